@@ -1,0 +1,196 @@
+"""The demonstration city: a valid, complete and repeatable 3D Tiles 1.1 export."""
+
+import json
+import math
+import posixpath
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from tilesync.demo.city import city
+
+Box = tuple[list[float], list[float]]
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    return city()
+
+
+def tiles(
+    files: dict[str, bytes], name: str = "tileset.json"
+) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] | None]]:
+    """Every tile as (tileset name, tile, parent); the parent of an external root is the tile that refers to it."""
+    waiting: list[tuple[str, dict[str, Any], dict[str, Any] | None]] = [(name, json.loads(files[name])["root"], None)]
+    while waiting:
+        name, tile, parent = waiting.pop()
+        yield name, tile, parent
+        waiting += [(name, child, tile) for child in tile.get("children", ())]
+        target = resolve(name, tile["content"]["uri"])
+        if target.endswith(".json"):
+            waiting.append((target, json.loads(files[target])["root"], tile))
+
+
+def resolve(name: str, uri: str) -> str:
+    return posixpath.normpath(posixpath.join(posixpath.dirname(name), unquote(uri)))
+
+
+def opened(glb: bytes) -> tuple[dict[str, Any], bytes]:
+    """The JSON and the binary chunk, after checking the header and chunk table (glTF 2.0, 4.4)."""
+    magic, version, length, size, kind = struct.unpack_from("<4s3I4s", glb)
+    assert (magic, version, length, kind, size % 4) == (b"glTF", 2, len(glb), b"JSON", 0)
+    rest, kind = struct.unpack_from("<I4s", glb, 20 + size)
+    assert (kind, rest % 4, 28 + size + rest) == (b"BIN\0", 0, len(glb))
+    return json.loads(glb[20 : 20 + size]), glb[28 + size :]
+
+
+def glbs(files: dict[str, bytes]) -> dict[str, tuple[dict[str, Any], bytes]]:
+    return {name: opened(payload) for name, payload in files.items() if name.endswith(".glb")}
+
+
+def box_of(tile: dict[str, Any]) -> Box:
+    numbers = tile["boundingVolume"]["box"]
+    reach = numbers[3], numbers[7], numbers[11]
+    return [m - r for m, r in zip(numbers, reach, strict=False)], [m + r for m, r in zip(numbers, reach, strict=False)]
+
+
+def dot(one: Sequence[float], other: Sequence[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+def inside(inner: Box, outer: Box) -> bool:
+    low = all(a >= b - 1e-6 for a, b in zip(inner[0], outer[0], strict=True))
+    return low and all(a <= b + 1e-6 for a, b in zip(inner[1], outer[1], strict=True))
+
+
+def test_the_first_name_is_the_root_tileset(files: dict[str, bytes]) -> None:
+    """A caller may take the first name as the entry."""
+    assert next(iter(files)) == "tileset.json"
+
+
+def test_every_reference_has_a_file_and_every_file_a_reference(files: dict[str, bytes]) -> None:
+    """The names are exactly the closure of `tileset.json`."""
+    found = {"tileset.json"} | {resolve(name, tile["content"]["uri"]) for name, tile, _ in tiles(files)}
+    for name, (document, _) in glbs(files).items():
+        found |= {resolve(name, image["uri"]) for image in document["images"] if "uri" in image}
+    assert found == set(files)
+
+
+def test_there_are_many_small_tiles(files: dict[str, bytes]) -> None:
+    """At least four hundred GLBs of a few kilobytes, eight megabytes in all, stand for a real export."""
+    sizes = sorted(len(payload) for name, payload in files.items() if name.endswith(".glb"))
+    assert len(sizes) >= 400
+    assert 5_000 < sizes[len(sizes) // 2] < 25_000
+    assert sum(map(len, files.values())) < 8_500_000
+
+
+def test_textures_are_embedded_in_some_tiles_and_shared_by_others(files: dict[str, bytes]) -> None:
+    """Both ways of holding a texture occur, and every image is a PNG."""
+    documents = glbs(files)
+    shared = {name for name, (document, _) in documents.items() if any("uri" in one for one in document["images"])}
+    embedded = {
+        name for name, (document, _) in documents.items() if any("bufferView" in one for one in document["images"])
+    }
+    assert len(shared) > 100
+    assert len(embedded) > 100
+    assert all(files[name].startswith(b"\x89PNG\r\n\x1a\n") for name in files if name.endswith(".png"))
+
+
+def test_a_texture_name_needs_percent_encoding(files: dict[str, bytes]) -> None:
+    """A name with spaces and a plus is referred to with both encoded."""
+    assert "textures/glass + steel.png" in files
+    images = [image.get("uri") for document, _ in glbs(files).values() for image in document["images"]]
+    assert "../textures/glass%20%2B%20steel.png" in images
+
+
+def test_boxes_enclose_children_and_content(files: dict[str, bytes]) -> None:
+    """Each tile's box holds its children's boxes and every vertex of its content."""
+    documents = glbs(files)
+    for name, tile, parent in tiles(files):
+        if parent is not None:
+            assert inside(box_of(tile), box_of(parent)), tile["content"]
+        content = documents.get(resolve(name, tile["content"]["uri"]))
+        if content is not None:
+            (x0, y0, z0), (x1, y1, z1) = (content[0]["accessors"][0][end] for end in ("min", "max"))
+            assert inside(([x0, -z1, y0], [x1, -z0, y1]), box_of(tile)), tile["content"]
+
+
+def test_errors_shrink_towards_the_leaves(files: dict[str, bytes]) -> None:
+    """No child is coarser than its parent, leaves are exact, and both kinds of refinement occur."""
+    found = list(tiles(files))
+    assert all(tile["geometricError"] <= parent["geometricError"] for _, tile, parent in found if parent)
+    leaves = [tile for _, tile, _ in found if "children" not in tile and tile["content"]["uri"].endswith(".glb")]
+    assert {tile["geometricError"] for tile in leaves} == {0.0}
+    assert {tile["refine"] for _, tile, _ in found} == {"ADD", "REPLACE"}
+
+
+def test_all_tilesets_are_version_1_1(files: dict[str, bytes]) -> None:
+    """The root and all districts are 3D Tiles 1.1, and no less coarse as a whole than their root tile."""
+    tilesets = [json.loads(payload) for name, payload in files.items() if name.endswith(".json")]
+    assert len(tilesets) == 17
+    for tileset in tilesets:
+        assert tileset["asset"]["version"] == "1.1"
+        assert tileset["geometricError"] >= tileset["root"]["geometricError"]
+
+
+def test_the_root_stands_upright_on_the_ellipsoid(files: dict[str, bytes]) -> None:
+    """The transform is a rotation to a place on WGS84, its third column pointing away from the earth."""
+    matrix = json.loads(files["tileset.json"])["root"]["transform"]
+    axes = [matrix[at : at + 3] for at in (0, 4, 8)]
+    place = matrix[12:15]
+    for one in range(3):
+        for other in range(3):
+            assert math.isclose(dot(axes[one], axes[other]), one == other, abs_tol=1e-12)
+    surface = (place[0] / 6378137) ** 2 + (place[1] / 6378137) ** 2 + (place[2] / 6356752.314245) ** 2
+    assert math.isclose(surface, 1, abs_tol=1e-12)
+    assert math.isclose(dot(axes[2], place), math.hypot(*place), rel_tol=1e-4)
+
+
+def test_accessors_and_views_fit_their_buffers(files: dict[str, bytes]) -> None:
+    """Every view lies in the buffer, every accessor in its view, and bounds are those of the stored positions."""
+    for name, (document, body) in glbs(files).items():
+        (buffer,) = document["buffers"]
+        assert buffer["byteLength"] <= len(body) <= buffer["byteLength"] + 3, name
+        views = document["bufferViews"]
+        assert all(view["byteOffset"] % 4 == 0 for view in views)
+        assert all(view["byteOffset"] + view["byteLength"] <= buffer["byteLength"] for view in views)
+        position = document["accessors"][0]
+        start, stride = views[0]["byteOffset"], views[0]["byteStride"]
+        assert position["count"] * stride == views[0]["byteLength"]
+        points = [struct.unpack_from("<3f", body, start + stride * at) for at in range(position["count"])]
+        assert position["min"] == [min(axis) for axis in zip(*points, strict=True)]
+        assert position["max"] == [max(axis) for axis in zip(*points, strict=True)]
+
+
+def test_indices_name_vertices_and_faces_turn_outwards(files: dict[str, bytes]) -> None:
+    """Each triangle is wound counter-clockwise as seen from where its normals point."""
+    document, body = opened(files["district-05/block-4-fine.glb"])
+    stride, count = document["bufferViews"][0]["byteStride"], document["accessors"][0]["count"]
+    vertices = [struct.unpack_from("<6f", body, stride * at) for at in range(count)]
+    for primitive in document["meshes"][0]["primitives"]:
+        accessor = document["accessors"][primitive["indices"]]
+        view = document["bufferViews"][accessor["bufferView"]]
+        indices = struct.unpack_from(f"<{accessor['count']}H", body, view["byteOffset"])
+        for a, b, c in zip(*(map(vertices.__getitem__, indices[at::3]) for at in range(3)), strict=True):
+            u, v = [b[i] - a[i] for i in range(3)], [c[i] - a[i] for i in range(3)]
+            facing = u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]
+            mean = [a[i] + b[i] + c[i] for i in range(3, 6)]
+            assert dot(facing, mean) > 0
+
+
+def test_the_same_seed_gives_the_same_bytes(files: dict[str, bytes]) -> None:
+    """Generation is deterministic, and another seed gives another city."""
+    assert city() == files
+    assert city(seed=8) != files
+
+
+def test_another_edition_changes_a_handful(files: dict[str, bytes]) -> None:
+    """A second edition has the same names and differs in one block and the tiles and tilesets above it."""
+    second = city(edition=2)
+    assert second.keys() == files.keys()
+    changed = {name for name in files if files[name] != second[name]}
+    assert 4 <= len(changed) <= 6
+    assert {name.partition("/")[0] for name in changed if "/" in name} == {"district-05"}

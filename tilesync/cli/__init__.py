@@ -1,0 +1,1 @@
+"""The command line: parse, call wiring, return an exit code."""

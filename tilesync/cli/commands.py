@@ -1,0 +1,314 @@
+"""The commands: parse, call wiring, return an exit code. What a command needs it imports itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from tilesync import __version__
+from tilesync.cli.text import Duration, Transfers
+
+if TYPE_CHECKING:
+    from tilesync.cli.session import Session
+    from tilesync.model import SasUrl
+    from tilesync.wiring import Service
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FOLDER = click.Path(path_type=Path)
+
+
+def option(*names: str, **attributes: Any) -> Callable[[F], F]:
+    """An option that reads TILESYNC_<OPTION> too."""
+    long = next(name for name in names if name.startswith("--")).split("/")[0]
+    variable = "TILESYNC_" + long.lstrip("-").replace("-", "_").upper()
+    attributes.setdefault("envvar", variable)
+    return click.option(*names, **attributes)
+
+
+def stacked(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several decorators as one, the first outermost."""
+
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+SERVICE = stacked(
+    option("--api-url", envvar=["TILESYNC_API_URL", "ITP_API_URL"], help="Base URL of the service."),
+    option("--token-file", type=FOLDER, help="File that holds an access token; read again when it is refused."),
+    option("--token-command", help="Command that prints an access token; run again when it is refused."),
+    option("--retry-for", type=Duration(), default="60s", show_default=True, help="How long to bear with failures."),
+)
+
+VOICE = stacked(
+    option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout."),
+    option("-q", "--quiet", is_flag=True, help="Only warnings and errors."),
+    option("-v", "--verbose", is_flag=True, help="Every file, retry and renewal."),
+    option("--log-file", type=FOLDER, help="Append every event to this file, as JSON lines."),
+)
+
+SELECTION = stacked(
+    option("--changeset-id", help="The export of this changeset."),
+    option("--export-id", help="This very export."),
+    option("--export-type", default="3DTiles", show_default=True, help="Type of the export."),
+    option("--tile-version", help="Only exports compatible with this tile version."),
+    option("--itwinjs", help="Only exports compatible with this iTwin.js version."),
+    option("--cdn", is_flag=True, help="Bytes through the CDN; the listing goes to the storage directly."),
+    option("--wait", type=Duration(), default="10m", show_default=True, help="How long to wait for an export."),
+    option("--poll", type=Duration(), default="15s", show_default=True, help="How often to look while waiting."),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tilesync")
+def cli() -> None:
+    """Mirror 3D Tiles exports of the iTwin Mesh Export service, whole and verified.
+
+    \b
+    tilesync demo                      see it work, no account needed
+    tilesync mirror IMODEL_ID DEST     the latest finished export, into a folder
+    """
+
+
+@cli.command()
+@click.argument("source", envvar="TILESYNC_SOURCE")
+@click.argument("dest", envvar="TILESYNC_DEST", type=FOLDER)
+@SELECTION
+@option("--link-command", help="Command that prints a fresh container link when SOURCE is a link.")
+@option("--transfers", type=Transfers(), default="auto", show_default=True, help="Transfers at once.")
+@option("-n", "--dry-run", is_flag=True, help="Print the plan with its reasons, write nothing.")
+@option("--no-progress", is_flag=True, help="No bar, and no line a minute.")
+@option("--report", type=FOLDER, help="Write the last JSON line, with every failure, to this file.")
+@option("--state-dir", type=FOLDER, help="Keep the state here instead of DEST/.tilesync.")
+@SERVICE
+@VOICE
+@click.pass_context
+def mirror(context: click.Context, source: str, dest: Path, dry_run: bool, **options: Any) -> int:
+    """Mirror the latest finished export of SOURCE into the folder DEST.
+
+    SOURCE is an iModel id, or a container link https://…?SAS (better given as `-` on standard input, or in
+    TILESYNC_SOURCE: others can see arguments). Run again to continue, or to fetch the next export.
+    """
+    from tilesync.cli.summary import mirrored
+
+    session = _session(options)
+    work = _mirroring(session, source, dest, dry_run=dry_run, seen=_on_command_line(context, "source"), options=options)
+    return session.run(work, closing=lambda: mirrored(session.summary, session.tally, dest, dry_run=dry_run))
+
+
+def _mirroring(
+    session: Session, source: str, dest: Path, *, dry_run: bool, seen: bool, options: dict[str, Any]
+) -> Callable[[], Any]:
+    async def work() -> None:
+        from tilesync import wiring
+        from tilesync.events import Notice
+
+        link = _link(source)
+        if link is not None and seen and source != "-":
+            session.observe(Notice("others on this machine can see the link: better give it as - or TILESYNC_SOURCE"))
+        request = wiring.MirrorRequest(
+            service=_service(options),
+            selector=_selector(None if link else source, options),
+            destination=_folder(dest),
+            link=link,
+            link_command=options["link_command"],
+            cdn=options["cdn"],
+            wait=options["wait"],
+            poll=options["poll"],
+            transfers=options["transfers"],
+            state_dir=options["state_dir"],
+            every_file=options["verbose"] or options["log_file"] is not None,
+        )
+        run = wiring.preview if dry_run else wiring.mirror
+        await run(request, session.observe, session.tally)
+
+    return work
+
+
+@cli.command()
+@click.argument("imodel_id", required=False, envvar="TILESYNC_SOURCE")
+@SERVICE
+@VOICE
+def exports(imodel_id: str | None, **options: Any) -> int:
+    """List the exports of IMODEL_ID, newest first; without an id, all that this identity can see."""
+    from tilesync.cli.summary import export_row, export_table
+
+    session = _session(options)
+    rows = []
+
+    async def work() -> None:
+        from tilesync import wiring
+
+        await wiring.list_exports(_service(options), imodel_id, session.observe, rows.append)
+        for row in rows if options["as_json"] else []:
+            session.tell(export_row(row))
+        if not options["as_json"]:
+            click.echo(export_table(rows), nl=bool(rows))
+
+    return session.run(work, closing=lambda: f"{len(rows)} exports" if len(rows) != 1 else "1 export")
+
+
+@cli.command()
+@click.argument("imodel_id", envvar="TILESYNC_SOURCE")
+@SELECTION
+@SERVICE
+@VOICE
+def link(imodel_id: str, **options: Any) -> int:
+    """Print the URL that a viewer starts from: a secret that lives about an hour."""
+    session = _session(options)
+
+    async def work() -> None:
+        from tilesync import wiring
+
+        request = wiring.MirrorRequest(
+            service=_service(options),
+            selector=_selector(imodel_id, options),
+            destination=Path(),
+            cdn=options["cdn"],
+            wait=options["wait"],
+            poll=options["poll"],
+        )
+        url = await wiring.viewer_link(request, session.observe)
+        if options["as_json"]:
+            session.tell({"kind": "link", "url": url})
+        else:
+            click.echo(url)
+
+    return session.run(work)
+
+
+@cli.command()
+@click.argument("dest", envvar="TILESYNC_DEST", type=FOLDER)
+@option("--quick", is_flag=True, help="Compare names and sizes only.")
+@option("--no-progress", is_flag=True, help="No bar, and no line a minute.")
+@option("--report", type=FOLDER, help="Write the last JSON line, with every finding, to this file.")
+@option("--state-dir", type=FOLDER, help="Where the state is, if not in DEST/.tilesync.")
+@VOICE
+def verify(dest: Path, quick: bool, **options: Any) -> int:
+    """Audit what DEST holds against its manifest; what is found bad is fetched again by the next mirror."""
+    from tilesync.cli.summary import verified
+
+    session = _session(options)
+
+    async def work() -> None:
+        from tilesync import wiring
+
+        await wiring.verify(
+            _folder(dest), session.observe, session.tally, state_dir=options["state_dir"], quick=quick
+        )
+
+    return session.run(work, closing=lambda: verified(session.tally, dest, quick=quick))
+
+
+@cli.command()
+@click.argument("folder", required=False, type=FOLDER)
+@option("--no-progress", is_flag=True, help="No bar, and no line a minute.")
+@VOICE
+def demo(folder: Path | None, **options: Any) -> int:
+    """Run the main job against an embedded stand-in of the service; no account needed."""
+    from tilesync.demo import show
+
+    return show(_session(options), folder)
+
+
+def _session(options: dict[str, Any]) -> Session:
+    from tilesync.cli.session import Session, Voice
+
+    return Session(
+        Voice(
+            json=options["as_json"],
+            quiet=options["quiet"],
+            verbose=options["verbose"],
+            progress=not options.get("no_progress", False),
+            log_file=options["log_file"],
+            report=options.get("report"),
+        )
+    )
+
+
+def _service(options: dict[str, Any]) -> Service:
+    from tilesync import wiring
+    from tilesync.model import Secret
+
+    def secret(name: str) -> Secret | None:
+        return Secret(os.environ[name]) if os.environ.get(name) else None
+
+    identity = wiring.Identity(
+        token=secret("TILESYNC_TOKEN"),
+        token_file=options["token_file"],
+        token_command=options["token_command"],
+        share_key=secret("TILESYNC_SHARE_KEY"),
+        client_id=os.environ.get("ITP_SERVICE_CLIENT_ID"),
+        client_secret=secret("ITP_SERVICE_CLIENT_SECRET"),
+        issuer=os.environ.get("ITP_ISSUER_URL") or wiring.ISSUER,
+    )
+    return wiring.Service(options["api_url"] or wiring.API, identity, options["retry_for"])
+
+
+def _selector(imodel: str | None, options: dict[str, Any]) -> Any:
+    from tilesync.errors import UsageError
+    from tilesync.model import Selector
+
+    if imodel is not None and (not imodel.strip() or "/" in imodel or any(c.isspace() for c in imodel)):
+        raise UsageError(f"{imodel!r} is neither an iModel id nor a container link https://…?SAS")
+    return Selector(
+        imodel=imodel,
+        changeset=options["changeset_id"],
+        export_id=options["export_id"],
+        export_type=options["export_type"],
+        tile_version=options["tile_version"],
+        itwinjs=options["itwinjs"],
+    )
+
+
+def _link(source: str) -> SasUrl | None:
+    """The container link that SOURCE is; None when it is an iModel id."""
+    from time import monotonic
+
+    from tilesync.rules.links import parse_link
+
+    text = sys.stdin.readline().strip() if source == "-" else source
+    is_link = source == "-" or "://" in text
+    return parse_link(text, fetched=monotonic()) if is_link else None
+
+
+def _folder(dest: Path) -> Path:
+    """DEST as a folder. Raises UsageError for what is no folder but looks like a place elsewhere."""
+    from tilesync.errors import UsageError
+
+    if "://" in str(dest) or str(dest).startswith(("az:", "s3:", "http:", "https:")):
+        raise UsageError(f"{dest} is no folder", hint="this release mirrors into local folders only")
+    if not str(dest).strip():
+        raise UsageError("DEST is empty", hint="name the folder to mirror into")
+    return dest
+
+
+def _on_command_line(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """The entry point: every way out has its exit code, and with `--json` its last line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = cli.main(arguments, prog_name="tilesync", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        if "--json" in arguments:
+            said = {"kind": "failed", "exit": 2, "error": "UsageError", "message": error.format_message()}
+            click.echo(json.dumps({**said, "hint": "see `tilesync --help`"}))
+        code = 2
+    except click.exceptions.Abort:
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,305 @@
+"""What a run says: bars, lines, JSON, log. All of them are Observers; people read stderr, programs read stdout."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import singledispatchmethod
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from tilesync.cli.text import files, size
+from tilesync.errors import TilesyncError, UsageError
+from tilesync.events import (
+    Event,
+    Failed,
+    Finding,
+    Notice,
+    PageListed,
+    Planned,
+    Published,
+    Renewed,
+    Resolved,
+    Retried,
+    Stored,
+    VersionChosen,
+    Waiting,
+    Warned,
+)
+from tilesync.jobs.tally import Tally
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+MINUTE = 60.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+LISTED = 20
+"""Failures and findings that are shown one by one; a report holds them all."""
+
+
+class Summary:
+    """Collects what the last line and the report say."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._began = time.monotonic()
+        self.imodel: str | None = None
+        self.export: str | None = None
+        self.version: str | None = None
+        self.newest: str | None = None
+        self.behind = False
+        self.published = False
+        self.failures: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        """Take note."""
+        match event:
+            case Resolved():
+                self.imodel, self.export = event.imodel, event.export
+                self.newest, self.behind = event.newest, event.behind
+            case VersionChosen():
+                self.version = event.version
+            case Published():
+                self.published = True
+            case Failed() | Finding():
+                self.failures.append(asdict(event))
+            case Warned():
+                self.warnings.append(event.message)
+
+    def seconds(self) -> float:
+        """How long the run has taken."""
+        return time.monotonic() - self._began
+
+    def finished(self) -> dict[str, Any]:
+        """The last line of a run that ended well."""
+        return {"kind": "finished", "exit": 0, **self._facts()}
+
+    def failed(self, exit_code: int, error: str, message: str, hint: str) -> dict[str, Any]:
+        """The last line of any other run."""
+        said = {"kind": "failed", "exit": exit_code, "error": error, "message": message, "hint": hint}
+        return {**said, **self._facts()}
+
+    def _facts(self) -> dict[str, Any]:
+        tally = self._tally
+        return {
+            "imodel": self.imodel,
+            "export": self.export,
+            "version": self.version,
+            "newest": self.newest,
+            "behind": self.behind,
+            "listed": tally.listed,
+            "fetched": tally.fetched,
+            "reused": tally.reused,
+            "kept": tally.kept,
+            "excluded": tally.excluded,
+            "failed": tally.failed,
+            "deleted": tally.deleted,
+            "verified": tally.verified,
+            "bytes": tally.bytes,
+            "renewals": tally.renewals,
+            "retries": tally.retries,
+            "seconds": round(self.seconds(), 3),
+            "published": self.published,
+        }
+
+
+class JsonLines:
+    """One flat object a line on stdout."""
+
+    def __init__(self, out: IO[str], *, verbose: bool) -> None:
+        self._out = out
+        self._verbose = verbose
+
+    def __call__(self, event: Event) -> None:
+        """Say it, but for what only `-v` asks for."""
+        if self._verbose or not isinstance(event, Retried | Stored):
+            self.write({"kind": event.kind, **asdict(event)})
+
+    def write(self, said: dict[str, Any]) -> None:
+        """One line."""
+        self._out.write(json.dumps(said, ensure_ascii=False) + "\n")
+        self._out.flush()
+
+
+class LogFile:
+    """Every event as a JSON line with its time, appended to a file."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = open(path, "a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise UsageError(f"the log file {path} cannot be written ({error.strerror})", hint="check --log-file") from None
+
+    def __call__(self, event: Event) -> None:
+        """Write it down."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._file.write(json.dumps({"time": now, "kind": event.kind, **asdict(event)}, ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
+class Lines:
+    """Sentences on stderr for people; `print_line` keeps clear of a bar."""
+
+    def __init__(self, print_line: Callable[[str], None], *, verbose: bool, quiet: bool, plan_out: IO[str] | None) -> None:
+        self._print = print_line
+        self._verbose = verbose
+        self._quiet = quiet
+        self._plan_out = plan_out
+        self._failures = 0
+
+    def __call__(self, event: Event) -> None:
+        """Say it."""
+        if not self._quiet:
+            self.say(event)
+        elif isinstance(event, Failed | Finding | Warned):
+            self.say(event)
+
+    @singledispatchmethod
+    def say(self, event: Event) -> None:
+        """Events without a sentence of their own are silent."""
+
+    @say.register
+    def _(self, event: Resolved) -> None:
+        changeset = f", changeset {event.changeset[:12]}" if event.changeset else ""
+        modified = f", modified {event.modified}" if event.modified else ""
+        self._print(f"export {event.export}{changeset}{modified}")
+
+    @say.register
+    def _(self, event: VersionChosen) -> None:
+        if event.resumed:
+            self._print(f"continuing with version {event.version}")
+
+    @say.register
+    def _(self, event: Notice) -> None:
+        self._print(event.message)
+
+    @say.register
+    def _(self, event: Warned) -> None:
+        self._print(f"warning: {event.message}")
+
+    @say.register
+    def _(self, event: Waiting) -> None:
+        self._print(f"{event.message}; looking again in {event.seconds:.0f} s")
+
+    @say.register
+    def _(self, event: PageListed) -> None:
+        if event.complete:
+            self._print(f"listed {files(event.files)}, {size(event.bytes)}")
+
+    @say.register
+    def _(self, event: Failed) -> None:
+        self._one_by_one(f"failed: {event.message}")
+
+    @say.register
+    def _(self, event: Finding) -> None:
+        self._one_by_one(f"{event.problem}: {event.name} {event.message}")
+
+    def _one_by_one(self, line: str) -> None:
+        self._failures += 1
+        if self._failures <= LISTED or self._verbose:
+            self._print(line)
+        elif self._failures == LISTED + 1:
+            self._print("… and more: --report FILE names them all, -v shows them all")
+
+    @say.register
+    def _(self, event: Planned) -> None:
+        if self._plan_out is not None:
+            self._plan_out.write(f"{event.action:<6} {size(event.bytes):>10}  {event.name}  ({event.reason})\n")
+
+    @say.register
+    def _(self, event: Renewed) -> None:
+        if self._verbose:
+            self._print(f"link renewed{f', good until {event.expires}' if event.expires else ''}")
+
+    @say.register
+    def _(self, event: Retried) -> None:
+        if self._verbose:
+            again = f"again in {event.seconds:.1f} s" if event.seconds else "again"
+            self._print(f"{event.what}: {event.reason}; {again}")
+
+    @say.register
+    def _(self, event: Stored) -> None:
+        if self._verbose:
+            self._print(f"stored {event.name} ({size(event.bytes)})")
+
+
+class Progress:
+    """A bar on a terminal, a line a minute elsewhere, nothing where neither is wanted."""
+
+    def __init__(self, tally: Tally, *, bar: bool, lines: bool) -> None:
+        self._tally = tally
+        self._wants_bar = bar
+        self._wants_lines = lines
+        self._bar: tqdm[Any] | None = None
+
+    def print_line(self, line: str) -> None:
+        """A sentence on stderr, above the bar."""
+        if self._bar is not None:
+            self._bar.clear()
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+        if self._bar is not None:
+            self._bar.refresh()
+
+    async def follow(self) -> None:
+        """Show how the run goes until cancelled."""
+        try:
+            while self._wants_bar or self._wants_lines:
+                await asyncio.sleep(0.1 if self._wants_bar else MINUTE)
+                if self._wants_bar:
+                    self._draw()
+                else:
+                    self.print_line(self.sentence())
+        finally:
+            if self._bar is not None:
+                self._draw()
+                self._bar.close()
+                self._bar = None
+
+    def sentence(self) -> str:
+        """How far the run is."""
+        tally = self._tally
+        there = tally.fetched + tally.reused + tally.kept
+        listing = "" if tally.inventory_complete else ", still listing"
+        return f"{there:,} of {files(tally.listed)}, {size(tally.bytes)} fetched{listing}, {tally.retries} retries"
+
+    def _draw(self) -> None:
+        tally = self._tally
+        if not tally.listed:
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            form = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
+            self._bar = tqdm(
+                total=0, unit="B", unit_scale=True, file=sys.stderr, leave=False, bar_format=form, dynamic_ncols=True
+            )
+        listing = "" if tally.inventory_complete else " (listing)"
+        done = tally.fetched + tally.reused + tally.kept + tally.failed
+        self._bar.set_description_str(f"{done:,}/{files(tally.listed)}{listing}", refresh=False)
+        self._bar.total = max(tally.planned_bytes, 1)
+        self._bar.n = min(tally.bytes, self._bar.total)
+        self._bar.refresh()
+
+
+def write_report(path: Path, last: dict[str, Any], summary: Summary) -> None:
+    """The last line with every failure and warning, written in one step."""
+    data = {**last, "failures": summary.failures, "warnings": summary.warnings}
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def explain(error: TilesyncError) -> str:
+    """An error and what to do about it."""
+    return f"error: {error}" + (f"\n  {error.hint}" if error.hint else "")

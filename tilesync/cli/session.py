@@ -1,0 +1,148 @@
+"""One run of one command: signals, errors to exit codes, and the last word."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tilesync.cli.output import JsonLines, Lines, LogFile, Progress, Summary, explain, write_report
+from tilesync.errors import Interrupted, Terminated, TilesyncError, UsageError
+from tilesync.events import Event
+from tilesync.jobs.tally import Tally
+from tilesync.protocols import Observer
+
+
+@dataclass(frozen=True)
+class Voice:
+    """How a run speaks."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    progress: bool = True
+    log_file: Path | None = None
+    report: Path | None = None
+
+
+class Session:
+    """Holds the observers of one run, runs it, and says how it ended."""
+
+    def __init__(self, voice: Voice) -> None:
+        self.tally = Tally()
+        self.summary = Summary(self.tally)
+        self._voice = voice
+        terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        show = voice.progress and not voice.quiet
+        self._progress = Progress(self.tally, bar=show and terminal, lines=show and not terminal)
+        self._json = JsonLines(sys.stdout, verbose=voice.verbose) if voice.json else None
+        self._lines = Lines(
+            self._progress.print_line,
+            verbose=voice.verbose,
+            quiet=voice.quiet,
+            plan_out=None if voice.json else sys.stdout,
+        )
+        self._log = LogFile(voice.log_file) if voice.log_file else None
+        self._observers: list[Observer] = [self.tally, self.summary, self._lines]
+        self._observers += [observer for observer in (self._json, self._log) if observer is not None]
+
+    def observe(self, event: Event) -> None:
+        """Tell everyone."""
+        for observer in self._observers:
+            observer(event)
+
+    def say(self, line: str) -> None:
+        """A sentence for people."""
+        if not self._voice.quiet:
+            self._progress.print_line(line)
+
+    def tell(self, said: dict[str, Any]) -> None:
+        """A line for programs, where they asked for it."""
+        if self._json is not None:
+            self._json.write(said)
+
+    def run(self, work: Callable[[], Awaitable[None]], *, closing: Callable[[], str] | None = None) -> int:
+        """Run to the end; the exit code. `closing` gives the sentence that a good run ends with."""
+        try:
+            asyncio.run(self._attended(work))
+        except TilesyncError as error:
+            return self._failed(error)
+        except KeyboardInterrupt:
+            return self._failed(Interrupted("interrupted"))
+        except Exception as error:  # noqa: BLE001 - the last door: a bug must end in exit 1 and a last line
+            traceback.print_exc()
+            return self._ended(1, type(error).__name__, "tilesync met a bug", "please report it with the lines above")
+        if closing is not None:
+            self.say(closing())
+        return self._last(self.summary.finished())
+
+    def _failed(self, error: TilesyncError) -> int:
+        self._progress.print_line(explain(error))
+        return self._ended(error.exit_code, type(error).__name__, str(error), error.hint)
+
+    def _ended(self, exit_code: int, error: str, message: str, hint: str) -> int:
+        return self._last(self.summary.failed(exit_code, error, message, hint))
+
+    def _last(self, said: dict[str, Any]) -> int:
+        exit_code = int(said["exit"])
+        if self._voice.report is not None:
+            try:
+                write_report(self._voice.report, said, self.summary)
+            except OSError as error:
+                wrong = UsageError(f"the report {self._voice.report} cannot be written ({error.strerror})")
+                self._progress.print_line(explain(wrong))
+                exit_code = exit_code or wrong.exit_code
+                said = self.summary.failed(exit_code, "UsageError", str(wrong), wrong.hint) if not said["exit"] else said
+        if self._log is not None:
+            self._log.close()
+        self.tell(said)
+        return exit_code
+
+    async def _attended(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` with progress beside it; SIGINT and SIGTERM cancel it, and the second one ends it at once."""
+        stopped: list[int] = []
+        running = asyncio.ensure_future(work())
+
+        def stop(number: int) -> None:
+            if stopped:
+                os._exit(128 + number)
+            stopped.append(number)
+            self._progress.print_line("stopping; once more to stop at once")
+            running.cancel()
+
+        with _signals(stop):
+            following = asyncio.create_task(self._progress.follow())
+            try:
+                await running
+            except asyncio.CancelledError:
+                if not stopped:
+                    raise
+                raise (Terminated if stopped[0] == signal.SIGTERM else Interrupted)("stopped by a signal") from None
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def _signals(stop: Callable[[int], None]) -> Any:
+    """Call `stop` for SIGINT and SIGTERM while inside."""
+    loop = asyncio.get_running_loop()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    try:
+        for number in numbers:
+            loop.add_signal_handler(number, stop, number)
+    except NotImplementedError:  # Windows: Ctrl-C arrives as KeyboardInterrupt instead
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

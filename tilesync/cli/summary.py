@@ -1,0 +1,80 @@
+"""The last sentences of a run, and the table of exports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tilesync.cli.output import Summary
+from tilesync.cli.text import files, size
+from tilesync.jobs.tally import Tally
+from tilesync.model import Export
+
+
+def mirrored(summary: Summary, tally: Tally, dest: Path, *, dry_run: bool) -> str:
+    """What `mirror` did, or would do."""
+    if dry_run:
+        return (
+            f"plan: fetch {files(tally.fetched)} ({size(tally.planned_bytes)}), keep {files(tally.kept)};"
+            " nothing was written"
+        )
+    if not tally.fetched and not summary.published:
+        return f"nothing to do: {files(tally.kept)} of export {summary.export} are held and published"
+    seconds = summary.seconds()
+    rate = f" ({size(tally.bytes / seconds)}/s)" if tally.bytes and seconds > 0 else ""
+    extra = [f"{tally.kept:,} kept"] if tally.kept else []
+    extra += [f"{tally.renewals} link renewals"] if tally.renewals else []
+    extra += [f"{tally.retries} retries"] if tally.retries else []
+    lines = [
+        f"fetched {files(tally.fetched)}, {size(tally.bytes)} in {seconds:.1f} s{rate}"
+        + (f"; {', '.join(extra)}" if extra else "")
+        + f"; {files(tally.verified)} verified"
+    ]
+    verb = "published" if summary.published else "whole again"
+    lines.append(f"{verb}: {dest / 'tileset.json'} -> version {summary.version}, {files(tally.listed)}")
+    return "\n".join(lines)
+
+
+def verified(tally: Tally, dest: Path, *, quick: bool) -> str:
+    """What `verify` found when it found nothing."""
+    how = "present, sizes right" if quick else f"whole ({size(tally.bytes)} read)"
+    return f"{dest}: {files(tally.listed)} {how}"
+
+
+def export_row(export: Export) -> dict[str, Any]:
+    """One export for programs."""
+    return {
+        "kind": "export",
+        "id": export.id,
+        "name": export.name,
+        "status": export.status,
+        "type": export.type,
+        "imodel": export.imodel,
+        "changeset": export.changeset,
+        "modified": export.modified,
+        "size": export.size,
+        "error": export.error or None,
+    }
+
+
+def export_table(rows: Sequence[Export]) -> str:
+    """The exports for people, aligned."""
+    if not rows:
+        return ""
+    head = ("ID", "STATUS", "TYPE", "CHANGESET", "MODIFIED", "SIZE", "NAME", "ERROR")
+    cells = [head] + [
+        (
+            row.id,
+            row.status,
+            row.type or "-",
+            (row.changeset or "-")[:12],
+            row.modified or "-",
+            size(row.size) if row.size is not None else "-",
+            row.name or "-",
+            row.error,
+        )
+        for row in rows
+    ]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)

@@ -1,0 +1,55 @@
+"""Numbers and times as people read and write them."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import click
+
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units: `12.3 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def files(count: int) -> str:
+    """`1 file`, `2 files`, `12,345 files`."""
+    return f"{count:,} file{'' if count == 1 else 's'}"
+
+
+class Duration(click.ParamType):
+    """A span of time: `90s`, `10m`, `1h`, `1h30m`; a bare number is seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """The span. A text that is none is a usage error."""
+        if isinstance(value, timedelta):
+            return value
+        match = _DURATION.fullmatch(str(value).strip())
+        if not match or not any(match.groups()):
+            self.fail(f"{value!r} is no duration: write 90s, 10m or 1h", param, ctx)
+        days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
+        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+
+
+class Transfers(click.ParamType):
+    """A number of transfers at once, or `auto` (None)."""
+
+    name = "N|auto"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """The number; None for `auto`."""
+        text = str(value).strip().lower()
+        if text == "auto":
+            return None
+        if not text.isdigit() or not 1 <= int(text) <= 1000:
+            self.fail(f"{value!r} is neither 'auto' nor a number from 1 to 1000", param, ctx)
+        return int(text)

@@ -1,0 +1,268 @@
+"""A small, pleasant, made-up city as a 3D Tiles 1.1 export: an island in sixteen districts."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from random import Random
+
+from tilesync.demo.block import COARSE, FINE, MIDDLE, Block, draw, draw_into, draw_life
+from tilesync.demo.glb import Mesh, Point, Tint, glb, tint
+from tilesync.demo.paint import textures
+from tilesync.demo.plans import between, houses, minster, park, towers, villas, works
+from tilesync.demo.shapes import Ring, Spot, cap, lathe, walls
+
+Cell = tuple[int, int]
+Box = tuple[Point, Point]
+
+LONGITUDE, LATITUDE = 6.63, 46.495
+CELLS = 12
+DISTRICT = 3
+PITCH = 124.0
+CANAL = 44.0
+CANAL_COLUMN = 8
+STREET_LEVEL = 1.0
+SHORE = 880.0
+SITES = ((3, 4), (9, 6), (6, 2), (2, 8))
+
+STONE, ASPHALT, SAND, LAWN, PINE, STREET = map(tint, ("cfc8ba", "8d8f90", "efe0b4", "a5c977", "6f9f55", "ffffff"))
+SEA = tuple(map(tint, ("bfe6d8", "7fd0d2", "4fb0c6", "3587ad", "2b6c96")))
+HULL, DECK, SAIL = map(tint, ("ffffff", "c99a63", "fbf7ee"))
+
+
+def city(*, seed: int = 7, edition: int = 1) -> dict[str, bytes]:
+    """Name -> bytes of every file of the tileset, `tileset.json` first.
+
+    The same arguments give the same bytes under one zlib build. Editions 2 to 5 each build towers
+    on one more block: only that block's tiles and what lies above them in the tree differ.
+    """
+    pictures = textures(Random(seed))
+    files = {f"textures/{name}.png": picture for name, picture in pictures.items()}
+    press = Press(files, pictures)
+    children = [press.tile("shores.glb", _shores(Random(seed)), error=0.0)]
+    for number, cells in enumerate(_districts()):
+        blocks = [_block(cell, seed=seed, edition=edition) for cell in cells]
+        children.append(replace(press, folder=f"district-{number:02}/").district(blocks))
+    root = press.tile("terrain.glb", _terrain(), children=tuple(children), error=640.0, embed=False)
+    root = replace(root, refine="ADD")
+    return {"tileset.json": root.tileset(transform=east_north_up(LONGITUDE, LATITUDE)), **files}
+
+
+def east_north_up(longitude: float, latitude: float) -> list[float]:
+    """The column-major matrix from metres east, north, up at a WGS84 place, in degrees, to its ECEF frame."""
+    radius, flattening = 6378137.0, 1 / 298.257223563
+    turn, tilt = math.radians(longitude), math.radians(latitude)
+    sin_t, cos_t, sin_p, cos_p = math.sin(turn), math.cos(turn), math.sin(tilt), math.cos(tilt)
+    squared = flattening * (2 - flattening)
+    normal = radius / math.sqrt(1 - squared * sin_p**2)
+    place = normal * cos_p * cos_t, normal * cos_p * sin_t, normal * (1 - squared) * sin_p
+    east, north = (-sin_t, cos_t, 0.0), (-sin_p * cos_t, -sin_p * sin_t, cos_p)
+    up = cos_p * cos_t, cos_p * sin_t, sin_p
+    return [*east, 0.0, *north, 0.0, *up, 0.0, *place, 1.0]
+
+
+# -- tiles -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One tile: its content's URI, the metres its absence would be off by, the box around it and its children."""
+
+    uri: str
+    error: float
+    box: Box
+    children: tuple["Tile", ...] = ()
+    refine: str = "REPLACE"
+
+    def document(self) -> dict[str, object]:
+        """The tile object (3D Tiles 1.1, "Tiles"); children's boxes lie inside this one's."""
+        (x0, y0, z0), (x1, y1, z1) = self.box
+        middle = (x0 + x1) / 2, (y0 + y1) / 2, (z0 + z1) / 2
+        volume = [*middle, (x1 - x0) / 2, 0, 0, 0, (y1 - y0) / 2, 0, 0, 0, (z1 - z0) / 2]
+        tile: dict[str, object] = {"boundingVolume": {"box": volume}, "geometricError": self.error}
+        tile |= {"refine": self.refine, "content": {"uri": self.uri}}
+        return tile | {"children": [child.document() for child in self.children]} if self.children else tile
+
+    def tileset(self, *, transform: list[float] | None = None) -> bytes:
+        """The tileset JSON with this tile as its root, moved by a column-major 4x4 matrix if one is given."""
+        root = self.document() | ({"transform": transform} if transform else {})
+        document = {"asset": {"version": "1.1"}, "geometricError": self.error, "root": root}
+        return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _around(mesh: Mesh, children: tuple[Tile, ...]) -> Box:
+    """The least box, in whole centimetres, around a mesh and all children."""
+    boxes = [mesh.box(), *(child.box for child in children)]
+    x0, y0, z0 = (math.floor(min(low[axis] for low, _ in boxes) * 100) / 100 for axis in range(3))
+    x1, y1, z1 = (math.ceil(max(high[axis] for _, high in boxes) * 100) / 100 for axis in range(3))
+    return (x0, y0, z0), (x1, y1, z1)
+
+
+@dataclass(frozen=True, slots=True)
+class Press:
+    """Writes tiles of one folder into `files`, and answers with their place in the tree."""
+
+    files: dict[str, bytes]
+    pictures: dict[str, bytes]
+    folder: str = ""
+
+    def tile(self, name: str, mesh: Mesh, *, error: float, children: tuple[Tile, ...] = (), embed: bool = True) -> Tile:
+        """Stores the mesh as `name`, its textures inside it or shared with others."""
+        beside = None if embed else ("../textures/" if self.folder else "textures/")
+        self.files[self.folder + name] = glb(mesh, self.pictures, beside=beside)
+        return Tile(name, error, _around(mesh, children), children)
+
+    def block(self, block: Block, at: int) -> Tile:
+        """A block as three tiles: buildings, finer buildings in their place, and what stands about added to these."""
+        life = self.tile(f"block-{at}-life.glb", draw_life(block), error=0.0)
+        fine = self.tile(f"block-{at}-fine.glb", draw(block, FINE), children=(life,), error=2.5, embed=False)
+        fine = replace(fine, refine="ADD")
+        return self.tile(f"block-{at}.glb", draw(block, MIDDLE), children=(fine,), error=10.0, embed=False)
+
+    def district(self, blocks: list[Block]) -> Tile:
+        """A tileset of its own: all masses in one tile, each block in finer ones."""
+        mesh = Mesh()
+        for block in blocks:
+            draw_into(mesh, block, COARSE)
+        children = tuple(self.block(block, at) for at, block in enumerate(blocks))
+        root = self.tile("coarse.glb", mesh, children=children, error=36.0)
+        self.files[f"{self.folder}tileset.json"] = root.tileset()
+        return Tile(f"{self.folder}tileset.json", root.error, root.box)
+
+
+# -- the island ------------------------------------------------------------------------------------
+
+
+def _districts() -> Iterator[list[Cell]]:
+    """The grid's cells in squares of three by three; those at the island's corners are left to the beach."""
+    for south in range(0, CELLS, DISTRICT):
+        for west in range(0, CELLS, DISTRICT):
+            cells = [(west + at % DISTRICT, south + at // DISTRICT) for at in range(DISTRICT**2)]
+            yield [cell for cell in cells if _built(cell)]
+
+
+def _built(cell: Cell) -> bool:
+    """Whether a cell lies on the grid and not in one of its cut corners."""
+    edges = sorted((min(cell[0], CELLS - 1 - cell[0]), min(cell[1], CELLS - 1 - cell[1])))
+    return edges[0] >= 0 and sum(edges) > 1
+
+
+def _west(column: int) -> float:
+    """The western edge of a column of cells, in metres; the canal lies before column `CANAL_COLUMN`."""
+    return (column - CELLS / 2) * PITCH + (CANAL / 2 if column >= CANAL_COLUMN else -CANAL / 2)
+
+
+def _south(row: int) -> float:
+    return (row - CELLS / 2) * PITCH
+
+
+def _block(cell: Cell, *, seed: int, edition: int) -> Block:
+    """The block of a cell, from dice of its own: what happens on one block never changes another."""
+    block = Block((_west(cell[0]) + PITCH / 2, _south(cell[1]) + PITCH / 2))
+    dice = Random(f"{seed} {cell[0]} {cell[1]}")
+    plan = towers if cell in SITES[: edition - 1] else _plan(cell, dice.random())
+    plan(block, dice)
+    return block
+
+
+def _plan(cell: Cell, chance: float) -> Callable[[Block, Random], None]:
+    """What is built on a cell: towers in the middle, then town houses, villas towards the shore."""
+    if cell == (6, 4):
+        return minster
+    if cell in ((4, 5), (4, 6), (5, 5)) or chance > 0.95:
+        return park
+    away = max(abs(cell[0] - 5.5), abs(cell[1] - 5.5)) + chance
+    if away < 2.8 and cell[0] >= 5 and chance < 0.85:
+        return towers
+    if cell[0] >= CANAL_COLUMN + 1 and chance < 0.45:
+        return works
+    return houses if away < 5.7 else villas
+
+
+def _shore(share: float, at: float) -> tuple[float, float]:
+    """A point of the coast line, scaled: a square with round corners and little bays, in 64 steps."""
+    turn = math.tau * at / 64
+    x, y = math.cos(turn), math.sin(turn)
+    reach = SHORE * share * (1 + 0.03 * math.sin(5 * turn) + 0.02 * math.cos(9 * turn))
+    reach /= (x**4 + y**4) ** 0.25
+    return reach * x, reach * y
+
+
+def _terrain() -> Mesh:
+    """Sea, beach, meadow, streets, canal and bridges."""
+    mesh = Mesh()
+    coast = [_shore(0.97, at) for at in range(65)]
+    cap(mesh, ((0.0, 0.0), *coast), texture="leaves", height=0.0, colour=LAWN)
+    _ring(mesh, "plain", steps=((0.97, 0.0), (1.08, -3.0)), colours=(SAND, SAND))
+    shares = 1.04, 1.1, 1.22, 1.5, 2.1
+    for at in range(4):
+        _ring(mesh, "water", steps=((shares[at], -2.0), (shares[at + 1], -2.0)), colours=(SEA[at], SEA[at + 1]))
+    for cell in ((column, row) for column in range(CELLS) for row in range(CELLS)):
+        if _built(cell):
+            _streets(mesh, cell)
+    _canal(mesh)
+    return mesh
+
+
+def _ring(mesh: Mesh, texture: str, *, steps: tuple[Spot, Spot], colours: tuple[Tint, Tint]) -> None:
+    """A band around the island between two (share, height) steps, fading from one colour to the other."""
+    (inner, high), (outer, low) = steps
+    for at in range(64):
+        points = [(*_shore(inner, at), high), (*_shore(outer, at), low)]
+        points += [(*_shore(outer, at + 1), low), (*_shore(inner, at + 1), high)]
+        uvs = [(x / 40, -y / 40) for x, y, _ in points]
+        mesh.face(texture, points, uvs=uvs, tints=(colours[0], colours[1], colours[1], colours[0]))
+
+
+def _streets(mesh: Mesh, cell: Cell) -> None:
+    """The street surface of one cell, on a low wall where the city ends."""
+    x, y = _west(cell[0]), _south(cell[1])
+    ring = (x, y), (x + PITCH, y), (x + PITCH, y + PITCH), (x, y + PITCH)
+    corners = [(east, north, STREET_LEVEL) for east, north in ring]
+    uvs = (0.0, 1.0), (1.0, 1.0), (1.0, 0.0), (0.0, 0.0)
+    mesh.face("street", corners, uvs=uvs, tints=(STREET,) * 4)
+    for side, (east, north) in enumerate(((0, -1), (1, 0), (0, 1), (-1, 0))):
+        beyond = cell[0] + east, cell[1] + north
+        if not _built(beyond) or cell[0] + beyond[0] == CANAL_COLUMN * 2 - 1:
+            walls(mesh, (ring[side], ring[(side + 1) % 4]), texture="plain", span=(-0.2, STREET_LEVEL), colour=STONE)
+
+
+def _canal(mesh: Mesh) -> None:
+    """Water between two quays, down to the sea at both ends, and a bridge at every street."""
+    east = _west(CANAL_COLUMN)
+    west, end = east - CANAL, 960.0
+    cap(mesh, _span(west, -end, east, end), texture="water", height=0.3, colour=SEA[2])
+    for row in range(1, CELLS):
+        deck = _span(west, _south(row) - 8, east, _south(row) + 8)
+        walls(mesh, deck, texture="plain", span=(0.6, 2.0), colour=STONE)
+        cap(mesh, deck, texture="plain", height=2.0, colour=STONE)
+        cap(mesh, _span(west, _south(row) - 6.5, east, _south(row) + 6.5), texture="plain", height=2.1, colour=ASPHALT)
+
+
+def _span(west: float, south: float, east: float, north: float) -> Ring:
+    return (west, south), (east, south), (east, north), (west, north)
+
+
+def _shores(dice: Random) -> Mesh:
+    """Trees along the meadow and sailing boats off the beach, all around the island."""
+    mesh = Mesh()
+    for at in range(128):
+        spot, height = _shore(between(dice, 0.93, 0.965), at / 2), between(dice, 6, 13)
+        crown = (0.25 * height, 0.0), (0.4 * height, 0.5 * height), (0.0, height)
+        if not -CANAL - 5 < spot[0] - _west(CANAL_COLUMN) < 5:
+            lathe(mesh, spot, texture="leaves", profile=crown, sides=5, colour=PINE)
+    for at in range(0, 64, 4):
+        _boat(mesh, _shore(between(dice, 1.15, 1.7), at))
+    return mesh
+
+
+def _boat(mesh: Mesh, spot: Spot) -> None:
+    """A hull with a deck, a foresail and a mainsail; sails are seen from both sides."""
+    x, y = spot
+    hull = (x - 3, y - 2), (x + 4, y - 2), (x + 8, y), (x + 4, y + 2), (x - 3, y + 2)
+    walls(mesh, hull, texture="plain", span=(-2.2, -0.6), colour=HULL)
+    cap(mesh, hull, texture="plain", height=-0.6, colour=DECK)
+    for foot, mast in ((-3.0, 1.0), (6.5, 1.5)):
+        sail = [(x + foot, y, 0.8), (x + mast, y, 0.8), (x + mast, y, 13.0)]
+        for corners in (sail, sail[::-1]):
+            mesh.face("plain", corners, uvs=((0.0, 1.0), (1.0, 1.0), (1.0, 0.0)), tints=(SAIL,) * 3)

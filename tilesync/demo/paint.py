@@ -1,0 +1,142 @@
+"""The pictures the demonstration city is papered with, as PNG."""
+
+import struct
+import zlib
+from random import Random
+
+BAYS = 4
+
+
+class Canvas:
+    """A square RGB picture; colours are sRGB hexadecimal, lengths pixels, (0, 0) is the upper left."""
+
+    def __init__(self, side: int, ground: str) -> None:
+        self.side = side
+        self.rows = [bytearray(bytes.fromhex(ground) * side) for _ in range(side)]
+
+    def fill(self, colour: str, box: tuple[int, int, int, int]) -> None:
+        """Paints the rectangle `box`: left, top, width, height."""
+        left, top, width, height = box
+        stroke = bytes.fromhex(colour) * width
+        for row in self.rows[top : top + height]:
+            row[3 * left : 3 * (left + width)] = stroke
+
+    def grain(self, amount: int, dice: Random) -> None:
+        """Lightens or darkens every pixel a little, by at most `amount` of 255."""
+        for row in self.rows:
+            for at in range(0, len(row), 3):
+                change = int((dice.random() - 0.5) * 2 * amount)
+                row[at : at + 3] = bytes(min(255, max(0, value + change)) for value in row[at : at + 3])
+
+    def png(self) -> bytes:
+        """The picture as a PNG of eight-bit RGB without row filters (PNG 1.2, 4.1)."""
+        header = struct.pack(">2I5B", self.side, self.side, 8, 2, 0, 0, 0)
+        body = zlib.compress(b"".join(b"\0" + row for row in self.rows), 9)
+        chunks = ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))
+        return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, payload) for kind, payload in chunks)
+
+
+def _chunk(kind: bytes, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", zlib.crc32(kind + payload))
+
+
+def textures(dice: Random) -> dict[str, bytes]:
+    """Name without suffix -> PNG. Walls and roofs are near white: the tint of a face colours them."""
+    pictures = {
+        "plaster": _plaster(dice),
+        "brick": _brick(dice),
+        "glass + steel": _glass(dice),
+        "shops": _shops(dice),
+        "tiles": _tiles(dice),
+        "street": _street(),
+    }
+    for name, ground, amount in (("plain", "f4f4f4", 7), ("leaves", "dcdcdc", 30), ("water", "ececec", 11)):
+        pictures[name] = Canvas(32, ground)
+        pictures[name].grain(amount, dice)
+    return {name: picture.png() for name, picture in pictures.items()}
+
+
+def _bays() -> list[tuple[int, int]]:
+    """Upper left corners of the 32-pixel window bays of a 128-pixel facade."""
+    return [(32 * column, 32 * row) for row in range(BAYS) for column in range(BAYS)]
+
+
+def _plaster(dice: Random) -> Canvas:
+    """A rendered wall with framed windows, some with shutters, some with a curtain drawn."""
+    picture = Canvas(128, "f6f4ee")
+    for x, y in _bays():
+        shuttered = dice.random() < 0.45
+        picture.fill("d5d0c4", (x + 9, y + 27, 14, 2))
+        picture.fill("ffffff", (x + 9, y + 6, 14, 21))
+        picture.fill("3c4a5a" if dice.random() < 0.8 else "8a8f86", (x + 11, y + 8, 10, 18))
+        picture.fill("62788c", (x + 11, y + 8, 10, 5))
+        picture.fill("ffffff", (x + 15, y + 8, 2, 18))
+        for side in (x + 4, x + 23) if shuttered else ():
+            picture.fill("7f9488", (side, y + 7, 5, 20))
+    return picture
+
+
+def _brick(dice: Random) -> Canvas:
+    """A brick wall with wide factory windows."""
+    picture = Canvas(128, "f0ebe6")
+    for row in range(0, 128, 4):
+        picture.fill("d9d2cb", (0, row, 128, 1))
+    for x, y in _bays():
+        picture.fill("fbfaf7", (x + 4, y + 5, 24, 22))
+        for pane in range(3):
+            picture.fill("46566a" if dice.random() < 0.75 else "6f8396", (x + 6 + 7 * pane, y + 7, 6, 8))
+            picture.fill("3b4959", (x + 6 + 7 * pane, y + 16, 6, 9))
+    return picture
+
+
+def _glass(dice: Random) -> Canvas:
+    """A curtain wall: panes between steel, each reflecting another piece of sky."""
+    picture = Canvas(128, "f2f5f6")
+    panes = ("6f95ad", "7ba3b9", "88afc2", "98bccb", "5f859e")
+    for x, y in _bays():
+        for half in (0, 16):
+            pane = panes[int(dice.random() * len(panes))]
+            picture.fill(pane, (x + half + 1, y + 2, 14, 25))
+            picture.fill("a9c7d3", (x + half + 1, y + 2, 14, 5))
+    return picture
+
+
+def _shops(dice: Random) -> Canvas:
+    """Shop windows under awnings, one storey high, four to a width."""
+    picture = Canvas(128, "e9e4da")
+    awnings = ("b5483f", "3f7f75", "d9a441", "456a94", "8c5a7a")
+    for x, y in _bays():
+        awning = awnings[int(dice.random() * len(awnings))]
+        picture.fill("2f3b46", (x + 3, y + 12, 26, 18))
+        picture.fill("c9a76a", (x + 5, y + 20, 14, 9))
+        picture.fill("6b4f3a", (x + 22, y + 14, 6, 18))
+        for stripe in range(0, 28, 4):
+            picture.fill(awning if stripe % 8 else "f7f2e8", (x + 2 + stripe, y + 5, 4, 8))
+    return picture
+
+
+def _tiles(dice: Random) -> Canvas:
+    """Rows of roof tiles."""
+    picture = Canvas(32, "f2f2f2")
+    for row in range(0, 32, 8):
+        picture.fill("b9b9b9", (0, row, 32, 2))
+        for column in range(row % 16 // 4, 32, 4):
+            picture.fill("cfcfcf", (column, row + 2, 1, 6))
+    picture.grain(9, dice)
+    return picture
+
+
+def _street() -> Canvas:
+    """One grid cell from above: half a street on each side, kerb, zebra crossings; two pixels a metre."""
+    picture = Canvas(256, "8d8f90")
+    for at in range(26, 230, 12):
+        for box in ((at, 0, 6, 1), (at, 255, 6, 1), (0, at, 1, 6), (255, at, 1, 6)):
+            picture.fill("e8e6dc", box)
+    for at in range(1, 19, 4):
+        for edge in (22, 228):
+            picture.fill("e8e6dc", (edge, at, 6, 2))
+            picture.fill("e8e6dc", (edge, 254 - at, 6, 2))
+            picture.fill("e8e6dc", (at, edge, 2, 6))
+            picture.fill("e8e6dc", (254 - at, edge, 2, 6))
+    picture.fill("d8d2c6", (20, 20, 216, 216))
+    return picture

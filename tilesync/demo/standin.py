@@ -1,0 +1,317 @@
+"""A stand-in for the service on loopback: a Mesh Export API and SAS containers, spoken to over real sockets.
+
+It answers as the service and Azure Blob Storage do where tilesync can tell the difference. Tests put faults on top.
+Sources: Mesh Export API, get-exports; Azure Blob Storage REST, "List Blobs", "Get Blob", "Create a service SAS".
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+from xml.sax.saxutils import escape
+
+Headers = dict[str, str]
+
+
+@dataclass
+class StoredBlob:
+    """A blob as it is stored; `md5` as the uploader claimed it (empty: none)."""
+
+    data: bytes
+    content_type: str = "application/octet-stream"
+    content_encoding: str = ""
+    md5: str = ""
+    etag: str = ""
+    modified: datetime = datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
+
+    def __post_init__(self) -> None:
+        self.etag = self.etag or f"0x8D{hashlib.sha256(self.data).hexdigest()[:13].upper()}"
+
+
+@dataclass
+class Request:
+    """A request as it came."""
+
+    path: str
+    query: dict[str, str]
+    headers: Any
+    body: bytes = b""
+
+    @property
+    def is_listing(self) -> bool:
+        """Whether it asks for a page of a container."""
+        return self.query.get("comp") == "list"
+
+    @property
+    def is_api(self) -> bool:
+        """Whether it goes to the Mesh Export API."""
+        return self.path.startswith("/mesh-export")
+
+
+@dataclass
+class Answer:
+    """An answer. Only `send` bytes of the body leave when it is set, then the connection breaks."""
+
+    status: int
+    body: bytes = b""
+    headers: Headers = field(default_factory=dict)
+    send: int | None = None
+
+
+class StandIn:
+    """The service. Everything about it can be changed while it runs; `requests` holds what was asked.
+
+    `life` is that of each link from the moment of the answer that holds it; `delay` precedes each answer of the
+    containers. `ahead` is how far this server's clock is before the machine's.
+    """
+
+    def __init__(self, *, life: timedelta = timedelta(hours=1), delay: float = 0.0, page_size: int = 5000) -> None:
+        self.life = life
+        self.delay = delay
+        self.page_size = page_size
+        self.ahead = timedelta()
+        self.token = "demo"
+        self.exports: list[dict[str, Any]] = []
+        self.containers: dict[str, dict[str, StoredBlob]] = {}
+        self.revoked_before = 0
+        self.requests: list[Request] = []
+        self._key = b"a key of the stand-in alone"
+        self._lock = threading.Lock()
+        self._issued = 0
+        self._server: ThreadingHTTPServer | None = None
+
+    # --- what it holds ---
+
+    def add_export(self, export_id: str, imodel: str, blobs: dict[str, StoredBlob], **changes: Any) -> dict[str, Any]:
+        """Put a container and its row of the list at the top; `changes` override fields of the row."""
+        row = {
+            "id": export_id,
+            "displayName": "Demo city",
+            "status": "Complete",
+            "lastModified": "2026-03-01T08:30:00Z",
+            "request": {"iModelId": imodel, "changesetId": hashlib.sha1(export_id.encode()).hexdigest()},
+            "stats": {"compressedSize": sum(len(blob.data) for blob in blobs.values())},
+            **changes,
+        }
+        row["request"].setdefault("exportType", "3DTiles")
+        self.containers[export_id] = blobs
+        self.exports.insert(0, row)
+        return row
+
+    def link(self, container: str) -> str:
+        """A fresh link to a container."""
+        with self._lock:
+            self._issued += 1
+            number = self._issued
+        end = (self.now() + self.life).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        fields = {"sv": "2024-05-04", "spr": "https,http", "se": end, "sr": "c", "sp": "rl", "n": str(number)}
+        return f"{self.url}/{container}?{urlencode({**fields, 'sig': self._sign(container, end, number)})}"
+
+    def _sign(self, container: str, end: str, number: int) -> str:
+        text = f"{container}\n{end}\n{number}".encode()
+        return base64.b64encode(hmac.digest(self._key, text, "sha256")).decode()
+
+    def revoke(self) -> None:
+        """Every link issued so far is refused from now on."""
+        self.revoked_before = self._issued + 1
+
+    def now(self) -> datetime:
+        """This server's clock."""
+        return datetime.now(UTC) + self.ahead
+
+    # --- life on loopback ---
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        assert self._server is not None
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> StandIn:
+        stand_in = self
+
+        class Handler(_Handler):
+            service = stand_in
+
+        self._server = _Server(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.shutdown()
+        self._server.server_close()
+
+    # --- answers ---
+
+    def answer(self, request: Request) -> Answer:
+        """The answer to one request."""
+        with self._lock:
+            self.requests.append(request)
+        if request.is_api:
+            return self.answer_api(request)
+        if self.delay:
+            time.sleep(self.delay)
+        return self.answer_storage(request)
+
+    def answer_api(self, request: Request) -> Answer:
+        """The Mesh Export API."""
+        if request.headers.get("authorization") != f"Bearer {self.token}":
+            return _api_error(401, "HeaderNotFound", "Header Authorization was not found in the request. Access denied.")
+        rows = [row for row in self.visible_exports() if _asked_for(row, request.query)]
+        top, skip = int(request.query.get("$top", "100")), int(request.query.get("$skip", "0"))
+        page = [self._row(row, request) for row in rows[skip : skip + top]]
+        links = {"self": {"href": f"{self.url}/mesh-export/?$top={top}&$skip={skip}"}}
+        if skip + top < len(rows):
+            links["next"] = {"href": f"https://elsewhere.invalid/mesh-export/?$top={top}&$skip={skip + top}"}
+        return Answer(200, json.dumps({"exports": page, "_links": links}).encode(), {"Content-Type": "application/json"})
+
+    def visible_exports(self) -> list[dict[str, Any]]:
+        """The rows that the API lists now."""
+        return self.exports
+
+    def _row(self, row: dict[str, Any], request: Request) -> dict[str, Any]:
+        if "return=representation" not in (request.headers.get("prefer") or ""):
+            return {key: row[key] for key in ("id", "displayName", "status", "lastModified")}
+        return {**row, "_links": {"mesh": {"href": self.link(row["id"])}}}
+
+    def answer_storage(self, request: Request) -> Answer:
+        """Azure Blob Storage."""
+        container, _, name = unquote(request.path.lstrip("/")).partition("/")
+        if problem := self._refusal(container, request.query):
+            return storage_error(403, "AuthenticationFailed", problem)
+        blobs = self.containers.get(container)
+        if blobs is None:
+            return storage_error(404, "ContainerNotFound", "The specified container does not exist.")
+        if request.is_listing:
+            return self.list_blobs(container, blobs, request.query)
+        blob = blobs.get(name)
+        if blob is None:
+            return storage_error(404, "BlobNotFound", "The specified blob does not exist.")
+        return get_blob(blob, request.headers)
+
+    def _refusal(self, container: str, query: dict[str, str]) -> str | None:
+        end, number = query.get("se", ""), int(query.get("n", "0"))
+        if not hmac.compare_digest(query.get("sig", ""), self._sign(container, end, number)):
+            return "Signature did not match."
+        if number < self.revoked_before:
+            return "The key was rotated."
+        if datetime.fromisoformat(end) <= self.now():
+            return f"Signature not valid in the specified time frame: Expiry [{end}] - Current [{self.now()}]"
+        return None
+
+    def list_blobs(self, container: str, blobs: dict[str, StoredBlob], query: dict[str, str]) -> Answer:
+        """One page of List Blobs."""
+        names = sorted(blobs)
+        start = int(query.get("marker", "0!0").rpartition("!")[2])
+        end = start + min(self.page_size, int(query.get("maxresults", "5000")))
+        entries = "".join(_entry(name, blobs[name]) for name in names[start:end])
+        marker = f"2!{end}" if end < len(names) else ""
+        page = (
+            f'<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="{self.url}/"'
+            f' ContainerName="{container}"><MaxResults>{end - start}</MaxResults><Blobs>{entries}</Blobs>'
+            f"<NextMarker>{marker}</NextMarker></EnumerationResults>"
+        )
+        return Answer(200, page.encode(), {"Content-Type": "application/xml"})
+
+
+def _asked_for(row: dict[str, Any], query: dict[str, str]) -> bool:
+    request = row["request"]
+    return all(
+        not query.get(key) or str(request.get(field, "")).lower() == query[key].lower()
+        for key, field in (("iModelId", "iModelId"), ("changesetId", "changesetId"), ("exportType", "exportType"))
+    )
+
+
+def _entry(name: str, blob: StoredBlob) -> str:
+    encoded = any(ord(letter) < 32 or letter in "\ufffe\uffff" for letter in name)
+    shown = f'<Name Encoded="true">{quote(name)}</Name>' if encoded else f"<Name>{escape(name)}</Name>"
+    return (
+        f"<Blob>{shown}<Properties><Creation-Time>{http_date(blob.modified)}</Creation-Time>"
+        f"<Last-Modified>{http_date(blob.modified)}</Last-Modified><Etag>{blob.etag}</Etag>"
+        f"<Content-Length>{len(blob.data)}</Content-Length><Content-Type>{blob.content_type}</Content-Type>"
+        f"<Content-Encoding>{blob.content_encoding}</Content-Encoding><Content-Language />"
+        f"<Content-MD5>{blob.md5}</Content-MD5><BlobType>BlockBlob</BlobType><AccessTier>Hot</AccessTier>"
+        f"<LeaseStatus>unlocked</LeaseStatus></Properties><OrMetadata /></Blob>"
+    )
+
+
+def get_blob(blob: StoredBlob, headers: Any) -> Answer:
+    """Get Blob: conditional, ranged, stored bytes as they are."""
+    if (wanted := headers.get("if-match")) and wanted not in {f'"{blob.etag}"', "*"}:
+        return storage_error(412, "ConditionNotMet", "The condition specified using HTTP conditional header(s) is not met.")
+    said = {"ETag": f'"{blob.etag}"', "Last-Modified": http_date(blob.modified), "Content-Type": blob.content_type}
+    if blob.content_encoding:
+        said["Content-Encoding"] = blob.content_encoding
+    size = len(blob.data)
+    if asked := headers.get("range"):
+        start = int(asked.removeprefix("bytes=").partition("-")[0])
+        if start >= size:
+            return storage_error(416, "InvalidRange", "The range specified is invalid.")
+        return Answer(206, blob.data[start:], {**said, "Content-Range": f"bytes {start}-{size - 1}/{size}"})
+    return Answer(200, blob.data, {**said, "Content-MD5": blob.md5} if blob.md5 else said)
+
+
+def storage_error(status: int, code: str, message: str) -> Answer:
+    """An error as the storage words it."""
+    body = f'<?xml version="1.0" encoding="utf-8"?><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>'
+    return Answer(status, body.encode(), {"Content-Type": "application/xml", "x-ms-error-code": code})
+
+
+def _api_error(status: int, code: str, message: str) -> Answer:
+    body = json.dumps({"error": {"code": code, "message": message}}).encode()
+    return Answer(status, body, {"Content-Type": "application/json"})
+
+
+def http_date(moment: datetime) -> str:
+    """A moment as HTTP writes it (RFC 9110, section 5.6.7)."""
+    return format_datetime(moment.astimezone(UTC), usegmt=True)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no error of the server."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    service: StandIn
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Be silent."""
+
+    def do_GET(self) -> None:
+        """Answer, in one write: two would wait for each other's acknowledgement."""
+        parts = urlsplit(self.path)
+        query = {key: values[-1] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        answer = self.service.answer(Request(parts.path, query, self.headers, body))
+        said = {"Date": http_date(self.service.now()), "Content-Length": str(len(answer.body)), **answer.headers}
+        head = f"HTTP/1.1 {answer.status} {_phrase(answer.status)}\r\n" + "".join(f"{k}: {v}\r\n" for k, v in said.items())
+        body = answer.body if answer.send is None else answer.body[: answer.send]
+        self.wfile.write(head.encode() + b"\r\n" + body)
+        if answer.send is not None:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    do_POST = do_GET
+
+
+def _phrase(status: int) -> str:
+    return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Unknown"

@@ -1,0 +1,155 @@
+"""The error tree: the class of an error is the policy that follows from it.
+
+A `BlobError` concerns one blob: the run goes on, and nothing is published. A `RunError` ends the run. A `Transient`
+is met by the retry loops only and never reaches a user. Each class carries its exit code and a hint that says in one
+sentence what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TilesyncError(Exception):
+    """Something that tilesync can name; `str()` is one sentence, safe to show: it never holds a signature or token."""
+
+    exit_code: ClassVar[int] = 1
+    hint_text: ClassVar[str] = ""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = self.hint_text if hint is None else hint
+
+
+class Transient(TilesyncError):
+    """One attempt failed in a way that another may cure. `retry_after` is what the server asked for, in seconds."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None, pressure: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.pressure = pressure
+
+
+class RangeRefused(Transient):
+    """The server cannot continue where the transfer stands: what is held is to be forgotten."""
+
+
+class LinkRefused(TilesyncError):
+    """The container answered 403 to one request: the link wants renewing, or is final after that."""
+
+
+class BlobError(TilesyncError):
+    """One blob failed for good: the run goes on and nothing is published."""
+
+    exit_code = 3
+
+
+class BlobMissing(BlobError):
+    """The container lists a blob that it does not have (404 BlobNotFound)."""
+
+
+class BlobDamaged(BlobError):
+    """The bytes of a blob are not what the container, or their own format, says they are."""
+
+
+class BlobUnreachable(BlobError):
+    """One blob kept failing past the retry budget while others arrived."""
+
+
+class RunError(TilesyncError):
+    """The run ends here."""
+
+
+class UsageError(RunError):
+    """The request itself is wrong."""
+
+    exit_code = 2
+    hint_text = "see `tilesync --help`"
+
+
+class InvalidRequest(RunError):
+    """The service calls the request invalid (422)."""
+
+    exit_code = 2
+    hint_text = "correct the ids or options that the service names, then run again"
+
+
+class Incomplete(RunError):
+    """Some files failed or did not verify; nothing was published."""
+
+    exit_code = 3
+    hint_text = "run the same command again: what arrived is kept, only the rest is fetched"
+
+
+class NoExport(RunError):
+    """No export matches, or none finished in time."""
+
+    exit_code = 4
+    hint_text = "`tilesync exports IMODEL_ID` shows what the service has"
+
+
+class NotAuthorised(RunError):
+    """The service or the container refuses this identity (401, 403)."""
+
+    exit_code = 5
+    hint_text = "check the token or client credentials, and that this identity is a member of the iTwin"
+
+
+class Unavailable(RunError):
+    """Service or storage kept failing past the retry budget."""
+
+    exit_code = 6
+    hint_text = "run the same command again later: what arrived is kept; --retry-for waits longer"
+
+
+class ExportReplaced(RunError):
+    """The export was regenerated or deleted under the run."""
+
+    exit_code = 7
+    hint_text = "run again: the next run resolves the newest export anew"
+
+
+class DestinationError(RunError):
+    """The destination cannot take the export."""
+
+    exit_code = 8
+    hint_text = "choose another destination, or mend what the message names, then run again"
+
+
+class DiskFull(DestinationError):
+    """The destination has no room."""
+
+    hint_text = "make room, then run the same command again: it continues where it stopped"
+
+
+class UnsafeName(DestinationError):
+    """A blob has a name that a folder cannot hold safely."""
+
+    hint_text = "nothing of that listing page was written; this container cannot be mirrored to a folder as it is"
+
+
+class DestinationBusy(RunError):
+    """Another run holds the destination."""
+
+    exit_code = 9
+    hint_text = "wait for the other run to end; a killed run leaves no lock behind"
+
+
+class VerifyFailed(RunError):
+    """The audit found problems."""
+
+    exit_code = 10
+    hint_text = "run `tilesync mirror` again: it fetches what was found bad"
+
+
+class Interrupted(RunError):
+    """Ctrl-C."""
+
+    exit_code = 130
+    hint_text = "run the same command again: it continues where it stopped"
+
+
+class Terminated(Interrupted):
+    """SIGTERM."""
+
+    exit_code = 143

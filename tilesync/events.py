@@ -1,0 +1,138 @@
+"""What happened, told upward as frozen values. `kind` is the name that programs read in `--json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something happened."""
+
+    kind: ClassVar[str] = "event"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice(Event):
+    """Worth saying to a person; the run goes on."""
+
+    kind: ClassVar[str] = "notice"
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warned(Event):
+    """Something is not as it should be; the run goes on."""
+
+    kind: ClassVar[str] = "warning"
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting(Event):
+    """No matching export is Complete yet; the next look is `seconds` away."""
+
+    kind: ClassVar[str] = "waiting"
+    message: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved(Event):
+    """The run knows what it mirrors, and into which version."""
+
+    kind: ClassVar[str] = "resolved"
+    export: str
+    imodel: str | None
+    changeset: str | None
+    modified: str
+    newest: str
+    behind: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VersionChosen(Event):
+    """The version that this run fills. `resumed`: an earlier run began it."""
+
+    kind: ClassVar[str] = "version"
+    version: str
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PageListed(Event):
+    """One page of the inventory is in; counts are running totals, `complete` with the last page."""
+
+    kind: ClassVar[str] = "listed"
+    files: int
+    bytes: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Planned(Event):
+    """What would be, or is, done with one file, and why."""
+
+    kind: ClassVar[str] = "plan"
+    action: str
+    name: str
+    bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Event):
+    """One file is in, verified. Sent only where someone asked for every file (`-v`)."""
+
+    kind: ClassVar[str] = "stored"
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Event):
+    """One file failed for good."""
+
+    kind: ClassVar[str] = "file-failed"
+    name: str
+    error: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retried(Event):
+    """An attempt failed and is made again after `seconds`."""
+
+    kind: ClassVar[str] = "retry"
+    what: str
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed(Event):
+    """A fresh link replaced the one before."""
+
+    kind: ClassVar[str] = "renewed"
+    expires: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding(Event):
+    """`verify` found something."""
+
+    kind: ClassVar[str] = "finding"
+    name: str
+    problem: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published(Event):
+    """The pointer names `version` now."""
+
+    kind: ClassVar[str] = "published"
+    version: str
+    files: int
+    bytes: int

@@ -1,0 +1,1 @@
+"""The jobs: they know protocols and rules only, never an adapter."""

@@ -1,0 +1,364 @@
+"""The main job: resolve, list, plan, transfer, publish, tidy."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from tilesync.errors import DiskFull, ExportReplaced, Incomplete
+from tilesync.events import Notice, PageListed, Published, Resolved, VersionChosen, Warned
+from tilesync.jobs.adopt import adopt
+from tilesync.jobs.pressure import Gate
+from tilesync.jobs.tally import Tally
+from tilesync.jobs.threads import in_thread
+from tilesync.jobs.transfer import Supply, Transfer
+from tilesync.model import ROOT, Blob, Export, Held, Page, Resolution, Version
+from tilesync.protocols import Clock, Destination, Observer, Origin, Source
+from tilesync.rules.manifest import header, line, stamp
+from tilesync.rules.names import folders, version_name
+from tilesync.rules.plan import Action, choose, decide
+from tilesync.rules.tilesets import rebase
+
+REPLANS = 2
+"""How often a run lists and plans again because the export changed under it."""
+
+BATCH = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run led to. `version` and `resolution` are None as long as they were not known."""
+
+    resolution: Resolution | None = None
+    version: Version | None = None
+    published: bool = False
+
+
+class Mirror:
+    """One run of the main job into one destination. `outcome` says how far it came, also when `run` raised."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        destination: Destination,
+        *,
+        clock: Clock,
+        observe: Observer,
+        tally: Tally,
+        gate: Gate,
+        budget: timedelta,
+        every_file: bool = False,
+    ) -> None:
+        self._origin = origin
+        self._destination = destination
+        self._catalog = destination.catalog
+        self._files = destination.files
+        self._clock = clock
+        self._observe = observe
+        self._tally = tally
+        self._gate = gate
+        self._budget = budget
+        self._every_file = every_file
+        self.outcome = Outcome()
+
+    async def run(self) -> Outcome:
+        """Mirror the export that the origin resolves to; when it changes under the run, list and plan again.
+
+        Raises the RunErrors; Incomplete when files failed: nothing is published then.
+        """
+        if self._catalog.fresh:
+            await in_thread(adopt, self._destination, self._observe)
+        for again in range(REPLANS + 1):
+            resolution = await self._resolve(again=again > 0)
+            try:
+                await self._mirror(resolution)
+            except ExportReplaced as error:
+                await self._replan(resolution.export)
+                if again == REPLANS:
+                    raise
+                self._observe(Warned(f"{error}; resolving, listing and planning again"))
+            else:
+                break
+        return self.outcome
+
+    # --- resolve ---
+
+    async def _resolve(self, *, again: bool) -> Resolution:
+        resolution = await self._origin.resolve(again=again)
+        export = resolution.export
+        self.outcome = Outcome(resolution)
+        self._observe(
+            Resolved(
+                export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind
+            )
+        )
+        if resolution.behind:
+            self._observe(
+                Notice(f"the newest export {resolution.newest} is {resolution.newest_status}; mirroring {export.id}")
+            )
+        return resolution
+
+    async def _replan(self, export: Export) -> None:
+        """The export changed: what was listed of it is stale, what was fetched is judged anew.
+
+        A published version is never touched: what could not be healed from the changed export becomes another version.
+        """
+        for version in self._catalog.versions(export=export.id):
+            self._catalog.update(_relisted(version) if version.published is None else replace(version, modified=""))
+        self._tally.start_over()
+
+    async def _mirror(self, resolution: Resolution) -> None:
+        export = resolution.export
+        choice = choose(self._catalog.versions(export=export.id), export)
+        version = choice.begun
+        if choice.unchanged and choice.held is not None:
+            version = await self._healed(choice.held)
+            if not version.damaged:
+                await self._keep(version)
+                return
+        await self._fill(version, choice.held, resolution)
+
+    async def _healed(self, version: Version) -> Version:
+        """The version as it is; damaged when its root is gone."""
+        if version.damaged or self._files.size(version, ROOT) is not None:
+            return version
+        self._observe(Warned(f"the files of version {version.name} are gone; fetching them again"))
+        await self._recheck(version, read=False)
+        version = replace(version, damaged=True)
+        self._catalog.update(version)
+        return version
+
+    async def _keep(self, version: Version) -> None:
+        """Nothing to do but to see that the pointer stands."""
+        self._tally.listed = self._tally.kept = version.files
+        self._tally.listed_bytes = self._tally.kept_bytes = version.bytes
+        self._tally.inventory_complete = True
+        self.outcome = replace(self.outcome, version=version)
+        self._observe(VersionChosen(version.name, resumed=True))
+        if not await in_thread(self._stands, version):
+            await in_thread(self._point, version)
+
+    async def _fill(self, version: Version | None, held: Version | None, resolution: Resolution) -> None:
+        export = resolution.export
+        resumed = version is not None
+        if version is None:
+            version = self._catalog.begin(self._new_version(export))
+        elif version.published is None and version.modified != export.modified:
+            version = _relisted(version, modified=export.modified, record=export.record)
+            self._catalog.update(version)
+        self.outcome = replace(self.outcome, version=version)
+        self._observe(VersionChosen(version.name, resumed))
+        if resumed:
+            await self._recheck(version, read=not self._destination.calm)
+        self._destination.settle()
+        if not version.listed and version.marker is None and self._catalog.totals(version).files:
+            version = _relisted(version)
+            self._catalog.update(version)
+        source = await self._origin.source(resolution)
+        if held is not None and held.serial != version.serial and not resumed:
+            await self._list(version, source, Supply())
+            version = self._catalog.versions(name=version.name)[0]
+            if await in_thread(self._same_content, version, held):
+                self._catalog.forget(version)
+                held = replace(held, modified=export.modified, record=export.record)
+                self._catalog.update(held)
+                await self._keep(held)
+                return
+        await self._transfer(version, source)
+        await self._publish(self._catalog.versions(name=version.name)[0])
+
+    def _new_version(self, export: Export) -> Version:
+        taken = {v.name for v in self._catalog.versions()} | set(self._destination.publication.manifest_names())
+        name = stem = version_name(export.id)
+        number = 2
+        while name in taken:
+            name, number = f"{stem}-{number}", number + 1
+        return Version(0, name, export.id, export.imodel, export.changeset, export.modified, export.record)
+
+    async def _recheck(self, version: Version, *, read: bool) -> None:
+        """Look whether what the catalog says is held still is; read it all when the machine restarted since."""
+        if read and (held := self._catalog.totals(version).held_files):
+            self._observe(Notice(f"the machine restarted since the last run: reading {held} files again"))
+        after = ""
+        while batch := await in_thread(self._catalog.held, version, after, limit=BATCH):
+            after = batch[-1][0]
+            gone = await in_thread(self._lost, version, batch, read=read)
+            if gone:
+                self._catalog.release(version, gone)
+            self._tally.verified += len(batch) - len(gone) if read else 0
+
+    def _lost(self, version: Version, batch: list[tuple[str, Held]], *, read: bool) -> list[str]:
+        if not read:
+            sound = self._files.unchanged(version, [held for _, held in batch])
+            return [held.blob.name for (_, held), ok in zip(batch, sound, strict=True) if not ok]
+        found = ((held, self._files.digest(version, held.blob.name)) for _, held in batch)
+        return [held.blob.name for held, digest in found if digest is None or digest[0] != held.sha256]
+
+    def _same_content(self, version: Version, held: Version) -> bool:
+        """Whether the listing just made describes exactly what an earlier version of the same export holds."""
+        totals = self._catalog.totals(version)
+        if totals.files != held.files or totals.bytes != held.bytes:
+            return False
+        after = 0
+        for empty in (False, True):
+            while batch := self._catalog.wanted(version, after, limit=BATCH, empty=empty):
+                after = batch[-1][0]
+                known = self._catalog.held_among(held, [blob.name for _, blob in batch])
+                if any(_changed(blob, known.get(blob.name)) for _, blob in batch):
+                    return False
+            after = 0
+        return True
+
+    # --- list, plan ---
+
+    async def _list(self, version: Version, source: Source, supply: Supply) -> None:
+        """Take in the inventory page by page, each judged before the first write of it."""
+        earlier = version.listing > 1
+        async for page in source.pages(version.marker):
+            self._files.judge(blob.name for blob in page.blobs)
+            version = replace(version, marker=page.marker)
+            await in_thread(self._take_in, version, page, compare=earlier)
+            supply.add()
+        dropped = await in_thread(self._catalog.finish_listing, version)
+        await in_thread(self._files.remove, version, dropped)
+        totals = self._catalog.totals(version)
+        self._tally.listed, self._tally.listed_bytes = totals.files, totals.bytes
+        self._tally.inventory_complete = True
+        self._observe(PageListed(totals.files, totals.bytes, complete=True))
+        supply.add(complete=True)
+
+    def _take_in(self, version: Version, page: Page, *, compare: bool) -> None:
+        known = self._catalog.held_among(version, [blob.name for blob in page.blobs]) if compare else {}
+        rows = [(blob, decide(blob, known.get(blob.name)).action is Action.KEEP) for blob in page.blobs]
+        wanted = sum(blob.size for blob, kept in rows if not kept)
+        self._judge_room(wanted)
+        self._catalog.add_page(version, rows, {folder for blob in page.blobs for folder in folders(blob.name)})
+        self._tally.listed += len(rows)
+        self._tally.listed_bytes += sum(blob.size for blob in page.blobs)
+        self._tally.planned_bytes += wanted
+        self._tally.kept += sum(kept for _, kept in rows)
+        self._observe(PageListed(self._tally.listed, self._tally.listed_bytes, complete=False))
+
+    def _judge_room(self, more: int) -> None:
+        free = self._files.free()
+        missing = self._tally.planned_bytes - self._tally.bytes + more
+        if free is not None and missing > free:
+            raise DiskFull(f"the files listed so far need {missing:,} bytes more, and {free:,} are free")
+
+    # --- transfer ---
+
+    async def _transfer(self, version: Version, source: Source) -> None:
+        """List what is not listed yet and move what is wanted, side by side. Raises Incomplete when files failed."""
+        if version.listed or version.marker is not None:
+            totals = self._catalog.totals(version)
+            self._tally.listed, self._tally.listed_bytes = totals.files, totals.bytes
+            self._tally.kept, self._tally.kept_bytes = totals.held_files, totals.held_bytes
+            self._tally.planned_bytes = self._tally.bytes + totals.bytes - totals.held_bytes
+            self._judge_room(0)
+        self._tally.inventory_complete = version.listed
+        supply = Supply(complete=version.listed)
+        transfer = Transfer(
+            version,
+            source=source,
+            files=self._files,
+            catalog=self._catalog,
+            clock=self._clock,
+            observe=self._observe,
+            tally=self._tally,
+            gate=self._gate,
+            budget=self._budget,
+            every_file=self._every_file,
+            salvage=self._catalog.fresh,
+        )
+        try:
+            await transfer.run(supply, None if version.listed else self._list(version, source, supply))
+        except Incomplete:
+            self._relist(version)
+            raise
+        finally:
+            totals = self._catalog.totals(version)
+            self._tally.kept = max(0, totals.held_files - self._tally.fetched)
+        if self._tally.failed:
+            raise self._incomplete(version)
+
+    def _incomplete(self, version: Version) -> Incomplete:
+        """Files failed: the next run lists anew, since the container may not be what was listed."""
+        if version.published is None:
+            self._relist(version)
+        count = self._tally.failed
+        return Incomplete(f"{count} {'file' if count == 1 else 'files'} failed; nothing was published")
+
+    def _relist(self, version: Version) -> None:
+        self._catalog.update(_relisted(self._catalog.versions(name=version.name)[0]))
+
+    # --- publish, tidy ---
+
+    async def _publish(self, version: Version) -> None:
+        totals = self._catalog.totals(version)
+        if totals.held_files != totals.files:
+            raise Incomplete(f"{totals.files - totals.held_files} files are missing; nothing was published")
+        if self._files.size(version, ROOT) is None:
+            self._relist(version)
+            raise Incomplete(
+                f"the container has no {ROOT}: what it holds is no mesh export, or not a whole one",
+                hint="nothing was published; `tilesync exports` shows which exports are Complete",
+            )
+        version = replace(
+            version, published=stamp(self._clock.now()), damaged=False, files=totals.files, bytes=totals.bytes
+        )
+        await in_thread(self._point, version)
+
+    def _point(self, version: Version) -> None:
+        """Publish: files durable, manifest, pointer, latest.json, symlink; then the catalog knows."""
+        publication = self._destination.publication
+        pointer = pointer_to(version, self._files.read(version, ROOT))
+        moved = not publication.points_at(version, hashlib.sha256(pointer).hexdigest())
+        sha256 = publication.write_manifest(version, self._manifest(version))
+        publication.point_at(version, pointer, _latest(version))
+        version = replace(version, manifest_sha256=sha256)
+        self._catalog.update(version)
+        self._catalog.remember("pointer", hashlib.sha256(pointer).hexdigest())
+        self._files.tidy()
+        self.outcome = replace(self.outcome, version=version, published=moved)
+        if moved:
+            self._observe(Published(version.name, version.files, version.bytes))
+
+    def _stands(self, version: Version) -> bool:
+        known = self._catalog.recall("pointer")
+        return known is not None and self._destination.publication.points_at(version, known)
+
+    def _manifest(self, version: Version) -> Iterator[Mapping[str, Any]]:
+        yield header(version)
+        after = ""
+        while batch := self._catalog.held(version, after, limit=BATCH):
+            after = batch[-1][0]
+            yield from (line(held) for _, held in batch)
+
+
+def _changed(blob: Blob, held: Held | None) -> bool:
+    return decide(blob, held).action is not Action.KEEP
+
+
+def _relisted(version: Version, **changes: Any) -> Version:
+    """The version with a new listing ahead of it; what is held stays until that listing judges it."""
+    return replace(version, listing=version.listing + 1, listed=False, marker=None, **changes)
+
+
+def pointer_to(version: Version, root: bytes) -> bytes:
+    """The pointer: the real root document of a version with its URIs re-based, so that it can stand at the top."""
+    return rebase(root, f"versions/{version.name}/")
+
+
+def _latest(version: Version) -> dict[str, Any]:
+    return {
+        "version": version.name,
+        "export": version.export,
+        "imodel": version.imodel,
+        "changeset": version.changeset,
+        "finished": version.published,
+        "tileset": f"versions/{version.name}/{ROOT}",
+        "manifest": f"manifests/{version.name}.jsonl",
+    }

@@ -1,0 +1,46 @@
+"""What a run has done so far, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilesync.events import Event, Renewed, Retried
+
+
+@dataclass
+class Tally:
+    """Counters of one run, read by whoever shows progress. Files, and bytes where the name says so.
+
+    `fetched` moved by this run; `kept` already held; `bytes` counts what arrived, `planned_bytes` what has to.
+    """
+
+    listed: int = 0
+    listed_bytes: int = 0
+    fetched: int = 0
+    reused: int = 0
+    kept: int = 0
+    kept_bytes: int = 0
+    excluded: int = 0
+    failed: int = 0
+    deleted: int = 0
+    verified: int = 0
+    bytes: int = 0
+    stored_bytes: int = 0
+    planned_bytes: int = 0
+    renewals: int = 0
+    retries: int = 0
+    inventory_complete: bool = False
+
+    def start_over(self) -> None:
+        """The plan is made anew: what arrived so far counts as kept, where the new plan keeps it."""
+        self.listed = self.listed_bytes = self.fetched = self.kept = self.kept_bytes = self.failed = 0
+        self.stored_bytes = 0
+        self.planned_bytes = self.bytes
+        self.inventory_complete = False
+
+    def __call__(self, event: Event) -> None:
+        """Count what is told by events alone."""
+        if isinstance(event, Renewed):
+            self.renewals += 1
+        elif isinstance(event, Retried):
+            self.retries += 1

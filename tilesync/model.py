@@ -1,0 +1,205 @@
+"""The values that travel between the rooms of the house: frozen, picklable, without effects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+ROOT = "tileset.json"
+"""The name of the root tileset in every mesh export (Mesh Export API, "Streaming 3DTiles")."""
+
+POINTER = "tileset.json"
+"""The name of the pointer at the top of a destination."""
+
+
+class Secret:
+    """A text whose `repr` is silent."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+
+class Status(StrEnum):
+    """State of an export job, as the service spells it (get-exports, schema ExportStatus)."""
+
+    NOT_STARTED = "NotStarted"
+    IN_PROGRESS = "InProgress"
+    COMPLETE = "Complete"
+    INVALID = "Invalid"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SasUrl:
+    """A container URL and the query that signs it. Equality is of base and query; `repr` is silent about the query.
+
+    `base` ends without a slash. `expires` is the earliest end that the query states (UTC), None when it states none.
+    `fetched` is when this process got it, on the monotonic clock, in seconds.
+    """
+
+    base: str
+    query: str
+    expires: datetime | None = field(default=None, compare=False)
+    fetched: float = field(default=0.0, compare=False)
+
+    @property
+    def container(self) -> str:
+        """The last segment of the path: for a mesh export the export id."""
+        return urlsplit(self.base).path.rpartition("/")[2]
+
+    def blob(self, name: str) -> str:
+        """The signed URL of one blob: each segment of the name quoted once, the query as it was given."""
+        return f"{self.base}/{quote(name, safe='/~')}?{self.query}"
+
+    def listing(self, marker: str | None, *, page_size: int | None = None) -> str:
+        """The signed URL of one page of List Blobs, from `marker` on (None: from the start)."""
+        more = f"&maxresults={page_size}" if page_size else ""
+        if marker:
+            more += f"&marker={quote(marker, safe='')}"
+        return f"{self.base}?restype=container&comp=list{more}&{self.query}"
+
+    def viewer(self) -> str:
+        """The URL that a 3D viewer starts from."""
+        return self.blob(ROOT)
+
+    def __repr__(self) -> str:
+        return f"SasUrl({self.base!r}, expires={self.expires})"
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One row of the service's export list.
+
+    `modified` is the service's own text. `size` is `stats.compressedSize`, in bytes. `record` is the whole row without
+    its links. `link` may be present on exports that are not Complete.
+    """
+
+    id: str
+    status: str
+    name: str = ""
+    imodel: str | None = None
+    changeset: str | None = None
+    type: str = ""
+    modified: str = ""
+    size: int | None = None
+    error: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    link: SasUrl | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the tiles are all there: the status says so, a link alone does not."""
+        return self.status.lower() == Status.COMPLETE.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Which exports are meant. Empty fields do not filter; `export_type` compares without case."""
+
+    imodel: str | None = None
+    changeset: str | None = None
+    export_id: str | None = None
+    export_type: str = ""
+    tile_version: str | None = None
+    itwinjs: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What a run mirrors: the chosen export, and the id of the newest one that the service lists for the selection."""
+
+    export: Export
+    newest: str
+    newest_status: str = Status.COMPLETE
+    server_time: datetime | None = None
+
+    @property
+    def behind(self) -> bool:
+        """Whether the newest export is another one than the chosen."""
+        return self.newest != self.export.id
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """One file of a container as the listing describes it: stored bytes, undecoded.
+
+    `etag` has no quotes. `md5` is the 16 bytes that the uploader claimed, None where there is none. `last_modified` is
+    in seconds since the epoch, None when unknown.
+    """
+
+    name: str
+    size: int
+    etag: str = ""
+    md5: bytes | None = None
+    content_type: str | None = None
+    content_encoding: str | None = None
+    last_modified: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing, complete and well-formed; `marker` asks for the next one, None after the last."""
+
+    blobs: tuple[Blob, ...]
+    marker: str | None
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was computed over the stored bytes of one file while they passed."""
+
+    size: int
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A file that lies in a version of the destination. `mtime_ns` is of the file as it was left there."""
+
+    blob: Blob
+    sha256: bytes
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One whole export in a destination, or one on its way in (`published` is None then).
+
+    `serial` is its key in the catalog. `listing` counts the listings begun for it, `listed` says that the current one
+    is complete; else it goes on at `marker`. `damaged`: `verify` found files of it bad. `published` is the text of the moment when it was published, in UTC.
+    """
+
+    serial: int
+    name: str
+    export: str
+    imodel: str | None
+    changeset: str | None
+    modified: str
+    record: Mapping[str, Any] = field(hash=False)
+    listing: int = 1
+    listed: bool = False
+    marker: str | None = None
+    damaged: bool = False
+    published: str | None = None
+    files: int = 0
+    bytes: int = 0
+    manifest_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Files and bytes of an inventory, and what of them is held."""
+
+    files: int
+    bytes: int
+    held_files: int
+    held_bytes: int

@@ -1,0 +1,238 @@
+"""What the jobs need from the world, each Protocol as wide as its consumer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from tilesync.events import Event
+from tilesync.model import Blob, Held, Page, Proof, Resolution, SasUrl, Totals, Version
+
+
+class Clock(Protocol):
+    """Time as a parameter."""
+
+    def now(self) -> datetime:
+        """The wall clock, in UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`."""
+
+
+class Observer(Protocol):
+    """Hears what happens. Must not raise and must not block."""
+
+    def __call__(self, event: Event) -> None: ...
+
+
+class TokenProvider(Protocol):
+    """An identity towards the Mesh Export API."""
+
+    async def header(self) -> str:
+        """The value of `Authorization`. Raises NotAuthorised when there is none to be had."""
+
+    async def refused(self, header: str) -> bool:
+        """The service answered 401 to `header`: whether another try, with a fresh token, makes sense."""
+
+
+class Link(Protocol):
+    """A signed link that stays alive: renewed ahead of its end, and on demand."""
+
+    async def current(self) -> SasUrl:
+        """A link to use now; renewed ahead of time where that is due."""
+
+    async def renew(self, stale: SasUrl) -> None:
+        """Fetch a fresh link, unless the current one is no longer `stale`: many callers cause one fetch."""
+
+    def expired(self, link: SasUrl) -> bool:
+        """Whether `link` has ended by the server's clock."""
+
+
+class Body(Protocol):
+    """The answer to a GET of one blob. `start` is where its bytes begin: 0 when the server ignored the range."""
+
+    start: int
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The stored bytes as they come. Raises Transient when the body breaks off; what came before stays good."""
+
+    async def aclose(self) -> None:
+        """Release the connection. May be called twice."""
+
+
+class Source(Protocol):
+    """Where tiles come from: an inventory, and bodies pinned to it."""
+
+    def pages(self, marker: str | None) -> AsyncIterator[Page]:
+        """The inventory from `marker` on, page by page; each page complete and well-formed."""
+
+    async def open(self, blob: Blob, offset: int) -> Body:
+        """The bytes of `blob` from `offset` on, only as long as its ETag is the listed one.
+
+        Raises BlobMissing, ExportReplaced (the blob or the whole container changed under the run), NotAuthorised,
+        and Transient for what another attempt may cure.
+        """
+
+
+class Origin(Protocol):
+    """What SOURCE names: it resolves to one export, and opens that export's container."""
+
+    async def resolve(self, *, again: bool = False) -> Resolution:
+        """The export to mirror now. `again`: the one resolved before is gone, so do not wait for another."""
+
+    async def source(self, resolution: Resolution) -> Source:
+        """The container of the resolved export, pinned by export id and container."""
+
+
+class Draft(Protocol):
+    """A blob on its way in. Nothing is visible before `commit`.
+
+    `held` counts the bytes that are safely in; after `restart` it is 0.
+    """
+
+    held: int
+
+    def prefix(self) -> AsyncIterator[bytes]:
+        """The held bytes, for the checks of a resumed transfer."""
+
+    async def append(self, chunk: bytes) -> None:
+        """Add `chunk` after the held bytes."""
+
+    async def restart(self) -> None:
+        """Forget the held bytes."""
+
+    async def commit(self, proof: Proof) -> Held:
+        """Place the whole file under its final name, replacing what was there."""
+
+    async def suspend(self) -> None:
+        """Keep what is held for a later run. May be called after `commit`, and then does nothing."""
+
+
+class Files(Protocol):
+    """The files of the versions of a destination."""
+
+    def free(self) -> int | None:
+        """Bytes of room left; None where that has no meaning."""
+
+    def judge(self, names: Iterable[str]) -> None:
+        """Raise UnsafeName, naming the offenders, when any of `names` cannot be held safely. Writes nothing."""
+
+    def draft(self, version: Version, blob: Blob) -> Draft:
+        """A draft of `blob`, continued from an earlier run when that left one for the same name and ETag."""
+
+    def unchanged(self, version: Version, held: Sequence[Held]) -> list[bool]:
+        """For each, whether the file still is what was left there, as far as a look without reading it can tell."""
+
+    def size(self, version: Version, name: str) -> int | None:
+        """The size of the held file in bytes; None when there is no such regular file."""
+
+    def digest(self, version: Version, name: str) -> tuple[bytes, bytes, int] | None:
+        """SHA-256, MD5 and mtime (ns) of the held file, read anew; None when there is no such regular file."""
+
+    def read(self, version: Version, name: str) -> bytes:
+        """The bytes of one held file. Raises DestinationError when there is none."""
+
+    def remove(self, version: Version, names: Iterable[str]) -> None:
+        """Remove files that an unpublished version should not have; missing is no error."""
+
+    def tidy(self) -> None:
+        """Remove what only unfinished transfers needed."""
+
+
+class Publication(Protocol):
+    """What leads to the versions of a destination."""
+
+    def manifest_names(self) -> list[str]:
+        """The versions that have a manifest."""
+
+    def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
+        """The lines of a manifest, the first one about the version. Raises DestinationError when it cannot be read."""
+
+    def latest(self) -> Mapping[str, Any] | None:
+        """What `latest.json` says; None when there is none."""
+
+    def pointer(self) -> bytes | None:
+        """The bytes of the pointer; None when there is none."""
+
+    def points_at(self, version: Version, pointer_sha256: str) -> bool:
+        """Whether everything that leads to `version` stands as it was published."""
+
+    def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
+        """Make every file durable, then put the manifest in place. Returns its SHA-256. May be done again."""
+
+    def point_at(self, version: Version, pointer: bytes, latest: Mapping[str, Any]) -> None:
+        """Move the pointer, `latest.json` and what else names the current version. May be done again."""
+
+
+class Catalog(Protocol):
+    """The state of a destination: versions, their inventory, and which of it is held. Safe from any thread."""
+
+    fresh: bool
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep one fact about the destination as a whole."""
+
+    def recall(self, key: str) -> str | None:
+        """The fact kept under `key`, None when there is none."""
+
+    def versions(self, *, export: str | None = None, name: str | None = None) -> list[Version]:
+        """The versions in the order in which they were begun."""
+
+    def begin(self, version: Version) -> Version:
+        """Record a new version; its serial is given here."""
+
+    def update(self, version: Version) -> None:
+        """Record what changed about a version."""
+
+    def forget(self, version: Version) -> None:
+        """Drop a version that never held anything."""
+
+    def held_among(self, version: Version, names: Sequence[str]) -> dict[str, Held]:
+        """What of these this version holds, by name."""
+
+    def add_page(self, version: Version, rows: Sequence[tuple[Blob, bool]], folders: Iterable[str]) -> None:
+        """Take in one page: each blob and whether it is held already, the folders, and the next marker.
+
+        Raises Incomplete, and takes in nothing, when this listing has a name twice.
+        """
+
+    def finish_listing(self, version: Version) -> list[str]:
+        """Mark the listing complete; return the names that an earlier listing had and this one has not."""
+
+    def wanted(self, version: Version, after: int, *, limit: int, empty: bool) -> list[tuple[int, Blob]]:
+        """Blobs that are not held, in listed order, each with its id; `after` is exclusive."""
+
+    def held(self, version: Version, after: str = "", *, limit: int) -> list[tuple[str, Held]]:
+        """What is held, by key in byte order; `after` is exclusive."""
+
+    def hold(self, held: Sequence[tuple[int, Held]]) -> None:
+        """Record files that are in place now, by their ids."""
+
+    def recognise(self, version: Version, held: Iterable[Held]) -> None:
+        """Record files that were found in place."""
+
+    def release(self, version: Version, names: Iterable[str]) -> None:
+        """Record that files are not held, or not rightly: they are wanted again."""
+
+    def totals(self, version: Version) -> Totals:
+        """How much of the version is listed, and how much of that is held."""
+
+
+class Destination(Protocol):
+    """Where tiles go. `calm`: what the last run wrote is whole, whether it was made durable or not."""
+
+    calm: bool
+
+    def settle(self) -> None:
+        """Everything that is recorded as held has been checked: from here on the destination is calm."""
+
+    @property
+    def catalog(self) -> Catalog: ...
+    @property
+    def files(self) -> Files: ...
+    @property
+    def publication(self) -> Publication: ...

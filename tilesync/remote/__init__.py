@@ -1,0 +1,1 @@
+"""Where tiles come from: identity, exports, the link that stays alive, and the container behind it."""

@@ -1,0 +1,162 @@
+"""The Source: one export's container, listed and read through links that stay alive."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+from tilesync.errors import (
+    BlobError,
+    BlobMissing,
+    ExportReplaced,
+    LinkRefused,
+    NotAuthorised,
+    RangeRefused,
+    Transient,
+    Unavailable,
+)
+from tilesync.model import Blob, Page, SasUrl
+from tilesync.protocols import Clock, Link
+from tilesync.rules.replies import PageParser, Verdict, judge_storage, plain_etag, storage_code
+from tilesync.rules.verdicts import demand
+from tilesync.wire.bulk import Answer, Bulk
+from tilesync.wire.http import Ask, Conversation, Reply
+
+T = TypeVar("T")
+
+REFUSALS = 8
+"""403s in a row that one request survives, while each fresh link is expired on arrival."""
+
+
+class Container:
+    """A container: its listing through one link, its bytes through another, which may be the same.
+
+    With a CDN the listing goes directly to the storage, the bytes through the CDN.
+    """
+
+    def __init__(self, *, listing: Link, content: Link, talk: Conversation, bulk: Bulk, clock: Clock) -> None:
+        self._listing = listing
+        self._content = content
+        self._talk = talk
+        self._bulk = bulk
+        self._clock = clock
+
+    async def pages(self, marker: str | None) -> AsyncIterator[Page]:
+        """The inventory from `marker` on. Source: "Enumerating blob resources" (REST).
+
+        A page is given out whole or not at all. Raises Unavailable when a page stays torn or a marker comes again.
+        """
+        seen = {marker}
+        while True:
+            page = await self._patiently(self._listing, partial(self._page, marker))
+            yield page
+            if page.marker is None:
+                return
+            if page.marker in seen:
+                raise Unavailable("the listing leads in a circle: a marker came twice", hint="nothing was published")
+            seen = {marker, page.marker}
+            marker = page.marker
+
+    async def _page(self, marker: str | None, sas: SasUrl) -> Page:
+        async def make() -> Ask:
+            return Ask(sas.listing(marker))
+
+        async def accept(reply: Reply) -> Page:
+            if reply.status == 200:
+                parser = PageParser()
+                async for chunk in reply.chunks():
+                    parser.feed(chunk)
+                return parser.close()
+            body = await reply.read()
+            code = storage_code(reply.header("x-ms-error-code"), body)
+            verdict = judge_storage(reply.status, code)
+            if verdict in {Verdict.GONE, Verdict.MISSING}:
+                raise ExportReplaced(f"the container is gone ({reply.status} {code})")
+            if verdict is Verdict.DENIED:
+                raise LinkRefused(f"the container refused to be listed ({reply.status} {code})".rstrip())
+            wait = reply.header("retry-after")
+            demand(verdict, reply.status, wait, f"the container's listing ({code or 'no code'})")
+            raise Transient(f"the container's listing answered {reply.status}")
+
+        return await self._talk.ask("the container's listing", make, accept)
+
+    async def open(self, blob: Blob, offset: int) -> BlobBody:
+        """The bytes of `blob` from `offset` on, pinned to its listed ETag."""
+        return await self._patiently(self._content, lambda sas: self._get(sas, blob, offset))
+
+    async def _get(self, sas: SasUrl, blob: Blob, offset: int) -> BlobBody:
+        url = sas.blob(blob.name)
+        headers = {"If-Match": f'"{blob.etag}"'} if blob.etag else {}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        answer = await self._bulk.get(url, headers)
+        try:
+            return await _accept(answer, blob, offset)
+        except BaseException:
+            await answer.aclose()
+            raise
+
+    async def _patiently(self, link: Link, attempt: Callable[[SasUrl], Awaitable[T]]) -> T:
+        """One attempt through the link, made again with a fresh link after a 403.
+
+        The 403 is final on an unexpired link that was fetched after the previous 403.
+        """
+        refused_at: float | None = None
+        for _ in range(REFUSALS):
+            sas = await link.current()
+            try:
+                return await attempt(sas)
+            except LinkRefused as refusal:
+                final = refused_at is not None and sas.fetched > refused_at and not link.expired(sas)
+                if final:
+                    raise NotAuthorised(f"{refusal}, also through a fresh link") from refusal
+                refused_at = self._clock.monotonic()
+                await link.renew(sas)
+        raise NotAuthorised("each fresh link is refused on arrival", hint="compare this machine's clock with the world's")
+
+
+class BlobBody:
+    """The body of one blob, from byte `start` on."""
+
+    def __init__(self, answer: Answer, start: int) -> None:
+        self._answer = answer
+        self.start = start
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The stored bytes as they come."""
+        return self._answer.chunks()
+
+    async def aclose(self) -> None:
+        """Release the connection."""
+        await self._answer.aclose()
+
+
+async def _accept(answer: Answer, blob: Blob, offset: int) -> BlobBody:
+    if answer.status in {200, 206}:
+        etag = plain_etag(answer.header("etag"))
+        if blob.etag and etag and etag != blob.etag:
+            raise ExportReplaced(f"{blob.name} changed under the run (its ETag is another one)")
+        if answer.status == 200:
+            return BlobBody(answer, 0)
+        if (answer.header("content-range") or "").startswith(f"bytes {offset}-"):
+            return BlobBody(answer, offset)
+        raise RangeRefused(f"the storage sent another range than bytes {offset}-")
+    code = storage_code(answer.header("x-ms-error-code"), await answer.text())
+    said = f"({answer.status} {code})".replace(" )", ")")
+    match judge_storage(answer.status, code):
+        case Verdict.MISSING:
+            raise BlobMissing(f"{blob.name}: the container lists it, but does not have it {said}")
+        case Verdict.GONE:
+            raise ExportReplaced(f"the container is gone {said}")
+        case Verdict.CHANGED:
+            raise ExportReplaced(f"{blob.name} changed under the run {said}")
+        case Verdict.DENIED:
+            raise LinkRefused(f"the container refused {blob.name} {said}")
+        case Verdict.UNRANGED:
+            raise RangeRefused(f"the storage cannot give {blob.name} from byte {offset} on {said}")
+        case Verdict.REFUSED:
+            raise BlobError(f"{blob.name}: the storage refuses it {said}")
+        case verdict:
+            demand(verdict, answer.status, answer.header("retry-after"), "the storage")
+    raise Transient(f"the storage answered {answer.status}")

@@ -1,0 +1,1 @@
+"""Decisions without I/O: bytes and values in, verdicts with reasons out."""

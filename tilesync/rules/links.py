@@ -1,0 +1,72 @@
+"""What a signed container link says about itself."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import json
+from datetime import UTC, datetime
+from urllib.parse import unquote, urlsplit
+
+from tilesync.errors import UsageError
+from tilesync.model import ROOT, SasUrl
+
+
+def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
+    """Split a link into its bare base and the query that signs it; `/tileset.json` before the `?` is dropped.
+
+    The end of the link is the earlier of `se` (SAS, "Construct a service SAS") and, for a CDN link, the epoch in the
+    CloudFront `Policy`. Raises UsageError, which does not repeat the link, when `href` is no signed https URL.
+    """
+    parts = urlsplit(href.strip())
+    path = parts.path.rstrip("/").removesuffix(f"/{ROOT}")
+    if parts.scheme not in {"https", "http"} or not parts.hostname or path in {"", "/"}:
+        raise UsageError("the link is not of the form https://ACCOUNT/CONTAINER?SAS")
+    if not parts.query:
+        raise UsageError(
+            "the link carries no signature (nothing stands behind a '?')",
+            hint="quote the link in the shell: an unquoted & cuts it off",
+        )
+    return SasUrl(f"{parts.scheme}://{parts.netloc}{path}", parts.query, expires=expiry(parts.query), fetched=fetched)
+
+
+def check_scheme(url: str) -> None:
+    """Raise UsageError for plain http to anything but this machine: tokens and signatures would travel in clear."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" or (parts.scheme == "http" and loopback(parts.hostname or "")):
+        return
+    raise UsageError(f"{parts.scheme or 'a bare path'}:// is accepted on loopback only ({parts.hostname})")
+
+
+def loopback(host: str) -> bool:
+    """Whether `host` is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def expiry(query: str) -> datetime | None:
+    """The earliest end that a signed query states; None when it states none that can be read."""
+    fields = dict(pair.partition("=")[::2] for pair in query.split("&"))
+    ends = [_sas_time(unquote(fields.get("se", ""))), _policy_time(fields.get("Policy", ""))]
+    return min((end for end in ends if end is not None), default=None)
+
+
+def _sas_time(text: str) -> datetime | None:
+    try:
+        end = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return end.astimezone(UTC) if end.tzinfo else end.replace(tzinfo=UTC)
+
+
+def _policy_time(text: str) -> datetime | None:
+    """The `DateLessThan` of a CloudFront custom policy (base64 with `-_~` for `+=/`)."""
+    try:
+        policy = json.loads(base64.b64decode(unquote(text).translate(str.maketrans("-_~", "+=/"))))
+        ends = [s["Condition"]["DateLessThan"]["AWS:EpochTime"] for s in policy["Statement"]]
+        return datetime.fromtimestamp(min(ends), UTC)
+    except (ValueError, KeyError, TypeError, binascii.Error, OverflowError):
+        return None

@@ -1,0 +1,82 @@
+"""The manifest of a version: its lines, written and read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from tilesync import __version__
+from tilesync.model import Blob, Held, Version
+
+
+def stamp(moment: datetime) -> str:
+    """A moment as text: UTC, whole seconds, ISO 8601."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def header(version: Version) -> dict[str, Any]:
+    """The first line: what the version is. `export` is the service's own record, without links."""
+    return {
+        "version": version.name,
+        "export": dict(version.record),
+        "imodel": version.imodel,
+        "changeset": version.changeset,
+        "modified": version.modified,
+        "files": version.files,
+        "bytes": version.bytes,
+        "finished": version.published,
+        "tilesync": __version__,
+    }
+
+
+def line(held: Held) -> dict[str, Any]:
+    """The line of one file; digests in hexadecimal, `last_modified` in UTC, null where the container says nothing."""
+    blob = held.blob
+    modified = None if blob.last_modified is None else stamp(datetime.fromtimestamp(blob.last_modified, UTC))
+    return {
+        "name": blob.name,
+        "size": blob.size,
+        "sha256": held.sha256.hex(),
+        "md5": blob.md5.hex() if blob.md5 is not None else None,
+        "etag": blob.etag,
+        "content_type": blob.content_type,
+        "content_encoding": blob.content_encoding,
+        "last_modified": modified,
+    }
+
+
+def read_header(said: Mapping[str, Any]) -> Version:
+    """The version that a first line describes. Raises KeyError, TypeError or ValueError for anything else."""
+    record = said["export"]
+    return Version(
+        serial=0,
+        name=str(said["version"]),
+        export=str(record["id"]),
+        imodel=said["imodel"],
+        changeset=said["changeset"],
+        modified=str(said["modified"]),
+        record=record,
+        listed=True,
+        published=said["finished"],
+        files=int(said["files"]),
+        bytes=int(said["bytes"]),
+    )
+
+
+def read_line(said: Mapping[str, Any]) -> Held:
+    """The file that a line describes; its mtime is not in the manifest, and 0 here.
+
+    Raises KeyError, TypeError or ValueError for anything else.
+    """
+    modified = said["last_modified"]
+    blob = Blob(
+        str(said["name"]),
+        int(said["size"]),
+        str(said["etag"] or ""),
+        bytes.fromhex(said["md5"]) if said["md5"] else None,
+        said["content_type"],
+        said["content_encoding"],
+        int(datetime.fromisoformat(modified).timestamp()) if modified else None,
+    )
+    return Held(blob, bytes.fromhex(said["sha256"]), 0)

@@ -1,0 +1,80 @@
+"""Which blob names a folder can hold safely, on any of the systems that copies travel between.
+
+A container is untrusted input: a name is judged before anything is written for it. Judged strictly everywhere, so that
+an archive made on one system can be unpacked on the others.
+"""
+
+from __future__ import annotations
+
+import re
+
+SEGMENT_BYTES = 255
+"""Longest file name of the usual file systems (ext4, XFS, APFS, NTFS), in bytes of UTF-8."""
+
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?:\..*)?", re.IGNORECASE)
+_DRIVE = re.compile(r"[A-Za-z]:")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_WINDOWS = re.compile(r'[<>:"|?*]| (?:/|$)')
+_SUSPECT = re.compile(
+    r"(?:^|/)(?:\.{0,2}(?:/|$)|con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])|\.(?:/|$)|^.:|\\|[\x00-\x1f\x7f]", re.IGNORECASE
+)
+
+
+def problem(name: str, *, path_bytes: int = 0, windows: bool = False) -> str | None:
+    """Why `name` cannot be held, or None when it can.
+
+    `path_bytes` is the longest relative path that fits below the version's folder, in bytes of UTF-8 (0: no limit).
+    `windows` adds what only Windows cannot store. Source: Microsoft, "Naming Files, Paths, and Namespaces".
+    """
+    size = len(name) if name.isascii() else len(name.encode(errors="surrogatepass"))
+    if size <= SEGMENT_BYTES and not (path_bytes and size > path_bytes) and not windows and not _SUSPECT.search(name):
+        return None
+    return _explain(name, size, path_bytes, windows)
+
+
+def _explain(name: str, size: int, path_bytes: int, windows: bool) -> str | None:
+    if not name:
+        return "is empty"
+    if "\0" in name:
+        return "holds a NUL"
+    if _CONTROL.search(name):
+        return "holds a control character"
+    if "\\" in name:
+        return "holds a backslash"
+    if name.startswith("/"):
+        return "is an absolute path"
+    if _DRIVE.match(name):
+        return "begins with a drive letter"
+    if windows and _WINDOWS.search(name):
+        return "holds a character that Windows cannot store"
+    if path_bytes and size > path_bytes:
+        return f"is longer than the {path_bytes} bytes that fit here"
+    return next((reason for segment in name.split("/") if (reason := _segment(segment))), None)
+
+
+def _segment(segment: str) -> str | None:
+    if not segment:
+        return "holds an empty folder name"
+    if segment == "..":
+        return "climbs out with '..'"
+    if segment == ".":
+        return "holds a '.' folder"
+    if segment.endswith("."):
+        return "holds a part that ends with a dot"
+    if _DEVICE.fullmatch(segment):
+        return "holds a Windows device name"
+    if len(segment.encode(errors="surrogatepass")) > SEGMENT_BYTES:
+        return f"holds a part longer than {SEGMENT_BYTES} bytes"
+    return None
+
+
+def folders(name: str) -> list[str]:
+    """The folders that a name implies, outermost first: `a/b/c` implies `a` and `a/b`."""
+    parts = name.split("/")[:-1]
+    return ["/".join(parts[: end + 1]) for end in range(len(parts))]
+
+
+def version_name(text: str) -> str:
+    """`text` as the name of a version: safe in a path and in a URL without any quoting."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:120]
+    return name if name and not _DEVICE.fullmatch(name) else f"v-{name}"

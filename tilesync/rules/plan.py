@@ -1,0 +1,55 @@
+"""What happens with each blob, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tilesync.model import Blob, Export, Held, Version
+
+
+class Action(StrEnum):
+    """What a plan does with one blob."""
+
+    KEEP = "keep"
+    FETCH = "fetch"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An action and the reason for it, fit for a person to read."""
+
+    action: Action
+    reason: str
+
+
+def decide(blob: Blob, held: Held | None) -> Decision:
+    """Keep what is held when the listing proves it the same content: by ETag, else by MD5; fetch the rest."""
+    if held is None:
+        return Decision(Action.FETCH, "not held")
+    if held.blob.size != blob.size:
+        return Decision(Action.FETCH, f"size was {held.blob.size}, is {blob.size}")
+    if blob.etag and held.blob.etag == blob.etag:
+        return Decision(Action.KEEP, "held, same ETag")
+    if blob.md5 is not None and held.blob.md5 == blob.md5:
+        return Decision(Action.KEEP, "held, same MD5")
+    return Decision(Action.FETCH, "ETag changed" if blob.etag else "nothing proves it unchanged")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which version a run works on. `begun`: one on its way in, to go on with; `held`: the last published one of the
+    same export; `unchanged`: that one is the export, as far as the service's word goes."""
+
+    begun: Version | None
+    held: Version | None
+    unchanged: bool
+
+
+def choose(versions: Sequence[Version], export: Export) -> Choice:
+    """Choose among the versions of one export, given in the order in which they were begun."""
+    begun = next((v for v in versions if v.published is None), None)
+    held = next((v for v in reversed(versions) if v.published is not None), None)
+    same = held is not None and bool(export.modified) and held.modified == export.modified
+    return Choice(begun, held, unchanged=begun is None and same)

@@ -1,0 +1,307 @@
+"""What the Mesh Export API and Azure Blob Storage say, put into our terms: the only file that knows their JSON and XML."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import calendar
+import json
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from enum import Enum, auto
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+from xml.parsers import expat
+
+from tilesync.errors import Transient, UsageError
+from tilesync.model import Blob, Export, Page, SasUrl
+from tilesync.rules.links import parse_link
+
+
+class Verdict(Enum):
+    """What an answer means for the request that it answers."""
+
+    DONE = auto()
+    DENIED = auto()
+    FORBIDDEN = auto()
+    INVALID = auto()
+    MISSING = auto()
+    GONE = auto()
+    CHANGED = auto()
+    UNRANGED = auto()
+    RETRY = auto()
+    PRESSURE = auto()
+    REFUSED = auto()
+
+
+API: Mapping[int, Verdict] = {
+    200: Verdict.DONE,
+    400: Verdict.INVALID,
+    401: Verdict.DENIED,
+    403: Verdict.FORBIDDEN,
+    404: Verdict.MISSING,
+    408: Verdict.RETRY,
+    422: Verdict.INVALID,
+    429: Verdict.PRESSURE,
+}
+"""Verdicts on answers of the Mesh Export API (get-exports, "Response …"); 5xx is RETRY, the rest REFUSED."""
+
+STORAGE: Mapping[tuple[int, str], Verdict] = {
+    (200, ""): Verdict.DONE,
+    (206, ""): Verdict.DONE,
+    (401, ""): Verdict.DENIED,
+    (403, ""): Verdict.DENIED,
+    (404, ""): Verdict.MISSING,
+    (404, "ContainerNotFound"): Verdict.GONE,
+    (404, "FilesystemNotFound"): Verdict.GONE,
+    (408, ""): Verdict.RETRY,
+    (409, "ContainerBeingDeleted"): Verdict.GONE,
+    (409, "PublicAccessNotPermitted"): Verdict.DENIED,
+    (412, ""): Verdict.CHANGED,
+    (416, ""): Verdict.UNRANGED,
+    (429, ""): Verdict.PRESSURE,
+    (503, ""): Verdict.PRESSURE,
+}
+"""Verdicts on answers of Azure Blob Storage and the CDN before it, by status and error code ("": any other code).
+
+Source: "Blob service error codes", "Common REST API error codes". 5xx is RETRY, the rest REFUSED.
+"""
+
+
+def judge_api(status: int) -> Verdict:
+    """The verdict on one answer of the API."""
+    return API.get(status, Verdict.RETRY if status >= 500 else Verdict.REFUSED)
+
+
+def judge_storage(status: int, code: str) -> Verdict:
+    """The verdict on one answer of the storage."""
+    other = Verdict.RETRY if status >= 500 else Verdict.REFUSED
+    return STORAGE.get((status, code)) or STORAGE.get((status, "")) or other
+
+
+def storage_code(header: str | None, body: bytes) -> str:
+    """The error code of a storage answer: of `x-ms-error-code`, else of the XML body; empty when there is none."""
+    if header:
+        return header
+    match = re.search(rb"<Code>([A-Za-z0-9]+)</Code>", body)
+    return match[1].decode() if match else ""
+
+
+def retry_after(text: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for (RFC 9110, section 10.2.3, the seconds form); None when absent."""
+    return float(text) if text and text.strip().isdigit() else None
+
+
+def plain_etag(text: str | None) -> str:
+    """An entity tag without its quotes; empty when there is none."""
+    return (text or "").removeprefix("W/").strip('"')
+
+
+def weak_etag(text: str | None) -> bool:
+    """Whether the tag is a weak validator, which If-Match never matches (RFC 9110, section 13.1.1)."""
+    return (text or "").startswith("W/")
+
+
+# --- Mesh Export API ---------------------------------------------------------------------------------------------
+
+
+def parse_exports(body: bytes, *, fetched: float = 0.0) -> tuple[list[Export], dict[str, str] | None]:
+    """The rows of one page of exports in the service's order, and the query of the next page (None: this was the last).
+
+    Read leniently: fields may be missing or more. Raises Transient when the body is not an export list at all.
+    """
+    try:
+        reply = json.loads(body)
+        rows = [_export(row, fetched) for row in reply["exports"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Transient(f"the service's answer is no export list ({type(error).__name__})") from error
+    following = _mapping(_mapping(reply.get("_links")).get("next")).get("href")
+    return rows, dict(parse_qsl(urlsplit(following).query)) if following else None
+
+
+def _export(row: Mapping[str, Any], fetched: float) -> Export:
+    request, stats = _mapping(row.get("request")), _mapping(row.get("stats"))
+    href = _mapping(_mapping(row.get("_links")).get("mesh")).get("href")
+    size = stats.get("compressedSize")
+    return Export(
+        id=str(row["id"]),
+        status=str(row["status"]),
+        name=str(row.get("displayName") or ""),
+        imodel=request.get("iModelId"),
+        changeset=request.get("changesetId"),
+        type=str(request.get("exportType") or ""),
+        modified=str(row.get("lastModified") or request.get("lastModified") or ""),
+        size=int(size) if isinstance(size, int | float) else None,
+        error=str(row.get("error") or ""),
+        record={key: value for key, value in row.items() if key != "_links"},
+        link=_link(href, fetched),
+    )
+
+
+def _link(href: object, fetched: float) -> SasUrl | None:
+    try:
+        return parse_link(href, fetched=fetched) if isinstance(href, str) else None
+    except UsageError:
+        return None
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def api_message(body: bytes) -> str:
+    """What an error of the API says, with all its details; the answer may be anything, or nothing."""
+    try:
+        error = _mapping(json.loads(body)).get("error")
+    except ValueError:
+        return ""
+    error = _mapping(error)
+    details = [d for d in error.get("details") or [] if isinstance(d, dict)]
+    lines = [str(error.get("message") or error.get("code") or "").rstrip(".")]
+    lines += [f"{d.get('target') or d.get('code')}: {str(d.get('message') or '').rstrip('.')}" for d in details]
+    return "; ".join(line for line in lines if line)
+
+
+def parse_token(body: bytes) -> tuple[str, float]:
+    """Access token and lifetime in seconds (RFC 6749, section 5.1). Raises Transient for anything else."""
+    try:
+        reply = json.loads(body)
+        return str(reply["access_token"]), float(reply.get("expires_in") or 3600)
+    except (ValueError, KeyError, TypeError) as error:
+        raise Transient("the token endpoint's answer holds no access_token") from error
+
+
+# --- List Blobs --------------------------------------------------------------------------------------------------
+
+_FIELDS = {
+    "Name", "NextMarker", "Etag", "Content-Length", "Content-Type", "Content-Encoding", "Content-MD5", "Last-Modified",
+    "ResourceType",
+}  # fmt: skip
+_MONTHS = {name: number for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
+
+
+class PageParser:
+    """One page of List Blobs, fed as it arrives, cut anywhere; unknown elements are ignored.
+
+    `close` gives the page when it is complete and well-formed, and raises Transient otherwise: a torn page is an error
+    and never a short inventory. Folder placeholders of hierarchical accounts are left out, and counted.
+    Source: "List Blobs" (REST), response body.
+    """
+
+    def __init__(self) -> None:
+        self._parser = expat.ParserCreate()
+        self._parser.buffer_text = True
+        self._parser.StartElementHandler = self._start
+        self._parser.EndElementHandler = self._end
+        self._parser.CharacterDataHandler = self._text
+        self._parser.StartDoctypeDeclHandler = self._doctype
+        self._path: list[str] = []
+        self._wanted = False
+        self._encoded = False
+        self._words: list[str] = []
+        self._fields: dict[str, str] = {}
+        self._blobs: list[Blob] = []
+        self._marker = ""
+        self._skipped = 0
+        self._whole = False
+
+    def feed(self, data: bytes) -> None:
+        """Take in the next bytes."""
+        try:
+            self._parser.Parse(data, False)
+        except (expat.ExpatError, ValueError, KeyError) as error:
+            raise _malformed(error) from error
+
+    def close(self) -> Page:
+        """The page, now that no more bytes come."""
+        try:
+            self._parser.Parse(b"", True)
+        except (expat.ExpatError, ValueError, KeyError) as error:
+            raise _malformed(error) from error
+        if not self._whole:
+            raise Transient("the listing page is no blob listing")
+        return Page(tuple(self._blobs), self._marker or None, self._skipped)
+
+    def _doctype(self, *_: object) -> None:
+        raise ValueError("a document type is declared")
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._path.append(tag)
+        self._wanted = tag in _FIELDS
+        if tag == "Blob" and self._path == ["EnumerationResults", "Blobs", "Blob"]:
+            self._fields = {}
+        elif tag == "Name":
+            self._encoded = attributes.get("Encoded", "").lower() == "true"
+        if self._wanted:
+            self._words = []
+
+    def _text(self, text: str) -> None:
+        if self._wanted:
+            self._words.append(text)
+
+    def _end(self, tag: str) -> None:
+        path, self._wanted = self._path, False
+        depth = len(path)
+        if tag in _FIELDS:
+            text = "".join(self._words)
+            if depth == 4 and tag == "Name" and path[2] == "Blob":
+                self._fields[tag] = unquote(text, errors="strict") if self._encoded else text
+            elif depth == 5 and path[3] == "Properties":
+                self._fields[tag] = text
+            elif depth == 2 and tag == "NextMarker":
+                self._marker = text
+        elif tag == "Blob" and depth == 3 and path[1] == "Blobs":
+            self._add(self._fields)
+        elif tag == "Blobs" and depth == 2 and path[0] == "EnumerationResults":
+            self._whole = True
+        path.pop()
+
+    def _add(self, fields: dict[str, str]) -> None:
+        name, size = fields["Name"], int(fields["Content-Length"])
+        if not name or size < 0:
+            raise ValueError("a blob without a name or with a negative length")
+        if fields.get("ResourceType") == "directory" or (name.endswith("/") and size == 0):
+            self._skipped += 1
+            return
+        etag = fields.get("Etag")
+        self._blobs.append(
+            Blob(
+                name,
+                size,
+                "" if weak_etag(etag) else plain_etag(etag),
+                _md5(fields.get("Content-MD5")),
+                fields.get("Content-Type") or None,
+                fields.get("Content-Encoding") or None,
+                http_date(fields.get("Last-Modified")),
+            )
+        )
+
+
+def _malformed(error: Exception) -> Transient:
+    return Transient(f"the listing page is torn or malformed ({error})")
+
+
+def _md5(text: str | None) -> bytes | None:
+    """The claimed MD5; None when there is none, or when it is not the base64 of 16 bytes."""
+    try:
+        digest = base64.b64decode(text or "", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return digest if len(digest) == 16 else None
+
+
+def http_date(text: str | None) -> int | None:
+    """Seconds since the epoch of an HTTP date (RFC 9110, section 5.6.7); None when it cannot be read."""
+    if not text:
+        return None
+    try:
+        _, day, month, year, time, _ = text.split(" ")
+        hour, minute, second = time.split(":")
+        return calendar.timegm((int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second)))
+    except (ValueError, KeyError):
+        pass
+    try:
+        return int(parsedate_to_datetime(text).timestamp())
+    except ValueError:
+        return None

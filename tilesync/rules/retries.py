@@ -1,0 +1,46 @@
+"""When to try again, and when to stop trying."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+FIRST = 0.25
+"""Seconds before the first retry, before jitter."""
+
+LONGEST = 20.0
+"""Seconds between two retries at most, unless the server asks for more."""
+
+OBEYED = 120.0
+"""The longest Retry-After, in seconds, that is waited for beyond the budget, once."""
+
+
+@dataclass
+class Patience:
+    """How long one piece of work may keep failing: exponential backoff with jitter inside a budget of seconds.
+
+    Retry-After is obeyed. Progress gives the whole budget back.
+    """
+
+    budget: float
+    random: Random = field(default_factory=Random)
+    failures: int = 0
+    since: float | None = None
+
+    def next_wait(self, now: float, retry_after: float | None = None, *, began: float | None = None) -> float | None:
+        """Seconds to wait after one more failure at `now`, of an attempt that `began` then; None to give up."""
+        self.failures += 1
+        if self.since is None:
+            self.since = now if began is None else began
+        pause = min(LONGEST, FIRST * 2.0 ** min(self.failures - 1, 10)) * (0.5 + self.random.random() / 2)
+        if retry_after is not None:
+            pause = max(retry_after * (1 + self.random.random() / 10), min(pause, 1.0))
+        if now - self.since + pause <= self.budget:
+            return pause
+        asked_once = self.failures == 1 and retry_after is not None and retry_after <= OBEYED
+        return pause if asked_once else None
+
+    def progress(self) -> None:
+        """The work moved on: what failed before is forgiven."""
+        self.failures = 0
+        self.since = None

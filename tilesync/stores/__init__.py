@@ -1,0 +1,1 @@
+"""Where tiles go, and the state that says what is there."""

@@ -1,0 +1,130 @@
+"""What every file operation of a local destination shares: errors in our terms, the barrier, the batch writer."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tilesync.errors import DestinationError, DiskFull
+
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+"""Opening fails where a symlink stands (on systems that know it)."""
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@contextmanager
+def mapped(what: str) -> Iterator[None]:
+    """The operating system's errors in our terms; `what` begins the message."""
+    try:
+        yield
+    except OSError as error:
+        raise translate(error, what) from error
+
+
+def translate(error: OSError, what: str) -> DestinationError:
+    """The error of ours that an OSError means."""
+    reason = f"{what}: {error.strerror or error}"
+    if error.errno in _FULL:
+        return DiskFull(reason)
+    if error.errno in {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY}:
+        return DestinationError(f"{reason} (a file stands where a folder is needed, or the other way round)")
+    return DestinationError(reason)
+
+
+def read_regular(path: str) -> bytes:
+    """The bytes of a regular file that is no symlink. Raises OSError."""
+    with open(os.open(path, os.O_RDONLY | NO_FOLLOW), "rb") as file:
+        return file.read()
+
+
+def barrier(folder: Path) -> None:
+    """Return when everything written to the file system of `folder` is durable."""
+    if sys.platform == "linux":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        finally:
+            os.close(descriptor)
+    elif hasattr(os, "sync"):
+        os.sync()
+
+
+def place(temporary: Path, final: Path, data: bytes) -> None:
+    """Put `data` at `final` in one step, durably: written beside, synced, renamed, and the folder synced."""
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, final)
+    sync_folder(final.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable, where the system lets a folder be synced."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def boot_id() -> str | None:
+    """What changes when the machine restarts; None where that cannot be told.
+
+    What was written but not yet made durable is whole while this stays the same. Source: random(4).
+    """
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+class BatchWriter:
+    """Runs small blocking jobs in a thread, all that wait in one hop: a slow disk never stalls the loop."""
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
+        self._draining: asyncio.Task[None] | None = None
+
+    async def run(self, job: Callable[[], int]) -> int:
+        """The result of `job`, or what it raised."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._pending.append((job, future))
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain())
+        return await future
+
+    async def _drain(self) -> None:
+        while self._pending:
+            batch, self._pending = self._pending, []
+            results = await asyncio.to_thread(_run_all, [job for job, _ in batch])
+            for (_, future), result in zip(batch, results, strict=True):
+                if future.done():
+                    continue
+                if isinstance(result, Exception):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+        self._draining = None
+
+
+def _run_all(jobs: list[Callable[[], Any]]) -> list[Any]:
+    return [_run(job) for job in jobs]
+
+
+def _run(job: Callable[[], Any]) -> Any:
+    try:
+        return job()
+    except Exception as error:  # noqa: BLE001 - handed to the one who waits for this job
+        return error

@@ -1,0 +1,205 @@
+"""Files on their way into a local destination: drafts, parts and rename."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tilesync.errors import UnsafeName
+from tilesync.model import Blob, Held, Proof, Version
+from tilesync.rules.names import problem
+from tilesync.stores.disk import BatchWriter, mapped
+from tilesync.stores.held import HeldFiles
+
+if TYPE_CHECKING:
+    from aiofiles.threadpool.binary import AsyncBufferedIOBase
+
+WHOLE = 1 << 20
+"""Up to this many bytes a file is kept in memory and written in one piece."""
+
+TICK = 0.25
+"""Seconds after which what has arrived of a file is written down, however little it is."""
+
+_SHOWN = 20
+_LEAD = 160
+"""Bytes kept for `/versions/<version>/` and the terminator."""
+
+
+class LocalFiles(HeldFiles):
+    """Reading and writing: the files of the versions below one folder."""
+
+    def __init__(self, root: Path, parts: Path, *, trust_parts: bool, monotonic: Callable[[], float]) -> None:
+        super().__init__(root)
+        self._root = root
+        self._parts = parts
+        self._writer = BatchWriter()
+        self.monotonic = monotonic
+        with mapped(f"cannot use {parts}"):
+            leftover = os.listdir(parts)
+            self._leftover = set(leftover) if trust_parts else set()
+        self._limit = path_limit(root)
+
+    def free(self) -> int:
+        """Bytes of room left for this user."""
+        with mapped(f"cannot look at {self._root}"):
+            return shutil.disk_usage(self._root).free
+
+    def judge(self, names: Iterable[str]) -> None:
+        """Raise UnsafeName, naming the offenders, when a name of a page cannot be held."""
+        judge_names(names, path_bytes=self._limit)
+
+    def draft(self, version: Version, blob: Blob) -> LocalDraft:
+        """A draft; its part is keyed by name and ETag, so a stale one is never continued."""
+        digest = hashlib.sha256(f"{version.name}\0{blob.name}\0{blob.etag}\0{blob.size}".encode(errors="surrogatepass"))
+        part = digest.hexdigest()[:32]
+        held = 0
+        if part in self._leftover:
+            held = os.path.getsize(self._parts / part)
+        return LocalDraft(self, version.name, blob, self._parts / part, held)
+
+    def write_whole(self, version: str, blob: Blob, part: Path, data: bytes) -> int:
+        """Place a small file: written beside, then renamed. Returns its mtime in ns."""
+        with mapped(f"cannot write {blob.name}"):
+            with open(part, "wb") as file:
+                file.write(data)
+            return self.place(version, blob, part)
+
+    def place(self, version: str, blob: Blob, part: Path) -> int:
+        """Rename a finished part to its final name, with the blob's Last-Modified. Returns its mtime in ns."""
+        with mapped(f"cannot place {blob.name}"):
+            if blob.last_modified is not None:
+                os.utime(part, (blob.last_modified, blob.last_modified))
+            final = self._door.path(version, blob.name, make=True)
+            os.replace(part, final)
+            return os.lstat(final).st_mtime_ns
+
+    async def in_batch(self, job: Callable[[], int]) -> int:
+        """Run a small blocking job together with others."""
+        return await self._writer.run(job)
+
+    def remove(self, version: Version, names: Iterable[str]) -> None:
+        """Remove files that an unpublished version should not have; missing is no error."""
+        for name in names:
+            with mapped(f"cannot remove {name}"):
+                Path(self._door.path(version.name, name)).unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Remove the parts that no transfer waits for any more."""
+        with mapped(f"cannot tidy {self._parts}"):
+            for part in os.listdir(self._parts):
+                os.unlink(self._parts / part)
+        self._leftover.clear()
+
+
+class LocalDraft:
+    """A blob on its way to a file: in memory while it is small and young, in a part otherwise."""
+
+    def __init__(self, files: LocalFiles, version: str, blob: Blob, part: Path, held: int) -> None:
+        self._files = files
+        self._version = version
+        self._blob = blob
+        self._part = part
+        self._file: AsyncBufferedIOBase | None = None
+        self._buffer = bytearray()
+        self._since = files.monotonic()
+        self._written = held
+        self.held = held
+
+    async def prefix(self) -> AsyncIterator[bytes]:
+        """The held bytes, for the checks of a resumed transfer."""
+        import aiofiles
+
+        async with aiofiles.open(self._part, "rb") as file:
+            left = self._written
+            while left and (chunk := await file.read(min(left, WHOLE))):
+                left -= len(chunk)
+                yield chunk
+
+    async def append(self, chunk: bytes) -> None:
+        """Add `chunk`; it is on the disk when the buffer is full, or a quarter second old."""
+        self._buffer += chunk
+        self.held += len(chunk)
+        if len(self._buffer) >= WHOLE or self._files.monotonic() - self._since >= TICK:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        import aiofiles
+
+        with mapped(f"cannot write {self._blob.name}"):
+            if self._file is None:
+                self._file = await aiofiles.open(self._part, "r+b" if self._written else "wb", buffering=0)
+                await self._file.seek(self._written)
+            left = memoryview(bytes(self._buffer))
+            while left:
+                left = left[await self._file.write(left) :]
+        self._written += len(self._buffer)
+        self._buffer = bytearray()
+        self._since = self._files.monotonic()
+
+    async def restart(self) -> None:
+        """Forget the held bytes."""
+        await self._close()
+        if self._written:
+            with mapped(f"cannot remove the part of {self._blob.name}"):
+                self._part.unlink(missing_ok=True)
+        self._buffer.clear()
+        self._written = self.held = 0
+
+    async def commit(self, proof: Proof) -> Held:
+        """Place the whole file under its final name."""
+        if self._written == 0:
+            job = partial(self._files.write_whole, self._version, self._blob, self._part, bytes(self._buffer))
+        else:
+            if self._buffer:
+                await self._flush()
+            await self._close()
+            job = partial(self._files.place, self._version, self._blob, self._part)
+        mtime_ns = await self._files.in_batch(job)
+        self._written = self.held = 0
+        self._buffer.clear()
+        return Held(self._blob, proof.sha256, mtime_ns)
+
+    async def suspend(self) -> None:
+        """Keep what has arrived in the part, for a later run."""
+        if self._buffer:
+            await self._flush()
+        await self._close()
+
+    async def _close(self) -> None:
+        if self._file is not None:
+            await self._file.close()
+            self._file = None
+
+
+def judge_names(names: Iterable[str], *, path_bytes: int) -> None:
+    """Raise UnsafeName, naming the offenders, when any of the names cannot be held in a folder."""
+    windows = os.name == "nt"
+    bad = [(name, why) for name in names if (why := problem(name, path_bytes=path_bytes, windows=windows))]
+    if bad:
+        shown = "; ".join(f"{name!r} {why}" for name, why in bad[:_SHOWN])
+        more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+        raise UnsafeName(f"the container names files that a folder cannot hold safely: {shown}{more}")
+
+
+def path_limit(root: Path) -> int:
+    """Bytes that a blob name may have below `root`: what the system's longest path leaves; 0 when it has none."""
+    if not hasattr(os, "pathconf"):
+        return 0
+    there = next(folder for folder in (root, *root.parents) if folder.is_dir())
+    with mapped(f"cannot look at {there}"):
+        return max(1, os.pathconf(there, "PC_PATH_MAX") - len(os.fsencode(root)) - _LEAD)
+
+
+def folds_case(folder: Path) -> bool:
+    """Whether the disk takes names that differ only in case for the same."""
+    probe = folder / "case-Probe"
+    with mapped(f"cannot write to {folder}"):
+        probe.touch()
+        folds = (folder / "CASE-pROBE").exists()
+        probe.unlink()
+    return folds

@@ -1,0 +1,109 @@
+"""Files that a local destination holds, and the one door from a blob name to a path."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+from tilesync.errors import DestinationError
+from tilesync.model import Held, Version
+from tilesync.stores.disk import NO_FOLLOW, mapped, read_regular
+
+VERSIONS = "versions"
+
+READ = 1 << 20
+"""Bytes read at a time."""
+
+
+class Door:
+    """The only way from a blob name to a path: below a version's folder, through real folders only.
+
+    A folder is looked at once; one that is a symlink is refused, so nothing outside the destination is touched.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root)
+        self._sound: OrderedDict[tuple[str, str], str] = OrderedDict()
+
+    def path(self, version: str, name: str, *, make: bool = False) -> str:
+        """The path of a file; its folders are made when `make`. The name has been judged before.
+
+        Raises DestinationError when a symlink or a file stands where a folder is needed.
+        """
+        folder, _, leaf = name.rpartition("/")
+        known = self._sound.get((version, folder))
+        if known is None:
+            known = self._enter(version, folder, make)
+        return f"{known}{os.sep}{leaf}"
+
+    def _enter(self, version: str, folder: str, make: bool) -> str:
+        path, missing = self._root, False
+        for part in (VERSIONS, version, *(folder.split("/") if folder else ())):
+            path = os.path.join(path, part)
+            with mapped(f"cannot use the folder {path}"):
+                missing = missing or not self._is_folder(path, make)
+        if not missing:
+            self._sound[version, folder] = path
+            if len(self._sound) > 10_000:
+                self._sound.popitem(last=False)
+        return path
+
+    @staticmethod
+    def _is_folder(path: str, make: bool) -> bool:
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            if make:
+                os.mkdir(path)
+            return make
+        if not stat.S_ISDIR(mode):
+            kind = "a symlink" if stat.S_ISLNK(mode) else "a file"
+            raise DestinationError(f"{kind} stands where a folder is needed: {path}", hint="move it away, then run again")
+        return True
+
+
+class HeldFiles:
+    """Reading: the files of the versions below one folder, as they lie there now."""
+
+    def __init__(self, root: Path) -> None:
+        self._door = Door(root)
+
+    def unchanged(self, version: Version, held: Sequence[Held]) -> list[bool]:
+        """For each, whether size and mtime are as they were left."""
+        return [self._is_unchanged(version.name, item) for item in held]
+
+    def _is_unchanged(self, version: str, held: Held) -> bool:
+        try:
+            found = os.lstat(self._door.path(version, held.blob.name))
+        except OSError:
+            return False
+        return stat.S_ISREG(found.st_mode) and (found.st_size, found.st_mtime_ns) == (held.blob.size, held.mtime_ns)
+
+    def size(self, version: Version, name: str) -> int | None:
+        """The size of the file; None when there is no such regular file."""
+        try:
+            found = os.lstat(self._door.path(version.name, name))
+        except OSError:
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+    def digest(self, version: Version, name: str) -> tuple[bytes, bytes, int] | None:
+        """SHA-256, MD5 and mtime (ns) of the file, read anew; None when there is no such regular file."""
+        if self.size(version, name) is None:
+            return None
+        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        path = self._door.path(version.name, name)
+        with mapped(f"cannot read {name}"), open(os.open(path, os.O_RDONLY | NO_FOLLOW), "rb") as file:
+            while chunk := file.read(READ):
+                sha256.update(chunk)
+                md5.update(chunk)
+            return sha256.digest(), md5.digest(), os.fstat(file.fileno()).st_mtime_ns
+
+    def read(self, version: Version, name: str) -> bytes:
+        """The bytes of one file."""
+        with mapped(f"cannot read {name}"):
+            return read_regular(self._door.path(version.name, name))

@@ -1,0 +1,131 @@
+"""A local folder as destination: opened, checked to be ours, and held by one run at a time."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from tilesync.errors import DestinationBusy, DestinationError
+from tilesync.stores.catalog import Catalog
+from tilesync.stores.disk import boot_id, mapped
+from tilesync.stores.files import LocalFiles, folds_case, judge_names, path_limit
+from tilesync.stores.publication import Publication
+
+STATE = ".tilesync"
+CATALOG = "catalog.sqlite3"
+LAYOUT = "versioned"
+
+
+class LocalDestination:
+    """A folder, its state, and the two sides that the jobs use: `files` and `publication`.
+
+    `calm` says that the machine has not restarted since the last run: what that run wrote is whole, durable or not.
+    """
+
+    def __init__(self, root: Path, state: Path, catalog: Catalog, *, monotonic: Callable[[], float]) -> None:
+        self.root = root
+        self.catalog = catalog
+        self._boot = boot_id()
+        self.calm = self._boot is not None and catalog.recall("boot") == self._boot
+        parts = _folder(_parts(root, state), private=True)
+        self.files = LocalFiles(root, parts, trust_parts=self.calm, monotonic=monotonic)
+        self.publication = Publication(root, parts)
+        catalog.set_folds(folds_case(parts))
+        self.publication.refuse_foreign()
+        if (layout := catalog.recall("layout") or LAYOUT) != LAYOUT:
+            raise DestinationError(f"{root} has the layout {layout}", hint="choose another folder for this layout")
+        catalog.remember("layout", LAYOUT)
+
+    def settle(self) -> None:
+        """Everything that is recorded as held has been checked since the machine started."""
+        if not self.calm and self._boot is not None:
+            self.catalog.remember("boot", self._boot)
+            self.calm = True
+
+
+def state_folder(root: Path, chosen: Path | None) -> Path:
+    """Where the state of a destination lies."""
+    return chosen if chosen is not None else root / STATE
+
+
+@contextmanager
+def open_local(
+    root: Path, *, state_dir: Path | None, monotonic: Callable[[], float]
+) -> Iterator[LocalDestination]:
+    """The destination, made where it is missing, locked for this run alone.
+
+    Raises DestinationBusy at once when another run holds it, DestinationError when it cannot serve. The lock is the
+    kernel's: it ends with the process, also with kill -9.
+    """
+    from filelock import FileLock, Timeout
+
+    root = root.absolute()
+    _make(root)
+    Publication(root, root).refuse_foreign()
+    state = _folder(state_folder(root, state_dir).absolute(), private=True)
+    lock = FileLock(state / "lock")
+    try:
+        with mapped(f"cannot lock {state}"):
+            lock.acquire(blocking=False)
+    except Timeout:
+        raise DestinationBusy(f"another run holds {root}") from None
+    try:
+        catalog = Catalog(state / CATALOG)
+        try:
+            yield LocalDestination(root, state, catalog, monotonic=monotonic)
+        finally:
+            catalog.close()
+    finally:
+        lock.release()
+
+
+@contextmanager
+def look_at(root: Path, *, state_dir: Path | None) -> Iterator[tuple[Catalog, Callable[[Iterable[str]], None]]]:
+    """What a destination knows, and how it judges names, without writing anything; it need not be there."""
+    root = root.absolute()
+    Publication(root, root).refuse_foreign()
+    catalog = Catalog(state_folder(root, state_dir) / CATALOG, read_only=True)
+    try:
+        yield catalog, partial(judge_names, path_bytes=path_limit(root))
+    finally:
+        catalog.close()
+
+
+@contextmanager
+def marking(root: Path, state_dir: Path | None) -> Iterator[Catalog | None]:
+    """The catalog of a destination, to mark findings in; None when there is none that can be written."""
+    path = state_folder(root, state_dir) / CATALOG
+    try:
+        catalog = Catalog(path) if os.access(path, os.W_OK) else None
+    except DestinationError:
+        catalog = None
+    try:
+        yield catalog
+    finally:
+        if catalog is not None:
+            catalog.close()
+
+
+def _make(root: Path) -> None:
+    with mapped(f"cannot make the folder {root}"):
+        root.mkdir(parents=True, exist_ok=True)
+
+
+def _parts(root: Path, state: Path) -> Path:
+    """Parts lie in the state folder, or beside the files where that is on another file system: they are renamed."""
+    with mapped(f"cannot look at {root}"):
+        same = os.stat(root).st_dev == os.stat(state).st_dev
+    return (state if same else _folder(root / STATE, private=True)) / "parts"
+
+
+def _folder(path: Path, *, private: bool) -> Path:
+    """A real folder at `path`, made where it is missing. Raises DestinationError when a symlink stands there."""
+    with mapped(f"cannot use {path}"):
+        path.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise DestinationError(f"a symlink stands where tilesync keeps its state: {path}", hint="remove it")
+    return path

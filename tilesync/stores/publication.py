@@ -1,0 +1,121 @@
+"""What leads to the versions of a local destination: manifests, the pointer, latest.json, the symlink."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tilesync.errors import DestinationError
+from tilesync.model import POINTER, Version
+from tilesync.stores.disk import barrier, mapped, place, read_regular, sync_folder
+from tilesync.stores.held import VERSIONS
+
+LATEST = "latest.json"
+MANIFESTS = "manifests"
+CURRENT = "current"
+
+
+class Publication:
+    """Publishing is a fixed order of renames behind a durability barrier; each step can be done again after a kill."""
+
+    def __init__(self, root: Path, temporary: Path) -> None:
+        self._root = root
+        self._temporary = temporary
+
+    def refuse_foreign(self) -> None:
+        """Raise DestinationError when a tileset that tilesync did not put here stands at the top."""
+        pointer = self._root / POINTER
+        if os.path.lexists(pointer) and self.latest() is None:
+            raise DestinationError(
+                f"{self._root} holds a {POINTER} that tilesync did not write",
+                hint="choose an empty folder, or one that tilesync made",
+            )
+
+    def manifest_names(self) -> list[str]:
+        """The versions that have a manifest."""
+        folder = self._root / MANIFESTS
+        return sorted(p.stem for p in folder.glob("*.jsonl")) if folder.is_dir() else []
+
+    def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
+        """The lines of a manifest, the first one about the version. Raises DestinationError when it cannot be read."""
+        path = self._root / MANIFESTS / f"{version}.jsonl"
+        with mapped(f"cannot read the manifest {path}"), open(path, encoding="utf-8") as lines:
+            try:
+                yield from map(json.loads, lines)
+            except ValueError as error:
+                raise DestinationError(f"the manifest {path} is damaged ({error})") from error
+
+    def latest(self) -> Mapping[str, Any] | None:
+        """What `latest.json` says; None when there is none, or one that is not ours."""
+        try:
+            said = json.loads(read_regular(str(self._root / LATEST)))
+        except (OSError, ValueError):
+            return None
+        return said if isinstance(said, dict) and {"version", "manifest"} <= said.keys() else None
+
+    def pointer(self) -> bytes | None:
+        """The bytes of the pointer; None when there is no regular file."""
+        try:
+            return read_regular(str(self._root / POINTER))
+        except OSError:
+            return None
+
+    def points_at(self, version: Version, pointer_sha256: str) -> bool:
+        """Whether everything that leads to `version` stands as it was published."""
+        pointer = self.pointer()
+        return (
+            pointer is not None
+            and hashlib.sha256(pointer).hexdigest() == pointer_sha256
+            and (self.latest() or {}).get("version") == version.name
+            and (self._root / MANIFESTS / f"{version.name}.jsonl").is_file()
+            and (self._root / VERSIONS / version.name).is_dir()
+            and self._link_target() in {None, f"{VERSIONS}/{version.name}"}
+        )
+
+    def _link_target(self) -> str | None:
+        """Where `current` leads; None when there is nothing of that name."""
+        link = self._root / CURRENT
+        if not os.path.lexists(link):
+            return None
+        return os.readlink(link) if link.is_symlink() else ""
+
+    def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
+        """Make every file durable, then put the manifest in place. Returns its SHA-256."""
+        digest = hashlib.sha256()
+        path = self._root / MANIFESTS / f"{version.name}.jsonl"
+        with mapped(f"cannot write the manifest {path}"):
+            barrier(self._root)
+            path.parent.mkdir(exist_ok=True)
+            temporary = self._temporary / "manifest"
+            with open(temporary, "wb") as file:
+                for line in lines:
+                    data = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
+                    digest.update(data + b"\n")
+                    file.write(data + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        return digest.hexdigest()
+
+    def point_at(self, version: Version, pointer: bytes, latest: Mapping[str, Any]) -> None:
+        """Move the pointer, then `latest.json`, then the symlink: each one rename."""
+        with mapped(f"cannot publish in {self._root}"):
+            place(self._temporary / "pointer", self._root / POINTER, pointer)
+            data = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
+            place(self._temporary / "latest", self._root / LATEST, data)
+            self._relink(version)
+
+    def _relink(self, version: Version) -> None:
+        """Swap `current`. A file system or system without symlinks does without; a folder of that name stays."""
+        temporary = self._temporary / "current"
+        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(NotImplementedError, PermissionError, IsADirectoryError):
+            os.symlink(f"{VERSIONS}/{version.name}", temporary, target_is_directory=True)
+            os.replace(temporary, self._root / CURRENT)
+        temporary.unlink(missing_ok=True)

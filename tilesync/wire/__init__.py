@@ -1,0 +1,1 @@
+"""The network: conversations through httpx, bodies through the bulk engine. Foreign errors are mapped here."""

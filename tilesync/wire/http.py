@@ -1,0 +1,127 @@
+"""Conversations: API calls, tokens and listing pages, with the one retry loop they share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+import httpx
+
+from tilesync.errors import Transient, Unavailable, UsageError
+from tilesync.events import Retried
+from tilesync.protocols import Clock, Observer
+from tilesync.rules.links import check_scheme
+from tilesync.rules.retries import Patience
+from tilesync.wire.trust import roots, user_agent
+
+T = TypeVar("T")
+
+HANG = timedelta(seconds=60)
+"""A server that says nothing for this long hangs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request. Made anew for each attempt, so that each has a fresh token and the link of that moment."""
+
+    url: str
+    headers: dict[str, str] = field(default_factory=dict)
+    form: bytes | None = None
+
+
+class Reply:
+    """An answer, its body not read yet."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self.status = response.status_code
+
+    def header(self, name: str) -> str | None:
+        """The value of a header, None when it is absent."""
+        value: str | None = self._response.headers.get(name)
+        return value
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes, its transfer and content codings undone."""
+        return self._response.aiter_bytes()
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        return await self._response.aread()
+
+    def server_time(self) -> datetime | None:
+        """The server's clock as its `Date` header says (whole seconds); None when it says nothing readable."""
+        try:
+            return parsedate_to_datetime(self._response.headers["date"]).astimezone(UTC)
+        except (KeyError, ValueError):
+            return None
+
+
+Accept = Callable[[Reply], Awaitable[T]]
+"""Reads an answer and gives its meaning; raises Transient for another attempt, a RunError to end the run."""
+
+
+class Conversation:
+    """An httpx client and the retry loop around it. Redirects are not followed: a signature stays where it belongs."""
+
+    def __init__(self, client: httpx.AsyncClient, clock: Clock, observe: Observer, *, budget: timedelta) -> None:
+        self._client = client
+        self._clock = clock
+        self._observe = observe
+        self._budget = budget.total_seconds()
+
+    async def ask(self, what: str, make: Callable[[], Awaitable[Ask]], accept: Accept[T]) -> T:
+        """Ask until `accept` takes an answer. `what` names the server in messages: "the Mesh Export API".
+
+        Raises Unavailable past the retry budget, and whatever `make` and `accept` raise but Transient.
+        """
+        patience = Patience(self._budget)
+        while True:
+            began = self._clock.monotonic()
+            try:
+                return await self._attempt(await make(), accept)
+            except Transient as error:
+                wait = patience.next_wait(self._clock.monotonic(), error.retry_after, began=began)
+                if wait is None:
+                    asked = f"; it asks to wait {error.retry_after:.0f} s" if error.retry_after else ""
+                    raise Unavailable(f"{what} kept failing: {error}{asked}") from error
+                self._observe(Retried(what, str(error), wait))
+            await self._clock.sleep(wait)
+
+    async def _attempt(self, ask: Ask, accept: Accept[T]) -> T:
+        check_scheme(ask.url)
+        method = "GET" if ask.form is None else "POST"
+        try:
+            async with self._client.stream(method, ask.url, headers=ask.headers, content=ask.form) as response:
+                return await accept(Reply(response))
+        except httpx.TimeoutException as error:
+            raise Transient(f"no answer within {HANG.total_seconds():.0f} s") from error
+        except httpx.RequestError as error:
+            raise Transient(f"the connection failed ({str(error) or type(error).__name__})") from error
+        except httpx.InvalidURL as error:
+            raise UsageError(f"not a URL that can be asked ({error})") from error
+
+
+@asynccontextmanager
+async def conversations(clock: Clock, observe: Observer, *, budget: timedelta) -> AsyncIterator[Conversation]:
+    """A conversation that honours HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's authorities."""
+    logging.getLogger("httpx").addFilter(_keep_urls_out)
+    limits = httpx.Limits(max_connections=8)
+    timeout = httpx.Timeout(HANG.total_seconds(), connect=20.0)
+    headers = {"User-Agent": user_agent()}
+    try:
+        client = httpx.AsyncClient(verify=roots(), timeout=timeout, limits=limits, headers=headers)
+    except (ValueError, OSError) as error:
+        raise UsageError(f"a proxy or certificate setting cannot be used ({error})") from error
+    async with client:
+        yield Conversation(client, clock, observe, budget=budget)
+
+
+def _keep_urls_out(record: logging.LogRecord) -> bool:
+    """httpx logs each URL with its query, signature and all, at INFO: such records go nowhere."""
+    return record.levelno > logging.INFO

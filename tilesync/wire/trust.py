@@ -1,0 +1,33 @@
+"""Which certificate authorities both engines trust."""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+
+def roots() -> ssl.SSLContext:
+    """A context that trusts SSL_CERT_FILE and SSL_CERT_DIR, else the system's authorities, else certifi's."""
+    context = ssl.create_default_context()
+    if not (context.get_ca_certs() or _has_certificates(ssl.get_default_verify_paths())):
+        context.load_verify_locations(cafile=fallback_bundle())
+    return context
+
+
+def _has_certificates(paths: ssl.DefaultVerifyPaths) -> bool:
+    """Whether OpenSSL would find authorities in its folder, which it reads only when it needs one."""
+    return bool(paths.capath and os.path.isdir(paths.capath) and os.listdir(paths.capath))
+
+
+def fallback_bundle() -> str:
+    """The path of certifi's authorities, for a machine that has none of its own."""
+    import certifi
+
+    return certifi.where()
+
+
+def user_agent() -> str:
+    """How tilesync names itself to servers."""
+    from tilesync import __version__
+
+    return f"tilesync/{__version__}"

@@ -1,0 +1,214 @@
+"""Assembly: the only module that puts adapters together. Request in, job run, outcome out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from tilesync.errors import NotAuthorised
+from tilesync.model import Export, SasUrl, Secret, Selector
+from tilesync.protocols import Observer, Origin, TokenProvider
+from tilesync.rules.links import check_scheme, parse_link
+
+if TYPE_CHECKING:
+    from tilesync.jobs.tally import Tally
+    from tilesync.remote.exports import MeshExports
+    from tilesync.remote.origins import Wires
+    from tilesync.wire.bulk import Bulk
+
+API = "https://api.bentley.com"
+ISSUER = "https://ims.bentley.com"
+
+
+class WallClock:
+    """The real time."""
+
+    def now(self) -> datetime:
+        """The wall clock, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+        return monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`."""
+        await asyncio.sleep(seconds)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who asks. The first that is given counts: file, command, token, share key, client credentials."""
+
+    token: Secret | None = None
+    token_file: Path | None = None
+    token_command: str | None = None
+    share_key: Secret | None = None
+    client_id: str | None = None
+    client_secret: Secret | None = None
+    issuer: str = ISSUER
+
+
+@dataclass(frozen=True)
+class Service:
+    """The Mesh Export API, and how long a failing answer of it, or of the storage, is borne with."""
+
+    api_url: str = API
+    identity: Identity = field(default_factory=Identity)
+    retry_for: timedelta = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class MirrorRequest:
+    """What `tilesync mirror` is asked to do. `link` is set when SOURCE is a container link instead of an iModel."""
+
+    service: Service
+    selector: Selector
+    destination: Path
+    link: SasUrl | None = None
+    link_command: str | None = None
+    cdn: bool = False
+    wait: timedelta = timedelta(minutes=10)
+    poll: timedelta = timedelta(seconds=15)
+    transfers: int | None = None
+    state_dir: Path | None = None
+    every_file: bool = False
+
+
+@asynccontextmanager
+async def _wires(service: Service, observe: Observer) -> AsyncIterator[Wires]:
+    """The engines; the bulk one starts when the first container is opened, after the first answer of the API."""
+    from tilesync.remote.origins import Wires
+    from tilesync.wire.http import conversations
+
+    clock = WallClock()
+    async with AsyncExitStack() as closing:
+        talk = await closing.enter_async_context(conversations(clock, observe, budget=service.retry_for))
+        yield Wires(talk, partial(_engine, closing), clock, observe, closing)
+
+
+async def _engine(closing: AsyncExitStack) -> Bulk:
+    from tilesync.jobs.pressure import MOST
+    from tilesync.wire.bulk import engine
+
+    return await closing.enter_async_context(engine(connections=MOST))
+
+
+def _exports(service: Service, wires: Wires) -> MeshExports:
+    from tilesync.remote.exports import MeshExports
+
+    check_scheme(service.api_url)
+    token = _token(service.identity, wires)
+    return MeshExports(service.api_url, token, wires.talk, wires.clock, wires.observe)
+
+
+def _token(identity: Identity, wires: Wires) -> TokenProvider:
+    from tilesync.remote import auth
+
+    clock = wires.clock
+    if identity.token_file is not None:
+        return auth.Token(partial(auth.from_file, identity.token_file), clock)
+    if identity.token_command is not None:
+        return auth.Token(partial(auth.from_command, identity.token_command), clock)
+    if identity.token is not None:
+        return auth.Token(partial(auth.from_environment, identity.token), clock)
+    if identity.share_key is not None:
+        return auth.ShareKey(identity.share_key)
+    if identity.client_id and identity.client_secret is not None:
+        check_scheme(identity.issuer)
+        client = auth.ClientCredentials(wires.talk, identity.issuer, identity.client_id, identity.client_secret)
+        return auth.Token(client.fetch, clock)
+    raise NotAuthorised(
+        "no identity is given",
+        hint="set TILESYNC_TOKEN, or --token-file, --token-command, TILESYNC_SHARE_KEY, or ITP_SERVICE_CLIENT_ID with"
+        " ITP_SERVICE_CLIENT_SECRET",
+    )
+
+
+def _origin(request: MirrorRequest, wires: Wires) -> Origin:
+    from tilesync.remote.origins import LinkOrigin, ServiceOrigin
+
+    if request.link is None:
+        exports = _exports(request.service, wires)
+        return ServiceOrigin(
+            exports, request.selector, wires, wait=request.wait, poll=request.poll, cdn=request.cdn
+        )
+    refresh = partial(_link_from, request.link_command) if request.link_command else None
+    return LinkOrigin(request.link, wires, refresh=refresh)
+
+
+async def _link_from(command: str) -> SasUrl:
+    """The container link that a command prints."""
+    from tilesync.remote.auth import output_of
+
+    return parse_link(await output_of(command, "--link-command"), fetched=monotonic())
+
+
+async def mirror(request: MirrorRequest, observe: Observer, tally: Tally) -> None:
+    """Run the main job. Raises the RunErrors."""
+    from tilesync.jobs.mirror import Mirror
+    from tilesync.jobs.pressure import Gate
+    from tilesync.stores.local import open_local
+
+    with open_local(request.destination, state_dir=request.state_dir, monotonic=monotonic) as destination:
+        async with _wires(request.service, observe) as wires:
+            job = Mirror(
+                _origin(request, wires),
+                destination,
+                clock=wires.clock,
+                observe=observe,
+                tally=tally,
+                gate=Gate(wires.clock, fixed=request.transfers),
+                budget=request.service.retry_for,
+                every_file=request.every_file,
+            )
+            await job.run()
+
+
+async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> None:
+    """Say what the main job would do, and write nothing. Raises the RunErrors."""
+    from tilesync.jobs.preview import preview as run
+    from tilesync.stores.local import look_at
+
+    with look_at(request.destination, state_dir=request.state_dir) as (catalog, judge):
+        async with _wires(request.service, observe) as wires:
+            await run(_origin(request, wires), catalog, judge=judge, observe=observe, tally=tally)
+
+
+async def list_exports(service: Service, imodel: str | None, observe: Observer, tell: Callable[[Export], None]) -> None:
+    """Tell every export that the identity can see, newest changeset first."""
+    async with _wires(service, observe) as wires:
+        async for page in _exports(service, wires).pages(Selector(imodel=imodel)):
+            for export in page.rows:
+                tell(export)
+
+
+async def viewer_link(request: MirrorRequest, observe: Observer) -> str:
+    """The URL that a viewer starts from: a secret."""
+    async with _wires(request.service, observe) as wires:
+        exports = _exports(request.service, wires)
+        resolution = await exports.latest(request.selector, wait=request.wait, poll=request.poll)
+        link, _ = await exports.fresh_link(resolution.export, cdn=request.cdn)
+        return link.viewer()
+
+
+async def verify(
+    destination: Path, observe: Observer, tally: Tally, *, state_dir: Path | None, quick: bool
+) -> None:
+    """Audit what a folder holds. Raises VerifyFailed when there are findings."""
+    from tilesync.jobs.verify import Verify
+    from tilesync.stores.held import HeldFiles
+    from tilesync.stores.local import marking
+    from tilesync.stores.publication import Publication
+
+    root = destination.absolute()
+    with marking(root, state_dir) as catalog:
+        job = Verify(HeldFiles(root), Publication(root, root), catalog=catalog, observe=observe, tally=tally)
+        await job.run(quick=quick)
