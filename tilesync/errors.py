@@ -142,6 +142,12 @@ class VerifyFailed(RunError):
     hint_text = "run `tilesync mirror` again: it fetches what was found bad"
 
 
+class GuardTripped(RunError):
+    """A guard stopped the run before it did something that looks like a mistake."""
+
+    exit_code = 11
+
+
 class Interrupted(RunError):
     """Ctrl-C."""
 

@@ -175,7 +175,8 @@ class Version:
     """One whole export in a destination, or one on its way in (`published` is None then).
 
     `serial` is its key in the catalog. `listing` counts the listings begun for it, `listed` says that the current one
-    is complete; else it goes on at `marker`. `damaged`: `verify` found files of it bad. `published` is the text of the moment when it was published, in UTC.
+    is complete; else it goes on at `marker`. `damaged`: `verify` found files of it bad. `published` is the text of the
+    moment when it was published, in UTC.
     """
 
     serial: int

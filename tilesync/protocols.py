@@ -26,7 +26,8 @@ class Clock(Protocol):
 class Observer(Protocol):
     """Hears what happens. Must not raise and must not block."""
 
-    def __call__(self, event: Event) -> None: ...
+    def __call__(self, event: Event) -> None:
+        """Hear of one event."""
 
 
 class TokenProvider(Protocol):
@@ -112,8 +113,21 @@ class Draft(Protocol):
         """Keep what is held for a later run. May be called after `commit`, and then does nothing."""
 
 
-class Files(Protocol):
-    """The files of the versions of a destination."""
+class HeldFiles(Protocol):
+    """The files of the versions of a destination, to be read."""
+
+    def size(self, version: Version, name: str) -> int | None:
+        """The size of the held file in bytes; None when there is no such regular file."""
+
+    def digest(self, version: Version, name: str) -> tuple[bytes, bytes, int] | None:
+        """SHA-256, MD5 and mtime (ns) of the held file, read anew; None when there is no such regular file."""
+
+    def read(self, version: Version, name: str) -> bytes:
+        """The bytes of one held file. Raises DestinationError when there is none."""
+
+
+class Files(HeldFiles, Protocol):
+    """The files of the versions of a destination, to be read and written."""
 
     def free(self) -> int | None:
         """Bytes of room left; None where that has no meaning."""
@@ -127,15 +141,6 @@ class Files(Protocol):
     def unchanged(self, version: Version, held: Sequence[Held]) -> list[bool]:
         """For each, whether the file still is what was left there, as far as a look without reading it can tell."""
 
-    def size(self, version: Version, name: str) -> int | None:
-        """The size of the held file in bytes; None when there is no such regular file."""
-
-    def digest(self, version: Version, name: str) -> tuple[bytes, bytes, int] | None:
-        """SHA-256, MD5 and mtime (ns) of the held file, read anew; None when there is no such regular file."""
-
-    def read(self, version: Version, name: str) -> bytes:
-        """The bytes of one held file. Raises DestinationError when there is none."""
-
     def remove(self, version: Version, names: Iterable[str]) -> None:
         """Remove files that an unpublished version should not have; missing is no error."""
 
@@ -143,11 +148,8 @@ class Files(Protocol):
         """Remove what only unfinished transfers needed."""
 
 
-class Publication(Protocol):
-    """What leads to the versions of a destination."""
-
-    def manifest_names(self) -> list[str]:
-        """The versions that have a manifest."""
+class Published(Protocol):
+    """What leads to the versions of a destination, to be read."""
 
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
         """The lines of a manifest, the first one about the version. Raises DestinationError when it cannot be read."""
@@ -157,6 +159,13 @@ class Publication(Protocol):
 
     def pointer(self) -> bytes | None:
         """The bytes of the pointer; None when there is none."""
+
+
+class Publication(Published, Protocol):
+    """What leads to the versions of a destination, to be read and written."""
+
+    def manifest_names(self) -> list[str]:
+        """The versions that have a manifest."""
 
     def points_at(self, version: Version, pointer_sha256: str) -> bool:
         """Whether everything that leads to `version` stands as it was published."""
@@ -231,8 +240,13 @@ class Destination(Protocol):
         """Everything that is recorded as held has been checked: from here on the destination is calm."""
 
     @property
-    def catalog(self) -> Catalog: ...
+    def catalog(self) -> Catalog:
+        """The state."""
+
     @property
-    def files(self) -> Files: ...
+    def files(self) -> Files:
+        """The files."""
+
     @property
-    def publication(self) -> Publication: ...
+    def publication(self) -> Publication:
+        """What leads to them."""

@@ -80,6 +80,7 @@ class MirrorRequest:
     transfers: int | None = None
     state_dir: Path | None = None
     every_file: bool = False
+    allow_shrink: bool = False
 
 
 @asynccontextmanager
@@ -137,9 +138,7 @@ def _origin(request: MirrorRequest, wires: Wires) -> Origin:
 
     if request.link is None:
         exports = _exports(request.service, wires)
-        return ServiceOrigin(
-            exports, request.selector, wires, wait=request.wait, poll=request.poll, cdn=request.cdn
-        )
+        return ServiceOrigin(exports, request.selector, wires, wait=request.wait, poll=request.poll, cdn=request.cdn)
     refresh = partial(_link_from, request.link_command) if request.link_command else None
     return LinkOrigin(request.link, wires, refresh=refresh)
 
@@ -168,6 +167,7 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally) -> Non
                 gate=Gate(wires.clock, fixed=request.transfers),
                 budget=request.service.retry_for,
                 every_file=request.every_file,
+                allow_shrink=request.allow_shrink,
             )
             await job.run()
 
@@ -199,16 +199,13 @@ async def viewer_link(request: MirrorRequest, observe: Observer) -> str:
         return link.viewer()
 
 
-async def verify(
-    destination: Path, observe: Observer, tally: Tally, *, state_dir: Path | None, quick: bool
-) -> None:
+async def verify(destination: Path, observe: Observer, tally: Tally, *, state_dir: Path | None, quick: bool) -> None:
     """Audit what a folder holds. Raises VerifyFailed when there are findings."""
     from tilesync.jobs.verify import Verify
     from tilesync.stores.held import HeldFiles
-    from tilesync.stores.local import marking
+    from tilesync.stores.local import open_for_audit
     from tilesync.stores.publication import Publication
 
-    root = destination.absolute()
-    with marking(root, state_dir) as catalog:
+    with open_for_audit(destination, state_dir) as (root, catalog):
         job = Verify(HeldFiles(root), Publication(root, root), catalog=catalog, observe=observe, tally=tally)
         await job.run(quick=quick)

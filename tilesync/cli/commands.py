@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -17,7 +16,7 @@ from tilesync.cli.text import Duration, Transfers
 
 if TYPE_CHECKING:
     from tilesync.cli.session import Session
-    from tilesync.model import SasUrl
+    from tilesync.model import Export, SasUrl
     from tilesync.wiring import Service
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,15 +64,19 @@ SELECTION = stacked(
     option("--tile-version", help="Only exports compatible with this tile version."),
     option("--itwinjs", help="Only exports compatible with this iTwin.js version."),
     option("--cdn", is_flag=True, help="Bytes through the CDN; the listing goes to the storage directly."),
-    option("--wait", type=Duration(), default="10m", show_default=True, help="How long to wait for an export."),
     option("--poll", type=Duration(), default="15s", show_default=True, help="How often to look while waiting."),
 )
+
+
+def waiting(default: str) -> Callable[[F], F]:
+    """How long a command waits when nothing is finished."""
+    return option("--wait", type=Duration(), default=default, show_default=True, help="How long to wait for an export.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tilesync")
 def cli() -> None:
-    """Mirror 3D Tiles exports of the iTwin Mesh Export service, whole and verified.
+    r"""Mirror 3D Tiles exports of the iTwin Mesh Export service, whole and verified.
 
     \b
     tilesync demo                      see it work, no account needed
@@ -85,8 +88,10 @@ def cli() -> None:
 @click.argument("source", envvar="TILESYNC_SOURCE")
 @click.argument("dest", envvar="TILESYNC_DEST", type=FOLDER)
 @SELECTION
+@waiting("10m")
 @option("--link-command", help="Command that prints a fresh container link when SOURCE is a link.")
 @option("--transfers", type=Transfers(), default="auto", show_default=True, help="Transfers at once.")
+@option("--allow-shrink", is_flag=True, envvar=None, help="Publish an export with under half the files or bytes.")
 @option("-n", "--dry-run", is_flag=True, help="Print the plan with its reasons, write nothing.")
 @option("--no-progress", is_flag=True, help="No bar, and no line a minute.")
 @option("--report", type=FOLDER, help="Write the last JSON line, with every failure, to this file.")
@@ -94,7 +99,7 @@ def cli() -> None:
 @SERVICE
 @VOICE
 @click.pass_context
-def mirror(context: click.Context, source: str, dest: Path, dry_run: bool, **options: Any) -> int:
+def mirror(context: click.Context, /, source: str, dest: Path, *, dry_run: bool, **options: Any) -> int:
     """Mirror the latest finished export of SOURCE into the folder DEST.
 
     SOURCE is an iModel id, or a container link https://…?SAS (better given as `-` on standard input, or in
@@ -128,6 +133,7 @@ def _mirroring(
             poll=options["poll"],
             transfers=options["transfers"],
             state_dir=options["state_dir"],
+            allow_shrink=options["allow_shrink"],
             every_file=options["verbose"] or options["log_file"] is not None,
         )
         run = wiring.preview if dry_run else wiring.mirror
@@ -145,7 +151,7 @@ def exports(imodel_id: str | None, **options: Any) -> int:
     from tilesync.cli.summary import export_row, export_table
 
     session = _session(options)
-    rows = []
+    rows: list[Export] = []
 
     async def work() -> None:
         from tilesync import wiring
@@ -162,6 +168,7 @@ def exports(imodel_id: str | None, **options: Any) -> int:
 @cli.command()
 @click.argument("imodel_id", envvar="TILESYNC_SOURCE")
 @SELECTION
+@waiting("0s")
 @SERVICE
 @VOICE
 def link(imodel_id: str, **options: Any) -> int:
@@ -195,7 +202,7 @@ def link(imodel_id: str, **options: Any) -> int:
 @option("--report", type=FOLDER, help="Write the last JSON line, with every finding, to this file.")
 @option("--state-dir", type=FOLDER, help="Where the state is, if not in DEST/.tilesync.")
 @VOICE
-def verify(dest: Path, quick: bool, **options: Any) -> int:
+def verify(dest: Path, *, quick: bool, **options: Any) -> int:
     """Audit what DEST holds against its manifest; what is found bad is fetched again by the next mirror."""
     from tilesync.cli.summary import verified
 
@@ -204,9 +211,7 @@ def verify(dest: Path, quick: bool, **options: Any) -> int:
     async def work() -> None:
         from tilesync import wiring
 
-        await wiring.verify(
-            _folder(dest), session.observe, session.tally, state_dir=options["state_dir"], quick=quick
-        )
+        await wiring.verify(_folder(dest), session.observe, session.tally, state_dir=options["state_dir"], quick=quick)
 
     return session.run(work, closing=lambda: verified(session.tally, dest, quick=quick))
 

@@ -133,9 +133,11 @@ class LogFile:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = open(path, "a", encoding="utf-8", buffering=1)
+            self._file = path.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
-            raise UsageError(f"the log file {path} cannot be written ({error.strerror})", hint="check --log-file") from None
+            raise UsageError(
+                f"the log file {path} cannot be written ({error.strerror})", hint="check --log-file"
+            ) from None
 
     def __call__(self, event: Event) -> None:
         """Write it down."""
@@ -150,7 +152,9 @@ class LogFile:
 class Lines:
     """Sentences on stderr for people; `print_line` keeps clear of a bar."""
 
-    def __init__(self, print_line: Callable[[str], None], *, verbose: bool, quiet: bool, plan_out: IO[str] | None) -> None:
+    def __init__(
+        self, print_line: Callable[[str], None], *, verbose: bool, quiet: bool, plan_out: IO[str] | None
+    ) -> None:
         self._print = print_line
         self._verbose = verbose
         self._quiet = quiet
@@ -159,9 +163,7 @@ class Lines:
 
     def __call__(self, event: Event) -> None:
         """Say it."""
-        if not self._quiet:
-            self.say(event)
-        elif isinstance(event, Failed | Finding | Warned):
+        if not self._quiet or isinstance(event, Failed | Finding | Warned):
             self.say(event)
 
     @singledispatchmethod

@@ -99,7 +99,9 @@ class Session:
                 wrong = UsageError(f"the report {self._voice.report} cannot be written ({error.strerror})")
                 self._progress.print_line(explain(wrong))
                 exit_code = exit_code or wrong.exit_code
-                said = self.summary.failed(exit_code, "UsageError", str(wrong), wrong.hint) if not said["exit"] else said
+                said = (
+                    self.summary.failed(exit_code, "UsageError", str(wrong), wrong.hint) if not said["exit"] else said
+                )
         if self._log is not None:
             self._log.close()
         self.tell(said)

@@ -24,7 +24,7 @@ def files(count: int) -> str:
     return f"{count:,} file{'' if count == 1 else 's'}"
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[timedelta]):
     """A span of time: `90s`, `10m`, `1h`, `1h30m`; a bare number is seconds."""
 
     name = "duration"
@@ -40,7 +40,7 @@ class Duration(click.ParamType):
         return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
 
-class Transfers(click.ParamType):
+class Transfers(click.ParamType[int | None]):
     """A number of transfers at once, or `auto` (None)."""
 
     name = "N|auto"

@@ -94,7 +94,9 @@ def show(session: Session, folder: Path | None) -> int:
         async def work() -> None:
             await wiring.mirror(request, session.observe, session.tally)
 
-        return session.run(work, closing=lambda: _closing(mirrored(session.summary, session.tally, dest, dry_run=False), dest))
+        return session.run(
+            work, closing=lambda: _closing(mirrored(session.summary, session.tally, dest, dry_run=False), dest)
+        )
 
 
 def _closing(done: str, dest: Path) -> str:

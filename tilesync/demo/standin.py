@@ -169,14 +169,18 @@ class StandIn:
     def answer_api(self, request: Request) -> Answer:
         """The Mesh Export API."""
         if request.headers.get("authorization") != f"Bearer {self.token}":
-            return _api_error(401, "HeaderNotFound", "Header Authorization was not found in the request. Access denied.")
+            return _api_error(
+                401, "HeaderNotFound", "Header Authorization was not found in the request. Access denied."
+            )
         rows = [row for row in self.visible_exports() if _asked_for(row, request.query)]
         top, skip = int(request.query.get("$top", "100")), int(request.query.get("$skip", "0"))
         page = [self._row(row, request) for row in rows[skip : skip + top]]
         links = {"self": {"href": f"{self.url}/mesh-export/?$top={top}&$skip={skip}"}}
         if skip + top < len(rows):
             links["next"] = {"href": f"https://elsewhere.invalid/mesh-export/?$top={top}&$skip={skip + top}"}
-        return Answer(200, json.dumps({"exports": page, "_links": links}).encode(), {"Content-Type": "application/json"})
+        return Answer(
+            200, json.dumps({"exports": page, "_links": links}).encode(), {"Content-Type": "application/json"}
+        )
 
     def visible_exports(self) -> list[dict[str, Any]]:
         """The rows that the API lists now."""
@@ -251,7 +255,7 @@ def _entry(name: str, blob: StoredBlob) -> str:
 def get_blob(blob: StoredBlob, headers: Any) -> Answer:
     """Get Blob: conditional, ranged, stored bytes as they are."""
     if (wanted := headers.get("if-match")) and wanted not in {f'"{blob.etag}"', "*"}:
-        return storage_error(412, "ConditionNotMet", "The condition specified using HTTP conditional header(s) is not met.")
+        return storage_error(412, "ConditionNotMet", "The condition specified in the headers is not met.")
     said = {"ETag": f'"{blob.etag}"', "Last-Modified": http_date(blob.modified), "Content-Type": blob.content_type}
     if blob.content_encoding:
         said["Content-Encoding"] = blob.content_encoding
@@ -266,7 +270,9 @@ def get_blob(blob: StoredBlob, headers: Any) -> Answer:
 
 def storage_error(status: int, code: str, message: str) -> Answer:
     """An error as the storage words it."""
-    body = f'<?xml version="1.0" encoding="utf-8"?><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>'
+    body = (
+        f'<?xml version="1.0" encoding="utf-8"?><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>'
+    )
     return Answer(status, body.encode(), {"Content-Type": "application/xml", "x-ms-error-code": code})
 
 
@@ -303,7 +309,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         answer = self.service.answer(Request(parts.path, query, self.headers, body))
         said = {"Date": http_date(self.service.now()), "Content-Length": str(len(answer.body)), **answer.headers}
-        head = f"HTTP/1.1 {answer.status} {_phrase(answer.status)}\r\n" + "".join(f"{k}: {v}\r\n" for k, v in said.items())
+        head = f"HTTP/1.1 {answer.status} {_phrase(answer.status)}\r\n" + "".join(
+            f"{k}: {v}\r\n" for k, v in said.items()
+        )
         body = answer.body if answer.send is None else answer.body[: answer.send]
         self.wfile.write(head.encode() + b"\r\n" + body)
         if answer.send is not None:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from tilesync.errors import DiskFull, ExportReplaced, Incomplete
+from tilesync.errors import DiskFull, ExportReplaced, GuardTripped, Incomplete
 from tilesync.events import Notice, PageListed, Published, Resolved, VersionChosen, Warned
 from tilesync.jobs.adopt import adopt
 from tilesync.jobs.pressure import Gate
 from tilesync.jobs.tally import Tally
 from tilesync.jobs.threads import in_thread
 from tilesync.jobs.transfer import Supply, Transfer
-from tilesync.model import ROOT, Blob, Export, Held, Page, Resolution, Version
+from tilesync.model import ROOT, Blob, Export, Held, Page, Resolution, Totals, Version
 from tilesync.protocols import Clock, Destination, Observer, Origin, Source
 from tilesync.rules.manifest import header, line, stamp
 from tilesync.rules.names import folders, version_name
@@ -51,6 +51,7 @@ class Mirror:
         gate: Gate,
         budget: timedelta,
         every_file: bool = False,
+        allow_shrink: bool = False,
     ) -> None:
         self._origin = origin
         self._destination = destination
@@ -62,6 +63,7 @@ class Mirror:
         self._gate = gate
         self._budget = budget
         self._every_file = every_file
+        self._allow_shrink = allow_shrink
         self.outcome = Outcome()
 
     async def run(self) -> Outcome:
@@ -91,9 +93,7 @@ class Mirror:
         export = resolution.export
         self.outcome = Outcome(resolution)
         self._observe(
-            Resolved(
-                export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind
-            )
+            Resolved(export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind)
         )
         if resolution.behind:
             self._observe(
@@ -246,7 +246,9 @@ class Mirror:
         free = self._files.free()
         missing = self._tally.planned_bytes - self._tally.bytes + more
         if free is not None and missing > free:
-            raise DiskFull(f"the files listed so far need {missing:,} bytes more, and {free:,} are free")
+            raise DiskFull(
+                f"not enough disk space: the files listed so far need {missing:,} bytes more, {free:,} are free"
+            )
 
     # --- transfer ---
 
@@ -279,8 +281,8 @@ class Mirror:
             self._relist(version)
             raise
         finally:
-            totals = self._catalog.totals(version)
-            self._tally.kept = max(0, totals.held_files - self._tally.fetched)
+            if self._tally.inventory_complete:
+                self._tally.kept = max(0, self._catalog.totals(version).held_files - self._tally.fetched)
         if self._tally.failed:
             raise self._incomplete(version)
 
@@ -306,10 +308,24 @@ class Mirror:
                 f"the container has no {ROOT}: what it holds is no mesh export, or not a whole one",
                 hint="nothing was published; `tilesync exports` shows which exports are Complete",
             )
+        self._guard_against_shrinking(version, totals)
         version = replace(
             version, published=stamp(self._clock.now()), damaged=False, files=totals.files, bytes=totals.bytes
         )
         await in_thread(self._point, version)
+
+    def _guard_against_shrinking(self, version: Version, totals: Totals) -> None:
+        """Raise GuardTripped for an export with under half the files or bytes of the one that is published."""
+        latest = self._destination.publication.latest() or {}
+        current = next(iter(self._catalog.versions(name=str(latest.get("version")))), None)
+        if current is None or current.serial == version.serial or self._allow_shrink:
+            return
+        if totals.files * 2 < current.files or totals.bytes * 2 < current.bytes:
+            raise GuardTripped(
+                f"version {version.name} has {totals.files:,} files of {totals.bytes:,} bytes, under half of what is"
+                f" published ({current.files:,} files of {current.bytes:,} bytes)",
+                hint="nothing was published; look at the export, and run again with --allow-shrink if it is right",
+            )
 
     def _point(self, version: Version) -> None:
         """Publish: files durable, manifest, pointer, latest.json, symlink; then the catalog knows."""

@@ -21,9 +21,7 @@ async def preview(
     """
     resolution = await origin.resolve()
     export = resolution.export
-    observe(
-        Resolved(export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind)
-    )
+    observe(Resolved(export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind))
     choice = choose(catalog.versions(export=export.id), export)
     if choice.unchanged and choice.held is not None and not choice.held.damaged:
         observe(VersionChosen(choice.held.name, resumed=True))

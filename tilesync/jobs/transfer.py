@@ -236,9 +236,7 @@ class Transfer:
 
     def _give_up(self, blob: Blob, error: Transient, since: float) -> NoReturn:
         """One blob that keeps failing while others arrive is that blob's failure; otherwise it is the storage's."""
-        others_arrive = self._last_success is not None and (
-            self._last_success >= since or self._failing == {blob.name}
-        )
+        others_arrive = self._last_success is not None and (self._last_success >= since or self._failing == {blob.name})
         if others_arrive:
             raise BlobUnreachable(f"{blob.name} kept failing: {error}") from error
         raise Unavailable(f"the storage kept failing: {error}") from error

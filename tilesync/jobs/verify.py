@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 from tilesync.errors import BlobDamaged, DestinationError, VerifyFailed
 from tilesync.events import Finding, Warned
@@ -14,35 +14,11 @@ from tilesync.jobs.mirror import pointer_to
 from tilesync.jobs.tally import Tally
 from tilesync.jobs.threads import in_thread
 from tilesync.model import POINTER, ROOT, Held, Version
-from tilesync.protocols import Catalog, Observer
+from tilesync.protocols import Catalog, HeldFiles, Observer, Published
 from tilesync.rules.manifest import read_header, read_line
 
 AT_ONCE = 4
 BATCH = 64
-
-
-class HeldFiles(Protocol):
-    """What the audit asks of files."""
-
-    def size(self, version: Version, name: str) -> int | None: ...
-    def digest(self, version: Version, name: str) -> tuple[bytes, bytes, int] | None: ...
-    def read(self, version: Version, name: str) -> bytes: ...
-
-
-class Published(Protocol):
-    """What the audit asks of a publication."""
-
-    def manifest(self, version: str) -> Iterator[Mapping[str, Any]]: ...
-    def latest(self) -> Mapping[str, Any] | None: ...
-    def pointer(self) -> bytes | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the audit led to."""
-
-    version: Version
-    findings: int
 
 
 class Verify:
@@ -79,11 +55,14 @@ class Verify:
             findings += 1
         if findings:
             await in_thread(self._mark, version, bad)
-            raise VerifyFailed(f"{findings} {'problem' if findings == 1 else 'problems'} found in version {version.name}")
+            raise VerifyFailed(
+                f"{findings} {'problem' if findings == 1 else 'problems'} found in version {version.name}"
+            )
 
     async def _files_of(self, version: Version, lines: Iterator[Mapping[str, Any]], *, quick: bool) -> list[str]:
         """The names that are bad. A few batches are read at once, so that memory stays flat and two disks' worth is
-        under way."""
+        under way.
+        """
         bad: list[str] = []
         under_way: set[asyncio.Task[list[Finding]]] = set()
         while batch := [read_line(said) for said in islice(lines, BATCH)]:
@@ -111,11 +90,11 @@ class Verify:
         self._observe(finding)
 
     def _check(self, version: Version, batch: list[Held], *, quick: bool) -> list[Finding]:
-        findings = [finding for held in batch if (finding := self._judge(version, held, quick))]
+        findings = [finding for held in batch if (finding := self._judge(version, held, quick=quick))]
         self._tally.verified += len(batch) - len(findings)
         return findings
 
-    def _judge(self, version: Version, held: Held, quick: bool) -> Finding | None:
+    def _judge(self, version: Version, held: Held, *, quick: bool) -> Finding | None:
         name = held.blob.name
         try:
             size = self._files.size(version, name)

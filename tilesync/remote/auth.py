@@ -52,7 +52,7 @@ class Token:
     async def _renew(self) -> None:
         token, life = await self._fetch()
         self._header = f"Bearer {token.text}"
-        self._until = None if life is None else self._clock.monotonic() + max(life - EARLY, life / 2)
+        self._until = None if life is None else self._clock.monotonic() + (life - EARLY if life > EARLY else life / 2)
 
 
 class ShareKey:

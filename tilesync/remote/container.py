@@ -113,7 +113,9 @@ class Container:
                     raise NotAuthorised(f"{refusal}, also through a fresh link") from refusal
                 refused_at = self._clock.monotonic()
                 await link.renew(sas)
-        raise NotAuthorised("each fresh link is refused on arrival", hint="compare this machine's clock with the world's")
+        raise NotAuthorised(
+            "each fresh link is refused on arrival", hint="compare this machine's clock with the world's"
+        )
 
 
 class BlobBody:

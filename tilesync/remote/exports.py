@@ -79,7 +79,7 @@ class MeshExports:
         The next page is asked for at this API's own address and with this side's own filters: of the service's `next`
         link only the query counts. Raises the RunErrors of the service.
         """
-        filters, following, seen = _filters(selector, cdn), dict[str, str](), set[str]()
+        filters, following, seen = _filters(selector, cdn=cdn), dict[str, str](), set[str]()
         while True:
             query = urlencode({"$top": str(top), **following, **filters}, safe="$:")
             if query in seen:
@@ -187,7 +187,7 @@ def _link_of(export: Export) -> SasUrl:
     return export.link
 
 
-def _filters(selector: Selector, cdn: bool) -> dict[str, str]:
+def _filters(selector: Selector, *, cdn: bool) -> dict[str, str]:
     filters = {
         "iModelId": selector.imodel,
         "changesetId": selector.changeset,

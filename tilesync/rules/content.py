@@ -23,7 +23,9 @@ _PIECE = 1 << 16
 class Shape(Protocol):
     """The structure of one format, followed without keeping the bytes."""
 
-    def feed(self, data: bytes) -> None: ...
+    def feed(self, data: bytes) -> None:
+        """Follow the next bytes."""
+
     def finish(self) -> str | None:
         """What is wrong with the structure, None when nothing is."""
 

@@ -29,10 +29,10 @@ def problem(name: str, *, path_bytes: int = 0, windows: bool = False) -> str | N
     size = len(name) if name.isascii() else len(name.encode(errors="surrogatepass"))
     if size <= SEGMENT_BYTES and not (path_bytes and size > path_bytes) and not windows and not _SUSPECT.search(name):
         return None
-    return _explain(name, size, path_bytes, windows)
+    return _explain(name, size, path_bytes, windows=windows)
 
 
-def _explain(name: str, size: int, path_bytes: int, windows: bool) -> str | None:
+def _explain(name: str, size: int, path_bytes: int, *, windows: bool) -> str | None:
     if not name:
         return "is empty"
     if "\0" in name:

@@ -40,7 +40,8 @@ def decide(blob: Blob, held: Held | None) -> Decision:
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Which version a run works on. `begun`: one on its way in, to go on with; `held`: the last published one of the
-    same export; `unchanged`: that one is the export, as far as the service's word goes."""
+    same export; `unchanged`: that one is the export, as far as the service's word goes.
+    """
 
     begun: Version | None
     held: Version | None

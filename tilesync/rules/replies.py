@@ -1,4 +1,4 @@
-"""What the Mesh Export API and Azure Blob Storage say, put into our terms: the only file that knows their JSON and XML."""
+"""What the Mesh Export API and Azure Blob Storage say, in our terms: the only file that knows their JSON and XML."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ _FIELDS = {
     "Name", "NextMarker", "Etag", "Content-Length", "Content-Type", "Content-Encoding", "Content-MD5", "Last-Modified",
     "ResourceType",
 }  # fmt: skip
-_MONTHS = {name: number for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class PageParser:
@@ -298,7 +298,7 @@ def http_date(text: str | None) -> int | None:
     try:
         _, day, month, year, time, _ = text.split(" ")
         hour, minute, second = time.split(":")
-        return calendar.timegm((int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second)))
+        return calendar.timegm((int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second)))
     except (ValueError, KeyError):
         pass
     try:

@@ -26,7 +26,8 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS version (
   serial INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, export TEXT NOT NULL, imodel TEXT, changeset TEXT,
-  modified TEXT NOT NULL, record TEXT NOT NULL, listing INTEGER NOT NULL, listed INTEGER NOT NULL DEFAULT 0, marker TEXT,
+  modified TEXT NOT NULL, record TEXT NOT NULL, listing INTEGER NOT NULL,
+  listed INTEGER NOT NULL DEFAULT 0, marker TEXT,
   damaged INTEGER NOT NULL DEFAULT 0, published TEXT, files INTEGER NOT NULL DEFAULT 0,
   bytes INTEGER NOT NULL DEFAULT 0, manifest_sha256 TEXT);
 CREATE TABLE IF NOT EXISTS blob (
@@ -41,8 +42,8 @@ CREATE TABLE IF NOT EXISTS folder (version INTEGER NOT NULL, key TEXT NOT NULL, 
 WANTED, HELD = 0, 1
 _BLOB = "coalesce(name, key), size, etag, md5, content_type, content_encoding, last_modified"
 _VERSION = (
-    "serial, name, export, imodel, changeset, modified, record, listing, listed, marker, damaged, published, files, bytes,"
-    " manifest_sha256"
+    "serial, name, export, imodel, changeset, modified, record, listing, listed, marker, damaged, published,"
+    " files, bytes, manifest_sha256"
 )
 
 
@@ -56,15 +57,15 @@ class Catalog:
         self._lock = threading.RLock()
         self.fresh = path is None or not path.exists()
         with _mapped():
-            self._db = _connect(path, read_only)
+            self._db = _connect(path, read_only=read_only)
             if not read_only:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=NORMAL")
                 self._db.executescript(SCHEMA)
-            self._check_version(read_only)
+            self._check_version(read_only=read_only)
         self.folds = self.recall("folds") == "yes"
 
-    def _check_version(self, read_only: bool) -> None:
+    def _check_version(self, *, read_only: bool) -> None:
         found = self.recall("schema")
         if found is None and not read_only:
             self.remember("schema", str(SCHEMA_VERSION))
@@ -101,7 +102,7 @@ class Catalog:
         rows = self._query("SELECT value FROM meta WHERE key = ?", key)
         return rows[0][0] if rows else None
 
-    def set_folds(self, folds: bool) -> None:
+    def set_folds(self, *, folds: bool) -> None:
         """The disk takes names that differ only in case for the same, or does not."""
         if folds != self.folds:
             self.remember("folds", "yes" if folds else "no")
@@ -135,7 +136,9 @@ class Catalog:
             version.manifest_sha256,
         )
         with self._transaction() as db:
-            columns = "name,export,imodel,changeset,modified,record,listing,listed,published,files,bytes,manifest_sha256"
+            columns = (
+                "name,export,imodel,changeset,modified,record,listing,listed,published,files,bytes,manifest_sha256"
+            )
             cursor = db.execute(f"INSERT INTO version ({columns}) VALUES ({','.join('?' * len(row))})", row)
             return replace(version, serial=cursor.lastrowid or 0)
 
@@ -143,8 +146,8 @@ class Catalog:
         """Record what changed about a version."""
         with self._transaction() as db:
             db.execute(
-                "UPDATE version SET modified=?, record=?, listing=?, listed=?, marker=?, damaged=?, published=?, files=?, bytes=?,"
-                " manifest_sha256=? WHERE serial=?",
+                "UPDATE version SET modified=?, record=?, listing=?, listed=?, marker=?, damaged=?, published=?,"
+                " files=?, bytes=?, manifest_sha256=? WHERE serial=?",
                 (
                     version.modified,
                     json.dumps(dict(version.record)),
@@ -296,7 +299,7 @@ def _version(row: Sequence[Any]) -> Version:
     return Version(*facts, listing, bool(listed), marker, bool(damaged), *rest)
 
 
-def _connect(path: Path | None, read_only: bool) -> sqlite3.Connection:
+def _connect(path: Path | None, *, read_only: bool) -> sqlite3.Connection:
     """A connection; a read-only one changes nothing on the disk, not even SQLite's own side files."""
     if path is None or (read_only and not path.exists()):
         db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)

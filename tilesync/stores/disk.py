@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import errno
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,20 @@ def translate(error: OSError, what: str) -> DestinationError:
     if error.errno in {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY}:
         return DestinationError(f"{reason} (a file stands where a folder is needed, or the other way round)")
     return DestinationError(reason)
+
+
+def real_folder(path: str | Path, *, make: bool, mode: int = 0o777) -> bool:
+    """Whether a folder is there, made when `make`. Raises DestinationError when a symlink or a file stands there."""
+    try:
+        found = os.lstat(path).st_mode
+    except FileNotFoundError:
+        if make:
+            os.mkdir(path, mode)
+        return make
+    if not stat.S_ISDIR(found):
+        kind = "a symlink" if stat.S_ISLNK(found) else "a file"
+        raise DestinationError(f"{kind} stands where a folder is needed: {path}", hint="move it away, then run again")
+    return True
 
 
 def read_regular(path: str) -> bytes:

@@ -17,7 +17,7 @@ from tilesync.stores.disk import BatchWriter, mapped
 from tilesync.stores.held import HeldFiles
 
 if TYPE_CHECKING:
-    from aiofiles.threadpool.binary import AsyncBufferedIOBase
+    from aiofiles.threadpool.binary import AsyncFileIO
 
 WHOLE = 1 << 20
 """Up to this many bytes a file is kept in memory and written in one piece."""
@@ -104,7 +104,7 @@ class LocalDraft:
         self._version = version
         self._blob = blob
         self._part = part
-        self._file: AsyncBufferedIOBase | None = None
+        self._file: AsyncFileIO | None = None
         self._buffer = bytearray()
         self._since = files.monotonic()
         self._written = held

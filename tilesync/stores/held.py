@@ -9,9 +9,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
-from tilesync.errors import DestinationError
 from tilesync.model import Held, Version
-from tilesync.stores.disk import NO_FOLLOW, mapped, read_regular
+from tilesync.stores.disk import NO_FOLLOW, mapped, read_regular, real_folder
 
 VERSIONS = "versions"
 
@@ -37,33 +36,20 @@ class Door:
         folder, _, leaf = name.rpartition("/")
         known = self._sound.get((version, folder))
         if known is None:
-            known = self._enter(version, folder, make)
+            known = self._enter(version, folder, make=make)
         return f"{known}{os.sep}{leaf}"
 
-    def _enter(self, version: str, folder: str, make: bool) -> str:
+    def _enter(self, version: str, folder: str, *, make: bool) -> str:
         path, missing = self._root, False
         for part in (VERSIONS, version, *(folder.split("/") if folder else ())):
             path = os.path.join(path, part)
             with mapped(f"cannot use the folder {path}"):
-                missing = missing or not self._is_folder(path, make)
+                missing = missing or not real_folder(path, make=make)
         if not missing:
             self._sound[version, folder] = path
             if len(self._sound) > 10_000:
                 self._sound.popitem(last=False)
         return path
-
-    @staticmethod
-    def _is_folder(path: str, make: bool) -> bool:
-        try:
-            mode = os.lstat(path).st_mode
-        except FileNotFoundError:
-            if make:
-                os.mkdir(path)
-            return make
-        if not stat.S_ISDIR(mode):
-            kind = "a symlink" if stat.S_ISLNK(mode) else "a file"
-            raise DestinationError(f"{kind} stands where a folder is needed: {path}", hint="move it away, then run again")
-        return True
 
 
 class HeldFiles:

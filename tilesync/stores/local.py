@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from tilesync.errors import DestinationBusy, DestinationError
 from tilesync.stores.catalog import Catalog
-from tilesync.stores.disk import boot_id, mapped
+from tilesync.stores.disk import boot_id, mapped, real_folder
 from tilesync.stores.files import LocalFiles, folds_case, judge_names, path_limit
 from tilesync.stores.publication import Publication
 
@@ -31,10 +30,10 @@ class LocalDestination:
         self.catalog = catalog
         self._boot = boot_id()
         self.calm = self._boot is not None and catalog.recall("boot") == self._boot
-        parts = _folder(_parts(root, state), private=True)
+        parts = _folder(_parts(root, state))
         self.files = LocalFiles(root, parts, trust_parts=self.calm, monotonic=monotonic)
         self.publication = Publication(root, parts)
-        catalog.set_folds(folds_case(parts))
+        catalog.set_folds(folds=folds_case(parts))
         self.publication.refuse_foreign()
         if (layout := catalog.recall("layout") or LAYOUT) != LAYOUT:
             raise DestinationError(f"{root} has the layout {layout}", hint="choose another folder for this layout")
@@ -53,9 +52,7 @@ def state_folder(root: Path, chosen: Path | None) -> Path:
 
 
 @contextmanager
-def open_local(
-    root: Path, *, state_dir: Path | None, monotonic: Callable[[], float]
-) -> Iterator[LocalDestination]:
+def open_local(root: Path, *, state_dir: Path | None, monotonic: Callable[[], float]) -> Iterator[LocalDestination]:
     """The destination, made where it is missing, locked for this run alone.
 
     Raises DestinationBusy at once when another run holds it, DestinationError when it cannot serve. The lock is the
@@ -66,13 +63,13 @@ def open_local(
     root = root.absolute()
     _make(root)
     Publication(root, root).refuse_foreign()
-    state = _folder(state_folder(root, state_dir).absolute(), private=True)
+    state = _folder(state_folder(root, state_dir).absolute())
     lock = FileLock(state / "lock")
-    try:
-        with mapped(f"cannot lock {state}"):
+    with mapped(f"cannot lock {state}"):
+        try:
             lock.acquire(blocking=False)
-    except Timeout:
-        raise DestinationBusy(f"another run holds {root}") from None
+        except Timeout:
+            raise DestinationBusy(f"another run holds {root}") from None
     try:
         catalog = Catalog(state / CATALOG)
         try:
@@ -96,15 +93,16 @@ def look_at(root: Path, *, state_dir: Path | None) -> Iterator[tuple[Catalog, Ca
 
 
 @contextmanager
-def marking(root: Path, state_dir: Path | None) -> Iterator[Catalog | None]:
-    """The catalog of a destination, to mark findings in; None when there is none that can be written."""
+def open_for_audit(root: Path, state_dir: Path | None) -> Iterator[tuple[Path, Catalog | None]]:
+    """The folder, and its catalog to mark findings in: None when there is none that can be written."""
+    root = root.absolute()
     path = state_folder(root, state_dir) / CATALOG
     try:
         catalog = Catalog(path) if os.access(path, os.W_OK) else None
     except DestinationError:
         catalog = None
     try:
-        yield catalog
+        yield root, catalog
     finally:
         if catalog is not None:
             catalog.close()
@@ -119,13 +117,12 @@ def _parts(root: Path, state: Path) -> Path:
     """Parts lie in the state folder, or beside the files where that is on another file system: they are renamed."""
     with mapped(f"cannot look at {root}"):
         same = os.stat(root).st_dev == os.stat(state).st_dev
-    return (state if same else _folder(root / STATE, private=True)) / "parts"
+    return (state if same else _folder(root / STATE)) / "parts"
 
 
-def _folder(path: Path, *, private: bool) -> Path:
-    """A real folder at `path`, made where it is missing. Raises DestinationError when a symlink stands there."""
+def _folder(path: Path) -> Path:
+    """A real folder of the state at `path`, for this user alone, made where it is missing."""
     with mapped(f"cannot use {path}"):
-        path.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            raise DestinationError(f"a symlink stands where tilesync keeps its state: {path}", hint="remove it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        real_folder(path, make=True, mode=0o700)
     return path

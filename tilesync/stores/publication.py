@@ -12,7 +12,7 @@ from typing import Any
 
 from tilesync.errors import DestinationError
 from tilesync.model import POINTER, Version
-from tilesync.stores.disk import barrier, mapped, place, read_regular, sync_folder
+from tilesync.stores.disk import barrier, mapped, place, read_regular, real_folder, sync_folder
 from tilesync.stores.held import VERSIONS
 
 LATEST = "latest.json"
@@ -90,7 +90,7 @@ class Publication:
         path = self._root / MANIFESTS / f"{version.name}.jsonl"
         with mapped(f"cannot write the manifest {path}"):
             barrier(self._root)
-            path.parent.mkdir(exist_ok=True)
+            real_folder(path.parent, make=True)
             temporary = self._temporary / "manifest"
             with open(temporary, "wb") as file:
                 for line in lines:

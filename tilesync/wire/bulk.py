@@ -5,6 +5,7 @@ The engine is pyreqwest (Rust, hyper, rustls); this file is the seam at which an
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -48,6 +49,7 @@ class Answer:
         read = self._response.body_reader.read_chunk
         try:
             while (chunk := await read()) is not None:
+                _obey_cancellation()
                 yield bytes(chunk)
         except PyreqwestError as error:
             raise Transient(_explain(error)) from None
@@ -78,11 +80,24 @@ class Bulk:
         """Ask and return as soon as the headers are in. Raises Transient when no answer came."""
         try:
             request = self._client.get(url).headers(headers).streamed_read_buffer_limit(1).build_streamed()
-            return Answer(request, await request.__aenter__())
+            answer = Answer(request, await request.__aenter__())
         except BuilderError:
             raise UsageError("not a URL that can be asked") from None
         except PyreqwestError as error:
             raise Transient(_explain(error)) from None
+        try:
+            _obey_cancellation()
+        except asyncio.CancelledError:
+            await answer.aclose()
+            raise
+        return answer
+
+
+def _obey_cancellation() -> None:
+    """Raise the CancelledError that the engine swallows when a result comes in the same moment (pyreqwest 0.15.1)."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _explain(error: PyreqwestError) -> str:
@@ -107,8 +122,7 @@ async def engine(*, connections: int) -> AsyncIterator[Bulk]:
     try:
         client = builder.build()
     except BuilderError:
-        with open(fallback_bundle(), "rb") as bundle:
-            client = _builder(connections).add_root_certificate_pem(bundle.read()).build()
+        client = _builder(connections).add_root_certificate_pem(fallback_bundle()).build()
     async with client:
         yield Bulk(client)
 

@@ -123,5 +123,5 @@ async def conversations(clock: Clock, observe: Observer, *, budget: timedelta) -
 
 
 def _keep_urls_out(record: logging.LogRecord) -> bool:
-    """httpx logs each URL with its query, signature and all, at INFO: such records go nowhere."""
+    """Httpx logs each URL with its query, signature and all, at INFO: such records go nowhere."""
     return record.levelno > logging.INFO

@@ -10,7 +10,7 @@ def roots() -> ssl.SSLContext:
     """A context that trusts SSL_CERT_FILE and SSL_CERT_DIR, else the system's authorities, else certifi's."""
     context = ssl.create_default_context()
     if not (context.get_ca_certs() or _has_certificates(ssl.get_default_verify_paths())):
-        context.load_verify_locations(cafile=fallback_bundle())
+        context.load_verify_locations(cadata=fallback_bundle().decode("ascii"))
     return context
 
 
@@ -19,11 +19,11 @@ def _has_certificates(paths: ssl.DefaultVerifyPaths) -> bool:
     return bool(paths.capath and os.path.isdir(paths.capath) and os.listdir(paths.capath))
 
 
-def fallback_bundle() -> str:
-    """The path of certifi's authorities, for a machine that has none of its own."""
+def fallback_bundle() -> bytes:
+    """Certifi's authorities (PEM), for a machine that has none of its own."""
     import certifi
 
-    return certifi.where()
+    return certifi.contents().encode("ascii")
 
 
 def user_agent() -> str:
