@@ -13,7 +13,6 @@ from tilesync.events import Notice, PageListed, Published, Resolved, VersionChos
 from tilesync.jobs.adopt import adopt
 from tilesync.jobs.pressure import Gate
 from tilesync.jobs.tally import Tally
-from tilesync.jobs.threads import in_thread
 from tilesync.jobs.transfer import Supply, Transfer
 from tilesync.model import ROOT, Blob, Export, Held, Page, Resolution, Totals, Version
 from tilesync.protocols import Clock, Destination, Observer, Origin, Source
@@ -21,6 +20,7 @@ from tilesync.rules.manifest import header, line, stamp
 from tilesync.rules.names import folders, version_name
 from tilesync.rules.plan import Action, choose, decide
 from tilesync.rules.tilesets import rebase
+from tilesync.threads import in_thread
 
 REPLANS = 2
 """How often a run lists and plans again because the export changed under it."""

@@ -22,11 +22,11 @@ from tilesync.errors import (
 from tilesync.events import Failed, Retried, Stored
 from tilesync.jobs.pressure import Gate
 from tilesync.jobs.tally import Tally
-from tilesync.jobs.threads import in_thread
 from tilesync.model import Blob, Held, Version
 from tilesync.protocols import Catalog, Clock, Draft, Files, Observer, Source
 from tilesync.rules.content import ContentCheck
 from tilesync.rules.retries import Patience
+from tilesync.threads import in_thread
 
 JOURNAL = 0.25
 """Seconds between two entries in the catalog: what a kill can lose."""

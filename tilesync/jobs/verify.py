@@ -12,10 +12,10 @@ from tilesync.errors import BlobDamaged, DestinationError, VerifyFailed
 from tilesync.events import Finding, Warned
 from tilesync.jobs.mirror import pointer_to
 from tilesync.jobs.tally import Tally
-from tilesync.jobs.threads import in_thread
 from tilesync.model import POINTER, ROOT, Held, Version
 from tilesync.protocols import Catalog, HeldFiles, Observer, Published
 from tilesync.rules.manifest import read_header, read_line
+from tilesync.threads import in_thread
 
 AT_ONCE = 4
 BATCH = 64

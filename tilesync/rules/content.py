@@ -87,7 +87,7 @@ class GlbShape:
 
 
 class _Unpacked:
-    """The shape of what a gzip payload holds."""
+    """The shape of what a gzip payload holds, in one member or several (RFC 1952, section 2.2)."""
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
@@ -95,12 +95,14 @@ class _Unpacked:
         self._problem: str | None = None
 
     def feed(self, data: bytes) -> None:
-        if self._problem or self._gzip.eof:
+        if self._problem:
             return
         try:
             while data:
+                if self._gzip.eof:
+                    self._gzip = zlib.decompressobj(wbits=31)
                 self._shape.feed(self._gzip.decompress(data, _PIECE))
-                data = self._gzip.unconsumed_tail
+                data = self._gzip.unused_data if self._gzip.eof else self._gzip.unconsumed_tail
         except zlib.error:
             self._problem = "its gzip payload is damaged"
 

@@ -7,7 +7,7 @@ import binascii
 import ipaddress
 import json
 from datetime import UTC, datetime
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from tilesync.errors import UsageError
 from tilesync.model import ROOT, SasUrl
@@ -19,7 +19,7 @@ def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
     The end of the link is the earlier of `se` (SAS, "Construct a service SAS") and, for a CDN link, the epoch in the
     CloudFront `Policy`. Raises UsageError, which does not repeat the link, when `href` is no signed https URL.
     """
-    parts = urlsplit(href.strip())
+    parts = _split(href.strip())
     path = parts.path.rstrip("/").removesuffix(f"/{ROOT}")
     if parts.scheme not in {"https", "http"} or not parts.hostname or path in {"", "/"}:
         raise UsageError("the link is not of the form https://ACCOUNT/CONTAINER?SAS")
@@ -31,9 +31,18 @@ def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
     return SasUrl(f"{parts.scheme}://{parts.netloc}{path}", parts.query, expires=expiry(parts.query), fetched=fetched)
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise UsageError("that is no URL") from None
+    return parts
+
+
 def check_scheme(url: str) -> None:
     """Raise UsageError for plain http to anything but this machine: tokens and signatures would travel in clear."""
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.scheme == "https" or (parts.scheme == "http" and loopback(parts.hostname or "")):
         return
     raise UsageError(f"{parts.scheme or 'a bare path'}:// is accepted on loopback only ({parts.hostname})")
@@ -57,9 +66,9 @@ def expiry(query: str) -> datetime | None:
 def _sas_time(text: str) -> datetime | None:
     try:
         end = datetime.fromisoformat(text)
-    except ValueError:
+        return end.astimezone(UTC) if end.tzinfo else end.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    return end.astimezone(UTC) if end.tzinfo else end.replace(tzinfo=UTC)
 
 
 def _policy_time(text: str) -> datetime | None:

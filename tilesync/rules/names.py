@@ -76,5 +76,5 @@ def folders(name: str) -> list[str]:
 
 def version_name(text: str) -> str:
     """`text` as the name of a version: safe in a path and in a URL without any quoting."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:120]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:120].strip(".-")
     return name if name and not _DEVICE.fullmatch(name) else f"v-{name}"

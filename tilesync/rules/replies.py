@@ -8,6 +8,7 @@ import calendar
 import json
 import re
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from typing import Any
@@ -90,7 +91,7 @@ def storage_code(header: str | None, body: bytes) -> str:
 
 def retry_after(text: str | None) -> float | None:
     """Seconds that a Retry-After header asks for (RFC 9110, section 10.2.3, the seconds form); None when absent."""
-    return float(text) if text and text.strip().isdigit() else None
+    return float(text) if text and text.strip().isdecimal() else None
 
 
 def plain_etag(text: str | None) -> str:
@@ -114,10 +115,10 @@ def parse_exports(body: bytes, *, fetched: float = 0.0) -> tuple[list[Export], d
     try:
         reply = json.loads(body)
         rows = [_export(row, fetched) for row in reply["exports"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        following = _mapping(_mapping(reply.get("_links")).get("next")).get("href")
+        return rows, dict(parse_qsl(urlsplit(following).query)) if following else None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise Transient(f"the service's answer is no export list ({type(error).__name__})") from error
-    following = _mapping(_mapping(reply.get("_links")).get("next")).get("href")
-    return rows, dict(parse_qsl(urlsplit(following).query)) if following else None
 
 
 def _export(row: Mapping[str, Any], fetched: float) -> Export:
@@ -154,10 +155,11 @@ def api_message(body: bytes) -> str:
     """What an error of the API says, with all its details; the answer may be anything, or nothing."""
     try:
         error = _mapping(json.loads(body)).get("error")
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     error = _mapping(error)
-    details = [d for d in error.get("details") or [] if isinstance(d, dict)]
+    listed = error.get("details")
+    details = [d for d in listed if isinstance(d, dict)] if isinstance(listed, list) else []
     lines = [str(error.get("message") or error.get("code") or "").rstrip(".")]
     lines += [f"{d.get('target') or d.get('code')}: {str(d.get('message') or '').rstrip('.')}" for d in details]
     return "; ".join(line for line in lines if line)
@@ -167,9 +169,12 @@ def parse_token(body: bytes) -> tuple[str, float]:
     """Access token and lifetime in seconds (RFC 6749, section 5.1). Raises Transient for anything else."""
     try:
         reply = json.loads(body)
-        return str(reply["access_token"]), float(reply.get("expires_in") or 3600)
-    except (ValueError, KeyError, TypeError) as error:
+        token, life = reply["access_token"], float(reply.get("expires_in") or 3600)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Transient("the token endpoint's answer holds no access_token") from error
+    if not isinstance(token, str) or not token:
+        raise Transient("the token endpoint's answer holds no access_token")
+    return token, life
 
 
 # --- List Blobs --------------------------------------------------------------------------------------------------
@@ -210,14 +215,14 @@ class PageParser:
         """Take in the next bytes."""
         try:
             self._parser.Parse(data, False)
-        except (expat.ExpatError, ValueError, KeyError) as error:
+        except (expat.ExpatError, ValueError, LookupError) as error:
             raise _malformed(error) from error
 
     def close(self) -> Page:
         """The page, now that no more bytes come."""
         try:
             self._parser.Parse(b"", True)
-        except (expat.ExpatError, ValueError, KeyError) as error:
+        except (expat.ExpatError, ValueError, LookupError) as error:
             raise _malformed(error) from error
         if not self._whole:
             raise Transient("the listing page is no blob listing")
@@ -302,6 +307,7 @@ def http_date(text: str | None) -> int | None:
     except (ValueError, KeyError):
         pass
     try:
-        return int(parsedate_to_datetime(text).timestamp())
-    except ValueError:
+        moment = parsedate_to_datetime(text)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError):
         return None

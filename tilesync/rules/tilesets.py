@@ -9,7 +9,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from tilesync.errors import BlobDamaged
@@ -66,13 +66,13 @@ def rebase(data: bytes, prefix: str) -> bytes:
     when `data` is no tileset.
     """
     tileset = parse_tileset(data)
-    _rewrite(tileset, lambda uri: prefix + uri if relative(uri) else uri)
-    return json.dumps(tileset, separators=(",", ":")).encode()
-
-
-def _rewrite(tileset: dict[str, Any], change: Callable[[str], str]) -> None:
     for node, key in sites(tileset):
-        node[key] = change(node[key])
+        if relative(node[key]):
+            node[key] = prefix + node[key]
+    try:
+        return json.dumps(tileset, separators=(",", ":"), allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise BlobDamaged(f"{ROOT}: it cannot be written again as JSON ({error})") from error
 
 
 def relative(uri: str) -> bool:

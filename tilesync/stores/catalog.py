@@ -7,8 +7,11 @@ re-check, never data: everything in it can be told again by the listing, the man
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import sqlite3
+import tempfile
 import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +38,8 @@ CREATE TABLE IF NOT EXISTS blob (
   etag TEXT NOT NULL, md5 BLOB, content_type TEXT, content_encoding TEXT, last_modified INTEGER,
   listing INTEGER NOT NULL, state INTEGER NOT NULL, sha256 BLOB, mtime_ns INTEGER);
 CREATE UNIQUE INDEX IF NOT EXISTS blob_key ON blob (version, key);
-CREATE TABLE IF NOT EXISTS folder (version INTEGER NOT NULL, key TEXT NOT NULL, PRIMARY KEY (version, key))
+CREATE TABLE IF NOT EXISTS folder (version INTEGER NOT NULL, key TEXT NOT NULL, listing INTEGER NOT NULL,
+  PRIMARY KEY (version, key))
   WITHOUT ROWID;
 """
 
@@ -50,27 +54,26 @@ _VERSION = (
 class Catalog:
     """One connection, safe to call from any thread; each method is one transaction.
 
-    Raises DiskFull and DestinationError for what SQLite meets on the disk.
+    `read_only` works on a copy in memory. Raises DiskFull and DestinationError for what SQLite meets on the disk.
     """
 
-    def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self._lock = threading.RLock()
-        self.fresh = path is None or not path.exists()
+        self.fresh = not path.exists()
         with _mapped():
-            self._db = _connect(path, read_only=read_only)
-            if not read_only:
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=NORMAL")
-                self._db.executescript(SCHEMA)
-            self._check_version(read_only=read_only)
+            self._db = _connect(path) if not read_only else _copied(path)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(SCHEMA)
+            self._check_version()
         self.folds = self.recall("folds") == "yes"
 
-    def _check_version(self, *, read_only: bool) -> None:
-        found = self.recall("schema")
-        if found is None and not read_only:
-            self.remember("schema", str(SCHEMA_VERSION))
-        elif found is not None and int(found) > SCHEMA_VERSION:
+    def _check_version(self) -> None:
+        found = int(self.recall("schema") or 0)
+        if found > SCHEMA_VERSION:
             raise DestinationError("the catalog was written by a newer tilesync", hint="upgrade tilesync")
+        if found < SCHEMA_VERSION:
+            self.remember("schema", str(SCHEMA_VERSION))
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -195,8 +198,8 @@ class Catalog:
                     f"the listing names a file twice: {self._twice(blob.name for blob, _ in rows)}",
                     hint="nothing was published; the next run lists the container anew",
                 )
-            keys = ((version.serial, self._key(folder)) for folder in folders)
-            db.executemany("INSERT OR IGNORE INTO folder VALUES (?, ?)", keys)
+            keys = ((version.serial, self._key(folder), version.listing) for folder in folders)
+            db.executemany("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", keys)
             db.execute("UPDATE version SET marker=? WHERE serial=?", (version.marker, version.serial))
 
     def _twice(self, names: Iterable[str]) -> str:
@@ -213,17 +216,18 @@ class Catalog:
         Folder placeholders (empty blobs that are a folder of others) leave the inventory. Raises DestinationError when
         a name is both a file and a folder.
         """
-        both = "version=? AND EXISTS (SELECT 1 FROM folder f WHERE f.version = blob.version AND f.key = blob.key)"
+        this = (version.serial, version.listing)
+        old = "version=? AND listing < ?"
+        both = "version=? AND EXISTS (SELECT 1 FROM folder f WHERE f.version=blob.version AND f.key=blob.key)"
         with self._transaction() as db:
-            clashes = db.execute(f"SELECT coalesce(name, key) FROM blob WHERE {both} AND size > 0", (version.serial,))
-            if names := [row[0] for row in clashes.fetchmany(5)]:
-                raise DestinationError(f"a name is both a file and a folder: {', '.join(names)}")
-            db.execute(f"DELETE FROM blob WHERE {both}", (version.serial,))
-            gone = "version=? AND listing < ?"
-            old = db.execute(f"SELECT coalesce(name, key) FROM blob WHERE {gone}", (version.serial, version.listing))
-            names = [row[0] for row in old]
-            db.execute(f"DELETE FROM blob WHERE {gone}", (version.serial, version.listing))
-            db.execute("UPDATE version SET listed=1, marker=NULL WHERE serial=?", (version.serial,))
+            names = [row[0] for row in db.execute(f"SELECT coalesce(name, key) FROM blob WHERE {old}", this)]
+            db.execute(f"DELETE FROM blob WHERE {old}", this)
+            db.execute(f"DELETE FROM folder WHERE {old}", this)
+            clashes = db.execute(f"SELECT coalesce(name, key) FROM blob WHERE {both} AND size > 0", this[:1])
+            if shown := [row[0] for row in clashes.fetchmany(5)]:
+                raise DestinationError(f"a name is both a file and a folder: {', '.join(shown)}")
+            db.execute(f"DELETE FROM blob WHERE {both}", this[:1])
+            db.execute("UPDATE version SET listed=1, marker=NULL WHERE serial=?", this[:1])
         return names
 
     def wanted(self, version: Version, after: int, *, limit: int, empty: bool) -> list[tuple[int, Blob]]:
@@ -299,17 +303,25 @@ def _version(row: Sequence[Any]) -> Version:
     return Version(*facts, listing, bool(listed), marker, bool(damaged), *rest)
 
 
-def _connect(path: Path | None, *, read_only: bool) -> sqlite3.Connection:
-    """A connection; a read-only one changes nothing on the disk, not even SQLite's own side files."""
-    if path is None or (read_only and not path.exists()):
+def _connect(path: Path) -> sqlite3.Connection:
+    """A connection to the file."""
+    if path.is_symlink():
+        raise DestinationError(f"a symlink stands where the catalog should be: {path}", hint="remove it")
+    return sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
+
+
+def _copied(path: Path) -> sqlite3.Connection:
+    """A connection to what the file holds now, copied into memory: not even SQLite's side files are touched."""
+    with tempfile.TemporaryDirectory() as folder:
+        for side in (path, path.with_name(path.name + "-wal")):
+            if side.exists():
+                shutil.copyfile(side, Path(folder) / side.name)
+        source = sqlite3.connect(Path(folder) / path.name)
         db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
-        db.executescript(SCHEMA)
-        return db
-    query = ""
-    if read_only:
-        query = "?mode=ro" if path.with_name(path.name + "-wal").exists() else "?immutable=1"
-    uri = path.absolute().as_uri() + query
-    return sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, timeout=30)
+        with contextlib.closing(source):
+            source.backup(db)
+    db.executescript(SCHEMA)
+    return db
 
 
 @contextmanager
@@ -318,7 +330,7 @@ def _mapped() -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
+        if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
             raise DiskFull(f"the catalog cannot be written ({error})") from error
         raise DestinationError(f"the catalog cannot be used ({error})") from error
     except sqlite3.DatabaseError as error:

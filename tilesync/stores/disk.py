@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tilesync.errors import DestinationError, DiskFull
 
@@ -60,6 +60,24 @@ def read_regular(path: str) -> bytes:
         return file.read()
 
 
+def create(path: Path) -> IO[bytes]:
+    """A new or emptied file to write to; a symlink in its place is not followed. Raises OSError."""
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NO_FOLLOW, 0o666), "wb")
+
+
+def write_at(path: Path, offset: int, data: bytes) -> None:
+    """Put `data` at `offset` of a file, which is made, or emptied when `offset` is 0. Doing it twice changes nothing.
+
+    Raises OSError; what was written before that is right where it stands.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | NO_FOLLOW | (0 if offset else os.O_TRUNC), 0o666)
+    with open(descriptor, "r+b", buffering=0) as file:
+        file.seek(offset)
+        left = memoryview(data)
+        while left:
+            left = left[file.write(left) :]
+
+
 def barrier(folder: Path) -> None:
     """Return when everything written to the file system of `folder` is durable."""
     if sys.platform == "linux":
@@ -75,7 +93,7 @@ def barrier(folder: Path) -> None:
 
 def place(temporary: Path, final: Path, data: bytes) -> None:
     """Put `data` at `final` in one step, durably: written beside, synced, renamed, and the folder synced."""
-    with open(temporary, "wb") as file:
+    with create(temporary) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

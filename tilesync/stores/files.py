@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tilesync.errors import UnsafeName
 from tilesync.model import Blob, Held, Proof, Version
 from tilesync.rules.names import problem
-from tilesync.stores.disk import BatchWriter, mapped
+from tilesync.stores.disk import BatchWriter, create, mapped, write_at
 from tilesync.stores.held import HeldFiles
-
-if TYPE_CHECKING:
-    from aiofiles.threadpool.binary import AsyncFileIO
+from tilesync.threads import in_thread
 
 WHOLE = 1 << 20
 """Up to this many bytes a file is kept in memory and written in one piece."""
@@ -57,15 +55,25 @@ class LocalFiles(HeldFiles):
         """A draft; its part is keyed by name and ETag, so a stale one is never continued."""
         digest = hashlib.sha256(f"{version.name}\0{blob.name}\0{blob.etag}\0{blob.size}".encode(errors="surrogatepass"))
         part = digest.hexdigest()[:32]
-        held = 0
-        if part in self._leftover:
-            held = os.path.getsize(self._parts / part)
+        held = self._size_of(part) if part in self._leftover else 0
         return LocalDraft(self, version.name, blob, self._parts / part, held)
+
+    def _size_of(self, part: str) -> int:
+        self._leftover.discard(part)
+        try:
+            found = os.lstat(self._parts / part)
+        except OSError:
+            return 0
+        return found.st_size if stat.S_ISREG(found.st_mode) else 0
+
+    def keep(self, part: Path) -> None:
+        """Another draft of the same content may go on with this part."""
+        self._leftover.add(part.name)
 
     def write_whole(self, version: str, blob: Blob, part: Path, data: bytes) -> int:
         """Place a small file: written beside, then renamed. Returns its mtime in ns."""
         with mapped(f"cannot write {blob.name}"):
-            with open(part, "wb") as file:
+            with create(part) as file:
                 file.write(data)
             return self.place(version, blob, part)
 
@@ -104,7 +112,6 @@ class LocalDraft:
         self._version = version
         self._blob = blob
         self._part = part
-        self._file: AsyncFileIO | None = None
         self._buffer = bytearray()
         self._since = files.monotonic()
         self._written = held
@@ -128,22 +135,17 @@ class LocalDraft:
             await self._flush()
 
     async def _flush(self) -> None:
-        import aiofiles
-
+        """Write the buffer down at its own offset: cut off half-way or done again, the part is right as far as it
+        goes.
+        """
         with mapped(f"cannot write {self._blob.name}"):
-            if self._file is None:
-                self._file = await aiofiles.open(self._part, "r+b" if self._written else "wb", buffering=0)
-                await self._file.seek(self._written)
-            left = memoryview(bytes(self._buffer))
-            while left:
-                left = left[await self._file.write(left) :]
+            await in_thread(write_at, self._part, self._written, bytes(self._buffer))
         self._written += len(self._buffer)
         self._buffer = bytearray()
         self._since = self._files.monotonic()
 
     async def restart(self) -> None:
         """Forget the held bytes."""
-        await self._close()
         if self._written:
             with mapped(f"cannot remove the part of {self._blob.name}"):
                 self._part.unlink(missing_ok=True)
@@ -157,7 +159,6 @@ class LocalDraft:
         else:
             if self._buffer:
                 await self._flush()
-            await self._close()
             job = partial(self._files.place, self._version, self._blob, self._part)
         mtime_ns = await self._files.in_batch(job)
         self._written = self.held = 0
@@ -168,12 +169,8 @@ class LocalDraft:
         """Keep what has arrived in the part, for a later run."""
         if self._buffer:
             await self._flush()
-        await self._close()
-
-    async def _close(self) -> None:
-        if self._file is not None:
-            await self._file.close()
-            self._file = None
+        if self._written:
+            self._files.keep(self._part)
 
 
 def judge_names(names: Iterable[str], *, path_bytes: int) -> None:
@@ -199,7 +196,8 @@ def folds_case(folder: Path) -> bool:
     """Whether the disk takes names that differ only in case for the same."""
     probe = folder / "case-Probe"
     with mapped(f"cannot write to {folder}"):
-        probe.touch()
+        probe.unlink(missing_ok=True)
+        probe.touch(exist_ok=False)
         folds = (folder / "CASE-pROBE").exists()
         probe.unlink()
     return folds

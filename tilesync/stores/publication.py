@@ -12,7 +12,7 @@ from typing import Any
 
 from tilesync.errors import DestinationError
 from tilesync.model import POINTER, Version
-from tilesync.stores.disk import barrier, mapped, place, read_regular, real_folder, sync_folder
+from tilesync.stores.disk import barrier, create, mapped, place, read_regular, real_folder, sync_folder
 from tilesync.stores.held import VERSIONS
 
 LATEST = "latest.json"
@@ -28,9 +28,12 @@ class Publication:
         self._temporary = temporary
 
     def refuse_foreign(self) -> None:
-        """Raise DestinationError when a tileset that tilesync did not put here stands at the top."""
+        """Raise DestinationError when a tileset that tilesync did not put here stands at the top.
+
+        A manifest is there before the first pointer is, `latest.json` only after it: either says that it is ours.
+        """
         pointer = self._root / POINTER
-        if os.path.lexists(pointer) and self.latest() is None:
+        if os.path.lexists(pointer) and self.latest() is None and not self.manifest_names():
             raise DestinationError(
                 f"{self._root} holds a {POINTER} that tilesync did not write",
                 hint="choose an empty folder, or one that tilesync made",
@@ -92,7 +95,7 @@ class Publication:
             barrier(self._root)
             real_folder(path.parent, make=True)
             temporary = self._temporary / "manifest"
-            with open(temporary, "wb") as file:
+            with create(temporary) as file:
                 for line in lines:
                     data = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
                     digest.update(data + b"\n")
