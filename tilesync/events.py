@@ -35,6 +35,7 @@ class Waiting(Event):
 
     kind: ClassVar[str] = "waiting"
     message: str
+    hint: str
     seconds: float
 
 

@@ -76,15 +76,13 @@ def waiting(default: str) -> Callable[[F], F]:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tilesync")
 def cli() -> None:
-    r"""Mirror 3D Tiles exports of the iTwin Mesh Export service, whole and verified.
+    """Mirror 3D Tiles exports of the iTwin Mesh Export service, whole and verified.
 
-    \b
-    tilesync demo                      see it work, no account needed
-    tilesync mirror IMODEL_ID DEST     the latest finished export, into a folder
+    Start with `tilesync demo`: it needs no account. Every option reads TILESYNC_<OPTION> too.
     """
 
 
-@cli.command()
+@cli.command(short_help="Mirror an export into a folder.")
 @click.argument("source", envvar="TILESYNC_SOURCE")
 @click.argument("dest", envvar="TILESYNC_DEST", type=FOLDER)
 @SELECTION
@@ -142,7 +140,7 @@ def _mirroring(
     return work
 
 
-@cli.command()
+@cli.command(short_help="List the exports.")
 @click.argument("imodel_id", required=False, envvar="TILESYNC_SOURCE")
 @SERVICE
 @VOICE
@@ -165,7 +163,7 @@ def exports(imodel_id: str | None, **options: Any) -> int:
     return session.run(work, closing=lambda: f"{len(rows)} exports" if len(rows) != 1 else "1 export")
 
 
-@cli.command()
+@cli.command(short_help="Print a viewer URL: a secret.")
 @click.argument("imodel_id", envvar="TILESYNC_SOURCE")
 @SELECTION
 @waiting("0s")
@@ -195,7 +193,7 @@ def link(imodel_id: str, **options: Any) -> int:
     return session.run(work)
 
 
-@cli.command()
+@cli.command(short_help="Audit what a folder holds.")
 @click.argument("dest", envvar="TILESYNC_DEST", type=FOLDER)
 @option("--quick", is_flag=True, help="Compare names and sizes only.")
 @option("--no-progress", is_flag=True, help="No bar, and no line a minute.")
@@ -216,7 +214,7 @@ def verify(dest: Path, *, quick: bool, **options: Any) -> int:
     return session.run(work, closing=lambda: verified(session.tally, dest, quick=quick))
 
 
-@cli.command()
+@cli.command(short_help="See it work; no account needed.")
 @click.argument("folder", required=False, type=FOLDER)
 @option("--no-progress", is_flag=True, help="No bar, and no line a minute.")
 @VOICE

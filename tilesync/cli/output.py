@@ -160,6 +160,7 @@ class Lines:
         self._quiet = quiet
         self._plan_out = plan_out
         self._failures = 0
+        self._waited_for = ""
 
     def __call__(self, event: Event) -> None:
         """Say it."""
@@ -191,7 +192,10 @@ class Lines:
 
     @say.register
     def _(self, event: Waiting) -> None:
-        self._print(f"{event.message}; looking again in {event.seconds:.0f} s")
+        if event.message != self._waited_for:
+            hint = "" if self._waited_for else f"\n  {event.hint}"
+            self._print(f"{event.message}; looking again every {event.seconds:.0f} s{hint}")
+            self._waited_for = event.message
 
     @say.register
     def _(self, event: PageListed) -> None:

@@ -22,13 +22,14 @@ TYPES = {
     "png": "image/png",
 }
 EDITIONS = 5
+LIFE = timedelta(seconds=1.5)
 
 
 class DemoService(StandIn):
     """A service on an ordinary bad day: an empty list, then an unfinished export, short-lived links, a few failures."""
 
     def __init__(self) -> None:
-        super().__init__(life=timedelta(seconds=2), delay=0.05)
+        super().__init__(life=LIFE, delay=0.08)
         self._looks = 0
         self._random = random.Random(1)
 
@@ -68,7 +69,7 @@ def blobs_of(files: dict[str, bytes]) -> dict[str, StoredBlob]:
 
 
 def show(session: Session, folder: Path | None) -> int:
-    """Mirror the demo city into `folder`, twice, audit it, and say what to try next; the exit code."""
+    """Mirror the demo city into `folder` and say what to try next; the exit code."""
     from tilesync import wiring
     from tilesync.cli.summary import mirrored
     from tilesync.cli.text import files, size
@@ -80,7 +81,7 @@ def show(session: Session, folder: Path | None) -> int:
     edition = held + 1
     content = city(edition=(edition - 1) % EDITIONS + 1)
     session.say(f"a stand-in of the service starts on loopback, with a city of {files(len(content))},"
-                f" {size(sum(map(len, content.values())))}; its links live 2 s, and it has a bad day")  # fmt: skip
+                f" {size(sum(map(len, content.values())))}; its links live {LIFE.total_seconds()} s, and it has a bad day")  # fmt: skip
 
     with DemoService() as service:
         service.add_export(export_id(edition), IMODEL, blobs_of(content))
@@ -88,7 +89,7 @@ def show(session: Session, folder: Path | None) -> int:
             service=wiring.Service(service.url, wiring.Identity(token=Secret(service.token))),
             selector=Selector(imodel=IMODEL, export_type="3DTiles"),
             destination=dest,
-            poll=timedelta(seconds=0.3),
+            poll=timedelta(seconds=1),
         )
 
         async def work() -> None:

@@ -23,7 +23,7 @@ LATEST_PAGE = 10
 WHOLE_PAGE = 100
 
 MEMBERSHIP = (
-    "a service application sees an iModel only when {client id}@apps.imsoidc.bentley.com is a member of its iTwin"
+    "a service application sees an iModel only when CLIENT_ID@apps.imsoidc.bentley.com is a member of its iTwin"
 )
 
 
@@ -134,7 +134,7 @@ class MeshExports:
                 waited = f" (waited {wait})" if wait and not _hopeless(look, selector) else ""
                 raise NoExport(message + waited, hint=hint)
             pause = min(poll.total_seconds(), left)
-            self._observe(Waiting(f"{message}. {hint}".strip(), pause))
+            self._observe(Waiting(message, hint, pause))
             await self._clock.sleep(pause)
 
     async def _look(self, selector: Selector) -> Look:

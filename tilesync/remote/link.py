@@ -84,8 +84,8 @@ class RenewingLink:
         return self._link
 
     async def renew(self, stale: SasUrl) -> None:
-        """Fetch a fresh link, unless the current one is no longer `stale`."""
-        if self._link == stale:
+        """Fetch a fresh link, unless one was fetched after `stale`, be it the same text again."""
+        if self._link is None or self._link.fetched <= stale.fetched:
             await self._join()
 
     async def _get(self) -> tuple[SasUrl, datetime | None]:

@@ -81,8 +81,8 @@ class Bulk:
         try:
             request = self._client.get(url).headers(headers).streamed_read_buffer_limit(1).build_streamed()
             answer = Answer(request, await request.__aenter__())
-        except BuilderError:
-            raise UsageError("not a URL that can be asked") from None
+        except (BuilderError, ValueError):
+            raise UsageError("not a URL, or not a header, that can be sent") from None
         except PyreqwestError as error:
             raise Transient(_explain(error)) from None
         try:

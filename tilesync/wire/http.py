@@ -97,14 +97,21 @@ class Conversation:
         check_scheme(ask.url)
         method = "GET" if ask.form is None else "POST"
         try:
-            async with self._client.stream(method, ask.url, headers=ask.headers, content=ask.form) as response:
+            request = self._client.build_request(method, ask.url, headers=ask.headers, content=ask.form)
+        except (httpx.InvalidURL, ValueError):
+            raise UsageError("not a URL, or not a header, that can be sent") from None
+        try:
+            response = await self._client.send(request, stream=True)
+            try:
                 return await accept(Reply(response))
+            finally:
+                await response.aclose()
+        except httpx.LocalProtocolError:
+            raise UsageError("a token, key or link holds a character that no header can carry") from None
         except httpx.TimeoutException as error:
             raise Transient(f"no answer within {HANG.total_seconds():.0f} s") from error
         except httpx.RequestError as error:
             raise Transient(f"the connection failed ({str(error) or type(error).__name__})") from error
-        except httpx.InvalidURL as error:
-            raise UsageError(f"not a URL that can be asked ({error})") from error
 
 
 @asynccontextmanager
