@@ -54,11 +54,11 @@ class Resolved(Event):
 
 @dataclass(frozen=True, slots=True)
 class VersionChosen(Event):
-    """The version that this run fills. `resumed`: an earlier run began it."""
+    """The version that this run is about: `begun` now, `continued` from an earlier run, or `held` whole already."""
 
     kind: ClassVar[str] = "version"
     version: str
-    resumed: bool
+    state: str
 
 
 @dataclass(frozen=True, slots=True)

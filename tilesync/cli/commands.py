@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FOLDER = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path)
 
 
 def option(*names: str, **attributes: Any) -> Callable[[F], F]:
@@ -45,7 +45,7 @@ def stacked(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 SERVICE = stacked(
     option("--api-url", envvar=["TILESYNC_API_URL", "ITP_API_URL"], help="Base URL of the service."),
-    option("--token-file", type=FOLDER, help="File that holds an access token; read again when it is refused."),
+    option("--token-file", type=PATH, help="File that holds an access token; read again when it is refused."),
     option("--token-command", help="Command that prints an access token; run again when it is refused."),
     option("--retry-for", type=Duration(), default="60s", show_default=True, help="How long to bear with failures."),
 )
@@ -54,7 +54,7 @@ VOICE = stacked(
     option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout."),
     option("-q", "--quiet", is_flag=True, help="Only warnings and errors."),
     option("-v", "--verbose", is_flag=True, help="Every file, retry and renewal."),
-    option("--log-file", type=FOLDER, help="Append every event to this file, as JSON lines."),
+    option("--log-file", type=PATH, help="Append every event to this file, as JSON lines."),
 )
 
 SELECTION = stacked(
@@ -84,7 +84,7 @@ def cli() -> None:
 
 @cli.command(short_help="Mirror an export into a folder.")
 @click.argument("source", envvar="TILESYNC_SOURCE")
-@click.argument("dest", envvar="TILESYNC_DEST", type=FOLDER)
+@click.argument("dest", envvar="TILESYNC_DEST", type=PATH)
 @SELECTION
 @waiting("10m")
 @option("--link-command", help="Command that prints a fresh container link when SOURCE is a link.")
@@ -92,8 +92,8 @@ def cli() -> None:
 @option("--allow-shrink", is_flag=True, envvar=None, help="Publish an export with under half the files or bytes.")
 @option("-n", "--dry-run", is_flag=True, help="Print the plan with its reasons, write nothing.")
 @option("--no-progress", is_flag=True, help="No bar, and no line a minute.")
-@option("--report", type=FOLDER, help="Write the last JSON line, with every failure, to this file.")
-@option("--state-dir", type=FOLDER, help="Keep the state here instead of DEST/.tilesync.")
+@option("--report", type=PATH, help="Write the last JSON line, with every failure, to this file.")
+@option("--state-dir", type=PATH, help="Keep the state here instead of DEST/.tilesync.")
 @SERVICE
 @VOICE
 @click.pass_context
@@ -194,11 +194,11 @@ def link(imodel_id: str, **options: Any) -> int:
 
 
 @cli.command(short_help="Audit what a folder holds.")
-@click.argument("dest", envvar="TILESYNC_DEST", type=FOLDER)
+@click.argument("dest", envvar="TILESYNC_DEST", type=PATH)
 @option("--quick", is_flag=True, help="Compare names and sizes only.")
 @option("--no-progress", is_flag=True, help="No bar, and no line a minute.")
-@option("--report", type=FOLDER, help="Write the last JSON line, with every finding, to this file.")
-@option("--state-dir", type=FOLDER, help="Where the state is, if not in DEST/.tilesync.")
+@option("--report", type=PATH, help="Write the last JSON line, with every finding, to this file.")
+@option("--state-dir", type=PATH, help="Where the state is, if not in DEST/.tilesync.")
 @VOICE
 def verify(dest: Path, *, quick: bool, **options: Any) -> int:
     """Audit what DEST holds against its manifest; what is found bad is fetched again by the next mirror."""
@@ -215,14 +215,14 @@ def verify(dest: Path, *, quick: bool, **options: Any) -> int:
 
 
 @cli.command(short_help="See it work; no account needed.")
-@click.argument("folder", required=False, type=FOLDER)
+@click.argument("folder", required=False, type=PATH)
 @option("--no-progress", is_flag=True, help="No bar, and no line a minute.")
 @VOICE
 def demo(folder: Path | None, **options: Any) -> int:
     """Run the main job against an embedded stand-in of the service; no account needed."""
-    from tilesync.demo import show
+    from tilesync.cli.show import FOLDER, show
 
-    return show(_session(options), folder)
+    return show(_session(options), folder or FOLDER)
 
 
 def _session(options: dict[str, Any]) -> Session:
@@ -310,7 +310,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         error.show()
         if "--json" in arguments:
             said = {"kind": "failed", "exit": 2, "error": "UsageError", "message": error.format_message()}
-            click.echo(json.dumps({**said, "hint": "see `tilesync --help`"}))
+            click.echo(json.dumps({**said, "hint": "see `tilesync --help`"}, separators=(",", ":")))
         code = 2
     except click.exceptions.Abort:
         code = 130

@@ -124,7 +124,7 @@ class JsonLines:
 
     def write(self, said: dict[str, Any]) -> None:
         """One line."""
-        self._out.write(json.dumps(said, ensure_ascii=False) + "\n")
+        self._out.write(json.dumps(said, ensure_ascii=False, separators=(",", ":")) + "\n")
         self._out.flush()
 
 
@@ -179,7 +179,7 @@ class Lines:
 
     @say.register
     def _(self, event: VersionChosen) -> None:
-        if event.resumed:
+        if event.state == "continued":
             self._print(f"continuing with version {event.version}")
 
     @say.register

@@ -137,7 +137,7 @@ class Mirror:
         self._tally.listed_bytes = self._tally.kept_bytes = version.bytes
         self._tally.inventory_complete = True
         self.outcome = replace(self.outcome, version=version)
-        self._observe(VersionChosen(version.name, resumed=True))
+        self._observe(VersionChosen(version.name, "held"))
         if not await in_thread(self._stands, version):
             await in_thread(self._point, version)
 
@@ -150,7 +150,7 @@ class Mirror:
             version = _relisted(version, modified=export.modified, record=export.record)
             self._catalog.update(version)
         self.outcome = replace(self.outcome, version=version)
-        self._observe(VersionChosen(version.name, resumed))
+        self._observe(VersionChosen(version.name, "continued" if resumed else "begun"))
         if resumed:
             await self._recheck(version, read=not self._destination.calm)
         self._destination.settle()

@@ -24,7 +24,7 @@ async def preview(
     observe(Resolved(export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind))
     choice = choose(catalog.versions(export=export.id), export)
     if choice.unchanged and choice.held is not None and not choice.held.damaged:
-        observe(VersionChosen(choice.held.name, resumed=True))
+        observe(VersionChosen(choice.held.name, "held"))
         _unchanged(choice.held, observe, tally)
         return
     source = await origin.source(resolution)
@@ -32,11 +32,12 @@ async def preview(
     if choice.held is not None and choice.begun is None and not choice.unchanged:
         decisions = decided(source, catalog, choice.held, judge)
         if all([decision.action is Action.KEEP async for _, decision in decisions]):
-            observe(VersionChosen(choice.held.name, resumed=True))
+            observe(VersionChosen(choice.held.name, "held"))
             _unchanged(choice.held, observe, tally)
             return
         against = None
-    observe(VersionChosen(against.name if against else version_name(export.id), resumed=against is not None))
+    name, state = (against.name, "continued") if against else (version_name(export.id), "begun")
+    observe(VersionChosen(name, state))
     async for blob, decision in decided(source, catalog, against, judge):
         _tell(blob, decision, observe, tally)
 
