@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import islice
 
-from tilesync.errors import DestinationError
+from tilesync.errors import DestinationError, Incomplete
 from tilesync.events import Notice, Warned
 from tilesync.model import Held, Version
 from tilesync.protocols import Destination, Observer
@@ -18,14 +18,19 @@ BATCH = 1000
 def adopt(destination: Destination, observe: Observer) -> None:
     """Take every version that has a manifest into the catalog; each file counts as held only if its SHA-256 is right.
 
-    A manifest that cannot be read is reported, and its version left alone.
+    A manifest that cannot be read is reported, and its version left alone. Begins anew when it was interrupted.
     """
+    for half in destination.catalog.versions():
+        destination.catalog.forget(half)
     for name in destination.publication.manifest_names():
         observe(Notice(f"no catalog here: reading version {name} again to see what is held"))
         try:
             _adopt(destination, name)
-        except (DestinationError, KeyError, TypeError, ValueError) as error:
+        except (DestinationError, Incomplete, StopIteration, KeyError, TypeError, ValueError) as error:
             observe(Warned(f"version {name} cannot be taken over ({error}); its files stay where they are"))
+            for half in destination.catalog.versions(name=name):
+                destination.catalog.forget(half)
+    destination.catalog.remember("adopted", "yes")
 
 
 def _adopt(destination: Destination, name: str) -> None:

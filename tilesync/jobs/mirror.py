@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -28,17 +28,8 @@ REPLANS = 2
 BATCH = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a run led to. `version` and `resolution` are None as long as they were not known."""
-
-    resolution: Resolution | None = None
-    version: Version | None = None
-    published: bool = False
-
-
 class Mirror:
-    """One run of the main job into one destination. `outcome` says how far it came, also when `run` raised."""
+    """One run of the main job into one destination; events tell how far it came."""
 
     def __init__(
         self,
@@ -64,14 +55,13 @@ class Mirror:
         self._budget = budget
         self._every_file = every_file
         self._allow_shrink = allow_shrink
-        self.outcome = Outcome()
 
-    async def run(self) -> Outcome:
+    async def run(self) -> None:
         """Mirror the export that the origin resolves to; when it changes under the run, list and plan again.
 
         Raises the RunErrors; Incomplete when files failed: nothing is published then.
         """
-        if self._catalog.fresh:
+        if self._catalog.recall("adopted") is None:
             await in_thread(adopt, self._destination, self._observe)
         for again in range(REPLANS + 1):
             resolution = await self._resolve(again=again > 0)
@@ -83,15 +73,13 @@ class Mirror:
                     raise
                 self._observe(Warned(f"{error}; resolving, listing and planning again"))
             else:
-                break
-        return self.outcome
+                return
 
     # --- resolve ---
 
     async def _resolve(self, *, again: bool) -> Resolution:
         resolution = await self._origin.resolve(again=again)
         export = resolution.export
-        self.outcome = Outcome(resolution)
         self._observe(
             Resolved(export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind)
         )
@@ -134,9 +122,8 @@ class Mirror:
     async def _keep(self, version: Version) -> None:
         """Nothing to do but to see that the pointer stands."""
         self._tally.listed = self._tally.kept = version.files
-        self._tally.listed_bytes = self._tally.kept_bytes = version.bytes
+        self._tally.listed_bytes = version.bytes
         self._tally.inventory_complete = True
-        self.outcome = replace(self.outcome, version=version)
         self._observe(VersionChosen(version.name, "held"))
         if not await in_thread(self._stands, version):
             await in_thread(self._point, version)
@@ -149,7 +136,6 @@ class Mirror:
         elif version.published is None and version.modified != export.modified:
             version = _relisted(version, modified=export.modified, record=export.record)
             self._catalog.update(version)
-        self.outcome = replace(self.outcome, version=version)
         self._observe(VersionChosen(version.name, "continued" if resumed else "begun"))
         if resumed:
             await self._recheck(version, read=not self._destination.calm)
@@ -221,6 +207,7 @@ class Mirror:
             self._files.judge(blob.name for blob in page.blobs)
             version = replace(version, marker=page.marker)
             await in_thread(self._take_in, version, page, compare=earlier)
+            self._observe(PageListed(self._tally.listed, self._tally.listed_bytes, complete=False))
             supply.add()
         dropped = await in_thread(self._catalog.finish_listing, version)
         await in_thread(self._files.remove, version, dropped)
@@ -240,7 +227,6 @@ class Mirror:
         self._tally.listed_bytes += sum(blob.size for blob in page.blobs)
         self._tally.planned_bytes += wanted
         self._tally.kept += sum(kept for _, kept in rows)
-        self._observe(PageListed(self._tally.listed, self._tally.listed_bytes, complete=False))
 
     def _judge_room(self, more: int) -> None:
         free = self._files.free()
@@ -257,7 +243,7 @@ class Mirror:
         if version.listed or version.marker is not None:
             totals = self._catalog.totals(version)
             self._tally.listed, self._tally.listed_bytes = totals.files, totals.bytes
-            self._tally.kept, self._tally.kept_bytes = totals.held_files, totals.held_bytes
+            self._tally.kept = totals.held_files
             self._tally.planned_bytes = self._tally.bytes + totals.bytes - totals.held_bytes
             self._judge_room(0)
         self._tally.inventory_complete = version.listed
@@ -338,7 +324,6 @@ class Mirror:
         self._catalog.update(version)
         self._catalog.remember("pointer", hashlib.sha256(pointer).hexdigest())
         self._files.tidy()
-        self.outcome = replace(self.outcome, version=version, published=moved)
         if moved:
             self._observe(Published(version.name, version.files, version.bytes))
 

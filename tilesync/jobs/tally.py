@@ -19,13 +19,11 @@ class Tally:
     fetched: int = 0
     reused: int = 0
     kept: int = 0
-    kept_bytes: int = 0
     excluded: int = 0
     failed: int = 0
     deleted: int = 0
     verified: int = 0
     bytes: int = 0
-    stored_bytes: int = 0
     planned_bytes: int = 0
     renewals: int = 0
     retries: int = 0
@@ -33,8 +31,7 @@ class Tally:
 
     def start_over(self) -> None:
         """The plan is made anew: what arrived so far counts as kept, where the new plan keeps it."""
-        self.listed = self.listed_bytes = self.fetched = self.kept = self.kept_bytes = self.failed = 0
-        self.stored_bytes = 0
+        self.listed = self.listed_bytes = self.fetched = self.kept = self.failed = 0
         self.planned_bytes = self.bytes
         self.inventory_complete = False
 

@@ -154,7 +154,6 @@ class Transfer:
         self._last_success = self._clock.monotonic()
         self._tally.fetched += 1
         self._tally.verified += 1
-        self._tally.stored_bytes += held.blob.size
         if self._every_file:
             self._observe(Stored(held.blob.name, held.blob.size))
 

@@ -7,7 +7,6 @@ re-check, never data: everything in it can be told again by the listing, the man
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import sqlite3
@@ -54,14 +53,15 @@ _VERSION = (
 class Catalog:
     """One connection, safe to call from any thread; each method is one transaction.
 
-    `read_only` works on a copy in memory. Raises DiskFull and DestinationError for what SQLite meets on the disk.
+    `read_only` works on a copy. Raises DiskFull and DestinationError for what SQLite meets on the disk.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self._lock = threading.RLock()
         self.fresh = not path.exists()
         with _mapped():
-            self._db = _connect(path) if not read_only else _copied(path)
+            self._copy = tempfile.TemporaryDirectory() if read_only else None
+            self._db = _copied(path, self._copy.name) if self._copy else _connect(path)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(SCHEMA)
@@ -94,6 +94,8 @@ class Catalog:
         """Put everything in place and let go of the file."""
         with self._lock, _mapped():
             self._db.close()
+            if self._copy is not None:
+                self._copy.cleanup()
 
     def remember(self, key: str, value: str) -> None:
         """Keep one fact about the destination as a whole."""
@@ -310,18 +312,12 @@ def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
 
 
-def _copied(path: Path) -> sqlite3.Connection:
-    """A connection to what the file holds now, copied into memory: not even SQLite's side files are touched."""
-    with tempfile.TemporaryDirectory() as folder:
-        for side in (path, path.with_name(path.name + "-wal")):
-            if side.exists():
-                shutil.copyfile(side, Path(folder) / side.name)
-        source = sqlite3.connect(Path(folder) / path.name)
-        db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
-        with contextlib.closing(source):
-            source.backup(db)
-    db.executescript(SCHEMA)
-    return db
+def _copied(path: Path, folder: str) -> sqlite3.Connection:
+    """A connection to a copy of the file in `folder`: not even SQLite's side files of the file itself are touched."""
+    for side in (path, path.with_name(path.name + "-wal")):
+        if side.exists():
+            shutil.copyfile(side, Path(folder) / side.name)
+    return _connect(Path(folder) / path.name)
 
 
 @contextmanager

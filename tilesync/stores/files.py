@@ -91,10 +91,11 @@ class LocalFiles(HeldFiles):
         return await self._writer.run(job)
 
     def remove(self, version: Version, names: Iterable[str]) -> None:
-        """Remove files that an unpublished version should not have; missing is no error."""
+        """Remove files that an unpublished version should not have, and folders left empty; missing is no error."""
         for name in names:
             with mapped(f"cannot remove {name}"):
                 Path(self._door.path(version.name, name)).unlink(missing_ok=True)
+            self._door.prune(version.name, name)
 
     def tidy(self) -> None:
         """Remove the parts that no transfer waits for any more."""

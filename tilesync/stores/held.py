@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tilesync.model import Held, Version
+from tilesync.rules.names import folders
 from tilesync.stores.disk import NO_FOLLOW, mapped, read_regular, real_folder
 
 VERSIONS = "versions"
@@ -50,6 +52,13 @@ class Door:
             if len(self._sound) > 10_000:
                 self._sound.popitem(last=False)
         return path
+
+    def prune(self, version: str, name: str) -> None:
+        """Remove the folders of a name that hold nothing any more."""
+        self._sound.clear()
+        for folder in reversed(folders(name)):
+            with contextlib.suppress(OSError):  # not empty, or not there: both are fine
+                os.rmdir(os.path.join(self._root, VERSIONS, version, folder))
 
 
 class HeldFiles:
