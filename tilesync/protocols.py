@@ -168,7 +168,10 @@ class Publication(Published, Protocol):
         """The versions that have a manifest."""
 
     def points_at(self, version: Version, pointer_sha256: str) -> bool:
-        """Whether everything that leads to `version` stands as it was published."""
+        """Whether the pointer is the one of `version`, and what it needs is there."""
+
+    def complete(self, version: Version) -> bool:
+        """Whether all else that names the current version names `version`."""
 
     def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
         """Make every file durable, then put the manifest in place. Returns its SHA-256. May be done again."""
@@ -203,8 +206,8 @@ class Catalog(Protocol):
     def held_among(self, version: Version, names: Sequence[str]) -> dict[str, Held]:
         """What of these this version holds, by name."""
 
-    def add_page(self, version: Version, rows: Sequence[tuple[Blob, bool]], folders: Iterable[str]) -> None:
-        """Take in one page: each blob and whether it is held already, the folders, and the next marker.
+    def add_page(self, version: Version, rows: Sequence[tuple[Blob, Held | None]], folders: Iterable[str]) -> None:
+        """Take in one page: each blob with what is held of it, the folders, and the next marker.
 
         Raises Incomplete, and takes in nothing, when this listing has a name twice.
         """
@@ -220,9 +223,6 @@ class Catalog(Protocol):
 
     def hold(self, held: Sequence[tuple[int, Held]]) -> None:
         """Record files that are in place now, by their ids."""
-
-    def recognise(self, version: Version, held: Iterable[Held]) -> None:
-        """Record files that were found in place."""
 
     def release(self, version: Version, names: Iterable[str]) -> None:
         """Record that files are not held, or not rightly: they are wanted again."""

@@ -42,9 +42,8 @@ def _adopt(destination: Destination, name: str) -> None:
         files.judge(held.blob.name for held in batch)
         found = [_found(destination, version, held) for held in batch]
         whole = whole and None not in found
-        rows = [(h.blob, ok is not None) for h, ok in zip(batch, found, strict=True)]
+        rows = [(held.blob, there) for held, there in zip(batch, found, strict=True)]
         catalog.add_page(version, rows, {folder for held in batch for folder in folders(held.blob.name)})
-        catalog.recognise(version, [held for held in found if held is not None])
     catalog.finish_listing(version)
     catalog.update(replace(version, damaged=not whole))
 

@@ -144,8 +144,9 @@ class Mirror:
             version = _relisted(version)
             self._catalog.update(version)
         source = await self._origin.source(resolution)
-        if held is not None and held.serial != version.serial and not resumed:
-            await self._list(version, source, Supply())
+        if held is not None and held.serial != version.serial and not self._catalog.totals(version).held_files:
+            if not version.listed:
+                await self._list(version, source, Supply())
             version = self._catalog.versions(name=version.name)[0]
             if await in_thread(self._same_content, version, held):
                 self._catalog.forget(version)
@@ -219,14 +220,14 @@ class Mirror:
 
     def _take_in(self, version: Version, page: Page, *, compare: bool) -> None:
         known = self._catalog.held_among(version, [blob.name for blob in page.blobs]) if compare else {}
-        rows = [(blob, decide(blob, known.get(blob.name)).action is Action.KEEP) for blob in page.blobs]
-        wanted = sum(blob.size for blob, kept in rows if not kept)
+        rows = [(blob, None if _changed(blob, held := known.get(blob.name)) else held) for blob in page.blobs]
+        wanted = sum(blob.size for blob, held in rows if held is None)
         self._judge_room(wanted)
         self._catalog.add_page(version, rows, {folder for blob in page.blobs for folder in folders(blob.name)})
         self._tally.listed += len(rows)
         self._tally.listed_bytes += sum(blob.size for blob in page.blobs)
         self._tally.planned_bytes += wanted
-        self._tally.kept += sum(kept for _, kept in rows)
+        self._tally.kept += sum(held is not None for _, held in rows)
 
     def _judge_room(self, more: int) -> None:
         free = self._files.free()
@@ -329,7 +330,8 @@ class Mirror:
 
     def _stands(self, version: Version) -> bool:
         known = self._catalog.recall("pointer")
-        return known is not None and self._destination.publication.points_at(version, known)
+        publication = self._destination.publication
+        return known is not None and publication.points_at(version, known) and publication.complete(version)
 
     def _manifest(self, version: Version) -> Iterator[Mapping[str, Any]]:
         yield header(version)

@@ -186,22 +186,26 @@ class Catalog:
             found.update((some[row[0]], _held(row[1:])) for row in self._query(sql, version.serial, HELD, *some))
         return found
 
-    def add_page(self, version: Version, rows: Sequence[tuple[Blob, bool]], folders: Iterable[str]) -> None:
-        """Take in one page: each blob and whether it is held already, the folders, and the next marker.
+    def add_page(self, version: Version, rows: Sequence[tuple[Blob, Held | None]], folders: Iterable[str]) -> None:
+        """Take in one page: each blob with what is held of it, the folders, and the next marker.
 
-        Raises Incomplete, and takes in nothing, when this listing has a name twice.
+        A name that an earlier listing had moves behind all others: readers go by id. Raises Incomplete, and takes in
+        nothing, when this listing has a name twice.
         """
-        values = [_row(version, self._key(blob.name), blob, HELD if kept else WANTED) for blob, kept in rows]
+        values = [_row(version, self._key(blob.name), blob, held) for blob, held in rows]
         with self._transaction() as db:
+            if version.listing > 1:
+                keys = ((version.serial, version.listing, self._key(blob.name)) for blob, _ in rows)
+                db.executemany("DELETE FROM blob WHERE version=? AND listing<? AND key=?", keys)
             before = db.total_changes
-            db.executemany(_UPSERT, values)
+            db.executemany(_INSERT, values)
             if db.total_changes - before < len(values):
                 raise Incomplete(
                     f"the listing names a file twice: {self._twice(blob.name for blob, _ in rows)}",
                     hint="nothing was published; the next run lists the container anew",
                 )
-            keys = ((version.serial, self._key(folder), version.listing) for folder in folders)
-            db.executemany("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", keys)
+            around = ((version.serial, self._key(folder), version.listing) for folder in folders)
+            db.executemany("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", around)
             db.execute("UPDATE version SET marker=? WHERE serial=?", (version.marker, version.serial))
 
     def _twice(self, names: Iterable[str]) -> str:
@@ -256,12 +260,6 @@ class Catalog:
                 "UPDATE blob SET state=1, sha256=?, mtime_ns=? WHERE id=?", ((h.sha256, h.mtime_ns, i) for i, h in held)
             )
 
-    def recognise(self, version: Version, held: Iterable[Held]) -> None:
-        """Record files that were found in place."""
-        rows = [(h.sha256, h.mtime_ns, version.serial, self._key(h.blob.name)) for h in held]
-        with self._transaction() as db:
-            db.executemany("UPDATE blob SET state=1, sha256=?, mtime_ns=? WHERE version=? AND key=?", rows)
-
     def release(self, version: Version, names: Iterable[str]) -> None:
         """Record that files are not held, or not rightly: they are wanted again."""
         rows = [(version.serial, self._key(name)) for name in names]
@@ -279,20 +277,18 @@ class Catalog:
 
 _HELD = _BLOB + ", sha256, mtime_ns"
 
-_UPSERT = """
-INSERT INTO blob (version, listing, state, key, name, size, etag, md5, content_type, content_encoding, last_modified)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (version, key) DO UPDATE SET listing=excluded.listing, state=excluded.state, name=excluded.name,
-  size=excluded.size, etag=excluded.etag, md5=excluded.md5, content_type=excluded.content_type,
-  content_encoding=excluded.content_encoding, last_modified=excluded.last_modified
-WHERE blob.listing < excluded.listing
+_INSERT = """
+INSERT INTO blob (version, listing, key, name, size, etag, md5, content_type, content_encoding, last_modified,
+                  state, sha256, mtime_ns)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
 
 
-def _row(version: Version, key: str, blob: Blob, state: int) -> tuple[object, ...]:
+def _row(version: Version, key: str, blob: Blob, held: Held | None) -> tuple[object, ...]:
     name = None if blob.name == key else blob.name
     described = (blob.size, blob.etag, blob.md5, blob.content_type, blob.content_encoding, blob.last_modified)
-    return (version.serial, version.listing, state, key, name, *described)
+    state = (WANTED, None, None) if held is None else (HELD, held.sha256, held.mtime_ns)
+    return (version.serial, version.listing, key, name, *described, *state)
 
 
 def _held(row: Sequence[Any]) -> Held:

@@ -69,7 +69,7 @@ class Publication:
             return None
 
     def points_at(self, version: Version, pointer_sha256: str) -> bool:
-        """Whether everything that leads to `version` stands as it was published."""
+        """Whether the pointer and `latest.json` are those of `version`, and its manifest and folder are there."""
         pointer = self.pointer()
         return (
             pointer is not None
@@ -77,15 +77,12 @@ class Publication:
             and (self.latest() or {}).get("version") == version.name
             and (self._root / MANIFESTS / f"{version.name}.jsonl").is_file()
             and (self._root / VERSIONS / version.name).is_dir()
-            and self._link_target() in {None, f"{VERSIONS}/{version.name}"}
         )
 
-    def _link_target(self) -> str | None:
-        """Where `current` leads; None when there is nothing of that name."""
+    def complete(self, version: Version) -> bool:
+        """Whether `current` leads to `version`, on a system that has symlinks for everyone."""
         link = self._root / CURRENT
-        if not os.path.lexists(link):
-            return None
-        return os.readlink(link) if link.is_symlink() else ""
+        return os.name == "nt" or (link.is_symlink() and str(link.readlink()) == f"{VERSIONS}/{version.name}")
 
     def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
         """Make every file durable, then put the manifest in place. Returns its SHA-256."""
