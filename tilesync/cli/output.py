@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -283,18 +284,28 @@ class Progress:
         tally = self._tally
         if not tally.listed:
             return
+        listing = "" if tally.inventory_complete else " (listing)"
+        done = max(tally.fetched + tally.reused + tally.kept + tally.failed, tally.verified)
+        description = f"{done:,}/{files(tally.listed)}{listing}"
+        total = max(tally.planned_bytes, 1)
+        columns = shutil.get_terminal_size().columns - 1
         if self._bar is None:
             from tqdm import tqdm
 
             form = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
             self._bar = tqdm(
-                total=0, unit="B", unit_scale=True, file=sys.stderr, leave=False, bar_format=form, dynamic_ncols=True
+                desc=description,
+                total=total,
+                unit="B",
+                unit_scale=True,
+                file=sys.stderr,
+                leave=False,
+                bar_format=form,
+                ncols=columns,
             )
-        listing = "" if tally.inventory_complete else " (listing)"
-        done = tally.fetched + tally.reused + tally.kept + tally.failed
-        self._bar.set_description_str(f"{done:,}/{files(tally.listed)}{listing}", refresh=False)
-        self._bar.total = max(tally.planned_bytes, 1)
-        self._bar.n = min(tally.bytes, self._bar.total)
+        self._bar.set_description_str(description, refresh=False)
+        self._bar.total, self._bar.ncols = total, columns
+        self._bar.n = min(tally.bytes, total)
         self._bar.refresh()
 
 

@@ -129,7 +129,9 @@ class Session:
                 raise (Terminated if stopped[0] == signal.SIGTERM else Interrupted)("stopped by a signal") from None
             finally:
                 following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
+                for error in await asyncio.gather(following, return_exceptions=True):
+                    if isinstance(error, Exception):
+                        self._progress.print_line(f"warning: the progress display failed ({error!r})")
 
 
 @contextlib.contextmanager

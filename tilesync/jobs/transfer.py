@@ -87,6 +87,7 @@ class Transfer:
         self._done: list[tuple[int, Held]] = []
         self._failing: set[str] = set()
         self._last_success: float | None = None
+        self._gave_up = False
 
     async def run(self, supply: Supply, listing: Awaitable[None] | None) -> None:
         """Return when everything that the catalog wants is held, or has failed. `listing` runs beside it."""
@@ -151,7 +152,7 @@ class Transfer:
     def _count(self, number: int, held: Held) -> None:
         self._done.append((number, held))
         self._gate.succeeded()
-        self._last_success = self._clock.monotonic()
+        self._last_success, self._gave_up = self._clock.monotonic(), False
         self._tally.fetched += 1
         self._tally.verified += 1
         if self._every_file:
@@ -234,9 +235,14 @@ class Transfer:
         await self._clock.sleep(wait)
 
     def _give_up(self, blob: Blob, error: Transient, since: float) -> NoReturn:
-        """One blob that keeps failing while others arrive is that blob's failure; otherwise it is the storage's."""
-        others_arrive = self._last_success is not None and (self._last_success >= since or self._failing == {blob.name})
-        if others_arrive:
+        """One blob that keeps failing while others arrive is that blob's failure; otherwise it is the storage's.
+
+        Where nothing else is under way it is the blob's too, but not for two in a row.
+        """
+        others_arrive = self._last_success is not None and self._last_success >= since
+        alone = self._last_success is not None and self._failing == {blob.name} and not self._gave_up
+        if others_arrive or alone:
+            self._gave_up = True
             raise BlobUnreachable(f"{blob.name} kept failing: {error}") from error
         raise Unavailable(f"the storage kept failing: {error}") from error
 

@@ -63,11 +63,11 @@ class Verify:
         """The names that are bad. A few batches are read at once, so that memory stays flat and two disks' worth is
         under way.
         """
+        self._tally.planned_bytes = version.bytes
         bad: list[str] = []
         under_way: set[asyncio.Task[list[Finding]]] = set()
         while batch := [read_line(said) for said in islice(lines, BATCH)]:
             self._tally.listed += len(batch)
-            self._tally.listed_bytes += sum(held.blob.size for held in batch)
             under_way.add(asyncio.create_task(in_thread(self._check, version, batch, quick=quick)))
             if len(under_way) >= AT_ONCE:
                 done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
