@@ -17,7 +17,7 @@ from tilesync.jobs.transfer import Supply, Transfer
 from tilesync.model import ROOT, Blob, Export, Held, Page, Resolution, Totals, Version
 from tilesync.protocols import Clock, Destination, Observer, Origin, Source
 from tilesync.rules.manifest import header, line, stamp
-from tilesync.rules.names import folders, version_name
+from tilesync.rules.names import folders, next_version
 from tilesync.rules.plan import Action, choose, decide
 from tilesync.rules.tilesets import rebase
 from tilesync.threads import in_thread
@@ -159,10 +159,7 @@ class Mirror:
 
     def _new_version(self, export: Export) -> Version:
         taken = {v.name for v in self._catalog.versions()} | set(self._destination.publication.manifest_names())
-        name = stem = version_name(export.id)
-        number = 2
-        while name in taken:
-            name, number = f"{stem}-{number}", number + 1
+        name = next_version(export.id, taken)
         return Version(0, name, export.id, export.imodel, export.changeset, export.modified, export.record)
 
     async def _recheck(self, version: Version, *, read: bool) -> None:

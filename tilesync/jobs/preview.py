@@ -8,7 +8,7 @@ from tilesync.events import Planned, Resolved, VersionChosen
 from tilesync.jobs.tally import Tally
 from tilesync.model import Blob, Version
 from tilesync.protocols import Catalog, Observer, Origin, Source
-from tilesync.rules.names import version_name
+from tilesync.rules.names import next_version
 from tilesync.rules.plan import Action, Decision, choose, decide
 
 
@@ -36,7 +36,8 @@ async def preview(
             _unchanged(choice.held, observe, tally)
             return
         against = None
-    name, state = (against.name, "continued") if against else (version_name(export.id), "begun")
+    taken = {version.name for version in catalog.versions()}
+    name, state = (against.name, "continued") if against else (next_version(export.id, taken), "begun")
     observe(VersionChosen(name, state))
     async for blob, decision in decided(source, catalog, against, judge):
         _tell(blob, decision, observe, tally)

@@ -7,6 +7,8 @@ an archive made on one system can be unpacked on the others.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from itertools import chain, count
 
 SEGMENT_BYTES = 255
 """Longest file name of the usual file systems (ext4, XFS, APFS, NTFS), in bytes of UTF-8."""
@@ -78,3 +80,10 @@ def version_name(text: str) -> str:
     """`text` as the name of a version: safe in a path and in a URL without any quoting."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:120].strip(".-")
     return name if name and not _DEVICE.fullmatch(name) else f"v-{name}"
+
+
+def next_version(export_id: str, taken: Collection[str]) -> str:
+    """The name of a new version of an export: its id, then `-2`, `-3`, …; none that is taken."""
+    stem = version_name(export_id)
+    names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+    return next(name for name in names if name not in taken)

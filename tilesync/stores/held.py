@@ -10,8 +10,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
+from tilesync.errors import UnsafeName
 from tilesync.model import Held, Version
-from tilesync.rules.names import folders
+from tilesync.rules.names import folders, problem
 from tilesync.stores.disk import NO_FOLLOW, mapped, read_regular, real_folder
 
 VERSIONS = "versions"
@@ -31,10 +32,13 @@ class Door:
         self._sound: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def path(self, version: str, name: str, *, make: bool = False) -> str:
-        """The path of a file; its folders are made when `make`. The name has been judged before.
+        """The path of a file; its folders are made when `make`.
 
-        Raises DestinationError when a symlink or a file stands where a folder is needed.
+        Raises UnsafeName for a name that no folder can hold safely, DestinationError when a symlink or a file stands
+        where a folder is needed.
         """
+        if why := problem(name, windows=os.name == "nt"):
+            raise UnsafeName(f"{name!r} {why}")
         folder, _, leaf = name.rpartition("/")
         known = self._sound.get((version, folder))
         if known is None:
