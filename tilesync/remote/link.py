@@ -85,7 +85,7 @@ class RenewingLink:
 
     async def renew(self, stale: SasUrl) -> None:
         """Fetch a fresh link, unless one was fetched after `stale`, be it the same text again."""
-        if self._link is None or self._link.fetched <= stale.fetched:
+        if self._link is None or self._link is stale:
             await self._join()
 
     async def _get(self) -> tuple[SasUrl, datetime | None]:
