@@ -95,6 +95,12 @@ class NotAuthorised(RunError):
     hint_text = "check the token or client credentials, and that this identity is a member of the iTwin"
 
 
+class NoFreshLink(NotAuthorised):
+    """The link is refused or has ended, and there is no way to another."""
+
+    hint_text = "run the same command with a fresh link, or with --link-command: it continues where it stopped"
+
+
 class Unavailable(RunError):
     """Service or storage kept failing past the retry budget."""
 

@@ -55,6 +55,7 @@ class Mirror:
         self._budget = budget
         self._every_file = every_file
         self._allow_shrink = allow_shrink
+        self._held_before: dict[int, int] = {}
 
     async def run(self) -> None:
         """Mirror the export that the origin resolves to; when it changes under the run, list and plan again.
@@ -143,6 +144,7 @@ class Mirror:
         if not version.listed and version.marker is None and self._catalog.totals(version).files:
             version = _relisted(version)
             self._catalog.update(version)
+        self._held_before.setdefault(version.serial, self._catalog.totals(version).held_files)
         source = await self._origin.source(resolution)
         if held is not None and held.serial != version.serial and not self._catalog.totals(version).held_files:
             if not version.listed:
@@ -266,9 +268,15 @@ class Mirror:
             raise
         finally:
             if self._tally.inventory_complete:
-                self._tally.kept = max(0, self._catalog.totals(version).held_files - self._tally.fetched)
+                self._settle_counts(version)
         if self._tally.failed:
             raise self._incomplete(version)
+
+    def _settle_counts(self, version: Version) -> None:
+        """Fetched is what this run moved and still counts, each file once, also when it planned twice; kept the rest."""
+        held = self._catalog.totals(version).held_files
+        self._tally.fetched = min(self._tally.fetched, held - min(self._held_before[version.serial], held))
+        self._tally.kept = held - self._tally.fetched
 
     def _incomplete(self, version: Version) -> Incomplete:
         """Files failed: the next run lists anew, since the container may not be what was listed."""

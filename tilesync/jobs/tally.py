@@ -30,8 +30,8 @@ class Tally:
     inventory_complete: bool = False
 
     def start_over(self) -> None:
-        """The plan is made anew: what arrived so far counts as kept, where the new plan keeps it."""
-        self.listed = self.listed_bytes = self.fetched = self.kept = self.failed = 0
+        """The plan is made anew; what arrived so far did arrive."""
+        self.listed = self.listed_bytes = self.kept = self.failed = 0
         self.planned_bytes = self.bytes
         self.inventory_complete = False
 

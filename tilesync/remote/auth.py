@@ -72,8 +72,9 @@ class ShareKey:
 
 def token_from(text: str, where: str) -> Secret:
     """The token in `text`, with or without `Bearer`. Raises NotAuthorised when there is none."""
-    token = text.strip().removeprefix("Bearer ").strip()
-    if not token or not token.isascii() or any(c.isspace() for c in token):
+    words = text.split()
+    token = words[-1] if words else ""
+    if words[:-1] not in ([], ["Bearer"]) or token in {"", "Bearer"} or not (token.isascii() and token.isprintable()):
         raise NotAuthorised(f"{where} holds no token", hint="it must hold one access token and nothing else")
     return Secret(token)
 
@@ -100,8 +101,11 @@ async def from_command(command: str) -> tuple[Secret, None]:
 async def output_of(command: str, option: str) -> str:
     """What a command prints on stdout; no shell is involved. Raises NotAuthorised when it fails."""
     hint = f"run the command of {option} by hand; it must print the secret on stdout and exit 0"
+    words = shlex.split(command)
+    if not words:
+        raise NotAuthorised(f"{option} names no command", hint=hint)
     try:
-        process = await asyncio.create_subprocess_exec(*shlex.split(command), stdout=asyncio.subprocess.PIPE)
+        process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
     except (OSError, ValueError) as error:
         raise NotAuthorised(f"the command of {option} cannot be run ({error})", hint=hint) from error
     out, _ = await process.communicate()

@@ -11,6 +11,7 @@ from tilesync.errors import (
     BlobMissing,
     ExportReplaced,
     LinkRefused,
+    NoFreshLink,
     NotAuthorised,
     RangeRefused,
     Transient,
@@ -47,7 +48,7 @@ class Container:
 
         A page is given out whole or not at all. Raises Unavailable when a page stays torn or a marker comes again.
         """
-        seen = {marker}
+        seen: set[str | None] = {marker}
         while True:
             page = await self._patiently(self._listing, partial(self._page, marker))
             yield page
@@ -55,7 +56,7 @@ class Container:
                 return
             if page.marker in seen:
                 raise Unavailable("the listing leads in a circle: a marker came twice", hint="nothing was published")
-            seen = {marker, page.marker}
+            seen.add(page.marker)
             marker = page.marker
 
     async def _page(self, marker: str | None, sas: SasUrl) -> Page:
@@ -112,7 +113,10 @@ class Container:
                 if final:
                     raise NotAuthorised(f"{refusal}, also through a fresh link") from refusal
                 refused_at = self._clock.monotonic()
-                await link.renew(sas)
+                try:
+                    await link.renew(sas)
+                except NoFreshLink as error:
+                    raise NotAuthorised(f"{refusal}; {error}", hint=error.hint) from refusal
         raise NotAuthorised(
             "each fresh link is refused on arrival", hint="compare this machine's clock with the world's"
         )

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
-from tilesync.errors import NotAuthorised
+from tilesync.errors import NoFreshLink, NotAuthorised
 from tilesync.events import Renewed, Warned
 from tilesync.model import SasUrl
 from tilesync.protocols import Clock, Observer
@@ -91,11 +91,11 @@ class RenewingLink:
     async def _get(self) -> tuple[SasUrl, datetime | None]:
         if self._fetch is not None:
             return await self._fetch()
-        end = self._link.expires if self._link is not None else None
-        raise NotAuthorised(
-            "the container refuses the link" + (f", which ends at {end:%Y-%m-%d %H:%M:%S} UTC" if end else ""),
-            hint="run the same command with a fresh link, or with --link-command: it continues where it stopped",
-        )
+        link = self._link
+        if link is None or link.expires is None:
+            raise NoFreshLink("there is no other link")
+        verb = "ended" if self.expired(link) else "says that it is good until"
+        raise NoFreshLink(f"the link {verb} {link.expires:%Y-%m-%d %H:%M:%S} UTC, and there is no other")
 
     async def _join(self) -> None:
         await asyncio.shield(self._renewal or self._start(quietly=False))

@@ -91,7 +91,10 @@ class LinkOrigin:
     async def resolve(self, *, again: bool = False) -> Resolution:
         """The export that the container's name says. Raises ExportReplaced when it is asked for `again`."""
         if again:
-            raise ExportReplaced("the container behind the link was replaced or deleted under the run")
+            raise ExportReplaced(
+                "the container behind the link was replaced or deleted",
+                hint="get the link of the newest export, and run again with it",
+            )
         export = Export(
             id=self._link.container,
             status=Status.COMPLETE,
