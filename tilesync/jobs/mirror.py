@@ -273,7 +273,7 @@ class Mirror:
             raise self._incomplete(version)
 
     def _settle_counts(self, version: Version) -> None:
-        """Fetched is what this run moved and still counts, each file once, also when it planned twice; kept the rest."""
+        """Fetched is what this run moved, each file once, also when it planned twice; kept is the rest."""
         held = self._catalog.totals(version).held_files
         self._tally.fetched = min(self._tally.fetched, held - min(self._held_before[version.serial], held))
         self._tally.kept = held - self._tally.fetched

@@ -101,10 +101,10 @@ async def from_command(command: str) -> tuple[Secret, None]:
 async def output_of(command: str, option: str) -> str:
     """What a command prints on stdout; no shell is involved. Raises NotAuthorised when it fails."""
     hint = f"run the command of {option} by hand; it must print the secret on stdout and exit 0"
-    words = shlex.split(command)
-    if not words:
-        raise NotAuthorised(f"{option} names no command", hint=hint)
     try:
+        words = shlex.split(command)
+        if not words:
+            raise NotAuthorised(f"{option} names no command", hint=hint)
         process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
     except (OSError, ValueError) as error:
         raise NotAuthorised(f"the command of {option} cannot be run ({error})", hint=hint) from error

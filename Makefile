@@ -1,0 +1,72 @@
+# Needs Python >= 3.11, git and make; everything else is installed under the checkout, into ignored folders.
+# PYTHON names the interpreter that the virtual environment is made from; AZURITE a blob service that is there already.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+AZURITE_VERSION := 3.35.0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint build clean azurite
+.DELETE_ON_ERROR:
+
+help: ## what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.test ## see tilesync work: no account needed
+	@$(BIN)/tilesync demo
+
+test: $(VENV)/.test azurite ## run the tests; those against Azurite where npm can install it
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.check ## judge style, types and layers; changes nothing
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_architecture.py
+
+lint: $(VENV)/.check ## mend what a tool can mend, in place
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+build: $(VENV)/.build ## source archive and wheel, into dist/
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist
+
+clean: ## remove everything that was made
+	@rm -rf $(VENV) .azurite dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis tilesync-demo
+	@find tilesync tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# PYTHON when it is given, else the first of these that runs and is new enough.
+PYTHONS := $(if $(filter file,$(origin PYTHON)),python3 python3.14 python3.13 python3.12 python3.11,$(PYTHON))
+$(BIN)/python:
+	@for python in $(PYTHONS); do \
+	  "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	  "$$python" -m venv $(VENV) && exit 0; \
+	  rm -rf $(VENV); \
+	  echo "$$python cannot make a virtual environment (on Debian: apt-get install python3-venv)" >&2; exit 1; \
+	done; \
+	echo 'tilesync needs Python 3.11 or newer, and none of these is: $(PYTHONS); name one: make PYTHON=...' >&2; exit 1
+
+# Stamps: pip runs only when pyproject.toml says something new.
+$(VENV)/.test: EXTRAS := test
+$(VENV)/.check: EXTRAS := test,check
+$(VENV)/.test $(VENV)/.check: pyproject.toml | $(BIN)/python
+	@echo 'installing tilesync[$(EXTRAS)] into $(VENV)'
+	@$(PIP) install --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/.build: | $(BIN)/python
+	@$(PIP) install build
+	@touch $@
+
+# Without npm, or when it fails, the Azurite tests are skipped and say so.
+azurite:
+	@if test -n "$$AZURITE" || test -e .azurite/$(AZURITE_VERSION); then exit 0; fi; \
+	rm -rf .azurite; \
+	if ! command -v npm >/dev/null; then echo 'no npm, so no Azurite: the tests against it are skipped'; exit 0; fi; \
+	echo 'installing Azurite into .azurite'; mkdir .azurite; \
+	npm install --prefix .azurite --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=1 \
+	  azurite@$(AZURITE_VERSION) && touch .azurite/$(AZURITE_VERSION) || \
+	  { rm -rf .azurite; echo 'npm cannot install Azurite: the tests against it are skipped'; }
