@@ -154,21 +154,20 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally) -> Non
     """Run the main job. Raises the RunErrors."""
     from tilesync.jobs.mirror import Mirror
     from tilesync.jobs.pressure import Gate
+    from tilesync.jobs.run import Run
     from tilesync.stores.local import open_local
 
     with open_local(request.destination, state_dir=request.state_dir, monotonic=monotonic) as destination:
         async with _wires(request.service, observe) as wires:
-            job = Mirror(
-                _origin(request, wires),
-                destination,
-                clock=wires.clock,
-                observe=observe,
-                tally=tally,
-                gate=Gate(wires.clock, fixed=request.transfers),
+            run = Run(
+                wires.clock,
+                observe,
+                tally,
+                Gate(wires.clock, fixed=request.transfers),
                 budget=request.service.retry_for,
                 every_file=request.every_file,
-                allow_shrink=request.allow_shrink,
             )
+            job = Mirror(_origin(request, wires), destination, run, allow_shrink=request.allow_shrink)
             await job.run()
 
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 from tilesync.errors import DiskFull, ExportReplaced, GuardTripped, Incomplete
 from tilesync.events import Notice, PageListed, Published, Resolved, VersionChosen, Warned
 from tilesync.jobs.adopt import adopt
-from tilesync.jobs.pressure import Gate
-from tilesync.jobs.tally import Tally
+from tilesync.jobs.run import Run
 from tilesync.jobs.transfer import Supply, Transfer
 from tilesync.model import ROOT, Blob, Export, Held, Page, Resolution, Totals, Version
-from tilesync.protocols import Clock, Destination, Observer, Origin, Source
+from tilesync.protocols import Destination, Origin, Source
 from tilesync.rules.manifest import header, line, stamp
 from tilesync.rules.names import folders, next_version
 from tilesync.rules.plan import Action, choose, decide
@@ -31,29 +29,12 @@ BATCH = 2000
 class Mirror:
     """One run of the main job into one destination; events tell how far it came."""
 
-    def __init__(
-        self,
-        origin: Origin,
-        destination: Destination,
-        *,
-        clock: Clock,
-        observe: Observer,
-        tally: Tally,
-        gate: Gate,
-        budget: timedelta,
-        every_file: bool = False,
-        allow_shrink: bool = False,
-    ) -> None:
+    def __init__(self, origin: Origin, destination: Destination, run: Run, *, allow_shrink: bool = False) -> None:
         self._origin = origin
         self._destination = destination
         self._catalog = destination.catalog
         self._files = destination.files
-        self._clock = clock
-        self._observe = observe
-        self._tally = tally
-        self._gate = gate
-        self._budget = budget
-        self._every_file = every_file
+        self._run = run
         self._allow_shrink = allow_shrink
         self._held_before: dict[int, int] = {}
 
@@ -63,7 +44,7 @@ class Mirror:
         Raises the RunErrors; Incomplete when files failed: nothing is published then.
         """
         if self._catalog.recall("adopted") is None:
-            await in_thread(adopt, self._destination, self._observe)
+            await in_thread(adopt, self._destination, self._run.observe)
         for again in range(REPLANS + 1):
             resolution = await self._resolve(again=again > 0)
             try:
@@ -72,7 +53,7 @@ class Mirror:
                 await self._replan(resolution.export)
                 if again == REPLANS:
                     raise
-                self._observe(Warned(f"{error}; resolving, listing and planning again"))
+                self._run.observe(Warned(f"{error}; resolving, listing and planning again"))
             else:
                 return
 
@@ -81,11 +62,11 @@ class Mirror:
     async def _resolve(self, *, again: bool) -> Resolution:
         resolution = await self._origin.resolve(again=again)
         export = resolution.export
-        self._observe(
+        self._run.observe(
             Resolved(export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind)
         )
         if resolution.behind:
-            self._observe(
+            self._run.observe(
                 Notice(f"the newest export {resolution.newest} is {resolution.newest_status}; mirroring {export.id}")
             )
         return resolution
@@ -97,7 +78,7 @@ class Mirror:
         """
         for version in self._catalog.versions(export=export.id):
             self._catalog.update(_relisted(version) if version.published is None else replace(version, modified=""))
-        self._tally.start_over()
+        self._run.tally.start_over()
 
     async def _mirror(self, resolution: Resolution) -> None:
         export = resolution.export
@@ -114,7 +95,7 @@ class Mirror:
         """The version as it is; damaged when its root is gone."""
         if version.damaged or self._files.size(version, ROOT) is not None:
             return version
-        self._observe(Warned(f"the files of version {version.name} are gone; fetching them again"))
+        self._run.observe(Warned(f"the files of version {version.name} are gone; fetching them again"))
         await self._recheck(version, read=False)
         version = replace(version, damaged=True)
         self._catalog.update(version)
@@ -122,10 +103,10 @@ class Mirror:
 
     async def _keep(self, version: Version) -> None:
         """Nothing to do but to see that the pointer stands."""
-        self._tally.listed = self._tally.kept = version.files
-        self._tally.listed_bytes = version.bytes
-        self._tally.inventory_complete = True
-        self._observe(VersionChosen(version.name, "held"))
+        self._run.tally.listed = self._run.tally.kept = version.files
+        self._run.tally.listed_bytes = version.bytes
+        self._run.tally.inventory_complete = True
+        self._run.observe(VersionChosen(version.name, "held"))
         if not await in_thread(self._stands, version):
             await in_thread(self._point, version)
 
@@ -137,7 +118,7 @@ class Mirror:
         elif version.published is None and version.modified != export.modified:
             version = _relisted(version, modified=export.modified, record=export.record)
             self._catalog.update(version)
-        self._observe(VersionChosen(version.name, "continued" if resumed else "begun"))
+        self._run.observe(VersionChosen(version.name, "continued" if resumed else "begun"))
         if resumed:
             await self._recheck(version, read=not self._destination.calm)
         self._destination.settle()
@@ -167,14 +148,14 @@ class Mirror:
     async def _recheck(self, version: Version, *, read: bool) -> None:
         """Look whether what the catalog says is held still is; read it all when the machine restarted since."""
         if read and (held := self._catalog.totals(version).held_files):
-            self._observe(Notice(f"the machine restarted since the last run: reading {held} files again"))
+            self._run.observe(Notice(f"the machine restarted since the last run: reading {held} files again"))
         after = ""
         while batch := await in_thread(self._catalog.held, version, after, limit=BATCH):
             after = batch[-1][0]
             gone = await in_thread(self._lost, version, batch, read=read)
             if gone:
                 self._catalog.release(version, gone)
-            self._tally.verified += len(batch) - len(gone) if read else 0
+            self._run.tally.verified += len(batch) - len(gone) if read else 0
 
     def _lost(self, version: Version, batch: list[tuple[str, Held]], *, read: bool) -> list[str]:
         if not read:
@@ -207,14 +188,14 @@ class Mirror:
             self._files.judge(blob.name for blob in page.blobs)
             version = replace(version, marker=page.marker)
             await in_thread(self._take_in, version, page, compare=earlier)
-            self._observe(PageListed(self._tally.listed, self._tally.listed_bytes, complete=False))
+            self._run.observe(PageListed(self._run.tally.listed, self._run.tally.listed_bytes, complete=False))
             supply.add()
         dropped = await in_thread(self._catalog.finish_listing, version)
         await in_thread(self._files.remove, version, dropped)
         totals = self._catalog.totals(version)
-        self._tally.listed, self._tally.listed_bytes = totals.files, totals.bytes
-        self._tally.inventory_complete = True
-        self._observe(PageListed(totals.files, totals.bytes, complete=True))
+        self._run.tally.listed, self._run.tally.listed_bytes = totals.files, totals.bytes
+        self._run.tally.inventory_complete = True
+        self._run.observe(PageListed(totals.files, totals.bytes, complete=True))
         supply.add(complete=True)
 
     def _take_in(self, version: Version, page: Page, *, compare: bool) -> None:
@@ -223,14 +204,14 @@ class Mirror:
         wanted = sum(blob.size for blob, held in rows if held is None)
         self._judge_room(wanted)
         self._catalog.add_page(version, rows, {folder for blob in page.blobs for folder in folders(blob.name)})
-        self._tally.listed += len(rows)
-        self._tally.listed_bytes += sum(blob.size for blob in page.blobs)
-        self._tally.planned_bytes += wanted
-        self._tally.kept += sum(held is not None for _, held in rows)
+        self._run.tally.listed += len(rows)
+        self._run.tally.listed_bytes += sum(blob.size for blob in page.blobs)
+        self._run.tally.planned_bytes += wanted
+        self._run.tally.kept += sum(held is not None for _, held in rows)
 
     def _judge_room(self, more: int) -> None:
         free = self._files.free()
-        missing = self._tally.planned_bytes - self._tally.bytes + more
+        missing = self._run.tally.planned_bytes - self._run.tally.bytes + more
         if free is not None and missing > free:
             raise DiskFull(
                 f"not enough disk space: the files listed so far need {missing:,} bytes more, {free:,} are free"
@@ -242,47 +223,35 @@ class Mirror:
         """List what is not listed yet and move what is wanted, side by side. Raises Incomplete when files failed."""
         if version.listed or version.marker is not None:
             totals = self._catalog.totals(version)
-            self._tally.listed, self._tally.listed_bytes = totals.files, totals.bytes
-            self._tally.kept = totals.held_files
-            self._tally.planned_bytes = self._tally.bytes + totals.bytes - totals.held_bytes
+            self._run.tally.listed, self._run.tally.listed_bytes = totals.files, totals.bytes
+            self._run.tally.kept = totals.held_files
+            self._run.tally.planned_bytes = self._run.tally.bytes + totals.bytes - totals.held_bytes
             self._judge_room(0)
-        self._tally.inventory_complete = version.listed
+        self._run.tally.inventory_complete = version.listed
         supply = Supply(complete=version.listed)
-        transfer = Transfer(
-            version,
-            source=source,
-            files=self._files,
-            catalog=self._catalog,
-            clock=self._clock,
-            observe=self._observe,
-            tally=self._tally,
-            gate=self._gate,
-            budget=self._budget,
-            every_file=self._every_file,
-            salvage=self._catalog.fresh,
-        )
+        transfer = Transfer(version, source, self._destination, self._run, salvage=self._catalog.fresh)
         try:
             await transfer.run(supply, None if version.listed else self._list(version, source, supply))
         except Incomplete:
             self._relist(version)
             raise
         finally:
-            if self._tally.inventory_complete:
+            if self._run.tally.inventory_complete:
                 self._settle_counts(version)
-        if self._tally.failed:
+        if self._run.tally.failed:
             raise self._incomplete(version)
 
     def _settle_counts(self, version: Version) -> None:
         """Fetched is what this run moved, each file once, also when it planned twice; kept is the rest."""
         held = self._catalog.totals(version).held_files
-        self._tally.fetched = min(self._tally.fetched, held - min(self._held_before[version.serial], held))
-        self._tally.kept = held - self._tally.fetched
+        self._run.tally.fetched = min(self._run.tally.fetched, held - min(self._held_before[version.serial], held))
+        self._run.tally.kept = held - self._run.tally.fetched
 
     def _incomplete(self, version: Version) -> Incomplete:
         """Files failed: the next run lists anew, since the container may not be what was listed."""
         if version.published is None:
             self._relist(version)
-        count = self._tally.failed
+        count = self._run.tally.failed
         return Incomplete(f"{count} {'file' if count == 1 else 'files'} failed; nothing was published")
 
     def _relist(self, version: Version) -> None:
@@ -302,7 +271,7 @@ class Mirror:
             )
         self._guard_against_shrinking(version, totals)
         version = replace(
-            version, published=stamp(self._clock.now()), damaged=False, files=totals.files, bytes=totals.bytes
+            version, published=stamp(self._run.clock.now()), damaged=False, files=totals.files, bytes=totals.bytes
         )
         await in_thread(self._point, version)
 
@@ -331,7 +300,7 @@ class Mirror:
         self._catalog.remember("pointer", hashlib.sha256(pointer).hexdigest())
         self._files.tidy()
         if moved:
-            self._observe(Published(version.name, version.files, version.bytes))
+            self._run.observe(Published(version.name, version.files, version.bytes))
 
     def _stands(self, version: Version) -> bool:
         known = self._catalog.recall("pointer")

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import NoReturn
 
 from tilesync.errors import (
@@ -20,10 +19,9 @@ from tilesync.errors import (
     Unavailable,
 )
 from tilesync.events import Failed, Retried, Stored
-from tilesync.jobs.pressure import Gate
-from tilesync.jobs.tally import Tally
+from tilesync.jobs.run import Run
 from tilesync.model import Blob, Held, Version
-from tilesync.protocols import Catalog, Clock, Draft, Files, Observer, Source
+from tilesync.protocols import Destination, Draft, Source
 from tilesync.rules.content import ContentCheck
 from tilesync.rules.retries import Patience
 from tilesync.threads import in_thread
@@ -58,32 +56,16 @@ class Transfer:
     """
 
     def __init__(
-        self,
-        version: Version,
-        *,
-        source: Source,
-        files: Files,
-        catalog: Catalog,
-        clock: Clock,
-        observe: Observer,
-        tally: Tally,
-        gate: Gate,
-        budget: timedelta,
-        every_file: bool,
-        salvage: bool = False,
+        self, version: Version, source: Source, destination: Destination, run: Run, *, salvage: bool = False
     ) -> None:
         self._version = version
         self._source = source
-        self._files = files
-        self._catalog = catalog
-        self._clock = clock
-        self._observe = observe
-        self._tally = tally
-        self._gate = gate
-        self._budget = budget.total_seconds()
-        self._every_file = every_file
+        self._files = destination.files
+        self._catalog = destination.catalog
+        self._run = run
+        self._budget = run.budget.total_seconds()
         self._salvage = salvage
-        self._queue: asyncio.Queue[tuple[int, Blob] | None] = asyncio.Queue(maxsize=2 * gate.most)
+        self._queue: asyncio.Queue[tuple[int, Blob] | None] = asyncio.Queue(maxsize=2 * run.gate.most)
         self._done: list[tuple[int, Held]] = []
         self._failing: set[str] = set()
         self._last_success: float | None = None
@@ -98,7 +80,7 @@ class Transfer:
                 journal = group.create_task(self._journal())
                 async with asyncio.TaskGroup() as movers:
                     movers.create_task(self._feed(supply))
-                    for _ in range(self._gate.most):
+                    for _ in range(self._run.gate.most):
                         movers.create_task(self._work())
                 journal.cancel()
         except BaseExceptionGroup as group_error:
@@ -121,22 +103,22 @@ class Transfer:
                     break
                 if not batch:
                     await supply.more.wait()
-        for _ in range(self._gate.most):
+        for _ in range(self._run.gate.most):
             await self._queue.put(None)
 
     async def _work(self) -> None:
         while (item := await self._queue.get()) is not None:
             number, blob = item
-            async with self._gate:
+            async with self._run.gate:
                 try:
                     if self._salvage and (found := await in_thread(self._found, blob)):
                         self._done.append((number, found))
-                        self._tally.verified += 1
+                        self._run.tally.verified += 1
                         continue
                     held = await self._move(blob)
                 except BlobError as error:
-                    self._tally.failed += 1
-                    self._observe(Failed(blob.name, type(error).__name__, str(error)))
+                    self._run.tally.failed += 1
+                    self._run.observe(Failed(blob.name, type(error).__name__, str(error)))
                     continue
                 finally:
                     self._failing.discard(blob.name)
@@ -151,16 +133,16 @@ class Transfer:
 
     def _count(self, number: int, held: Held) -> None:
         self._done.append((number, held))
-        self._gate.succeeded()
-        self._last_success, self._gave_up = self._clock.monotonic(), False
-        self._tally.fetched += 1
-        self._tally.verified += 1
-        if self._every_file:
-            self._observe(Stored(held.blob.name, held.blob.size))
+        self._run.gate.succeeded()
+        self._last_success, self._gave_up = self._run.clock.monotonic(), False
+        self._run.tally.fetched += 1
+        self._run.tally.verified += 1
+        if self._run.every_file:
+            self._run.observe(Stored(held.blob.name, held.blob.size))
 
     async def _journal(self) -> None:
         while True:
-            await self._clock.sleep(JOURNAL)
+            await self._run.clock.sleep(JOURNAL)
             await self._flush()
 
     async def _flush(self) -> None:
@@ -187,7 +169,7 @@ class Transfer:
                 check.feed(chunk)
         best, wrong = check.size, list[bytes]()
         while True:
-            began = self._clock.monotonic()
+            began = self._run.clock.monotonic()
             try:
                 if check.size != blob.size or blob.size == 0:
                     await self._receive(blob, draft, check)
@@ -195,7 +177,7 @@ class Transfer:
             except BlobDamaged as error:
                 _judge_damage(error, check.sha256, wrong)
                 await self._start_over(draft, check)
-                self._observe(Retried(blob.name, str(error), 0))
+                self._run.observe(Retried(blob.name, str(error), 0))
             except Transient as error:
                 if isinstance(error, RangeRefused):
                     await self._start_over(draft, check)
@@ -212,7 +194,7 @@ class Transfer:
                 await self._start_over(draft, check)
             async for chunk in body.chunks():
                 check.feed(chunk)
-                self._tally.bytes += len(chunk)
+                self._run.tally.bytes += len(chunk)
                 if check.size > blob.size:
                     return
                 await draft.append(chunk)
@@ -227,12 +209,12 @@ class Transfer:
         """Wait before the next attempt, or give the blob or the storage up."""
         self._failing.add(blob.name)
         if error.pressure:
-            self._gate.ease()
-        wait = patience.next_wait(self._clock.monotonic(), error.retry_after, began=began)
+            self._run.gate.ease()
+        wait = patience.next_wait(self._run.clock.monotonic(), error.retry_after, began=began)
         if wait is None:
             self._give_up(blob, error, patience.since or began)
-        self._observe(Retried(blob.name, str(error), wait))
-        await self._clock.sleep(wait)
+        self._run.observe(Retried(blob.name, str(error), wait))
+        await self._run.clock.sleep(wait)
 
     def _give_up(self, blob: Blob, error: Transient, since: float) -> NoReturn:
         """One blob that keeps failing while others arrive is that blob's failure; otherwise it is the storage's.

@@ -1,0 +1,25 @@
+"""What the parts of one run share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from tilesync.jobs.pressure import Gate
+from tilesync.jobs.tally import Tally
+from tilesync.protocols import Clock, Observer
+
+
+@dataclass(frozen=True)
+class Run:
+    """Time, those who listen, the counters, and how hard and how patiently one run works.
+
+    `budget` is how long a failing blob is borne with. `every_file`: someone asked to hear of each file.
+    """
+
+    clock: Clock
+    observe: Observer
+    tally: Tally
+    gate: Gate
+    budget: timedelta
+    every_file: bool = False
