@@ -288,7 +288,7 @@ class Progress:
         done = max(tally.fetched + tally.reused + tally.kept + tally.failed, tally.verified)
         description = f"{done:,}/{files(tally.listed)}{listing}"
         total = max(tally.planned_bytes, 1)
-        columns = shutil.get_terminal_size().columns - 1
+        columns, rows = shutil.get_terminal_size()
         if self._bar is None:
             from tqdm import tqdm
 
@@ -301,10 +301,11 @@ class Progress:
                 file=sys.stderr,
                 leave=False,
                 bar_format=form,
-                ncols=columns,
+                ncols=columns - 1,
+                nrows=rows,
             )
         self._bar.set_description_str(description, refresh=False)
-        self._bar.total, self._bar.ncols = total, columns
+        self._bar.total, self._bar.ncols = total, columns - 1
         self._bar.n = min(tally.bytes, total)
         self._bar.refresh()
 
