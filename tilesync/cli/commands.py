@@ -13,6 +13,7 @@ import click
 
 from tilesync import __version__
 from tilesync.cli.text import Duration, Transfers
+from tilesync.errors import UsageError
 
 if TYPE_CHECKING:
     from tilesync.cli.session import Session
@@ -158,7 +159,7 @@ def exports(imodel_id: str | None, **options: Any) -> int:
         for row in rows if options["as_json"] else []:
             session.tell(export_row(row))
         if not options["as_json"]:
-            click.echo(export_table(rows), nl=bool(rows))
+            session.print(export_table(rows))
 
     return session.run(work, closing=lambda: f"{len(rows)} exports" if len(rows) != 1 else "1 export")
 
@@ -188,7 +189,7 @@ def link(imodel_id: str, **options: Any) -> int:
         if options["as_json"]:
             session.tell({"kind": "link", "url": url})
         else:
-            click.echo(url)
+            session.print(url)
 
     return session.run(work)
 
@@ -260,7 +261,6 @@ def _service(options: dict[str, Any]) -> Service:
 
 
 def _selector(imodel: str | None, options: dict[str, Any]) -> Any:
-    from tilesync.errors import UsageError
     from tilesync.model import Selector
 
     if imodel is not None and (not imodel.strip() or "/" in imodel or any(c.isspace() for c in imodel)):
@@ -288,8 +288,6 @@ def _link(source: str) -> SasUrl | None:
 
 def _folder(dest: Path) -> Path:
     """DEST as a folder. Raises UsageError for what is no folder but looks like a place elsewhere."""
-    from tilesync.errors import UsageError
-
     if "://" in str(dest) or str(dest).startswith(("az:", "s3:", "http:", "https:")):
         raise UsageError(f"{dest} is no folder", hint="this release mirrors into local folders only")
     if not str(dest).strip():
@@ -308,10 +306,18 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = cli.main(arguments, prog_name="tilesync", standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        if "--json" in arguments:
-            said = {"kind": "failed", "exit": 2, "error": "UsageError", "message": error.format_message()}
-            click.echo(json.dumps({**said, "hint": "see `tilesync --help`"}, separators=(",", ":")))
-        code = 2
+        code = _refused(arguments, error.format_message(), "see `tilesync --help`")
+    except UsageError as error:
+        click.echo(f"error: {error}\n  {error.hint}", err=True)
+        code = _refused(arguments, str(error), error.hint)
     except click.exceptions.Abort:
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refused(arguments: list[str], message: str, hint: str) -> int:
+    """The last line of a request that never became a run; the exit code."""
+    if "--json" in arguments or os.environ.get("TILESYNC_JSON", "").lower() in {"1", "true", "yes", "on", "t", "y"}:
+        said = {"kind": "failed", "exit": 2, "error": "UsageError", "message": message, "hint": hint}
+        click.echo(json.dumps(said, separators=(",", ":")))
+    return 2

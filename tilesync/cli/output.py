@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import sys
 import time
@@ -12,7 +13,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import singledispatchmethod
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from tilesync.cli.text import files, size
 from tilesync.errors import TilesyncError, UsageError
@@ -111,10 +112,24 @@ class Summary:
         }
 
 
+class Out:
+    """Standard output. That its reader went away (`| head -1`) is no error: the rest goes nowhere."""
+
+    def write(self, text: str) -> None:
+        """Write and flush."""
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+
+
 class JsonLines:
     """One flat object a line on stdout."""
 
-    def __init__(self, out: IO[str], *, verbose: bool) -> None:
+    def __init__(self, out: Out, *, verbose: bool) -> None:
         self._out = out
         self._verbose = verbose
 
@@ -126,7 +141,6 @@ class JsonLines:
     def write(self, said: dict[str, Any]) -> None:
         """One line."""
         self._out.write(json.dumps(said, ensure_ascii=False, separators=(",", ":")) + "\n")
-        self._out.flush()
 
 
 class LogFile:
@@ -153,9 +167,7 @@ class LogFile:
 class Lines:
     """Sentences on stderr for people; `print_line` keeps clear of a bar."""
 
-    def __init__(
-        self, print_line: Callable[[str], None], *, verbose: bool, quiet: bool, plan_out: IO[str] | None
-    ) -> None:
+    def __init__(self, print_line: Callable[[str], None], *, verbose: bool, quiet: bool, plan_out: Out | None) -> None:
         self._print = print_line
         self._verbose = verbose
         self._quiet = quiet

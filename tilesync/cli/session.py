@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tilesync.cli.output import JsonLines, Lines, LogFile, Progress, Summary, explain, write_report
+from tilesync.cli.output import JsonLines, Lines, LogFile, Out, Progress, Summary, explain, write_report
 from tilesync.errors import Interrupted, Terminated, TilesyncError, UsageError
 from tilesync.events import Event
 from tilesync.jobs.tally import Tally
@@ -39,15 +39,18 @@ class Session:
         self.tally = Tally()
         self.summary = Summary(self.tally)
         self._voice = voice
+        self._out = Out()
+        if voice.report is not None and not voice.report.absolute().parent.is_dir():
+            raise UsageError(f"there is no folder for the report {voice.report}", hint="check --report")
         terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         show = voice.progress and not voice.quiet
         self._progress = Progress(self.tally, bar=show and terminal, lines=show and not terminal)
-        self._json = JsonLines(sys.stdout, verbose=voice.verbose) if voice.json else None
+        self._json = JsonLines(self._out, verbose=voice.verbose) if voice.json else None
         self._lines = Lines(
             self._progress.print_line,
             verbose=voice.verbose,
             quiet=voice.quiet,
-            plan_out=None if voice.json else sys.stdout,
+            plan_out=None if voice.json else self._out,
         )
         self._log = LogFile(voice.log_file) if voice.log_file else None
         self._observers: list[Observer] = [self.tally, self.summary, self._lines]
@@ -62,6 +65,10 @@ class Session:
         """A sentence for people."""
         if not self._voice.quiet:
             self._progress.print_line(line)
+
+    def print(self, text: str) -> None:
+        """What a command gives out, for people and pipes alike."""
+        self._out.write(text + "\n")
 
     def tell(self, said: dict[str, Any]) -> None:
         """A line for programs, where they asked for it."""

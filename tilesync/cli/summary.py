@@ -60,8 +60,6 @@ def export_row(export: Export) -> dict[str, Any]:
 
 def export_table(rows: Sequence[Export]) -> str:
     """The exports for people, aligned."""
-    if not rows:
-        return ""
     head = ("ID", "STATUS", "TYPE", "CHANGESET", "MODIFIED", "SIZE", "NAME", "ERROR")
     cells = [head] + [
         (
