@@ -47,6 +47,7 @@ class Mirror:
             await in_thread(adopt, self._destination, self._run.observe)
         for again in range(REPLANS + 1):
             resolution = await self._resolve(again=again > 0)
+            self._run.tally.start_over()
             try:
                 await self._mirror(resolution)
             except ExportReplaced as error:
@@ -78,7 +79,6 @@ class Mirror:
         """
         for version in self._catalog.versions(export=export.id):
             self._catalog.update(_relisted(version) if version.published is None else replace(version, modified=""))
-        self._run.tally.start_over()
 
     async def _mirror(self, resolution: Resolution) -> None:
         export = resolution.export
@@ -237,15 +237,10 @@ class Mirror:
             raise
         finally:
             if self._run.tally.inventory_complete:
-                self._settle_counts(version)
+                held = self._catalog.totals(version).held_files
+                self._run.tally.settle(held, held_before=self._held_before[version.serial])
         if self._run.tally.failed:
             raise self._incomplete(version)
-
-    def _settle_counts(self, version: Version) -> None:
-        """Fetched is what this run moved, each file once, also when it planned twice; kept is the rest."""
-        held = self._catalog.totals(version).held_files
-        self._run.tally.fetched = min(self._run.tally.fetched, held - min(self._held_before[version.serial], held))
-        self._run.tally.kept = held - self._run.tally.fetched
 
     def _incomplete(self, version: Version) -> Incomplete:
         """Files failed: the next run lists anew, since the container may not be what was listed."""

@@ -25,15 +25,23 @@ class Tally:
     verified: int = 0
     bytes: int = 0
     planned_bytes: int = 0
+    moved_before: int = 0
     renewals: int = 0
     retries: int = 0
     inventory_complete: bool = False
 
     def start_over(self) -> None:
-        """The plan is made anew; what arrived so far did arrive."""
-        self.listed = self.listed_bytes = self.kept = self.failed = 0
+        """The plan is made anew: what was moved counts again when that plan is through."""
+        self.moved_before += self.fetched
+        self.listed = self.listed_bytes = self.fetched = self.kept = self.failed = 0
         self.planned_bytes = self.bytes
         self.inventory_complete = False
+
+    def settle(self, held: int, *, held_before: int) -> None:
+        """Of `held` files this run moved some, each counted once also when it planned twice; the rest was kept."""
+        self.fetched = min(self.fetched + self.moved_before, held - min(held_before, held))
+        self.moved_before = 0
+        self.kept = held - self.fetched
 
     def __call__(self, event: Event) -> None:
         """Count what is told by events alone."""
