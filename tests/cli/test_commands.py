@@ -1,0 +1,545 @@
+"""The command line as programs and people meet it: a real process, its exit code, its two outputs, its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import IMODEL, export, tree
+from faults import after, any_blob, api, blob, error, listing, storage, wrong_bytes
+from simulator import EXPORT, Simulator, latest
+
+OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
+COUNTS = {
+    "imodel", "export", "version", "newest", "behind", "listed", "fetched", "reused", "kept", "excluded", "failed",
+    "deleted", "verified", "bytes", "renewals", "retries", "seconds", "published",
+}  # fmt: skip
+FINISHED = {"kind", "exit", *COUNTS}
+FAILED = FINISHED | {"error", "message", "hint"}
+
+
+def environment(sim: Simulator | None = None, **more: str) -> dict[str, str]:
+    """A bare environment, as cron has it, with a token and the address of the simulator."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ}
+    service = {} if sim is None else {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
+    return {**kept, "LC_ALL": "C.UTF-8", **service, **more}
+
+
+def tilesync(
+    *arguments: object, sim: Simulator | None = None, stdin: str = "", **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command; what it said and how it ended."""
+    command = [sys.executable, "-m", "tilesync", *map(str, arguments)]
+    return subprocess.run(
+        command, env=environment(sim, **more), input=stdin, capture_output=True, text=True, timeout=60, encoding="utf-8"
+    )
+
+
+def last(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The last JSON line; every line must be one flat object with a kind."""
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    for line in lines:
+        assert isinstance(line["kind"], str)
+        assert not any(isinstance(value, dict | list) for value in line.values()), line
+    said: dict[str, Any] = lines[-1]
+    assert said["exit"] == done.returncode
+    assert [line["kind"] for line in lines if line["kind"] in {"finished", "failed"}] == [said["kind"]]
+    return said
+
+
+def failed(done: subprocess.CompletedProcess[str], code: int, kind: str) -> dict[str, Any]:
+    """The last line of a run that failed so."""
+    said = last(done)
+    assert (done.returncode, said["kind"], said["error"]) == (code, "failed", kind), (done.stdout, done.stderr)
+    assert said.keys() == FAILED
+    assert said["message"]
+    assert said["hint"]
+    assert "Traceback" not in done.stderr
+    assert said["message"] in done.stderr
+    return said
+
+
+@pytest.fixture
+def service() -> Iterator[Simulator]:
+    """A simulator with a small export whose unhit faults fail the test."""
+    with Simulator() as sim:
+        sim.hold()
+        yield sim
+
+
+# --- runs that end well ---
+
+
+def test_a_first_and_an_unchanged_run_say_the_contract(service: Simulator, tmp_path: Path) -> None:
+    """Exit 0 and the last line to the letter, for the run that publishes and for the one with nothing to do."""
+    files = service.containers[EXPORT]
+    total = sum(len(item.data) for item in files.values())
+    said = last(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
+    assert said.keys() == FINISHED
+    assert isinstance(said.pop("seconds"), float)
+    assert said == {
+        "kind": "finished", "exit": 0, "imodel": IMODEL, "export": EXPORT, "version": EXPORT, "newest": EXPORT,
+        "behind": False,
+        "listed": len(files), "fetched": len(files), "reused": 0, "kept": 0, "excluded": 0, "failed": 0, "deleted": 0,
+        "verified": len(files), "bytes": total, "renewals": 0, "retries": 0, "published": True,
+    }  # fmt: skip
+    assert list(tree(tmp_path / "versions" / EXPORT)) != []
+    again = last(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
+    assert again.keys() == FINISHED
+    assert (again["exit"], again["fetched"], again["kept"], again["published"]) == (0, 0, len(files), False)
+
+
+def test_behind_is_said(service: Simulator, tmp_path: Path) -> None:
+    """A newer export that is not finished: mirrored is the older one, and `behind` is true."""
+    service.hold(export_id=OTHER, status="InProgress")
+    said = last(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
+    assert (said["export"], said["newest"], said["behind"]) == (EXPORT, OTHER, True)
+
+
+def test_people_read_stderr(service: Simulator, tmp_path: Path) -> None:
+    """Without --json stdout stays empty; stderr ends with what was done; no bar, no control characters in a pipe."""
+    done = tilesync("mirror", IMODEL, tmp_path, sim=service)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "published" in done.stderr
+    assert "\r" not in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_quiet_says_nothing_when_all_is_well(service: Simulator, tmp_path: Path) -> None:
+    """-q: neither output has a word on a good run."""
+    done = tilesync("mirror", IMODEL, tmp_path, "-q", sim=service)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_verbose_names_every_file(service: Simulator, tmp_path: Path) -> None:
+    """-v: each file that arrived is named."""
+    done = tilesync("mirror", IMODEL, tmp_path, "-v", sim=service)
+    assert all(name in done.stderr for name in service.containers[EXPORT])
+
+
+def test_source_and_destination_come_from_the_environment(service: Simulator, tmp_path: Path) -> None:
+    """TILESYNC_SOURCE, TILESYNC_DEST and TILESYNC_JSON stand for the arguments; a flag goes before."""
+    done = tilesync(
+        "mirror", sim=service, TILESYNC_SOURCE=IMODEL, TILESYNC_DEST=str(tmp_path / "d"), TILESYNC_JSON="1",
+        TILESYNC_EXPORT_TYPE="3dtiles", TILESYNC_WAIT="0s",
+    )  # fmt: skip
+    assert last(done)["published"] is True
+    assert (tmp_path / "d/tileset.json").is_file()
+    done = tilesync("mirror", IMODEL, tmp_path / "e", "--export-type", "3DTiles", sim=service, TILESYNC_EXPORT_TYPE="X")
+    assert done.returncode == 0
+
+
+def test_itp_api_url_is_read_too(service: Simulator, tmp_path: Path) -> None:
+    """ITP_API_URL names the service where TILESYNC_API_URL does not."""
+    done = tilesync("mirror", IMODEL, tmp_path, ITP_API_URL=service.url, TILESYNC_TOKEN="demo")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_dry_run_writes_nothing(service: Simulator, tmp_path: Path) -> None:
+    """-n: the plan with reasons, exit 0, DEST not even made, no blob asked for."""
+    done = tilesync("mirror", IMODEL, tmp_path / "d", "-n", sim=service)
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in service.containers[EXPORT])
+    assert "not held" in done.stdout
+    assert not (tmp_path / "d").exists()
+    assert service.asked() == []
+    said = last(tilesync("mirror", IMODEL, tmp_path / "d", "-n", "--json", sim=service))
+    assert said.keys() == FINISHED
+    assert (said["exit"], said["published"], said["bytes"]) == (0, False, 0)
+
+
+def test_exports_lists_what_the_service_has(service: Simulator, tmp_path: Path) -> None:
+    """Newest first, for people aligned, for programs a line each with the same facts."""
+    service.hold(export_id=OTHER, status="Invalid", error={"code": "X", "message": "no geometry"})
+    done = tilesync("exports", IMODEL, sim=service)
+    assert done.returncode == 0
+    rows = done.stdout.splitlines()
+    assert rows[0].startswith("ID")
+    assert [row.split()[0] for row in rows[1:]] == [OTHER, EXPORT]
+    done = tilesync("exports", "--json", sim=service)
+    rows = [json.loads(line) for line in done.stdout.splitlines() if '"export"' in line and '"id"' in line]
+    assert [(row["id"], row["status"], row["type"]) for row in rows] == [
+        (OTHER, "Invalid", "3DTiles"),
+        (EXPORT, "Complete", "3DTiles"),
+    ]
+    assert last(done)["kind"] == "finished"
+
+
+def test_link_prints_the_viewer_url(service: Simulator) -> None:
+    """Stdout holds the signed URL of the root and nothing else."""
+    done = tilesync("link", IMODEL, sim=service)
+    assert done.returncode == 0
+    assert re.fullmatch(rf"{re.escape(service.url)}/{EXPORT}/tileset\.json\?\S+sig=\S+\n", done.stdout)
+    assert "sig=" not in done.stderr
+
+
+def test_a_link_on_the_command_line_works_with_a_hint(service: Simulator, tmp_path: Path) -> None:
+    """An argument can be seen by others: said once, and not said for `-` and TILESYNC_SOURCE."""
+    link = service.link(EXPORT)
+    done = tilesync("mirror", link, tmp_path / "a", sim=service)
+    assert done.returncode == 0
+    assert "others" in done.stderr
+    for run in (
+        tilesync("mirror", "-", tmp_path / "b", sim=service, stdin=link + "\n"),
+        tilesync("mirror", sim=service, TILESYNC_SOURCE=link, TILESYNC_DEST=str(tmp_path / "c")),
+    ):
+        assert run.returncode == 0, run.stderr
+        assert "others" not in run.stderr
+    assert tree(tmp_path / "b/versions") == tree(tmp_path / "c/versions") != {}
+
+
+def test_verify_after_mirror(service: Simulator, tmp_path: Path) -> None:
+    """0 with the same keys when all is whole; 10 with every finding when not; mirror heals; 0 again."""
+    tilesync("mirror", IMODEL, tmp_path, sim=service)
+    said = last(tilesync("verify", tmp_path, "--json"))
+    assert said.keys() == FINISHED
+    assert said["verified"] == len(service.containers[EXPORT])
+    (tmp_path / "versions" / EXPORT / "tiles/001.glb").unlink()
+    (tmp_path / "versions" / EXPORT / "tiles/002.glb").write_bytes(b"")
+    done = tilesync("verify", tmp_path, "--json")
+    failed(done, 10, "VerifyFailed")
+    findings = [json.loads(line) for line in done.stdout.splitlines() if '"finding"' in line]
+    assert {(row["name"], row["problem"]) for row in findings} == {
+        ("tiles/001.glb", "missing"),
+        ("tiles/002.glb", "size"),
+    }
+    assert tilesync("mirror", IMODEL, tmp_path, sim=service).returncode == 0
+    assert tilesync("verify", tmp_path).returncode == 0
+
+
+def test_report_and_log_file(service: Simulator, tmp_path: Path) -> None:
+    """--report holds the last line with all failures, --log-file every event with its time, appended."""
+    fault = service.fault(blob("tiles/001.glb", "tiles/002.glb"), error(404, "BlobNotFound"), times=2)
+    where = ("--report", tmp_path / "report.json", "--log-file", tmp_path / "log")
+    done = tilesync("mirror", IMODEL, tmp_path / "d", "--json", *where, sim=service)
+    assert fault.hits == 2
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {row["name"] for row in report["failures"]} == {"tiles/001.glb", "tiles/002.glb"}
+    assert {key: report[key] for key in last(done)} == last(done)
+    first = (tmp_path / "log").read_text().splitlines()
+    assert all({"time", "kind"} <= json.loads(line).keys() for line in first)
+    assert tilesync("mirror", IMODEL, tmp_path / "d", *where, sim=service).returncode == 0
+    assert (tmp_path / "log").read_text().splitlines()[: len(first)] == first
+    assert json.loads((tmp_path / "report.json").read_text())["failures"] == []
+
+
+# --- exit codes ---
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["mirror"],
+        ["mirror", IMODEL],
+        ["mirror", IMODEL, "d", "--no-such-option"],
+        ["mirror", IMODEL, "d", "--wait", "soon"],
+        ["mirror", IMODEL, "d", "--transfers", "0"],
+        ["mirror", "https://example.com/container", "d"],
+        ["mirror", "http://example.com/container?sig=x", "d"],
+        ["mirror", IMODEL, "az://account/container"],
+        ["mirror", "two words", "d"],
+        ["mirror", IMODEL, "d", "--api-url", "http://example.com"],
+        ["verify"],
+        ["no-such-command"],
+        ["mirror", IMODEL, "d", "--log-file", "/nowhere/at/all"],
+    ],
+)
+def test_usage_errors_end_with_2(arguments: list[str], tmp_path: Path) -> None:
+    """Exit 2, a sentence on stderr, with --json the last line too, nothing written."""
+    command = [sys.executable, "-m", "tilesync", *arguments]
+    env = environment(TILESYNC_TOKEN="x")
+    for more in ([], ["--json"]):
+        done = subprocess.run(
+            [*command, *more], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, encoding="utf-8"
+        )
+        assert done.returncode == 2, done.stderr
+        assert done.stderr
+        assert "Traceback" not in done.stderr
+    said = last(done)
+    assert (said["kind"], said["error"]) == ("failed", "UsageError")
+    assert {"kind", "exit", "error", "message", "hint"} <= said.keys() <= FAILED
+    assert (
+        list(tmp_path.iterdir()) == []
+        or arguments[-2:] == ["--api-url", "http://example.com"]
+        or "sig=x" in arguments[1]
+    )
+
+
+def test_a_usage_error_has_its_json_line_where_the_environment_asks_for_json(tmp_path: Path) -> None:
+    """TILESYNC_JSON=1 is --json, for usage errors too."""
+    done = tilesync("mirror", IMODEL, tmp_path, "--no-such-option", TILESYNC_JSON="1")
+    assert last(done)["exit"] == 2
+
+
+def test_an_invalid_request_ends_with_2(service: Simulator, tmp_path: Path) -> None:
+    """422 of the service: exit 2 with its details."""
+    body = json.dumps(
+        {
+            "error": {
+                "code": "X",
+                "message": "Bad.",
+                "details": [{"code": "I", "message": "no guid", "target": "iModelId"}],
+            }
+        }
+    )
+    service.fault(api, error(422, body=body.encode()))
+    said = failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 2, "InvalidRequest")
+    assert "no guid" in said["message"]
+
+
+def test_failed_files_end_with_3(service: Simulator, tmp_path: Path) -> None:
+    """Wrong bytes for good: exit 3, the file named, nothing published, the counts add up."""
+    service.fault(blob("tiles/001.glb"), wrong_bytes, times=None)
+    done = tilesync("mirror", IMODEL, tmp_path, "--json", sim=service)
+    said = failed(done, 3, "Incomplete")
+    assert (said["failed"], said["published"]) == (1, False)
+    assert said["listed"] == said["fetched"] + said["reused"] + said["kept"] + said["excluded"] + said["failed"]
+    assert any('"file-failed"' in line and "tiles/001.glb" in line for line in done.stdout.splitlines())
+    assert not (tmp_path / "tileset.json").exists()
+
+
+def test_no_export_ends_with_4(service: Simulator, tmp_path: Path) -> None:
+    """None listed, and none finished within --wait: exit 4, saying why, with a bounded wait."""
+    service.exports.clear()
+    failed(tilesync("mirror", IMODEL, tmp_path, "--json", "--wait", "0s", sim=service), 4, "NoExport")
+    service.hold(status="InProgress")
+    begun = time.monotonic()
+    done = tilesync("mirror", IMODEL, tmp_path, "--json", "--wait", "1s", "--poll", "0.3s", sim=service)
+    failed(done, 4, "NoExport")
+    assert 1 <= time.monotonic() - begun < 10
+    assert '"waiting"' in done.stdout
+
+
+def test_a_refused_identity_ends_with_5(service: Simulator, tmp_path: Path) -> None:
+    """401 of the API, no identity at all, and 403 of the storage: exit 5 each."""
+    failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service, TILESYNC_TOKEN="wrong"), 5, "NotAuthorised")
+    failed(tilesync("mirror", IMODEL, tmp_path, "--json", TILESYNC_API_URL=service.url), 5, "NotAuthorised")
+    service.fault(storage, error(403, "AuthorizationFailure"), times=None)
+    failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 5, "NotAuthorised")
+
+
+@pytest.mark.parametrize("when", [api, listing, any_blob])
+def test_a_service_that_keeps_failing_ends_with_6(service: Simulator, tmp_path: Path, when: Any) -> None:
+    """5xx past --retry-for, from the API, the listing or the blobs: exit 6, soon after the budget."""
+    service.fault(when, error(503, "ServerBusy"), times=None)
+    begun = time.monotonic()
+    done = tilesync("mirror", IMODEL, tmp_path, "--json", "--retry-for", "1s", sim=service)
+    failed(done, 6, "Unavailable")
+    assert time.monotonic() - begun < 10
+
+
+def test_an_export_that_is_gone_ends_with_7(service: Simulator, tmp_path: Path) -> None:
+    """The container is gone: exit 7."""
+    del service.containers[EXPORT]
+    failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 7, "ExportReplaced")
+    failed(tilesync("mirror", "-", tmp_path, "--json", sim=service, stdin=service.link(EXPORT)), 7, "ExportReplaced")
+
+
+def test_a_destination_that_cannot_serve_ends_with_8(service: Simulator, tmp_path: Path) -> None:
+    """A foreign tileset.json, a file for a folder, nothing to verify: exit 8."""
+    (tmp_path / "tileset.json").write_text("{}")
+    failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 8, "DestinationError")
+    failed(tilesync("mirror", IMODEL, tmp_path / "tileset.json", "--json", sim=service), 8, "DestinationError")
+    failed(tilesync("mirror", IMODEL, "/proc/nowhere", "--json", sim=service), 8, "DestinationError")
+    failed(tilesync("verify", tmp_path / "nothing", "--json"), 8, "DestinationError")
+
+
+def test_a_destination_in_use_ends_with_9(service: Simulator, tmp_path: Path) -> None:
+    """While a run holds DEST a second one ends at once with 9; the first publishes undisturbed."""
+    gate, inside = threading.Event(), threading.Event()
+    service.fault(blob("tileset.json"), after(lambda: (inside.set(), gate.wait(30))))
+    first = start("mirror", IMODEL, tmp_path, sim=service)
+    try:
+        assert inside.wait(20)
+        begun = time.monotonic()
+        failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 9, "DestinationBusy")
+        assert time.monotonic() - begun < 5
+    finally:
+        gate.set()
+    first.communicate(timeout=30)
+    assert first.returncode == 0
+    assert latest(tmp_path)["version"] == EXPORT
+
+
+def test_a_shrunken_export_ends_with_11(service: Simulator, tmp_path: Path) -> None:
+    """Under half of what is published is not published: exit 11, the old version stands."""
+    tilesync("mirror", IMODEL, tmp_path, sim=service)
+    service.hold({"tileset.json": export()["tileset.json"]}, export_id=OTHER)
+    done = tilesync("mirror", IMODEL, tmp_path, "--json", sim=service)
+    assert (done.returncode, last(done)["kind"]) == (11, "failed")
+    assert latest(tmp_path)["version"] == EXPORT
+
+
+# --- signals ---
+
+
+def start(*arguments: object, sim: Simulator, **more: str) -> subprocess.Popen[str]:
+    """A run under way."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tilesync", *map(str, arguments)],
+        env=environment(sim, **more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "kind"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")]
+)
+def test_a_signal_stops_cleanly_and_the_next_run_resumes(
+    service: Simulator, tmp_path: Path, number: int, code: int, kind: str
+) -> None:
+    """130 or 143, how to resume is said, what arrived is kept, nothing was published; the rest comes next time."""
+    gate, inside = threading.Event(), threading.Event()
+    service.fault(any_blob, after(lambda: (inside.set(), gate.wait(30))), skip=9)
+    running = start("mirror", IMODEL, tmp_path, "--json", "--transfers", "1", sim=service)
+    assert inside.wait(20)
+    running.send_signal(number)
+    out, err = running.communicate(timeout=20)
+    gate.set()
+    said = failed(subprocess.CompletedProcess([], running.returncode, out, err), code, kind)
+    assert "again" in said["hint"]
+    assert not (tmp_path / "tileset.json").exists()
+    service.forget()
+    again = last(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
+    assert (again["kept"], again["fetched"], again["published"]) == (9, len(service.containers[EXPORT]) - 9, True)
+    assert len(service.asked()) == again["fetched"]
+
+
+def test_a_signal_while_waiting_for_an_export(service: Simulator, tmp_path: Path) -> None:
+    """SIGINT during --wait ends at once with 130."""
+    service.exports[0]["status"] = "InProgress"
+    running = start("mirror", IMODEL, tmp_path, "--json", sim=service)
+    assert running.stdout is not None
+    while '"waiting"' not in (line := running.stdout.readline()):
+        assert line
+    begun = time.monotonic()
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=20)
+    assert running.returncode == 130
+    assert time.monotonic() - begun < 5
+
+
+# --- terminals ---
+
+
+def in_terminal(*arguments: object, sim: Simulator, size: tuple[int, int] = (24, 100), **more: str) -> tuple[int, str]:
+    """Run with stderr on a pseudo-terminal; exit code and what it showed."""
+    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+    command = [sys.executable, "-m", "tilesync", *map(str, arguments)]
+    running = subprocess.Popen(
+        command, env=environment(sim, **more), stdin=slave, stdout=subprocess.DEVNULL, stderr=slave
+    )
+    os.close(slave)
+    shown = b""
+    try:
+        while select.select([master], [], [], 30)[0]:
+            try:
+                data = os.read(master, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            shown += data
+    finally:
+        os.close(master)
+    return running.wait(20), shown.decode(errors="replace")
+
+
+@pytest.mark.parametrize("size", [(24, 100), (0, 0)])
+def test_a_bar_is_drawn_on_a_terminal(service: Simulator, tmp_path: Path, size: tuple[int, int]) -> None:
+    """On a terminal a bar is drawn, also on one that does not state its size."""
+    service.delay = 0.15
+    code, shown = in_terminal("mirror", IMODEL, tmp_path, "--transfers", "2", sim=service, size=size, TERM="xterm")
+    assert code == 0
+    assert "%" in shown
+    assert "\r" in shown.replace("\r\n", "\n")
+
+
+def test_no_bar_where_none_is_wanted(service: Simulator, tmp_path: Path) -> None:
+    """With --no-progress, with -q, and on a dumb terminal nothing is drawn."""
+    service.delay = 0.1
+    for number, (flag, term) in enumerate((("--no-progress", "xterm"), ("-q", "xterm"), ("-v", "dumb"))):
+        code, shown = in_terminal("mirror", IMODEL, tmp_path / str(number), flag, sim=service, TERM=term)
+        assert code == 0
+        assert "\r" not in shown.replace("\r\n", "\n")
+
+
+# --- secrets ---
+
+
+def test_no_secret_in_any_output_or_file(service: Simulator, tmp_path: Path) -> None:
+    """Renewals, retries, failures and a bare link, with everything written down: no token, no signature anywhere."""
+    service.token = "T0KEN-very-secret"
+    service.fault(blob("tiles/001.glb"), error(404, "BlobNotFound"))
+    service.fault(any_blob, error(500, "InternalError"), times=3, skip=4)
+    service.on(11, any_blob, service.revoke)
+    voice = ("--json", "-v", "--log-file", tmp_path / "log", "--report", tmp_path / "report", "--transfers", "2")
+    runs = [tilesync("mirror", IMODEL, tmp_path / "d", *voice, sim=service) for _ in range(2)]
+    link = service.link(EXPORT)
+    runs.append(tilesync("mirror", link, tmp_path / "e", *voice, sim=service))
+    service.revoke()
+    runs.append(tilesync("mirror", link, tmp_path / "f", *voice, sim=service))
+    runs.append(tilesync("verify", tmp_path / "d", "--json", "-v"))
+    assert [run.returncode for run in runs] == [3, 0, 0, 5, 0]
+    said = "".join(run.stdout + run.stderr for run in runs).encode()
+    for data in (said, *tree(tmp_path).values()):
+        assert b"T0KEN" not in data
+        assert b"sig=" not in data
+        assert b"sig%3D" not in data
+
+
+def test_a_bad_link_is_not_repeated(tmp_path: Path) -> None:
+    """What is refused as a link is not shown: it may hold a signature."""
+    done = tilesync("mirror", "-", tmp_path, "--json", stdin="ftp://account/container?sig=HUSH\n")
+    assert done.returncode == 2
+    assert "HUSH" not in done.stdout + done.stderr
+
+
+# --- the rest ---
+
+
+def test_help_and_version() -> None:
+    """--help names the commands, --version the version; both are 0 and quick to say."""
+    from tilesync import __version__
+
+    for flag in ("--help", "-h"):
+        done = tilesync(flag)
+        assert done.returncode == 0
+        assert all(command in done.stdout for command in ("mirror", "verify", "exports", "link", "demo"))
+    assert __version__ in tilesync("--version").stdout
+    assert tilesync("mirror", "--help").returncode == 0
+
+
+def test_a_token_file_and_a_token_command(service: Simulator, tmp_path: Path) -> None:
+    """--token-file and --token-command stand for TILESYNC_TOKEN."""
+    (tmp_path / "token").write_text("demo\n")
+    for number, option in enumerate(
+        (("--token-file", tmp_path / "token"), ("--token-command", f"cat {tmp_path / 'token'}"))
+    ):
+        done = tilesync("mirror", IMODEL, tmp_path / str(number), *option, TILESYNC_API_URL=service.url)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_that_went_away_is_no_bug(service: Simulator, tmp_path: Path) -> None:
+    """`tilesync exports | head -0`: no traceback when nobody reads stdout."""
+    running = start("exports", IMODEL, "--json", sim=service)
+    assert running.stdout is not None
+    assert running.stderr is not None
+    running.stdout.close()
+    shown = running.stderr.read()
+    running.stderr.close()
+    running.wait(20)
+    assert "Traceback" not in shown

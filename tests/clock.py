@@ -1,0 +1,33 @@
+"""A clock that tests move: sleeping takes no time."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+
+class FakeClock:
+    """Time that passes only by `sleep` and `advance`. `slept` holds every wait asked for, in seconds."""
+
+    def __init__(self, start: datetime = datetime(2026, 3, 1, 12, tzinfo=UTC)) -> None:
+        self._start = start
+        self._passed = 0.0
+        self.slept: list[float] = []
+
+    def now(self) -> datetime:
+        """The wall clock, in UTC."""
+        return self._start + timedelta(seconds=self._passed)
+
+    def monotonic(self) -> float:
+        """Seconds since the clock was made."""
+        return self._passed
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._passed += seconds
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass, and others run."""
+        self.slept.append(seconds)
+        self._passed += seconds
+        await asyncio.sleep(0)

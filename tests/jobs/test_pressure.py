@@ -1,0 +1,133 @@
+"""How many transfers run at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+from clock import FakeClock
+
+from tilesync.jobs.pressure import BREATH, LEAST, MOST, START, Gate
+
+
+def test_a_fixed_gate_never_moves() -> None:
+    """With `--transfers N` neither success nor pressure changes the number."""
+    gate = Gate(FakeClock(), fixed=7)
+    for _ in range(100):
+        gate.succeeded()
+    gate.ease()
+    assert (gate.limit, gate.most) == (7, 7)
+
+
+def test_an_adaptive_gate_grows_up_to_its_most() -> None:
+    """While all goes well each success raises the limit, and it stops at its most."""
+    gate = Gate(FakeClock())
+    limits = []
+    for _ in range(MOST):
+        gate.succeeded()
+        limits.append(gate.limit)
+    assert limits == [min(MOST, START + n) for n in range(1, MOST + 1)]
+
+
+def test_pressure_lowers_the_limit_once_a_breath() -> None:
+    """A fifth fewer at the first word of pressure; answers already under way do not lower it again."""
+    clock = FakeClock()
+    gate = Gate(clock)
+    for _ in range(20):
+        gate.ease()
+    assert gate.limit == START * 4 // 5
+    clock.advance(BREATH)
+    gate.ease()
+    assert gate.limit == START * 4 // 5 * 4 // 5
+
+
+def test_the_limit_never_falls_below_its_least() -> None:
+    """However long the pressure lasts some transfers run."""
+    clock = FakeClock()
+    gate = Gate(clock)
+    for _ in range(50):
+        clock.advance(BREATH)
+        gate.ease()
+    assert gate.limit == LEAST
+
+
+def test_after_pressure_it_grows_slowly() -> None:
+    """After pressure only a full round of successes raises the limit by one."""
+    gate = Gate(FakeClock())
+    gate.ease()
+    limit = gate.limit
+    for _ in range(limit - 1):
+        gate.succeeded()
+    assert gate.limit == limit
+    gate.succeeded()
+    assert gate.limit == limit + 1
+
+
+def test_it_lets_no_more_in_than_its_limit() -> None:
+    """Of many who come at once never more are inside than the limit, and all get their turn."""
+
+    async def work() -> tuple[int, int]:
+        gate, inside, most, served = Gate(FakeClock(), fixed=3), 0, 0, 0
+
+        async def visit() -> None:
+            nonlocal inside, most, served
+            async with gate:
+                inside += 1
+                most = max(most, inside)
+                await asyncio.sleep(0)
+                inside -= 1
+                served += 1
+
+        await asyncio.gather(*(visit() for _ in range(30)))
+        return most, served
+
+    assert asyncio.run(work()) == (3, 30)
+
+
+def test_one_who_stops_waiting_leaves_no_place_lost() -> None:
+    """Cancelled while waiting, or in the moment of being let in: the place goes to the next one."""
+
+    async def work() -> None:
+        gate = Gate(FakeClock(), fixed=1)
+        await gate.__aenter__()
+
+        async def visit() -> str:
+            async with gate:
+                return "served"
+
+        first, second, third = (asyncio.create_task(visit()) for _ in range(3))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.sleep(0)
+        await gate.__aexit__(None, None, None)
+        second.cancel()
+        async with asyncio.timeout(5):
+            assert await third == "served"
+
+    asyncio.run(work())
+
+
+def test_a_raised_limit_is_used_by_those_who_wait() -> None:
+    """When the limit has grown, one who leaves lets in as many as there is room for."""
+
+    async def work() -> None:
+        gate = Gate(FakeClock())
+        for _ in range(START):
+            await gate.__aenter__()
+        entered = []
+
+        async def visit(number: int) -> None:
+            await gate.__aenter__()
+            entered.append(number)
+
+        tasks = [asyncio.create_task(visit(number)) for number in range(3)]
+        await asyncio.sleep(0)
+        assert entered == []
+        gate.succeeded()
+        await gate.__aexit__(None, None, None)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert entered == [0, 1]
+        for task in tasks:
+            task.cancel()
+
+    asyncio.run(work())

@@ -1,0 +1,123 @@
+"""The lines of a manifest, written and read."""
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilesync import __version__
+from tilesync.model import Blob, Held, Version
+from tilesync.rules.manifest import header, line, read_header, read_line, stamp
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+DIGESTS = st.binary(min_size=32, max_size=32)
+BLOBS = st.builds(
+    Blob,
+    TEXT,
+    st.integers(0, 2**50),
+    TEXT,
+    st.none() | st.binary(min_size=16, max_size=16),
+    st.none() | TEXT,
+    st.none() | TEXT,
+    st.none() | st.integers(0, 4_000_000_000),
+)
+
+VERSION = Version(
+    7, "e1-2", "e1", "i", None, "2026-03-01T08:30:00Z", {"id": "e1", "stats": {"n": 1}}, listing=3, listed=True,
+    published="2026-03-02T00:00:00Z", files=4, bytes=5, manifest_sha256="00",
+)  # fmt: skip
+
+
+def through_json(said: object) -> dict:
+    return json.loads(json.dumps(said, ensure_ascii=False).encode())
+
+
+@given(BLOBS, DIGESTS)
+def test_a_line_comes_back(blob: Blob, sha256: bytes) -> None:
+    """A file read from its line is the file that was written, but for its mtime."""
+    assert read_line(through_json(line(Held(blob, sha256, 99)))) == Held(blob, sha256, 0)
+
+
+def test_the_fields_of_a_line() -> None:
+    """A line has exactly the fields of the contract, digests in hexadecimal, the date in UTC."""
+    held = Held(Blob("a/ä", 3, "0x8D", b"\1" * 16, "t", "gzip", 1772353800), b"\2" * 32, 5)
+    assert line(held) == {
+        "name": "a/ä",
+        "size": 3,
+        "sha256": "02" * 32,
+        "md5": "01" * 16,
+        "etag": "0x8D",
+        "content_type": "t",
+        "content_encoding": "gzip",
+        "last_modified": "2026-03-01T08:30:00Z",
+    }
+    bare = line(Held(Blob("a", 3), b"\2" * 32, 5))
+    assert [key for key, value in bare.items() if value is None] == [
+        "md5",
+        "content_type",
+        "content_encoding",
+        "last_modified",
+    ]
+
+
+def test_a_header_comes_back() -> None:
+    """A version read from its first line is the version that was written, as far as it outlives the catalog."""
+    back = read_header(through_json(header(VERSION)))
+    kept = ("name", "export", "imodel", "changeset", "modified", "record", "listed", "published", "files", "bytes")
+    assert [getattr(back, name) for name in kept] == [getattr(VERSION, name) for name in kept]
+    assert back.serial == 0
+
+
+def test_the_fields_of_a_header() -> None:
+    """The first line has exactly the fields of the contract, and says which tilesync wrote it."""
+    said = header(VERSION)
+    assert list(said) == [
+        "version",
+        "export",
+        "imodel",
+        "changeset",
+        "modified",
+        "files",
+        "bytes",
+        "finished",
+        "tilesync",
+    ]
+    assert (said["export"], said["finished"], said["tilesync"]) == (VERSION.record, VERSION.published, __version__)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"sha256": "xyz"}, {"sha256": None}, {"size": "x"}, {"last_modified": "soon"}, {"md5": 5}]
+)
+def test_a_damaged_line(changes: dict) -> None:
+    """A line that is none raises what its reader promises."""
+    said = line(Held(Blob("a", 1), b"\0" * 32, 0)) | changes
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        read_line(said)
+
+
+@pytest.mark.parametrize("field", ["name", "size", "sha256", "md5", "etag", "last_modified"])
+def test_a_line_without_a_field(field: str) -> None:
+    """A field that is missing is no empty one."""
+    said = line(Held(Blob("a", 1), b"\0" * 32, 0))
+    del said[field]
+    with pytest.raises(KeyError):
+        read_line(said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{}, {"export": None}, {"export": {}}, {"export": {"id": 1}, "version": "v"}, line(Held(Blob("a", 1), b"", 0))],
+)
+def test_a_damaged_header(said: dict) -> None:
+    """A first line that is none raises what its reader promises."""
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        read_header(said)
+
+
+def test_stamps() -> None:
+    """A moment is written in UTC, to the second, wherever it was taken."""
+    moment = datetime(2026, 3, 1, 9, 30, 0, 999_999, tzinfo=timezone(timedelta(hours=1)))
+    assert stamp(moment) == "2026-03-01T08:30:00Z"
+    assert datetime.fromisoformat(stamp(moment)) == datetime(2026, 3, 1, 8, 30, tzinfo=UTC)

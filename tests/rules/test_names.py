@@ -1,0 +1,135 @@
+"""Which blob names a folder can hold safely."""
+
+import os.path
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from tilesync.rules.names import SEGMENT_BYTES, folders, problem, version_name
+
+PIECES = st.sampled_from(
+    ["a", "Ü", "..", ".", "", "/", "//", "\\", "C:", "con", "NUL", "aux.txt", "com1", "com¹", "a.", " ", "a b", "\0",
+     "\n", "\x7f", "x" * 255, "x" * 256, "é" * 128, "%2e%2e", "~", "tileset.json", "…", "．．", "\u2215", "\ud800"]
+)  # fmt: skip
+NAMES = st.lists(PIECES, max_size=6).map("".join) | st.lists(PIECES, max_size=6).map("/".join) | st.text(max_size=30)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "is empty"),
+        ("/etc/passwd", "absolute"),
+        ("//server/share", "absolute"),
+        ("../up", "'..'"),
+        ("a/../../up", "'..'"),
+        ("a/..", "'..'"),
+        ("..", "'..'"),
+        ("./a", "'.' folder"),
+        ("a/./b", "'.' folder"),
+        (".", "'.' folder"),
+        ("a//b", "empty folder"),
+        ("a/", "empty folder"),
+        ("a\\b", "backslash"),
+        ("..\\up", "backslash"),
+        ("C:", "drive letter"),
+        ("c:evil", "drive letter"),
+        ("C:/Windows", "drive letter"),
+        ("a\0b", "NUL"),
+        ("a\nb", "control"),
+        ("a\x1bb", "control"),
+        ("a\x7fb", "control"),
+        ("a\tb/c", "control"),
+        ("x" * 256, "longer than 255"),
+        ("a/" + "é" * 128, "longer than 255"),
+        ("CON", "device"),
+        ("con.txt", "device"),
+        ("a/nul/b", "device"),
+        ("Aux.tar.gz", "device"),
+        ("prn", "device"),
+        ("COM1", "device"),
+        ("com9.x", "device"),
+        ("lpt1", "device"),
+        ("COM¹", "device"),
+        ("conin$", "device"),
+        ("CONOUT$.x", "device"),
+        ("a.", "ends with a dot"),
+        ("a./b", "ends with a dot"),
+        ("...", "ends with a dot"),
+    ],
+)
+def test_refused_names(name: str, reason: str) -> None:
+    """Each class of unsafe names is refused, with a reason that a person understands."""
+    assert reason in (problem(name) or "accepted")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tileset.json", "a/b/c.glb", ".hidden", "a..b", "..a", "a b", " a", "100%", "a%2Fb", "%2e%2e/x", "Ümläut/🏙.glb",
+     "~x", "console.json", "com10", "nulls", "auxiliary/x", "lpt", "ab:c", "-rf", "x" * 255, "é" * 127,
+     "a/" * 100 + "b"],
+)  # fmt: skip
+def test_accepted_names(name: str) -> None:
+    """Ordinary names pass, odd ones and those next to the refused too."""
+    assert problem(name) is None
+
+
+@pytest.mark.parametrize("name", ["ab:c", "a?b", "a*b", "a<b", 'a"b', "a|b", "a ", "a /b"])
+def test_windows_refuses_more(name: str) -> None:
+    """What only Windows cannot store is refused only there."""
+    assert problem(name) is None
+    assert problem(name, windows=True) == "holds a character that Windows cannot store"
+
+
+def test_windows_accepts_what_is_plain() -> None:
+    """Plain names pass on Windows too."""
+    assert problem("a/b c.glb", windows=True) is None
+
+
+def test_long_paths() -> None:
+    """The whole name is held against the room for it, in bytes of UTF-8, the limit itself included."""
+    assert problem("é/" * 10 + "b", path_bytes=31) is None
+    assert problem("é/" * 10 + "b", path_bytes=30) == "is longer than the 30 bytes that fit here"
+
+
+@given(NAMES)
+@example("a/../b")
+@example("a\\..\\..\\b")
+def test_an_accepted_name_stays_below_its_folder(name: str) -> None:
+    """Joined to a folder, an accepted name is a path below it that needs no normalising, in parts that fit."""
+    assume(problem(name) is None)
+    path = os.path.join("/root/versions/v", name)
+    assert os.path.normpath(path) == path
+    assert path.startswith("/root/versions/v/")
+    assert all(0 < len(part.encode(errors="surrogatepass")) <= SEGMENT_BYTES for part in name.split("/"))
+    assert not {"\\", "\0"} & set(name)
+
+
+@given(NAMES)
+def test_windows_is_never_laxer(name: str) -> None:
+    """Windows, and a limit of the path, refuse what is refused elsewhere, and perhaps more."""
+    assume(problem(name) is not None)
+    assert problem(name, windows=True) is not None
+    assert problem(name, path_bytes=10) is not None
+
+
+def test_folders() -> None:
+    """A name implies its folders, outermost first, and a name at the top implies none."""
+    assert folders("a/b/c") == ["a", "a/b"]
+    assert folders("c") == []
+
+
+@given(st.text(max_size=200) | NAMES)
+@example("a" * 119 + ".b")
+@example("con")
+def test_version_names_are_safe(text: str) -> None:
+    """Whatever an export is called, its version has a name that a folder and a URL hold as it is."""
+    name = version_name(text)
+    assert problem(name) is None
+    assert name.isascii()
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+def test_version_names_keep_ids() -> None:
+    """The id of an export is its version's name, unchanged."""
+    assert version_name("5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40") == "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"

@@ -1,0 +1,67 @@
+"""What happens with each blob, and which version a run works on."""
+
+from dataclasses import replace
+
+import pytest
+
+from tilesync.model import Blob, Export, Held, Version
+from tilesync.rules.plan import Action, choose, decide
+
+MD5 = b"m" * 16
+BLOB = Blob("a", 3, "e1", MD5)
+VERSION = Version(1, "v", "e", "i", "c", "2026", {"id": "e"})
+
+
+def held(**changes: object) -> Held:
+    return Held(replace(BLOB, **changes), b"s" * 32, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("blob", "known", "action", "reason"),
+    [
+        (BLOB, None, Action.FETCH, "not held"),
+        (BLOB, held(), Action.KEEP, "held, same ETag"),
+        (BLOB, held(md5=None), Action.KEEP, "held, same ETag"),
+        (BLOB, held(etag="e0"), Action.KEEP, "held, same MD5"),
+        (BLOB, held(etag=""), Action.KEEP, "held, same MD5"),
+        (BLOB, held(size=4), Action.FETCH, "size was 4, is 3"),
+        (BLOB, held(size=4, etag="e0", md5=None), Action.FETCH, "size was 4, is 3"),
+        (BLOB, held(etag="e0", md5=b"n" * 16), Action.FETCH, "ETag changed"),
+        (BLOB, held(etag="e0", md5=None), Action.FETCH, "ETag changed"),
+        (replace(BLOB, md5=None), held(etag="e0"), Action.FETCH, "ETag changed"),
+        (replace(BLOB, etag="", md5=None), held(etag="", md5=None), Action.FETCH, "nothing proves it unchanged"),
+        (replace(BLOB, etag=""), held(etag=""), Action.KEEP, "held, same MD5"),
+    ],
+)
+def test_decisions(blob: Blob, known: Held | None, action: Action, reason: str) -> None:
+    """A file is kept only on proof, by ETag or MD5 at the same size, and every decision has its reason."""
+    decision = decide(blob, known)
+    assert (decision.action, decision.reason) == (action, reason)
+
+
+def test_what_was_fetched_is_kept() -> None:
+    """A plan that was carried out plans nothing anew, as long as the container states a tag or an MD5."""
+    for blob in (BLOB, replace(BLOB, etag=""), replace(BLOB, md5=None)):
+        assert decide(blob, Held(blob, b"s" * 32, 1)).action is Action.KEEP
+
+
+def test_choose() -> None:
+    """The version begun first is gone on with; of the published ones the last is held; unchanged is by `modified`."""
+    export = Export("e", "Complete", modified="2026")
+    one, two = replace(VERSION, serial=1, published="t"), replace(VERSION, serial=2, published="t")
+    begun, later = replace(VERSION, serial=3), replace(VERSION, serial=4)
+    choices = [choose(versions, export) for versions in ([], [one], [one, two], [begun, later], [one, begun, two])]
+    assert [(c.begun, c.held, c.unchanged) for c in choices] == [
+        (None, None, False),
+        (None, one, True),
+        (None, two, True),
+        (begun, None, False),
+        (begun, two, False),
+    ]
+
+
+@pytest.mark.parametrize(("before", "now"), [("2026", "2027"), ("2026", ""), ("", "2026"), ("", "")])
+def test_changed_or_unknown_is_not_unchanged(before: str, now: str) -> None:
+    """An export whose time moved, or that states none, is looked at again."""
+    version = replace(VERSION, modified=before, published="t")
+    assert not choose([version], Export("e", "Complete", modified=now)).unchanged

@@ -1,0 +1,550 @@
+"""What the service and the storage say, read into our terms."""
+
+import base64
+import hashlib
+import json
+import time
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilesync.errors import Transient, Unavailable
+from tilesync.model import Blob, Page
+from tilesync.rules.replies import (
+    API,
+    STORAGE,
+    PageParser,
+    Verdict,
+    api_message,
+    http_date,
+    judge_api,
+    judge_storage,
+    parse_exports,
+    parse_token,
+    plain_etag,
+    retry_after,
+    storage_code,
+    weak_etag,
+)
+from tilesync.rules.verdicts import demand
+
+MD5 = base64.b64encode(hashlib.md5(b"tile").digest()).decode()
+
+LISTING = f"""\ufeff<?xml version="1.0" encoding="utf-8"?><EnumerationResults
+ ServiceEndpoint="https://a.blob.core.windows.net/" ContainerName="c"><Prefix></Prefix><Marker>2!4!aaa</Marker>
+<MaxResults>5000</MaxResults><Blobs><Blob><Name>tileset.json</Name><VersionId>1</VersionId><Properties>
+<Creation-Time>Sun, 01 Mar 2026 08:30:00 GMT</Creation-Time><Last-Modified>Sun, 01 Mar 2026 08:30:00 GMT</Last-Modified>
+<Etag>0x8DA1</Etag><Content-Length>10</Content-Length><Content-Type>application/json</Content-Type>
+<Content-Encoding>gzip</Content-Encoding><Content-MD5>{MD5}</Content-MD5><BlobType>BlockBlob</BlobType>
+<ServerEncrypted>true</ServerEncrypted></Properties><OrMetadata /></Blob>
+<Blob><Name>data/tile &amp; &#252;ml&#xE4;ut+50%25.glb</Name><Properties>
+<Last-Modified>Sun, 01 Mar 2026 08:30:01 GMT</Last-Modified><Etag>"0x8DA2"</Etag><Content-Length>7</Content-Length>
+<Content-Type /><Content-Encoding /><Content-MD5 /></Properties></Blob>
+<Blob><Name>data</Name><Properties><Etag>0x8DA3</Etag><ResourceType>directory</ResourceType>
+<Content-Length>0</Content-Length></Properties></Blob><BlobPrefix><Name>data/</Name></BlobPrefix>
+</Blobs><NextMarker>2!100!bmV4dA--</NextMarker></EnumerationResults>""".encode()
+
+INVENTORY = Page(
+    (
+        Blob("tileset.json", 10, "0x8DA1", hashlib.md5(b"tile").digest(), "application/json", "gzip", 1772353800),
+        Blob("data/tile & ümläut+50%25.glb", 7, "0x8DA2", None, None, None, 1772353801),
+    ),
+    "2!100!bmV4dA--",
+    1,
+)
+
+
+def parsed(*pieces: bytes) -> Page:
+    parser = PageParser()
+    for piece in pieces:
+        parser.feed(piece)
+    return parser.close()
+
+
+def listed(entry: str, marker: str = "<NextMarker />") -> Page:
+    return parsed(f"<EnumerationResults><Blobs>{entry}</Blobs>{marker}</EnumerationResults>".encode())
+
+
+def entry(name: str = "<Name>a</Name>", properties: str = "<Content-Length>1</Content-Length>") -> str:
+    return f"<Blob>{name}<Properties>{properties}</Properties></Blob>"
+
+
+# --- verdicts ---
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [
+        (200, Verdict.DONE),
+        (302, Verdict.REFUSED),
+        (400, Verdict.INVALID),
+        (401, Verdict.DENIED),
+        (403, Verdict.FORBIDDEN),
+        (404, Verdict.MISSING),
+        (405, Verdict.REFUSED),
+        (408, Verdict.RETRY),
+        (422, Verdict.INVALID),
+        (429, Verdict.PRESSURE),
+        (500, Verdict.RETRY),
+        (502, Verdict.RETRY),
+        (503, Verdict.RETRY),
+        (504, Verdict.RETRY),
+    ],
+)
+def test_verdicts_of_the_api(status: int, verdict: Verdict) -> None:
+    """Each status of the API has the verdict that the service's page gives it."""
+    assert judge_api(status) is verdict
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "verdict"),
+    [
+        (200, "", Verdict.DONE),
+        (206, "", Verdict.DONE),
+        (302, "", Verdict.REFUSED),
+        (304, "ConditionNotMet", Verdict.REFUSED),
+        (400, "InvalidQueryParameterValue", Verdict.REFUSED),
+        (401, "NoAuthenticationInformation", Verdict.DENIED),
+        (403, "AuthenticationFailed", Verdict.DENIED),
+        (403, "AuthorizationPermissionMismatch", Verdict.DENIED),
+        (403, "", Verdict.DENIED),
+        (404, "BlobNotFound", Verdict.MISSING),
+        (404, "", Verdict.MISSING),
+        (404, "ContainerNotFound", Verdict.GONE),
+        (404, "FilesystemNotFound", Verdict.GONE),
+        (408, "", Verdict.RETRY),
+        (409, "ContainerBeingDeleted", Verdict.GONE),
+        (409, "PublicAccessNotPermitted", Verdict.DENIED),
+        (409, "BlobArchived", Verdict.REFUSED),
+        (412, "ConditionNotMet", Verdict.CHANGED),
+        (416, "InvalidRange", Verdict.UNRANGED),
+        (429, "", Verdict.PRESSURE),
+        (500, "InternalError", Verdict.RETRY),
+        (500, "OperationTimedOut", Verdict.RETRY),
+        (502, "", Verdict.RETRY),
+        (503, "ServerBusy", Verdict.PRESSURE),
+        (504, "", Verdict.RETRY),
+    ],
+)
+def test_verdicts_of_the_storage(status: int, code: str, verdict: Verdict) -> None:
+    """Each status and error code of the storage has the verdict that its reference gives it."""
+    assert judge_storage(status, code) is verdict
+
+
+def test_every_row_of_the_tables_is_used() -> None:
+    """A row of a verdict table decides exactly the answer that it names."""
+    assert {status: judge_api(status) for status in API} == dict(API)
+    assert {key: judge_storage(*key) for key in STORAGE} == dict(STORAGE)
+
+
+def test_demand() -> None:
+    """Done passes, retry and pressure are Transient with the wait that was asked for, the rest ends the run."""
+    demand(Verdict.DONE, 200, None, "it")
+    with pytest.raises(Transient) as busy:
+        demand(Verdict.PRESSURE, 503, "7", "it")
+    assert (busy.value.retry_after, busy.value.pressure, str(busy.value)) == (7.0, True, "it answered 503")
+    with pytest.raises(Transient) as failing:
+        demand(Verdict.RETRY, 500, None, "it")
+    assert (failing.value.retry_after, failing.value.pressure) == (None, False)
+    with pytest.raises(Unavailable, match="it answered 302"):
+        demand(Verdict.REFUSED, 302, None, "it")
+
+
+def test_storage_code() -> None:
+    """The header's error code counts, else the body's, and anything else has none."""
+    body = b'<?xml version="1.0"?><Error><Code>BlobNotFound</Code><Message>No.</Message></Error>'
+    assert storage_code("ContainerNotFound", body) == "ContainerNotFound"
+    assert storage_code(None, body) == "BlobNotFound"
+    assert storage_code("", body[:40]) == ""
+    assert storage_code(None, b"\xff<html>") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0.0), ("1", 1.0), (" 30 ", 30.0), ("", None), (None, None), ("-1", None), ("1.5", None), ("soon", None),
+     ("Sun, 01 Mar 2026 08:30:00 GMT", None), ("²", None)],
+)  # fmt: skip
+def test_retry_after(text: str | None, seconds: float | None) -> None:
+    """Retry-After is read where it is a number of seconds, and ignored otherwise."""
+    assert retry_after(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "plain", "weak"),
+    [
+        ('"0x8D"', "0x8D", False),
+        ("0x8D", "0x8D", False),
+        ('W/"0x8D"', "0x8D", True),
+        ("", "", False),
+        (None, "", False),
+    ],
+)
+def test_etags(text: str | None, plain: str, weak: bool) -> None:
+    """A tag loses its quotes and its weakness mark; that mark is told."""
+    assert (plain_etag(text), weak_etag(text)) == (plain, weak)
+
+
+# --- listing pages ---
+
+
+def test_a_realistic_page() -> None:
+    """A page as Azure sends it gives names, sizes, tags, types and dates, without the folder placeholder."""
+    assert parsed(LISTING) == INVENTORY
+
+
+@given(st.lists(st.integers(0, len(LISTING)), max_size=12))
+def test_a_page_cut_anywhere_is_the_same(cuts: list[int]) -> None:
+    """Where the network cuts a page makes no difference."""
+    edges = [0, *sorted(cuts), len(LISTING)]
+    assert parsed(*(LISTING[start:end] for start, end in pairwise(edges))) == INVENTORY
+
+
+def test_a_page_byte_by_byte_is_the_same() -> None:
+    """A page that comes in single bytes is the same inventory."""
+    assert parsed(*(LISTING[at : at + 1] for at in range(len(LISTING)))) == INVENTORY
+
+
+def test_a_torn_page_is_an_error_at_every_byte() -> None:
+    """No prefix of a page is ever taken for a shorter inventory."""
+    for end in range(len(LISTING)):
+        with pytest.raises(Transient):
+            parsed(LISTING[:end])
+
+
+@given(st.integers(0, len(LISTING) - 1), st.integers(1, 200))
+def test_a_page_with_a_hole_is_never_short(at: int, size: int) -> None:
+    """A page that lost bytes in its middle is refused, or still names every blob that it has an element for."""
+    torn = LISTING[:at] + LISTING[at + size :]
+    try:
+        page = parsed(torn)
+    except Transient:
+        return
+    assert len(page.blobs) + page.skipped == torn.count(b"</Blob>")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"   ",
+        b"not xml",
+        b"<html><body>Sign in</body></html>",
+        b"<Error><Code>ServerBusy</Code></Error>",
+        b"<EnumerationResults></EnumerationResults>",
+        b"<Other><Blobs /></Other>",
+        LISTING + b"<more/>",
+        LISTING.replace(b"</Blobs>", b"</Blob>"),
+        LISTING.replace(b"tileset.json", b"tile\xffset.json"),
+        b'<?xml version="1.0" encoding="no-such-encoding"?><EnumerationResults><Blobs /></EnumerationResults>',
+        b"<EnumerationResults><Blobs><Blob><Name>a&nbsp;b</Name></Blob></Blobs></EnumerationResults>",
+    ],
+)
+def test_malformed_pages(body: bytes) -> None:
+    """What is no well-formed listing is an error that another attempt may cure."""
+    with pytest.raises(Transient):
+        parsed(body)
+
+
+@pytest.mark.parametrize(
+    "properties",
+    ["", "<Content-Length />", "<Content-Length>-1</Content-Length>", "<Content-Length>many</Content-Length>",
+     "<Content-Length>1.5</Content-Length>", f"<Content-Length>{'9' * 5000}</Content-Length>"],
+)  # fmt: skip
+def test_a_blob_without_a_length_tears_the_page(properties: str) -> None:
+    """A length that is missing, negative or no number makes the page an error, not the blob a guess."""
+    with pytest.raises(Transient):
+        listed(entry(properties=properties))
+
+
+@pytest.mark.parametrize("name", ["", "<Name />", "<Name></Name>", '<Name Encoded="true">%FF</Name>'])
+def test_a_blob_without_a_readable_name_tears_the_page(name: str) -> None:
+    """A name that is missing, empty or no UTF-8 makes the page an error."""
+    with pytest.raises(Transient):
+        listed(entry(name=name))
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("<Name>a%20b+c</Name>", "a%20b+c"),
+        ('<Name Encoded="false">a%20b</Name>', "a%20b"),
+        ('<Name Encoded="true">a%20b+c%2Fd%EF%BF%BE</Name>', "a b+c/d\ufffe"),
+        ('<Name Encoded="True">100%25</Name>', "100%"),
+        ("<Name> a b </Name>", " a b "),
+        ("<Name>&lt;a&gt; &amp; &quot;b&quot; &apos;c&apos;&#x20;</Name>", "<a> & \"b\" 'c' "),
+        ("<Name><![CDATA[a&b]]></Name>", "a&b"),
+        ("<Name>\U0001f3d9/\u00fc</Name>", "\U0001f3d9/\u00fc"),
+    ],
+)
+def test_names(name: str, read: str) -> None:
+    """A name is taken to the letter, percent-decoded only where the listing says that it is encoded."""
+    assert [blob.name for blob in listed(entry(name=name)).blobs] == [read]
+
+
+def test_encoding_concerns_one_name() -> None:
+    """The mark of one encoded name does not spread to the next."""
+    page = listed(entry('<Name Encoded="true">%41</Name>') + entry("<Name>%41</Name>"))
+    assert [blob.name for blob in page.blobs] == ["A", "%41"]
+
+
+@pytest.mark.parametrize("text", ["", "not base64!", "AAAA", base64.b64encode(b"x" * 15).decode()])
+def test_an_unreadable_md5_is_none(text: str) -> None:
+    """A Content-MD5 that is no base64 of 16 bytes claims nothing."""
+    assert listed(entry(properties=f"<Content-Length>1</Content-Length><Content-MD5>{text}</Content-MD5>")).blobs == (
+        Blob("a", 1),
+    )
+
+
+@pytest.mark.parametrize(("text", "etag"), [("0x8D", "0x8D"), ('"0x8D"', "0x8D"), ('W/"0x8D"', ""), ("", "")])
+def test_etags_of_a_listing(text: str, etag: str) -> None:
+    """A strong tag is kept without quotes; a weak one is dropped, since no condition can be built on it."""
+    page = listed(entry(properties=f"<Content-Length>1</Content-Length><Etag>{text}</Etag>"))
+    assert [blob.etag for blob in page.blobs] == [etag]
+
+
+def test_unknown_elements_are_ignored() -> None:
+    """Elements that tilesync does not know change nothing, wherever they stand and whatever they are called."""
+    page = listed(
+        "<Blob><Metadata><Name>no</Name><Content-Length>9</Content-Length></Metadata><Name>yes</Name><New><Blob/></New>"
+        "<Properties><Content-Length>1</Content-Length><Deep><Etag>no</Etag></Deep></Properties>"
+        "<Tags><TagSet><Tag><Key>Etag</Key></Tag></TagSet></Tags></Blob><BlobPrefix><Name>p/</Name></BlobPrefix>"
+    )
+    assert page == Page((Blob("yes", 1),), None)
+
+
+def test_fields_do_not_leak_into_the_next_blob() -> None:
+    """What one blob states is not taken for the next one."""
+    first = "<Content-Length>1</Content-Length><Etag>e</Etag><Content-Type>t</Content-Type>"
+    assert listed(entry(properties=first) + entry("<Name>b</Name>")).blobs[1] == Blob("b", 1)
+
+
+def test_folder_placeholders() -> None:
+    """Directories and empty names with a trailing slash are counted, not listed; an empty blob is a blob."""
+    page = listed(
+        entry(properties="<Content-Length>0</Content-Length><ResourceType>directory</ResourceType>")
+        + entry("<Name>b/</Name>", "<Content-Length>0</Content-Length>")
+        + entry("<Name>c</Name>", "<Content-Length>0</Content-Length>")
+        + entry("<Name>d</Name>", "<Content-Length>1</Content-Length><ResourceType>file</ResourceType>")
+    )
+    assert page == Page((Blob("c", 0), Blob("d", 1)), None, 2)
+
+
+def test_an_empty_container() -> None:
+    """A well-formed page without blobs is a page."""
+    assert listed("") == Page((), None)
+
+
+@pytest.mark.parametrize(
+    ("marker", "read"),
+    [
+        ("<NextMarker />", None),
+        ("<NextMarker></NextMarker>", None),
+        ("", None),
+        ("<NextMarker>a&amp;b=</NextMarker>", "a&b="),
+    ],
+)
+def test_markers(marker: str, read: str | None) -> None:
+    """An empty marker ends the listing; any other is kept to the letter."""
+    assert listed(entry(), marker).marker == read
+
+
+@pytest.mark.parametrize(
+    "doctype",
+    [
+        b"<!DOCTYPE EnumerationResults>",
+        b'<!DOCTYPE r SYSTEM "file:///etc/passwd">',
+        b'<!DOCTYPE r [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;">]>',
+    ],
+)
+def test_document_types_are_refused(doctype: bytes) -> None:
+    """A page with a document type, and so every entity bomb, is refused before it is expanded."""
+    with pytest.raises(Transient, match="document type"):
+        parsed(doctype + b"<EnumerationResults><Blobs>&c;</Blobs></EnumerationResults>")
+
+
+# --- dates ---
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 784111777),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 784111777),
+        ("Sun Nov  6 08:49:37 1994", 784111777),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        (None, None),
+        ("", None),
+        ("yesterday", None),
+        ("Sun, 06 Smarch 1994 08:49:37 GMT", None),
+        ("Sun, 06 Nov 99999 08:49:37 GMT", None),
+    ],
+)
+def test_http_date(text: str | None, seconds: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The three forms of RFC 9110 are the same moment in every time zone; anything else is None."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert http_date(text) == seconds
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@given(st.text(max_size=40) | st.from_regex(r"\A[A-Z][a-z]{2}, \d{2} Mar \d{1,6} \d\d:\d\d:\d\d [A-Z+0-9-]{3,9}\Z"))
+def test_http_date_never_fails(text: str) -> None:
+    """Whatever a server writes as a date is a number of seconds or None."""
+    assert http_date(text) is None or isinstance(http_date(text), int)
+
+
+# --- exports ---
+
+
+def exports(*rows: dict[str, Any], following: object = None) -> bytes:
+    links = {} if following is None else {"_links": {"next": {"href": following}}}
+    return json.dumps({"exports": rows, **links}).encode()
+
+
+FULL = {
+    "id": "e1",
+    "displayName": "City",
+    "status": "Complete",
+    "lastModified": "2026-03-01T08:30:00Z",
+    "request": {"iModelId": "i", "changesetId": "c", "exportType": "3DTiles", "extra": [1]},
+    "stats": {"compressedSize": 42},
+    "_links": {"mesh": {"href": "https://acc.blob.core.windows.net/e1?sig=S&se=2026-03-01T09:30:00Z"}},
+}
+
+
+def test_an_export() -> None:
+    """A full row gives every field; its record holds everything but the links."""
+    (export,), following = parse_exports(exports(FULL), fetched=5.0)
+    assert (export.id, export.name, export.imodel, export.changeset, export.type) == ("e1", "City", "i", "c", "3DTiles")
+    assert (export.modified, export.size, export.complete, following) == ("2026-03-01T08:30:00Z", 42, True, None)
+    assert export.link is not None
+    assert (export.link.base, export.link.fetched) == ("https://acc.blob.core.windows.net/e1", 5.0)
+    assert export.record == {key: value for key, value in FULL.items() if key != "_links"}
+    assert "sig" not in repr(export)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"id": "e", "status": "NotStarted"},
+        {"id": "e", "status": "NotStarted", "request": None, "stats": None, "_links": None, "displayName": None},
+        {"id": "e", "status": "NotStarted", "request": [], "stats": "none", "_links": {"mesh": None}, "error": None},
+        {"id": "e", "status": "NotStarted", "_links": {"mesh": {"href": None}}},
+        {"id": "e", "status": "NotStarted", "_links": {"mesh": {"href": "ftp://somewhere"}}},
+        {"id": "e", "status": "NotStarted", "_links": {"mesh": {"href": "https://[broken/c?s"}}},
+        {"id": "e", "status": "NotStarted", "stats": {"compressedSize": "big"}},
+    ],
+)
+def test_exports_are_read_leniently(row: dict[str, Any]) -> None:
+    """Missing, null and odd fields of one row do not spoil the list."""
+    (export,), _ = parse_exports(exports(row))
+    assert (export.id, export.link, export.size, export.imodel, export.complete) == ("e", None, None, None, False)
+
+
+def test_a_link_alone_is_not_complete() -> None:
+    """A row that is not Complete stays so although it has a link."""
+    (export,), _ = parse_exports(exports({**FULL, "status": "InProgress"}))
+    assert export.link is not None
+    assert not export.complete
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        "https://api.bentley.com/mesh-export/?$top=10&$skip=10&exportType=3DTiles",
+        "https://elsewhere.invalid/other?$top=10&$skip=10&exportType=3DTiles",
+        "/mesh-export/?$top=10&$skip=10&exportType=3DTiles",
+        "?%24top=10&%24skip=10&exportType=3DTiles",
+    ],
+)
+def test_the_next_page(href: str) -> None:
+    """Only the query of the next page counts, wherever the service says that it lies."""
+    assert parse_exports(exports(following=href))[1] == {"$top": "10", "$skip": "10", "exportType": "3DTiles"}
+
+
+@pytest.mark.parametrize(
+    "links", [None, {}, {"next": None}, {"next": {}}, {"next": {"href": None}}, {"next": {"href": ""}}]
+)
+def test_the_last_page(links: object) -> None:
+    """A list without a next link, however that is written, is the last page."""
+    assert parse_exports(json.dumps({"exports": [], "_links": links}).encode()) == ([], None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"null", b"{}", b"<html>", b'{"exports": null}', b'{"exports": [1]}', b'{"exports": [{"id": "e"}]}',
+     b"\xff", b'{"exports":' + b"[" * 100_000, exports(following=5), exports(following="http://[broken"),
+     b'{"exports": [{"id": "e", "status": "Complete", "stats": {"compressedSize": 1e999}}]}'],
+    ids=range(13),
+)  # fmt: skip
+def test_no_export_list(body: bytes) -> None:
+    """An answer that is no export list is met by another attempt, or is read as far as it goes; it is no crash."""
+    try:
+        rows, following = parse_exports(body)
+    except Transient:
+        return
+    assert following is None
+    assert all(row.size is None for row in rows)
+
+
+# --- errors and tokens ---
+
+
+def test_api_message_has_all_details() -> None:
+    """An error is told with every detail that the service gives, each with its target."""
+    body = {
+        "error": {
+            "code": "InvalidMeshExportRequest",
+            "message": "Cannot create export.",
+            "details": [
+                {"code": "MissingRequiredProperty", "message": "Required.", "target": "iModelId"},
+                {"code": "InvalidValue", "message": "No such type."},
+                "odd",
+            ],
+        }
+    }
+    assert (
+        api_message(json.dumps(body).encode()) == "Cannot create export; iModelId: Required; InvalidValue: No such type"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"error": {"code": "TooManyRequests"}}', "TooManyRequests"),
+        (b"", ""),
+        (b"<html>", ""),
+        (b"\xff\xfe", ""),
+        (b"[]", ""),
+        (b'{"error": "invalid_client"}', ""),
+        (b'{"error": {"details": null}}', ""),
+        (b'{"error": {"details": 5}}', ""),
+        (b'{"error": {"message": "No", "details": {"a": 1}}}', "No"),
+    ],
+)
+def test_api_message_of_anything(body: bytes, message: str) -> None:
+    """An answer that is no error of the API has no message, and does no harm."""
+    assert api_message(body) == message
+
+
+def test_token() -> None:
+    """A token comes with its lifetime, an hour when none is said."""
+    assert parse_token(b'{"access_token": "t", "expires_in": 600, "token_type": "Bearer"}') == ("t", 600.0)
+    assert parse_token(b'{"access_token": "t", "expires_in": "600"}') == ("t", 600.0)
+    assert parse_token(b'{"access_token": "t"}') == ("t", 3600.0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{}", b"<html>", b"null", b'{"access_token": null}', b'{"access_token": "t", "expires_in": "soon"}'],
+)
+def test_no_token(body: bytes) -> None:
+    """An answer without a token is an error that another attempt may cure, never a made-up token."""
+    with pytest.raises(Transient):
+        parse_token(body)

@@ -1,0 +1,205 @@
+"""The layers, the weights and the documentation of the house, asserted."""
+
+import ast
+import functools
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tilesync
+
+PACKAGE = Path(tilesync.__file__).parent
+TESTS = Path(__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+LAYERS = [
+    {"__main__"},
+    {"cli"},
+    {"wiring"},
+    {"jobs", "remote", "stores", "demo"},
+    {"protocols", "rules", "wire", "threads"},
+    {"model", "events", "errors", "__init__"},
+]
+"""From top to bottom: a layer knows those below it (DESIGN.md, section 1)."""
+
+FORBIDDEN = {
+    "jobs": {"wire", "remote", "stores", "demo"},
+    "remote": {"stores", "jobs", "demo"},
+    "stores": {"remote", "jobs", "demo", "wire"},
+    "demo": {"remote", "stores", "jobs", "wire"},
+    "rules": {"protocols", "wire", "threads"},
+    "protocols": {"rules", "wire", "threads"},
+    "threads": {"rules", "wire", "protocols"},
+    "model": {"events", "errors"},
+    "events": {"model", "errors"},
+    "errors": {"model", "events"},
+}
+"""What rooms of one layer must not know of each other."""
+
+IMPURE = {
+    "asyncio",
+    "logging",
+    "pathlib",
+    "os",
+    "time",
+    "threading",
+    "socket",
+    "io",
+    "shutil",
+    "tempfile",
+    "subprocess",
+}
+
+PAID_LATER = {"httpx", "pyreqwest", "azure", "sqlite3", "tqdm", "aiofiles", "filelock", "certifi", "asyncio"}
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported anywhere in a tree, in full; `from a import b` counts as `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rooms_known_to(path: Path) -> set[str]:
+    """The rooms of tilesync that a file imports from; `from tilesync import __version__` is of the lowest."""
+    known = set()
+    for name in imports(parsed(path)):
+        first, _, rest = name.partition(".")
+        if first == "tilesync":
+            part = rest.split(".")[0]
+            known.add(part if any(part in layer for layer in LAYERS) else "__init__")
+    return known
+
+
+def level(of: str) -> int:
+    return next(number for number, layer in enumerate(LAYERS) if of in layer)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_go_one_way(path: Path) -> None:
+    """A file knows its own room, the layers below, and no neighbour that it must not know."""
+    own = room(path)
+    known = rooms_known_to(path) - {own}
+    upward = {other for other in known if level(other) < level(own)}
+    assert not upward
+    assert not known & FORBIDDEN.get(own, set())
+
+
+def test_every_room_has_its_place() -> None:
+    """Each module and package of tilesync stands in a layer, and each that stands there exists."""
+    assert {room(path) for path in SOURCES} == set().union(*LAYERS)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if room(path) in {"rules", "model", "errors", "events"}], ids=name_of
+)
+def test_rules_do_nothing(path: Path) -> None:
+    """Rules and values import nothing that touches the world, and nothing foreign."""
+    used = {name.split(".")[0] for name in imports(parsed(path))}
+    assert not used & IMPURE
+    assert used <= sys.stdlib_module_names | {"tilesync"}
+
+
+def test_foreign_packages_have_one_door() -> None:
+    """Each third-party package is imported by two files at most; click belongs to the command line alone."""
+    users: dict[str, set[str]] = {}
+    for path in SOURCES:
+        for name in imports(parsed(path)):
+            package = name.split(".")[0]
+            if package not in sys.stdlib_module_names | {"tilesync"}:
+                users.setdefault(package, set()).add(name_of(path))
+    assert all(user.startswith("cli/") for user in users.pop("click"))
+    assert {package: sorted(files) for package, files in users.items() if len(files) > 2} == {}
+    assert {"httpx", "pyreqwest"} <= users.keys()
+
+
+def test_the_command_line_is_light() -> None:
+    """Importing the commands pays for none of the engines: each command imports what it needs."""
+    code = "import sys, json, tilesync.cli.commands; print(json.dumps(sorted({n.split('.')[0] for n in sys.modules})))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not PAID_LATER & set(json.loads(result.stdout))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_files_are_of_a_size(path: Path) -> None:
+    """No file is longer than 400 lines."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def undocumented(tree: ast.Module) -> Iterator[str]:
+    """Public modules, classes and functions without a docstring; what a private class or function holds is private."""
+    waiting: list[tuple[str, ast.AST]] = [("module", tree)]
+    while waiting:
+        name, node = waiting.pop()
+        if ast.get_docstring(node) is None:  # type: ignore[arg-type]
+            yield name
+        for child in node.body:  # type: ignore[attr-defined]
+            if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
+                waiting.append((child.name, child))
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and owes_a_docstring(child):
+                yield f"{name}.{child.name}"
+
+
+def owes_a_docstring(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return not function.name.startswith("_") and ast.get_docstring(function) is None and not is_overload(function)
+
+
+def is_overload(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any(isinstance(mark, ast.Name) and mark.id == "overload" for mark in function.decorator_list)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_everything_public_is_documented(path: Path) -> None:
+    """Each public module, class, method and function says what holds."""
+    assert list(undocumented(parsed(path))) == []
+
+
+def test_every_test_says_what_must_hold() -> None:
+    """Each test function has a docstring, of one sentence."""
+    missing = []
+    for path in sorted(TESTS.rglob("*.py")):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+                said = ast.get_docstring(node)
+                if said is None or not said.endswith("."):
+                    missing.append(f"{path.relative_to(TESTS)}:{node.lineno} {node.name}")
+    assert missing == []
+
+
+def test_no_state_at_module_level() -> None:
+    """No module of tilesync rebinds a global: state lives in objects."""
+    culprits = [name_of(p) for p in SOURCES if any(isinstance(n, ast.Global) for n in ast.walk(parsed(p)))]
+    assert culprits == []
+
+
+def test_no_logging_printing_or_bars_below_the_command_line() -> None:
+    """Events go up: below `cli` nothing prints, logs or draws, but for the filter on the log of httpx."""
+    loud = {
+        name_of(path): sorted(found)
+        for path in SOURCES
+        if room(path) != "cli"
+        and (found := {name.split(".")[0] for name in imports(parsed(path))} & {"logging", "tqdm", "click"})
+    }
+    assert loud == {"wire/http.py": ["logging"]}
+    calls = [node for path in SOURCES for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
+    assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
