@@ -16,6 +16,8 @@ help: ## what can be made
 
 demo: $(VENV)/.test ## see tilesync work: no account needed
 	@$(BIN)/tilesync demo
+	@echo
+	@echo "(in this checkout, tilesync is $(BIN)/tilesync)"
 
 test: $(VENV)/.test azurite ## run the tests; those against Azurite where npm can install it
 	@$(BIN)/python -m pytest

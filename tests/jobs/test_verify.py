@@ -11,7 +11,7 @@ from builders import export, tree
 from simulator import EXPORT, Run, Simulator, verify
 
 from tilesync.errors import DestinationError, VerifyFailed
-from tilesync.events import Finding, Warned
+from tilesync.events import Finding
 
 FILES = export()
 
@@ -141,7 +141,8 @@ def test_it_needs_no_catalog(dest: Path) -> None:
     (folder(dest) / "tiles/001.glb").unlink()
     run = verify(dest)
     assert run.exit == 10
-    assert len(run.of(Warned)) == 1
+    assert run.error is not None
+    assert "--state-dir" in run.error.hint
     assert not (dest / ".tilesync").exists()
 
 

@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from tilesync import __version__
-from tilesync.cli.text import Duration, Transfers
+from tilesync.cli.text import Destination, Duration, FilePath, Transfers
 from tilesync.errors import UsageError
 
 if TYPE_CHECKING:
     from tilesync.cli.session import Session
-    from tilesync.model import Export, SasUrl
+    from tilesync.model import Export, SasUrl, Selector
     from tilesync.wiring import Service
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-PATH = click.Path(path_type=Path)
 
 
 def option(*names: str, **attributes: Any) -> Callable[[F], F]:
@@ -46,8 +44,14 @@ def stacked(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 
 SERVICE = stacked(
-    option("--api-url", envvar=["TILESYNC_API_URL", "ITP_API_URL"], help="Base URL of the service."),
-    option("--token-file", type=PATH, help="File that holds an access token; read again when it is refused."),
+    option(
+        "--api-url",
+        envvar=["TILESYNC_API_URL", "ITP_API_URL"],
+        help="Base URL of the service.",
+        default="https://api.bentley.com",
+        show_default=True,
+    ),
+    option("--token-file", type=FilePath(), help="File that holds an access token; read again when it is refused."),
     option("--token-command", help="Command that prints an access token; run again when it is refused."),
     option("--retry-for", type=Duration(), default="60s", show_default=True, help="How long to bear with failures."),
 )
@@ -56,7 +60,7 @@ VOICE = stacked(
     option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout."),
     option("-q", "--quiet", is_flag=True, help="Only warnings and errors."),
     option("-v", "--verbose", is_flag=True, help="Every file, retry and renewal."),
-    option("--log-file", type=PATH, help="Append every event to this file, as JSON lines."),
+    option("--log-file", type=FilePath(), help="Append every event to this file, as JSON lines."),
 )
 
 SELECTION = stacked(
@@ -86,7 +90,7 @@ def cli() -> None:
 
 @cli.command(short_help="Mirror an export into a folder.")
 @click.argument("source", envvar="TILESYNC_SOURCE")
-@click.argument("dest", envvar="TILESYNC_DEST", type=PATH)
+@click.argument("dest", envvar="TILESYNC_DEST", type=Destination())
 @SELECTION
 @waiting("10m")
 @option("--link-command", help="Command that prints a fresh container link when SOURCE is a link.")
@@ -94,8 +98,8 @@ def cli() -> None:
 @option("--allow-shrink", is_flag=True, envvar=None, help="Publish an export with under half the files or bytes.")
 @option("-n", "--dry-run", is_flag=True, help="Print the plan with its reasons, write nothing.")
 @option("--no-progress", is_flag=True, help="No bar, and no line a minute.")
-@option("--report", type=PATH, help="Write the last JSON line, with every failure, to this file.")
-@option("--state-dir", type=PATH, help="Keep the state here instead of DEST/.tilesync.")
+@option("--report", type=FilePath(), help="Write the last JSON line, with every failure, to this file.")
+@option("--state-dir", type=FilePath(), help="Keep the state here instead of DEST/.tilesync.")
 @SERVICE
 @VOICE
 @click.pass_context
@@ -125,9 +129,9 @@ def _mirroring(
         request = wiring.MirrorRequest(
             service=_service(options),
             selector=_selector(None if link else source, options),
-            destination=_folder(dest),
+            destination=dest,
             link=link,
-            link_command=options["link_command"],
+            link_command=options["link_command"] or None,
             cdn=options["cdn"],
             wait=options["wait"],
             poll=options["poll"],
@@ -156,11 +160,13 @@ def exports(imodel_id: str | None, **options: Any) -> int:
     async def work() -> None:
         from tilesync import wiring
 
-        await wiring.list_exports(_service(options), imodel_id, session.observe, rows.append)
+        await wiring.list_exports(
+            _service(options), _imodel(imodel_id) if imodel_id else None, session.observe, rows.append
+        )
         for row in rows if options["as_json"] else []:
             session.tell(export_row(row))
         if not options["as_json"]:
-            session.print(export_table(rows))
+            session.print(export_table(rows, imodel=not imodel_id))
 
     return session.run(work, closing=lambda: f"{len(rows)} exports" if len(rows) != 1 else "1 export")
 
@@ -196,11 +202,11 @@ def link(imodel_id: str, **options: Any) -> int:
 
 
 @cli.command(short_help="Audit what a folder holds.")
-@click.argument("dest", envvar="TILESYNC_DEST", type=PATH)
+@click.argument("dest", envvar="TILESYNC_DEST", type=Destination())
 @option("--quick", is_flag=True, help="Compare names and sizes only.")
 @option("--no-progress", is_flag=True, help="No bar, and no line a minute.")
-@option("--report", type=PATH, help="Write the last JSON line, with every finding, to this file.")
-@option("--state-dir", type=PATH, help="Where the state is, if not in DEST/.tilesync.")
+@option("--report", type=FilePath(), help="Write the last JSON line, with every finding, to this file.")
+@option("--state-dir", type=FilePath(), help="Where the state is, if not in DEST/.tilesync.")
 @VOICE
 def verify(dest: Path, *, quick: bool, **options: Any) -> int:
     """Audit what DEST holds against its manifest; what is found bad is fetched again by the next mirror."""
@@ -211,13 +217,13 @@ def verify(dest: Path, *, quick: bool, **options: Any) -> int:
     async def work() -> None:
         from tilesync import wiring
 
-        await wiring.verify(_folder(dest), session.observe, session.tally, state_dir=options["state_dir"], quick=quick)
+        await wiring.verify(dest, session.observe, session.tally, state_dir=options["state_dir"], quick=quick)
 
     return session.run(work, closing=lambda: verified(session.tally, dest, quick=quick))
 
 
 @cli.command(short_help="See it work; no account needed.")
-@click.argument("folder", required=False, type=PATH)
+@click.argument("folder", required=False, type=Destination())
 @option("--no-progress", is_flag=True, help="No bar, and no line a minute.")
 @VOICE
 def demo(folder: Path | None, **options: Any) -> int:
@@ -252,22 +258,33 @@ def _service(options: dict[str, Any]) -> Service:
     identity = wiring.Identity(
         token=secret("TILESYNC_TOKEN"),
         token_file=options["token_file"],
-        token_command=options["token_command"],
+        token_command=options["token_command"] or None,
         share_key=secret("TILESYNC_SHARE_KEY"),
         client_id=os.environ.get("ITP_SERVICE_CLIENT_ID"),
         client_secret=secret("ITP_SERVICE_CLIENT_SECRET"),
         issuer=os.environ.get("ITP_ISSUER_URL") or wiring.ISSUER,
     )
+    if bool(identity.client_id) != bool(identity.client_secret):
+        missing = "ITP_SERVICE_CLIENT_SECRET" if identity.client_id else "ITP_SERVICE_CLIENT_ID"
+        raise UsageError(f"half of the client credentials is missing: {missing}", hint="set both, or neither")
     return wiring.Service(options["api_url"] or wiring.API, identity, options["retry_for"])
 
 
-def _selector(imodel: str | None, options: dict[str, Any]) -> Any:
+def _imodel(text: str) -> str:
+    """An iModel id. Raises UsageError for anything else, which is not repeated: it may be a link with its signature."""
+    if not text.strip() or any(letter in "/?&=" or letter.isspace() for letter in text):
+        raise UsageError(
+            "that is no iModel id" + (", but a link" if "?" in text else ""),
+            hint="an iModel id looks like 5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40; `mirror` takes https://…?SAS too",
+        )
+    return text
+
+
+def _selector(imodel: str | None, options: dict[str, Any]) -> Selector:
     from tilesync.model import Selector
 
-    if imodel is not None and (not imodel.strip() or "/" in imodel or any(c.isspace() for c in imodel)):
-        raise UsageError(f"{imodel!r} is neither an iModel id nor a container link https://…?SAS")
     return Selector(
-        imodel=imodel,
+        imodel=_imodel(imodel) if imodel is not None else None,
         changeset=options["changeset_id"],
         export_id=options["export_id"],
         export_type=options["export_type"],
@@ -282,18 +299,11 @@ def _link(source: str) -> SasUrl | None:
 
     from tilesync.rules.links import parse_link
 
-    text = sys.stdin.readline().strip() if source == "-" else source
+    text = (sys.stdin.readline() if sys.stdin else "").strip() if source == "-" else source
+    if not text:
+        raise UsageError("a container link is expected on standard input, and nothing came")
     is_link = source == "-" or "://" in text
     return parse_link(text, fetched=monotonic()) if is_link else None
-
-
-def _folder(dest: Path) -> Path:
-    """DEST as a folder. Raises UsageError for what is no folder but looks like a place elsewhere."""
-    if "://" in str(dest) or str(dest).startswith(("az:", "s3:", "http:", "https:")):
-        raise UsageError(f"{dest} is no folder", hint="this release mirrors into local folders only")
-    if not str(dest).strip():
-        raise UsageError("DEST is empty", hint="name the folder to mirror into")
-    return dest
 
 
 def _on_command_line(context: click.Context, name: str) -> bool:
@@ -318,7 +328,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _leave(code: int) -> NoReturn:
     """End the process. With the bulk engine loaded, at once: a thread of it that still wants the interpreter while that
-    winds down would abort it, and the exit code with it (pyreqwest 0.15.1)."""
+    winds down would abort it, and the exit code with it (pyreqwest 0.15.1).
+    """
     if "pyreqwest" in sys.modules:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):  # its reader went away

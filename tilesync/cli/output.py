@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import singledispatchmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tilesync.cli.text import files, size
 from tilesync.errors import TilesyncError, UsageError
@@ -112,18 +112,25 @@ class Summary:
         }
 
 
+def say(stream: IO[str] | None, text: str) -> None:
+    """Write and flush. A stream that is closed, full or without a reader (`| head -1`) ends no run."""
+    if stream is None:
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
 class Out:
-    """Standard output. That its reader went away (`| head -1`) is no error: the rest goes nowhere."""
+    """Standard output."""
 
     def write(self, text: str) -> None:
         """Write and flush."""
-        try:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
+        say(sys.stdout, text)
 
 
 class JsonLines:
@@ -156,8 +163,12 @@ class LogFile:
 
     def __call__(self, event: Event) -> None:
         """Write it down."""
+        self.write({"kind": event.kind, **asdict(event)})
+
+    def write(self, said: dict[str, Any]) -> None:
+        """One line, with its time."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._file.write(json.dumps({"time": now, "kind": event.kind, **asdict(event)}, ensure_ascii=False) + "\n")
+        self._file.write(json.dumps({"time": now, **said}, ensure_ascii=False) + "\n")
 
     def close(self) -> None:
         """Let go of the file."""
@@ -265,8 +276,7 @@ class Progress:
         """A sentence on stderr, above the bar."""
         if self._bar is not None:
             self._bar.clear()
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+        say(sys.stderr, line + "\n")
         if self._bar is not None:
             self._bar.refresh()
 

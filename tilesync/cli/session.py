@@ -42,7 +42,7 @@ class Session:
         self._out = Out()
         if voice.report is not None and not voice.report.absolute().parent.is_dir():
             raise UsageError(f"there is no folder for the report {voice.report}", hint="check --report")
-        terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         show = voice.progress and not voice.quiet
         self._progress = Progress(self.tally, bar=show and terminal, lines=show and not terminal)
         self._json = JsonLines(self._out, verbose=voice.verbose) if voice.json else None
@@ -110,6 +110,7 @@ class Session:
                     self.summary.failed(exit_code, "UsageError", str(wrong), wrong.hint) if not said["exit"] else said
                 )
         if self._log is not None:
+            self._log.write(said)
             self._log.close()
         self.tell(said)
         return exit_code

@@ -18,7 +18,6 @@ NEXT = """
 try next:
   tilesync verify {dest}
   tilesync demo {dest}            the next export, beside this one
-  python -m http.server --directory {dest} 8000     then http://localhost:8000/tileset.json in a viewer
 with an account:
   export TILESYNC_TOKEN=…         README.md says where it comes from
   tilesync exports IMODEL_ID

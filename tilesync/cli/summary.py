@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tilesync.cli.output import Summary
-from tilesync.cli.text import files, size
+from tilesync.cli.text import counted, files, size
 from tilesync.jobs.tally import Tally
 from tilesync.model import Export
 
@@ -24,7 +24,7 @@ def mirrored(summary: Summary, tally: Tally, dest: Path, *, dry_run: bool) -> st
     seconds = summary.seconds()
     rate = f" ({size(tally.bytes / seconds)}/s)" if tally.bytes and seconds > 0 else ""
     extra = [f"{tally.kept:,} kept"] if tally.kept else []
-    extra += [f"{tally.renewals} link renewals"] if tally.renewals else []
+    extra += [counted(tally.renewals, "link renewal")] if tally.renewals else []
     extra += [f"{tally.retries} retries"] if tally.retries else []
     lines = [
         f"fetched {files(tally.fetched)}, {size(tally.bytes)} in {seconds:.1f} s{rate}"
@@ -58,12 +58,13 @@ def export_row(export: Export) -> dict[str, Any]:
     }
 
 
-def export_table(rows: Sequence[Export]) -> str:
-    """The exports for people, aligned."""
-    head = ("ID", "STATUS", "TYPE", "CHANGESET", "MODIFIED", "SIZE", "NAME", "ERROR")
+def export_table(rows: Sequence[Export], *, imodel: bool) -> str:
+    """The exports for people, aligned; with the iModel of each where they may differ."""
+    head = ("ID", *(["IMODEL"] if imodel else []), "STATUS", "TYPE", "CHANGESET", "MODIFIED", "SIZE", "NAME", "ERROR")
     cells = [head] + [
         (
             row.id,
+            *([row.imodel or "-"] if imodel else []),
             row.status,
             row.type or "-",
             (row.changeset or "-")[:12],

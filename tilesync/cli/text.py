@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from pathlib import Path
 
 import click
 
@@ -19,9 +20,40 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def files(count: int) -> str:
+def counted(count: int, noun: str) -> str:
     """`1 file`, `2 files`, `12,345 files`."""
-    return f"{count:,} file{'' if count == 1 else 's'}"
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def files(count: int) -> str:
+    """That many files."""
+    return counted(count, "file")
+
+
+class Destination(click.ParamType[Path]):
+    """The folder to mirror into."""
+
+    name = "folder"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The folder. What is none is a usage error, and shown without what may be a signature."""
+        text = str(value)
+        if not text.strip():
+            self.fail("it is empty: name the folder to mirror into", param, ctx)
+        if "://" in text or text.startswith(("az:", "s3:", "http:", "https:")):
+            shown = text.partition("?")[0]
+            self.fail(f"{shown} is no folder: this release mirrors into local folders only", param, ctx)
+        return Path(text)
+
+
+class FilePath(click.ParamType[Path | None]):
+    """A path; an empty text is none."""
+
+    name = "path"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path | None:
+        """The path, None for an empty text: the variable of a script may be unset."""
+        return Path(str(value)) if str(value).strip() else None
 
 
 class Duration(click.ParamType[timedelta]):

@@ -92,13 +92,18 @@ class Mirror:
         await self._fill(version, choice.held, resolution)
 
     async def _healed(self, version: Version) -> Version:
-        """The version as it is; damaged when its root is gone."""
-        if version.damaged or self._files.size(version, ROOT) is not None:
+        """The version, marked damaged when files of it are gone. Looked at where the pointer does not stand on it."""
+        there = self._files.size(version, ROOT) is not None
+        if version.damaged or (there and await in_thread(self._stands, version)):
             return version
-        self._run.observe(Warned(f"the files of version {version.name} are gone; fetching them again"))
         await self._recheck(version, read=False)
-        version = replace(version, damaged=True)
-        self._catalog.update(version)
+        lost = version.files - self._catalog.totals(version).held_files
+        if lost:
+            self._run.observe(
+                Warned(f"{lost} files of version {version.name} are gone or changed; fetching them again")
+            )
+            version = replace(version, damaged=True)
+            self._catalog.update(version)
         return version
 
     async def _keep(self, version: Version) -> None:
@@ -262,7 +267,7 @@ class Mirror:
             self._relist(version)
             raise Incomplete(
                 f"the container has no {ROOT}: what it holds is no mesh export, or not a whole one",
-                hint="nothing was published; `tilesync exports` shows which exports are Complete",
+                hint="nothing was published; is this the container of a 3D Tiles export?",
             )
         self._guard_against_shrinking(version, totals)
         version = replace(

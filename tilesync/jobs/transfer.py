@@ -51,8 +51,8 @@ class Transfer:
     """Workers over a source, into the files of one version.
 
     A `BlobError` fails one file; a `RunError` ends the transfer. What is in place is in the catalog within a quarter
-    second, whatever ends the run. `salvage`: the catalog was lost, so a file that lies there already is kept when its
-    MD5 is the listed one.
+    second; what is under way when a run ends may be fetched again. `salvage`: the catalog was lost, so a file that lies
+    there already is kept when its MD5 is the listed one.
     """
 
     def __init__(

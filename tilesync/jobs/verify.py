@@ -17,6 +17,7 @@ from tilesync.protocols import Catalog, HeldFiles, Observer, Published
 from tilesync.rules.manifest import read_header, read_line
 from tilesync.threads import in_thread
 
+UNMARKED = "the state is not here or cannot be written, so `tilesync mirror` will not know: verify with its --state-dir"
 AT_ONCE = 4
 BATCH = 64
 
@@ -42,7 +43,10 @@ class Verify:
         """Audit. Raises VerifyFailed when there is any finding, DestinationError when nothing is held."""
         latest = self._publication.latest()
         if latest is None:
-            raise DestinationError("nothing is held here", hint="give the folder that `tilesync mirror` wrote to")
+            raise DestinationError(
+                "no version is published here (there is no latest.json)",
+                hint="give the folder that `tilesync mirror` published to, or run it again",
+            )
         lines = self._publication.manifest(str(latest["version"]))
         bad: list[str] = []
         try:
@@ -54,9 +58,10 @@ class Verify:
         if not bad and not self._pointer_stands(version):
             findings += 1
         if findings:
-            await in_thread(self._mark, version, bad)
+            marked = await in_thread(self._mark, version, bad)
             raise VerifyFailed(
-                f"{findings} {'problem' if findings == 1 else 'problems'} found in version {version.name}"
+                f"{findings} {'problem' if findings == 1 else 'problems'} found in version {version.name}",
+                hint=None if marked else UNMARKED,
             )
 
     async def _files_of(self, version: Version, lines: Iterator[Mapping[str, Any]], *, quick: bool) -> list[str]:
@@ -122,14 +127,14 @@ class Verify:
             self._observe(Finding(POINTER, "pointer", f"does not lead to version {version.name} as it was published"))
         return stands
 
-    def _mark(self, version: Version, bad: list[str]) -> None:
+    def _mark(self, version: Version, bad: list[str]) -> bool:
+        """Note what is bad for the next run of the main job; whether that could be done."""
         try:
             known = self._catalog.versions(name=version.name) if self._catalog is not None else []
             if self._catalog is not None and known:
                 self._catalog.release(known[0], bad)
                 self._catalog.update(replace(known[0], damaged=bool(bad) or known[0].damaged))
-                return
+                return True
         except DestinationError as error:
-            self._observe(Warned(f"the findings could not be marked for healing: {error}"))
-            return
-        self._observe(Warned("the findings could not be marked for healing: the catalog is not here"))
+            self._observe(Warned(f"the findings could not be noted for the next mirror: {error}"))
+        return False

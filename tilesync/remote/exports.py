@@ -113,7 +113,7 @@ class MeshExports:
             rows, following = parse_exports(body, fetched=self._clock.monotonic())
             return Listing(rows, following, reply.server_time())
 
-        return await self._talk.ask("the Mesh Export API", make, accept)
+        return await self._talk.ask(f"the Mesh Export API ({urlsplit(self._url).netloc})", make, accept)
 
     async def latest(self, selector: Selector, *, wait: timedelta, poll: timedelta) -> Resolution:
         """The first Complete export in the service's order, waited for while there is none.
@@ -131,7 +131,7 @@ class MeshExports:
             left = deadline - self._clock.monotonic()
             message = _verdict_on(look, selector)
             if left <= 0 or _hopeless(look, selector):
-                waited = f" (waited {wait})" if wait and not _hopeless(look, selector) else ""
+                waited = f" (waited {wait.total_seconds():.0f} s)" if wait and not _hopeless(look, selector) else ""
                 raise NoExport(message + waited, hint=hint)
             pause = min(poll.total_seconds(), left)
             self._observe(Waiting(message, hint, pause))
@@ -157,12 +157,12 @@ class MeshExports:
 
     async def _hint(self, look: Look, selector: Selector) -> str:
         """What to tell who finds nothing; asks once more, without the type, when nothing of the type is listed."""
-        if look.rows or not selector.export_type:
+        if look.rows or look.newest or not selector.export_type:
             return "`tilesync exports` shows what the service has"
         others = {row.type async for row in self._all(replace(selector, export_type="")) if row.complete and row.type}
         if others:
             return f"a finished export of another type is there: --export-type {' or '.join(sorted(others))}"
-        return f"the first generation takes a while; {MEMBERSHIP}"
+        return f"check the iModel id; the first generation takes a while; {MEMBERSHIP}"
 
     async def _all(self, selector: Selector) -> AsyncIterator[Export]:
         async for page in self.pages(selector, top=LATEST_PAGE):
@@ -205,6 +205,8 @@ def _hopeless(look: Look, selector: Selector) -> bool:
 
 
 def _verdict_on(look: Look, selector: Selector) -> str:
+    if not look.rows and selector.changeset:
+        return f"there is no export of changeset {selector.changeset}, or this identity cannot see it"
     if look.unfinished:
         return "no matching export is Complete yet"
     if look.invalid is not None:

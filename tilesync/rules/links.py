@@ -45,7 +45,11 @@ def check_scheme(url: str) -> None:
     parts = _split(url)
     if parts.scheme == "https" or (parts.scheme == "http" and loopback(parts.hostname or "")):
         return
-    raise UsageError(f"{parts.scheme or 'a bare path'}:// is accepted on loopback only ({parts.hostname})")
+    if parts.scheme == "http":
+        raise UsageError(f"plain http is accepted on this machine only, not to {parts.hostname}", hint="use https://")
+    raise UsageError(
+        "a URL of the service or its links must begin with https://", hint="check --api-url and ITP_ISSUER_URL"
+    )
 
 
 def loopback(host: str) -> bool:

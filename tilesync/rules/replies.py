@@ -134,7 +134,7 @@ def _export(row: Mapping[str, Any], fetched: float) -> Export:
         type=str(request.get("exportType") or ""),
         modified=str(row.get("lastModified") or request.get("lastModified") or ""),
         size=int(size) if isinstance(size, int | float) else None,
-        error=str(row.get("error") or ""),
+        error=str(_mapping(row.get("error")).get("message") or row.get("error") or ""),
         record={key: value for key, value in row.items() if key != "_links"},
         link=_link(href, fetched),
     )

@@ -35,7 +35,10 @@ class Patience:
         pause = min(LONGEST, FIRST * 2.0 ** min(self.failures - 1, 10)) * (0.5 + self.random.random() / 2)
         if retry_after is not None:
             pause = max(retry_after * (1 + self.random.random() / 10), min(pause, 1.0))
-        if now - self.since + pause <= self.budget:
+        left = self.budget - (now - self.since)
+        if retry_after is None and 0 < left < pause:
+            return left
+        if pause <= left:
             return pause
         asked_once = self.failures == 1 and retry_after is not None and retry_after <= OBEYED
         return pause if asked_once else None

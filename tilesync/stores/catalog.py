@@ -59,14 +59,22 @@ class Catalog:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self._lock = threading.RLock()
         self.fresh = not path.exists()
+        self._copy = tempfile.TemporaryDirectory() if read_only else None
         with _mapped():
-            self._copy = tempfile.TemporaryDirectory() if read_only else None
             self._db = _copied(path, self._copy.name) if self._copy else _connect(path)
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+        self.folds = self.recall("folds") == "yes"
+
+    def _prepare(self) -> None:
+        with _mapped():
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(SCHEMA)
-            self._check_version()
-        self.folds = self.recall("folds") == "yes"
+        self._check_version()
 
     def _check_version(self) -> None:
         found = int(self.recall("schema") or 0)

@@ -53,9 +53,10 @@ class LocalFiles(HeldFiles):
 
     def draft(self, version: Version, blob: Blob) -> LocalDraft:
         """A draft; its part is keyed by name and ETag, so a stale one is never continued."""
-        digest = hashlib.sha256(f"{version.name}\0{blob.name}\0{blob.etag}\0{blob.size}".encode(errors="surrogatepass"))
-        part = digest.hexdigest()[:32]
-        held = self._size_of(part) if part in self._leftover else 0
+        content = (version.name, blob.name, blob.etag, blob.size, blob.md5, blob.last_modified)
+        part = hashlib.sha256(repr(content).encode(errors="surrogatepass")).hexdigest()[:32]
+        known = blob.etag or blob.md5 is not None
+        held = self._size_of(part) if known and part in self._leftover else 0
         return LocalDraft(self, version.name, blob, self._parts / part, held)
 
     def _size_of(self, part: str) -> int:

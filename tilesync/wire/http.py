@@ -13,7 +13,7 @@ from typing import TypeVar
 import httpx
 
 from tilesync.errors import Transient, Unavailable, UsageError
-from tilesync.events import Retried
+from tilesync.events import Notice, Retried
 from tilesync.protocols import Clock, Observer
 from tilesync.rules.links import check_scheme
 from tilesync.rules.retries import Patience
@@ -90,6 +90,8 @@ class Conversation:
                 if wait is None:
                     asked = f"; it asks to wait {error.retry_after:.0f} s" if error.retry_after else ""
                     raise Unavailable(f"{what} kept failing: {error}{asked}") from error
+                if patience.failures == 1:
+                    self._observe(Notice(f"{what}: {error}; trying again for up to {self._budget:.0f} s"))
                 self._observe(Retried(what, str(error), wait))
             await self._clock.sleep(wait)
 
