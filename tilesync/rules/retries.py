@@ -19,13 +19,14 @@ OBEYED = 120.0
 class Patience:
     """How long one piece of work may keep failing: exponential backoff with jitter inside a budget of seconds.
 
-    Retry-After is obeyed. Progress gives the whole budget back.
+    Retry-After is obeyed. The last wait is cut to what is left of the budget. Progress gives the whole budget back.
     """
 
     budget: float
     random: Random = field(default_factory=Random)
     failures: int = 0
     since: float | None = None
+    last: bool = False
 
     def next_wait(self, now: float, retry_after: float | None = None, *, began: float | None = None) -> float | None:
         """Seconds to wait after one more failure at `now`, of an attempt that `began` then; None to give up."""
@@ -36,7 +37,8 @@ class Patience:
         if retry_after is not None:
             pause = max(retry_after * (1 + self.random.random() / 10), min(pause, 1.0))
         left = self.budget - (now - self.since)
-        if retry_after is None and 0 < left < pause:
+        if retry_after is None and FIRST / 2 <= left < pause and not self.last:
+            self.last = True
             return left
         if pause <= left:
             return pause
@@ -47,3 +49,4 @@ class Patience:
         """The work moved on: what failed before is forgiven."""
         self.failures = 0
         self.since = None
+        self.last = False
