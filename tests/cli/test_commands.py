@@ -543,3 +543,24 @@ def test_a_reader_that_went_away_is_no_bug(service: Simulator, tmp_path: Path) -
     running.stderr.close()
     running.wait(20)
     assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("streams", [">&-", ">&- 2>&-", ">/dev/full", "<&-"])
+def test_streams_that_are_closed_or_full_end_no_run(service: Simulator, tmp_path: Path, streams: str) -> None:
+    """Without stdout, stderr or stdin, or with a full one, the export is mirrored all the same, and the exit is 0."""
+    command = f'exec "{sys.executable}" -m tilesync mirror {IMODEL} "{tmp_path / "d"}" --json {streams}'
+    done = subprocess.run(["sh", "-c", command], env=environment(service), timeout=60, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "d" / "tileset.json").is_file()
+
+
+@pytest.mark.parametrize("command", ["link", "exports", "mirror"])
+@pytest.mark.parametrize(
+    "link", ["https://account/c?sig=TOPSECRET", "http:/account/c?sig=TOPSECRET", "c?sig=TOPSECRET"]
+)
+def test_a_link_where_none_belongs_is_refused_unseen(tmp_path: Path, command: str, link: str) -> None:
+    """A link in the place of an iModel id or DEST ends with 2, and its signature is in no message."""
+    arguments = [command, IMODEL, link] if command == "mirror" else [command, link]
+    done = tilesync(*arguments, "--json", TILESYNC_TOKEN="t")
+    assert done.returncode == 2
+    assert "TOPSECRET" not in done.stdout + done.stderr

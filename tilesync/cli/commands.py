@@ -331,7 +331,7 @@ def _leave(code: int) -> NoReturn:
     winds down would abort it, and the exit code with it (pyreqwest 0.15.1).
     """
     if "pyreqwest" in sys.modules:
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):
             with contextlib.suppress(OSError):  # its reader went away
                 stream.flush()
         os._exit(code)

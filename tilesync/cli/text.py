@@ -40,7 +40,7 @@ class Destination(click.ParamType[Path]):
         text = str(value)
         if not text.strip():
             self.fail("it is empty: name the folder to mirror into", param, ctx)
-        if "://" in text or text.startswith(("az:", "s3:", "http:", "https:")):
+        if "://" in text or text.startswith(("az:", "s3:", "http:", "https:")) or "?sig=" in text or "&sig=" in text:
             shown = text.partition("?")[0]
             self.fail(f"{shown} is no folder: this release mirrors into local folders only", param, ctx)
         return Path(text)
