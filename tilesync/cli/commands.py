@@ -47,9 +47,7 @@ SERVICE = stacked(
     option(
         "--api-url",
         envvar=["TILESYNC_API_URL", "ITP_API_URL"],
-        help="Base URL of the service.",
-        default="https://api.bentley.com",
-        show_default=True,
+        help="Base URL of the service, if not the public one.",
     ),
     option("--token-file", type=FilePath(), help="File that holds an access token; read again when it is refused."),
     option("--token-command", help="Command that prints an access token; run again when it is refused."),
