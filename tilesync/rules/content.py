@@ -1,4 +1,4 @@
-"""ContentCheck: what the stored bytes of one blob prove, computed chunk by chunk as they pass.
+"""What the stored bytes of one blob prove and what they name, computed chunk by chunk as they pass.
 
 The result does not depend on how the bytes are cut into chunks.
 """
@@ -6,121 +6,158 @@ The result does not depend on how the bytes are cut into chunks.
 from __future__ import annotations
 
 import hashlib
-import struct
-import zlib
 from collections.abc import Iterator
-from typing import Protocol
 
 from tilesync.errors import BlobDamaged
-from tilesync.model import Blob, Proof
+from tilesync.model import UNKNOWN, Blob, Kind, Proof, Reading, Remark
+from tilesync.rules.packed import GZIP_MAGIC, Unpacker
+from tilesync.rules.references import References
+from tilesync.rules.shapes import KINDS, Shape
+from tilesync.rules.tilesets import Document
 
-GLB_MAGIC = b"glTF"
-GZIP_MAGIC = b"\x1f\x8b"
-_JSON_CHUNK = 0x4E4F534A
-_PIECE = 1 << 16
+_MAGIC = 4
+_PACKED = GZIP_MAGIC + b"\x08"
+"""With the only compression method that there is: a bitstream in 65,536 begins with the first two bytes by chance."""
+
+_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"\xabKTX", b"GIF8")
+_OTHERS = {b"PK\x03\x04": Kind.ARCHIVE, b"voxl": Kind.VOXELS}
+_BEFORE_JSON = b"\xef\xbb\xbf \t\r\n"
+_LEAD = 1 << 12
+"""Bytes in which something must stand that is not blank, for a file to be told by it."""
+
+_ANY_JSON = {Kind.JSON, Kind.GEOJSON}
+"""What any JSON may be taken for: lines of a log have a `type` too."""
+
+_NAMED_JSON = (".json", ".gltf", ".geojson")
 
 
-class Shape(Protocol):
-    """The structure of one format, followed without keeping the bytes."""
-
-    def feed(self, data: bytes) -> None:
-        """Follow the next bytes."""
-
-    def finish(self) -> str | None:
-        """What is wrong with the structure, None when nothing is."""
-
-
-class GlbShape:
-    """Header and chunk table of a binary glTF (glTF 2.0, section 4.4; version 1 by its header alone).
-
-    Bytes after the declared length are tolerated, as every viewer does. `data` that is no glTF is a problem.
+class Packed:
+    """A payload within gzip. Where both are damaged the gzip is told: it comes to light sooner or later than the other,
+    depending on the chunks.
     """
 
-    def __init__(self) -> None:
-        self._offset = 0
-        self._head = bytearray()
-        self._at, self._need = 0, 12
-        self._length = 0
-        self._problem: str | None = None
+    def __init__(self, inner: Payload) -> None:
+        self._inner = inner
+        self._unpacker = Unpacker()
+        self._broken: BlobDamaged | None = None
 
     def feed(self, data: bytes) -> None:
-        """Follow the next bytes."""
-        end = self._offset + len(data)
-        while self._need and self._at + len(self._head) < end:
-            begin = self._at + len(self._head) - self._offset
-            self._head += data[begin : begin + self._need - len(self._head)]
-            if len(self._head) == self._need:
-                head, self._head = bytes(self._head), bytearray()
-                self._problem = self._file_header(head) if len(head) == 12 else self._chunk_header(head)
-                if self._problem:
-                    self._need = 0
-        self._offset = end
+        """Take in the next bytes."""
+        for piece in self._unpacker.feed(data):
+            if self._broken is None:
+                try:
+                    self._inner.feed(piece)
+                except BlobDamaged as error:
+                    self._broken = error
 
-    def _file_header(self, head: bytes) -> str | None:
-        magic, version, self._length = struct.unpack("<4sII", head)
-        if magic != GLB_MAGIC:
-            return "it is named .glb but holds no glTF"
-        if version not in {1, 2}:
-            return f"GLB version {version} is unknown"
-        self._at, self._need = (12, 8) if version == 2 else (0, 0)
-        return None
+    def finish(self) -> None:
+        """No more comes."""
+        self._unpacker.finish()
+        if self._broken is not None:
+            raise self._broken
+        self._inner.finish()
 
-    def _chunk_header(self, head: bytes) -> str | None:
-        length, kind = struct.unpack("<II", head)
-        if self._at == 12 and kind != _JSON_CHUNK:
-            return "the first GLB chunk is not JSON"
-        following = self._at + 8 + length
-        if following > self._length:
-            return f"a GLB chunk ends at byte {following}, behind the declared length {self._length}"
-        self._at, self._need = following, 8 if following < self._length else 0
-        return None
-
-    def finish(self) -> str | None:
-        """What is wrong, now that no more bytes come."""
-        if self._problem:
-            return self._problem
-        if self._offset < 12:
-            return "it is named .glb but holds no glTF" if self._offset < 4 else "the GLB header is cut off"
-        if self._length > self._offset:
-            return f"the GLB is cut off: its header says {self._length} bytes, {self._offset} are there"
-        return "the GLB chunk table is cut off" if self._need else None
+    @property
+    def kind(self) -> Kind:
+        """What the payload is."""
+        return self._inner.kind
 
 
-class _Unpacked:
-    """The shape of what a gzip payload holds, in one member or several (RFC 1952, section 2.2)."""
+class Payload:
+    """What a file is, told by its first bytes, never by its name; its structure, and what it names.
 
-    def __init__(self, shape: Shape) -> None:
-        self._shape = shape
-        self._gzip = zlib.decompressobj(wbits=31)
-        self._problem: str | None = None
+    `feed` and `finish` raise BlobDamaged for a broken structure, and for a `.glb` that holds no glTF. Broken JSON is
+    damaged where the name or its beginning says that it is of 3D Tiles, and nothing that is known otherwise.
+    """
+
+    def __init__(self, name: str, references: References, *, packed: bool = False) -> None:
+        self._name = name.lower()
+        self._references = references
+        self._packed = packed
+        self._start: bytes | None = b""
+        self._follower: Shape | Document | Packed | None = None
+        self.kind = Kind.EMPTY
+
+    @property
+    def implicit(self) -> bool:
+        """Whether it is a tileset with implicit tiling."""
+        inner = self._follower._inner if isinstance(self._follower, Packed) else self
+        return isinstance(inner._follower, Document) and bool(inner._follower.implicit)
 
     def feed(self, data: bytes) -> None:
-        if self._problem:
+        """Take in the next bytes."""
+        if self._start is not None:
+            data = self._start = self._start + data
+            if len(data) < _MAGIC or (len(data) < _LEAD and not data.lstrip(_BEFORE_JSON)):
+                return
+            self._recognise(data)
+        self._follow(data)
+
+    def _recognise(self, start: bytes) -> None:
+        self._start = None
+        magic = start[:_MAGIC]
+        if start.startswith(_PACKED) and not self._packed:
+            self._follower = Packed(Payload(self._name, self._references, packed=True))
+            return
+        self.kind = KINDS.get(magic) or _OTHERS.get(magic) or (Kind.IMAGE if magic.startswith(_IMAGES) else Kind.NONE)
+        if self._name.endswith(".glb") and self.kind is not Kind.GLB:
+            raise BlobDamaged("it is named .glb but holds no glTF")
+        if self.kind is Kind.ARCHIVE:
+            self._references.remarks[
+                Remark("unfollowed", "it is an archive, taken as one file: what lies in it is not walked")
+            ] = None
+        if magic in KINDS:
+            self._follower = Shape(magic, self._references)
+        elif start[:_LEAD].lstrip(_BEFORE_JSON)[:1] == b"{":
+            self._follower = Document(self._references)
+
+    def _follow(self, data: bytes) -> None:
+        if self._follower is None:
             return
         try:
-            while data:
-                if self._gzip.eof:
-                    self._gzip = zlib.decompressobj(wbits=31)
-                self._shape.feed(self._gzip.decompress(data, _PIECE))
-                data = self._gzip.unused_data if self._gzip.eof else self._gzip.unconsumed_tail
-        except zlib.error:
-            self._problem = "its gzip payload is damaged"
+            self._follower.feed(data)
+        except BlobDamaged as error:
+            self._judge(error)
 
-    def finish(self) -> str | None:
-        if not self._problem and not self._gzip.eof:
-            self._problem = "its gzip payload is cut off"
-        return self._problem or self._shape.finish()
+    def finish(self) -> None:
+        """No more comes."""
+        if self._start is not None and (self._start or self._name.endswith(".glb")):
+            start = self._start
+            self._recognise(start)
+            self._follow(start)
+        if self._follower is None:
+            return
+        try:
+            self._follower.finish()
+        except BlobDamaged as error:
+            self._judge(error)
+        else:
+            self.kind = self._follower.kind
+            self._take_remarks(self._follower)
+
+    def _take_remarks(self, follower: Shape | Document | Packed) -> None:
+        if isinstance(follower, Shape):
+            self._references.remarks.update(dict.fromkeys(follower.remarks))
+        elif isinstance(follower, Document):
+            self._references.remarks.update((Remark("unreadable", why), None) for why in follower.unreadable)
+
+    def _judge(self, error: BlobDamaged) -> None:
+        """Raise, or take the file for one that is not known."""
+        known = not isinstance(self._follower, Document) or self._follower.kind not in _ANY_JSON
+        if known or self._name.endswith(_NAMED_JSON):
+            raise error
+        self._follower = None
 
 
 class ContentCheck:
-    """Length, MD5 where the listing claims one, SHA-256, and GLB structure of the bytes of one blob.
+    """Length, MD5 where the listing claims one, SHA-256, structure and references of the bytes of one blob.
 
-    GLB structure is checked where the name says `.glb` or the first bytes say glTF, through a gzip payload too.
+    `home` is the bare URL of its container, empty where that is not known: absolute URLs are told apart by it.
     """
 
-    def __init__(self, blob: Blob) -> None:
+    def __init__(self, blob: Blob, home: str = "") -> None:
         self._blob = blob
-        self._named_glb = blob.name.lower().endswith(".glb")
+        self._home = home
         self.restart()
 
     def restart(self) -> None:
@@ -128,8 +165,9 @@ class ContentCheck:
         self.size = 0
         self._sha256 = hashlib.sha256()
         self._md5 = hashlib.md5(usedforsecurity=False) if self._blob.md5 is not None else None
-        self._start: bytes | None = b""
-        self._shape: Shape | None = None
+        self._references = References(self._blob.name, self._home)
+        self._payload = Payload(self._blob.name, self._references)
+        self._broken: str | None = None
 
     def feed(self, chunk: bytes) -> None:
         """Take in the next bytes, in order."""
@@ -137,18 +175,11 @@ class ContentCheck:
         self._sha256.update(chunk)
         if self._md5 is not None:
             self._md5.update(chunk)
-        if self._start is not None:
-            chunk = self._start = self._start + chunk
-            if len(chunk) < len(GLB_MAGIC):
-                return
-            self._start, self._shape = None, self._recognise(chunk)
-        if self._shape is not None:
-            self._shape.feed(chunk)
-
-    def _recognise(self, start: bytes) -> Shape | None:
-        if start.startswith(GZIP_MAGIC):
-            return _Unpacked(GlbShape()) if self._named_glb else None
-        return GlbShape() if self._named_glb or start.startswith(GLB_MAGIC) else None
+        if self._broken is None:
+            try:
+                self._payload.feed(chunk)
+            except BlobDamaged as error:
+                self._broken = str(error)
 
     def finish(self) -> Proof:
         """The proof of the whole content. Raises BlobDamaged with every problem found."""
@@ -157,16 +188,29 @@ class ContentCheck:
         return Proof(self.size, self.sha256)
 
     def _problems(self) -> Iterator[str]:
-        if self.size != self._blob.size:
+        if self.size != self._blob.size != UNKNOWN:
             yield f"{self.size} bytes came, the listing says {self._blob.size}"
         if self._md5 is not None and self._md5.digest() != self._blob.md5:
             yield "its MD5 is not the one that the container states"
-        if self._start is not None and self._named_glb:
-            yield "it is named .glb but holds no glTF"
-        if self._shape is not None and (problem := self._shape.finish()):
-            yield problem
+        if self._broken is None:
+            try:
+                self._payload.finish()
+            except BlobDamaged as error:
+                self._broken = str(error)
+        if self._broken is not None:
+            yield self._broken
 
     @property
     def sha256(self) -> bytes:
         """SHA-256 of the bytes so far."""
         return self._sha256.digest()
+
+    @property
+    def named(self) -> int:
+        """How many references and remarks wait to be taken."""
+        return len(self._references)
+
+    def take(self) -> Reading:
+        """What the bytes said since the last time: their kind is final, and the references whole, after `finish`."""
+        references, remarks = self._references.take()
+        return Reading(self._payload.kind, references, remarks, implicit=self._payload.implicit)

@@ -1,80 +1,356 @@
-"""Where a tileset names other files, and the same sites rewritten.
+"""Where the JSON documents of 3D Tiles name other files: one table of sites, read by the walk and by re-basing alike.
 
-One table of sites serves every reader. It iterates, never recurses: a tileset is untrusted input.
+Sources: 3D Tiles 1.1 (tileset, "Implicit Tiling", "3D Metadata"), 1.0 and its extensions 3DTILES_multiple_contents,
+3DTILES_implicit_tiling, 3DTILES_metadata with their drafts; glTF 2.0 and 1.0 (KHR_binary_glTF),
+EXT_structural_metadata, EXT_feature_metadata; MAXAR_extent, MAXAR_content_geojson. One table serves all documents,
+since the type of one is known only once it has been read, and no key means different things in two of them.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from tilesync.errors import BlobDamaged
-from tilesync.model import ROOT
-from tilesync.rules.content import GZIP_MAGIC
+from tilesync.model import ROOT, Kind, Role
+from tilesync.rules.implicit import Implicit, read_implicit
+from tilesync.rules.packed import unpacked
+from tilesync.rules.scan import BOM, LONGEST, Leaf, Malformed, Node, Scanner
+from tilesync.rules.uris import Outside, relative, resolve
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_URI_KEY = re.compile(r"(?:uri|url|.+U(?:ri|RI|rl|RL))")
-_OPAQUE = frozenset({"extras", "schema", "metadata", "properties", "statistics"})
+# --- the table ---
 
-Site = tuple[dict[str, Any], str]
-"""An object of a tileset and the key in it that holds a URI."""
+_URI_KEY = re.compile(rb"uri|url|.+U(?:ri|RI|rl|RL)")
 
 
-def parse_tileset(data: bytes, name: str = ROOT) -> dict[str, Any]:
-    """The tileset JSON in `data`, stored plain or gzip-compressed, with or without a byte order mark.
+class _Unknown(Node):
+    """An object of which only this is known: `uri`, `url` and `…Uri` strings in it may name files."""
 
-    Raises BlobDamaged when it is no tileset.
+    def __missing__(self, key: bytes) -> Node | Leaf:
+        return _UNKNOWN_URI if _URI_KEY.fullmatch(key) else self
+
+
+_OPAQUE = Node()
+_APPLICATION = dict.fromkeys(("extras", "metadata", "properties", "statistics", "schema"), _OPAQUE)
+"""What belongs to the application, whatever its keys are called."""
+
+_UNKNOWN = _Unknown(_APPLICATION)
+_UNKNOWN_URI = Leaf(Role.UNKNOWN, _UNKNOWN)
+
+
+def _uri(role: Role) -> Leaf:
+    return Leaf(role, _UNKNOWN)
+
+
+def _value(role: str) -> Leaf:
+    return Leaf(role, _OPAQUE, text=False)
+
+
+def _known(
+    members: Mapping[str, Node | Leaf], *, scope: str = "", extensions: Mapping[str, Node] | None = None
+) -> Node:
+    """An object of a specification."""
+    more = Node(extensions or {}, other=_UNKNOWN)
+    return Node({**_APPLICATION, **members, "extensions": more}, other=_UNKNOWN, scope=scope)
+
+
+_CONTENT = _known({"uri": _uri(Role.CONTENT), "url": _uri(Role.CONTENT), "boundingVolume": _OPAQUE})
+_CONTENT[b""] = _CONTENT
+
+_IMPLICIT = _known(
+    {
+        "subdivisionScheme": Leaf("subdivisionScheme", _OPAQUE),
+        **{key: _value(key) for key in ("subtreeLevels", "availableLevels", "maximumLevel")},
+        "subtrees": _known({"uri": _uri(Role.SUBTREE), "url": _uri(Role.SUBTREE)}),
+    },
+    scope="implicit",
+)
+
+_TILE = _known(
+    {
+        "content": _CONTENT,
+        "contents": _CONTENT,
+        "implicitTiling": _IMPLICIT,
+        "boundingVolume": _known({}),
+        "viewerRequestVolume": _known({}),
+        "transform": _OPAQUE,
+    },
+    scope="tile",
+    extensions={
+        "3DTILES_multiple_contents": _known({"contents": _CONTENT, "content": _CONTENT}),
+        "3DTILES_implicit_tiling": _IMPLICIT,
+    },
+)
+_TILE[b"children"] = Node({"": _TILE}, other=_UNKNOWN)
+
+_CLASS = Node({"properties": Node(other=Node({"semantic": Leaf("semantic", _OPAQUE)}, other=_OPAQUE))}, other=_OPAQUE)
+_CLASSES = Node(other=_CLASS, scope="classes")
+_SCHEMA = Node({"classes": _CLASSES}, other=_OPAQUE)
+_WITH_SCHEMA = _known({"schemaUri": _uri(Role.SCHEMA), "schema": _SCHEMA})
+
+
+_MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")
+"""Extensions whose buffers may have no bytes of their own (`fallback`)."""
+
+
+def _resource(role: Role, **more: Node | Leaf) -> Node:
+    """An array of resources, or a dictionary of them (glTF 1.0)."""
+    embedded = Node(other=_OPAQUE, scope="embedded")
+    fallback = Node({"fallback": _value("fallback")}, other=_OPAQUE)
+    extensions = {"KHR_binary_glTF": embedded, **dict.fromkeys(_MESHOPT, fallback)}
+    item = _known({"uri": _uri(role), **more}, scope=role, extensions=extensions)
+    return Node({"": item}, other=item)
+
+
+_DOCUMENT = _known(
+    {
+        "asset": Node(other=_OPAQUE, scope="asset"),
+        "root": _TILE,
+        "schemaUri": _uri(Role.SCHEMA),
+        "schema": _SCHEMA,
+        # glTF
+        "buffers": _resource(Role.BUFFER, byteLength=_value("byteLength")),
+        "images": _resource(Role.IMAGE),
+        "shaders": _resource(Role.SHADER),
+        # subtree, metadata schema, GeoJSON
+        "tileAvailability": Node(other=_OPAQUE, scope="availability"),
+        "classes": _CLASSES,
+        "enums": _OPAQUE,
+        "type": Leaf("type", _OPAQUE),
+        "features": _OPAQUE,
+        "geometry": _OPAQUE,
+    },
+    extensions={
+        "3DTILES_metadata": _WITH_SCHEMA,
+        "EXT_structural_metadata": _WITH_SCHEMA,
+        "EXT_feature_metadata": _WITH_SCHEMA,
+        "MAXAR_extent": _known({"uri": _uri(Role.EXTENT)}),
+        "MAXAR_content_geojson": _known({"propertiesSchemaUri": _uri(Role.SCHEMA)}),
+    },
+)
+
+
+# --- the documents ---
+
+
+@dataclass(slots=True)
+class _Item:
+    """A tile or a resource that is being read: it is known at its end what its URIs are."""
+
+    uris: list[str] = field(default_factory=list)
+    said: dict[str, Any] | None = None
+    bytes: int | None = None
+    embedded: bool = False
+    fallback: bool = False
+
+
+class Document:
+    """Reads one JSON document of 3D Tiles or glTF, fed in pieces; tells each URI that names a file by `found`.
+
+    What an implicit tile names is in `implicit`, not told: its templates stand for files that only the subtrees know.
+    `unreadable` says why where that cannot be understood.
+    `content_uris` holds, by class, the property that the schema inside gives the semantic CONTENT_URI ("Metadata
+    Semantics"). `buffers` are those of a glTF: the length that each states, and whether its bytes are elsewhere. `feed`
+    and `finish` raise BlobDamaged with a sentence.
     """
+
+    def __init__(self, found: Callable[[Role, str], None]) -> None:
+        self._found = found
+        self._scanner = Scanner(_DOCUMENT, self)
+        self._open: list[_Item] = []
+        self._marks: set[str] = set()
+        self.implicit: list[Implicit] = []
+        self.unreadable: list[str] = []
+        self.content_uris: dict[str, str] = {}
+        self.buffers: list[tuple[int | None, bool]] = []
+
+    def feed(self, data: bytes) -> None:
+        """Read on."""
+        try:
+            self._scanner.feed(data)
+        except Malformed as error:
+            raise BlobDamaged(str(error)) from None
+
+    def finish(self) -> None:
+        """No more comes."""
+        try:
+            self._scanner.finish()
+        except Malformed as error:
+            raise BlobDamaged(str(error)) from None
+
+    @property
+    def kind(self) -> Kind:
+        """What the document is, as far as it has been read."""
+        return next((kind for mark, kind in _KINDS.items() if mark in self._marks), Kind.JSON)
+
+    @property
+    def padded(self) -> bool:
+        """Whether NULs stand behind it."""
+        return self._scanner.padded
+
+    # --- as a Hearer ---
+
+    def text(self, leaf: Leaf, text: str, start: int, end: int) -> None:
+        """A text at a leaf."""
+        if not isinstance(leaf.role, Role):
+            self._fact(leaf.role, text)
+        elif leaf.role in {Role.UNKNOWN, Role.SCHEMA, Role.EXTENT} or not self._open:
+            self._found(leaf.role, text)
+        elif leaf.role is Role.SUBTREE:
+            self._say("subtrees", {"uri": text})
+        else:
+            self._open[-1].uris.append(text)
+
+    def value(self, leaf: Leaf, raw: bytes) -> None:
+        """A flat value at a leaf."""
+        if leaf.role == "byteLength":
+            self._open[-1].bytes = _number(raw)
+        elif leaf.role == "fallback":
+            self._open[-1].fallback = raw == b"true"
+        else:
+            self._say(leaf.role, _number(raw))
+
+    def _fact(self, role: str, text: str) -> None:
+        if role == "type":
+            self._marks.add(role)
+        elif role == "semantic" and text == "CONTENT_URI":
+            *_, of_class, _, of_property = self._scanner.keys
+            self.content_uris[of_class] = of_property
+        elif role == "subdivisionScheme":
+            self._say(role, text)
+
+    def _say(self, key: str, value: object) -> None:
+        said = self._open[-1].said
+        if said is not None:
+            said.setdefault(key, value)
+
+    def enter(self, scope: str) -> None:
+        """An object with a scope begins."""
+        if self._scanner.depth == 1:
+            self._marks.update(self._scanner.keys)
+        if scope == "implicit":
+            self._open[-1].said = self._open[-1].said or {}
+        elif scope == "embedded":
+            self._open[-1].embedded = True
+        elif scope in _ITEMS:
+            self._open.append(_Item())
+
+    def leave(self, scope: str) -> None:
+        """It ends."""
+        if scope not in _ITEMS:
+            return
+        item = self._open.pop()
+        if item.said is not None:
+            self._take_implicit(item.said, item.uris)
+            return
+        if scope == Role.BUFFER:
+            item.embedded = item.embedded or self._scanner.keys[-1] == EMBEDDED_BUFFER
+            self.buffers.append((item.bytes, bool(item.uris) or item.fallback))
+        if not item.embedded:
+            for uri in item.uris:
+                self._found(_ITEMS[scope], uri)
+
+    def _take_implicit(self, said: Mapping[str, Any], templates: list[str]) -> None:
+        try:
+            self.implicit.append(read_implicit(said, templates))
+        except BlobDamaged as error:
+            self.unreadable.append(str(error))
+
+
+def _number(raw: bytes) -> Any:
+    """What a number or literal says; None for whole numbers that Python refuses to read (4300 digits)."""
+    return json.loads(raw) if len(raw) < 4000 else None
+
+
+EMBEDDED_BUFFER = "binary_glTF"
+"""The id of the buffer that is the body of a glTF 1.0 binary (KHR_binary_glTF)."""
+
+_ITEMS = {"tile": Role.CONTENT, **{role.value: role for role in (Role.BUFFER, Role.IMAGE, Role.SHADER)}}
+
+_KINDS = {
+    "root": Kind.TILESET,
+    "tileAvailability": Kind.SUBTREE,
+    "asset": Kind.GLTF,
+    "classes": Kind.SCHEMA,
+    "type": Kind.GEOJSON,
+}
+"""By which of its keys a document is told (CesiumJS looks in this order, but for subtrees after glTF)."""
+
+
+# --- the pointer ---
+
+
+_BLANK = "".join(map(chr, range(0x21)))
+"""What viewers drop at the ends of a URI (WHATWG URL)."""
+
+
+class _Sites:
+    """Notes where a document holds URIs that lead from its own folder into the container, and the edit for each."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self.edits: deque[tuple[int, int, bytes]] = deque()
+        self.tileset = False
+
+    def text(self, leaf: Leaf, text: str, start: int, end: int) -> None:
+        """Note the edit that re-bases a URI: the prefix before its first letter."""
+        if not isinstance(leaf.role, Role) or end - start > LONGEST or not relative(text) or _leaves(text):
+            return
+        if text[0] > " ":
+            self.edits.append((start, start, self._prefix.encode()))
+        else:
+            self.edits.append((start, end, json.dumps(self._prefix + text.strip(_BLANK))[1:-1].encode()))
+
+    def value(self, leaf: Leaf, raw: bytes) -> None:
+        """No URI."""
+
+    def enter(self, scope: str) -> None:
+        """Only a tileset has tiles."""
+        self.tileset = self.tileset or scope == "tile"
+
+    def leave(self, scope: str) -> None:
+        """No URI."""
+
+
+def _leaves(uri: str) -> bool:
+    """Whether a relative URI of the root climbs out of the container: it does so from anywhere."""
+    target = resolve(uri, ROOT, "https://host/container")
+    return isinstance(target, Outside) and not target.unsafe
+
+
+def rebase(chunks: Iterable[bytes], prefix: str) -> Iterator[bytes]:
+    """The tileset document in `chunks` with each relative URI prefixed, to stand that many folders above its place.
+
+    Every other byte stays as it is; a gzip payload is unpacked, a byte order mark dropped. Absolute, `data:` and empty
+    URIs stay, as do those that begin with `/`, `?` or `#` and those that leave the container. Raises BlobDamaged, at
+    the end at the latest, when this is no tileset.
+    """
+    sites = _Sites(prefix)
+    scanner = Scanner(_DOCUMENT, sites)
+    window, at = b"", 0
     try:
-        if data.startswith(GZIP_MAGIC):
-            data = gzip.decompress(data)
-        tileset = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, OSError, EOFError, zlib.error, RecursionError) as error:
-        raise BlobDamaged(f"{name}: it is no readable tileset JSON ({type(error).__name__})") from error
-    if not isinstance(tileset, dict) or not isinstance(tileset.get("root"), dict):
-        raise BlobDamaged(f"{name}: it is JSON, but no tileset (it has no root tile)")
-    return tileset
+        for chunk in unpacked(chunks):
+            window += chunk
+            scanner.feed(chunk)
+            piece, window, at = _edited(window, at, scanner.position, sites.edits)
+            yield piece
+        scanner.finish()
+    except Malformed as error:
+        raise BlobDamaged(f"{ROOT}: {error}") from None
+    if not sites.tileset:
+        raise BlobDamaged(f"{ROOT}: it is JSON, but no tileset (it has no root tile)")
 
 
-def sites(tileset: dict[str, Any]) -> Iterator[Site]:
-    """Every place of a tileset that holds a URI (3D Tiles 1.1, "URIs"): `uri`, `url` and `…Uri` strings anywhere.
-
-    That covers contents, legacy `url`, implicit subtrees, `schemaUri`, and extensions known or not. `extras` and
-    metadata are left out: what they hold belongs to the application.
-    """
-    pending: list[Any] = [tileset]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, list):
-            pending.extend(item for item in node if isinstance(item, dict | list))
-            continue
-        for key, value in node.items():
-            if isinstance(value, str) and _URI_KEY.fullmatch(key):
-                yield node, key
-            elif isinstance(value, dict | list) and key not in _OPAQUE:
-                pending.append(value)
-
-
-def rebase(data: bytes, prefix: str) -> bytes:
-    """The tileset document in `data` with each relative URI prefixed, to stand that many folders above its place.
-
-    Absolute, `data:` and empty URIs, and those that begin with `/`, `?` or `#`, stay as they are. Raises BlobDamaged
-    when `data` is no tileset.
-    """
-    tileset = parse_tileset(data)
-    for node, key in sites(tileset):
-        if relative(node[key]):
-            node[key] = prefix + node[key]
-    try:
-        return json.dumps(tileset, separators=(",", ":"), allow_nan=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise BlobDamaged(f"{ROOT}: it cannot be written again as JSON ({error})") from error
-
-
-def relative(uri: str) -> bool:
-    """Whether a URI is a relative-path reference (RFC 3986, section 4.2) that names a file."""
-    return bool(uri) and uri[0] not in "/?#" and not _SCHEME.match(uri)
+def _edited(window: bytes, at: int, until: int, edits: deque[tuple[int, int, bytes]]) -> tuple[bytes, bytes, int]:
+    """The bytes of the window, which begins at `at`, up to `until` with the edits made; what is left, and where."""
+    pieces, done = [], len(BOM) if at == 0 and window.startswith(BOM) else at
+    while edits:
+        start, end, text = edits.popleft()
+        pieces += [window[done - at : start - at], text]
+        done = end
+    pieces.append(window[done - at : until - at])
+    return b"".join(pieces), window[until - at :], until

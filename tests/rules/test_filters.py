@@ -1,0 +1,74 @@
+"""Which files of an export are wanted: globs on their names."""
+
+import fnmatch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilesync.errors import UsageError
+from tilesync.rules.filters import Filter, make_filter, read_filter
+
+
+@pytest.mark.parametrize(
+    ("glob", "matched", "unmatched"),
+    [
+        ("*.png", ["a.png", "x/y/a.png"], ["a.png/b", "a.PNG", "png"]),
+        ("tiles/*.glb", ["tiles/a.glb"], ["tiles/x/a.glb", "a.glb", "x/tiles/a.glb"]),
+        ("tiles/**", ["tiles/a", "tiles/x/y"], ["tiles", "other/tiles/a"]),
+        ("**/a.glb", ["a.glb", "x/a.glb", "x/y/a.glb"], ["ba.glb"]),
+        ("/a.glb", ["a.glb"], ["x/a.glb"]),
+        ("tile?.glb", ["tile1.glb", "x/tileb.glb"], ["tile.glb", "tile/.glb"]),
+        ("[a-c]?.bin", ["b1.bin"], ["d1.bin", "1.bin"]),
+        ("[!a]*", ["b", "x/b"], ["a", "x/ab"]),
+        ("a+b (1).glb", ["a+b (1).glb"], ["aab (1).glb"]),
+        ("a[", ["a["], ["a"]),
+        ("[\\d]", ["\\", "d"], ["1"]),
+    ],
+)
+def test_globs(glob: str, matched: list[str], unmatched: list[str]) -> None:
+    """Stars stop at slashes, double stars do not; without a slash the last part is meant."""
+    wanted = Filter(include=(glob,))
+    assert [name for name in matched + unmatched if wanted.keeps(name)] == matched
+    unwanted = Filter(exclude=(glob,))
+    assert [name for name in matched + unmatched if unwanted.keeps(name)] == unmatched
+
+
+def test_exclude_wins() -> None:
+    """What both match is left out."""
+    both = Filter(include=("*.glb",), exclude=("a*",))
+    assert [name for name in ("a.glb", "b.glb", "b.png") if both.keeps(name)] == ["b.glb"]
+
+
+def test_the_root_is_always_kept() -> None:
+    """No filter can leave out the root tileset; others of its name it can."""
+    nothing = Filter(include=("no such",), exclude=("*", "**"))
+    assert nothing.keeps("tileset.json")
+    assert not nothing.keeps("x/tileset.json")
+
+
+@given(st.text("abc*?[]!-.", min_size=1, max_size=8), st.text("abc-.!", max_size=6))
+def test_within_one_part_globs_are_those_of_the_shell(glob: str, name: str) -> None:
+    """Against fnmatch, which knows no slashes; what it reads otherwise (`[]…]`, `[!]…]`, `**`) is left out."""
+    if "**" in glob or "[]" in glob or "[!]" in glob or "[!" in glob or "--" in glob:
+        return
+    try:
+        wanted = make_filter((glob,), ())
+    except UsageError:
+        return
+    assert wanted.keeps(name) == fnmatch.fnmatchcase(name, glob)
+
+
+@pytest.mark.parametrize("glob", ["", "/", "[z-a]"])
+def test_globs_that_say_nothing_are_refused(glob: str) -> None:
+    """An empty glob, or a set that runs backwards: a usage error that names it."""
+    with pytest.raises(UsageError):
+        make_filter((), (glob,))
+
+
+def test_what_is_written_is_read() -> None:
+    """In an order of its own, so that the same wishes are the same text."""
+    made = make_filter(("b", "a", "a"), ("c",))
+    assert made.said() == {"include": ["a", "b"], "exclude": ["c"]}
+    assert read_filter(made.said()).said() == made.said()
+    assert Filter().said() == {}

@@ -1,0 +1,65 @@
+"""The files that one document asks for, by their names in the container."""
+
+from __future__ import annotations
+
+from tilesync.model import Reference, Remark, Role
+from tilesync.rules.uris import Outside, resolve
+
+_LINE = 200
+
+
+class References:
+    """Collects the references of one document, each once, and remarks on what its URIs cannot or should not say.
+
+    `base` is the name of the document, `home` the bare URL of the container, empty where that is not known. A URI of an
+    extension that is not known, or that leaves the container, is remarked as unfollowed. Source: 3D Tiles 1.1, "URIs".
+    """
+
+    def __init__(self, base: str, home: str) -> None:
+        self._base = base
+        self._home = home
+        self._said: set[str] = set()
+        self._found: dict[Reference, None] = {}
+        self.remarks: dict[Remark, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._found) + len(self.remarks)
+
+    def __call__(self, role: Role, uri: str) -> None:
+        """Take in one URI."""
+        target = resolve(uri, self._base, self._home)
+        if target is None:
+            if not uri.strip() and role is not Role.UNKNOWN:
+                self._once("empty URI", f"a URI ({role}) is empty, which viewers take for none")
+        elif isinstance(target, Outside):
+            self._remark("unsafe name" if target.unsafe else "unfollowed", f"{_shown(uri)} {target.why}")
+        elif role is Role.UNKNOWN:
+            self._remark("unfollowed", f"{_shown(uri)} stands in an extension that tilesync does not know")
+        else:
+            self._found[Reference(target.name, role)] = None
+            if target.absolute:
+                self._once("absolute URL", f"{_shown(uri)} leads back to the container that this is a copy of")
+            if target.query:
+                self._once("query", f"{_shown(uri)} carries a query, which a folder knows nothing of")
+
+    def _once(self, problem: str, detail: str) -> None:
+        """Remark what one example of a document stands for."""
+        if problem not in self._said:
+            self._said.add(problem)
+            self._remark(problem, detail)
+
+    def _remark(self, problem: str, detail: str) -> None:
+        self.remarks[Remark(problem, detail)] = None
+
+    def take(self) -> tuple[tuple[Reference, ...], tuple[Remark, ...]]:
+        """What came since the last time."""
+        taken = tuple(self._found), tuple(self.remarks)
+        self._found, self.remarks = {}, {}
+        return taken
+
+
+def _shown(uri: str) -> str:
+    """A URI fit for a line, a terminal and UTF-8: without its query, which may hold a signature."""
+    text = uri.partition("?")[0].strip()
+    shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text[:_LINE])
+    return shown if len(text) <= _LINE else f"{shown}…"
