@@ -95,6 +95,16 @@ class NotAuthorised(RunError):
     hint_text = "check the token or client credentials, and that this identity is a member of the iTwin"
 
 
+class ListingDenied(NotAuthorised):
+    """The container refuses to be listed, and perhaps only that; `refusal` is what it comes to if not."""
+
+    hint_text = "check that the link may list (`sp=rl`), or walk the tilesets instead: --inventory walk"
+
+    def __init__(self, refusal: NotAuthorised) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
+
 class NoFreshLink(NotAuthorised):
     """The link is refused or has ended, and there is no way to another."""
 

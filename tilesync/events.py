@@ -121,9 +121,20 @@ class Renewed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Finding(Event):
-    """`verify` found something."""
+    """`verify` found something. `asked_by`: a file that asks for this one, empty where none does."""
 
     kind: ClassVar[str] = "finding"
+    name: str
+    problem: str
+    message: str
+    asked_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Remarked(Event):
+    """Something about one file that a person may want to know, and that is no error. `problem` is a word for it."""
+
+    kind: ClassVar[str] = "remark"
     name: str
     problem: str
     message: str

@@ -127,12 +127,17 @@ class Resolution:
         return self.newest != self.export.id
 
 
+UNKNOWN = -1
+"""The size of a blob that no answer has described yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Blob:
     """One file of a container as the listing describes it: stored bytes, undecoded.
 
     `etag` has no quotes. `md5` is the 16 bytes that the uploader claimed, None where there is none. `last_modified` is
-    in seconds since the epoch, None when unknown.
+    in seconds since the epoch, None when unknown. A walk knows a blob by its name before the first answer describes it:
+    its size is UNKNOWN until then.
     """
 
     name: str
@@ -142,6 +147,68 @@ class Blob:
     content_type: str | None = None
     content_encoding: str | None = None
     last_modified: int | None = None
+
+
+class Role(StrEnum):
+    """What one file asks another for. `UNKNOWN`: a URI in an extension that tilesync does not know."""
+
+    CONTENT = "content"
+    SUBTREE = "subtree"
+    SCHEMA = "schema"
+    BUFFER = "buffer"
+    IMAGE = "image"
+    SHADER = "shader"
+    MODEL = "model"
+    EXTENT = "extent"
+    UNKNOWN = "unknown"
+
+
+class Kind(StrEnum):
+    """What a file is, told by its payload, never by its name. `NONE`: nothing that tilesync knows."""
+
+    TILESET = "tileset"
+    SUBTREE = "subtree"
+    GLB = "glb"
+    GLTF = "gltf"
+    B3DM = "b3dm"
+    I3DM = "i3dm"
+    PNTS = "pnts"
+    CMPT = "cmpt"
+    VECTOR = "vector"
+    VOXELS = "voxels"
+    GEOJSON = "geojson"
+    SCHEMA = "schema"
+    IMAGE = "image"
+    ARCHIVE = "archive"
+    JSON = "json"
+    EMPTY = "empty"
+    NONE = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One file asks for another: `target` is the name of a blob of the same container."""
+
+    target: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something about a file that a person may want to know and that is no error. `problem` is one word for it."""
+
+    problem: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the bytes of one file say. `implicit`: it is a tileset with implicit tiling, so its subtrees say more."""
+
+    kind: Kind = Kind.NONE
+    references: tuple[Reference, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+    implicit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +238,45 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """A file that is in place, by its number in the catalog, with what its bytes said.
+
+    `partly`: more references of it than `reading` holds are in the catalog already.
+    """
+
+    number: int
+    held: Held
+    reading: Reading = Reading()
+    partly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """What the files of a version ask for, counted: `referenced` names in the closure of the root, the root included;
+    `missing` ones of them that are not there; `orphans`, files that the closure does not hold; `unfollowed` URIs that
+    lead elsewhere or stand where tilesync cannot tell what they are.
+    """
+
+    referenced: int = 0
+    missing: int = 0
+    orphans: int = 0
+    unfollowed: int = 0
+
+
+class Inventory(StrEnum):
+    """How the files of an export are found: by the container's listing, or by walking from the root tileset."""
+
+    LIST = "list"
+    WALK = "walk"
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One whole export in a destination, or one on its way in (`published` is None then).
 
     `serial` is its key in the catalog. `listing` counts the listings begun for it, `listed` says that the current one
     is complete; else it goes on at `marker`. `damaged`: `verify` found files of it bad. `published` is the text of the
-    moment when it was published, in UTC.
+    moment when it was published, in UTC. `home` is the bare URL of its container, without the query that signs it.
     """
 
     serial: int
@@ -194,6 +294,9 @@ class Version:
     files: int = 0
     bytes: int = 0
     manifest_sha256: str | None = None
+    inventory: str = Inventory.LIST
+    home: str = ""
+    completeness: Completeness = Completeness()
 
 
 @dataclass(frozen=True, slots=True)

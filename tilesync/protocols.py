@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
 from tilesync.events import Event
-from tilesync.model import Blob, Held, Page, Proof, Resolution, SasUrl, Totals, Version
+from tilesync.model import (
+    Arrival,
+    Blob,
+    Completeness,
+    Held,
+    Page,
+    Proof,
+    Reading,
+    Remark,
+    Resolution,
+    Role,
+    SasUrl,
+    Totals,
+    Version,
+)
 
 
 class Clock(Protocol):
@@ -78,6 +92,21 @@ class Source(Protocol):
         and Transient for what another attempt may cure.
         """
 
+    async def first(self, name: str) -> tuple[Blob, Body]:
+        """What the container says of a blob that is known by its name alone, and its bytes from the start.
+
+        A weak ETag counts as none. Raises as `open` does.
+        """
+
+    async def unchanged(self, held: Held) -> bool:
+        """Whether the container still has what is held, by its ETag, else by its bytes. Raises as `open` does."""
+
+    async def home(self) -> str:
+        """The bare URL of the container, without the query that signs it."""
+
+    async def listable(self) -> bool:
+        """Whether it makes sense to ask for a listing: what a CDN signs never allows one."""
+
 
 class Origin(Protocol):
     """What SOURCE names: it resolves to one export, and opens that export's container."""
@@ -119,8 +148,14 @@ class HeldFiles(Protocol):
     def size(self, version: Version, name: str) -> int | None:
         """The size of the held file in bytes; None when there is no such regular file."""
 
+    def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> int | None:
+        """Give the bytes of the held file, read anew, to `into`; its mtime (ns), None when there is no such file."""
+
     def digest(self, version: Version, name: str) -> tuple[bytes, bytes, int] | None:
         """SHA-256, MD5 and mtime (ns) of the held file, read anew; None when there is no such regular file."""
+
+    def chunks(self, version: Version, name: str) -> Iterator[bytes]:
+        """The bytes of one held file, piece by piece. Raises DestinationError when there is none."""
 
     def read(self, version: Version, name: str) -> bytes:
         """The bytes of one held file. Raises DestinationError when there is none."""
@@ -157,8 +192,8 @@ class Published(Protocol):
     def latest(self) -> Mapping[str, Any] | None:
         """What `latest.json` says; None when there is none."""
 
-    def pointer(self) -> bytes | None:
-        """The bytes of the pointer; None when there is none."""
+    def pointer(self) -> str | None:
+        """SHA-256 of the pointer, in hexadecimal; None when there is none."""
 
 
 class Publication(Published, Protocol):
@@ -176,14 +211,52 @@ class Publication(Published, Protocol):
     def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
         """Make every file durable, then put the manifest in place. Returns its SHA-256. May be done again."""
 
-    def point_at(self, version: Version, pointer: bytes, latest: Mapping[str, Any]) -> None:
+    def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:
         """Move the pointer, `latest.json` and what else names the current version. May be done again."""
+
+
+class References(Protocol):
+    """Which file of a version asks for which. Safe from any thread."""
+
+    def add(self, version: Version, source: str, reading: Reading, *, anew: bool = False) -> None:
+        """Take in a part of what one file asks for; `anew`: what was said before of it is void."""
+
+    def grow(self, version: Version, source: str, reading: Reading, *, anew: bool) -> None:
+        """Take in what one file asks for when it is read together with others; `anew`: what that said before is void.
+
+        It is void, too, when the file itself comes anew.
+        """
+
+    def of(self, version: Version, source: str, role: Role) -> list[str]:
+        """What one file asks for in one role."""
+
+    def implicit(self, version: Version) -> list[str]:
+        """The held tilesets with implicit tiling."""
+
+    def settle(self, version: Version) -> Completeness:
+        """Count what the version asks for."""
+
+    def missing(self, version: Version) -> Iterator[tuple[str, str, str]]:
+        """Each name that is asked for and not there, who asks for it, and what for; after `settle`."""
+
+    def askers(self, version: Version, names: Sequence[str]) -> dict[str, str]:
+        """Who asks for each of some files, where anyone does."""
+
+    def remarks(self, version: Version) -> Iterator[tuple[str, Remark]]:
+        """Every file with what is to be said of it."""
+
+    def between_tilesets(self, version: Version) -> list[tuple[str, str]]:
+        """Which tileset asks for which."""
 
 
 class Catalog(Protocol):
     """The state of a destination: versions, their inventory, and which of it is held. Safe from any thread."""
 
     fresh: bool
+
+    @property
+    def references(self) -> References:
+        """Which file asks for which."""
 
     def remember(self, key: str, value: str) -> None:
         """Keep one fact about the destination as a whole."""
@@ -212,17 +285,35 @@ class Catalog(Protocol):
         Raises Incomplete, and takes in nothing, when this listing has a name twice.
         """
 
+    def add_held(self, version: Version, arrivals: Sequence[Arrival]) -> None:
+        """Take in files that were read where they lie, with what they ask for; their numbers mean nothing."""
+
     def finish_listing(self, version: Version) -> list[str]:
         """Mark the listing complete; return the names that an earlier listing had and this one has not."""
 
-    def wanted(self, version: Version, after: int, *, limit: int, empty: bool) -> list[tuple[int, Blob]]:
+    def wanted(self, version: Version, after: int, *, limit: int, empty: bool | None = None) -> list[tuple[int, Blob]]:
         """Blobs that are not held, in listed order, each with its id; `after` is exclusive."""
 
     def held(self, version: Version, after: str = "", *, limit: int) -> list[tuple[str, Held]]:
         """What is held, by key in byte order; `after` is exclusive."""
 
-    def hold(self, held: Sequence[tuple[int, Held]]) -> None:
-        """Record files that are in place now, by their ids."""
+    def hold(self, version: Version, arrivals: Sequence[Arrival]) -> int:
+        """Record files that are in place now, with what they ask for; how many names a walk learns by that."""
+
+    def want(self, version: Version, name: str) -> None:
+        """A walk wants one file, known by its name alone, unless it knows it already."""
+
+    def want_what(self, version: Version, source: str) -> int:
+        """A walk wants everything that one file asks for; how much of that is new."""
+
+    def miss(self, version: Version, numbers: Iterable[int]) -> None:
+        """Record that the container does not have what a walk asked it for."""
+
+    def ask_again(self, version: Version) -> None:
+        """What was missing may be there now."""
+
+    def documents(self, version: Version, after: str = "", *, limit: int) -> list[tuple[str, Held]]:
+        """What is held of tilesets and subtrees, by key in byte order; `after` is exclusive."""
 
     def release(self, version: Version, names: Iterable[str]) -> None:
         """Record that files are not held, or not rightly: they are wanted again."""

@@ -4,14 +4,14 @@ import asyncio
 import hashlib
 import json
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import pytest
 
-from tilesync.errors import UnsafeName
+from tilesync.errors import BlobDamaged, DestinationError, UnsafeName
 from tilesync.model import Blob, Held, Proof, Version
 from tilesync.protocols import Destination, Draft
 
@@ -79,6 +79,11 @@ class DestinationContract:
             found = there.files.digest(VERSION, "a/b c/ä%20.bin")
             assert found == (proof(data).sha256, hashlib.md5(data).digest(), held.mtime_ns)
             assert there.files.unchanged(VERSION, [held]) == [True]
+            pieces: list[bytes] = []
+            assert there.files.feed(VERSION, "a/b c/ä%20.bin", pieces.append) == held.mtime_ns
+            assert b"".join(pieces) == data
+            assert b"".join(there.files.chunks(VERSION, "a/b c/ä%20.bin")) == data
+            assert all(pieces)
 
     def test_held_counts_what_is_in(self, opening: Open) -> None:
         """A draft counts its bytes as they come, and begins with none."""
@@ -304,6 +309,11 @@ class DestinationContract:
             for name in ("a", "a/b/c"):
                 assert there.files.size(VERSION, name) is None
                 assert there.files.digest(VERSION, name) is None
+                assert there.files.feed(VERSION, name, pytest.fail) is None
+                with pytest.raises(DestinationError):
+                    there.files.read(VERSION, name)
+                with pytest.raises(DestinationError):
+                    next(there.files.chunks(VERSION, name))
                 there.files.remove(VERSION, [name])
             run(put(there, blob("a/b", b"1"), b"1"))
             assert there.files.size(VERSION, "a") is None
@@ -337,7 +347,7 @@ class DestinationContract:
         run(put(there, blob("tileset.json", pointer), pointer))
         digest = there.publication.write_manifest(version, iter([{"version": version.name}, {"name": "ä\u2028"}]))
         latest = {"version": version.name, "manifest": f"manifests/{version.name}.jsonl"}
-        there.publication.point_at(version, pointer, latest)
+        there.publication.point_at(version, iter([pointer[:3], pointer[3:]]), latest)
         return digest
 
     def test_what_is_published_is_read_back(self, opening: Open) -> None:
@@ -347,7 +357,7 @@ class DestinationContract:
         with opening() as there:
             assert there.publication.manifest_names() == ["e1"]
             assert list(there.publication.manifest("e1")) == [{"version": "e1"}, {"name": "ä\u2028"}]
-            assert there.publication.pointer() == b'{"root":{}}'
+            assert there.publication.pointer() == hashlib.sha256(b'{"root":{}}').hexdigest()
             assert there.publication.latest() == {"version": "e1", "manifest": "manifests/e1.jsonl"}
 
     def test_the_digest_is_of_the_manifest(self, opening: Open) -> None:
@@ -367,6 +377,21 @@ class DestinationContract:
             assert there.publication.complete(VERSION)
             assert not there.publication.points_at(VERSION, hashlib.sha256(b"other").hexdigest())
             assert not there.publication.points_at(other, hashlib.sha256(pointer).hexdigest())
+
+    def test_a_pointer_that_breaks_off_moves_nothing(self, opening: Open) -> None:
+        """A pointer whose bytes end in an error is not put in place; what was published stays so."""
+
+        def broken() -> Iterator[bytes]:
+            yield b'{"root'
+            raise BlobDamaged("the root tileset is damaged")
+
+        pointer = b'{"root":{}}'
+        with opening() as there:
+            self.published(there, VERSION, pointer)
+            with pytest.raises(BlobDamaged):
+                there.publication.point_at(replace(VERSION, name="e2"), broken(), {"version": "e2", "manifest": "m"})
+            assert there.publication.points_at(VERSION, hashlib.sha256(pointer).hexdigest())
+            assert there.publication.complete(VERSION)
 
     def test_publishing_may_be_done_again(self, opening: Open) -> None:
         """Every step of publishing can be repeated, and leads to the same."""

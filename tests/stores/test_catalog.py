@@ -12,11 +12,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilesync.errors import DestinationError, Incomplete
-from tilesync.model import Blob, Held, Totals, Version
+from tilesync.model import (
+    UNKNOWN,
+    Arrival,
+    Blob,
+    Completeness,
+    Held,
+    Inventory,
+    Kind,
+    Reading,
+    Reference,
+    Remark,
+    Role,
+    Totals,
+    Version,
+)
 from tilesync.stores.catalog import SCHEMA_VERSION, Catalog
 
 SHA = b"s" * 32
 NEW = Version(0, "e1", "e1", "i", "c", "2026", {"id": "e1", "deep": {"n": [1]}})
+WALKED = replace(NEW, inventory=Inventory.WALK, home="https://host/container")
 FULL = Blob("a/ä", 3, "0x8D", b"m" * 16, "t", "gzip", 1772353800)
 
 
@@ -42,9 +57,38 @@ def again(catalog: Catalog, version: Version) -> Version:
     return version
 
 
+def to(name: str, role: Role = Role.CONTENT) -> Reference:
+    return Reference(name, role)
+
+
+def asking(*names: str, kind: Kind = Kind.TILESET, implicit: bool = False) -> Reading:
+    """What a tileset says that asks for these."""
+    return Reading(kind, tuple(to(name) for name in names), implicit=implicit)
+
+
+def arrive(catalog: Catalog, version: Version, **readings: Reading) -> int:
+    """Hold what is wanted of these; dots in a name are written `_`."""
+    named = {name.replace("_", "."): reading for name, reading in readings.items()}
+    rows = [(number, blob) for number, blob in catalog.wanted(version, 0, limit=100) if blob.name in named]
+    assert len(rows) == len(named)
+    arrivals = [
+        Arrival(number, Held(replace(blob, size=5, etag="0x1"), SHA, 7), named[blob.name]) for number, blob in rows
+    ]
+    return catalog.hold(version, arrivals)
+
+
+def wanted(catalog: Catalog, version: Version) -> list[str]:
+    """What is wanted, in the order in which readers meet it."""
+    return [blob.name for _, blob in catalog.wanted(version, 0, limit=100)]
+
+
+def number_of(catalog: Catalog, version: Version, name: str) -> int:
+    return next(number for number, blob in catalog.wanted(version, 0, limit=100) if blob.name == name)
+
+
 def hold_all(catalog: Catalog, version: Version) -> None:
     rows = catalog.wanted(version, 0, limit=100, empty=False)
-    catalog.hold([(number, Held(blob, SHA, 5)) for number, blob in rows])
+    catalog.hold(version, [Arrival(number, Held(blob, SHA, 5)) for number, blob in rows])
 
 
 # --- versions and facts ---
@@ -72,7 +116,8 @@ def test_updates_come_back(path: Path) -> None:
     version = catalog.begin(NEW)
     changed = replace(
         version, modified="2027", record={"id": "e1", "x": None}, listing=2, listed=True, marker="m", damaged=True,
-        published="t", files=1, bytes=2, manifest_sha256="ff",
+        published="t", files=1, bytes=2, manifest_sha256="ff", inventory="walk", home="https://host/c",
+        completeness=Completeness(4, 3, 2, 1),
     )  # fmt: skip
     catalog.update(changed)
     assert catalog.versions() == [changed]
@@ -86,7 +131,10 @@ def test_forget(path: Path) -> None:
     add(catalog, other, "x")
     version = catalog.begin(NEW)
     add(catalog, version, "a/b", folders=("a",))
+    catalog.references.add(version, "a/b", Reading(references=(to("x"),), remarks=(Remark("problem", "detail"),)))
     catalog.forget(version)
+    for table in ("blob", "folder", "reference", "remark"):
+        assert catalog.query(f"SELECT count(*) FROM {table} WHERE version=?", version.serial) == [(0,)]
     assert catalog.versions() == [other]
     fresh = catalog.begin(NEW)
     add(catalog, fresh, "a")
@@ -145,7 +193,7 @@ def test_what_is_held(path: Path) -> None:
     version = catalog.begin(NEW)
     add(catalog, version, "c", FULL, "b")
     (number, blob), *_ = catalog.wanted(version, 1, limit=1, empty=False)
-    catalog.hold([(number, Held(blob, SHA, 7))])
+    catalog.hold(version, [Arrival(number, Held(blob, SHA, 7))])
     catalog.close()
     catalog = Catalog(path)
     assert names(catalog, version) == ["c", "b"]
@@ -202,6 +250,68 @@ def test_versions_do_not_mix(path: Path) -> None:
     assert (names(catalog, one), names(catalog, two)) == ([], ["a"])
     assert catalog.finish_listing(two) == []
     assert catalog.totals(one) == Totals(1, 1, 1, 1)
+    catalog.close()
+
+
+def test_any_spelling_is_found_at_once(path: Path) -> None:
+    """Where case is folded two spellings of one name that are asked for together are both found."""
+    catalog = Catalog(path)
+    catalog.set_folds(folds=True)
+    version = catalog.begin(NEW)
+    add(catalog, version, "Tile.glb")
+    hold_all(catalog, version)
+    found = catalog.held_among(version, ["tile.glb", "TILE.GLB", "other"])
+    assert {name: held.blob.name for name, held in found.items()} == {"tile.glb": "Tile.glb", "TILE.GLB": "Tile.glb"}
+    catalog.close()
+
+
+def test_what_was_read_where_it_lies(path: Path) -> None:
+    """Files that are added as held are held, with what they are and what they ask for; their numbers mean nothing."""
+    catalog = Catalog(path)
+    version = catalog.begin(NEW)
+    arrivals = [
+        Arrival(77, Held(FULL, SHA, 5), asking("b", implicit=True)),
+        Arrival(77, Held(Blob("b", 2), SHA, 6), asking(kind=Kind.SUBTREE)),
+        Arrival(77, Held(Blob("c", 2), SHA, 6), Reading(Kind.GLB)),
+    ]
+    catalog.add_held(version, arrivals)
+    assert catalog.held(version, limit=9) == [(a.held.blob.name, a.held) for a in arrivals]
+    assert catalog.documents(version, limit=9) == [(a.held.blob.name, a.held) for a in arrivals[:2]]
+    assert catalog.references.implicit(version) == [FULL.name]
+    assert catalog.references.of(version, FULL.name, Role.CONTENT) == ["b"]
+    catalog.close()
+
+
+def test_what_is_added_twice_is_refused(path: Path) -> None:
+    """A name that is added as held twice is an error, nothing of that batch is taken in, and no other file changes."""
+    catalog = Catalog(path)
+    version = catalog.begin(NEW)
+    catalog.add_held(version, [Arrival(0, Held(Blob("a", 1), SHA, 5), asking("x"))])
+    catalog.add_held(version, [Arrival(0, Held(Blob("b", 1), SHA, 5), Reading(Kind.GLB))])
+    with pytest.raises(Incomplete, match="twice: a"):
+        catalog.add_held(
+            version,
+            [Arrival(0, Held(Blob(name, 1), SHA, 5), asking("y", implicit=True)) for name in ("c", "a")],
+        )
+    assert [key for key, _ in catalog.held(version, limit=9)] == ["a", "b"]
+    assert [key for key, _ in catalog.documents(version, limit=9)] == ["a"]
+    assert catalog.references.implicit(version) == []
+    assert catalog.references.of(version, "a", Role.CONTENT) == ["x"]
+    catalog.close()
+
+
+def test_documents_are_read_in_portions(path: Path) -> None:
+    """Tilesets and subtrees that are held are read in the order of their keys; what is wanted again is not held."""
+    catalog = Catalog(path)
+    version = catalog.begin(NEW)
+    kinds = {"c": Kind.TILESET, "a": Kind.SUBTREE, "b": Kind.GLB, "d": Kind.TILESET, "e": Kind.TILESET, "f": Kind.JSON}
+    catalog.add_held(version, [Arrival(0, Held(Blob(name, 1), SHA, 5), Reading(kind)) for name, kind in kinds.items()])
+    catalog.release(version, ["d"])
+    seen, after = [], ""
+    while rows := catalog.documents(version, after, limit=2):
+        seen += [key for key, _ in rows]
+        after = rows[-1][0]
+    assert seen == ["a", "c", "e"]
     catalog.close()
 
 
@@ -360,6 +470,41 @@ def test_relisting_finds_doubles_too(path: Path) -> None:
     catalog.close()
 
 
+def test_relisting_keeps_what_files_are(path: Path) -> None:
+    """A file that a new listing keeps is still the tileset that it was, and asks for what it asked for."""
+    catalog = Catalog(path)
+    version = catalog.begin(NEW)
+    add(catalog, version, "tileset.json", "s.subtree", "changed")
+    readings = {"tileset_json": asking("s.subtree", implicit=True), "s_subtree": asking("x", kind=Kind.SUBTREE)}
+    arrive(catalog, version, **readings, changed=asking("tileset.json", implicit=True))
+    catalog.finish_listing(version)
+    version = again(catalog, version)
+    kept = catalog.held_among(version, ["tileset.json", "s.subtree"])
+    catalog.add_page(version, [(Blob("changed", 2), None), *((held.blob, held) for held in kept.values())], [])
+    catalog.finish_listing(version)
+    assert [key for key, _ in catalog.documents(version, limit=9)] == ["s.subtree", "tileset.json"]
+    assert catalog.references.implicit(version) == ["tileset.json"]
+    assert catalog.references.of(version, "s.subtree", Role.CONTENT) == ["x"]
+    assert catalog.references.between_tilesets(version) == []
+    catalog.close()
+
+
+def test_what_leaves_the_listing_asks_for_nothing(path: Path) -> None:
+    """What a file asked for that a new listing does not have is forgotten; what others ask for is not."""
+    catalog = Catalog(path)
+    version = catalog.begin(NEW)
+    add(catalog, version, "tileset.json", "gone.json")
+    arrive(catalog, version, tileset_json=asking("a"), gone_json=asking("b"))
+    catalog.finish_listing(version)
+    version = again(catalog, version)
+    (held,) = catalog.held_among(version, ["tileset.json"]).values()
+    catalog.add_page(version, [(held.blob, held)], [])
+    assert catalog.finish_listing(version) == ["gone.json"]
+    assert catalog.references.of(version, "gone.json", Role.CONTENT) == []
+    assert catalog.references.askers(version, ["a", "b"]) == {"a": "tileset.json"}
+    catalog.close()
+
+
 NAMES = st.lists(st.sampled_from(["a", "A", "a/b", "b", "c/d/e", "ä", "z"]), unique=True)
 
 
@@ -376,6 +521,215 @@ def test_the_last_listing_is_the_inventory(listings: list[list[str]]) -> None:
         assert set(catalog.finish_listing(version)) == before - set(listed)
         assert names(catalog, version) == listed
         before = set(listed)
+    catalog.close()
+
+
+# --- walking ---
+
+
+def test_a_walk_wants_what_arrives_asks_for(path: Path) -> None:
+    """What a file that arrived asks for is wanted, by its name alone, once; how much is new is told."""
+    catalog = Catalog(path)
+    version = catalog.begin(WALKED)
+    catalog.want(version, "tileset.json")
+    assert wanted(catalog, version) == ["tileset.json"]
+    assert arrive(catalog, version, tileset_json=asking("b.json", "a", "tileset.json")) == 2
+    assert [blob for _, blob in catalog.wanted(version, 0, limit=9)] == [Blob("a", UNKNOWN), Blob("b.json", UNKNOWN)]
+    assert arrive(catalog, version, b_json=asking("a", "tileset.json", "b.json", "c")) == 1
+    assert wanted(catalog, version) == ["a", "c"]
+    assert catalog.totals(version) == Totals(4, 10, 2, 10)
+    catalog.close()
+
+
+def test_a_walk_reads_on_by_number(path: Path) -> None:
+    """What becomes wanted comes behind everything that a reader has met."""
+    catalog = Catalog(path)
+    version = catalog.begin(WALKED)
+    catalog.want(version, "m")
+    seen: list[str] = []
+    after, readings = 0, {"m": asking("z", "b"), "z": asking("a", "b"), "a": asking("m")}
+    while rows := catalog.wanted(version, after, limit=9):
+        seen += [blob.name for _, blob in rows]
+        after = rows[-1][0]
+        arrive(catalog, version, **{blob.name: readings.get(blob.name, Reading()) for _, blob in rows})
+    assert seen == ["m", "b", "z", "a"]
+    assert catalog.totals(version).held_files == 4
+    catalog.close()
+
+
+def test_wanting_twice_is_wanting_once(path: Path) -> None:
+    """A name that is known is not wanted anew, whether it is wanted, held or missing."""
+    catalog = Catalog(path)
+    version = catalog.begin(WALKED)
+    for name in ("held", "missing", "wanted"):
+        catalog.want(version, name)
+    arrive(catalog, version, held=asking("held", "missing", "wanted"))
+    catalog.miss(version, [number_of(catalog, version, "missing")])
+    for name in ("held", "missing", "wanted"):
+        catalog.want(version, name)
+    assert catalog.want_what(version, "held") == 0
+    assert wanted(catalog, version) == ["wanted"]
+    catalog.close()
+
+
+def test_a_listed_version_wants_nothing_by_itself(path: Path) -> None:
+    """Where the listing is the inventory, what arrives adds nothing to it."""
+    catalog = Catalog(path)
+    version = catalog.begin(NEW)
+    add(catalog, version, "tileset.json")
+    assert arrive(catalog, version, tileset_json=asking("a", "b")) == 0
+    assert wanted(catalog, version) == []
+    assert catalog.totals(version).files == 1
+    catalog.close()
+
+
+def test_what_was_told_in_parts_is_wanted_too(path: Path) -> None:
+    """Of a file whose references came in parts all are wanted, not only those of the last part."""
+    catalog = Catalog(path)
+    version = catalog.begin(WALKED)
+    catalog.want(version, "tileset.json")
+    catalog.references.add(version, "tileset.json", asking("stale"))
+    catalog.references.add(version, "tileset.json", asking("a", "b"), anew=True)
+    catalog.references.add(version, "tileset.json", asking("c"))
+    ((number, blob),) = catalog.wanted(version, 0, limit=9)
+    whole = Held(replace(blob, size=9), SHA, 7)
+    assert catalog.hold(version, [Arrival(number, whole, Reading(Kind.TILESET), partly=True)]) == 3
+    assert wanted(catalog, version) == ["a", "b", "c"]
+    catalog.close()
+
+
+def test_what_is_missing_is_no_part_of_the_inventory(path: Path) -> None:
+    """What the container does not have is not wanted, counted or held, until it is asked for again."""
+    catalog = Catalog(path)
+    version = catalog.begin(WALKED)
+    catalog.want(version, "tileset.json")
+    arrive(catalog, version, tileset_json=asking("a", "b"))
+    catalog.miss(version, [number_of(catalog, version, "a")])
+    assert wanted(catalog, version) == ["b"]
+    assert catalog.totals(version) == Totals(2, 5, 1, 5)
+    assert catalog.held_among(version, ["a"]) == {}
+    catalog.close()
+    catalog = Catalog(path)
+    catalog.ask_again(version)
+    assert wanted(catalog, version) == ["a", "b"]
+    assert catalog.totals(version) == Totals(3, 5, 1, 5)
+    catalog.close()
+
+
+def test_asking_again_leaves_other_versions_alone(path: Path) -> None:
+    """What is missing of one version stays so while another asks again."""
+    catalog = Catalog(path)
+    one, two = catalog.begin(WALKED), catalog.begin(replace(WALKED, name="e2"))
+    for version in (one, two):
+        catalog.want(version, "a")
+        catalog.miss(version, [number_of(catalog, version, "a")])
+    catalog.ask_again(two)
+    assert (wanted(catalog, one), wanted(catalog, two)) == ([], ["a"])
+    catalog.close()
+
+
+def test_a_second_walk_wants_everything_anew(path: Path) -> None:
+    """What an earlier walk found is wanted anew as this one comes to it, behind all that a reader has met."""
+    catalog = Catalog(path)
+    version = catalog.begin(WALKED)
+    catalog.want(version, "tileset.json")
+    arrive(catalog, version, tileset_json=asking("gone.json", "a", "lost"))
+    arrive(catalog, version, gone_json=asking("g"), a=Reading())
+    catalog.miss(version, [number_of(catalog, version, "lost")])
+    catalog.finish_listing(version)
+    version = again(catalog, version)
+    assert wanted(catalog, version) == []
+    catalog.want(version, "tileset.json")
+    first = number_of(catalog, version, "tileset.json")
+    assert catalog.held_among(version, ["tileset.json"]) == {}
+    assert arrive(catalog, version, tileset_json=asking("a", "new", "lost")) == 3
+    assert min(number for number, _ in catalog.wanted(version, 0, limit=9)) > first
+    assert wanted(catalog, version) == ["a", "lost", "new"]
+    assert arrive(catalog, version, a=asking("tileset.json"), new=Reading(), lost=Reading()) == 0
+    assert sorted(catalog.finish_listing(version)) == ["g", "gone.json"]
+    assert wanted(catalog, version) == []
+    assert catalog.totals(version) == Totals(4, 20, 4, 20)
+    assert catalog.references.settle(version) == Completeness(referenced=4)
+    catalog.close()
+
+
+def test_what_a_second_walk_misses_asks_for_nothing(path: Path) -> None:
+    """A tileset that is not there any more is missing, and what it asked for once is not."""
+    catalog = Catalog(path)
+    version = catalog.begin(WALKED)
+    catalog.want(version, "tileset.json")
+    arrive(catalog, version, tileset_json=asking("a.json"))
+    arrive(catalog, version, a_json=asking("b"))
+    arrive(catalog, version, b=Reading())
+    catalog.finish_listing(version)
+    version = again(catalog, version)
+    catalog.want(version, "tileset.json")
+    arrive(catalog, version, tileset_json=asking("a.json"))
+    catalog.miss(version, [number_of(catalog, version, "a.json")])
+    assert catalog.finish_listing(version) == ["b"]
+    assert catalog.references.settle(version) == Completeness(referenced=2, missing=1)
+    assert catalog.references.of(version, "a.json", Role.CONTENT) == []
+    catalog.close()
+
+
+def test_walking_where_case_is_folded(path: Path) -> None:
+    """Two spellings of one name are one file, wanted as it was spelled first."""
+    catalog = Catalog(path)
+    catalog.set_folds(folds=True)
+    version = catalog.begin(WALKED)
+    catalog.want(version, "Tileset.json")
+    ((number, blob),) = catalog.wanted(version, 0, limit=9)
+    assert blob.name == "Tileset.json"
+    arrival = Arrival(number, Held(replace(blob, size=1), SHA, 7), asking("A.glb", "TILESET.json"))
+    assert catalog.hold(version, [arrival]) == 1
+    assert catalog.want_what(version, "tileset.JSON") == 0
+    catalog.want(version, "a.GLB")
+    assert wanted(catalog, version) == ["A.glb"]
+    catalog.close()
+
+
+@st.composite
+def containers(draw: st.DrawFn) -> list[dict[str, list[str]]]:
+    """What a container holds, and what each file asks for, at one time after another."""
+    names = ["r", "a", "b", "c", "d", "e"]
+    several = st.lists(st.sampled_from(names), max_size=4)
+    held = st.dictionaries(st.sampled_from(names[1:]), several)
+    return [draw(held) | {"r": draw(several)} for _ in range(draw(st.integers(1, 3)))]
+
+
+@given(containers(), st.integers(1, 3))
+@settings(max_examples=80)
+def test_walks_find_what_can_be_reached(times: list[dict[str, list[str]]], portion: int) -> None:
+    """Walk after walk, each asks once for what can be reached then, holds what is there, and drops the rest."""
+    catalog = Catalog(Path(":memory:"))
+    version, before = catalog.begin(WALKED), set[str]()
+    for container in times:
+        version = again(catalog, version)
+        reached, pending = set[str](), ["r"]
+        while pending:
+            if (name := pending.pop()) not in reached:
+                reached.add(name)
+                pending += container.get(name, [])
+        catalog.want(version, "r")
+        asked: list[str] = []
+        after = 0
+        while rows := catalog.wanted(version, after, limit=portion):
+            after = rows[-1][0]
+            asked += [blob.name for _, blob in rows]
+            catalog.miss(version, [number for number, blob in rows if blob.name not in container])
+            there = [(number, blob) for number, blob in rows if blob.name in container]
+            readings = [asking(*container[blob.name]) for _, blob in there]
+            held = [Held(replace(blob, size=1), SHA, 1) for _, blob in there]
+            catalog.hold(
+                version,
+                [Arrival(n, h, r) for (n, _), h, r in zip(there, held, readings, strict=True)],
+            )
+        assert sorted(asked) == sorted(reached)
+        assert set(catalog.finish_listing(version)) == before - reached
+        assert {key for key, _ in catalog.held(version, limit=99)} == reached & container.keys()
+        asked_for = {(source, target) for source in reached & container.keys() for target in container[source]}
+        assert set(catalog.query("SELECT source, target FROM reference")) == asked_for
+        before = reached
     catalog.close()
 
 
@@ -434,6 +788,66 @@ def test_a_newer_catalog(path: Path) -> None:
         Catalog(path)
 
 
+OLD = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE version (
+  serial INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, export TEXT NOT NULL, imodel TEXT, changeset TEXT,
+  modified TEXT NOT NULL, record TEXT NOT NULL, listing INTEGER NOT NULL,
+  listed INTEGER NOT NULL DEFAULT 0, marker TEXT,
+  damaged INTEGER NOT NULL DEFAULT 0, published TEXT, files INTEGER NOT NULL DEFAULT 0,
+  bytes INTEGER NOT NULL DEFAULT 0, manifest_sha256 TEXT);
+CREATE TABLE blob (
+  id INTEGER PRIMARY KEY, version INTEGER NOT NULL, key TEXT NOT NULL, name TEXT, size INTEGER NOT NULL,
+  etag TEXT NOT NULL, md5 BLOB, content_type TEXT, content_encoding TEXT, last_modified INTEGER,
+  listing INTEGER NOT NULL, state INTEGER NOT NULL, sha256 BLOB, mtime_ns INTEGER);
+CREATE UNIQUE INDEX blob_key ON blob (version, key);
+CREATE TABLE folder (version INTEGER NOT NULL, key TEXT NOT NULL, listing INTEGER NOT NULL, PRIMARY KEY (version, key))
+  WITHOUT ROWID;
+INSERT INTO meta VALUES ('schema', '1'), ('adopted', 'yes'), ('folds', 'yes'), ('boot', 'b');
+INSERT INTO version (serial, name, export, modified, record, listing) VALUES (1, 'e1', 'e1', '', '{}', 1);
+INSERT INTO blob (version, key, size, etag, listing, state) VALUES (1, 'a', 1, '', 1, 1);
+"""
+"""A catalog as tilesync 0.1 made it."""
+
+
+@pytest.mark.parametrize("left", ["whole", "emptied half-way", "without a schema"])
+def test_an_older_catalog_is_emptied(path: Path, left: str) -> None:
+    """A catalog of an earlier schema is emptied and is fresh, also where a kill cut that short; then it works."""
+    with sqlite3.connect(path) as db:
+        db.executescript(OLD)
+        if left == "emptied half-way":
+            db.executescript("DROP TABLE meta; DROP TABLE version")
+        if left == "without a schema":
+            db.execute("DELETE FROM meta WHERE key = 'schema'")
+    db.close()
+    catalog = Catalog(path)
+    assert catalog.fresh
+    assert catalog.versions() == []
+    assert [catalog.recall(key) for key in ("adopted", "boot", "schema")] == [None, None, str(SCHEMA_VERSION)]
+    assert not catalog.folds
+    version = catalog.begin(WALKED)
+    catalog.want(version, "tileset.json")
+    assert arrive(catalog, version, tileset_json=asking("a")) == 1
+    catalog.close()
+    catalog = Catalog(path)
+    assert not catalog.fresh
+    assert catalog.versions() == [version]
+    catalog.close()
+
+
+def test_looking_at_an_older_catalog_leaves_it(path: Path) -> None:
+    """An older catalog that is only read reads as an empty one, and no byte of it changes."""
+    with sqlite3.connect(path) as db:
+        db.executescript(OLD)
+    db.close()
+    before = path.read_bytes()
+    catalog = Catalog(path, read_only=True)
+    assert (catalog.fresh, catalog.versions(), catalog.recall("adopted")) == (True, [], None)
+    catalog.close()
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
 def test_a_planted_symlink(path: Path, tmp_path: Path) -> None:
     """A symlink in the place of the catalog is refused, and nothing is made where it leads."""
     path.symlink_to(tmp_path / "elsewhere")
@@ -446,7 +860,7 @@ WRITE = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from tilesync.model import Blob, Held, Version
+from tilesync.model import Arrival, Blob, Held, Reading, Reference, Remark, Role, Version
 from tilesync.stores.catalog import Catalog
 catalog = Catalog(Path(sys.argv[1]))
 version = catalog.begin(Version(0, "e1", "e1", None, None, "", {}))
@@ -454,7 +868,8 @@ for page in range(10**6):
     blobs = [Blob(f"{page}/{number}", 1) for number in range(50)]
     catalog.add_page(replace(version, marker=str(page)), [(blob, None) for blob in blobs], [str(page)])
     rows = catalog.wanted(version, 0, limit=50, empty=False)
-    catalog.hold([(number, Held(blob, b"s" * 32, 1)) for number, blob in rows])
+    reading = Reading(references=(Reference("x", Role.CONTENT),), remarks=(Remark("p", "d"),))
+    catalog.hold(version, [Arrival(number, Held(blob, b"s" * 32, 1), reading) for number, blob in rows])
     print(page, flush=True)
 """
 
@@ -474,8 +889,59 @@ def test_a_kill_leaves_whole_batches(path: Path, pages: int) -> None:
     assert totals.files - totals.held_files in {0, 50}
     assert totals.held_files >= 50 * (told + 1)
     assert version.marker == str(totals.files // 50 - 1)
+    held = {key for key, _ in catalog.held(version, limit=10**6)}
+    for table in ("reference", "remark"):
+        assert {row[0] for row in catalog.query(f"SELECT source FROM {table}")} == held
     add(catalog, version, "one more")
     catalog.close()
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     db.close()
+
+
+WALK = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from tilesync.model import Arrival, Blob, Held, Inventory, Kind, Reading, Reference, Role, Version
+from tilesync.stores.catalog import Catalog
+catalog = Catalog(Path(sys.argv[1]))
+version = catalog.begin(Version(0, "e1", "e1", None, None, "", {}, inventory=Inventory.WALK))
+catalog.want(version, "t")
+while True:
+    rows = catalog.wanted(version, 0, limit=50)
+    arrivals = []
+    for number, blob in rows:
+        asked = tuple(Reference(blob.name + letter, Role.CONTENT) for letter in "abc")
+        if int.from_bytes(blob.name.encode(), "big") % 5 == 0:
+            catalog.references.add(version, blob.name, Reading(references=asked[:2]), anew=True)
+            reading, partly = Reading(Kind.TILESET, asked[2:]), True
+        else:
+            reading, partly = Reading(Kind.TILESET, asked), False
+        arrivals.append(Arrival(number, Held(replace(blob, size=1), b"s" * 32, 1), reading, partly=partly))
+    catalog.hold(version, arrivals)
+    catalog.miss(version, [number for number, _ in catalog.wanted(version, 0, limit=3)][2:])
+    print(len(rows), flush=True)
+"""
+
+
+@pytest.mark.parametrize("batches", [1, 6, 30])
+def test_a_kill_leaves_whole_steps_of_a_walk(path: Path, batches: int) -> None:
+    """Killed while it walks, a process leaves each held file with all that it asks for, and all of that is known."""
+    told = 0
+    with subprocess.Popen([sys.executable, "-c", WALK, path], stdout=subprocess.PIPE, text=True) as walker:
+        assert walker.stdout is not None
+        for _ in range(batches):
+            told += int(walker.stdout.readline())
+        walker.kill()
+    catalog = Catalog(path)
+    (version,) = catalog.versions()
+    held = {key for key, _ in catalog.held(version, limit=10**6)}
+    assert len(held) >= told
+    known = {row[0] for row in catalog.query("SELECT key FROM blob")}
+    for name in held:
+        assert catalog.references.of(version, name, Role.CONTENT) == [name + letter for letter in "abc"]
+        assert {name + letter for letter in "abc"} <= known
+    catalog.ask_again(version)
+    assert len(wanted(catalog, version)) == min(100, len(known - held))
+    catalog.close()

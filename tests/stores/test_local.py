@@ -173,7 +173,7 @@ def test_a_killed_first_publication_is_continued(tmp_path: Path, monkeypatch: py
         there.publication.write_manifest(VERSION, [{"version": "e1"}])
         (root / "tileset.json").write_bytes(b"{}")
     with opened(root) as there:
-        there.publication.point_at(VERSION, b"{}", {"version": "e1", "manifest": "m"})
+        there.publication.point_at(VERSION, [b"{}"], {"version": "e1", "manifest": "m"})
         assert (there.publication.latest() or {})["version"] == "e1"
 
 
@@ -232,7 +232,7 @@ def everything(root: Path) -> None:
         there.files.unchanged(VERSION, [held])
         there.files.remove(VERSION, ["a/b/c"])
         there.publication.write_manifest(VERSION, [{"version": "e1"}])
-        there.publication.point_at(VERSION, b"{}", {"version": "e1", "manifest": "m"})
+        there.publication.point_at(VERSION, [b"{}"], {"version": "e1", "manifest": "m"})
         there.files.tidy()
 
 
@@ -290,6 +290,10 @@ def test_reading_through_planted_links_is_refused(tmp_path: Path, outside: Path,
             with pytest.raises(DestinationError):
                 look(VERSION, "sub/c")
         with pytest.raises(DestinationError):
+            there.files.feed(VERSION, "sub/c", pytest.fail)
+        with pytest.raises(DestinationError):
+            next(there.files.chunks(VERSION, "sub/c"))
+        with pytest.raises(DestinationError):
             there.files.remove(VERSION, ["sub/c"])
 
 
@@ -301,6 +305,7 @@ def test_a_linked_file_is_not_held(tmp_path: Path, outside: Path) -> None:
     with opened(tmp_path / "d") as there:
         assert there.files.size(VERSION, "file") is None
         assert there.files.digest(VERSION, "file") is None
+        assert there.files.feed(VERSION, "file", pytest.fail) is None
         with pytest.raises(DestinationError):
             there.files.read(VERSION, "file")
         there.files.remove(VERSION, ["file"])
@@ -449,3 +454,15 @@ def test_one_loop_per_run(tmp_path: Path) -> None:
         for number in range(3):
             asyncio.run(put(there, blob(str(number), b"1"), b"1"))
         assert [there.files.size(VERSION, str(number)) for number in range(3)] == [1, 1, 1]
+
+
+def test_scratch_is_gone_with_the_context() -> None:
+    """An empty catalog and files that can be put and read, in a folder that is there only for the time being."""
+    with local.scratch() as (catalog, files, put_there):
+        assert catalog.fresh
+        put_there(VERSION, "a/ä b", b"12")
+        assert files.read(VERSION, "a/ä b") == b"12"
+        root = Path(files._door._root)
+        with pytest.raises(DestinationError):
+            put_there(VERSION, "../up", b"x")
+    assert not root.exists()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
 from tilesync import __version__
-from tilesync.model import Blob, Held, Version
+from tilesync.model import Blob, Completeness, Held, Inventory, Version
 
 
 def stamp(moment: datetime) -> str:
@@ -15,8 +16,11 @@ def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def header(version: Version) -> dict[str, Any]:
-    """The first line: what the version is. `export` is the service's own record, without links."""
+def header(version: Version, missing: Sequence[str] = ()) -> dict[str, Any]:
+    """The first line: what the version is. `export` is the service's own record, without links.
+
+    `container` is the bare URL of its container; `missing_names` what its files ask for and the container did not have.
+    """
     return {
         "version": version.name,
         "export": dict(version.record),
@@ -26,6 +30,10 @@ def header(version: Version) -> dict[str, Any]:
         "files": version.files,
         "bytes": version.bytes,
         "finished": version.published,
+        "inventory": version.inventory,
+        "container": version.home,
+        **asdict(version.completeness),
+        "missing_names": list(missing),
         "tilesync": __version__,
     }
 
@@ -61,6 +69,9 @@ def read_header(said: Mapping[str, Any]) -> Version:
         published=said["finished"],
         files=int(said["files"]),
         bytes=int(said["bytes"]),
+        inventory=str(said.get("inventory", Inventory.LIST)),
+        home=str(said.get("container", "")),
+        completeness=Completeness(**{count.name: int(said.get(count.name, 0)) for count in fields(Completeness)}),
     )
 
 

@@ -275,7 +275,7 @@ class PageParser:
                 name,
                 size,
                 "" if weak_etag(etag) else plain_etag(etag),
-                _md5(fields.get("Content-MD5")),
+                parse_md5(fields.get("Content-MD5")),
                 fields.get("Content-Type") or None,
                 fields.get("Content-Encoding") or None,
                 http_date(fields.get("Last-Modified")),
@@ -287,7 +287,7 @@ def _malformed(error: Exception) -> Transient:
     return Transient(f"the listing page is torn or malformed ({error})")
 
 
-def _md5(text: str | None) -> bytes | None:
+def parse_md5(text: str | None) -> bytes | None:
     """The claimed MD5; None when there is none, or when it is not the base64 of 16 bytes."""
     try:
         digest = base64.b64decode(text or "", validate=True)

@@ -1,28 +1,27 @@
 """The catalog: the embedded SQLite state of a destination.
 
-It holds versions, their inventory, and which of it is held. Memory stays flat however many blobs there are. Writes
-come in batches, each one transaction; a kill loses the batch under way and nothing else. Deleting the file costs a
-re-check, never data: everything in it can be told again by the listing, the manifests and the bytes.
+It holds versions, their inventory, which of it is held, and which file asks for which. Memory stays flat however many
+blobs there are. Writes come in batches, each one transaction; a kill loses the batch under way and nothing else.
+Deleting the file costs a re-check, never data: everything in it can be told again by the listing, the manifests and the
+bytes.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
-import tempfile
-import threading
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tilesync.errors import DestinationError, DiskFull, Incomplete
-from tilesync.model import Blob, Held, Totals, Version
+from tilesync.errors import DestinationError, Incomplete
+from tilesync.model import UNKNOWN, Arrival, Blob, Completeness, Held, Inventory, Totals, Version
+from tilesync.stores.database import Database
+from tilesync.stores.references import REFERENCE_SCHEMA, References
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -31,90 +30,38 @@ CREATE TABLE IF NOT EXISTS version (
   modified TEXT NOT NULL, record TEXT NOT NULL, listing INTEGER NOT NULL,
   listed INTEGER NOT NULL DEFAULT 0, marker TEXT,
   damaged INTEGER NOT NULL DEFAULT 0, published TEXT, files INTEGER NOT NULL DEFAULT 0,
-  bytes INTEGER NOT NULL DEFAULT 0, manifest_sha256 TEXT);
+  bytes INTEGER NOT NULL DEFAULT 0, manifest_sha256 TEXT, inventory TEXT NOT NULL, home TEXT NOT NULL,
+  referenced INTEGER NOT NULL, missing INTEGER NOT NULL, orphans INTEGER NOT NULL, unfollowed INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS blob (
-  id INTEGER PRIMARY KEY, version INTEGER NOT NULL, key TEXT NOT NULL, name TEXT, size INTEGER NOT NULL,
+  id INTEGER PRIMARY KEY, version INTEGER NOT NULL, key TEXT NOT NULL, name TEXT, size INTEGER,
   etag TEXT NOT NULL, md5 BLOB, content_type TEXT, content_encoding TEXT, last_modified INTEGER,
-  listing INTEGER NOT NULL, state INTEGER NOT NULL, sha256 BLOB, mtime_ns INTEGER);
+  listing INTEGER NOT NULL, state INTEGER NOT NULL, sha256 BLOB, mtime_ns INTEGER,
+  kind TEXT NOT NULL DEFAULT '', implicit INTEGER NOT NULL DEFAULT 0);
 CREATE UNIQUE INDEX IF NOT EXISTS blob_key ON blob (version, key);
+CREATE INDEX IF NOT EXISTS blob_implicit ON blob (version) WHERE implicit=1;
 CREATE TABLE IF NOT EXISTS folder (version INTEGER NOT NULL, key TEXT NOT NULL, listing INTEGER NOT NULL,
   PRIMARY KEY (version, key))
   WITHOUT ROWID;
 """
+"""A blob without a size is known by its name alone: a walk found it, and no answer has described it yet."""
 
-WANTED, HELD = 0, 1
-_BLOB = "coalesce(name, key), size, etag, md5, content_type, content_encoding, last_modified"
+WANTED, HELD, MISSING = 0, 1, 3
+"""A missing blob is one that a file asks for and that the container does not have: no part of the inventory."""
+
+_BLOB = f"coalesce(name, key), coalesce(size, {UNKNOWN}), etag, md5, content_type, content_encoding, last_modified"
 _VERSION = (
     "serial, name, export, imodel, changeset, modified, record, listing, listed, marker, damaged, published,"
-    " files, bytes, manifest_sha256"
+    " files, bytes, manifest_sha256, inventory, home, referenced, missing, orphans, unfollowed"
 )
 
 
-class Catalog:
-    """One connection, safe to call from any thread; each method is one transaction.
-
-    `read_only` works on a copy. Raises DiskFull and DestinationError for what SQLite meets on the disk.
-    """
+class Catalog(Database):
+    """Each method is one transaction, and safe to call from any thread."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self._lock = threading.RLock()
-        self.fresh = not path.exists()
-        self._copy = tempfile.TemporaryDirectory() if read_only else None
-        with _mapped():
-            self._db = _copied(path, self._copy.name) if self._copy else _connect(path)
-        try:
-            self._prepare()
-        except BaseException:
-            self.close()
-            raise
+        super().__init__(path, SCHEMA + REFERENCE_SCHEMA, version=SCHEMA_VERSION, read_only=read_only)
         self.folds = self.recall("folds") == "yes"
-
-    def _prepare(self) -> None:
-        with _mapped():
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(SCHEMA)
-        self._check_version()
-
-    def _check_version(self) -> None:
-        found = int(self.recall("schema") or 0)
-        if found > SCHEMA_VERSION:
-            raise DestinationError("the catalog was written by a newer tilesync", hint="upgrade tilesync")
-        if found < SCHEMA_VERSION:
-            self.remember("schema", str(SCHEMA_VERSION))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, _mapped():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                if self._db.in_transaction:  # a full disk has ended it already
-                    self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-
-    def _query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        with self._lock, _mapped():
-            return self._db.execute(sql, values).fetchall()
-
-    def close(self) -> None:
-        """Put everything in place and let go of the file."""
-        with self._lock, _mapped():
-            self._db.close()
-            if self._copy is not None:
-                self._copy.cleanup()
-
-    def remember(self, key: str, value: str) -> None:
-        """Keep one fact about the destination as a whole."""
-        with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
-
-    def recall(self, key: str) -> str | None:
-        """The fact kept under `key`, None when there is none."""
-        rows = self._query("SELECT value FROM meta WHERE key = ?", key)
-        return rows[0][0] if rows else None
+        self.references = References(self)
 
     def set_folds(self, *, folds: bool) -> None:
         """The disk takes names that differ only in case for the same, or does not."""
@@ -122,7 +69,7 @@ class Catalog:
             self.remember("folds", "yes" if folds else "no")
             self.folds = folds
 
-    def _key(self, name: str) -> str:
+    def key(self, name: str) -> str:
         """What two names share that cannot both be held."""
         return unicodedata.normalize("NFC", name).casefold() if self.folds else name
 
@@ -131,7 +78,7 @@ class Catalog:
     def versions(self, *, export: str | None = None, name: str | None = None) -> list[Version]:
         """The versions in the order in which they were begun."""
         sql = f"SELECT {_VERSION} FROM version WHERE export = coalesce(?, export) AND name = coalesce(?, name)"
-        return [_version(row) for row in self._query(sql + " ORDER BY serial", export, name)]
+        return [_version(row) for row in self.query(sql + " ORDER BY serial", export, name)]
 
     def begin(self, version: Version) -> Version:
         """Record a new version; its serial is given here."""
@@ -148,20 +95,23 @@ class Catalog:
             version.files,
             version.bytes,
             version.manifest_sha256,
+            *_more(version),
         )
-        with self._transaction() as db:
+        with self.transaction() as db:
             columns = (
-                "name,export,imodel,changeset,modified,record,listing,listed,published,files,bytes,manifest_sha256"
+                "name,export,imodel,changeset,modified,record,listing,listed,published,files,bytes,manifest_sha256,"
+                "inventory,home,referenced,missing,orphans,unfollowed"
             )
             cursor = db.execute(f"INSERT INTO version ({columns}) VALUES ({','.join('?' * len(row))})", row)
             return replace(version, serial=cursor.lastrowid or 0)
 
     def update(self, version: Version) -> None:
         """Record what changed about a version."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "UPDATE version SET modified=?, record=?, listing=?, listed=?, marker=?, damaged=?, published=?,"
-                " files=?, bytes=?, manifest_sha256=? WHERE serial=?",
+                " files=?, bytes=?, manifest_sha256=?, inventory=?, home=?, referenced=?, missing=?, orphans=?,"
+                " unfollowed=? WHERE serial=?",
                 (
                     version.modified,
                     json.dumps(dict(version.record)),
@@ -173,14 +123,15 @@ class Catalog:
                     version.files,
                     version.bytes,
                     version.manifest_sha256,
+                    *_more(version),
                     version.serial,
                 ),
             )
 
     def forget(self, version: Version) -> None:
         """Drop a version that never held anything."""
-        with self._transaction() as db:
-            for table in ("blob", "folder"):
+        with self.transaction() as db:
+            for table in ("blob", "folder", "reference", "remark"):
                 db.execute(f"DELETE FROM {table} WHERE version = ?", (version.serial,))
             db.execute("DELETE FROM version WHERE serial = ?", (version.serial,))
 
@@ -190,9 +141,10 @@ class Catalog:
         """What of these this version holds, by name."""
         found: dict[str, Held] = {}
         for start in range(0, len(names), 500):
-            some = {self._key(name): name for name in names[start : start + 500]}
+            some = {name: self.key(name) for name in names[start : start + 500]}
             sql = f"SELECT key, {_HELD} FROM blob WHERE version=? AND state=? AND key IN ({','.join('?' * len(some))})"
-            found.update((some[row[0]], _held(row[1:])) for row in self._query(sql, version.serial, HELD, *some))
+            rows = {row[0]: _held(row[1:]) for row in self.query(sql, version.serial, HELD, *some.values())}
+            found.update((name, rows[key]) for name, key in some.items() if key in rows)
         return found
 
     def add_page(self, version: Version, rows: Sequence[tuple[Blob, Held | None]], folders: Iterable[str]) -> None:
@@ -201,10 +153,12 @@ class Catalog:
         A name that an earlier listing had moves behind all others: readers go by id. Raises Incomplete, and takes in
         nothing, when this listing has a name twice.
         """
-        values = [_row(version, self._key(blob.name), blob, held) for blob, held in rows]
-        with self._transaction() as db:
+        values = [_row(version, self.key(blob.name), blob, held) for blob, held in rows]
+        kept = [self.key(blob.name) for blob, held in rows if held is not None]
+        with self.transaction() as db:
+            kinds = _kinds(db, version, kept) if version.listing > 1 else []
             if version.listing > 1:
-                keys = ((version.serial, version.listing, self._key(blob.name)) for blob, _ in rows)
+                keys = ((version.serial, version.listing, self.key(blob.name)) for blob, _ in rows)
                 db.executemany("DELETE FROM blob WHERE version=? AND listing<? AND key=?", keys)
             before = db.total_changes
             db.executemany(_INSERT, values)
@@ -213,17 +167,34 @@ class Catalog:
                     f"the listing names a file twice: {self._twice(blob.name for blob, _ in rows)}",
                     hint="nothing was published; the next run lists the container anew",
                 )
-            around = ((version.serial, self._key(folder), version.listing) for folder in folders)
+            db.executemany("UPDATE blob SET kind=?, implicit=? WHERE version=? AND key=?", kinds)
+            around = ((version.serial, self.key(folder), version.listing) for folder in folders)
             db.executemany("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", around)
             db.execute("UPDATE version SET marker=? WHERE serial=?", (version.marker, version.serial))
 
     def _twice(self, names: Iterable[str]) -> str:
         seen: dict[str, str] = {}
         for name in names:
-            if other := seen.get(self._key(name)):
+            if other := seen.get(self.key(name)):
                 return name if other == name else f"{other} and {name}, which are one on this disk"
-            seen[self._key(name)] = name
+            seen[self.key(name)] = name
         return "one that an earlier page had"
+
+    def add_held(self, version: Version, arrivals: Sequence[Arrival]) -> None:
+        """Take in files that were read where they lie, with what they ask for; their numbers mean nothing.
+
+        Raises Incomplete, and takes in nothing, when a name comes twice.
+        """
+        with self.transaction() as db:
+            for arrival in arrivals:
+                held, reading = arrival.held, arrival.reading
+                row = _row(version, self.key(held.blob.name), held.blob, held)
+                added = db.execute(_INSERT, row)
+                if not added.rowcount:
+                    raise Incomplete(f"a file is named twice: {held.blob.name}")
+                said = (reading.kind, reading.implicit, added.lastrowid)
+                db.execute("UPDATE blob SET kind=?, implicit=? WHERE id=?", said)
+                self.references.write(db, version, held.blob.name, reading, anew=not arrival.partly)
 
     def finish_listing(self, version: Version) -> list[str]:
         """Mark the listing complete; return the names that an earlier listing had and this one has not.
@@ -234,8 +205,10 @@ class Catalog:
         this = (version.serial, version.listing)
         old = "version=? AND listing < ?"
         both = "version=? AND EXISTS (SELECT 1 FROM folder f WHERE f.version=blob.version AND f.key=blob.key)"
-        with self._transaction() as db:
+        with self.transaction() as db:
             names = [row[0] for row in db.execute(f"SELECT coalesce(name, key) FROM blob WHERE {old}", this)]
+            if names:
+                self.references.drop(db, version, f"SELECT key FROM blob WHERE {old}", this)
             db.execute(f"DELETE FROM blob WHERE {old}", this)
             db.execute(f"DELETE FROM folder WHERE {old}", this)
             clashes = db.execute(f"SELECT coalesce(name, key) FROM blob WHERE {both} AND size > 0", this[:1])
@@ -245,43 +218,89 @@ class Catalog:
             db.execute("UPDATE version SET listed=1, marker=NULL WHERE serial=?", this[:1])
         return names
 
-    def wanted(self, version: Version, after: int, *, limit: int, empty: bool) -> list[tuple[int, Blob]]:
+    def wanted(self, version: Version, after: int, *, limit: int, empty: bool | None = None) -> list[tuple[int, Blob]]:
         """Blobs of the current listing that are not held, in listed order, each with its id; `after` is exclusive.
 
         `empty` chooses between blobs without bytes and the others: the former may turn out to be folders.
         """
         sql = (
-            f"SELECT id, {_BLOB} FROM blob WHERE version=? AND listing=? AND state=? AND id>? AND (size=0)=?"
-            " ORDER BY id LIMIT ?"
+            f"SELECT id, {_BLOB} FROM blob WHERE version=? AND listing=? AND state=? AND id>?"
+            " AND coalesce((size IS 0)=?, 1) ORDER BY id LIMIT ?"
         )
-        rows = self._query(sql, version.serial, version.listing, WANTED, after, empty, limit)
+        rows = self.query(sql, version.serial, version.listing, WANTED, after, empty, limit)
         return [(row[0], Blob(*row[1:])) for row in rows]
 
     def held(self, version: Version, after: str = "", *, limit: int) -> list[tuple[str, Held]]:
         """What is held, by key in byte order; `after` is exclusive."""
         sql = f"SELECT key, {_HELD} FROM blob WHERE version=? AND state=? AND key>? ORDER BY key LIMIT ?"
-        return [(row[0], _held(row[1:])) for row in self._query(sql, version.serial, HELD, after, limit)]
+        return [(row[0], _held(row[1:])) for row in self.query(sql, version.serial, HELD, after, limit)]
 
-    def hold(self, held: Sequence[tuple[int, Held]]) -> None:
-        """Record files that are in place now, by their ids."""
-        with self._transaction() as db:
-            db.executemany(
-                "UPDATE blob SET state=1, sha256=?, mtime_ns=? WHERE id=?", ((h.sha256, h.mtime_ns, i) for i, h in held)
-            )
+    def documents(self, version: Version, after: str = "", *, limit: int) -> list[tuple[str, Held]]:
+        """What is held of tilesets and subtrees, by key in byte order; `after` is exclusive."""
+        sql = (
+            f"SELECT key, {_HELD} FROM blob WHERE version=? AND state=? AND kind IN ('tileset', 'subtree') AND key>?"
+            " ORDER BY key LIMIT ?"
+        )
+        return [(row[0], _held(row[1:])) for row in self.query(sql, version.serial, HELD, after, limit)]
+
+    def hold(self, version: Version, arrivals: Sequence[Arrival]) -> int:
+        """Record files that are in place now, with what they ask for; how many names a walk learns by that."""
+        with self.transaction() as db:
+            db.executemany(_HOLD, (_arrived(arrival) for arrival in arrivals))
+            for arrival in arrivals:
+                self.references.write(db, version, arrival.held.blob.name, arrival.reading, anew=not arrival.partly)
+            walks = version.inventory == Inventory.WALK
+            naming = [a.held.blob.name for a in arrivals if walks and (a.reading.references or a.partly)]
+            return sum(self._want_what(db, version, name) for name in naming)
+
+    def want(self, version: Version, name: str) -> None:
+        """A walk wants one file, known by its name alone, unless it knows it already."""
+        with self.transaction() as db:
+            self._forget_older(db, version, "VALUES (?)", (self.key(name),))
+            written = None if self.key(name) == name else name
+            db.execute(_WANT, (version.serial, version.listing, self.key(name), written))
+
+    def want_what(self, version: Version, source: str) -> int:
+        """A walk wants everything that one file asks for; how much of that is new."""
+        with self.transaction() as db:
+            return self._want_what(db, version, source)
+
+    def _want_what(self, db: sqlite3.Connection, version: Version, source: str) -> int:
+        asked = (version.serial, self.key(source))
+        if version.listing > 1:
+            self._forget_older(db, version, "SELECT target FROM reference WHERE version=? AND source=?", asked)
+        return db.execute(_WANT_EACH, (version.serial, version.listing, *asked)).rowcount
+
+    def _forget_older(self, db: sqlite3.Connection, version: Version, keys: str, values: Sequence[object]) -> None:
+        """What an older walk knew of these names is wanted anew: readers go by id, so it leaves its old place."""
+        older = (version.serial, version.listing)
+        db.execute(f"DELETE FROM blob WHERE version=? AND listing<? AND key IN ({keys})", (*older, *values))
+
+    def miss(self, version: Version, numbers: Iterable[int]) -> None:
+        """Record that the container does not have what a walk asked it for: what was said by it before is void."""
+        with self.transaction() as db:
+            for number in numbers:
+                db.execute(f"UPDATE blob SET state={MISSING} WHERE id=?", (number,))
+                self.references.drop(db, version, "SELECT key FROM blob WHERE id=?", (number,))
+
+    def ask_again(self, version: Version) -> None:
+        """What was missing may be there now."""
+        with self.transaction() as db:
+            db.execute(f"UPDATE blob SET state={WANTED} WHERE version=? AND state={MISSING}", (version.serial,))
 
     def release(self, version: Version, names: Iterable[str]) -> None:
         """Record that files are not held, or not rightly: they are wanted again."""
-        rows = [(version.serial, self._key(name)) for name in names]
-        with self._transaction() as db:
+        rows = [(version.serial, self.key(name)) for name in names]
+        with self.transaction() as db:
             db.executemany("UPDATE blob SET state=0, sha256=NULL WHERE version=? AND key=?", rows)
 
     def totals(self, version: Version) -> Totals:
         """How much of the version is listed, and how much of that is held."""
         sql = (
-            "SELECT count(*), coalesce(sum(size), 0), coalesce(sum(state), 0), coalesce(sum(size * state), 0)"
-            " FROM blob WHERE version=?"
+            "SELECT count(*), coalesce(sum(size), 0), coalesce(sum(state=?1), 0), coalesce(sum(size * (state=?1)), 0)"
+            f" FROM blob WHERE version=?2 AND state<>{MISSING}"
         )
-        return Totals(*self._query(sql, version.serial)[0])
+        return Totals(*self.query(sql, HELD, version.serial)[0])
 
 
 _HELD = _BLOB + ", sha256, mtime_ns"
@@ -291,6 +310,35 @@ INSERT INTO blob (version, listing, key, name, size, etag, md5, content_type, co
                   state, sha256, mtime_ns)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
+
+_HOLD = """
+UPDATE blob SET state=1, size=?, etag=?, md5=?, content_type=?, content_encoding=?, last_modified=?, sha256=?,
+                mtime_ns=?, kind=?, implicit=? WHERE id=?
+"""
+
+_WANT = f"INSERT OR IGNORE INTO blob (version, listing, key, name, etag, state) VALUES (?, ?, ?, ?, '', {WANTED})"
+_WANT_EACH = f"""
+INSERT OR IGNORE INTO blob (version, listing, key, name, etag, state)
+SELECT ?, ?, target, name, '', {WANTED} FROM reference WHERE version=? AND source=?
+"""
+
+
+def _kinds(db: sqlite3.Connection, version: Version, keys: Sequence[str]) -> list[tuple[object, ...]]:
+    """Of those files that are tilesets and the like: kind, whether it is implicit, version and key."""
+    sql = "SELECT kind, implicit, version, key FROM blob WHERE version=? AND key=? AND kind<>''"
+    return [row for key in keys for row in db.execute(sql, (version.serial, key))]
+
+
+def _arrived(arrival: Arrival) -> tuple[object, ...]:
+    blob, reading = arrival.held.blob, arrival.reading
+    described = (blob.size, blob.etag, blob.md5, blob.content_type, blob.content_encoding, blob.last_modified)
+    return (*described, arrival.held.sha256, arrival.held.mtime_ns, reading.kind, reading.implicit, arrival.number)
+
+
+def _more(version: Version) -> tuple[object, ...]:
+    counts = version.completeness
+    found = (counts.referenced, counts.missing, counts.orphans, counts.unfollowed)
+    return (version.inventory, version.home, *found)
 
 
 def _row(version: Version, key: str, blob: Blob, held: Held | None) -> tuple[object, ...]:
@@ -307,35 +355,5 @@ def _held(row: Sequence[Any]) -> Held:
 def _version(row: Sequence[Any]) -> Version:
     serial, name, export, imodel, changeset, modified, record, listing, listed, marker, damaged, *rest = row
     facts = (serial, name, export, imodel, changeset, modified, json.loads(record))
-    return Version(*facts, listing, bool(listed), marker, bool(damaged), *rest)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """A connection to the file."""
-    if path.is_symlink():
-        raise DestinationError(f"a symlink stands where the catalog should be: {path}", hint="remove it")
-    return sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
-
-
-def _copied(path: Path, folder: str) -> sqlite3.Connection:
-    """A connection to a copy of the file in `folder`: not even SQLite's side files of the file itself are touched."""
-    for side in (path, path.with_name(path.name + "-wal")):
-        if side.exists():
-            shutil.copyfile(side, Path(folder) / side.name)
-    return _connect(Path(folder) / path.name)
-
-
-@contextmanager
-def _mapped() -> Iterator[None]:
-    """SQLite's errors in our terms."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
-            raise DiskFull(f"the catalog cannot be written ({error})") from error
-        raise DestinationError(f"the catalog cannot be used ({error})") from error
-    except sqlite3.DatabaseError as error:
-        raise DestinationError(
-            f"the catalog is damaged ({error})",
-            hint="delete catalog.sqlite3 in the state folder: the next run checks what is held, and loses nothing",
-        ) from error
+    version = Version(*facts, listing, bool(listed), marker, bool(damaged), *rest[:-4])
+    return replace(version, completeness=Completeness(*rest[-4:]))

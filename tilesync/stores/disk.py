@@ -8,7 +8,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -91,10 +91,10 @@ def barrier(folder: Path) -> None:
         os.sync()
 
 
-def place(temporary: Path, final: Path, data: bytes) -> None:
+def place(temporary: Path, final: Path, data: Iterable[bytes]) -> None:
     """Put `data` at `final` in one step, durably: written beside, synced, renamed, and the folder synced."""
     with create(temporary) as file:
-        file.write(data)
+        file.writelines(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, final)

@@ -7,13 +7,14 @@ import hashlib
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from tilesync.errors import UnsafeName
 from tilesync.model import Held, Version
 from tilesync.rules.names import folders, problem
-from tilesync.stores.disk import NO_FOLLOW, mapped, read_regular, real_folder
+from tilesync.stores.disk import NO_FOLLOW, mapped, real_folder
 
 VERSIONS = "versions"
 
@@ -90,19 +91,35 @@ class HeldFiles:
             return None
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
-    def digest(self, version: Version, name: str) -> tuple[bytes, bytes, int] | None:
-        """SHA-256, MD5 and mtime (ns) of the file, read anew; None when there is no such regular file."""
+    def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> int | None:
+        """Give the bytes of the file, read anew, to `into`; its mtime (ns), None when there is no such regular file."""
         if self.size(version, name) is None:
             return None
-        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-        path = self._door.path(version.name, name)
-        with mapped(f"cannot read {name}"), open(os.open(path, os.O_RDONLY | NO_FOLLOW), "rb") as file:
+        with mapped(f"cannot read {name}"), self._open(version, name) as file:
             while chunk := file.read(READ):
-                sha256.update(chunk)
-                md5.update(chunk)
-            return sha256.digest(), md5.digest(), os.fstat(file.fileno()).st_mtime_ns
+                into(chunk)
+            return os.fstat(file.fileno()).st_mtime_ns
+
+    def _open(self, version: Version, name: str) -> IO[bytes]:
+        return open(os.open(self._door.path(version.name, name), os.O_RDONLY | NO_FOLLOW), "rb", buffering=0)
+
+    def digest(self, version: Version, name: str) -> tuple[bytes, bytes, int] | None:
+        """SHA-256, MD5 and mtime (ns) of the file, read anew; None when there is no such regular file."""
+        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+
+        def both(chunk: bytes) -> None:
+            sha256.update(chunk)
+            md5.update(chunk)
+
+        mtime_ns = self.feed(version, name, both)
+        return None if mtime_ns is None else (sha256.digest(), md5.digest(), mtime_ns)
+
+    def chunks(self, version: Version, name: str) -> Iterator[bytes]:
+        """The bytes of one file, piece by piece."""
+        with mapped(f"cannot read {name}"), self._open(version, name) as file:
+            while chunk := file.read(READ):
+                yield chunk
 
     def read(self, version: Version, name: str) -> bytes:
         """The bytes of one file."""
-        with mapped(f"cannot read {name}"):
-            return read_regular(self._door.path(version.name, name))
+        return b"".join(self.chunks(version, name))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from tilesync.errors import DestinationBusy, DestinationError
+from tilesync.model import Version
 from tilesync.stores.catalog import Catalog
 from tilesync.stores.disk import boot_id, mapped, real_folder
 from tilesync.stores.files import LocalFiles, folds_case, judge_names, path_limit
+from tilesync.stores.held import Door, HeldFiles
 from tilesync.stores.publication import Publication
 
 STATE = ".tilesync"
@@ -105,6 +108,21 @@ def open_for_audit(root: Path, state_dir: Path | None) -> Iterator[tuple[Path, C
         yield root, catalog
     finally:
         if catalog is not None:
+            catalog.close()
+
+
+@contextmanager
+def scratch() -> Iterator[tuple[Catalog, HeldFiles, Callable[[Version, str, bytes], None]]]:
+    """An empty catalog, files, and a way to put one there: all in a temporary folder that is gone with the context."""
+    with tempfile.TemporaryDirectory(prefix="tilesync-") as folder:
+        catalog, door = Catalog(Path(folder) / CATALOG), Door(Path(folder))
+
+        def put(version: Version, name: str, data: bytes) -> None:
+            Path(door.path(version.name, name, make=True)).write_bytes(data)
+
+        try:
+            yield catalog, HeldFiles(Path(folder)), put
+        finally:
             catalog.close()
 
 

@@ -61,19 +61,17 @@ class Publication:
             return None
         return said if isinstance(said, dict) and {"version", "manifest"} <= said.keys() else None
 
-    def pointer(self) -> bytes | None:
-        """The bytes of the pointer; None when there is no regular file."""
+    def pointer(self) -> str | None:
+        """SHA-256 of the pointer, in hexadecimal; None when there is no regular file."""
         try:
-            return read_regular(str(self._root / POINTER))
+            return hashlib.sha256(read_regular(str(self._root / POINTER))).hexdigest()
         except OSError:
             return None
 
     def points_at(self, version: Version, pointer_sha256: str) -> bool:
         """Whether the pointer and `latest.json` are those of `version`, and its manifest and folder are there."""
-        pointer = self.pointer()
         return (
-            pointer is not None
-            and hashlib.sha256(pointer).hexdigest() == pointer_sha256
+            self.pointer() == pointer_sha256
             and (self.latest() or {}).get("version") == version.name
             and (self._root / MANIFESTS / f"{version.name}.jsonl").is_file()
             and (self._root / VERSIONS / version.name).is_dir()
@@ -103,12 +101,12 @@ class Publication:
             sync_folder(path.parent)
         return digest.hexdigest()
 
-    def point_at(self, version: Version, pointer: bytes, latest: Mapping[str, Any]) -> None:
+    def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:
         """Move the pointer, then `latest.json`, then the symlink: each one rename."""
         with mapped(f"cannot publish in {self._root}"):
             place(self._temporary / "pointer", self._root / POINTER, pointer)
             data = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
-            place(self._temporary / "latest", self._root / LATEST, data)
+            place(self._temporary / "latest", self._root / LATEST, [data])
             self._relink(version)
 
     def _relink(self, version: Version) -> None:

@@ -1,0 +1,116 @@
+"""The SQLite file behind the catalog: one connection, its transactions, and its errors in our terms."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tilesync.errors import DestinationError, DiskFull
+
+
+class Database:
+    """One connection, safe to use from any thread. `read_only` works on a copy.
+
+    `fresh`: nothing that could be used was there. A file of an older `version` is emptied: what it held can be told
+    again. Raises DiskFull and DestinationError for what SQLite meets on the disk.
+    """
+
+    def __init__(self, path: Path, schema: str, *, version: int, read_only: bool) -> None:
+        self._lock = threading.RLock()
+        self._copy = tempfile.TemporaryDirectory() if read_only else None
+        self.fresh = not path.exists()
+        with _mapped():
+            self._db = _copied(path, self._copy.name) if self._copy else _connect(path)
+        try:
+            self._prepare(schema, version)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, schema: str, version: int) -> None:
+        with _mapped():
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            tables = [row[0] for row in self._db.execute("SELECT name FROM sqlite_schema WHERE type='table'")]
+            found = int(self.recall("schema") or 0) if "meta" in tables else 0
+            if found > version:
+                raise DestinationError("the catalog was written by a newer tilesync", hint="upgrade tilesync")
+            if found < version:
+                self.fresh = True
+                for table in tables:
+                    self._db.execute(f'DROP TABLE "{table}"')
+            self._db.executescript(schema)
+        if found < version:
+            self.remember("schema", str(version))
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The connection within one transaction."""
+        with self._lock, _mapped():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                if self._db.in_transaction:  # a full disk has ended it already
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """All rows of one question."""
+        with self._lock, _mapped():
+            return self._db.execute(sql, values).fetchall()
+
+    def close(self) -> None:
+        """Put everything in place and let go of the file."""
+        with self._lock, _mapped():
+            self._db.close()
+            if self._copy is not None:
+                self._copy.cleanup()
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep one fact about the destination as a whole."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def recall(self, key: str) -> str | None:
+        """The fact kept under `key`, None when there is none."""
+        rows = self.query("SELECT value FROM meta WHERE key = ?", key)
+        return rows[0][0] if rows else None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """A connection to the file."""
+    if path.is_symlink():
+        raise DestinationError(f"a symlink stands where the catalog should be: {path}", hint="remove it")
+    return sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
+
+
+def _copied(path: Path, folder: str) -> sqlite3.Connection:
+    """A connection to a copy of the file in `folder`: not even SQLite's side files of the file itself are touched."""
+    for side in (path, path.with_name(path.name + "-wal")):
+        if side.exists():
+            shutil.copyfile(side, Path(folder) / side.name)
+    return _connect(Path(folder) / path.name)
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    """SQLite's errors in our terms."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
+            raise DiskFull(f"the catalog cannot be written ({error})") from error
+        raise DestinationError(f"the catalog cannot be used ({error})") from error
+    except sqlite3.DatabaseError as error:
+        raise DestinationError(
+            f"the catalog is damaged ({error})",
+            hint="delete catalog.sqlite3 in the state folder: the next run checks what is held, and loses nothing",
+        ) from error

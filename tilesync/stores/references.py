@@ -1,0 +1,179 @@
+"""Which file of a version asks for which, as the verified bytes said, and what follows from it: a query each."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from tilesync.model import ROOT, Completeness, Kind, Reading, Reference, Remark, Role, Version
+
+if TYPE_CHECKING:
+    from tilesync.stores.catalog import Catalog
+
+REFERENCE_SCHEMA = """
+CREATE TABLE IF NOT EXISTS reference (version INTEGER NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL,
+  role TEXT NOT NULL, name TEXT, grown INTEGER NOT NULL, PRIMARY KEY (version, source, target, role)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS remark (version INTEGER NOT NULL, source TEXT NOT NULL, problem TEXT NOT NULL,
+  detail TEXT NOT NULL, grown INTEGER NOT NULL, PRIMARY KEY (version, source, problem, detail)) WITHOUT ROWID;
+"""
+"""`source` and `target` are keys of blobs; `name` is the target's where the key is another. `grown`: it is not the file
+itself that says so, but the file as it is read together with others (templates, schema, buffers), which may change.
+"""
+
+UNFOLLOWED = "unfollowed"
+UNSATISFIED = ("unsafe name", "unreadable")
+"""Remarks that say that something is asked for which no copy can hold."""
+
+_NO_TILES = (Kind.NONE, Kind.EMPTY, Kind.JSON, Kind.SCHEMA, Kind.SUBTREE)
+
+_REACHED = """
+INSERT OR IGNORE INTO reached WITH RECURSIVE found(key) AS (
+  VALUES (?2) UNION SELECT r.target FROM found CROSS JOIN blob b ON b.version=?1 AND b.key=found.key AND b.state=1
+  CROSS JOIN reference r ON r.version=?1 AND r.source=b.key) SELECT key FROM found
+"""
+"""Only what is held asks for something: the bytes of what was held once, or was read in part, do not count."""
+
+_NAME = "coalesce((SELECT coalesce(b.name, b.key) FROM blob b WHERE b.version=?1 AND b.key={0}), {0})"
+"""The name that stands behind a key."""
+
+_ASKING = """source IN reached
+  AND EXISTS (SELECT 1 FROM blob held WHERE held.version=?1 AND held.key=source AND held.state=1)"""
+_MISSING = f"""
+SELECT name, {_NAME.format("source")}, role FROM (
+  SELECT coalesce(r.name, r.target) AS name, min(r.source) AS source, r.role AS role
+  FROM reference r CROSS JOIN absent ON absent.key=r.target
+  WHERE r.version=?1 AND r.{_ASKING} GROUP BY r.target) ORDER BY name
+"""
+_LOST = f"remark WHERE version=?1 AND problem IN {UNSATISFIED} AND {_ASKING}"
+
+
+class References:
+    """The references of the versions of a catalog."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def write(
+        self,
+        db: sqlite3.Connection,
+        version: Version,
+        source: str,
+        reading: Reading,
+        *,
+        anew: bool,
+        grown: bool = False,
+    ) -> None:
+        """Take in what one file asks for, within a transaction; `anew`: what was said before of it is void."""
+        this = (version.serial, self._catalog.key(source))
+        if anew:
+            self.drop(db, version, "VALUES (?)", this[1:], grown=grown)
+        if reading.references:
+            rows = ((*this, *self._target(reference), grown) for reference in reading.references)
+            db.executemany("INSERT OR IGNORE INTO reference VALUES (?, ?, ?, ?, ?, ?)", rows)
+        if reading.remarks:
+            said = ((*this, remark.problem, remark.detail, grown) for remark in reading.remarks)
+            db.executemany("INSERT OR IGNORE INTO remark VALUES (?, ?, ?, ?, ?)", said)
+
+    def _target(self, reference: Reference) -> tuple[str, str, str | None]:
+        key = self._catalog.key(reference.target)
+        return key, reference.role.value, None if key == reference.target else reference.target
+
+    def drop(
+        self, db: sqlite3.Connection, version: Version, keys: str, values: Sequence[object], *, grown: bool = False
+    ) -> None:
+        """Forget what some files ask for, within a transaction; `grown`: only what following said of them."""
+        more = " AND grown=1" if grown else ""
+        for table in ("reference", "remark"):
+            db.execute(f"DELETE FROM {table} WHERE version=? AND source IN ({keys}){more}", (version.serial, *values))
+
+    def add(self, version: Version, source: str, reading: Reading, *, anew: bool = False) -> None:
+        """Take in a part of what one file asks for."""
+        with self._catalog.transaction() as db:
+            self.write(db, version, source, reading, anew=anew)
+
+    def grow(self, version: Version, source: str, reading: Reading, *, anew: bool) -> None:
+        """Take in what one file asks for when it is read together with others; `anew`: what that said before is void.
+
+        It is void, too, when the file itself comes anew.
+        """
+        with self._catalog.transaction() as db:
+            self.write(db, version, source, reading, anew=anew, grown=True)
+
+    def of(self, version: Version, source: str, role: Role) -> list[str]:
+        """What one file asks for in one role."""
+        sql = "SELECT coalesce(name, target) FROM reference WHERE version=? AND source=? AND role=?"
+        return [row[0] for row in self._catalog.query(sql, version.serial, self._catalog.key(source), role)]
+
+    def implicit(self, version: Version) -> list[str]:
+        """The held tilesets with implicit tiling."""
+        sql = "SELECT coalesce(name, key) FROM blob WHERE version=? AND implicit=1 AND state=1"
+        return [row[0] for row in self._catalog.query(sql, version.serial)]
+
+    # --- what follows ---
+
+    def settle(self, version: Version) -> Completeness:
+        """Count what the version asks for. `missing` and the others tell of the state that this call found."""
+        with self._catalog.transaction() as db:
+            for table in ("reached", "absent"):
+                db.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table} (key TEXT PRIMARY KEY) WITHOUT ROWID")
+                db.execute(f"DELETE FROM {table}")
+            db.execute(_REACHED, (version.serial, self._catalog.key(ROOT)))
+            there = "SELECT key FROM blob WHERE version=? AND state<>3"
+            db.execute(f"INSERT INTO absent SELECT key FROM reached WHERE key NOT IN ({there})", (version.serial,))
+        one = self._count
+        lost = one(_LOST, version.serial)
+        return Completeness(
+            referenced=one("reached") + lost,
+            missing=one("absent") + lost,
+            orphans=one("blob WHERE version=? AND state<>3 AND key NOT IN reached", version.serial),
+            unfollowed=one("remark WHERE version=? AND problem=?", version.serial, UNFOLLOWED),
+        )
+
+    def _count(self, what: str, *values: object) -> int:
+        count: int = self._catalog.query(f"SELECT count(*) FROM {what}", *values)[0][0]
+        return count
+
+    def missing(self, version: Version) -> Iterator[tuple[str, str, str]]:
+        """Each name that is asked for and not there, who asks for it, and what for; after `settle`."""
+        yield from self._catalog.query(_MISSING, version.serial)
+        sql = f"SELECT detail, {_NAME.format('source')}, '' FROM {_LOST}"
+        yield from self._catalog.query(sql, version.serial)
+
+    def askers(self, version: Version, names: Sequence[str]) -> dict[str, str]:
+        """Who asks for each of some files, where anyone does."""
+        keys = {self._catalog.key(name): name for name in names}
+        with self._catalog.transaction() as db:
+            db.execute("CREATE TEMP TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY) WITHOUT ROWID")
+            db.execute("DELETE FROM about")
+            db.executemany("INSERT INTO about VALUES (?)", ((key,) for key in keys))
+        asked = "SELECT target, min(source) AS source FROM reference WHERE version=?1 AND target IN about"
+        sql = f"SELECT target, {_NAME.format('source')} FROM ({asked} GROUP BY target)"
+        return {keys[key]: source for key, source in self._catalog.query(sql, version.serial)}
+
+    def remarks(self, version: Version) -> Iterator[tuple[str, Remark]]:
+        """Every file with what is to be said of it; contents that are no tiles among them."""
+        name = _NAME.format("source")
+        sql = f"SELECT {name}, problem, detail FROM remark WHERE version=?1 AND problem NOT IN {UNSATISFIED}"
+        for source, problem, detail in self._catalog.query(f"{sql} ORDER BY problem, source", version.serial):
+            yield source, Remark(problem, detail)
+        kinds = ", ".join(f"'{kind}'" for kind in _NO_TILES)
+        sql = (
+            "SELECT DISTINCT coalesce(b.name, b.key), b.kind FROM reference r"
+            " JOIN blob b ON b.version=r.version AND b.key=r.target"
+            f" WHERE r.version=? AND r.role='content' AND b.state=1 AND b.kind IN ({kinds}) ORDER BY 1"
+        )
+        for key, kind in self._catalog.query(sql, version.serial):
+            is_empty = kind == Kind.EMPTY
+            what = "is empty" if is_empty else f"is {kind or 'of a kind'} that no viewer is known to show"
+            yield key, Remark("empty content" if is_empty else "unknown content", what)
+
+    def between_tilesets(self, version: Version) -> list[tuple[str, str]]:
+        """Which tileset asks for which."""
+        sql = (
+            "SELECT coalesce(s.name, s.key), coalesce(t.name, t.key) FROM reference r"
+            " JOIN blob s ON s.version=r.version AND s.key=r.source"
+            " JOIN blob t ON t.version=r.version AND t.key=r.target"
+            " WHERE r.version=? AND r.role='content' AND s.kind='tileset' AND t.kind='tileset'"
+        )
+        return self._catalog.query(sql, version.serial)
