@@ -256,6 +256,8 @@ def get_blob(blob: StoredBlob, headers: Any) -> Answer:
     """Get Blob: conditional, ranged, stored bytes as they are."""
     if (wanted := headers.get("if-match")) and wanted not in {f'"{blob.etag}"', "*"}:
         return storage_error(412, "ConditionNotMet", "The condition specified in the headers is not met.")
+    if headers.get("if-none-match") == f'"{blob.etag}"':
+        return Answer(304, b"", {"ETag": f'"{blob.etag}"'})
     said = {"ETag": f'"{blob.etag}"', "Last-Modified": http_date(blob.modified), "Content-Type": blob.content_type}
     if blob.content_encoding:
         said["Content-Encoding"] = blob.content_encoding

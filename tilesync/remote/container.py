@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
+from urllib.parse import parse_qs
 
 from tilesync.errors import (
     BlobError,
     BlobMissing,
     ExportReplaced,
     LinkRefused,
+    ListingDenied,
     NoFreshLink,
     NotAuthorised,
     RangeRefused,
     Transient,
     Unavailable,
 )
-from tilesync.model import Blob, Page, SasUrl
+from tilesync.model import UNKNOWN, Blob, Held, Page, SasUrl
 from tilesync.protocols import Clock, Link
-from tilesync.rules.replies import PageParser, Verdict, judge_storage, plain_etag, storage_code
+from tilesync.rules.replies import (
+    PageParser,
+    Verdict,
+    http_date,
+    judge_storage,
+    parse_md5,
+    plain_etag,
+    storage_code,
+    weak_etag,
+)
 from tilesync.rules.verdicts import demand
 from tilesync.wire.bulk import Answer, Bulk
 from tilesync.wire.http import Ask, Conversation, Reply
@@ -46,11 +59,15 @@ class Container:
     async def pages(self, marker: str | None) -> AsyncIterator[Page]:
         """The inventory from `marker` on. Source: "Enumerating blob resources" (REST).
 
-        A page is given out whole or not at all. Raises Unavailable when a page stays torn or a marker comes again.
+        A page is given out whole or not at all. Raises Unavailable when a page stays torn or a marker comes again, and
+        ListingDenied when the first page is refused.
         """
         seen: set[str | None] = {marker}
         while True:
-            page = await self._patiently(self._listing, partial(self._page, marker))
+            try:
+                page = await self._patiently(self._listing, partial(self._page, marker))
+            except NotAuthorised as error:
+                raise error if marker else ListingDenied(error) from error
             yield page
             if page.marker is None:
                 return
@@ -85,6 +102,42 @@ class Container:
     async def open(self, blob: Blob, offset: int) -> BlobBody:
         """The bytes of `blob` from `offset` on, pinned to its listed ETag."""
         return await self._patiently(self._content, lambda sas: self._get(sas, blob, offset))
+
+    async def first(self, name: str) -> tuple[Blob, BlobBody]:
+        """What the container says of a blob that is known by its name alone, and its bytes from the start."""
+        body = await self.open(Blob(name, UNKNOWN), 0)
+        return body.described(name), body
+
+    async def unchanged(self, held: Held) -> bool:
+        """Whether the container still has what is held, by its ETag, else by its bytes."""
+        try:
+            return await self._patiently(self._content, lambda sas: self._compare(sas, held))
+        except BlobMissing:
+            return False
+
+    async def _compare(self, sas: SasUrl, held: Held) -> bool:
+        known = held.blob.etag
+        answer = await self._bulk.get(sas.blob(held.blob.name), {"If-None-Match": f'"{known}"'} if known else {})
+        try:
+            if answer.status == 304:
+                return True
+            body = await _accept(answer, replace(held.blob, etag=""), 0)
+            if known and (etag := body.described(held.blob.name).etag):
+                return etag == known
+            sha256 = hashlib.sha256()
+            async for chunk in body.chunks():
+                sha256.update(chunk)
+            return sha256.digest() == held.sha256
+        finally:
+            await answer.aclose()
+
+    async def listable(self) -> bool:
+        """Whether it makes sense to ask for a listing: a SAS may allow one, the signature of a CDN never does."""
+        return "sig" in parse_qs((await self._listing.current()).query)
+
+    async def home(self) -> str:
+        """The bare URL of the container."""
+        return (await self._listing.current()).base
 
     async def _get(self, sas: SasUrl, blob: Blob, offset: int) -> BlobBody:
         url = sas.blob(blob.name)
@@ -128,6 +181,20 @@ class BlobBody:
     def __init__(self, answer: Answer, start: int) -> None:
         self._answer = answer
         self.start = start
+
+    def described(self, name: str) -> Blob:
+        """What the answer says of the blob; a weak ETag counts as none, since it does not tell bytes apart."""
+        said = self._answer.header
+        length, etag = said("content-length") or "", said("etag")
+        return Blob(
+            name,
+            int(length) if length.isdecimal() else UNKNOWN,
+            "" if weak_etag(etag) else plain_etag(etag),
+            parse_md5(said("content-md5")),
+            said("content-type"),
+            said("content-encoding"),
+            http_date(said("last-modified")),
+        )
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The stored bytes as they come."""
