@@ -41,7 +41,7 @@ def export(tiles: int = 12, *, seed: int = 0, size: int = 900) -> dict[str, byte
     files["tiles/tileset.json"] = tileset(*(name.removeprefix("tiles/") for name in names))
     files["tileset.json"] = tileset("tiles/tileset.json", quote("data/ä b%20+#.bin"), schemaUri="data/schema.json")
     files["data/schema.json"] = json.dumps({"id": "schema", "seed": seed}).encode()
-    files["data/ä b%20+#.bin"] = dice.randbytes(300)
+    files["data/ä b%20+#.bin"] = glb(dice.randbytes(300))
     files["data/empty"] = b""
     return files
 

@@ -369,8 +369,8 @@ def test_a_body_that_breaks_is_continued_where_it_broke(azurite: Azurite, tmp_pa
     assert_whole(tmp_path, blobs)
 
 
-def test_a_blob_deleted_under_the_run_is_planned_without(azurite: Azurite, tmp_path: Path) -> None:
-    """A blob deleted between its listing and its fetch is refused (412), and the run publishes what is listed next."""
+def test_a_blob_deleted_under_the_run_is_missed(azurite: Azurite, tmp_path: Path) -> None:
+    """A blob deleted between its listing and its fetch (412) is listed no more, and the tileset misses it."""
     name, blobs = of_one_own(), hamlet()
     container = azurite.fill(name, blobs)
     last = "tiles/039.glb"
@@ -383,8 +383,11 @@ def test_a_blob_deleted_under_the_run_is_planned_without(azurite: Azurite, tmp_p
     with Road(azurite) as road, Service(hours(azurite, road), name) as service:
         road.gate = delete
         run = mirror(IMODEL, tmp_path, service=service)
-    assert (run.exit, run.last["listed"]) == (0, len(now)), run.said
-    assert road.statuses(last) == [412]
+        assert (run.exit, run.last["listed"], run.last["missing"]) == (3, len(now), 1), run.said
+        assert not (tmp_path / "tileset.json").exists()
+        assert road.statuses(last) == [412]
+        run = mirror(IMODEL, tmp_path, "--allow-missing", service=service)
+    assert (run.exit, run.last["missing"], run.last["fetched"]) == (0, 1, 0), run.said
     assert_whole(tmp_path, now)
 
 

@@ -13,11 +13,12 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from tilesync.errors import NotAuthorised
-from tilesync.model import Export, SasUrl, Secret, Selector
+from tilesync.model import Export, Inventory, SasUrl, Secret, Selector
 from tilesync.protocols import Observer, Origin, TokenProvider
 from tilesync.rules.links import check_scheme, parse_link
 
 if TYPE_CHECKING:
+    from tilesync.jobs.run import Run
     from tilesync.jobs.tally import Tally
     from tilesync.remote.exports import MeshExports
     from tilesync.remote.origins import Wires
@@ -81,6 +82,8 @@ class MirrorRequest:
     state_dir: Path | None = None
     every_file: bool = False
     allow_shrink: bool = False
+    allow_missing: bool = False
+    inventory: Inventory | None = None
 
 
 @asynccontextmanager
@@ -152,33 +155,35 @@ async def _link_from(command: str) -> SasUrl:
 
 async def mirror(request: MirrorRequest, observe: Observer, tally: Tally) -> None:
     """Run the main job. Raises the RunErrors."""
-    from tilesync.jobs.mirror import Mirror
-    from tilesync.jobs.pressure import Gate
-    from tilesync.jobs.run import Run
+    from tilesync.jobs.mirror import Mirror, Wishes
     from tilesync.stores.local import open_local
 
     with open_local(request.destination, state_dir=request.state_dir, monotonic=monotonic) as destination:
         async with _wires(request.service, observe) as wires:
-            run = Run(
-                wires.clock,
-                observe,
-                tally,
-                Gate(wires.clock, fixed=request.transfers),
-                budget=request.service.retry_for,
-                every_file=request.every_file,
-            )
-            job = Mirror(_origin(request, wires), destination, run, allow_shrink=request.allow_shrink)
-            await job.run()
+            wishes = Wishes(request.inventory, allow_missing=request.allow_missing, allow_shrink=request.allow_shrink)
+            await Mirror(_origin(request, wires), destination, _run(request, wires, tally), wishes).run()
 
 
 async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> None:
     """Say what the main job would do, and write nothing. Raises the RunErrors."""
+    from tilesync.jobs.preview import View
     from tilesync.jobs.preview import preview as run
-    from tilesync.stores.local import look_at
+    from tilesync.jobs.survey import Desk
+    from tilesync.stores.local import look_at, scratch
 
-    with look_at(request.destination, state_dir=request.state_dir) as (catalog, judge):
+    with look_at(request.destination, state_dir=request.state_dir) as (catalog, judge), scratch() as desk:
         async with _wires(request.service, observe) as wires:
-            await run(_origin(request, wires), catalog, judge=judge, observe=observe, tally=tally)
+            view = View(catalog, judge, Desk(*desk), request.inventory)
+            await run(_origin(request, wires), view, _run(request, wires, tally))
+
+
+def _run(request: MirrorRequest, wires: Wires, tally: Tally) -> Run:
+    from tilesync.jobs.pressure import Gate
+    from tilesync.jobs.run import Run
+
+    gate = Gate(wires.clock, fixed=request.transfers)
+    budget, every_file = request.service.retry_for, request.every_file
+    return Run(wires.clock, wires.observe, tally, gate, budget=budget, every_file=every_file)
 
 
 async def list_exports(service: Service, imodel: str | None, observe: Observer, tell: Callable[[Export], None]) -> None:
@@ -200,11 +205,11 @@ async def viewer_link(request: MirrorRequest, observe: Observer) -> str:
 
 async def verify(destination: Path, observe: Observer, tally: Tally, *, state_dir: Path | None, quick: bool) -> None:
     """Audit what a folder holds. Raises VerifyFailed when there are findings."""
-    from tilesync.jobs.verify import Verify
+    from tilesync.jobs.verify import Audited, Verify
     from tilesync.stores.held import HeldFiles
-    from tilesync.stores.local import open_for_audit
+    from tilesync.stores.local import open_for_audit, scratch
     from tilesync.stores.publication import Publication
 
-    with open_for_audit(destination, state_dir) as (root, catalog):
-        job = Verify(HeldFiles(root), Publication(root, root), catalog=catalog, observe=observe, tally=tally)
-        await job.run(quick=quick)
+    with open_for_audit(destination, state_dir) as (root, catalog), scratch() as desk:
+        audited = Audited(HeldFiles(root), Publication(root, root), catalog, desk[0])
+        await Verify(audited, observe, tally).run(quick=quick)

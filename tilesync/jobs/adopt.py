@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import islice
 
-from tilesync.errors import DestinationError, Incomplete
+from tilesync.errors import BlobDamaged, DestinationError, Incomplete
 from tilesync.events import Notice, Warned
-from tilesync.model import Held, Version
+from tilesync.jobs.examine import examine
+from tilesync.model import Arrival, Held, Version
 from tilesync.protocols import Destination, Observer
 from tilesync.rules.manifest import read_header, read_line
 from tilesync.rules.names import folders
@@ -40,17 +41,23 @@ def _adopt(destination: Destination, name: str) -> None:
     whole = True
     while batch := [read_line(said) for said in islice(lines, BATCH)]:
         files.judge(held.blob.name for held in batch)
-        found = [_found(destination, version, held) for held in batch]
-        whole = whole and None not in found
-        rows = [(held.blob, there) for held, there in zip(batch, found, strict=True)]
-        catalog.add_page(version, rows, {folder for held in batch for folder in folders(held.blob.name)})
+        found = {held.blob.name: arrival for held in batch if (arrival := _found(destination, version, held))}
+        lost = [(held.blob, None) for held in batch if held.blob.name not in found]
+        whole = whole and not lost
+        catalog.add_page(version, lost, {folder for held in batch for folder in folders(held.blob.name)})
+        catalog.add_held(version, list(found.values()))
     catalog.finish_listing(version)
     catalog.update(replace(version, damaged=not whole))
 
 
-def _found(destination: Destination, version: Version, held: Held) -> Held | None:
-    """The file with its mtime, when its bytes are those of the manifest."""
+def _found(destination: Destination, version: Version, held: Held) -> Arrival | None:
+    """The file with its mtime and what it asks for, when its bytes are those of the manifest."""
     if destination.files.size(version, held.blob.name) != held.blob.size:
         return None
-    digest = destination.files.digest(version, held.blob.name)
-    return replace(held, mtime_ns=digest[2]) if digest is not None and digest[0] == held.sha256 else None
+    try:
+        found = examine(destination.files, destination.catalog.references, version, held.blob, md5=False)
+    except BlobDamaged:
+        return None
+    if found is None or found.held.sha256 != held.sha256:
+        return None
+    return Arrival(0, found.held, found.reading, partly=found.partly)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from tilesync.errors import DiskFull, ExportReplaced, GuardTripped, Incomplete
-from tilesync.events import Notice, PageListed, Published, Resolved, VersionChosen, Warned
+from tilesync.errors import DiskFull, ExportReplaced, Incomplete, ListingDenied, NotAuthorised
+from tilesync.events import Notice, PageListed, Resolved, VersionChosen, Warned
 from tilesync.jobs.adopt import adopt
+from tilesync.jobs.publish import Publisher
+from tilesync.jobs.revalidate import first_appeared, first_changed
 from tilesync.jobs.run import Run
 from tilesync.jobs.transfer import Supply, Transfer
-from tilesync.model import ROOT, Blob, Export, Held, Page, Resolution, Totals, Version
+from tilesync.model import ROOT, Blob, Export, Held, Inventory, Page, Resolution, Version
 from tilesync.protocols import Destination, Origin, Source
-from tilesync.rules.manifest import header, line, stamp
 from tilesync.rules.names import folders, next_version
 from tilesync.rules.plan import Action, choose, decide
-from tilesync.rules.tilesets import rebase
 from tilesync.threads import in_thread
 
 REPLANS = 2
@@ -26,16 +25,28 @@ REPLANS = 2
 BATCH = 2000
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """What one run of the main job is asked to do. `inventory`: None lists where that is allowed, and else walks."""
+
+    inventory: Inventory | None = None
+    allow_missing: bool = False
+    allow_shrink: bool = False
+
+
 class Mirror:
     """One run of the main job into one destination; events tell how far it came."""
 
-    def __init__(self, origin: Origin, destination: Destination, run: Run, *, allow_shrink: bool = False) -> None:
+    def __init__(self, origin: Origin, destination: Destination, run: Run, wishes: Wishes) -> None:
         self._origin = origin
         self._destination = destination
         self._catalog = destination.catalog
         self._files = destination.files
         self._run = run
-        self._allow_shrink = allow_shrink
+        self._inventory = wishes.inventory
+        self._publisher = Publisher(
+            destination, run, allow_missing=wishes.allow_missing, allow_shrink=wishes.allow_shrink
+        )
         self._held_before: dict[int, int] = {}
 
     async def run(self) -> None:
@@ -78,7 +89,10 @@ class Mirror:
         A published version is never touched: what could not be healed from the changed export becomes another version.
         """
         for version in self._catalog.versions(export=export.id):
-            self._catalog.update(_relisted(version) if version.published is None else replace(version, modified=""))
+            if version.published is None:
+                self._relisted(version)
+            else:
+                self._catalog.update(replace(version, modified=""))
 
     async def _mirror(self, resolution: Resolution) -> None:
         export = resolution.export
@@ -94,7 +108,7 @@ class Mirror:
     async def _healed(self, version: Version) -> Version:
         """The version, marked damaged when files of it are gone. Looked at where the pointer does not stand on it."""
         there = self._files.size(version, ROOT) is not None
-        if version.damaged or (there and await in_thread(self._stands, version)):
+        if version.damaged or (there and await in_thread(self._publisher.stands, version)):
             return version
         await self._recheck(version, read=False)
         lost = version.files - self._catalog.totals(version).held_files
@@ -111,39 +125,105 @@ class Mirror:
         self._run.tally.listed = self._run.tally.kept = version.files
         self._run.tally.listed_bytes = version.bytes
         self._run.tally.inventory_complete = True
+        self._run.tally.completeness = version.completeness
         self._run.observe(VersionChosen(version.name, "held"))
-        if not await in_thread(self._stands, version):
-            await in_thread(self._point, version)
+        if not await in_thread(self._publisher.stands, version):
+            await in_thread(self._publisher.point, version)
 
     async def _fill(self, version: Version | None, held: Version | None, resolution: Resolution) -> None:
+        """Bring a version in, begun now or earlier, and publish it; unless what is held turns out to be the same."""
         export = resolution.export
         resumed = version is not None
         if version is None:
             version = self._catalog.begin(self._new_version(export))
         elif version.published is None and version.modified != export.modified:
-            version = _relisted(version, modified=export.modified, record=export.record)
-            self._catalog.update(version)
+            version = self._relisted(version, modified=export.modified, record=export.record)
         self._run.observe(VersionChosen(version.name, "continued" if resumed else "begun"))
         if resumed:
             await self._recheck(version, read=not self._destination.calm)
         self._destination.settle()
-        if not version.listed and version.marker is None and self._catalog.totals(version).files:
-            version = _relisted(version)
-            self._catalog.update(version)
         self._held_before.setdefault(version.serial, self._catalog.totals(version).held_files)
         source = await self._origin.source(resolution)
-        if held is not None and held.serial != version.serial and not self._catalog.totals(version).held_files:
+        version = await self._prepared(version, source)
+        try:
+            await self._bring_in(version, held, source, export)
+        except ListingDenied as denied:
+            if self._inventory is not None:
+                raise
+            self._run.observe(Notice(f"{denied}; walking from {ROOT} instead"))
+            version = self._relisted(version, inventory=Inventory.WALK)
+            try:
+                await self._bring_in(version, held, source, export)
+            except NotAuthorised:
+                raise denied.refusal from None
+
+    async def _prepared(self, version: Version, source: Source) -> Version:
+        """The version with the way in which its files are found, and a new listing where the one begun cannot go on."""
+        inventory = self._inventory
+        if inventory is None and version.inventory == Inventory.LIST and not await source.listable():
+            inventory = Inventory.WALK
+        inventory = inventory or Inventory(version.inventory)
+        home = await source.home()
+        lost = inventory == Inventory.LIST and not version.listed and version.marker is None
+        if (version.published is None and inventory != version.inventory) or (
+            lost and self._catalog.totals(version).files
+        ):
+            version = self._relisted(version)
+        if version.published is None:
+            version = replace(version, inventory=inventory, home=home)
+            self._catalog.update(version)
+        return version
+
+    async def _bring_in(self, version: Version, held: Version | None, source: Source, export: Export) -> None:
+        """Transfer and publish, unless `held`, another version of the same export, has the same content."""
+        new = held is not None and held.serial != version.serial and not self._catalog.totals(version).held_files
+        if held is not None and new and await self._is_still(held, version, source):
+            self._catalog.forget(version)
+            held = replace(held, modified=export.modified, record=export.record)
+            self._catalog.update(held)
+            await self._keep(held)
+            return
+        await self._transfer(self._current(version), source)
+        version = self._current(version)
+        if version.inventory == Inventory.WALK and version.published is None:
+            await self._revalidate(version, source)
+        try:
+            await self._publisher.publish(version)
+        except Incomplete:
+            self._look_again(version)
+            raise
+
+    async def _revalidate(self, version: Version, source: Source) -> None:
+        """A walk took each tileset and subtree as it was when it was asked for: all must be so still."""
+        if changed := await first_changed(source, partial(self._catalog.documents, version, limit=BATCH), self._run):
+            raise ExportReplaced(f"{changed} changed under the run")
+
+    def _look_again(self, version: Version) -> None:
+        """What is not whole is looked for anew by the next run; a walk asks for what it did not get."""
+        if version.published is None and version.inventory == Inventory.LIST:
+            self._relisted(version)
+        elif version.published is None:
+            self._catalog.update(replace(version, listed=False))
+
+    async def _is_still(self, held: Version, version: Version, source: Source) -> bool:
+        """Whether the container has what an earlier version of the same export holds: by its listing, else file by
+        file.
+        """
+        if version.inventory == Inventory.LIST:
             if not version.listed:
                 await self._list(version, source, Supply())
-            version = self._catalog.versions(name=version.name)[0]
-            if await in_thread(self._same_content, version, held):
-                self._catalog.forget(version)
-                held = replace(held, modified=export.modified, record=export.record)
-                self._catalog.update(held)
-                await self._keep(held)
-                return
-        await self._transfer(version, source)
-        await self._publish(self._catalog.versions(name=version.name)[0])
+            return await in_thread(self._same_content, self._current(version), held)
+        if held.damaged:
+            return False
+        batches = partial(self._catalog.held, held, limit=BATCH)
+        if await first_changed(source, batches, self._run) is not None:
+            return False
+        missing = await in_thread(self._publisher.missing, held)
+        return await first_appeared(source, missing, self._run) is None
+
+    def _current(self, version: Version) -> Version:
+        """The version as the catalog knows it now."""
+        return self._catalog.versions(name=version.name)[0]
 
     def _new_version(self, export: Export) -> Version:
         taken = {v.name for v in self._catalog.versions()} | set(self._destination.publication.manifest_names())
@@ -195,13 +275,17 @@ class Mirror:
             await in_thread(self._take_in, version, page, compare=earlier)
             self._run.observe(PageListed(self._run.tally.listed, self._run.tally.listed_bytes, complete=False))
             supply.add()
+        await self._finish_listing(version)
+        supply.add(complete=True)
+
+    async def _finish_listing(self, version: Version) -> None:
+        """All files are known; those of an earlier listing that are none of them leave the version."""
         dropped = await in_thread(self._catalog.finish_listing, version)
         await in_thread(self._files.remove, version, dropped)
         totals = self._catalog.totals(version)
         self._run.tally.listed, self._run.tally.listed_bytes = totals.files, totals.bytes
         self._run.tally.inventory_complete = True
         self._run.observe(PageListed(totals.files, totals.bytes, complete=True))
-        supply.add(complete=True)
 
     def _take_in(self, version: Version, page: Page, *, compare: bool) -> None:
         known = self._catalog.held_among(version, [blob.name for blob in page.blobs]) if compare else {}
@@ -225,20 +309,21 @@ class Mirror:
     # --- transfer ---
 
     async def _transfer(self, version: Version, source: Source) -> None:
-        """List what is not listed yet and move what is wanted, side by side. Raises Incomplete when files failed."""
-        if version.listed or version.marker is not None:
-            totals = self._catalog.totals(version)
-            self._run.tally.listed, self._run.tally.listed_bytes = totals.files, totals.bytes
-            self._run.tally.kept = totals.held_files
-            self._run.tally.planned_bytes = self._run.tally.bytes + totals.bytes - totals.held_bytes
-            self._judge_room(0)
+        """Move what is wanted while the files are still being found. Raises Incomplete when files failed."""
+        walks = version.inventory == Inventory.WALK and not version.listed
+        if walks:
+            await in_thread(self._begin_walk, version)
+        if version.listed or version.marker is not None or walks:
+            self._count_what_is_known(version)
         self._run.tally.inventory_complete = version.listed
         supply = Supply(complete=version.listed)
         transfer = Transfer(version, source, self._destination, self._run, salvage=self._catalog.fresh)
         try:
-            await transfer.run(supply, None if version.listed else self._list(version, source, supply))
+            await transfer.run(supply, None if walks or version.listed else self._list(version, source, supply))
+            if walks and not self._run.tally.failed:
+                await self._finish_listing(version)
         except Incomplete:
-            self._relist(version)
+            self._relisted(self._current(version))
             raise
         finally:
             if self._run.tally.inventory_complete:
@@ -247,95 +332,28 @@ class Mirror:
         if self._run.tally.failed:
             raise self._incomplete(version)
 
+    def _begin_walk(self, version: Version) -> None:
+        self._catalog.ask_again(version)
+        self._catalog.want(version, ROOT)
+
+    def _count_what_is_known(self, version: Version) -> None:
+        totals, tally = self._catalog.totals(version), self._run.tally
+        tally.listed, tally.listed_bytes, tally.kept = totals.files, totals.bytes, totals.held_files
+        tally.planned_bytes = tally.bytes + totals.bytes - totals.held_bytes
+        self._judge_room(0)
+
     def _incomplete(self, version: Version) -> Incomplete:
-        """Files failed: the next run lists anew, since the container may not be what was listed."""
-        if version.published is None:
-            self._relist(version)
+        """Files failed: the container may not be what was listed."""
+        self._look_again(self._current(version))
         count = self._run.tally.failed
         return Incomplete(f"{count} {'file' if count == 1 else 'files'} failed; nothing was published")
 
-    def _relist(self, version: Version) -> None:
-        self._catalog.update(_relisted(self._catalog.versions(name=version.name)[0]))
-
-    # --- publish, tidy ---
-
-    async def _publish(self, version: Version) -> None:
-        totals = self._catalog.totals(version)
-        if totals.held_files != totals.files:
-            raise Incomplete(f"{totals.files - totals.held_files} files are missing; nothing was published")
-        if self._files.size(version, ROOT) is None:
-            self._relist(version)
-            raise Incomplete(
-                f"the container has no {ROOT}: what it holds is no mesh export, or not a whole one",
-                hint="nothing was published; is this the container of a 3D Tiles export?",
-            )
-        self._guard_against_shrinking(version, totals)
-        version = replace(
-            version, published=stamp(self._run.clock.now()), damaged=False, files=totals.files, bytes=totals.bytes
-        )
-        await in_thread(self._point, version)
-
-    def _guard_against_shrinking(self, version: Version, totals: Totals) -> None:
-        """Raise GuardTripped for an export with under half the files or bytes of the one that is published."""
-        latest = self._destination.publication.latest() or {}
-        current = next(iter(self._catalog.versions(name=str(latest.get("version")))), None)
-        if current is None or current.serial == version.serial or self._allow_shrink:
-            return
-        if totals.files * 2 < current.files or totals.bytes * 2 < current.bytes:
-            raise GuardTripped(
-                f"version {version.name} has {totals.files:,} files of {totals.bytes:,} bytes, under half of what is"
-                f" published ({current.files:,} files of {current.bytes:,} bytes)",
-                hint="nothing was published; look at the export, and run again with --allow-shrink if it is right",
-            )
-
-    def _point(self, version: Version) -> None:
-        """Publish: files durable, manifest, pointer, latest.json, symlink; then the catalog knows."""
-        publication = self._destination.publication
-        pointer = pointer_to(version, self._files.read(version, ROOT))
-        moved = not publication.points_at(version, hashlib.sha256(pointer).hexdigest())
-        sha256 = publication.write_manifest(version, self._manifest(version))
-        publication.point_at(version, pointer, _latest(version))
-        version = replace(version, manifest_sha256=sha256)
+    def _relisted(self, version: Version, **changes: Any) -> Version:
+        """The version with a new listing ahead of it; what is held stays until that listing judges it."""
+        version = replace(version, listing=version.listing + 1, listed=False, marker=None, **changes)
         self._catalog.update(version)
-        self._catalog.remember("pointer", hashlib.sha256(pointer).hexdigest())
-        self._files.tidy()
-        if moved:
-            self._run.observe(Published(version.name, version.files, version.bytes))
-
-    def _stands(self, version: Version) -> bool:
-        known = self._catalog.recall("pointer")
-        publication = self._destination.publication
-        return known is not None and publication.points_at(version, known) and publication.complete(version)
-
-    def _manifest(self, version: Version) -> Iterator[Mapping[str, Any]]:
-        yield header(version)
-        after = ""
-        while batch := self._catalog.held(version, after, limit=BATCH):
-            after = batch[-1][0]
-            yield from (line(held) for _, held in batch)
+        return version
 
 
 def _changed(blob: Blob, held: Held | None) -> bool:
     return decide(blob, held).action is not Action.KEEP
-
-
-def _relisted(version: Version, **changes: Any) -> Version:
-    """The version with a new listing ahead of it; what is held stays until that listing judges it."""
-    return replace(version, listing=version.listing + 1, listed=False, marker=None, **changes)
-
-
-def pointer_to(version: Version, root: bytes) -> bytes:
-    """The pointer: the real root document of a version with its URIs re-based, so that it can stand at the top."""
-    return rebase(root, f"versions/{version.name}/")
-
-
-def _latest(version: Version) -> dict[str, Any]:
-    return {
-        "version": version.name,
-        "export": version.export,
-        "imodel": version.imodel,
-        "changeset": version.changeset,
-        "finished": version.published,
-        "tileset": f"versions/{version.name}/{ROOT}",
-        "manifest": f"manifests/{version.name}.jsonl",
-    }

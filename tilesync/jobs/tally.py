@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tilesync.events import Event, Renewed, Retried
+from tilesync.model import Completeness
 
 
 @dataclass
@@ -12,6 +13,7 @@ class Tally:
     """Counters of one run, read by whoever shows progress. Files, and bytes where the name says so.
 
     `fetched` moved by this run; `kept` already held; `bytes` counts what arrived, `planned_bytes` what has to.
+    `completeness` is known at the end, of the files that are there then.
     """
 
     listed: int = 0
@@ -28,6 +30,7 @@ class Tally:
     moved_before: int = 0
     renewals: int = 0
     retries: int = 0
+    completeness: Completeness = field(default_factory=Completeness)
     inventory_complete: bool = False
 
     def start_over(self) -> None:
@@ -35,6 +38,7 @@ class Tally:
         self.moved_before += self.fetched
         self.listed = self.listed_bytes = self.fetched = self.kept = self.failed = 0
         self.planned_bytes = self.bytes
+        self.completeness = Completeness()
         self.inventory_complete = False
 
     def settle(self, held: int, *, held_before: int) -> None:

@@ -6,32 +6,23 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import NoReturn
 
-from tilesync.errors import (
-    BlobDamaged,
-    BlobError,
-    BlobUnreachable,
-    DestinationError,
-    RangeRefused,
-    RunError,
-    Transient,
-    Unavailable,
-)
-from tilesync.events import Failed, Retried, Stored
+from tilesync.errors import BlobDamaged, BlobError, BlobMissing, DestinationError
+from tilesync.events import Failed, Stored
+from tilesync.jobs.examine import examine
+from tilesync.jobs.expansion import Expansion
+from tilesync.jobs.fetch import Fetch, Road
+from tilesync.jobs.groups import first_error
+from tilesync.jobs.persistence import Persistence
 from tilesync.jobs.run import Run
-from tilesync.model import Blob, Held, Version
-from tilesync.protocols import Destination, Draft, Source
-from tilesync.rules.content import ContentCheck
-from tilesync.rules.retries import Patience
+from tilesync.model import ROOT, UNKNOWN, Arrival, Blob, Inventory, Kind, Version
+from tilesync.protocols import Body, Destination, Source
 from tilesync.threads import in_thread
 
 JOURNAL = 0.25
 """Seconds between two entries in the catalog: what a kill can lose."""
 
 BATCH = 512
-DAMAGED_FETCHES = 4
-"""How often bytes that do not check are fetched anew, when they differ each time."""
 
 
 @dataclass
@@ -51,8 +42,11 @@ class Transfer:
     """Workers over a source, into the files of one version.
 
     A `BlobError` fails one file; a `RunError` ends the transfer. What is in place is in the catalog within a quarter
-    second; what is under way when a run ends may be fetched again. `salvage`: the catalog was lost, so a file that lies
-    there already is kept when its MD5 is the listed one.
+    second, with what it asks for; what is under way when a run ends may be fetched again. `salvage`: the catalog was
+    lost, so a file that lies there already is kept when its MD5 is the listed one.
+
+    A version that is walked finds its own supply: what arrives says what else is wanted, until nothing is under way.
+    A blob that is asked for and that the container does not have is then missing, which fails no file.
     """
 
     def __init__(
@@ -63,30 +57,36 @@ class Transfer:
         self._files = destination.files
         self._catalog = destination.catalog
         self._run = run
-        self._budget = run.budget.total_seconds()
         self._salvage = salvage
+        self._persistence = Persistence(run)
+        self._road = Road(version, source, destination.catalog.references, run, self._persistence)
+        self._expansion = Expansion(version, destination.catalog, destination.files)
         self._queue: asyncio.Queue[tuple[int, Blob] | None] = asyncio.Queue(maxsize=2 * run.gate.most)
-        self._done: list[tuple[int, Held]] = []
-        self._failing: set[str] = set()
-        self._last_success: float | None = None
-        self._gave_up = False
+        self._under_way = 0  # handed out, and how it ended is not in the catalog yet
+        self._settled = asyncio.Event()
+        self._done: list[Arrival] = []
+        self._missed: list[int] = []
+        self._expandable = True
 
     async def run(self, supply: Supply, listing: Awaitable[None] | None) -> None:
         """Return when everything that the catalog wants is held, or has failed. `listing` runs beside it."""
+        walks = self._version.inventory == Inventory.WALK and not supply.complete
         try:
             async with asyncio.TaskGroup() as group:
                 if listing is not None:
                     group.create_task(_awaited(listing))
                 journal = group.create_task(self._journal())
                 async with asyncio.TaskGroup() as movers:
-                    movers.create_task(self._feed(supply))
+                    movers.create_task(self._feed_walked() if walks else self._feed(supply))
                     for _ in range(self._run.gate.most):
                         movers.create_task(self._work())
                 journal.cancel()
         except BaseExceptionGroup as group_error:
-            raise _first(group_error) from None
+            raise first_error(group_error) from None
         finally:
             await self._flush()
+
+    # --- what is to be done ---
 
     async def _feed(self, supply: Supply) -> None:
         """Hand out what the catalog wants; blobs without bytes last, when it is known that they are no folders."""
@@ -96,49 +96,106 @@ class Transfer:
                 complete = supply.complete
                 supply.more.clear()
                 batch = await in_thread(self._catalog.wanted, self._version, after, limit=BATCH, empty=empty)
-                for item in batch:
-                    await self._queue.put(item)
-                    after = item[0]
+                after = await self._hand_out(batch, after)
                 if not batch and complete:
                     break
                 if not batch:
                     await supply.more.wait()
+        await self._send_home()
+
+    async def _feed_walked(self) -> None:
+        """Hand out what the catalog wants, and what that turns out to ask for, until nothing asks for more."""
+        after = 0
+        while True:
+            self._settled.clear()
+            if batch := await in_thread(self._catalog.wanted, self._version, after, limit=BATCH):
+                after = await self._hand_out(batch, after)
+            elif self._done or self._missed:
+                await self._flush()
+            elif self._expandable or not self._under_way:
+                if not await self._expand(last=not self._under_way) and not self._under_way:
+                    break
+            else:
+                await self._settled.wait()
+        await self._send_home()
+
+    async def _hand_out(self, batch: list[tuple[int, Blob]], after: int) -> int:
+        """Give the workers a batch; the number behind which the next one begins."""
+        for item in batch:
+            self._under_way += 1
+            await self._queue.put(item)
+            after = item[0]
+        return after
+
+    async def _send_home(self) -> None:
         for _ in range(self._run.gate.most):
             await self._queue.put(None)
+
+    async def _expand(self, *, last: bool) -> bool:
+        """Let the subtrees that have arrived say what else is wanted; whether that is more than before."""
+        self._expandable = False
+        grown = await in_thread(self._expansion.grow, last=last)
+        new = 0
+        for name in sorted(grown):
+            new += await in_thread(self._want, name)
+        self._run.tally.listed += new
+        return bool(new)
+
+    def _want(self, source: str) -> int:
+        return self._catalog.want_what(self._version, source)
 
     async def _work(self) -> None:
         while (item := await self._queue.get()) is not None:
             number, blob = item
             async with self._run.gate:
                 try:
-                    if self._salvage and (found := await in_thread(self._found, blob)):
-                        self._done.append((number, found))
-                        self._run.tally.verified += 1
-                        continue
-                    held = await self._move(blob)
+                    await self._take(number, blob)
                 except BlobError as error:
                     self._run.tally.failed += 1
                     self._run.observe(Failed(blob.name, type(error).__name__, str(error)))
-                    continue
+                    self._under_way -= 1
                 finally:
-                    self._failing.discard(blob.name)
-            self._count(number, held)
+                    self._persistence.settled(blob.name)
+                    self._settled.set()
 
-    def _found(self, blob: Blob) -> Held | None:
-        """The file that lies there already, when it is the listed one by size and MD5."""
-        if blob.md5 is None or self._files.size(self._version, blob.name) != blob.size:
-            return None
-        digest = self._files.digest(self._version, blob.name)
-        return Held(blob, digest[0], digest[2]) if digest is not None and digest[1] == blob.md5 else None
-
-    def _count(self, number: int, held: Held) -> None:
-        self._done.append((number, held))
-        self._run.gate.succeeded()
-        self._last_success, self._gave_up = self._run.clock.monotonic(), False
+    async def _take(self, number: int, blob: Blob) -> None:
+        """See to it that one wanted blob is held, or known to be missing."""
+        if found := await self._salvaged(number, blob):
+            self._keep(found)
+            return
+        try:
+            arrival = await self._move(number, blob)
+        except BlobMissing:
+            if blob.size != UNKNOWN or blob.name == ROOT:
+                raise
+            self._missed.append(number)
+            self._run.tally.listed -= 1
+            return
+        if arrival is None:
+            return
+        self._done.append(arrival)
+        self._persistence.succeeded()
         self._run.tally.fetched += 1
         self._run.tally.verified += 1
         if self._run.every_file:
-            self._run.observe(Stored(held.blob.name, held.blob.size))
+            self._run.observe(Stored(blob.name, arrival.held.blob.size))
+
+    def _keep(self, found: Arrival) -> None:
+        self._done.append(found)
+        self._run.tally.verified += 1
+
+    async def _salvaged(self, number: int, blob: Blob) -> Arrival | None:
+        return await in_thread(self._found, number, blob) if self._salvage and blob.md5 is not None else None
+
+    def _found(self, number: int, blob: Blob) -> Arrival | None:
+        """The file that lies there already, when it is the listed one by size and MD5."""
+        if self._files.size(self._version, blob.name) != blob.size:
+            return None
+        try:
+            found = examine(self._files, self._catalog.references, self._version, blob)
+        except BlobDamaged:
+            return None
+        return Arrival(number, found.held, found.reading, partly=found.partly) if found else None
 
     async def _journal(self) -> None:
         while True:
@@ -146,111 +203,48 @@ class Transfer:
             await self._flush()
 
     async def _flush(self) -> None:
-        done, self._done = self._done, []
+        """Record what has arrived, and want what a walk learns from it."""
+        (done, self._done), (missed, self._missed) = (self._done, []), (self._missed, [])
         if done:
-            await in_thread(self._catalog.hold, done)
+            self._run.tally.listed += await in_thread(self._catalog.hold, self._version, done)
+            self._expandable = self._expandable or any(_says_more(arrival) for arrival in done)
+        if missed:
+            await in_thread(self._catalog.miss, self._version, missed)
+        self._under_way -= len(done) + len(missed)
+        self._settled.set()
 
     # --- one blob ---
 
-    async def _move(self, blob: Blob) -> Held:
+    async def _move(self, number: int, blob: Blob) -> Arrival | None:
+        """Fetch one blob; where a walk knows its name alone, the first answer describes it. None: it was salvaged."""
+        body: Body | None = None
+        if blob.size == UNKNOWN:
+            blob, coming = await self._persistence.insist(blob.name, lambda: self._source.first(blob.name))
+            body = coming
+            await in_thread(self._files.judge, [blob.name])
+            self._run.tally.listed_bytes += max(blob.size, 0)
+            self._run.tally.planned_bytes += max(blob.size, 0)
+            if kept := await self._salvaged(number, blob):
+                await coming.aclose()
+                self._keep(kept)
+                return None
         draft = self._files.draft(self._version, blob)
+        fetch = Fetch(self._road, blob, draft, body)
         try:
-            return await self._fill(blob, draft)
+            found = await fetch.run()
         except BaseException:
+            await fetch.aclose()
             with contextlib.suppress(DestinationError):
                 await draft.suspend()
             raise
-
-    async def _fill(self, blob: Blob, draft: Draft) -> Held:
-        """Fetch until the bytes check: a body that breaks is continued, one that does not check is fetched anew."""
-        check, patience = ContentCheck(blob), Patience(self._budget)
-        if draft.held:
-            async for chunk in draft.prefix():
-                check.feed(chunk)
-        best, wrong = check.size, list[bytes]()
-        while True:
-            began = self._run.clock.monotonic()
-            try:
-                if check.size != blob.size or blob.size == 0:
-                    await self._receive(blob, draft, check)
-                return await draft.commit(check.finish())
-            except BlobDamaged as error:
-                _judge_damage(error, check.sha256, wrong)
-                await self._start_over(draft, check)
-                self._run.observe(Retried(blob.name, str(error), 0))
-            except Transient as error:
-                if isinstance(error, RangeRefused):
-                    await self._start_over(draft, check)
-                if check.size > best:
-                    best = check.size
-                    patience.progress()
-                await self._pause(blob, error, patience, began)
-
-    async def _receive(self, blob: Blob, draft: Draft, check: ContentCheck) -> None:
-        """Add the bytes that are missing. A body that ends early without a break is short for good."""
-        body = await self._source.open(blob, check.size)
-        try:
-            if body.start != check.size:
-                await self._start_over(draft, check)
-            async for chunk in body.chunks():
-                check.feed(chunk)
-                self._run.tally.bytes += len(chunk)
-                if check.size > blob.size:
-                    return
-                await draft.append(chunk)
-        finally:
-            await body.aclose()
-
-    async def _start_over(self, draft: Draft, check: ContentCheck) -> None:
-        check.restart()
-        await draft.restart()
-
-    async def _pause(self, blob: Blob, error: Transient, patience: Patience, began: float) -> None:
-        """Wait before the next attempt, or give the blob or the storage up."""
-        self._failing.add(blob.name)
-        if error.pressure:
-            self._run.gate.ease()
-        wait = patience.next_wait(self._run.clock.monotonic(), error.retry_after, began=began)
-        if wait is None:
-            self._give_up(blob, error, patience.since or began)
-        self._run.observe(Retried(blob.name, str(error), wait))
-        await self._run.clock.sleep(wait)
-
-    def _give_up(self, blob: Blob, error: Transient, since: float) -> NoReturn:
-        """One blob that keeps failing while others arrive is that blob's failure; otherwise it is the storage's.
-
-        Where nothing else is under way it is the blob's too, but not for two in a row.
-        """
-        others_arrive = self._last_success is not None and self._last_success >= since
-        alone = self._last_success is not None and self._failing == {blob.name} and not self._gave_up
-        if others_arrive or alone:
-            self._gave_up = True
-            raise BlobUnreachable(f"{blob.name} kept failing: {error}") from error
-        raise Unavailable(f"the storage kept failing: {error}") from error
+        return Arrival(number, found.held, found.reading, partly=found.partly)
 
 
-def _judge_damage(error: BlobDamaged, sha256: bytes, wrong: list[bytes]) -> None:
-    """Raise when fetching anew cannot help: the same wrong bytes came twice, or each time others."""
-    if sha256 in wrong:
-        raise BlobDamaged(f"{error} (the same bytes came twice: the container holds them so)") from error
-    wrong.append(sha256)
-    if len(wrong) >= DAMAGED_FETCHES:
-        raise BlobDamaged(f"{error} (fetched {len(wrong)} times, other bytes each time)") from error
+def _says_more(arrival: Arrival) -> bool:
+    """Whether a subtree may be followed now: it has arrived, or what it needs may have."""
+    reading = arrival.reading
+    return reading.implicit or reading.kind in {Kind.SUBTREE, Kind.SCHEMA, Kind.NONE}
 
 
 async def _awaited(work: Awaitable[None]) -> None:
     await work
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that a group is about: TaskGroup wraps, the jobs' callers want the one that ended the run."""
-    leaves = list(_leaves(group))
-    return next((error for error in leaves if isinstance(error, RunError)), leaves[0])
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    return [
-        leaf
-        for error in group.exceptions
-        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    ]

@@ -1,0 +1,50 @@
+"""Whether a version is complete by meaning: everything that its files ask for is there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from tilesync.events import Remarked, Warned
+from tilesync.jobs.expansion import Expansion
+from tilesync.model import Completeness, Remark, Version
+from tilesync.protocols import Catalog, HeldFiles, Observer
+from tilesync.rules.cycles import cycles
+
+QUIET = frozenset({"padding", "query", "empty URI"})
+"""Remarks that are worth a line in a report, and no warning."""
+
+
+def settle(version: Version, catalog: Catalog, files: HeldFiles) -> Completeness:
+    """Follow the subtrees to their end, then count. What is missing can be asked for afterwards."""
+    Expansion(version, catalog, files).grow(last=True)
+    return catalog.references.settle(version)
+
+
+def tell_remarks(version: Version, catalog: Catalog, observe: Observer) -> None:
+    """Tell every remark on the files of a version, and one warning for each kind of them."""
+    counts = Counter[str]()
+    first: dict[str, str] = {}
+    for name, remark in _remarks(version, catalog):
+        observe(Remarked(name, remark.problem, remark.detail))
+        counts[remark.problem] += 1
+        first.setdefault(remark.problem, f"{name}: {remark.detail}")
+    for problem, count in counts.items():
+        if problem not in QUIET:
+            more = f" (and {count - 1:,} more)" if count > 1 else ""
+            observe(Warned(f"{problem}: {first[problem]}{more}"))
+
+
+def _remarks(version: Version, catalog: Catalog) -> Iterator[tuple[str, Remark]]:
+    yield from catalog.references.remarks(version)
+    for source, target in cycles(catalog.references.between_tilesets(version)):
+        yield source, Remark("cycle", f"asks for {target}, which leads back to it")
+
+
+def unsatisfied(version: Version, catalog: Catalog) -> Iterator[tuple[str, str, str]]:
+    """Each name that is asked for and not there, a file that asks for it, and a sentence of both; after `settle`."""
+    for name, asker, role in catalog.references.missing(version):
+        if role:
+            yield name, asker, f"{name} is not there; {asker} asks for it ({role})"
+        else:
+            yield name, asker, name if name.startswith(f"{asker}: ") else f"{asker}: {name}"

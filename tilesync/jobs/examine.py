@@ -1,0 +1,45 @@
+"""A held file read again: what its bytes prove and what they ask for, as if they had just passed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tilesync.model import Blob, Held, Reading, Version
+from tilesync.protocols import HeldFiles, References
+from tilesync.rules.content import ContentCheck
+
+SPOOL = 5000
+"""References of one file that are kept in memory; then they go to the catalog."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a held file is. `partly`: more references of it than `reading` holds are in the catalog already."""
+
+    held: Held
+    reading: Reading
+    partly: bool
+
+
+def examine(
+    files: HeldFiles, references: References, version: Version, blob: Blob, *, md5: bool = True
+) -> Examined | None:
+    """Read a held file; None when it is not there. Raises BlobDamaged when it is not what `blob` says.
+
+    Without `md5` the MD5 of `blob` is not compared.
+    """
+    check = ContentCheck(blob if md5 else replace(blob, md5=None), version.home)
+    partly = False
+
+    def take(chunk: bytes) -> None:
+        nonlocal partly
+        check.feed(chunk)
+        if check.named > SPOOL:
+            references.add(version, blob.name, check.take(), anew=not partly)
+            partly = True
+
+    mtime_ns = files.feed(version, blob.name, take)
+    if mtime_ns is None:
+        return None
+    held = Held(blob, check.finish().sha256, mtime_ns)
+    return Examined(held, check.take(), partly)

@@ -1,0 +1,256 @@
+"""What implicit tilesets ask for: their subtrees say it, one after another, as soon as they are held.
+
+Source: 3D Tiles 1.1, "Implicit Tiling": templates are relative to the tileset, the URIs of a subtree's buffers to the
+subtree; a content's URI may be replaced by metadata with the semantic CONTENT_URI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from tilesync.errors import BlobDamaged
+from tilesync.jobs.examine import SPOOL
+from tilesync.model import Reading, Remark, Role, Version
+from tilesync.protocols import Catalog, HeldFiles
+from tilesync.rules.implicit import Cell, Implicit, Subtree, fill, parse_subtree, variables_missing
+from tilesync.rules.packed import unpacked
+from tilesync.rules.references import References
+from tilesync.rules.subtrees import Expansion as Announced
+from tilesync.rules.subtrees import expand
+from tilesync.rules.tilesets import Document
+from tilesync.rules.uris import Inside, resolve
+
+LARGEST = 1 << 28
+"""Bytes of a subtree, and of its buffers together, at most: they are read whole."""
+
+MOST_BRANCHES = 1 << 20
+"""Child subtrees that one subtree may ask for: a few bytes can announce many more."""
+
+MOST_CONTENTS = 1 << 22
+"""Contents that one subtree may ask for."""
+
+_TOGETHER = 500
+_SCENE = Cell(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """An implicit root tile; `content_uris` is what the tileset's schema says."""
+
+    number: int
+    tileset: str
+    implicit: Implicit
+    content_uris: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    """A subtree that a root asks for; `name` is its file, `awaits` the file that it needs next: its own or a buffer."""
+
+    root: _Root
+    cell: Cell
+    name: str
+    awaits: str
+
+
+class Expansion:
+    """Follows the subtrees of one version through the files that are held, and records what they ask for.
+
+    It keeps in memory which subtrees wait for their files; the next one begins with the tilesets again, and what an
+    earlier one recorded of a file is void then: schema, buffers and templates may have changed.
+    """
+
+    def __init__(self, version: Version, catalog: Catalog, files: HeldFiles) -> None:
+        self._version = version
+        self._catalog = catalog
+        self._files = files
+        self._begun: set[str] = set()
+        self._seen: set[tuple[int, str]] = set()
+        self._circles: set[tuple[int, str]] = set()
+        self._told: set[str] = set()
+        self._grown: set[str] = set()
+        self._waiting: list[_Branch] = []
+        self._roots = 0
+
+    def grow(self, *, last: bool = False) -> set[str]:
+        """Follow what can be followed now; the files that are found to ask for more. Reads held files.
+
+        `last`: nothing more comes, so a schema that is not there is taken for one that says nothing.
+        """
+        waiting, self._waiting = self._waiting, []
+        for tileset in self._catalog.references.implicit(self._version):
+            if tileset not in self._begun:
+                waiting += self._begin(tileset, last=last)
+        pending = self._ready(waiting)
+        while pending:
+            pending += self._ready(self._follow(pending.pop()))
+        grown, self._grown = self._grown, set()
+        return grown
+
+    def _ready(self, branches: Iterable[_Branch]) -> list[_Branch]:
+        """The branches that can be followed now; the others wait."""
+        ready, coming = list[_Branch](), iter(branches)
+        while some := list(islice(coming, _TOGETHER)):
+            held = self._held({branch.awaits for branch in some})
+            for branch in some:
+                (ready if branch.awaits in held else self._waiting).append(branch)
+        return ready
+
+    # --- tilesets ---
+
+    def _begin(self, tileset: str, *, last: bool) -> list[_Branch]:
+        """Take up the implicit roots of a tileset, once its schema is there to do so."""
+        schemas = self._catalog.references.of(self._version, tileset, Role.SCHEMA)
+        held = self._held(schemas)
+        if len(held) < len(schemas) and not last:
+            return []
+        self._begun.add(tileset)
+        document = self._document(tileset)
+        uris = dict(document.content_uris)
+        for schema in held:
+            uris.update(self._document(schema).content_uris)
+        branches = list[_Branch]()
+        asked = self._asking(tileset)
+        for implicit in document.implicit:
+            for sentence in variables_missing(implicit):
+                self._remark(tileset, "template", sentence)
+            self._roots += 1
+            root = _Root(self._roots, tileset, implicit, uris)
+            branches += self._branch(root, _SCENE, fill(implicit.subtrees, _SCENE), asked)
+        self._tell(tileset, asked)
+        return branches
+
+    def _document(self, name: str) -> Document:
+        """A held document, as far as it can be read: what it is was judged when it passed."""
+        self._void(name)
+        document = Document(lambda role, uri: None)
+        try:
+            for chunk in unpacked(self._files.chunks(self._version, name)):
+                document.feed(chunk)
+            document.finish()
+        except BlobDamaged as error:
+            self._remark(name, "unreadable", f"{name}: {error}")
+        return document
+
+    # --- subtrees ---
+
+    def _branch(self, root: _Root, cell: Cell, uri: str, asked: References) -> Iterator[_Branch]:
+        """The branch of a cell, once it is clear which file it is; what lies in an archive is not walked."""
+        asked(Role.SUBTREE, uri)
+        target = resolve(uri, root.tileset, self._version.home)
+        if isinstance(target, Inside) and not target.inner and not self._leads_back(root, target.name):
+            yield _Branch(root, cell, target.name, target.name)
+
+    def _follow(self, branch: _Branch) -> Iterator[_Branch]:
+        """Record what one held subtree asks for; the branches behind it, or itself while a buffer of it is not held."""
+        self._void(branch.name)
+        try:
+            yield from self._expand(branch)
+        except BlobDamaged as error:
+            self._remark(branch.name, "unreadable", str(error))
+
+    def _expand(self, branch: _Branch) -> Iterator[_Branch]:
+        root = branch.root
+        if self._leads_back(root, branch.name):
+            return
+        subtree = parse_subtree(self._bytes(branch.name), branch.name)
+        buffers = self._buffers(subtree)
+        if isinstance(buffers, str):
+            yield replace(branch, awaits=buffers)
+            return
+        self._seen.add((root.number, branch.name))
+        found = self._announced(branch, subtree, buffers)
+        for sentence in found.problems:
+            self._remark(branch.name, "availability", sentence)
+        asked = self._asking(root.tileset)
+        for uri in found.contents:
+            asked(Role.CONTENT, uri)
+            if len(asked) >= SPOOL:
+                self._tell(branch.name, asked)
+        for cell, uri in found.subtrees:
+            yield from self._branch(root, cell, uri, asked)
+            if len(asked) >= SPOOL:
+                self._tell(branch.name, asked)
+        self._tell(branch.name, asked)
+
+    def _leads_back(self, root: _Root, name: str) -> bool:
+        """Whether this root asked for a subtree before, which is remarked once."""
+        if (root.number, name) not in self._seen:
+            return False
+        if (root.number, name) not in self._circles:
+            self._circles.add((root.number, name))
+            sentence = "it is asked for as the subtree of more than one tile, and followed once"
+            self._remark(name, "cycle", sentence)
+        return True
+
+    def _buffers(self, subtree: Subtree) -> dict[str, bytes] | str:
+        """The buffers that a subtree needs, by URI; the name of one that is not held."""
+        names = dict[str, str]()
+        for uri in subtree.needed:
+            target = resolve(uri, subtree.name, self._version.home)
+            if not isinstance(target, Inside):
+                raise BlobDamaged(f"{subtree.name}: its buffer {uri[:200]} leads elsewhere")
+            names[uri] = target.name
+        held = self._held(names.values())
+        if missing := next((name for name in names.values() if name not in held), None):
+            return missing
+        buffers, total = dict[str, bytes](), 0
+        for uri, name in names.items():
+            buffers[uri] = self._bytes(name)
+            total += len(buffers[uri])
+            if total > LARGEST:
+                raise BlobDamaged(f"{subtree.name}: its buffers have more than {LARGEST:,} bytes")
+        return buffers
+
+    def _announced(self, branch: _Branch, subtree: Subtree, buffers: Mapping[str, bytes]) -> Announced:
+        """What a subtree announces, counted first where it could be too much: it can be walked but once."""
+        implicit = branch.root.implicit
+
+        def again() -> Announced:
+            return expand(subtree, implicit, branch.cell, buffers, content_uris=branch.root.content_uris)
+
+        found, children = again(), (8 if implicit.octree else 4) ** implicit.subtree_levels
+        if children > MOST_BRANCHES and _exceeds(again().subtrees, MOST_BRANCHES):
+            raise BlobDamaged(f"{branch.name}: it asks for more than {MOST_BRANCHES:,} child subtrees")
+        if children * len(implicit.contents) > MOST_CONTENTS and _exceeds(again().contents, MOST_CONTENTS):
+            raise BlobDamaged(f"{branch.name}: it asks for more than {MOST_CONTENTS:,} contents")
+        return found
+
+    # --- held files, and the catalog ---
+
+    def _held(self, names: Iterable[str]) -> set[str]:
+        return set(self._catalog.held_among(self._version, list(names)))
+
+    def _bytes(self, name: str) -> bytes:
+        size = self._files.size(self._version, name)
+        if size is None:
+            raise BlobDamaged(f"{name}: it is not where it was left")
+        if size > LARGEST:
+            raise BlobDamaged(f"{name}: a subtree, or a buffer of one, of more than {LARGEST:,} bytes")
+        return self._files.read(self._version, name)
+
+    def _asking(self, tileset: str) -> References:
+        return References(tileset, self._version.home)
+
+    def _void(self, source: str) -> None:
+        """What earlier ones told of a file does not hold any more."""
+        if source not in self._told:
+            self._told.add(source)
+            self._catalog.references.grow(self._version, source, Reading(), anew=True)
+
+    def _tell(self, source: str, asked: References) -> None:
+        references, remarks = asked.take()
+        if references or remarks:
+            self._grown.add(source)
+            self._catalog.references.grow(
+                self._version, source, Reading(references=references, remarks=remarks), anew=False
+            )
+
+    def _remark(self, source: str, problem: str, detail: str) -> None:
+        self._catalog.references.grow(self._version, source, Reading(remarks=(Remark(problem, detail),)), anew=False)
+
+
+def _exceeds(found: Iterator[object], most: int) -> bool:
+    return next(islice(found, most, None), None) is not None
