@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import IMODEL, export, tree
+from builders import IMODEL, glb, tileset, tree
 from faults import after, any_blob, api, blob, error, listing, storage, wrong_bytes
 from simulator import EXPORT, Simulator, latest
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 COUNTS = {
     "imodel", "export", "version", "newest", "behind", "listed", "fetched", "reused", "kept", "excluded", "failed",
-    "deleted", "verified", "bytes", "renewals", "retries", "seconds", "published",
+    "deleted", "referenced", "missing", "orphans", "unfollowed", "verified", "bytes", "renewals", "retries",
+    "seconds", "published",
 }  # fmt: skip
 FINISHED = {"kind", "exit", *COUNTS}
 FAILED = FINISHED | {"error", "message", "hint"}
@@ -93,6 +94,7 @@ def test_a_first_and_an_unchanged_run_say_the_contract(service: Simulator, tmp_p
         "kind": "finished", "exit": 0, "imodel": IMODEL, "export": EXPORT, "version": EXPORT, "newest": EXPORT,
         "behind": False,
         "listed": len(files), "fetched": len(files), "reused": 0, "kept": 0, "excluded": 0, "failed": 0, "deleted": 0,
+        "referenced": len(files) - 1, "missing": 0, "orphans": 1, "unfollowed": 0,
         "verified": len(files), "bytes": total, "renewals": 0, "retries": 0, "published": True,
     }  # fmt: skip
     assert list(tree(tmp_path / "versions" / EXPORT)) != []
@@ -376,7 +378,7 @@ def test_a_destination_in_use_ends_with_9(service: Simulator, tmp_path: Path) ->
 def test_a_shrunken_export_ends_with_11(service: Simulator, tmp_path: Path) -> None:
     """Under half of what is published is not published: exit 11, the old version stands."""
     tilesync("mirror", IMODEL, tmp_path, sim=service)
-    service.hold({"tileset.json": export()["tileset.json"]}, export_id=OTHER)
+    service.hold({"tileset.json": tileset()}, export_id=OTHER)
     done = tilesync("mirror", IMODEL, tmp_path, "--json", sim=service)
     assert (done.returncode, last(done)["kind"]) == (11, "failed")
     assert latest(tmp_path)["version"] == EXPORT
@@ -564,3 +566,47 @@ def test_a_link_where_none_belongs_is_refused_unseen(tmp_path: Path, command: st
     done = tilesync(*arguments, "--json", TILESYNC_TOKEN="t")
     assert done.returncode == 2
     assert "TOPSECRET" not in done.stdout + done.stderr
+
+
+# --- completeness ---
+
+
+def test_missing_files_are_named_and_allowed(service: Simulator, tmp_path: Path) -> None:
+    """Exit 3 with who asks, on stderr and in the report; with --allow-missing exit 0 and the count in the last line."""
+    service.hold({"tileset.json": tileset("a.glb", "gone.glb"), "a.glb": glb(b"a")}, export_id=OTHER)
+    report = tmp_path / "report.json"
+    done = tilesync("mirror", IMODEL, tmp_path / "d", "--report", report, sim=service)
+    assert done.returncode == 3
+    assert "gone.glb is not there; tileset.json asks for it" in done.stderr
+    assert "--allow-missing" in done.stderr
+    said = json.loads(report.read_text())
+    assert (said["missing"], [failure["name"] for failure in said["failures"]]) == (1, ["gone.glb"])
+    done = tilesync("mirror", IMODEL, tmp_path / "d", "--allow-missing", sim=service)
+    assert done.returncode == 0
+    assert "the tilesets ask for 3 files, and 1 is missing" in done.stderr
+
+
+def test_allowing_what_is_missing_is_no_habit(service: Simulator, tmp_path: Path) -> None:
+    """The flag that overrides the check has no environment variable."""
+    service.hold({"tileset.json": tileset("gone.glb")}, export_id=OTHER)
+    assert tilesync("mirror", IMODEL, tmp_path, sim=service, TILESYNC_ALLOW_MISSING="1").returncode == 3
+
+
+def test_the_inventory_is_chosen(service: Simulator, tmp_path: Path) -> None:
+    """--inventory, or TILESYNC_INVENTORY; another word is a usage error."""
+    assert tilesync("mirror", IMODEL, tmp_path / "a", "--inventory", "walk", sim=service).returncode == 0
+    assert tilesync("mirror", IMODEL, tmp_path / "b", sim=service, TILESYNC_INVENTORY="walk").returncode == 0
+    assert not service.asked_pages
+    assert tilesync("mirror", IMODEL, tmp_path / "c", "--inventory", "guess", sim=service).returncode == 2
+
+
+def test_what_is_not_followed_is_listed(service: Simulator, tmp_path: Path) -> None:
+    """References that leave the container: a line each in --json and with -v, a count for people."""
+    service.hold({"tileset.json": tileset("https://elsewhere.invalid/x.glb?sig=s3cret")}, export_id=OTHER)
+    done = tilesync("mirror", IMODEL, tmp_path, "--json", "--allow-shrink", sim=service)
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    (remark,) = [line for line in said if line["kind"] == "remark"]
+    assert (remark["problem"], remark["name"]) == ("unfollowed", "tileset.json")
+    assert "elsewhere.invalid" in remark["message"]
+    assert said[-1]["unfollowed"] == 1
+    assert "s3cret" not in done.stdout + done.stderr

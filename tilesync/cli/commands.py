@@ -92,6 +92,16 @@ def cli() -> None:
 @SELECTION
 @waiting("10m")
 @option("--link-command", help="Command that prints a fresh container link when SOURCE is a link.")
+@option(
+    "--inventory",
+    type=click.Choice(["auto", "list", "walk"]),
+    default="auto",
+    show_default=True,
+    help="List the container, or walk from its tileset.json; auto walks where listing is denied.",
+)
+@option(
+    "--allow-missing", is_flag=True, envvar=None, help="Publish although the tilesets ask for files that are not there."
+)
 @option("--transfers", type=Transfers(), default="auto", show_default=True, help="Transfers at once.")
 @option("--allow-shrink", is_flag=True, envvar=None, help="Publish an export with under half the files or bytes.")
 @option("-n", "--dry-run", is_flag=True, help="Print the plan with its reasons, write nothing.")
@@ -120,6 +130,7 @@ def _mirroring(
     async def work() -> None:
         from tilesync import wiring
         from tilesync.events import Notice
+        from tilesync.model import Inventory
 
         link = _link(source)
         if link is not None and seen and source != "-":
@@ -136,6 +147,8 @@ def _mirroring(
             transfers=options["transfers"],
             state_dir=options["state_dir"],
             allow_shrink=options["allow_shrink"],
+            allow_missing=options["allow_missing"],
+            inventory=None if options["inventory"] == "auto" else Inventory(options["inventory"]),
             every_file=options["verbose"] or options["log_file"] is not None,
         )
         run = wiring.preview if dry_run else wiring.mirror

@@ -25,6 +25,7 @@ from tilesync.events import (
     PageListed,
     Planned,
     Published,
+    Remarked,
     Renewed,
     Resolved,
     Retried,
@@ -58,6 +59,7 @@ class Summary:
         self.behind = False
         self.published = False
         self.failures: list[dict[str, Any]] = []
+        self.remarks: list[dict[str, Any]] = []
         self.warnings: list[str] = []
 
     def __call__(self, event: Event) -> None:
@@ -72,6 +74,8 @@ class Summary:
                 self.published = True
             case Failed() | Finding():
                 self.failures.append(asdict(event))
+            case Remarked():
+                self.remarks.append(asdict(event))
             case Warned():
                 self.warnings.append(event.message)
 
@@ -103,6 +107,7 @@ class Summary:
             "excluded": tally.excluded,
             "failed": tally.failed,
             "deleted": tally.deleted,
+            **asdict(tally.completeness),
             "verified": tally.verified,
             "bytes": tally.bytes,
             "renewals": tally.renewals,
@@ -232,7 +237,13 @@ class Lines:
 
     @say.register
     def _(self, event: Finding) -> None:
-        self._one_by_one(f"{event.problem}: {event.name} {event.message}")
+        asked = f"; {event.asked_by} asks for it" if event.asked_by else ""
+        self._one_by_one(f"{event.problem}: {event.name} {event.message}{asked}")
+
+    @say.register
+    def _(self, event: Remarked) -> None:
+        if self._verbose:
+            self._print(f"{event.problem}: {event.name}: {event.message}")
 
     def _one_by_one(self, line: str) -> None:
         self._failures += 1
@@ -333,8 +344,8 @@ class Progress:
 
 
 def write_report(path: Path, last: dict[str, Any], summary: Summary) -> None:
-    """The last line with every failure and warning, written in one step."""
-    data = {**last, "failures": summary.failures, "warnings": summary.warnings}
+    """The last line with every failure, remark and warning, written in one step."""
+    data = {**last, "failures": summary.failures, "remarks": summary.remarks, "warnings": summary.warnings}
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     temporary.replace(path)

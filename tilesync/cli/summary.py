@@ -9,7 +9,7 @@ from typing import Any
 from tilesync.cli.output import Summary
 from tilesync.cli.text import counted, files, size
 from tilesync.jobs.tally import Tally
-from tilesync.model import Export
+from tilesync.model import Completeness, Export
 
 
 def mirrored(summary: Summary, tally: Tally, dest: Path, *, dry_run: bool) -> str:
@@ -31,15 +31,28 @@ def mirrored(summary: Summary, tally: Tally, dest: Path, *, dry_run: bool) -> st
         + (f"; {', '.join(extra)}" if extra else "")
         + f"; {files(tally.verified)} verified"
     ]
+    lines.append(complete(tally.completeness))
     verb = "published" if summary.published else "whole again"
     lines.append(f"{verb}: {dest / 'tileset.json'} -> version {summary.version}, {files(tally.listed)}")
     return "\n".join(lines)
 
 
+def complete(found: Completeness) -> str:
+    """Whether what the tilesets ask for is there, and what else is."""
+    there = (
+        "all are there" if not found.missing else f"{found.missing:,} {'is' if found.missing == 1 else 'are'} missing"
+    )
+    more = f"{found.orphans:,} more {'is' if found.orphans == 1 else 'are'}"
+    extra = [f"{more} asked for by none"] if found.orphans else []
+    extra += [f"{counted(found.unfollowed, 'reference')} not followed"] if found.unfollowed else []
+    return "; ".join([f"the tilesets ask for {files(found.referenced)}, and {there}", *extra])
+
+
 def verified(tally: Tally, dest: Path, *, quick: bool) -> str:
     """What `verify` found when it found nothing."""
-    how = "present, sizes right" if quick else f"whole ({size(tally.bytes)} read)"
-    return f"{dest}: {files(tally.listed)} {how}"
+    if quick:
+        return f"{dest}: {files(tally.listed)} present, sizes right"
+    return f"{dest}: {files(tally.listed)} whole ({size(tally.bytes)} read); {complete(tally.completeness)}"
 
 
 def export_row(export: Export) -> dict[str, Any]:
