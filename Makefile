@@ -1,5 +1,6 @@
 # Needs Python >= 3.11, git and make; everything else is installed under the checkout, into ignored folders.
-# PYTHON names the interpreter that the virtual environment is made from; AZURITE a blob service that is there already.
+# PYTHON names the interpreter that the virtual environment is made from; AZURITE a blob service that is there
+# already, CHROMIUM a browser.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 AZURITE_VERSION := 3.35.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint build clean azurite
+.PHONY: help demo test check lint build clean azurite viewers
 .DELETE_ON_ERROR:
 
 help: ## what can be made
@@ -19,7 +20,7 @@ demo: $(VENV)/.test ## see tilesync work: no account needed
 	@echo
 	@echo "(in this checkout, tilesync is $(BIN)/tilesync)"
 
-test: $(VENV)/.test azurite ## run the tests; those against Azurite where npm can install it
+test: $(VENV)/.test azurite viewers ## run the tests; those against Azurite and in a browser where npm can install them
 	@$(BIN)/python -m pytest
 
 check: $(VENV)/.check ## judge style, types and layers; changes nothing
@@ -37,7 +38,7 @@ build: $(VENV)/.build ## source archive and wheel, into dist/
 	@$(BIN)/python -m build --outdir dist
 
 clean: ## remove everything that was made
-	@rm -rf $(VENV) .azurite dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis tilesync-demo
+	@rm -rf $(VENV) .azurite .viewers dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis tilesync-demo
 	@find tilesync tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # PYTHON when it is given, else the first of these that runs and is new enough.
@@ -72,3 +73,13 @@ azurite:
 	npm install --prefix .azurite --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=1 \
 	  azurite@$(AZURITE_VERSION) && touch .azurite/$(AZURITE_VERSION) || \
 	  { rm -rf .azurite; echo 'npm cannot install Azurite: the tests against it are skipped'; }
+
+# Likewise for two viewers of 3D Tiles, and for Chromium where the system has none.
+viewers:
+	@if cmp -s tests/viewers/package.json .viewers/installed.json && .viewers/browser --version >/dev/null 2>&1; \
+	  then exit 0; fi; \
+	rm -rf .viewers; \
+	if ! command -v npm >/dev/null; then echo 'no npm, so no viewers: the tests in a browser are skipped'; exit 0; fi; \
+	echo 'installing CesiumJS and 3d-tiles-renderer into .viewers'; \
+	sh tests/viewers/install.sh .viewers || \
+	  { rm -rf .viewers; echo 'the viewers cannot be installed: the tests in a browser are skipped'; }
