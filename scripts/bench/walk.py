@@ -1,0 +1,121 @@
+"""How fast tilesync reads a large tileset, and in how much memory: `python scripts/bench/walk.py [TILES]`.
+
+One tileset JSON with that many tiles (1,000,000 by default) passes through the checks and the reading of references as
+it does in a transfer, in chunks of 64 KiB, and is re-based as the pointer is. json.loads of the same document is
+measured beside it. Each runs in a process of its own, in rounds that alternate; medians are printed.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROUNDS = 3
+CHUNK = 1 << 16
+
+
+def write(path: Path, tiles: int) -> None:
+    """A tree of tiles, four children each, with full-precision boxes as exporters write them."""
+    dice = random.Random(1)
+
+    def open_tile(number: int) -> str:
+        box = ",".join(repr(dice.uniform(-500, 500)) for _ in range(12))
+        return (
+            f'{{"boundingVolume":{{"box":[{box}]}},"geometricError":{dice.random() * 16!r},"refine":"REPLACE",'
+            f'"content":{{"uri":"tiles/{number % 997}/{number}.glb"}}'
+        )
+
+    with path.open("w") as out:
+        out.write('{"asset":{"version":"1.1"},"geometricError":500,"root":')
+        stack = [iter([0])]
+        while stack:
+            number = next(stack[-1], None)
+            if number is None:
+                stack.pop()
+                out.write("]}" if stack else "")
+                continue
+            children = [child for child in range(4 * number + 1, 4 * number + 5) if child < tiles]
+            comma = "," if number % 4 != 1 and number else ""
+            out.write(comma + open_tile(number) + (',"children":[' if children else "}"))
+            if children:
+                stack.append(iter(children))
+        out.write("}")
+
+
+def chunks(path: Path) -> Iterator[bytes]:
+    """The file in pieces."""
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK):
+            yield piece
+
+
+def walk(path: Path) -> int:
+    """Check and read it as it passes; the references are handed on as in a transfer."""
+    from tilesync.model import Blob
+    from tilesync.rules.content import ContentCheck
+
+    check, found = ContentCheck(Blob("tileset.json", path.stat().st_size), "https://host/container"), 0
+    for piece in chunks(path):
+        check.feed(piece)
+        if check.named > 5000:
+            found += len(check.take().references)
+    check.finish()
+    return found + len(check.take().references)
+
+
+def rebase(path: Path) -> int:
+    """Make the pointer of it."""
+    from tilesync.rules.tilesets import rebase
+
+    return sum(map(len, rebase(chunks(path), "versions/00000000-0000-0000-0000-000000000000/")))
+
+
+def load(path: Path) -> int:
+    """What the standard library does with it."""
+    return len(json.loads(path.read_bytes()))
+
+
+JOBS = {"walk": walk, "rebase": rebase, "json.loads": load}
+
+
+def measure(job: str, path: str) -> None:
+    """In a process of its own: seconds and the peak of memory."""
+    begun = time.perf_counter()
+    result = JOBS[job](Path(path))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps([time.perf_counter() - begun, peak, result]))
+
+
+def main() -> None:
+    """Measure everything and print a table."""
+    if len(sys.argv) == 4:
+        measure(*sys.argv[2:])
+        return
+    tiles = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tileset.json"
+        write(path, tiles)
+        size = path.stat().st_size / 1e6
+        print(f"one tileset JSON, {tiles:,} tiles, {size:.0f} MB\n")
+        runs: dict[str, list[tuple[float, float, int]]] = {job: [] for job in JOBS}
+        for _ in range(ROUNDS):
+            for job in JOBS:
+                said = subprocess.run([sys.executable, __file__, "-", job, str(path)], capture_output=True, check=True)
+                runs[job].append(tuple(json.loads(said.stdout)))
+        print("| | seconds | tiles/s | MB/s | peak MB |\n| --- | --- | --- | --- | --- |")
+        for job, found in runs.items():
+            seconds, peak = statistics.median(r[0] for r in found), statistics.median(r[1] for r in found)
+            print(f"| {job} | {seconds:.1f} | {tiles / seconds:,.0f} | {size / seconds:.0f} | {peak:.0f} |")
+        assert runs["walk"][0][2] == tiles
+
+
+if __name__ == "__main__":
+    main()
