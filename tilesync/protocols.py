@@ -218,13 +218,11 @@ class Publication(Published, Protocol):
 class References(Protocol):
     """Which file of a version asks for which. Safe from any thread."""
 
-    def add(self, version: Version, source: str, reading: Reading, *, anew: bool = False) -> None:
-        """Take in a part of what one file asks for; `anew`: what was said before of it is void."""
+    def add(self, version: Version, source: str, reading: Reading, *, anew: bool = False, grown: bool = False) -> None:
+        """Take in a part of what one file asks for; `anew`: what was said before of it is void.
 
-    def grow(self, version: Version, source: str, reading: Reading, *, anew: bool) -> None:
-        """Take in what one file asks for when it is read together with others; `anew`: what that said before is void.
-
-        It is void, too, when the file itself comes anew.
+        `grown`: it asks for that when it is read together with others. `anew` then voids what that said before; it is
+        void, too, when the file itself comes anew.
         """
 
     def of(self, version: Version, source: str, role: Role) -> list[str]:

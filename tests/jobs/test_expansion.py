@@ -595,13 +595,13 @@ def test_many_contents_are_told_in_portions(shelf: Shelf, monkeypatch: pytest.Mo
     """What a subtree asks for goes to the catalog in portions, and all of it arrives."""
     monkeypatch.setattr(module, "SPOOL", 7)
     portions: list[int] = []
-    told = shelf.catalog.references.grow
+    told = shelf.catalog.references.add
 
-    def noted(version: Any, source: str, reading: Any, *, anew: bool) -> None:
+    def noted(version: Any, source: str, reading: Any, **how: bool) -> None:
         portions.append(len(reading.references))
-        told(version, source, reading, anew=anew)
+        told(version, source, reading, **how)
 
-    monkeypatch.setattr(shelf.catalog.references, "grow", noted)
+    monkeypatch.setattr(shelf.catalog.references, "add", noted)
     shelf.put_all({"tileset.json": implicit(levels=3), "s/0/0/0.subtree": subtree(children=ALL)})
     grow(shelf)
     assert max(portions) == 7

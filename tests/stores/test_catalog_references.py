@@ -285,13 +285,13 @@ def test_what_is_grown_has_its_own_end(catalog: Catalog, version: Version) -> No
     """What following says is void when following begins anew, or when the file itself comes anew; else both stand."""
     put(catalog, version, ROOT, reading("a", remarks=1))
     grown = Reading(references=(Reference("s", Role.SUBTREE),), remarks=(Remark("unfollowed", "grown"),))
-    catalog.references.grow(version, ROOT, grown, anew=True)
-    catalog.references.grow(version, ROOT, Reading(references=(Reference("a", Role.CONTENT),)), anew=False)
+    catalog.references.add(version, ROOT, grown, grown=True, anew=True)
+    catalog.references.add(version, ROOT, Reading(references=(Reference("a", Role.CONTENT),)), grown=True)
     assert catalog.references.of(version, ROOT, Role.SUBTREE) == ["s"]
     assert catalog.references.settle(version) == Completeness(referenced=3, missing=2, unfollowed=2)
-    catalog.references.grow(version, ROOT, Reading(), anew=True)
+    catalog.references.add(version, ROOT, Reading(), grown=True, anew=True)
     assert catalog.references.settle(version) == Completeness(referenced=2, missing=1, unfollowed=1)
-    catalog.references.grow(version, ROOT, grown, anew=False)
+    catalog.references.add(version, ROOT, grown, grown=True)
     put(catalog, version, ROOT, reading("a"))
     assert catalog.references.settle(version) == Completeness(referenced=2, missing=1)
 

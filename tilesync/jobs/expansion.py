@@ -238,18 +238,18 @@ class Expansion:
         """What earlier ones told of a file does not hold any more."""
         if source not in self._told:
             self._told.add(source)
-            self._catalog.references.grow(self._version, source, Reading(), anew=True)
+            self._catalog.references.add(self._version, source, Reading(), anew=True, grown=True)
 
     def _tell(self, source: str, asked: References) -> None:
         references, remarks = asked.take()
         if references or remarks:
             self._grown.add(source)
-            self._catalog.references.grow(
-                self._version, source, Reading(references=references, remarks=remarks), anew=False
-            )
+            grown = Reading(references=references, remarks=remarks)
+            self._catalog.references.add(self._version, source, grown, grown=True)
 
     def _remark(self, source: str, problem: str, detail: str) -> None:
-        self._catalog.references.grow(self._version, source, Reading(remarks=(Remark(problem, detail),)), anew=False)
+        grown = Reading(remarks=(Remark(problem, detail),))
+        self._catalog.references.add(self._version, source, grown, grown=True)
 
 
 def _exceeds(found: Iterator[object], most: int) -> bool:

@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS blob (
   listing INTEGER NOT NULL, state INTEGER NOT NULL, sha256 BLOB, mtime_ns INTEGER,
   kind TEXT NOT NULL DEFAULT '', implicit INTEGER NOT NULL DEFAULT 0);
 CREATE UNIQUE INDEX IF NOT EXISTS blob_key ON blob (version, key);
+CREATE INDEX IF NOT EXISTS blob_wanted ON blob (version, listing) WHERE state=0;
 CREATE INDEX IF NOT EXISTS blob_implicit ON blob (version) WHERE implicit=1;
 CREATE TABLE IF NOT EXISTS folder (version INTEGER NOT NULL, key TEXT NOT NULL, listing INTEGER NOT NULL,
   PRIMARY KEY (version, key))
@@ -194,7 +195,12 @@ class Catalog(Database):
                     raise Incomplete(f"a file is named twice: {held.blob.name}")
                 said = (reading.kind, reading.implicit, added.lastrowid)
                 db.execute("UPDATE blob SET kind=?, implicit=? WHERE id=?", said)
-                self.references.write(db, version, held.blob.name, reading, anew=not arrival.partly)
+            self._read(db, version, arrivals)
+
+    def _read(self, db: sqlite3.Connection, version: Version, arrivals: Sequence[Arrival]) -> None:
+        """Take in what these files ask for in place of what was said of them before."""
+        self.references.void(db, version, (each.held.blob.name for each in arrivals if not each.partly))
+        self.references.write(db, version, [(each.held.blob.name, each.reading) for each in arrivals])
 
     def finish_listing(self, version: Version) -> list[str]:
         """Mark the listing complete; return the names that an earlier listing had and this one has not.
@@ -207,8 +213,7 @@ class Catalog(Database):
         both = "version=? AND EXISTS (SELECT 1 FROM folder f WHERE f.version=blob.version AND f.key=blob.key)"
         with self.transaction() as db:
             names = [row[0] for row in db.execute(f"SELECT coalesce(name, key) FROM blob WHERE {old}", this)]
-            if names:
-                self.references.drop(db, version, f"SELECT key FROM blob WHERE {old}", this)
+            self.references.void(db, version, names)
             db.execute(f"DELETE FROM blob WHERE {old}", this)
             db.execute(f"DELETE FROM folder WHERE {old}", this)
             clashes = db.execute(f"SELECT coalesce(name, key) FROM blob WHERE {both} AND size > 0", this[:1])
@@ -224,10 +229,10 @@ class Catalog(Database):
         `empty` chooses between blobs without bytes and the others: the former may turn out to be folders.
         """
         sql = (
-            f"SELECT id, {_BLOB} FROM blob WHERE version=? AND listing=? AND state=? AND id>?"
+            f"SELECT id, {_BLOB} FROM blob WHERE version=? AND listing=? AND state={WANTED} AND id>?"
             " AND coalesce((size IS 0)=?, 1) ORDER BY id LIMIT ?"
         )
-        rows = self.query(sql, version.serial, version.listing, WANTED, after, empty, limit)
+        rows = self.query(sql, version.serial, version.listing, after, empty, limit)
         return [(row[0], Blob(*row[1:])) for row in rows]
 
     def held(self, version: Version, after: str = "", *, limit: int) -> list[tuple[str, Held]]:
@@ -247,8 +252,7 @@ class Catalog(Database):
         """Record files that are in place now, with what they ask for; how many names a walk learns by that."""
         with self.transaction() as db:
             db.executemany(_HOLD, (_arrived(arrival) for arrival in arrivals))
-            for arrival in arrivals:
-                self.references.write(db, version, arrival.held.blob.name, arrival.reading, anew=not arrival.partly)
+            self._read(db, version, arrivals)
             walks = version.inventory == Inventory.WALK
             naming = [a.held.blob.name for a in arrivals if walks and (a.reading.references or a.partly)]
             return sum(self._want_what(db, version, name) for name in naming)
@@ -281,7 +285,8 @@ class Catalog(Database):
         with self.transaction() as db:
             for number in numbers:
                 db.execute(f"UPDATE blob SET state={MISSING} WHERE id=?", (number,))
-                self.references.drop(db, version, "SELECT key FROM blob WHERE id=?", (number,))
+                named = db.execute("SELECT coalesce(name, key) FROM blob WHERE id=?", (number,)).fetchone()
+                self.references.void(db, version, named)
 
     def ask_again(self, version: Version) -> None:
         """What was missing may be there now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tilesync.model import ROOT, Completeness, Kind, Reading, Reference, Remark, Role, Version
@@ -55,50 +55,36 @@ class References:
         self._catalog = catalog
 
     def write(
-        self,
-        db: sqlite3.Connection,
-        version: Version,
-        source: str,
-        reading: Reading,
-        *,
-        anew: bool,
-        grown: bool = False,
+        self, db: sqlite3.Connection, version: Version, said: Sequence[tuple[str, Reading]], *, grown: bool = False
     ) -> None:
-        """Take in what one file asks for, within a transaction; `anew`: what was said before of it is void."""
-        this = (version.serial, self._catalog.key(source))
-        if anew:
-            self.drop(db, version, "VALUES (?)", this[1:], grown=grown)
-        if reading.references:
-            rows = ((*this, *self._target(reference), grown) for reference in reading.references)
-            db.executemany("INSERT OR IGNORE INTO reference VALUES (?, ?, ?, ?, ?, ?)", rows)
-        if reading.remarks:
-            said = ((*this, remark.problem, remark.detail, grown) for remark in reading.remarks)
-            db.executemany("INSERT OR IGNORE INTO remark VALUES (?, ?, ?, ?, ?)", said)
+        """Take in what some files ask for, within a transaction, beside what was said of them before."""
+        keyed = [(version.serial, self._catalog.key(source), reading) for source, reading in said]
+        asked = ((*who, *self._target(each), grown) for *who, reading in keyed for each in reading.references)
+        db.executemany("INSERT OR IGNORE INTO reference VALUES (?, ?, ?, ?, ?, ?)", asked)
+        remarks = ((*who, each.problem, each.detail, grown) for *who, reading in keyed for each in reading.remarks)
+        db.executemany("INSERT OR IGNORE INTO remark VALUES (?, ?, ?, ?, ?)", remarks)
 
     def _target(self, reference: Reference) -> tuple[str, str, str | None]:
         key = self._catalog.key(reference.target)
         return key, reference.role.value, None if key == reference.target else reference.target
 
-    def drop(
-        self, db: sqlite3.Connection, version: Version, keys: str, values: Sequence[object], *, grown: bool = False
-    ) -> None:
+    def void(self, db: sqlite3.Connection, version: Version, sources: Iterable[str], *, grown: bool = False) -> None:
         """Forget what some files ask for, within a transaction; `grown`: only what following said of them."""
+        keys = [(version.serial, self._catalog.key(source)) for source in sources]
         more = " AND grown=1" if grown else ""
         for table in ("reference", "remark"):
-            db.execute(f"DELETE FROM {table} WHERE version=? AND source IN ({keys}){more}", (version.serial, *values))
+            db.executemany(f"DELETE FROM {table} WHERE version=? AND source=?{more}", keys)
 
-    def add(self, version: Version, source: str, reading: Reading, *, anew: bool = False) -> None:
-        """Take in a part of what one file asks for."""
-        with self._catalog.transaction() as db:
-            self.write(db, version, source, reading, anew=anew)
+    def add(self, version: Version, source: str, reading: Reading, *, anew: bool = False, grown: bool = False) -> None:
+        """Take in a part of what one file asks for; `anew`: what was said before of it is void.
 
-    def grow(self, version: Version, source: str, reading: Reading, *, anew: bool) -> None:
-        """Take in what one file asks for when it is read together with others; `anew`: what that said before is void.
-
-        It is void, too, when the file itself comes anew.
+        `grown`: it asks for that when it is read together with others. `anew` then voids what that said before; it is
+        void, too, when the file itself comes anew.
         """
         with self._catalog.transaction() as db:
-            self.write(db, version, source, reading, anew=anew, grown=True)
+            if anew:
+                self.void(db, version, [source], grown=grown)
+            self.write(db, version, [(source, reading)], grown=grown)
 
     def of(self, version: Version, source: str, role: Role) -> list[str]:
         """What one file asks for in one role."""
