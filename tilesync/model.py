@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 ROOT = "tileset.json"
@@ -271,12 +271,30 @@ class Inventory(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Globs:
+    """Which files are wanted, by name: those that one of `include` matches, or all where there are none, but for those
+    that one of `exclude` matches. Written in order, so that the same wishes are equal.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.include or self.exclude)
+
+
+EVERYTHING: Final = Globs()
+"""Globs that leave nothing out."""
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One whole export in a destination, or one on its way in (`published` is None then).
 
     `serial` is its key in the catalog. `listing` counts the listings begun for it, `listed` says that the current one
     is complete; else it goes on at `marker`. `damaged`: `verify` found files of it bad. `published` is the text of the
-    moment when it was published, in UTC. `home` is the bare URL of its container, without the query that signs it.
+    moment when it was published, in UTC. `home` is the bare URL of its container, without the query that signs it;
+    `globs` say which files of it are wanted.
     """
 
     serial: int
@@ -296,14 +314,16 @@ class Version:
     manifest_sha256: str | None = None
     inventory: str = Inventory.LIST
     home: str = ""
+    globs: Globs = EVERYTHING
     completeness: Completeness = Completeness()
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Files and bytes of an inventory, and what of them is held."""
+    """Files and bytes of an inventory, and what of them is held; `excluded` files are left out of both."""
 
     files: int
     bytes: int
     held_files: int
     held_bytes: int
+    excluded: int = 0

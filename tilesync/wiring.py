@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from tilesync.errors import NotAuthorised
-from tilesync.model import Export, Inventory, SasUrl, Secret, Selector
+from tilesync.model import EVERYTHING, Export, Globs, Inventory, SasUrl, Secret, Selector
 from tilesync.protocols import Observer, Origin, TokenProvider
 from tilesync.rules.links import check_scheme, parse_link
 
@@ -84,6 +84,7 @@ class MirrorRequest:
     allow_shrink: bool = False
     allow_missing: bool = False
     inventory: Inventory | None = None
+    globs: Globs = EVERYTHING
 
 
 @asynccontextmanager
@@ -160,7 +161,12 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally) -> Non
 
     with open_local(request.destination, state_dir=request.state_dir, monotonic=monotonic) as destination:
         async with _wires(request.service, observe) as wires:
-            wishes = Wishes(request.inventory, allow_missing=request.allow_missing, allow_shrink=request.allow_shrink)
+            wishes = Wishes(
+                request.inventory,
+                request.globs,
+                allow_missing=request.allow_missing,
+                allow_shrink=request.allow_shrink,
+            )
             await Mirror(_origin(request, wires), destination, _run(request, wires, tally), wishes).run()
 
 
@@ -173,7 +179,7 @@ async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> No
 
     with look_at(request.destination, state_dir=request.state_dir) as (catalog, judge), scratch() as desk:
         async with _wires(request.service, observe) as wires:
-            view = View(catalog, judge, Desk(*desk), request.inventory)
+            view = View(catalog, judge, Desk(*desk), request.inventory, request.globs)
             await run(_origin(request, wires), view, _run(request, wires, tally))
 
 

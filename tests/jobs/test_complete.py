@@ -13,7 +13,7 @@ from shelf import Shelf
 
 from tilesync.errors import BlobDamaged
 from tilesync.events import Event, Remarked, Warned
-from tilesync.jobs.complete import QUIET, tell_remarks, unsatisfied
+from tilesync.jobs.complete import QUIET, Unmet, tell_remarks, unmet
 from tilesync.model import Completeness, Reading, Remark, Role
 
 SAMPLES = os.environ.get("TILESYNC_SAMPLES")
@@ -57,7 +57,7 @@ def test_a_whole_export(shelf: Shelf) -> None:
     """Of a sound export everything is referenced but what nobody asks for."""
     shelf.put_all(export(5))
     assert shelf.settle() == Completeness(referenced=len(export(5)) - 1, orphans=1)
-    assert list(unsatisfied(shelf.version, shelf.catalog)) == []
+    assert list(unmet(shelf.version, shelf.catalog)) == []
 
 
 @pytest.mark.parametrize("lost", sorted(set(export(3)) - {"tileset.json", "data/empty"}))
@@ -65,19 +65,19 @@ def test_whatever_is_missing_is_named(shelf: Shelf, lost: str) -> None:
     """Each file that is asked for and not there is named, with who asks for it, as what."""
     shelf.put_all({name: data for name, data in export(3).items() if name != lost})
     assert shelf.settle().missing == 1
-    ((name, asker, sentence),) = unsatisfied(shelf.version, shelf.catalog)
-    assert name == lost
-    assert asker == ("tiles/tileset.json" if lost.startswith("tiles/0") else "tileset.json")
+    asker = "tiles/tileset.json" if lost.startswith("tiles/0") else "tileset.json"
     role = "schema" if lost == "data/schema.json" else "content"
-    assert sentence == f"{lost} is not there; {asker} asks for it ({role})"
+    (found,) = unmet(shelf.version, shelf.catalog)
+    assert found == Unmet(lost, asker, f"{lost} is not there; {asker} asks for it ({role})")
+    assert found.where == lost
 
 
 def test_subtrees_are_followed_to_their_end(shelf: Shelf) -> None:
     """Settling follows what is implicit: contents that only a subtree announces are referenced, or missing."""
     shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": SUBTREE})
     assert shelf.settle() == Completeness(referenced=3, missing=1)
-    assert list(unsatisfied(shelf.version, shelf.catalog)) == [
-        ("c/0/0/0.glb", "s/0/0/0.subtree", "c/0/0/0.glb is not there; s/0/0/0.subtree asks for it (content)")
+    assert list(unmet(shelf.version, shelf.catalog)) == [
+        Unmet("c/0/0/0.glb", "s/0/0/0.subtree", "c/0/0/0.glb is not there; s/0/0/0.subtree asks for it (content)")
     ]
     shelf.put("c/0/0/0.glb", glb(b"x"))
     assert shelf.settle() == Completeness(referenced=3)
@@ -89,7 +89,9 @@ def test_what_cannot_be_held_is_told_in_one_sentence(shelf: Shelf) -> None:
     shelf.put_unread("sub/s/0/0/0.subtree", b"garbage")
     shelf.put("tileset.json", tileset("sub/tileset.json", "con/x.glb"))
     assert shelf.settle() == Completeness(referenced=5, missing=2)
-    sentences = {asker: sentence for _, asker, sentence in unsatisfied(shelf.version, shelf.catalog)}
+    found = list(unmet(shelf.version, shelf.catalog))
+    assert all(each.name is None and each.where == each.asker for each in found)
+    sentences = {each.asker: each.message for each in found}
     assert sentences.keys() == {"tileset.json", "sub/s/0/0/0.subtree"}
     assert sentences["tileset.json"].startswith("tileset.json: con/x.glb means a blob that no folder can hold")
     assert sentences["sub/s/0/0/0.subtree"].startswith("sub/s/0/0/0.subtree: it is no readable subtree")
@@ -182,8 +184,8 @@ def test_contents_that_no_viewer_shows_are_remarked(shelf: Shelf) -> None:
 def test_settling_again_says_the_same(shelf: Shelf) -> None:
     """Settling may be done again: counts, remarks and what is missing stay as they are."""
     shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": SUBTREE.replace(b"}", b', "availableCount": 9}', 1)})
-    first = shelf.settle(), told(shelf), list(unsatisfied(shelf.version, shelf.catalog))
-    again = shelf.settle(), told(shelf), list(unsatisfied(shelf.version, shelf.catalog))
+    first = shelf.settle(), told(shelf), list(unmet(shelf.version, shelf.catalog))
+    again = shelf.settle(), told(shelf), list(unmet(shelf.version, shelf.catalog))
     assert first == again
     assert shelf.asked_by("s/0/0/0.subtree") == {"c/0/0/0.glb"}
     assert shelf.asked_by("tileset.json", Role.SUBTREE) == {"s/0/0/0.subtree"}

@@ -19,6 +19,7 @@ from tilesync.errors import (
     Unavailable,
 )
 from tilesync.events import Event, Retried
+from tilesync.jobs import revalidate as module
 from tilesync.jobs.pressure import Gate
 from tilesync.jobs.revalidate import Batches, first_appeared, first_changed
 from tilesync.jobs.run import Run
@@ -167,8 +168,9 @@ def test_one_file_that_keeps_failing_ends_the_run() -> None:
         world.first_changed("abcdef", batch=6)
 
 
-def test_what_appeared_is_told() -> None:
-    """Of names that were missing the first that is there now is told; its body is let go, and no more are asked for."""
+def test_what_appeared_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of names that were missing the first that is there now is told; its body is let go, no more batches follow."""
+    monkeypatch.setattr(module, "BATCH", 2)
     container = Container(a=False, b=[Transient("x")], c=True)
     world = World(container)
     assert world.first_appeared("abc") == "b"

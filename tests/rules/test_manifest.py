@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilesync import __version__
-from tilesync.model import Blob, Completeness, Held, Inventory, Version
+from tilesync.model import EVERYTHING, Blob, Completeness, Globs, Held, Inventory, Version
 from tilesync.rules.manifest import header, line, read_header, read_line, stamp
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -27,7 +27,8 @@ BLOBS = st.builds(
 VERSION = Version(
     7, "e1-2", "e1", "i", None, "2026-03-01T08:30:00Z", {"id": "e1", "stats": {"n": 1}}, listing=3, listed=True,
     published="2026-03-02T00:00:00Z", files=4, bytes=5, manifest_sha256="00", inventory=Inventory.WALK,
-    home="https://acct.blob.core.windows.net/c1", completeness=Completeness(40, 3, 2, 1),
+    home="https://acct.blob.core.windows.net/c1", globs=Globs(("*.glb",), ("a/**", "b")),
+    completeness=Completeness(40, 3, 2, 1),
 )  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def test_a_header_comes_back() -> None:
     """A version read from its first line is the version that was written, as far as it outlives the catalog."""
     back = read_header(through_json(header(VERSION)))
     kept = ("name", "export", "imodel", "changeset", "modified", "record", "listed", "published", "files", "bytes",
-            "inventory", "home", "completeness")  # fmt: skip
+            "inventory", "home", "globs", "completeness")  # fmt: skip
     assert [getattr(back, name) for name in kept] == [getattr(VERSION, name) for name in kept]
     assert back.serial == 0
 
@@ -86,31 +87,38 @@ def test_the_fields_of_a_header() -> None:
         "finished",
         "inventory",
         "container",
+        "include",
+        "exclude",
         "referenced",
         "missing",
         "orphans",
         "unfollowed",
         "missing_names",
+        "unheld",
         "tilesync",
     ]
     assert (said["export"], said["finished"], said["tilesync"]) == (VERSION.record, VERSION.published, __version__)
     assert (said["inventory"], said["container"], said["missing_names"]) == ("walk", VERSION.home, [])
+    assert (said["include"], said["exclude"]) == (["*.glb"], ["a/**", "b"])
     assert [said[name] for name in ("referenced", "missing", "orphans", "unfollowed")] == [40, 3, 2, 1]
 
 
 def test_missing_names() -> None:
     """What a version asks for and the container did not have is named in its first line, in the order given."""
-    said = through_json(header(VERSION, ("b/ä.glb", "a.glb")))
+    said = through_json(header(VERSION, ("b/ä.glb", "a.glb"), ("a.json: con means no file",)))
     assert said["missing_names"] == ["b/ä.glb", "a.glb"]
+    assert said["unheld"] == ["a.json: con means no file"]
     assert read_header(said) == read_header(through_json(header(VERSION)))
 
 
 def test_a_header_of_an_earlier_tilesync() -> None:
     """A first line without what came later is read: such a version was listed, and nothing is known of its closure."""
-    later = ("inventory", "container", "referenced", "missing", "orphans", "unfollowed", "missing_names")
-    said = {key: value for key, value in through_json(header(VERSION)).items() if key not in later}
+    said = through_json(header(VERSION))
+    for later in ("inventory", "container", "include", "exclude", "missing_names", "unheld", *Completeness.__slots__):
+        del said[later]
     back = read_header(said)
-    assert (back.inventory, back.home, back.completeness) == (Inventory.LIST, "", Completeness())
+    assert (back.inventory, back.home, back.globs) == (Inventory.LIST, "", EVERYTHING)
+    assert back.completeness == Completeness()
     assert back.name == VERSION.name
 
 
@@ -136,7 +144,8 @@ def test_a_line_without_a_field(field: str) -> None:
 @pytest.mark.parametrize(
     "said",
     [{}, {"export": None}, {"export": {}}, {"export": {"id": 1}, "version": "v"}, line(Held(Blob("a", 1), b"", 0)),
-     header(VERSION) | {"files": "x"}, header(VERSION) | {"missing": None}, header(VERSION) | {"orphans": "many"}],
+     header(VERSION) | {"files": "x"}, header(VERSION) | {"missing": None}, header(VERSION) | {"orphans": "many"},
+     header(VERSION) | {"include": 1}, header(VERSION) | {"exclude": ["[z-a]"]}],
 )  # fmt: skip
 def test_a_damaged_header(said: dict) -> None:
     """A first line that is none raises what its reader promises."""

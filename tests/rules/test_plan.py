@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tilesync.model import Blob, Export, Held, Version
+from tilesync.model import EVERYTHING, Blob, Export, Globs, Held, Version
 from tilesync.rules.plan import Action, choose, decide
 
 MD5 = b"m" * 16
@@ -50,7 +50,9 @@ def test_choose() -> None:
     export = Export("e", "Complete", modified="2026")
     one, two = replace(VERSION, serial=1, published="t"), replace(VERSION, serial=2, published="t")
     begun, later = replace(VERSION, serial=3), replace(VERSION, serial=4)
-    choices = [choose(versions, export) for versions in ([], [one], [one, two], [begun, later], [one, begun, two])]
+    choices = [
+        choose(versions, export, EVERYTHING) for versions in ([], [one], [one, two], [begun, later], [one, begun, two])
+    ]
     assert [(c.begun, c.held, c.unchanged) for c in choices] == [
         (None, None, False),
         (None, one, True),
@@ -60,8 +62,19 @@ def test_choose() -> None:
     ]
 
 
+def test_other_globs_are_another_version() -> None:
+    """What was published with other globs is not held; what is on its way in is gone on with all the same."""
+    export = Export("e", "Complete", modified="2026")
+    all_of_it, some = replace(VERSION, published="t"), replace(VERSION, published="t", globs=Globs(("*.glb",)))
+    begun = replace(VERSION, globs=Globs(exclude=("*.png",)))
+    assert choose([some, all_of_it], export, some.globs).held == some
+    assert choose([some, all_of_it], export, EVERYTHING).held == all_of_it
+    assert choose([some, all_of_it], export, begun.globs).held is None
+    assert choose([some, begun], export, EVERYTHING).begun == begun
+
+
 @pytest.mark.parametrize(("before", "now"), [("2026", "2027"), ("2026", ""), ("", "2026"), ("", "")])
 def test_changed_or_unknown_is_not_unchanged(before: str, now: str) -> None:
     """An export whose time moved, or that states none, is looked at again."""
     version = replace(VERSION, modified=before, published="t")
-    assert not choose([version], Export("e", "Complete", modified=now)).unchanged
+    assert not choose([version], Export("e", "Complete", modified=now), EVERYTHING).unchanged

@@ -99,6 +99,8 @@ def cli() -> None:
     show_default=True,
     help="List the container, or walk from its tileset.json; auto walks where listing is denied.",
 )
+@option("--include", multiple=True, metavar="GLOB", help="Only files of this name (`*.glb`, `tiles/**`); repeatable.")
+@option("--exclude", multiple=True, metavar="GLOB", help="No files of this name; wins over --include; repeatable.")
 @option(
     "--allow-missing", is_flag=True, envvar=None, help="Publish although the tilesets ask for files that are not there."
 )
@@ -131,6 +133,7 @@ def _mirroring(
         from tilesync import wiring
         from tilesync.events import Notice
         from tilesync.model import Inventory
+        from tilesync.rules.filters import globs
 
         link = _link(source)
         if link is not None and seen and source != "-":
@@ -148,6 +151,7 @@ def _mirroring(
             state_dir=options["state_dir"],
             allow_shrink=options["allow_shrink"],
             allow_missing=options["allow_missing"],
+            globs=globs(options["include"], options["exclude"]),
             inventory=None if options["inventory"] == "auto" else Inventory(options["inventory"]),
             every_file=options["verbose"] or options["log_file"] is not None,
         )

@@ -16,14 +16,16 @@ def mirrored(summary: Summary, tally: Tally, dest: Path, *, dry_run: bool) -> st
     """What `mirror` did, or would do."""
     if dry_run:
         return (
-            f"plan: fetch {files(tally.fetched)} ({size(tally.planned_bytes)}), keep {files(tally.kept)};"
-            " nothing was written"
+            f"plan: fetch {files(tally.fetched)} ({size(tally.planned_bytes)}), keep {files(tally.kept)}"
+            + (f", leave out {files(tally.excluded)}" if tally.excluded else "")
+            + "; nothing was written"
         )
     if not tally.fetched and not summary.published:
         return f"nothing to do: {files(tally.kept)} of export {summary.export} are held and published"
     seconds = summary.seconds()
     rate = f" ({size(tally.bytes / seconds)}/s)" if tally.bytes and seconds > 0 else ""
     extra = [f"{tally.kept:,} kept"] if tally.kept else []
+    extra += [f"{tally.excluded:,} left out"] if tally.excluded else []
     extra += [counted(tally.renewals, "link renewal")] if tally.renewals else []
     extra += [f"{tally.retries} retries"] if tally.retries else []
     lines = [
@@ -33,7 +35,9 @@ def mirrored(summary: Summary, tally: Tally, dest: Path, *, dry_run: bool) -> st
     ]
     lines.append(complete(tally.completeness))
     verb = "published" if summary.published else "whole again"
-    lines.append(f"{verb}: {dest / 'tileset.json'} -> version {summary.version}, {files(tally.listed)}")
+    lines.append(
+        f"{verb}: {dest / 'tileset.json'} -> version {summary.version}, {files(tally.listed - tally.excluded)}"
+    )
     return "\n".join(lines)
 
 

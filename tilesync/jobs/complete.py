@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from tilesync.events import Remarked, Warned
 from tilesync.jobs.expansion import Expansion
@@ -41,10 +42,26 @@ def _remarks(version: Version, catalog: Catalog) -> Iterator[tuple[str, Remark]]
         yield source, Remark("cycle", f"asks for {target}, which leads back to it")
 
 
-def unsatisfied(version: Version, catalog: Catalog) -> Iterator[tuple[str, str, str]]:
-    """Each name that is asked for and not there, a file that asks for it, and a sentence of both; after `settle`."""
-    for name, asker, role in catalog.references.missing(version):
+@dataclass(frozen=True, slots=True)
+class Unmet:
+    """Something that a file asks for and that is not there. `name` is None where no copy could hold it: the asker names
+    what is no safe name, or says it in a way that cannot be read.
+    """
+
+    name: str | None
+    asker: str
+    message: str
+
+    @property
+    def where(self) -> str:
+        """The file that it is about."""
+        return self.name or self.asker
+
+
+def unmet(version: Version, catalog: Catalog) -> Iterator[Unmet]:
+    """Everything that is asked for and not there; after `settle`."""
+    for what, asker, role in catalog.references.missing(version):
         if role:
-            yield name, asker, f"{name} is not there; {asker} asks for it ({role})"
+            yield Unmet(what, asker, f"{what} is not there; {asker} asks for it ({role})")
         else:
-            yield name, asker, name if name.startswith(f"{asker}: ") else f"{asker}: {name}"
+            yield Unmet(None, asker, what if what.startswith(f"{asker}: ") else f"{asker}: {what}")

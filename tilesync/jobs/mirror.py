@@ -13,8 +13,9 @@ from tilesync.jobs.publish import Publisher
 from tilesync.jobs.revalidate import first_appeared, first_changed
 from tilesync.jobs.run import Run
 from tilesync.jobs.transfer import Supply, Transfer
-from tilesync.model import ROOT, Blob, Export, Held, Inventory, Page, Resolution, Version
+from tilesync.model import EVERYTHING, ROOT, Blob, Export, Globs, Held, Inventory, Page, Resolution, Totals, Version
 from tilesync.protocols import Destination, Origin, Source
+from tilesync.rules.filters import keeper
 from tilesync.rules.names import folders, next_version
 from tilesync.rules.plan import Action, choose, decide
 from tilesync.threads import in_thread
@@ -30,6 +31,7 @@ class Wishes:
     """What one run of the main job is asked to do. `inventory`: None lists where that is allowed, and else walks."""
 
     inventory: Inventory | None = None
+    globs: Globs = EVERYTHING
     allow_missing: bool = False
     allow_shrink: bool = False
 
@@ -44,6 +46,8 @@ class Mirror:
         self._files = destination.files
         self._run = run
         self._inventory = wishes.inventory
+        self._globs = wishes.globs
+        self._keeps = keeper(wishes.globs)
         self._publisher = Publisher(
             destination, run, allow_missing=wishes.allow_missing, allow_shrink=wishes.allow_shrink
         )
@@ -96,7 +100,7 @@ class Mirror:
 
     async def _mirror(self, resolution: Resolution) -> None:
         export = resolution.export
-        choice = choose(self._catalog.versions(export=export.id), export)
+        choice = choose(self._catalog.versions(export=export.id), export, self._globs)
         version = choice.begun
         if choice.unchanged and choice.held is not None:
             version = await self._healed(choice.held)
@@ -122,8 +126,8 @@ class Mirror:
 
     async def _keep(self, version: Version) -> None:
         """Nothing to do but to see that the pointer stands."""
-        self._run.tally.listed = self._run.tally.kept = version.files
-        self._run.tally.listed_bytes = version.bytes
+        self._count(self._catalog.totals(version))
+        self._run.tally.kept = version.files
         self._run.tally.inventory_complete = True
         self._run.tally.completeness = version.completeness
         self._run.observe(VersionChosen(version.name, "held"))
@@ -165,14 +169,24 @@ class Mirror:
         inventory = inventory or Inventory(version.inventory)
         home = await source.home()
         lost = inventory == Inventory.LIST and not version.listed and version.marker is None
-        if (version.published is None and inventory != version.inventory) or (
-            lost and self._catalog.totals(version).files
-        ):
+        other = version.published is None and (inventory, self._globs) != (version.inventory, version.globs)
+        if other or (lost and self._catalog.totals(version).files):
             version = self._relisted(version)
         if version.published is None:
-            version = replace(version, inventory=inventory, home=home)
+            if version.globs != self._globs:
+                await in_thread(self._leave_out, version)
+            version = replace(version, inventory=inventory, home=home, globs=self._globs)
             self._catalog.update(version)
         return version
+
+    def _leave_out(self, version: Version) -> None:
+        """Remove what an earlier run brought in with other globs."""
+        after = ""
+        while batch := self._catalog.held(version, after, limit=BATCH):
+            after = batch[-1][0]
+            names = [held.blob.name for _, held in batch if not self._keeps(held.blob.name)]
+            self._files.remove(version, names)
+            self._catalog.release(version, names)
 
     async def _bring_in(self, version: Version, held: Version | None, source: Source, export: Export) -> None:
         """Transfer and publish, unless `held`, another version of the same export, has the same content."""
@@ -270,7 +284,7 @@ class Mirror:
         """Take in the inventory page by page, each judged before the first write of it."""
         earlier = version.listing > 1
         async for page in source.pages(version.marker):
-            self._files.judge(blob.name for blob in page.blobs)
+            self._files.judge(blob.name for blob in page.blobs if self._keeps(blob.name))
             version = replace(version, marker=page.marker)
             await in_thread(self._take_in, version, page, compare=earlier)
             self._run.observe(PageListed(self._run.tally.listed, self._run.tally.listed_bytes, complete=False))
@@ -283,20 +297,22 @@ class Mirror:
         dropped = await in_thread(self._catalog.finish_listing, version)
         await in_thread(self._files.remove, version, dropped)
         totals = self._catalog.totals(version)
-        self._run.tally.listed, self._run.tally.listed_bytes = totals.files, totals.bytes
+        self._count(totals)
         self._run.tally.inventory_complete = True
         self._run.observe(PageListed(totals.files, totals.bytes, complete=True))
 
     def _take_in(self, version: Version, page: Page, *, compare: bool) -> None:
         known = self._catalog.held_among(version, [blob.name for blob in page.blobs]) if compare else {}
         rows = [(blob, None if _changed(blob, held := known.get(blob.name)) else held) for blob in page.blobs]
-        wanted = sum(blob.size for blob, held in rows if held is None)
+        wanted = sum(blob.size for blob, held in rows if held is None and self._keeps(blob.name))
         self._judge_room(wanted)
         self._catalog.add_page(version, rows, {folder for blob in page.blobs for folder in folders(blob.name)})
+        kept = [held for blob, held in rows if self._keeps(blob.name)]
         self._run.tally.listed += len(rows)
         self._run.tally.listed_bytes += sum(blob.size for blob in page.blobs)
         self._run.tally.planned_bytes += wanted
-        self._run.tally.kept += sum(held is not None for _, held in rows)
+        self._run.tally.kept += sum(held is not None for held in kept)
+        self._run.tally.excluded += len(rows) - len(kept)
 
     def _judge_room(self, more: int) -> None:
         free = self._files.free()
@@ -338,9 +354,15 @@ class Mirror:
 
     def _count_what_is_known(self, version: Version) -> None:
         totals, tally = self._catalog.totals(version), self._run.tally
-        tally.listed, tally.listed_bytes, tally.kept = totals.files, totals.bytes, totals.held_files
+        self._count(totals)
+        tally.kept = totals.held_files
         tally.planned_bytes = tally.bytes + totals.bytes - totals.held_bytes
         self._judge_room(0)
+
+    def _count(self, totals: Totals) -> None:
+        tally = self._run.tally
+        tally.listed, tally.listed_bytes = totals.files + totals.excluded, totals.bytes
+        tally.excluded = totals.excluded
 
     def _incomplete(self, version: Version) -> Incomplete:
         """Files failed: the container may not be what was listed."""

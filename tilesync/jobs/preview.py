@@ -10,23 +10,27 @@ from tilesync.events import Notice, Planned, Resolved, VersionChosen
 from tilesync.jobs.run import Run
 from tilesync.jobs.survey import Desk, Survey
 from tilesync.jobs.tally import Tally
-from tilesync.model import ROOT, Blob, Inventory, Version
+from tilesync.model import ROOT, Blob, Globs, Inventory, Version
 from tilesync.protocols import Catalog, Observer, Origin, Source
+from tilesync.rules.filters import keeper
 from tilesync.rules.names import next_version
 from tilesync.rules.plan import Action, Decision, choose, decide
+
+LEFT_OUT = Decision(Action.EXCLUDE, "left out by --include or --exclude")
 
 
 @dataclass(frozen=True)
 class View:
     """What a preview looks at: the state of the destination, how it judges names, and a desk for a walk.
 
-    `inventory`: None lists where that is allowed, and else walks.
+    `inventory`: None lists where that is allowed, and else walks. `globs`: what is wanted.
     """
 
     catalog: Catalog
     judge: Callable[[Iterable[str]], None]
     desk: Desk
     inventory: Inventory | None
+    globs: Globs
 
 
 async def preview(origin: Origin, view: View, run: Run) -> None:
@@ -38,18 +42,18 @@ async def preview(origin: Origin, view: View, run: Run) -> None:
     resolution = await origin.resolve()
     export = resolution.export
     observe(Resolved(export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind))
-    choice = choose(catalog.versions(export=export.id), export)
+    choice = choose(catalog.versions(export=export.id), export, view.globs)
     if choice.unchanged and choice.held is not None and not choice.held.damaged:
         observe(VersionChosen(choice.held.name, "held"))
-        _unchanged(choice.held, observe, tally)
+        _unchanged(choice.held, catalog, run)
         return
     source = await origin.source(resolution)
     against = choice.begun or choice.held
     if choice.held is not None and choice.begun is None and not choice.unchanged:
         decisions = decided(source, view, choice.held, run)
-        if all([decision.action is Action.KEEP async for _, decision in decisions]):
+        if all([decision.action is not Action.FETCH async for _, decision in decisions]):
             observe(VersionChosen(choice.held.name, "held"))
-            _unchanged(choice.held, observe, tally)
+            _unchanged(choice.held, catalog, run)
             return
         against = None
     taken = {version.name for version in catalog.versions()}
@@ -63,12 +67,13 @@ async def decided(
     source: Source, view: View, version: Version | None, run: Run
 ) -> AsyncIterator[tuple[Blob, Decision]]:
     """Every blob of the container with what would be done with it, against what a version holds."""
+    keeps = keeper(view.globs)
     async for blobs in _pages(source, view, run):
-        names = [blob.name for blob in blobs]
+        names = [blob.name for blob in blobs if keeps(blob.name)]
         view.judge(names)
         held = view.catalog.held_among(version, names) if version is not None else {}
         for blob in blobs:
-            yield blob, decide(blob, held.get(blob.name))
+            yield blob, decide(blob, held.get(blob.name)) if keeps(blob.name) else LEFT_OUT
 
 
 async def _pages(source: Source, view: View, run: Run) -> AsyncIterator[Sequence[Blob]]:
@@ -83,7 +88,7 @@ async def _pages(source: Source, view: View, run: Run) -> AsyncIterator[Sequence
                 raise
             run.observe(Notice(f"{denied}; walking from {ROOT} instead"))
     run.observe(Notice("a walk: what the contents name themselves (textures, buffers) is found when they are fetched"))
-    async for blob in Survey(source, view.desk, run).blobs():
+    async for blob in Survey(source, view.desk, run, view.globs).blobs():
         yield [blob]
 
 
@@ -92,12 +97,17 @@ def _tell(blob: Blob, decision: Decision, observe: Observer, tally: Tally) -> No
     tally.listed_bytes += blob.size
     if decision.action is Action.KEEP:
         tally.kept += 1
+    elif decision.action is Action.EXCLUDE:
+        tally.excluded += 1
     else:
         tally.fetched += 1
         tally.planned_bytes += blob.size
     observe(Planned(decision.action.value, blob.name, blob.size, decision.reason))
 
 
-def _unchanged(version: Version, observe: Observer, tally: Tally) -> None:
-    tally.listed = tally.kept = version.files
-    observe(Planned(Action.KEEP.value, version.name, version.bytes, f"unchanged: all {version.files} files are held"))
+def _unchanged(version: Version, catalog: Catalog, run: Run) -> None:
+    run.tally.kept, run.tally.excluded = version.files, catalog.totals(version).excluded
+    run.tally.listed = run.tally.kept + run.tally.excluded
+    run.observe(
+        Planned(Action.KEEP.value, version.name, version.bytes, f"unchanged: all {version.files} files are held")
+    )

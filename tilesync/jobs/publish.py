@@ -9,7 +9,7 @@ from typing import Any
 
 from tilesync.errors import GuardTripped, Incomplete
 from tilesync.events import Failed, Published, Remarked
-from tilesync.jobs.complete import settle, tell_remarks, unsatisfied
+from tilesync.jobs.complete import Unmet, settle, tell_remarks, unmet
 from tilesync.jobs.run import Run
 from tilesync.model import ROOT, Totals, Version
 from tilesync.protocols import Destination, HeldFiles
@@ -59,8 +59,9 @@ class Publisher:
         tell_remarks(version, self._catalog, self._run.observe)
         known = version.published is not None and found.missing <= version.completeness.missing
         allowed = self._allow_missing or known
-        for name, _, message in unsatisfied(version, self._catalog):
-            event = Remarked(name, "missing", message) if allowed else Failed(name, "BlobMissing", message)
+        for each in unmet(version, self._catalog):
+            where, message = each.where, each.message
+            event = Remarked(where, "missing", message) if allowed else Failed(where, "BlobMissing", message)
             self._run.observe(event)
         if found.missing and not allowed:
             count = f"{found.missing:,} {'file' if found.missing == 1 else 'files'}"
@@ -75,6 +76,8 @@ class Publisher:
         latest = self._publication.latest() or {}
         current = next(iter(self._catalog.versions(name=str(latest.get("version")))), None)
         if current is None or current.serial == version.serial or self._allow_shrink:
+            return
+        if current.globs != version.globs:
             return
         if totals.files * 2 < current.files or totals.bytes * 2 < current.bytes:
             raise GuardTripped(
@@ -103,13 +106,21 @@ class Publisher:
 
     def missing(self, version: Version) -> list[str]:
         """The names that a published version asks for and that its container did not have."""
+        return [each.name for each in self._unmet(version) if each.name is not None]
+
+    def _unmet(self, version: Version) -> list[Unmet]:
         if not version.completeness.missing:
             return []
         self._catalog.references.settle(version)
-        return [name for name, _, role in self._catalog.references.missing(version) if role]
+        return list(unmet(version, self._catalog))
 
     def _manifest(self, version: Version) -> Iterator[Mapping[str, Any]]:
-        yield header(version, self.missing(version))
+        lost = self._unmet(version)
+        yield header(
+            version,
+            [each.name for each in lost if each.name is not None],
+            [each.message for each in lost if each.name is None],
+        )
         after = ""
         while batch := self._catalog.held(version, after, limit=BATCH):
             after = batch[-1][0]

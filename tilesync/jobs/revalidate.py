@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from itertools import islice
 
 from tilesync.errors import BlobError, BlobMissing, Unavailable
 from tilesync.jobs.groups import gathered
@@ -13,6 +13,8 @@ from tilesync.model import Held
 from tilesync.protocols import Source
 from tilesync.threads import in_thread
 
+BATCH = 500
+
 
 async def first_appeared(source: Source, names: Iterable[str], run: Run) -> str | None:
     """The first of some names that the container has after all; None when it still has none of them.
@@ -20,15 +22,23 @@ async def first_appeared(source: Source, names: Iterable[str], run: Run) -> str 
     Raises the RunErrors of the source.
     """
     persistence = Persistence(run)
-    for name in names:
-        try:
-            _, body = await persistence.insist(name, partial(source.first, name))
-        except BlobMissing:
-            continue
-        except BlobError as error:
-            raise Unavailable(str(error)) from error
-        await body.aclose()
-        return name
+
+    async def ask(name: str) -> bool:
+        async with run.gate:
+            try:
+                _, body = await persistence.insist(name, lambda: source.first(name))
+            except BlobMissing:
+                return False
+            except BlobError as error:
+                raise Unavailable(str(error)) from error
+            await body.aclose()
+            return True
+
+    rest = iter(names)
+    while batch := list(islice(rest, BATCH)):
+        there = await gathered(ask(name) for name in batch)
+        if True in there:
+            return batch[there.index(True)]
     return None
 
 

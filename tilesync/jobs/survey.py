@@ -14,7 +14,7 @@ from tilesync.jobs.expansion import Expansion
 from tilesync.jobs.groups import gathered
 from tilesync.jobs.persistence import Persistence
 from tilesync.jobs.run import Run
-from tilesync.model import ROOT, Arrival, Blob, Held, Inventory, Kind, Reading, Version
+from tilesync.model import ROOT, Arrival, Blob, Globs, Held, Inventory, Kind, Reading, Version
 from tilesync.protocols import Body, Catalog, HeldFiles, Source
 from tilesync.rules.content import ContentCheck
 
@@ -36,29 +36,33 @@ class Desk:
 class Survey:
     """Walks from the root tileset through one container, and gives out every blob that it finds."""
 
-    def __init__(self, source: Source, desk: Desk, run: Run) -> None:
+    def __init__(self, source: Source, desk: Desk, run: Run, globs: Globs) -> None:
         self._source = source
         self._desk = desk
         self._run = run
+        self._globs = globs
         self._persistence = Persistence(run)
         self._buffers: set[str] = set()
 
     async def blobs(self) -> AsyncIterator[Blob]:
         """Every blob, as the container describes it. One that is asked for and not there is remarked."""
         desk, home = self._desk, await self._source.home()
-        version = desk.catalog.begin(Version(0, "survey", "", None, None, "", {}, inventory=Inventory.WALK, home=home))
+        survey = Version(0, "survey", "", None, None, "", {}, inventory=Inventory.WALK, home=home, globs=self._globs)
+        version = desk.catalog.begin(survey)
         desk.catalog.want(version, ROOT)
         expansion, after = Expansion(version, desk.catalog, desk.files), 0
         while True:
             batch = desk.catalog.wanted(version, after, limit=AT_ONCE)
             if not batch and not sum(desk.catalog.want_what(version, name) for name in expansion.grow(last=True)):
-                return
+                break
             looked = await gathered(self._look(version, number, blob.name) for number, blob in batch)
             arrivals = [arrival for arrival in looked if arrival is not None]
             desk.catalog.hold(version, arrivals)
             after = batch[-1][0] if batch else after
             for arrival in arrivals:
                 yield arrival.held.blob
+        self._run.tally.excluded = desk.catalog.totals(version).excluded
+        self._run.tally.listed += self._run.tally.excluded
 
     async def _look(self, version: Version, number: int, name: str) -> Arrival | None:
         try:

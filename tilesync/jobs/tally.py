@@ -36,7 +36,7 @@ class Tally:
     def start_over(self) -> None:
         """The plan is made anew: what was moved counts again when that plan is through."""
         self.moved_before += self.fetched
-        self.listed = self.listed_bytes = self.fetched = self.kept = self.failed = 0
+        self.listed = self.listed_bytes = self.fetched = self.kept = self.excluded = self.failed = 0
         self.planned_bytes = self.bytes
         self.completeness = Completeness()
         self.inventory_complete = False

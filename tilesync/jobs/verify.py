@@ -10,7 +10,7 @@ from typing import Any
 
 from tilesync.errors import BlobDamaged, DestinationError, Incomplete, VerifyFailed
 from tilesync.events import Finding, Warned
-from tilesync.jobs.complete import settle, tell_remarks, unsatisfied
+from tilesync.jobs.complete import settle, tell_remarks, unmet
 from tilesync.jobs.examine import examine
 from tilesync.jobs.publish import pointer_digest
 from tilesync.jobs.tally import Tally
@@ -68,7 +68,8 @@ class Verify:
             raise VerifyFailed(f"the manifest of version {latest['version']} cannot be read: {error}") from error
         bad = [finding.name for finding in self._findings if finding.problem != "manifest"]
         if not quick:
-            await in_thread(self._judge_completeness, version, set(said.get("missing_names", ())), set(bad))
+            known = {*said.get("missing_names", ()), *said.get("unheld", ())}
+            await in_thread(self._judge_completeness, version, known, set(bad))
         if not bad and (problem := self._pointer_problem(version)):
             self._findings.append(Finding(POINTER, "pointer", problem))
         if self._findings:
@@ -146,11 +147,13 @@ class Verify:
         """Note what the files ask for that is not there, but for what was so from the start, or is bad already."""
         self._tally.completeness = settle(version, self._scratch, self._files)
         tell_remarks(version, self._scratch, self._observe)
-        for name, asker, message in unsatisfied(version, self._scratch):
-            if name in known:
-                self._observe(Warned(f"missing since it was published: {message}"))
-            elif name not in bad:
-                self._findings.append(Finding(name, "missing", "is not there", asker))
+        for each in unmet(version, self._scratch):
+            if (each.name or each.message) in known:
+                self._observe(Warned(f"missing since it was published: {each.message}"))
+            elif each.name is None:
+                self._findings.append(Finding(each.asker, "reference", each.message))
+            elif each.name not in bad:
+                self._findings.append(Finding(each.name, "missing", "is not there", each.asker))
 
     def _pointer_problem(self, version: Version) -> str | None:
         try:

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tilesync import __version__
+from tilesync.errors import UsageError
 from tilesync.model import Blob, Completeness, Held, Inventory, Version
+from tilesync.rules.filters import globs
 
 
 def stamp(moment: datetime) -> str:
@@ -16,10 +18,11 @@ def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def header(version: Version, missing: Sequence[str] = ()) -> dict[str, Any]:
+def header(version: Version, missing: Sequence[str] = (), unheld: Sequence[str] = ()) -> dict[str, Any]:
     """The first line: what the version is. `export` is the service's own record, without links.
 
-    `container` is the bare URL of its container; `missing_names` what its files ask for and the container did not have.
+    `container` is the bare URL of its container. `missing_names` are what its files ask for and the container did not
+    have; `unheld` says, a sentence each, what they ask for and no copy can hold. `missing` counts both.
     """
     return {
         "version": version.name,
@@ -32,8 +35,11 @@ def header(version: Version, missing: Sequence[str] = ()) -> dict[str, Any]:
         "finished": version.published,
         "inventory": version.inventory,
         "container": version.home,
+        "include": list(version.globs.include),
+        "exclude": list(version.globs.exclude),
         **asdict(version.completeness),
         "missing_names": list(missing),
+        "unheld": list(unheld),
         "tilesync": __version__,
     }
 
@@ -57,6 +63,10 @@ def line(held: Held) -> dict[str, Any]:
 def read_header(said: Mapping[str, Any]) -> Version:
     """The version that a first line describes. Raises KeyError, TypeError or ValueError for anything else."""
     record = said["export"]
+    try:
+        wanted = globs(map(str, said.get("include", ())), map(str, said.get("exclude", ())))
+    except UsageError as error:
+        raise ValueError(str(error)) from None
     return Version(
         serial=0,
         name=str(said["version"]),
@@ -70,7 +80,8 @@ def read_header(said: Mapping[str, Any]) -> Version:
         files=int(said["files"]),
         bytes=int(said["bytes"]),
         inventory=str(said.get("inventory", Inventory.LIST)),
-        home=str(said.get("container", "")),
+        home=str(said.get("container") or ""),
+        globs=wanted,
         completeness=Completeness(**{count.name: int(said.get(count.name, 0)) for count in fields(Completeness)}),
     )
 

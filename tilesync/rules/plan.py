@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tilesync.model import Blob, Export, Held, Version
+from tilesync.model import Blob, Export, Globs, Held, Version
 
 
 class Action(StrEnum):
@@ -14,6 +14,7 @@ class Action(StrEnum):
 
     KEEP = "keep"
     FETCH = "fetch"
+    EXCLUDE = "exclude"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,12 @@ class Choice:
     unchanged: bool
 
 
-def choose(versions: Sequence[Version], export: Export) -> Choice:
-    """Choose among the versions of one export, given in the order in which they were begun."""
+def choose(versions: Sequence[Version], export: Export, globs: Globs) -> Choice:
+    """Choose among the versions of one export, given in the order in which they were begun.
+
+    A version that was published with other globs is another one; one on its way in changes to these.
+    """
     begun = next((v for v in versions if v.published is None), None)
-    held = next((v for v in reversed(versions) if v.published is not None), None)
+    held = next((v for v in reversed(versions) if v.published is not None and v.globs == globs), None)
     same = held is not None and bool(export.modified) and held.modified == export.modified
     return Choice(begun, held, unchanged=begun is None and same)

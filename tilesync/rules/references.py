@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from tilesync.model import Reference, Remark, Role
 from tilesync.rules.uris import Outside, resolve
 
 _LINE = 200
+_USER = re.compile(r"[/\\]{2}[^/\\?#]*@")
 
 
 class References:
@@ -59,7 +62,7 @@ class References:
 
 
 def _shown(uri: str) -> str:
-    """A URI fit for a line, a terminal and UTF-8: without its query, which may hold a signature."""
-    text = uri.partition("?")[0].strip()
+    """A URI fit for a line, a terminal and UTF-8: without its query and its user, which may be secrets."""
+    text = _USER.sub("//", uri.partition("?")[0].strip(), count=1)
     shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text[:_LINE])
     return shown if len(text) <= _LINE else f"{shown}…"

@@ -27,18 +27,18 @@ from tilesync.rules.uris import Outside, relative, resolve
 _URI_KEY = re.compile(rb"uri|url|.+U(?:ri|RI|rl|RL)")
 
 
-class _Unknown(Node):
-    """An object of which only this is known: `uri`, `url` and `…Uri` strings in it may name files."""
+class _Open(Node):
+    """An object that may hold what no table knows: `uri`, `url` and `…Uri` strings in it may name files."""
 
     def __missing__(self, key: bytes) -> Node | Leaf:
-        return _UNKNOWN_URI if _URI_KEY.fullmatch(key) else self
+        return _UNKNOWN_URI if _URI_KEY.fullmatch(key) else self.other
 
 
 _OPAQUE = Node()
 _APPLICATION = dict.fromkeys(("extras", "metadata", "properties", "statistics", "schema"), _OPAQUE)
 """What belongs to the application, whatever its keys are called."""
 
-_UNKNOWN = _Unknown(_APPLICATION)
+_UNKNOWN = _Open(_APPLICATION)
 _UNKNOWN_URI = Leaf(Role.UNKNOWN, _UNKNOWN)
 
 
@@ -54,8 +54,8 @@ def _known(
     members: Mapping[str, Node | Leaf], *, scope: str = "", extensions: Mapping[str, Node] | None = None
 ) -> Node:
     """An object of a specification."""
-    more = Node(extensions or {}, other=_UNKNOWN)
-    return Node({**_APPLICATION, **members, "extensions": more}, other=_UNKNOWN, scope=scope)
+    more = _Open(extensions or {}, other=_UNKNOWN)
+    return _Open({**_APPLICATION, **members, "extensions": more}, other=_UNKNOWN, scope=scope)
 
 
 _CONTENT = _known({"uri": _uri(Role.CONTENT), "url": _uri(Role.CONTENT), "boundingVolume": _OPAQUE})
@@ -77,7 +77,7 @@ _TILE = _known(
         "implicitTiling": _IMPLICIT,
         "boundingVolume": _known({}),
         "viewerRequestVolume": _known({}),
-        "transform": _OPAQUE,
+        **dict.fromkeys(("transform", "geometricError", "refine"), _OPAQUE),
     },
     scope="tile",
     extensions={

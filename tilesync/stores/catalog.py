@@ -8,52 +8,35 @@ bytes.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tilesync.errors import DestinationError, Incomplete
-from tilesync.model import UNKNOWN, Arrival, Blob, Completeness, Held, Inventory, Totals, Version
+from tilesync.model import Arrival, Blob, Held, Inventory, Totals, Version
+from tilesync.rules.filters import keeper
 from tilesync.stores.database import Database
 from tilesync.stores.references import REFERENCE_SCHEMA, References
+from tilesync.stores.rows import (
+    BLOB,
+    EXCLUDED,
+    HELD,
+    HELD_BLOB,
+    HOLD_BLOB,
+    INSERT_BLOB,
+    MISSING,
+    SCHEMA,
+    WANTED,
+    arrival_row,
+    blob_row,
+    read_held,
+    read_version,
+    version_row,
+)
 
 SCHEMA_VERSION = 2
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS version (
-  serial INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, export TEXT NOT NULL, imodel TEXT, changeset TEXT,
-  modified TEXT NOT NULL, record TEXT NOT NULL, listing INTEGER NOT NULL,
-  listed INTEGER NOT NULL DEFAULT 0, marker TEXT,
-  damaged INTEGER NOT NULL DEFAULT 0, published TEXT, files INTEGER NOT NULL DEFAULT 0,
-  bytes INTEGER NOT NULL DEFAULT 0, manifest_sha256 TEXT, inventory TEXT NOT NULL, home TEXT NOT NULL,
-  referenced INTEGER NOT NULL, missing INTEGER NOT NULL, orphans INTEGER NOT NULL, unfollowed INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS blob (
-  id INTEGER PRIMARY KEY, version INTEGER NOT NULL, key TEXT NOT NULL, name TEXT, size INTEGER,
-  etag TEXT NOT NULL, md5 BLOB, content_type TEXT, content_encoding TEXT, last_modified INTEGER,
-  listing INTEGER NOT NULL, state INTEGER NOT NULL, sha256 BLOB, mtime_ns INTEGER,
-  kind TEXT NOT NULL DEFAULT '', implicit INTEGER NOT NULL DEFAULT 0);
-CREATE UNIQUE INDEX IF NOT EXISTS blob_key ON blob (version, key);
-CREATE INDEX IF NOT EXISTS blob_wanted ON blob (version, listing) WHERE state=0;
-CREATE INDEX IF NOT EXISTS blob_implicit ON blob (version) WHERE implicit=1;
-CREATE TABLE IF NOT EXISTS folder (version INTEGER NOT NULL, key TEXT NOT NULL, listing INTEGER NOT NULL,
-  PRIMARY KEY (version, key))
-  WITHOUT ROWID;
-"""
-"""A blob without a size is known by its name alone: a walk found it, and no answer has described it yet."""
-
-WANTED, HELD, MISSING = 0, 1, 3
-"""A missing blob is one that a file asks for and that the container does not have: no part of the inventory."""
-
-_BLOB = f"coalesce(name, key), coalesce(size, {UNKNOWN}), etag, md5, content_type, content_encoding, last_modified"
-_VERSION = (
-    "serial, name, export, imodel, changeset, modified, record, listing, listed, marker, damaged, published,"
-    " files, bytes, manifest_sha256, inventory, home, referenced, missing, orphans, unfollowed"
-)
 
 
 class Catalog(Database):
@@ -78,56 +61,23 @@ class Catalog(Database):
 
     def versions(self, *, export: str | None = None, name: str | None = None) -> list[Version]:
         """The versions in the order in which they were begun."""
-        sql = f"SELECT {_VERSION} FROM version WHERE export = coalesce(?, export) AND name = coalesce(?, name)"
-        return [_version(row) for row in self.query(sql + " ORDER BY serial", export, name)]
+        sql = "SELECT * FROM version WHERE export = coalesce(?, export) AND name = coalesce(?, name) ORDER BY serial"
+        return [read_version(row) for row in self.query(sql, export, name)]
 
     def begin(self, version: Version) -> Version:
         """Record a new version; its serial is given here."""
-        row = (
-            version.name,
-            version.export,
-            version.imodel,
-            version.changeset,
-            version.modified,
-            json.dumps(dict(version.record)),
-            version.listing,
-            version.listed,
-            version.published,
-            version.files,
-            version.bytes,
-            version.manifest_sha256,
-            *_more(version),
-        )
+        row = version_row(version)
         with self.transaction() as db:
-            columns = (
-                "name,export,imodel,changeset,modified,record,listing,listed,published,files,bytes,manifest_sha256,"
-                "inventory,home,referenced,missing,orphans,unfollowed"
-            )
-            cursor = db.execute(f"INSERT INTO version ({columns}) VALUES ({','.join('?' * len(row))})", row)
+            places = ", ".join("?" * len(row))
+            cursor = db.execute(f"INSERT INTO version ({', '.join(row)}) VALUES ({places})", (*row.values(),))
             return replace(version, serial=cursor.lastrowid or 0)
 
     def update(self, version: Version) -> None:
         """Record what changed about a version."""
+        row = version_row(version)
         with self.transaction() as db:
-            db.execute(
-                "UPDATE version SET modified=?, record=?, listing=?, listed=?, marker=?, damaged=?, published=?,"
-                " files=?, bytes=?, manifest_sha256=?, inventory=?, home=?, referenced=?, missing=?, orphans=?,"
-                " unfollowed=? WHERE serial=?",
-                (
-                    version.modified,
-                    json.dumps(dict(version.record)),
-                    version.listing,
-                    version.listed,
-                    version.marker,
-                    version.damaged,
-                    version.published,
-                    version.files,
-                    version.bytes,
-                    version.manifest_sha256,
-                    *_more(version),
-                    version.serial,
-                ),
-            )
+            places = ", ".join(f"{column}=?" for column in row)
+            db.execute(f"UPDATE version SET {places} WHERE serial=?", (*row.values(), version.serial))
 
     def forget(self, version: Version) -> None:
         """Drop a version that never held anything."""
@@ -143,8 +93,9 @@ class Catalog(Database):
         found: dict[str, Held] = {}
         for start in range(0, len(names), 500):
             some = {name: self.key(name) for name in names[start : start + 500]}
-            sql = f"SELECT key, {_HELD} FROM blob WHERE version=? AND state=? AND key IN ({','.join('?' * len(some))})"
-            rows = {row[0]: _held(row[1:]) for row in self.query(sql, version.serial, HELD, *some.values())}
+            places = ", ".join("?" * len(some))
+            sql = f"SELECT key, {HELD_BLOB} FROM blob WHERE version=? AND state=? AND key IN ({places})"
+            rows = {row[0]: read_held(row[1:]) for row in self.query(sql, version.serial, HELD, *some.values())}
             found.update((name, rows[key]) for name, key in some.items() if key in rows)
         return found
 
@@ -154,7 +105,8 @@ class Catalog(Database):
         A name that an earlier listing had moves behind all others: readers go by id. Raises Incomplete, and takes in
         nothing, when this listing has a name twice.
         """
-        values = [_row(version, self.key(blob.name), blob, held) for blob, held in rows]
+        keeps = keeper(version.globs)
+        values = [blob_row(version, self.key(blob.name), blob, held, kept=keeps(blob.name)) for blob, held in rows]
         kept = [self.key(blob.name) for blob, held in rows if held is not None]
         with self.transaction() as db:
             kinds = _kinds(db, version, kept) if version.listing > 1 else []
@@ -162,7 +114,7 @@ class Catalog(Database):
                 keys = ((version.serial, version.listing, self.key(blob.name)) for blob, _ in rows)
                 db.executemany("DELETE FROM blob WHERE version=? AND listing<? AND key=?", keys)
             before = db.total_changes
-            db.executemany(_INSERT, values)
+            db.executemany(INSERT_BLOB, values)
             if db.total_changes - before < len(values):
                 raise Incomplete(
                     f"the listing names a file twice: {self._twice(blob.name for blob, _ in rows)}",
@@ -189,8 +141,8 @@ class Catalog(Database):
         with self.transaction() as db:
             for arrival in arrivals:
                 held, reading = arrival.held, arrival.reading
-                row = _row(version, self.key(held.blob.name), held.blob, held)
-                added = db.execute(_INSERT, row)
+                row = blob_row(version, self.key(held.blob.name), held.blob, held)
+                added = db.execute(INSERT_BLOB, row)
                 if not added.rowcount:
                     raise Incomplete(f"a file is named twice: {held.blob.name}")
                 said = (reading.kind, reading.implicit, added.lastrowid)
@@ -209,14 +161,14 @@ class Catalog(Database):
         a name is both a file and a folder.
         """
         this = (version.serial, version.listing)
-        old = "version=? AND listing < ?"
+        named, old = "SELECT coalesce(name, key) FROM blob WHERE", "version=? AND listing < ?"
         both = "version=? AND EXISTS (SELECT 1 FROM folder f WHERE f.version=blob.version AND f.key=blob.key)"
         with self.transaction() as db:
-            names = [row[0] for row in db.execute(f"SELECT coalesce(name, key) FROM blob WHERE {old}", this)]
+            names = [row[0] for row in db.execute(f"{named} {old}", this)]
             self.references.void(db, version, names)
             db.execute(f"DELETE FROM blob WHERE {old}", this)
             db.execute(f"DELETE FROM folder WHERE {old}", this)
-            clashes = db.execute(f"SELECT coalesce(name, key) FROM blob WHERE {both} AND size > 0", this[:1])
+            clashes = db.execute(f"{named} {both} AND size > 0 AND state <> {EXCLUDED}", this[:1])
             if shown := [row[0] for row in clashes.fetchmany(5)]:
                 raise DestinationError(f"a name is both a file and a folder: {', '.join(shown)}")
             db.execute(f"DELETE FROM blob WHERE {both}", this[:1])
@@ -229,7 +181,7 @@ class Catalog(Database):
         `empty` chooses between blobs without bytes and the others: the former may turn out to be folders.
         """
         sql = (
-            f"SELECT id, {_BLOB} FROM blob WHERE version=? AND listing=? AND state={WANTED} AND id>?"
+            f"SELECT id, {BLOB} FROM blob WHERE version=? AND listing=? AND state={WANTED} AND id>?"
             " AND coalesce((size IS 0)=?, 1) ORDER BY id LIMIT ?"
         )
         rows = self.query(sql, version.serial, version.listing, after, empty, limit)
@@ -237,21 +189,21 @@ class Catalog(Database):
 
     def held(self, version: Version, after: str = "", *, limit: int) -> list[tuple[str, Held]]:
         """What is held, by key in byte order; `after` is exclusive."""
-        sql = f"SELECT key, {_HELD} FROM blob WHERE version=? AND state=? AND key>? ORDER BY key LIMIT ?"
-        return [(row[0], _held(row[1:])) for row in self.query(sql, version.serial, HELD, after, limit)]
+        sql = f"SELECT key, {HELD_BLOB} FROM blob WHERE version=? AND state=? AND key>? ORDER BY key LIMIT ?"
+        return [(row[0], read_held(row[1:])) for row in self.query(sql, version.serial, HELD, after, limit)]
 
     def documents(self, version: Version, after: str = "", *, limit: int) -> list[tuple[str, Held]]:
         """What is held of tilesets and subtrees, by key in byte order; `after` is exclusive."""
         sql = (
-            f"SELECT key, {_HELD} FROM blob WHERE version=? AND state=? AND kind IN ('tileset', 'subtree') AND key>?"
-            " ORDER BY key LIMIT ?"
+            f"SELECT key, {HELD_BLOB} FROM blob WHERE version=? AND state=? AND kind IN ('tileset', 'subtree')"
+            " AND key>? ORDER BY key LIMIT ?"
         )
-        return [(row[0], _held(row[1:])) for row in self.query(sql, version.serial, HELD, after, limit)]
+        return [(row[0], read_held(row[1:])) for row in self.query(sql, version.serial, HELD, after, limit)]
 
     def hold(self, version: Version, arrivals: Sequence[Arrival]) -> int:
         """Record files that are in place now, with what they ask for; how many names a walk learns by that."""
         with self.transaction() as db:
-            db.executemany(_HOLD, (_arrived(arrival) for arrival in arrivals))
+            db.executemany(HOLD_BLOB, (arrival_row(arrival) for arrival in arrivals))
             self._read(db, version, arrivals)
             walks = version.inventory == Inventory.WALK
             naming = [a.held.blob.name for a in arrivals if walks and (a.reading.references or a.partly)]
@@ -262,7 +214,7 @@ class Catalog(Database):
         with self.transaction() as db:
             self._forget_older(db, version, "VALUES (?)", (self.key(name),))
             written = None if self.key(name) == name else name
-            db.execute(_WANT, (version.serial, version.listing, self.key(name), written))
+            db.execute(_WANT, (version.serial, version.listing, self.key(name), written, WANTED))
 
     def want_what(self, version: Version, source: str) -> int:
         """A walk wants everything that one file asks for; how much of that is new."""
@@ -273,7 +225,16 @@ class Catalog(Database):
         asked = (version.serial, self.key(source))
         if version.listing > 1:
             self._forget_older(db, version, "SELECT target FROM reference WHERE version=? AND source=?", asked)
-        return db.execute(_WANT_EACH, (version.serial, version.listing, *asked)).rowcount
+        if not version.globs:
+            return db.execute(_WANT_EACH, (version.serial, version.listing, *asked)).rowcount
+        keeps, new = keeper(version.globs), 0
+        for key, name in db.execute(
+            "SELECT target, name FROM reference WHERE version=? AND source=?", asked
+        ).fetchall():
+            kept = keeps(name or key)
+            row = (version.serial, version.listing, key, name, WANTED if kept else EXCLUDED)
+            new += db.execute(_WANT, row).rowcount * kept
+        return new
 
     def _forget_older(self, db: sqlite3.Connection, version: Version, keys: str, values: Sequence[object]) -> None:
         """What an older walk knew of these names is wanted anew: readers go by id, so it leaves its old place."""
@@ -300,28 +261,14 @@ class Catalog(Database):
             db.executemany("UPDATE blob SET state=0, sha256=NULL WHERE version=? AND key=?", rows)
 
     def totals(self, version: Version) -> Totals:
-        """How much of the version is listed, and how much of that is held."""
-        sql = (
-            "SELECT count(*), coalesce(sum(size), 0), coalesce(sum(state=?1), 0), coalesce(sum(size * (state=?1)), 0)"
-            f" FROM blob WHERE version=?2 AND state<>{MISSING}"
-        )
-        return Totals(*self.query(sql, HELD, version.serial)[0])
+        """How much of the version is listed, how much of that is held, and what is left out."""
+        sql = "SELECT state, count(*), coalesce(sum(size), 0) FROM blob WHERE version=? GROUP BY state"
+        found = {state: (files, size) for state, files, size in self.query(sql, version.serial)}
+        wanted, held = found.get(WANTED, (0, 0)), found.get(HELD, (0, 0))
+        return Totals(wanted[0] + held[0], wanted[1] + held[1], *held, found.get(EXCLUDED, (0, 0))[0])
 
 
-_HELD = _BLOB + ", sha256, mtime_ns"
-
-_INSERT = """
-INSERT INTO blob (version, listing, key, name, size, etag, md5, content_type, content_encoding, last_modified,
-                  state, sha256, mtime_ns)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
-"""
-
-_HOLD = """
-UPDATE blob SET state=1, size=?, etag=?, md5=?, content_type=?, content_encoding=?, last_modified=?, sha256=?,
-                mtime_ns=?, kind=?, implicit=? WHERE id=?
-"""
-
-_WANT = f"INSERT OR IGNORE INTO blob (version, listing, key, name, etag, state) VALUES (?, ?, ?, ?, '', {WANTED})"
+_WANT = "INSERT OR IGNORE INTO blob (version, listing, key, name, etag, state) VALUES (?, ?, ?, ?, '', ?)"
 _WANT_EACH = f"""
 INSERT OR IGNORE INTO blob (version, listing, key, name, etag, state)
 SELECT ?, ?, target, name, '', {WANTED} FROM reference WHERE version=? AND source=?
@@ -332,33 +279,3 @@ def _kinds(db: sqlite3.Connection, version: Version, keys: Sequence[str]) -> lis
     """Of those files that are tilesets and the like: kind, whether it is implicit, version and key."""
     sql = "SELECT kind, implicit, version, key FROM blob WHERE version=? AND key=? AND kind<>''"
     return [row for key in keys for row in db.execute(sql, (version.serial, key))]
-
-
-def _arrived(arrival: Arrival) -> tuple[object, ...]:
-    blob, reading = arrival.held.blob, arrival.reading
-    described = (blob.size, blob.etag, blob.md5, blob.content_type, blob.content_encoding, blob.last_modified)
-    return (*described, arrival.held.sha256, arrival.held.mtime_ns, reading.kind, reading.implicit, arrival.number)
-
-
-def _more(version: Version) -> tuple[object, ...]:
-    counts = version.completeness
-    found = (counts.referenced, counts.missing, counts.orphans, counts.unfollowed)
-    return (version.inventory, version.home, *found)
-
-
-def _row(version: Version, key: str, blob: Blob, held: Held | None) -> tuple[object, ...]:
-    name = None if blob.name == key else blob.name
-    described = (blob.size, blob.etag, blob.md5, blob.content_type, blob.content_encoding, blob.last_modified)
-    state = (WANTED, None, None) if held is None else (HELD, held.sha256, held.mtime_ns)
-    return (version.serial, version.listing, key, name, *described, *state)
-
-
-def _held(row: Sequence[Any]) -> Held:
-    return Held(Blob(*row[:7]), row[7], row[8])
-
-
-def _version(row: Sequence[Any]) -> Version:
-    serial, name, export, imodel, changeset, modified, record, listing, listed, marker, damaged, *rest = row
-    facts = (serial, name, export, imodel, changeset, modified, json.loads(record))
-    version = Version(*facts, listing, bool(listed), marker, bool(damaged), *rest[:-4])
-    return replace(version, completeness=Completeness(*rest[-4:]))

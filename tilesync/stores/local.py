@@ -118,7 +118,8 @@ def scratch() -> Iterator[tuple[Catalog, HeldFiles, Callable[[Version, str, byte
         catalog, door = Catalog(Path(folder) / CATALOG), Door(Path(folder))
 
         def put(version: Version, name: str, data: bytes) -> None:
-            Path(door.path(version.name, name, make=True)).write_bytes(data)
+            with mapped(f"cannot write {name}"):
+                Path(door.path(version.name, name, make=True)).write_bytes(data)
 
         try:
             yield catalog, HeldFiles(Path(folder)), put

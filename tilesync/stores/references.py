@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tilesync.model import ROOT, Completeness, Kind, Reading, Reference, Remark, Role, Version
+from tilesync.rules.filters import keeper
+from tilesync.stores.rows import MISSING
 
 if TYPE_CHECKING:
     from tilesync.stores.catalog import Catalog
@@ -39,6 +41,10 @@ _NAME = "coalesce((SELECT coalesce(b.name, b.key) FROM blob b WHERE b.version=?1
 
 _ASKING = """source IN reached
   AND EXISTS (SELECT 1 FROM blob held WHERE held.version=?1 AND held.key=source AND held.state=1)"""
+_ABSENT = """
+SELECT DISTINCT r.target, coalesce(r.name, r.target) FROM reference r CROSS JOIN absent ON absent.key=r.target
+  WHERE r.version=?
+"""
 _MISSING = f"""
 SELECT name, {_NAME.format("source")}, role FROM (
   SELECT coalesce(r.name, r.target) AS name, min(r.source) AS source, r.role AS role
@@ -99,20 +105,27 @@ class References:
     # --- what follows ---
 
     def settle(self, version: Version) -> Completeness:
-        """Count what the version asks for. `missing` and the others tell of the state that this call found."""
+        """Count what the version asks for. `missing` and the others tell of the state that this call found.
+
+        What the globs of the version leave out is not missing.
+        """
         with self._catalog.transaction() as db:
             for table in ("reached", "absent"):
                 db.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table} (key TEXT PRIMARY KEY) WITHOUT ROWID")
                 db.execute(f"DELETE FROM {table}")
             db.execute(_REACHED, (version.serial, self._catalog.key(ROOT)))
-            there = "SELECT key FROM blob WHERE version=? AND state<>3"
+            there = f"SELECT key FROM blob WHERE version=? AND state<>{MISSING}"
             db.execute(f"INSERT INTO absent SELECT key FROM reached WHERE key NOT IN ({there})", (version.serial,))
+            if version.globs:
+                keeps = keeper(version.globs)
+                left_out = [(key,) for key, name in db.execute(_ABSENT, (version.serial,)) if not keeps(name)]
+                db.executemany("DELETE FROM absent WHERE key=?", left_out)
         one = self._count
         lost = one(_LOST, version.serial)
         return Completeness(
             referenced=one("reached") + lost,
             missing=one("absent") + lost,
-            orphans=one("blob WHERE version=? AND state<>3 AND key NOT IN reached", version.serial),
+            orphans=one("blob WHERE version=? AND state<2 AND key NOT IN reached", version.serial),
             unfollowed=one("remark WHERE version=? AND problem=?", version.serial, UNFOLLOWED),
         )
 
