@@ -279,6 +279,11 @@ def test_names_that_no_folder_holds_are_missing(tmp_path: Path) -> None:
     assert asked == {"tileset.json", "ok.glb"}
     assert again.error is None
     assert set(held(tmp_path)) == {"tileset.json", "ok.glb"}
+    head, _ = manifest_of(tmp_path, EXPORT)
+    assert (head["missing"], head["missing_names"], len(head["unheld"])) == (3, [], 3)
+    audit = verify(tmp_path)
+    assert audit.error is None
+    assert len([said for said in audit.of(Warned) if said.message.startswith("missing since")]) == 3
 
 
 def test_nothing_outside_the_container_is_asked_for(tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""The rows of the catalog: its tables, and what their rows mean in our terms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from tilesync.model import UNKNOWN, Arrival, Blob, Completeness, Globs, Held, Version
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS version (
+  serial INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, export TEXT NOT NULL, imodel TEXT, changeset TEXT,
+  modified TEXT NOT NULL, record TEXT NOT NULL, listing INTEGER NOT NULL, listed INTEGER NOT NULL, marker TEXT,
+  damaged INTEGER NOT NULL, published TEXT, files INTEGER NOT NULL, bytes INTEGER NOT NULL, manifest_sha256 TEXT,
+  inventory TEXT NOT NULL, home TEXT NOT NULL, include TEXT NOT NULL, exclude TEXT NOT NULL,
+  referenced INTEGER NOT NULL, missing INTEGER NOT NULL, orphans INTEGER NOT NULL, unfollowed INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS blob (
+  id INTEGER PRIMARY KEY, version INTEGER NOT NULL, key TEXT NOT NULL, name TEXT, size INTEGER,
+  etag TEXT NOT NULL, md5 BLOB, content_type TEXT, content_encoding TEXT, last_modified INTEGER,
+  listing INTEGER NOT NULL, state INTEGER NOT NULL, sha256 BLOB, mtime_ns INTEGER,
+  kind TEXT NOT NULL DEFAULT '', implicit INTEGER NOT NULL DEFAULT 0);
+CREATE UNIQUE INDEX IF NOT EXISTS blob_key ON blob (version, key);
+CREATE INDEX IF NOT EXISTS blob_wanted ON blob (version, listing) WHERE state=0;
+CREATE INDEX IF NOT EXISTS blob_implicit ON blob (version) WHERE implicit=1;
+CREATE TABLE IF NOT EXISTS folder (version INTEGER NOT NULL, key TEXT NOT NULL, listing INTEGER NOT NULL,
+  PRIMARY KEY (version, key))
+  WITHOUT ROWID;
+"""
+"""A blob without a size is known by its name alone: a walk found it, and no answer has described it yet."""
+
+WANTED, HELD, EXCLUDED, MISSING = range(4)
+"""An excluded blob is one that the globs of the version leave out. A missing one is one that a file asks for and that
+the container does not have: no part of the inventory.
+"""
+
+BLOB = f"coalesce(name, key), coalesce(size, {UNKNOWN}), etag, md5, content_type, content_encoding, last_modified"
+HELD_BLOB = BLOB + ", sha256, mtime_ns"
+
+INSERT_BLOB = """
+INSERT INTO blob (version, listing, key, name, size, etag, md5, content_type, content_encoding, last_modified,
+                  state, sha256, mtime_ns)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+"""
+
+HOLD_BLOB = """
+UPDATE blob SET state=1, size=?, etag=?, md5=?, content_type=?, content_encoding=?, last_modified=?, sha256=?,
+                mtime_ns=?, kind=?, implicit=? WHERE id=?
+"""
+
+
+def blob_row(version: Version, key: str, blob: Blob, held: Held | None, *, kept: bool = True) -> tuple[object, ...]:
+    """What INSERT_BLOB takes: the blob as it is described now, with what is held of it. Not `kept`: it is left out."""
+    name = None if blob.name == key else blob.name
+    state: tuple[object, ...] = (WANTED if kept else EXCLUDED, None, None)
+    if held is not None and kept:
+        state = (HELD, held.sha256, held.mtime_ns)
+    return (version.serial, version.listing, key, name, *_described(blob), *state)
+
+
+def arrival_row(arrival: Arrival) -> tuple[object, ...]:
+    """What HOLD_BLOB takes."""
+    held, reading = arrival.held, arrival.reading
+    return (
+        *_described(held.blob),
+        held.sha256,
+        held.mtime_ns,
+        reading.kind,
+        reading.implicit,
+        arrival.number,
+    )
+
+
+def _described(blob: Blob) -> tuple[object, ...]:
+    return (blob.size, blob.etag, blob.md5, blob.content_type, blob.content_encoding, blob.last_modified)
+
+
+def read_held(row: Sequence[Any]) -> Held:
+    """The file of a row of HELD_BLOB."""
+    return Held(Blob(*row[:7]), row[7], row[8])
+
+
+def version_row(version: Version) -> dict[str, object]:
+    """Everything that the catalog keeps of a version but its serial, by column."""
+    return {
+        "name": version.name,
+        "export": version.export,
+        "imodel": version.imodel,
+        "changeset": version.changeset,
+        "modified": version.modified,
+        "record": json.dumps(dict(version.record)),
+        "listing": version.listing,
+        "listed": version.listed,
+        "marker": version.marker,
+        "damaged": version.damaged,
+        "published": version.published,
+        "files": version.files,
+        "bytes": version.bytes,
+        "manifest_sha256": version.manifest_sha256,
+        "inventory": version.inventory,
+        "home": version.home,
+        "include": json.dumps(version.globs.include),
+        "exclude": json.dumps(version.globs.exclude),
+        **asdict(version.completeness),
+    }
+
+
+def read_version(row: Sequence[Any]) -> Version:
+    """The version of a row: its serial, then the columns of `version_row`."""
+    serial, name, export, imodel, changeset, modified, record, listing, listed, marker, damaged, *rest = row
+    published, files, size, digest, inventory, home, include, exclude, *counts = rest
+    return Version(
+        serial, name, export, imodel, changeset, modified, json.loads(record), listing, bool(listed), marker,
+        bool(damaged), published, files, size, digest, inventory, home,
+        Globs(tuple(json.loads(include)), tuple(json.loads(exclude))), Completeness(*counts),
+    )  # fmt: skip
