@@ -592,6 +592,23 @@ def test_allowing_what_is_missing_is_no_habit(service: Simulator, tmp_path: Path
     assert tilesync("mirror", IMODEL, tmp_path, sim=service, TILESYNC_ALLOW_MISSING="1").returncode == 3
 
 
+def test_files_are_chosen(service: Simulator, tmp_path: Path) -> None:
+    """--include and --exclude, each again, or by the environment; a glob that cannot be read is a usage error."""
+    service.hold({"tileset.json": tileset("a.glb", "b.glb"), "a.glb": glb(b"a"), "b.glb": glb(b"b")}, export_id=OTHER)
+    done = tilesync("mirror", IMODEL, tmp_path / "a", "--exclude", "a.*", "--exclude", "no such", sim=service)
+    assert done.returncode == 0
+    assert "fetched 2 files" in done.stderr
+    assert "1 left out" in done.stderr
+    assert "the tilesets ask for 3 files, 1 is left out and all others are there" in done.stderr
+    assert done.stderr.rstrip().endswith("2 files")
+    plan = tilesync("mirror", IMODEL, tmp_path / "b", "-n", sim=service, TILESYNC_INCLUDE="tileset.json b.glb")
+    assert "a.glb  (left out by --include or --exclude)" in plan.stdout
+    assert "leave out 1 file;" in plan.stderr
+    done = tilesync("mirror", IMODEL, tmp_path / "c", "--include", "[z-a]", sim=service)
+    assert done.returncode == 2
+    assert "[z-a]" in done.stderr
+
+
 def test_the_inventory_is_chosen(service: Simulator, tmp_path: Path) -> None:
     """--inventory, or TILESYNC_INVENTORY; another word is a usage error."""
     assert tilesync("mirror", IMODEL, tmp_path / "a", "--inventory", "walk", sim=service).returncode == 0

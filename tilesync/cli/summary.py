@@ -33,30 +33,34 @@ def mirrored(summary: Summary, tally: Tally, dest: Path, *, dry_run: bool) -> st
         + (f"; {', '.join(extra)}" if extra else "")
         + f"; {files(tally.verified)} verified"
     ]
-    lines.append(complete(tally.completeness))
+    held = tally.listed - tally.excluded
+    lines.append(complete(tally.completeness, held))
     verb = "published" if summary.published else "whole again"
-    lines.append(
-        f"{verb}: {dest / 'tileset.json'} -> version {summary.version}, {files(tally.listed - tally.excluded)}"
-    )
+    lines.append(f"{verb}: {dest / 'tileset.json'} -> version {summary.version}, {files(held)}")
     return "\n".join(lines)
 
 
-def complete(found: Completeness) -> str:
-    """Whether what the tilesets ask for is there, and what else is."""
-    there = (
-        "all are there" if not found.missing else f"{found.missing:,} {'is' if found.missing == 1 else 'are'} missing"
-    )
-    more = f"{found.orphans:,} more {'is' if found.orphans == 1 else 'are'}"
-    extra = [f"{more} asked for by none"] if found.orphans else []
+def complete(found: Completeness, held: int) -> str:
+    """Whether what the tilesets ask for is among the files that are held, and what else is."""
+    left_out = found.referenced - found.missing - (held - found.orphans)
+    others = f"{_are(left_out, 'left out')} " if left_out else ""
+    there = _are(found.missing, "missing") if found.missing else f"all {'others ' if left_out else ''}are there"
+    extra = [_are(found.orphans, "asked for by none", more=True)] if found.orphans else []
     extra += [f"{counted(found.unfollowed, 'reference')} not followed"] if found.unfollowed else []
-    return "; ".join([f"the tilesets ask for {files(found.referenced)}, and {there}", *extra])
+    return "; ".join([f"the tilesets ask for {files(found.referenced)}, {others}and {there}", *extra])
+
+
+def _are(count: int, what: str, *, more: bool = False) -> str:
+    return f"{count:,} {'more ' if more else ''}{'is' if count == 1 else 'are'} {what}"
 
 
 def verified(tally: Tally, dest: Path, *, quick: bool) -> str:
     """What `verify` found when it found nothing."""
     if quick:
         return f"{dest}: {files(tally.listed)} present, sizes right"
-    return f"{dest}: {files(tally.listed)} whole ({size(tally.bytes)} read); {complete(tally.completeness)}"
+    return (
+        f"{dest}: {files(tally.listed)} whole ({size(tally.bytes)} read); {complete(tally.completeness, tally.listed)}"
+    )
 
 
 def export_row(export: Export) -> dict[str, Any]:
