@@ -326,6 +326,16 @@ def test_a_schema_inside_counts_too(shelf: Shelf) -> None:
     assert contents(shelf) == {"other.glb"}
 
 
+def test_who_reads_the_pointer_is_warned_of_content_uris(shelf: Shelf) -> None:
+    """The pointer cannot lead to what subtrees name themselves, relative to the tileset that they belong to."""
+    shelf.put_all({"tileset.json": implicit(schema=json.loads(SCHEMA)), "s/0/0/0.subtree": named("other.glb")})
+    grow(shelf)
+    assert problems(shelf) == [("tileset.json", "pointer")]
+    shelf.put("tileset.json", implicit())
+    grow(shelf)
+    assert problems(shelf) == []
+
+
 def test_a_schema_that_never_comes_says_nothing(shelf: Shelf) -> None:
     """At the end a missing schema is missing, and the templates hold; when it comes after all, they hold no more."""
     shelf.put_all({"tileset.json": implicit(schemaUri="schema.json"), "s/0/0/0.subtree": named("other.glb")})
@@ -379,6 +389,16 @@ def test_buffers_from_elsewhere_cannot_be_read(shelf: Shelf) -> None:
     found = shelf.settle()
     assert (found.missing, found.unfollowed) == (1, 1)
     assert shelf.missing() == {"s/0/0/0.subtree: its buffer https://elsewhere.org/b.bin leads elsewhere"}
+
+
+def test_names_of_buffers_are_shown_safely(shelf: Shelf) -> None:
+    """What stands in a subtree goes into sentences as it may be shown and written, without what may be secret."""
+    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": with_buffer("\ud800\n\x1b.bin?sig=SECRET")})
+    assert shelf.settle().missing == 2
+    assert shelf.missing() == {
+        "\ufffd\ufffd\ufffd.bin is not UTF-8",
+        "s/0/0/0.subtree: its buffer \ufffd\ufffd\ufffd.bin leads elsewhere",
+    }
 
 
 @pytest.mark.parametrize("most", [0, 1])
@@ -532,6 +552,14 @@ def test_children_that_are_not_held_cost_little(shelf: Shelf) -> None:
 
 
 # --- remarks --------------------------------------------------------------------------------------------------------
+
+
+def test_the_available_levels_end_nothing(shelf: Shelf) -> None:
+    """Subtrees below the available levels are asked for, as viewers do, and it is remarked."""
+    shelf.put_all({"tileset.json": implicit(available=1), "s/0/0/0.subtree": with_children(1), "c/0/0/0.glb": GLB})
+    shelf.put_all({"s/1/0/0.subtree": subtree(), "c/1/0/0.glb": GLB})
+    assert shelf.settle() == Completeness(referenced=5)
+    assert problems(shelf) == [("s/0/0/0.subtree", "availability"), ("s/1/0/0.subtree", "availability")]
 
 
 def test_what_the_availability_gets_wrong_is_remarked(shelf: Shelf) -> None:

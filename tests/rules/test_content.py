@@ -196,9 +196,7 @@ def test_trailing_bytes_are_tolerated() -> None:
             assert remark == Remark("trailing bytes", f"{len(tail)} bytes follow after the GLB")
 
 
-@pytest.mark.parametrize(
-    "data", [b"gl", b"\x1f\x8b", b"\x1f\x8b\0\0\0\0\0\0", b"subx", b"[1]", b"<x/>", b'"{"', b"\xef\xbb"]
-)
+@pytest.mark.parametrize("data", [b"gl", b"\x1f\x8b", b"\x1f\x8b\0\0\0\0\0\0", b"subx", b"[1]", b"<x/>", b'"{"'])
 def test_other_files_have_no_structure(data: bytes) -> None:
     """What begins as nothing that is known is not looked into, although it is called JSON, or is nearly gzip."""
     assert reading("a.json", data) == reading("a", data) == Reading(Kind.NONE)
@@ -227,13 +225,41 @@ def test_archives() -> None:
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("a.json", b'{"a":'), ("a.json", b'{"a":1}x'), ("A.JSON", b"{]"), ("a.gltf", b"{"), ("a.geojson", b'{"type":"x"'),
-     ("a.json", packed(b'{"a":')), ("a", b'{"root":{'), ("a", b'{"asset":{},'), ("a", b'{"tileAvailability":{}'),
-     ("a.txt", b'\xef\xbb\xbf {"asset":{}} x'), ("a", packed(b'{"root":{}} x'))],
+    [("tileset.json", b'{"a":'), ("tileset.json", b" "), ("a.gltf", b'{"asset":{}'), ("a", b'{"root":{'),
+     ("a", b'{"asset":{},'), ("a", b'{"tileAvailability":{}'), ("a.txt", b'\xef\xbb\xbf {"asset":{}} x'),
+     ("a", packed(b'{"root":{}} x'))],
 )  # fmt: skip
 def test_broken_json_is_damaged(name: str, data: bytes) -> None:
-    """JSON that is broken is damage where it is called JSON, or where its beginning says that it is of 3D Tiles."""
+    """JSON that is broken is damage where its beginning says that it is of 3D Tiles, and in the root tileset."""
     assert "JSON" in complaint(name, data)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a.json", b'{"a":'), ("a.json", b'{"a":1}x'), ("A.JSON", b"{]"), ("a.gltf", b"{"), ("a.geojson", b'{"type":"x"'),
+     ("a.json", packed(b'{"a":')), ("a.json", b"\xef\xbb"), ("a.json", b'{"a":1}\n{"a":2}'), ("a.json", b'{"a":NaN}'),
+     ("a.json", b" " * 5000)],
+)  # fmt: skip
+def test_what_is_called_json_and_is_broken(name: str, data: bytes) -> None:
+    """Broken JSON of no known kind is no error: that it cannot be read matters to whom asks for it."""
+    found = reading(name, data)
+    assert (found.kind, [remark.problem for remark in found.remarks]) == (Kind.NONE, ["unreadable"])
+    assert "JSON" in found.remarks[0].detail
+
+
+@pytest.mark.parametrize("blank", [b" " * 4095, b" " * 4096, b"\n" * 100_000, b"\xef\xbb\xbf" + b"\t" * 9000])
+def test_json_behind_blanks(blank: bytes) -> None:
+    """However many blanks stand before it, a tileset is one."""
+    for data in (blank + json.dumps(TILESET).encode(), packed(blank + json.dumps(TILESET).encode())):
+        assert reading("a", data) == reading("a", json.dumps(TILESET).encode())
+
+
+def test_a_content_uri_of_explicit_tiles_is_remarked() -> None:
+    """What the metadata of explicit tiles may say of their contents is not followed, and that is said."""
+    classes = {"c": {"properties": {"u": {"type": "STRING", "semantic": "CONTENT_URI"}}}}
+    (remark,) = reading("a", json.dumps(TILESET | {"schema": {"classes": classes}}).encode()).remarks
+    assert remark.problem == "unfollowed"
+    assert "CONTENT_URI" in remark.detail
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,9 @@ from tilesync.rules.filters import globs, keeper
         ("[!a]*", ["b", "x/b"], ["a", "x/ab"]),
         ("a+b (1).glb", ["a+b (1).glb"], ["aab (1).glb"]),
         ("a[", ["a["], ["a"]),
+        ("d[!x]f.glb", ["dyf.glb", "q/dyf.glb"], ["d/f.glb", "dxf.glb"]),
+        ("d/a[+-9]b", ["d/a5b"], ["d/a/b"]),
+        ("textures/", ["textures/a.png", "textures/x/a.png"], ["textures", "x/textures/a.png"]),
         ("[\\d]", ["\\", "d"], ["1"]),
     ],
 )

@@ -106,6 +106,14 @@ def test_any_bytes(body: bytes, at: int, patch: bytes) -> None:
         assert outcome(whole, 0) == outcome(whole, 1)
 
 
+def test_zeros_behind_a_payload_are_padding() -> None:
+    """Zeros pad what was written in blocks; gzip and viewers take no notice of them. Anything else is damage."""
+    for step in (0, 1):
+        assert unpack(pack(TEXT) + bytes(700), step) == TEXT
+        with pytest.raises(BlobDamaged):
+            unpack(pack(TEXT) + bytes(700) + b"x", step)
+
+
 def outcome(data: bytes, step: int) -> bytes | str:
     try:
         return unpack(data, step)

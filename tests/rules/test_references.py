@@ -46,8 +46,7 @@ def test_references(uri: str, name: str, role: Role) -> None:
         ("../../a.glb", "climbs out of the container"),
         ("x%2F..%2F..%2F..%2Fa", "climbs out of the container"),
         ("ftp://h/a.glb", "has the scheme ftp"),
-        ("%ff.glb", "is not UTF-8"),
-        ("\ud800.glb", "is not UTF-8"),
+        ("https://acct.blob.core.windows.net/c1/%ff.glb", "is not UTF-8"),
         ("x/", "names a folder"),
     ],
 )
@@ -58,6 +57,22 @@ def test_what_leads_elsewhere_is_unfollowed(uri: str, words: str, role: Role) ->
     assert names == []
     assert remark.problem == "unfollowed"
     assert words in remark.detail
+
+
+@pytest.mark.parametrize("uri", ["CON.glb", "%ff.glb"])
+def test_an_unknown_extension_asks_for_no_unsafe_name(uri: str) -> None:
+    """What no folder can hold is not missed where it is not known whether it is asked for at all."""
+    _, (remark,) = said(uri, Role.UNKNOWN)
+    assert remark.problem == "unfollowed"
+
+
+@pytest.mark.parametrize("uri", ["%ff.glb", "a%C3/%A9.glb", "\ud800.glb"])
+def test_what_is_not_utf_8_is_no_name(uri: str) -> None:
+    """No blob is called so: it is asked for all the same, and missing."""
+    names, (remark,) = said(uri)
+    assert (names, remark.problem) == ([], "unsafe name")
+    assert "not UTF-8" in remark.detail
+    remark.detail.encode()
 
 
 @pytest.mark.parametrize("uri", ["a.glb", "a.glb?v=1", f"{HOME}/a.glb", "../a.png"])

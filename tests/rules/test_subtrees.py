@@ -123,8 +123,6 @@ class Oracle:
 
     def subtrees(self) -> set[tuple[Cell, str]]:
         levels = self.spec.subtree_levels
-        if self.at.level + levels >= self.spec.available_levels:
-            return set()
         return {
             (cell := globally(self.at, levels, x, y, z), fill(self.spec.subtrees, cell))
             for x, y, z in cells(levels, octree=self.octree)
@@ -297,11 +295,20 @@ def test_a_wrong_count_is_a_problem() -> None:
     )
 
 
-def test_child_subtrees_end_with_the_available_levels() -> None:
-    """Child subtrees that would begin below the available levels are not followed, which is a problem."""
+@pytest.mark.parametrize("claimed", [-1, 1.5, 1e400])
+def test_an_impossible_count_is_a_problem(claimed: float) -> None:
+    """An availableCount that no count can be is said, and no reason to read nothing."""
+    said = EVERYTHING | {"tileAvailability": {"constant": 1, "availableCount": claimed}}
+    assert expanded(as_json(said), implicit(1)).problems == (
+        f"availableCount of tileAvailability is {claimed}, 1 are available",
+    )
+
+
+def test_child_subtrees_below_the_available_levels() -> None:
+    """Child subtrees that begin below the available levels are followed, as viewers do, which is a problem."""
     found = expanded(as_json(EVERYTHING), implicit(2, available=4), Cell(2, 0, 0))
-    assert list(found.subtrees) == []
-    assert found.problems == ("16 child subtrees lie below the 4 available levels, and are not followed",)
+    assert len(list(found.subtrees)) == 16
+    assert found.problems == ("16 child subtrees lie below the 4 available levels",)
     found = expanded(as_json(EVERYTHING), implicit(2, available=5), Cell(2, 0, 0))
     assert (len(list(found.subtrees)), found.problems) == (16, ())
 
@@ -390,6 +397,46 @@ def test_a_short_bitstream_is_damage(key: str) -> None:
     said = EVERYTHING | {key: [short] if key == "contentAvailability" else short}
     with pytest.raises(BlobDamaged, match=f"{key}.* has 10 bytes, which is less than .* bits"):
         expanded(as_binary(layout.said(said), layout.data), implicit(4))
+
+
+def test_buffers_are_bounded_as_they_unpack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buffers that are small as they are held, and each as it unpacks, may be too much together."""
+    layout = Layout()
+    views = {"tileAvailability": {"bitstream": layout.add(b"\1")}, "contentAvailability": [{"bitstream": 1}]}
+    said = layout.said({**views, "childSubtreeAvailability": NONE}, "a.bin")
+    said["buffers"].append({"uri": "b.bin", "byteLength": 600})
+    said["bufferViews"].append({"buffer": 1, "byteOffset": 0, "byteLength": 1})
+    buffers = dict.fromkeys(("a.bin", "b.bin"), gzip.compress(b"\1" * 600))
+    monkeypatch.setattr("tilesync.rules.subtrees.MOST_BYTES", 1200)
+    assert len(list(expanded(as_json(said), implicit(1), buffers=buffers).contents)) == 1
+    monkeypatch.setattr("tilesync.rules.subtrees.MOST_BYTES", 1199)
+    with pytest.raises(BlobDamaged, match="its buffers unpack to more than 1,199 bytes"):
+        expanded(as_json(said), implicit(1), buffers=buffers)
+
+
+def test_the_json_of_a_subtree_is_bounded() -> None:
+    """JSON becomes objects of many times its size: more than any subtree needs is not read."""
+    said = as_json(EVERYTHING)
+    assert parse_subtree(said + b" " * ((1 << 22) - len(said)), NAME).name == NAME
+    with pytest.raises(BlobDamaged, match=f"{NAME}: its JSON has 4,194,305 bytes"):
+        parse_subtree(said + b" " * ((1 << 22) + 1 - len(said)), NAME)
+
+
+def test_what_is_null_is_absent() -> None:
+    """Viewers take null for absent, and `1.0` for 1."""
+    keys = ("buffers", "bufferViews", "propertyTables", "contentMetadata", "extensions", "tileMetadata")
+    found = expanded(as_json(EVERYTHING | dict.fromkeys(keys)), implicit(1))
+    assert (len(list(found.contents)), found.problems) == (1, ())
+    layout = Layout()
+    number = layout.add(b"\1" + bytes(7))
+    said = layout.said(EVERYTHING | {"tileAvailability": {"bitstream": float(number), "constant": None}})
+    said["bufferViews"][0] |= {"byteOffset": None, "byteLength": 8.0}
+    assert len(list(expanded(as_binary(said, layout.data), implicit(1)).contents)) == 1
+
+
+def test_a_byte_that_is_no_utf_8_does_no_harm() -> None:
+    """A name in a strange encoding is no reason to read nothing: viewers replace it."""
+    assert parse_subtree(as_json(EVERYTHING | {"extras": "@"}).replace(b"@", b"\xe9"), NAME).name == NAME
 
 
 # --- CONTENT_URI ----------------------------------------------------------------------------------------------------
@@ -547,8 +594,8 @@ def test_missing_variables_are_said() -> None:
     assert variables_missing(Implicit(True, 1, 1, whole, (whole,))) == []
     assert variables_missing(Implicit(False, 1, 1, "{level}{x}{y}", ())) == []
     assert variables_missing(Implicit(True, 1, 1, "{level}{x}{y}", ("all.glb", whole))) == [
-        "the template '{level}{x}{y}' lacks {z}: one file would stand for many tiles",
-        "the template 'all.glb' lacks {level}, {x}, {y}, {z}: one file would stand for many tiles",
+        "the template {level}{x}{y} lacks {z}: one file would stand for many tiles",
+        "the template all.glb lacks {level}, {x}, {y}, {z}: one file would stand for many tiles",
     ]
 
 

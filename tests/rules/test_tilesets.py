@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tilesync.errors import BlobDamaged
 from tilesync.model import Kind, Role
 from tilesync.rules.implicit import Implicit
-from tilesync.rules.tilesets import Document, rebase
+from tilesync.rules.tilesets import MOST_CONTENTS, Buffer, Document, rebase
 from tilesync.rules.uris import Inside, relative, resolve
 
 PREFIX = "versions/v/"
@@ -175,7 +175,14 @@ def test_every_site_of_a_tileset_is_told() -> None:
         ({"extensions": {"EXT_structural_metadata": {"schemaUri": "a"}}}, [(Role.SCHEMA, "a")]),
         ({"extensions": {"EXT_feature_metadata": {"schemaUri": "a"}}}, [(Role.SCHEMA, "a")]),
         ({"extensions": {"X": {"schemaUri": "a"}}}, [(Role.UNKNOWN, "a")]),
-        ({"extensions": {"X": {"extras": {"uri": "a"}, "properties": {"uri": "b"}}}}, []),
+        ({"extensions": {"X": {"extras": {"uri": "a"}, "properties": {"uri": "b"}}}}, [(Role.UNKNOWN, "b")]),
+        ({"asset": {"version": "1.1", "uri": "a", "extensions": {"X": {"uri": "b"}}}}, [(Role.UNKNOWN, "b")]),
+        ({"root": {"metadata": {"class": "c", "properties": {"uri": "a"}}}}, []),
+        ({"root": {"content": {"extensions": {"3DTILES_metadata": {"properties": {"uri": "a"}}}}}}, []),
+        ({"groups": [{"class": "c", "properties": {"url": "a"}, "extensions": {"X": {"url": "b"}}}]},
+         [(Role.UNKNOWN, "b")]),
+        ({"extensions": {"3DTILES_metadata": {"groups": {"g": {"properties": {"url": "a"}}}}}}, []),
+        ({"tileAvailability": {}, "subtreeMetadata": {"properties": {"url": "a"}}}, []),
         ({"buffers": [{"uri": "a"}, {"byteLength": 1}]}, [(Role.BUFFER, "a")]),
         ({"images": [{"uri": "a"}, {"bufferView": 1}]}, [(Role.IMAGE, "a")]),
         ({"images": [{"extensions": {"X": {"uri": "a"}}, "extras": {"uri": "b"}}]}, [(Role.UNKNOWN, "a")]),
@@ -311,22 +318,31 @@ def test_content_uris_of_a_schema() -> None:
 @pytest.mark.parametrize(
     ("buffers", "expected"),
     [
-        ([], []),
-        ([{"byteLength": 5}], [(5, False)]),
-        ([{"uri": "a", "byteLength": 5}, {"byteLength": 7}], [(5, True), (7, False)]),
-        ([{"uri": "data:,", "byteLength": 0}], [(0, True)]),
-        ([{"byteLength": 5, "extensions": {"EXT_meshopt_compression": {"fallback": True}}}], [(5, True)]),
-        ([{"byteLength": 5, "extensions": {"KHR_meshopt_compression": {"fallback": True}}}], [(5, True)]),
-        ([{"byteLength": 5, "extensions": {"EXT_meshopt_compression": {"fallback": False}}}], [(5, False)]),
-        ([{}], [(None, False)]),
-        ([{"x": [1]}, {"byteLength": 2}], [(None, False), (2, False)]),
-        ([{"byteLength": [5]}, {"byteLength": {"x": 5}}, {"byteLength": "5"}], [(None, False)] * 3),
-        ([{"byteLength": "HUGE"}], [(None, False)]),
+        ([], None),
+        ([{"byteLength": 5}], (5, False)),
+        ([{"uri": "a", "byteLength": 5}, {"byteLength": 7}], (5, True)),
+        ([{"uri": "data:,", "byteLength": 0}], (0, True)),
+        ([{"byteLength": 5, "extensions": {"EXT_meshopt_compression": {"fallback": True}}}], (5, True)),
+        ([{"byteLength": 5, "extensions": {"KHR_meshopt_compression": {"fallback": True}}}], (5, True)),
+        ([{"byteLength": 5, "extensions": {"EXT_meshopt_compression": {"fallback": False}}}], (5, False)),
+        ([{}], (None, False)),
+        ([{"x": [1]}, {"byteLength": 2}], (None, False)),
+        ([{"byteLength": [5]}, {"byteLength": {"x": 5}}, {"byteLength": "5"}], (None, False)),
+        ([{"byteLength": "HUGE"}], (None, False)),
     ],
 )
-def test_buffers(buffers: list[Any], expected: list[tuple[int | None, bool]]) -> None:
-    """The buffers of a glTF come with the length that each states, and whether its bytes are elsewhere."""
-    assert read({"buffers": buffers})[0].buffers == read({"buffers": buffers}, 1)[0].buffers == expected
+def test_the_first_buffer(buffers: list[Any], expected: Buffer | None) -> None:
+    """The first buffer of a glTF comes with the length that it states, and whether its bytes are elsewhere."""
+    assert read({"buffers": buffers})[0].first_buffer == read({"buffers": buffers}, 1)[0].first_buffer == expected
+
+
+def test_the_contents_of_a_tile_are_bounded() -> None:
+    """A tile may have many contents, and not as many as fit in a file."""
+    tile = {"contents": [{"uri": "a"}] * MOST_CONTENTS}
+    assert len(told({"root": tile})) == MOST_CONTENTS
+    tile["content"] = {"uri": "a"}
+    with pytest.raises(BlobDamaged, match="more than 65,536 contents"):
+        read({"root": tile})
 
 
 # --- any document ---
@@ -375,7 +391,7 @@ def test_known_keys_at_unknown_places(document: dict[str, Any], step: int) -> No
     """Whatever stands where, a document is read without surprise, and the same however it is cut."""
     first, second = read(document), read(document, step)
     assert first[1] == second[1]
-    for field in ("kind", "implicit", "unreadable", "content_uris", "buffers"):
+    for field in ("kind", "implicit", "unreadable", "content_uris", "first_buffer"):
         assert getattr(first[0], field) == getattr(second[0], field)
 
 
@@ -432,7 +448,7 @@ def test_every_other_byte_stays() -> None:
         ("x\\\\a", "v/x\\\\a"),
         ("./a:b", "v/./a:b"),
         ("CON", "v/CON"),
-        ("\\ud800", "\\ud800"),
+        ("\\ud800", "v/\\ud800"),
         ("x/../../a", "x/../../a"),
         ("..\\\\a", "..\\\\a"),
         ("%2e%2e/a", "%2e%2e/a"),

@@ -8,7 +8,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tilesync.rules.names import problem
-from tilesync.rules.uris import Inside, Outside, _clean, _resolve, relative, resolve
+from tilesync.rules.uris import Inside, Outside, _clean, _resolve, relative, resolve, shown
 
 HOME = "https://acct.blob.core.windows.net/c1"
 AZURITE = "http://127.0.0.1:10000/devstoreaccount1/c1"
@@ -149,10 +149,7 @@ def test_everything_at_once() -> None:
         ("blob:https://h/1-2", "has the scheme blob"),
         ("C:\\tiles\\0.glb", "has the scheme c"),
         ("x" * 100 + ":y", "has an unknown scheme"),
-        ("%ff.glb", "is not UTF-8"),
-        ("a%C3/%A9.glb", "is not UTF-8"),
-        ("%ED%A0%80.glb", "is not UTF-8"),
-        ("\ud800.glb", "is not UTF-8"),
+        (f"{HOME}/%ff.glb", "is not UTF-8"),
     ],
 )
 def test_what_leads_elsewhere(uri: str, why: str) -> None:
@@ -193,6 +190,22 @@ def test_unsafe_names(uri: str, why: str) -> None:
     assert found.unsafe
     assert found.why.startswith("means a blob that no folder can hold (its name ")
     assert why in found.why
+
+
+@pytest.mark.parametrize("uri", ["%ff.glb", "a%C3/%A9.glb", "%ED%A0%80.glb", "\ud800.glb"])
+def test_what_is_not_utf_8(uri: str) -> None:
+    """No blob has such a name, though the container is meant."""
+    assert outside(uri) == Outside("is not UTF-8", unsafe=True)
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [("a.glb?sig=SECRET", "a.glb"), ("\ud800\n\x1b[2J.bin", "\ufffd\ufffd\ufffd[2J.bin"), ("//me:pass@h/a", "//h/a"),
+     ("x" * 200, "x" * 200), ("x" * 201, "x" * 200 + "…")],
+)  # fmt: skip
+def test_what_is_shown(uri: str, said: str) -> None:
+    """A URI is shown on one line that any terminal bears, and without what may be secret."""
+    assert shown(uri) == said
 
 
 @pytest.mark.parametrize(

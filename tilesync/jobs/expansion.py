@@ -12,7 +12,7 @@ from itertools import islice
 
 from tilesync.errors import BlobDamaged
 from tilesync.jobs.examine import SPOOL
-from tilesync.model import Reading, Remark, Role, Version
+from tilesync.model import ROOT, Reading, Remark, Role, Version
 from tilesync.protocols import Catalog, HeldFiles
 from tilesync.rules.implicit import Cell, Implicit, Subtree, fill, parse_subtree, variables_missing
 from tilesync.rules.packed import unpacked
@@ -20,7 +20,7 @@ from tilesync.rules.references import References
 from tilesync.rules.subtrees import Expansion as Announced
 from tilesync.rules.subtrees import expand
 from tilesync.rules.tilesets import Document
-from tilesync.rules.uris import Inside, resolve
+from tilesync.rules.uris import Inside, resolve, shown
 
 LARGEST = 1 << 28
 """Bytes of a subtree, and of its buffers together, at most: they are read whole."""
@@ -31,6 +31,10 @@ MOST_BRANCHES = 1 << 20
 MOST_CONTENTS = 1 << 22
 """Contents that one subtree may ask for."""
 
+_NOT_FROM_HERE = (
+    "its subtrees may name contents by CONTENT_URI, relative to the folder of their version: a reader that knows it"
+    " must begin with the tileset.json there, not with the one at the top"
+)
 _TOGETHER = 500
 _SCENE = Cell(0, 0, 0)
 
@@ -112,6 +116,8 @@ class Expansion:
         for schema in held:
             uris.update(self._document(schema).content_uris)
         branches = list[_Branch]()
+        if uris and tileset == ROOT and document.implicit:
+            self._remark(tileset, "pointer", _NOT_FROM_HERE)
         asked = self._asking(tileset)
         for implicit in document.implicit:
             for sentence in variables_missing(implicit):
@@ -191,7 +197,7 @@ class Expansion:
         for uri in subtree.needed:
             target = resolve(uri, subtree.name, self._version.home)
             if not isinstance(target, Inside):
-                raise BlobDamaged(f"{subtree.name}: its buffer {uri[:200]} leads elsewhere")
+                raise BlobDamaged(f"{subtree.name}: its buffer {shown(uri)} leads elsewhere")
             names[uri] = target.name
         held = self._held(names.values())
         if missing := next((name for name in names.values() if name not in held), None):

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 
 from tilesync.errors import BlobDamaged
-from tilesync.model import UNKNOWN, Blob, Kind, Proof, Reading, Remark
+from tilesync.model import ROOT, UNKNOWN, Blob, Kind, Proof, Reading, Remark
 from tilesync.rules.packed import GZIP_MAGIC, Unpacker
 from tilesync.rules.references import References
 from tilesync.rules.shapes import KINDS, Shape
@@ -67,7 +67,8 @@ class Payload:
     """What a file is, told by its first bytes, never by its name; its structure, and what it names.
 
     `feed` and `finish` raise BlobDamaged for a broken structure, and for a `.glb` that holds no glTF. Broken JSON is
-    damaged where the name or its beginning says that it is of 3D Tiles, and nothing that is known otherwise.
+    damaged where its beginning says that it is of 3D Tiles, unreadable where its name says that it is meant to be JSON,
+    which matters to whom asks for it, and nothing that is known otherwise.
     """
 
     def __init__(self, name: str, references: References, *, packed: bool = False) -> None:
@@ -108,7 +109,7 @@ class Payload:
             ] = None
         if magic in KINDS:
             self._follower = Shape(magic, self._references)
-        elif start[:_LEAD].lstrip(_BEFORE_JSON)[:1] == b"{":
+        elif start[:_LEAD].lstrip(_BEFORE_JSON)[:1] in {b"{", b""}:
             self._follower = Document(self._references)
 
     def _follow(self, data: bytes) -> None:
@@ -140,12 +141,17 @@ class Payload:
             self._references.remarks.update(dict.fromkeys(follower.remarks))
         elif isinstance(follower, Document):
             self._references.remarks.update((Remark("unreadable", why), None) for why in follower.unreadable)
+            if follower.content_uris and follower.kind is Kind.TILESET and not follower.implicit:
+                sentence = "its schema knows a CONTENT_URI, which is followed in subtrees, not in the metadata of tiles"
+                self._references.remarks[Remark("unfollowed", sentence)] = None
 
     def _judge(self, error: BlobDamaged) -> None:
         """Raise, or take the file for one that is not known."""
         known = not isinstance(self._follower, Document) or self._follower.kind not in _ANY_JSON
-        if known or self._name.endswith(_NAMED_JSON):
+        if known or self._name == ROOT:
             raise error
+        if self._name.endswith(_NAMED_JSON):
+            self._references.remarks[Remark("unreadable", str(error))] = None
         self._follower = None
 
 

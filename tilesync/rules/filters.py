@@ -33,7 +33,7 @@ def keeper(of: Globs) -> Callable[[str], bool]:
     matches it. The root tileset always is.
 
     A glob with a slash is matched against the whole name, one without against its last part: `*` and `?` stop at
-    slashes, `**` does not, `[…]` is one letter of a set. Case counts.
+    slashes, `**` does not, `[…]` is one letter of a set. One that ends with a slash means all below it. Case counts.
     """
     included, excluded = _any_of(of.include), _any_of(of.exclude)
 
@@ -50,11 +50,12 @@ def _any_of(some: tuple[str, ...]) -> re.Pattern[str]:
 
 def _expression(glob: str) -> str:
     anywhere = "" if "/" in glob else "(?:.*/)?"
+    glob += "**" if glob.endswith("/") else ""
     return anywhere + "".join(map(_meaning, _PARTS.findall(glob.removeprefix("/"))))
 
 
 def _meaning(part: str) -> str:
     if part.startswith("[") and len(part) > 1:
         letters = _SET_SIGNS.sub(r"\\\g<0>", part[1:-1])
-        return f"[^{letters[1:]}]" if letters.startswith("!") else f"[{letters}]"
+        return "(?!/)" + (f"[^{letters[1:]}]" if letters.startswith("!") else f"[{letters}]")
     return _MEANING.get(part) or re.escape(part)

@@ -14,12 +14,16 @@ from typing import Any, NamedTuple, TypeVar
 
 from tilesync.errors import BlobDamaged
 from tilesync.rules.packed import GZIP_MAGIC, Unpacker
+from tilesync.rules.uris import shown
 
 DEEPEST = 62
 """The deepest level that a tile may have: its coordinates fit in 64 bits."""
 
-MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 28
 """How large a gzip-compressed file may be when unpacked."""
+
+_MOST_JSON = 1 << 22
+"""Bytes of JSON in a subtree: it becomes objects, of many times its size."""
 
 _HEADER = struct.Struct("<4sIQQ")
 _PIECE = 1 << 16
@@ -63,7 +67,7 @@ def read_implicit(said: Mapping[str, Any], contents: Sequence[str]) -> Implicit:
     else:
         available = _whole(said.get("availableLevels"), "availableLevels", least=1)
     subtrees = _typed(dict, said.get("subtrees"), "subtrees")
-    if not (template := _typed(str, subtrees.get("uri", subtrees.get("url")), "the template of subtrees")):
+    if not (template := _typed(str, subtrees.get("uri") or subtrees.get("url"), "the template of subtrees")):
         raise BlobDamaged("the template of subtrees is empty")
     return Implicit(scheme == "OCTREE", levels, available, template, tuple(contents))
 
@@ -86,8 +90,8 @@ def variables_missing(implicit: Implicit) -> list[str]:
     required = ("{level}", "{x}", "{y}", "{z}") if implicit.octree else ("{level}", "{x}", "{y}")
     templates = (implicit.subtrees, *implicit.contents)
     lacking = {text: [name for name in required if name not in text] for text in templates}
-    sentence = "the template {!r} lacks {}: one file would stand for many tiles"
-    return [sentence.format(text[:200], ", ".join(names)) for text, names in lacking.items() if names]
+    sentence = "the template {} lacks {}: one file would stand for many tiles"
+    return [sentence.format(shown(text), ", ".join(names)) for text, names in lacking.items() if names]
 
 
 class View(NamedTuple):
@@ -105,7 +109,7 @@ class Availability(NamedTuple):
     what: str
     view: View | None
     constant: int
-    claimed: int | None
+    claimed: float | None
 
 
 Strings = tuple[View, View, str]
@@ -142,7 +146,10 @@ def parse_subtree(data: bytes, name: str) -> Subtree:
     """
     try:
         text, binary, surplus = _chunks(unpack(data) if data.startswith(GZIP_MAGIC) else data)
-        return _read_subtree(_typed(dict, json.loads(text.decode("utf-8-sig")), "the subtree"), name, binary, surplus)
+        if len(text) > _MOST_JSON:
+            raise BlobDamaged(f"its JSON has {len(text):,} bytes, more than {_MOST_JSON:,}")
+        said = json.loads(text.decode("utf-8-sig", errors="replace"))
+        return _read_subtree(_typed(dict, said, "the subtree"), name, binary, surplus)
     except BlobDamaged as error:
         raise BlobDamaged(f"{name}: {error}") from error
     except (ValueError, RecursionError) as error:
@@ -177,13 +184,13 @@ def _chunks(data: bytes) -> tuple[bytes, bytes, int]:
 
 
 def _read_subtree(said: dict[str, Any], name: str, binary: bytes, surplus: int) -> Subtree:
-    buffers = [_read_buffer(item, len(binary)) for item in _typed(list, said.get("buffers", []), "buffers")]
-    views = [_read_view(item, buffers) for item in _typed(list, said.get("bufferViews", []), "bufferViews")]
-    tables = [_read_table(item, views) for item in _typed(list, said.get("propertyTables", []), "propertyTables")]
+    buffers = [_read_buffer(item, len(binary)) for item in _optional(list, said, "buffers")]
+    views = [_read_view(item, buffers) for item in _optional(list, said, "bufferViews")]
+    tables = [_read_table(item, views) for item in _optional(list, said, "propertyTables")]
     tiles = _read_availability(said.get("tileAvailability"), "tileAvailability", views)
     children = _read_availability(said.get("childSubtreeAvailability"), "childSubtreeAvailability", views)
     contents = tuple(_read_contents(said, views))
-    chosen = [said.get("tileMetadata"), *_typed(list, said.get("contentMetadata", []), "contentMetadata")]
+    chosen = [said.get("tileMetadata"), *_optional(list, said, "contentMetadata")]
     described = tuple(None if index is None else _pick(tables, index, "a metadata table") for index in chosen)
     strings = [column for index in {*chosen} - {None} for column in tables[index][1].values() if column]
     uris = tuple(dict.fromkeys(uri for uri, _ in buffers if uri is not None))
@@ -205,7 +212,7 @@ def _read_buffer(said: Any, internal: int) -> tuple[str | None, int]:
 
 def _read_view(said: Any, buffers: Sequence[tuple[str | None, int]]) -> View:
     uri, size = _pick(buffers, _typed(dict, said, "a buffer view").get("buffer"), "the buffer of a buffer view")
-    begin = _whole(said.get("byteOffset", 0), "byteOffset of a buffer view")
+    begin = 0 if said.get("byteOffset") is None else _whole(said["byteOffset"], "byteOffset of a buffer view")
     end = begin + _whole(said.get("byteLength"), "byteLength of a buffer view")
     if end > size:
         raise BlobDamaged(f"a buffer view ends at byte {end} of a buffer that has {size}")
@@ -214,37 +221,41 @@ def _read_view(said: Any, buffers: Sequence[tuple[str | None, int]]) -> View:
 
 def _read_contents(said: dict[str, Any], views: Sequence[View]) -> Iterator[Availability]:
     """One for each content; drafts: a single object, or a list in the extension 3DTILES_multiple_contents."""
-    several = _typed(dict, said.get("extensions", {}), "extensions").get("3DTILES_multiple_contents", {})
-    holder = several if "contentAvailability" in _typed(dict, several, "3DTILES_multiple_contents") else said
-    items = holder.get("contentAvailability", [])
-    for number, item in enumerate([items] if isinstance(items, dict) else _typed(list, items, "contentAvailability")):
+    several = _optional(dict, _optional(dict, said, "extensions"), "3DTILES_multiple_contents")
+    holder = several if several.get("contentAvailability") is not None else said
+    items = holder.get("contentAvailability")
+    items = [items] if isinstance(items, dict) else _optional(list, holder, "contentAvailability")
+    for number, item in enumerate(items):
         yield _read_availability(item, f"contentAvailability {number}", views)
 
 
 def _read_availability(said: Any, what: str, views: Sequence[View]) -> Availability:
     """Where both are said the constant holds, as in viewers; drafts say `bufferView` for `bitstream`."""
     claimed = _typed(dict, said, what).get("availableCount")
-    claimed = None if claimed is None else _whole(claimed, f"availableCount of {what}")
+    claimed = claimed if isinstance(claimed, (int, float)) else None
     if (constant := said.get("constant")) is None:
-        return Availability(what, _pick(views, said.get("bitstream", said.get("bufferView")), what), 0, claimed)
-    if _whole(constant, f"constant of {what}") > 1:
+        bitstream = said.get("bitstream")
+        index = said.get("bufferView") if bitstream is None else bitstream
+        return Availability(what, _pick(views, index, what), 0, claimed)
+    if (bit := _whole(constant, f"constant of {what}")) > 1:
         raise BlobDamaged(f"constant of {what} is neither 0 nor 1")
-    return Availability(what, None, constant, claimed)
+    return Availability(what, None, bit, claimed)
 
 
 def _read_table(said: Any, views: Sequence[View]) -> Table:
     kind = _typed(str, _typed(dict, said, "a property table").get("class"), "class of a property table")
-    properties = _typed(dict, said.get("properties", {}), "properties of a property table")
+    properties = _optional(dict, said, "properties")
     return kind, {key: _read_strings(value, views) for key, value in properties.items()}
 
 
 def _read_strings(said: Any, views: Sequence[View]) -> Strings | None:
-    if "stringOffsets" not in _typed(dict, said, "a property") or "arrayOffsets" in said:
+    offsets = _typed(dict, said, "a property").get("stringOffsets")
+    if offsets is None or said.get("arrayOffsets") is not None:
         return None
-    form = _OFFSET_TYPES.get(_typed(str, said.get("stringOffsetType", "UINT32"), "stringOffsetType"))
+    form = _OFFSET_TYPES.get(_optional(str, said, "stringOffsetType") or "UINT32")
     if form is None:
         raise BlobDamaged("the stringOffsetType of a property is unknown")
-    return _pick(views, said.get("values"), "values"), _pick(views, said["stringOffsets"], "stringOffsets"), form
+    return _pick(views, said.get("values"), "values"), _pick(views, offsets, "stringOffsets"), form
 
 
 def _typed(kind: type[_T], said: Any, what: str) -> _T:
@@ -253,9 +264,16 @@ def _typed(kind: type[_T], said: Any, what: str) -> _T:
     raise BlobDamaged(f"{what} is missing, or of a wrong type")
 
 
+def _optional(kind: type[_T], said: Mapping[str, Any], key: str) -> _T:
+    """A member that may be absent, or null, which viewers take for absent."""
+    value = said.get(key)
+    return kind() if value is None else _typed(kind, value, key)
+
+
 def _whole(said: Any, what: str, *, least: int = 0) -> int:
-    if isinstance(said, int) and not isinstance(said, bool) and least <= said < 1 << 63:
-        return said
+    """A whole number, which JSON may write as `1.0`."""
+    if isinstance(said, (int, float)) and not isinstance(said, bool) and least <= said < 1 << 63 and said == int(said):
+        return int(said)
     raise BlobDamaged(f"{what} is missing, or no whole number from {least} on")
 
 

@@ -39,6 +39,8 @@ class Unpacker:
     def _members(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._gzip.eof:
+                if not (data := data.lstrip(b"\0")):  # which pad a file, and are ignored as gzip does
+                    return
                 self._gzip = zlib.decompressobj(wbits=31)
             try:
                 piece = self._gzip.decompress(data, _PIECE)

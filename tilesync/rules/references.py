@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from tilesync.model import Reference, Remark, Role
-from tilesync.rules.uris import Outside, resolve
-
-_LINE = 200
-_USER = re.compile(r"[/\\]{2}[^/\\?#]*@")
+from tilesync.rules.uris import Outside, resolve, shown
 
 
 class References:
@@ -35,15 +30,16 @@ class References:
             if not uri.strip() and role is not Role.UNKNOWN:
                 self._once("empty URI", f"a URI ({role}) is empty, which viewers take for none")
         elif isinstance(target, Outside):
-            self._remark("unsafe name" if target.unsafe else "unfollowed", f"{_shown(uri)} {target.why}")
+            unsafe = target.unsafe and role is not Role.UNKNOWN
+            self._remark("unsafe name" if unsafe else "unfollowed", f"{shown(uri)} {target.why}")
         elif role is Role.UNKNOWN:
-            self._remark("unfollowed", f"{_shown(uri)} stands in an extension that tilesync does not know")
+            self._remark("unfollowed", f"{shown(uri)} stands in an extension that tilesync does not know")
         else:
             self._found[Reference(target.name, role)] = None
             if target.absolute:
-                self._once("absolute URL", f"{_shown(uri)} leads back to the container that this is a copy of")
+                self._once("absolute URL", f"{shown(uri)} leads back to the container that this is a copy of")
             if target.query:
-                self._once("query", f"{_shown(uri)} carries a query, which a folder knows nothing of")
+                self._once("query", f"{shown(uri)} carries a query, which a folder knows nothing of")
 
     def _once(self, problem: str, detail: str) -> None:
         """Remark what one example of a document stands for."""
@@ -59,10 +55,3 @@ class References:
         taken = tuple(self._found), tuple(self.remarks)
         self._found, self.remarks = {}, {}
         return taken
-
-
-def _shown(uri: str) -> str:
-    """A URI fit for a line, a terminal and UTF-8: without its query and its user, which may be secrets."""
-    text = _USER.sub("//", uri.partition("?")[0].strip(), count=1)
-    shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text[:_LINE])
-    return shown if len(text) <= _LINE else f"{shown}…"

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from tilesync.errors import BlobDamaged
 from tilesync.rules.implicit import (
     DEEPEST,
+    MOST_BYTES,
     Availability,
     Cell,
     Implicit,
@@ -28,6 +29,7 @@ from tilesync.rules.implicit import (
     unpack,
 )
 from tilesync.rules.packed import GZIP_MAGIC
+from tilesync.rules.uris import shown
 
 MOST_TILES = 1 << 24
 """How many tiles, and how many child subtrees, one subtree may claim: 12 levels of a quadtree, 8 of an octree."""
@@ -167,7 +169,7 @@ class _Held:
         """The bytes of a file, unpacked once. A bitstream may by chance begin as gzip does: then its size is right."""
         if (uri, size) not in self._plain:
             if uri not in self._given:
-                raise BlobDamaged(f"its buffer {uri} is missing")
+                raise BlobDamaged(f"its buffer {shown(uri)} is missing")
             data = self._given[uri]
             try:
                 self._plain[uri, size] = unpack(data) if data.startswith(GZIP_MAGIC) else data
@@ -175,6 +177,8 @@ class _Held:
                 if len(data) != size:
                     raise
                 self._plain[uri, size] = data
+            if sum(map(len, self._plain.values())) > MOST_BYTES:
+                raise BlobDamaged(f"its buffers unpack to more than {MOST_BYTES:,} bytes")
         return self._plain[uri, size]
 
     def bits(self, said: Availability, size: int) -> _Bits:
@@ -242,14 +246,15 @@ class _Announced:
         parents = self.tiles.level(self.implicit.subtree_levels - 1, self.branch)
         return self.children.both(parents.spread(self.branch))
 
-    def too_deep(self) -> bool:
-        """Whether child subtrees would begin where no level is available, or none can be."""
-        return self.at.level + self.implicit.subtree_levels >= min(self.implicit.available_levels, DEEPEST + 1)
+    @property
+    def next_level(self) -> int:
+        """The level of the child subtrees."""
+        return self.at.level + self.implicit.subtree_levels
 
     def subtrees(self) -> Iterator[tuple[Cell, str]]:
-        """The child subtrees to follow."""
+        """The child subtrees to follow: below the available levels too, since viewers never look at those."""
         template, levels = pattern(self.implicit.subtrees), self.implicit.subtree_levels
-        followed = _Bits(0, 0) if self.too_deep() else self.below_tiles()
+        followed = _Bits(0, 0) if self.next_level > DEEPEST else self.below_tiles()
         for place in _places(followed, self.at, levels, self.branch.bit_length() - 1):
             yield Cell(*place), template.format(*place)
 
@@ -266,9 +271,11 @@ class _Announced:
         available = self.implicit.available_levels
         if lost := sum(level.total() for level in levels[max(0, available - self.at.level) :]):
             yield f"{lost} tiles lie below the {available} available levels"
-        if self.too_deep() and (lost := self.children.total()):
-            yield f"{lost} child subtrees lie below the {available} available levels, and are not followed"
-        elif lost := self.children.beside(self.below_tiles()):
+        if (lost := self.children.total()) and self.next_level > DEEPEST:
+            yield f"{lost} child subtrees lie deeper than a tree may go, and are not followed"
+        elif lost and self.next_level >= available:
+            yield f"{lost} child subtrees lie below the {available} available levels"
+        if lost := self.children.beside(self.below_tiles()):
             yield f"{lost} child subtrees lie below tiles that are not available, and are not followed"
 
 

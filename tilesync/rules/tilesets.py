@@ -38,8 +38,9 @@ _OPAQUE = Node()
 _APPLICATION = dict.fromkeys(("extras", "metadata", "properties", "statistics", "schema"), _OPAQUE)
 """What belongs to the application, whatever its keys are called."""
 
-_UNKNOWN = _Open(_APPLICATION)
+_UNKNOWN = _Open({"extras": _OPAQUE})
 _UNKNOWN_URI = Leaf(Role.UNKNOWN, _UNKNOWN)
+_METADATA_EXTENSIONS = ("3DTILES_metadata", "EXT_structural_metadata", "EXT_feature_metadata")
 
 
 def _uri(role: Role) -> Leaf:
@@ -50,11 +51,15 @@ def _value(role: str) -> Leaf:
     return Leaf(role, _OPAQUE, text=False)
 
 
+_METADATA = _Open(_APPLICATION, other=_UNKNOWN)
+"""What describes a tile, a content or a group: its properties may be called anything."""
+
+
 def _known(
     members: Mapping[str, Node | Leaf], *, scope: str = "", extensions: Mapping[str, Node] | None = None
 ) -> Node:
     """An object of a specification."""
-    more = _Open(extensions or {}, other=_UNKNOWN)
+    more = _Open({**dict.fromkeys(_METADATA_EXTENSIONS, _METADATA), **(extensions or {})}, other=_UNKNOWN)
     return _Open({**_APPLICATION, **members, "extensions": more}, other=_UNKNOWN, scope=scope)
 
 
@@ -90,7 +95,8 @@ _TILE[b"children"] = Node({"": _TILE}, other=_UNKNOWN)
 _CLASS = Node({"properties": Node(other=Node({"semantic": Leaf("semantic", _OPAQUE)}, other=_OPAQUE))}, other=_OPAQUE)
 _CLASSES = Node(other=_CLASS, scope="classes")
 _SCHEMA = Node({"classes": _CLASSES}, other=_OPAQUE)
-_WITH_SCHEMA = _known({"schemaUri": _uri(Role.SCHEMA), "schema": _SCHEMA})
+_GROUPS = Node({"": _METADATA}, other=_METADATA)
+_WITH_SCHEMA = _known({"schemaUri": _uri(Role.SCHEMA), "schema": _SCHEMA, "groups": _GROUPS})
 
 
 _MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")
@@ -108,7 +114,8 @@ def _resource(role: Role, **more: Node | Leaf) -> Node:
 
 _DOCUMENT = _known(
     {
-        "asset": Node(other=_OPAQUE, scope="asset"),
+        "asset": Node({"extensions": _UNKNOWN}, other=_OPAQUE, scope="asset"),
+        "groups": _GROUPS,
         "root": _TILE,
         "schemaUri": _uri(Role.SCHEMA),
         "schema": _SCHEMA,
@@ -118,6 +125,7 @@ _DOCUMENT = _known(
         "shaders": _resource(Role.SHADER),
         # subtree, metadata schema, GeoJSON
         "tileAvailability": Node(other=_OPAQUE, scope="availability"),
+        "subtreeMetadata": _METADATA,
         "classes": _CLASSES,
         "enums": _OPAQUE,
         "type": Leaf("type", _OPAQUE),
@@ -125,9 +133,7 @@ _DOCUMENT = _known(
         "geometry": _OPAQUE,
     },
     extensions={
-        "3DTILES_metadata": _WITH_SCHEMA,
-        "EXT_structural_metadata": _WITH_SCHEMA,
-        "EXT_feature_metadata": _WITH_SCHEMA,
+        **dict.fromkeys(_METADATA_EXTENSIONS, _WITH_SCHEMA),
         "MAXAR_extent": _known({"uri": _uri(Role.EXTENT)}),
         "MAXAR_content_geojson": _known({"propertiesSchemaUri": _uri(Role.SCHEMA)}),
     },
@@ -135,6 +141,12 @@ _DOCUMENT = _known(
 
 
 # --- the documents ---
+
+MOST_CONTENTS = 1 << 16
+"""Contents of one tile: they are kept until it is known whether they are templates."""
+
+Buffer = tuple[int | None, bool]
+"""A buffer of a glTF: the length that it states, and whether its bytes are elsewhere."""
 
 
 @dataclass(slots=True)
@@ -154,8 +166,7 @@ class Document:
     What an implicit tile names is in `implicit`, not told: its templates stand for files that only the subtrees know.
     `unreadable` says why where that cannot be understood.
     `content_uris` holds, by class, the property that the schema inside gives the semantic CONTENT_URI ("Metadata
-    Semantics"). `buffers` are those of a glTF: the length that each states, and whether its bytes are elsewhere. `feed`
-    and `finish` raise BlobDamaged with a sentence.
+    Semantics"). `first_buffer` is that of a glTF. `feed` and `finish` raise BlobDamaged with a sentence.
     """
 
     def __init__(self, found: Callable[[Role, str], None]) -> None:
@@ -166,7 +177,7 @@ class Document:
         self.implicit: list[Implicit] = []
         self.unreadable: list[str] = []
         self.content_uris: dict[str, str] = {}
-        self.buffers: list[tuple[int | None, bool]] = []
+        self.first_buffer: Buffer | None = None
 
     def feed(self, data: bytes) -> None:
         """Read on."""
@@ -204,6 +215,8 @@ class Document:
             self._say("subtrees", {"uri": text})
         else:
             self._open[-1].uris.append(text)
+            if len(self._open[-1].uris) > MOST_CONTENTS:
+                raise BlobDamaged(f"a tile has more than {MOST_CONTENTS:,} contents")
 
     def value(self, leaf: Leaf, raw: bytes) -> None:
         """A flat value at a leaf."""
@@ -249,7 +262,7 @@ class Document:
             return
         if scope == Role.BUFFER:
             item.embedded = item.embedded or self._scanner.keys[-1] == EMBEDDED_BUFFER
-            self.buffers.append((item.bytes, bool(item.uris) or item.fallback))
+            self.first_buffer = self.first_buffer or (item.bytes, bool(item.uris) or item.fallback)
         if not item.embedded:
             for uri in item.uris:
                 self._found(_ITEMS[scope], uri)

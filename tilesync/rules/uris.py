@@ -33,6 +33,8 @@ _BREAKS = re.compile(r"[\t\r\n]+")
 _DOT = frozenset({".", "%2e"})
 _UP = frozenset({"..", ".%2e", "%2e.", "%2e%2e"})
 _CLIMBS = "climbs out of the container"
+_LINE = 200
+_USER = re.compile(r"[/\\]{2}[^/\\?#]*@")
 _Origin = tuple[str, str, int]
 
 
@@ -84,6 +86,13 @@ def relative(uri: str) -> bool:
     return not scheme and authority is None and path[:1] not in {"", "/"}
 
 
+def shown(uri: str) -> str:
+    """A URI fit for a line, a terminal and UTF-8: without its query and its user, which may be secrets."""
+    text = _USER.sub("//", uri.partition("?")[0].strip(), count=1)
+    signs = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text[:_LINE])
+    return signs if len(text) <= _LINE else f"{signs}…"
+
+
 def _clean(uri: str) -> str:
     return _BREAKS.sub("", uri.strip(_BLANK))
 
@@ -113,7 +122,7 @@ def _resolve(uri: str, base: str, home: str) -> Inside | Outside | None:
     try:
         path, root = unquote_to_bytes(path).decode(), unquote(root)
     except UnicodeError:
-        return Outside("is not UTF-8")
+        return Outside("is not UTF-8", unsafe=not absolute)
     if (left and not own) or not f"{path}/".startswith(f"{root}/"):
         return Outside("leads out of the container, on the same host" if absolute else _CLIMBS)
     return _judge(path[len(root) + 1 :], query=query, absolute=absolute or left)
