@@ -40,7 +40,7 @@ class Clock(Protocol):
 class Observer(Protocol):
     """Hears what happens. Must not raise and must not block."""
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event, /) -> None:
         """Hear of one event."""
 
 

@@ -101,8 +101,8 @@ class Verify:
         if under_way:
             _ = [task.result() for task in (await asyncio.wait(under_way))[0]]
         if self._tally.listed != version.files:
-            self._findings.append(Finding(f"manifests/{version.name}.jsonl", "manifest",
-                                f"{self._tally.listed} files, its first line says {version.files}"))  # fmt: skip
+            problem = f"{self._tally.listed} files, its first line says {version.files}"
+            self._findings.append(Finding(f"manifests/{version.name}.jsonl", "manifest", problem))
 
     def _check(self, version: Version, batch: list[Held], *, quick: bool) -> None:
         """Judge a batch of files; what those that are right ask for is noted in the scratch catalog."""

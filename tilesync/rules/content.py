@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 
 from tilesync.errors import BlobDamaged
-from tilesync.model import ROOT, UNKNOWN, Blob, Kind, Proof, Reading, Remark
+from tilesync.model import ROOT, UNKNOWN, Blob, Kind, Proof, Reading
 from tilesync.rules.packed import GZIP_MAGIC, Unpacker
 from tilesync.rules.references import References
 from tilesync.rules.shapes import KINDS, Shape
@@ -104,9 +104,7 @@ class Payload:
         if self._name.endswith(".glb") and self.kind is not Kind.GLB:
             raise BlobDamaged("it is named .glb but holds no glTF")
         if self.kind is Kind.ARCHIVE:
-            self._references.remarks[
-                Remark("unfollowed", "it is an archive, taken as one file: what lies in it is not walked")
-            ] = None
+            self._references.remark("unfollowed", "it is an archive, taken as one file: what lies in it is not walked")
         if magic in KINDS:
             self._follower = Shape(magic, self._references)
         elif start[:_LEAD].lstrip(_BEFORE_JSON)[:1] in {b"{", b""}:
@@ -138,12 +136,14 @@ class Payload:
 
     def _take_remarks(self, follower: Shape | Document | Packed) -> None:
         if isinstance(follower, Shape):
-            self._references.remarks.update(dict.fromkeys(follower.remarks))
+            for remark in follower.remarks:
+                self._references.remark(remark.problem, remark.detail)
         elif isinstance(follower, Document):
-            self._references.remarks.update((Remark("unreadable", why), None) for why in follower.unreadable)
+            for why in follower.unreadable:
+                self._references.remark("unreadable", why)
             if follower.content_uris and follower.kind is Kind.TILESET and not follower.implicit:
                 sentence = "its schema knows a CONTENT_URI, which is followed in subtrees, not in the metadata of tiles"
-                self._references.remarks[Remark("unfollowed", sentence)] = None
+                self._references.remark("unfollowed", sentence)
 
     def _judge(self, error: BlobDamaged) -> None:
         """Raise, or take the file for one that is not known."""
@@ -151,7 +151,7 @@ class Payload:
         if known or self._name == ROOT:
             raise error
         if self._name.endswith(_NAMED_JSON):
-            self._references.remarks[Remark("unreadable", str(error))] = None
+            self._references.remark("unreadable", str(error))
         self._follower = None
 
 

@@ -18,10 +18,10 @@ class References:
         self._home = home
         self._said: set[str] = set()
         self._found: dict[Reference, None] = {}
-        self.remarks: dict[Remark, None] = {}
+        self._remarks: dict[Remark, None] = {}
 
     def __len__(self) -> int:
-        return len(self._found) + len(self.remarks)
+        return len(self._found) + len(self._remarks)
 
     def __call__(self, role: Role, uri: str) -> None:
         """Take in one URI."""
@@ -31,9 +31,9 @@ class References:
                 self._once("empty URI", f"a URI ({role}) is empty, which viewers take for none")
         elif isinstance(target, Outside):
             unsafe = target.unsafe and role is not Role.UNKNOWN
-            self._remark("unsafe name" if unsafe else "unfollowed", f"{shown(uri)} {target.why}")
+            self.remark("unsafe name" if unsafe else "unfollowed", f"{shown(uri)} {target.why}")
         elif role is Role.UNKNOWN:
-            self._remark("unfollowed", f"{shown(uri)} stands in an extension that tilesync does not know")
+            self.remark("unfollowed", f"{shown(uri)} stands in an extension that tilesync does not know")
         else:
             self._found[Reference(target.name, role)] = None
             if target.absolute:
@@ -45,13 +45,14 @@ class References:
         """Remark what one example of a document stands for."""
         if problem not in self._said:
             self._said.add(problem)
-            self._remark(problem, detail)
+            self.remark(problem, detail)
 
-    def _remark(self, problem: str, detail: str) -> None:
-        self.remarks[Remark(problem, detail)] = None
+    def remark(self, problem: str, detail: str) -> None:
+        """Take in what is to be said of the document itself, once."""
+        self._remarks[Remark(problem, detail)] = None
 
     def take(self) -> tuple[tuple[Reference, ...], tuple[Remark, ...]]:
         """What came since the last time."""
-        taken = tuple(self._found), tuple(self.remarks)
-        self._found, self.remarks = {}, {}
+        taken = tuple(self._found), tuple(self._remarks)
+        self._found, self._remarks = {}, {}
         return taken

@@ -142,7 +142,7 @@ _DOCUMENT = _known(
 
 # --- the documents ---
 
-MOST_CONTENTS = 1 << 16
+MOST_OF_A_TILE = 1 << 16
 """Contents of one tile: they are kept until it is known whether they are templates."""
 
 Buffer = tuple[int | None, bool]
@@ -215,8 +215,8 @@ class Document:
             self._say("subtrees", {"uri": text})
         else:
             self._open[-1].uris.append(text)
-            if len(self._open[-1].uris) > MOST_CONTENTS:
-                raise BlobDamaged(f"a tile has more than {MOST_CONTENTS:,} contents")
+            if len(self._open[-1].uris) > MOST_OF_A_TILE:
+                raise BlobDamaged(f"a tile has more than {MOST_OF_A_TILE:,} contents")
 
     def value(self, leaf: Leaf, raw: bytes) -> None:
         """A flat value at a leaf."""
