@@ -128,11 +128,12 @@ def wrong_bytes(_: Request, proceed: Callable[[], Answer]) -> Answer:
     return replace(answer, body=answer.body[:-1] + bytes([answer.body[-1] ^ 1])) if answer.body else answer
 
 
-def after(do: Callable[[], object]) -> Effect:
-    """Something happens just before the answer is made."""
+def after(*things: Callable[[], object]) -> Effect:
+    """Some things happen, one after another, just before the answer is made."""
 
     def effect(_: Request, proceed: Callable[[], Answer]) -> Answer:
-        do()
+        for do in things:
+            do()
         return proceed()
 
     return effect

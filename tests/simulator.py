@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from builders import IMODEL, export, stored
@@ -63,13 +62,8 @@ class Simulator(StandIn):
         super().__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
-        super().__exit__(kind, error, trace)
+    def __exit__(self, kind: object = None, *more: object) -> None:
+        super().__exit__(kind, *more)
         idle = [fault for fault in self.faults if not fault.hits and not fault.optional]
         if kind is None and idle:
             raise AssertionError(f"{len(idle)} declared faults were never hit: {idle}")

@@ -148,12 +148,12 @@ def test_files_are_of_a_size(path: Path) -> None:
 
 def undocumented(tree: ast.Module) -> Iterator[str]:
     """Public modules, classes and functions without a docstring; what a private class or function holds is private."""
-    waiting: list[tuple[str, ast.AST]] = [("module", tree)]
+    waiting: list[tuple[str, ast.Module | ast.ClassDef]] = [("module", tree)]
     while waiting:
         name, node = waiting.pop()
-        if ast.get_docstring(node) is None:  # type: ignore[arg-type]
+        if ast.get_docstring(node) is None:
             yield name
-        for child in node.body:  # type: ignore[attr-defined]
+        for child in node.body:
             if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
                 waiting.append((child.name, child))
             if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and owes_a_docstring(child):

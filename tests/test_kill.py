@@ -147,7 +147,7 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
             return answer
 
         sim.fault(blob("tiles/big.glb"), half_then_silence)
-        sim.fault(blob("tiles/big.glb"), after(lambda: (stuck.set(), gate.wait(30))))
+        sim.fault(blob("tiles/big.glb"), after(stuck.set, lambda: gate.wait(30)))
         running = start(sim, tmp_path)
         assert stuck.wait(20)
         running.send_signal(signal.SIGKILL)
@@ -193,7 +193,7 @@ def test_killed_while_listing_the_listing_goes_on(tmp_path: Path) -> None:
         files = sim.hold(export(60))
         gate, stuck = threading.Event(), threading.Event()
 
-        sim.fault(listing, after(lambda: (stuck.set(), gate.wait(30))), skip=10)
+        sim.fault(listing, after(stuck.set, lambda: gate.wait(30)), skip=10)
         running = start(sim, tmp_path)
         assert stuck.wait(20)
         running.send_signal(signal.SIGKILL)

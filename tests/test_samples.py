@@ -1,16 +1,16 @@
-"""Real tilesets, walked and mirrored: TILESYNC_SAMPLES names the folder that holds them, one folder a tileset.
+"""Real tilesets, walked and mirrored.
 
 What each must give was computed by an independent walker, and stands in the table of their SOURCES.md.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import samples
 from builders import tree
 from faults import error, listing
 from simulator import EXPORT, Simulator, verify
@@ -19,7 +19,6 @@ from walker import walk
 from tilesync.events import Failed, Remarked
 from tilesync.model import ROOT, Inventory
 
-FOLDER = os.environ.get("TILESYNC_SAMPLES")
 ROW = re.compile(r"\| (?P<name>\w+)/(?P<entry>\S+\.json) \| (?P<files>\d+)[^|]*\| (?P<bytes>[\d,]+) \|")
 
 TRUNCATED = "TilesetOfTilesetsWithError"
@@ -35,7 +34,7 @@ class Sample:
     folder: Path
     entry: str
     files: int
-    bytes: int
+    size: int
 
     @property
     def name(self) -> str:
@@ -47,45 +46,46 @@ class Sample:
         return {ROOT: files[self.entry], **{name: data for name, data in files.items() if name != ROOT}}
 
 
-def samples() -> list[Sample]:
-    if FOLDER is None:
-        return []
-    rows = ROW.finditer((Path(FOLDER) / "SOURCES.md").read_text(encoding="utf-8"))
+def listed() -> list[Sample]:
+    """Those of the table."""
+    folder = samples.FOLDER
+    rows = ROW.finditer((folder / "SOURCES.md").read_text(encoding="utf-8")) if folder else ()
     return [
-        Sample(Path(FOLDER) / row["name"], row["entry"], int(row["files"]), int(row["bytes"].replace(",", "")))
+        Sample(samples.folder(row["name"]), row["entry"], int(row["files"]), int(row["bytes"].replace(",", "")))
         for row in rows
     ]
 
 
-SAMPLES = samples()
+SAMPLES = listed()
 each = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
 
 
 def named(name: str) -> Sample:
-    if FOLDER is None:
-        pytest.skip("TILESYNC_SAMPLES is not set: it names a folder of real tilesets")
-    return next(sample for sample in SAMPLES if sample.name == name)
+    folder = samples.folder(name)
+    return next(sample for sample in SAMPLES if sample.folder == folder)
 
 
-@pytest.mark.skipif(FOLDER is None, reason="TILESYNC_SAMPLES is not set: it names a folder of real tilesets")
+@samples.needed
 def test_there_are_samples() -> None:
     """A folder that is named holds tilesets, each in the table."""
     assert len(SAMPLES) >= 10
-    assert {sample.name for sample in SAMPLES} == {path.name for path in Path(str(FOLDER)).iterdir() if path.is_dir()}
+    assert {sample.name for sample in SAMPLES} == {path.name for path in samples.folder().iterdir() if path.is_dir()}
 
 
+@samples.needed
 @each
 def test_the_closure_of_a_real_tileset(sample: Sample) -> None:
     """As many files and bytes as the independent walker found, and the errors that are known."""
     found = walk(sample.folder, sample.entry)
     size = sum((sample.folder / name).stat().st_size for name in found.files)
-    assert (len(found.files), size) == (sample.files, sample.bytes)
+    assert (len(found.files), size) == (sample.files, sample.size)
     assert found.missing == ({"content/1/1/0.b3dm"} if sample.name == INCOMPLETE else set())
     assert set(found.damaged) == ({"tileset3/ll.b3dm"} if sample.name == TRUNCATED else set())
     empty = [name for name, remark in found.remarks if remark.problem == "empty content"]
     assert len(empty) == (21 if sample.name == EMPTY else 0)
 
 
+@samples.needed
 @each
 @pytest.mark.parametrize("inventory", list(Inventory))
 def test_a_real_tileset_is_mirrored(sample: Sample, inventory: Inventory, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import samples
 from builders import tree
 from simulator import Simulator
 from viewers import BACKGROUND, FLIGHT, Browser, Flight, find, fly, pixels, running
@@ -18,7 +19,6 @@ from walker import closure as closure_of
 
 from tilesync.demo.city import city
 
-SAMPLES = os.environ.get("TILESYNC_SAMPLES")
 VIEWERS = ("cesium", "three")
 """The pages of `tests/viewers/`."""
 TILESETS = ("city", "SharedImages", "TilesetWithExternalResources", "SparseImplicitOctree", "SparseImplicitQuadtree")
@@ -46,11 +46,10 @@ def mirror_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
     @cache
     def mirrored(name: str) -> Path:
-        if name != "city" and SAMPLES is None:
-            pytest.skip("TILESYNC_SAMPLES is not set: it names a folder of real tilesets")
+        files = city() if name == "city" else tree(samples.folder(name))
         folder = tmp_path_factory.mktemp(name)
         with Simulator() as service:
-            service.hold(city() if name == "city" else tree(Path(str(SAMPLES), name)))
+            service.hold(files)
             assert service.mirror(folder).error is None
         return folder
 

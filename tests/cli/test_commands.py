@@ -167,9 +167,9 @@ def test_exports_lists_what_the_service_has(service: Simulator, tmp_path: Path) 
     service.hold(export_id=OTHER, status="Invalid", error={"code": "X", "message": "no geometry"})
     done = tilesync("exports", IMODEL, sim=service)
     assert done.returncode == 0
-    rows = done.stdout.splitlines()
-    assert rows[0].startswith("ID")
-    assert [row.split()[0] for row in rows[1:]] == [OTHER, EXPORT]
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("ID")
+    assert [line.split()[0] for line in lines[1:]] == [OTHER, EXPORT]
     done = tilesync("exports", "--json", sim=service)
     rows = [json.loads(line) for line in done.stdout.splitlines() if '"export"' in line and '"id"' in line]
     assert [(row["id"], row["status"], row["type"]) for row in rows] == [
@@ -361,7 +361,7 @@ def test_a_destination_that_cannot_serve_ends_with_8(service: Simulator, tmp_pat
 def test_a_destination_in_use_ends_with_9(service: Simulator, tmp_path: Path) -> None:
     """While a run holds DEST a second one ends at once with 9; the first publishes undisturbed."""
     gate, inside = threading.Event(), threading.Event()
-    service.fault(blob("tileset.json"), after(lambda: (inside.set(), gate.wait(30))))
+    service.fault(blob("tileset.json"), after(inside.set, lambda: gate.wait(30)))
     first = start("mirror", IMODEL, tmp_path, sim=service)
     try:
         assert inside.wait(20)
@@ -403,7 +403,7 @@ def test_a_signal_stops_cleanly_and_the_next_run_resumes(
 ) -> None:
     """130 or 143, how to resume is said, what arrived is kept, nothing was published; the rest comes next time."""
     gate, inside = threading.Event(), threading.Event()
-    service.fault(any_blob, after(lambda: (inside.set(), gate.wait(30))), skip=9)
+    service.fault(any_blob, after(inside.set, lambda: gate.wait(30)), skip=9)
     running = start("mirror", IMODEL, tmp_path, "--json", "--transfers", "1", sim=service)
     assert inside.wait(20)
     running.send_signal(number)
@@ -437,7 +437,8 @@ def test_a_signal_while_waiting_for_an_export(service: Simulator, tmp_path: Path
 
 def in_terminal(*arguments: object, sim: Simulator, size: tuple[int, int] = (24, 100), **more: str) -> tuple[int, str]:
     """Run with stderr on a pseudo-terminal; exit code and what it showed."""
-    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
+    reason = "this system has no pseudo-terminals"
+    fcntl, pty, termios = (pytest.importorskip(name, reason=reason) for name in ("fcntl", "pty", "termios"))
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
     command = [sys.executable, "-m", "tilesync", *map(str, arguments)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import samples
 from builders import export, glb, tileset, tree
 from shelf import Shelf
 
@@ -15,8 +15,6 @@ from tilesync.errors import BlobDamaged
 from tilesync.events import Event, Remarked, Warned
 from tilesync.jobs.complete import QUIET, Unmet, tell_remarks, unmet
 from tilesync.model import Completeness, Reading, Remark, Role
-
-SAMPLES = os.environ.get("TILESYNC_SAMPLES")
 
 
 @pytest.fixture
@@ -97,12 +95,10 @@ def test_what_cannot_be_held_is_told_in_one_sentence(shelf: Shelf) -> None:
     assert sentences["sub/s/0/0/0.subtree"].startswith("sub/s/0/0/0.subtree: it is no readable subtree")
 
 
-@pytest.mark.skipif(SAMPLES is None, reason="TILESYNC_SAMPLES is not set: it names a folder of real tilesets")
 def test_real_tilesets_are_complete(tmp_path: Path) -> None:
     """Of every real tileset all that is asked for is there, and all that is there is asked for."""
-    assert SAMPLES is not None
     found = {}
-    for entry in sorted(Path(SAMPLES).glob("*/tileset.json")):
+    for entry in sorted(samples.folder().glob("*/tileset.json")):
         files = tree(entry.parent)
         shelf = Shelf(tmp_path / entry.parent.name)
         for name, data in files.items():
@@ -160,11 +156,9 @@ def test_tilesets_in_a_circle_are_remarked(shelf: Shelf) -> None:
     assert len([event for event in told(shelf) if isinstance(event, Warned)]) == 1
 
 
-@pytest.mark.skipif(SAMPLES is None, reason="TILESYNC_SAMPLES is not set: it names a folder of real tilesets")
 def test_a_real_circle(shelf: Shelf) -> None:
     """The tilesets of a real circle are all there, and one step of it is remarked."""
-    assert SAMPLES is not None
-    files = tree(Path(SAMPLES, "CyclicExternalTilesets"))
+    files = tree(samples.folder("CyclicExternalTilesets"))
     files["tileset.json"] = tileset("tilesetWithCycleA.json")
     shelf.put_all(files)
     assert shelf.settle() == Completeness(referenced=len(files))

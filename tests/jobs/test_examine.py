@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders import export, glb, tileset
@@ -22,8 +23,8 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path)
 
 
-def blob_of(name: str, data: bytes, **more: object) -> Blob:
-    return Blob(name, len(data), "0x8D", hashlib.md5(data).digest(), **more)  # type: ignore[arg-type]
+def blob_of(name: str, data: bytes, **more: Any) -> Blob:
+    return Blob(name, len(data), "0x8D", hashlib.md5(data).digest(), **more)
 
 
 def test_what_a_file_is(shelf: Shelf) -> None:

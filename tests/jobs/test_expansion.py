@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import resource
 import struct
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import samples
 from builders import glb, tileset, tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +25,6 @@ from tilesync.jobs import expansion as module
 from tilesync.jobs.expansion import Expansion
 from tilesync.model import Completeness, Remark, Role
 
-SAMPLES = os.environ.get("TILESYNC_SAMPLES")
 ALL, NONE = {"constant": 1}, {"constant": 0}
 BOX = {"box": [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]}
 SUBTREES = "s/{level}/{x}/{y}.subtree"
@@ -89,9 +88,8 @@ def with_children(bits: int, *, content: dict[str, int] = ALL) -> bytes:
 
 def with_buffer(uri: str) -> bytes:
     """A subtree of one level whose children stand in a file of their own."""
-    buffers = {"buffers": [{"uri": uri, "byteLength": 1}]}
-    views = {"bufferViews": [{"buffer": 0, "byteOffset": 0, "byteLength": 1}]}
-    return subtree(children={"bitstream": 0}, **buffers, **views)
+    views = [{"buffer": 0, "byteOffset": 0, "byteLength": 1}]
+    return subtree(children={"bitstream": 0}, buffers=[{"uri": uri, "byteLength": 1}], bufferViews=views)
 
 
 def named(*texts: str, levels: int = 1) -> bytes:
@@ -133,7 +131,6 @@ def problems(shelf: Shelf) -> list[tuple[str, str]]:
 # --- real tilesets --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(SAMPLES is None, reason="TILESYNC_SAMPLES is not set: it names a folder of real tilesets")
 @pytest.mark.parametrize(
     ("sample", "entry", "files", "missing"),
     [
@@ -145,8 +142,7 @@ def problems(shelf: Shelf) -> list[tuple[str, str]]:
 )
 def test_real_tilesets(tmp_path: Path, sample: str, entry: str, files: int, missing: set[str]) -> None:
     """What a real tileset asks for is what lies in its folder, file for file, and only empty ones are remarked."""
-    assert SAMPLES is not None
-    found = tree(Path(SAMPLES, sample))
+    found = tree(samples.folder(sample))
     found["tileset.json"] = found.pop(entry)
     shelf = Shelf(tmp_path, catalog=tmp_path / "catalog.sqlite3")
     shelf.put_all(found)
@@ -157,12 +153,10 @@ def test_real_tilesets(tmp_path: Path, sample: str, entry: str, files: int, miss
     assert {(name, remark.problem) for name, remark in shelf.remarks()} == {(name, "empty content") for name in hollow}
 
 
-@pytest.mark.skipif(SAMPLES is None, reason="TILESYNC_SAMPLES is not set: it names a folder of real tilesets")
 @pytest.mark.parametrize("sample", ["SparseImplicitOctree", "SparseImplicitQuadtree"])
 def test_each_file_of_a_real_tileset_is_missed(tmp_path: Path, sample: str) -> None:
     """Whichever file is not there, it is missing; what only it asks for is an orphan, and nothing else is."""
-    assert SAMPLES is not None
-    files = tree(Path(SAMPLES, sample))
+    files = tree(samples.folder(sample))
     for number, lost in enumerate(sorted(files)[::4]):
         if lost == "tileset.json":
             continue

@@ -42,7 +42,7 @@ def test_results_come_in_order() -> None:
         return waits
 
     assert asyncio.run(gathered(after(n) for n in (5, 0, 3))) == [5, 0, 3]
-    assert asyncio.run(gathered(after(n) for n in ())) == []
+    assert asyncio.run(gathered(after(0) for _ in ())) == []
 
 
 def test_one_error_ends_them_all() -> None:

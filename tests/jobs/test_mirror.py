@@ -9,6 +9,7 @@ import random
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,6 +50,7 @@ from tilesync.errors import (
 from tilesync.events import Failed, Planned, Published, Renewed, Resolved, Retried, VersionChosen, Warned
 from tilesync.model import Selector
 from tilesync.stores import publication
+from tilesync.stores.disk import barrier, mapped, place
 from tilesync.stores.files import LocalFiles
 from tilesync.stores.publication import Publication
 
@@ -817,17 +819,15 @@ def test_room_is_watched_page_by_page(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_disk_that_fills_up_ends_with_8_and_is_resumable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ENOSPC in the middle: exit 8; the files placed before are not fetched again."""
-    place, placed = LocalFiles.place, [0]
+    place_one, placed = LocalFiles.place, [0]
 
     def full(self: LocalFiles, *args: Any) -> int:
         placed[0] += 1
         if placed[0] > 6:
             raise OSError(28, "No space left on device")
-        return place(self, *args)
+        return place_one(self, *args)
 
     def mapped_full(self: LocalFiles, *args: Any) -> int:
-        from tilesync.stores.disk import mapped
-
         with mapped("cannot place"):
             return full(self, *args)
 
@@ -861,9 +861,9 @@ def test_a_kill_between_two_steps_of_publishing_is_mended(
         if second:
             sim.mirror(tmp_path)
             files = sim.hold(export(seed=2), export_id=OTHER)
-        place, done = publication.place, [0]
+        done = [0]
 
-        def stopping(temporary: Path, final: Path, data: bytes) -> None:
+        def stopping(temporary: Path, final: Path, data: Iterable[bytes]) -> None:
             if done[0] == step - 1:
                 raise Killed
             done[0] += 1
@@ -905,7 +905,6 @@ def test_publishing_has_a_fixed_order(tmp_path: Path, monkeypatch: pytest.Monkey
 
     with Simulator() as sim:
         files = sim.hold()
-        barrier = publication.barrier
 
         def checked(folder: Path) -> None:
             assert held(tmp_path) == files
@@ -913,7 +912,7 @@ def test_publishing_has_a_fixed_order(tmp_path: Path, monkeypatch: pytest.Monkey
             barrier(folder)
 
         monkeypatch.setattr(publication, "barrier", noting("barrier", checked))
-        monkeypatch.setattr(publication, "place", noting("place", publication.place))
+        monkeypatch.setattr(publication, "place", noting("place", place))
         monkeypatch.setattr(Publication, "_relink", noting("relink", Publication._relink))
         assert sim.mirror(tmp_path).exit == 0
     assert done == [
@@ -940,7 +939,7 @@ def test_two_runs_on_one_destination_do_not_meet(tmp_path: Path) -> None:
     with Simulator() as sim:
         files = sim.hold()
         gate, inside = threading.Event(), threading.Event()
-        sim.fault(blob("tileset.json"), lambda _, proceed: (inside.set(), gate.wait(10), proceed())[2])
+        sim.fault(blob("tileset.json"), after(inside.set, lambda: gate.wait(10)))
         runs: list[Any] = []
         first = threading.Thread(target=lambda: runs.append(sim.mirror(tmp_path)))
         first.start()
@@ -995,9 +994,7 @@ def test_a_run_under_random_faults_converges(seed: int, page_size: int, md5: boo
         final = files
         if regenerated:
             final = export(18, seed=seed + 1)
-            sim.fault(
-                any_blob, lambda _, proceed: (sim.regenerate(final, md5=md5), proceed())[1], skip=7, optional=True
-            )
+            sim.fault(any_blob, after(lambda: sim.regenerate(final, md5=md5)), skip=7, optional=True)
         for _ in range(8):
             run = sim.mirror(dest, retry_for=timedelta(seconds=5))
             if run.exit == 0:

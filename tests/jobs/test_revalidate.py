@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import cast
 
 import pytest
 from clock import FakeClock
@@ -25,6 +26,7 @@ from tilesync.jobs.revalidate import Batches, first_appeared, first_changed
 from tilesync.jobs.run import Run
 from tilesync.jobs.tally import Tally
 from tilesync.model import Blob, Held
+from tilesync.protocols import Source
 
 
 class Container:
@@ -93,10 +95,10 @@ class World:
         self.run = Run(self.clock, self.events.append, Tally(), gate, timedelta(seconds=30))
 
     def first_changed(self, names: str, *, batch: int = 3) -> str | None:
-        return asyncio.run(first_changed(self.container, batches(names, batch), self.run))  # type: ignore[arg-type]
+        return asyncio.run(first_changed(cast(Source, self.container), batches(names, batch), self.run))
 
     def first_appeared(self, names: str) -> str | None:
-        return asyncio.run(first_appeared(self.container, names, self.run))  # type: ignore[arg-type]
+        return asyncio.run(first_appeared(cast(Source, self.container), names, self.run))
 
 
 def batches(names: str, limit: int) -> Batches:
@@ -162,7 +164,7 @@ def test_errors_end_the_run_bare(error: Exception, told: type[Exception]) -> Non
 
 def test_one_file_that_keeps_failing_ends_the_run() -> None:
     """A file that cannot be asked about while others can is no file that is unchanged."""
-    clock_moves = [Transient(f"{number}") for number in range(10**4)]
+    clock_moves: list[Exception] = [Transient(f"{number}") for number in range(10**4)]
     world = World(Container(c=clock_moves))
     with pytest.raises(Unavailable, match="kept failing"):
         world.first_changed("abcdef", batch=6)

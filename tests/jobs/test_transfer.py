@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from builders import export, glb, md5_of, tree
@@ -22,7 +22,7 @@ from tilesync.jobs.pressure import Gate
 from tilesync.jobs.run import Run as JobRun
 from tilesync.jobs.transfer import Supply, Transfer
 from tilesync.model import Blob, Page, Version
-from tilesync.protocols import Body
+from tilesync.protocols import Body, Source
 from tilesync.stores.local import LocalDestination, open_local
 from tilesync.wiring import WallClock
 
@@ -379,7 +379,7 @@ def transfer(destination: LocalDestination, source: Memory, run: Run, **changes:
     clock = changes.pop("clock", WallClock())
     gate = changes.pop("gate", Gate(clock, fixed=AT_ONCE))
     shared = JobRun(clock, run, run.tally, gate, timedelta(seconds=5))
-    return Transfer(version, source, destination, shared, **changes), version
+    return Transfer(version, cast(Source, source), destination, shared, **changes), version
 
 
 def test_the_error_that_ended_the_run_comes_unwrapped(tmp_path: Path) -> None:
@@ -488,7 +488,7 @@ def test_what_the_listing_adds_later_is_moved_too(tmp_path: Path) -> None:
 
             clock = WallClock()
             shared = JobRun(clock, run, run.tally, Gate(clock, fixed=4), timedelta(seconds=5))
-            job = Transfer(version, source, destination, shared)
+            job = Transfer(version, cast(Source, source), destination, shared)
             async with asyncio.timeout(10):
                 await job.run(supply, listing())
             assert tree(tmp_path / "versions" / "v") == source.files

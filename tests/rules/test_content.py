@@ -5,13 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import random
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import samples
 from hypothesis import given
 from hypothesis import strategies as st
 from test_shapes import FILES, NAMED, NAMING, b3dm, chunk, cmpt, glb, glb_1, gltf, i3dm, subt
@@ -21,8 +21,7 @@ from tilesync.model import UNKNOWN, Blob, Kind, Proof, Reading, Reference, Remar
 from tilesync.rules.content import ContentCheck
 from tilesync.rules.shapes import KINDS
 
-FOLDER = Path(os.environ.get("TILESYNC_SAMPLES", ""))
-REAL = sorted(path for path in FOLDER.glob("*/**/*") if path.is_file()) if "TILESYNC_SAMPLES" in os.environ else []
+REAL = sorted(path for path in samples.FOLDER.glob("*/**/*") if path.is_file()) if samples.FOLDER else []
 HOME = "https://acct.blob.core.windows.net/c1"
 
 WHOLE = glb()
@@ -339,7 +338,7 @@ def test_references_come_once() -> None:
 def test_references_can_be_taken_on_the_way() -> None:
     """What has been named can be taken before the end, so that a tileset of any size fits in memory."""
     data = as_bytes({"root": {"children": [{"content": {"uri": f"{n}.glb"}} for n in range(500)]}})
-    checked, taken = ContentCheck(Blob("tileset.json", UNKNOWN), HOME), []
+    checked, taken = ContentCheck(Blob("tileset.json", UNKNOWN), HOME), list[Reference]()
     for start in range(0, len(data), 100):
         checked.feed(data[start : start + 100])
         if checked.named > 10:
@@ -427,11 +426,11 @@ def test_mutations(name: str, changes: list[tuple[int, bytes]], cuts: list[int])
 # --- real files ---
 
 
-@pytest.mark.skipif(not REAL, reason="TILESYNC_SAMPLES is not set: it names a folder of real tilesets")
-@pytest.mark.parametrize("path", REAL, ids=lambda path: path.relative_to(FOLDER).as_posix())
+@samples.needed
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.relative_to(samples.folder()).as_posix())
 def test_real_files(path: Path) -> None:
     """Real files are sound, but for the one that is known to be cut off, however they are cut."""
-    data, name = path.read_bytes(), path.relative_to(FOLDER).as_posix()
+    data, name = path.read_bytes(), path.relative_to(samples.folder()).as_posix()
     found = check(name, data)
     assert check(name, data, 1000) == found
     if name == "TilesetOfTilesetsWithError/tileset3/ll.b3dm":
@@ -439,4 +438,4 @@ def test_real_files(path: Path) -> None:
         return
     assert not isinstance(found, str), found
     assert found[1].kind is not Kind.NONE or path.suffix in {".bin", ".md"}
-    assert all((FOLDER / reference.target).exists() for reference in found[1].references)
+    assert all((samples.folder() / reference.target).exists() for reference in found[1].references)

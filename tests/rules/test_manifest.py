@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,7 +33,7 @@ VERSION = Version(
 )  # fmt: skip
 
 
-def through_json(said: object) -> dict:
+def through_json(said: object) -> Any:
     return json.loads(json.dumps(said, ensure_ascii=False).encode())
 
 
@@ -125,7 +126,7 @@ def test_a_header_of_an_earlier_tilesync() -> None:
 @pytest.mark.parametrize(
     "changes", [{"sha256": "xyz"}, {"sha256": None}, {"size": "x"}, {"last_modified": "soon"}, {"md5": 5}]
 )
-def test_a_damaged_line(changes: dict) -> None:
+def test_a_damaged_line(changes: dict[str, Any]) -> None:
     """A line that is none raises what its reader promises."""
     said = line(Held(Blob("a", 1), b"\0" * 32, 0)) | changes
     with pytest.raises((KeyError, TypeError, ValueError)):
@@ -147,7 +148,7 @@ def test_a_line_without_a_field(field: str) -> None:
      header(VERSION) | {"files": "x"}, header(VERSION) | {"missing": None}, header(VERSION) | {"orphans": "many"},
      header(VERSION) | {"include": 1}, header(VERSION) | {"exclude": ["[z-a]"]}],
 )  # fmt: skip
-def test_a_damaged_header(said: dict) -> None:
+def test_a_damaged_header(said: dict[str, Any]) -> None:
     """A first line that is none raises what its reader promises."""
     with pytest.raises((KeyError, TypeError, ValueError)):
         read_header(said)

@@ -132,7 +132,9 @@ INNER = st.recursive(
     max_leaves=12,
 )
 OBJECTS = st.dictionaries(KEYS, INNER, max_size=5)
-STYLES = st.sampled_from([{}, {"indent": 1}, {"indent": "\t"}, {"separators": (",", ":")}, {"ensure_ascii": False}])
+STYLES: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [{}, {"indent": 1}, {"indent": "\t"}, {"separators": (",", ":")}, {"ensure_ascii": False}]
+)
 CUTS = st.lists(st.integers(0, 5000), max_size=12)
 
 

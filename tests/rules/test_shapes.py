@@ -319,7 +319,7 @@ def test_padding_by_nuls_is_remarked() -> None:
 @pytest.mark.parametrize("size", [1 << 10, (1 << 20) - 5, 3 << 20])
 def test_large_json(size: int) -> None:
     """JSON of any size is read; what is small and names nothing is read at once, with the same result."""
-    filler = {"extras": ["x" * 1000] * (size // 1000)}
+    filler: dict[str, Any] = {"extras": ["x" * 1000] * (size // 1000)}
     found = follow(glb(**filler, images=[{"uri": "a.png"}]), 50_000)
     assert found == (Kind.GLB, [(Role.IMAGE, "a.png")], [])
     assert follow(glb(**filler)) == (Kind.GLB, [], [])

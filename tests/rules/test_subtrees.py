@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,6 @@ from tilesync.rules import subtrees
 from tilesync.rules.implicit import Cell, Implicit, fill, parse_subtree, read_implicit, variables_missing
 from tilesync.rules.subtrees import MOST_TILES, Expansion, expand
 
-SAMPLES = os.environ.get("TILESYNC_SAMPLES")
 NAME = "subtrees/0.subtree"
 ROOT = Cell(0, 0, 0)
 ALL, NONE = {"constant": 1}, {"constant": 0}
@@ -94,7 +94,7 @@ def cells(level: int, *, octree: bool) -> Iterator[tuple[int, int, int]]:
 
 def tile_index(level: int, x: int, y: int, z: int, *, octree: bool) -> int:
     branch = 8 if octree else 4
-    return sum(branch**above for above in range(level)) + morton(x, y, z, octree=octree)
+    return sum(int(branch**above) for above in range(level)) + morton(x, y, z, octree=octree)
 
 
 def globally(at: Cell, level: int, x: int, y: int, z: int) -> Cell:
@@ -149,7 +149,8 @@ def announcements(draw: st.DrawFn) -> tuple[Oracle, bytes, dict[str, bytes]]:
     branch = 8 if octree else 4
     size = sum(branch**level for level in range(levels))
     level = draw(st.integers(0, 5))
-    at = Cell(level, *(draw(st.integers(0, 2**level - 1)) for _ in "xy"), z=draw(st.integers(0, 2**level - 1)) * octree)
+    x, y, z = (draw(st.integers(0, 2**level - 1)) for _ in "xyz")
+    at = Cell(level, x, y, z * octree)
     spec = implicit(levels, octree=octree, contents=draw(st.integers(0, 3)), available=draw(st.integers(1, 12)))
     layout = Layout()
 
@@ -456,7 +457,7 @@ def strings(layout: Layout, texts: list[str], width: str | None) -> dict[str, An
 def named(texts: list[str], *, tiles: int, contents: int, of: str, width: str | None = None) -> tuple[bytes, Layout]:
     """A quadtree of two levels whose contents or tiles have a CONTENT_URI."""
     layout = Layout()
-    said = {
+    said: dict[str, Any] = {
         "tileAvailability": {"bitstream": layout.add(bytes([tiles]))},
         "contentAvailability": [{"bitstream": layout.add(bytes([contents]))}],
         "childSubtreeAvailability": NONE,
@@ -890,7 +891,7 @@ def walked(folder: Path, entry: str) -> tuple[set[str], set[str], list[str]]:
     said = root.get("implicitTiling") or root["extensions"]["3DTILES_implicit_tiling"]
     spec = read_implicit(said, [root["content"]["uri"]])
     assert variables_missing(spec) == []
-    files, contents, problems = set(), set(), []
+    files, contents, problems = set[str](), set[str](), list[str]()
     waiting = [(ROOT, fill(spec.subtrees, ROOT))]
     while waiting:
         at, uri = waiting.pop()
@@ -904,7 +905,6 @@ def walked(folder: Path, entry: str) -> tuple[set[str], set[str], list[str]]:
     return files, contents, problems
 
 
-@pytest.mark.skipif(SAMPLES is None, reason="TILESYNC_SAMPLES is not set: it names a folder of real tilesets")
 @pytest.mark.parametrize(
     ("sample", "entry", "total", "missing"),
     [
@@ -916,8 +916,7 @@ def walked(folder: Path, entry: str) -> tuple[set[str], set[str], list[str]]:
 )
 def test_real_tilesets(sample: str, entry: str, total: int, missing: set[str]) -> None:
     """What a real tileset announces is what lies in its folder, file for file, and it has no problems."""
-    assert SAMPLES is not None
-    folder = Path(SAMPLES, sample)
+    folder = samples.folder(sample)
     files, contents, problems = walked(folder, entry)
     here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {entry, *files, *contents} - missing == here

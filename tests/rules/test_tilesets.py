@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tilesync.errors import BlobDamaged
 from tilesync.model import Kind, Role
 from tilesync.rules.implicit import Implicit
-from tilesync.rules.tilesets import MOST_CONTENTS, Buffer, Document, rebase
+from tilesync.rules.tilesets import MOST_OF_A_TILE, Buffer, Document, rebase
 from tilesync.rules.uris import Inside, relative, resolve
 
 PREFIX = "versions/v/"
@@ -108,7 +108,7 @@ KEPT = {
 }
 
 LEVELS = {"subdivisionScheme": "QUADTREE", "subtreeLevels": 2, "availableLevels": 4}
-TREE = {**LEVELS, "subtrees": {"uri": "s/{level}/{x}/{y}.subtree"}}
+TREE: dict[str, Any] = {**LEVELS, "subtrees": {"uri": "s/{level}/{x}/{y}.subtree"}}
 TEMPLATE = "c/{level}/{x}/{y}.glb"
 
 
@@ -290,7 +290,7 @@ def test_implicit_tiles_that_cannot_be_understood(tree: dict[str, Any]) -> None:
     data = as_bytes({"root": {"content": {"uri": TEMPLATE}, "implicitTiling": tree}})
     for step in (1, 1 << 16):
         document, found = read(data, step)
-        assert document.implicit == found == []
+        assert (document.implicit, found) == ([], [])
         assert len(document.unreadable) == 1
 
 
@@ -338,8 +338,8 @@ def test_the_first_buffer(buffers: list[Any], expected: Buffer | None) -> None:
 
 def test_the_contents_of_a_tile_are_bounded() -> None:
     """A tile may have many contents, and not as many as fit in a file."""
-    tile = {"contents": [{"uri": "a"}] * MOST_CONTENTS}
-    assert len(told({"root": tile})) == MOST_CONTENTS
+    tile: dict[str, Any] = {"contents": [{"uri": "a"}] * MOST_OF_A_TILE}
+    assert len(told({"root": tile})) == MOST_OF_A_TILE
     tile["content"] = {"uri": "a"}
     with pytest.raises(BlobDamaged, match="more than 65,536 contents"):
         read({"root": tile})

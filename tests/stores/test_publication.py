@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 from tilesync.errors import DestinationError
 from tilesync.model import Version
 from tilesync.stores import publication as module
+from tilesync.stores.disk import barrier
 from tilesync.stores.publication import Publication
 
 VERSION = Version(1, "e1", "e1", "i", "c", "2026", {"id": "e1"})
@@ -88,7 +89,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], int]:
         return call
 
     for name in ("replace", "symlink", "fsync"):
-        monkeypatch.setattr(module.os, name, counted(getattr(os, name)))
+        monkeypatch.setattr(os, name, counted(getattr(os, name)))
     return lambda: steps[0]
 
 
@@ -123,14 +124,18 @@ def test_killed_anywhere_the_pointer_is_old_or_new(root: Path, publication: Publ
 def test_order_of_publishing(root: Path, publication: Publication, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are made durable first, then come manifest, pointer, latest.json and symlink, in this order."""
     seen: list[str] = []
-    replace_, barrier = os.replace, module.barrier
+    replace_ = os.replace
 
-    def note(old: object, new: object) -> None:
-        seen.append(Path(str(new)).relative_to(root).as_posix())
-        replace_(old, new)  # type: ignore[arg-type]
+    def note(old: Path, new: Path) -> None:
+        seen.append(Path(new).relative_to(root).as_posix())
+        replace_(old, new)
 
-    monkeypatch.setattr(module.os, "replace", note)
-    monkeypatch.setattr(module, "barrier", lambda folder: (seen.append("barrier"), barrier(folder)))
+    def note_barrier(folder: Path) -> None:
+        seen.append("barrier")
+        barrier(folder)
+
+    monkeypatch.setattr(os, "replace", note)
+    monkeypatch.setattr(module, "barrier", note_barrier)
     publish(publication, VERSION)
     assert seen == ["barrier", "manifests/e1.jsonl", "tileset.json", "latest.json", "current"]
 
@@ -249,13 +254,13 @@ def test_a_manifest_is_replaced_whole(root: Path, publication: Publication) -> N
     """While a manifest is written anew the old one stands, also when its lines fail half-way."""
     publication.write_manifest(VERSION, [{"old": 1}])
 
-    def failing() -> object:
+    def failing() -> Iterator[dict[str, int]]:
         yield {"new": 1}
         assert (root / "manifests/e1.jsonl").read_bytes() == b'{"old":1}\n'
         raise Killed
 
     with pytest.raises(Killed):
-        publication.write_manifest(VERSION, failing())  # type: ignore[arg-type]
+        publication.write_manifest(VERSION, failing())
     assert list(publication.manifest("e1")) == [{"old": 1}]
 
 
