@@ -320,10 +320,11 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Files and bytes of an inventory, and what of them is held; `excluded` files are left out of both."""
+    """Files and bytes of an inventory, and what of them is held; what is excluded is counted in neither."""
 
     files: int
     bytes: int
     held_files: int
     held_bytes: int
     excluded: int = 0
+    excluded_bytes: int = 0

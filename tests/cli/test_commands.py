@@ -598,6 +598,7 @@ def test_files_are_chosen(service: Simulator, tmp_path: Path) -> None:
     service.hold({"tileset.json": tileset("a.glb", "b.glb"), "a.glb": glb(b"a"), "b.glb": glb(b"b")}, export_id=OTHER)
     done = tilesync("mirror", IMODEL, tmp_path / "a", "--exclude", "a.*", "--exclude", "no such", sim=service)
     assert done.returncode == 0
+    assert "listed 3 files" in done.stderr
     assert "fetched 2 files" in done.stderr
     assert "1 left out" in done.stderr
     assert "the tilesets ask for 3 files, 1 is left out and all others are there" in done.stderr

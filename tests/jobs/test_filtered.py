@@ -9,7 +9,7 @@ from builders import export, glb, manifest_of, tileset, tree
 from faults import blob, error
 from simulator import EXPORT, Run, Simulator, latest, verify
 
-from tilesync.events import Finding, Planned
+from tilesync.events import Finding, PageListed, Planned
 from tilesync.model import EVERYTHING, Globs, Inventory
 
 INVENTORIES = pytest.mark.parametrize("inventory", list(Inventory))
@@ -45,6 +45,9 @@ def test_what_is_left_out_is_not_missing(tmp_path: Path, inventory: Inventory) -
     assert run.error is None
     assert held(tmp_path) == without(files, LEFT_OUT)
     assert (run.tally.listed, run.tally.excluded) == (len(files), 3)
+    if inventory is Inventory.LIST:
+        listed = [event for event in run.of(PageListed) if event.complete]
+        assert listed == [PageListed(len(files), sum(map(len, files.values())), complete=True)]
     assert balanced(run)
     assert run.tally.completeness.missing == 0
     assert run.tally.completeness.referenced == len(files)

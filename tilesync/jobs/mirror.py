@@ -296,10 +296,9 @@ class Mirror:
         """All files are known; those of an earlier listing that are none of them leave the version."""
         dropped = await in_thread(self._catalog.finish_listing, version)
         await in_thread(self._files.remove, version, dropped)
-        totals = self._catalog.totals(version)
-        self._count(totals)
+        self._count(self._catalog.totals(version))
         self._run.tally.inventory_complete = True
-        self._run.observe(PageListed(totals.files, totals.bytes, complete=True))
+        self._run.observe(PageListed(self._run.tally.listed, self._run.tally.listed_bytes, complete=True))
 
     def _take_in(self, version: Version, page: Page, *, compare: bool) -> None:
         known = self._catalog.held_among(version, [blob.name for blob in page.blobs]) if compare else {}
@@ -361,7 +360,7 @@ class Mirror:
 
     def _count(self, totals: Totals) -> None:
         tally = self._run.tally
-        tally.listed, tally.listed_bytes = totals.files + totals.excluded, totals.bytes
+        tally.listed, tally.listed_bytes = totals.files + totals.excluded, totals.bytes + totals.excluded_bytes
         tally.excluded = totals.excluded
 
     def _incomplete(self, version: Version) -> Incomplete:

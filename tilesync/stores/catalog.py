@@ -265,7 +265,7 @@ class Catalog(Database):
         sql = "SELECT state, count(*), coalesce(sum(size), 0) FROM blob WHERE version=? GROUP BY state"
         found = {state: (files, size) for state, files, size in self.query(sql, version.serial)}
         wanted, held = found.get(WANTED, (0, 0)), found.get(HELD, (0, 0))
-        return Totals(wanted[0] + held[0], wanted[1] + held[1], *held, found.get(EXCLUDED, (0, 0))[0])
+        return Totals(wanted[0] + held[0], wanted[1] + held[1], *held, *found.get(EXCLUDED, (0, 0)))
 
 
 _WANT = "INSERT OR IGNORE INTO blob (version, listing, key, name, etag, state) VALUES (?, ?, ?, ?, '', ?)"
