@@ -10,7 +10,7 @@ from pathlib import Path
 from tilesync.errors import BlobDamaged
 from tilesync.jobs.examine import examine
 from tilesync.jobs.expansion import Expansion
-from tilesync.model import Arrival, Blob, Remark, Version
+from tilesync.model import Arrival, Blob, Remark, Trace, Version
 from tilesync.stores.catalog import Catalog
 
 
@@ -35,14 +35,14 @@ class Folder:
         path = self.root / name
         return path.stat().st_size if path.is_file() else None
 
-    def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> int | None:
+    def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> Trace | None:
         """Its bytes."""
         if self.size(version, name) is None:
             return None
         into((self.root / name).read_bytes())
-        return 0
+        return Trace(0)
 
-    def digest(self, version: Version, name: str) -> tuple[bytes, bytes, int] | None:
+    def digest(self, version: Version, name: str) -> bytes | None:
         """Not asked for."""
         raise NotImplementedError
 

@@ -92,6 +92,15 @@ class Stored(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Reused(Event):
+    """One file is in, taken from another version. Sent only where someone asked for every file (`-v`)."""
+
+    kind: ClassVar[str] = "reused"
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Failed(Event):
     """One file failed for good."""
 

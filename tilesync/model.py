@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
 ROOT = "tileset.json"
@@ -228,13 +228,23 @@ class Proof:
     sha256: bytes
 
 
+class Trace(NamedTuple):
+    """What a look at a file tells of whether it still is the one that was left there: mtime in ns and inode, which is 0
+    where there is none.
+    """
+
+    mtime_ns: int
+    inode: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A file that lies in a version of the destination. `mtime_ns` is of the file as it was left there."""
+    """A file that lies in a version of the destination. `mtime_ns` and `inode` are its trace as it was left there."""
 
     blob: Blob
     sha256: bytes
     mtime_ns: int
+    inode: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +326,20 @@ class Version:
     home: str = ""
     globs: Globs = EVERYTHING
     completeness: Completeness = Completeness()
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A held file of another version that has the content of a wanted one. `kind` and `implicit` as in its Reading;
+    `asks`: it asks for others; `remarked`: something is to be said of its URIs, which may be another thing elsewhere.
+    """
+
+    version: Version
+    held: Held
+    kind: Kind = Kind.NONE
+    implicit: bool = False
+    asks: bool = False
+    remarked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from tilesync.model import (
     Role,
     SasUrl,
     Totals,
+    Trace,
+    Twin,
     Version,
 )
 
@@ -148,11 +150,11 @@ class HeldFiles(Protocol):
     def size(self, version: Version, name: str) -> int | None:
         """The size of the held file in bytes; None when there is no such regular file."""
 
-    def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> int | None:
-        """Give the bytes of the held file, read anew, to `into`; its mtime (ns), None when there is no such file."""
+    def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> Trace | None:
+        """Give the bytes of the held file, read anew, to `into`; its trace, None when there is no such file."""
 
-    def digest(self, version: Version, name: str) -> tuple[bytes, bytes, int] | None:
-        """SHA-256, MD5 and mtime (ns) of the held file, read anew; None when there is no such regular file."""
+    def digest(self, version: Version, name: str) -> bytes | None:
+        """SHA-256 of the held file, read anew; None when there is no such regular file."""
 
     def chunks(self, version: Version, name: str) -> Iterator[bytes]:
         """The bytes of one held file, piece by piece. Raises DestinationError when there is none."""
@@ -175,6 +177,12 @@ class Files(HeldFiles, Protocol):
 
     def unchanged(self, version: Version, held: Sequence[Held]) -> list[bool]:
         """For each, whether the file still is what was left there, as far as a look without reading it can tell."""
+
+    def share(self, version: Version, blob: Blob, of: Version, held: Held) -> Held | None:
+        """Place, as `blob`, what another version holds, by a link or a copy, without touching what lies there.
+
+        None when that is no longer what was left there.
+        """
 
     def remove(self, version: Version, names: Iterable[str]) -> None:
         """Remove files that an unpublished version should not have; missing is no error."""
@@ -247,6 +255,22 @@ class References(Protocol):
         """Which tileset asks for which."""
 
 
+class Twins(Protocol):
+    """Which held files of other versions, the newest first, have the content of wanted ones. Safe from any thread."""
+
+    def by_md5(self, version: Version, blobs: Sequence[Blob]) -> dict[str, list[Twin]]:
+        """By size and MD5, for each name where there are any."""
+
+    def by_sha256(self, version: Version, held: Sequence[Held]) -> dict[str, list[Twin]]:
+        """By size and SHA-256, for each name where there are any."""
+
+    def bytes_of_wanted(self, version: Version) -> int:
+        """How many bytes of what is wanted other versions hold, by size and MD5."""
+
+    def copy_references(self, version: Version, twins: Iterable[Twin]) -> None:
+        """Take over what twins of the same names ask for, in place of what was said of those names before."""
+
+
 class Catalog(Protocol):
     """The state of a destination: versions, their inventory, and which of it is held. Safe from any thread."""
 
@@ -255,6 +279,10 @@ class Catalog(Protocol):
     @property
     def references(self) -> References:
         """Which file asks for which."""
+
+    @property
+    def twins(self) -> Twins:
+        """Which files of other versions have the same content."""
 
     def remember(self, key: str, value: str) -> None:
         """Keep one fact about the destination as a whole."""
@@ -313,8 +341,11 @@ class Catalog(Protocol):
     def documents(self, version: Version, after: str = "", *, limit: int) -> list[tuple[str, Held]]:
         """What is held of tilesets and subtrees, by key in byte order; `after` is exclusive."""
 
-    def release(self, version: Version, names: Iterable[str]) -> None:
-        """Record that files are not held, or not rightly: they are wanted again."""
+    def release(self, version: Version, names: Iterable[str], *, linked: bool = False) -> None:
+        """Record that files are not held, or not rightly: they are wanted again.
+
+        `linked`: the bytes are wrong, so also where another version holds the same file; that one is damaged then.
+        """
 
     def totals(self, version: Version) -> Totals:
         """How much of the version is listed, and how much of that is held."""

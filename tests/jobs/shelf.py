@@ -33,7 +33,7 @@ class Shelf:
         self.write(name, data)
         found = examine(self.files, self.catalog.references, self.version, Blob(name, UNKNOWN))
         assert found is not None
-        held = Held(Blob(name, len(data)), found.held.sha256, found.held.mtime_ns)
+        held = Held(Blob(name, len(data)), found.held.sha256, found.held.mtime_ns, found.held.inode)
         self._take(Arrival(0, held, found.reading, partly=found.partly))
 
     def put_unread(self, name: str, data: bytes) -> None:

@@ -48,7 +48,7 @@ from tilesync.errors import (
     UnsafeName,
 )
 from tilesync.events import Failed, Planned, Published, Renewed, Resolved, Retried, VersionChosen, Warned
-from tilesync.model import Selector
+from tilesync.model import Selector, Trace
 from tilesync.stores import publication
 from tilesync.stores.disk import barrier, mapped, place
 from tilesync.stores.files import LocalFiles
@@ -821,13 +821,13 @@ def test_a_disk_that_fills_up_ends_with_8_and_is_resumable(tmp_path: Path, monke
     """ENOSPC in the middle: exit 8; the files placed before are not fetched again."""
     place_one, placed = LocalFiles.place, [0]
 
-    def full(self: LocalFiles, *args: Any) -> int:
+    def full(self: LocalFiles, *args: Any) -> Trace:
         placed[0] += 1
         if placed[0] > 6:
             raise OSError(28, "No space left on device")
         return place_one(self, *args)
 
-    def mapped_full(self: LocalFiles, *args: Any) -> int:
+    def mapped_full(self: LocalFiles, *args: Any) -> Trace:
         with mapped("cannot place"):
             return full(self, *args)
 

@@ -29,6 +29,7 @@ from tilesync.events import (
     Renewed,
     Resolved,
     Retried,
+    Reused,
     Stored,
     VersionChosen,
     Waiting,
@@ -103,6 +104,7 @@ class Summary:
             "listed": tally.listed,
             "fetched": tally.fetched,
             "reused": tally.reused,
+            "reused_bytes": tally.reused_bytes,
             "kept": tally.kept,
             "excluded": tally.excluded,
             "failed": tally.failed,
@@ -147,7 +149,7 @@ class JsonLines:
 
     def __call__(self, event: Event) -> None:
         """Say it, but for what only `-v` asks for."""
-        if self._verbose or not isinstance(event, Retried | Stored):
+        if self._verbose or not isinstance(event, Retried | Reused | Stored):
             self.write({"kind": event.kind, **asdict(event)})
 
     def write(self, said: dict[str, Any]) -> None:
@@ -272,6 +274,11 @@ class Lines:
     def _(self, event: Stored) -> None:
         if self._verbose:
             self._print(f"stored {event.name} ({size(event.bytes)})")
+
+    @say.register
+    def _(self, event: Reused) -> None:
+        if self._verbose:
+            self._print(f"reused {event.name} ({size(event.bytes)})")
 
 
 class Progress:

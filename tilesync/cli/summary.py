@@ -24,7 +24,8 @@ def mirrored(summary: Summary, tally: Tally, dest: Path, *, dry_run: bool) -> st
         return f"nothing to do: {files(tally.kept)} of export {summary.export} are held and published"
     seconds = summary.seconds()
     rate = f" ({size(tally.bytes / seconds)}/s)" if tally.bytes and seconds > 0 else ""
-    extra = [f"{tally.kept:,} kept"] if tally.kept else []
+    extra = [f"{tally.reused:,} reused, {size(tally.reused_bytes)}"] if tally.reused else []
+    extra += [f"{tally.kept:,} kept"] if tally.kept else []
     extra += [f"{tally.excluded:,} left out"] if tally.excluded else []
     extra += [counted(tally.renewals, "link renewal")] if tally.renewals else []
     extra += [f"{tally.retries} retries"] if tally.retries else []

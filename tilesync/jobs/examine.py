@@ -38,8 +38,8 @@ def examine(
             references.add(version, blob.name, check.take(), anew=not partly)
             partly = True
 
-    mtime_ns = files.feed(version, blob.name, take)
-    if mtime_ns is None:
+    trace = files.feed(version, blob.name, take)
+    if trace is None:
         return None
-    held = Held(blob, check.finish().sha256, mtime_ns)
+    held = Held(blob, check.finish().sha256, *trace)
     return Examined(held, check.take(), partly)

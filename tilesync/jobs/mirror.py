@@ -261,7 +261,7 @@ class Mirror:
             sound = self._files.unchanged(version, [held for _, held in batch])
             return [held.blob.name for (_, held), ok in zip(batch, sound, strict=True) if not ok]
         found = ((held, self._files.digest(version, held.blob.name)) for _, held in batch)
-        return [held.blob.name for held, digest in found if digest is None or digest[0] != held.sha256]
+        return [held.blob.name for held, digest in found if digest != held.sha256]
 
     def _same_content(self, version: Version, held: Version) -> bool:
         """Whether the listing just made describes exactly what an earlier version of the same export holds."""
@@ -303,7 +303,9 @@ class Mirror:
     def _take_in(self, version: Version, page: Page, *, compare: bool) -> None:
         known = self._catalog.held_among(version, [blob.name for blob in page.blobs]) if compare else {}
         rows = [(blob, None if _changed(blob, held := known.get(blob.name)) else held) for blob in page.blobs]
-        wanted = sum(blob.size for blob, held in rows if held is None and self._keeps(blob.name))
+        lacking = [blob for blob, held in rows if held is None and self._keeps(blob.name)]
+        reusable = self._catalog.twins.by_md5(version, lacking)
+        wanted = sum(blob.size for blob in lacking if blob.name not in reusable)
         self._judge_room(wanted)
         self._catalog.add_page(version, rows, {folder for blob in page.blobs for folder in folders(blob.name)})
         kept = [held for blob, held in rows if self._keeps(blob.name)]
@@ -355,7 +357,8 @@ class Mirror:
         totals, tally = self._catalog.totals(version), self._run.tally
         self._count(totals)
         tally.kept = totals.held_files
-        tally.planned_bytes = tally.bytes + totals.bytes - totals.held_bytes
+        reusable = self._catalog.twins.bytes_of_wanted(version)
+        tally.planned_bytes = tally.bytes + totals.bytes - totals.held_bytes - reusable
         self._judge_room(0)
 
     def _count(self, totals: Totals) -> None:

@@ -12,7 +12,8 @@ from tilesync.model import Completeness
 class Tally:
     """Counters of one run, read by whoever shows progress. Files, and bytes where the name says so.
 
-    `fetched` moved by this run; `kept` already held; `bytes` counts what arrived, `planned_bytes` what has to.
+    `fetched` moved by this run; `reused` taken from another version, `reused_bytes` of them; `kept` already held;
+    `bytes` counts what arrived, `planned_bytes` what has to.
     `completeness` is known at the end, of the files that are there then.
     """
 
@@ -20,6 +21,7 @@ class Tally:
     listed_bytes: int = 0
     fetched: int = 0
     reused: int = 0
+    reused_bytes: int = 0
     kept: int = 0
     excluded: int = 0
     failed: int = 0
@@ -27,7 +29,8 @@ class Tally:
     verified: int = 0
     bytes: int = 0
     planned_bytes: int = 0
-    moved_before: int = 0
+    fetched_before: int = 0
+    reused_before: int = 0
     renewals: int = 0
     retries: int = 0
     completeness: Completeness = field(default_factory=Completeness)
@@ -35,17 +38,23 @@ class Tally:
 
     def start_over(self) -> None:
         """The plan is made anew: what was moved counts again when that plan is through."""
-        self.moved_before += self.fetched
-        self.listed = self.listed_bytes = self.fetched = self.kept = self.excluded = self.failed = 0
+        self.fetched_before += self.fetched
+        self.reused_before += self.reused
+        self.listed = self.listed_bytes = self.kept = self.excluded = self.failed = 0
+        self.fetched = self.reused = 0
         self.planned_bytes = self.bytes
         self.completeness = Completeness()
         self.inventory_complete = False
 
     def settle(self, held: int, *, held_before: int) -> None:
-        """Of `held` files this run moved some, each counted once also when it planned twice; the rest was kept."""
-        self.fetched = min(self.fetched + self.moved_before, held - min(held_before, held))
-        self.moved_before = 0
-        self.kept = held - self.fetched
+        """Of `held` files this run moved or reused some, each counted once also when it planned twice; the rest was
+        kept.
+        """
+        new = held - min(held_before, held)
+        self.fetched = min(self.fetched + self.fetched_before, new)
+        self.reused = min(self.reused + self.reused_before, new - self.fetched)
+        self.fetched_before = self.reused_before = 0
+        self.kept = held - self.fetched - self.reused
 
     def __call__(self, event: Event) -> None:
         """Count what is told by events alone."""

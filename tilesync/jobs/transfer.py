@@ -8,12 +8,13 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from tilesync.errors import BlobDamaged, BlobError, BlobMissing, DestinationError
-from tilesync.events import Failed, Stored
+from tilesync.events import Failed, Reused, Stored
 from tilesync.jobs.examine import examine
 from tilesync.jobs.expansion import Expansion
 from tilesync.jobs.fetch import Fetch, Road
 from tilesync.jobs.groups import first_error
 from tilesync.jobs.persistence import Persistence
+from tilesync.jobs.reuse import Reuse
 from tilesync.jobs.run import Run
 from tilesync.model import ROOT, UNKNOWN, Arrival, Blob, Inventory, Kind, Version
 from tilesync.protocols import Body, Destination, Source
@@ -61,6 +62,7 @@ class Transfer:
         self._persistence = Persistence(run)
         self._road = Road(version, source, destination.catalog.references, run, self._persistence)
         self._expansion = Expansion(version, destination.catalog, destination.files)
+        self._reuse = Reuse(version, destination)
         self._queue: asyncio.Queue[tuple[int, Blob] | None] = asyncio.Queue(maxsize=2 * run.gate.most)
         self._under_way = 0  # handed out, and how it ended is not in the catalog yet
         self._settled = asyncio.Event()
@@ -120,12 +122,28 @@ class Transfer:
         await self._send_home()
 
     async def _hand_out(self, batch: list[tuple[int, Blob]], after: int) -> int:
-        """Give the workers a batch; the number behind which the next one begins."""
+        """Give the workers a batch, but for what other versions hold; the number behind which the next one begins."""
+        taken, refused = await in_thread(self._reuse.take, batch)
+        self._run.tally.planned_bytes += refused
+        reused = {arrival.number: arrival for arrival in taken}
         for item in batch:
-            self._under_way += 1
-            await self._queue.put(item)
             after = item[0]
+            self._under_way += 1
+            if arrival := reused.get(after):
+                self._take_over(arrival)
+            else:
+                await self._queue.put(item)
         return after
+
+    def _take_over(self, arrival: Arrival) -> None:
+        """A file of another version is in place."""
+        blob, tally = arrival.held.blob, self._run.tally
+        self._done.append(arrival)
+        tally.reused += 1
+        tally.reused_bytes += blob.size
+        tally.verified += 1
+        if self._run.every_file:
+            self._run.observe(Reused(blob.name, blob.size))
 
     async def _send_home(self) -> None:
         for _ in range(self._run.gate.most):
@@ -206,6 +224,7 @@ class Transfer:
         """Record what has arrived, and want what a walk learns from it."""
         (done, self._done), (missed, self._missed) = (self._done, []), (self._missed, [])
         if done:
+            done = await in_thread(self._reuse.merge, done)
             self._run.tally.listed += await in_thread(self._catalog.hold, self._version, done)
             self._expandable = self._expandable or any(_says_more(arrival) for arrival in done)
         if missed:
@@ -216,18 +235,25 @@ class Transfer:
     # --- one blob ---
 
     async def _move(self, number: int, blob: Blob) -> Arrival | None:
-        """Fetch one blob; where a walk knows its name alone, the first answer describes it. None: it was salvaged."""
+        """Fetch one blob; where a walk knows its name alone, the first answer describes it. None: it was salvaged,
+        or another version holds it.
+        """
         body: Body | None = None
         if blob.size == UNKNOWN:
             blob, coming = await self._persistence.insist(blob.name, lambda: self._source.first(blob.name))
             body = coming
             await in_thread(self._files.judge, [blob.name])
             self._run.tally.listed_bytes += max(blob.size, 0)
-            self._run.tally.planned_bytes += max(blob.size, 0)
             if kept := await self._salvaged(number, blob):
                 await coming.aclose()
                 self._keep(kept)
                 return None
+            taken, _ = await in_thread(self._reuse.take, [(number, blob)])
+            if taken:
+                await coming.aclose()
+                self._take_over(taken[0])
+                return None
+            self._run.tally.planned_bytes += max(blob.size, 0)
         draft = self._files.draft(self._version, blob)
         fetch = Fetch(self._road, blob, draft, body)
         try:

@@ -167,7 +167,9 @@ class Verify:
         try:
             known = self._catalog.versions(name=version.name) if self._catalog is not None else []
             if self._catalog is not None and known:
-                self._catalog.release(known[0], bad)
+                gone = {finding.name for finding in self._findings if finding.problem == "missing"}
+                self._catalog.release(known[0], [name for name in bad if name in gone])
+                self._catalog.release(known[0], [name for name in bad if name not in gone], linked=True)
                 self._catalog.update(replace(known[0], damaged=bool(bad) or known[0].damaged))
                 return True
         except DestinationError as error:

@@ -35,8 +35,9 @@ from tilesync.stores.rows import (
     read_version,
     version_row,
 )
+from tilesync.stores.twins import Twins
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Catalog(Database):
@@ -46,6 +47,7 @@ class Catalog(Database):
         super().__init__(path, SCHEMA + REFERENCE_SCHEMA, version=SCHEMA_VERSION, read_only=read_only)
         self.folds = self.recall("folds") == "yes"
         self.references = References(self)
+        self.twins = Twins(self)
 
     def set_folds(self, *, folds: bool) -> None:
         """The disk takes names that differ only in case for the same, or does not."""
@@ -254,10 +256,17 @@ class Catalog(Database):
         with self.transaction() as db:
             db.execute(f"UPDATE blob SET state={WANTED} WHERE version=? AND state={MISSING}", (version.serial,))
 
-    def release(self, version: Version, names: Iterable[str]) -> None:
-        """Record that files are not held, or not rightly: they are wanted again."""
+    def release(self, version: Version, names: Iterable[str], *, linked: bool = False) -> None:
+        """Record that files are not held, or not rightly: they are wanted again.
+
+        `linked`: the bytes are wrong, so also where another version holds the same file; that one is damaged then.
+        """
         rows = [(version.serial, self.key(name)) for name in names]
         with self.transaction() as db:
+            for row in rows if linked else ():
+                for others in db.execute(_LINKED, row).fetchall():
+                    db.execute("UPDATE blob SET state=0, sha256=NULL WHERE id=?", others[:1])
+                    db.execute("UPDATE version SET damaged=1 WHERE serial=?", others[1:])
             db.executemany("UPDATE blob SET state=0, sha256=NULL WHERE version=? AND key=?", rows)
 
     def totals(self, version: Version) -> Totals:
@@ -268,6 +277,10 @@ class Catalog(Database):
         return Totals(wanted[0] + held[0], wanted[1] + held[1], *held, *found.get(EXCLUDED, (0, 0)))
 
 
+_LINKED = """
+SELECT o.id, o.version FROM blob b JOIN blob o ON o.sha256=b.sha256 AND o.inode=b.inode AND o.state=1 AND o.id<>b.id
+WHERE b.version=? AND b.key=? AND b.state=1 AND b.inode<>0
+"""
 _WANT = "INSERT OR IGNORE INTO blob (version, listing, key, name, etag, state) VALUES (?, ?, ?, ?, '', ?)"
 _WANT_EACH = f"""
 INSERT OR IGNORE INTO blob (version, listing, key, name, etag, state)

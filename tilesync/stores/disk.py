@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import hashlib
 import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from tilesync.errors import DestinationError, DiskFull
 
+T = TypeVar("T")
+
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 """Opening fails where a symlink stands (on systems that know it)."""
+
+_NO_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
+"""Another file system, too many links, a file of someone else, a system or file system that knows none. The last
+depends on the system: EPERM on FAT, ENOTSUP or ENOSYS on network file systems. Source: link(2).
+"""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -78,6 +86,29 @@ def write_at(path: Path, offset: int, data: bytes) -> None:
             left = left[file.write(left) :]
 
 
+def linked(source: str, link: Path) -> bool:
+    """Whether a hard link to `source` could be made; not on every file system, nor without end. Raises OSError."""
+    try:
+        os.link(source, link)
+    except NotImplementedError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_LINK:
+            return False
+        raise
+    return True
+
+
+def copied(source: str, copy: Path) -> bytes:
+    """Copy a regular file that is no symlink; the SHA-256 of what was copied. Raises OSError."""
+    sha256 = hashlib.sha256()
+    with open(os.open(source, os.O_RDONLY | NO_FOLLOW), "rb", buffering=0) as file, create(copy) as out:
+        while chunk := file.read(1 << 20):
+            sha256.update(chunk)
+            out.write(chunk)
+    return sha256.digest()
+
+
 def barrier(folder: Path) -> None:
     """Return when everything written to the file system of `folder` is durable."""
     if sys.platform == "linux":
@@ -130,9 +161,9 @@ class BatchWriter:
         self._pending: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._draining: asyncio.Task[None] | None = None
 
-    async def run(self, job: Callable[[], int]) -> int:
+    async def run(self, job: Callable[[], T]) -> T:
         """The result of `job`, or what it raised."""
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._pending.append((job, future))
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain())

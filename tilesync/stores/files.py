@@ -9,12 +9,13 @@ import stat
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from pathlib import Path
+from threading import get_ident
 
 from tilesync.errors import UnsafeName
-from tilesync.model import Blob, Held, Proof, Version
+from tilesync.model import Blob, Held, Proof, Trace, Version
 from tilesync.rules.names import problem
-from tilesync.stores.disk import BatchWriter, create, mapped, write_at
-from tilesync.stores.held import HeldFiles
+from tilesync.stores.disk import BatchWriter, copied, create, linked, mapped, write_at
+from tilesync.stores.held import HeldFiles, left_there, trace_of
 from tilesync.threads import in_thread
 
 WHOLE = 1 << 20
@@ -71,23 +72,46 @@ class LocalFiles(HeldFiles):
         """Another draft of the same content may go on with this part."""
         self._leftover.add(part.name)
 
-    def write_whole(self, version: str, blob: Blob, part: Path, data: bytes) -> int:
-        """Place a small file: written beside, then renamed. Returns its mtime in ns."""
+    def write_whole(self, version: str, blob: Blob, part: Path, data: bytes) -> Trace:
+        """Place a small file: written beside, then renamed. Returns its trace."""
         with mapped(f"cannot write {blob.name}"):
             with create(part) as file:
                 file.write(data)
             return self.place(version, blob, part)
 
-    def place(self, version: str, blob: Blob, part: Path) -> int:
-        """Rename a finished part to its final name, with the blob's Last-Modified. Returns its mtime in ns."""
+    def place(self, version: str, blob: Blob, part: Path) -> Trace:
+        """Rename a finished part to its final name, with the blob's Last-Modified. Returns its trace."""
         with mapped(f"cannot place {blob.name}"):
             if blob.last_modified is not None:
                 os.utime(part, (blob.last_modified, blob.last_modified))
             final = self._door.path(version, blob.name, make=True)
             os.replace(part, final)
-            return os.lstat(final).st_mtime_ns
+            return trace_of(os.lstat(final))
 
-    async def in_batch(self, job: Callable[[], int]) -> int:
+    def share(self, version: Version, blob: Blob, of: Version, held: Held) -> Held | None:
+        """Place, as `blob`, the file that another version holds: a hard link, or a copy where none can be made.
+
+        None when that file is no longer what was left there. One that was moved here with the whole destination has
+        another inode than it had: it counts when its bytes do.
+        """
+        with mapped(f"cannot share {held.blob.name} of version {of.name}"):
+            source = self._door.path(of.name, held.blob.name)
+            found = left_there(source, held)
+            if found is None or (found.inode != held.inode and self.digest(of, held.blob.name) != held.sha256):
+                return None
+            temporary = self._parts / f"shared-{get_ident()}"
+            temporary.unlink(missing_ok=True)
+            if linked(source, temporary):
+                if left_there(str(temporary), held) != found:
+                    return None
+                os.replace(temporary, self._door.path(version.name, blob.name, make=True))
+                temporary.unlink(missing_ok=True)  # still there when it replaced itself
+                return Held(blob, held.sha256, *found)
+            if copied(source, temporary) != held.sha256:
+                return None
+            return Held(blob, held.sha256, *self.place(version.name, blob, temporary))
+
+    async def in_batch(self, job: Callable[[], Trace]) -> Trace:
         """Run a small blocking job together with others."""
         return await self._writer.run(job)
 
@@ -162,10 +186,10 @@ class LocalDraft:
             if self._buffer:
                 await self._flush()
             job = partial(self._files.place, self._version, self._blob, self._part)
-        mtime_ns = await self._files.in_batch(job)
+        trace = await self._files.in_batch(job)
         self._written = self.held = 0
         self._buffer.clear()
-        return Held(self._blob, proof.sha256, mtime_ns)
+        return Held(self._blob, proof.sha256, *trace)
 
     async def suspend(self) -> None:
         """Keep what has arrived in the part, for a later run."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from tilesync.errors import UnsafeName
-from tilesync.model import Held, Version
+from tilesync.model import Held, Trace, Version
 from tilesync.rules.names import folders, problem
 from tilesync.stores.disk import NO_FOLLOW, mapped, real_folder
 
@@ -20,6 +20,21 @@ VERSIONS = "versions"
 
 READ = 1 << 20
 """Bytes read at a time."""
+
+
+def trace_of(found: os.stat_result) -> Trace:
+    """The trace that a look at a file found."""
+    return Trace(found.st_mtime_ns, found.st_ino)
+
+
+def left_there(path: str, held: Held) -> Trace | None:
+    """The trace of a file that has the size and mtime with which it was left; None when there is no such file."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    same = (found.st_size, found.st_mtime_ns) == (held.blob.size, held.mtime_ns)
+    return trace_of(found) if same and stat.S_ISREG(found.st_mode) else None
 
 
 class Door:
@@ -77,11 +92,7 @@ class HeldFiles:
         return [self._is_unchanged(version.name, item) for item in held]
 
     def _is_unchanged(self, version: str, held: Held) -> bool:
-        try:
-            found = os.lstat(self._door.path(version, held.blob.name))
-        except OSError:
-            return False
-        return stat.S_ISREG(found.st_mode) and (found.st_size, found.st_mtime_ns) == (held.blob.size, held.mtime_ns)
+        return left_there(self._door.path(version, held.blob.name), held) is not None
 
     def size(self, version: Version, name: str) -> int | None:
         """The size of the file; None when there is no such regular file."""
@@ -91,28 +102,22 @@ class HeldFiles:
             return None
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
-    def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> int | None:
-        """Give the bytes of the file, read anew, to `into`; its mtime (ns), None when there is no such regular file."""
+    def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> Trace | None:
+        """Give the bytes of the file, read anew, to `into`; its trace, None when there is no such regular file."""
         if self.size(version, name) is None:
             return None
         with mapped(f"cannot read {name}"), self._open(version, name) as file:
             while chunk := file.read(READ):
                 into(chunk)
-            return os.fstat(file.fileno()).st_mtime_ns
+            return trace_of(os.fstat(file.fileno()))
 
     def _open(self, version: Version, name: str) -> IO[bytes]:
         return open(os.open(self._door.path(version.name, name), os.O_RDONLY | NO_FOLLOW), "rb", buffering=0)
 
-    def digest(self, version: Version, name: str) -> tuple[bytes, bytes, int] | None:
-        """SHA-256, MD5 and mtime (ns) of the file, read anew; None when there is no such regular file."""
-        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-
-        def both(chunk: bytes) -> None:
-            sha256.update(chunk)
-            md5.update(chunk)
-
-        mtime_ns = self.feed(version, name, both)
-        return None if mtime_ns is None else (sha256.digest(), md5.digest(), mtime_ns)
+    def digest(self, version: Version, name: str) -> bytes | None:
+        """SHA-256 of the file, read anew; None when there is no such regular file."""
+        sha256 = hashlib.sha256()
+        return None if self.feed(version, name, sha256.update) is None else sha256.digest()
 
     def chunks(self, version: Version, name: str) -> Iterator[bytes]:
         """The bytes of one file, piece by piece."""

@@ -20,10 +20,12 @@ CREATE TABLE IF NOT EXISTS version (
 CREATE TABLE IF NOT EXISTS blob (
   id INTEGER PRIMARY KEY, version INTEGER NOT NULL, key TEXT NOT NULL, name TEXT, size INTEGER,
   etag TEXT NOT NULL, md5 BLOB, content_type TEXT, content_encoding TEXT, last_modified INTEGER,
-  listing INTEGER NOT NULL, state INTEGER NOT NULL, sha256 BLOB, mtime_ns INTEGER,
+  listing INTEGER NOT NULL, state INTEGER NOT NULL, sha256 BLOB, mtime_ns INTEGER, inode INTEGER,
   kind TEXT NOT NULL DEFAULT '', implicit INTEGER NOT NULL DEFAULT 0);
 CREATE UNIQUE INDEX IF NOT EXISTS blob_key ON blob (version, key);
 CREATE INDEX IF NOT EXISTS blob_wanted ON blob (version, listing) WHERE state=0;
+CREATE INDEX IF NOT EXISTS blob_md5 ON blob (md5, version) WHERE state=1 AND md5 IS NOT NULL;
+CREATE INDEX IF NOT EXISTS blob_sha256 ON blob (sha256, version) WHERE state=1;
 CREATE INDEX IF NOT EXISTS blob_implicit ON blob (version) WHERE implicit=1;
 CREATE TABLE IF NOT EXISTS folder (version INTEGER NOT NULL, key TEXT NOT NULL, listing INTEGER NOT NULL,
   PRIMARY KEY (version, key))
@@ -37,26 +39,26 @@ the container does not have: no part of the inventory.
 """
 
 BLOB = f"coalesce(name, key), coalesce(size, {UNKNOWN}), etag, md5, content_type, content_encoding, last_modified"
-HELD_BLOB = BLOB + ", sha256, mtime_ns"
+HELD_BLOB = BLOB + ", sha256, mtime_ns, coalesce(inode, 0)"
 
 INSERT_BLOB = """
 INSERT INTO blob (version, listing, key, name, size, etag, md5, content_type, content_encoding, last_modified,
-                  state, sha256, mtime_ns)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+                  state, sha256, mtime_ns, inode)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
 
 HOLD_BLOB = """
 UPDATE blob SET state=1, size=?, etag=?, md5=?, content_type=?, content_encoding=?, last_modified=?, sha256=?,
-                mtime_ns=?, kind=?, implicit=? WHERE id=?
+                mtime_ns=?, inode=?, kind=?, implicit=? WHERE id=?
 """
 
 
 def blob_row(version: Version, key: str, blob: Blob, held: Held | None, *, kept: bool = True) -> tuple[object, ...]:
     """What INSERT_BLOB takes: the blob as it is described now, with what is held of it. Not `kept`: it is left out."""
     name = None if blob.name == key else blob.name
-    state: tuple[object, ...] = (WANTED if kept else EXCLUDED, None, None)
+    state: tuple[object, ...] = (WANTED if kept else EXCLUDED, None, None, None)
     if held is not None and kept:
-        state = (HELD, held.sha256, held.mtime_ns)
+        state = (HELD, held.sha256, held.mtime_ns, held.inode)
     return (version.serial, version.listing, key, name, *_described(blob), *state)
 
 
@@ -67,6 +69,7 @@ def arrival_row(arrival: Arrival) -> tuple[object, ...]:
         *_described(held.blob),
         held.sha256,
         held.mtime_ns,
+        held.inode,
         reading.kind,
         reading.implicit,
         arrival.number,
@@ -79,7 +82,7 @@ def _described(blob: Blob) -> tuple[object, ...]:
 
 def read_held(row: Sequence[Any]) -> Held:
     """The file of a row of HELD_BLOB."""
-    return Held(Blob(*row[:7]), row[7], row[8])
+    return Held(Blob(*row[:7]), *row[7:10])
 
 
 def version_row(version: Version) -> dict[str, object]:

@@ -1,0 +1,72 @@
+"""Files of different versions that have the same content, found by their digests: a query each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from tilesync.model import Blob, Held, Kind, Twin, Version
+from tilesync.stores.rows import HELD_BLOB, read_held
+
+if TYPE_CHECKING:
+    from tilesync.stores.catalog import Catalog
+
+ENOUGH = 4
+"""Twins of one file that are named: the first that is as it was left is taken."""
+
+_SAYS = "EXISTS (SELECT 1 FROM {0} s WHERE s.version=blob.version AND s.source=blob.key AND s.grown=0)"
+_TWIN = f"SELECT version, kind, implicit, {_SAYS.format('reference')}, {_SAYS.format('remark')}, {HELD_BLOB} FROM blob"
+_NEWEST = f"ORDER BY version DESC LIMIT {ENOUGH}"
+_BY_MD5 = f"{_TWIN} WHERE md5=? AND md5 IS NOT NULL AND state=1 AND size=? AND version{{0}} {_NEWEST}"
+_BY_SHA256 = f"{_TWIN} WHERE sha256=? AND state=1 AND size=? AND version{{0}} {_NEWEST}"
+_OTHERS = ("<?", ">?")
+"""Two ranges of the index, so that the many files of one version with one content are never read through."""
+
+_WANTED = """
+SELECT coalesce(sum(b.size), 0) FROM blob b WHERE b.version=? AND b.state=0 AND EXISTS (
+  SELECT 1 FROM blob o WHERE o.md5=b.md5 AND o.md5 IS NOT NULL AND o.state=1 AND o.size=b.size AND o.version<>b.version)
+"""
+
+
+class Twins:
+    """The twins of files of one catalog; those of the newest version come first."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def by_md5(self, version: Version, blobs: Sequence[Blob]) -> dict[str, list[Twin]]:
+        """By size and MD5, for each name where there are any."""
+        return self._find(_BY_MD5, version, ((blob.name, blob.md5, blob.size) for blob in blobs if blob.md5))
+
+    def by_sha256(self, version: Version, held: Sequence[Held]) -> dict[str, list[Twin]]:
+        """By size and SHA-256, for each name where there are any."""
+        return self._find(_BY_SHA256, version, ((one.blob.name, one.sha256, one.blob.size) for one in held))
+
+    def _find(self, sql: str, version: Version, contents: Iterable[tuple[str, bytes, int]]) -> dict[str, list[Twin]]:
+        others = {other.serial: other for other in self._catalog.versions() if other.serial != version.serial}
+        found: dict[str, list[Twin]] = {}
+        for name, digest, size in contents if others else ():
+            older, newer = (self._catalog.query(sql.format(o), digest, size, version.serial) for o in _OTHERS)
+            twins = [
+                Twin(others[serial], read_held(row), Kind(kind), bool(implicit), bool(asks), bool(remarked))
+                for serial, kind, implicit, asks, remarked, *row in (*newer, *older)
+            ]
+            if twins:
+                found[name] = twins
+        return found
+
+    def bytes_of_wanted(self, version: Version) -> int:
+        """How many bytes of what is wanted other versions hold, by size and MD5."""
+        count: int = self._catalog.query(_WANTED, version.serial)[0][0]
+        return count
+
+    def copy_references(self, version: Version, twins: Iterable[Twin]) -> None:
+        """Take over what twins of the same names ask for, in place of what was said of those names before."""
+        sql = (
+            "INSERT OR IGNORE INTO reference SELECT ?, source, target, role, name, 0 FROM reference"
+            " WHERE version=? AND source=? AND grown=0"
+        )
+        named = [(twin.version.serial, twin.held.blob.name) for twin in twins]
+        with self._catalog.transaction() as db:
+            self._catalog.references.void(db, version, (name for _, name in named))
+            db.executemany(sql, ((version.serial, serial, self._catalog.key(name)) for serial, name in named))
