@@ -302,9 +302,11 @@ class Version:
     """One whole export in a destination, or one on its way in (`published` is None then).
 
     `serial` is its key in the catalog. `listing` counts the listings begun for it, `listed` says that the current one
-    is complete; else it goes on at `marker`. `damaged`: `verify` found files of it bad. `published` is the text of the
-    moment when it was published, in UTC. `home` is the bare URL of its container, without the query that signs it;
-    `globs` say which files of it are wanted.
+    is complete; else it goes on at `marker`. `damaged`: `verify` found files of it bad. `home` is the bare URL of its
+    container, without the query that signs it; `globs` say which files of it are wanted.
+
+    Moments are texts, in UTC: `begun`; `published`, when it was finished; `left`, when the pointer last moved away from
+    it; `retired`, when it was given up (its files are in the trash then, or gone).
     """
 
     serial: int
@@ -326,6 +328,9 @@ class Version:
     home: str = ""
     globs: Globs = EVERYTHING
     completeness: Completeness = Completeness()
+    begun: str = ""
+    left: str | None = None
+    retired: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,8 +290,8 @@ class Catalog(Protocol):
     def recall(self, key: str) -> str | None:
         """The fact kept under `key`, None when there is none."""
 
-    def versions(self, *, export: str | None = None, name: str | None = None) -> list[Version]:
-        """The versions in the order in which they were begun."""
+    def versions(self, *, export: str | None = None, name: str | None = None, retired: bool = False) -> list[Version]:
+        """The versions in the order in which they were begun; with `retired` also those that were given up."""
 
     def begin(self, version: Version) -> Version:
         """Record a new version; its serial is given here."""

@@ -12,7 +12,7 @@ from tilesync.errors import BlobDamaged, DestinationError, Incomplete, VerifyFai
 from tilesync.events import Finding, Warned
 from tilesync.jobs.complete import settle, tell_remarks, unmet
 from tilesync.jobs.examine import examine
-from tilesync.jobs.publish import pointer_digest
+from tilesync.jobs.pointing import pointer_digest
 from tilesync.jobs.tally import Tally
 from tilesync.model import POINTER, Arrival, Held, Version
 from tilesync.protocols import Catalog, HeldFiles, Observer, Published

@@ -61,10 +61,13 @@ class Catalog(Database):
 
     # --- versions ---
 
-    def versions(self, *, export: str | None = None, name: str | None = None) -> list[Version]:
-        """The versions in the order in which they were begun."""
-        sql = "SELECT * FROM version WHERE export = coalesce(?, export) AND name = coalesce(?, name) ORDER BY serial"
-        return [read_version(row) for row in self.query(sql, export, name)]
+    def versions(self, *, export: str | None = None, name: str | None = None, retired: bool = False) -> list[Version]:
+        """The versions in the order in which they were begun; with `retired` also those that were given up."""
+        sql = (
+            "SELECT * FROM version WHERE export = coalesce(?, export) AND name = coalesce(?, name)"
+            " AND (? OR retired IS NULL) ORDER BY serial"
+        )
+        return [read_version(row) for row in self.query(sql, export, name, retired)]
 
     def begin(self, version: Version) -> Version:
         """Record a new version; its serial is given here."""

@@ -16,7 +16,8 @@ CREATE TABLE IF NOT EXISTS version (
   modified TEXT NOT NULL, record TEXT NOT NULL, listing INTEGER NOT NULL, listed INTEGER NOT NULL, marker TEXT,
   damaged INTEGER NOT NULL, published TEXT, files INTEGER NOT NULL, bytes INTEGER NOT NULL, manifest_sha256 TEXT,
   inventory TEXT NOT NULL, home TEXT NOT NULL, include TEXT NOT NULL, exclude TEXT NOT NULL,
-  referenced INTEGER NOT NULL, missing INTEGER NOT NULL, orphans INTEGER NOT NULL, unfollowed INTEGER NOT NULL);
+  referenced INTEGER NOT NULL, missing INTEGER NOT NULL, orphans INTEGER NOT NULL, unfollowed INTEGER NOT NULL,
+  begun TEXT NOT NULL, left_at TEXT, retired TEXT);
 CREATE TABLE IF NOT EXISTS blob (
   id INTEGER PRIMARY KEY, version INTEGER NOT NULL, key TEXT NOT NULL, name TEXT, size INTEGER,
   etag TEXT NOT NULL, md5 BLOB, content_type TEXT, content_encoding TEXT, last_modified INTEGER,
@@ -107,15 +108,18 @@ def version_row(version: Version) -> dict[str, object]:
         "include": json.dumps(version.globs.include),
         "exclude": json.dumps(version.globs.exclude),
         **asdict(version.completeness),
+        "begun": version.begun,
+        "left_at": version.left,
+        "retired": version.retired,
     }
 
 
 def read_version(row: Sequence[Any]) -> Version:
     """The version of a row: its serial, then the columns of `version_row`."""
     serial, name, export, imodel, changeset, modified, record, listing, listed, marker, damaged, *rest = row
-    published, files, size, digest, inventory, home, include, exclude, *counts = rest
+    published, files, size, digest, inventory, home, include, exclude, *more = rest
     return Version(
         serial, name, export, imodel, changeset, modified, json.loads(record), listing, bool(listed), marker,
         bool(damaged), published, files, size, digest, inventory, home,
-        Globs(tuple(json.loads(include)), tuple(json.loads(exclude))), Completeness(*counts),
+        Globs(tuple(json.loads(include)), tuple(json.loads(exclude))), Completeness(*more[:4]), *more[4:],
     )  # fmt: skip

@@ -1,0 +1,86 @@
+"""The pointer: which version it names, what pins it there, and how it moves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from tilesync.events import Published
+from tilesync.model import ROOT, Version
+from tilesync.protocols import Clock, Destination, HeldFiles, Observer
+from tilesync.rules.manifest import stamp
+from tilesync.rules.tilesets import rebase
+
+
+class Pointing:
+    """The pointer of one destination. A pin is recorded before the pointer moves: a kill in between undoes neither."""
+
+    def __init__(self, destination: Destination, clock: Clock, observe: Observer) -> None:
+        self._publication = destination.publication
+        self._catalog = destination.catalog
+        self._files = destination.files
+        self._clock = clock
+        self._observe = observe
+
+    def named(self) -> Version | None:
+        """The version that the pointer names, as far as it is known here."""
+        latest = self._publication.latest() or {}
+        return next(iter(self._catalog.versions(name=str(latest.get("version")))), None)
+
+    def pinned(self) -> Version | None:
+        """The version that the pointer is pinned to; None while it follows the newest export."""
+        name = self._catalog.recall("pinned")
+        return next(iter(self._catalog.versions(name=name)), None) if name else None
+
+    def pin(self, version: Version) -> None:
+        """The pointer is to stay at this version."""
+        self._catalog.remember("pinned", version.name)
+
+    def unpin(self) -> None:
+        """The pointer may move again."""
+        self._catalog.remember("pinned", "")
+
+    def stands(self, version: Version) -> bool:
+        """Whether everything that leads to the current version leads to this one."""
+        known = self._catalog.recall("pointer")
+        return known is not None and self._publication.points_at(version, known) and self._publication.complete(version)
+
+    def move(self, version: Version) -> None:
+        """Let the pointer, latest.json and the symlink name a version that is finished."""
+        pointer, before = pointer_digest(version, self._files), self.named()
+        moved = not self._publication.points_at(version, pointer)
+        if before is not None and before.serial != version.serial:
+            self._catalog.update(replace(before, left=stamp(self._clock.now())))
+        pinned = self._catalog.recall("pinned") == version.name
+        self._publication.point_at(version, pointer_to(version, self._files), _latest(version, pinned=pinned))
+        self._catalog.remember("pointer", pointer)
+        if moved:
+            self._observe(Published(version.name, version.files, version.bytes))
+
+
+def pointer_to(version: Version, files: HeldFiles) -> Iterator[bytes]:
+    """The pointer: the real root document of a version with its URIs re-based, so that it can stand at the top."""
+    return rebase(files.chunks(version, ROOT), f"versions/{version.name}/")
+
+
+def pointer_digest(version: Version, files: HeldFiles) -> str:
+    """SHA-256 of the pointer to a version, in hexadecimal."""
+    digest = hashlib.sha256()
+    for piece in pointer_to(version, files):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _latest(version: Version, *, pinned: bool) -> dict[str, Any]:
+    return {
+        "version": version.name,
+        "export": version.export,
+        "imodel": version.imodel,
+        "changeset": version.changeset,
+        "finished": version.published,
+        "tileset": f"versions/{version.name}/{ROOT}",
+        "manifest": f"manifests/{version.name}.jsonl",
+        **({"pinned": True} if pinned else {}),
+    }

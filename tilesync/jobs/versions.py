@@ -1,0 +1,129 @@
+"""The versions of a destination while a run works on them: begun, prepared, looked at again, listed anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tilesync.events import Notice, Warned
+from tilesync.jobs.run import Run
+from tilesync.model import Export, Globs, Held, Inventory, Version
+from tilesync.protocols import Destination, Source
+from tilesync.rules.filters import keeper
+from tilesync.rules.manifest import stamp
+from tilesync.rules.names import next_version
+from tilesync.threads import in_thread
+
+BATCH = 2000
+
+
+class Versions:
+    """What one run does to the versions of one destination, apart from moving files into them."""
+
+    def __init__(self, destination: Destination, run: Run) -> None:
+        self._destination = destination
+        self._catalog = destination.catalog
+        self._files = destination.files
+        self._run = run
+
+    def begin(self, export: Export) -> Version:
+        """A new version of an export, under a name that none had before."""
+        taken = {v.name for v in self._catalog.versions(retired=True)} | set(
+            self._destination.publication.manifest_names()
+        )
+        name, now = next_version(export.id, taken), stamp(self._run.clock.now())
+        of = (export.id, export.imodel, export.changeset, export.modified, export.record)
+        return self._catalog.begin(Version(0, name, *of, begun=now))
+
+    def current(self, version: Version) -> Version:
+        """The version as the catalog knows it now."""
+        return self._catalog.versions(name=version.name)[0]
+
+    def relist(self, version: Version, **changes: Any) -> Version:
+        """The version with a new listing ahead of it; what is held stays until that listing judges it."""
+        version = replace(version, listing=version.listing + 1, listed=False, marker=None, **changes)
+        self._catalog.update(version)
+        return version
+
+    def relist_all(self, export: Export) -> None:
+        """The export changed: what was listed of it is stale, what was fetched is judged anew.
+
+        A published version is never touched: what could not be healed from the changed export becomes another version.
+        """
+        for version in self._catalog.versions(export=export.id):
+            if version.published is None:
+                self.relist(version)
+            else:
+                self._catalog.update(replace(version, modified=""))
+
+    def look_again(self, version: Version) -> None:
+        """What is not whole is looked for anew by the next run; a walk asks for what it did not get."""
+        if version.published is None and version.inventory == Inventory.LIST:
+            self.relist(version)
+        elif version.published is None:
+            self._catalog.update(replace(version, listed=False))
+
+    async def prepare(self, version: Version, source: Source, inventory: Inventory | None, globs: Globs) -> Version:
+        """The version with the way in which its files are found, and a new listing where the one begun cannot go on."""
+        if inventory is None and version.inventory == Inventory.LIST and not await source.listable():
+            inventory = Inventory.WALK
+        inventory = inventory or Inventory(version.inventory)
+        home = await source.home()
+        lost = inventory == Inventory.LIST and not version.listed and version.marker is None
+        other = version.published is None and (inventory, globs) != (version.inventory, version.globs)
+        if other or (lost and self._catalog.totals(version).files):
+            version = self.relist(version)
+        if version.published is None:
+            if version.globs != globs:
+                await in_thread(self._leave_out, version, globs)
+            version = replace(version, inventory=inventory, home=home, globs=globs)
+            self._catalog.update(version)
+        return version
+
+    def _leave_out(self, version: Version, globs: Globs) -> None:
+        """Remove what an earlier run brought in with other globs."""
+        keeps, after = keeper(globs), ""
+        while batch := self._catalog.held(version, after, limit=BATCH):
+            after = batch[-1][0]
+            names = [held.blob.name for _, held in batch if not keeps(held.blob.name)]
+            self._files.remove(version, names)
+            self._catalog.release(version, names)
+
+    # --- what lies there ---
+
+    async def settle(self) -> None:
+        """Read again what may not be whole since the machine restarted: all that was never made durable."""
+        if self._destination.calm:
+            return
+        for version in self._catalog.versions():
+            held = self._catalog.totals(version).held_files if version.published is None or version.damaged else 0
+            if held:
+                self._run.observe(Notice(f"the machine restarted since the last run: reading {held} files again"))
+                await self.recheck(version, read=True)
+        self._destination.settle()
+
+    async def healed(self, version: Version) -> Version:
+        """The version, marked damaged when files of it are gone or changed, as far as a look can tell."""
+        await self.recheck(version)
+        lost = version.files - self._catalog.totals(version).held_files
+        if lost:
+            self._run.observe(Warned(f"{lost} files of version {version.name} are gone or changed"))
+            version = replace(version, damaged=True)
+            self._catalog.update(version)
+        return version
+
+    async def recheck(self, version: Version, *, read: bool = False) -> None:
+        """Look whether what the catalog says is held still is; `read`: by its bytes."""
+        after = ""
+        while batch := await in_thread(self._catalog.held, version, after, limit=BATCH):
+            after = batch[-1][0]
+            gone = await in_thread(self._lost, version, batch, read=read)
+            if gone:
+                self._catalog.release(version, gone)
+            self._run.tally.verified += len(batch) - len(gone) if read else 0
+
+    def _lost(self, version: Version, batch: list[tuple[str, Held]], *, read: bool) -> list[str]:
+        if not read:
+            sound = self._files.unchanged(version, [held for _, held in batch])
+            return [held.blob.name for (_, held), ok in zip(batch, sound, strict=True) if not ok]
+        return [h.blob.name for _, h in batch if self._files.digest(version, h.blob.name) != h.sha256]
