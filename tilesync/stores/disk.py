@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -53,9 +53,11 @@ def real_folder(path: str | Path, *, make: bool, mode: int = 0o777) -> bool:
     try:
         found = os.lstat(path).st_mode
     except FileNotFoundError:
-        if make:
+        if not make:
+            return False
+        with suppress(FileExistsError):  # another thread was here in the meantime
             os.mkdir(path, mode)
-        return make
+        found = os.lstat(path).st_mode
     if not stat.S_ISDIR(found):
         kind = "a symlink" if stat.S_ISLNK(found) else "a file"
         raise DestinationError(f"{kind} stands where a folder is needed: {path}", hint="move it away, then run again")
