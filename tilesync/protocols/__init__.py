@@ -1,0 +1,27 @@
+"""What the jobs need from the world, each Protocol as wide as its consumer."""
+
+from __future__ import annotations
+
+from tilesync.protocols.places import Destination, Draft, Files, HeldFiles, Publication, Published
+from tilesync.protocols.state import Catalog, References, Twins
+from tilesync.protocols.world import Body, Clock, Exports, Link, Observer, Origin, Source, TokenProvider
+
+__all__ = [
+    "Body",
+    "Catalog",
+    "Clock",
+    "Destination",
+    "Draft",
+    "Exports",
+    "Files",
+    "HeldFiles",
+    "Link",
+    "Observer",
+    "Origin",
+    "Publication",
+    "Published",
+    "References",
+    "Source",
+    "TokenProvider",
+    "Twins",
+]

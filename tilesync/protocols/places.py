@@ -1,0 +1,152 @@
+"""What the jobs need of a place where tiles go."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from tilesync.model import Blob, Held, Layout, Proof, Trace, Version
+from tilesync.protocols.state import Catalog
+
+
+class Draft(Protocol):
+    """A blob on its way in. Nothing is visible before `commit`.
+
+    `held` counts the bytes that are safely in; after `restart` it is 0.
+    """
+
+    held: int
+
+    def prefix(self) -> AsyncIterator[bytes]:
+        """The held bytes, for the checks of a resumed transfer."""
+
+    async def append(self, chunk: bytes) -> None:
+        """Add `chunk` after the held bytes."""
+
+    async def restart(self) -> None:
+        """Forget the held bytes."""
+
+    async def commit(self, proof: Proof) -> Held:
+        """Place the whole file under its final name, replacing what was there."""
+
+    async def suspend(self) -> None:
+        """Keep what is held for a later run. May be called after `commit`, and then does nothing."""
+
+
+class HeldFiles(Protocol):
+    """The files of the versions of a destination, to be read."""
+
+    def size(self, version: Version, name: str) -> int | None:
+        """The size of the held file in bytes; None when there is no such regular file."""
+
+    def trace(self, version: Version, name: str) -> Trace | None:
+        """What a look at the held file tells of whether it still is the same; None when there is no such file."""
+
+    def unchanged(self, version: Version, held: Sequence[Held]) -> list[bool]:
+        """For each, whether the file still is what was left there, as far as a look without reading it can tell."""
+
+    def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> Trace | None:
+        """Give the bytes of the held file, read anew, to `into`; its trace, None when there is no such file."""
+
+    def digest(self, version: Version, name: str) -> bytes | None:
+        """SHA-256 of the held file, read anew; None when there is no such regular file."""
+
+    def chunks(self, version: Version, name: str) -> Iterator[bytes]:
+        """The bytes of one held file, piece by piece. Raises DestinationError when there is none."""
+
+    def read(self, version: Version, name: str) -> bytes:
+        """The bytes of one held file. Raises DestinationError when there is none."""
+
+
+class Files(HeldFiles, Protocol):
+    """The files of the versions of a destination, to be read and written."""
+
+    def free(self) -> int | None:
+        """Bytes of room left; None where that has no meaning."""
+
+    def judge(self, names: Iterable[str]) -> None:
+        """Raise UnsafeName, naming the offenders, when any of `names` cannot be held safely. Writes nothing."""
+
+    def draft(self, version: Version, blob: Blob) -> Draft:
+        """A draft of `blob`, continued from an earlier run when that left one for the same name and ETag."""
+
+    def share(self, version: Version, blob: Blob, of: Version, held: Held) -> Held | None:
+        """Place, as `blob`, what another version holds, by a link or a copy, without touching what lies there.
+
+        None when that is no longer what was left there.
+        """
+
+    def remove(self, version: Version, names: Iterable[str]) -> None:
+        """Remove files that an unpublished version should not have; missing is no error."""
+
+    def tidy(self) -> None:
+        """Remove what only unfinished transfers needed."""
+
+
+class Published(Protocol):
+    """What leads to the versions of a destination, to be read."""
+
+    def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
+        """The lines of a manifest, the first one about the version. Raises DestinationError when it cannot be read."""
+
+    def manifest_names(self) -> list[str]:
+        """The versions that have a manifest."""
+
+    def latest(self) -> Mapping[str, Any] | None:
+        """What `latest.json` says; None when there is none."""
+
+    def prefix(self, version: Version) -> str:
+        """What leads from the pointer to the version's own folder: empty where the pointer is its root tileset."""
+
+    def pointer(self) -> str | None:
+        """SHA-256 of the pointer, in hexadecimal; None when there is none."""
+
+
+class Publication(Published, Protocol):
+    """What leads to the versions of a destination, to be read and written."""
+
+    def points_at(self, version: Version, pointer_sha256: str) -> bool:
+        """Whether the pointer is the one of `version`, and what it needs is there."""
+
+    def complete(self, version: Version) -> bool:
+        """Whether all else that names the current version names `version`."""
+
+    def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
+        """Make every file durable, then put the manifest in place. Returns its SHA-256. May be done again."""
+
+    def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:
+        """Move the pointer, `latest.json` and what else names the current version. May be done again."""
+
+    def lay_out(self, version: Version, names: Iterable[str], moment: str) -> None:
+        """Bring the files of a finished version to where they are looked for, in this order. May be done again."""
+
+    def discard(self, version: Version, files: Iterable[Held], moment: str) -> list[Held]:
+        """Move files that lie where those of `version` are, and are none of them, into the trash; those that went."""
+
+    def retire(self, version: Version, moment: str) -> None:
+        """Move a version and its manifest into the trash. What is not there any more is no error. May be done again."""
+
+    def empty_trash(self, before: str) -> None:
+        """Delete what came into the trash before a moment."""
+
+
+class Destination(Protocol):
+    """Where tiles go. `calm`: what the last run wrote is whole, whether it was made durable or not."""
+
+    calm: bool
+    layout: Layout
+
+    def settle(self) -> None:
+        """Everything that is recorded as held has been checked: from here on the destination is calm."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """The state."""
+
+    @property
+    def files(self) -> Files:
+        """The files."""
+
+    @property
+    def publication(self) -> Publication:
+        """What leads to them."""

@@ -1,0 +1,152 @@
+"""What the jobs need of the state of a destination."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Protocol
+
+from tilesync.model import Arrival, Blob, Completeness, Held, Kind, Reading, Remark, Role, Totals, Twin, Version
+
+
+class References(Protocol):
+    """Which file of a version asks for which. Safe from any thread."""
+
+    def add(self, version: Version, source: str, reading: Reading, *, anew: bool = False, grown: bool = False) -> None:
+        """Take in a part of what one file asks for; `anew`: what was said before of it is void.
+
+        `grown`: it asks for that when it is read together with others. `anew` then voids what that said before; it is
+        void, too, when the file itself comes anew.
+        """
+
+    def of(self, version: Version, source: str, role: Role) -> list[str]:
+        """What one file asks for in one role."""
+
+    def implicit(self, version: Version) -> list[str]:
+        """The held tilesets with implicit tiling."""
+
+    def settle(self, version: Version) -> Completeness:
+        """Count what the version asks for."""
+
+    def missing(self, version: Version) -> Iterator[tuple[str, str, str]]:
+        """Each name that is asked for and not there, who asks for it, and what for; after `settle`."""
+
+    def askers(self, version: Version, names: Sequence[str]) -> dict[str, str]:
+        """Who asks for each of some files, where anyone does."""
+
+    def remarks(self, version: Version) -> Iterator[tuple[str, Remark]]:
+        """Every file with what is to be said of it."""
+
+    def between_tilesets(self, version: Version) -> list[tuple[str, str]]:
+        """Which tileset asks for which."""
+
+
+class Twins(Protocol):
+    """Which held files of other versions, the newest first, have the content of wanted ones. Safe from any thread."""
+
+    def by_md5(self, version: Version, blobs: Sequence[Blob]) -> dict[str, list[Twin]]:
+        """By size and MD5, for each name where there are any."""
+
+    def by_sha256(self, version: Version, held: Sequence[Held]) -> dict[str, list[Twin]]:
+        """By size and SHA-256, for each name where there are any."""
+
+    def bytes_of_wanted(self, version: Version) -> int:
+        """How many bytes of what is wanted other versions hold, by size and MD5."""
+
+    def copy_references(self, version: Version, twins: Iterable[Twin]) -> None:
+        """Take over what twins of the same names ask for, in place of what was said of those names before."""
+
+
+class Catalog(Protocol):
+    """The state of a destination: versions, their inventory, and which of it is held. Safe from any thread."""
+
+    fresh: bool
+
+    @property
+    def references(self) -> References:
+        """Which file asks for which."""
+
+    @property
+    def twins(self) -> Twins:
+        """Which files of other versions have the same content."""
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep one fact about the destination as a whole."""
+
+    def recall(self, key: str) -> str | None:
+        """The fact kept under `key`, None when there is none."""
+
+    def versions(self, *, export: str | None = None, name: str | None = None, retired: bool = False) -> list[Version]:
+        """The versions in the order in which they were begun; with `retired` also those that were given up."""
+
+    def begin(self, version: Version) -> Version:
+        """Record a new version; its serial is given here."""
+
+    def update(self, version: Version) -> None:
+        """Record what changed about a version."""
+
+    def forget(self, version: Version) -> None:
+        """Drop a version that never held anything."""
+
+    def held_among(self, version: Version, names: Sequence[str]) -> dict[str, Held]:
+        """What of these this version holds, by name."""
+
+    def add_page(self, version: Version, rows: Sequence[tuple[Blob, Held | None]], folders: Iterable[str]) -> None:
+        """Take in one page: each blob with what is held of it, the folders, and the next marker.
+
+        Raises Incomplete, and takes in nothing, when this listing has a name twice.
+        """
+
+    def add_held(self, version: Version, arrivals: Sequence[Arrival]) -> None:
+        """Take in files that were read where they lie, with what they ask for; their numbers mean nothing."""
+
+    def finish_listing(self, version: Version) -> list[str]:
+        """Mark the listing complete; return the names that an earlier listing had and this one has not."""
+
+    def wanted(self, version: Version, after: int, *, limit: int, empty: bool | None = None) -> list[tuple[int, Blob]]:
+        """Blobs that are not held, in listed order, each with its id; `after` is exclusive."""
+
+    def held(
+        self, version: Version, after: str = "", *, limit: int, kinds: Collection[Kind] = ()
+    ) -> list[tuple[str, Held]]:
+        """What is held, or what of these kinds is, by key in byte order; `after` is exclusive."""
+
+    def hold(self, version: Version, arrivals: Sequence[Arrival]) -> int:
+        """Record files that are in place now, with what they ask for; how many names a walk learns by that."""
+
+    def want(self, version: Version, name: str) -> None:
+        """A walk wants one file, known by its name alone, unless it knows it already."""
+
+    def want_what(self, version: Version, source: str) -> int:
+        """A walk wants everything that one file asks for; how much of that is new."""
+
+    def miss(self, version: Version, numbers: Iterable[int]) -> None:
+        """Record that the container does not have what a walk asked it for."""
+
+    def ask_again(self, version: Version) -> None:
+        """What was missing may be there now."""
+
+    def release(self, version: Version, names: Iterable[str], *, linked: bool = False) -> None:
+        """Record that files are not held, or not rightly: they are wanted again.
+
+        `linked`: the bytes are wrong, so also where another version holds the same file; that one is damaged then.
+        """
+
+    def totals(self, version: Version) -> Totals:
+        """How much of the version is listed, and how much of that is held."""
+
+    def leftovers(self, version: Version, after: int = 0, *, limit: int) -> list[tuple[int, Held]]:
+        """What other versions hold under names that this one does not hold, each with its id; `after` is exclusive."""
+
+    def holds_below(self, version: Version, name: str) -> bool:
+        """Whether the version holds files in a folder of that name."""
+
+    def supersede(self, version: Version, gone: Iterable[int]) -> None:
+        """Give up what other versions hold where this one has taken their place: only what they left under other names
+        is known on, but for what is `gone`, by id.
+        """
+
+    def shared_bytes(self) -> dict[str, int]:
+        """The bytes of the files of each version that other versions hold too, as one file; by name, where any are."""
+
+    def drop_files(self, version: Version) -> None:
+        """Forget every file of a version, and what they ask for."""

@@ -1,0 +1,114 @@
+"""What the jobs need from the world: time, the service, and where tiles come from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Protocol
+
+from tilesync.events import Event
+from tilesync.model import Blob, Export, Held, Page, Resolution, SasUrl
+
+
+class Clock(Protocol):
+    """Time as a parameter."""
+
+    def now(self) -> datetime:
+        """The wall clock, in UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`."""
+
+
+class Observer(Protocol):
+    """Hears what happens. Must not raise and must not block."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Hear of one event."""
+
+
+class TokenProvider(Protocol):
+    """An identity towards the Mesh Export API."""
+
+    async def header(self) -> str:
+        """The value of `Authorization`. Raises NotAuthorised when there is none to be had."""
+
+    async def refused(self, header: str) -> bool:
+        """The service answered 401 to `header`: whether another try, with a fresh token, makes sense."""
+
+
+class Link(Protocol):
+    """A signed link that stays alive: renewed ahead of its end, and on demand."""
+
+    async def current(self) -> SasUrl:
+        """A link to use now; renewed ahead of time where that is due."""
+
+    async def renew(self, stale: SasUrl) -> None:
+        """Fetch a fresh link, unless the current one is no longer `stale`: many callers cause one fetch."""
+
+    def expired(self, link: SasUrl) -> bool:
+        """Whether `link` has ended by the server's clock."""
+
+
+class Body(Protocol):
+    """The answer to a GET of one blob. `start` is where its bytes begin: 0 when the server ignored the range."""
+
+    start: int
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The stored bytes as they come. Raises Transient when the body breaks off; what came before stays good."""
+
+    async def aclose(self) -> None:
+        """Release the connection. May be called twice."""
+
+
+class Source(Protocol):
+    """Where tiles come from: an inventory, and bodies pinned to it."""
+
+    def pages(self, marker: str | None) -> AsyncIterator[Page]:
+        """The inventory from `marker` on, page by page; each page complete and well-formed."""
+
+    async def open(self, blob: Blob, offset: int) -> Body:
+        """The bytes of `blob` from `offset` on, only as long as its ETag is the listed one.
+
+        Raises BlobMissing, ExportReplaced (the blob or the whole container changed under the run), NotAuthorised,
+        and Transient for what another attempt may cure.
+        """
+
+    async def first(self, name: str) -> tuple[Blob, Body]:
+        """What the container says of a blob that is known by its name alone, and its bytes from the start.
+
+        A weak ETag counts as none. Raises as `open` does.
+        """
+
+    async def unchanged(self, held: Held) -> bool:
+        """Whether the container still has what is held, by its ETag, else by its bytes. Raises as `open` does."""
+
+    async def home(self) -> str:
+        """The bare URL of the container, without the query that signs it."""
+
+    async def listable(self) -> bool:
+        """Whether it makes sense to ask for a listing: what a CDN signs never allows one."""
+
+
+class Origin(Protocol):
+    """What SOURCE names: it resolves to one export, and opens that export's container."""
+
+    async def resolve(self, *, again: bool = False) -> Resolution:
+        """The export to mirror now. `again`: the one resolved before is gone, so do not wait for another."""
+
+    async def source(self, resolution: Resolution) -> Source:
+        """The container of the resolved export, pinned by export id and container."""
+
+
+class Exports(Protocol):
+    """The finished exports that SOURCE stands for."""
+
+    async def finished(self) -> list[Export]:
+        """The Complete ones, oldest first; waited for while there is none. Raises NoExport."""
+
+    def origin(self, export: Export) -> Origin:
+        """One of them as an origin."""
