@@ -190,11 +190,11 @@ class Simulator(StandIn):
         return run
 
 
-def verify(dest: Path, *, quick: bool = False, state_dir: Path | None = None) -> Run:
+def verify(dest: Path, *, quick: bool = False, every: bool = False, state_dir: Path | None = None) -> Run:
     """Audit a destination; how that ended."""
     run = Run()
     try:
-        asyncio.run(wiring.verify(dest, run, run.tally, state_dir=state_dir, quick=quick))
+        asyncio.run(wiring.verify(dest, run, run.tally, state_dir=state_dir, quick=quick, every=every))
     except TilesyncError as error:
         run.error = error
     return run

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tilesync.errors import BlobDamaged
 from tilesync.jobs.examine import examine
 from tilesync.jobs.expansion import Expansion
-from tilesync.model import Arrival, Blob, Remark, Trace, Version
+from tilesync.model import Arrival, Blob, Held, Remark, Trace, Version
 from tilesync.stores.catalog import Catalog
 
 
@@ -34,6 +34,14 @@ class Folder:
         """The size of a file."""
         path = self.root / name
         return path.stat().st_size if path.is_file() else None
+
+    def trace(self, version: Version, name: str) -> Trace | None:
+        """Not asked for."""
+        raise NotImplementedError
+
+    def unchanged(self, version: Version, held: Sequence[Held]) -> list[bool]:
+        """Not asked for."""
+        raise NotImplementedError
 
     def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> Trace | None:
         """Its bytes."""

@@ -130,13 +130,14 @@ class Renewed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Finding(Event):
-    """`verify` found something. `asked_by`: a file that asks for this one, empty where none does."""
+    """`verify` found something. `asked_by`: a file that asks for this one, empty where none does. `version`: where."""
 
     kind: ClassVar[str] = "finding"
     name: str
     problem: str
     message: str
     asked_by: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,45 @@ class Remarked(Event):
     name: str
     problem: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFailed(Event):
+    """One export of several could not be mirrored; the next one is tried."""
+
+    kind: ClassVar[str] = "export-failed"
+    export: str
+    error: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retired(Event):
+    """A version was given up, and lies in the trash."""
+
+    kind: ClassVar[str] = "retired"
+    version: str
+    files: int
+    bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PointerStays(Event):
+    """`version` is held, and the pointer names another one on purpose, or was not to be moved."""
+
+    kind: ClassVar[str] = "pointer-stays"
+    version: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted(Event):
+    """One file that the container no longer has was moved into the trash."""
+
+    kind: ClassVar[str] = "deleted"
+    name: str
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,15 @@ class Secret:
         return "Secret(…)"
 
 
+class Layout(StrEnum):
+    """How a destination lays versions out: each whole in a folder of its own, behind a pointer; or only the last one,
+    at the container's own paths.
+    """
+
+    VERSIONED = "versioned"
+    FLAT = "flat"
+
+
 class Status(StrEnum):
     """State of an export job, as the service spells it (get-exports, schema ExportStatus)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,15 +13,19 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from tilesync.errors import NotAuthorised
-from tilesync.model import EVERYTHING, Export, Globs, Inventory, SasUrl, Secret, Selector
+from tilesync.model import EVERYTHING, Export, Globs, Inventory, Layout, SasUrl, Secret, Selector, Version
 from tilesync.protocols import Observer, Origin, TokenProvider
+from tilesync.rules.guards import Most
 from tilesync.rules.links import check_scheme, parse_link
+from tilesync.rules.retention import KEEP_ALL, Keep
 
 if TYPE_CHECKING:
+    from tilesync.jobs.holdings import Holding
+    from tilesync.jobs.mirror import Wishes
     from tilesync.jobs.run import Run
     from tilesync.jobs.tally import Tally
     from tilesync.remote.exports import MeshExports
-    from tilesync.remote.origins import Wires
+    from tilesync.remote.origins import ServiceExports, Wires
     from tilesync.wire.bulk import Bulk
 
 API = "https://api.bentley.com"
@@ -85,6 +89,11 @@ class MirrorRequest:
     allow_missing: bool = False
     inventory: Inventory | None = None
     globs: Globs = EVERYTHING
+    all_exports: bool = False
+    publish: bool = True
+    keep: Keep = KEEP_ALL
+    layout: Layout = Layout.VERSIONED
+    delete: Most | None = None
 
 
 @asynccontextmanager
@@ -147,6 +156,13 @@ def _origin(request: MirrorRequest, wires: Wires) -> Origin:
     return LinkOrigin(request.link, wires, refresh=refresh)
 
 
+def _service_exports(request: MirrorRequest, wires: Wires) -> ServiceExports:
+    from tilesync.remote.origins import ServiceExports
+
+    exports = _exports(request.service, wires)
+    return ServiceExports(exports, request.selector, wires, wait=request.wait, poll=request.poll, cdn=request.cdn)
+
+
 async def _link_from(command: str) -> SasUrl:
     """The container link that a command prints."""
     from tilesync.remote.auth import output_of
@@ -156,31 +172,51 @@ async def _link_from(command: str) -> SasUrl:
 
 async def mirror(request: MirrorRequest, observe: Observer, tally: Tally) -> None:
     """Run the main job. Raises the RunErrors."""
-    from tilesync.jobs.mirror import Mirror, Wishes
+    from tilesync.jobs.mirror import Mirror
     from tilesync.stores.local import open_local
 
-    with open_local(request.destination, state_dir=request.state_dir, monotonic=monotonic) as destination:
+    opening = open_local(request.destination, state_dir=request.state_dir, monotonic=monotonic, layout=request.layout)
+    with opening as destination:
         async with _wires(request.service, observe) as wires:
-            wishes = Wishes(
-                request.inventory,
-                request.globs,
-                allow_missing=request.allow_missing,
-                allow_shrink=request.allow_shrink,
-            )
-            await Mirror(_origin(request, wires), destination, _run(request, wires, tally), wishes).run()
+            run, wishes = _run(request, wires, tally), _wishes(request)
+            if request.all_exports:
+                from tilesync.jobs.history import History
+
+                await History(_service_exports(request, wires), destination, run, wishes).run()
+            else:
+                await Mirror(_origin(request, wires), destination, run, wishes).run()
 
 
 async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> None:
     """Say what the main job would do, and write nothing. Raises the RunErrors."""
-    from tilesync.jobs.preview import View
-    from tilesync.jobs.preview import preview as run
+    from tilesync.jobs.preview import Preview, View
     from tilesync.jobs.survey import Desk
     from tilesync.stores.local import look_at, scratch
 
-    with look_at(request.destination, state_dir=request.state_dir) as (catalog, judge), scratch() as desk:
+    looking = look_at(request.destination, state_dir=request.state_dir, layout=request.layout)
+    with looking as there, scratch() as desk:
+        assert there.catalog is not None
         async with _wires(request.service, observe) as wires:
-            view = View(catalog, judge, Desk(*desk), request.inventory, request.globs)
-            await run(_origin(request, wires), view, _run(request, wires, tally))
+            view = View(there.catalog, there.files, there.publication, there.judge, Desk(*desk), there.layout)
+            plan = Preview(view, _run(request, wires, tally), _wishes(request))
+            if request.all_exports:
+                await plan.run_all(_service_exports(request, wires))
+            else:
+                await plan.run(_origin(request, wires))
+
+
+def _wishes(request: MirrorRequest) -> Wishes:
+    from tilesync.jobs.mirror import Wishes
+
+    return Wishes(
+        request.inventory,
+        request.globs,
+        allow_missing=request.allow_missing,
+        allow_shrink=request.allow_shrink,
+        point=request.publish,
+        keep=request.keep,
+        delete=request.delete,
+    )
 
 
 def _run(request: MirrorRequest, wires: Wires, tally: Tally) -> Run:
@@ -209,13 +245,48 @@ async def viewer_link(request: MirrorRequest, observe: Observer) -> str:
         return link.viewer()
 
 
-async def verify(destination: Path, observe: Observer, tally: Tally, *, state_dir: Path | None, quick: bool) -> None:
-    """Audit what a folder holds. Raises VerifyFailed when there are findings."""
-    from tilesync.jobs.verify import Audited, Verify
-    from tilesync.stores.held import HeldFiles
-    from tilesync.stores.local import open_for_audit, scratch
-    from tilesync.stores.publication import Publication
+async def rollback(
+    destination: Path, observe: Observer, name: str | None, *, latest: bool, state_dir: Path | None
+) -> Version:
+    """Point back at an older version and pin it, or with `latest` at the newest again. Raises the RunErrors."""
+    from tilesync.jobs.pressure import Gate
+    from tilesync.jobs.rollback import rollback as run
+    from tilesync.jobs.run import Run
+    from tilesync.jobs.tally import Tally
+    from tilesync.stores.local import open_local
 
-    with open_for_audit(destination, state_dir) as (root, catalog), scratch() as desk:
-        audited = Audited(HeldFiles(root), Publication(root, root), catalog, desk[0])
-        await Verify(audited, observe, tally).run(quick=quick)
+    clock = WallClock()
+    with open_local(destination, state_dir=state_dir, monotonic=monotonic, layout=None) as there:
+        about = Run(clock, observe, Tally(), Gate(clock, fixed=1), budget=timedelta())
+        return await run(there, about, name, latest=latest)
+
+
+def holdings(destination: Path, observe: Observer, *, state_dir: Path | None) -> list[Holding]:
+    """What a folder holds: nothing where there is none."""
+    from tilesync.jobs.holdings import holdings as told
+    from tilesync.stores.local import open_for_audit
+
+    with open_for_audit(destination, state_dir) as there:
+        return told(there.publication, there.catalog, observe)
+
+
+def sha256sums(destination: Path, version: str, *, state_dir: Path | None) -> Iterator[str]:
+    """The lines of `sha256sum -c` for the folder of a version. Raises UsageError, DestinationError."""
+    from tilesync.jobs.holdings import sha256sums as lines
+    from tilesync.rules.names import the_one
+    from tilesync.stores.local import open_for_audit
+
+    with open_for_audit(destination, state_dir) as there:
+        yield from lines(there.publication, the_one(version, there.publication.manifest_names()))
+
+
+async def verify(
+    destination: Path, observe: Observer, tally: Tally, *, state_dir: Path | None, quick: bool, every: bool = False
+) -> None:
+    """Audit what a folder holds: the current version, or `every` one. Raises VerifyFailed when there are findings."""
+    from tilesync.jobs.verify import Audited, Verify
+    from tilesync.stores.local import open_for_audit, scratch
+
+    with open_for_audit(destination, state_dir) as there, scratch() as desk:
+        audited = Audited(there.files, there.publication, there.catalog, desk[0])
+        await Verify(audited, observe, tally, quick=quick).run(every=every)

@@ -8,7 +8,7 @@ from tilesync.jobs.complete import settle
 from tilesync.jobs.examine import examine
 from tilesync.model import UNKNOWN, Arrival, Blob, Completeness, Held, Remark, Role, Version
 from tilesync.stores.catalog import Catalog
-from tilesync.stores.held import HeldFiles
+from tilesync.stores.held import Door, HeldFiles
 
 HOME = "https://account.blob.core.windows.net/container"
 
@@ -19,7 +19,7 @@ class Shelf:
     def __init__(self, root: Path, *, catalog: Path | None = None) -> None:
         self.root = root
         self.catalog = Catalog(catalog or Path(":memory:"))
-        self.files = HeldFiles(root)
+        self.files = HeldFiles(Door(root))
         self.version = self.catalog.begin(Version(0, "e1", "e1", None, None, "", {}, home=HOME))
 
     def write(self, name: str, data: bytes) -> None:

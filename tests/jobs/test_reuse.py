@@ -249,7 +249,7 @@ def test_room_is_judged_by_what_is_fetched(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_link_is_broken_when_a_version_is_healed(tmp_path: Path) -> None:
-    """The fresh bytes come as a file of their own: what an older version has under the other link stays untouched."""
+    """The fresh bytes come as a file of their own, never through the link; the older version then shares it too."""
     with Simulator() as sim:
         files = sim.hold(export(6))
         sim.mirror(tmp_path)
@@ -257,16 +257,19 @@ def test_a_link_is_broken_when_a_version_is_healed(tmp_path: Path) -> None:
         old, new = (tmp_path / "versions" / version / "tiles/003.glb" for version in (EXPORT, OTHER))
         assert old.stat().st_ino == new.stat().st_ino
         rot(new)
-        rotten = old.read_bytes()
-        assert verify(tmp_path).exit == 10
-        sim.forget()
-        run = sim.mirror(tmp_path)
-        assert run.error is None
-        assert asked(sim) == {"tiles/003.glb"}
-    assert old.stat().st_ino != new.stat().st_ino
-    assert new.read_bytes() == files["tiles/003.glb"]
-    assert (old.read_bytes() == rotten) or (old.read_bytes() == files["tiles/003.glb"])
-    assert verify(tmp_path).exit == 0
+        with old.open("rb") as link:
+            rotten = link.read()
+            assert verify(tmp_path).exit == 10
+            sim.forget()
+            run = sim.mirror(tmp_path)
+            assert run.error is None
+            assert asked(sim) == {"tiles/003.glb"}
+            link.seek(0)
+            assert link.read() == rotten != files["tiles/003.glb"]
+            assert new.stat().st_ino != os.fstat(link.fileno()).st_ino
+            assert os.fstat(link.fileno()).st_nlink == 0
+    assert new.read_bytes() == old.read_bytes() == files["tiles/003.glb"]
+    assert verify(tmp_path, every=True).exit == 0
 
 
 def test_an_interrupted_version_shares_too(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from tilesync.model import (
 from tilesync.stores.catalog import SCHEMA_VERSION, Catalog
 
 SHA = b"s" * 32
+DOCUMENTS = (Kind.TILESET, Kind.SUBTREE)
 NEW = Version(0, "e1", "e1", "i", "c", "2026", {"id": "e1", "deep": {"n": [1]}})
 WALKED = replace(NEW, inventory=Inventory.WALK, home="https://host/container")
 FULL = Blob("a/ä", 3, "0x8D", b"m" * 16, "t", "gzip", 1772353800)
@@ -276,7 +277,7 @@ def test_what_was_read_where_it_lies(path: Path) -> None:
     ]
     catalog.add_held(version, arrivals)
     assert catalog.held(version, limit=9) == [(a.held.blob.name, a.held) for a in arrivals]
-    assert catalog.documents(version, limit=9) == [(a.held.blob.name, a.held) for a in arrivals[:2]]
+    assert catalog.held(version, limit=9, kinds=DOCUMENTS) == [(a.held.blob.name, a.held) for a in arrivals[:2]]
     assert catalog.references.implicit(version) == [FULL.name]
     assert catalog.references.of(version, FULL.name, Role.CONTENT) == ["b"]
     catalog.close()
@@ -294,7 +295,7 @@ def test_what_is_added_twice_is_refused(path: Path) -> None:
             [Arrival(0, Held(Blob(name, 1), SHA, 5), asking("y", implicit=True)) for name in ("c", "a")],
         )
     assert [key for key, _ in catalog.held(version, limit=9)] == ["a", "b"]
-    assert [key for key, _ in catalog.documents(version, limit=9)] == ["a"]
+    assert [key for key, _ in catalog.held(version, limit=9, kinds=DOCUMENTS)] == ["a"]
     assert catalog.references.implicit(version) == []
     assert catalog.references.of(version, "a", Role.CONTENT) == ["x"]
     catalog.close()
@@ -308,7 +309,7 @@ def test_documents_are_read_in_portions(path: Path) -> None:
     catalog.add_held(version, [Arrival(0, Held(Blob(name, 1), SHA, 5), Reading(kind)) for name, kind in kinds.items()])
     catalog.release(version, ["d"])
     seen, after = [], ""
-    while rows := catalog.documents(version, after, limit=2):
+    while rows := catalog.held(version, after, limit=2, kinds=DOCUMENTS):
         seen += [key for key, _ in rows]
         after = rows[-1][0]
     assert seen == ["a", "c", "e"]
@@ -482,7 +483,7 @@ def test_relisting_keeps_what_files_are(path: Path) -> None:
     kept = catalog.held_among(version, ["tileset.json", "s.subtree"])
     catalog.add_page(version, [(Blob("changed", 2), None), *((held.blob, held) for held in kept.values())], [])
     catalog.finish_listing(version)
-    assert [key for key, _ in catalog.documents(version, limit=9)] == ["s.subtree", "tileset.json"]
+    assert [key for key, _ in catalog.held(version, limit=9, kinds=DOCUMENTS)] == ["s.subtree", "tileset.json"]
     assert catalog.references.implicit(version) == ["tileset.json"]
     assert catalog.references.of(version, "s.subtree", Role.CONTENT) == ["x"]
     assert catalog.references.between_tilesets(version) == []

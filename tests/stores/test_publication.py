@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def publication(root: Path) -> Publication:
-    return Publication(root, root / ".tilesync/parts")
+    return Publication(root, root / ".tilesync")
 
 
 def publish(publication: Publication, version: Version, pointer: bytes = POINTER) -> None:
@@ -115,7 +115,7 @@ def test_killed_anywhere_the_pointer_is_old_or_new(root: Path, publication: Publ
             assert "e2" in publication.manifest_names()
         else:
             assert (publication.latest() or {}).get("version") == (None if first else "e1")
-        Publication(root, root / ".tilesync/parts").refuse_foreign()
+        Publication(root, root / ".tilesync").refuse_foreign()
         publish(publication, NEXT, b"{}")
         assert publication.points_at(NEXT, digest(b"{}"))
     assert 8 <= step < 100

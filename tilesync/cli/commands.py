@@ -1,4 +1,7 @@
-"""The commands: parse, call wiring, return an exit code. What a command needs it imports itself."""
+"""The commands that speak with the service: parse, call wiring, return an exit code.
+
+What a command needs it imports itself.
+"""
 
 from __future__ import annotations
 
@@ -6,75 +9,20 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from tilesync import __version__
-from tilesync.cli.text import Destination, Duration, FilePath, Transfers
+from tilesync.cli.held import rollback, verify, versions
+from tilesync.cli.options import DELETION, HISTORY, INVENTORY, NO_PROGRESS, SELECTION, SERVICE, VOICE, option, waiting
+from tilesync.cli.requests import imodel_of, is_argument, mirror_request, selector_of, service_of, session_of
+from tilesync.cli.text import Destination, FilePath, Transfers
 from tilesync.errors import UsageError
 
 if TYPE_CHECKING:
-    from tilesync.cli.session import Session
-    from tilesync.model import Export, SasUrl, Selector
-    from tilesync.wiring import Service
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def option(*names: str, **attributes: Any) -> Callable[[F], F]:
-    """An option that reads TILESYNC_<OPTION> too."""
-    long = next(name for name in names if name.startswith("--")).split("/")[0]
-    variable = "TILESYNC_" + long.lstrip("-").replace("-", "_").upper()
-    attributes.setdefault("envvar", variable)
-    return click.option(*names, **attributes)
-
-
-def stacked(*decorators: Callable[[F], F]) -> Callable[[F], F]:
-    """Several decorators as one, the first outermost."""
-
-    def apply(function: F) -> F:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return apply
-
-
-SERVICE = stacked(
-    option(
-        "--api-url",
-        envvar=["TILESYNC_API_URL", "ITP_API_URL"],
-        help="Base URL of the service, if not the public one.",
-    ),
-    option("--token-file", type=FilePath(), help="File that holds an access token; read again when it is refused."),
-    option("--token-command", help="Command that prints an access token; run again when it is refused."),
-    option("--retry-for", type=Duration(), default="60s", show_default=True, help="How long to bear with failures."),
-)
-
-VOICE = stacked(
-    option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout."),
-    option("-q", "--quiet", is_flag=True, help="Only warnings and errors."),
-    option("-v", "--verbose", is_flag=True, help="Every file, retry and renewal."),
-    option("--log-file", type=FilePath(), help="Append every event to this file, as JSON lines."),
-)
-
-SELECTION = stacked(
-    option("--changeset-id", help="The export of this changeset."),
-    option("--export-id", help="This very export."),
-    option("--export-type", default="3DTiles", show_default=True, help="Type of the export."),
-    option("--tile-version", help="Only exports compatible with this tile version."),
-    option("--itwinjs", help="Only exports compatible with this iTwin.js version."),
-    option("--cdn", is_flag=True, help="Bytes through the CDN; the listing goes to the storage directly."),
-    option("--poll", type=Duration(), default="15s", show_default=True, help="How often to look while waiting."),
-)
-
-
-def waiting(default: str) -> Callable[[F], F]:
-    """How long a command waits when nothing is finished."""
-    return option("--wait", type=Duration(), default=default, show_default=True, help="How long to wait for an export.")
+    from tilesync.model import Export
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -82,8 +30,13 @@ def waiting(default: str) -> Callable[[F], F]:
 def cli() -> None:
     """Mirror 3D Tiles exports of the iTwin Mesh Export service, whole and verified.
 
-    Start with `tilesync demo`: it needs no account. Every option reads TILESYNC_<OPTION> too.
+    Start with `tilesync demo`: it needs no account. Every option reads TILESYNC_<OPTION> too, but for those that delete
+    or override a guard.
     """
+
+
+for command in (verify, versions, rollback):
+    cli.add_command(command)
 
 
 @cli.command(short_help="Mirror an export into a folder.")
@@ -92,22 +45,12 @@ def cli() -> None:
 @SELECTION
 @waiting("10m")
 @option("--link-command", help="Command that prints a fresh container link when SOURCE is a link.")
-@option(
-    "--inventory",
-    type=click.Choice(["auto", "list", "walk"]),
-    default="auto",
-    show_default=True,
-    help="List the container, or walk from its tileset.json; auto walks where listing is denied.",
-)
-@option("--include", multiple=True, metavar="GLOB", help="Only files of this name (`*.glb`, `tiles/**`); repeatable.")
-@option("--exclude", multiple=True, metavar="GLOB", help="No files of this name; wins over --include; repeatable.")
-@option(
-    "--allow-missing", is_flag=True, envvar=None, help="Publish although the tilesets ask for files that are not there."
-)
+@HISTORY
+@INVENTORY
+@DELETION
 @option("--transfers", type=Transfers(), default="auto", show_default=True, help="Transfers at once.")
-@option("--allow-shrink", is_flag=True, envvar=None, help="Publish an export with under half the files or bytes.")
 @option("-n", "--dry-run", is_flag=True, help="Print the plan with its reasons, write nothing.")
-@option("--no-progress", is_flag=True, help="No bar, and no line a minute.")
+@NO_PROGRESS
 @option("--report", type=FilePath(), help="Write the last JSON line, with every failure, to this file.")
 @option("--state-dir", type=FilePath(), help="Keep the state here instead of DEST/.tilesync.")
 @SERVICE
@@ -121,67 +64,49 @@ def mirror(context: click.Context, /, source: str, dest: Path, *, dry_run: bool,
     """
     from tilesync.cli.summary import mirrored
 
-    session = _session(options)
-    work = _mirroring(session, source, dest, dry_run=dry_run, seen=_on_command_line(context, "source"), options=options)
-    return session.run(work, closing=lambda: mirrored(session.summary, session.tally, dest, dry_run=dry_run))
+    session = session_of(options)
+    seen = is_argument(context, "source") and source != "-"
 
-
-def _mirroring(
-    session: Session, source: str, dest: Path, *, dry_run: bool, seen: bool, options: dict[str, Any]
-) -> Callable[[], Any]:
     async def work() -> None:
         from tilesync import wiring
         from tilesync.events import Notice
-        from tilesync.model import Inventory
-        from tilesync.rules.filters import globs
 
-        link = _link(source)
-        if link is not None and seen and source != "-":
+        request = mirror_request(source, dest, options)
+        if request.link is not None and seen:
             session.observe(Notice("others on this machine can see the link: better give it as - or TILESYNC_SOURCE"))
-        request = wiring.MirrorRequest(
-            service=_service(options),
-            selector=_selector(None if link else source, options),
-            destination=dest,
-            link=link,
-            link_command=options["link_command"] or None,
-            cdn=options["cdn"],
-            wait=options["wait"],
-            poll=options["poll"],
-            transfers=options["transfers"],
-            state_dir=options["state_dir"],
-            allow_shrink=options["allow_shrink"],
-            allow_missing=options["allow_missing"],
-            globs=globs(options["include"], options["exclude"]),
-            inventory=None if options["inventory"] == "auto" else Inventory(options["inventory"]),
-            every_file=options["verbose"] or options["log_file"] is not None,
-        )
         run = wiring.preview if dry_run else wiring.mirror
         await run(request, session.observe, session.tally)
 
-    return work
+    return session.run(work, closing=lambda: mirrored(session.summary, session.tally, dest, dry_run=dry_run))
 
 
 @cli.command(short_help="List the exports.")
 @click.argument("imodel_id", required=False, envvar="TILESYNC_SOURCE")
+@option("--held", envvar=None, metavar="DEST", type=Destination(), help="Say which of them this folder holds.")
+@option("--state-dir", type=FilePath(), help="Where the state of that folder is, if not in DEST/.tilesync.")
 @SERVICE
 @VOICE
-def exports(imodel_id: str | None, **options: Any) -> int:
+def exports(imodel_id: str | None, held: Path | None, state_dir: Path | None, **options: Any) -> int:
     """List the exports of IMODEL_ID, newest first; without an id, all that this identity can see."""
     from tilesync.cli.summary import export_row, export_table
 
-    session = _session(options)
+    session = session_of(options)
     rows: list[Export] = []
 
     async def work() -> None:
         from tilesync import wiring
+        from tilesync.events import Warned
+        from tilesync.jobs.holdings import endangered
 
-        await wiring.list_exports(
-            _service(options), _imodel(imodel_id) if imodel_id else None, session.observe, rows.append
-        )
-        for row in rows if options["as_json"] else []:
-            session.tell(export_row(row))
+        imodel = imodel_of(imodel_id) if imodel_id else None
+        await wiring.list_exports(service_of(options), imodel, session.observe, rows.append)
+        there = wiring.holdings(held, session.observe, state_dir=state_dir) if held is not None else None
+        for row in rows if options["as_json"] else ():
+            session.tell(export_row(row, there))
         if not options["as_json"]:
-            session.print(export_table(rows, imodel=not imodel_id))
+            session.print(export_table(rows, there, imodel=not imodel_id))
+        for sentence in endangered(rows, there) if there is not None else ():
+            session.observe(Warned(sentence))
 
     return session.run(work, closing=lambda: f"{len(rows)} exports" if len(rows) != 1 else "1 export")
 
@@ -194,14 +119,14 @@ def exports(imodel_id: str | None, **options: Any) -> int:
 @VOICE
 def link(imodel_id: str, **options: Any) -> int:
     """Print the URL that a viewer starts from: a secret that lives about an hour."""
-    session = _session(options)
+    session = session_of(options)
 
     async def work() -> None:
         from tilesync import wiring
 
         request = wiring.MirrorRequest(
-            service=_service(options),
-            selector=_selector(imodel_id, options),
+            service=service_of(options),
+            selector=selector_of(imodel_id, options),
             destination=Path(),
             cdn=options["cdn"],
             wait=options["wait"],
@@ -216,113 +141,15 @@ def link(imodel_id: str, **options: Any) -> int:
     return session.run(work)
 
 
-@cli.command(short_help="Audit what a folder holds.")
-@click.argument("dest", envvar="TILESYNC_DEST", type=Destination())
-@option("--quick", is_flag=True, help="Compare names and sizes only.")
-@option("--no-progress", is_flag=True, help="No bar, and no line a minute.")
-@option("--report", type=FilePath(), help="Write the last JSON line, with every finding, to this file.")
-@option("--state-dir", type=FilePath(), help="Where the state is, if not in DEST/.tilesync.")
-@VOICE
-def verify(dest: Path, *, quick: bool, **options: Any) -> int:
-    """Audit what DEST holds against its manifest; what is found bad is fetched again by the next mirror."""
-    from tilesync.cli.summary import verified
-
-    session = _session(options)
-
-    async def work() -> None:
-        from tilesync import wiring
-
-        await wiring.verify(dest, session.observe, session.tally, state_dir=options["state_dir"], quick=quick)
-
-    return session.run(work, closing=lambda: verified(session.tally, dest, quick=quick))
-
-
 @cli.command(short_help="See it work; no account needed.")
 @click.argument("folder", required=False, type=Destination())
-@option("--no-progress", is_flag=True, help="No bar, and no line a minute.")
+@NO_PROGRESS
 @VOICE
 def demo(folder: Path | None, **options: Any) -> int:
     """Run the main job against an embedded stand-in of the service; no account needed."""
     from tilesync.cli.show import FOLDER, show
 
-    return show(_session(options), folder or FOLDER)
-
-
-def _session(options: dict[str, Any]) -> Session:
-    from tilesync.cli.session import Session, Voice
-
-    return Session(
-        Voice(
-            json=options["as_json"],
-            quiet=options["quiet"],
-            verbose=options["verbose"],
-            progress=not options.get("no_progress", False),
-            log_file=options["log_file"],
-            report=options.get("report"),
-        )
-    )
-
-
-def _service(options: dict[str, Any]) -> Service:
-    from tilesync import wiring
-    from tilesync.model import Secret
-
-    def secret(name: str) -> Secret | None:
-        return Secret(os.environ[name]) if os.environ.get(name) else None
-
-    identity = wiring.Identity(
-        token=secret("TILESYNC_TOKEN"),
-        token_file=options["token_file"],
-        token_command=options["token_command"] or None,
-        share_key=secret("TILESYNC_SHARE_KEY"),
-        client_id=os.environ.get("ITP_SERVICE_CLIENT_ID"),
-        client_secret=secret("ITP_SERVICE_CLIENT_SECRET"),
-        issuer=os.environ.get("ITP_ISSUER_URL") or wiring.ISSUER,
-    )
-    if bool(identity.client_id) != bool(identity.client_secret):
-        missing = "ITP_SERVICE_CLIENT_SECRET" if identity.client_id else "ITP_SERVICE_CLIENT_ID"
-        raise UsageError(f"half of the client credentials is missing: {missing}", hint="set both, or neither")
-    return wiring.Service(options["api_url"] or wiring.API, identity, options["retry_for"])
-
-
-def _imodel(text: str) -> str:
-    """An iModel id. Raises UsageError for anything else, which is not repeated: it may be a link with its signature."""
-    if not text.strip() or any(letter in "/?&=" or letter.isspace() for letter in text):
-        raise UsageError(
-            "that is no iModel id" + (", but a link" if "?" in text else ""),
-            hint="an iModel id looks like 5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40; `mirror` takes https://…?SAS too",
-        )
-    return text
-
-
-def _selector(imodel: str | None, options: dict[str, Any]) -> Selector:
-    from tilesync.model import Selector
-
-    return Selector(
-        imodel=_imodel(imodel) if imodel is not None else None,
-        changeset=options["changeset_id"],
-        export_id=options["export_id"],
-        export_type=options["export_type"],
-        tile_version=options["tile_version"],
-        itwinjs=options["itwinjs"],
-    )
-
-
-def _link(source: str) -> SasUrl | None:
-    """The container link that SOURCE is; None when it is an iModel id."""
-    from time import monotonic
-
-    from tilesync.rules.links import parse_link
-
-    text = (sys.stdin.readline() if sys.stdin else "").strip() if source == "-" else source
-    if not text:
-        raise UsageError("a container link is expected on standard input, and nothing came")
-    is_link = source == "-" or "://" in text
-    return parse_link(text, fetched=monotonic()) if is_link else None
-
-
-def _on_command_line(context: click.Context, name: str) -> bool:
-    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    return show(session_of(options), folder or FOLDER)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -18,16 +18,20 @@ from typing import IO, TYPE_CHECKING, Any
 from tilesync.cli.text import files, size
 from tilesync.errors import TilesyncError, UsageError
 from tilesync.events import (
+    Deleted,
     Event,
+    ExportFailed,
     Failed,
     Finding,
     Notice,
     PageListed,
     Planned,
+    PointerStays,
     Published,
     Remarked,
     Renewed,
     Resolved,
+    Retired,
     Retried,
     Reused,
     Stored,
@@ -59,6 +63,9 @@ class Summary:
         self.newest: str | None = None
         self.behind = False
         self.published = False
+        self.files = 0
+        self.stays = False
+        self.retired = 0
         self.failures: list[dict[str, Any]] = []
         self.remarks: list[dict[str, Any]] = []
         self.warnings: list[str] = []
@@ -70,10 +77,14 @@ class Summary:
                 self.imodel, self.export = event.imodel, event.export
                 self.newest, self.behind = event.newest, event.behind
             case VersionChosen():
-                self.version = event.version
+                self.version, self.stays = event.version, False
+            case PointerStays():
+                self.stays = True
             case Published():
-                self.published = True
-            case Failed() | Finding():
+                self.published, self.files = True, event.files
+            case Retired():
+                self.retired += 1
+            case Failed() | Finding() | ExportFailed():
                 self.failures.append(asdict(event))
             case Remarked():
                 self.remarks.append(asdict(event))
@@ -109,6 +120,7 @@ class Summary:
             "excluded": tally.excluded,
             "failed": tally.failed,
             "deleted": tally.deleted,
+            "retired": self.retired,
             **asdict(tally.completeness),
             "verified": tally.verified,
             "bytes": tally.bytes,
@@ -149,7 +161,7 @@ class JsonLines:
 
     def __call__(self, event: Event) -> None:
         """Say it, but for what only `-v` asks for."""
-        if self._verbose or not isinstance(event, Retried | Reused | Stored):
+        if self._verbose or not isinstance(event, Retried | Reused | Stored | Deleted):
             self.write({"kind": event.kind, **asdict(event)})
 
     def write(self, said: dict[str, Any]) -> None:
@@ -195,7 +207,7 @@ class Lines:
 
     def __call__(self, event: Event) -> None:
         """Say it."""
-        if not self._quiet or isinstance(event, Failed | Finding | Warned):
+        if not self._quiet or isinstance(event, Failed | Finding | Warned | ExportFailed):
             self.say(event)
 
     @singledispatchmethod
@@ -218,6 +230,10 @@ class Lines:
         self._print(event.message)
 
     @say.register
+    def _(self, event: PointerStays) -> None:
+        self._print(event.message)
+
+    @say.register
     def _(self, event: Warned) -> None:
         self._print(f"warning: {event.message}")
 
@@ -236,6 +252,20 @@ class Lines:
     @say.register
     def _(self, event: Failed) -> None:
         self._one_by_one(f"failed: {event.message}")
+
+    @say.register
+    def _(self, event: ExportFailed) -> None:
+        self._print(f"export {event.export} failed: {event.message}")
+
+    @say.register
+    def _(self, event: Retired) -> None:
+        what = f"{files(event.files)}, {size(event.bytes)}"
+        self._print(f"retired version {event.version} ({what}): {event.reason}; it lies in the trash for 7 days")
+
+    @say.register
+    def _(self, event: Deleted) -> None:
+        if self._verbose:
+            self._print(f"deleted {event.name} ({size(event.bytes)})")
 
     @say.register
     def _(self, event: Finding) -> None:

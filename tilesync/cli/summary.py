@@ -8,6 +8,7 @@ from typing import Any
 
 from tilesync.cli.output import Summary
 from tilesync.cli.text import counted, files, size
+from tilesync.jobs.holdings import Holding, held_as
 from tilesync.jobs.tally import Tally
 from tilesync.model import Completeness, Export
 
@@ -17,11 +18,15 @@ def mirrored(summary: Summary, tally: Tally, dest: Path, *, dry_run: bool) -> st
     if dry_run:
         return (
             f"plan: fetch {files(tally.fetched)} ({size(tally.planned_bytes)}), keep {files(tally.kept)}"
+            + (f", reuse {files(tally.reused)} ({size(tally.reused_bytes)})" if tally.reused else "")
             + (f", leave out {files(tally.excluded)}" if tally.excluded else "")
+            + (f", delete {files(tally.deleted)}" if tally.deleted else "")
             + "; nothing was written"
         )
-    if not tally.fetched and not summary.published:
-        return f"nothing to do: {files(tally.kept)} of export {summary.export} are held and published"
+    deleted = f"; {files(tally.deleted)} deleted" if tally.deleted else ""
+    if not tally.fetched and not tally.reused and not summary.published:
+        there = "held" if summary.stays else "held and published"
+        return f"nothing to do: {files(tally.kept)} of export {summary.export} are {there}{deleted}"
     seconds = summary.seconds()
     rate = f" ({size(tally.bytes / seconds)}/s)" if tally.bytes and seconds > 0 else ""
     extra = [f"{tally.reused:,} reused, {size(tally.reused_bytes)}"] if tally.reused else []
@@ -32,12 +37,13 @@ def mirrored(summary: Summary, tally: Tally, dest: Path, *, dry_run: bool) -> st
     lines = [
         f"fetched {files(tally.fetched)}, {size(tally.bytes)} in {seconds:.1f} s{rate}"
         + (f"; {', '.join(extra)}" if extra else "")
-        + f"; {files(tally.verified)} verified"
+        + f"; {files(tally.verified)} verified{deleted}"
     ]
     held = tally.listed - tally.excluded
     lines.append(complete(tally.completeness, held))
-    verb = "published" if summary.published else "whole again"
-    lines.append(f"{verb}: {dest / 'tileset.json'} -> version {summary.version}, {files(held)}")
+    if not summary.stays:
+        verb, count = ("published", summary.files) if summary.published else ("whole again", held)
+        lines.append(f"{verb}: {dest / 'tileset.json'} -> version {summary.version}, {files(count)}")
     return "\n".join(lines)
 
 
@@ -64,8 +70,8 @@ def verified(tally: Tally, dest: Path, *, quick: bool) -> str:
     )
 
 
-def export_row(export: Export) -> dict[str, Any]:
-    """One export for programs."""
+def export_row(export: Export, there: Sequence[Holding] | None = None) -> dict[str, Any]:
+    """One export for programs; with `held` where it was asked what a folder holds."""
     return {
         "kind": "export",
         "id": export.id,
@@ -77,25 +83,78 @@ def export_row(export: Export) -> dict[str, Any]:
         "modified": export.modified,
         "size": export.size,
         "error": export.error or None,
+        **({} if there is None else {"held": held_as(export, there) or None}),
     }
 
 
-def export_table(rows: Sequence[Export], *, imodel: bool) -> str:
-    """The exports for people, aligned; with the iModel of each where they may differ."""
-    head = ("ID", *(["IMODEL"] if imodel else []), "STATUS", "TYPE", "CHANGESET", "MODIFIED", "SIZE", "NAME", "ERROR")
-    cells = [head] + [
-        (
-            row.id,
-            *([row.imodel or "-"] if imodel else []),
-            row.status,
-            row.type or "-",
-            (row.changeset or "-")[:12],
-            row.modified or "-",
-            size(row.size) if row.size is not None else "-",
-            row.name or "-",
-            row.error,
-        )
-        for row in rows
-    ]
+def export_table(rows: Sequence[Export], there: Sequence[Holding] | None = None, *, imodel: bool) -> str:
+    """The exports for people; with the iModel of each where they may differ, and how it is held where that is known."""
+    more = (["IMODEL"] if imodel else []) + (["HELD"] if there is not None else [])
+    head = ["ID", *more, "STATUS", "TYPE", "CHANGESET", "MODIFIED", "SIZE", "NAME", "ERROR"]
+    return table(
+        head,
+        [
+            [
+                row.id,
+                *([row.imodel or "-"] if imodel else []),
+                *([held_as(row, there) or "no"] if there is not None else []),
+                row.status,
+                row.type or "-",
+                (row.changeset or "-")[:12],
+                row.modified or "-",
+                size(row.size) if row.size is not None else "-",
+                row.name or "-",
+                row.error,
+            ]
+            for row in rows
+        ],
+    )
+
+
+def version_row(holding: Holding) -> dict[str, Any]:
+    """One held version for programs. `modified` is when the service exported it, `finished` when it was mirrored."""
+    version = holding.version
+    return {
+        "kind": "version",
+        "version": version.name,
+        "export": version.export,
+        "imodel": version.imodel,
+        "changeset": version.changeset,
+        "modified": version.modified or None,
+        "finished": version.published,
+        "files": version.files,
+        "bytes": version.bytes,
+        "shared_bytes": holding.shared,
+        "state": holding.state,
+        "current": holding.current,
+        "pinned": holding.pinned,
+    }
+
+
+def version_table(rows: Sequence[Holding]) -> str:
+    """The held versions for people; `*` marks the one that the pointer names."""
+    head = ["", "VERSION", "CHANGESET", "EXPORTED", "MIRRORED", "FILES", "BYTES", "SHARED", "STATE"]
+    return table(
+        head,
+        [
+            [
+                "*" if row.current else "",
+                row.version.name,
+                (row.version.changeset or "-")[:12],
+                row.version.modified or "-",
+                row.version.published or "-",
+                f"{row.version.files:,}",
+                size(row.version.bytes),
+                "-" if row.shared is None else size(row.shared),
+                row.state + (", pinned" if row.pinned else ""),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns."""
+    cells = [head, *rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import click
 
+from tilesync.rules.guards import Most
+
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
+_LIMIT = re.compile(r"(\d+(?:\.\d+)?)\s*(%)?")
 
 
 def size(count: float) -> str:
@@ -85,3 +88,35 @@ class Transfers(click.ParamType[int | None]):
         if not text.isdigit() or not 1 <= int(text) <= 1000:
             self.fail(f"{value!r} is neither 'auto' nor a number from 1 to 1000", param, ctx)
         return int(text)
+
+
+class Kept(click.ParamType[int | None]):
+    """How many versions are kept: a number, or `all` (None)."""
+
+    name = "N|all"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """The number; None for `all`."""
+        text = str(value).strip().lower()
+        if text == "all":
+            return None
+        if not text.isdecimal() or int(text) < 1:
+            self.fail(f"{value!r} is neither 'all' nor a number of at least 1", param, ctx)
+        return int(text)
+
+
+class Limit(click.ParamType[Most]):
+    """How many files at most: a number, or a share of those that are there."""
+
+    name = "N|N%"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Most:
+        """The limit. A text that is none is a usage error."""
+        if isinstance(value, Most):
+            return value
+        match = _LIMIT.fullmatch(str(value).strip())
+        if not match or (match[2] and float(match[1]) > 100):
+            self.fail(f"{value!r} is neither a number of files nor a share of them: write 100 or 5%", param, ctx)
+        if not match[2] and "." in match[1]:
+            self.fail(f"{value!r} is no whole number of files", param, ctx)
+        return Most(percent=float(match[1])) if match[2] else Most(int(match[1]))

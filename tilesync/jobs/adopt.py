@@ -31,6 +31,12 @@ def adopt(destination: Destination, observe: Observer) -> None:
             observe(Warned(f"version {name} cannot be taken over ({error}); its files stay where they are"))
             for half in destination.catalog.versions(name=name):
                 destination.catalog.forget(half)
+    latest = destination.publication.latest() or {}
+    if latest.get("pinned"):
+        destination.catalog.remember("pinned", str(latest["version"]))
+    for version in destination.catalog.versions():
+        if version.published is not None and version.name != latest.get("version"):
+            destination.catalog.update(replace(version, left=latest.get("finished")))
     destination.catalog.remember("adopted", "yes")
 
 

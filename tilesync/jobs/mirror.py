@@ -6,19 +6,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from tilesync.errors import ExportReplaced, Incomplete, ListingDenied, NotAuthorised
-from tilesync.events import Notice, Resolved, VersionChosen, Warned
+from tilesync.events import Notice, PointerStays, Resolved, VersionChosen, Warned
 from tilesync.jobs.adopt import adopt
+from tilesync.jobs.layout import SharedPlace
 from tilesync.jobs.listing import Listing
 from tilesync.jobs.pointing import Pointing
-from tilesync.jobs.publish import Publisher, guard_against_shrinking
+from tilesync.jobs.publish import Publisher
 from tilesync.jobs.revalidate import first_changed
 from tilesync.jobs.run import Run
 from tilesync.jobs.sameness import same_files, same_listing
+from tilesync.jobs.tidy import Tidy
 from tilesync.jobs.transfer import Supply, Transfer
 from tilesync.jobs.versions import Versions
-from tilesync.model import EVERYTHING, ROOT, Export, Globs, Inventory, Resolution, Version
+from tilesync.model import EVERYTHING, ROOT, Export, Globs, Inventory, Kind, Layout, Resolution, Status, Version
 from tilesync.protocols import Destination, Origin, Source
+from tilesync.rules.guards import Most, guard_against_shrinking
 from tilesync.rules.plan import choose
+from tilesync.rules.retention import KEEP_ALL, Keep
 from tilesync.threads import in_thread
 
 REPLANS = 2
@@ -33,7 +37,8 @@ UNPIN = "`tilesync rollback DEST --latest` lets it follow the newest export agai
 class Wishes:
     """What one run of the main job is asked to do. `inventory`: None lists where that is allowed, and else walks.
 
-    `point`: the pointer is to lead to the export in the end.
+    `point`: the pointer is to lead to the export in the end. `delete`: how many files that the container no longer has
+    may be deleted where all versions share one place; None leaves them.
     """
 
     inventory: Inventory | None = None
@@ -41,6 +46,8 @@ class Wishes:
     allow_missing: bool = False
     allow_shrink: bool = False
     point: bool = True
+    keep: Keep = KEEP_ALL
+    delete: Most | None = None
 
 
 class Mirror:
@@ -55,17 +62,21 @@ class Mirror:
         self._versions = Versions(destination, run)
         self._listing = Listing(destination, run)
         self._pointing = Pointing(destination, run.clock, run.observe)
+        self._place = SharedPlace(destination, run, wishes.delete)
         self._publisher = Publisher(destination, run, allow_missing=wishes.allow_missing)
         self._held_before: dict[int, int] = {}
 
     async def run(self) -> None:
+        """Mirror the export that the origin resolves to, then tidy. Raises as `mirror` does."""
+        await prepare(self._destination, self._run)
+        await self.mirror()
+        await Tidy(self._destination, self._run, self._wishes.keep, self._wishes.delete).run()
+
+    async def mirror(self) -> None:
         """Mirror the export that the origin resolves to; when it changes under the run, list and plan again.
 
         Raises the RunErrors; Incomplete when files failed: nothing is published then.
         """
-        if self._catalog.recall("adopted") is None:
-            await in_thread(adopt, self._destination, self._run.observe)
-        await self._versions.settle()
         for again in range(REPLANS + 1):
             resolution = await self._resolve(again=again > 0)
             self._run.tally.start_over()
@@ -87,7 +98,7 @@ class Mirror:
         self._run.observe(
             Resolved(export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind)
         )
-        if resolution.behind:
+        if resolution.behind and resolution.newest_status != Status.COMPLETE:
             self._run.observe(
                 Notice(f"the newest export {resolution.newest} is {resolution.newest_status}; mirroring {export.id}")
             )
@@ -169,7 +180,9 @@ class Mirror:
 
     async def _revalidate(self, version: Version, source: Source) -> None:
         """A walk took each tileset and subtree as it was when it was asked for: all must be so still."""
-        if changed := await first_changed(source, partial(self._catalog.documents, version, limit=BATCH), self._run):
+        kinds = (Kind.TILESET, Kind.SUBTREE)
+        documents = partial(self._catalog.held, version, limit=BATCH, kinds=kinds)
+        if changed := await first_changed(source, documents, self._run):
             raise ExportReplaced(f"{changed} changed under the run")
 
     async def _is_still(self, held: Version, version: Version, source: Source) -> bool:
@@ -228,13 +241,26 @@ class Mirror:
     async def _point(self, version: Version) -> None:
         """See that the pointer leads to the version, or to the one that it is pinned to. Raises GuardTripped."""
         pinned = self._pointing.pinned()
-        if pinned is not None and pinned.serial != version.serial:
-            self._run.observe(Notice(f"the pointer is pinned to version {pinned.name}: {UNPIN}"))
         if not self._wishes.point:
+            self._run.observe(PointerStays(version.name, f"version {version.name} is held; the pointer was left alone"))
             return
+        if pinned is not None and pinned.serial != version.serial:
+            held = f"version {version.name} is held; the pointer is pinned to {pinned.name}"
+            self._run.observe(PointerStays(version.name, f"{held}: {UNPIN}"))
         target = pinned or version
         if not await in_thread(self._pointing.stands, target):
             if not self._wishes.allow_shrink and pinned is None:
                 guard_against_shrinking(target, self._pointing.named())
-            await in_thread(self._pointing.move, target)
-        self._destination.files.tidy()
+            await in_thread(self._lead_to, target)
+
+    def _lead_to(self, version: Version) -> None:
+        if self._destination.layout is Layout.FLAT:
+            self._place.lay_out(version)
+        self._pointing.move(version)
+
+
+async def prepare(destination: Destination, run: Run) -> None:
+    """See that the catalog tells of what lies there: it may have been lost, or the machine restarted since."""
+    if destination.catalog.recall("adopted") is None:
+        await in_thread(adopt, destination, run.observe)
+    await Versions(destination, run).settle()

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from tilesync.events import Published
+from tilesync import events
 from tilesync.model import ROOT, Version
-from tilesync.protocols import Clock, Destination, HeldFiles, Observer
+from tilesync.protocols import Catalog, Clock, Destination, HeldFiles, Observer, Published
 from tilesync.rules.manifest import stamp
 from tilesync.rules.tilesets import rebase
 
@@ -26,13 +26,11 @@ class Pointing:
 
     def named(self) -> Version | None:
         """The version that the pointer names, as far as it is known here."""
-        latest = self._publication.latest() or {}
-        return next(iter(self._catalog.versions(name=str(latest.get("version")))), None)
+        return named(self._publication, self._catalog)
 
     def pinned(self) -> Version | None:
         """The version that the pointer is pinned to; None while it follows the newest export."""
-        name = self._catalog.recall("pinned")
-        return next(iter(self._catalog.versions(name=name)), None) if name else None
+        return pinned(self._catalog)
 
     def pin(self, version: Version) -> None:
         """The pointer is to stay at this version."""
@@ -49,38 +47,53 @@ class Pointing:
 
     def move(self, version: Version) -> None:
         """Let the pointer, latest.json and the symlink name a version that is finished."""
-        pointer, before = pointer_digest(version, self._files), self.named()
+        prefix, before = self._publication.prefix(version), self.named()
+        pointer = pointer_digest(version, self._files, prefix)
         moved = not self._publication.points_at(version, pointer)
         if before is not None and before.serial != version.serial:
             self._catalog.update(replace(before, left=stamp(self._clock.now())))
         pinned = self._catalog.recall("pinned") == version.name
-        self._publication.point_at(version, pointer_to(version, self._files), _latest(version, pinned=pinned))
+        latest = _latest(version, prefix, pinned=pinned)
+        self._publication.point_at(version, pointer_to(version, self._files, prefix), latest)
         self._catalog.remember("pointer", pointer)
         if moved:
-            self._observe(Published(version.name, version.files, version.bytes))
+            self._observe(events.Published(version.name, version.files, version.bytes))
 
 
-def pointer_to(version: Version, files: HeldFiles) -> Iterator[bytes]:
+def named(publication: Published, catalog: Catalog) -> Version | None:
+    """The version that the pointer names, as far as it is known here."""
+    latest = publication.latest() or {}
+    return next(iter(catalog.versions(name=str(latest.get("version")))), None)
+
+
+def pinned(catalog: Catalog) -> Version | None:
+    """The version that the pointer is pinned to; None while it follows the newest export."""
+    name = catalog.recall("pinned")
+    return next(iter(catalog.versions(name=name)), None) if name else None
+
+
+def pointer_to(version: Version, files: HeldFiles, prefix: str) -> Iterator[bytes]:
     """The pointer: the real root document of a version with its URIs re-based, so that it can stand at the top."""
-    return rebase(files.chunks(version, ROOT), f"versions/{version.name}/")
+    chunks = files.chunks(version, ROOT)
+    return rebase(chunks, prefix) if prefix else chunks
 
 
-def pointer_digest(version: Version, files: HeldFiles) -> str:
+def pointer_digest(version: Version, files: HeldFiles, prefix: str) -> str:
     """SHA-256 of the pointer to a version, in hexadecimal."""
     digest = hashlib.sha256()
-    for piece in pointer_to(version, files):
+    for piece in pointer_to(version, files, prefix):
         digest.update(piece)
     return digest.hexdigest()
 
 
-def _latest(version: Version, *, pinned: bool) -> dict[str, Any]:
+def _latest(version: Version, prefix: str, *, pinned: bool) -> dict[str, Any]:
     return {
         "version": version.name,
         "export": version.export,
         "imodel": version.imodel,
         "changeset": version.changeset,
         "finished": version.published,
-        "tileset": f"versions/{version.name}/{ROOT}",
+        "tileset": f"{prefix}{ROOT}",
         "manifest": f"manifests/{version.name}.jsonl",
         **({"pinned": True} if pinned else {}),
     }

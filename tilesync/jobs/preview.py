@@ -1,113 +1,255 @@
-"""The plan of the main job, told instead of done."""
+"""The plan of the main job, told instead of done: it is carried out on a copy of the catalog alone."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
-from tilesync.errors import ListingDenied
-from tilesync.events import Notice, Planned, Resolved, VersionChosen
+from tilesync.errors import GuardTripped, ListingDenied
+from tilesync.events import Notice, Planned, Resolved, VersionChosen, Warned
+from tilesync.jobs.history import had
+from tilesync.jobs.layout import left_by_others
+from tilesync.jobs.listing import changed
+from tilesync.jobs.mirror import Wishes
+from tilesync.jobs.pointing import named, pinned
 from tilesync.jobs.run import Run
+from tilesync.jobs.sameness import same_listing
 from tilesync.jobs.survey import Desk, Survey
-from tilesync.jobs.tally import Tally
-from tilesync.model import ROOT, Blob, Globs, Inventory, Version
-from tilesync.protocols import Catalog, Observer, Origin, Source
+from tilesync.model import ROOT, Arrival, Blob, Held, Inventory, Layout, Twin, Version
+from tilesync.protocols import Catalog, Exports, HeldFiles, Origin, Published, Source
 from tilesync.rules.filters import keeper
-from tilesync.rules.names import next_version
+from tilesync.rules.guards import guard_against_deleting, guard_against_shrinking
+from tilesync.rules.manifest import stamp
+from tilesync.rules.names import folders, next_version
 from tilesync.rules.plan import Action, Decision, choose, decide
+from tilesync.rules.retention import to_retire
 
 LEFT_OUT = Decision(Action.EXCLUDE, "left out by --include or --exclude")
+GONE = "the container does not have it any more"
+CHANGED_HERE = "it is not as it was left here"
+BATCH = 500
 
 
 @dataclass(frozen=True)
 class View:
-    """What a preview looks at: the state of the destination, how it judges names, and a desk for a walk.
-
-    `inventory`: None lists where that is allowed, and else walks. `globs`: what is wanted.
-    """
+    """What a preview looks at: a copy of the catalog, what lies there, how names are judged, and a desk for a walk."""
 
     catalog: Catalog
+    files: HeldFiles
+    publication: Published
     judge: Callable[[Iterable[str]], None]
     desk: Desk
-    inventory: Inventory | None
-    globs: Globs
+    layout: Layout
 
 
-async def preview(origin: Origin, view: View, run: Run) -> None:
-    """Tell what would happen with each file, and why. Writes nothing; counts as if it had been done.
+class Preview:
+    """Tells what would happen with each file and version, and why. Writes nothing; counts as if it had been done.
 
-    Raises the RunErrors of the service and the container, and UnsafeName.
+    Raises the RunErrors of the service and the container, and UnsafeName. What a guard would stop is a warning.
     """
-    catalog, observe, tally = view.catalog, run.observe, run.tally
-    resolution = await origin.resolve()
-    export = resolution.export
-    observe(Resolved(export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind))
-    choice = choose(catalog.versions(export=export.id), export, view.globs)
-    if choice.unchanged and choice.held is not None and not choice.held.damaged:
-        observe(VersionChosen(choice.held.name, "held"))
-        _unchanged(choice.held, catalog, run)
-        return
-    source = await origin.source(resolution)
-    against = choice.begun or choice.held
-    if choice.held is not None and choice.begun is None and not choice.unchanged:
-        decisions = decided(source, view, choice.held, run)
-        if all([decision.action is not Action.FETCH async for _, decision in decisions]):
-            observe(VersionChosen(choice.held.name, "held"))
-            _unchanged(choice.held, catalog, run)
-            return
-        against = None
-    taken = {version.name for version in catalog.versions()}
-    name, state = (against.name, "continued") if against else (next_version(export.id, taken), "begun")
-    observe(VersionChosen(name, state))
-    async for blob, decision in decided(source, view, against, run):
-        _tell(blob, decision, observe, tally)
 
+    def __init__(self, view: View, run: Run, wishes: Wishes) -> None:
+        self._view = view
+        self._catalog = view.catalog
+        self._run = run
+        self._wishes = wishes
+        self._keeps = keeper(wishes.globs)
+        self._why: dict[str, str] = {}  # what was held and is to be fetched again
 
-async def decided(
-    source: Source, view: View, version: Version | None, run: Run
-) -> AsyncIterator[tuple[Blob, Decision]]:
-    """Every blob of the container with what would be done with it, against what a version holds."""
-    keeps = keeper(view.globs)
-    async for blobs in _pages(source, view, run):
-        names = [blob.name for blob in blobs if keeps(blob.name)]
-        view.judge(names)
-        held = view.catalog.held_among(version, names) if version is not None else {}
+    async def run(self, origin: Origin) -> None:
+        """Tell the plan for the export that the origin resolves to."""
+        self._say_if_lost()
+        self._tell_what_follows(await self._plan(origin))
+
+    async def run_all(self, exports: Exports) -> None:
+        """Tell the plan for every finished export that is not held yet, oldest first."""
+        self._say_if_lost()
+        rows = await exports.finished()
+        for export in rows:
+            before = self._run.tally.set_aside()
+            if export is rows[-1] or not had(export, self._catalog, self._wishes.globs, self._run.tally):
+                version = await self._plan(exports.origin(export))
+            self._run.tally.add(before)
+        self._tell_what_follows(version)
+
+    def _say_if_lost(self) -> None:
+        if self._catalog.recall("adopted") is None and self._view.publication.manifest_names():
+            self._run.observe(
+                Notice("the state is not here: a run reads what is held first; this plan counts none of it")
+            )
+
+    # --- one export ---
+
+    async def _plan(self, origin: Origin) -> Version:
+        resolution = await origin.resolve()
+        export, observe = resolution.export, self._run.observe
+        observe(
+            Resolved(export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind)
+        )
+        choice = choose(self._catalog.versions(export=export.id), export, self._wishes.globs)
+        if choice.unchanged and choice.held is not None:
+            observe(VersionChosen(choice.held.name, "continued" if choice.held.damaged else "held"))
+            return self._healed(choice.held) if choice.held.damaged else self._unchanged(choice.held)
+        version = choice.begun
+        if version is None:
+            taken = {other.name for other in self._catalog.versions(retired=True)}
+            name, now = next_version(export.id, taken), stamp(self._run.clock.now())
+            of = (export.id, export.imodel, export.changeset, export.modified, export.record)
+            version = self._catalog.begin(Version(0, name, *of, begun=now))
+        version = replace(
+            version, listing=version.listing + 1, listed=False, marker=None, globs=self._wishes.globs,
+            modified=export.modified,
+        )  # fmt: skip
+        self._catalog.update(version)
+        source = await origin.source(resolution)
+        before = choice.held if choice.begun is None else None
+        await self._list(source, version)
+        if before is not None and same_listing(version, before, self._catalog):
+            self._catalog.forget(version)
+            observe(VersionChosen(before.name, "held"))
+            return self._unchanged(before)
+        observe(VersionChosen(version.name, "continued" if choice.begun else "begun"))
+        return self._carried_out(version, before)
+
+    def _unchanged(self, version: Version) -> Version:
+        totals, tally = self._catalog.totals(version), self._run.tally
+        tally.kept, tally.excluded, tally.listed = version.files, totals.excluded, version.files + totals.excluded
+        reason = f"unchanged: all {version.files} files are held"
+        self._run.observe(Planned(Action.KEEP.value, version.name, version.bytes, reason))
+        return version
+
+    def _healed(self, version: Version) -> Version:
+        totals, tally = self._catalog.totals(version), self._run.tally
+        tally.kept, tally.excluded = totals.held_files, totals.excluded
+        tally.listed = tally.kept + tally.excluded
+        return self._carried_out(version, None)
+
+    async def _list(self, source: Source, version: Version) -> None:
+        """Take in the inventory; what is kept or left out is told as it passes."""
+        async for blobs in self._pages(source):
+            names = [blob.name for blob in blobs if self._keeps(blob.name)]
+            self._view.judge(names)
+            known = self._catalog.held_among(version, names)
+            sound = {held.blob.name for held in self._sound(version, list(known.values()))}
+            self._why.update((name, CHANGED_HERE) for name in known.keys() - sound)
+            known = {name: known[name] for name in sound}
+            rows = [(blob, None if changed(blob, known.get(blob.name)) else known[blob.name]) for blob in blobs]
+            self._catalog.add_page(version, rows, {folder for blob in blobs for folder in folders(blob.name)})
+            for blob, held in rows:
+                if not self._keeps(blob.name):
+                    self._tell(blob, LEFT_OUT)
+                elif held is not None:
+                    self._tell(blob, decide(blob, known[blob.name]))
+                elif blob.name in known:
+                    self._why[blob.name] = decide(blob, known[blob.name]).reason
+        self._catalog.finish_listing(version)
+
+    async def _pages(self, source: Source) -> AsyncIterator[Sequence[Blob]]:
+        """The blobs of the container by its listing, or where that is denied, or not wished for, by a walk."""
+        wished = self._wishes.inventory
+        if wished is Inventory.LIST or (wished is None and await source.listable()):
+            try:
+                async for page in source.pages(None):
+                    yield page.blobs
+                return
+            except ListingDenied as denied:
+                if wished is not None:
+                    raise
+                self._run.observe(Notice(f"{denied}; walking from {ROOT} instead"))
+        self._run.observe(
+            Notice("a walk: what the contents name themselves (textures, buffers) is found when they are fetched")
+        )
+        async for blob in Survey(source, self._view.desk, self._run, self._wishes.globs).blobs():
+            yield [blob]
+
+    def _carried_out(self, version: Version, before: Version | None) -> Version:
+        """Tell what becomes of all that is wanted, and record it as held. `before` is what it is compared with."""
+        for empty in (False, True):
+            after = 0
+            while batch := self._catalog.wanted(version, after, limit=BATCH, empty=empty):
+                after = batch[-1][0]
+                self._decide(version, [blob for _, blob in batch], before)
+                self._catalog.hold(version, [Arrival(number, Held(blob, b"", 0)) for number, blob in batch])
+        totals = self._catalog.totals(version)
+        finished = version.published or stamp(self._run.clock.now())
+        version = replace(version, published=finished, damaged=False, files=totals.files, bytes=totals.bytes)
+        self._catalog.update(version)
+        return version
+
+    def _decide(self, version: Version, blobs: Sequence[Blob], before: Version | None) -> None:
+        twins = self._catalog.twins.by_md5(version, blobs)
+        known = self._catalog.held_among(before, [blob.name for blob in blobs]) if before is not None else {}
         for blob in blobs:
-            yield blob, decide(blob, held.get(blob.name)) if keeps(blob.name) else LEFT_OUT
+            twin = next(filter(self._is_there, twins.get(blob.name, ())), None)
+            if twin is not None:
+                self._tell(blob, _reuse(blob, twin))
+            elif reason := self._why.get(blob.name):
+                self._tell(blob, Decision(Action.FETCH, reason))
+            else:
+                self._tell(blob, decide(blob, known.get(blob.name)))
 
+    def _is_there(self, twin: Twin) -> bool:
+        """Whether the file is as it was left, or would be there by this very plan."""
+        return not twin.held.sha256 or bool(self._sound(twin.version, [twin.held]))
 
-async def _pages(source: Source, view: View, run: Run) -> AsyncIterator[Sequence[Blob]]:
-    """The blobs of the container by its listing, or where that is denied, or not wished for, by a walk."""
-    if view.inventory is Inventory.LIST or (view.inventory is None and await source.listable()):
+    def _sound(self, version: Version, held: Sequence[Held]) -> list[Held]:
+        return [each for each, ok in zip(held, self._view.files.unchanged(version, held), strict=True) if ok]
+
+    def _tell(self, blob: Blob, decision: Decision) -> None:
+        tally = self._run.tally
+        tally.listed += 1
+        tally.listed_bytes += blob.size
+        if decision.action is Action.KEEP:
+            tally.kept += 1
+        elif decision.action is Action.EXCLUDE:
+            tally.excluded += 1
+        elif decision.action is Action.REUSE:
+            tally.reused += 1
+            tally.reused_bytes += blob.size
+        else:
+            tally.fetched += 1
+            tally.planned_bytes += blob.size
+        self._run.observe(Planned(decision.action.value, blob.name, blob.size, decision.reason))
+
+    # --- what follows ---
+
+    def _tell_what_follows(self, version: Version) -> None:
+        """Tell what the guards would say, and which files or versions would go."""
+        current, pin = named(self._view.publication, self._catalog), pinned(self._catalog)
+        if pin is not None and pin.serial != version.serial:
+            self._run.observe(Notice(f"the pointer is pinned to version {pin.name}, and stays there"))
         try:
-            async for page in source.pages(None):
-                yield page.blobs
+            if self._wishes.point and pin is None and not self._wishes.allow_shrink:
+                guard_against_shrinking(version, current)
+            if self._view.layout is Layout.FLAT:
+                self._tell_deletions(version)
+        except GuardTripped as error:
+            self._run.observe(Warned(f"the run would stop: {error}"))
+        self._tell_retirements(pin or (version if self._wishes.point else current), current)
+
+    def _tell_deletions(self, version: Version) -> None:
+        if self._wishes.delete is None:
             return
-        except ListingDenied as denied:
-            if view.inventory is not None:
-                raise
-            run.observe(Notice(f"{denied}; walking from {ROOT} instead"))
-    run.observe(Notice("a walk: what the contents name themselves (textures, buffers) is found when they are fetched"))
-    async for blob in Survey(source, view.desk, run, view.globs).blobs():
-        yield [blob]
+        left = (held for _, held in left_by_others(version, self._catalog) if self._keeps(held.blob.name))
+        while some := list(islice(left, BATCH)):
+            for held in self._sound(version, some):
+                self._run.tally.deleted += 1
+                self._run.observe(Planned(Action.DELETE.value, held.blob.name, held.blob.size, GONE))
+        count = self._run.tally.deleted
+        guard_against_deleting(count, self._wishes.delete, of=version.files + count)
+
+    def _tell_retirements(self, current: Version | None, before: Version | None) -> None:
+        now = self._run.clock.now()
+        if before is not None and current is not None and before.serial != current.serial:
+            self._catalog.update(replace(before, left=stamp(now)))
+        spared = {current.name} if current is not None else set()
+        for version, reason in to_retire(self._catalog.versions(), self._wishes.keep, now, spared):
+            self._run.observe(Planned(Action.RETIRE.value, version.name, version.bytes, reason))
 
 
-def _tell(blob: Blob, decision: Decision, observe: Observer, tally: Tally) -> None:
-    tally.listed += 1
-    tally.listed_bytes += blob.size
-    if decision.action is Action.KEEP:
-        tally.kept += 1
-    elif decision.action is Action.EXCLUDE:
-        tally.excluded += 1
-    else:
-        tally.fetched += 1
-        tally.planned_bytes += blob.size
-    observe(Planned(decision.action.value, blob.name, blob.size, decision.reason))
-
-
-def _unchanged(version: Version, catalog: Catalog, run: Run) -> None:
-    run.tally.kept, run.tally.excluded = version.files, catalog.totals(version).excluded
-    run.tally.listed = run.tally.kept + run.tally.excluded
-    run.observe(
-        Planned(Action.KEEP.value, version.name, version.bytes, f"unchanged: all {version.files} files are held")
+def _reuse(blob: Blob, twin: Twin) -> Decision:
+    name = twin.held.blob.name
+    return Decision(
+        Action.REUSE, f"version {twin.version.name} has it" + (f" as {name}" if name != blob.name else ", same MD5")
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tilesync.errors import GuardTripped, Incomplete
+from tilesync.errors import Incomplete
 from tilesync.events import Failed, Remarked
 from tilesync.jobs.complete import Unmet, settle, tell_remarks, unmet
 from tilesync.jobs.run import Run
@@ -44,7 +44,11 @@ class Publisher:
         version = await in_thread(self._judge_completeness, version)
         published = version.published or stamp(self._run.clock.now())
         version = replace(version, published=published, damaged=False, files=totals.files, bytes=totals.bytes)
-        sha256 = await in_thread(self._publication.write_manifest, version, self._manifest(version))
+        return await in_thread(self.seal, version)
+
+    def seal(self, version: Version) -> Version:
+        """Make every file durable, then write the manifest; from here on the catalog knows the version as it is."""
+        sha256 = self._publication.write_manifest(version, self._manifest(version))
         version = replace(version, manifest_sha256=sha256)
         self._catalog.update(version)
         return version
@@ -91,15 +95,3 @@ class Publisher:
         while batch := self._catalog.held(version, after, limit=BATCH):
             after = batch[-1][0]
             yield from (line(held) for _, held in batch)
-
-
-def guard_against_shrinking(version: Version, current: Version | None) -> None:
-    """Raise GuardTripped for a version with under half the files or bytes of the one that the pointer names."""
-    if current is None or current.serial == version.serial or current.globs != version.globs:
-        return
-    if version.files * 2 < current.files or version.bytes * 2 < current.bytes:
-        raise GuardTripped(
-            f"version {version.name} has {version.files:,} files of {version.bytes:,} bytes, under half of what is"
-            f" published ({current.files:,} files of {current.bytes:,} bytes)",
-            hint="the pointer was not moved; look at the export, and run again with --allow-shrink if it is right",
-        )

@@ -60,14 +60,21 @@ class Reuse:
 
     def _said(self, arrival: Arrival, twin: Twin, copied: list[Twin]) -> Arrival | None:
         """The arrival with what its bytes say: as they said there, where that is the same here; else read anew."""
-        blob = arrival.held.blob
-        if not twin.asks and not twin.remarked:
-            return replace(arrival, reading=Reading(twin.kind, implicit=twin.implicit))
-        if twin.held.blob.name == blob.name and not twin.remarked:
-            copied.append(twin)
-            return replace(arrival, reading=Reading(twin.kind, implicit=twin.implicit), partly=True)
+        if retold := as_there(arrival, twin):
+            copied += [twin] if retold.partly else []
+            return retold
         try:
-            found = examine(self._files, self._catalog.references, self._version, blob)
+            found = examine(self._files, self._catalog.references, self._version, arrival.held.blob)
         except BlobDamaged:
             return None
         return Arrival(arrival.number, found.held, found.reading, partly=found.partly) if found else None
+
+
+def as_there(arrival: Arrival, twin: Twin) -> Arrival | None:
+    """The arrival with what its bytes say, where they say the same here as there; None where they may not.
+
+    `partly`: the references of the twin are yet to be copied.
+    """
+    if twin.remarked or (twin.asks and twin.held.blob.name != arrival.held.blob.name):
+        return None
+    return replace(arrival, reading=Reading(twin.kind, implicit=twin.implicit), partly=twin.asks)

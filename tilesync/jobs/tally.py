@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from tilesync.events import Event, Renewed, Retried
 from tilesync.model import Completeness
@@ -35,6 +35,21 @@ class Tally:
     retries: int = 0
     completeness: Completeness = field(default_factory=Completeness)
     inventory_complete: bool = False
+
+    def set_aside(self) -> Tally:
+        """What was counted so far, to be added later; counting begins anew."""
+        before = replace(self)
+        for each in fields(self):
+            setattr(self, each.name, getattr(Tally(), each.name))
+        return before
+
+    def add(self, other: Tally) -> None:
+        """Count in what another counted."""
+        for each in fields(self):
+            if each.type == "int":
+                setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+        counts = (asdict(each.completeness) for each in (self, other))
+        self.completeness = Completeness(*map(sum, zip(*(count.values() for count in counts), strict=True)))
 
     def start_over(self) -> None:
         """The plan is made anew: what was moved counts again when that plan is through."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -13,8 +13,9 @@ from tilesync.events import Finding, Warned
 from tilesync.jobs.complete import settle, tell_remarks, unmet
 from tilesync.jobs.examine import examine
 from tilesync.jobs.pointing import pointer_digest
+from tilesync.jobs.reuse import as_there
 from tilesync.jobs.tally import Tally
-from tilesync.model import POINTER, Arrival, Held, Version
+from tilesync.model import POINTER, Arrival, Held, Twin, Version
 from tilesync.protocols import Catalog, HeldFiles, Observer, Published
 from tilesync.rules.manifest import read_header, read_line
 from tilesync.threads import in_thread
@@ -35,84 +36,150 @@ class Audited:
 
 
 class Verify:
-    """One audit of the current version. `quick` compares names and sizes only.
+    """One audit of a destination. `quick` compares names and sizes only.
 
     Every finding is told as an event, with a file that asks for the one it is about. What is found bad is marked in the
     catalog, so that the next run of the main job fetches it again; without a catalog that can be written the audit says
     so and counts all the same. What was missing when the version was published is a remark, no finding.
     """
 
-    def __init__(self, audited: Audited, observe: Observer, tally: Tally) -> None:
-        self._files = audited.files
-        self._publication = audited.publication
-        self._catalog = audited.catalog
-        self._scratch = audited.scratch
+    def __init__(self, audited: Audited, observe: Observer, tally: Tally, *, quick: bool) -> None:
+        self._audited = audited
         self._observe = observe
         self._tally = tally
-        self._findings: list[Finding] = []
+        self._quick = quick
 
-    async def run(self, *, quick: bool) -> None:
-        """Audit. Raises VerifyFailed when there is any finding, DestinationError when nothing is held."""
-        latest = self._publication.latest()
-        if latest is None:
+    async def run(self, *, every: bool) -> None:
+        """Audit the current version, or `every` one; a file that several of them share is read once.
+
+        Raises VerifyFailed when there is any finding, DestinationError when nothing is held.
+        """
+        latest = (self._audited.publication.latest() or {}).get("version")
+        names = [str(latest)] if latest is not None else []
+        if every:
+            names += [name for name in self._audited.publication.manifest_names() if name not in names]
+        if not names:
             raise DestinationError(
                 "no version is published here (there is no latest.json)",
                 hint="give the folder that `tilesync mirror` published to, or run it again",
             )
-        lines = self._publication.manifest(str(latest["version"]))
+        found, marked = list[Finding](), True
+        for name in names:
+            before = self._tally.set_aside()
+            audit = _Audit(self._audited, name, self._observe, self._tally, quick=self._quick)
+            await audit.run(current=name == latest)
+            if audit.findings:
+                found += audit.findings
+                marked = await audit.report() and marked
+            self._tally.add(before)
+        if found:
+            raise VerifyFailed(_told(found), hint=None if marked else UNMARKED)
+
+
+def _told(found: Sequence[Finding]) -> str:
+    first, versions = found[0], {finding.version for finding in found}
+    if len(found) == 1 and first.problem == "manifest":
+        return f"the manifest of version {first.version} {first.message}"
+    where = f"version {first.version}" if len(versions) == 1 else f"{len(versions)} versions"
+    return f"{len(found)} {'problem' if len(found) == 1 else 'problems'} found in {where}"
+
+
+class _Audit:
+    """The audit of one version."""
+
+    def __init__(self, audited: Audited, name: str, observe: Observer, tally: Tally, *, quick: bool) -> None:
+        self._files = audited.files
+        self._publication = audited.publication
+        self._catalog = audited.catalog
+        self._scratch = audited.scratch
+        self._name = name
+        self._observe = observe
+        self._tally = tally
+        self._quick = quick
+        self._version: Version | None = None
+        self.findings: list[Finding] = []
+
+    async def run(self, *, current: bool) -> None:
+        """Look at everything; `current`: also at what leads there."""
+        lines = self._publication.manifest(self._name)
         try:
             said = next(lines)
-            version = self._scratch.begin(read_header(said))
-            await self._files_of(version, lines, quick=quick)
+            version = self._version = self._scratch.begin(read_header(said))
+            await self._files_of(version, lines)
         except (DestinationError, Incomplete, StopIteration, KeyError, TypeError, ValueError) as error:
-            raise VerifyFailed(f"the manifest of version {latest['version']} cannot be read: {error}") from error
-        bad = [finding.name for finding in self._findings if finding.problem != "manifest"]
-        if not quick:
+            self._find(Finding(f"manifests/{self._name}.jsonl", "manifest", f"cannot be read: {error}"))
+            return
+        if not self._quick:
             known = {*said.get("missing_names", ()), *said.get("unheld", ())}
-            await in_thread(self._judge_completeness, version, known, set(bad))
-        if not bad and (problem := self._pointer_problem(version)):
-            self._findings.append(Finding(POINTER, "pointer", problem))
-        if self._findings:
-            await self._report(version, bad)
+            await in_thread(self._judge_completeness, version, known, set(self._bad()))
+        if current and not self._bad() and (problem := self._pointer_problem(version)):
+            self._find(Finding(POINTER, "pointer", problem))
 
-    async def _report(self, version: Version, bad: list[str]) -> None:
-        """Tell every finding with a file that asks for it, and mark what is bad. Raises VerifyFailed."""
-        askers = await in_thread(self._scratch.references.askers, version, [f.name for f in self._findings])
-        for finding in sorted(self._findings, key=lambda finding: finding.name):
+    def _find(self, finding: Finding) -> None:
+        self.findings.append(replace(finding, version=self._name))
+
+    def _bad(self) -> list[str]:
+        return [finding.name for finding in self.findings if finding.problem not in {"manifest", "pointer"}]
+
+    async def report(self) -> bool:
+        """Tell every finding with a file that asks for it, and mark what is bad; whether that could be done."""
+        askers = dict[str, str]()
+        if self._version is not None:
+            names = [finding.name for finding in self.findings]
+            askers = await in_thread(self._scratch.references.askers, self._version, names)
+        for finding in sorted(self.findings, key=lambda finding: finding.name):
             self._observe(replace(finding, asked_by=finding.asked_by or askers.get(finding.name, "")))
-        marked = await in_thread(self._mark, version, bad)
-        count = len(self._findings)
-        self._tally.failed = count
-        raise VerifyFailed(
-            f"{count} {'problem' if count == 1 else 'problems'} found in version {version.name}",
-            hint=None if marked else UNMARKED,
-        )
+        self._tally.failed = len(self.findings)
+        return await in_thread(self._mark, self._bad())
 
-    async def _files_of(self, version: Version, lines: Iterator[Mapping[str, Any]], *, quick: bool) -> None:
+    async def _files_of(self, version: Version, lines: Iterator[Mapping[str, Any]]) -> None:
         """Look at every file. A few batches are read at once: memory stays flat, and two disks' worth is under way."""
-        self._tally.planned_bytes = version.bytes
+        self._tally.planned_bytes += version.bytes
         under_way: set[asyncio.Task[None]] = set()
         while batch := [read_line(said) for said in islice(lines, BATCH)]:
             self._tally.listed += len(batch)
-            under_way.add(asyncio.create_task(in_thread(self._check, version, batch, quick=quick)))
+            under_way.add(asyncio.create_task(in_thread(self._check, version, batch)))
             if len(under_way) >= AT_ONCE:
                 done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
                 _ = [task.result() for task in done]
         if under_way:
             _ = [task.result() for task in (await asyncio.wait(under_way))[0]]
         if self._tally.listed != version.files:
-            problem = f"{self._tally.listed} files, its first line says {version.files}"
-            self._findings.append(Finding(f"manifests/{version.name}.jsonl", "manifest", problem))
+            problem = f"names {self._tally.listed} files, its first line says {version.files}"
+            self._find(Finding(f"manifests/{version.name}.jsonl", "manifest", problem))
 
-    def _check(self, version: Version, batch: list[Held], *, quick: bool) -> None:
+    def _check(self, version: Version, batch: list[Held]) -> None:
         """Judge a batch of files; what those that are right ask for is noted in the scratch catalog."""
-        judged = [self._look(version, held) if quick else self._read(version, held) for held in batch]
+        if self._quick:
+            judged: list[Finding | Arrival | None] = [self._look(version, held) for held in batch]
+        else:
+            read = self._read_before(version, batch)
+            judged = [read.get(held.blob.name) or self._read(version, held) for held in batch]
         found = [item for item in judged if isinstance(item, Arrival)]
         findings = [item for item in judged if isinstance(item, Finding)]
         self._scratch.add_held(version, found)
-        self._findings += findings
+        for finding in findings:
+            self._find(finding)
         self._tally.failed += len(findings)
         self._tally.verified += len(batch) - len(findings)
+
+    def _read_before(self, version: Version, batch: list[Held]) -> dict[str, Arrival]:
+        """Those files of a batch that are one with a file that this audit has read for another version, where they ask
+        for the same.
+        """
+        retold, copied = dict[str, Arrival](), list[Twin]()
+        for name, twins in self._scratch.twins.by_sha256(version, batch).items():
+            trace = self._files.trace(version, name)
+            for twin in twins:
+                arrival = Arrival(0, replace(twin.held, blob=replace(twin.held.blob, name=name)))
+                same = trace is not None and trace.inode and trace == (twin.held.mtime_ns, twin.held.inode)
+                if same and (found := as_there(arrival, twin)):
+                    retold[name] = found
+                    copied += [twin] if found.partly else []
+                    break
+        if copied:
+            self._scratch.twins.copy_references(version, copied)
+        return retold
 
     def _look(self, version: Version, held: Held) -> Finding | None:
         """Name and size only."""
@@ -151,23 +218,24 @@ class Verify:
             if (each.name or each.message) in known:
                 self._observe(Warned(f"missing since it was published: {each.message}"))
             elif each.name is None:
-                self._findings.append(Finding(each.asker, "reference", each.message))
+                self._find(Finding(each.asker, "reference", each.message))
             elif each.name not in bad:
-                self._findings.append(Finding(each.name, "missing", "is not there", each.asker))
+                self._find(Finding(each.name, "missing", "is not there", each.asker))
 
     def _pointer_problem(self, version: Version) -> str | None:
+        prefix = self._publication.prefix(version)
         try:
-            stands = self._publication.pointer() == pointer_digest(version, self._files)
+            stands = self._publication.pointer() == pointer_digest(version, self._files, prefix)
         except (DestinationError, BlobDamaged) as error:
             return f"cannot be compared with the root tileset: {error}"
         return None if stands else f"does not lead to version {version.name} as it was published"
 
-    def _mark(self, version: Version, bad: list[str]) -> bool:
+    def _mark(self, bad: list[str]) -> bool:
         """Note what is bad for the next run of the main job; whether that could be done."""
         try:
-            known = self._catalog.versions(name=version.name) if self._catalog is not None else []
+            known = self._catalog.versions(name=self._name) if self._catalog is not None else []
             if self._catalog is not None and known:
-                gone = {finding.name for finding in self._findings if finding.problem == "missing"}
+                gone = {finding.name for finding in self.findings if finding.problem == "missing"}
                 self._catalog.release(known[0], [name for name in bad if name in gone])
                 self._catalog.release(known[0], [name for name in bad if name not in gone], linked=True)
                 self._catalog.update(replace(known[0], damaged=bool(bad) or known[0].damaged))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tilesync.errors import ExportReplaced, NoExport
@@ -72,6 +72,31 @@ class ServiceOrigin:
             direct.adopt(export.link, resolution.server_time)
         content = self._wires.link(lambda: self._exports.fresh_link(export, cdn=True)) if self._cdn else direct
         return await self._wires.container(direct, content)
+
+
+class ServiceExports:
+    """The exports of an iModel that the service has now."""
+
+    def __init__(
+        self, exports: MeshExports, selector: Selector, wires: Wires, *, wait: timedelta, poll: timedelta, cdn: bool
+    ) -> None:
+        self._exports = exports
+        self._selector = selector
+        self._wires = wires
+        self._wait = wait
+        self._poll = poll
+        self._cdn = cdn
+
+    async def finished(self) -> list[Export]:
+        """The Complete ones, oldest first; waited for while there is none. Raises NoExport."""
+        await self._exports.latest(self._selector, wait=self._wait, poll=self._poll)
+        rows = [row async for page in self._exports.pages(self._selector) for row in page.rows if row.complete]
+        return rows[::-1]
+
+    def origin(self, export: Export) -> ServiceOrigin:
+        """One of them as an origin."""
+        selector = replace(self._selector, export_id=export.id)
+        return ServiceOrigin(self._exports, selector, self._wires, wait=timedelta(), poll=self._poll, cdn=self._cdn)
 
 
 class LinkOrigin:

@@ -1,4 +1,6 @@
-"""Tilesets that ask for each other in a circle: 3D Tiles forbids it ("External tilesets"), and viewers follow it."""
+"""Tilesets that ask for each other: the circles among them, which 3D Tiles forbids ("External tilesets") and viewers
+follow, and the order in which each comes behind what it asks for.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,16 @@ def cycles(asks: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 
     Followed from the root first, then from what it does not lead to.
     """
+    return ((name, target) for name, target in _descent(asks) if target is not None)
+
+
+def deepest_first(asks: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Every name that asks or is asked for, behind all that it asks for itself, as far as there are no circles."""
+    return (name for name, target in _descent(asks) if target is None)
+
+
+def _descent(asks: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str | None]]:
+    """Each name when all below it has been seen, with None; and each step that leads back, with its target."""
     following: dict[str, list[str]] = {}
     for source, target in asks:
         following.setdefault(source, []).append(target)
@@ -33,3 +45,4 @@ def cycles(asks: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
                 path.pop()
                 active.remove(name)
                 done.add(name)
+                yield name, None

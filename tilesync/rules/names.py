@@ -10,6 +10,8 @@ import re
 from collections.abc import Collection
 from itertools import chain, count
 
+from tilesync.errors import UsageError
+
 SEGMENT_BYTES = 255
 """Longest file name of the usual file systems (ext4, XFS, APFS, NTFS), in bytes of UTF-8."""
 
@@ -22,13 +24,16 @@ _SUSPECT = re.compile(
 )
 
 
-def problem(name: str, *, path_bytes: int = 0, windows: bool = False) -> str | None:
+def problem(name: str, *, path_bytes: int = 0, windows: bool = False, ours: str = "") -> str | None:
     """Why `name` cannot be held, or None when it can.
 
     `path_bytes` is the longest relative path that fits below the version's folder, in bytes of UTF-8 (0: no limit).
+    `ours` is the name of a folder there that is not for what a container has.
     `windows` adds what only Windows cannot store. Source: Microsoft, "Naming Files, Paths, and Namespaces".
     """
     size = len(name) if name.isascii() else len(name.encode(errors="surrogatepass"))
+    if ours and name.partition("/")[0].casefold() == ours:
+        return f"stands where tilesync keeps its state ({ours})"
     if size <= SEGMENT_BYTES and not (path_bytes and size > path_bytes) and not windows and not _SUSPECT.search(name):
         return None
     return _explain(name, size, path_bytes, windows=windows)
@@ -80,6 +85,15 @@ def version_name(text: str) -> str:
     """`text` as the name of a version: safe in a path and in a URL without any quoting."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:120].strip(".-")
     return name if name and not _DEVICE.fullmatch(name) else f"v-{name}"
+
+
+def the_one(text: str, names: Collection[str]) -> str:
+    """The name that a person means: itself, or the only one that begins so. Raises UsageError."""
+    found = [text] if text in names else [name for name in names if text and name.startswith(text)]
+    if len(found) != 1:
+        what = "no version is" if not found else "more than one version begins with"
+        raise UsageError(f"{what} {text!r}", hint="`tilesync versions DEST` shows them all")
+    return found[0]
 
 
 def next_version(export_id: str, taken: Collection[str]) -> str:

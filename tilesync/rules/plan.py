@@ -1,4 +1,4 @@
-"""What happens with each blob, and why."""
+"""What happens with each blob or version, and why."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from tilesync.model import Blob, Export, Globs, Held, Version
 
 
 class Action(StrEnum):
-    """What a plan does with one blob."""
+    """What a plan does with one blob; `RETIRE` is about a whole version."""
 
     KEEP = "keep"
     FETCH = "fetch"
     EXCLUDE = "exclude"
+    REUSE = "reuse"
+    DELETE = "delete"
+    RETIRE = "retire"
 
 
 @dataclass(frozen=True, slots=True)

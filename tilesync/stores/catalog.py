@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import sqlite3
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tilesync.errors import DestinationError, Incomplete
-from tilesync.model import Arrival, Blob, Held, Inventory, Totals, Version
+from tilesync.model import Arrival, Blob, Held, Inventory, Kind, Totals, Trace, Version
 from tilesync.rules.filters import keeper
 from tilesync.stores.database import Database
 from tilesync.stores.references import REFERENCE_SCHEMA, References
@@ -87,9 +87,17 @@ class Catalog(Database):
     def forget(self, version: Version) -> None:
         """Drop a version that never held anything."""
         with self.transaction() as db:
-            for table in ("blob", "folder", "reference", "remark"):
-                db.execute(f"DELETE FROM {table} WHERE version = ?", (version.serial,))
+            self._drop_files(db, version)
             db.execute("DELETE FROM version WHERE serial = ?", (version.serial,))
+
+    def drop_files(self, version: Version) -> None:
+        """Forget every file of a version, and what they ask for."""
+        with self.transaction() as db:
+            self._drop_files(db, version)
+
+    def _drop_files(self, db: sqlite3.Connection, version: Version) -> None:
+        for table in ("blob", "folder", "reference", "remark"):
+            db.execute(f"DELETE FROM {table} WHERE version = ?", (version.serial,))
 
     # --- inventory ---
 
@@ -192,18 +200,14 @@ class Catalog(Database):
         rows = self.query(sql, version.serial, version.listing, after, empty, limit)
         return [(row[0], Blob(*row[1:])) for row in rows]
 
-    def held(self, version: Version, after: str = "", *, limit: int) -> list[tuple[str, Held]]:
-        """What is held, by key in byte order; `after` is exclusive."""
-        sql = f"SELECT key, {HELD_BLOB} FROM blob WHERE version=? AND state=? AND key>? ORDER BY key LIMIT ?"
-        return [(row[0], read_held(row[1:])) for row in self.query(sql, version.serial, HELD, after, limit)]
-
-    def documents(self, version: Version, after: str = "", *, limit: int) -> list[tuple[str, Held]]:
-        """What is held of tilesets and subtrees, by key in byte order; `after` is exclusive."""
-        sql = (
-            f"SELECT key, {HELD_BLOB} FROM blob WHERE version=? AND state=? AND kind IN ('tileset', 'subtree')"
-            " AND key>? ORDER BY key LIMIT ?"
-        )
-        return [(row[0], read_held(row[1:])) for row in self.query(sql, version.serial, HELD, after, limit)]
+    def held(
+        self, version: Version, after: str = "", *, limit: int, kinds: Collection[Kind] = ()
+    ) -> list[tuple[str, Held]]:
+        """What is held, or what of these kinds is, by key in byte order; `after` is exclusive."""
+        some = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
+        sql = f"SELECT key, {HELD_BLOB} FROM blob WHERE version=? AND state=? AND key>?{some} ORDER BY key LIMIT ?"
+        rows = self.query(sql, version.serial, HELD, after, *kinds, limit)
+        return [(row[0], read_held(row[1:])) for row in rows]
 
     def hold(self, version: Version, arrivals: Sequence[Arrival]) -> int:
         """Record files that are in place now, with what they ask for; how many names a walk learns by that."""
@@ -272,6 +276,39 @@ class Catalog(Database):
                     db.execute("UPDATE version SET damaged=1 WHERE serial=?", others[1:])
             db.executemany("UPDATE blob SET state=0, sha256=NULL WHERE version=? AND key=?", rows)
 
+    # --- what other versions left where one shares its place with them ---
+
+    def leftovers(self, version: Version, after: int = 0, *, limit: int) -> list[tuple[int, Held]]:
+        """What other versions hold under names that this one does not hold, each with its id; `after` is exclusive."""
+        sql = f"SELECT id, {HELD_BLOB} FROM blob WHERE {_LEFT} AND id>? ORDER BY id LIMIT ?"
+        return [(row[0], read_held(row[1:])) for row in self.query(sql, version.serial, after, limit)]
+
+    def holds_below(self, version: Version, name: str) -> bool:
+        """Whether the version holds files in a folder of that name."""
+        sql = "SELECT 1 FROM blob WHERE version=? AND state=? AND key>? AND key<? LIMIT 1"
+        key = self.key(name)
+        return bool(self.query(sql, version.serial, HELD, key + "/", key + "0"))
+
+    def supersede(self, version: Version, gone: Iterable[int]) -> None:
+        """Give up what other versions hold where this one has taken their place: only what they left under other names
+        is known on, but for what is `gone`, by id.
+        """
+        with self.transaction() as db:
+            db.executemany("DELETE FROM blob WHERE id=?", ((number,) for number in gone))
+            db.execute(f"DELETE FROM blob WHERE version<>?1 AND NOT ({_LEFT})", (version.serial,))
+            for table in ("folder", "reference", "remark"):
+                db.execute(f"DELETE FROM {table} WHERE version<>?", (version.serial,))
+
+    def is_as_left(self, name: str, trace: Trace) -> bool:
+        """Whether a file in its place is as a version left it there, by its trace."""
+        sql = "SELECT 1 FROM blob WHERE version=? AND key=? AND mtime_ns=? AND inode=?"
+        versions = self.versions(retired=True)
+        return any(self.query(sql, version.serial, self.key(name), *trace) for version in versions)
+
+    def shared_bytes(self) -> dict[str, int]:
+        """The bytes of the files of each version that other versions hold too, as one file; by name, where any are."""
+        return dict(self.query(_SHARED))
+
     def totals(self, version: Version) -> Totals:
         """How much of the version is listed, how much of that is held, and what is left out."""
         sql = "SELECT state, count(*), coalesce(sum(size), 0) FROM blob WHERE version=? GROUP BY state"
@@ -280,6 +317,17 @@ class Catalog(Database):
         return Totals(wanted[0] + held[0], wanted[1] + held[1], *held, *found.get(EXCLUDED, (0, 0)))
 
 
+_LEFT = (
+    "version IN (SELECT serial FROM version WHERE serial<>?1) AND state=1"
+    " AND NOT EXISTS (SELECT 1 FROM blob n WHERE n.version=?1 AND n.key=blob.key AND n.state=1)"
+)
+_SHARED = """
+SELECT v.name, sum(b.size) FROM version v JOIN blob b ON b.version=v.serial AND b.state=1 AND b.inode<>0
+WHERE v.retired IS NULL AND EXISTS (
+  SELECT 1 FROM blob o JOIN version w ON w.serial=o.version AND w.retired IS NULL
+  WHERE o.sha256=b.sha256 AND o.state=1 AND o.inode=b.inode AND o.version<>b.version)
+GROUP BY v.name
+"""
 _LINKED = """
 SELECT o.id, o.version FROM blob b JOIN blob o ON o.sha256=b.sha256 AND o.inode=b.inode AND o.state=1 AND o.id<>b.id
 WHERE b.version=? AND b.key=? AND b.state=1 AND b.inode<>0

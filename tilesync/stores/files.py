@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import get_ident
@@ -15,7 +15,7 @@ from tilesync.errors import UnsafeName
 from tilesync.model import Blob, Held, Proof, Trace, Version
 from tilesync.rules.names import problem
 from tilesync.stores.disk import BatchWriter, copied, create, linked, mapped, write_at
-from tilesync.stores.held import HeldFiles, left_there, trace_of
+from tilesync.stores.held import Door, HeldFiles, left_there, trace_of
 from tilesync.threads import in_thread
 
 WHOLE = 1 << 20
@@ -30,27 +30,30 @@ _LEAD = 160
 
 
 class LocalFiles(HeldFiles):
-    """Reading and writing: the files of the versions below one folder."""
+    """Reading and writing: files come in behind the first door. `judge` refuses names that cannot be held."""
 
-    def __init__(self, root: Path, parts: Path, *, trust_parts: bool, monotonic: Callable[[], float]) -> None:
-        super().__init__(root)
-        self._root = root
+    def __init__(
+        self,
+        doors: Sequence[Door],
+        parts: Path,
+        judge: Callable[[Iterable[str]], None],
+        *,
+        trust_parts: bool,
+        monotonic: Callable[[], float],
+    ) -> None:
+        super().__init__(*doors)
         self._parts = parts
         self._writer = BatchWriter()
         self.monotonic = monotonic
         with mapped(f"cannot use {parts}"):
             leftover = os.listdir(parts)
             self._leftover = set(leftover) if trust_parts else set()
-        self._limit = path_limit(root)
+        self.judge = judge
 
     def free(self) -> int:
         """Bytes of room left for this user."""
-        with mapped(f"cannot look at {self._root}"):
-            return shutil.disk_usage(self._root).free
-
-    def judge(self, names: Iterable[str]) -> None:
-        """Raise UnsafeName, naming the offenders, when a name of a page cannot be held."""
-        judge_names(names, path_bytes=self._limit)
+        with mapped(f"cannot look at {self._parts}"):
+            return shutil.disk_usage(self._parts).free
 
     def draft(self, version: Version, blob: Blob) -> LocalDraft:
         """A draft; its part is keyed by name and ETag, so a stale one is never continued."""
@@ -95,10 +98,12 @@ class LocalFiles(HeldFiles):
         another inode than it had: it counts when its bytes do.
         """
         with mapped(f"cannot share {held.blob.name} of version {of.name}"):
-            source = self._door.path(of.name, held.blob.name)
+            source = self.where(of.name, held.blob.name)
             found = left_there(source, held)
             if found is None or (found.inode != held.inode and self.digest(of, held.blob.name) != held.sha256):
                 return None
+            if source == self.where(version.name, blob.name):
+                return Held(blob, held.sha256, *found)
             temporary = self._parts / f"shared-{get_ident()}"
             temporary.unlink(missing_ok=True)
             if linked(source, temporary):
@@ -199,10 +204,12 @@ class LocalDraft:
             self._files.keep(self._part)
 
 
-def judge_names(names: Iterable[str], *, path_bytes: int) -> None:
-    """Raise UnsafeName, naming the offenders, when any of the names cannot be held in a folder."""
+def judge_names(names: Iterable[str], *, path_bytes: int, ours: str = "") -> None:
+    """Raise UnsafeName, naming the offenders, when any of the names cannot be held in a folder. `ours`: the name of a
+    folder there that is not for them.
+    """
     windows = os.name == "nt"
-    bad = [(name, why) for name in names if (why := problem(name, path_bytes=path_bytes, windows=windows))]
+    bad = [(name, why) for name in names if (why := problem(name, path_bytes=path_bytes, windows=windows, ours=ours))]
     if bad:
         shown = "; ".join(f"{name!r} {why}" for name, why in bad[:_SHOWN])
         more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""

@@ -40,11 +40,14 @@ def left_there(path: str, held: Held) -> Trace | None:
 class Door:
     """The only way from a blob name to a path: below a version's folder, through real folders only.
 
-    A folder is looked at once; one that is a symlink is refused, so nothing outside the destination is touched.
+    The folders of the versions stand below the folder `within` of the root; where that is None all versions share the
+    root itself. A folder is looked at once; one that is a symlink is refused, so nothing outside the destination is
+    touched.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, within: str | None = VERSIONS) -> None:
         self._root = str(root)
+        self._within = within
         self._sound: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def path(self, version: str, name: str, *, make: bool = False) -> str:
@@ -61,9 +64,12 @@ class Door:
             known = self._enter(version, folder, make=make)
         return f"{known}{os.sep}{leaf}"
 
+    def _lead(self, version: str) -> tuple[str, ...]:
+        return () if self._within is None else (self._within, version)
+
     def _enter(self, version: str, folder: str, *, make: bool) -> str:
         path, missing = self._root, False
-        for part in (VERSIONS, version, *(folder.split("/") if folder else ())):
+        for part in (*self._lead(version), *(folder.split("/") if folder else ())):
             path = os.path.join(path, part)
             with mapped(f"cannot use the folder {path}"):
                 missing = missing or not real_folder(path, make=make)
@@ -78,29 +84,51 @@ class Door:
         self._sound.clear()
         for folder in reversed(folders(name)):
             with contextlib.suppress(OSError):  # not empty, or not there: both are fine
-                os.rmdir(os.path.join(self._root, VERSIONS, version, folder))
+                os.rmdir(os.path.join(self._root, *self._lead(version), folder))
 
 
 class HeldFiles:
-    """Reading: the files of the versions below one folder, as they lie there now."""
+    """Reading: the files of the versions of a destination, as they lie there now.
 
-    def __init__(self, root: Path) -> None:
-        self._door = Door(root)
+    A file that is not behind the first door is looked for behind the next one.
+    """
+
+    def __init__(self, door: Door, *others: Door) -> None:
+        self._door = door
+        self._others = others
+
+    def where(self, version: str, name: str) -> str:
+        """The path at which a file of a version is read. Raises as `Door.path` does."""
+        path = self._door.path(version, name)
+        for door in self._others:
+            if os.path.lexists(path):
+                break
+            path = door.path(version, name)
+        return path
 
     def unchanged(self, version: Version, held: Sequence[Held]) -> list[bool]:
         """For each, whether size and mtime are as they were left."""
         return [self._is_unchanged(version.name, item) for item in held]
 
     def _is_unchanged(self, version: str, held: Held) -> bool:
-        return left_there(self._door.path(version, held.blob.name), held) is not None
+        return left_there(self.where(version, held.blob.name), held) is not None
 
     def size(self, version: Version, name: str) -> int | None:
         """The size of the file; None when there is no such regular file."""
+        found = self._look(version, name)
+        return found.st_size if found is not None else None
+
+    def trace(self, version: Version, name: str) -> Trace | None:
+        """The trace of the file; None when there is no such regular file."""
+        found = self._look(version, name)
+        return trace_of(found) if found is not None else None
+
+    def _look(self, version: Version, name: str) -> os.stat_result | None:
         try:
-            found = os.lstat(self._door.path(version.name, name))
+            found = os.lstat(self.where(version.name, name))
         except OSError:
             return None
-        return found.st_size if stat.S_ISREG(found.st_mode) else None
+        return found if stat.S_ISREG(found.st_mode) else None
 
     def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> Trace | None:
         """Give the bytes of the file, read anew, to `into`; its trace, None when there is no such regular file."""
@@ -112,7 +140,7 @@ class HeldFiles:
             return trace_of(os.fstat(file.fileno()))
 
     def _open(self, version: Version, name: str) -> IO[bytes]:
-        return open(os.open(self._door.path(version.name, name), os.O_RDONLY | NO_FOLLOW), "rb", buffering=0)
+        return open(os.open(self.where(version.name, name), os.O_RDONLY | NO_FOLLOW), "rb", buffering=0)
 
     def digest(self, version: Version, name: str) -> bytes | None:
         """SHA-256 of the file, read anew; None when there is no such regular file."""

@@ -4,22 +4,68 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tilesync.errors import DestinationBusy, DestinationError
-from tilesync.model import Version
+from tilesync.model import Layout, Version
+from tilesync.stores import flat
 from tilesync.stores.catalog import Catalog
 from tilesync.stores.disk import boot_id, mapped, real_folder
 from tilesync.stores.files import LocalFiles, folds_case, judge_names, path_limit
 from tilesync.stores.held import Door, HeldFiles
-from tilesync.stores.publication import Publication
+from tilesync.stores.publication import MANIFESTS, PARTS, Publication
 
 STATE = ".tilesync"
 CATALOG = "catalog.sqlite3"
-LAYOUT = "versioned"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder that is a destination, or may become one. `state` has the catalog and the lock."""
+
+    root: Path
+    state: Path
+
+    @classmethod
+    def of(cls, root: Path, state_dir: Path | None) -> Place:
+        """The folder, with its state inside unless that is chosen elsewhere."""
+        root = root.absolute()
+        return cls(root, state_dir.absolute() if state_dir is not None else root / STATE)
+
+    @property
+    def beside(self) -> Path:
+        """Where lies what is renamed into its place: in the state folder, or in one beside the files where that is on
+        another file system.
+        """
+        if not (self.root.exists() and self.state.exists()):
+            return self.state
+        with mapped(f"cannot look at {self.root}"):
+            same = os.stat(self.root).st_dev == os.stat(self.state).st_dev
+        return self.state if same else self.root / STATE
+
+    def layout(self) -> Layout | None:
+        """The layout that is found here; None where nothing was finished yet."""
+        if (self.beside / MANIFESTS).is_dir():
+            return Layout.FLAT
+        return Layout.VERSIONED if any((self.root / MANIFESTS).glob("*.jsonl")) else None
+
+    def doors(self, layout: Layout) -> Sequence[Door]:
+        """The ways to the files."""
+        return flat.doors(self.root, self.beside) if layout is Layout.FLAT else (Door(self.root),)
+
+    def publication(self, layout: Layout, catalog: Catalog | None = None) -> Publication:
+        """What leads to the versions. Without a catalog it is for reading."""
+        if layout is Layout.FLAT:
+            return flat.FlatPublication(self.root, self.beside, catalog.is_as_left if catalog else None)
+        return Publication(self.root, self.beside)
+
+    def judge(self, layout: Layout) -> Callable[[Iterable[str]], None]:
+        """What raises UnsafeName for names that cannot be held here."""
+        return partial(judge_names, path_bytes=path_limit(self.root), ours=STATE if layout is Layout.FLAT else "")
 
 
 class LocalDestination:
@@ -28,19 +74,21 @@ class LocalDestination:
     `calm` says that the machine has not restarted since the last run: what that run wrote is whole, durable or not.
     """
 
-    def __init__(self, root: Path, state: Path, catalog: Catalog, *, monotonic: Callable[[], float]) -> None:
-        self.root = root
+    def __init__(self, place: Place, layout: Layout, catalog: Catalog, *, monotonic: Callable[[], float]) -> None:
+        self.root = place.root
+        self.layout = layout
         self.catalog = catalog
         self._boot = boot_id()
         self.calm = self._boot is not None and catalog.recall("boot") == self._boot
-        parts = _folder(_parts(root, state))
-        self.files = LocalFiles(root, parts, trust_parts=self.calm, monotonic=monotonic)
-        self.publication = Publication(root, parts)
+        parts = _folder(_folder(place.beside) / PARTS)
+        self.files = LocalFiles(
+            place.doors(layout), parts, place.judge(layout), trust_parts=self.calm, monotonic=monotonic
+        )
+        self.publication = place.publication(layout, catalog)
         catalog.set_folds(folds=folds_case(parts))
         self.publication.refuse_foreign()
-        if (layout := catalog.recall("layout") or LAYOUT) != LAYOUT:
-            raise DestinationError(f"{root} has the layout {layout}", hint="choose another folder for this layout")
-        catalog.remember("layout", LAYOUT)
+        refuse_other(place, Layout(catalog.recall("layout") or layout), layout)
+        catalog.remember("layout", layout)
 
     def settle(self) -> None:
         """Everything that is recorded as held has been checked since the machine started."""
@@ -49,34 +97,59 @@ class LocalDestination:
             self.calm = True
 
 
-def state_folder(root: Path, chosen: Path | None) -> Path:
-    """Where the state of a destination lies."""
-    return chosen if chosen is not None else root / STATE
+@dataclass(frozen=True)
+class Sight:
+    """A destination to be read."""
+
+    files: HeldFiles
+    publication: Publication
+    catalog: Catalog | None
+    judge: Callable[[Iterable[str]], None]
+    layout: Layout
+
+
+def refuse_other(place: Place, found: Layout | None, wanted: Layout) -> None:
+    """Raise DestinationError where another layout is found than is wanted."""
+    if found is not None and found is not wanted:
+        raise DestinationError(
+            f"{place.root} has the layout {found}, not {wanted}",
+            hint=f"give --layout {found}, or choose another folder",
+        )
 
 
 @contextmanager
-def open_local(root: Path, *, state_dir: Path | None, monotonic: Callable[[], float]) -> Iterator[LocalDestination]:
-    """The destination, made where it is missing, locked for this run alone.
+def open_local(
+    root: Path, *, state_dir: Path | None, monotonic: Callable[[], float], layout: Layout | None = Layout.VERSIONED
+) -> Iterator[LocalDestination]:
+    """The destination, locked for this run alone; made where it is missing. Without a `layout` it must be there.
 
     Raises DestinationBusy at once when another run holds it, DestinationError when it cannot serve. The lock is the
     kernel's: it ends with the process, also with kill -9.
     """
     from filelock import FileLock, Timeout
 
-    root = root.absolute()
-    _make(root)
-    Publication(root, root).refuse_foreign()
-    state = _folder(state_folder(root, state_dir).absolute())
+    place = Place.of(root, state_dir)
+    found = place.layout()
+    layout = layout or found
+    if layout is None:
+        raise DestinationError(
+            f"no version is held in {place.root}", hint="give the folder that `tilesync mirror` filled"
+        )
+    refuse_other(place, found, layout)
+    with mapped(f"cannot make the folder {place.root}"):
+        place.root.mkdir(parents=True, exist_ok=True)
+    place.publication(layout).refuse_foreign()
+    state = _folder(place.state)
     lock = FileLock(state / "lock")
     with mapped(f"cannot lock {state}"):
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            raise DestinationBusy(f"another run holds {root}") from None
+            raise DestinationBusy(f"another run holds {place.root}") from None
     try:
         catalog = Catalog(state / CATALOG)
         try:
-            yield LocalDestination(root, state, catalog, monotonic=monotonic)
+            yield LocalDestination(place, layout, catalog, monotonic=monotonic)
         finally:
             catalog.close()
     finally:
@@ -84,28 +157,32 @@ def open_local(root: Path, *, state_dir: Path | None, monotonic: Callable[[], fl
 
 
 @contextmanager
-def look_at(root: Path, *, state_dir: Path | None) -> Iterator[tuple[Catalog, Callable[[Iterable[str]], None]]]:
-    """What a destination knows, and how it judges names, without writing anything; it need not be there."""
-    root = root.absolute()
-    Publication(root, root).refuse_foreign()
-    catalog = Catalog(state_folder(root, state_dir) / CATALOG, read_only=True)
+def look_at(root: Path, *, state_dir: Path | None, layout: Layout) -> Iterator[Sight]:
+    """What a destination knows, without writing anything; it need not be there."""
+    place = Place.of(root, state_dir)
+    refuse_other(place, place.layout(), layout)
+    publication = place.publication(layout)
+    publication.refuse_foreign()
+    catalog = Catalog(place.state / CATALOG, read_only=True)
     try:
-        yield catalog, partial(judge_names, path_bytes=path_limit(root))
+        refuse_other(place, Layout(catalog.recall("layout") or layout), layout)
+        yield Sight(HeldFiles(*place.doors(layout)), publication, catalog, place.judge(layout), layout)
     finally:
         catalog.close()
 
 
 @contextmanager
-def open_for_audit(root: Path, state_dir: Path | None) -> Iterator[tuple[Path, Catalog | None]]:
-    """The folder, and its catalog to mark findings in: None when there is none that can be written."""
-    root = root.absolute()
-    path = state_folder(root, state_dir) / CATALOG
+def open_for_audit(root: Path, state_dir: Path | None) -> Iterator[Sight]:
+    """What a destination holds, and its catalog to mark findings in: None when there is none that can be written."""
+    place = Place.of(root, state_dir)
+    layout, path = place.layout() or Layout.VERSIONED, place.state / CATALOG
     try:
         catalog = Catalog(path) if os.access(path, os.W_OK) else None
     except DestinationError:
         catalog = None
     try:
-        yield root, catalog
+        files = HeldFiles(*place.doors(layout))
+        yield Sight(files, place.publication(layout), catalog, place.judge(layout), layout)
     finally:
         if catalog is not None:
             catalog.close()
@@ -122,21 +199,9 @@ def scratch() -> Iterator[tuple[Catalog, HeldFiles, Callable[[Version, str, byte
                 Path(door.path(version.name, name, make=True)).write_bytes(data)
 
         try:
-            yield catalog, HeldFiles(Path(folder)), put
+            yield catalog, HeldFiles(door), put
         finally:
             catalog.close()
-
-
-def _make(root: Path) -> None:
-    with mapped(f"cannot make the folder {root}"):
-        root.mkdir(parents=True, exist_ok=True)
-
-
-def _parts(root: Path, state: Path) -> Path:
-    """Parts lie in the state folder, or beside the files where that is on another file system: they are renamed."""
-    with mapped(f"cannot look at {root}"):
-        same = os.stat(root).st_dev == os.stat(state).st_dev
-    return (state if same else _folder(root / STATE)) / "parts"
 
 
 def _folder(path: Path) -> Path:

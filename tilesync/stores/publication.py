@@ -6,26 +6,47 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tilesync.errors import DestinationError
-from tilesync.model import POINTER, Version
+from tilesync.model import POINTER, Held, Version
 from tilesync.stores.disk import barrier, create, mapped, place, read_regular, real_folder, sync_folder
 from tilesync.stores.held import VERSIONS
 
+PARTS = "parts"
+TRASH = "trash"
 LATEST = "latest.json"
 MANIFESTS = "manifests"
 CURRENT = "current"
 
+_MOMENT = re.compile(r"\d{8}T\d{6}Z-")
+
+
+def _compact(moment: str) -> str:
+    """A moment as the beginning of a file name, in an order that is that of time."""
+    return moment.replace("-", "").replace(":", "")
+
 
 class Publication:
-    """Publishing is a fixed order of renames behind a durability barrier; each step can be done again after a kill."""
+    """Publishing is a fixed order of renames behind a durability barrier; each step can be done again after a kill.
 
-    def __init__(self, root: Path, temporary: Path) -> None:
+    `home` has the manifests and `latest.json`, `versions` a folder for each version, `state` parts and trash.
+    """
+
+    def __init__(self, root: Path, state: Path) -> None:
         self._root = root
-        self._temporary = temporary
+        self._home = root
+        self._versions = root / VERSIONS
+        self._temporary = state / PARTS
+        self._trash = state / TRASH
+
+    def prefix(self, version: Version) -> str:
+        """What leads from the pointer to the version's own folder."""
+        return f"{VERSIONS}/{version.name}/"
 
     def refuse_foreign(self) -> None:
         """Raise DestinationError when a tileset that tilesync did not put here stands at the top.
@@ -41,12 +62,12 @@ class Publication:
 
     def manifest_names(self) -> list[str]:
         """The versions that have a manifest."""
-        folder = self._root / MANIFESTS
+        folder = self._home / MANIFESTS
         return sorted(p.stem for p in folder.glob("*.jsonl")) if folder.is_dir() else []
 
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
         """The lines of a manifest, the first one about the version. Raises DestinationError when it cannot be read."""
-        path = self._root / MANIFESTS / f"{version}.jsonl"
+        path = self._home / MANIFESTS / f"{version}.jsonl"
         with mapped(f"cannot read the manifest {path}"), open(path, encoding="utf-8") as lines:
             try:
                 yield from map(json.loads, lines)
@@ -56,7 +77,7 @@ class Publication:
     def latest(self) -> Mapping[str, Any] | None:
         """What `latest.json` says; None when there is none, or one that is not ours."""
         try:
-            said = json.loads(read_regular(str(self._root / LATEST)))
+            said = json.loads(read_regular(str(self._home / LATEST)))
         except (OSError, ValueError):
             return None
         return said if isinstance(said, dict) and {"version", "manifest"} <= said.keys() else None
@@ -69,13 +90,17 @@ class Publication:
             return None
 
     def points_at(self, version: Version, pointer_sha256: str) -> bool:
-        """Whether the pointer and `latest.json` are those of `version`, and its manifest and folder are there."""
+        """Whether the pointer and `latest.json` are those of `version`, and its manifest and files are there."""
         return (
             self.pointer() == pointer_sha256
             and (self.latest() or {}).get("version") == version.name
-            and (self._root / MANIFESTS / f"{version.name}.jsonl").is_file()
-            and (self._root / VERSIONS / version.name).is_dir()
+            and (self._home / MANIFESTS / f"{version.name}.jsonl").is_file()
+            and self._is_there(version)
         )
+
+    def _is_there(self, version: Version) -> bool:
+        """Whether there is something where the files of a finished version lie."""
+        return (self._versions / version.name).is_dir()
 
     def complete(self, version: Version) -> bool:
         """Whether `current` leads to `version`, on a system that has symlinks for everyone."""
@@ -85,7 +110,7 @@ class Publication:
     def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
         """Make every file durable, then put the manifest in place. Returns its SHA-256."""
         digest = hashlib.sha256()
-        path = self._root / MANIFESTS / f"{version.name}.jsonl"
+        path = self._home / MANIFESTS / f"{version.name}.jsonl"
         with mapped(f"cannot write the manifest {path}"):
             barrier(self._root)
             real_folder(path.parent, make=True)
@@ -105,9 +130,40 @@ class Publication:
         """Move the pointer, then `latest.json`, then the symlink: each one rename."""
         with mapped(f"cannot publish in {self._root}"):
             place(self._temporary / "pointer", self._root / POINTER, pointer)
-            data = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
-            place(self._temporary / "latest", self._root / LATEST, [data])
+            self._tell_latest(latest)
             self._relink(version)
+
+    def _tell_latest(self, latest: Mapping[str, Any]) -> None:
+        data = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
+        place(self._temporary / "latest", self._home / LATEST, [data])
+
+    def lay_out(self, version: Version, names: Iterable[str], moment: str) -> None:
+        """Nothing: the files lie where they are looked for."""
+
+    def discard(self, version: Version, files: Iterable[Held], moment: str) -> list[Held]:
+        """Nothing: a version has a folder of its own."""
+        return []
+
+    def retire(self, version: Version, moment: str) -> None:
+        """Move a version and its manifest into the trash: the manifest first, so that what has one is always whole."""
+        trash = self._in_trash(version, moment)
+        with mapped(f"cannot retire version {version.name}"):
+            for folder, name in ((self._home / MANIFESTS, f"{version.name}.jsonl"), (self._versions, version.name)):
+                if os.path.lexists(folder / name):
+                    (trash / folder.name).mkdir(parents=True, exist_ok=True)
+                    os.rename(folder / name, trash / folder.name / name)
+                    sync_folder(folder)
+
+    def _in_trash(self, version: Version, moment: str) -> Path:
+        """Where something of a version lies in the trash."""
+        return self._trash / f"{_compact(moment)}-{version.name}"
+
+    def empty_trash(self, before: str) -> None:
+        """Delete what came into the trash before a moment. What someone else put there is left alone."""
+        with mapped(f"cannot empty {self._trash}"):
+            for entry in os.listdir(self._trash) if self._trash.is_dir() else ():
+                if _MOMENT.match(entry) and entry < _compact(before):
+                    shutil.rmtree(self._trash / entry)
 
     def _relink(self, version: Version) -> None:
         """Swap `current`. A file system or system without symlinks does without; a folder of that name stays."""

@@ -24,7 +24,8 @@ _OTHERS = ("<?", ">?")
 
 _WANTED = """
 SELECT coalesce(sum(b.size), 0) FROM blob b WHERE b.version=? AND b.state=0 AND EXISTS (
-  SELECT 1 FROM blob o WHERE o.md5=b.md5 AND o.md5 IS NOT NULL AND o.state=1 AND o.size=b.size AND o.version<>b.version)
+  SELECT 1 FROM blob o WHERE o.md5=b.md5 AND o.md5 IS NOT NULL AND o.state=1 AND o.size=b.size AND o.version<>b.version
+  AND o.version IN (SELECT serial FROM version WHERE retired IS NULL))
 """
 
 

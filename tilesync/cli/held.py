@@ -1,0 +1,99 @@
+"""The commands about what a folder holds: they need no service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tilesync.cli.options import NO_PROGRESS, STATE_DIR, VOICE, option
+from tilesync.cli.requests import session_of
+from tilesync.cli.text import Destination, FilePath
+from tilesync.errors import DestinationError, UsageError
+
+
+@click.command(short_help="Audit what a folder holds.")
+@click.argument("dest", envvar="TILESYNC_DEST", type=Destination())
+@option("--quick", is_flag=True, help="Compare names and sizes only.")
+@option("--all", "every", is_flag=True, help="Every version, not the current one alone.")
+@NO_PROGRESS
+@option("--report", type=FilePath(), help="Write the last JSON line, with every finding, to this file.")
+@STATE_DIR
+@VOICE
+def verify(dest: Path, *, quick: bool, every: bool, **options: Any) -> int:
+    """Audit what DEST holds against its manifests; what is found bad is fetched again by the next mirror, as long as
+    another version or the service has it.
+    """
+    from tilesync.cli.summary import verified
+
+    session = session_of(options)
+
+    async def work() -> None:
+        from tilesync import wiring
+
+        state_dir = options["state_dir"]
+        await wiring.verify(dest, session.observe, session.tally, state_dir=state_dir, quick=quick, every=every)
+
+    return session.run(work, closing=lambda: verified(session.tally, dest, quick=quick))
+
+
+@click.command(short_help="Show which versions a folder holds.")
+@click.argument("dest", envvar="TILESYNC_DEST", type=Destination())
+@click.option("--sha256sums", metavar="VERSION", help="Print what `sha256sum -c` reads in the folder of this version.")
+@STATE_DIR
+@VOICE
+def versions(dest: Path, sha256sums: str | None, state_dir: Path | None, **options: Any) -> int:
+    """Show the versions that DEST holds, the newest first; `*` marks the one that the pointer names."""
+    from tilesync.cli.summary import version_row, version_table
+
+    if sha256sums is not None and options["as_json"]:
+        raise UsageError("--sha256sums prints lines for sha256sum, and no JSON", hint="leave --json away")
+    session = session_of(options)
+
+    async def work() -> None:
+        from tilesync import wiring
+
+        if sha256sums is not None:
+            for line in wiring.sha256sums(dest, sha256sums, state_dir=state_dir):
+                session.print(line)
+            return
+        rows = wiring.holdings(dest, session.observe, state_dir=state_dir)
+        if not rows:
+            raise DestinationError(
+                f"no version is held in {dest}", hint="give the folder that `tilesync mirror` filled"
+            )
+        for row in rows if options["as_json"] else ():
+            session.tell(version_row(row))
+        if not options["as_json"]:
+            session.print(version_table(rows))
+
+    return session.run(work)
+
+
+@click.command(short_help="Point back at an older version.")
+@click.argument("dest", envvar="TILESYNC_DEST", type=Destination())
+@click.argument("version", required=False)
+@click.option("--latest", is_flag=True, help="Point at the newest version, and follow the exports again.")
+@STATE_DIR
+@VOICE
+def rollback(dest: Path, version: str | None, *, latest: bool, state_dir: Path | None, **options: Any) -> int:
+    """Point at VERSION, or the one before the current, and stay there: later runs go on mirroring, and leave the
+    pointer alone until `rollback DEST --latest`. The first letters of a version are enough.
+    """
+    if latest and version is not None:
+        raise UsageError("--latest and a version are two wishes", hint="give one of them")
+    session = session_of(options)
+    chosen: list[str] = []
+
+    async def work() -> None:
+        from tilesync import wiring
+
+        found = await wiring.rollback(dest, session.observe, version, latest=latest, state_dir=state_dir)
+        chosen.append(found.name)
+
+    def closing() -> str:
+        what = "it follows the newest export again" if latest else "it stays there until `rollback DEST --latest`"
+        return f"{dest / 'tileset.json'} -> version {chosen[0]}; {what}"
+
+    return session.run(work, closing=closing)

@@ -1,0 +1,150 @@
+"""What the words of a command line mean: the service, an identity, an iModel, a container link."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tilesync.errors import UsageError
+
+if TYPE_CHECKING:
+    from tilesync.cli.session import Session
+    from tilesync.model import SasUrl, Selector
+    from tilesync.wiring import MirrorRequest, Service
+
+
+def session_of(options: dict[str, Any]) -> Session:
+    """A session that speaks as the options of a command say."""
+    from tilesync.cli.session import Session, Voice
+
+    return Session(
+        Voice(
+            json=options["as_json"],
+            quiet=options["quiet"],
+            verbose=options["verbose"],
+            progress=not options.get("no_progress", False),
+            log_file=options["log_file"],
+            report=options.get("report"),
+        )
+    )
+
+
+def service_of(options: dict[str, Any]) -> Service:
+    """The service, and who asks. Raises UsageError for half of the client credentials."""
+    from tilesync import wiring
+    from tilesync.model import Secret
+
+    def secret(name: str) -> Secret | None:
+        return Secret(os.environ[name]) if os.environ.get(name) else None
+
+    identity = wiring.Identity(
+        token=secret("TILESYNC_TOKEN"),
+        token_file=options["token_file"],
+        token_command=options["token_command"] or None,
+        share_key=secret("TILESYNC_SHARE_KEY"),
+        client_id=os.environ.get("ITP_SERVICE_CLIENT_ID"),
+        client_secret=secret("ITP_SERVICE_CLIENT_SECRET"),
+        issuer=os.environ.get("ITP_ISSUER_URL") or wiring.ISSUER,
+    )
+    if bool(identity.client_id) != bool(identity.client_secret):
+        missing = "ITP_SERVICE_CLIENT_SECRET" if identity.client_id else "ITP_SERVICE_CLIENT_ID"
+        raise UsageError(f"half of the client credentials is missing: {missing}", hint="set both, or neither")
+    return wiring.Service(options["api_url"] or wiring.API, identity, options["retry_for"])
+
+
+def imodel_of(text: str) -> str:
+    """An iModel id. Raises UsageError for anything else, which is not repeated: it may be a link with its signature."""
+    if not text.strip() or any(letter in "/?&=" or letter.isspace() for letter in text):
+        raise UsageError(
+            "that is no iModel id" + (", but a link" if "?" in text else ""),
+            hint="an iModel id looks like 5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40; `mirror` takes https://…?SAS too",
+        )
+    return text
+
+
+def selector_of(imodel: str | None, options: dict[str, Any]) -> Selector:
+    """Which exports the options mean."""
+    from tilesync.model import Selector
+
+    return Selector(
+        imodel=imodel_of(imodel) if imodel is not None else None,
+        changeset=options["changeset_id"],
+        export_id=options["export_id"],
+        export_type=options["export_type"],
+        tile_version=options["tile_version"],
+        itwinjs=options["itwinjs"],
+    )
+
+
+def link_of(source: str) -> SasUrl | None:
+    """The container link that SOURCE is; None when it is an iModel id."""
+    from time import monotonic
+
+    from tilesync.rules.links import parse_link
+
+    text = (sys.stdin.readline() if sys.stdin else "").strip() if source == "-" else source
+    if not text:
+        raise UsageError("a container link is expected on standard input, and nothing came")
+    is_link = source == "-" or "://" in text
+    return parse_link(text, fetched=monotonic()) if is_link else None
+
+
+def is_argument(context: click.Context, name: str) -> bool:
+    """Whether a value stands on the command line, where others can see it."""
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def mirror_request(source: str, dest: Path, options: dict[str, Any]) -> MirrorRequest:
+    """What `tilesync mirror` is asked to do. Raises UsageError for wishes that do not go together."""
+    from tilesync import wiring
+    from tilesync.model import Inventory, Layout
+    from tilesync.rules.filters import globs
+    from tilesync.rules.guards import HALF
+    from tilesync.rules.retention import Keep
+
+    link = link_of(source)
+    _refuse_contradictions(options, link)
+    return wiring.MirrorRequest(
+        service=service_of(options),
+        selector=selector_of(None if link else source, options),
+        destination=dest,
+        link=link,
+        link_command=options["link_command"] or None,
+        cdn=options["cdn"],
+        wait=options["wait"],
+        poll=options["poll"],
+        transfers=options["transfers"],
+        state_dir=options["state_dir"],
+        allow_shrink=options["allow_shrink"],
+        allow_missing=options["allow_missing"],
+        globs=globs(options["include"], options["exclude"]),
+        inventory=None if options["inventory"] == "auto" else Inventory(options["inventory"]),
+        every_file=options["verbose"] or options["log_file"] is not None,
+        all_exports=options["all_exports"],
+        publish=not options["no_publish"],
+        keep=Keep(options["keep_versions"], options["keep_for"]),
+        layout=Layout(options["layout"]),
+        delete=(options["max_delete"] or HALF) if options["delete"] else None,
+    )
+
+
+def _refuse_contradictions(options: dict[str, Any], link: SasUrl | None) -> None:
+    flat = options["layout"] == "flat"
+    refused = (
+        (link is not None and options["all_exports"], "--all-exports wants an iModel id: a link is one export"),
+        (flat and options["all_exports"], "--all-exports keeps a history, and the flat layout holds one version"),
+        (flat and options["no_publish"], "--no-publish leaves a pointer alone, and the flat layout has none"),
+        (
+            flat and options["keep_versions"],
+            "--keep-versions is about a history, and the flat layout holds one version",
+        ),
+        (not flat and options["delete"], "--delete is for --layout flat: versions retire by --keep-versions"),
+        (options["max_delete"] and not options["delete"], "--max-delete limits --delete, which is not given"),
+    )
+    for wrong, message in refused:
+        if wrong:
+            raise UsageError(message)

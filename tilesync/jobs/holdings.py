@@ -1,0 +1,85 @@
+"""What a destination holds, told by its manifests, and by its catalog where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tilesync.errors import DestinationError
+from tilesync.events import Warned
+from tilesync.model import Export, Version
+from tilesync.protocols import Catalog, Observer, Published
+from tilesync.rules.manifest import read_header, read_line
+from tilesync.rules.retention import newest_first, next_to_go
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """One version. `shared`: the bytes of files that other versions hold too, None where that is not known.
+
+    `state`: held, damaged (files of it are bad or gone) or unfinished.
+    """
+
+    version: Version
+    state: str
+    shared: int | None
+    current: bool
+    pinned: bool
+
+
+def holdings(publication: Published, catalog: Catalog | None, observe: Observer) -> list[Holding]:
+    """The versions, the newest first, then those on their way in."""
+    latest = publication.latest() or {}
+    known = {version.name: version for version in catalog.versions()} if catalog is not None else {}
+    shared = catalog.shared_bytes() if catalog is not None else None
+    finished = list(_finished(publication, observe))
+    unfinished = [version for version in known.values() if version.published is None]
+
+    def told(version: Version, state: str) -> Holding:
+        current = version.name == latest.get("version")
+        there = None if shared is None or version.name not in known else shared.get(version.name, 0)
+        return Holding(version, state, there, current, pinned=current and bool(latest.get("pinned")))
+
+    damaged = {name for name, version in known.items() if version.damaged}
+    return [
+        *(told(version, "damaged" if version.name in damaged else "held") for version in newest_first(finished)),
+        *(told(version, "unfinished") for version in unfinished),
+    ]
+
+
+def _finished(publication: Published, observe: Observer) -> Iterator[Version]:
+    for name in publication.manifest_names():
+        try:
+            yield read_header(next(publication.manifest(name)))
+        except (DestinationError, StopIteration, KeyError, TypeError, ValueError) as error:
+            observe(Warned(f"the manifest of version {name} cannot be read: {error}"))
+
+
+def held_as(export: Export, there: Sequence[Holding]) -> str:
+    """How an export is held: `held`, `damaged`, `unfinished`, `older` (it was changed since), or empty: not at all."""
+    found = [each for each in there if each.version.export == export.id]
+    same = [each for each in found if each.version.modified == export.modified or not each.version.modified]
+    states = {each.state for each in same}
+    return next((state for state in ("held", "damaged", "unfinished") if state in states), "older" if found else "")
+
+
+def endangered(exports: Sequence[Export], there: Sequence[Holding]) -> Iterator[str]:
+    """A sentence for each finished export that the service deletes next and that is not held."""
+    for export in next_to_go(exports):
+        if export.complete and held_as(export, there) != "held":
+            yield (
+                f"export {export.id} is not held, and is deleted when the service makes the next one: mirror it with"
+                f" --export-id {export.id} --no-publish, or all of them with --all-exports"
+            )
+
+
+def sha256sums(publication: Published, name: str) -> Iterator[str]:
+    """What `sha256sum -c` reads in the folder of a version: a line a file. Raises DestinationError."""
+    lines = publication.manifest(name)
+    try:
+        read_header(next(lines))
+        for said in lines:
+            held = read_line(said)
+            yield f"{held.sha256.hex()}  {held.blob.name}"
+    except (StopIteration, KeyError, TypeError, ValueError) as error:
+        raise DestinationError(f"the manifest of version {name} cannot be read: {error}") from error

@@ -1,0 +1,111 @@
+"""Where all versions share one place: a finished one is laid out in order; what others left goes on request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from tilesync.events import Deleted, Notice
+from tilesync.jobs.run import Run
+from tilesync.model import ROOT, Held, Kind, Version
+from tilesync.protocols import Catalog, Destination
+from tilesync.rules.cycles import deepest_first
+from tilesync.rules.filters import keeper
+from tilesync.rules.guards import Most, guard_against_deleting
+from tilesync.rules.manifest import stamp
+from tilesync.rules.names import folders
+
+BATCH = 2000
+
+MODELS = (Kind.GLB, Kind.GLTF)
+COMPOSED = (Kind.B3DM, Kind.I3DM, Kind.CMPT)
+ASKED_FIRST = tuple(kind for kind in Kind if kind not in {*MODELS, *COMPOSED, Kind.SUBTREE, Kind.TILESET})
+
+
+def in_order(version: Version, catalog: Catalog) -> Iterator[str]:
+    """The held files of a version, each behind those that it asks for: contents, subtrees, tilesets, the root last."""
+    for kinds in (ASKED_FIRST, MODELS, COMPOSED, (Kind.SUBTREE,)):
+        yield from _of_kinds(version, catalog, kinds)
+    places = {name: place for place, name in enumerate(deepest_first(catalog.references.between_tilesets(version)))}
+    tilesets = _of_kinds(version, catalog, (Kind.TILESET,))
+    yield from sorted(tilesets, key=lambda name: (name == ROOT, places.get(name, -1), name))
+
+
+def _of_kinds(version: Version, catalog: Catalog, kinds: Iterable[Kind]) -> Iterator[str]:
+    after = ""
+    while batch := catalog.held(version, after, limit=BATCH, kinds=tuple(kinds)):
+        after = batch[-1][0]
+        yield from (held.blob.name for _, held in batch)
+
+
+class SharedPlace:
+    """The place that all versions of a destination share. `delete`: how many files that earlier versions left there may
+    be deleted; None leaves them all.
+    """
+
+    def __init__(self, destination: Destination, run: Run, delete: Most | None) -> None:
+        self._publication = destination.publication
+        self._catalog = destination.catalog
+        self._files = destination.files
+        self._run = run
+        self._delete = delete
+
+    def lay_out(self, version: Version) -> None:
+        """Bring a finished version into place. Raises GuardTripped, before anything is done. May be done again."""
+        self._guard(version)
+        moment = stamp(self._run.clock.now())
+        in_the_way = [held for _, held in self._left(version) if self._is_in_the_way(version, held)]
+        self._publication.discard(version, in_the_way, moment)
+        self._publication.lay_out(version, in_order(version, self._catalog), moment)
+
+    def settle(self, version: Version) -> None:
+        """Give up the other versions, and delete what they left where that is wished. Raises GuardTripped."""
+        others = [other for other in self._catalog.versions() if other.serial != version.serial]
+        if self._delete is None and not others:
+            return
+        self._guard(version)
+        moment = stamp(self._run.clock.now())
+        known = list(self._dropped(version, moment)) if self._delete is not None else []
+        self._catalog.supersede(version, known)
+        for other in others:
+            self._publication.retire(other, moment)
+            self._catalog.update(replace(other, retired=moment))
+
+    def _dropped(self, version: Version, moment: str) -> Iterator[int]:
+        """Delete what is left; the ids of all that is not known on: what someone changed since stays, as theirs."""
+        keeps, stayed = keeper(version.globs), 0
+        for number, held in self._left(version):
+            if not keeps(held.blob.name):
+                continue
+            if self._publication.discard(version, [held], moment):
+                self._run.tally.deleted += 1
+                self._run.observe(Deleted(held.blob.name, held.blob.size))
+            elif self._files.size(version, held.blob.name) is not None:
+                stayed += 1
+            yield number
+        if stayed:
+            self._run.observe(Notice(f"{stayed} files that the container no longer has were changed here, and stay"))
+
+    def _guard(self, version: Version) -> None:
+        if self._delete is None:
+            return
+        keeps = keeper(version.globs)
+        count = sum(keeps(held.blob.name) for _, held in self._left(version))
+        held = self._catalog.totals(version).held_files
+        guard_against_deleting(count, self._delete, of=held + count)
+
+    def _left(self, version: Version) -> Iterator[tuple[int, Held]]:
+        return left_by_others(version, self._catalog)
+
+    def _is_in_the_way(self, version: Version, held: Held) -> bool:
+        """Whether it is a file where this version has a folder, or lies in a folder where this version has a file."""
+        name = held.blob.name
+        return self._catalog.holds_below(version, name) or bool(self._catalog.held_among(version, folders(name)))
+
+
+def left_by_others(version: Version, catalog: Catalog) -> Iterator[tuple[int, Held]]:
+    """What other versions hold under names that this one does not hold, each with its id in the catalog."""
+    after = 0
+    while batch := catalog.leftovers(version, after, limit=BATCH):
+        after = batch[-1][0]
+        yield from batch

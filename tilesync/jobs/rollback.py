@@ -1,0 +1,54 @@
+"""Pointing back at an older version, and forward again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tilesync.errors import DestinationError, UsageError, VerifyFailed
+from tilesync.events import VersionChosen
+from tilesync.jobs.mirror import prepare
+from tilesync.jobs.pointing import Pointing
+from tilesync.jobs.run import Run
+from tilesync.jobs.versions import Versions
+from tilesync.model import Version
+from tilesync.protocols import Destination
+from tilesync.rules.names import the_one
+from tilesync.rules.retention import newest_first
+from tilesync.threads import in_thread
+
+
+async def rollback(destination: Destination, run: Run, name: str | None, *, latest: bool) -> Version:
+    """Move the pointer to an older version and pin it there; `latest`: to the newest, and let it follow again.
+
+    Without a `name` it is the version before the one that the pointer names. Raises UsageError when there is no such
+    version, VerifyFailed when files of it are gone: the pointer stays then.
+    """
+    await prepare(destination, run)
+    pointing = Pointing(destination, run.clock, run.observe)
+    history = newest_first(destination.catalog.versions())
+    if not history:
+        raise DestinationError("no version is held here", hint="`tilesync mirror` brings one in")
+    version = history[0] if latest else _chosen(history, name, pointing.named())
+    version = await Versions(destination, run).healed(version)
+    if version.damaged:
+        raise VerifyFailed(
+            f"version {version.name} is not whole, so the pointer stays",
+            hint=f"`tilesync mirror --export-id {version.export}` heals it as long as the service has that export",
+        )
+    if latest:
+        pointing.unpin()
+    else:
+        pointing.pin(version)
+    run.observe(VersionChosen(version.name, "held"))
+    await in_thread(pointing.move, version)
+    return version
+
+
+def _chosen(history: Sequence[Version], name: str | None, current: Version | None) -> Version:
+    names = [version.name for version in history]
+    if name is not None:
+        return history[names.index(the_one(name, names))]
+    place = names.index(current.name) + 1 if current is not None and current.name in names else 0
+    if place == len(history):
+        raise UsageError("no older version is held", hint="`tilesync versions DEST` shows what is")
+    return history[place]

@@ -1,0 +1,91 @@
+"""Tidying: what was damaged is mended from what is held, old versions retire, the trash is emptied."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import datetime
+
+from tilesync.events import Notice, Retired, Warned
+from tilesync.jobs.layout import SharedPlace
+from tilesync.jobs.pointing import Pointing
+from tilesync.jobs.publish import Publisher
+from tilesync.jobs.reuse import Reuse
+from tilesync.jobs.run import Run
+from tilesync.model import Layout, Version
+from tilesync.protocols import Destination
+from tilesync.rules.guards import Most
+from tilesync.rules.manifest import stamp
+from tilesync.rules.retention import TRASH_FOR, Keep, to_retire
+from tilesync.threads import in_thread
+
+BATCH = 2000
+
+
+class Tidy:
+    """The last word of a run that went well. Each step can be done again after a kill."""
+
+    def __init__(self, destination: Destination, run: Run, keep: Keep, delete: Most | None) -> None:
+        self._destination = destination
+        self._catalog = destination.catalog
+        self._publication = destination.publication
+        self._pointing = Pointing(destination, run.clock, run.observe)
+        self._place = SharedPlace(destination, run, delete)
+        self._run = run
+        self._keep = keep
+
+    async def run(self) -> None:
+        """Mend, retire, empty the trash, drop the parts. Raises DestinationError, GuardTripped."""
+        await in_thread(self._tidy)
+
+    def _tidy(self) -> None:
+        now, current = self._run.clock.now(), self._pointing.named()
+        if self._destination.layout is Layout.FLAT and current is not None:
+            self._place.settle(current)
+        for version in self._catalog.versions():
+            if version.damaged and version.published is not None:
+                self._mend(version)
+        self._retire_old(now)
+        self._publication.empty_trash(stamp(now - TRASH_FOR))
+        self._destination.files.tidy()
+
+    def _mend(self, version: Version) -> None:
+        """Take what a damaged version lacks from the others: the service may have deleted its export long since."""
+        reuse, after = Reuse(version, self._destination), 0
+        while batch := self._catalog.wanted(version, after, limit=BATCH):
+            after = batch[-1][0]
+            self._catalog.hold(version, reuse.take(batch)[0])
+        totals = self._catalog.totals(version)
+        if lost := totals.files - totals.held_files:
+            self._run.observe(
+                Warned(
+                    f"{lost} files of version {version.name} are bad or gone, and no other version has them;"
+                    f" `--export-id {version.export}` fetches them as long as the service has that export"
+                )
+            )
+            return
+        Publisher(self._destination, self._run, allow_missing=True).seal(replace(version, damaged=False))
+        self._run.observe(Notice(f"version {version.name} is whole again, by files of other versions"))
+
+    def _retire_old(self, now: datetime) -> None:
+        interrupted = self._catalog.recall("retiring") or None
+        for version in self._catalog.versions(name=interrupted, retired=True) if interrupted else ():
+            if version.retired:
+                self._retire(version, "its retirement was interrupted")
+        for version, reason in to_retire(self._catalog.versions(), self._keep, now, spared(self._pointing)):
+            self._retire(version, reason)
+
+    def _retire(self, version: Version, reason: str) -> None:
+        """Move a version into the trash. It is out of the catalog's sight first: nothing is shared with it any more."""
+        moment = version.retired or stamp(self._run.clock.now())
+        self._catalog.remember("retiring", version.name)
+        self._catalog.update(replace(version, retired=moment))
+        self._publication.retire(version, moment)
+        self._catalog.drop_files(version)
+        self._catalog.remember("retiring", "")
+        self._run.observe(Retired(version.name, version.files, version.bytes, reason))
+
+
+def spared(pointing: Pointing) -> Collection[str]:
+    """The versions that never retire: the one that the pointer names, and the one that it is pinned to."""
+    return {version.name for version in (pointing.named(), pointing.pinned()) if version is not None}

@@ -1,0 +1,47 @@
+"""Guards: what looks like a mistake is stopped before it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilesync.errors import GuardTripped
+from tilesync.model import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Most:
+    """How many of some files may be deleted: a number, or a share of them in percent."""
+
+    number: int | None = None
+    percent: float = 0.0
+
+    def allows(self, count: int, *, of: int) -> bool:
+        """Whether `count` of them is not too many."""
+        return count <= self.number if self.number is not None else count * 100 <= self.percent * of
+
+    def __str__(self) -> str:
+        return f"{self.number:,}" if self.number is not None else f"{self.percent:g} %"
+
+
+HALF = Most(percent=50.0)
+
+
+def guard_against_shrinking(version: Version, current: Version | None) -> None:
+    """Raise GuardTripped for a version with under half the files or bytes of the one that is current."""
+    if current is None or current.serial == version.serial or current.globs != version.globs:
+        return
+    if version.files * 2 < current.files or version.bytes * 2 < current.bytes:
+        raise GuardTripped(
+            f"version {version.name} has {version.files:,} files of {version.bytes:,} bytes, under half of what is"
+            f" published ({current.files:,} files of {current.bytes:,} bytes)",
+            hint="nothing was published; look at the export, and run again with --allow-shrink if it is right",
+        )
+
+
+def guard_against_deleting(count: int, most: Most, *, of: int) -> None:
+    """Raise GuardTripped where more of the files that lie there would be deleted than is allowed."""
+    if not most.allows(count, of=of):
+        raise GuardTripped(
+            f"{count:,} of {of:,} files would be deleted, more than {most}",
+            hint="nothing was published or deleted; look at the plan (-n), and run again with a larger --max-delete",
+        )
