@@ -200,6 +200,16 @@ def verify(dest: Path, *, quick: bool = False, every: bool = False, state_dir: P
     return run
 
 
+def rollback(dest: Path, name: str | None = None, *, latest: bool = False) -> Run:
+    """Move the pointer by hand; how that ended."""
+    run = Run()
+    try:
+        asyncio.run(wiring.rollback(dest, run, name, latest=latest, state_dir=None))
+    except TilesyncError as error:
+        run.error = error
+    return run
+
+
 def latest(dest: Path) -> dict[str, Any]:
     """What `latest.json` says."""
     said: dict[str, Any] = json.loads((dest / "latest.json").read_text())

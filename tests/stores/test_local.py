@@ -51,6 +51,14 @@ class TestLocalFolderWithStateElsewhere(DestinationContract):
         return lambda: opened(tmp_path / "dest", tmp_path / "a" / "state")
 
 
+class TestFlatFolder(DestinationContract):
+    """A folder in the flat layout."""
+
+    @pytest.fixture
+    def opening(self, tmp_path: Path) -> Open:
+        return lambda: open_local(tmp_path / "dest", state_dir=None, monotonic=time.monotonic, layout=Layout.FLAT)
+
+
 # --- what lies where ---
 
 

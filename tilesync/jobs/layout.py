@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from tilesync.events import Deleted, Notice
+from tilesync.events import Deleted
 from tilesync.jobs.run import Run
 from tilesync.model import ROOT, Held, Kind, Version
 from tilesync.protocols import Catalog, Destination
@@ -46,7 +46,6 @@ class SharedPlace:
     def __init__(self, destination: Destination, run: Run, delete: Most | None) -> None:
         self._publication = destination.publication
         self._catalog = destination.catalog
-        self._files = destination.files
         self._run = run
         self._delete = delete
 
@@ -54,8 +53,9 @@ class SharedPlace:
         """Bring a finished version into place. Raises GuardTripped, before anything is done. May be done again."""
         self._guard(version)
         moment = stamp(self._run.clock.now())
-        in_the_way = [held for _, held in self._left(version) if self._is_in_the_way(version, held)]
-        self._publication.discard(version, in_the_way, moment)
+        in_the_way = [(number, held) for number, held in self._left(version) if self._is_in_the_way(version, held)]
+        self._publication.discard(version, [held for _, held in in_the_way], moment)
+        self._catalog.drop(number for number, _ in in_the_way)
         self._publication.lay_out(version, in_order(version, self._catalog), moment)
 
     def settle(self, version: Version) -> None:
@@ -65,26 +65,22 @@ class SharedPlace:
             return
         self._guard(version)
         moment = stamp(self._run.clock.now())
-        known = list(self._dropped(version, moment)) if self._delete is not None else []
-        self._catalog.supersede(version, known)
+        if self._delete is not None:
+            self._catalog.drop(list(self._deleted(version, moment)))
+        self._catalog.supersede(version)
         for other in others:
             self._publication.retire(other, moment)
             self._catalog.update(replace(other, retired=moment))
 
-    def _dropped(self, version: Version, moment: str) -> Iterator[int]:
-        """Delete what is left; the ids of all that is not known on: what someone changed since stays, as theirs."""
-        keeps, stayed = keeper(version.globs), 0
+    def _deleted(self, version: Version, moment: str) -> Iterator[int]:
+        """Delete what is left; the ids of all that is tilesync's no more: what someone changed since stays theirs."""
+        keeps = keeper(version.globs)
         for number, held in self._left(version):
-            if not keeps(held.blob.name):
-                continue
-            if self._publication.discard(version, [held], moment):
-                self._run.tally.deleted += 1
-                self._run.observe(Deleted(held.blob.name, held.blob.size))
-            elif self._files.size(version, held.blob.name) is not None:
-                stayed += 1
-            yield number
-        if stayed:
-            self._run.observe(Notice(f"{stayed} files that the container no longer has were changed here, and stay"))
+            if keeps(held.blob.name):
+                for _ in self._publication.discard(version, [held], moment):
+                    self._run.tally.deleted += 1
+                    self._run.observe(Deleted(held.blob.name, held.blob.size))
+                yield number
 
     def _guard(self, version: Version) -> None:
         if self._delete is None:

@@ -10,11 +10,13 @@ from tilesync.jobs.mirror import prepare
 from tilesync.jobs.pointing import Pointing
 from tilesync.jobs.run import Run
 from tilesync.jobs.versions import Versions
-from tilesync.model import Version
+from tilesync.model import Layout, Version
 from tilesync.protocols import Destination
 from tilesync.rules.names import the_one
 from tilesync.rules.retention import newest_first
 from tilesync.threads import in_thread
+
+ONE = "mirror that export into a folder of its own: --export-id"
 
 
 async def rollback(destination: Destination, run: Run, name: str | None, *, latest: bool) -> Version:
@@ -23,6 +25,8 @@ async def rollback(destination: Destination, run: Run, name: str | None, *, late
     Without a `name` it is the version before the one that the pointer names. Raises UsageError when there is no such
     version, VerifyFailed when files of it are gone: the pointer stays then.
     """
+    if destination.layout is Layout.FLAT:
+        raise UsageError("the flat layout holds one version: there is none to point back at", hint=ONE)
     await prepare(destination, run)
     pointing = Pointing(destination, run.clock, run.observe)
     history = newest_first(destination.catalog.versions())

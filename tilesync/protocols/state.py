@@ -140,10 +140,13 @@ class Catalog(Protocol):
     def holds_below(self, version: Version, name: str) -> bool:
         """Whether the version holds files in a folder of that name."""
 
-    def supersede(self, version: Version, gone: Iterable[int]) -> None:
+    def supersede(self, version: Version) -> None:
         """Give up what other versions hold where this one has taken their place: only what they left under other names
-        is known on, but for what is `gone`, by id.
+        is known on.
         """
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Forget some of them, by id."""
 
     def shared_bytes(self) -> dict[str, int]:
         """The bytes of the files of each version that other versions hold too, as one file; by name, where any are."""

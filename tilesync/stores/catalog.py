@@ -289,15 +289,19 @@ class Catalog(Database):
         key = self.key(name)
         return bool(self.query(sql, version.serial, HELD, key + "/", key + "0"))
 
-    def supersede(self, version: Version, gone: Iterable[int]) -> None:
+    def supersede(self, version: Version) -> None:
         """Give up what other versions hold where this one has taken their place: only what they left under other names
-        is known on, but for what is `gone`, by id.
+        is known on.
         """
         with self.transaction() as db:
-            db.executemany("DELETE FROM blob WHERE id=?", ((number,) for number in gone))
             db.execute(f"DELETE FROM blob WHERE version<>?1 AND NOT ({_LEFT})", (version.serial,))
             for table in ("folder", "reference", "remark"):
                 db.execute(f"DELETE FROM {table} WHERE version<>?", (version.serial,))
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Forget some of them, by id."""
+        with self.transaction() as db:
+            db.executemany("DELETE FROM blob WHERE id=?", ((number,) for number in numbers))
 
     def is_as_left(self, name: str, trace: Trace) -> bool:
         """Whether a file in its place is as a version left it there, by its trace."""

@@ -7,11 +7,12 @@ there is replaced when tilesync had put it there, and goes into the trash when i
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tilesync.errors import DestinationError
 from tilesync.model import Held, Trace, Version
 from tilesync.stores.disk import barrier, mapped
 from tilesync.stores.held import Door, left_there, trace_of
@@ -20,19 +21,19 @@ from tilesync.stores.publication import Publication
 STAGED = "staged"
 
 
-def doors(root: Path, state: Path) -> tuple[Door, Door]:
-    """To the files on their way in, and to those in place."""
-    return Door(state, within=STAGED), Door(root, within=None)
-
-
 class FlatPublication(Publication):
-    """Leads to the one version that is in place. `is_ours`: whether tilesync left a file so, by its name and trace."""
+    """Leads to the one version that is in place. `doors`: to the files on their way in, and to those in place.
 
-    def __init__(self, root: Path, state: Path, is_ours: Callable[[str, Trace], bool] | None = None) -> None:
+    `is_ours`: whether tilesync left a file so, by its name and trace.
+    """
+
+    def __init__(
+        self, root: Path, state: Path, doors: Sequence[Door], is_ours: Callable[[str, Trace], bool] | None = None
+    ) -> None:
         super().__init__(root, state)
         self._home = state
         self._versions = state / STAGED
-        self._staged, self._in_place = doors(root, state)
+        self._staged, self._in_place = doors
         self._is_ours = is_ours or (lambda name, trace: False)
 
     def prefix(self, version: Version) -> str:
@@ -59,8 +60,7 @@ class FlatPublication(Publication):
                     self._put(version, name, staged, moment)
         with mapped(f"cannot publish in {self._root}"):
             barrier(self._root)
-            if not self.complete(version):
-                shutil.rmtree(self._versions / version.name)
+            self._staged.close(version.name)
 
     def _put(self, version: Version, name: str, staged: str, moment: str) -> None:
         final = self._in_place.path(version.name, name, make=True)
@@ -82,7 +82,7 @@ class FlatPublication(Publication):
         gone = []
         for held in files:
             name = held.blob.name
-            with mapped(f"cannot delete {name}"):
+            with mapped(f"cannot delete {name}"), suppress(DestinationError):  # its folder is none any more
                 path = self._in_place.path(version.name, name)
                 if left_there(path, held) is not None:
                     self._throw_away(version, name, path, moment)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -85,6 +86,13 @@ class Door:
         for folder in reversed(folders(name)):
             with contextlib.suppress(OSError):  # not empty, or not there: both are fine
                 os.rmdir(os.path.join(self._root, *self._lead(version), folder))
+
+    def close(self, version: str) -> None:
+        """Remove the folder of a version with all that is left there."""
+        self._sound.clear()
+        folder = os.path.join(self._root, *self._lead(version))
+        if self._within is not None and os.path.lexists(folder):
+            shutil.rmtree(folder)
 
 
 class HeldFiles:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from tilesync.errors import DestinationBusy, DestinationError
 from tilesync.model import Layout, Version
-from tilesync.stores import flat
 from tilesync.stores.catalog import Catalog
 from tilesync.stores.disk import boot_id, mapped, real_folder
 from tilesync.stores.files import LocalFiles, folds_case, judge_names, path_limit
+from tilesync.stores.flat import STAGED, FlatPublication
 from tilesync.stores.held import Door, HeldFiles
 from tilesync.stores.publication import MANIFESTS, PARTS, Publication
 
@@ -55,12 +55,17 @@ class Place:
 
     def doors(self, layout: Layout) -> Sequence[Door]:
         """The ways to the files."""
-        return flat.doors(self.root, self.beside) if layout is Layout.FLAT else (Door(self.root),)
+        if layout is Layout.FLAT:
+            return Door(self.beside, within=STAGED), Door(self.root, within=None)
+        return (Door(self.root),)
 
-    def publication(self, layout: Layout, catalog: Catalog | None = None) -> Publication:
+    def publication(
+        self, layout: Layout, doors: Sequence[Door] | None = None, catalog: Catalog | None = None
+    ) -> Publication:
         """What leads to the versions. Without a catalog it is for reading."""
         if layout is Layout.FLAT:
-            return flat.FlatPublication(self.root, self.beside, catalog.is_as_left if catalog else None)
+            is_ours = catalog.is_as_left if catalog is not None else None
+            return FlatPublication(self.root, self.beside, doors or self.doors(layout), is_ours)
         return Publication(self.root, self.beside)
 
     def judge(self, layout: Layout) -> Callable[[Iterable[str]], None]:
@@ -81,10 +86,9 @@ class LocalDestination:
         self._boot = boot_id()
         self.calm = self._boot is not None and catalog.recall("boot") == self._boot
         parts = _folder(_folder(place.beside) / PARTS)
-        self.files = LocalFiles(
-            place.doors(layout), parts, place.judge(layout), trust_parts=self.calm, monotonic=monotonic
-        )
-        self.publication = place.publication(layout, catalog)
+        doors, judge = place.doors(layout), place.judge(layout)
+        self.files = LocalFiles(doors, parts, judge, trust_parts=self.calm, monotonic=monotonic)
+        self.publication = place.publication(layout, doors, catalog)
         catalog.set_folds(folds=folds_case(parts))
         self.publication.refuse_foreign()
         refuse_other(place, Layout(catalog.recall("layout") or layout), layout)
