@@ -24,8 +24,8 @@ from simulator import EXPORT, Simulator, latest, verify
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 
 
-def start(sim: Simulator, dest: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tilesync", "mirror", IMODEL, str(dest), "--transfers", "8", "--json"]
+def start(sim: Simulator, dest: Path, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tilesync", "mirror", IMODEL, str(dest), "--transfers", "8", "--json", *options]
     env = {"PATH": os.environ["PATH"], "TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 

@@ -630,3 +630,147 @@ def test_what_is_not_followed_is_listed(service: Simulator, tmp_path: Path) -> N
     assert "elsewhere.invalid" in remark["message"]
     assert said[-1]["unfollowed"] == 1
     assert "s3cret" not in done.stdout + done.stderr
+
+
+# --- histories ---
+
+
+def offer(service: Simulator, export_id: str, day: int) -> None:
+    """An export that differs from the others in one file."""
+    files = {name: item.data for name, item in service.containers[EXPORT].items()}
+    files["tiles/003.glb"] = glb(export_id.encode())
+    service.hold(files, export_id=export_id, lastModified=f"2026-03-{day:02d}T08:30:00Z")
+
+
+def lines(done: subprocess.CompletedProcess[str], kind: str) -> list[dict[str, Any]]:
+    """The JSON lines of one kind."""
+    return [said for said in map(json.loads, done.stdout.splitlines()) if said["kind"] == kind]
+
+
+def test_a_history_is_mirrored_shown_and_gone_back_in(service: Simulator, tmp_path: Path) -> None:
+    """all-exports, versions, rollback, verify --all and retention, by their words, exit codes and JSON."""
+    offer(service, OTHER, 2)
+    done = tilesync("mirror", IMODEL, tmp_path, "--all-exports", "--json", sim=service)
+    said = last(done)
+    assert (said["exit"], said["version"], said["published"], said["behind"]) == (0, OTHER, True, False)
+    assert said["reused_bytes"] > 0
+    assert said["listed"] == said["referenced"] - said["missing"] + said["orphans"]
+
+    shown = tilesync("versions", tmp_path, "--json")
+    rows = lines(shown, "version")
+    assert last(shown)["exit"] == 0
+    assert [row["version"] for row in rows] == [OTHER, EXPORT]
+    assert rows[0].keys() == {
+        "kind", "version", "export", "imodel", "changeset", "modified", "finished", "files", "bytes", "shared_bytes",
+        "state", "current", "pinned",
+    }  # fmt: skip
+    assert rows[0]["shared_bytes"] == rows[1]["shared_bytes"] == said["reused_bytes"]
+    assert [(row["current"], row["pinned"]) for row in rows] == [(True, False), (False, False)]
+
+    back = tilesync("rollback", tmp_path, EXPORT[:8], "--json")
+    assert last(back)["version"] == EXPORT
+    assert latest(tmp_path)["version"] == EXPORT
+    table = tilesync("versions", tmp_path).stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["VERSION", OTHER, "*"]
+    assert table[2].endswith("held, pinned")
+    stays = tilesync("mirror", IMODEL, tmp_path, sim=service)
+    assert stays.returncode == 0
+    assert "pinned" in stays.stderr
+    assert "rollback DEST --latest" in stays.stderr
+    assert last(tilesync("rollback", tmp_path, "--latest", "--json"))["version"] == OTHER
+
+    assert "whole" in tilesync("verify", tmp_path, "--all").stderr
+    keep = ("--keep-versions", "1", "--keep-for", "0s")
+    plan = tilesync("mirror", IMODEL, tmp_path, *keep, "-n", sim=service)
+    assert [line.split()[0] for line in plan.stdout.splitlines()] == ["keep", "retire"]
+    assert "retire 1 version" in plan.stderr
+    assert last(tilesync("mirror", IMODEL, tmp_path, *keep, "--json", sim=service))["retired"] == 1
+    assert [path.name for path in (tmp_path / "versions").iterdir()] == [OTHER]
+
+
+def test_sha256sums_are_piped(service: Simulator, tmp_path: Path) -> None:
+    """The list goes to stdout alone, for sha256sum to read."""
+    tilesync("mirror", IMODEL, tmp_path, sim=service)
+    done = tilesync("versions", tmp_path, "--sha256sums", EXPORT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == len(service.containers[EXPORT])
+    assert tilesync("versions", tmp_path, "--sha256sums", "nope").returncode == 2
+    assert tilesync("versions", tmp_path, "--sha256sums", EXPORT, "--json").returncode == 2
+    assert tilesync("versions", tmp_path / "missing").returncode == 8
+
+
+def test_exports_say_what_a_folder_holds(service: Simulator, tmp_path: Path) -> None:
+    """--held marks each export, in the table and the JSON, and warns of the one that is deleted next."""
+    offer(service, OTHER, 2)
+    tilesync("mirror", IMODEL, tmp_path, sim=service)
+    done = tilesync("exports", IMODEL, "--held", tmp_path, "--json", sim=service)
+    assert [row["held"] for row in lines(done, "export")] == ["held", None]
+    assert lines(done, "warning") == []
+    for day in (3, 4, 5):
+        offer(service, f"cccccccc-0000-4000-8000-00000000000{day}", day)
+    done = tilesync("exports", IMODEL, "--held", tmp_path, sim=service)
+    assert "HELD" in done.stdout.splitlines()[0]
+    assert EXPORT in done.stderr
+    assert "deleted when" in done.stderr
+    assert tilesync("exports", IMODEL, "--held", tmp_path / "new", sim=service).returncode == 0
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_flat_mirror(service: Simulator, tmp_path: Path) -> None:
+    """The container's files and the state; deletions by option, their guard, and no other layout on top."""
+    flat = ("mirror", IMODEL, tmp_path, "--layout", "flat", "--json")
+    assert last(tilesync(*flat, sim=service))["published"] is True
+    offer(service, OTHER, 2)
+    for name in ("tiles/004.glb", "tiles/005.glb"):
+        service.blob("tiles/tileset.json", OTHER).data = service.blob("tiles/tileset.json", OTHER).data.replace(
+            name.removeprefix("tiles/").encode(), b"003.glb"
+        )
+        del service.containers[OTHER][name]
+    service.blob("tiles/tileset.json", OTHER).md5 = ""
+    stopped = tilesync(*flat, "--delete", "--max-delete", "1", sim=service)
+    failed(stopped, 11, "GuardTripped")
+    done = tilesync(*flat, "--delete", "--max-delete", "50%", "-v", sim=service)
+    assert last(done)["deleted"] == 2
+    assert {row["name"] for row in lines(done, "deleted")} == {"tiles/004.glb", "tiles/005.glb"}
+    assert not (tmp_path / "tiles/004.glb").exists()
+    failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 8, "DestinationError")
+    failed(tilesync("rollback", tmp_path, "--json"), 2, "UsageError")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--layout", "flat", "--all-exports"),
+        ("--layout", "flat", "--no-publish"),
+        ("--layout", "flat", "--keep-versions", "3"),
+        ("--delete",),
+        ("--layout", "flat", "--max-delete", "3"),
+        ("--keep-versions", "0"),
+        ("--keep-versions", "some"),
+        ("--layout", "flat", "--delete", "--max-delete", "101%"),
+        ("--layout", "flat", "--delete", "--max-delete", "1.5"),
+        ("--layout", "deep"),
+    ],
+)
+def test_wishes_that_do_not_go_together(service: Simulator, tmp_path: Path, wrong: tuple[str, ...]) -> None:
+    """Each ends with 2 and a sentence, before anything is asked or made."""
+    done = tilesync("mirror", IMODEL, tmp_path / "d", *wrong, "--json", sim=service)
+    assert done.returncode == 2
+    assert last(done)["error"] == "UsageError"
+    assert wrong[-1 if wrong[-1].startswith("--") else -2] in done.stderr
+    assert service.requests == []
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_link_has_no_history(service: Simulator, tmp_path: Path) -> None:
+    """--all-exports with a container link is a wrong request."""
+    done = tilesync("mirror", "-", tmp_path, "--all-exports", "--json", stdin=service.link(EXPORT), sim=service)
+    failed(done, 2, "UsageError")
+
+
+def test_what_deletes_is_no_habit(service: Simulator, tmp_path: Path) -> None:
+    """No variable of the environment deletes, retires or lifts a limit; layout and the rest may be set so."""
+    more = {"TILESYNC_DELETE": "1", "TILESYNC_KEEP_VERSIONS": "0", "TILESYNC_MAX_DELETE": "x", "TILESYNC_KEEP_FOR": "x"}
+    done = tilesync("mirror", IMODEL, tmp_path, sim=service, TILESYNC_LAYOUT="flat", **more)
+    assert done.returncode == 0
+    assert (tmp_path / "tiles").is_dir()

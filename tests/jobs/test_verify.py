@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import export, tree
+from builders import export, glb, tree
+from faults import blob_name
 from simulator import EXPORT, Run, Simulator, verify
 
 from tilesync.errors import DestinationError, VerifyFailed
 from tilesync.events import Finding
+from tilesync.model import Trace, Version
+from tilesync.stores.held import HeldFiles
 
 FILES = export()
 
@@ -164,3 +169,91 @@ def test_names_that_climb_out_of_the_manifest_read_nothing_outside(dest: Path) -
     row["name"] = "../../../outside"
     path.write_text("\n".join([head, json.dumps(row), *rest]) + "\n", encoding="utf-8")
     assert verify(dest).exit != 0
+
+
+# --- every version ---
+
+OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
+THIRD = "cccccccc-0000-4000-8000-000000000003"
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Path:
+    """Three versions that differ in one file each."""
+    with Simulator() as sim:
+        for number, which in enumerate((EXPORT, OTHER, THIRD), 1):
+            files = export(8) | {"tiles/003.glb": glb(which.encode())}
+            sim.hold(files, export_id=which, lastModified=f"2026-03-0{number}T08:30:00Z")
+            assert sim.mirror(tmp_path / "h").error is None
+    return tmp_path / "h"
+
+
+def test_every_version_is_audited_and_each_inode_read_once(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All versions are proven whole, with what they ask for, and no file that they share is read a second time."""
+    read: list[int] = []
+    feed = HeldFiles.feed
+
+    def counting(self: HeldFiles, version: Version, name: str, into: Callable[[bytes], object]) -> Trace | None:
+        read.append((history / "versions" / version.name / name).stat().st_ino)
+        return feed(self, version, name, into)
+
+    monkeypatch.setattr(HeldFiles, "feed", counting)
+    run = verify(history, every=True)
+    assert run.error is None
+    files = len(tree(history / "versions" / EXPORT))
+    assert run.tally.listed == run.tally.verified == 3 * files
+    assert len(read) == len(set(read)) == files + 2
+    assert run.tally.completeness.missing == 0
+    assert run.tally.completeness.referenced == 3 * (files - 1)
+
+
+def test_what_is_bad_is_found_in_every_version_that_shares_it(history: Path) -> None:
+    """A rotten inode is bad in each version, a lost name in one; each finding says in which; all of it is healed."""
+    shared, lost = "tiles/001.glb", "tiles/002.glb"
+    good = (history / "versions" / EXPORT / shared).read_bytes()
+    with (history / "versions" / OTHER / shared).open("r+b") as file:
+        file.write(b"?")
+    (history / "versions" / EXPORT / lost).unlink()
+    run = verify(history, every=True)
+    assert run.exit == 10
+    assert {(found.version, found.name) for found in run.of(Finding)} == {
+        *((which, shared) for which in (EXPORT, OTHER, THIRD)),
+        (EXPORT, lost),
+    }
+    assert "4 problems found in 3 versions" in str(run.error)
+    with Simulator() as sim:
+        files = export(8) | {"tiles/003.glb": glb(THIRD.encode())}
+        sim.hold(files, export_id=THIRD, lastModified="2026-03-03T08:30:00Z")
+        again = sim.mirror(history)
+        assert {blob_name(request) for request in sim.asked()} == {shared}
+    assert again.error is None
+    assert {(history / "versions" / which / shared).read_bytes() for which in (EXPORT, OTHER, THIRD)} == {good}
+    assert verify(history, every=True).error is None
+
+
+def test_a_file_that_was_shared_and_is_another_now(history: Path) -> None:
+    """Only what is still one file counts as read: a changed copy under a shared name is found."""
+    path = history / "versions" / EXPORT / "tiles/001.glb"
+    data, found = path.read_bytes(), path.stat()
+    path.unlink()
+    path.write_bytes(data[:-1] + b"?")
+    os.utime(path, ns=(found.st_mtime_ns, found.st_mtime_ns))
+    run = verify(history, every=True)
+    assert [(each.version, each.name) for each in run.of(Finding)] == [(EXPORT, "tiles/001.glb")]
+
+
+def test_an_old_manifest_that_is_torn(history: Path) -> None:
+    """It is a finding of its version, and the others are audited."""
+    (history / "manifests" / f"{EXPORT}.jsonl").write_text("torn")
+    run = verify(history, every=True)
+    assert run.exit == 10
+    assert [(each.version, each.problem) for each in run.of(Finding)] == [(EXPORT, "manifest")]
+    assert run.tally.verified == 2 * len(tree(history / "versions" / OTHER))
+
+
+def test_quick_looks_at_names_and_sizes_of_all(history: Path) -> None:
+    """Nothing is read; a lost file of an old version is found."""
+    (history / "versions" / EXPORT / "tiles/001.glb").unlink()
+    run = verify(history, every=True, quick=True)
+    assert [(each.version, each.name) for each in run.of(Finding)] == [(EXPORT, "tiles/001.glb")]
+    assert run.tally.bytes == 0

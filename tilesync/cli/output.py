@@ -82,7 +82,7 @@ class Summary:
                 self.stays = True
             case Published():
                 self.published, self.files = True, event.files
-            case Retired():
+            case Retired() | Planned(action="retire"):
                 self.retired += 1
             case Failed() | Finding() | ExportFailed():
                 self.failures.append(asdict(event))

@@ -21,6 +21,7 @@ def mirrored(summary: Summary, tally: Tally, dest: Path, *, dry_run: bool) -> st
             + (f", reuse {files(tally.reused)} ({size(tally.reused_bytes)})" if tally.reused else "")
             + (f", leave out {files(tally.excluded)}" if tally.excluded else "")
             + (f", delete {files(tally.deleted)}" if tally.deleted else "")
+            + (f", retire {counted(summary.retired, 'version')}" if summary.retired else "")
             + "; nothing was written"
         )
     deleted = f"; {files(tally.deleted)} deleted" if tally.deleted else ""

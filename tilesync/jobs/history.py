@@ -64,4 +64,5 @@ def had(export: Export, catalog: Catalog, globs: Globs, tally: Tally) -> bool:
         return False
     totals = catalog.totals(choice.held)
     tally.listed, tally.kept, tally.excluded = totals.files + totals.excluded, totals.files, totals.excluded
+    tally.completeness = choice.held.completeness
     return True
