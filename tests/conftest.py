@@ -1,9 +1,30 @@
 """What all tests share."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import HealthCheck, settings
+from viewers import Browser, find, running
 
 pytest.register_assert_rewrite("contract")
 
 settings.register_profile("tilesync", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.load_profile("tilesync")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium with the viewers beside it."""
+    program = find()
+    if program is None:
+        reason = (
+            "no viewers in a browser: `make test` installs them where npm is there, and Chromium on Linux on x86-64"
+        )
+        if "viewers" in os.environ.get("TILESYNC_REQUIRE", ""):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with running(program) as chromium:
+        yield chromium

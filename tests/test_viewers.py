@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 import samples
 from builders import tree
 from simulator import Simulator
-from viewers import BACKGROUND, FLIGHT, Browser, Flight, find, fly, pixels, running
+from viewers import BACKGROUND, FLIGHT, Browser, Flight, fly, pixels
 from walker import closure as closure_of
 
 from tilesync.demo.city import city
@@ -24,20 +23,6 @@ VIEWERS = ("cesium", "three")
 TILESETS = ("city", "SharedImages", "TilesetWithExternalResources", "SparseImplicitOctree", "SparseImplicitQuadtree")
 SHORTENED = {("three", "SharedImages"): (FLIGHT[:1], 0.2)}
 """Views, and the share of the closure to be asked for: it decodes the images for each tile, till its cache is full."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = find()
-    if program is None:
-        reason = (
-            "no viewers in a browser: `make test` installs them where npm is there, and Chromium on Linux on x86-64"
-        )
-        if "viewers" in os.environ.get("TILESYNC_REQUIRE", ""):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with running(program) as chromium:
-        yield chromium
 
 
 @pytest.fixture(scope="module")

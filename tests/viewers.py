@@ -19,7 +19,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -106,20 +106,34 @@ class Flight:
 
 def fly(browser: Browser, viewer: str, folder: Path, views: Sequence[View] = FLIGHT) -> Flight:
     """Open the `tileset.json` of a mirror's folder, on an origin of its own, and stay at each view till all is in."""
-    flight = Flight()
-    with Site({"/": PAGES, "/packages/": PACKAGES}) as ground, Site({"/mirrors/this one/": folder}) as mirror:
-        with browser.page(f"{ground.url}/{viewer}.html") as page:
-            page.run("begin", f"{mirror.url}/mirrors/this%20one/tileset.json", f"rgb{BACKGROUND}")
-            for view in views:
-                seen = page.run("look", vars(view))
-                flight.loaded, flight.wrongs = seen["loaded"], seen["wrongs"]
-                flight.pictures[view.name] = page.screenshot()
+    with Site({"/mirrors/this one/": folder}) as mirror:
+        flight = fly_over(browser, viewer, f"{mirror.url}/mirrors/this%20one/tileset.json", views)
         flight.asked = [(name.removeprefix("/mirrors/this one/"), status) for name, status in mirror.asked]
-        flight.wrongs += [f"the page lacks {name}" for name, status in ground.asked if status != 200]
     return flight
 
 
-# --- what may be asked for ---
+def fly_over(
+    browser: Browser,
+    viewer: str,
+    url: str,
+    views: Sequence[View] = FLIGHT,
+    meanwhile: Callable[[View], object] = lambda view: None,
+) -> Flight:
+    """Open a tileset, and stay at each view till all is in; what was asked of its server is for that one to say.
+
+    `meanwhile` is called before each view.
+    """
+    flight = Flight()
+    with Site({"/": PAGES, "/packages/": PACKAGES}) as ground:
+        with browser.page(f"{ground.url}/{viewer}.html") as page:
+            page.run("begin", url, f"rgb{BACKGROUND}")
+            for view in views:
+                meanwhile(view)
+                seen = page.run("look", vars(view))
+                flight.loaded, flight.wrongs = seen["loaded"], seen["wrongs"]
+                flight.pictures[view.name] = page.screenshot()
+        flight.wrongs += [f"the page lacks {name}" for name, status in ground.asked if status != 200]
+    return flight
 
 
 # --- a site ---

@@ -125,13 +125,27 @@ def barrier(folder: Path) -> None:
 
 
 def place(temporary: Path, final: Path, data: Iterable[bytes]) -> None:
-    """Put `data` at `final` in one step, durably: written beside, synced, renamed, and the folder synced."""
+    """Put `data` at `final` in one step, durably: written beside, synced, renamed, and the folder synced.
+
+    Its mtime is of a later second than that of the file it replaces: web servers make their ETag of mtime and size, and
+    would take two files of one second and one size for the same.
+    """
     with create(temporary) as file:
         file.writelines(data)
         file.flush()
+        _date_behind(temporary, final)
         os.fsync(file.fileno())
     os.replace(temporary, final)
     sync_folder(final.parent)
+
+
+def _date_behind(path: Path, other: Path) -> None:
+    try:
+        earliest = int(os.lstat(other).st_mtime) + 1
+    except FileNotFoundError:
+        return
+    if os.stat(path).st_mtime < earliest:
+        os.utime(path, (earliest, earliest))
 
 
 def sync_folder(folder: Path) -> None:
