@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
@@ -13,15 +15,16 @@ from typing import Any, cast
 import pytest
 from builders import export, glb, md5_of, tree
 from clock import FakeClock
-from faults import after, any_blob, blob, cut, error, ignore_range, late, redirect, torn, wrong_bytes
+from faults import after, any_blob, blob, cut, error, held_until, ignore_range, late, redirect, torn, wrong_bytes
 from simulator import EXPORT, Run, Simulator
 
 from tilesync.errors import NotAuthorised, Transient, Unavailable
 from tilesync.events import Failed, Retried
 from tilesync.jobs.pressure import Gate
+from tilesync.jobs.reuse import Reuse
 from tilesync.jobs.run import Run as JobRun
 from tilesync.jobs.transfer import Supply, Transfer
-from tilesync.model import Blob, Page, Version
+from tilesync.model import Arrival, Blob, Page, Version
 from tilesync.protocols import Body, Source
 from tilesync.stores.local import LocalDestination, open_local
 from tilesync.wiring import WallClock
@@ -534,3 +537,21 @@ def test_a_file_that_lies_there_is_kept_when_the_catalog_was_lost(tmp_path: Path
 
     asyncio.run(work())
     assert tree(folder) == files
+
+
+def test_an_entry_under_way_when_the_last_file_arrives_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal ends with the transfer, and loses nothing: not what it was about to record either."""
+    merge, begun = Reuse.merge, threading.Event()
+
+    def slow(self: Reuse, arrivals: Sequence[Arrival]) -> list[Arrival]:
+        begun.set()
+        time.sleep(0.3)
+        return merge(self, arrivals)
+
+    monkeypatch.setattr(Reuse, "merge", slow)
+    with Simulator() as sim:
+        files = sim.hold(export(3))
+        sim.fault(blob("tiles/002.glb"), held_until(begun))
+        run = sim.mirror(tmp_path)
+    assert run.error is None
+    assert tree(tmp_path / "versions" / EXPORT) == files

@@ -221,16 +221,20 @@ class Transfer:
             await self._flush()
 
     async def _flush(self) -> None:
-        """Record what has arrived, and want what a walk learns from it."""
+        """Record what has arrived, and want what a walk learns from it. In one hop: cancelled, it is done all the same."""
         (done, self._done), (missed, self._missed) = (self._done, []), (self._missed, [])
-        if done:
-            done = await in_thread(self._reuse.merge, done)
-            self._run.tally.listed += await in_thread(self._catalog.hold, self._version, done)
+        if done or missed:
+            self._run.tally.listed += await in_thread(self._record, done, missed)
             self._expandable = self._expandable or any(_says_more(arrival) for arrival in done)
-        if missed:
-            await in_thread(self._catalog.miss, self._version, missed)
         self._under_way -= len(done) + len(missed)
         self._settled.set()
+
+    def _record(self, done: list[Arrival], missed: list[int]) -> int:
+        """Enter them in the catalog; how many names a walk learns by that."""
+        new = self._catalog.hold(self._version, self._reuse.merge(done)) if done else 0
+        if missed:
+            self._catalog.miss(self._version, missed)
+        return new
 
     # --- one blob ---
 
