@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tilesync.jobs.run import Run
     from tilesync.jobs.tally import Tally
     from tilesync.remote.exports import MeshExports
-    from tilesync.remote.origins import ServiceExports, Wires
+    from tilesync.remote.origins import ServiceOrigin, Wires
     from tilesync.wire.bulk import Bulk
 
 API = "https://api.bentley.com"
@@ -147,20 +147,19 @@ def _token(identity: Identity, wires: Wires) -> TokenProvider:
 
 
 def _origin(request: MirrorRequest, wires: Wires) -> Origin:
-    from tilesync.remote.origins import LinkOrigin, ServiceOrigin
+    from tilesync.remote.origins import LinkOrigin
 
     if request.link is None:
-        exports = _exports(request.service, wires)
-        return ServiceOrigin(exports, request.selector, wires, wait=request.wait, poll=request.poll, cdn=request.cdn)
+        return _service_origin(request, wires)
     refresh = partial(_link_from, request.link_command) if request.link_command else None
     return LinkOrigin(request.link, wires, refresh=refresh)
 
 
-def _service_exports(request: MirrorRequest, wires: Wires) -> ServiceExports:
-    from tilesync.remote.origins import ServiceExports
+def _service_origin(request: MirrorRequest, wires: Wires) -> ServiceOrigin:
+    from tilesync.remote.origins import ServiceOrigin
 
     exports = _exports(request.service, wires)
-    return ServiceExports(exports, request.selector, wires, wait=request.wait, poll=request.poll, cdn=request.cdn)
+    return ServiceOrigin(exports, request.selector, wires, wait=request.wait, poll=request.poll, cdn=request.cdn)
 
 
 async def _link_from(command: str) -> SasUrl:
@@ -182,7 +181,7 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally) -> Non
             if request.all_exports:
                 from tilesync.jobs.history import History
 
-                await History(_service_exports(request, wires), destination, run, wishes).run()
+                await History(_service_origin(request, wires), destination, run, wishes).run()
             else:
                 await Mirror(_origin(request, wires), destination, run, wishes).run()
 
@@ -200,7 +199,7 @@ async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> No
             view = View(there.catalog, there.files, there.publication, there.judge, Desk(*desk), there.layout)
             plan = Preview(view, _run(request, wires, tally), _wishes(request))
             if request.all_exports:
-                await plan.run_all(_service_exports(request, wires))
+                await plan.run_all(_service_origin(request, wires))
             else:
                 await plan.run(_origin(request, wires))
 

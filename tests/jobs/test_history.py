@@ -6,33 +6,22 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from builders import export, glb, tree
+from builders import tree
 from faults import When, any_blob, error
-from simulator import EXPORT, Simulator, latest, rollback, verify
+from nights import FIRST as EXPORT
+from nights import FOURTH, THIRD, offer
+from nights import SECOND as OTHER
+from simulator import Simulator, latest, rollback, verify
 
 from tilesync.events import ExportFailed, Planned, PointerStays, Published, Resolved, Retired
 from tilesync.model import Inventory
 from tilesync.rules.retention import Keep
 
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
-THIRD = "cccccccc-0000-4000-8000-000000000003"
 ALL = (EXPORT, OTHER, THIRD)
 
 
 def held(dest: Path, version: str) -> dict[str, bytes]:
     return tree(dest / "versions" / version)
-
-
-def offer(sim: Simulator, *ids: str) -> dict[str, dict[str, bytes]]:
-    """Exports that differ in one file each, the first one the oldest."""
-    return {
-        which: sim.hold(
-            export(8) | {"tiles/003.glb": glb(which.encode())},
-            export_id=which,
-            lastModified=f"2026-03-0{1 + ALL.index(which)}T08:30:00Z",
-        )
-        for which in ids
-    }
 
 
 def of_container(export_id: str) -> When:
@@ -43,7 +32,7 @@ def test_every_export_is_mirrored_oldest_first(tmp_path: Path) -> None:
     """All finished exports are held in the end, in the order of their age; the pointer moved once: to the newest."""
     with Simulator() as sim:
         files = offer(sim, *ALL)
-        sim.hold(export_id="dddddddd-0000-4000-8000-000000000004", status="InProgress")
+        sim.hold(export_id=FOURTH, status="InProgress")
         run = sim.mirror(tmp_path, all_exports=True)
     assert run.error is None
     assert [event.export for event in run.of(Resolved)] == list(ALL)

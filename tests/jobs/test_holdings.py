@@ -8,9 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builders import export, glb, tree
+from builders import tree
 from faults import any_blob, error
-from simulator import EXPORT, Run, Simulator, latest, rollback, verify
+from nights import FIRST as EXPORT
+from nights import SECOND as OTHER
+from nights import THIRD, mirrored, offer
+from simulator import Run, Simulator, latest, rollback, verify
 
 from tilesync import wiring
 from tilesync.errors import DestinationError, UsageError
@@ -18,22 +21,11 @@ from tilesync.events import Warned
 from tilesync.jobs.holdings import Holding, endangered, held_as
 from tilesync.model import Export
 
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
-
-
-def offer(sim: Simulator, export_id: str, day: int) -> dict[str, bytes]:
-    files = export(6) | {"tiles/003.glb": glb(export_id.encode())}
-    return sim.hold(files, export_id=export_id, lastModified=f"2026-03-0{day}T08:30:00Z")
-
 
 @pytest.fixture
 def dest(tmp_path: Path) -> Path:
     """Two versions, the second one current."""
-    with Simulator() as sim:
-        for day, which in enumerate((EXPORT, OTHER), 1):
-            offer(sim, which, day)
-            assert sim.mirror(tmp_path / "d").error is None
-    return tmp_path / "d"
+    return mirrored(tmp_path / "d", EXPORT, OTHER)
 
 
 def holdings(dest: Path) -> list[Holding]:
@@ -68,7 +60,7 @@ def test_what_is_damaged_or_unfinished_is_said(dest: Path) -> None:
     (dest / "versions" / EXPORT / "tiles/003.glb").unlink()
     verify(dest, every=True)
     with Simulator() as sim:
-        offer(sim, "cccccccc-0000-4000-8000-000000000003", 3)
+        offer(sim, THIRD)
         sim.fault(any_blob, error(404, "BlobNotFound"))
         assert sim.mirror(dest).exit == 3
     assert [(each.version.name[0], each.state) for each in holdings(dest)] == [

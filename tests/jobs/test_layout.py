@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import samples
 from builders import export, glb, tileset, tree
 from faults import any_blob, blob_name, error
+from kills import Killed, Life
 from shelf import Shelf
 from simulator import EXPORT, Run, Simulator, rollback, verify
 
@@ -389,28 +389,15 @@ def test_real_tilesets_are_laid_out_in_order(tmp_path: Path, name: str) -> None:
     assert [ask for ask in asks if place[ask[1]] > place[ask[0]] and not ask[1].endswith(".subtree")] == []
 
 
-class Killed(BaseException):
-    """The process is gone."""
-
-
 def killing(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process ends at the nth rename, or write of the catalog, after a version is finished."""
-    left = [step]
-
-    def counting(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            left[0] -= 1
-            if left[0] == 0:
-                raise Killed
-            return real(*args, **kwargs)
-
-        return call
+    life = Life(step)
 
     def begin(self: FlatPublication, *args: Any) -> None:
         for name in ("replace", "rename", "unlink"):
-            monkeypatch.setattr(os, name, counting(getattr(os, name)))
+            monkeypatch.setattr(os, name, life.counted(getattr(os, name)))
         for name in ("remember", "update", "supersede"):
-            monkeypatch.setattr(Catalog, name, counting(getattr(Catalog, name)))
+            monkeypatch.setattr(Catalog, name, life.counted(getattr(Catalog, name)))
         monkeypatch.setattr(FlatPublication, "lay_out", real)
         real(self, *args)
 

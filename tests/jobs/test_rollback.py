@@ -7,31 +7,22 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from builders import export, glb
-from simulator import EXPORT, Simulator, latest, rollback, verify
+from kills import Killed
+from nights import FIRST as EXPORT
+from nights import SECOND as OTHER
+from nights import THIRD, mirrored, offer
+from simulator import Simulator, latest, rollback, verify
 
 from tilesync.events import PointerStays, Published, Retired
 from tilesync.model import Version
 from tilesync.rules.retention import Keep
 from tilesync.stores.publication import Publication
 
-OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
-THIRD = "cccccccc-0000-4000-8000-000000000003"
-
-
-def offer(sim: Simulator, export_id: str, number: int) -> dict[str, bytes]:
-    files = export(6) | {"tiles/003.glb": glb(export_id.encode())}
-    return sim.hold(files, export_id=export_id, lastModified=f"2026-03-0{number}T08:30:00Z")
-
 
 @pytest.fixture
 def dest(tmp_path: Path) -> Path:
     """Two versions, the second one current."""
-    with Simulator() as sim:
-        for number, which in enumerate((EXPORT, OTHER), 1):
-            offer(sim, which, number)
-            assert sim.mirror(tmp_path).error is None
-    return tmp_path
+    return mirrored(tmp_path, EXPORT, OTHER)
 
 
 def test_back_to_the_one_before(dest: Path) -> None:
@@ -50,8 +41,7 @@ def test_later_runs_mirror_and_leave_the_pointer(dest: Path) -> None:
     """While it is pinned, new exports are held and not published, which is said; released, the pointer follows."""
     rollback(dest)
     with Simulator() as sim:
-        for number, which in enumerate((EXPORT, OTHER, THIRD), 1):
-            offer(sim, which, number)
+        offer(sim, EXPORT, OTHER, THIRD)
         run = sim.mirror(dest)
         assert run.error is None
         assert (dest / "versions" / THIRD / "tileset.json").is_file()
@@ -90,8 +80,7 @@ def test_a_pin_outlives_the_catalog(dest: Path) -> None:
     rollback(dest)
     shutil.rmtree(dest / ".tilesync")
     with Simulator() as sim:
-        for number, which in enumerate((EXPORT, OTHER, THIRD), 1):
-            offer(sim, which, number)
+        offer(sim, EXPORT, OTHER, THIRD)
         assert sim.mirror(dest).error is None
     assert latest(dest)["version"] == EXPORT
 
@@ -100,8 +89,7 @@ def test_a_pinned_version_never_retires(dest: Path) -> None:
     """Whatever retention says, what the pointer names stays."""
     rollback(dest)
     with Simulator() as sim:
-        for number, which in enumerate((EXPORT, OTHER, THIRD), 1):
-            offer(sim, which, number)
+        offer(sim, EXPORT, OTHER, THIRD)
         run = sim.mirror(dest, keep=Keep(1, timedelta()))
     assert [event.version for event in run.of(Retired)] == [OTHER]
     assert latest(dest)["version"] == EXPORT
@@ -110,9 +98,6 @@ def test_a_pinned_version_never_retires(dest: Path) -> None:
 
 def test_a_kill_between_the_pin_and_the_pointer(dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pin is known first: the next run carries the pointer there."""
-
-    class Killed(BaseException):
-        pass
 
     def kill(self: Publication, version: Version, pointer: object, latest: object) -> None:
         raise Killed
@@ -123,8 +108,7 @@ def test_a_kill_between_the_pin_and_the_pointer(dest: Path, monkeypatch: pytest.
             rollback(dest)
     assert latest(dest)["version"] == OTHER
     with Simulator() as sim:
-        for number, which in enumerate((EXPORT, OTHER), 1):
-            offer(sim, which, number)
+        offer(sim, EXPORT, OTHER)
         assert sim.mirror(dest).error is None
     assert latest(dest)["version"] == EXPORT
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from builders import IMODEL, export, glb, tree
+from builders import IMODEL, tree
 from clock import FakeClock
+from kills import Killed, Life
+from nights import DIFFERS, IDS, mirrored, offer
 from simulator import Run, Simulator, latest, rollback, verify
 
 from tilesync.errors import DestinationError
@@ -25,23 +25,13 @@ from tilesync.rules.retention import KEEP_ALL, TRASH_FOR, Keep
 from tilesync.stores.catalog import Catalog
 from tilesync.stores.local import open_local
 
-IDS = [f"{letter * 8}-0000-4000-8000-00000000000{number}" for number, letter in enumerate("abcde", 1)]
 DAY = timedelta(days=1)
-
-
-def offered(sim: Simulator, number: int) -> dict[str, bytes]:
-    files = export(6) | {"tiles/003.glb": glb(f"{number}".encode())}
-    return sim.hold(files, export_id=IDS[number], lastModified=f"2026-03-0{number + 1}T08:30:00Z")
 
 
 @pytest.fixture
 def dest(tmp_path: Path) -> Path:
     """Five versions, the fifth current."""
-    with Simulator() as sim:
-        for number in range(5):
-            offered(sim, number)
-            assert sim.mirror(tmp_path / "d").error is None
-    return tmp_path / "d"
+    return mirrored(tmp_path / "d", *IDS)
 
 
 def tidy(dest: Path, keep: Keep, *, after: timedelta = timedelta()) -> Run:
@@ -68,11 +58,11 @@ def test_versions_retire_through_the_trash(dest: Path) -> None:
     before = {which: tree(dest / "versions" / which) for which in IDS}
     assert tidy(dest, Keep(2, 2 * DAY), after=DAY).of(Retired) == []
     run = tidy(dest, Keep(2, 2 * DAY), after=3 * DAY)
-    assert [event.version for event in run.of(Retired)] == IDS[2::-1]
+    assert [event.version for event in run.of(Retired)] == list(IDS[2::-1])
     assert run.of(Retired)[0].files == len(before[IDS[2]])
-    assert versions(dest) == IDS[3:]
-    assert sorted(path.stem for path in (dest / "manifests").iterdir()) == IDS[3:]
-    assert trash(dest) == IDS[:3]
+    assert versions(dest) == list(IDS[3:])
+    assert sorted(path.stem for path in (dest / "manifests").iterdir()) == list(IDS[3:])
+    assert trash(dest) == list(IDS[:3])
     for which in IDS[:3]:
         (place,) = (dest / ".tilesync/trash").glob(f"*-{which}")
         assert tree(place / "versions" / which) == before[which]
@@ -113,41 +103,27 @@ def test_an_unfinished_version_retires_when_nobody_resumes_it(dest: Path) -> Non
     (dest / "versions/half").mkdir()
     run = tidy(dest, Keep(9, DAY))
     assert [event.version for event in run.of(Retired)] == ["half"]
-    assert versions(dest) == IDS
-
-
-class Killed(BaseException):
-    """The process is gone."""
+    assert versions(dest) == list(IDS)
 
 
 @pytest.mark.parametrize("step", range(1, 12))
 def test_an_interrupted_retirement_resumes(dest: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Killed at any rename or write of the catalog, the next run ends where an undisturbed one does."""
-    left = [step]
-
-    def counting(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            left[0] -= 1
-            if left[0] == 0:
-                raise Killed
-            return real(*args, **kwargs)
-
-        return call
-
+    life = Life(step)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", counting(os.rename))
+        patch.setattr(os, "rename", life.counted(os.rename))
         for method in ("remember", "update", "drop_files"):
-            patch.setattr(Catalog, method, counting(getattr(Catalog, method)))
+            patch.setattr(Catalog, method, life.counted(getattr(Catalog, method)))
         with pytest.raises(Killed):
             tidy(dest, Keep(2, 2 * DAY), after=3 * DAY)
     run = tidy(dest, Keep(2, 2 * DAY), after=3 * DAY)
     assert run.error is None
-    assert versions(dest) == IDS[3:]
-    assert sorted(path.stem for path in (dest / "manifests").iterdir()) == IDS[3:]
-    assert trash(dest) == IDS[:3]
+    assert versions(dest) == list(IDS[3:])
+    assert sorted(path.stem for path in (dest / "manifests").iterdir()) == list(IDS[3:])
+    assert trash(dest) == list(IDS[:3])
     assert verify(dest, every=True).error is None
     with open_local(dest, state_dir=None, monotonic=lambda: 0.0) as there:
-        assert [version.name for version in there.catalog.versions()] == IDS[3:]
+        assert [version.name for version in there.catalog.versions()] == list(IDS[3:])
 
 
 def test_a_damaged_old_version_is_mended_by_the_others(dest: Path) -> None:
@@ -164,17 +140,16 @@ def test_a_damaged_old_version_is_mended_by_the_others(dest: Path) -> None:
 
 def test_what_no_other_version_has_is_said(dest: Path) -> None:
     """A file that only the damaged version had is lost; how it may come back is said, and the version stays damaged."""
-    (dest / "versions" / IDS[1] / "tiles/003.glb").unlink()
+    (dest / "versions" / IDS[1] / DIFFERS).unlink()
     assert verify(dest, every=True).exit == 10
     run = tidy(dest, KEEP_ALL)
     (warning,) = run.of(Warned)
     assert f"--export-id {IDS[1]}" in warning.message
     with Simulator() as sim:
-        files = offered(sim, 1)
-        offered(sim, 4)
+        files = offer(sim, IDS[1], IDS[4])[IDS[1]]
         selector = Selector(imodel=IMODEL, export_type="3DTiles", export_id=IDS[1])
         assert sim.mirror(dest, selector=selector, publish=False).error is None
-    assert (dest / "versions" / IDS[1] / "tiles/003.glb").read_bytes() == files["tiles/003.glb"]
+    assert (dest / "versions" / IDS[1] / DIFFERS).read_bytes() == files[DIFFERS]
     assert verify(dest, every=True).error is None
     assert latest(dest)["version"] == IDS[4]
 
@@ -186,4 +161,4 @@ def test_a_trash_that_cannot_be_used(dest: Path) -> None:
         tidy(dest, Keep(1, timedelta()), after=DAY)
     (dest / ".tilesync/trash").unlink()
     assert tidy(dest, Keep(1, timedelta()), after=DAY).error is None
-    assert versions(dest) == IDS[4:]
+    assert versions(dest) == list(IDS[4:])

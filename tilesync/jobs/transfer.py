@@ -221,7 +221,7 @@ class Transfer:
             await self._flush()
 
     async def _flush(self) -> None:
-        """Record what has arrived, and want what a walk learns from it. In one hop: cancelled, it is done all the same."""
+        """Record what has arrived, and want what a walk learns by it: in one hop, which a cancellation waits for."""
         (done, self._done), (missed, self._missed) = (self._done, []), (self._missed, [])
         if done or missed:
             self._run.tally.listed += await in_thread(self._record, done, missed)

@@ -39,7 +39,7 @@ class Wires:
 
 
 class ServiceOrigin:
-    """An iModel: the latest finished export that matches, and links to it from the service.
+    """An iModel: the latest finished export that matches, and links to it from the service; or all of them.
 
     `cdn`: the listing goes through the direct link, the bytes through the CDN's.
     """
@@ -73,20 +73,6 @@ class ServiceOrigin:
         content = self._wires.link(lambda: self._exports.fresh_link(export, cdn=True)) if self._cdn else direct
         return await self._wires.container(direct, content)
 
-
-class ServiceExports:
-    """The exports of an iModel that the service has now."""
-
-    def __init__(
-        self, exports: MeshExports, selector: Selector, wires: Wires, *, wait: timedelta, poll: timedelta, cdn: bool
-    ) -> None:
-        self._exports = exports
-        self._selector = selector
-        self._wires = wires
-        self._wait = wait
-        self._poll = poll
-        self._cdn = cdn
-
     async def finished(self) -> list[Export]:
         """The Complete ones, oldest first; waited for while there is none. Raises NoExport."""
         await self._exports.latest(self._selector, wait=self._wait, poll=self._poll)
@@ -94,7 +80,7 @@ class ServiceExports:
         return rows[::-1]
 
     def origin(self, export: Export) -> ServiceOrigin:
-        """One of them as an origin."""
+        """One of them by itself."""
         selector = replace(self._selector, export_id=export.id)
         return ServiceOrigin(self._exports, selector, self._wires, wait=timedelta(), poll=self._poll, cdn=self._cdn)
 
