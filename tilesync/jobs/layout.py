@@ -101,7 +101,8 @@ class SharedPlace:
 
 def left_by_others(version: Version, catalog: Catalog) -> Iterator[tuple[int, Held]]:
     """What other versions hold under names that this one does not hold, each with its id in the catalog."""
-    after = 0
-    while batch := catalog.leftovers(version, after, limit=BATCH):
-        after = batch[-1][0]
-        yield from batch
+    for other in catalog.versions(retired=True):
+        after = ""
+        while other.serial != version.serial and (batch := catalog.leftovers(version, other, after, limit=BATCH)):
+            after = batch[-1][1].blob.name
+            yield from batch

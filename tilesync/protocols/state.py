@@ -134,8 +134,10 @@ class Catalog(Protocol):
     def totals(self, version: Version) -> Totals:
         """How much of the version is listed, and how much of that is held."""
 
-    def leftovers(self, version: Version, after: int = 0, *, limit: int) -> list[tuple[int, Held]]:
-        """What other versions hold under names that this one does not hold, each with its id; `after` is exclusive."""
+    def leftovers(self, version: Version, other: Version, after: str = "", *, limit: int) -> list[tuple[int, Held]]:
+        """What another version holds under names that this one does not hold, each with its id; by key in byte order,
+        `after` the key of a name, which is exclusive.
+        """
 
     def holds_below(self, version: Version, name: str) -> bool:
         """Whether the version holds files in a folder of that name."""

@@ -278,10 +278,13 @@ class Catalog(Database):
 
     # --- what other versions left where one shares its place with them ---
 
-    def leftovers(self, version: Version, after: int = 0, *, limit: int) -> list[tuple[int, Held]]:
-        """What other versions hold under names that this one does not hold, each with its id; `after` is exclusive."""
-        sql = f"SELECT id, {HELD_BLOB} FROM blob WHERE {_LEFT} AND id>? ORDER BY id LIMIT ?"
-        return [(row[0], read_held(row[1:])) for row in self.query(sql, version.serial, after, limit)]
+    def leftovers(self, version: Version, other: Version, after: str = "", *, limit: int) -> list[tuple[int, Held]]:
+        """What another version holds under names that this one does not hold, each with its id; by key in byte order,
+        `after` the key of a name, which is exclusive.
+        """
+        sql = f"SELECT id, {HELD_BLOB} FROM blob WHERE version=?2 AND key>?3 AND {_LEFT} ORDER BY key LIMIT ?4"
+        rows = self.query(sql, version.serial, other.serial, self.key(after), limit)
+        return [(row[0], read_held(row[1:])) for row in rows]
 
     def holds_below(self, version: Version, name: str) -> bool:
         """Whether the version holds files in a folder of that name."""
@@ -294,7 +297,8 @@ class Catalog(Database):
         is known on.
         """
         with self.transaction() as db:
-            db.execute(f"DELETE FROM blob WHERE version<>?1 AND NOT ({_LEFT})", (version.serial,))
+            others = "version IN (SELECT serial FROM version WHERE serial<>?1)"
+            db.execute(f"DELETE FROM blob WHERE {others} AND NOT ({_LEFT})", (version.serial,))
             for table in ("folder", "reference", "remark"):
                 db.execute(f"DELETE FROM {table} WHERE version<>?", (version.serial,))
 
@@ -321,10 +325,7 @@ class Catalog(Database):
         return Totals(wanted[0] + held[0], wanted[1] + held[1], *held, *found.get(EXCLUDED, (0, 0)))
 
 
-_LEFT = (
-    "version IN (SELECT serial FROM version WHERE serial<>?1) AND state=1"
-    " AND NOT EXISTS (SELECT 1 FROM blob n WHERE n.version=?1 AND n.key=blob.key AND n.state=1)"
-)
+_LEFT = "state=1 AND NOT EXISTS (SELECT 1 FROM blob n WHERE n.version=?1 AND n.key=blob.key AND n.state=1)"
 _SHARED = """
 SELECT v.name, sum(b.size) FROM version v JOIN blob b ON b.version=v.serial AND b.state=1 AND b.inode<>0
 WHERE v.retired IS NULL AND EXISTS (

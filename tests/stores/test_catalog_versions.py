@@ -1,0 +1,111 @@
+"""What the catalog knows of several versions together: what they share, what others left, and what retired."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tilesync.model import Arrival, Blob, Held, Kind, Reading, Reference, Role, Trace, Version
+from tilesync.stores.catalog import Catalog
+
+NEW = Version(0, "e1", "e1", "i", "c", "2026", {"id": "e1"})
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    return Catalog(tmp_path / "catalog.sqlite3")
+
+
+def begun(catalog: Catalog, name: str, **contents: tuple[str, int]) -> Version:
+    """A version that holds files, each of a content and an inode; `_` in a name is a slash."""
+    version = catalog.begin(replace(NEW, name=name, export=name))
+    arrivals = []
+    for written, (content, inode) in contents.items():
+        data = content.encode()
+        blob = Blob(written.replace("_", "/"), len(data), "0x8D", hashlib.md5(data).digest())
+        reading = Reading(Kind.TILESET, (Reference("a", Role.CONTENT),))
+        arrivals.append(Arrival(0, Held(blob, hashlib.sha256(data).digest(), 7, inode), reading))
+    catalog.add_held(version, arrivals)
+    return version
+
+
+def left(catalog: Catalog, version: Version, other: Version) -> list[str]:
+    return [held.blob.name for _, held in catalog.leftovers(version, other, limit=99)]
+
+
+def test_what_is_shared_is_one_file(catalog: Catalog) -> None:
+    """Bytes count as shared where another version that did not retire holds the same content as the same file."""
+    begun(catalog, "e1", a=("one", 1), b=("twoo", 2), c=("three", 3))
+    begun(catalog, "e2", a=("one", 1), moved=("twoo", 2), c=("three", 33))
+    begun(catalog, "e3", other=("one", 9))
+    assert catalog.shared_bytes() == {"e1": 7, "e2": 7}
+    catalog.update(replace(catalog.versions(name="e2")[0], retired="t"))
+    assert catalog.shared_bytes() == {}
+
+
+def test_where_there_are_no_inodes_nothing_is_known_as_shared(catalog: Catalog) -> None:
+    """An inode of 0 is none."""
+    begun(catalog, "e1", a=("one", 0))
+    begun(catalog, "e2", a=("one", 0))
+    assert catalog.shared_bytes() == {}
+
+
+def test_leftovers_are_what_this_one_does_not_hold(catalog: Catalog) -> None:
+    """By key, in portions, by the version that left them; a name that is held here, with whatever content, is none."""
+    old = begun(catalog, "e1", a=("1", 1), b=("2", 2), d_x=("3", 3), d_y=("4", 4))
+    new = begun(catalog, "e2", b=("other", 5), c=("6", 6))
+    assert left(catalog, new, old) == ["a", "d/x", "d/y"]
+    assert left(catalog, old, new) == ["c"]
+    assert [held.blob.name for _, held in catalog.leftovers(new, old, "a", limit=1)] == ["d/x"]
+    catalog.release(new, ["b"])
+    assert left(catalog, new, old) == ["a", "b", "d/x", "d/y"]
+
+
+def test_superseded_versions_keep_what_they_left(catalog: Catalog) -> None:
+    """Of the others only leftovers stay known, and nothing of what files ask for; this one is untouched."""
+    old = begun(catalog, "e1", a=("1", 1), b=("2", 2))
+    new = begun(catalog, "e2", b=("2", 2), c=("3", 3))
+    catalog.supersede(new)
+    assert left(catalog, new, old) == ["a"]
+    assert catalog.held_among(old, ["a", "b"]).keys() == {"a"}
+    assert catalog.held_among(new, ["b", "c"]).keys() == {"b", "c"}
+    assert catalog.references.of(old, "a", Role.CONTENT) == []
+    assert catalog.references.of(new, "b", Role.CONTENT) == ["a"]
+    catalog.drop(number for number, _ in catalog.leftovers(new, old, limit=9))
+    assert left(catalog, new, old) == []
+
+
+def test_files_below_a_name(catalog: Catalog) -> None:
+    """A folder is what files lie below: a name that only begins like it is none, nor is the file itself."""
+    version = begun(catalog, "e1", a_b=("1", 1), ab=("2", 2), c=("3", 3))
+    assert catalog.holds_below(version, "a")
+    assert not catalog.holds_below(version, "c")
+    assert not catalog.holds_below(version, "a/b")
+
+
+def test_whose_a_file_is(catalog: Catalog) -> None:
+    """A file is as it was left when any version, retired or not, left one there with that mtime and inode."""
+    version = begun(catalog, "e1", a=("1", 1))
+    catalog.update(replace(version, retired="t"))
+    assert catalog.is_as_left("a", Trace(7, 1))
+    assert not catalog.is_as_left("a", Trace(8, 1))
+    assert not catalog.is_as_left("a", Trace(7, 2))
+    assert not catalog.is_as_left("b", Trace(7, 1))
+
+
+def test_a_retired_version_is_out_of_sight(catalog: Catalog) -> None:
+    """It is told only where it is asked for, holds nothing once its files are dropped, and is no one's twin."""
+    old = begun(catalog, "e1", a=("1", 1))
+    new = begun(catalog, "e2")
+    blob = Blob("x", 1, "", hashlib.md5(b"1").digest())
+    assert catalog.twins.by_md5(new, [blob]).keys() == {"x"}
+    catalog.update(replace(old, retired="t"))
+    assert [version.name for version in catalog.versions()] == ["e2"]
+    assert [version.name for version in catalog.versions(retired=True)] == ["e1", "e2"]
+    assert catalog.twins.by_md5(new, [blob]) == {}
+    catalog.drop_files(old)
+    assert catalog.held(old, limit=9) == []
+    assert catalog.references.of(old, "a", Role.CONTENT) == []
