@@ -341,6 +341,13 @@ class Version:
     left: str | None = None
     retired: str | None = None
 
+    @property
+    def exported(self) -> str:
+        """When the service made the export, in its own words; empty where it did not say. `modified` is empty, too,
+        where the container was found to be another one since.
+        """
+        return self.modified or str(self.record.get("lastModified") or "")
+
 
 @dataclass(frozen=True, slots=True)
 class Twin:

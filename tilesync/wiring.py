@@ -260,13 +260,13 @@ async def rollback(
         return await run(there, about, name, latest=latest)
 
 
-def holdings(destination: Path, observe: Observer, *, state_dir: Path | None) -> list[Holding]:
-    """What a folder holds: nothing where there is none."""
+def holdings(destination: Path, observe: Observer, *, state_dir: Path | None, retired: bool = False) -> list[Holding]:
+    """What a folder holds, and held where `retired` is asked for: nothing where there is none."""
     from tilesync.jobs.holdings import holdings as told
     from tilesync.stores.local import open_for_audit
 
     with open_for_audit(destination, state_dir) as there:
-        return told(there.publication, there.catalog, observe)
+        return told(there.publication, there.catalog, observe, retired=retired)
 
 
 def sha256sums(destination: Path, version: str, *, state_dir: Path | None) -> Iterator[str]:

@@ -100,7 +100,9 @@ def exports(imodel_id: str | None, held: Path | None, state_dir: Path | None, **
 
         imodel = imodel_of(imodel_id) if imodel_id else None
         await wiring.list_exports(service_of(options), imodel, session.observe, rows.append)
-        there = wiring.holdings(held, session.observe, state_dir=state_dir) if held is not None else None
+        there = None
+        if held is not None:
+            there = wiring.holdings(held, session.observe, state_dir=state_dir, retired=True)
         for row in rows if options["as_json"] else ():
             session.tell(export_row(row, there))
         if not options["as_json"]:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import singledispatchmethod
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tilesync.cli.text import files, size
 from tilesync.errors import TilesyncError, UsageError
@@ -63,6 +63,7 @@ class Summary:
         self.newest: str | None = None
         self.behind = False
         self.published = False
+        self.pointed = ""
         self.files = 0
         self.stays = False
         self.retired = 0
@@ -81,7 +82,7 @@ class Summary:
             case PointerStays():
                 self.stays = True
             case Published():
-                self.published, self.files = True, event.files
+                self.published, self.pointed, self.files = True, event.version, event.files
             case Retired() | Planned(action="retire"):
                 self.retired += 1
             case Failed() | Finding() | ExportFailed():
@@ -131,12 +132,16 @@ class Summary:
         }
 
 
-def say(stream: IO[str] | None, text: str) -> None:
+def say(stream: TextIO | None, text: str) -> None:
     """Write and flush. A stream that is closed, full or without a reader (`| head -1`) ends no run."""
     if stream is None:
         return
     try:
-        stream.write(text)
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:  # a locale without such letters: programs want the name as it is
+            stream.flush()
+            stream.buffer.write(text.encode(errors="surrogatepass"))
         stream.flush()
     except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)

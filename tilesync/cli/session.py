@@ -91,6 +91,8 @@ class Session:
         return self._last(self.summary.finished())
 
     def _failed(self, error: TilesyncError) -> int:
+        if self.summary.published:
+            self._progress.print_line(f"version {self.summary.pointed} was published")
         self._progress.print_line(explain(error))
         return self._ended(error.exit_code, type(error).__name__, str(error), error.hint)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from tilesync.errors import DestinationBusy, DiskFull, Interrupted, InvalidRequest, TilesyncError, UsageError
@@ -10,8 +11,8 @@ from tilesync.jobs.mirror import Mirror, Wishes, prepare
 from tilesync.jobs.run import Run
 from tilesync.jobs.tally import Tally
 from tilesync.jobs.tidy import Tidy
-from tilesync.model import Export, Globs
-from tilesync.protocols import Catalog, Destination, Exports
+from tilesync.model import ROOT, Export, Globs
+from tilesync.protocols import Catalog, Destination, Exports, HeldFiles
 from tilesync.rules.plan import choose
 
 FINAL = (DiskFull, DestinationBusy, Interrupted, InvalidRequest, UsageError)
@@ -30,39 +31,59 @@ class History:
     async def run(self) -> None:
         """Mirror them one after another; one that fails does not stop the next. Raises what the last failure was."""
         await prepare(self._destination, self._run)
-        failed: TilesyncError | None = None
-        rows = await self._exports.finished()
-        for export in rows:
-            newest = export is rows[-1]
-            before = self._run.tally.set_aside()
-            try:
-                if newest or not had(export, self._destination.catalog, self._wishes.globs, self._run.tally):
-                    await self._mirror(export, newest=newest)
-            except FINAL:
-                raise
-            except TilesyncError as error:
-                failed = error
-                self._run.observe(ExportFailed(export.id, type(error).__name__, str(error)))
-            finally:
-                self._run.tally.add(before)
-        if failed is not None:
-            raise failed
+        there = self._destination.catalog, self._destination.files, self._wishes.globs
+        await one_by_one(await self._exports.finished(), self._mirror, lambda export: had(export, *there), self._run)
         await Tidy(self._destination, self._run, self._wishes.keep, self._wishes.delete).run()
 
-    async def _mirror(self, export: Export, *, newest: bool) -> None:
+    async def _mirror(self, export: Export, newest: bool) -> None:  # noqa: FBT001 - one_by_one calls it
         wishes = replace(self._wishes, point=self._wishes.point and newest)
         await Mirror(self._exports.origin(export), self._destination, self._run, wishes).mirror()
 
 
-def had(export: Export, catalog: Catalog, globs: Globs, tally: Tally) -> bool:
-    """Whether an export is held, and whole, which is counted; or was, and has retired."""
+async def one_by_one(
+    exports: list[Export],
+    mirror: Callable[[Export, bool], Awaitable[None]],
+    had: Callable[[Export], Tally | None],
+    run: Run,
+) -> None:
+    """Call `mirror` for each that is not `had`, and for the last, the newest, which it is told; all counts add up.
+
+    Raises, when all are through, what the last failure was.
+    """
+    failed: TilesyncError | None = None
+    count = 0
+    for export in exports:
+        newest = export is exports[-1]
+        before = run.tally.set_aside()
+        try:
+            known = None if newest else had(export)
+            if known is not None:
+                run.tally.add(known)
+            else:
+                await mirror(export, newest)
+        except FINAL:
+            raise
+        except TilesyncError as error:
+            failed, count = error, count + 1
+            run.observe(ExportFailed(export.id, type(error).__name__, str(error)))
+        finally:
+            run.tally.add(before)
+    if failed is not None:
+        if len(exports) > 1:
+            failed.args = (f"{count} of {len(exports)} exports failed, the last of them: {failed}",)
+            failed.hint = "the others are held; run the same command again for the rest"
+        raise failed
+
+
+def had(export: Export, catalog: Catalog, files: HeldFiles, globs: Globs) -> Tally | None:
+    """What counts for an export that is held, and whole; or was, and has retired. None where it is to be mirrored."""
     versions = catalog.versions(export=export.id, retired=True)
     if any(version.retired and version.modified == export.modified for version in versions):
-        return True
+        return Tally()
     choice = choose([v for v in versions if not v.retired], export, globs)
-    if not choice.unchanged or choice.held is None or choice.held.damaged:
-        return False
+    if not choice.unchanged or choice.held is None or choice.held.damaged or not files.size(choice.held, ROOT):
+        return None
     totals = catalog.totals(choice.held)
-    tally.listed, tally.kept, tally.excluded = totals.files + totals.excluded, totals.files, totals.excluded
+    tally = Tally(listed=totals.files + totals.excluded, kept=totals.files, excluded=totals.excluded)
     tally.completeness = choice.held.completeness
-    return True
+    return tally

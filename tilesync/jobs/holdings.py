@@ -17,7 +17,7 @@ from tilesync.rules.retention import newest_first, next_to_go
 class Holding:
     """One version. `shared`: the bytes of files that other versions hold too, None where that is not known.
 
-    `state`: held, damaged (files of it are bad or gone) or unfinished.
+    `state`: held, damaged (files of it are bad or gone), unfinished, or retired.
     """
 
     version: Version
@@ -27,8 +27,10 @@ class Holding:
     pinned: bool
 
 
-def holdings(publication: Published, catalog: Catalog | None, observe: Observer) -> list[Holding]:
-    """The versions, the newest first, then those on their way in."""
+def holdings(
+    publication: Published, catalog: Catalog | None, observe: Observer, *, retired: bool = False
+) -> list[Holding]:
+    """The versions, the newest first, then those on their way in, and where it is asked for those that were here."""
     latest = publication.latest() or {}
     known = {version.name: version for version in catalog.versions()} if catalog is not None else {}
     shared = catalog.shared_bytes() if catalog is not None else None
@@ -44,7 +46,12 @@ def holdings(publication: Published, catalog: Catalog | None, observe: Observer)
     return [
         *(told(version, "damaged" if version.name in damaged else "held") for version in newest_first(finished)),
         *(told(version, "unfinished") for version in unfinished),
+        *(told(version, "retired") for version in (_retired(catalog) if retired and catalog is not None else ())),
     ]
+
+
+def _retired(catalog: Catalog) -> list[Version]:
+    return [version for version in catalog.versions(retired=True) if version.retired is not None]
 
 
 def _finished(publication: Published, observe: Observer) -> Iterator[Version]:
@@ -56,20 +63,32 @@ def _finished(publication: Published, observe: Observer) -> Iterator[Version]:
 
 
 def held_as(export: Export, there: Sequence[Holding]) -> str:
-    """How an export is held: `held`, `damaged`, `unfinished`, `older` (it was changed since), or empty: not at all."""
+    """How an export is held: one of _HELD, the best that is true; empty where it is not."""
     found = [each for each in there if each.version.export == export.id]
     same = [each for each in found if each.version.modified == export.modified or not each.version.modified]
-    states = {each.state for each in same}
-    return next((state for state in ("held", "damaged", "unfinished") if state in states), "older" if found else "")
+    states = {"partly" if each.state == "held" and each.version.globs else each.state for each in same}
+    return next((state for state in _HELD if state in states), "older" if found else "")
+
+
+_HELD = {
+    "held": "held",
+    "partly": "held in part, as --include or --exclude wanted it",
+    "damaged": "held, and damaged",
+    "unfinished": "not held whole",
+    "retired": "held no more: it retired",
+    "older": "held as it was before it changed",
+    "": "not held",
+}
 
 
 def endangered(exports: Sequence[Export], there: Sequence[Holding]) -> Iterator[str]:
     """A sentence for each finished export that the service deletes next and that is not held."""
     for export in next_to_go(exports):
-        if export.complete and held_as(export, there) != "held":
+        how = held_as(export, there)
+        if export.complete and how not in {"held", "retired"}:
             yield (
-                f"export {export.id} is not held, and is deleted when the service makes the next one: mirror it with"
-                f" --export-id {export.id} --no-publish, or all of them with --all-exports"
+                f"export {export.id} is {_HELD[how]}, and is deleted when the service makes the next one: mirror it"
+                f" with --export-id {export.id} --no-publish, or all of them with --all-exports"
             )
 
 

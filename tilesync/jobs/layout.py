@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from tilesync.errors import DestinationError
 from tilesync.events import Deleted
 from tilesync.jobs.run import Run
+from tilesync.jobs.versions import proven
 from tilesync.model import ROOT, Held, Kind, Version
-from tilesync.protocols import Catalog, Destination
+from tilesync.protocols import Catalog, Destination, HeldFiles
 from tilesync.rules.cycles import deepest_first
 from tilesync.rules.filters import keeper
 from tilesync.rules.guards import Most, guard_against_deleting
@@ -46,6 +48,7 @@ class SharedPlace:
     def __init__(self, destination: Destination, run: Run, delete: Most | None) -> None:
         self._publication = destination.publication
         self._catalog = destination.catalog
+        self._files = destination.files
         self._run = run
         self._delete = delete
 
@@ -53,9 +56,13 @@ class SharedPlace:
         """Bring a finished version into place. Raises GuardTripped, before anything is done. May be done again."""
         self._guard(version)
         moment = stamp(self._run.clock.now())
-        in_the_way = [(number, held) for number, held in self._left(version) if self._is_in_the_way(version, held)]
-        self._publication.discard(version, [held for _, held in in_the_way], moment)
-        self._catalog.drop(number for number, _ in in_the_way)
+        obstacles = [
+            (number, held)
+            for number, held in left_by_others(version, self._catalog)
+            if in_the_way(version, held, self._catalog)
+        ]
+        self._discard(version, [held for _, held in obstacles], moment)
+        self._catalog.drop(number for number, _ in obstacles)
         self._publication.lay_out(version, in_order(version, self._catalog), moment)
 
     def settle(self, version: Version) -> None:
@@ -75,28 +82,42 @@ class SharedPlace:
     def _deleted(self, version: Version, moment: str) -> Iterator[int]:
         """Delete what is left; the ids of all that is tilesync's no more: what someone changed since stays theirs."""
         keeps = keeper(version.globs)
-        for number, held in self._left(version):
+        for number, held in left_by_others(version, self._catalog):
             if keeps(held.blob.name):
-                for _ in self._publication.discard(version, [held], moment):
-                    self._run.tally.deleted += 1
-                    self._run.observe(Deleted(held.blob.name, held.blob.size))
+                if is_ours(version, held, self._files):
+                    self._discard(version, [held], moment)
                 yield number
 
+    def _discard(self, version: Version, files: Iterable[Held], moment: str) -> None:
+        for held in self._publication.discard(version, files, moment):
+            self._run.tally.deleted += 1
+            self._run.observe(Deleted(held.blob.name, held.blob.size))
+
     def _guard(self, version: Version) -> None:
-        if self._delete is None:
-            return
-        keeps = keeper(version.globs)
-        count = sum(keeps(held.blob.name) for _, held in self._left(version))
-        held = self._catalog.totals(version).held_files
-        guard_against_deleting(count, self._delete, of=held + count)
+        if self._delete is not None:
+            count = sum(1 for _ in to_delete(version, self._catalog, self._files))
+            guard_against_deleting(count, self._delete, of=self._catalog.totals(version).held_files + count)
 
-    def _left(self, version: Version) -> Iterator[tuple[int, Held]]:
-        return left_by_others(version, self._catalog)
 
-    def _is_in_the_way(self, version: Version, held: Held) -> bool:
-        """Whether it is a file where this version has a folder, or lies in a folder where this version has a file."""
-        name = held.blob.name
-        return self._catalog.holds_below(version, name) or bool(self._catalog.held_among(version, folders(name)))
+def to_delete(version: Version, catalog: Catalog, files: HeldFiles) -> Iterator[Held]:
+    """What other versions left, this one does not have, nobody changed since, and no filter protects."""
+    keeps = keeper(version.globs)
+    left = (held for _, held in left_by_others(version, catalog) if keeps(held.blob.name))
+    return (held for held in left if is_ours(version, held, files))
+
+
+def is_ours(version: Version, held: Held, files: HeldFiles) -> bool:
+    """Whether a file lies in the shared place as it was left there, by its look, else by its bytes."""
+    try:
+        return files.unchanged(version, [held]) == [True] or bool(proven(version, [held], files))
+    except DestinationError:
+        return False  # there is no such folder any more
+
+
+def in_the_way(version: Version, held: Held, catalog: Catalog) -> bool:
+    """Whether it is a file where this version has a folder, or lies in a folder where this version has a file."""
+    name = held.blob.name
+    return catalog.holds_below(version, name) or bool(catalog.held_among(version, folders(name)))
 
 
 def left_by_others(version: Version, catalog: Catalog) -> Iterator[tuple[int, Held]]:

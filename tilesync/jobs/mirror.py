@@ -171,6 +171,7 @@ class Mirror:
         version = self._versions.current(version)
         if version.inventory == Inventory.WALK and version.published is None:
             await self._revalidate(version, source)
+        await in_thread(self._versions.sweep, version)
         try:
             version = await self._publisher.finish(version)
         except Incomplete:
@@ -260,7 +261,13 @@ class Mirror:
 
 
 async def prepare(destination: Destination, run: Run) -> None:
-    """See that the catalog tells of what lies there: it may have been lost, or the machine restarted since."""
+    """See that catalog and manifests tell of what lies there: they may be lost, or the machine restarted since."""
     if destination.catalog.recall("adopted") is None:
         await in_thread(adopt, destination, run.observe)
     await Versions(destination, run).settle()
+    there = set(destination.publication.manifest_names())
+    for version in destination.catalog.versions():
+        lost = version.published is not None and not version.damaged and version.name not in there
+        if lost and destination.catalog.totals(version).held_files == version.files:
+            await in_thread(Publisher(destination, run, allow_missing=True).seal, version)
+            run.observe(Warned(f"the manifest of version {version.name} was lost; it is written again"))

@@ -40,10 +40,14 @@ class Pointing:
         """The pointer may move again."""
         self._catalog.remember("pinned", "")
 
+    def spared(self) -> set[str]:
+        """The versions that never retire: what anything at the top leads or is to lead to, and what is pinned."""
+        said = (self._publication.latest() or {}).get("version")
+        return {str(name) for name in (said, self._catalog.recall("points"), self._catalog.recall("pinned")) if name}
+
     def stands(self, version: Version) -> bool:
         """Whether everything that leads to the current version leads to this one."""
-        known = self._catalog.recall("pointer")
-        return known is not None and self._publication.points_at(version, known) and self._publication.complete(version)
+        return stands(version, self._publication, self._catalog)
 
     def move(self, version: Version) -> None:
         """Let the pointer, latest.json and the symlink name a version that is finished."""
@@ -52,6 +56,7 @@ class Pointing:
         moved = not self._publication.points_at(version, pointer)
         if before is not None and before.serial != version.serial:
             self._catalog.update(replace(before, left=stamp(self._clock.now())))
+        self._catalog.remember("points", version.name)
         pinned = self._catalog.recall("pinned") == version.name
         latest = _latest(version, prefix, pinned=pinned)
         self._publication.point_at(version, pointer_to(version, self._files, prefix), latest)
@@ -61,9 +66,15 @@ class Pointing:
 
 
 def named(publication: Published, catalog: Catalog) -> Version | None:
-    """The version that the pointer names, as far as it is known here."""
-    latest = publication.latest() or {}
+    """The version that the pointer names, as far as it is known here: `latest.json` may be lost."""
+    latest = publication.latest() or {"version": catalog.recall("points")}
     return next(iter(catalog.versions(name=str(latest.get("version")))), None)
+
+
+def stands(version: Version, publication: Published, catalog: Catalog) -> bool:
+    """Whether everything that leads to the current version leads to this one."""
+    known = catalog.recall("pointer")
+    return known is not None and publication.points_at(version, known) and publication.complete(version)
 
 
 def pinned(catalog: Catalog) -> Version | None:

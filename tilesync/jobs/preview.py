@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
-from tilesync.errors import GuardTripped, ListingDenied
+from tilesync.errors import DestinationError, GuardTripped, ListingDenied
 from tilesync.events import Notice, Planned, Resolved, VersionChosen, Warned
-from tilesync.jobs.history import had
-from tilesync.jobs.layout import left_by_others
+from tilesync.jobs.history import had, one_by_one
+from tilesync.jobs.layout import in_the_way, left_by_others, to_delete
 from tilesync.jobs.listing import changed
 from tilesync.jobs.mirror import Wishes
-from tilesync.jobs.pointing import named, pinned
+from tilesync.jobs.pointing import named, pinned, stands
 from tilesync.jobs.run import Run
 from tilesync.jobs.sameness import same_listing
 from tilesync.jobs.survey import Desk, Survey
-from tilesync.model import ROOT, Arrival, Blob, Held, Inventory, Layout, Twin, Version
+from tilesync.jobs.versions import changed_since, proven
+from tilesync.model import ROOT, Arrival, Blob, Export, Held, Inventory, Layout, Twin, Version
 from tilesync.protocols import Catalog, Exports, HeldFiles, Origin, Published, Source
 from tilesync.rules.filters import keeper
 from tilesync.rules.guards import guard_against_deleting, guard_against_shrinking
@@ -27,6 +27,7 @@ from tilesync.rules.retention import to_retire
 
 LEFT_OUT = Decision(Action.EXCLUDE, "left out by --include or --exclude")
 GONE = "the container does not have it any more"
+IN_THE_WAY = "a folder is to stand where it is, or a file where its folder is"
 CHANGED_HERE = "it is not as it was left here"
 BATCH = 500
 
@@ -65,13 +66,15 @@ class Preview:
     async def run_all(self, exports: Exports) -> None:
         """Tell the plan for every finished export that is not held yet, oldest first."""
         self._say_if_lost()
-        rows = await exports.finished()
-        for export in rows:
-            before = self._run.tally.set_aside()
-            if export is rows[-1] or not had(export, self._catalog, self._wishes.globs, self._run.tally):
-                version = await self._plan(exports.origin(export))
-            self._run.tally.add(before)
-        self._tell_what_follows(version)
+        newest: list[Version] = []
+
+        async def plan(export: Export, is_newest: bool) -> None:  # noqa: FBT001 - one_by_one calls it
+            version = await self._plan(exports.origin(export))
+            newest.extend([version] if is_newest else [])
+
+        there = self._catalog, self._view.files, self._wishes.globs
+        await one_by_one(await exports.finished(), plan, lambda export: had(export, *there), self._run)
+        self._tell_what_follows(newest[0])
 
     def _say_if_lost(self) -> None:
         if self._catalog.recall("adopted") is None and self._view.publication.manifest_names():
@@ -89,8 +92,9 @@ class Preview:
         )
         choice = choose(self._catalog.versions(export=export.id), export, self._wishes.globs)
         if choice.unchanged and choice.held is not None:
-            observe(VersionChosen(choice.held.name, "continued" if choice.held.damaged else "held"))
-            return self._healed(choice.held) if choice.held.damaged else self._unchanged(choice.held)
+            damaged = choice.held.damaged or self._has_lost(choice.held)
+            observe(VersionChosen(choice.held.name, "continued" if damaged else "held"))
+            return self._healed(choice.held) if damaged else self._unchanged(choice.held)
         version = choice.begun
         if version is None:
             taken = {other.name for other in self._catalog.versions(retired=True)}
@@ -112,6 +116,21 @@ class Preview:
         observe(VersionChosen(version.name, "continued" if choice.begun else "begun"))
         return self._carried_out(version, before)
 
+    def _has_lost(self, version: Version) -> bool:
+        """Whether files of a version are gone; looked at where the pointer would have to come to it, as a run does."""
+        files, pin = self._view.files, pinned(self._catalog)
+        there = files.size(version, ROOT) is not None
+        may_point = self._wishes.point and (pin is None or pin.serial == version.serial)
+        if there and (stands(version, self._view.publication, self._catalog) or not may_point):
+            return False
+        after, lost = "", False
+        while batch := self._catalog.held(version, after, limit=BATCH):
+            after = batch[-1][0]
+            gone = [held.blob.name for held in self._lost(version, [held for _, held in batch])]
+            self._catalog.release(version, gone)
+            lost = lost or bool(gone)
+        return lost
+
     def _unchanged(self, version: Version) -> Version:
         totals, tally = self._catalog.totals(version), self._run.tally
         tally.kept, tally.excluded, tally.listed = version.files, totals.excluded, version.files + totals.excluded
@@ -131,7 +150,7 @@ class Preview:
             names = [blob.name for blob in blobs if self._keeps(blob.name)]
             self._view.judge(names)
             known = self._catalog.held_among(version, names)
-            sound = {held.blob.name for held in self._sound(version, list(known.values()))}
+            sound = known.keys() - {held.blob.name for held in self._lost(version, list(known.values()))}
             self._why.update((name, CHANGED_HERE) for name in known.keys() - sound)
             known = {name: known[name] for name in sound}
             rows = [(blob, None if changed(blob, known.get(blob.name)) else known[blob.name]) for blob in blobs]
@@ -184,17 +203,29 @@ class Preview:
             twin = next(filter(self._is_there, twins.get(blob.name, ())), None)
             if twin is not None:
                 self._tell(blob, _reuse(blob, twin))
-            elif reason := self._why.get(blob.name):
-                self._tell(blob, Decision(Action.FETCH, reason))
-            else:
-                self._tell(blob, decide(blob, known.get(blob.name)))
+                continue
+            decision = decide(blob, known.get(blob.name))
+            reason = decision.reason if decision.action is Action.FETCH else "no MD5 to share it by"
+            self._tell(blob, Decision(Action.FETCH, self._why.get(blob.name, reason)))
 
     def _is_there(self, twin: Twin) -> bool:
-        """Whether the file is as it was left, or would be there by this very plan."""
-        return not twin.held.sha256 or bool(self._sound(twin.version, [twin.held]))
+        """Whether the file would be shared: it is as it was left, or would be there by this very plan."""
+        held, files = twin.held, self._view.files
+        if not held.sha256:
+            return True
+        try:
+            same = files.unchanged(twin.version, [held]) == [True]
+            trace = files.trace(twin.version, held.blob.name)
+            inode = trace is not None and trace.inode == held.inode
+            return same and (inode or files.digest(twin.version, held.blob.name) == held.sha256)
+        except DestinationError:
+            return False
 
-    def _sound(self, version: Version, held: Sequence[Held]) -> list[Held]:
-        return [each for each, ok in zip(held, self._view.files.unchanged(version, held), strict=True) if ok]
+    def _lost(self, version: Version, held: Sequence[Held]) -> list[Held]:
+        """Those that a run would not keep."""
+        doubtful = changed_since(version, held, self._view.files)
+        sound = {each.blob.name for each in proven(version, doubtful, self._view.files)}
+        return [each for each in doubtful if each.blob.name not in sound]
 
     def _tell(self, blob: Blob, decision: Decision) -> None:
         tally = self._run.tally
@@ -229,15 +260,23 @@ class Preview:
         self._tell_retirements(pin or (version if self._wishes.point else current), current)
 
     def _tell_deletions(self, version: Version) -> None:
+        obstacles = set()
+        for _, held in left_by_others(version, self._catalog):
+            if in_the_way(version, held, self._catalog):
+                obstacles.add(held.blob.name)
+                self._tell_deletion(held, IN_THE_WAY)
         if self._wishes.delete is None:
             return
-        left = (held for _, held in left_by_others(version, self._catalog) if self._keeps(held.blob.name))
-        while some := list(islice(left, BATCH)):
-            for held in self._sound(version, some):
-                self._run.tally.deleted += 1
-                self._run.observe(Planned(Action.DELETE.value, held.blob.name, held.blob.size, GONE))
-        count = self._run.tally.deleted
+        count = 0
+        for held in to_delete(version, self._catalog, self._view.files):
+            count += 1
+            if held.blob.name not in obstacles:
+                self._tell_deletion(held, GONE)
         guard_against_deleting(count, self._wishes.delete, of=version.files + count)
+
+    def _tell_deletion(self, held: Held, reason: str) -> None:
+        self._run.tally.deleted += 1
+        self._run.observe(Planned(Action.DELETE.value, held.blob.name, held.blob.size, reason))
 
     def _tell_retirements(self, current: Version | None, before: Version | None) -> None:
         now = self._run.clock.now()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tilesync.errors import DestinationError, UsageError, VerifyFailed
-from tilesync.events import VersionChosen
+from tilesync.errors import DestinationError, GuardTripped, UsageError, VerifyFailed
+from tilesync.events import VersionChosen, Warned
 from tilesync.jobs.mirror import prepare
 from tilesync.jobs.pointing import Pointing
 from tilesync.jobs.run import Run
 from tilesync.jobs.versions import Versions
 from tilesync.model import Layout, Version
 from tilesync.protocols import Destination
+from tilesync.rules.guards import guard_against_shrinking
 from tilesync.rules.names import the_one
 from tilesync.rules.retention import newest_first
 from tilesync.threads import in_thread
@@ -37,9 +38,13 @@ async def rollback(destination: Destination, run: Run, name: str | None, *, late
     if version.damaged:
         raise VerifyFailed(
             f"version {version.name} is not whole, so the pointer stays",
-            hint=f"`tilesync mirror --export-id {version.export}` heals it as long as the service has that export",
+            hint=f"`tilesync mirror --export-id {version.export} --no-publish` heals it as long as the service has it",
         )
     if latest:
+        try:
+            guard_against_shrinking(version, pointing.named())
+        except GuardTripped as error:
+            run.observe(Warned(str(error)))
         pointing.unpin()
     else:
         pointing.pin(version)

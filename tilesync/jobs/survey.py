@@ -47,7 +47,8 @@ class Survey:
     async def blobs(self) -> AsyncIterator[Blob]:
         """Every blob, as the container describes it. One that is asked for and not there is remarked."""
         desk, home = self._desk, await self._source.home()
-        survey = Version(0, "survey", "", None, None, "", {}, inventory=Inventory.WALK, home=home, globs=self._globs)
+        name = f"survey {len(desk.catalog.versions())}"
+        survey = Version(0, name, "", None, None, "", {}, inventory=Inventory.WALK, home=home, globs=self._globs)
         version = desk.catalog.begin(survey)
         desk.catalog.want(version, ROOT)
         expansion, after = Expansion(version, desk.catalog, desk.files), 0

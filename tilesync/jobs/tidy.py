@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 
@@ -60,19 +59,19 @@ class Tidy:
             self._run.observe(
                 Warned(
                     f"{lost} files of version {version.name} are bad or gone, and no other version has them;"
-                    f" `--export-id {version.export}` fetches them as long as the service has that export"
+                    f" `--export-id {version.export} --no-publish` fetches them as long as the service has that export"
                 )
             )
             return
         Publisher(self._destination, self._run, allow_missing=True).seal(replace(version, damaged=False))
-        self._run.observe(Notice(f"version {version.name} is whole again, by files of other versions"))
+        self._run.observe(Notice(f"version {version.name} is whole again, by what is held"))
 
     def _retire_old(self, now: datetime) -> None:
         interrupted = self._catalog.recall("retiring") or None
         for version in self._catalog.versions(name=interrupted, retired=True) if interrupted else ():
             if version.retired:
                 self._retire(version, "its retirement was interrupted")
-        for version, reason in to_retire(self._catalog.versions(), self._keep, now, spared(self._pointing)):
+        for version, reason in to_retire(self._catalog.versions(), self._keep, now, self._pointing.spared()):
             self._retire(version, reason)
 
     def _retire(self, version: Version, reason: str) -> None:
@@ -84,8 +83,3 @@ class Tidy:
         self._catalog.drop_files(version)
         self._catalog.remember("retiring", "")
         self._run.observe(Retired(version.name, version.files, version.bytes, reason))
-
-
-def spared(pointing: Pointing) -> Collection[str]:
-    """The versions that never retire: the one that the pointer names, and the one that it is pinned to."""
-    return {version.name for version in (pointing.named(), pointing.pinned()) if version is not None}

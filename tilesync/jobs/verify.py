@@ -55,6 +55,8 @@ class Verify:
         Raises VerifyFailed when there is any finding, DestinationError when nothing is held.
         """
         latest = (self._audited.publication.latest() or {}).get("version")
+        if latest is None and self._audited.catalog is not None:
+            latest = self._audited.catalog.recall("points")
         names = [str(latest)] if latest is not None else []
         if every:
             names += [name for name in self._audited.publication.manifest_names() if name not in names]
@@ -114,6 +116,8 @@ class _Audit:
             await in_thread(self._judge_completeness, version, known, set(self._bad()))
         if current and not self._bad() and (problem := self._pointer_problem(version)):
             self._find(Finding(POINTER, "pointer", problem))
+        if current and self._publication.latest() is None:
+            self._find(Finding("latest.json", "pointer", "is not there, or says nothing of a version"))
 
     def _find(self, finding: Finding) -> None:
         self.findings.append(replace(finding, version=self._name))
@@ -235,10 +239,11 @@ class _Audit:
         try:
             known = self._catalog.versions(name=self._name) if self._catalog is not None else []
             if self._catalog is not None and known:
+                broken = any(finding.problem != "pointer" for finding in self.findings)
                 gone = {finding.name for finding in self.findings if finding.problem == "missing"}
                 self._catalog.release(known[0], [name for name in bad if name in gone])
                 self._catalog.release(known[0], [name for name in bad if name not in gone], linked=True)
-                self._catalog.update(replace(known[0], damaged=bool(bad) or known[0].damaged))
+                self._catalog.update(replace(known[0], damaged=broken or known[0].damaged))
                 return True
         except DestinationError as error:
             self._observe(Warned(f"the findings could not be noted for the next mirror: {error}"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from tilesync.events import Notice, Warned
 from tilesync.jobs.run import Run
 from tilesync.model import Export, Globs, Held, Inventory, Version
-from tilesync.protocols import Destination, Source
+from tilesync.protocols import Destination, HeldFiles, Source
 from tilesync.rules.filters import keeper
 from tilesync.rules.manifest import stamp
 from tilesync.rules.names import next_version
@@ -33,7 +35,10 @@ class Versions:
         )
         name, now = next_version(export.id, taken), stamp(self._run.clock.now())
         of = (export.id, export.imodel, export.changeset, export.modified, export.record)
-        return self._catalog.begin(Version(0, name, *of, begun=now))
+        version = self._catalog.begin(Version(0, name, *of, begun=now))
+        if next(self._files.names(version), None) is not None:  # of a state that was lost
+            self._catalog.remember(f"sweep {name}", "yes")
+        return version
 
     def current(self, version: Version) -> Version:
         """The version as the catalog knows it now."""
@@ -91,6 +96,16 @@ class Versions:
 
     # --- what lies there ---
 
+    def sweep(self, version: Version) -> None:
+        """Remove what lay in the folder of a version before it was begun, and is no part of it."""
+        if self._catalog.recall(f"sweep {version.name}") != "yes":
+            return
+        lying = self._files.names(version)
+        while some := list(islice(lying, BATCH)):
+            known = self._catalog.held_among(version, some)
+            self._files.remove(version, [name for name in some if name not in known])
+        self._catalog.remember(f"sweep {version.name}", "")
+
     async def settle(self) -> None:
         """Read again what may not be whole since the machine restarted: all that was never made durable."""
         if self._destination.calm:
@@ -113,17 +128,35 @@ class Versions:
         return version
 
     async def recheck(self, version: Version, *, read: bool = False) -> None:
-        """Look whether what the catalog says is held still is; `read`: by its bytes."""
+        """Look whether what the catalog says is held still is; `read`: by its bytes, which decide, too, where a file
+        looks changed: the whole destination may have been copied.
+        """
         after = ""
         while batch := await in_thread(self._catalog.held, version, after, limit=BATCH):
             after = batch[-1][0]
-            gone = await in_thread(self._lost, version, batch, read=read)
-            if gone:
-                self._catalog.release(version, gone)
-            self._run.tally.verified += len(batch) - len(gone) if read else 0
+            held = [each for _, each in batch]
+            doubtful = held if read else await in_thread(changed_since, version, held, self._files)
+            sound = await in_thread(proven, version, doubtful, self._files)
+            self._catalog.retrace(version, sound)
+            names = {each.blob.name for each in sound}
+            bad = [each.blob.name for each in doubtful if each.blob.name not in names]
+            gone = {name for name in bad if self._files.size(version, name) is None}
+            self._catalog.release(version, gone)
+            self._catalog.release(version, [name for name in bad if name not in gone], linked=True)
+            self._run.tally.verified += len(sound) if read else 0
 
-    def _lost(self, version: Version, batch: list[tuple[str, Held]], *, read: bool) -> list[str]:
-        if not read:
-            sound = self._files.unchanged(version, [held for _, held in batch])
-            return [held.blob.name for (_, held), ok in zip(batch, sound, strict=True) if not ok]
-        return [h.blob.name for _, h in batch if self._files.digest(version, h.blob.name) != h.sha256]
+
+def changed_since(version: Version, held: Sequence[Held], files: HeldFiles) -> list[Held]:
+    """Those that do not look as they were left."""
+    return [each for each, same in zip(held, files.unchanged(version, held), strict=True) if not same]
+
+
+def proven(version: Version, held: Sequence[Held], files: HeldFiles) -> list[Held]:
+    """Those whose bytes are right, read anew, with the trace that they have now."""
+    sound = []
+    for each in held:
+        name = each.blob.name
+        trace = files.trace(version, name)
+        if trace is not None and files.digest(version, name) == each.sha256:
+            sound.append(replace(each, mtime_ns=trace.mtime_ns, inode=trace.inode))
+    return sound

@@ -76,6 +76,9 @@ class Files(HeldFiles, Protocol):
         None when that is no longer what was left there.
         """
 
+    def names(self, version: Version) -> Iterator[str]:
+        """What lies in the folder of a version, whether it is known or not."""
+
     def remove(self, version: Version, names: Iterable[str]) -> None:
         """Remove files that an unpublished version should not have; missing is no error."""
 
@@ -101,15 +104,15 @@ class Published(Protocol):
     def pointer(self) -> str | None:
         """SHA-256 of the pointer, in hexadecimal; None when there is none."""
 
-
-class Publication(Published, Protocol):
-    """What leads to the versions of a destination, to be read and written."""
-
     def points_at(self, version: Version, pointer_sha256: str) -> bool:
         """Whether the pointer is the one of `version`, and what it needs is there."""
 
     def complete(self, version: Version) -> bool:
         """Whether all else that names the current version names `version`."""
+
+
+class Publication(Published, Protocol):
+    """What leads to the versions of a destination, to be read and written."""
 
     def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
         """Make every file durable, then put the manifest in place. Returns its SHA-256. May be done again."""

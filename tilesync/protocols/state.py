@@ -125,6 +125,9 @@ class Catalog(Protocol):
     def ask_again(self, version: Version) -> None:
         """What was missing may be there now."""
 
+    def retrace(self, version: Version, held: Sequence[Held]) -> None:
+        """Files that are held have another trace than was known."""
+
     def release(self, version: Version, names: Iterable[str], *, linked: bool = False) -> None:
         """Record that files are not held, or not rightly: they are wanted again.
 

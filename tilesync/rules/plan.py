@@ -60,4 +60,4 @@ def choose(versions: Sequence[Version], export: Export, globs: Globs) -> Choice:
     begun = next((v for v in versions if v.published is None), None)
     held = next((v for v in reversed(versions) if v.published is not None and v.globs == globs), None)
     same = held is not None and bool(export.modified) and held.modified == export.modified
-    return Choice(begun, held, unchanged=begun is None and same)
+    return Choice(begun, held, unchanged=same and (begun is None or begun.globs != globs))

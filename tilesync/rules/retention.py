@@ -32,7 +32,7 @@ KEEP_ALL = Keep()
 def newest_first(versions: Iterable[Version]) -> list[Version]:
     """The finished versions, by the time that the service gives for their exports; else by when they were finished."""
     finished = (version for version in versions if version.published is not None)
-    return sorted(finished, key=lambda v: (v.modified or v.published or "", v.published or "", v.serial), reverse=True)
+    return sorted(finished, key=lambda v: (v.exported or v.published or "", v.published or "", v.serial), reverse=True)
 
 
 def next_to_go(exports: Sequence[Export]) -> list[Export]:

@@ -263,6 +263,13 @@ class Catalog(Database):
         with self.transaction() as db:
             db.execute(f"UPDATE blob SET state={WANTED} WHERE version=? AND state={MISSING}", (version.serial,))
 
+    def retrace(self, version: Version, held: Sequence[Held]) -> None:
+        """Files that are held have another trace than was known."""
+        rows = [(each.mtime_ns, each.inode, version.serial, self.key(each.blob.name)) for each in held]
+        if rows:
+            with self.transaction() as db:
+                db.executemany("UPDATE blob SET mtime_ns=?, inode=? WHERE version=? AND key=? AND state=1", rows)
+
     def release(self, version: Version, names: Iterable[str], *, linked: bool = False) -> None:
         """Record that files are not held, or not rightly: they are wanted again.
 

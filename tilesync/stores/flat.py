@@ -15,7 +15,7 @@ from typing import Any
 from tilesync.errors import DestinationError
 from tilesync.model import Held, Trace, Version
 from tilesync.stores.disk import barrier, mapped
-from tilesync.stores.held import Door, left_there, trace_of
+from tilesync.stores.held import Door, trace_of
 from tilesync.stores.publication import Publication
 
 STAGED = "staged"
@@ -75,16 +75,13 @@ class FlatPublication(Publication):
             os.unlink(staged)
 
     def discard(self, version: Version, files: Iterable[Held], moment: str) -> list[Held]:
-        """Move files that are in place and no part of `version` into the trash; those that went.
-
-        One that is not as it was left stays.
-        """
+        """Move files that are in place and no part of `version` into the trash; those that went."""
         gone = []
         for held in files:
             name = held.blob.name
             with mapped(f"cannot delete {name}"), suppress(DestinationError):  # its folder is none any more
                 path = self._in_place.path(version.name, name)
-                if left_there(path, held) is not None:
+                if os.path.isfile(path) and not os.path.islink(path):
                     self._throw_away(version, name, path, moment)
                     self._in_place.prune(version.name, name)
                     gone.append(held)

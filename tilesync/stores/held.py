@@ -87,6 +87,13 @@ class Door:
             with contextlib.suppress(OSError):  # not empty, or not there: both are fine
                 os.rmdir(os.path.join(self._root, *self._lead(version), folder))
 
+    def names(self, version: str) -> Iterator[str]:
+        """What lies in the folder of a version, by names as blobs have them; symlinks are not followed."""
+        top = os.path.join(self._root, *self._lead(version))
+        for folder, inner, files in os.walk(top):
+            links = [each for each in inner if os.path.islink(os.path.join(folder, each))]
+            yield from (os.path.relpath(os.path.join(folder, each), top).replace(os.sep, "/") for each in files + links)
+
     def close(self, version: str) -> None:
         """Remove the folder of a version with all that is left there."""
         self._sound.clear()
@@ -113,6 +120,10 @@ class HeldFiles:
                 break
             path = door.path(version, name)
         return path
+
+    def names(self, version: Version) -> Iterator[str]:
+        """What lies in the folder of a version, whether it is known or not."""
+        return self._door.names(version.name)
 
     def unchanged(self, version: Version, held: Sequence[Held]) -> list[bool]:
         """For each, whether size and mtime are as they were left."""

@@ -21,6 +21,7 @@ from tilesync.stores.publication import MANIFESTS, PARTS, Publication
 
 STATE = ".tilesync"
 CATALOG = "catalog.sqlite3"
+_EFFECTIVE = os.access in os.supports_effective_ids
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Place:
 
     def layout(self) -> Layout | None:
         """The layout that is found here; None where nothing was finished yet."""
-        if (self.beside / MANIFESTS).is_dir():
+        if os.path.isdir(self.beside / MANIFESTS):
             return Layout.FLAT
         return Layout.VERSIONED if any((self.root / MANIFESTS).glob("*.jsonl")) else None
 
@@ -167,7 +168,8 @@ def look_at(root: Path, *, state_dir: Path | None, layout: Layout) -> Iterator[S
     refuse_other(place, place.layout(), layout)
     publication = place.publication(layout)
     publication.refuse_foreign()
-    catalog = Catalog(place.state / CATALOG, read_only=True)
+    with mapped(f"cannot read the state in {place.state}"):
+        catalog = Catalog(place.state / CATALOG, read_only=True)
     try:
         refuse_other(place, Layout(catalog.recall("layout") or layout), layout)
         yield Sight(HeldFiles(*place.doors(layout)), publication, catalog, place.judge(layout), layout)
@@ -181,7 +183,7 @@ def open_for_audit(root: Path, state_dir: Path | None) -> Iterator[Sight]:
     place = Place.of(root, state_dir)
     layout, path = place.layout() or Layout.VERSIONED, place.state / CATALOG
     try:
-        catalog = Catalog(path) if os.access(path, os.W_OK) else None
+        catalog = Catalog(path) if os.access(path, os.W_OK, effective_ids=_EFFECTIVE) else None
     except DestinationError:
         catalog = None
     try:

@@ -162,7 +162,7 @@ class Publication:
         """Delete what came into the trash before a moment. What someone else put there is left alone."""
         with mapped(f"cannot empty {self._trash}"):
             for entry in os.listdir(self._trash) if self._trash.is_dir() else ():
-                if _MOMENT.match(entry) and entry < _compact(before):
+                if _MOMENT.match(entry) and entry < _compact(before) and (self._trash / entry).is_dir():
                     shutil.rmtree(self._trash / entry)
 
     def _relink(self, version: Version) -> None:

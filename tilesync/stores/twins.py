@@ -16,16 +16,17 @@ ENOUGH = 4
 
 _SAYS = "EXISTS (SELECT 1 FROM {0} s WHERE s.version=blob.version AND s.source=blob.key AND s.grown=0)"
 _TWIN = f"SELECT version, kind, implicit, {_SAYS.format('reference')}, {_SAYS.format('remark')}, {HELD_BLOB} FROM blob"
-_NEWEST = f"ORDER BY version DESC LIMIT {ENOUGH}"
+_THERE = "(SELECT retired FROM version WHERE serial={0}.version) IS NULL"
+_NEWEST = f"AND {_THERE.format('blob')} ORDER BY version DESC LIMIT {ENOUGH}"
 _BY_MD5 = f"{_TWIN} WHERE md5=? AND md5 IS NOT NULL AND state=1 AND size=? AND version{{0}} {_NEWEST}"
 _BY_SHA256 = f"{_TWIN} WHERE sha256=? AND state=1 AND size=? AND version{{0}} {_NEWEST}"
 _OTHERS = ("<?", ">?")
 """Two ranges of the index, so that the many files of one version with one content are never read through."""
 
-_WANTED = """
+_WANTED = f"""
 SELECT coalesce(sum(b.size), 0) FROM blob b WHERE b.version=? AND b.state=0 AND EXISTS (
   SELECT 1 FROM blob o WHERE o.md5=b.md5 AND o.md5 IS NOT NULL AND o.state=1 AND o.size=b.size AND o.version<>b.version
-  AND o.version IN (SELECT serial FROM version WHERE retired IS NULL))
+  AND {_THERE.format("o")})
 """
 
 
