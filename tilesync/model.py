@@ -314,8 +314,8 @@ class Version:
     is complete; else it goes on at `marker`. `damaged`: `verify` found files of it bad. `home` is the bare URL of its
     container, without the query that signs it; `globs` say which files of it are wanted.
 
-    Moments are texts, in UTC: `begun`; `published`, when it was finished; `left`, when the pointer last moved away from
-    it; `retired`, when it was given up (its files are in the trash then, or gone).
+    Moments are texts, in UTC: `begun`, when a run last took it up; `published`, when it was finished; `left`, when the
+    pointer last moved away from it; `retired`, when it was given up (its files are in the trash then, or gone).
     """
 
     serial: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,10 @@ from simulator import EXPORT, Run, Simulator, rollback, verify
 
 from tilesync import wiring
 from tilesync.events import Deleted, Planned, Published, Warned
-from tilesync.jobs.layout import in_order
+from tilesync.jobs.layout import SharedPlace, in_order
 from tilesync.model import Globs, Inventory, Layout
 from tilesync.rules.guards import HALF, Most
 from tilesync.stores.catalog import Catalog
-from tilesync.stores.flat import FlatPublication
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 THIRD = "cccccccc-0000-4000-8000-000000000003"
@@ -389,56 +389,58 @@ def test_real_tilesets_are_laid_out_in_order(tmp_path: Path, name: str) -> None:
     assert [ask for ask in asks if place[ask[1]] > place[ask[0]] and not ask[1].endswith(".subtree")] == []
 
 
+STEPS = 28
+"""Renames, links that go, and writes of the catalog between a finished version and the end of its run, at least."""
+
+
 def killing(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process ends at the nth rename, or write of the catalog, after a version is finished."""
+    """The process ends before the nth of them."""
     life = Life(step)
 
-    def begin(self: FlatPublication, *args: Any) -> None:
+    def begin(self: SharedPlace, *args: Any) -> None:
         for name in ("replace", "rename", "unlink"):
             monkeypatch.setattr(os, name, life.counted(getattr(os, name)))
-        for name in ("remember", "update", "supersede"):
-            monkeypatch.setattr(Catalog, name, life.counted(getattr(Catalog, name)))
-        monkeypatch.setattr(FlatPublication, "lay_out", real)
+        monkeypatch.setattr(Catalog, "transaction", life.counted(Catalog.transaction))
+        monkeypatch.setattr(SharedPlace, "lay_out", real)
         real(self, *args)
 
-    real = FlatPublication.lay_out
-    monkeypatch.setattr(FlatPublication, "lay_out", begin)
+    real = SharedPlace.lay_out
+    monkeypatch.setattr(SharedPlace, "lay_out", begin)
 
 
-@pytest.mark.parametrize("changed", ["same", "next", "lost"])
-@pytest.mark.parametrize("step", range(1, 40, 3))
+@pytest.mark.parametrize("then", ["same", "next", "back", "lost"])
+@pytest.mark.parametrize("step", range(1, STEPS + 1, 2))
 def test_a_run_killed_between_two_renames_ends_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, changed: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, then: str
 ) -> None:
-    """Killed anywhere while it is laid out, the next run ends right: with the same export, with the next one, or with
-    the catalog lost.
+    """Killed anywhere while it is laid out, the next run ends right: with the same export, with the next one, with the
+    one before, because the service deleted the new one, or with the catalog lost.
     """
     dest = tmp_path / "d"
     with Simulator() as sim:
-        sim.hold(export(10) | {"gone/a.glb": glb(b"a")})
+        files = sim.hold(export(10) | {"gone/a.glb": glb(b"a")})
         mirror(sim, dest)
-        files = export(14, seed=2) | {"gone": glb(b"file"), "tiles/001.glb": export(10)["tiles/002.glb"]}
-        second(sim, files)
+        new = export(14, seed=2) | {"gone": glb(b"file"), "tiles/001.glb": export(10)["tiles/002.glb"]}
+        second(sim, new)
         with monkeypatch.context() as patch:
             killing(step, patch)
-            try:
-                run = mirror(sim, dest, delete=Most(percent=100))
-            except Killed:
-                pass
-            else:
-                assert run.error is None
-        if changed == "next":
-            files = export(5, seed=3) | {"gone/b.glb": glb(b"b")}
-            second(sim, files, THIRD)
-        if changed == "lost":
+            with pytest.raises(Killed):
+                mirror(sim, dest, delete=Most(percent=100))
+        if then == "next":
+            new = export(5, seed=3) | {"gone/b.glb": glb(b"b")}
+            second(sim, new, THIRD)
+        if then == "back":
+            sim.delete(OTHER)
+            new = files
+        if then == "lost":
             (dest / ".tilesync/catalog.sqlite3").unlink()
         run = mirror(sim, dest, delete=Most(percent=100), allow_shrink=True)
     assert run.error is None
-    if changed == "lost":
-        assert files.items() <= files_at(dest).items()
+    if then == "lost":
+        assert new.items() <= files_at(dest).items()
     else:
-        assert files_at(dest) == files
-    assert verify(dest).error is None
+        assert files_at(dest) == new
+    assert verify(dest, every=True).error is None
     assert not list((dest / ".tilesync/staged").glob("*"))
 
 
@@ -455,3 +457,47 @@ def test_a_broken_export_leaves_the_old_one(tmp_path: Path) -> None:
         sim.faults.remove(fault)
         assert mirror(sim, tmp_path).error is None
     assert files_at(tmp_path) == export(seed=7)
+
+
+def test_a_folder_in_the_way_is_an_error_before_anything_moves(tmp_path: Path) -> None:
+    """Someone's folder where the container has a file stays, with all that is in it, and the old export too."""
+    with Simulator() as sim:
+        files = sim.hold()
+        mirror(sim, tmp_path)
+        second(sim, export(seed=7) | {"mine": glb(b"mine")})
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine/document").write_text("mine")
+        run = mirror(sim, tmp_path)
+        assert run.exit == 8
+        assert "mine" in str(run.error)
+        assert files_at(tmp_path) == files | {"mine/document": b"mine"}
+        assert verify(tmp_path).error is None
+        (tmp_path / "mine/document").unlink()
+        assert mirror(sim, tmp_path).error is None
+    assert files_at(tmp_path).items() >= (export(seed=7) | {"mine": glb(b"mine")}).items()
+
+
+def test_what_goes_to_the_trash_for_others_is_said(tmp_path: Path) -> None:
+    """A strange file at a mirrored name is told by its name when it is replaced; one of tilesync's own is not."""
+    with Simulator() as sim:
+        (tmp_path / "tiles").mkdir()
+        (tmp_path / "tiles/003.glb").write_bytes(b"mine")
+        sim.hold()
+        run = mirror(sim, tmp_path)
+        assert ["tiles/003.glb" in event.message for event in run.of(Warned)] == [True]
+        second(sim, export(seed=7))
+        assert mirror(sim, tmp_path).of(Warned) == []
+
+
+def test_a_copied_destination_is_still_tilesync_s(tmp_path: Path) -> None:
+    """With new inodes and mtimes the bytes tell whose a file is: replaced quietly, deleted on request."""
+    with Simulator() as sim:
+        sim.hold(export(12) | {"d": glb(b"d"), "gone/a.glb": glb(b"a")})
+        mirror(sim, tmp_path / "old")
+        shutil.copytree(tmp_path / "old", tmp_path / "new", copy_function=shutil.copyfile)
+        files = export(8, seed=3) | {"d/e.glb": glb(b"e"), "gone": glb(b"g")}
+        second(sim, files)
+        run = mirror(sim, tmp_path / "new", delete=HALF)
+    assert run.error is None
+    assert run.of(Warned) == []
+    assert files_at(tmp_path / "new") == files

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
 import pytest
 from builders import IMODEL, export, glb, manifest_of, stored, tree
 from faults import any_blob, error
 from kills import Killed
-from nights import DIFFERS, FIRST, SECOND, THIRD, mirrored, offer
+from nights import DIFFERS, FIRST, IDS, SECOND, THIRD, files_of, mirrored, offer
 from simulator import Run, Simulator, latest, rollback, verify
 
 from tilesync import wiring
 from tilesync.events import Published, Retired, Warned
-from tilesync.model import Globs, Layout, Selector
+from tilesync.jobs.holdings import held_as
+from tilesync.model import Export, Globs, Layout, Selector, Trace
 from tilesync.rules.retention import Keep
+from tilesync.stores import files, flat, held
 from tilesync.stores.catalog import Catalog
+from tilesync.stores.local import open_local
 from tilesync.stores.publication import Publication
 
 
@@ -248,3 +257,169 @@ def test_a_container_that_changed_while_an_old_version_was_healed(dest: Path) ->
     rollback(dest, FIRST)
     assert rollback(dest, latest=True).error is None
     assert latest(dest)["version"] == SECOND
+
+
+# --- what cannot be trusted ---
+
+
+def test_a_manifest_of_another_name_leads_nowhere(dest: Path) -> None:
+    """A version is what its manifest is named after: one that names a path elsewhere is not taken over, nothing is
+    written outside, and what it names is left alone.
+    """
+    head, *lines = (dest / "manifests" / f"{FIRST}.jsonl").read_text().splitlines()
+    evil = json.dumps({**json.loads(head), "version": "../../victim"})
+    (dest / "manifests/evil.jsonl").write_text("\n".join([evil, *lines]) + "\n")
+    shutil.rmtree(dest / ".tilesync")
+    beside = set(dest.parent.iterdir())
+    run = night(dest, keep=Keep(1, timedelta(microseconds=1)))
+    assert run.error is None
+    assert any("evil" in event.message for event in run.of(Warned))
+    assert set(dest.parent.iterdir()) == beside
+    assert verify(dest, every=True).exit == 10
+
+
+@pytest.mark.parametrize(
+    ("layout", "state"), [(Layout.FLAT, "st"), (Layout.FLAT, "."), (Layout.VERSIONED, "."), (Layout.VERSIONED, "")]
+)
+def test_a_state_among_the_files_is_refused(tmp_path: Path, layout: Layout, state: str) -> None:
+    """Where the container's files would lie on it, or it is the folder itself; nothing is made."""
+    with Simulator() as sim:
+        sim.hold(export(2) | {"st/catalog.sqlite3": glb(b"evil")})
+        run = sim.mirror(tmp_path / "d", layout=layout, state_dir=tmp_path / "d" / state)
+    assert run.exit == 8
+    assert not (tmp_path / "d").exists()
+
+
+def test_an_older_state_is_not_emptied_by_looking(dest: Path) -> None:
+    """What another tilesync wrote is left to a run that holds the lock; the versions are told by their manifests."""
+    path = dest / ".tilesync/catalog.sqlite3"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE meta SET value='1' WHERE key='schema'")
+        db.commit()
+    rows = wiring.holdings(dest, Run(), state_dir=None)
+    assert [(row.version.name, row.shared) for row in rows] == [(SECOND, None), (FIRST, None)]
+    assert verify(dest, every=True).error is None
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM blob").fetchone()[0] == 2 * len(export(6))
+
+
+def test_inodes_of_64_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system whose inodes use the highest bit is one like any other."""
+
+    class Stat:
+        def __init__(self, found: os.stat_result) -> None:
+            self.st_mtime_ns, self.st_ino = found.st_mtime_ns, found.st_ino | 1 << 63
+
+    real: Callable[[Any], Trace] = held.trace_of
+    for module in (held, files, flat):
+        monkeypatch.setattr(module, "trace_of", lambda found: real(Stat(found)))
+    mirrored(tmp_path, FIRST, SECOND)
+    assert verify(tmp_path, every=True).error is None
+    assert wiring.holdings(tmp_path, Run(), state_dir=None)[0].shared
+
+
+# --- what is never given up ---
+
+
+def test_an_export_that_was_never_held_whole_is_not_taken_for_retired(tmp_path: Path) -> None:
+    """An unfinished version that retires is brought in by the next --all-exports, and warned of until then."""
+    with Simulator() as sim:
+        offer(sim, FIRST)
+        fault = sim.fault(any_blob, error(404, "BlobNotFound"))
+        assert sim.mirror(tmp_path).exit == 3
+        sim.faults.remove(fault)
+        offer(sim, SECOND)
+        run = sim.mirror(tmp_path, keep=Keep(1, timedelta(microseconds=1)))
+        (event,) = run.of(Retired)
+        assert (event.version, event.files) == (FIRST, len(export(6)) - 1)
+        assert held_as(export_row(FIRST), wiring.holdings(tmp_path, Run(), state_dir=None, retired=True)) == ""
+        assert sim.mirror(tmp_path, all_exports=True).error is None
+    assert verify(tmp_path, every=True).error is None
+    assert len(list((tmp_path / "manifests").iterdir())) == 2
+
+
+def export_row(which: str) -> Export:
+    return Export(which, "Complete", modified=f"2026-03-0{1 + IDS.index(which)}T08:30:00Z")
+
+
+def test_a_version_that_is_taken_up_again_is_young(tmp_path: Path) -> None:
+    """What a run resumes is not given up for having been begun long ago."""
+    with Simulator() as sim:
+        offer(sim, FIRST)
+        sim.fault(any_blob, error(404, "BlobNotFound"), times=None, skip=2)
+        assert sim.mirror(tmp_path).exit == 3
+        with open_local(tmp_path, state_dir=None, monotonic=monotonic) as there:
+            (version,) = there.catalog.versions()
+            there.catalog.update(replace(version, begun="2020-01-01T00:00:00Z"))
+        assert sim.mirror(tmp_path).exit == 3
+    with open_local(tmp_path, state_dir=None, monotonic=monotonic) as there:
+        assert there.catalog.versions()[0].begun > "2026"
+
+
+def test_an_export_that_was_only_touched_is_held(dest: Path) -> None:
+    """The service changed nothing but the date: the export is held as it is, and nothing is warned of."""
+    with Simulator() as sim:
+        offer(sim, FIRST, SECOND)
+        sim.regenerate(files_of(SECOND), export_id=SECOND)
+        assert sim.mirror(dest).tally.fetched == 0
+        modified = sim.exports[0]["lastModified"]
+    there = wiring.holdings(dest, Run(), state_dir=None)
+    assert held_as(Export(SECOND, "Complete", modified=modified), there) == "held"
+
+
+def test_forward_again_is_where_the_mirror_is(tmp_path: Path) -> None:
+    """The service's order decides what is newest, not the date of an old changeset that was exported again."""
+    with Simulator() as sim:
+        offer(sim, FIRST)
+        assert sim.mirror(tmp_path).error is None
+        offer(sim, SECOND)
+        sim.exports[1]["lastModified"] = "2026-03-09T08:30:00Z"  # the older row, exported anew
+        assert sim.mirror(tmp_path, all_exports=True).error is None
+        assert latest(tmp_path)["version"] == SECOND
+        rollback(tmp_path, FIRST)
+        assert rollback(tmp_path, latest=True).error is None
+    assert latest(tmp_path)["version"] == SECOND
+
+
+def test_a_kill_between_the_pin_s_end_and_the_pointer(dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pin is gone from latest.json, too, after the next run."""
+    rollback(dest, SECOND)
+    assert latest(dest)["pinned"] is True
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Publication, "point_at", kill)
+        with pytest.raises(Killed):
+            rollback(dest, latest=True)
+    assert night(dest).error is None
+    assert "pinned" not in latest(dest)
+
+
+def test_a_pinned_version_that_lost_files_is_not_pointed_at(dest: Path) -> None:
+    """The pointer was lost too: it is not put back to what is not whole, and that is said."""
+    rollback(dest, FIRST)
+    (dest / "versions" / FIRST / DIFFERS).unlink()
+    (dest / "tileset.json").unlink()
+    run = night(dest)
+    assert run.error is None
+    assert any("not whole" in event.message for event in run.of(Warned))
+    assert not (dest / "tileset.json").exists()
+
+
+def test_a_version_has_no_file_that_other_filters_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Placed and not journalled when the run was killed, then left out by the next run's filters: swept."""
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with Simulator() as sim:
+        offer(sim, FIRST)
+        with monkeypatch.context() as patch:
+            patch.setattr(Catalog, "hold", kill)
+            with pytest.raises(Killed):
+                sim.mirror(tmp_path)
+        assert any((tmp_path / "versions" / FIRST / "tiles").glob("*.glb"))
+        assert sim.mirror(tmp_path, globs=Globs(exclude=("*.glb",))).error is None
+    assert not any(name.endswith(".glb") for name in tree(tmp_path / "versions" / FIRST))

@@ -67,7 +67,7 @@ def test_the_fields_of_a_line() -> None:
 
 def test_a_header_comes_back() -> None:
     """A version read from its first line is the version that was written, as far as it outlives the catalog."""
-    back = read_header(through_json(header(VERSION)))
+    back = read_header(through_json(header(VERSION)), name=VERSION.name)
     kept = ("name", "export", "imodel", "changeset", "modified", "record", "listed", "published", "files", "bytes",
             "inventory", "home", "globs", "completeness")  # fmt: skip
     assert [getattr(back, name) for name in kept] == [getattr(VERSION, name) for name in kept]
@@ -109,7 +109,8 @@ def test_missing_names() -> None:
     said = through_json(header(VERSION, ("b/ä.glb", "a.glb"), ("a.json: con means no file",)))
     assert said["missing_names"] == ["b/ä.glb", "a.glb"]
     assert said["unheld"] == ["a.json: con means no file"]
-    assert read_header(said) == read_header(through_json(header(VERSION)))
+    bare = through_json(header(VERSION))
+    assert read_header(said, name=VERSION.name) == read_header(bare, name=VERSION.name)
 
 
 def test_a_header_of_an_earlier_tilesync() -> None:
@@ -117,7 +118,7 @@ def test_a_header_of_an_earlier_tilesync() -> None:
     said = through_json(header(VERSION))
     for later in ("inventory", "container", "include", "exclude", "missing_names", "unheld", *Completeness.__slots__):
         del said[later]
-    back = read_header(said)
+    back = read_header(said, name=VERSION.name)
     assert (back.inventory, back.home, back.globs) == (Inventory.LIST, "", EVERYTHING)
     assert back.completeness == Completeness()
     assert back.name == VERSION.name
@@ -151,7 +152,17 @@ def test_a_line_without_a_field(field: str) -> None:
 def test_a_damaged_header(said: dict[str, Any]) -> None:
     """A first line that is none raises what its reader promises."""
     with pytest.raises((KeyError, TypeError, ValueError)):
-        read_header(said)
+        read_header(said, name=VERSION.name)
+
+
+@pytest.mark.parametrize("name", ["../../victim", "a/b", "", ".", "con", "other"])
+def test_a_header_of_another_name(name: str) -> None:
+    """A manifest is about the version that it is named after, and that name is one that tilesync gives."""
+    with pytest.raises(ValueError, match="is about"):
+        read_header(through_json(header(VERSION)) | {"version": name}, name=VERSION.name)
+    if name != "other":
+        with pytest.raises(ValueError, match="is about"):
+            read_header(through_json(header(VERSION)) | {"version": name}, name=name)
 
 
 def test_stamps() -> None:

@@ -33,7 +33,7 @@ def begun(catalog: Catalog, name: str, **contents: tuple[str, int]) -> Version:
 
 
 def left(catalog: Catalog, version: Version, other: Version) -> list[str]:
-    return [held.blob.name for _, held in catalog.leftovers(version, other, limit=99)]
+    return [held.blob.name for _, held in catalog.leftovers.of(other, version, limit=99)]
 
 
 def test_what_is_shared_is_one_file(catalog: Catalog) -> None:
@@ -59,7 +59,7 @@ def test_leftovers_are_what_this_one_does_not_hold(catalog: Catalog) -> None:
     new = begun(catalog, "e2", b=("other", 5), c=("6", 6))
     assert left(catalog, new, old) == ["a", "d/x", "d/y"]
     assert left(catalog, old, new) == ["c"]
-    assert [held.blob.name for _, held in catalog.leftovers(new, old, "a", limit=1)] == ["d/x"]
+    assert [held.blob.name for _, held in catalog.leftovers.of(old, new, "a", limit=1)] == ["d/x"]
     catalog.release(new, ["b"])
     assert left(catalog, new, old) == ["a", "b", "d/x", "d/y"]
 
@@ -68,32 +68,31 @@ def test_superseded_versions_keep_what_they_left(catalog: Catalog) -> None:
     """Of the others only leftovers stay known, and nothing of what files ask for; this one is untouched."""
     old = begun(catalog, "e1", a=("1", 1), b=("2", 2))
     new = begun(catalog, "e2", b=("2", 2), c=("3", 3))
-    catalog.supersede(new)
+    catalog.leftovers.supersede(new)
     assert left(catalog, new, old) == ["a"]
     assert catalog.held_among(old, ["a", "b"]).keys() == {"a"}
     assert catalog.held_among(new, ["b", "c"]).keys() == {"b", "c"}
     assert catalog.references.of(old, "a", Role.CONTENT) == []
     assert catalog.references.of(new, "b", Role.CONTENT) == ["a"]
-    catalog.drop(number for number, _ in catalog.leftovers(new, old, limit=9))
+    catalog.leftovers.drop(number for number, _ in catalog.leftovers.of(old, new, limit=9))
     assert left(catalog, new, old) == []
 
 
 def test_files_below_a_name(catalog: Catalog) -> None:
     """A folder is what files lie below: a name that only begins like it is none, nor is the file itself."""
     version = begun(catalog, "e1", a_b=("1", 1), ab=("2", 2), c=("3", 3))
-    assert catalog.holds_below(version, "a")
-    assert not catalog.holds_below(version, "c")
-    assert not catalog.holds_below(version, "a/b")
+    assert catalog.leftovers.any_below(version, "a")
+    assert not catalog.leftovers.any_below(version, "c")
+    assert not catalog.leftovers.any_below(version, "a/b")
 
 
-def test_whose_a_file_is(catalog: Catalog) -> None:
-    """A file is as it was left when any version, retired or not, left one there with that mtime and inode."""
-    version = begun(catalog, "e1", a=("1", 1))
-    catalog.update(replace(version, retired="t"))
-    assert catalog.is_as_left("a", Trace(7, 1))
-    assert not catalog.is_as_left("a", Trace(8, 1))
-    assert not catalog.is_as_left("a", Trace(7, 2))
-    assert not catalog.is_as_left("b", Trace(7, 1))
+def test_how_a_file_was_left(catalog: Catalog) -> None:
+    """Every version, retired or not, says how it left a file of a name; what is held no more has no SHA-256."""
+    one, two = begun(catalog, "e1", a=("1", 1)), begun(catalog, "e2", a=("2", 2))
+    catalog.update(replace(one, retired="t"))
+    catalog.release(two, ["a"])
+    assert catalog.leftovers.known("a") == [(Trace(7, 1), hashlib.sha256(b"1").digest()), (Trace(7, 2), None)]
+    assert catalog.leftovers.known("b") == []
 
 
 def test_a_retired_version_is_out_of_sight(catalog: Catalog) -> None:

@@ -40,6 +40,7 @@ from tilesync.events import (
     Warned,
 )
 from tilesync.jobs.tally import Tally
+from tilesync.rules.retention import TRASH_FOR
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -264,8 +265,8 @@ class Lines:
 
     @say.register
     def _(self, event: Retired) -> None:
-        what = f"{files(event.files)}, {size(event.bytes)}"
-        self._print(f"retired version {event.version} ({what}): {event.reason}; it lies in the trash for 7 days")
+        what = f"version {event.version} ({files(event.files)}, {size(event.bytes)})"
+        self._print(f"retired {what}: {event.reason}; it lies in the trash for {TRASH_FOR.days} days")
 
     @say.register
     def _(self, event: Deleted) -> None:

@@ -43,7 +43,7 @@ def adopt(destination: Destination, observe: Observer) -> None:
 def _adopt(destination: Destination, name: str) -> None:
     catalog, files = destination.catalog, destination.files
     lines = destination.publication.manifest(name)
-    version = catalog.begin(read_header(next(lines)))
+    version = catalog.begin(read_header(next(lines), name=name))
     whole = True
     while batch := [read_line(said) for said in islice(lines, BATCH)]:
         files.judge(held.blob.name for held in batch)

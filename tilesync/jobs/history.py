@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
-from tilesync.errors import DestinationBusy, DiskFull, Interrupted, InvalidRequest, TilesyncError, UsageError
-from tilesync.events import ExportFailed
+from tilesync.errors import DiskFull, InvalidRequest, TilesyncError, UsageError
+from tilesync.events import ExportFailed, Warned
 from tilesync.jobs.mirror import Mirror, Wishes, prepare
 from tilesync.jobs.run import Run
 from tilesync.jobs.tally import Tally
@@ -15,7 +16,7 @@ from tilesync.model import ROOT, Export, Globs
 from tilesync.protocols import Catalog, Destination, Exports, HeldFiles
 from tilesync.rules.plan import choose
 
-FINAL = (DiskFull, DestinationBusy, Interrupted, InvalidRequest, UsageError)
+FINAL = (DiskFull, InvalidRequest, UsageError)
 """Errors that the next export would meet as well."""
 
 
@@ -35,14 +36,21 @@ class History:
         await one_by_one(await self._exports.finished(), self._mirror, lambda export: had(export, *there), self._run)
         await Tidy(self._destination, self._run, self._wishes.keep, self._wishes.delete).run()
 
-    async def _mirror(self, export: Export, newest: bool) -> None:  # noqa: FBT001 - one_by_one calls it
+    async def _mirror(self, export: Export, *, newest: bool) -> None:
         wishes = replace(self._wishes, point=self._wishes.point and newest)
         await Mirror(self._exports.origin(export), self._destination, self._run, wishes).mirror()
 
 
+class EachExport(Protocol):
+    """What is done with one of several exports."""
+
+    async def __call__(self, export: Export, *, newest: bool) -> None:
+        """Do it; `newest`: it is the last."""
+
+
 async def one_by_one(
     exports: list[Export],
-    mirror: Callable[[Export, bool], Awaitable[None]],
+    mirror: EachExport,
     had: Callable[[Export], Tally | None],
     run: Run,
 ) -> None:
@@ -60,7 +68,7 @@ async def one_by_one(
             if known is not None:
                 run.tally.add(known)
             else:
-                await mirror(export, newest)
+                await mirror(export, newest=newest)
         except FINAL:
             raise
         except TilesyncError as error:
@@ -69,16 +77,15 @@ async def one_by_one(
         finally:
             run.tally.add(before)
     if failed is not None:
-        if len(exports) > 1:
-            failed.args = (f"{count} of {len(exports)} exports failed, the last of them: {failed}",)
-            failed.hint = "the others are held; run the same command again for the rest"
+        if len(exports) > count:
+            run.observe(Warned(f"{count} of {len(exports)} exports failed; the others are held"))
         raise failed
 
 
 def had(export: Export, catalog: Catalog, files: HeldFiles, globs: Globs) -> Tally | None:
     """What counts for an export that is held, and whole; or was, and has retired. None where it is to be mirrored."""
     versions = catalog.versions(export=export.id, retired=True)
-    if any(version.retired and version.modified == export.modified for version in versions):
+    if any(v.retired and v.published and v.modified == export.modified for v in versions):
         return Tally()
     choice = choose([v for v in versions if not v.retired], export, globs)
     if not choice.unchanged or choice.held is None or choice.held.damaged or not files.size(choice.held, ROOT):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilesync.errors import DestinationError
 from tilesync.events import Warned
@@ -30,11 +30,13 @@ class Holding:
 def holdings(
     publication: Published, catalog: Catalog | None, observe: Observer, *, retired: bool = False
 ) -> list[Holding]:
-    """The versions, the newest first, then those on their way in, and where it is asked for those that were here."""
+    """The versions, the newest first, then those on their way in; with `retired` those that were here too, and then
+    nothing of what is shared.
+    """
     latest = publication.latest() or {}
     known = {version.name: version for version in catalog.versions()} if catalog is not None else {}
-    shared = catalog.shared_bytes() if catalog is not None else None
-    finished = list(_finished(publication, observe))
+    shared = catalog.shared_bytes() if catalog is not None and not retired else None
+    finished = [_as_known(version, known.get(version.name)) for version in _finished(publication, observe)]
     unfinished = [version for version in known.values() if version.published is None]
 
     def told(version: Version, state: str) -> Holding:
@@ -50,14 +52,19 @@ def holdings(
     ]
 
 
+def _as_known(said: Version, known: Version | None) -> Version:
+    """The version of a manifest, with what the service said of its export since."""
+    return said if known is None else replace(said, modified=known.modified, record=known.record)
+
+
 def _retired(catalog: Catalog) -> list[Version]:
-    return [version for version in catalog.versions(retired=True) if version.retired is not None]
+    return [version for version in catalog.versions(retired=True) if version.retired and version.published]
 
 
 def _finished(publication: Published, observe: Observer) -> Iterator[Version]:
     for name in publication.manifest_names():
         try:
-            yield read_header(next(publication.manifest(name)))
+            yield read_header(next(publication.manifest(name)), name=name)
         except (DestinationError, StopIteration, KeyError, TypeError, ValueError) as error:
             observe(Warned(f"the manifest of version {name} cannot be read: {error}"))
 
@@ -96,7 +103,7 @@ def sha256sums(publication: Published, name: str) -> Iterator[str]:
     """What `sha256sum -c` reads in the folder of a version: a line a file. Raises DestinationError."""
     lines = publication.manifest(name)
     try:
-        read_header(next(lines))
+        read_header(next(lines), name=name)
         for said in lines:
             held = read_line(said)
             yield f"{held.sha256.hex()}  {held.blob.name}"

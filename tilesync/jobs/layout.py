@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from tilesync.errors import DestinationError
-from tilesync.events import Deleted
+from tilesync.events import Deleted, Warned
 from tilesync.jobs.run import Run
 from tilesync.jobs.versions import proven
 from tilesync.model import ROOT, Held, Kind, Version
@@ -40,6 +41,14 @@ def _of_kinds(version: Version, catalog: Catalog, kinds: Iterable[Kind]) -> Iter
         yield from (held.blob.name for _, held in batch)
 
 
+class Left(NamedTuple):
+    """A file that a version left in the shared place, and its id in the catalog."""
+
+    version: Version
+    number: int
+    held: Held
+
+
 class SharedPlace:
     """The place that all versions of a destination share. `delete`: how many files that earlier versions left there may
     be deleted; None leaves them all.
@@ -52,41 +61,58 @@ class SharedPlace:
         self._run = run
         self._delete = delete
 
-    def lay_out(self, version: Version) -> None:
-        """Bring a finished version into place. Raises GuardTripped, before anything is done. May be done again."""
+    def lay_out(self, version: Version, begin: Callable[[], None]) -> None:
+        """Bring a finished version into place; `begin` is called before the first file moves. May be done again.
+
+        Raises GuardTripped, or DestinationError where folders are in the way, before anything is done.
+        """
         self._guard(version)
+        if blocked := self._publication.blocked(version, in_order(version, self._catalog)):
+            raise DestinationError(
+                f"{'a folder stands' if len(blocked) == 1 else 'folders stand'} where the container has a file:"
+                f" {', '.join(blocked[:5])}",
+                hint="nothing was put in place; move them away, then run again",
+            )
+        begin()
         moment = stamp(self._run.clock.now())
-        obstacles = [
-            (number, held)
-            for number, held in left_by_others(version, self._catalog)
-            if in_the_way(version, held, self._catalog)
-        ]
-        self._discard(version, [held for _, held in obstacles], moment)
-        self._catalog.drop(number for number, _ in obstacles)
-        self._publication.lay_out(version, in_order(version, self._catalog), moment)
+        left = left_by_others(version, self._catalog)
+        obstacles = [each for each in left if in_the_way(version, each.held, self._catalog)]
+        there = [each for each in obstacles if self._files.size(each.version, each.held.blob.name) is not None]
+        strange = [each.held.blob.name for each in there if not is_ours(each, self._files)]
+        self._discard(version, [each.held for each in there], moment)
+        for each in obstacles:
+            self._catalog.release(each.version, [each.held.blob.name])
+        strange += self._publication.lay_out(version, in_order(version, self._catalog), moment)
+        for name in strange:
+            self._run.observe(Warned(f"{name} was not as tilesync left it; it was replaced, and lies in the trash"))
 
     def settle(self, version: Version) -> None:
         """Give up the other versions, and delete what they left where that is wished. Raises GuardTripped."""
-        others = [other for other in self._catalog.versions() if other.serial != version.serial]
+        manifests = set(self._publication.manifest_names())
+        others = [o for o in self._others(version) if o.retired is None or o.name in manifests]
         if self._delete is None and not others:
             return
         self._guard(version)
         moment = stamp(self._run.clock.now())
         if self._delete is not None:
-            self._catalog.drop(list(self._deleted(version, moment)))
-        self._catalog.supersede(version)
+            self._catalog.leftovers.drop(list(self._deleted(version, moment)))
+        for other in others:
+            self._catalog.update(replace(other, retired=other.retired or moment))
+        self._catalog.leftovers.supersede(version)
         for other in others:
             self._publication.retire(other, moment)
-            self._catalog.update(replace(other, retired=moment))
+
+    def _others(self, version: Version) -> list[Version]:
+        return [other for other in self._catalog.versions(retired=True) if other.serial != version.serial]
 
     def _deleted(self, version: Version, moment: str) -> Iterator[int]:
         """Delete what is left; the ids of all that is tilesync's no more: what someone changed since stays theirs."""
         keeps = keeper(version.globs)
-        for number, held in left_by_others(version, self._catalog):
-            if keeps(held.blob.name):
-                if is_ours(version, held, self._files):
-                    self._discard(version, [held], moment)
-                yield number
+        for each in left_by_others(version, self._catalog):
+            if keeps(each.held.blob.name):
+                if is_ours(each, self._files):
+                    self._discard(version, [each.held], moment)
+                yield each.number
 
     def _discard(self, version: Version, files: Iterable[Held], moment: str) -> None:
         for held in self._publication.discard(version, files, moment):
@@ -102,14 +128,14 @@ class SharedPlace:
 def to_delete(version: Version, catalog: Catalog, files: HeldFiles) -> Iterator[Held]:
     """What other versions left, this one does not have, nobody changed since, and no filter protects."""
     keeps = keeper(version.globs)
-    left = (held for _, held in left_by_others(version, catalog) if keeps(held.blob.name))
-    return (held for held in left if is_ours(version, held, files))
+    left = (each for each in left_by_others(version, catalog) if keeps(each.held.blob.name))
+    return (each.held for each in left if is_ours(each, files))
 
 
-def is_ours(version: Version, held: Held, files: HeldFiles) -> bool:
+def is_ours(left: Left, files: HeldFiles) -> bool:
     """Whether a file lies in the shared place as it was left there, by its look, else by its bytes."""
     try:
-        return files.unchanged(version, [held]) == [True] or bool(proven(version, [held], files))
+        return files.unchanged(left.version, [left.held]) == [True] or bool(proven(left.version, [left.held], files))
     except DestinationError:
         return False  # there is no such folder any more
 
@@ -117,13 +143,13 @@ def is_ours(version: Version, held: Held, files: HeldFiles) -> bool:
 def in_the_way(version: Version, held: Held, catalog: Catalog) -> bool:
     """Whether it is a file where this version has a folder, or lies in a folder where this version has a file."""
     name = held.blob.name
-    return catalog.holds_below(version, name) or bool(catalog.held_among(version, folders(name)))
+    return catalog.leftovers.any_below(version, name) or bool(catalog.held_among(version, folders(name)))
 
 
-def left_by_others(version: Version, catalog: Catalog) -> Iterator[tuple[int, Held]]:
-    """What other versions hold under names that this one does not hold, each with its id in the catalog."""
+def left_by_others(version: Version, catalog: Catalog) -> Iterator[Left]:
+    """What other versions hold under names that this one does not hold."""
     for other in catalog.versions(retired=True):
         after = ""
-        while other.serial != version.serial and (batch := catalog.leftovers(version, other, after, limit=BATCH)):
+        while other.serial != version.serial and (batch := catalog.leftovers.of(other, version, after, limit=BATCH)):
             after = batch[-1][1].blob.name
-            yield from batch
+            yield from (Left(other, number, held) for number, held in batch)

@@ -65,6 +65,7 @@ class Mirror:
         self._place = SharedPlace(destination, run, wishes.delete)
         self._publisher = Publisher(destination, run, allow_missing=wishes.allow_missing)
         self._held_before: dict[int, int] = {}
+        self._follows = False  # the export is the newest finished one
 
     async def run(self) -> None:
         """Mirror the export that the origin resolves to, then tidy. Raises as `mirror` does."""
@@ -98,7 +99,8 @@ class Mirror:
         self._run.observe(
             Resolved(export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind)
         )
-        if resolution.behind and resolution.newest_status != Status.COMPLETE:
+        self._follows = not resolution.behind or resolution.newest_status != Status.COMPLETE
+        if resolution.behind and self._follows:
             self._run.observe(
                 Notice(f"the newest export {resolution.newest} is {resolution.newest_status}; mirroring {export.id}")
             )
@@ -142,6 +144,7 @@ class Mirror:
             version = self._versions.relist(version, modified=export.modified, record=export.record)
         self._run.observe(VersionChosen(version.name, "continued" if resumed else "begun"))
         if resumed:
+            version = self._versions.taken_up(version)
             await self._versions.recheck(version)
         self._held_before.setdefault(version.serial, self._catalog.totals(version).held_files)
         source = await self._origin.source(resolution)
@@ -242,6 +245,8 @@ class Mirror:
     async def _point(self, version: Version) -> None:
         """See that the pointer leads to the version, or to the one that it is pinned to. Raises GuardTripped."""
         pinned = self._pointing.pinned()
+        if self._follows:
+            self._catalog.remember("newest", version.name)
         if not self._wishes.point:
             self._run.observe(PointerStays(version.name, f"version {version.name} is held; the pointer was left alone"))
             return
@@ -249,14 +254,18 @@ class Mirror:
             held = f"version {version.name} is held; the pointer is pinned to {pinned.name}"
             self._run.observe(PointerStays(version.name, f"{held}: {UNPIN}"))
         target = pinned or version
-        if not await in_thread(self._pointing.stands, target):
-            if not self._wishes.allow_shrink and pinned is None:
-                guard_against_shrinking(target, self._pointing.named())
-            await in_thread(self._lead_to, target)
+        if await in_thread(self._pointing.stands, target):
+            return
+        if not self._wishes.allow_shrink and pinned is None:
+            guard_against_shrinking(target, self._pointing.named())
+        if pinned is not None and (await self._versions.healed(pinned)).damaged:
+            self._run.observe(Warned("the pointer stays as it is: it cannot lead to a version that is not whole"))
+            return
+        await in_thread(self._lead_to, target)
 
     def _lead_to(self, version: Version) -> None:
         if self._destination.layout is Layout.FLAT:
-            self._place.lay_out(version)
+            self._place.lay_out(version, self._pointing.forget)
         self._pointing.move(version)
 
 

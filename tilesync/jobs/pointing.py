@@ -49,6 +49,10 @@ class Pointing:
         """Whether everything that leads to the current version leads to this one."""
         return stands(version, self._publication, self._catalog)
 
+    def forget(self) -> None:
+        """What led to the current version is about to change: until the pointer has moved nothing stands."""
+        self._catalog.remember("pointer", "")
+
     def move(self, version: Version) -> None:
         """Let the pointer, latest.json and the symlink name a version that is finished."""
         prefix, before = self._publication.prefix(version), self.named()
@@ -73,8 +77,9 @@ def named(publication: Published, catalog: Catalog) -> Version | None:
 
 def stands(version: Version, publication: Published, catalog: Catalog) -> bool:
     """Whether everything that leads to the current version leads to this one."""
-    known = catalog.recall("pointer")
-    return known is not None and publication.points_at(version, known) and publication.complete(version)
+    known, said = catalog.recall("pointer"), (publication.latest() or {}).get("pinned")
+    pinned_so = bool(said) == (catalog.recall("pinned") == version.name)
+    return bool(known) and pinned_so and publication.points_at(version, known or "") and publication.complete(version)
 
 
 def pinned(catalog: Catalog) -> Version | None:

@@ -66,15 +66,16 @@ class Preview:
     async def run_all(self, exports: Exports) -> None:
         """Tell the plan for every finished export that is not held yet, oldest first."""
         self._say_if_lost()
-        newest: list[Version] = []
+        planned: list[Version] = []
 
-        async def plan(export: Export, is_newest: bool) -> None:  # noqa: FBT001 - one_by_one calls it
+        async def plan(export: Export, *, newest: bool) -> None:
             version = await self._plan(exports.origin(export))
-            newest.extend([version] if is_newest else [])
+            planned.extend([version] if newest else [])
 
         there = self._catalog, self._view.files, self._wishes.globs
         await one_by_one(await exports.finished(), plan, lambda export: had(export, *there), self._run)
-        self._tell_what_follows(newest[0])
+        for version in planned:
+            self._tell_what_follows(version)
 
     def _say_if_lost(self) -> None:
         if self._catalog.recall("adopted") is None and self._view.publication.manifest_names():
@@ -261,10 +262,10 @@ class Preview:
 
     def _tell_deletions(self, version: Version) -> None:
         obstacles = set()
-        for _, held in left_by_others(version, self._catalog):
-            if in_the_way(version, held, self._catalog):
-                obstacles.add(held.blob.name)
-                self._tell_deletion(held, IN_THE_WAY)
+        for left in left_by_others(version, self._catalog):
+            if in_the_way(version, left.held, self._catalog):
+                obstacles.add(left.held.blob.name)
+                self._tell_deletion(left.held, IN_THE_WAY)
         if self._wishes.delete is None:
             return
         count = 0
@@ -284,7 +285,8 @@ class Preview:
             self._catalog.update(replace(before, left=stamp(now)))
         spared = {current.name} if current is not None else set()
         for version, reason in to_retire(self._catalog.versions(), self._wishes.keep, now, spared):
-            self._run.observe(Planned(Action.RETIRE.value, version.name, version.bytes, reason))
+            size = version.bytes if version.published else self._catalog.totals(version).held_bytes
+            self._run.observe(Planned(Action.RETIRE.value, version.name, size, reason))
 
 
 def _reuse(blob: Blob, twin: Twin) -> Decision:

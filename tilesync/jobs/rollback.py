@@ -33,7 +33,9 @@ async def rollback(destination: Destination, run: Run, name: str | None, *, late
     history = newest_first(destination.catalog.versions())
     if not history:
         raise DestinationError("no version is held here", hint="`tilesync mirror` brings one in")
-    version = history[0] if latest else _chosen(history, name, pointing.named())
+    newest = destination.catalog.recall("newest")
+    followed = next((version for version in history if version.name == newest), history[0])
+    version = followed if latest else _chosen(history, name, pointing.named())
     version = await Versions(destination, run).healed(version)
     if version.damaged:
         raise VerifyFailed(

@@ -46,8 +46,9 @@ class Tally:
     def add(self, other: Tally) -> None:
         """Count in what another counted."""
         for each in fields(self):
-            if each.type == "int":
-                setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+            count = getattr(self, each.name)
+            if isinstance(count, int) and not isinstance(count, bool):
+                setattr(self, each.name, count + getattr(other, each.name))
         counts = (asdict(each.completeness) for each in (self, other))
         self.completeness = Completeness(*map(sum, zip(*(count.values() for count in counts), strict=True)))
 

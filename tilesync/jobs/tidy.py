@@ -58,8 +58,8 @@ class Tidy:
         if lost := totals.files - totals.held_files:
             self._run.observe(
                 Warned(
-                    f"{lost} files of version {version.name} are bad or gone, and no other version has them;"
-                    f" `--export-id {version.export} --no-publish` fetches them as long as the service has that export"
+                    f"{lost} files of version {version.name} are bad or gone, and no other version is known to have"
+                    f" them; `--export-id {version.export} --no-publish` fetches them as long as the service has it"
                 )
             )
             return
@@ -77,6 +77,9 @@ class Tidy:
     def _retire(self, version: Version, reason: str) -> None:
         """Move a version into the trash. It is out of the catalog's sight first: nothing is shared with it any more."""
         moment = version.retired or stamp(self._run.clock.now())
+        if version.published is None and version.retired is None:
+            totals = self._catalog.totals(version)
+            version = replace(version, files=totals.held_files, bytes=totals.held_bytes)
         self._catalog.remember("retiring", version.name)
         self._catalog.update(replace(version, retired=moment))
         self._publication.retire(version, moment)

@@ -15,12 +15,14 @@ from tilesync.jobs.examine import examine
 from tilesync.jobs.pointing import pointer_digest
 from tilesync.jobs.reuse import as_there
 from tilesync.jobs.tally import Tally
-from tilesync.model import POINTER, Arrival, Held, Twin, Version
+from tilesync.model import POINTER, Arrival, Held, Trace, Twin, Version
 from tilesync.protocols import Catalog, HeldFiles, Observer, Published
 from tilesync.rules.manifest import read_header, read_line
 from tilesync.threads import in_thread
 
 UNMARKED = "the state is not here or cannot be written, so `tilesync mirror` will not know: verify with its --state-dir"
+EVERY = -1
+"""The number of no version: twins of all others are those of every one."""
 AT_ONCE = 4
 BATCH = 64
 
@@ -106,7 +108,7 @@ class _Audit:
         lines = self._publication.manifest(self._name)
         try:
             said = next(lines)
-            version = self._version = self._scratch.begin(read_header(said))
+            version = self._version = self._scratch.begin(read_header(said, name=self._name))
             await self._files_of(version, lines)
         except (DestinationError, Incomplete, StopIteration, KeyError, TypeError, ValueError) as error:
             self._find(Finding(f"manifests/{self._name}.jsonl", "manifest", f"cannot be read: {error}"))
@@ -157,8 +159,7 @@ class _Audit:
         if self._quick:
             judged: list[Finding | Arrival | None] = [self._look(version, held) for held in batch]
         else:
-            read = self._read_before(version, batch)
-            judged = [read.get(held.blob.name) or self._read(version, held) for held in batch]
+            judged = self._read_each(version, batch)
         found = [item for item in judged if isinstance(item, Arrival)]
         findings = [item for item in judged if isinstance(item, Finding)]
         self._scratch.add_held(version, found)
@@ -167,12 +168,26 @@ class _Audit:
         self._tally.failed += len(findings)
         self._tally.verified += len(batch) - len(findings)
 
+    def _read_each(self, version: Version, batch: list[Held]) -> list[Finding | Arrival | None]:
+        """Judge each file by its bytes, which are read once for all names that a file has."""
+        before, here = self._read_before(version, batch), dict[tuple[bytes, Trace | None], Arrival]()
+        judged: list[Finding | Arrival | None] = []
+        for held in batch:
+            name = held.blob.name
+            trace = self._files.trace(version, name)
+            known = before.get(name) or here.get((held.sha256, trace))
+            if known is None:
+                found = self._read(version, held)
+                says_nothing = isinstance(found, Arrival) and not (found.reading.references or found.reading.remarks)
+                if isinstance(found, Arrival) and says_nothing and trace is not None and trace.inode:
+                    here[held.sha256, trace] = found
+            judged.append(found if known is None else replace(known, held=replace(known.held, blob=held.blob)))
+        return judged
+
     def _read_before(self, version: Version, batch: list[Held]) -> dict[str, Arrival]:
-        """Those files of a batch that are one with a file that this audit has read for another version, where they ask
-        for the same.
-        """
+        """Those of a batch that are one file with what the audit has read before, where they ask for the same."""
         retold, copied = dict[str, Arrival](), list[Twin]()
-        for name, twins in self._scratch.twins.by_sha256(version, batch).items():
+        for name, twins in self._scratch.twins.by_sha256(replace(version, serial=EVERY), batch).items():
             trace = self._files.trace(version, name)
             for twin in twins:
                 arrival = Arrival(0, replace(twin.held, blob=replace(twin.held.blob, name=name)))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from tilesync.errors import UnsafeName
 from tilesync.events import Notice, Warned
 from tilesync.jobs.run import Run
 from tilesync.model import Export, Globs, Held, Inventory, Version
@@ -38,6 +39,12 @@ class Versions:
         version = self._catalog.begin(Version(0, name, *of, begun=now))
         if next(self._files.names(version), None) is not None:  # of a state that was lost
             self._catalog.remember(f"sweep {name}", "yes")
+        return version
+
+    def taken_up(self, version: Version) -> Version:
+        """The version, on its way in again."""
+        version = replace(version, begun=stamp(self._run.clock.now()))
+        self._catalog.update(version)
         return version
 
     def current(self, version: Version) -> Version:
@@ -80,6 +87,7 @@ class Versions:
             version = self.relist(version)
         if version.published is None:
             if version.globs != globs:
+                self._catalog.remember(f"sweep {version.name}", "yes")
                 await in_thread(self._leave_out, version, globs)
             version = replace(version, inventory=inventory, home=home, globs=globs)
             self._catalog.update(version)
@@ -103,7 +111,11 @@ class Versions:
         lying = self._files.names(version)
         while some := list(islice(lying, BATCH)):
             known = self._catalog.held_among(version, some)
-            self._files.remove(version, [name for name in some if name not in known])
+            for name in (name for name in some if name not in known):
+                try:
+                    self._files.remove(version, [name])
+                except UnsafeName as error:
+                    self._run.observe(Warned(f"a file in version {version.name} that is no part of it stays: {error}"))
         self._catalog.remember(f"sweep {version.name}", "")
 
     async def settle(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tilesync.protocols.places import Destination, Draft, Files, HeldFiles, Publication, Published
-from tilesync.protocols.state import Catalog, References, Twins
+from tilesync.protocols.state import Catalog, Leftovers, References, Twins
 from tilesync.protocols.world import Body, Clock, Exports, Link, Observer, Origin, Source, TokenProvider
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Exports",
     "Files",
     "HeldFiles",
+    "Leftovers",
     "Link",
     "Observer",
     "Origin",

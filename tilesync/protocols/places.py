@@ -120,8 +120,14 @@ class Publication(Published, Protocol):
     def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:
         """Move the pointer, `latest.json` and what else names the current version. May be done again."""
 
-    def lay_out(self, version: Version, names: Iterable[str], moment: str) -> None:
-        """Bring the files of a finished version to where they are looked for, in this order. May be done again."""
+    def blocked(self, version: Version, names: Iterable[str]) -> list[str]:
+        """Those files of a finished version that cannot be brought to where they are looked for: folders are there."""
+
+    def lay_out(self, version: Version, names: Iterable[str], moment: str) -> list[str]:
+        """Bring the files of a finished version to where they are looked for, in this order. May be done again.
+
+        The names where something else stood, which is in the trash now.
+        """
 
     def discard(self, version: Version, files: Iterable[Held], moment: str) -> list[Held]:
         """Move files that lie where those of `version` are, and are none of them, into the trash; those that went."""

@@ -56,6 +56,26 @@ class Twins(Protocol):
         """Take over what twins of the same names ask for, in place of what was said of those names before."""
 
 
+class Leftovers(Protocol):
+    """Where all versions share one place: what others left there under names that one does not have."""
+
+    def of(self, other: Version, version: Version, after: str = "", *, limit: int) -> list[tuple[int, Held]]:
+        """What `other` holds under names that `version` does not hold, each with its id; by key in byte order, `after`
+        the key of a name, which is exclusive.
+        """
+
+    def any_below(self, version: Version, name: str) -> bool:
+        """Whether the version holds files in a folder of that name."""
+
+    def supersede(self, version: Version) -> None:
+        """Give up what other versions hold where this one has taken their place: only what they left under other names
+        is known on.
+        """
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Forget some of them, by id."""
+
+
 class Catalog(Protocol):
     """The state of a destination: versions, their inventory, and which of it is held. Safe from any thread."""
 
@@ -68,6 +88,10 @@ class Catalog(Protocol):
     @property
     def twins(self) -> Twins:
         """Which files of other versions have the same content."""
+
+    @property
+    def leftovers(self) -> Leftovers:
+        """What other versions left where all share one place."""
 
     def remember(self, key: str, value: str) -> None:
         """Keep one fact about the destination as a whole."""
@@ -136,22 +160,6 @@ class Catalog(Protocol):
 
     def totals(self, version: Version) -> Totals:
         """How much of the version is listed, and how much of that is held."""
-
-    def leftovers(self, version: Version, other: Version, after: str = "", *, limit: int) -> list[tuple[int, Held]]:
-        """What another version holds under names that this one does not hold, each with its id; by key in byte order,
-        `after` the key of a name, which is exclusive.
-        """
-
-    def holds_below(self, version: Version, name: str) -> bool:
-        """Whether the version holds files in a folder of that name."""
-
-    def supersede(self, version: Version) -> None:
-        """Give up what other versions hold where this one has taken their place: only what they left under other names
-        is known on.
-        """
-
-    def drop(self, numbers: Iterable[int]) -> None:
-        """Forget some of them, by id."""
 
     def shared_bytes(self) -> dict[str, int]:
         """The bytes of the files of each version that other versions hold too, as one file; by name, where any are."""

@@ -11,6 +11,7 @@ from tilesync import __version__
 from tilesync.errors import UsageError
 from tilesync.model import Blob, Completeness, Held, Inventory, Version
 from tilesync.rules.filters import globs
+from tilesync.rules.names import version_name
 
 
 def stamp(moment: datetime) -> str:
@@ -60,9 +61,13 @@ def line(held: Held) -> dict[str, Any]:
     }
 
 
-def read_header(said: Mapping[str, Any]) -> Version:
-    """The version that a first line describes. Raises KeyError, TypeError or ValueError for anything else."""
+def read_header(said: Mapping[str, Any], *, name: str) -> Version:
+    """The version that the first line of the manifest `name` describes. Raises KeyError, TypeError or ValueError for
+    anything else: a manifest is read from where others can write, and the name of a version becomes a path.
+    """
     record = said["export"]
+    if said["version"] != name or version_name(name) != name:
+        raise ValueError(f"it is about version {said['version']!r}")
     try:
         wanted = globs(map(str, said.get("include", ())), map(str, said.get("exclude", ())))
     except UsageError as error:

@@ -49,7 +49,7 @@ def to_retire(
 ) -> list[tuple[Version, str]]:
     """The versions that go, each with the reason; none whose name is `spared`.
 
-    A version that was never finished goes when it was begun longer ago than the span: nothing resumed it since.
+    A version that was never finished goes when no run took it up for longer than the span.
     """
     if keep.versions is None:
         return []
@@ -61,7 +61,7 @@ def to_retire(
             found.append((version, f"number {place} of the newest, {keep.versions} are kept; {verb} {since}"))
     unfinished = (v for v in versions if v.published is None and v.name not in spared)
     stale = (v for v in unfinished if _passed(v.begun, keep.span, now))
-    return found + [(version, f"begun {version.begun}, and never finished") for version in stale]
+    return found + [(version, f"never finished, and last taken up {version.begun}") for version in stale]
 
 
 def _passed(moment: str, span: timedelta, now: datetime) -> bool:

@@ -15,9 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from tilesync.errors import DestinationError, Incomplete
-from tilesync.model import Arrival, Blob, Held, Inventory, Kind, Totals, Trace, Version
+from tilesync.model import Arrival, Blob, Held, Inventory, Kind, Totals, Version
 from tilesync.rules.filters import keeper
 from tilesync.stores.database import Database
+from tilesync.stores.leftovers import Leftovers
 from tilesync.stores.references import REFERENCE_SCHEMA, References
 from tilesync.stores.rows import (
     BLOB,
@@ -48,6 +49,7 @@ class Catalog(Database):
         self.folds = self.recall("folds") == "yes"
         self.references = References(self)
         self.twins = Twins(self)
+        self.leftovers = Leftovers(self)
 
     def set_folds(self, *, folds: bool) -> None:
         """The disk takes names that differ only in case for the same, or does not."""
@@ -283,43 +285,6 @@ class Catalog(Database):
                     db.execute("UPDATE version SET damaged=1 WHERE serial=?", others[1:])
             db.executemany("UPDATE blob SET state=0, sha256=NULL WHERE version=? AND key=?", rows)
 
-    # --- what other versions left where one shares its place with them ---
-
-    def leftovers(self, version: Version, other: Version, after: str = "", *, limit: int) -> list[tuple[int, Held]]:
-        """What another version holds under names that this one does not hold, each with its id; by key in byte order,
-        `after` the key of a name, which is exclusive.
-        """
-        sql = f"SELECT id, {HELD_BLOB} FROM blob WHERE version=?2 AND key>?3 AND {_LEFT} ORDER BY key LIMIT ?4"
-        rows = self.query(sql, version.serial, other.serial, self.key(after), limit)
-        return [(row[0], read_held(row[1:])) for row in rows]
-
-    def holds_below(self, version: Version, name: str) -> bool:
-        """Whether the version holds files in a folder of that name."""
-        sql = "SELECT 1 FROM blob WHERE version=? AND state=? AND key>? AND key<? LIMIT 1"
-        key = self.key(name)
-        return bool(self.query(sql, version.serial, HELD, key + "/", key + "0"))
-
-    def supersede(self, version: Version) -> None:
-        """Give up what other versions hold where this one has taken their place: only what they left under other names
-        is known on.
-        """
-        with self.transaction() as db:
-            others = "version IN (SELECT serial FROM version WHERE serial<>?1)"
-            db.execute(f"DELETE FROM blob WHERE {others} AND NOT ({_LEFT})", (version.serial,))
-            for table in ("folder", "reference", "remark"):
-                db.execute(f"DELETE FROM {table} WHERE version<>?", (version.serial,))
-
-    def drop(self, numbers: Iterable[int]) -> None:
-        """Forget some of them, by id."""
-        with self.transaction() as db:
-            db.executemany("DELETE FROM blob WHERE id=?", ((number,) for number in numbers))
-
-    def is_as_left(self, name: str, trace: Trace) -> bool:
-        """Whether a file in its place is as a version left it there, by its trace."""
-        sql = "SELECT 1 FROM blob WHERE version=? AND key=? AND mtime_ns=? AND inode=?"
-        versions = self.versions(retired=True)
-        return any(self.query(sql, version.serial, self.key(name), *trace) for version in versions)
-
     def shared_bytes(self) -> dict[str, int]:
         """The bytes of the files of each version that other versions hold too, as one file; by name, where any are."""
         return dict(self.query(_SHARED))
@@ -332,13 +297,12 @@ class Catalog(Database):
         return Totals(wanted[0] + held[0], wanted[1] + held[1], *held, *found.get(EXCLUDED, (0, 0)))
 
 
-_LEFT = "state=1 AND NOT EXISTS (SELECT 1 FROM blob n WHERE n.version=?1 AND n.key=blob.key AND n.state=1)"
 _SHARED = """
-SELECT v.name, sum(b.size) FROM version v JOIN blob b ON b.version=v.serial AND b.state=1 AND b.inode<>0
-WHERE v.retired IS NULL AND EXISTS (
-  SELECT 1 FROM blob o JOIN version w ON w.serial=o.version AND w.retired IS NULL
-  WHERE o.sha256=b.sha256 AND o.state=1 AND o.inode=b.inode AND o.version<>b.version)
-GROUP BY v.name
+WITH live AS (SELECT serial, name FROM version WHERE retired IS NULL),
+shared AS (SELECT sha256, inode FROM blob WHERE state=1 AND inode<>0 AND version IN (SELECT serial FROM live)
+  GROUP BY sha256, inode HAVING min(version) < max(version))
+SELECT live.name, sum(b.size) FROM live JOIN blob b ON b.version=live.serial AND b.state=1
+JOIN shared ON shared.sha256=b.sha256 AND shared.inode=b.inode GROUP BY live.name
 """
 _LINKED = """
 SELECT o.id, o.version FROM blob b JOIN blob o ON o.sha256=b.sha256 AND o.inode=b.inode AND o.state=1 AND o.id<>b.id

@@ -7,7 +7,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,14 @@ class Database:
         """The fact kept under `key`, None when there is none."""
         rows = self.query("SELECT value FROM meta WHERE key = ?", key)
         return rows[0][0] if rows else None
+
+
+def schema_of(path: Path) -> int:
+    """The version of the schema of a file, which is not touched; 0 where it tells none."""
+    with _mapped(), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as db:
+        tables = [row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")]
+        row = db.execute("SELECT value FROM meta WHERE key='schema'").fetchone() if "meta" in tables else None
+    return int(row[0]) if row else 0
 
 
 def _connect(path: Path) -> sqlite3.Connection:

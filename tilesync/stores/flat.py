@@ -6,7 +6,9 @@ there is replaced when tilesync had put it there, and goes into the trash when i
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,27 +16,27 @@ from typing import Any
 
 from tilesync.errors import DestinationError
 from tilesync.model import Held, Trace, Version
-from tilesync.stores.disk import barrier, mapped
+from tilesync.stores.disk import NO_FOLLOW, barrier, mapped
 from tilesync.stores.held import Door, trace_of
 from tilesync.stores.publication import Publication
 
 STAGED = "staged"
 
+Known = Callable[[str], Sequence[tuple[Trace, bytes | None]]]
+
 
 class FlatPublication(Publication):
     """Leads to the one version that is in place. `doors`: to the files on their way in, and to those in place.
 
-    `is_ours`: whether tilesync left a file so, by its name and trace.
+    `known`: how tilesync left a file of some name, its trace and its SHA-256 each time.
     """
 
-    def __init__(
-        self, root: Path, state: Path, doors: Sequence[Door], is_ours: Callable[[str, Trace], bool] | None = None
-    ) -> None:
+    def __init__(self, root: Path, state: Path, doors: Sequence[Door], known: Known | None = None) -> None:
         super().__init__(root, state)
         self._home = state
         self._versions = state / STAGED
         self._staged, self._in_place = doors
-        self._is_ours = is_ours or (lambda name, trace: False)
+        self._known: Known = known or (lambda name: [])
 
     def prefix(self, version: Version) -> str:
         """Nothing: the pointer is the root tileset itself."""
@@ -48,31 +50,74 @@ class FlatPublication(Publication):
         """Whether nothing of the version waits for its place."""
         return not (self._versions / version.name).exists()
 
-    def lay_out(self, version: Version, names: Iterable[str], moment: str) -> None:
+    def _parts_of(self, version: Version) -> list[tuple[Path, str]]:
+        """The manifest last: while it is there, the retirement is not through."""
+        return super()._parts_of(version)[::-1]
+
+    def blocked(self, version: Version, names: Iterable[str]) -> list[str]:
+        """Those that have come in and in whose place a folder is that holds other things than versions had there."""
+        found = []
+        for name in names:
+            with suppress(DestinationError):  # said by `lay_out`, when it is still so
+                if os.path.lexists(self._staged.path(version.name, name)):
+                    final = self._in_place.path(version.name, name)
+                    found += [name] if os.path.isdir(final) and self._has_others(final) else []
+        return found
+
+    def _has_others(self, folder: str) -> bool:
+        """Whether a folder, or one in it, has anything but files that tilesync left there."""
+        for inside, _, files in os.walk(folder):
+            for each in files:
+                path = os.path.join(inside, each)
+                name = os.path.relpath(path, self._root).replace(os.sep, "/")
+                if not self._is_ours(name, path):
+                    return True
+        return False
+
+    def _is_ours(self, name: str, path: str) -> bool:
+        """Whether a file is as tilesync left it there, by its look, else by its bytes."""
+        known, found = self._known(name), os.lstat(path)
+        if trace_of(found) in {trace for trace, _ in known}:
+            return True
+        digests = {sha256 for _, sha256 in known if sha256}
+        if not digests or not stat.S_ISREG(found.st_mode):
+            return False
+        with open(os.open(path, os.O_RDONLY | NO_FOLLOW), "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest() in digests
+
+    def lay_out(self, version: Version, names: Iterable[str], moment: str) -> list[str]:
         """Rename what has come in of a finished version to its place, in this order. May be done again.
 
-        A file in its way that is not as tilesync left it goes into the trash.
+        A file in its way that is not as tilesync left it goes into the trash; the names where that was so.
         """
+        strange = []
         for name in names:
             with mapped(f"cannot place {name}"):
                 staged = self._staged.path(version.name, name)
-                if os.path.lexists(staged):
-                    self._put(version, name, staged, moment)
+                if os.path.lexists(staged) and self._put(version, name, staged, moment):
+                    strange.append(name)
         with mapped(f"cannot publish in {self._root}"):
             barrier(self._root)
             self._staged.close(version.name)
+        return strange
 
-    def _put(self, version: Version, name: str, staged: str, moment: str) -> None:
+    def _put(self, version: Version, name: str, staged: str, moment: str) -> bool:
+        """Rename one file to its place; whether something strange stood there."""
         final = self._in_place.path(version.name, name, make=True)
         try:
             there = os.lstat(final)
         except FileNotFoundError:
             there = None
-        if there is not None and not self._is_ours(name, trace_of(there)):
+        is_file = there is not None and not stat.S_ISDIR(there.st_mode)
+        strange = is_file and not self._is_ours(name, final)
+        if strange:
             self._throw_away(version, name, final, moment)
+        if there is not None and not is_file:
+            os.rmdir(final)  # what was left in it is in the trash already
         os.replace(staged, final)
         if os.path.lexists(staged):  # one file under both names: rename(2) leaves both
             os.unlink(staged)
+        return strange
 
     def discard(self, version: Version, files: Iterable[Held], moment: str) -> list[Held]:
         """Move files that are in place and no part of `version` into the trash; those that went."""

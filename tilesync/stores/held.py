@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from tilesync.errors import UnsafeName
+from tilesync.errors import DestinationError, UnsafeName
 from tilesync.model import Held, Trace, Version
 from tilesync.rules.names import folders, problem
 from tilesync.stores.disk import NO_FOLLOW, mapped, real_folder
@@ -23,9 +23,13 @@ READ = 1 << 20
 """Bytes read at a time."""
 
 
+_SIGNED = (1 << 63) - 1
+"""Some file systems number their inodes with 64 bits; the catalog keeps 63."""
+
+
 def trace_of(found: os.stat_result) -> Trace:
     """The trace that a look at a file found."""
-    return Trace(found.st_mtime_ns, found.st_ino)
+    return Trace(found.st_mtime_ns, found.st_ino & _SIGNED)
 
 
 def left_there(path: str, held: Held) -> Trace | None:
@@ -105,7 +109,8 @@ class Door:
 class HeldFiles:
     """Reading: the files of the versions of a destination, as they lie there now.
 
-    A file that is not behind the first door is looked for behind the next one.
+    A file that is not behind the first door is looked for behind the next one; where versions share a place like that,
+    a file of another inode is another file.
     """
 
     def __init__(self, door: Door, *others: Door) -> None:
@@ -126,11 +131,12 @@ class HeldFiles:
         return self._door.names(version.name)
 
     def unchanged(self, version: Version, held: Sequence[Held]) -> list[bool]:
-        """For each, whether size and mtime are as they were left."""
+        """For each, whether size and mtime, and where versions share a place the inode, are as they were left."""
         return [self._is_unchanged(version.name, item) for item in held]
 
     def _is_unchanged(self, version: str, held: Held) -> bool:
-        return left_there(self.where(version, held.blob.name), held) is not None
+        found = left_there(self.where(version, held.blob.name), held)
+        return found is not None and (not self._others or found.inode == held.inode)
 
     def size(self, version: Version, name: str) -> int | None:
         """The size of the file; None when there is no such regular file."""
@@ -147,6 +153,10 @@ class HeldFiles:
             found = os.lstat(self.where(version.name, name))
         except OSError:
             return None
+        except DestinationError:  # another version may have a file in the place of a folder
+            if self._others:
+                return None
+            raise
         return found if stat.S_ISREG(found.st_mode) else None
 
     def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> Trace | None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tilesync.errors import DestinationBusy, DestinationError
 from tilesync.model import Layout, Version
-from tilesync.stores.catalog import Catalog
+from tilesync.stores.catalog import SCHEMA_VERSION, Catalog
+from tilesync.stores.database import schema_of
 from tilesync.stores.disk import boot_id, mapped, real_folder
 from tilesync.stores.files import LocalFiles, folds_case, judge_names, path_limit
 from tilesync.stores.flat import STAGED, FlatPublication
@@ -43,7 +44,8 @@ class Place:
         another file system.
         """
         if not (self.root.exists() and self.state.exists()):
-            return self.state
+            lost = not self.state.exists() and os.path.isdir(self.root / STATE / MANIFESTS)
+            return self.root / STATE if lost else self.state
         with mapped(f"cannot look at {self.root}"):
             same = os.stat(self.root).st_dev == os.stat(self.state).st_dev
         return self.state if same else self.root / STATE
@@ -53,6 +55,12 @@ class Place:
         if os.path.isdir(self.beside / MANIFESTS):
             return Layout.FLAT
         return Layout.VERSIONED if any((self.root / MANIFESTS).glob("*.jsonl")) else None
+
+    def refuse_state_inside(self, layout: Layout | None) -> None:
+        """Raise DestinationError where files would stand on the state."""
+        inside = self.state != self.root / STATE and self.state.is_relative_to(self.root)
+        if self.state == self.root or (inside and layout is Layout.FLAT):
+            raise DestinationError(f"the state cannot lie in {self.state}, among the files", hint="check --state-dir")
 
     def doors(self, layout: Layout) -> Sequence[Door]:
         """The ways to the files."""
@@ -65,8 +73,8 @@ class Place:
     ) -> Publication:
         """What leads to the versions. Without a catalog it is for reading."""
         if layout is Layout.FLAT:
-            is_ours = catalog.is_as_left if catalog is not None else None
-            return FlatPublication(self.root, self.beside, doors or self.doors(layout), is_ours)
+            known = catalog.leftovers.known if catalog is not None else None
+            return FlatPublication(self.root, self.beside, doors or self.doors(layout), known)
         return Publication(self.root, self.beside)
 
     def judge(self, layout: Layout) -> Callable[[Iterable[str]], None]:
@@ -136,6 +144,7 @@ def open_local(
     place = Place.of(root, state_dir)
     found = place.layout()
     layout = layout or found
+    place.refuse_state_inside(layout)
     if layout is None:
         raise DestinationError(
             f"no version is held in {place.root}", hint="give the folder that `tilesync mirror` filled"
@@ -183,7 +192,8 @@ def open_for_audit(root: Path, state_dir: Path | None) -> Iterator[Sight]:
     place = Place.of(root, state_dir)
     layout, path = place.layout() or Layout.VERSIONED, place.state / CATALOG
     try:
-        catalog = Catalog(path) if os.access(path, os.W_OK, effective_ids=_EFFECTIVE) else None
+        usable = os.access(path, os.W_OK, effective_ids=_EFFECTIVE) and schema_of(path) == SCHEMA_VERSION
+        catalog = Catalog(path) if usable else None
     except DestinationError:
         catalog = None
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -22,6 +22,9 @@ TRASH = "trash"
 LATEST = "latest.json"
 MANIFESTS = "manifests"
 CURRENT = "current"
+
+_NO_SYMLINK = {errno.EPERM, errno.EACCES, errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""A file system or system without symlinks (symlink(2)); a folder in the place of `current`."""
 
 _MOMENT = re.compile(r"\d{8}T\d{6}Z-")
 
@@ -137,8 +140,13 @@ class Publication:
         data = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
         place(self._temporary / "latest", self._home / LATEST, [data])
 
-    def lay_out(self, version: Version, names: Iterable[str], moment: str) -> None:
+    def blocked(self, version: Version, names: Iterable[str]) -> list[str]:
+        """None: the files lie where they are looked for."""
+        return []
+
+    def lay_out(self, version: Version, names: Iterable[str], moment: str) -> list[str]:
         """Nothing: the files lie where they are looked for."""
+        return []
 
     def discard(self, version: Version, files: Iterable[Held], moment: str) -> list[Held]:
         """Nothing: a version has a folder of its own."""
@@ -148,11 +156,15 @@ class Publication:
         """Move a version and its manifest into the trash: the manifest first, so that what has one is always whole."""
         trash = self._in_trash(version, moment)
         with mapped(f"cannot retire version {version.name}"):
-            for folder, name in ((self._home / MANIFESTS, f"{version.name}.jsonl"), (self._versions, version.name)):
+            for folder, name in self._parts_of(version):
                 if os.path.lexists(folder / name):
                     (trash / folder.name).mkdir(parents=True, exist_ok=True)
                     os.rename(folder / name, trash / folder.name / name)
                     sync_folder(folder)
+
+    def _parts_of(self, version: Version) -> list[tuple[Path, str]]:
+        """What a version consists of, in the order in which it retires: folder and name of each."""
+        return [(self._home / MANIFESTS, f"{version.name}.jsonl"), (self._versions, version.name)]
 
     def _in_trash(self, version: Version, moment: str) -> Path:
         """Where something of a version lies in the trash."""
@@ -169,7 +181,12 @@ class Publication:
         """Swap `current`. A file system or system without symlinks does without; a folder of that name stays."""
         temporary = self._temporary / "current"
         temporary.unlink(missing_ok=True)
-        with contextlib.suppress(NotImplementedError, PermissionError, IsADirectoryError):
+        try:
             os.symlink(f"{VERSIONS}/{version.name}", temporary, target_is_directory=True)
             os.replace(temporary, self._root / CURRENT)
+        except NotImplementedError:
+            pass  # a system without
+        except OSError as error:
+            if error.errno not in _NO_SYMLINK:
+                raise
         temporary.unlink(missing_ok=True)

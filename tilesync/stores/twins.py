@@ -23,10 +23,11 @@ _BY_SHA256 = f"{_TWIN} WHERE sha256=? AND state=1 AND size=? AND version{{0}} {_
 _OTHERS = ("<?", ">?")
 """Two ranges of the index, so that the many files of one version with one content are never read through."""
 
+_HAS = f"""EXISTS (SELECT 1 FROM blob o WHERE o.md5=b.md5 AND o.md5 IS NOT NULL AND o.state=1 AND o.size=b.size
+  AND o.version{{0}}b.version AND {_THERE.format("o")})"""
 _WANTED = f"""
-SELECT coalesce(sum(b.size), 0) FROM blob b WHERE b.version=? AND b.state=0 AND EXISTS (
-  SELECT 1 FROM blob o WHERE o.md5=b.md5 AND o.md5 IS NOT NULL AND o.state=1 AND o.size=b.size AND o.version<>b.version
-  AND {_THERE.format("o")})
+SELECT coalesce(sum(b.size), 0) FROM blob b WHERE b.version=? AND b.state=0
+  AND ({_HAS.format("<")} OR {_HAS.format(">")})
 """
 
 
