@@ -15,12 +15,13 @@ from urllib.parse import quote
 import pytest
 from builders import glb, tileset, tree
 from faults import any_blob, blob_name, cut, error, listing, storage, wrong_bytes
-from simulator import Simulator, latest, verify
+from simulator import Simulator, latest, rollback, verify
 from test_kill import kill_at, reachable, start
 
 from tilesync import wiring
 from tilesync.events import Event, Published, Retired
-from tilesync.model import Inventory
+from tilesync.model import Inventory, Layout
+from tilesync.rules.guards import Most
 from tilesync.rules.retention import Keep
 
 KEPT = 5
@@ -90,14 +91,14 @@ def befall(sim: Simulator, dice: random.Random, *, md5: bool) -> None:
         sim.fault(when, effect, skip=dice.randint(0, 9), optional=True)
 
 
-def killed_runs(sim: Simulator, dest: Path, dice: random.Random, *options: str) -> None:
-    """A few runs end by SIGKILL at random moments; whatever the pointer leads to is whole each time."""
-    for _ in range(dice.randint(1, 2)):
+def killed_runs(sim: Simulator, dice: random.Random, dest: Path, *options: str) -> int:
+    """A few runs end by SIGKILL at random moments; how many did."""
+    for count in range(dice.randint(1, 2)):
         ready = threading.Event()
         sim.on(1, storage, ready.set).optional = True
         if not kill_at(start(sim, dest, *options), ready, dice.uniform(0.0, 0.25)):
-            return
-        reachable(dest)
+            return count
+    return count + 1
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -107,6 +108,7 @@ def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
     """
     dice = random.Random(seed)
     model, expected, ids, known = Model(dice), dict[str, dict[str, bytes]](), list[str](), set[bytes]()
+    kills = 0
     with Simulator(page_size=9, delay=0.002) as sim:
         while len(expected) < 30:
             model.change()
@@ -123,7 +125,8 @@ def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
             befall(sim, dice, md5=md5)
             inventory = dice.choice([Inventory.LIST, Inventory.LIST, Inventory.WALK])
             if dice.random() < 0.3:
-                killed_runs(sim, tmp_path, dice, "--inventory", inventory)
+                kills += killed_runs(sim, dice, tmp_path, "--inventory", inventory)
+                reachable(tmp_path)  # whatever the pointer leads to is whole
             if dice.random() < 0.1:
                 shutil.rmtree(tmp_path / ".tilesync", ignore_errors=True)
             sim.forget()
@@ -136,8 +139,15 @@ def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
             assert current.startswith(ids[-1])
             expected.setdefault(current, model.export())
             assert tree(tmp_path / "versions" / current) == model.export() == expected[current]
+            if len(expected) > 1 and dice.random() < 0.2:
+                assert rollback(tmp_path).error is None
+                reachable(tmp_path)
+                assert sim.mirror(tmp_path, inventory=inventory).error is None
+                assert rollback(tmp_path, latest=True).error is None
+                assert latest(tmp_path)["version"] == current
             reachable(tmp_path)
             sim.faults.clear()
+    assert kills >= 3
     assert {path.name for path in (tmp_path / "versions").iterdir()} >= expected.keys()
     for name, files in expected.items():
         assert tree(tmp_path / "versions" / name) == files, name
@@ -145,6 +155,32 @@ def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
     held = wiring.holdings(tmp_path, lambda event: None, state_dir=None)
     assert {each.version.name for each in held if each.state == "held"} >= expected.keys()
     assert [each.version.name for each in held if each.current] == [current]
+
+
+def test_a_flat_history(tmp_path: Path) -> None:
+    """Thirty exports in the flat layout, under faults and kills: after each run exactly its files are there."""
+    dice = random.Random(7)
+    model, kills = Model(dice), 0
+    flat = ("--layout", "flat", "--delete", "--max-delete", "100%", "--allow-shrink")
+    with Simulator(page_size=9, delay=0.002) as sim:
+        for number in range(1, 31):
+            model.change()
+            md5 = dice.random() < 0.8
+            if number > 1 and dice.random() < 0.25:
+                sim.regenerate(model.export(), export_id=sim.exports[0]["id"], md5=md5)
+            else:
+                modified = f"2026-01-{number:02d}T08:30:00Z"
+                sim.hold(model.export(), export_id=identity(number), md5=md5, lastModified=modified)
+            befall(sim, dice, md5=md5)
+            if dice.random() < 0.4:
+                kills += killed_runs(sim, dice, tmp_path, *flat)
+            run = sim.mirror(tmp_path, layout=Layout.FLAT, delete=Most(percent=100), allow_shrink=True)
+            assert run.error is None
+            files = {name: data for name, data in tree(tmp_path).items() if not name.startswith(".tilesync/")}
+            assert files == model.export()
+            sim.faults.clear()
+    assert kills >= 3
+    assert verify(tmp_path).error is None
 
 
 class Readers:

@@ -411,3 +411,71 @@ class DestinationContract:
             assert self.published(there, VERSION, pointer) == self.published(there, VERSION, pointer)
             assert there.publication.points_at(VERSION, hashlib.sha256(pointer).hexdigest())
             assert there.publication.manifest_names() == ["e1"]
+
+    # --- several versions ---
+
+    NEXT = replace(VERSION, name="e2", export="e2")
+
+    def test_a_file_is_shared_with_another_version(self, opening: Open) -> None:
+        """What one version holds is placed in another under any name, and stays untouched where it was."""
+        with opening() as there:
+            held = run(put(there, blob("a/b", b"12"), b"12"))
+            shared = there.files.share(self.NEXT, blob("c/d", b"12", "0x9"), VERSION, held)
+            assert shared is not None
+            assert (shared.blob.name, shared.blob.etag, shared.sha256) == ("c/d", "0x9", held.sha256)
+            assert there.files.read(self.NEXT, "c/d") == there.files.read(VERSION, "a/b") == b"12"
+            assert there.files.unchanged(self.NEXT, [shared]) == [True]
+            assert there.files.unchanged(VERSION, [held]) == [True]
+
+    def test_only_what_is_as_it_was_left_is_shared(self, opening: Open) -> None:
+        """What was replaced or removed since is not shared, and nothing is placed."""
+        with opening() as there:
+            held, gone = (run(put(there, blob(name, b"12"), b"12")) for name in ("a", "x"))
+            run(put(there, blob("a", b"123"), b"123"))
+            there.files.remove(VERSION, ["x"])
+            for each in (held, gone):
+                assert there.files.share(self.NEXT, blob("new", b"12"), VERSION, each) is None
+            assert there.files.size(self.NEXT, "new") is None
+
+    def test_what_lies_in_a_version(self, opening: Open) -> None:
+        """Every name that lies in the folder of a version is told, and none of another version's."""
+        with opening() as there:
+            for name in ("a", "b/c", "ä %2F"):
+                run(put(there, blob(name, b"1"), b"1"))
+            assert sorted(there.files.names(VERSION)) == ["a", "b/c", "ä %2F"]
+            assert list(there.files.names(self.NEXT)) == []
+
+    def test_a_trace_tells_a_file_from_another(self, opening: Open) -> None:
+        """The trace of a held file is the one that was recorded, and another for another file; none where none is."""
+        with opening() as there:
+            held = run(put(there, blob("a", b"12"), b"12"))
+            assert there.files.trace(VERSION, "a") == (held.mtime_ns, held.inode)
+            assert there.files.trace(VERSION, "b") is None
+
+    def test_a_version_retires(self, opening: Open) -> None:
+        """Its manifest and its files are not there any more, the other version's are; it may be done again."""
+        with opening() as there:
+            for version in (VERSION, self.NEXT):
+                there.publication.write_manifest(version, iter([{"version": version.name}]))
+            run(put(there, blob("a", b"12"), b"12"))
+            for _ in range(2):
+                there.publication.retire(VERSION, "2026-03-01T08:30:00Z")
+            assert there.publication.manifest_names() == ["e2"]
+            assert there.files.size(VERSION, "a") is None
+            there.publication.empty_trash("2026-03-01T08:30:00Z")
+            there.publication.empty_trash("2026-03-09T08:30:00Z")
+            there.publication.empty_trash("2026-03-09T08:30:00Z")
+
+    def test_laying_out_and_discarding(self, opening: Open) -> None:
+        """Files of a finished version are where they are looked for; what is thrown away is either gone and told, or
+        was never in the way.
+        """
+        with opening() as there:
+            held = run(put(there, blob("a/b", b"12"), b"12"))
+            assert there.publication.blocked(VERSION, iter(["a/b"])) == []
+            for _ in range(2):
+                assert there.publication.lay_out(VERSION, iter(["a/b"]), "2026-03-01T08:30:00Z") == []
+                assert there.files.read(VERSION, "a/b") == b"12"
+            gone = there.publication.discard(self.NEXT, iter([held]), "2026-03-01T08:30:00Z")
+            assert gone in ([], [held])
+            assert (there.files.size(VERSION, "a/b") is None) == bool(gone)

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from tilesync.errors import DiskFull, InvalidRequest, TilesyncError, UsageError
 from tilesync.events import ExportFailed, Warned
-from tilesync.jobs.mirror import Mirror, Wishes, prepare
+from tilesync.jobs.mirror import Mirror, Wishes
+from tilesync.jobs.prepare import prepare
 from tilesync.jobs.run import Run
 from tilesync.jobs.tally import Tally
 from tilesync.jobs.tidy import Tidy

@@ -7,10 +7,10 @@ from functools import partial
 
 from tilesync.errors import ExportReplaced, Incomplete, ListingDenied, NotAuthorised
 from tilesync.events import Notice, PointerStays, Resolved, VersionChosen, Warned
-from tilesync.jobs.adopt import adopt
 from tilesync.jobs.layout import SharedPlace
 from tilesync.jobs.listing import Listing
 from tilesync.jobs.pointing import Pointing
+from tilesync.jobs.prepare import prepare
 from tilesync.jobs.publish import Publisher
 from tilesync.jobs.revalidate import first_changed
 from tilesync.jobs.run import Run
@@ -267,16 +267,3 @@ class Mirror:
         if self._destination.layout is Layout.FLAT:
             self._place.lay_out(version, self._pointing.forget)
         self._pointing.move(version)
-
-
-async def prepare(destination: Destination, run: Run) -> None:
-    """See that catalog and manifests tell of what lies there: they may be lost, or the machine restarted since."""
-    if destination.catalog.recall("adopted") is None:
-        await in_thread(adopt, destination, run.observe)
-    await Versions(destination, run).settle()
-    there = set(destination.publication.manifest_names())
-    for version in destination.catalog.versions():
-        lost = version.published is not None and not version.damaged and version.name not in there
-        if lost and destination.catalog.totals(version).held_files == version.files:
-            await in_thread(Publisher(destination, run, allow_missing=True).seal, version)
-            run.observe(Warned(f"the manifest of version {version.name} was lost; it is written again"))

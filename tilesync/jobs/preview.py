@@ -15,13 +15,13 @@ from tilesync.jobs.pointing import named, pinned, stands
 from tilesync.jobs.run import Run
 from tilesync.jobs.sameness import same_listing
 from tilesync.jobs.survey import Desk, Survey
-from tilesync.jobs.versions import changed_since, proven
+from tilesync.jobs.versions import begun, changed_since, proven
 from tilesync.model import ROOT, Arrival, Blob, Export, Held, Inventory, Layout, Twin, Version
 from tilesync.protocols import Catalog, Exports, HeldFiles, Origin, Published, Source
 from tilesync.rules.filters import keeper
 from tilesync.rules.guards import guard_against_deleting, guard_against_shrinking
 from tilesync.rules.manifest import stamp
-from tilesync.rules.names import folders, next_version
+from tilesync.rules.names import folders
 from tilesync.rules.plan import Action, Decision, choose, decide
 from tilesync.rules.retention import to_retire
 
@@ -98,10 +98,7 @@ class Preview:
             return self._healed(choice.held) if damaged else self._unchanged(choice.held)
         version = choice.begun
         if version is None:
-            taken = {other.name for other in self._catalog.versions(retired=True)}
-            name, now = next_version(export.id, taken), stamp(self._run.clock.now())
-            of = (export.id, export.imodel, export.changeset, export.modified, export.record)
-            version = self._catalog.begin(Version(0, name, *of, begun=now))
+            version = begun(export, self._catalog, self._view.publication, self._run.clock)
         version = replace(
             version, listing=version.listing + 1, listed=False, marker=None, globs=self._wishes.globs,
             modified=export.modified,

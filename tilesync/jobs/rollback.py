@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from tilesync.errors import DestinationError, GuardTripped, UsageError, VerifyFailed
 from tilesync.events import VersionChosen, Warned
-from tilesync.jobs.mirror import prepare
 from tilesync.jobs.pointing import Pointing
+from tilesync.jobs.prepare import prepare
 from tilesync.jobs.run import Run
 from tilesync.jobs.versions import Versions
 from tilesync.model import Layout, Version

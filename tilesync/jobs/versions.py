@@ -11,7 +11,7 @@ from tilesync.errors import UnsafeName
 from tilesync.events import Notice, Warned
 from tilesync.jobs.run import Run
 from tilesync.model import Export, Globs, Held, Inventory, Version
-from tilesync.protocols import Destination, HeldFiles, Source
+from tilesync.protocols import Catalog, Clock, Destination, HeldFiles, Published, Source
 from tilesync.rules.filters import keeper
 from tilesync.rules.manifest import stamp
 from tilesync.rules.names import next_version
@@ -31,14 +31,9 @@ class Versions:
 
     def begin(self, export: Export) -> Version:
         """A new version of an export, under a name that none had before."""
-        taken = {v.name for v in self._catalog.versions(retired=True)} | set(
-            self._destination.publication.manifest_names()
-        )
-        name, now = next_version(export.id, taken), stamp(self._run.clock.now())
-        of = (export.id, export.imodel, export.changeset, export.modified, export.record)
-        version = self._catalog.begin(Version(0, name, *of, begun=now))
+        version = begun(export, self._catalog, self._destination.publication, self._run.clock)
         if next(self._files.names(version), None) is not None:  # of a state that was lost
-            self._catalog.remember(f"sweep {name}", "yes")
+            self._catalog.remember(f"sweep {version.name}", "yes")
         return version
 
     def taken_up(self, version: Version) -> Version:
@@ -156,6 +151,14 @@ class Versions:
             self._catalog.release(version, gone)
             self._catalog.release(version, [name for name in bad if name not in gone], linked=True)
             self._run.tally.verified += len(sound) if read else 0
+
+
+def begun(export: Export, catalog: Catalog, publication: Published, clock: Clock) -> Version:
+    """A new version of an export in a catalog, under a name that none had before."""
+    taken = {version.name for version in catalog.versions(retired=True)} | set(publication.manifest_names())
+    name, now = next_version(export.id, taken), stamp(clock.now())
+    of = (export.id, export.imodel, export.changeset, export.modified, export.record)
+    return catalog.begin(Version(0, name, *of, begun=now))
 
 
 def changed_since(version: Version, held: Sequence[Held], files: HeldFiles) -> list[Held]:
