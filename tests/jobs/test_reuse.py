@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builders import export, glb, tileset, tree
+from builders import IMODEL, export, glb, tileset, tree
 from faults import any_blob, blob_name, error
 from simulator import EXPORT, Run, Simulator, latest, verify
 
-from tilesync.model import Inventory
+from tilesync.model import Blob, Held, Inventory, Version
+from tilesync.rules import manifest
 from tilesync.stores.files import LocalFiles
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
@@ -284,3 +288,34 @@ def test_an_interrupted_version_shares_too(tmp_path: Path) -> None:
         assert asked(sim) == files.keys() - have.keys()
     assert numbers(run) == (len(files) - len(have), len(have), 0)
     assert tree(tmp_path / "versions" / OTHER) == files
+
+
+def laid_down(dest: Path, files: dict[str, bytes]) -> None:
+    """A finished version of these files, as a run leaves it, but for the state."""
+    lines = []
+    for name, data in files.items():
+        path = dest / "versions" / EXPORT / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        blob = Blob(name, len(data), "0x1", hashlib.md5(data).digest())
+        lines.append(manifest.line(Held(blob, hashlib.sha256(data).digest(), 0)))
+    total = sum(map(len, files.values()))
+    version = Version(0, EXPORT, EXPORT, IMODEL, None, "2026-03-01T08:30:00Z", {"id": EXPORT}, published="2026-03-01")
+    lines.insert(0, manifest.header(replace(version, files=len(files), bytes=total)))
+    (dest / "manifests").mkdir()
+    (dest / "manifests" / f"{EXPORT}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_twenty_thousand_files_of_which_one_changed(tmp_path: Path) -> None:
+    """The night moves one file."""
+    files = {f"t/{number // 500:02d}/{number:05d}.glb": glb(b"%d" % number) for number in range(19_999)}
+    files["tileset.json"] = tileset(*files)
+    laid_down(tmp_path, files)
+    changed = files | {"t/00/00007.glb": glb(b"new")}
+    with Simulator() as sim:
+        run = second(sim, tmp_path, changed)
+        assert asked(sim) == {"t/00/00007.glb"}
+    assert numbers(run) == (1, 19_999, 0)
+    assert run.tally.bytes == len(glb(b"new"))
+    same = sum(inode(tmp_path, name) == inode(tmp_path, name, OTHER) for name in files)
+    assert same == 19_999

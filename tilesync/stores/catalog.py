@@ -299,10 +299,9 @@ class Catalog(Database):
 
 _SHARED = """
 WITH live AS (SELECT serial, name FROM version WHERE retired IS NULL),
-shared AS (SELECT sha256, inode FROM blob WHERE state=1 AND inode<>0 AND version IN (SELECT serial FROM live)
-  GROUP BY sha256, inode HAVING min(version) < max(version))
-SELECT live.name, sum(b.size) FROM live JOIN blob b ON b.version=live.serial AND b.state=1
-JOIN shared ON shared.sha256=b.sha256 AND shared.inode=b.inode GROUP BY live.name
+held AS (SELECT version, size, min(version) OVER one AS first, max(version) OVER one AS last FROM blob
+  WHERE state=1 AND inode<>0 AND version IN (SELECT serial FROM live) WINDOW one AS (PARTITION BY sha256, inode))
+SELECT live.name, sum(held.size) FROM held JOIN live ON live.serial=held.version WHERE first < last GROUP BY live.name
 """
 _LINKED = """
 SELECT o.id, o.version FROM blob b JOIN blob o ON o.sha256=b.sha256 AND o.inode=b.inode AND o.state=1 AND o.id<>b.id
