@@ -75,7 +75,7 @@ class InvalidRequest(RunError):
 
 
 class Incomplete(RunError):
-    """Some files failed or did not verify; nothing was published."""
+    """Some files failed or did not verify; this export was not published."""
 
     exit_code = 3
     hint_text = "run the same command again: what arrived is kept, only the rest is fetched"

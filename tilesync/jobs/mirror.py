@@ -234,7 +234,7 @@ class Mirror:
         """Files failed: the container may not be what was listed."""
         self._versions.look_again(self._versions.current(version))
         count = self._run.tally.failed
-        return Incomplete(f"{count} {'file' if count == 1 else 'files'} failed; nothing was published")
+        return Incomplete(f"{count} {'file' if count == 1 else 'files'} failed; this export was not published")
 
     # --- publish ---
 

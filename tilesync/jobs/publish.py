@@ -35,11 +35,11 @@ class Publisher:
         """
         totals = self._catalog.totals(version)
         if totals.held_files != totals.files:
-            raise Incomplete(f"{totals.files - totals.held_files} files are missing; nothing was published")
+            raise Incomplete(f"{totals.files - totals.held_files} files are missing; this export was not published")
         if self._files.size(version, ROOT) is None:
             raise Incomplete(
                 f"the container has no {ROOT}: what it holds is no mesh export, or not a whole one",
-                hint="nothing was published; is this the container of a 3D Tiles export?",
+                hint="this export was not published; is this the container of a 3D Tiles export?",
             )
         version = await in_thread(self._judge_completeness, version)
         published = version.published or stamp(self._run.clock.now())
@@ -70,7 +70,7 @@ class Publisher:
             count = f"{found.missing:,} {'file' if found.missing == 1 else 'files'}"
             raise Incomplete(
                 f"{count} that the tilesets ask for {'is' if found.missing == 1 else 'are'} not in the container",
-                hint="nothing was published; if the export was made so, run again with --allow-missing",
+                hint="this export was not published; if the export was made so, run again with --allow-missing",
             )
         return replace(version, completeness=found)
 

@@ -72,7 +72,9 @@ class Container:
             if page.marker is None:
                 return
             if page.marker in seen:
-                raise Unavailable("the listing leads in a circle: a marker came twice", hint="nothing was published")
+                raise Unavailable(
+                    "the listing leads in a circle: a marker came twice", hint="this export was not published"
+                )
             seen.add(page.marker)
             marker = page.marker
 

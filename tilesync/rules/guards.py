@@ -34,7 +34,7 @@ def guard_against_shrinking(version: Version, current: Version | None) -> None:
         raise GuardTripped(
             f"version {version.name} has {version.files:,} files of {version.bytes:,} bytes, under half of what is"
             f" published ({current.files:,} files of {current.bytes:,} bytes)",
-            hint="nothing was published; look at the export, and run again with --allow-shrink if it is right",
+            hint="this export was not published; look at the export, and run again with --allow-shrink if it is right",
         )
 
 
@@ -43,5 +43,5 @@ def guard_against_deleting(count: int, most: Most, *, of: int) -> None:
     if not most.allows(count, of=of):
         raise GuardTripped(
             f"{count:,} of {of:,} files would be deleted, more than {most}",
-            hint="nothing was published or deleted; look at the plan (-n), and run again with a larger --max-delete",
+            hint="nothing was put in place or deleted; look at the plan (-n), and run again with a larger --max-delete",
         )

@@ -133,7 +133,7 @@ class Catalog(Database):
             if db.total_changes - before < len(values):
                 raise Incomplete(
                     f"the listing names a file twice: {self._twice(blob.name for blob, _ in rows)}",
-                    hint="nothing was published; the next run lists the container anew",
+                    hint="this export was not published; the next run lists the container anew",
                 )
             db.executemany("UPDATE blob SET kind=?, implicit=? WHERE version=? AND key=?", kinds)
             around = ((version.serial, self.key(folder), version.listing) for folder in folders)
