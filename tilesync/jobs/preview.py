@@ -88,6 +88,7 @@ class Preview:
     async def _plan(self, origin: Origin) -> Version:
         resolution = await origin.resolve()
         export, observe = resolution.export, self._run.observe
+        self._why.clear()
         observe(
             Resolved(export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind)
         )
