@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -501,3 +502,65 @@ def test_a_copied_destination_is_still_tilesync_s(tmp_path: Path) -> None:
     assert run.error is None
     assert run.of(Warned) == []
     assert files_at(tmp_path / "new") == files
+
+
+def file_for_a_folder(dest: Path) -> None:
+    (dest / "new").write_text("mine")
+
+
+def link_for_a_folder(dest: Path) -> None:
+    (dest.parent / "elsewhere").mkdir()
+    (dest / "new").symlink_to("../elsewhere")
+
+
+def link_within_a_folder(dest: Path) -> None:
+    (dest / "x").mkdir()
+    (dest / "x/link").symlink_to("../tiles")
+
+
+@pytest.mark.parametrize("obstruct", [file_for_a_folder, link_for_a_folder, link_within_a_folder])
+def test_nothing_moves_where_something_else_is_in_the_way(tmp_path: Path, obstruct: Callable[[Path], None]) -> None:
+    """Whatever of someone's stands in the place of a file, or of a folder of it: the old export stays whole."""
+    dest = tmp_path / "d"
+    with Simulator() as sim:
+        files = sim.hold(export(6))
+        mirror(sim, dest)
+        second(sim, export(6, seed=3) | {"x": glb(b"x"), "new/q.glb": glb(b"q")})
+        obstruct(dest)
+        run = mirror(sim, dest)
+        assert run.exit == 8
+        assert files.items() <= files_at(dest).items()
+        assert verify(dest).error is None
+    assert not (tmp_path / "elsewhere/q.glb").exists()
+
+
+def test_empty_folders_give_way(tmp_path: Path) -> None:
+    """A folder in which there is nothing, however deep, is no one's."""
+    with Simulator() as sim:
+        sim.hold(export(6))
+        mirror(sim, tmp_path)
+        (tmp_path / "x/y/z").mkdir(parents=True)
+        second(sim, export(6) | {"x": glb(b"x")})
+        assert mirror(sim, tmp_path).error is None
+    assert (tmp_path / "x").is_file()
+
+
+def test_a_fresh_state_dir_takes_over_what_is_in_the_folder(tmp_path: Path) -> None:
+    """A state elsewhere that is new, or was lost, finds the manifest beside the files; plan and run agree."""
+    with Simulator() as sim:
+        files = sim.hold()
+        mirror(sim, tmp_path / "d")
+        sim.forget()
+        plan = sim.preview(tmp_path / "d", layout=Layout.FLAT, state_dir=tmp_path / "s")
+        run = mirror(sim, tmp_path / "d", state_dir=tmp_path / "s")
+        assert asked(sim) == set()
+    assert (plan.exit, run.exit) == (0, 0)
+    assert files_at(tmp_path / "d") == files
+
+
+def test_a_state_dir_by_a_detour_is_refused_too(tmp_path: Path) -> None:
+    """The state cannot lie among the files, however its path is written."""
+    with Simulator() as sim:
+        sim.hold()
+        (tmp_path / "d").mkdir()
+        assert mirror(sim, tmp_path / "d", state_dir=tmp_path / "d/../d/st").exit == 8

@@ -23,7 +23,8 @@ from nights import DIFFERS, FIRST, IDS, SECOND, THIRD, files_of, mirrored, offer
 from simulator import Run, Simulator, latest, rollback, verify
 
 from tilesync import wiring
-from tilesync.events import Published, Retired, Warned
+from tilesync.errors import DestinationError
+from tilesync.events import Notice, Published, Retired, Warned
 from tilesync.jobs.holdings import held_as
 from tilesync.model import Export, Globs, Layout, Selector, Trace
 from tilesync.rules.retention import Keep
@@ -423,3 +424,81 @@ def test_a_version_has_no_file_that_other_filters_left(tmp_path: Path, monkeypat
         assert any((tmp_path / "versions" / FIRST / "tiles").glob("*.glb"))
         assert sim.mirror(tmp_path, globs=Globs(exclude=("*.glb",))).error is None
     assert not any(name.endswith(".glb") for name in tree(tmp_path / "versions" / FIRST))
+
+
+def test_a_version_that_was_removed_by_hand_is_forgotten(dest: Path) -> None:
+    """Folder and manifest are gone: it is said once, it does not come back as held, and nothing else is touched."""
+    shutil.rmtree(dest / "versions" / FIRST)
+    (dest / "manifests" / f"{FIRST}.jsonl").unlink()
+    first, again = night(dest), night(dest)
+    assert (first.error, again.error) == (None, None)
+    assert any(FIRST in event.message for event in first.of(Notice))
+    assert again.of(Notice) == again.of(Warned) == []
+    assert [row.version.name for row in wiring.holdings(dest, Run(), state_dir=None)] == [SECOND]
+    assert verify(dest, every=True).error is None
+
+
+def test_a_manifest_is_not_written_again_for_files_that_are_gone(dest: Path) -> None:
+    """With a file lost beside the manifest the version is damaged, and mended where that is possible."""
+    (dest / "manifests" / f"{FIRST}.jsonl").unlink()
+    (dest / "versions" / FIRST / DIFFERS).unlink()
+    run = night(dest, SECOND)
+    assert run.error is None
+    assert any("gone or changed" in event.message for event in run.of(Warned))
+    assert not (dest / "manifests" / f"{FIRST}.jsonl").exists()
+    (dest / "versions" / SECOND / "tiles/001.glb").unlink()
+    (dest / "manifests" / f"{SECOND}.jsonl").unlink()
+    assert night(dest).error is None
+    assert verify(dest).error is None
+
+
+def test_a_filtered_version_that_retired_is_not_the_export(tmp_path: Path) -> None:
+    """What was held in part, and is no more, does not count for the whole export."""
+    selector = Selector(imodel=IMODEL, export_type="3DTiles", export_id=FIRST)
+    with Simulator() as sim:
+        offer(sim, FIRST, SECOND)
+        assert sim.mirror(tmp_path, selector=selector, globs=Globs(exclude=("*.glb",))).error is None
+        assert len(sim.mirror(tmp_path, keep=Keep(1, timedelta(microseconds=1))).of(Retired)) == 1
+        there = wiring.holdings(tmp_path, Run(), state_dir=None, retired=True)
+        assert held_as(export_row(FIRST), there) == ""
+        assert sim.mirror(tmp_path, all_exports=True).error is None
+    assert {row.version.export for row in wiring.holdings(tmp_path, Run(), state_dir=None)} == {FIRST, SECOND}
+
+
+@pytest.mark.parametrize("layout", list(Layout))
+@pytest.mark.parametrize("closed", [".", ".tilesync"])
+def test_what_may_not_be_looked_at_is_an_error(stranger: Path, layout: Layout, closed: str) -> None:
+    """A destination or state that is closed to a user ends each command with 8 at the most, never as a bug."""
+    dest = stranger / "d"
+    with Simulator() as sim:
+        offer(sim, FIRST)
+        assert sim.mirror(dest, layout=layout).error is None
+        (dest / closed).chmod(0o700)
+        os.seteuid(65534)
+        try:
+            exits = {
+                sim.mirror(dest, layout=layout).exit,
+                sim.preview(dest, layout=layout).exit,
+                rollback(dest).exit,
+            }
+            audit = verify(dest).exit
+            try:
+                wiring.holdings(dest, Run(), state_dir=None)
+                told = 0
+            except DestinationError:
+                told = 8
+        finally:
+            os.seteuid(0)
+    assert exits == {8}
+    assert audit == told == (0 if layout is Layout.VERSIONED and closed == ".tilesync" else 8)
+
+
+def test_a_manifest_with_numbers_beyond_measure(dest: Path) -> None:
+    """It cannot be read, which is a finding, and no bug."""
+    path = dest / "manifests" / f"{FIRST}.jsonl"
+    path.write_text(path.read_text().replace('"files":', '"files":1000000000000000000000', 1))
+    assert verify(dest, every=True).exit == 10
+    shutil.rmtree(dest / ".tilesync")
+    run = night(dest)
+    assert run.error is None
+    assert any("cannot be taken over" in event.message for event in run.of(Warned))

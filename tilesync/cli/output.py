@@ -67,6 +67,7 @@ class Summary:
         self.pointed = ""
         self.files = 0
         self.stays = False
+        self.state = ""
         self.retired = 0
         self.failures: list[dict[str, Any]] = []
         self.remarks: list[dict[str, Any]] = []
@@ -79,7 +80,7 @@ class Summary:
                 self.imodel, self.export = event.imodel, event.export
                 self.newest, self.behind = event.newest, event.behind
             case VersionChosen():
-                self.version, self.stays = event.version, False
+                self.version, self.state, self.stays = event.version, event.state, False
             case PointerStays():
                 self.stays = True
             case Published():

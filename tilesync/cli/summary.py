@@ -42,7 +42,7 @@ def mirrored(summary: Summary, tally: Tally, dest: Path, *, dry_run: bool) -> st
     ]
     held = tally.listed - tally.excluded
     lines.append(complete(tally.completeness, held))
-    if not summary.stays:
+    if summary.published or not (summary.stays or summary.state == "held"):
         verb, count = ("published", summary.files) if summary.published else ("whole again", held)
         lines.append(f"{verb}: {dest / 'tileset.json'} -> version {summary.version}, {files(count)}")
     return "\n".join(lines)

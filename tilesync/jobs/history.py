@@ -86,7 +86,7 @@ async def one_by_one(
 def had(export: Export, catalog: Catalog, files: HeldFiles, globs: Globs) -> Tally | None:
     """What counts for an export that is held, and whole; or was, and has retired. None where it is to be mirrored."""
     versions = catalog.versions(export=export.id, retired=True)
-    if any(v.retired and v.published and v.modified == export.modified for v in versions):
+    if any(v.retired and v.published and (v.modified, v.globs) == (export.modified, globs) for v in versions):
         return Tally()
     choice = choose([v for v in versions if not v.retired], export, globs)
     if not choice.unchanged or choice.held is None or choice.held.damaged or not files.size(choice.held, ROOT):

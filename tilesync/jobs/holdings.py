@@ -58,7 +58,7 @@ def _as_known(said: Version, known: Version | None) -> Version:
 
 
 def _retired(catalog: Catalog) -> list[Version]:
-    return [version for version in catalog.versions(retired=True) if version.retired and version.published]
+    return [v for v in catalog.versions(retired=True) if v.retired and v.published and not v.globs]
 
 
 def _finished(publication: Published, observe: Observer) -> Iterator[Version]:

@@ -69,9 +69,8 @@ class SharedPlace:
         self._guard(version)
         if blocked := self._publication.blocked(version, in_order(version, self._catalog)):
             raise DestinationError(
-                f"{'a folder stands' if len(blocked) == 1 else 'folders stand'} where the container has a file:"
-                f" {', '.join(blocked[:5])}",
-                hint="nothing was put in place; move them away, then run again",
+                f"something else stands in the place of {', '.join(blocked[:5])}, or where a folder of it is to be",
+                hint="nothing was put in place; move away what is there, then run again",
             )
         begin()
         moment = stamp(self._run.clock.now())

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from tilesync.events import Warned
+from dataclasses import replace
+
+from tilesync.events import Notice, Warned
 from tilesync.jobs.adopt import adopt
+from tilesync.jobs.pointing import Pointing
 from tilesync.jobs.publish import Publisher
 from tilesync.jobs.run import Run
 from tilesync.jobs.versions import Versions
+from tilesync.model import Layout, Version
 from tilesync.protocols import Destination
+from tilesync.rules.manifest import stamp
 from tilesync.threads import in_thread
 
 
@@ -15,10 +20,24 @@ async def prepare(destination: Destination, run: Run) -> None:
     """See that catalog and manifests tell of what lies there: they may be lost, or the machine restarted since."""
     if destination.catalog.recall("adopted") is None:
         await in_thread(adopt, destination, run.observe)
-    await Versions(destination, run).settle()
+    versions = Versions(destination, run)
+    await versions.settle()
     there = set(destination.publication.manifest_names())
     for version in destination.catalog.versions():
-        lost = version.published is not None and not version.damaged and version.name not in there
-        if lost and destination.catalog.totals(version).held_files == version.files:
-            await in_thread(Publisher(destination, run, allow_missing=True).seal, version)
-            run.observe(Warned(f"the manifest of version {version.name} was lost; it is written again"))
+        if version.published is not None and version.name not in there:
+            await _without_manifest(version, versions, destination, run)
+
+
+async def _without_manifest(version: Version, versions: Versions, destination: Destination, run: Run) -> None:
+    """Forget a version that someone removed, unless the pointer leads there; of any other write the manifest again."""
+    pointing = Pointing(destination, run.clock, run.observe)
+    removed = destination.layout is Layout.VERSIONED and next(destination.files.names(version), None) is None
+    if removed and version.name not in pointing.spared():
+        destination.catalog.update(replace(version, retired=stamp(run.clock.now())))
+        destination.catalog.drop_files(version)
+        run.observe(Notice(f"version {version.name} is not there any more, nor its manifest: it counts as retired"))
+        return
+    version = version if version.damaged else await versions.healed(version)
+    if not version.damaged:
+        await in_thread(Publisher(destination, run, allow_missing=True).seal, version)
+        run.observe(Warned(f"the manifest of version {version.name} was lost; it is written again"))

@@ -58,8 +58,8 @@ class Tidy:
         if lost := totals.files - totals.held_files:
             self._run.observe(
                 Warned(
-                    f"{lost} files of version {version.name} are bad or gone, and no other version is known to have"
-                    f" them; `--export-id {version.export} --no-publish` fetches them as long as the service has it"
+                    f"version {version.name} lacks {'a file' if lost == 1 else f'{lost} files'} that no other is known"
+                    f" to have; `--export-id {version.export} --no-publish` fetches as long as the service has it"
                 )
             )
             return

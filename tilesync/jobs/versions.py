@@ -129,7 +129,8 @@ class Versions:
         await self.recheck(version)
         lost = version.files - self._catalog.totals(version).held_files
         if lost:
-            self._run.observe(Warned(f"{lost} files of version {version.name} are gone or changed"))
+            what = "1 file is" if lost == 1 else f"{lost} files are"
+            self._run.observe(Warned(f"{what} gone or changed in version {version.name}"))
             version = replace(version, damaged=True)
             self._catalog.update(version)
         return version

@@ -82,13 +82,21 @@ def read_header(said: Mapping[str, Any], *, name: str) -> Version:
         record=record,
         listed=True,
         published=said["finished"],
-        files=int(said["files"]),
-        bytes=int(said["bytes"]),
+        files=_count(said["files"]),
+        bytes=_count(said["bytes"]),
         inventory=str(said.get("inventory", Inventory.LIST)),
         home=str(said.get("container") or ""),
         globs=wanted,
-        completeness=Completeness(**{count.name: int(said.get(count.name, 0)) for count in fields(Completeness)}),
+        completeness=Completeness(**{count.name: _count(said.get(count.name, 0)) for count in fields(Completeness)}),
     )
+
+
+def _count(said: Any) -> int:
+    """A number of files or bytes. Raises TypeError or ValueError for anything else."""
+    count = int(said)
+    if not 0 <= count < 1 << 63:
+        raise ValueError(f"{said!r} is no count")
+    return count
 
 
 def read_line(said: Mapping[str, Any]) -> Held:
@@ -99,7 +107,7 @@ def read_line(said: Mapping[str, Any]) -> Held:
     modified = said["last_modified"]
     blob = Blob(
         str(said["name"]),
-        int(said["size"]),
+        _count(said["size"]),
         str(said["etag"] or ""),
         bytes.fromhex(said["md5"]) if said["md5"] else None,
         said["content_type"],

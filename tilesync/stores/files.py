@@ -84,7 +84,7 @@ class LocalFiles(HeldFiles):
 
     def place(self, version: str, blob: Blob, part: Path) -> Trace:
         """Rename a finished part to its final name, with the blob's Last-Modified. Returns its trace."""
-        with mapped(f"cannot place {blob.name}"):
+        with mapped(f"cannot place {blob.name} in version {version}"):
             if blob.last_modified is not None:
                 os.utime(part, (blob.last_modified, blob.last_modified))
             final = self._door.path(version, blob.name, make=True)
@@ -209,11 +209,23 @@ def judge_names(names: Iterable[str], *, path_bytes: int, ours: str = "") -> Non
     folder there that is not for them.
     """
     windows = os.name == "nt"
-    bad = [(name, why) for name in names if (why := problem(name, path_bytes=path_bytes, windows=windows, ours=ours))]
+    bad = [
+        (name, why)
+        for name in names
+        if (why := problem(name, path_bytes=path_bytes, windows=windows, ours=ours) or _unwritable(name))
+    ]
     if bad:
         shown = "; ".join(f"{name!r} {why}" for name, why in bad[:_SHOWN])
         more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise UnsafeName(f"the container names files that a folder cannot hold safely: {shown}{more}")
+
+
+def _unwritable(name: str) -> str | None:
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return "cannot be written in this locale (try LC_ALL=C.UTF-8)"
+    return None
 
 
 def path_limit(root: Path) -> int:

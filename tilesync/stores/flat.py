@@ -16,6 +16,7 @@ from typing import Any
 
 from tilesync.errors import DestinationError
 from tilesync.model import Held, Trace, Version
+from tilesync.rules.names import folders
 from tilesync.stores.disk import NO_FOLLOW, barrier, mapped
 from tilesync.stores.held import Door, trace_of
 from tilesync.stores.publication import Publication
@@ -56,18 +57,28 @@ class FlatPublication(Publication):
 
     def blocked(self, version: Version, names: Iterable[str]) -> list[str]:
         """Those that have come in and in whose place a folder is that holds other things than versions had there."""
-        found = []
-        for name in names:
-            with suppress(DestinationError):  # said by `lay_out`, when it is still so
-                if os.path.lexists(self._staged.path(version.name, name)):
-                    final = self._in_place.path(version.name, name)
-                    found += [name] if os.path.isdir(final) and self._has_others(final) else []
-        return found
+        return [
+            name
+            for name in names
+            if os.path.lexists(self._staged.path(version.name, name)) and not self._has_room(version, name)
+        ]
+
+    def _has_room(self, version: Version, name: str) -> bool:
+        """Whether a file can come to its place when nothing but what tilesync left there gives way."""
+        try:
+            final = self._in_place.path(version.name, name)
+        except DestinationError:
+            return any(self._gives_way(folder) for folder in folders(name))
+        return not os.path.isdir(final) or not self._has_others(final)
+
+    def _gives_way(self, name: str) -> bool:
+        path = os.path.join(self._root, name)
+        return os.path.lexists(path) and not os.path.isdir(path) and self._is_ours(name, path)
 
     def _has_others(self, folder: str) -> bool:
         """Whether a folder, or one in it, has anything but files that tilesync left there."""
-        for inside, _, files in os.walk(folder):
-            for each in files:
+        for inside, inner, files in os.walk(folder):
+            for each in (*files, *(link for link in inner if os.path.islink(os.path.join(inside, link)))):
                 path = os.path.join(inside, each)
                 name = os.path.relpath(path, self._root).replace(os.sep, "/")
                 if not self._is_ours(name, path):
@@ -113,7 +124,8 @@ class FlatPublication(Publication):
         if strange:
             self._throw_away(version, name, final, moment)
         if there is not None and not is_file:
-            os.rmdir(final)  # what was left in it is in the trash already
+            for empty, _, _ in os.walk(final, topdown=False):  # what was left in it is in the trash already
+                os.rmdir(empty)
         os.replace(staged, final)
         if os.path.lexists(staged):  # one file under both names: rename(2) leaves both
             os.unlink(staged)

@@ -43,23 +43,30 @@ class Place:
         """Where lies what is renamed into its place: in the state folder, or in one beside the files where that is on
         another file system.
         """
-        if not (self.root.exists() and self.state.exists()):
-            lost = not self.state.exists() and os.path.isdir(self.root / STATE / MANIFESTS)
-            return self.root / STATE if lost else self.state
+        within = self.root / STATE
+        if os.path.isdir(within / MANIFESTS) and not os.path.isdir(self.state / MANIFESTS):
+            return within  # whatever became of the other one
         with mapped(f"cannot look at {self.root}"):
-            same = os.stat(self.root).st_dev == os.stat(self.state).st_dev
-        return self.state if same else self.root / STATE
+            there = self.root.exists() and self.state.exists()
+            same = not there or os.stat(self.root).st_dev == os.stat(self.state).st_dev
+        return self.state if same else within
 
     def layout(self) -> Layout | None:
         """The layout that is found here; None where nothing was finished yet."""
-        if os.path.isdir(self.beside / MANIFESTS):
+        flat = self.beside / MANIFESTS
+        if os.path.isdir(flat):
             return Layout.FLAT
-        return Layout.VERSIONED if any((self.root / MANIFESTS).glob("*.jsonl")) else None
+        if any((self.root / MANIFESTS).glob("*.jsonl")):
+            return Layout.VERSIONED
+        with mapped(f"cannot read {flat.parent}"):
+            flat.exists()  # or it may not be looked at
+        return None
 
     def refuse_state_inside(self, layout: Layout | None) -> None:
         """Raise DestinationError where files would stand on the state."""
-        inside = self.state != self.root / STATE and self.state.is_relative_to(self.root)
-        if self.state == self.root or (inside and layout is Layout.FLAT):
+        root, state = (Path(os.path.realpath(path)) for path in (self.root, self.state))
+        inside = state != root / STATE and state.is_relative_to(root)
+        if state == root or (inside and layout is Layout.FLAT):
             raise DestinationError(f"the state cannot lie in {self.state}, among the files", hint="check --state-dir")
 
     def doors(self, layout: Layout) -> Sequence[Door]:

@@ -66,7 +66,8 @@ class Publication:
     def manifest_names(self) -> list[str]:
         """The versions that have a manifest."""
         folder = self._home / MANIFESTS
-        return sorted(p.stem for p in folder.glob("*.jsonl")) if folder.is_dir() else []
+        with mapped(f"cannot read {folder}"):
+            return sorted(p.stem for p in folder.glob("*.jsonl")) if folder.is_dir() else []
 
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
         """The lines of a manifest, the first one about the version. Raises DestinationError when it cannot be read."""
