@@ -73,7 +73,7 @@ class PageListed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Planned(Event):
-    """What would be, or is, done with one file, and why."""
+    """What would be done with one file, or with a version as a whole, and why."""
 
     kind: ClassVar[str] = "plan"
     action: str
