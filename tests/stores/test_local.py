@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from contract import BIG, VERSION, DestinationContract, Open, blob, bytes_of, never, proof, put, run
@@ -17,7 +18,7 @@ from contract import BIG, VERSION, DestinationContract, Open, blob, bytes_of, ne
 from tilesync.errors import DestinationBusy, DestinationError, DiskFull
 from tilesync.model import Blob, Layout
 from tilesync.stores import local
-from tilesync.stores.disk import boot_id
+from tilesync.stores.disk import boot_id, real_folder
 from tilesync.stores.local import LocalDestination, look_at, open_local
 
 
@@ -127,6 +128,7 @@ def test_a_second_run_is_busy_at_once(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from tilesync.stores.local import open_local
 with open_local(Path(sys.argv[1]), state_dir=None, monotonic=time.monotonic):
     print("held", flush=True)
@@ -477,3 +479,18 @@ def test_scratch_is_gone_with_the_context() -> None:
         with pytest.raises(DestinationError):
             put_there(VERSION, "../up", b"x")
     assert not root.exists()
+
+
+def test_a_folder_that_another_thread_makes_first_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that need the same new folder both have it."""
+    mkdir = os.mkdir
+
+    def late(*arguments: Any) -> None:
+        mkdir(*arguments)
+        mkdir(*arguments)
+
+    monkeypatch.setattr(os, "mkdir", late)
+    assert real_folder(tmp_path / "new", make=True)
+    monkeypatch.setattr(os, "mkdir", lambda *_: (tmp_path / "file").touch())
+    with pytest.raises(DestinationError, match="a file stands"):
+        real_folder(tmp_path / "file", make=True)
