@@ -502,3 +502,26 @@ def test_a_manifest_with_numbers_beyond_measure(dest: Path) -> None:
     run = night(dest)
     assert run.error is None
     assert any("cannot be taken over" in event.message for event in run.of(Warned))
+
+
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_a_bare_link_takes_nothing_from_what_the_service_said(tmp_path: Path, unfinished: bool) -> None:
+    """An older version that is mirrored again, or to its end, by its link keeps its date and record, and its place."""
+    with Simulator() as sim:
+        offer(sim, FIRST)
+        if unfinished:
+            sim.fault(any_blob, error(404, "BlobNotFound"))
+        assert sim.mirror(tmp_path).exit == (3 if unfinished else 0)
+        offer(sim, SECOND)
+        assert sim.mirror(tmp_path).error is None
+        assert sim.mirror(tmp_path, link=sim.link(FIRST), publish=False).error is None
+        rows = wiring.holdings(tmp_path, Run(), state_dir=None)
+        assert [(row.version.name, row.version.modified[:10]) for row in rows] == [
+            (SECOND, "2026-03-02"),
+            (FIRST, "2026-03-01"),
+        ]
+        assert rows[1].version.record["displayName"]
+        assert manifest_of(tmp_path, FIRST)[0]["export"]["displayName"]
+        sim.forget()
+        assert sim.mirror(tmp_path, all_exports=True).error is None
+        assert all(request.is_api for request in sim.requests)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from tilesync.errors import ExportReplaced, Incomplete, ListingDenied, NotAuthorised
@@ -17,7 +17,7 @@ from tilesync.jobs.run import Run
 from tilesync.jobs.sameness import same_files, same_listing
 from tilesync.jobs.tidy import Tidy
 from tilesync.jobs.transfer import Supply, Transfer
-from tilesync.jobs.versions import Versions
+from tilesync.jobs.versions import Versions, as_said
 from tilesync.model import EVERYTHING, ROOT, Export, Globs, Inventory, Kind, Layout, Resolution, Status, Version
 from tilesync.protocols import Destination, Origin, Source
 from tilesync.rules.guards import Most, guard_against_shrinking
@@ -141,7 +141,7 @@ class Mirror:
         if version is None:
             version = self._versions.begin(export)
         elif version.published is None and version.modified != export.modified:
-            version = self._versions.relist(version, modified=export.modified, record=export.record)
+            version = self._versions.relist(as_said(version, export))
         self._run.observe(VersionChosen(version.name, "continued" if resumed else "begun"))
         if resumed:
             version = self._versions.taken_up(version)
@@ -166,7 +166,7 @@ class Mirror:
         new = held is not None and held.serial != version.serial and not self._catalog.totals(version).held_files
         if held is not None and new and await self._is_still(held, version, source):
             self._catalog.forget(version)
-            held = replace(held, modified=export.modified, record=export.record)
+            held = as_said(held, export)
             self._catalog.update(held)
             await self._keep(held)
             return

@@ -15,7 +15,7 @@ from tilesync.jobs.pointing import named, pinned, stands
 from tilesync.jobs.run import Run
 from tilesync.jobs.sameness import same_listing
 from tilesync.jobs.survey import Desk, Survey
-from tilesync.jobs.versions import begun, changed_since, proven
+from tilesync.jobs.versions import as_said, begun, changed_since, proven
 from tilesync.model import ROOT, Arrival, Blob, Export, Held, Inventory, Layout, Twin, Version
 from tilesync.protocols import Catalog, Exports, HeldFiles, Origin, Published, Source
 from tilesync.rules.filters import keeper
@@ -100,10 +100,8 @@ class Preview:
         version = choice.begun
         if version is None:
             version = begun(export, self._catalog, self._view.publication, self._run.clock)
-        version = replace(
-            version, listing=version.listing + 1, listed=False, marker=None, globs=self._wishes.globs,
-            modified=export.modified,
-        )  # fmt: skip
+        wished = as_said(version, export)
+        version = replace(wished, listing=version.listing + 1, listed=False, marker=None, globs=self._wishes.globs)
         self._catalog.update(version)
         source = await origin.source(resolution)
         before = choice.held if choice.begun is None else None

@@ -162,6 +162,11 @@ def begun(export: Export, catalog: Catalog, publication: Published, clock: Clock
     return catalog.begin(Version(0, name, *of, begun=now))
 
 
+def as_said(version: Version, export: Export) -> Version:
+    """The version with what the service says of its export now; a bare link says nothing, and takes nothing away."""
+    return replace(version, modified=export.modified, record=export.record) if export.modified else version
+
+
 def changed_since(version: Version, held: Sequence[Held], files: HeldFiles) -> list[Held]:
     """Those that do not look as they were left."""
     return [each for each, same in zip(held, files.unchanged(version, held), strict=True) if not same]
