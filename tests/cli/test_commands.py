@@ -716,6 +716,19 @@ def test_exports_say_what_a_folder_holds(service: Simulator, tmp_path: Path) -> 
     assert not (tmp_path / "new").exists()
 
 
+def test_these_options_have_variables_too(service: Simulator, tmp_path: Path) -> None:
+    """Options that neither delete nor lift a guard read their variables, those of the newer commands too."""
+    offer(service, OTHER, 2)
+    tilesync("mirror", IMODEL, tmp_path, sim=service, TILESYNC_ALL_EXPORTS="1")
+    assert latest(tmp_path)["version"] == OTHER
+    sums = tilesync("versions", tmp_path, TILESYNC_SHA256SUMS=EXPORT)
+    assert len(sums.stdout.splitlines()) == len(service.containers[EXPORT])
+    tilesync("rollback", tmp_path)
+    assert last(tilesync("rollback", tmp_path, "--json", TILESYNC_LATEST="1"))["version"] == OTHER
+    held = tilesync("exports", IMODEL, "--json", sim=service, TILESYNC_HELD=str(tmp_path))
+    assert [row["held"] for row in lines(held, "export")] == ["held", "held"]
+
+
 def test_a_flat_mirror(service: Simulator, tmp_path: Path) -> None:
     """The container's files and the state; deletions by option, their guard, and no other layout on top."""
     flat = ("mirror", IMODEL, tmp_path, "--layout", "flat", "--json")

@@ -255,7 +255,7 @@ def test_a_403_on_a_link_fetched_before_the_refusal_is_not_final(service: Simula
         stale, links.link = links.link, links.fetch()
         fresh = links.link
         given = iter([stale, fresh])
-        links.current = lambda: _soon(next(given, None) or links.link)  # type: ignore[method-assign]
+        links.current = lambda: _soon(next(given, None) or links.link)  # type: ignore[method-assign]  # links that a test gives
         start, data = await body(container, listed(service, NAME))
         assert (start, data) == (0, service.blob(NAME).data)
         assert links.renewals == 1

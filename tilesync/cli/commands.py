@@ -82,7 +82,7 @@ def mirror(context: click.Context, /, source: str, dest: Path, *, dry_run: bool,
 
 @cli.command(short_help="List the exports.")
 @click.argument("imodel_id", required=False, envvar="TILESYNC_SOURCE")
-@option("--held", envvar=None, metavar="DEST", type=Destination(), help="Say which of them this folder holds.")
+@option("--held", metavar="DEST", type=Destination(), help="Say which of them this folder holds.")
 @option("--state-dir", type=FilePath(), help="Where the state of that folder is, if not in DEST/.tilesync.")
 @SERVICE
 @VOICE

@@ -40,7 +40,7 @@ def verify(dest: Path, *, quick: bool, every: bool, **options: Any) -> int:
 
 @click.command(short_help="Show which versions a folder holds.")
 @click.argument("dest", envvar="TILESYNC_DEST", type=Destination())
-@click.option("--sha256sums", metavar="VERSION", help="Print what `sha256sum -c` reads in the folder of this version.")
+@option("--sha256sums", metavar="VERSION", help="Print what `sha256sum -c` reads in the folder of this version.")
 @STATE_DIR
 @VOICE
 def versions(dest: Path, sha256sums: str | None, state_dir: Path | None, **options: Any) -> int:
@@ -74,7 +74,7 @@ def versions(dest: Path, sha256sums: str | None, state_dir: Path | None, **optio
 @click.command(short_help="Point back at an older version.")
 @click.argument("dest", envvar="TILESYNC_DEST", type=Destination())
 @click.argument("version", required=False)
-@click.option("--latest", is_flag=True, help="Point at the newest version, and follow the exports again.")
+@option("--latest", is_flag=True, help="Point at the newest version, and follow the exports again.")
 @STATE_DIR
 @VOICE
 def rollback(dest: Path, version: str | None, *, latest: bool, state_dir: Path | None, **options: Any) -> int:

@@ -121,7 +121,9 @@ class Publication(Published, Protocol):
         """Move the pointer, `latest.json` and what else names the current version. May be done again."""
 
     def blocked(self, version: Version, names: Iterable[str]) -> list[str]:
-        """Those files of a finished version that cannot be brought to where they are looked for: folders are there."""
+        """Those files of a finished version that cannot be brought to where they are looked for: something of others is
+        in the way. Nothing is touched.
+        """
 
     def lay_out(self, version: Version, names: Iterable[str], moment: str) -> list[str]:
         """Bring the files of a finished version to where they are looked for, in this order. May be done again.

@@ -56,7 +56,9 @@ class FlatPublication(Publication):
         return super()._parts_of(version)[::-1]
 
     def blocked(self, version: Version, names: Iterable[str]) -> list[str]:
-        """Those that have come in and in whose place a folder is that holds other things than versions had there."""
+        """Those that have come in and cannot come to their place: a folder with other things than versions had there
+        is in it, or something of others where a folder of theirs is to be.
+        """
         return [
             name
             for name in names
@@ -132,7 +134,9 @@ class FlatPublication(Publication):
         return strange
 
     def discard(self, version: Version, files: Iterable[Held], moment: str) -> list[Held]:
-        """Move files that are in place and no part of `version` into the trash; those that went."""
+        """Move files that are in place and no part of `version` into the trash; those that went. What is no file
+        there, or not behind real folders, is left alone.
+        """
         gone = []
         for held in files:
             name = held.blob.name
