@@ -59,7 +59,9 @@ def reachable(dest: Path) -> None:
 
 def kill_at(running: subprocess.Popen[bytes], ready: threading.Event, wait: float) -> bool:
     """Kill the process `wait` seconds after `ready`; false when it had ended by itself."""
-    ready.wait(20)
+    deadline = time.monotonic() + 20
+    while not ready.wait(0.02) and running.poll() is None and time.monotonic() < deadline:
+        pass
     try:
         running.wait(wait)
     except subprocess.TimeoutExpired:
