@@ -192,6 +192,19 @@ def test_no_state_at_module_level() -> None:
     assert culprits == []
 
 
+def test_no_count_is_read_before_a_wait_and_written_after_it() -> None:
+    """`self.count += await ...` loses what others count meanwhile: no shared count is kept so."""
+    culprits = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in SOURCES
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.AugAssign)
+        and not isinstance(node.target, ast.Name)
+        and any(isinstance(part, ast.Await) for part in ast.walk(node.value))
+    ]
+    assert culprits == []
+
+
 def test_no_logging_printing_or_bars_below_the_command_line() -> None:
     """Events go up: below `cli` nothing prints, logs or draws, but for the filter on the log of httpx."""
     loud = {

@@ -555,3 +555,32 @@ def test_an_entry_under_way_when_the_last_file_arrives_is_made(tmp_path: Path, m
         run = sim.mirror(tmp_path)
     assert run.error is None
     assert tree(tmp_path / "versions" / EXPORT) == files
+
+
+def test_what_is_listed_while_an_entry_is_made_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry in the catalog that outlasts the listing takes nothing back of what the listing counts meanwhile."""
+    merge, begun, counted = Reuse.merge, threading.Event(), threading.Event()
+
+    def late_merge(self: Reuse, arrivals: Sequence[Arrival]) -> list[Arrival]:
+        begun.set()
+        assert counted.wait(10)
+        return merge(self, arrivals)
+
+    monkeypatch.setattr(Reuse, "merge", late_merge)
+
+    async def work() -> None:
+        with open_local(tmp_path, state_dir=None, monotonic=monotonic) as destination:
+            run, source, supply = Run(), Memory(export(9)), Supply()
+            job, _ = transfer(destination, source, run)
+
+            async def listing() -> None:
+                while not begun.is_set():
+                    await asyncio.sleep(0.01)
+                run.tally.listed += 9
+                counted.set()
+                supply.add(complete=True)
+
+            await job.run(supply, listing())
+            assert run.tally.listed == 9
+
+    asyncio.run(work())

@@ -7,6 +7,7 @@ from dataclasses import replace
 from tilesync.errors import DiskFull
 from tilesync.events import PageListed
 from tilesync.jobs.run import Run
+from tilesync.jobs.tally import Tally
 from tilesync.jobs.transfer import Supply
 from tilesync.model import Blob, Held, Page, Totals, Version
 from tilesync.protocols import Destination, Source
@@ -30,7 +31,7 @@ class Listing:
         async for page in source.pages(version.marker):
             self._files.judge(blob.name for blob in page.blobs if keeps(blob.name))
             version = replace(version, marker=page.marker)
-            await in_thread(self._take_in, version, page, compare=earlier)
+            self._run.tally.add(await in_thread(self._take_in, version, page, compare=earlier))
             self._run.observe(PageListed(self._run.tally.listed, self._run.tally.listed_bytes, complete=False))
             supply.add()
         await self.finish(version)
@@ -44,8 +45,9 @@ class Listing:
         self._run.tally.inventory_complete = True
         self._run.observe(PageListed(self._run.tally.listed, self._run.tally.listed_bytes, complete=True))
 
-    def _take_in(self, version: Version, page: Page, *, compare: bool) -> None:
-        keeps, tally = keeper(version.globs), self._run.tally
+    def _take_in(self, version: Version, page: Page, *, compare: bool) -> Tally:
+        """Enter a page in the catalog; what is to be counted for it."""
+        keeps = keeper(version.globs)
         known = self._catalog.held_among(version, [blob.name for blob in page.blobs]) if compare else {}
         rows = [(blob, None if changed(blob, held := known.get(blob.name)) else held) for blob in page.blobs]
         lacking = [blob for blob, held in rows if held is None and keeps(blob.name)]
@@ -54,11 +56,13 @@ class Listing:
         self._judge_room(wanted)
         self._catalog.add_page(version, rows, {folder for blob in page.blobs for folder in folders(blob.name)})
         kept = [held for blob, held in rows if keeps(blob.name)]
-        tally.listed += len(rows)
-        tally.listed_bytes += sum(blob.size for blob in page.blobs)
-        tally.planned_bytes += wanted
-        tally.kept += sum(held is not None for held in kept)
-        tally.excluded += len(rows) - len(kept)
+        return Tally(
+            listed=len(rows),
+            listed_bytes=sum(blob.size for blob in page.blobs),
+            planned_bytes=wanted,
+            kept=sum(held is not None for held in kept),
+            excluded=len(rows) - len(kept),
+        )
 
     def _judge_room(self, more: int) -> None:
         free = self._files.free()

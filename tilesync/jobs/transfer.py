@@ -224,7 +224,8 @@ class Transfer:
         """Record what has arrived, and want what a walk learns by it: in one hop, which a cancellation waits for."""
         (done, self._done), (missed, self._missed) = (self._done, []), (self._missed, [])
         if done or missed:
-            self._run.tally.listed += await in_thread(self._record, done, missed)
+            new = await in_thread(self._record, done, missed)  # `+= await` would take the count from before it
+            self._run.tally.listed += new
             self._expandable = self._expandable or any(_says_more(arrival) for arrival in done)
         self._under_way -= len(done) + len(missed)
         self._settled.set()
