@@ -18,7 +18,7 @@ from tilesync import __version__
 from tilesync.cli.held import rollback, verify, versions
 from tilesync.cli.options import DELETION, HISTORY, INVENTORY, NO_PROGRESS, SELECTION, SERVICE, VOICE, option, waiting
 from tilesync.cli.requests import imodel_of, is_argument, mirror_request, selector_of, service_of, session_of
-from tilesync.cli.text import Destination, FilePath, Transfers
+from tilesync.cli.text import CountOr, Destination, FilePath
 from tilesync.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ for command in (verify, versions, rollback):
 @HISTORY
 @INVENTORY
 @DELETION
-@option("--transfers", type=Transfers(), default="auto", show_default=True, help="Transfers at once.")
+@option("--transfers", type=CountOr("auto", most=1000), default="auto", show_default=True, help="Transfers at once.")
 @option("-n", "--dry-run", is_flag=True, help="Print the plan with its reasons, write nothing.")
 @NO_PROGRESS
 @option("--report", type=FilePath(), help="Write the last JSON line, with every failure, to this file.")

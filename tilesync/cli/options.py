@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from tilesync.cli.text import Duration, FilePath, Kept, Limit
+from tilesync.cli.text import CountOr, Duration, FilePath, Limit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -95,7 +95,7 @@ HISTORY = stacked(
 DELETION = stacked(
     option(
         "--keep-versions",
-        type=Kept(),
+        type=CountOr("all", most=1_000_000),
         envvar=None,
         default="all",
         show_default=True,

@@ -11,7 +11,11 @@ import click
 from tilesync.rules.guards import Most
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
-_LIMIT = re.compile(r"(\d+(?:\.\d+)?)\s*(%)?")
+_COUNT = re.compile(r"[0-9]{1,12}")
+_LIMIT = re.compile(r"(\d{1,12}(?:\.\d+)?)\s*(%)?")
+
+_LONGEST = timedelta(days=36_500)
+"""Longer than any wait or history; a calendar does not go back for ever."""
 
 
 def size(count: float) -> str:
@@ -72,36 +76,27 @@ class Duration(click.ParamType[timedelta]):
         if not match or not any(match.groups()):
             self.fail(f"{value!r} is no duration: write 90s, 10m or 1h", param, ctx)
         days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
-        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        span = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+        if span > _LONGEST.total_seconds():
+            self.fail(f"{value!r} is longer than a hundred years", param, ctx)
+        return timedelta(seconds=span)
 
 
-class Transfers(click.ParamType[int | None]):
-    """A number of transfers at once, or `auto` (None)."""
+class CountOr(click.ParamType[int | None]):
+    """A number from 1 to `most`, or a word (None)."""
 
-    name = "N|auto"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """The number; None for `auto`."""
-        text = str(value).strip().lower()
-        if text == "auto":
-            return None
-        if not text.isdigit() or not 1 <= int(text) <= 1000:
-            self.fail(f"{value!r} is neither 'auto' nor a number from 1 to 1000", param, ctx)
-        return int(text)
-
-
-class Kept(click.ParamType[int | None]):
-    """How many versions are kept: a number, or `all` (None)."""
-
-    name = "N|all"
+    def __init__(self, word: str, *, most: int) -> None:
+        self.name = f"N|{word}"
+        self._word = word
+        self._most = most
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """The number; None for `all`."""
+        """The number; None for the word. A text that is neither is a usage error."""
         text = str(value).strip().lower()
-        if text == "all":
+        if text == self._word:
             return None
-        if not text.isdecimal() or int(text) < 1:
-            self.fail(f"{value!r} is neither 'all' nor a number of at least 1", param, ctx)
+        if not _COUNT.fullmatch(text) or not 1 <= int(text) <= self._most:
+            self.fail(f"{value!r} is neither '{self._word}' nor a number from 1 to {self._most:,}", param, ctx)
         return int(text)
 
 
