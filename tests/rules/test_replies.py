@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from tilesync.errors import Transient, Unavailable
 from tilesync.model import Blob, Page
+from tilesync.rules.listings import parse_page
 from tilesync.rules.replies import (
     API,
     STORAGE,
-    PageParser,
     Verdict,
     api_message,
     http_date,
@@ -58,10 +58,7 @@ INVENTORY = Page(
 
 
 def parsed(*pieces: bytes) -> Page:
-    parser = PageParser()
-    for piece in pieces:
-        parser.feed(piece)
-    return parser.close()
+    return parse_page(b"".join(pieces))
 
 
 def listed(entry: str, marker: str = "<NextMarker />") -> Page:

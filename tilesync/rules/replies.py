@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
-from xml.parsers import expat
+from urllib.parse import parse_qsl, urlsplit
 
 from tilesync.errors import Transient, UsageError
-from tilesync.model import Blob, Export, Page, SasUrl
+from tilesync.model import Export, SasUrl
 from tilesync.rules.links import parse_link
 
 
@@ -177,114 +177,9 @@ def parse_token(body: bytes) -> tuple[str, float]:
     return token, life
 
 
-# --- List Blobs --------------------------------------------------------------------------------------------------
+# --- headers ---------------------------------------------------------------------------------------------------------
 
-_FIELDS = {
-    "Name", "NextMarker", "Etag", "Content-Length", "Content-Type", "Content-Encoding", "Content-MD5", "Last-Modified",
-    "ResourceType",
-}  # fmt: skip
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
-
-class PageParser:
-    """One page of List Blobs, fed as it arrives, cut anywhere; unknown elements are ignored.
-
-    `close` gives the page when it is complete and well-formed, and raises Transient otherwise: a torn page is an error
-    and never a short inventory. Folder placeholders of hierarchical accounts are left out, and counted.
-    Source: "List Blobs" (REST), response body.
-    """
-
-    def __init__(self) -> None:
-        self._parser = expat.ParserCreate()
-        self._parser.buffer_text = True
-        self._parser.StartElementHandler = self._start
-        self._parser.EndElementHandler = self._end
-        self._parser.CharacterDataHandler = self._text
-        self._parser.StartDoctypeDeclHandler = self._doctype
-        self._path: list[str] = []
-        self._wanted = False
-        self._encoded = False
-        self._words: list[str] = []
-        self._fields: dict[str, str] = {}
-        self._blobs: list[Blob] = []
-        self._marker = ""
-        self._skipped = 0
-        self._whole = False
-
-    def feed(self, data: bytes) -> None:
-        """Take in the next bytes."""
-        try:
-            self._parser.Parse(data, False)
-        except (expat.ExpatError, ValueError, LookupError) as error:
-            raise _malformed(error) from error
-
-    def close(self) -> Page:
-        """The page, now that no more bytes come."""
-        try:
-            self._parser.Parse(b"", True)
-        except (expat.ExpatError, ValueError, LookupError) as error:
-            raise _malformed(error) from error
-        if not self._whole:
-            raise Transient("the listing page is no blob listing")
-        return Page(tuple(self._blobs), self._marker or None, self._skipped)
-
-    def _doctype(self, *_: object) -> None:
-        raise ValueError("a document type is declared")
-
-    def _start(self, tag: str, attributes: dict[str, str]) -> None:
-        self._path.append(tag)
-        self._wanted = tag in _FIELDS
-        if tag == "Blob" and self._path == ["EnumerationResults", "Blobs", "Blob"]:
-            self._fields = {}
-        elif tag == "Name":
-            self._encoded = attributes.get("Encoded", "").lower() == "true"
-        if self._wanted:
-            self._words = []
-
-    def _text(self, text: str) -> None:
-        if self._wanted:
-            self._words.append(text)
-
-    def _end(self, tag: str) -> None:
-        path, self._wanted = self._path, False
-        depth = len(path)
-        if tag in _FIELDS:
-            text = "".join(self._words)
-            if depth == 4 and tag == "Name" and path[2] == "Blob":
-                self._fields[tag] = unquote(text, errors="strict") if self._encoded else text
-            elif depth == 5 and path[3] == "Properties":
-                self._fields[tag] = text
-            elif depth == 2 and tag == "NextMarker":
-                self._marker = text
-        elif tag == "Blob" and depth == 3 and path[1] == "Blobs":
-            self._add(self._fields)
-        elif tag == "Blobs" and depth == 2 and path[0] == "EnumerationResults":
-            self._whole = True
-        path.pop()
-
-    def _add(self, fields: dict[str, str]) -> None:
-        name, size = fields["Name"], int(fields["Content-Length"])
-        if not name or size < 0:
-            raise ValueError("a blob without a name or with a negative length")
-        if fields.get("ResourceType") == "directory" or (name.endswith("/") and size == 0):
-            self._skipped += 1
-            return
-        etag = fields.get("Etag")
-        self._blobs.append(
-            Blob(
-                name,
-                size,
-                "" if weak_etag(etag) else plain_etag(etag),
-                parse_md5(fields.get("Content-MD5")),
-                fields.get("Content-Type") or None,
-                fields.get("Content-Encoding") or None,
-                http_date(fields.get("Last-Modified")),
-            )
-        )
-
-
-def _malformed(error: Exception) -> Transient:
-    return Transient(f"the listing page is torn or malformed ({error})")
 
 
 def parse_md5(text: str | None) -> bytes | None:
@@ -296,6 +191,7 @@ def parse_md5(text: str | None) -> bytes | None:
     return digest if len(digest) == 16 else None
 
 
+@lru_cache(1024)
 def http_date(text: str | None) -> int | None:
     """Seconds since the epoch of an HTTP date (RFC 9110, section 5.6.7); None when it cannot be read."""
     if not text:

@@ -1,0 +1,167 @@
+"""The pages of List Blobs: the only file that knows their XML. Source: "List Blobs" (REST), response body."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import unquote
+from xml.parsers import expat
+from xml.sax.saxutils import unescape
+
+from tilesync.errors import Transient
+from tilesync.model import Blob, Page
+from tilesync.rules.replies import http_date, parse_md5, plain_etag, weak_etag
+
+# A page as Azure writes it is one regular expression after the other, a third of the work of a parser. Everything that
+# is not exactly so (other whitespace, encodings, comments, references by number) is left to the parser: both say the
+# same of the same bytes. What repeats possessively is an atomic group, as in scan.py.
+_RUN: Final = r"[^<>&\x00-\x1f\x7f\ufffe\uffff]*+"
+_TEXT: Final = rf"{_RUN}(?>&(?:amp|lt|gt|quot|apos);{_RUN})*+"
+_FLAT: Final = rf"(?><([A-Za-z][A-Za-z0-9-]*+)(?: ?/>|>{_TEXT}</\{{}}>))*+"
+_HEAD: Final = re.compile(
+    r'<\?xml version="1\.0" encoding="utf-8"\?><EnumerationResults'
+    r'(?: ServiceEndpoint="[^"<>&]*")?(?: ContainerName="[^"<>&]*")?>(?:<MaxResults>[0-9]+</MaxResults>)?<Blobs>'
+)
+_BLOB: Final = re.compile(
+    rf"<Blob><Name>({_TEXT})</Name><Properties>({_FLAT.format(3)})</Properties>{_FLAT.format(4)}</Blob>"
+)
+_FOOT: Final = re.compile(rf"</Blobs><NextMarker(?: ?/>|>({_TEXT})</NextMarker>)</EnumerationResults>\Z")
+_PROPERTY: Final = re.compile(
+    r"<(Etag|Content-(?:Length|Type|Encoding|MD5)|Last-Modified|ResourceType)(?: ?/>|>([^<]*+)<)"
+)
+
+_FIELDS: Final = {
+    "Name", "NextMarker", "Etag", "Content-Length", "Content-Type", "Content-Encoding", "Content-MD5", "Last-Modified",
+    "ResourceType",
+}  # fmt: skip
+
+
+def parse_page(body: bytes) -> Page:
+    """One page of List Blobs; unknown elements are ignored, folder placeholders of hierarchical accounts counted.
+
+    Raises Transient for a page that is torn or malformed: it is an error, and never a short inventory.
+    """
+    try:
+        page = _plain(body.decode("utf-8-sig"))
+    except (ValueError, KeyError):
+        page = None
+    return page or _parsed(body)
+
+
+def _plain(text: str) -> Page | None:
+    """A page that is written as Azure writes it; None for any other."""
+    blobs, skipped = list[Blob](), 0
+    head = _HEAD.match(text)
+    position = head.end() if head else 0
+    while found := _BLOB.match(text, position):
+        position = found.end()
+        name, properties, *_ = found.groups()
+        fields: dict[str, str] = dict(_PROPERTY.findall(properties))
+        if "&" in properties:
+            fields = {field: _unescaped(value) for field, value in fields.items()}
+        blob = _blob(_unescaped(name), fields)
+        if blob is None:
+            skipped += 1
+        else:
+            blobs.append(blob)
+    foot = _FOOT.match(text, position)
+    if head is None or foot is None:
+        return None
+    return Page(tuple(blobs), _unescaped(foot[1] or "") or None, skipped)
+
+
+def _unescaped(text: str) -> str:
+    return unescape(text, {"&quot;": '"', "&apos;": "'"}) if "&" in text else text
+
+
+def _blob(name: str, fields: dict[str, str]) -> Blob | None:
+    """The blob with these properties; None for the placeholder of a folder. Raises ValueError, KeyError."""
+    size = int(fields["Content-Length"])
+    if not name or size < 0:
+        raise ValueError("a blob without a name or with a negative length")
+    if fields.get("ResourceType") == "directory" or (name.endswith("/") and size == 0):
+        return None
+    etag = fields.get("Etag", "")
+    return Blob(
+        name,
+        size,
+        "" if weak_etag(etag) else plain_etag(etag),
+        parse_md5(fields.get("Content-MD5")),
+        fields.get("Content-Type") or None,
+        fields.get("Content-Encoding") or None,
+        http_date(fields.get("Last-Modified")),
+    )
+
+
+def _parsed(body: bytes) -> Page:
+    parser = _Parser()
+    try:
+        parser.parse(body)
+    except (expat.ExpatError, ValueError, LookupError) as error:
+        raise Transient(f"the listing page is torn or malformed ({error})") from error
+    if not parser.whole:
+        raise Transient("the listing page is no blob listing")
+    return Page(tuple(parser.blobs), parser.marker or None, parser.skipped)
+
+
+class _Parser:
+    """A page, however it is written."""
+
+    def __init__(self) -> None:
+        self._parser = expat.ParserCreate()
+        self._parser.buffer_text = True
+        self._parser.StartElementHandler = self._start
+        self._parser.EndElementHandler = self._end
+        self._parser.CharacterDataHandler = self._text
+        self._parser.StartDoctypeDeclHandler = self._doctype
+        self._path: list[str] = []
+        self._wanted = False
+        self._encoded = False
+        self._words: list[str] = []
+        self._fields: dict[str, str] = {}
+        self.blobs: list[Blob] = []
+        self.marker = ""
+        self.skipped = 0
+        self.whole = False
+
+    def parse(self, body: bytes) -> None:
+        """Take in everything. Raises ExpatError, and what handlers raise."""
+        self._parser.Parse(body, True)
+
+    def _doctype(self, *_: object) -> None:
+        raise ValueError("a document type is declared")
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._path.append(tag)
+        self._wanted = tag in _FIELDS
+        if tag == "Blob" and self._path == ["EnumerationResults", "Blobs", "Blob"]:
+            self._fields = {}
+        elif tag == "Name":
+            self._encoded = attributes.get("Encoded", "").lower() == "true"
+        if self._wanted:
+            self._words = []
+
+    def _text(self, text: str) -> None:
+        if self._wanted:
+            self._words.append(text)
+
+    def _end(self, tag: str) -> None:
+        path, self._wanted = self._path, False
+        depth = len(path)
+        if tag in _FIELDS:
+            text = "".join(self._words)
+            if depth == 4 and tag == "Name" and path[2] == "Blob":
+                self._fields[tag] = unquote(text, errors="strict") if self._encoded else text
+            elif depth == 5 and path[3] == "Properties":
+                self._fields[tag] = text
+            elif depth == 2 and tag == "NextMarker":
+                self.marker = text
+        elif tag == "Blob" and depth == 3 and path[1] == "Blobs":
+            blob = _blob(self._fields["Name"], self._fields)
+            if blob is None:
+                self.skipped += 1
+            else:
+                self.blobs.append(blob)
+        elif tag == "Blobs" and depth == 2 and path[0] == "EnumerationResults":
+            self.whole = True
+        path.pop()
