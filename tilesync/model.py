@@ -140,8 +140,7 @@ UNKNOWN = -1
 """The size of a blob that no answer has described yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(NamedTuple):
     """One file of a container as the listing describes it: stored bytes, undecoded.
 
     `etag` has no quotes. `md5` is the 16 bytes that the uploader claimed, None where there is none. `last_modified` is
@@ -229,8 +228,7 @@ class Page:
     skipped: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(NamedTuple):
     """What was computed over the stored bytes of one file while they passed."""
 
     size: int
@@ -246,8 +244,7 @@ class Trace(NamedTuple):
     inode: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """A file that lies in a version of the destination. `mtime_ns` and `inode` are its trace as it was left there."""
 
     blob: Blob
@@ -256,8 +253,7 @@ class Held:
     inode: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """A file that is in place, by its number in the catalog, with what its bytes said.
 
     `partly`: more references of it than `reading` holds are in the catalog already.

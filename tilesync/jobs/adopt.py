@@ -11,7 +11,7 @@ from tilesync.jobs.examine import examine
 from tilesync.model import Arrival, Held, Version
 from tilesync.protocols import Destination, Observer
 from tilesync.rules.manifest import read_header, read_line
-from tilesync.rules.names import folders
+from tilesync.rules.names import folders_of
 
 BATCH = 1000
 
@@ -50,7 +50,7 @@ def _adopt(destination: Destination, name: str) -> None:
         found = {held.blob.name: arrival for held in batch if (arrival := _found(destination, version, held))}
         lost = [(held.blob, None) for held in batch if held.blob.name not in found]
         whole = whole and not lost
-        catalog.add_page(version, lost, {folder for held in batch for folder in folders(held.blob.name)})
+        catalog.add_page(version, lost, folders_of(held.blob.name for held in batch))
         catalog.add_held(version, list(found.values()))
     catalog.finish_listing(version)
     catalog.update(replace(version, damaged=not whole))

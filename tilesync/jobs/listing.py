@@ -12,7 +12,7 @@ from tilesync.jobs.transfer import Supply
 from tilesync.model import Blob, Held, Page, Totals, Version
 from tilesync.protocols import Destination, Source
 from tilesync.rules.filters import keeper
-from tilesync.rules.names import folders
+from tilesync.rules.names import folders_of
 from tilesync.rules.plan import Action, decide
 from tilesync.threads import in_thread
 
@@ -54,7 +54,7 @@ class Listing:
         reusable = self._catalog.twins.by_md5(version, lacking)
         wanted = sum(blob.size for blob in lacking if blob.name not in reusable)
         self._judge_room(wanted)
-        self._catalog.add_page(version, rows, {folder for blob in page.blobs for folder in folders(blob.name)})
+        self._catalog.add_page(version, rows, folders_of(blob.name for blob in page.blobs))
         kept = [held for blob, held in rows if keeps(blob.name)]
         return Tally(
             listed=len(rows),

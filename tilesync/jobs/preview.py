@@ -16,12 +16,12 @@ from tilesync.jobs.run import Run
 from tilesync.jobs.sameness import same_listing
 from tilesync.jobs.survey import Desk, Survey
 from tilesync.jobs.versions import as_said, begun, changed_since, proven
-from tilesync.model import ROOT, Arrival, Blob, Export, Held, Inventory, Layout, Twin, Version
+from tilesync.model import ROOT, Blob, Export, Held, Inventory, Layout, Twin, Version
 from tilesync.protocols import Catalog, Exports, HeldFiles, Origin, Published, Source
 from tilesync.rules.filters import keeper
 from tilesync.rules.guards import guard_against_deleting, guard_against_shrinking
 from tilesync.rules.manifest import stamp
-from tilesync.rules.names import folders
+from tilesync.rules.names import folders_of
 from tilesync.rules.plan import Action, Decision, choose, decide
 from tilesync.rules.retention import to_retire
 
@@ -57,6 +57,7 @@ class Preview:
         self._wishes = wishes
         self._keeps = keeper(wishes.globs)
         self._why: dict[str, str] = {}  # what was held and is to be fetched again
+        self._looks_back = view.layout is Layout.FLAT  # what follows depends on which files would be held
 
     async def run(self, origin: Origin) -> None:
         """Tell the plan for the export that the origin resolves to."""
@@ -66,6 +67,7 @@ class Preview:
     async def run_all(self, exports: Exports) -> None:
         """Tell the plan for every finished export that is not held yet, oldest first."""
         self._say_if_lost()
+        self._looks_back = True
         planned: list[Version] = []
 
         async def plan(export: Export, *, newest: bool) -> None:
@@ -151,7 +153,7 @@ class Preview:
             self._why.update((name, CHANGED_HERE) for name in known.keys() - sound)
             known = {name: known[name] for name in sound}
             rows = [(blob, None if changed(blob, known.get(blob.name)) else known[blob.name]) for blob in blobs]
-            self._catalog.add_page(version, rows, {folder for blob in blobs for folder in folders(blob.name)})
+            self._catalog.add_page(version, rows, folders_of(blob.name for blob in blobs))
             for blob, held in rows:
                 if not self._keeps(blob.name):
                     self._tell(blob, LEFT_OUT)
@@ -186,7 +188,8 @@ class Preview:
             while batch := self._catalog.wanted(version, after, limit=BATCH, empty=empty):
                 after = batch[-1][0]
                 self._decide(version, [blob for _, blob in batch], before)
-                self._catalog.hold(version, [Arrival(number, Held(blob, b"", 0)) for number, blob in batch])
+        if self._looks_back:
+            self._catalog.suppose(version)
         totals = self._catalog.totals(version)
         finished = version.published or stamp(self._run.clock.now())
         version = replace(version, published=finished, damaged=False, files=totals.files, bytes=totals.bytes)
@@ -238,7 +241,8 @@ class Preview:
         else:
             tally.fetched += 1
             tally.planned_bytes += blob.size
-        self._run.observe(Planned(decision.action.value, blob.name, blob.size, decision.reason))
+        if self._run.every_file:
+            self._run.observe(Planned(decision.action.value, blob.name, blob.size, decision.reason))
 
     # --- what follows ---
 

@@ -137,6 +137,9 @@ class Catalog(Protocol):
     def hold(self, version: Version, arrivals: Sequence[Arrival]) -> int:
         """Record files that are in place now, with what they ask for; how many names a walk learns by that."""
 
+    def suppose(self, version: Version) -> None:
+        """Take everything that is wanted for held, with no bytes known: a plan goes on as if it had been done."""
+
     def want(self, version: Version, name: str) -> None:
         """A walk wants one file, known by its name alone, unless it knows it already."""
 

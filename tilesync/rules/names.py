@@ -7,7 +7,7 @@ an archive made on one system can be unpacked on the others.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, count
 
 from tilesync.errors import UsageError
@@ -20,8 +20,22 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WINDOWS = re.compile(r'[<>:"|?*]| (?:/|$)')
 _SUSPECT = re.compile(
-    r"(?:^|/)(?:\.{0,2}(?:/|$)|con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])|\.(?:/|$)|^.:|\\|[\x00-\x1f\x7f]", re.IGNORECASE
+    r"(?:^|/)(?:\.{0,2}(?:/|$)|con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])|\.(?:/|$)|^.:|\\|[\x00-\x09\x0b-\x1f\x7f]",
+    re.IGNORECASE | re.MULTILINE,
 )
+"""Of names one below the other; a line break within one is not seen by it."""
+
+
+def plain(names: Sequence[str], *, path_bytes: int = 0) -> bool:
+    """Whether a look at all of them together shows that each can be held, wherever; most names are so."""
+    longest = min(SEGMENT_BYTES, path_bytes or SEGMENT_BYTES)
+    together = "\n".join(names)
+    return (
+        together.isascii()
+        and together.count("\n") == max(len(names) - 1, 0)
+        and max(map(len, names), default=0) <= longest
+        and not _SUSPECT.search(together)
+    )
 
 
 def problem(name: str, *, path_bytes: int = 0, windows: bool = False, ours: str = "") -> str | None:
@@ -34,7 +48,8 @@ def problem(name: str, *, path_bytes: int = 0, windows: bool = False, ours: str 
     size = len(name) if name.isascii() else len(name.encode(errors="surrogatepass"))
     if ours and name.partition("/")[0].casefold() == ours:
         return f"stands where tilesync keeps its state ({ours})"
-    if size <= SEGMENT_BYTES and not (path_bytes and size > path_bytes) and not windows and not _SUSPECT.search(name):
+    short = size <= SEGMENT_BYTES and not (path_bytes and size > path_bytes)
+    if short and not windows and "\n" not in name and not _SUSPECT.search(name):
         return None
     return _explain(name, size, path_bytes, windows=windows)
 
@@ -79,6 +94,12 @@ def folders(name: str) -> list[str]:
     """The folders that a name implies, outermost first: `a/b/c` implies `a` and `a/b`."""
     parts = name.split("/")[:-1]
     return ["/".join(parts[: end + 1]) for end in range(len(parts))]
+
+
+def folders_of(names: Iterable[str]) -> set[str]:
+    """The folders that some names imply."""
+    innermost = {name.rpartition("/")[0] for name in names} - {""}
+    return innermost.union(*(folders(name) for name in innermost))
 
 
 def version_name(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from tilesync.model import Blob, Export, Globs, Held, Version
 
@@ -20,8 +21,7 @@ class Action(StrEnum):
     RETIRE = "retire"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """An action and the reason for it, fit for a person to read."""
 
     action: Action

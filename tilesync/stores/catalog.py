@@ -200,7 +200,7 @@ class Catalog(Database):
             " AND coalesce((size IS 0)=?, 1) ORDER BY id LIMIT ?"
         )
         rows = self.query(sql, version.serial, version.listing, after, empty, limit)
-        return [(row[0], Blob(*row[1:])) for row in rows]
+        return [(row[0], Blob._make(row[1:])) for row in rows]
 
     def held(
         self, version: Version, after: str = "", *, limit: int, kinds: Collection[Kind] = ()
@@ -219,6 +219,12 @@ class Catalog(Database):
             walks = version.inventory == Inventory.WALK
             naming = [a.held.blob.name for a in arrivals if walks and (a.reading.references or a.partly)]
             return sum(self._want_what(db, version, name) for name in naming)
+
+    def suppose(self, version: Version) -> None:
+        """Take everything that is wanted for held, with no bytes known: a plan goes on as if it had been done."""
+        with self.transaction() as db:
+            sql = "UPDATE blob SET state=1, sha256=x'', mtime_ns=0, inode=0 WHERE version=? AND listing=? AND state=0"
+            db.execute(sql, (version.serial, version.listing))
 
     def want(self, version: Version, name: str) -> None:
         """A walk wants one file, known by its name alone, unless it knows it already."""

@@ -59,15 +59,15 @@ def blob_row(version: Version, key: str, blob: Blob, held: Held | None, *, kept:
     name = None if blob.name == key else blob.name
     state: tuple[object, ...] = (WANTED if kept else EXCLUDED, None, None, None)
     if held is not None and kept:
-        state = (HELD, held.sha256, held.mtime_ns, held.inode)
-    return (version.serial, version.listing, key, name, *_described(blob), *state)
+        state = (HELD, *held[1:])
+    return (version.serial, version.listing, key, name, *blob[1:], *state)
 
 
 def arrival_row(arrival: Arrival) -> tuple[object, ...]:
     """What HOLD_BLOB takes."""
     held, reading = arrival.held, arrival.reading
     return (
-        *_described(held.blob),
+        *held.blob[1:],
         held.sha256,
         held.mtime_ns,
         held.inode,
@@ -77,13 +77,9 @@ def arrival_row(arrival: Arrival) -> tuple[object, ...]:
     )
 
 
-def _described(blob: Blob) -> tuple[object, ...]:
-    return (blob.size, blob.etag, blob.md5, blob.content_type, blob.content_encoding, blob.last_modified)
-
-
 def read_held(row: Sequence[Any]) -> Held:
     """The file of a row of HELD_BLOB."""
-    return Held(Blob(*row[:7]), *row[7:10])
+    return Held(Blob._make(row[:7]), *row[7:10])
 
 
 def version_row(version: Version) -> dict[str, object]:
