@@ -174,7 +174,7 @@ class Simulator(StandIn):
 
     def preview(self, dest: Path, **changes: Any) -> Run:
         """Tell the plan; how that ended."""
-        return self._run(wiring.preview, self.request(dest, **changes))
+        return self._run(wiring.preview, self.request(dest, every_file=True, **changes))
 
     def _run(self, job: Any, request: wiring.MirrorRequest) -> Run:
         run = Run()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tilesync.jobs.tally import Tally
     from tilesync.remote.exports import MeshExports
     from tilesync.remote.origins import ServiceOrigin, Wires
+    from tilesync.wire.bandwidth import Bandwidth
     from tilesync.wire.bulk import Bulk
 
 API = "https://api.bentley.com"
@@ -83,6 +84,7 @@ class MirrorRequest:
     wait: timedelta = timedelta(minutes=10)
     poll: timedelta = timedelta(seconds=15)
     transfers: int | None = None
+    bwlimit: float | None = None
     state_dir: Path | None = None
     every_file: bool = False
     allow_shrink: bool = False
@@ -97,22 +99,24 @@ class MirrorRequest:
 
 
 @asynccontextmanager
-async def _wires(service: Service, observe: Observer) -> AsyncIterator[Wires]:
+async def _wires(service: Service, observe: Observer, *, bwlimit: float | None = None) -> AsyncIterator[Wires]:
     """The engines; the bulk one starts when the first container is opened, after the first answer of the API."""
     from tilesync.remote.origins import Wires
+    from tilesync.wire.bandwidth import Bandwidth
     from tilesync.wire.http import conversations
 
     clock = WallClock()
+    bandwidth = Bandwidth(bwlimit, clock) if bwlimit else None
     async with AsyncExitStack() as closing:
-        talk = await closing.enter_async_context(conversations(clock, observe, budget=service.retry_for))
-        yield Wires(talk, partial(_engine, closing), clock, observe, closing)
+        talk = conversations(clock, observe, budget=service.retry_for, bandwidth=bandwidth)
+        talking = await closing.enter_async_context(talk)
+        yield Wires(talking, partial(_engine, closing, bandwidth), clock, observe, closing)
 
 
-async def _engine(closing: AsyncExitStack) -> Bulk:
-    from tilesync.jobs.pressure import MOST
+async def _engine(closing: AsyncExitStack, bandwidth: Bandwidth | None) -> Bulk:
     from tilesync.wire.bulk import engine
 
-    return await closing.enter_async_context(engine(connections=MOST))
+    return await closing.enter_async_context(engine(bandwidth=bandwidth))
 
 
 def _exports(service: Service, wires: Wires) -> MeshExports:
@@ -174,9 +178,9 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally) -> Non
     from tilesync.jobs.mirror import Mirror
     from tilesync.stores.local import open_local
 
-    opening = open_local(request.destination, state_dir=request.state_dir, monotonic=monotonic, layout=request.layout)
+    opening = open_local(request.destination, state_dir=request.state_dir, layout=request.layout)
     with opening as destination:
-        async with _wires(request.service, observe) as wires:
+        async with _wires(request.service, observe, bwlimit=request.bwlimit) as wires:
             run, wishes = _run(request, wires, tally), _wishes(request)
             if request.all_exports:
                 from tilesync.jobs.history import History
@@ -195,7 +199,7 @@ async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> No
     looking = look_at(request.destination, state_dir=request.state_dir, layout=request.layout)
     with looking as there, scratch() as desk:
         assert there.catalog is not None
-        async with _wires(request.service, observe) as wires:
+        async with _wires(request.service, observe, bwlimit=request.bwlimit) as wires:
             view = View(there.catalog, there.files, there.publication, there.judge, Desk(*desk), there.layout)
             plan = Preview(view, _run(request, wires, tally), _wishes(request))
             if request.all_exports:
@@ -255,7 +259,7 @@ async def rollback(
     from tilesync.stores.local import open_local
 
     clock = WallClock()
-    with open_local(destination, state_dir=state_dir, monotonic=monotonic, layout=None) as there:
+    with open_local(destination, state_dir=state_dir, layout=None) as there:
         about = Run(clock, observe, Tally(), Gate(clock, fixed=1), budget=timedelta())
         return await run(there, about, name, latest=latest)
 

@@ -49,8 +49,9 @@ from tilesync.errors import (
 )
 from tilesync.events import Failed, Planned, Published, Renewed, Resolved, Retried, VersionChosen, Warned
 from tilesync.model import Selector, Trace
+from tilesync.stores import files as files_of_stores
 from tilesync.stores import publication
-from tilesync.stores.disk import barrier, mapped, place
+from tilesync.stores.disk import barrier, place, write_whole
 from tilesync.stores.files import LocalFiles
 from tilesync.stores.publication import Publication
 
@@ -819,19 +820,15 @@ def test_room_is_watched_page_by_page(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_disk_that_fills_up_ends_with_8_and_is_resumable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ENOSPC in the middle: exit 8; the files placed before are not fetched again."""
-    place_one, placed = LocalFiles.place, [0]
+    write_one, written = write_whole, [0]
 
-    def full(self: LocalFiles, *args: Any) -> Trace:
-        placed[0] += 1
-        if placed[0] > 6:
+    def full(*args: Any) -> Trace:
+        written[0] += 1
+        if written[0] > 6:
             raise OSError(28, "No space left on device")
-        return place_one(self, *args)
+        return write_one(*args)
 
-    def mapped_full(self: LocalFiles, *args: Any) -> Trace:
-        with mapped("cannot place"):
-            return full(self, *args)
-
-    monkeypatch.setattr(LocalFiles, "place", mapped_full)
+    monkeypatch.setattr(files_of_stores, "write_whole", full)
     with Simulator() as sim:
         files = sim.hold()
         run = sim.mirror(tmp_path, transfers=1)

@@ -12,7 +12,6 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -28,7 +27,7 @@ from tilesync.events import Notice, Published, Retired, Warned
 from tilesync.jobs.holdings import held_as
 from tilesync.model import Export, Globs, Layout, Selector, Trace
 from tilesync.rules.retention import Keep
-from tilesync.stores import files, flat, held
+from tilesync.stores import disk, files, flat, held
 from tilesync.stores.catalog import Catalog
 from tilesync.stores.local import open_local
 from tilesync.stores.publication import Publication
@@ -311,8 +310,8 @@ def test_inodes_of_64_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         def __init__(self, found: os.stat_result) -> None:
             self.st_mtime_ns, self.st_ino = found.st_mtime_ns, found.st_ino | 1 << 63
 
-    real: Callable[[Any], Trace] = held.trace_of
-    for module in (held, files, flat):
+    real: Callable[[Any], Trace] = disk.trace_of
+    for module in (disk, held, files, flat):
         monkeypatch.setattr(module, "trace_of", lambda found: real(Stat(found)))
     mirrored(tmp_path, FIRST, SECOND)
     assert verify(tmp_path, every=True).error is None
@@ -349,11 +348,11 @@ def test_a_version_that_is_taken_up_again_is_young(tmp_path: Path) -> None:
         offer(sim, FIRST)
         sim.fault(any_blob, error(404, "BlobNotFound"), times=None, skip=2)
         assert sim.mirror(tmp_path).exit == 3
-        with open_local(tmp_path, state_dir=None, monotonic=monotonic) as there:
+        with open_local(tmp_path, state_dir=None) as there:
             (version,) = there.catalog.versions()
             there.catalog.update(replace(version, begun="2020-01-01T00:00:00Z"))
         assert sim.mirror(tmp_path).exit == 3
-    with open_local(tmp_path, state_dir=None, monotonic=monotonic) as there:
+    with open_local(tmp_path, state_dir=None) as there:
         assert there.catalog.versions()[0].begun > "2026"
 
 

@@ -39,7 +39,7 @@ def tidy(dest: Path, keep: Keep, *, after: timedelta = timedelta()) -> Run:
     said = Run()
     clock = FakeClock(datetime.now(UTC) + after)
     run = JobRun(clock, said, said.tally, Gate(clock, fixed=1), budget=timedelta())
-    with open_local(dest, state_dir=None, monotonic=clock.monotonic) as there:
+    with open_local(dest, state_dir=None) as there:
         asyncio.run(Tidy(there, run, keep, None).run())
     return said
 
@@ -97,7 +97,7 @@ def test_the_current_version_stays_though_it_is_old(dest: Path) -> None:
 
 def test_an_unfinished_version_retires_when_nobody_resumes_it(dest: Path) -> None:
     """It has no manifest; its files go all the same."""
-    with open_local(dest, state_dir=None, monotonic=lambda: 0.0) as there:
+    with open_local(dest, state_dir=None) as there:
         old = there.catalog.versions()[0]
         there.catalog.begin(replace(old, name="half", export="half", published=None, begun="2026-01-01T00:00:00Z"))
     (dest / "versions/half").mkdir()
@@ -122,7 +122,7 @@ def test_an_interrupted_retirement_resumes(dest: Path, monkeypatch: pytest.Monke
     assert sorted(path.stem for path in (dest / "manifests").iterdir()) == list(IDS[3:])
     assert trash(dest) == list(IDS[:3])
     assert verify(dest, every=True).error is None
-    with open_local(dest, state_dir=None, monotonic=lambda: 0.0) as there:
+    with open_local(dest, state_dir=None) as there:
         assert [version.name for version in there.catalog.versions()] == list(IDS[3:])
 
 

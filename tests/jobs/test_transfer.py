@@ -344,6 +344,9 @@ class Bytes:
         for at in range(0, len(self._data), 1000):
             yield self._data[at : at + 1000]
 
+    async def read(self, most: int) -> bytes:
+        return self._data[: most + 1]
+
     async def aclose(self) -> None:
         pass
 
@@ -365,7 +368,7 @@ class Memory:
     async def pages(self, marker: str | None) -> AsyncIterator[Page]:
         yield Page(tuple(self.blobs()), None)
 
-    async def open(self, blob: Blob, offset: int) -> Body:
+    async def open(self, blob: Blob, offset: int, *, ahead: int = 1) -> Body:
         self.opened.append(blob.name)
         self.inside += 1
         self.most = max(self.most, self.inside)
@@ -393,7 +396,7 @@ def test_the_error_that_ended_the_run_comes_unwrapped(tmp_path: Path) -> None:
             raise NotAuthorised("no")
 
     async def work() -> None:
-        with open_local(tmp_path, state_dir=None, monotonic=monotonic) as destination:
+        with open_local(tmp_path, state_dir=None) as destination:
             job, version = transfer(destination, Memory(export(), meet), Run())
             with pytest.raises(NotAuthorised):
                 await job.run(Supply(complete=True), None)
@@ -412,7 +415,7 @@ def test_the_error_of_the_listing_comes_unwrapped(tmp_path: Path) -> None:
         raise Unavailable("no listing")
 
     async def work() -> None:
-        with open_local(tmp_path, state_dir=None, monotonic=monotonic) as destination:
+        with open_local(tmp_path, state_dir=None) as destination:
             job, _ = transfer(destination, Memory(export()), Run())
             with pytest.raises(Unavailable):
                 await job.run(Supply(), listing())
@@ -427,7 +430,7 @@ def test_a_bug_comes_unwrapped_too(tmp_path: Path) -> None:
         raise ZeroDivisionError
 
     async def work() -> None:
-        with open_local(tmp_path, state_dir=None, monotonic=monotonic) as destination:
+        with open_local(tmp_path, state_dir=None) as destination:
             job, _ = transfer(destination, Memory(export(), meet), Run())
             with pytest.raises(ZeroDivisionError):
                 await job.run(Supply(complete=True), None)
@@ -439,7 +442,7 @@ def test_cancelled_it_records_what_is_in_place(tmp_path: Path) -> None:
     """Cancelled in the middle: the catalog has what is in place, but for what was being placed at that moment."""
 
     async def work() -> None:
-        with open_local(tmp_path, state_dir=None, monotonic=monotonic) as destination:
+        with open_local(tmp_path, state_dir=None) as destination:
             source = Memory(export(60))
             job, version = transfer(destination, source, Run())
             running = asyncio.create_task(job.run(Supply(complete=True), None))
@@ -461,7 +464,7 @@ def test_no_more_run_at_once_than_the_gate_lets_in(tmp_path: Path) -> None:
     """The number of bodies asked for at once never passes the gate's limit."""
 
     async def work() -> None:
-        with open_local(tmp_path, state_dir=None, monotonic=monotonic) as destination:
+        with open_local(tmp_path, state_dir=None) as destination:
             source, clock = Memory(export(40)), WallClock()
             job, _ = transfer(destination, source, Run(), gate=Gate(clock, fixed=3))
             await job.run(Supply(complete=True), None)
@@ -475,7 +478,7 @@ def test_what_the_listing_adds_later_is_moved_too(tmp_path: Path) -> None:
     """The transfer starts while the listing still runs, and ends only when the listing has."""
 
     async def work() -> None:
-        with open_local(tmp_path, state_dir=None, monotonic=monotonic) as destination:
+        with open_local(tmp_path, state_dir=None) as destination:
             run, source, supply = Run(), Memory(export(9)), Supply()
             version = destination.catalog.begin(Version(0, "v", "v", None, None, "", {}))
             first, *rest = source.blobs()
@@ -507,7 +510,7 @@ def test_waits_grow_and_end_with_the_budget(tmp_path: Path) -> None:
         raise Transient("no")
 
     async def work() -> None:
-        with open_local(tmp_path, state_dir=None, monotonic=monotonic) as destination:
+        with open_local(tmp_path, state_dir=None) as destination:
             run = Run()
             job, _ = transfer(destination, Memory({"a": b"a"}, meet), run, clock=clock, gate=Gate(clock, fixed=1))
             with pytest.raises(Unavailable):
@@ -529,7 +532,7 @@ def test_a_file_that_lies_there_is_kept_when_the_catalog_was_lost(tmp_path: Path
     (folder / "tiles/002.glb").write_bytes(b"x" * len(files["tiles/002.glb"]))
 
     async def work() -> None:
-        with open_local(tmp_path, state_dir=None, monotonic=monotonic) as destination:
+        with open_local(tmp_path, state_dir=None) as destination:
             source = Memory(files)
             job, _ = transfer(destination, source, Run(), salvage=True)
             await job.run(Supply(complete=True), None)
@@ -569,7 +572,7 @@ def test_what_is_listed_while_an_entry_is_made_is_counted(tmp_path: Path, monkey
     monkeypatch.setattr(Reuse, "merge", late_merge)
 
     async def work() -> None:
-        with open_local(tmp_path, state_dir=None, monotonic=monotonic) as destination:
+        with open_local(tmp_path, state_dir=None) as destination:
             run, source, supply = Run(), Memory(export(9)), Supply()
             job, _ = transfer(destination, source, run)
 

@@ -75,7 +75,7 @@ def using(sim: Simulator, job: Callable[[Container, Links], Awaitable[T]], *, bu
     async def work() -> T:
         clock = Ticking()
         links = Links(sim, clock)
-        async with conversations(clock, Run(), budget=timedelta(seconds=budget)) as talk, engine(connections=4) as bulk:
+        async with conversations(clock, Run(), budget=timedelta(seconds=budget)) as talk, engine() as bulk:
             container = Container(listing=links, content=links, talk=talk, bulk=bulk, clock=clock)
             async with asyncio.timeout(30):
                 return await job(container, links)
@@ -436,7 +436,7 @@ def test_listing_and_bytes_may_go_through_two_links(service: Simulator) -> None:
         with Simulator() as cdn:
             cdn.hold(export())
             one, two = Links(service, clock), Links(cdn, clock)
-            async with conversations(clock, Run(), budget=timedelta(seconds=5)) as talk, engine(connections=4) as bulk:
+            async with conversations(clock, Run(), budget=timedelta(seconds=5)) as talk, engine() as bulk:
                 container = Container(listing=one, content=two, talk=talk, bulk=bulk, clock=clock)
                 pages = await inventory(container)
                 await body(container, pages[0].blobs[0])

@@ -14,7 +14,7 @@ VERSION = Version(1, "v", "e", "i", "c", "2026", {"id": "e"})
 
 
 def held(**changes: Any) -> Held:
-    return Held(replace(BLOB, **changes), b"s" * 32, 1)
+    return Held(BLOB._replace(**changes), b"s" * 32, 1)
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ def held(**changes: Any) -> Held:
         (BLOB, held(size=4, etag="e0", md5=None), Action.FETCH, "size was 4, is 3"),
         (BLOB, held(etag="e0", md5=b"n" * 16), Action.FETCH, "ETag changed"),
         (BLOB, held(etag="e0", md5=None), Action.FETCH, "ETag changed"),
-        (replace(BLOB, md5=None), held(etag="e0"), Action.FETCH, "ETag changed"),
-        (replace(BLOB, etag="", md5=None), held(etag="", md5=None), Action.FETCH, "nothing proves it unchanged"),
-        (replace(BLOB, etag=""), held(etag=""), Action.KEEP, "held, same MD5"),
+        (BLOB._replace(md5=None), held(etag="e0"), Action.FETCH, "ETag changed"),
+        (BLOB._replace(etag="", md5=None), held(etag="", md5=None), Action.FETCH, "nothing proves it unchanged"),
+        (BLOB._replace(etag=""), held(etag=""), Action.KEEP, "held, same MD5"),
     ],
 )
 def test_decisions(blob: Blob, known: Held | None, action: Action, reason: str) -> None:
@@ -42,7 +42,7 @@ def test_decisions(blob: Blob, known: Held | None, action: Action, reason: str) 
 
 def test_what_was_fetched_is_kept() -> None:
     """A plan that was carried out plans nothing anew, as long as the container states a tag or an MD5."""
-    for blob in (BLOB, replace(BLOB, etag=""), replace(BLOB, md5=None)):
+    for blob in (BLOB, BLOB._replace(etag=""), BLOB._replace(md5=None)):
         assert decide(blob, Held(blob, b"s" * 32, 1)).action is Action.KEEP
 
 

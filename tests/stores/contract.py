@@ -221,7 +221,7 @@ class DestinationContract:
         [
             (VERSION, blob("a", BIG, "2")),
             (VERSION, blob("b", BIG, "1")),
-            (VERSION, replace(blob("a", BIG, "1"), size=len(BIG) + 1)),
+            (VERSION, blob("a", BIG, "1")._replace(size=len(BIG) + 1)),
             (replace(VERSION, name="e1-2"), blob("a", BIG, "1")),
         ],
         ids=["etag", "name", "size", "version"],

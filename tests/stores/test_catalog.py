@@ -73,7 +73,7 @@ def arrive(catalog: Catalog, version: Version, **readings: Reading) -> int:
     rows = [(number, blob) for number, blob in catalog.wanted(version, 0, limit=100) if blob.name in named]
     assert len(rows) == len(named)
     arrivals = [
-        Arrival(number, Held(replace(blob, size=5, etag="0x1"), SHA, 7), named[blob.name]) for number, blob in rows
+        Arrival(number, Held(blob._replace(size=5, etag="0x1"), SHA, 7), named[blob.name]) for number, blob in rows
     ]
     return catalog.hold(version, arrivals)
 
@@ -418,7 +418,7 @@ def test_relisting_keeps_and_drops(path: Path) -> None:
     assert names(catalog, version) == ["changed", "new"]
     assert sorted(catalog.finish_listing(version)) == ["gone", "unseen"]
     assert names(catalog, version) == ["changed", "new"]
-    assert catalog.held_among(version, ["kept", "gone"]) == {"kept": replace(held, blob=Blob("kept", 1, "e2"))}
+    assert catalog.held_among(version, ["kept", "gone"]) == {"kept": held._replace(blob=Blob("kept", 1, "e2"))}
     assert catalog.totals(version) == Totals(3, 4, 1, 1)
     catalog.close()
 
@@ -593,7 +593,7 @@ def test_what_was_told_in_parts_is_wanted_too(path: Path) -> None:
     catalog.references.add(version, "tileset.json", asking("a", "b"), anew=True)
     catalog.references.add(version, "tileset.json", asking("c"))
     ((number, blob),) = catalog.wanted(version, 0, limit=9)
-    whole = Held(replace(blob, size=9), SHA, 7)
+    whole = Held(blob._replace(size=9), SHA, 7)
     assert catalog.hold(version, [Arrival(number, whole, Reading(Kind.TILESET), partly=True)]) == 3
     assert wanted(catalog, version) == ["a", "b", "c"]
     catalog.close()
@@ -681,7 +681,7 @@ def test_walking_where_case_is_folded(path: Path) -> None:
     catalog.want(version, "Tileset.json")
     ((number, blob),) = catalog.wanted(version, 0, limit=9)
     assert blob.name == "Tileset.json"
-    arrival = Arrival(number, Held(replace(blob, size=1), SHA, 7), asking("A.glb", "TILESET.json"))
+    arrival = Arrival(number, Held(blob._replace(size=1), SHA, 7), asking("A.glb", "TILESET.json"))
     assert catalog.hold(version, [arrival]) == 1
     assert catalog.want_what(version, "tileset.JSON") == 0
     catalog.want(version, "a.GLB")
@@ -720,7 +720,7 @@ def test_walks_find_what_can_be_reached(times: list[dict[str, list[str]]], porti
             catalog.miss(version, [number for number, blob in rows if blob.name not in container])
             there = [(number, blob) for number, blob in rows if blob.name in container]
             readings = [asking(*container[blob.name]) for _, blob in there]
-            held = [Held(replace(blob, size=1), SHA, 1) for _, blob in there]
+            held = [Held(blob._replace(size=1), SHA, 1) for _, blob in there]
             catalog.hold(
                 version,
                 [Arrival(n, h, r) for (n, _), h, r in zip(there, held, readings, strict=True)],
@@ -919,7 +919,7 @@ while True:
             reading, partly = Reading(Kind.TILESET, asked[2:]), True
         else:
             reading, partly = Reading(Kind.TILESET, asked), False
-        arrivals.append(Arrival(number, Held(replace(blob, size=1), b"s" * 32, 1), reading, partly=partly))
+        arrivals.append(Arrival(number, Held(blob._replace(size=1), b"s" * 32, 1), reading, partly=partly))
     catalog.hold(version, arrivals)
     catalog.miss(version, [number for number, _ in catalog.wanted(version, 0, limit=3)][2:])
     print(len(rows), flush=True)

@@ -6,7 +6,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -23,7 +22,7 @@ from tilesync.stores.local import LocalDestination, look_at, open_local
 
 
 def opened(root: Path, state_dir: Path | None = None) -> AbstractContextManager[LocalDestination]:
-    return open_local(root, state_dir=state_dir, monotonic=time.monotonic)
+    return open_local(root, state_dir=state_dir)
 
 
 def tree(folder: Path) -> dict[str, bytes | str | None]:
@@ -57,7 +56,7 @@ class TestFlatFolder(DestinationContract):
 
     @pytest.fixture
     def opening(self, tmp_path: Path) -> Open:
-        return lambda: open_local(tmp_path / "dest", state_dir=None, monotonic=time.monotonic, layout=Layout.FLAT)
+        return lambda: open_local(tmp_path / "dest", state_dir=None, layout=Layout.FLAT)
 
 
 # --- what lies where ---
@@ -130,7 +129,7 @@ import sys, time
 from pathlib import Path
 from typing import Any
 from tilesync.stores.local import open_local
-with open_local(Path(sys.argv[1]), state_dir=None, monotonic=time.monotonic):
+with open_local(Path(sys.argv[1]), state_dir=None):
     print("held", flush=True)
     sys.stdin.read()
 """

@@ -22,7 +22,7 @@ DATA = random.Random(1).randbytes(500_000)
 
 def with_engine(work: Callable[[Bulk], Awaitable[T]]) -> T:
     async def main() -> T:
-        async with engine(connections=4) as pool:
+        async with engine() as pool:
             return await work(pool)
 
     return asyncio.run(main())

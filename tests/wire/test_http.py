@@ -170,7 +170,7 @@ async def talk(url):
         return await conversation.ask("it", make, accept)
 
 async def bulk(url):
-    async with engine(connections=2) as pool:
+    async with engine() as pool:
         answer = await pool.get(url, {})
         body = await answer.text()
         await answer.aclose()

@@ -18,7 +18,7 @@ from tilesync import __version__
 from tilesync.cli.held import rollback, verify, versions
 from tilesync.cli.options import DELETION, HISTORY, INVENTORY, NO_PROGRESS, SELECTION, SERVICE, VOICE, option, waiting
 from tilesync.cli.requests import imodel_of, is_argument, mirror_request, selector_of, service_of, session_of
-from tilesync.cli.text import CountOr, Destination, FilePath
+from tilesync.cli.text import CountOr, Destination, FilePath, Rate
 from tilesync.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ for command in (verify, versions, rollback):
 @HISTORY
 @INVENTORY
 @DELETION
+@option("--bwlimit", type=Rate(), metavar="RATE", help="Bytes a second at most: 500k, 10M, 1.5Mi.")
 @option("--transfers", type=CountOr("auto", most=1000), default="auto", show_default=True, help="Transfers at once.")
 @option("-n", "--dry-run", is_flag=True, help="Print the plan with its reasons, write nothing.")
 @NO_PROGRESS
@@ -68,14 +69,19 @@ def mirror(context: click.Context, /, source: str, dest: Path, *, dry_run: bool,
     seen = is_argument(context, "source") and source != "-"
 
     async def work() -> None:
+        from dataclasses import replace
+
         from tilesync import wiring
         from tilesync.events import Notice
 
         request = mirror_request(source, dest, options)
         if request.link is not None and seen:
             session.observe(Notice("others on this machine can see the link: better give it as - or TILESYNC_SOURCE"))
-        run = wiring.preview if dry_run else wiring.mirror
-        await run(request, session.observe, session.tally)
+        if dry_run:
+            heard = request.every_file or options["as_json"] or not options["quiet"]
+            await wiring.preview(replace(request, every_file=heard), session.observe, session.tally)
+        else:
+            await wiring.mirror(request, session.observe, session.tally)
 
     return session.run(work, closing=lambda: mirrored(session.summary, session.tally, dest, dry_run=dry_run))
 
@@ -154,9 +160,19 @@ def demo(folder: Path | None, **options: Any) -> int:
     return show(session_of(options), folder or FOLDER)
 
 
+def _fill_gaps() -> None:
+    """Where a standard stream is closed its number leads nowhere: else the next file or socket would get it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """The entry point: every way out has its exit code, and with `--json` its last line."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _fill_gaps()
     try:
         code = cli.main(arguments, prog_name="tilesync", standalone_mode=False)
     except click.ClickException as error:

@@ -118,6 +118,7 @@ def mirror_request(source: str, dest: Path, options: dict[str, Any]) -> MirrorRe
         wait=options["wait"],
         poll=options["poll"],
         transfers=options["transfers"],
+        bwlimit=options["bwlimit"],
         state_dir=options["state_dir"],
         allow_shrink=options["allow_shrink"],
         allow_missing=options["allow_missing"],

@@ -32,6 +32,15 @@ class Voice:
     report: Path | None = None
 
 
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The loop of uvloop, where that is installed (not on Windows): a third less work for each body."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
 class Session:
     """Holds the observers of one run, runs it, and says how it ended."""
 
@@ -78,7 +87,8 @@ class Session:
     def run(self, work: Callable[[], Awaitable[None]], *, closing: Callable[[], str] | None = None) -> int:
         """Run to the end; the exit code. `closing` gives the sentence that a good run ends with."""
         try:
-            asyncio.run(self._attended(work))
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(self._attended(work))
         except TilesyncError as error:
             return self._failed(error)
         except KeyboardInterrupt:

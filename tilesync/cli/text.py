@@ -12,6 +12,8 @@ from tilesync.rules.guards import Most
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 _COUNT = re.compile(r"[0-9]{1,12}")
+_RATE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(?:([kKmMgG])(i)?)?B?(?:/s)?")
+_SLOWEST = 1000
 _LIMIT = re.compile(r"(\d{1,12}(?:\.\d+)?)\s*(%)?")
 
 _LONGEST = timedelta(days=36_500)
@@ -80,6 +82,27 @@ class Duration(click.ParamType[timedelta]):
         if span > _LONGEST.total_seconds():
             self.fail(f"{value!r} is longer than a hundred years", param, ctx)
         return timedelta(seconds=span)
+
+
+class Rate(click.ParamType[float | None]):
+    """Bytes a second: `500k`, `10M`, `1.5Mi`; `off` and an empty text are no limit."""
+
+    name = "rate"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        """The rate, at least a thousand bytes a second. A text that is none is a usage error."""
+        if isinstance(value, float):
+            return value
+        text = str(value).strip()
+        if text.lower() in {"", "off"}:
+            return None
+        match = _RATE.fullmatch(text)
+        if match is None:
+            self.fail(f"{value!r} is no rate: write bytes a second as 500k, 10M or 1.5Mi", param, ctx)
+        rate: float = float(match[1]) * (1024.0 if match[3] else 1000.0) ** " kmg".index((match[2] or " ").lower())
+        if rate < _SLOWEST:
+            self.fail(f"{value!r} is less than {_SLOWEST} bytes a second; write 10M for ten million", param, ctx)
+        return rate
 
 
 class CountOr(click.ParamType[int | None]):

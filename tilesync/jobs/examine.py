@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tilesync.model import Blob, Held, Reading, Version
 from tilesync.protocols import HeldFiles, References
@@ -28,7 +28,7 @@ def examine(
 
     Without `md5` the MD5 of `blob` is not compared.
     """
-    check = ContentCheck(blob if md5 else replace(blob, md5=None), version.home)
+    check = ContentCheck(blob if md5 else blob._replace(md5=None), version.home)
     partly = False
 
     def take(chunk: bytes) -> None:

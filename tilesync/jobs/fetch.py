@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tilesync.errors import BlobDamaged, RangeRefused, Transient
 from tilesync.events import Retried
 from tilesync.jobs.examine import SPOOL, Examined
 from tilesync.jobs.persistence import Persistence
 from tilesync.jobs.run import Run
-from tilesync.model import UNKNOWN, Blob, Version
-from tilesync.protocols import Body, Draft, References, Source
+from tilesync.model import UNKNOWN, Blob, Proof, Version
+from tilesync.protocols import Body, Draft, Files, References, Source
 from tilesync.rules.content import ContentCheck
 from tilesync.threads import in_thread
 
 DAMAGED_FETCHES = 4
 """How often bytes that do not check are fetched anew, when they differ each time."""
+
+WHOLE = 1 << 18
+"""Up to this many bytes a body is read at once, while bodies are swift."""
+
+SPILL = 1 << 20
+"""So many bytes of one blob are kept in memory; then they are checked and go into the draft."""
+
+TICK = 0.25
+"""Seconds after which what has arrived of a blob goes into the draft, however little it is: what a kill can lose."""
 
 
 @dataclass(frozen=True)
@@ -24,34 +33,40 @@ class Road:
 
     version: Version
     source: Source
+    files: Files
     references: References
     run: Run
     persistence: Persistence
 
 
 class Fetch:
-    """Brings one blob into its draft. `body`: its bytes are coming already, from the start.
+    """Brings one blob in. `body`: its bytes are coming already, from the start.
 
-    A body that breaks is continued where the blob is pinned by an ETag or MD5, and fetched anew where it is not.
+    A small blob never leaves the memory before it is whole: it is checked and written in one hop. A body that breaks is
+    continued where the blob is pinned by an ETag or MD5, and fetched anew where it is not.
     """
 
-    def __init__(self, road: Road, blob: Blob, draft: Draft, body: Body | None = None) -> None:
+    def __init__(self, road: Road, blob: Blob, body: Body | None = None) -> None:
         self._road = road
         self._blob = blob
-        self._draft = draft
         self._body = body
         self._check = ContentCheck(blob, road.version.home)
         self._partly = False
+        self._draft: Draft | None = None
+        self._pending: list[bytes] = []  # behind what was checked
+        self._received = 0
+        self._spilled = 0
+        self._since = 0.0
 
     async def run(self) -> Examined:
         """Fetch until the bytes check, then commit. Raises BlobError for this blob, RunError for the run."""
-        patience, clock = self._road.persistence.patience(), self._road.run.clock
+        persistence, clock = self._road.persistence, self._road.run.clock
         await self._take_up()
-        best, wrong = self._check.size, list[bytes]()
+        patience, best, wrong = None, self._received, list[bytes]()
         while True:
             began = clock.monotonic()
             try:
-                if self._check.size != self._blob.size or self._blob.size == 0:
+                if self._received != self._blob.size or self._blob.size == 0:
                     await self._receive()
                 return await self._commit()
             except BlobDamaged as error:
@@ -59,54 +74,115 @@ class Fetch:
                 await self._start_over()
                 self._road.run.observe(Retried(self._blob.name, str(error), 0))
             except Transient as error:
-                if isinstance(error, RangeRefused) or not (self._blob.etag or self._blob.md5):
+                patience = patience or persistence.patience()
+                if isinstance(error, RangeRefused) or not self._pinned:
                     await self._start_over()
-                if self._check.size > best:
-                    best = self._check.size
+                if self._received > best:
+                    best = self._received
                     patience.progress()
-                await self._road.persistence.pause(self._blob.name, error, patience, began)
+                await persistence.pause(self._blob.name, error, patience, began)
+
+    @property
+    def _pinned(self) -> bool:
+        return bool(self._blob.etag) or self._blob.md5 is not None
 
     async def _take_up(self) -> None:
         """Read what an earlier run left of this very blob; the bytes behind it are asked for by range."""
-        if not self._draft.held:
+        if not self._road.files.begun(self._road.version, self._blob):
             return
-        await self.aclose()
+        self._draft = self._road.files.draft(self._road.version, self._blob)
+        if self._draft.held:
+            await self.aclose()
         async for chunk in self._draft.prefix():
-            await self._feed(chunk)
-
-    async def _commit(self) -> Examined:
-        proof = self._check.finish()
-        held = await self._draft.commit(proof)
-        return Examined(replace(held, blob=replace(held.blob, size=proof.size)), self._check.take(), self._partly)
+            await in_thread(self._feed, chunk)
+            self._received += len(chunk)
+        self._spilled = self._received
 
     async def _receive(self) -> None:
         """Add the bytes that are missing. A body that ends early without a break is short for good."""
+        size, run = self._blob.size, self._road.run
+        self._since = run.clock.monotonic()
+        at_once = self._body is None and not self._received and 0 <= size <= WHOLE and run.gate.swift
         if self._body is None:
-            self._body = await self._road.source.open(self._blob, self._check.size)
+            self._body = await self._road.source.open(self._blob, self._received, ahead=size + 1 if at_once else 1)
+            run.gate.answered(run.clock.monotonic() - self._since)
         try:
-            if self._body.start != self._check.size:
+            if self._body.start != self._received:
                 await self._start_over()
-            async for chunk in self._body.chunks():
-                await self._feed(chunk)
-                self._road.run.tally.bytes += len(chunk)
-                if self._check.size > self._blob.size != UNKNOWN:
-                    return
-                await self._draft.append(chunk)
+            if at_once:
+                self._add(await self._body.read(size))
+            else:
+                await self._stream(self._body)
         finally:
             await self.aclose()
+        run.gate.swift = run.clock.monotonic() - self._since < TICK
 
-    async def _feed(self, chunk: bytes) -> None:
+    async def _stream(self, body: Body) -> None:
+        async for chunk in body.chunks():
+            self._add(chunk)
+            if self._received > self._blob.size != UNKNOWN:
+                return
+            late = self._road.run.clock.monotonic() - self._since >= TICK
+            if late or self._received - self._spilled >= SPILL:
+                await self._spill()
+
+    def _add(self, chunk: bytes) -> None:
+        self._pending.append(chunk)
+        self._received += len(chunk)
+        self._road.run.tally.bytes += len(chunk)
+        self._road.run.gate.moved(len(chunk))
+
+    async def _spill(self) -> None:
+        """Check what has come, and put it into the draft. Half done and done again, it is as if done once."""
+        data = b"".join(self._pending)
+        if self._draft is None:
+            self._draft = self._road.files.draft(self._road.version, self._blob)
+        await in_thread(self._feed, data)
+        await self._draft.append(data)
+        self._pending.clear()
+        self._spilled = self._received
+        self._since = self._road.run.clock.monotonic()
+
+    async def _commit(self) -> Examined:
+        road = self._road
+        if self._draft is None:
+            held = await road.files.put(road.version, self._blob, b"".join(self._pending), self._prove)
+        else:
+            if self._pending:
+                await self._spill()
+            held = await self._draft.commit(self._check.finish())
+        if held.blob.size == UNKNOWN:
+            held = held._replace(blob=held.blob._replace(size=self._check.size))
+        return Examined(held, self._check.take(), self._partly)
+
+    def _prove(self, data: bytes) -> Proof:
+        self._feed(data)
+        return self._check.finish()
+
+    def _feed(self, data: bytes) -> None:
         """Check the next bytes; what a large document asks for goes to the catalog on the way."""
-        self._check.feed(chunk)
+        self._check.feed(data)
         if self._check.named > SPOOL:
             said, anew = self._check.take(), not self._partly
-            await in_thread(self._road.references.add, self._road.version, self._blob.name, said, anew=anew)
+            self._road.references.add(self._road.version, self._blob.name, said, anew=anew)
             self._partly = True
 
     async def _start_over(self) -> None:
         self._check.restart()
         self._partly = False
-        await self._draft.restart()
+        self._pending.clear()
+        self._received = self._spilled = 0
+        if self._draft is not None:
+            await self._draft.restart()
+
+    async def suspend(self) -> None:
+        """Keep what has come for a later run."""
+        await self.aclose()
+        if self._pending and self._pinned:
+            self._draft = self._draft or self._road.files.draft(self._road.version, self._blob)
+            await self._draft.append(b"".join(self._pending))
+        if self._draft is not None:
+            await self._draft.suspend()
 
     async def aclose(self) -> None:
         """Release the connection. May be called twice."""

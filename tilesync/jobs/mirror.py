@@ -211,7 +211,8 @@ class Mirror:
             self._listing.count_known(version)
         self._run.tally.inventory_complete = version.listed
         supply = Supply(complete=version.listed)
-        transfer = Transfer(version, source, self._destination, self._run, salvage=self._catalog.fresh)
+        salvage = self._catalog.fresh and next(self._destination.files.names(version), None) is not None
+        transfer = Transfer(version, source, self._destination, self._run, salvage=salvage)
         try:
             await transfer.run(supply, None if walks or version.listed else self._listing.take(version, source, supply))
             if walks and not self._run.tally.failed:

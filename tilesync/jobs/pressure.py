@@ -9,15 +9,35 @@ from types import TracebackType
 from tilesync.protocols import Clock
 
 START = 16
-MOST = 64
+MOST = 256
 LEAST = 4
 
 BREATH = 1.0
-"""Seconds between two reductions: answers already under way say the same thing again."""
+"""Seconds between two reductions: answers already under way say the same thing again. Rates are taken over as much."""
+
+MOMENT = 0.25
+"""Seconds over which a rate is taken while the number still grows with each success."""
+
+PERIOD = 5.0
+"""Seconds between two tries whether more transfers move more."""
+
+REQUEST = 1 << 15
+"""Bytes that a request weighs as much as, beside those of its body."""
+
+GAIN = 1.1
+"""What moves so much more is worth more transfers."""
+
+QUEUE = 4.0
+"""An answer that takes so many times as long as the quickest waited in a queue."""
 
 
 class Gate:
-    """Lets at most `limit` transfers in. A fixed gate never moves; an adaptive one starts low and finds its way."""
+    """Lets at most `limit` transfers in. A fixed gate never moves; an adaptive one starts low and finds its way.
+
+    It grows by one with each success, so by half or more in the time of an answer, as long as more is moved then. From
+    there on it tries a quarter more now and then, and keeps it where it is worth it. It shrinks by a fifth when the
+    storage asks for less, and when answers wait in a queue and no more is moved for it.
+    """
 
     def __init__(self, clock: Clock, *, fixed: int | None = None) -> None:
         self._clock = clock
@@ -28,6 +48,16 @@ class Gate:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._eased_at: float | None = None
         self._credit = 0
+        self._opening = True
+        self._began = clock.monotonic()
+        self._tried_at = self._began
+        self._work = 0
+        self._before = (0.0, 0)  # the rate of the last span, and the limit that it was reached with
+        self._trying = False
+        self._answers: list[float] = []
+        self._quickest: float | None = None
+        self.swift = True
+        """Whether the last body came within a moment."""
 
     async def __aenter__(self) -> None:
         if self._inside < self.limit:
@@ -56,13 +86,56 @@ class Gate:
                 turn.set_result(None)
 
     def succeeded(self) -> None:
-        """One more transfer went well: before the first pressure each raises the limit, later each full round does."""
-        if not self._adaptive or self.limit >= self.most:
-            return
+        """One more transfer went well: at first each raises the limit, after pressure each full round does."""
         self._credit += 1
-        if self._eased_at is None or self._credit >= self.limit:
+        if self._eased_at is not None and self._credit < self.limit:
+            self.moved(REQUEST)
+            return
+        if self._adaptive and self.limit < self.most and (self._opening or self._eased_at is not None):
             self._credit = 0
             self.limit += 1
+        self.moved(REQUEST)
+
+    def moved(self, size: int) -> None:
+        """So many bytes have come."""
+        self._work += size
+        now = self._clock.monotonic()
+        span = now - self._began
+        if self._adaptive and span >= (MOMENT if self._opening else BREATH):
+            rate, self._work, self._began = self._work / span, 0, now
+            self._judge(rate, now)
+
+    def answered(self, seconds: float) -> None:
+        """An answer began so long after it was asked for."""
+        self._answers.append(seconds)
+
+    def _judge(self, rate: float, now: float) -> None:
+        """Choose the limit by what was moved in the last span."""
+        before, limit_before = self._before
+        self._before = rate, self.limit
+        queued, more = self._queued(), rate >= before * GAIN
+        if self._opening:
+            in_vain = not more and self.limit > limit_before * GAIN
+            self._opening = self.limit < self.most and not in_vain
+            self.limit = limit_before if in_vain else self.limit
+        elif self._trying:
+            self._trying = False
+            self.limit = self.limit if more else min(self.limit, limit_before)
+            self._tried_at = now - PERIOD if more else now
+        elif queued and not more:
+            self.limit = max(LEAST, self.limit * 4 // 5)
+        elif self._eased_at is None and self.limit < self.most and now - self._tried_at >= PERIOD:
+            self._trying, self._tried_at = True, now
+            self.limit = min(self.most, self.limit * 5 // 4 + 1)
+
+    def _queued(self) -> bool:
+        """Whether the answers of the last span waited; the quickest is forgotten little by little."""
+        answers, self._answers = sorted(self._answers), []
+        if not answers:
+            return False
+        median = answers[len(answers) // 2]
+        self._quickest = min(median, (self._quickest or median) * 1.02)
+        return median > self._quickest * QUEUE
 
     def ease(self) -> None:
         """The storage asked for less: let a fifth fewer in, once a breath."""
@@ -70,4 +143,5 @@ class Gate:
         if self._adaptive and (self._eased_at is None or now - self._eased_at >= BREATH):
             self._eased_at = now
             self._credit = 0
+            self._opening = self._trying = False
             self.limit = max(LEAST, self.limit * 4 // 5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from tilesync.errors import BlobDamaged, DestinationError
 from tilesync.jobs.examine import examine
@@ -50,7 +49,7 @@ class Reuse:
 
     def _merged(self, arrival: Arrival, twins: Sequence[Twin]) -> Arrival:
         shared = (self._share(arrival.held.blob, twin) for twin in twins)
-        return replace(arrival, held=next(filter(None, shared), arrival.held))
+        return arrival._replace(held=next(filter(None, shared), arrival.held))
 
     def _share(self, blob: Blob, twin: Twin) -> Held | None:
         try:
@@ -77,4 +76,4 @@ def as_there(arrival: Arrival, twin: Twin) -> Arrival | None:
     """
     if twin.remarked or (twin.asks and twin.held.blob.name != arrival.held.blob.name):
         return None
-    return replace(arrival, reading=Reading(twin.kind, implicit=twin.implicit), partly=twin.asks)
+    return arrival._replace(reading=Reading(twin.kind, implicit=twin.implicit), partly=twin.asks)

@@ -60,7 +60,7 @@ class Transfer:
         self._run = run
         self._salvage = salvage
         self._persistence = Persistence(run)
-        self._road = Road(version, source, destination.catalog.references, run, self._persistence)
+        self._road = Road(version, source, self._files, destination.catalog.references, run, self._persistence)
         self._expansion = Expansion(version, destination.catalog, destination.files)
         self._reuse = Reuse(version, destination)
         self._queue: asyncio.Queue[tuple[int, Blob] | None] = asyncio.Queue(maxsize=2 * run.gate.most)
@@ -68,6 +68,7 @@ class Transfer:
         self._settled = asyncio.Event()
         self._done: list[Arrival] = []
         self._missed: list[int] = []
+        self._there: set[int] = set()
         self._expandable = True
 
     async def run(self, supply: Supply, listing: Awaitable[None] | None) -> None:
@@ -123,8 +124,9 @@ class Transfer:
 
     async def _hand_out(self, batch: list[tuple[int, Blob]], after: int) -> int:
         """Give the workers a batch, but for what other versions hold; the number behind which the next one begins."""
-        taken, refused = await in_thread(self._reuse.take, batch)
+        taken, refused, there = await in_thread(self._look_around, batch)
         self._run.tally.planned_bytes += refused
+        self._there |= there
         reused = {arrival.number: arrival for arrival in taken}
         for item in batch:
             after = item[0]
@@ -134,6 +136,14 @@ class Transfer:
             else:
                 await self._queue.put(item)
         return after
+
+    def _look_around(self, batch: list[tuple[int, Blob]]) -> tuple[list[Arrival], int, set[int]]:
+        """What other versions hold of a batch, and the numbers of those that seem to lie here already."""
+        there = {number for number, blob in batch if self._salvage and self._seems_there(blob)}
+        return (*self._reuse.take(batch), there)
+
+    def _seems_there(self, blob: Blob) -> bool:
+        return blob.md5 is not None and self._files.size(self._version, blob.name) == blob.size
 
     def _take_over(self, arrival: Arrival) -> None:
         """A file of another version is in place."""
@@ -178,9 +188,11 @@ class Transfer:
 
     async def _take(self, number: int, blob: Blob) -> None:
         """See to it that one wanted blob is held, or known to be missing."""
-        if found := await self._salvaged(number, blob):
-            self._keep(found)
-            return
+        if number in self._there:
+            self._there.discard(number)
+            if found := await in_thread(self._found, number, blob):
+                self._keep(found)
+                return
         try:
             arrival = await self._move(number, blob)
         except BlobMissing:
@@ -202,12 +214,9 @@ class Transfer:
         self._done.append(found)
         self._run.tally.verified += 1
 
-    async def _salvaged(self, number: int, blob: Blob) -> Arrival | None:
-        return await in_thread(self._found, number, blob) if self._salvage and blob.md5 is not None else None
-
     def _found(self, number: int, blob: Blob) -> Arrival | None:
         """The file that lies there already, when it is the listed one by size and MD5."""
-        if self._files.size(self._version, blob.name) != blob.size:
+        if not self._seems_there(blob):
             return None
         try:
             found = examine(self._files, self._catalog.references, self._version, blob)
@@ -249,7 +258,7 @@ class Transfer:
             body = coming
             await in_thread(self._files.judge, [blob.name])
             self._run.tally.listed_bytes += max(blob.size, 0)
-            if kept := await self._salvaged(number, blob):
+            if self._salvage and (kept := await in_thread(self._found, number, blob)):
                 await coming.aclose()
                 self._keep(kept)
                 return None
@@ -259,14 +268,12 @@ class Transfer:
                 self._take_over(taken[0])
                 return None
             self._run.tally.planned_bytes += max(blob.size, 0)
-        draft = self._files.draft(self._version, blob)
-        fetch = Fetch(self._road, blob, draft, body)
+        fetch = Fetch(self._road, blob, body)
         try:
             found = await fetch.run()
         except BaseException:
-            await fetch.aclose()
             with contextlib.suppress(DestinationError):
-                await draft.suspend()
+                await fetch.suspend()
             raise
         return Arrival(number, found.held, found.reading, partly=found.partly)
 

@@ -181,7 +181,7 @@ class _Audit:
                 says_nothing = isinstance(found, Arrival) and not (found.reading.references or found.reading.remarks)
                 if isinstance(found, Arrival) and says_nothing and trace is not None and trace.inode:
                     here[held.sha256, trace] = found
-            judged.append(found if known is None else replace(known, held=replace(known.held, blob=held.blob)))
+            judged.append(found if known is None else known._replace(held=known.held._replace(blob=held.blob)))
         return judged
 
     def _read_before(self, version: Version, batch: list[Held]) -> dict[str, Arrival]:
@@ -190,7 +190,7 @@ class _Audit:
         for name, twins in self._scratch.twins.by_sha256(replace(version, serial=EVERY), batch).items():
             trace = self._files.trace(version, name)
             for twin in twins:
-                arrival = Arrival(0, replace(twin.held, blob=replace(twin.held.blob, name=name)))
+                arrival = Arrival(0, twin.held._replace(blob=twin.held.blob._replace(name=name)))
                 same = trace is not None and trace.inode and trace == (twin.held.mtime_ns, twin.held.inode)
                 if same and (found := as_there(arrival, twin)):
                     retold[name] = found

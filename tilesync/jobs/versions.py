@@ -179,5 +179,5 @@ def proven(version: Version, held: Sequence[Held], files: HeldFiles) -> list[Hel
         name = each.blob.name
         trace = files.trace(version, name)
         if trace is not None and files.digest(version, name) == each.sha256:
-            sound.append(replace(each, mtime_ns=trace.mtime_ns, inode=trace.inode))
+            sound.append(each._replace(mtime_ns=trace.mtime_ns, inode=trace.inode))
     return sound

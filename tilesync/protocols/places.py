@@ -21,7 +21,7 @@ class Draft(Protocol):
         """The held bytes, for the checks of a resumed transfer."""
 
     async def append(self, chunk: bytes) -> None:
-        """Add `chunk` after the held bytes."""
+        """Add `chunk` after the held bytes. Cancelled half-way it may be done again."""
 
     async def restart(self) -> None:
         """Forget the held bytes."""
@@ -66,6 +66,15 @@ class Files(HeldFiles, Protocol):
 
     def judge(self, names: Iterable[str]) -> None:
         """Raise UnsafeName, naming the offenders, when any of `names` cannot be held safely. Writes nothing."""
+
+    async def put(self, version: Version, blob: Blob, data: bytes, prove: Callable[[bytes], Proof]) -> Held:
+        """Place a small file whose bytes are all here, once `prove` has proven them; both happen off the loop.
+
+        Raises what `prove` raises, and leaves everything as it was then.
+        """
+
+    def begun(self, version: Version, blob: Blob) -> bool:
+        """Whether an earlier run, or an earlier draft, left a part of this very content."""
 
     def draft(self, version: Version, blob: Blob) -> Draft:
         """A draft of `blob`, continued from an earlier run when that left one for the same name and ETag."""

@@ -61,6 +61,12 @@ class Body(Protocol):
     def chunks(self) -> AsyncIterator[bytes]:
         """The stored bytes as they come. Raises Transient when the body breaks off; what came before stays good."""
 
+    async def read(self, most: int) -> bytes:
+        """The stored bytes, all at once; of more than `most` no more than shows that there are more.
+
+        Raises Transient when the body breaks off.
+        """
+
     async def aclose(self) -> None:
         """Release the connection. May be called twice."""
 
@@ -71,8 +77,9 @@ class Source(Protocol):
     def pages(self, marker: str | None) -> AsyncIterator[Page]:
         """The inventory from `marker` on, page by page; each page complete and well-formed."""
 
-    async def open(self, blob: Blob, offset: int) -> Body:
-        """The bytes of `blob` from `offset` on, only as long as its ETag is the listed one.
+    async def open(self, blob: Blob, offset: int, *, ahead: int = 1) -> Body:
+        """The bytes of `blob` from `offset` on, only as long as its ETag is the listed one; `ahead` of them are here
+        when it returns.
 
         Raises BlobMissing, ExportReplaced (the blob or the whole container changed under the run), NotAuthorised,
         and Transient for what another attempt may cure.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import TypeVar
 from urllib.parse import parse_qs
@@ -23,8 +22,8 @@ from tilesync.errors import (
 )
 from tilesync.model import UNKNOWN, Blob, Held, Page, SasUrl
 from tilesync.protocols import Clock, Link
+from tilesync.rules.listings import parse_page
 from tilesync.rules.replies import (
-    PageParser,
     Verdict,
     http_date,
     judge_storage,
@@ -34,6 +33,7 @@ from tilesync.rules.replies import (
     weak_etag,
 )
 from tilesync.rules.verdicts import demand
+from tilesync.threads import in_thread
 from tilesync.wire.bulk import Answer, Bulk
 from tilesync.wire.http import Ask, Conversation, Reply
 
@@ -84,10 +84,7 @@ class Container:
 
         async def accept(reply: Reply) -> Page:
             if reply.status == 200:
-                parser = PageParser()
-                async for chunk in reply.chunks():
-                    parser.feed(chunk)
-                return parser.close()
+                return await in_thread(parse_page, b"".join([chunk async for chunk in reply.chunks()]))
             body = await reply.read()
             code = storage_code(reply.header("x-ms-error-code"), body)
             verdict = judge_storage(reply.status, code)
@@ -101,9 +98,15 @@ class Container:
 
         return await self._talk.ask("the container's listing", make, accept)
 
-    async def open(self, blob: Blob, offset: int) -> BlobBody:
+    async def open(self, blob: Blob, offset: int, *, ahead: int = 1) -> BlobBody:
         """The bytes of `blob` from `offset` on, pinned to its listed ETag."""
-        return await self._patiently(self._content, lambda sas: self._get(sas, blob, offset))
+        piece = self._bulk.piece
+        if piece is None or blob.size - offset <= max(piece, ahead):
+            return await self._get(blob, offset, ahead=ahead)
+        pieces = (range(at, min(at + piece, blob.size)) for at in range(offset, blob.size, piece))
+        body = await self._get(blob, offset, ahead=piece, until=next(pieces).stop)
+        body.more = (partial(self._get, blob, each.start, ahead=piece, until=each.stop) for each in pieces)
+        return body
 
     async def first(self, name: str) -> tuple[Blob, BlobBody]:
         """What the container says of a blob that is known by its name alone, and its bytes from the start."""
@@ -123,7 +126,7 @@ class Container:
         try:
             if answer.status == 304:
                 return True
-            body = await _accept(answer, replace(held.blob, etag=""), 0)
+            body = await _accept(answer, held.blob._replace(etag=""), 0)
             if known and (etag := body.described(held.blob.name).etag):
                 return etag == known
             sha256 = hashlib.sha256()
@@ -141,12 +144,14 @@ class Container:
         """The bare URL of the container."""
         return (await self._listing.current()).base
 
-    async def _get(self, sas: SasUrl, blob: Blob, offset: int) -> BlobBody:
-        url = sas.blob(blob.name)
+    async def _get(self, blob: Blob, offset: int, *, ahead: int, until: int | None = None) -> BlobBody:
         headers = {"If-Match": f'"{blob.etag}"'} if blob.etag else {}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-        answer = await self._bulk.get(url, headers)
+        if offset or until is not None:
+            headers["Range"] = f"bytes={offset}-{'' if until is None else until - 1}"
+        return await self._patiently(self._content, lambda sas: self._ask(sas, blob, headers, offset, ahead))
+
+    async def _ask(self, sas: SasUrl, blob: Blob, headers: dict[str, str], offset: int, ahead: int) -> BlobBody:
+        answer = await self._bulk.get(sas.blob(blob.name), headers, ahead=ahead)
         try:
             return await _accept(answer, blob, offset)
         except BaseException:
@@ -178,11 +183,12 @@ class Container:
 
 
 class BlobBody:
-    """The body of one blob, from byte `start` on."""
+    """The body of one blob, from byte `start` on. `more`: what gets the rest of it, piece by piece."""
 
     def __init__(self, answer: Answer, start: int) -> None:
         self._answer = answer
         self.start = start
+        self.more: Iterator[Callable[[], Awaitable[BlobBody]]] = iter(())
 
     def described(self, name: str) -> Blob:
         """What the answer says of the blob; a weak ETag counts as none, since it does not tell bytes apart."""
@@ -198,9 +204,21 @@ class BlobBody:
             http_date(said("last-modified")),
         )
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncIterator[bytes]:
         """The stored bytes as they come."""
-        return self._answer.chunks()
+        async for chunk in self._answer.chunks():
+            yield chunk
+        if self._answer.status != 206:  # the server knows no ranges: that was all
+            return
+        for get in self.more:
+            await self._answer.aclose()
+            self._answer = (await get())._answer
+            async for chunk in self._answer.chunks():
+                yield chunk
+
+    async def read(self, most: int) -> bytes:
+        """The stored bytes, all at once; of more than `most` no more than shows that there are more."""
+        return await self._answer.read(most)
 
     async def aclose(self) -> None:
         """Release the connection."""

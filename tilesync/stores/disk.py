@@ -9,17 +9,22 @@ import hashlib
 import os
 import stat
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 from tilesync.errors import DestinationError, DiskFull
+from tilesync.model import Trace
 
 T = TypeVar("T")
 
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 """Opening fails where a symlink stands (on systems that know it)."""
+
+BINARY = getattr(os, "O_BINARY", 0)
+"""Bytes as they are (Windows, where a descriptor opens for text)."""
 
 _NO_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
 """Another file system, too many links, a file of someone else, a system or file system that knows none. The last
@@ -27,6 +32,15 @@ depends on the system: EPERM on FAT, ENOTSUP or ENOSYS on network file systems. 
 """
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+_SIGNED = (1 << 63) - 1
+"""Some file systems number their inodes with 64 bits; the catalog keeps 63."""
+
+
+def trace_of(found: os.stat_result) -> Trace:
+    """The trace that a look at a file found."""
+    return Trace(found.st_mtime_ns, found.st_ino & _SIGNED)
 
 
 @contextmanager
@@ -86,6 +100,28 @@ def write_at(path: Path, offset: int, data: bytes) -> None:
         left = memoryview(data)
         while left:
             left = left[file.write(left) :]
+
+
+def write_whole(path: str, data: bytes, modified: float | None) -> Trace:
+    """A new or emptied file with these bytes, and that mtime (None: now); its trace. A symlink is not followed.
+
+    Raises OSError.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NO_FOLLOW | BINARY, 0o666)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        if modified is not None and os.utime in os.supports_fd:
+            os.utime(descriptor, (modified, modified))
+            modified = None
+        found = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if modified is not None:
+        os.utime(path, (modified, modified))
+        found = os.lstat(path)
+    return trace_of(found)
 
 
 def linked(source: str, link: Path) -> bool:
@@ -170,24 +206,32 @@ def boot_id() -> str | None:
         return None
 
 
+WRITERS = 2
+"""Threads that run small jobs: while one waits for the disk the other checks what came."""
+
+TOGETHER = 32
+"""Small jobs of one hop at most, so that those who wait for the first do not wait for all."""
+
+
 class BatchWriter:
-    """Runs small blocking jobs in a thread, all that wait in one hop: a slow disk never stalls the loop."""
+    """Runs small blocking jobs in threads, many that wait in one hop: a slow disk never stalls the loop."""
 
     def __init__(self) -> None:
-        self._pending: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
-        self._draining: asyncio.Task[None] | None = None
+        self._pending: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
+        self._writers: set[asyncio.Task[None]] = set()
 
     async def run(self, job: Callable[[], T]) -> T:
         """The result of `job`, or what it raised."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._pending.append((job, future))
-        if self._draining is None:
-            self._draining = asyncio.create_task(self._drain())
+        if len(self._writers) < WRITERS:
+            self._writers.add(asyncio.create_task(self._write()))
         return await future
 
-    async def _drain(self) -> None:
+    async def _write(self) -> None:
+        """Run jobs until none waits; the one who adds the next starts a writer then."""
         while self._pending:
-            batch, self._pending = self._pending, []
+            batch = [self._pending.popleft() for _ in range(min(len(self._pending), TOGETHER))]
             results = await asyncio.to_thread(_run_all, [job for job, _ in batch])
             for (_, future), result in zip(batch, results, strict=True):
                 if future.done():
@@ -196,7 +240,7 @@ class BatchWriter:
                     future.set_exception(result)
                 else:
                     future.set_result(result)
-        self._draining = None
+        self._writers.remove(cast("asyncio.Task[None]", asyncio.current_task()))
 
 
 def _run_all(jobs: list[Callable[[], Any]]) -> list[Any]:

@@ -13,16 +13,10 @@ from threading import get_ident
 
 from tilesync.errors import UnsafeName
 from tilesync.model import Blob, Held, Proof, Trace, Version
-from tilesync.rules.names import problem
-from tilesync.stores.disk import BatchWriter, copied, create, linked, mapped, write_at
-from tilesync.stores.held import Door, HeldFiles, left_there, trace_of
+from tilesync.rules.names import plain, problem
+from tilesync.stores.disk import BatchWriter, copied, linked, mapped, trace_of, write_at, write_whole
+from tilesync.stores.held import READ, Door, HeldFiles, left_there
 from tilesync.threads import in_thread
-
-WHOLE = 1 << 20
-"""Up to this many bytes a file is kept in memory and written in one piece."""
-
-TICK = 0.25
-"""Seconds after which what has arrived of a file is written down, however little it is."""
 
 _SHOWN = 20
 _LEAD = 160
@@ -39,12 +33,10 @@ class LocalFiles(HeldFiles):
         judge: Callable[[Iterable[str]], None],
         *,
         trust_parts: bool,
-        monotonic: Callable[[], float],
     ) -> None:
         super().__init__(*doors)
         self._parts = parts
         self._writer = BatchWriter()
-        self.monotonic = monotonic
         with mapped(f"cannot use {parts}"):
             leftover = os.listdir(parts)
             self._leftover = set(leftover) if trust_parts else set()
@@ -55,10 +47,13 @@ class LocalFiles(HeldFiles):
         with mapped(f"cannot look at {self._parts}"):
             return shutil.disk_usage(self._parts).free
 
+    def begun(self, version: Version, blob: Blob) -> bool:
+        """Whether an earlier run, or an earlier draft, left a part of this very content."""
+        return bool(self._leftover) and _part_of(version, blob) in self._leftover
+
     def draft(self, version: Version, blob: Blob) -> LocalDraft:
         """A draft; its part is keyed by name and ETag, so a stale one is never continued."""
-        content = (version.name, blob.name, blob.etag, blob.size, blob.md5, blob.last_modified)
-        part = hashlib.sha256(repr(content).encode(errors="surrogatepass")).hexdigest()[:32]
+        part = _part_of(version, blob)
         known = blob.etag or blob.md5 is not None
         held = self._size_of(part) if known and part in self._leftover else 0
         return LocalDraft(self, version.name, blob, self._parts / part, held)
@@ -75,12 +70,18 @@ class LocalFiles(HeldFiles):
         """Another draft of the same content may go on with this part."""
         self._leftover.add(part.name)
 
-    def write_whole(self, version: str, blob: Blob, part: Path, data: bytes) -> Trace:
-        """Place a small file: written beside, then renamed. Returns its trace."""
+    async def put(self, version: Version, blob: Blob, data: bytes, prove: Callable[[bytes], Proof]) -> Held:
+        """Place a small file, together with others."""
+        return await self._writer.run(partial(self._put, version.name, blob, data, prove))
+
+    def _put(self, version: str, blob: Blob, data: bytes, prove: Callable[[bytes], Proof]) -> Held:
+        sha256 = prove(data).sha256
+        temporary = f"{self._parts}{os.sep}whole-{get_ident()}"
         with mapped(f"cannot write {blob.name}"):
-            with create(part) as file:
-                file.write(data)
-            return self.place(version, blob, part)
+            trace = write_whole(temporary, data, blob.last_modified)
+        with mapped(f"cannot place {blob.name} in version {version}"):
+            os.replace(temporary, self._door.path(version, blob.name, make=True))
+        return Held(blob, sha256, *trace)
 
     def place(self, version: str, blob: Blob, part: Path) -> Trace:
         """Rename a finished part to its final name, with the blob's Last-Modified. Returns its trace."""
@@ -116,9 +117,9 @@ class LocalFiles(HeldFiles):
                 return None
             return Held(blob, held.sha256, *self.place(version.name, blob, temporary))
 
-    async def in_batch(self, job: Callable[[], Trace]) -> Trace:
-        """Run a small blocking job together with others."""
-        return await self._writer.run(job)
+    async def placed(self, version: str, blob: Blob, part: Path) -> Trace:
+        """Place a finished part, together with others."""
+        return await self._writer.run(partial(self.place, version, blob, part))
 
     def remove(self, version: Version, names: Iterable[str]) -> None:
         """Remove files that an unpublished version should not have, and folders left empty; missing is no error."""
@@ -135,72 +136,57 @@ class LocalFiles(HeldFiles):
         self._leftover.clear()
 
 
+def _part_of(version: Version, blob: Blob) -> str:
+    content = (version.name, blob.name, blob.etag, blob.size, blob.md5, blob.last_modified)
+    return hashlib.sha256(repr(content).encode(errors="surrogatepass")).hexdigest()[:32]
+
+
 class LocalDraft:
-    """A blob on its way to a file: in memory while it is small and young, in a part otherwise."""
+    """A blob on its way to a file, in a part."""
 
     def __init__(self, files: LocalFiles, version: str, blob: Blob, part: Path, held: int) -> None:
         self._files = files
         self._version = version
         self._blob = blob
         self._part = part
-        self._buffer = bytearray()
-        self._since = files.monotonic()
-        self._written = held
         self.held = held
 
     async def prefix(self) -> AsyncIterator[bytes]:
         """The held bytes, for the checks of a resumed transfer."""
         import aiofiles
 
+        left = self.held
+        if not left:
+            return
         async with aiofiles.open(self._part, "rb") as file:
-            left = self._written
-            while left and (chunk := await file.read(min(left, WHOLE))):
+            while left and (chunk := await file.read(min(left, READ))):
                 left -= len(chunk)
                 yield chunk
 
     async def append(self, chunk: bytes) -> None:
-        """Add `chunk`; it is on the disk when the buffer is full, or a quarter second old."""
-        self._buffer += chunk
-        self.held += len(chunk)
-        if len(self._buffer) >= WHOLE or self._files.monotonic() - self._since >= TICK:
-            await self._flush()
-
-    async def _flush(self) -> None:
-        """Write the buffer down at its own offset: cut off half-way or done again, the part is right as far as it
-        goes.
-        """
+        """Add `chunk` at its own offset: cut off half-way or done again, the part is right as far as it goes."""
         with mapped(f"cannot write {self._blob.name}"):
-            await in_thread(write_at, self._part, self._written, bytes(self._buffer))
-        self._written += len(self._buffer)
-        self._buffer = bytearray()
-        self._since = self._files.monotonic()
+            await in_thread(write_at, self._part, self.held, chunk)
+        self.held += len(chunk)
 
     async def restart(self) -> None:
         """Forget the held bytes."""
-        if self._written:
+        if self.held:
             with mapped(f"cannot remove the part of {self._blob.name}"):
                 self._part.unlink(missing_ok=True)
-        self._buffer.clear()
-        self._written = self.held = 0
+        self.held = 0
 
     async def commit(self, proof: Proof) -> Held:
         """Place the whole file under its final name."""
-        if self._written == 0:
-            job = partial(self._files.write_whole, self._version, self._blob, self._part, bytes(self._buffer))
-        else:
-            if self._buffer:
-                await self._flush()
-            job = partial(self._files.place, self._version, self._blob, self._part)
-        trace = await self._files.in_batch(job)
-        self._written = self.held = 0
-        self._buffer.clear()
+        if not self.held:
+            await self.append(b"")
+        trace = await self._files.placed(self._version, self._blob, self._part)
+        self.held = 0
         return Held(self._blob, proof.sha256, *trace)
 
     async def suspend(self) -> None:
         """Keep what has arrived in the part, for a later run."""
-        if self._buffer:
-            await self._flush()
-        if self._written:
+        if self.held:
             self._files.keep(self._part)
 
 
@@ -208,7 +194,9 @@ def judge_names(names: Iterable[str], *, path_bytes: int, ours: str = "") -> Non
     """Raise UnsafeName, naming the offenders, when any of the names cannot be held in a folder. `ours`: the name of a
     folder there that is not for them.
     """
-    windows = os.name == "nt"
+    windows, names = os.name == "nt", list(names)
+    if not ours and not windows and plain(names, path_bytes=path_bytes):
+        return
     bad = [
         (name, why)
         for name in names

@@ -17,8 +17,8 @@ from typing import Any
 from tilesync.errors import DestinationError
 from tilesync.model import Held, Trace, Version
 from tilesync.rules.names import folders
-from tilesync.stores.disk import NO_FOLLOW, barrier, mapped
-from tilesync.stores.held import Door, trace_of
+from tilesync.stores.disk import NO_FOLLOW, barrier, mapped, trace_of
+from tilesync.stores.held import Door
 from tilesync.stores.publication import Publication
 
 STAGED = "staged"

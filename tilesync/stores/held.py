@@ -15,21 +15,12 @@ from typing import IO
 from tilesync.errors import DestinationError, UnsafeName
 from tilesync.model import Held, Trace, Version
 from tilesync.rules.names import folders, problem
-from tilesync.stores.disk import NO_FOLLOW, mapped, real_folder
+from tilesync.stores.disk import NO_FOLLOW, mapped, real_folder, trace_of
 
 VERSIONS = "versions"
 
 READ = 1 << 20
 """Bytes read at a time."""
-
-
-_SIGNED = (1 << 63) - 1
-"""Some file systems number their inodes with 64 bits; the catalog keeps 63."""
-
-
-def trace_of(found: os.stat_result) -> Trace:
-    """The trace that a look at a file found."""
-    return Trace(found.st_mtime_ns, found.st_ino & _SIGNED)
 
 
 def left_there(path: str, held: Held) -> Trace | None:

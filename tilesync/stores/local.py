@@ -95,7 +95,7 @@ class LocalDestination:
     `calm` says that the machine has not restarted since the last run: what that run wrote is whole, durable or not.
     """
 
-    def __init__(self, place: Place, layout: Layout, catalog: Catalog, *, monotonic: Callable[[], float]) -> None:
+    def __init__(self, place: Place, layout: Layout, catalog: Catalog) -> None:
         self.root = place.root
         self.layout = layout
         self.catalog = catalog
@@ -103,7 +103,7 @@ class LocalDestination:
         self.calm = self._boot is not None and catalog.recall("boot") == self._boot
         parts = _folder(_folder(place.beside) / PARTS)
         doors, judge = place.doors(layout), place.judge(layout)
-        self.files = LocalFiles(doors, parts, judge, trust_parts=self.calm, monotonic=monotonic)
+        self.files = LocalFiles(doors, parts, judge, trust_parts=self.calm)
         self.publication = place.publication(layout, doors, catalog)
         catalog.set_folds(folds=folds_case(parts))
         self.publication.refuse_foreign()
@@ -139,7 +139,7 @@ def refuse_other(place: Place, found: Layout | None, wanted: Layout) -> None:
 
 @contextmanager
 def open_local(
-    root: Path, *, state_dir: Path | None, monotonic: Callable[[], float], layout: Layout | None = Layout.VERSIONED
+    root: Path, *, state_dir: Path | None, layout: Layout | None = Layout.VERSIONED
 ) -> Iterator[LocalDestination]:
     """The destination, locked for this run alone; made where it is missing. Without a `layout` it must be there.
 
@@ -170,7 +170,7 @@ def open_local(
     try:
         catalog = Catalog(state / CATALOG)
         try:
-            yield LocalDestination(place, layout, catalog, monotonic=monotonic)
+            yield LocalDestination(place, layout, catalog)
         finally:
             catalog.close()
     finally:

@@ -24,6 +24,7 @@ from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response
 
 from tilesync.errors import Transient, UsageError
+from tilesync.wire.bandwidth import Bandwidth
 from tilesync.wire.trust import fallback_bundle, user_agent
 
 SILENCE: Final = timedelta(seconds=30)
@@ -35,8 +36,10 @@ _ERROR_BODY: Final = 4096
 class Answer:
     """An answer whose body is still on the wire. Errors met while reading are Transient and name no URL."""
 
-    def __init__(self, request: StreamRequest, response: Response) -> None:
+    def __init__(self, request: StreamRequest, response: Response, bandwidth: Bandwidth | None, *, paid: int) -> None:
         self._request: StreamRequest | None = request
+        self._bandwidth = bandwidth
+        self._paid = paid
         self._response = response
         self.status: Final = response.status
 
@@ -50,9 +53,34 @@ class Answer:
         try:
             while (chunk := await read()) is not None:
                 _obey_cancellation()
+                await self._pay(len(chunk))
                 yield bytes(chunk)
         except PyreqwestError as error:
             raise Transient(_explain(error)) from None
+
+    async def read(self, most: int) -> bytes:
+        """The whole body, undecoded; of one that is longer than `most` bytes no more than shows that it is."""
+        length = self.header("content-length") or ""
+        try:
+            if length.isdecimal() and int(length) <= most:
+                body = bytes(await self._response.bytes())
+                _obey_cancellation()
+                await self._pay(len(body))
+                return body
+        except PyreqwestError as error:
+            raise Transient(_explain(error)) from None
+        body = b""
+        async for chunk in self.chunks():
+            body += chunk
+            if len(body) > most:
+                break
+        return body
+
+    async def _pay(self, count: int) -> None:
+        """Wait for the bandwidth of these bytes, but for what was paid ahead."""
+        if self._bandwidth is not None:
+            due, self._paid = max(0, count - self._paid), max(0, self._paid - count)
+            await self._bandwidth.take(due)
 
     async def text(self) -> bytes:
         """The beginning of the body, for the message of an error."""
@@ -73,14 +101,22 @@ class Answer:
 class Bulk:
     """A pool of connections that GETs bodies: no redirects, no decoding, no retries."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, bandwidth: Bandwidth | None) -> None:
         self._client = client
+        self._bandwidth = bandwidth
+        self.piece = bandwidth.piece if bandwidth is not None else None
+        """How many bytes of a large body are better asked for at once; None where it makes no difference."""
 
-    async def get(self, url: str, headers: Mapping[str, str]) -> Answer:
-        """Ask and return as soon as the headers are in. Raises Transient when no answer came."""
+    async def get(self, url: str, headers: Mapping[str, str], *, ahead: int = 1) -> Answer:
+        """Ask and return as soon as the headers are in, and `ahead` bytes of the body: a small one is whole then.
+
+        Raises Transient when no answer came, or not so much of it.
+        """
+        if self._bandwidth is not None:
+            await self._bandwidth.take(ahead)
         try:
-            request = self._client.get(url).headers(headers).streamed_read_buffer_limit(1).build_streamed()
-            answer = Answer(request, await request.__aenter__())
+            request = self._client.get(url).headers(headers).streamed_read_buffer_limit(ahead).build_streamed()
+            answer = Answer(request, await request.__aenter__(), self._bandwidth, paid=ahead)
         except (BuilderError, ValueError):
             raise UsageError("not a URL, or not a header, that can be sent") from None
         except PyreqwestError as error:
@@ -116,18 +152,18 @@ def _last_cause(error: ConnectError) -> str:
 
 
 @asynccontextmanager
-async def engine(*, connections: int) -> AsyncIterator[Bulk]:
+async def engine(*, bandwidth: Bandwidth | None = None) -> AsyncIterator[Bulk]:
     """An engine that honours HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's authorities."""
-    builder = _builder(connections)
+    builder = _builder()
     try:
         client = builder.build()
     except BuilderError:
-        client = _builder(connections).add_root_certificate_pem(fallback_bundle()).build()
+        client = _builder().add_root_certificate_pem(fallback_bundle()).build()
     async with client:
-        yield Bulk(client)
+        yield Bulk(client, bandwidth)
 
 
-def _builder(connections: int) -> ClientBuilder:
+def _builder() -> ClientBuilder:
     """Everything that decodes or follows is off: length, MD5 and Range refer to the stored bytes."""
     return (
         ClientBuilder()
@@ -141,5 +177,4 @@ def _builder(connections: int) -> ClientBuilder:
         .default_headers({"Accept-Encoding": "identity"})
         .connect_timeout(timedelta(seconds=20))
         .read_timeout(SILENCE)
-        .pool_max_idle_per_host(connections)
     )

@@ -17,6 +17,7 @@ from tilesync.events import Notice, Retried
 from tilesync.protocols import Clock, Observer
 from tilesync.rules.links import check_scheme
 from tilesync.rules.retries import Patience
+from tilesync.wire.bandwidth import Bandwidth
 from tilesync.wire.trust import roots, user_agent
 
 T = TypeVar("T")
@@ -37,8 +38,9 @@ class Ask:
 class Reply:
     """An answer, its body not read yet."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response, bandwidth: Bandwidth | None) -> None:
         self._response = response
+        self._bandwidth = bandwidth
         self.status = response.status_code
 
     def header(self, name: str) -> str | None:
@@ -46,9 +48,15 @@ class Reply:
         value: str | None = self._response.headers.get(name)
         return value
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes, its transfer and content codings undone."""
-        return self._response.aiter_bytes()
+        paid = 0
+        async for chunk in self._response.aiter_bytes():
+            come = self._response.num_bytes_downloaded
+            if self._bandwidth is not None:
+                await self._bandwidth.take(come - paid)
+            paid = come
+            yield chunk
 
     async def read(self) -> bytes:
         """The whole body."""
@@ -69,8 +77,17 @@ Accept = Callable[[Reply], Awaitable[T]]
 class Conversation:
     """An httpx client and the retry loop around it. Redirects are not followed: a signature stays where it belongs."""
 
-    def __init__(self, client: httpx.AsyncClient, clock: Clock, observe: Observer, *, budget: timedelta) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        clock: Clock,
+        observe: Observer,
+        *,
+        budget: timedelta,
+        bandwidth: Bandwidth | None,
+    ) -> None:
         self._client = client
+        self._bandwidth = bandwidth
         self._clock = clock
         self._observe = observe
         self._budget = budget.total_seconds()
@@ -105,7 +122,7 @@ class Conversation:
         try:
             response = await self._client.send(request, stream=True)
             try:
-                return await accept(Reply(response))
+                return await accept(Reply(response, self._bandwidth))
             finally:
                 await response.aclose()
         except httpx.LocalProtocolError:
@@ -117,7 +134,9 @@ class Conversation:
 
 
 @asynccontextmanager
-async def conversations(clock: Clock, observe: Observer, *, budget: timedelta) -> AsyncIterator[Conversation]:
+async def conversations(
+    clock: Clock, observe: Observer, *, budget: timedelta, bandwidth: Bandwidth | None = None
+) -> AsyncIterator[Conversation]:
     """A conversation that honours HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's authorities."""
     logging.getLogger("httpx").addFilter(_keep_urls_out)
     limits = httpx.Limits(max_connections=8)
@@ -128,7 +147,7 @@ async def conversations(clock: Clock, observe: Observer, *, budget: timedelta) -
     except (ValueError, OSError) as error:
         raise UsageError(f"a proxy or certificate setting cannot be used ({error})") from error
     async with client:
-        yield Conversation(client, clock, observe, budget=budget)
+        yield Conversation(client, clock, observe, budget=budget, bandwidth=bandwidth)
 
 
 def _keep_urls_out(record: logging.LogRecord) -> bool:
