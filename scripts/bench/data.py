@@ -1,0 +1,200 @@
+"""Containers to measure with: files on the disk, and their listing as Azure would give it, page by page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import random
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from email.utils import formatdate
+from pathlib import Path
+from urllib.parse import quote
+from xml.sax.saxutils import escape
+
+PAGE = 5000
+"""Blobs on a page, the most that Azure gives."""
+
+MADE = 1_750_000_000
+"""Last-Modified of everything, but for what is changed later."""
+
+FOLDER = 100
+"""Tiles in a folder."""
+
+_PAGE_HEAD = (
+    '<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="{0}" ContainerName="{1}"><Blobs>'
+)
+_BLOB = (
+    "<Blob><Name>{name}</Name><Properties><Creation-Time>{when}</Creation-Time><Last-Modified>{when}</Last-Modified>"
+    "<Etag>{etag}</Etag><Content-Length>{size}</Content-Length><Content-Type>{type}</Content-Type><Content-Encoding />"
+    "<Content-Language /><Content-CRC64 /><Content-MD5>{md5}</Content-MD5><Cache-Control /><Content-Disposition />"
+    "<BlobType>BlockBlob</BlobType><AccessTier>Hot</AccessTier><AccessTierInferred>true</AccessTierInferred>"
+    "<LeaseStatus>unlocked</LeaseStatus><LeaseState>available</LeaseState><ServerEncrypted>true</ServerEncrypted>"
+    "</Properties><OrMetadata /></Blob>"
+)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One blob of a listing."""
+
+    name: str
+    size: int
+    md5: str
+    modified: int
+
+    def xml(self) -> str:
+        """The blob as List Blobs writes it; its ETag is the one that nginx makes of mtime and size."""
+        kind = "application/json" if self.name.endswith(".json") else "model/gltf-binary"
+        when, etag = formatdate(self.modified, usegmt=True), f"{self.modified:x}-{self.size:x}"
+        name = escape(self.name)
+        return _BLOB.format(name=name, when=when, etag=etag, size=self.size, type=kind, md5=self.md5)
+
+
+def glb(payload: bytes) -> bytes:
+    """A GLB with one buffer (glTF 2.0, section 4.4)."""
+    body = payload + b"\0" * (-len(payload) % 4)
+    said = json.dumps(
+        {
+            "asset": {"version": "2.0", "generator": "bench"},
+            "scene": 0,
+            "scenes": [{"nodes": [0]}],
+            "nodes": [{"mesh": 0}],
+            "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "mode": 4}]}],
+            "accessors": [{"bufferView": 0, "componentType": 5126, "count": len(body) // 12, "type": "VEC3"}],
+            "bufferViews": [{"buffer": 0, "byteLength": len(body)}],
+            "buffers": [{"byteLength": len(body)}],
+        }
+    ).encode()
+    said += b" " * (-len(said) % 4)
+    chunks = struct.pack("<II", len(said), 0x4E4F534A) + said + struct.pack("<II", len(body), 0x004E4942) + body
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+def tileset(uris: Iterable[str]) -> bytes:
+    """A tileset with one child a URI (3D Tiles 1.1)."""
+    box = {"box": [0, 0, 0, 100, 0, 0, 0, 100, 0, 0, 0, 100]}
+    children = [{"boundingVolume": box, "geometricError": 1, "content": {"uri": uri}} for uri in uris]
+    root = {"boundingVolume": box, "geometricError": 64, "refine": "ADD", "children": children}
+    return json.dumps({"asset": {"version": "1.1"}, "geometricError": 512, "root": root}).encode()
+
+
+def tile(number: int) -> str:
+    """The name of one tile."""
+    return f"tiles/{number // FOLDER:05d}/{number:07d}.glb"
+
+
+def small_files(folder: Path, *, tiles: int, median: int) -> None:
+    """An export of so many tiles of that median size, with an external tileset a folder, and the root."""
+    dice, tilesets = random.Random(1), list[str]()
+    for start in range(0, tiles, FOLDER):
+        names = [tile(number) for number in range(start, min(start + FOLDER, tiles))]
+        for name in names:
+            size = min(max(dice.lognormvariate(0, 0.9) * median, 300), 1_000_000)
+            put(folder / name, glb(dice.randbytes(int(size))))
+        inner = f"{names[0].rpartition('/')[0]}/tileset.json"
+        put(folder / inner, tileset(name.rpartition("/")[2] for name in names))
+        tilesets.append(inner)
+    put(folder / "tileset.json", tileset(tilesets))
+
+
+def large_files(folder: Path, *, count: int, size: int) -> None:
+    """An export of `count` large tiles."""
+    names = [f"{number:03d}.glb" for number in range(count)]
+    for name in names:
+        put(folder / name, glb(os.urandom(size - 1000)))
+    put(folder / "tileset.json", tileset(names))
+
+
+def many_files(folder: Path, *, count: int) -> list[Listed]:
+    """An export of `count` tiny files, whose listing is given back: names are links to a few files, which saves room,
+    and time, for the ones who make it.
+    """
+    dice, blobs = random.Random(2), list[Listed]()
+    data = md5 = ""
+    source = Path()
+    for number in range(count - 1):
+        if number % 20_000 == 0:
+            content = glb(dice.randbytes(200))
+            data, md5 = len(content), _md5(content)
+            source = folder / tile(number)
+            put(source, content)
+        else:
+            name = folder / tile(number)
+            name.parent.mkdir(parents=True, exist_ok=True)
+            os.link(source, name)
+        blobs.append(Listed(tile(number), data, md5, MADE))
+    root = tileset(["tiles/00000/0000000.glb"])
+    put(folder / "tileset.json", root)
+    return [*blobs, Listed("tileset.json", len(root), _md5(root), MADE)]
+
+
+def changed_copy(folder: Path, of: Path, *, change: str, later: int) -> None:
+    """The same files, but for one, whose bytes are others and whose Last-Modified is `later` seconds later."""
+    for path in of.rglob("*"):
+        if path.is_file():
+            link = folder / path.relative_to(of)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, link)
+    (folder / change).unlink()
+    put(folder / change, glb(random.Random(later).randbytes(30_000)), modified=MADE + later)
+
+
+def put(path: Path, data: bytes, *, modified: int = MADE) -> None:
+    """Write a file with its date."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    os.utime(path, (modified, modified))
+
+
+def listed(folder: Path) -> list[Listed]:
+    """The listing of a folder, in the order of the names' bytes."""
+    paths = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
+    return [
+        Listed(name, path.stat().st_size, _md5(path.read_bytes()), int(path.stat().st_mtime)) for name, path in paths
+    ]
+
+
+def write_listing(folder: Path, container: str, blobs: list[Listed]) -> None:
+    """The pages of the flat listing, and for peers that go folder by folder the listing of each folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, start in enumerate(range(0, len(blobs), PAGE)):
+        more = f"{number + 1}" if start + PAGE < len(blobs) else ""
+        body = "".join(blob.xml() for blob in blobs[start : start + PAGE])
+        (folder / f"{number}.xml").write_text(_page(container, body, more))
+    if len(blobs) <= 100_000:
+        for prefix, inner in _folders(blobs).items():
+            name = hashlib.md5(prefix.encode(), usedforsecurity=False).hexdigest()
+            (folder / f"{name}.xml").write_text(_page(container, "".join(inner), ""))
+
+
+def _page(container: str, body: str, marker: str) -> str:
+    head = _PAGE_HEAD.format("https://127.0.0.1/", container)
+    return f"{head}{body}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
+
+
+def _folders(blobs: list[Listed]) -> dict[str, list[str]]:
+    """What each folder holds, by its prefix."""
+    found: dict[str, list[str]] = {"": []}
+    for blob in blobs:
+        folder = ""
+        for part in blob.name.split("/")[:-1]:
+            inner = f"{folder}{part}/"
+            if inner not in found:
+                found[inner] = []
+                found[folder].append(f"<BlobPrefix><Name>{inner}</Name></BlobPrefix>")
+            folder = inner
+        found[folder].append(blob.xml())
+    return found
+
+
+def urls(base: str, names: Iterable[str], query: str) -> Iterator[str]:
+    """The URL of each blob."""
+    return (f"{base}/{quote(name)}?{query}" for name in names)
+
+
+def _md5(data: bytes) -> str:
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()

@@ -1,0 +1,124 @@
+"""nginx as Azure Blob Storage and Mesh Export API: TLS, ETags, prerendered listings, and 30 ms to the first byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import trustme
+
+SAS = "sv=2024-05-04&spr=https&se=2099-01-01T00%3A00%3A00Z&sr=c&sp=rl&sig=c2lnbmF0dXJlIG9mIHRoZSBiZW5jaA%3D%3D"
+MODULES = Path("/usr/lib/nginx/modules")
+
+# The sleep costs no CPU. The limit on files is high and their cache small: else nginx answers 500 under load.
+_CONF = """
+load_module {modules}/ndk_http_module.so;
+load_module {modules}/ngx_http_lua_module.so;
+{user}
+worker_processes 2;
+worker_rlimit_nofile 65536;
+pid nginx.pid;
+error_log error.log warn;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off;
+    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    open_file_cache max=500 inactive=5s;
+    keepalive_requests 1000000;
+    keepalive_timeout 300s;
+    output_buffers 4 128k;
+    types {{ application/json json; application/xml xml; model/gltf-binary glb; }}
+    ssl_certificate server.pem;
+    ssl_certificate_key server.pem;
+    ssl_session_cache shared:tls:10m;
+    server {{
+        listen 127.0.0.1:{port} ssl backlog=4096;
+        access_by_lua_block {{ ngx.sleep({delay}) }}
+        location /mesh-export/ {{
+            rewrite_by_lua_block {{ ngx.exec("/api/" .. (ngx.var.arg_iModelId or "none") .. ".json") }}
+        }}
+        location /api/ {{ internal; root {data}; }}
+        location /lists/ {{ internal; root {data}; etag off; }}
+        location ~ ^/account/(?<container>[a-z0-9-]+)/?(?<name>.*)$ {{
+            rewrite_by_lua_block {{
+                local asked = ngx.req.get_uri_args()
+                if asked.comp == "list" then
+                    local page = asked.marker
+                    if not page or page == "" or page == true then
+                        local prefix = asked.prefix
+                        if prefix == true or not prefix then prefix = "" end
+                        page = asked.delimiter and asked.delimiter ~= "" and ngx.md5(prefix) or "0"
+                    end
+                    return ngx.exec("/lists/" .. ngx.var.container .. "/" .. page .. ".xml")
+                end
+                if asked.restype == "container" then return ngx.exit(200) end
+            }}
+            alias {data}/containers/$container/$name;
+            add_header x-ms-blob-type BlockBlob;
+            add_header x-ms-version 2024-05-04;
+        }}
+    }}
+}}
+"""
+
+
+@contextmanager
+def nginx(state: Path, data: Path, *, delay: float = 0.03) -> Iterator[str]:
+    """The service, as long as the context is open; its URL. `state`/ca.pem is the authority that signed for it."""
+    state.mkdir(parents=True, exist_ok=True)
+    authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    authority.cert_pem.write_to_path(str(state / "ca.pem"))
+    authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA).private_key_and_cert_chain_pem.write_to_path(
+        str(state / "server.pem")
+    )
+    port = _free_port()
+    user = "user root;" if os.geteuid() == 0 else ""
+    conf = _CONF.format(modules=MODULES, user=user, port=port, delay=delay, data=data)
+    (state / "nginx.conf").write_text(conf)
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
+    command = [program, "-p", str(state), "-c", str(state / "nginx.conf"), "-e", str(state / "error.log")]
+    with subprocess.Popen([*command, "-g", "daemon off;"]) as server:
+        try:
+            _wait_for(port)
+            yield f"https://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def publish(data: Path, url: str, imodel: str, *, container: str, modified: str) -> None:
+    """The API says from now on that this container is the newest export of an iModel."""
+    row = {
+        "id": container,
+        "displayName": "Bench",
+        "status": "Complete",
+        "lastModified": modified,
+        "request": {"iModelId": imodel, "changesetId": "c0ffee", "exportType": "3DTiles"},
+        "_links": {"mesh": {"href": f"{url}/account/{container}?{SAS}"}},
+    }
+    (data / "api").mkdir(parents=True, exist_ok=True)
+    answer = json.dumps({"exports": [row], "_links": {}})
+    (data / "api" / f"{imodel}.json").write_text(answer)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(port: int) -> None:
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise SystemExit("nginx does not answer; its error.log says why")
