@@ -19,9 +19,9 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"wiring"},
+    {"wiring", "errands"},
     {"jobs", "remote", "stores", "demo"},
-    {"protocols", "rules", "wire", "threads"},
+    {"protocols", "rules", "wire", "threads", "crew"},
     {"model", "events", "errors", "__init__"},
 ]
 """From top to bottom: a layer knows those below it (DESIGN.md, section 1)."""
@@ -31,9 +31,11 @@ FORBIDDEN = {
     "remote": {"stores", "jobs", "demo"},
     "stores": {"remote", "jobs", "demo", "wire"},
     "demo": {"remote", "stores", "jobs", "wire"},
-    "rules": {"protocols", "wire", "threads"},
-    "protocols": {"rules", "wire", "threads"},
-    "threads": {"rules", "wire", "protocols"},
+    "rules": {"protocols", "wire", "threads", "crew"},
+    "protocols": {"rules", "wire", "threads", "crew"},
+    "threads": {"rules", "wire", "protocols", "crew"},
+    "crew": {"rules", "wire", "protocols", "threads"},
+    "wire": {"crew"},
     "model": {"events", "errors"},
     "events": {"model", "errors"},
     "errors": {"model", "events"},

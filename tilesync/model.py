@@ -265,6 +265,16 @@ class Arrival(NamedTuple):
     partly: bool = False
 
 
+class Brought(NamedTuple):
+    """What came of some small blobs: those that are in place, those that did not come at once, each with its number,
+    and how many seconds an answer took.
+    """
+
+    arrivals: tuple[Arrival, ...]
+    left: tuple[tuple[int, Blob], ...]
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class Completeness:
     """What the files of a version ask for, counted: `referenced` names in the closure of the root, the root included;

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,17 +22,29 @@ from tilesync.rules.links import check_scheme, parse_link
 from tilesync.rules.retention import KEEP_ALL, Keep
 
 if TYPE_CHECKING:
+    from tilesync.crew import Crew
     from tilesync.jobs.holdings import Holding
     from tilesync.jobs.mirror import Wishes
     from tilesync.jobs.run import Run
     from tilesync.jobs.tally import Tally
+    from tilesync.protocols import Helpers
     from tilesync.remote.exports import MeshExports
     from tilesync.remote.origins import ServiceOrigin, Wires
+    from tilesync.stores.files import LocalFiles
     from tilesync.wire.bandwidth import Bandwidth
     from tilesync.wire.bulk import Bulk
 
 API = "https://api.bentley.com"
 ISSUER = "https://ims.bentley.com"
+
+
+CREW = 4
+"""Processes that help at most: behind them stand the catalog, and the disk."""
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class WallClock:
@@ -181,7 +195,8 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally) -> Non
     opening = open_local(request.destination, state_dir=request.state_dir, layout=request.layout)
     with opening as destination:
         async with _wires(request.service, observe, bwlimit=request.bwlimit) as wires:
-            run, wishes = _run(request, wires, tally), _wishes(request)
+            run = _run(request, wires, tally, _helpers(request, wires, destination.files))
+            wishes = _wishes(request)
             if request.all_exports:
                 from tilesync.jobs.history import History
 
@@ -222,13 +237,33 @@ def _wishes(request: MirrorRequest) -> Wishes:
     )
 
 
-def _run(request: MirrorRequest, wires: Wires, tally: Tally) -> Run:
+def _crew(closing: AsyncExitStack) -> Crew | None:
+    """A process a core, where there is more than one."""
+    from tilesync.crew import Crew
+
+    size = min(cores(), CREW)
+    if size < 2 or not sys.executable:
+        return None
+    crew = Crew(size)
+    closing.push_async_callback(crew.aclose)
+    return crew
+
+
+def _helpers(request: MirrorRequest, wires: Wires, files: LocalFiles) -> Helpers | None:
+    """A limited bandwidth is kept by this process alone."""
+    from tilesync.errands import Helpers
+
+    crew = None if request.bwlimit else _crew(wires.closing)
+    return Helpers(crew, files.held(), files.shelf) if crew else None
+
+
+def _run(request: MirrorRequest, wires: Wires, tally: Tally, helpers: Helpers | None = None) -> Run:
     from tilesync.jobs.pressure import Gate
     from tilesync.jobs.run import Run
 
     gate = Gate(wires.clock, fixed=request.transfers)
     budget, every_file = request.service.retry_for, request.every_file
-    return Run(wires.clock, wires.observe, tally, gate, budget=budget, every_file=every_file)
+    return Run(wires.clock, wires.observe, tally, gate, budget=budget, every_file=every_file, helpers=helpers)
 
 
 async def list_exports(service: Service, imodel: str | None, observe: Observer, tell: Callable[[Export], None]) -> None:
@@ -291,5 +326,10 @@ async def verify(
     from tilesync.stores.local import open_for_audit, scratch
 
     with open_for_audit(destination, state_dir) as there, scratch() as desk:
-        audited = Audited(there.files, there.publication, there.catalog, desk[0])
-        await Verify(audited, observe, tally, quick=quick).run(every=every)
+        async with AsyncExitStack() as closing:
+            from tilesync.errands import Helpers
+
+            crew = _crew(closing)
+            helpers = Helpers(crew, there.files) if crew else None
+            audited = Audited(there.files, there.publication, there.catalog, desk[0], helpers)
+            await Verify(audited, observe, tally, quick=quick).run(every=every)

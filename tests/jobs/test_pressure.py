@@ -70,7 +70,7 @@ def test_it_lets_no_more_in_than_its_limit() -> None:
 
         async def visit() -> None:
             nonlocal inside, most, served
-            async with gate:
+            async with gate.turn():
                 inside += 1
                 most = max(most, inside)
                 await asyncio.sleep(0)
@@ -88,17 +88,18 @@ def test_one_who_stops_waiting_leaves_no_place_lost() -> None:
 
     async def work() -> None:
         gate = Gate(FakeClock(), fixed=1)
-        await gate.__aenter__()
+        inside = gate.turn()
+        await inside.__aenter__()
 
         async def visit() -> str:
-            async with gate:
+            async with gate.turn():
                 return "served"
 
         first, second, third = (asyncio.create_task(visit()) for _ in range(3))
         await asyncio.sleep(0)
         first.cancel()
         await asyncio.sleep(0)
-        await gate.__aexit__(None, None, None)
+        await inside.__aexit__(None, None, None)
         second.cancel()
         async with asyncio.timeout(5):
             assert await third == "served"
@@ -111,19 +112,21 @@ def test_a_raised_limit_is_used_by_those_who_wait() -> None:
 
     async def work() -> None:
         gate = Gate(FakeClock())
-        for _ in range(START):
-            await gate.__aenter__()
+        inside = [gate.turn() for _ in range(START)]
+        for each in inside:
+            await each.__aenter__()
         entered = []
 
         async def visit(number: int) -> None:
-            await gate.__aenter__()
-            entered.append(number)
+            async with gate.turn():
+                entered.append(number)
+                await asyncio.sleep(1000)
 
         tasks = [asyncio.create_task(visit(number)) for number in range(3)]
         await asyncio.sleep(0)
         assert entered == []
         gate.succeeded()
-        await gate.__aexit__(None, None, None)
+        await inside[0].__aexit__(None, None, None)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert entered == [0, 1]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tilesync.cli.output import JsonLines, Lines, LogFile, Out, Progress, Summary, explain, write_report
+from tilesync.crew import loop_factory, tidy_memory
 from tilesync.errors import Interrupted, Terminated, TilesyncError, UsageError
 from tilesync.events import Event
 from tilesync.jobs.tally import Tally
@@ -30,15 +31,6 @@ class Voice:
     progress: bool = True
     log_file: Path | None = None
     report: Path | None = None
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The loop of uvloop, where that is installed (not on Windows): a third less work for each body."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 class Session:
@@ -87,7 +79,8 @@ class Session:
     def run(self, work: Callable[[], Awaitable[None]], *, closing: Callable[[], str] | None = None) -> int:
         """Run to the end; the exit code. `closing` gives the sentence that a good run ends with."""
         try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            tidy_memory()
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 runner.run(self._attended(work))
         except TilesyncError as error:
             return self._failed(error)

@@ -22,11 +22,11 @@ class Examined:
 
 
 def examine(
-    files: HeldFiles, references: References, version: Version, blob: Blob, *, md5: bool = True
+    files: HeldFiles, references: References | None, version: Version, blob: Blob, *, md5: bool = True
 ) -> Examined | None:
     """Read a held file; None when it is not there. Raises BlobDamaged when it is not what `blob` says.
 
-    Without `md5` the MD5 of `blob` is not compared.
+    Without `md5` the MD5 of `blob` is not compared; without `references` everything that a file says is in memory.
     """
     check = ContentCheck(blob if md5 else blob._replace(md5=None), version.home)
     partly = False
@@ -34,7 +34,7 @@ def examine(
     def take(chunk: bytes) -> None:
         nonlocal partly
         check.feed(chunk)
-        if check.named > SPOOL:
+        if references is not None and check.named > SPOOL:
             references.add(version, blob.name, check.take(), anew=not partly)
             partly = True
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from types import TracebackType
 
 from tilesync.protocols import Clock
 
@@ -31,6 +30,22 @@ QUEUE = 4.0
 """An answer that takes so many times as long as the quickest waited in a queue."""
 
 
+class Turn:
+    """Places within a gate."""
+
+    __slots__ = ("_count", "_gate")
+
+    def __init__(self, gate: Gate, count: int) -> None:
+        self._gate = gate
+        self._count = count
+
+    async def __aenter__(self) -> None:
+        await self._gate.enter(self._count)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._gate.leave(self._count)
+
+
 class Gate:
     """Lets at most `limit` transfers in. A fixed gate never moves; an adaptive one starts low and finds its way.
 
@@ -45,7 +60,7 @@ class Gate:
         self.most = fixed or MOST
         self.limit = fixed or START
         self._inside = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._eased_at: float | None = None
         self._credit = 0
         self._opening = True
@@ -59,30 +74,42 @@ class Gate:
         self.swift = True
         """Whether the last body came within a moment."""
 
-    async def __aenter__(self) -> None:
-        if self._inside < self.limit:
-            self._inside += 1
-            return
+    def turn(self, count: int = 1) -> Turn:
+        """A place, or so many, for as long as it is entered; more than the limit come in alone."""
+        return Turn(self, count)
+
+    async def enter(self, count: int) -> None:
+        """Return when there is room for so many."""
+        if self._waiting or not self._has_room(count):
+            await self._wait(count)
+        else:
+            self._inside += count
+
+    def _has_room(self, count: int) -> bool:
+        return self._inside + count <= self.limit or self._inside == 0
+
+    async def _wait(self, count: int) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting.append((count, turn))
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._leave()
+                self.leave(count)
+            else:
+                self._let_in()  # it may have stood before others
             raise
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._leave()
+    def leave(self, count: int) -> None:
+        """So many that entered are through."""
+        self._inside -= count
+        self._let_in()
 
-    def _leave(self) -> None:
-        self._inside -= 1
-        while self._inside < self.limit and self._waiting:
-            turn = self._waiting.popleft()
+    def _let_in(self) -> None:
+        while self._waiting and (self._waiting[0][1].done() or self._has_room(self._waiting[0][0])):
+            count, turn = self._waiting.popleft()
             if not turn.done():
-                self._inside += 1
+                self._inside += count
                 turn.set_result(None)
 
     def succeeded(self) -> None:

@@ -24,7 +24,7 @@ async def first_appeared(source: Source, names: Iterable[str], run: Run) -> str 
     persistence = Persistence(run)
 
     async def ask(name: str) -> bool:
-        async with run.gate:
+        async with run.gate.turn():
             try:
                 _, body = await persistence.insist(name, lambda: source.first(name))
             except BlobMissing:
@@ -54,7 +54,7 @@ async def first_changed(source: Source, batches: Batches, run: Run) -> str | Non
     persistence = Persistence(run)
 
     async def ask(held: Held) -> bool:
-        async with run.gate:
+        async with run.gate.turn():
             try:
                 unchanged = await persistence.insist(held.blob.name, lambda: source.unchanged(held))
             except BlobError as error:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from tilesync.jobs.pressure import Gate
 from tilesync.jobs.tally import Tally
-from tilesync.protocols import Clock, Observer
+from tilesync.protocols import Clock, Helpers, Observer
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,7 @@ class Run:
     """Time, those who listen, the counters, and how hard and how patiently one run works.
 
     `budget` is how long a failing blob is borne with. `every_file`: someone asked to hear of each file.
+    `helpers` may be asked where there is much to do.
     """
 
     clock: Clock
@@ -23,3 +24,4 @@ class Run:
     gate: Gate
     budget: timedelta
     every_file: bool = False
+    helpers: Helpers | None = None

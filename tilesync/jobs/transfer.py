@@ -11,6 +11,7 @@ from tilesync.errors import BlobDamaged, BlobError, BlobMissing, DestinationErro
 from tilesync.events import Failed, Reused, Stored
 from tilesync.jobs.examine import examine
 from tilesync.jobs.expansion import Expansion
+from tilesync.jobs.express import Express
 from tilesync.jobs.fetch import Fetch, Road
 from tilesync.jobs.groups import first_error
 from tilesync.jobs.persistence import Persistence
@@ -69,6 +70,7 @@ class Transfer:
         self._done: list[Arrival] = []
         self._missed: list[int] = []
         self._there: set[int] = set()
+        self._express = Express(version, source, run, take=self._arrived, hand_back=self._queue.put)
         self._expandable = True
 
     async def run(self, supply: Supply, listing: Awaitable[None] | None) -> None:
@@ -80,7 +82,8 @@ class Transfer:
                     group.create_task(_awaited(listing))
                 journal = group.create_task(self._journal())
                 async with asyncio.TaskGroup() as movers:
-                    movers.create_task(self._feed_walked() if walks else self._feed(supply))
+                    express = movers.create_task(self._express.run())
+                    movers.create_task(self._feed_walked(express) if walks else self._feed(supply, express))
                     for _ in range(self._run.gate.most):
                         movers.create_task(self._work())
                 journal.cancel()
@@ -91,7 +94,7 @@ class Transfer:
 
     # --- what is to be done ---
 
-    async def _feed(self, supply: Supply) -> None:
+    async def _feed(self, supply: Supply, express: asyncio.Task[None]) -> None:
         """Hand out what the catalog wants; blobs without bytes last, when it is known that they are no folders."""
         for empty in (False, True):
             after = 0
@@ -104,9 +107,9 @@ class Transfer:
                     break
                 if not batch:
                     await supply.more.wait()
-        await self._send_home()
+        await self._send_home(express)
 
-    async def _feed_walked(self) -> None:
+    async def _feed_walked(self, express: asyncio.Task[None]) -> None:
         """Hand out what the catalog wants, and what that turns out to ask for, until nothing asks for more."""
         after = 0
         while True:
@@ -120,10 +123,12 @@ class Transfer:
                     break
             else:
                 await self._settled.wait()
-        await self._send_home()
+        await self._send_home(express)
 
     async def _hand_out(self, batch: list[tuple[int, Blob]], after: int) -> int:
         """Give the workers a batch, but for what other versions hold; the number behind which the next one begins."""
+        if len(batch) == BATCH:
+            self._express.call()
         taken, refused, there = await in_thread(self._look_around, batch)
         self._run.tally.planned_bytes += refused
         self._there |= there
@@ -133,8 +138,11 @@ class Transfer:
             self._under_way += 1
             if arrival := reused.get(after):
                 self._take_over(arrival)
+            elif after not in self._there and self._express.suits(item[1]):
+                await self._express.put(item)
             else:
                 await self._queue.put(item)
+        await self._express.flush()
         return after
 
     def _look_around(self, batch: list[tuple[int, Blob]]) -> tuple[list[Arrival], int, set[int]]:
@@ -155,7 +163,9 @@ class Transfer:
         if self._run.every_file:
             self._run.observe(Reused(blob.name, blob.size))
 
-    async def _send_home(self) -> None:
+    async def _send_home(self, express: asyncio.Task[None]) -> None:
+        await self._express.finish()
+        await express  # it hands back what did not come
         for _ in range(self._run.gate.most):
             await self._queue.put(None)
 
@@ -175,7 +185,7 @@ class Transfer:
     async def _work(self) -> None:
         while (item := await self._queue.get()) is not None:
             number, blob = item
-            async with self._run.gate:
+            async with self._run.gate.turn():
                 try:
                     await self._take(number, blob)
                 except BlobError as error:
@@ -203,12 +213,16 @@ class Transfer:
             return
         if arrival is None:
             return
+        self._arrived(arrival)
+
+    def _arrived(self, arrival: Arrival) -> None:
+        """A blob was fetched, and is in place."""
         self._done.append(arrival)
         self._persistence.succeeded()
         self._run.tally.fetched += 1
         self._run.tally.verified += 1
         if self._run.every_file:
-            self._run.observe(Stored(blob.name, arrival.held.blob.size))
+            self._run.observe(Stored(arrival.held.blob.name, arrival.held.blob.size))
 
     def _keep(self, found: Arrival) -> None:
         self._done.append(found)

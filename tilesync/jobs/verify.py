@@ -11,20 +11,22 @@ from typing import Any
 from tilesync.errors import BlobDamaged, DestinationError, Incomplete, VerifyFailed
 from tilesync.events import Finding, Warned
 from tilesync.jobs.complete import settle, tell_remarks, unmet
-from tilesync.jobs.examine import examine
+from tilesync.jobs.inspect import Inspector, look
 from tilesync.jobs.pointing import pointer_digest
 from tilesync.jobs.reuse import as_there
 from tilesync.jobs.tally import Tally
-from tilesync.model import POINTER, Arrival, Held, Trace, Twin, Version
-from tilesync.protocols import Catalog, HeldFiles, Observer, Published
+from tilesync.model import POINTER, Arrival, Held, Twin, Version
+from tilesync.protocols import Catalog, HeldFiles, Helpers, Observer, Published
 from tilesync.rules.manifest import read_header, read_line
 from tilesync.threads import in_thread
 
 UNMARKED = "the state is not here or cannot be written, so `tilesync mirror` will not know: verify with its --state-dir"
 EVERY = -1
 """The number of no version: twins of all others are those of every one."""
-AT_ONCE = 4
+AT_ONCE = 6
 BATCH = 64
+MANY = 512
+"""Files for which helpers are worth their start."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Audited:
     publication: Published
     catalog: Catalog | None
     scratch: Catalog
+    helpers: Helpers | None = None
 
 
 class Verify:
@@ -50,6 +53,7 @@ class Verify:
         self._observe = observe
         self._tally = tally
         self._quick = quick
+        self._inspector = Inspector(audited.files, audited.scratch.references, audited.helpers)
 
     async def run(self, *, every: bool) -> None:
         """Audit the current version, or `every` one; a file that several of them share is read once.
@@ -70,14 +74,19 @@ class Verify:
         found, marked = list[Finding](), True
         for name in names:
             before = self._tally.set_aside()
-            audit = _Audit(self._audited, name, self._observe, self._tally, quick=self._quick)
+            audit = _Audit(self._audited, self._inspector, name, self._observe, self._tally, quick=self._quick)
             await audit.run(current=name == latest)
             if audit.findings:
                 found += audit.findings
                 marked = await audit.report() and marked
             self._tally.add(before)
+        await self._inspector.aclose()
         if found:
             raise VerifyFailed(_told(found), hint=None if marked else UNMARKED)
+
+
+def _parsed(lines: Iterator[Mapping[str, Any]]) -> list[Held]:
+    return [read_line(said) for said in islice(lines, BATCH)]
 
 
 def _told(found: Sequence[Finding]) -> str:
@@ -91,11 +100,15 @@ def _told(found: Sequence[Finding]) -> str:
 class _Audit:
     """The audit of one version."""
 
-    def __init__(self, audited: Audited, name: str, observe: Observer, tally: Tally, *, quick: bool) -> None:
+    def __init__(
+        self, audited: Audited, inspector: Inspector, name: str, observe: Observer, tally: Tally, *, quick: bool
+    ) -> None:
         self._files = audited.files
         self._publication = audited.publication
         self._catalog = audited.catalog
         self._scratch = audited.scratch
+        self._inspector = inspector
+        self._several = bool(audited.scratch.versions())
         self._name = name
         self._observe = observe
         self._tally = tally
@@ -139,12 +152,14 @@ class _Audit:
         return await in_thread(self._mark, self._bad())
 
     async def _files_of(self, version: Version, lines: Iterator[Mapping[str, Any]]) -> None:
-        """Look at every file. A few batches are read at once: memory stays flat, and two disks' worth is under way."""
+        """Look at every file. A few batches are read at once: memory stays flat, and every core has work."""
         self._tally.planned_bytes += version.bytes
+        if version.files >= MANY and not self._quick:
+            self._inspector.call()
         under_way: set[asyncio.Task[None]] = set()
-        while batch := [read_line(said) for said in islice(lines, BATCH)]:
+        while batch := await in_thread(_parsed, lines):
             self._tally.listed += len(batch)
-            under_way.add(asyncio.create_task(in_thread(self._check, version, batch)))
+            under_way.add(asyncio.create_task(self._check(version, batch)))
             if len(under_way) >= AT_ONCE:
                 done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
                 _ = [task.result() for task in done]
@@ -154,35 +169,54 @@ class _Audit:
             problem = f"names {self._tally.listed} files, its first line says {version.files}"
             self._find(Finding(f"manifests/{version.name}.jsonl", "manifest", problem))
 
-    def _check(self, version: Version, batch: list[Held]) -> None:
+    async def _check(self, version: Version, batch: list[Held]) -> None:
         """Judge a batch of files; what those that are right ask for is noted in the scratch catalog."""
         if self._quick:
-            judged: list[Finding | Arrival | None] = [self._look(version, held) for held in batch]
+            judged: list[Finding | Arrival | None] = await in_thread(self._look_at, version, batch)
         else:
-            judged = self._read_each(version, batch)
+            judged = await self._read_each(version, batch)
         found = [item for item in judged if isinstance(item, Arrival)]
         findings = [item for item in judged if isinstance(item, Finding)]
-        self._scratch.add_held(version, found)
+        if found:
+            await in_thread(self._scratch.add_held, version, found)
         for finding in findings:
             self._find(finding)
         self._tally.failed += len(findings)
         self._tally.verified += len(batch) - len(findings)
 
-    def _read_each(self, version: Version, batch: list[Held]) -> list[Finding | Arrival | None]:
+    def _look_at(self, version: Version, batch: list[Held]) -> list[Finding | Arrival | None]:
+        return [look(self._files, version, held) for held in batch]
+
+    async def _read_each(self, version: Version, batch: list[Held]) -> list[Finding | Arrival | None]:
         """Judge each file by its bytes, which are read once for all names that a file has."""
-        before, here = self._read_before(version, batch), dict[tuple[bytes, Trace | None], Arrival]()
-        judged: list[Finding | Arrival | None] = []
-        for held in batch:
-            name = held.blob.name
-            trace = self._files.trace(version, name)
-            known = before.get(name) or here.get((held.sha256, trace))
-            if known is None:
-                found = self._read(version, held)
-                says_nothing = isinstance(found, Arrival) and not (found.reading.references or found.reading.remarks)
-                if isinstance(found, Arrival) and says_nothing and trace is not None and trace.inode:
-                    here[held.sha256, trace] = found
-            judged.append(found if known is None else known._replace(held=known.held._replace(blob=held.blob)))
-        return judged
+        known: dict[str, Finding | Arrival] = {}
+        if self._several:
+            known.update(await in_thread(self._read_before, version, batch))
+        first = {held.sha256: held for held in reversed(batch) if held.blob.name not in known}
+        await self._inspect(version, list(first.values()), known)
+        again = [held for held in batch if held.blob.name not in known]
+        known.update(await in_thread(self._as_the_first, version, again, first, known))
+        await self._inspect(version, [held for held in again if held.blob.name not in known], known)
+        return [known[held.blob.name] for held in batch]
+
+    async def _inspect(self, version: Version, some: list[Held], known: dict[str, Finding | Arrival]) -> None:
+        told = await self._inspector.inspect(version, some) if some else {}
+        self._tally.bytes += sum(each.held.blob.size for each in told.values() if isinstance(each, Arrival))
+        known.update(told)
+
+    def _as_the_first(
+        self, version: Version, some: list[Held], first: Mapping[bytes, Held], known: Mapping[str, Finding | Arrival]
+    ) -> dict[str, Finding | Arrival]:
+        """Those that are the same file as another name that was read, where what they say is the same."""
+        same: dict[str, Finding | Arrival] = {}
+        for held in some:
+            read = known[first[held.sha256].blob.name]
+            says_nothing = isinstance(read, Arrival) and not (read.reading.references or read.reading.remarks)
+            if isinstance(read, Arrival) and says_nothing and read.held.inode:
+                trace = self._files.trace(version, held.blob.name)
+                if trace == (read.held.mtime_ns, read.held.inode):
+                    same[held.blob.name] = read._replace(held=read.held._replace(blob=held.blob))
+        return same
 
     def _read_before(self, version: Version, batch: list[Held]) -> dict[str, Arrival]:
         """Those of a batch that are one file with what the audit has read before, where they ask for the same."""
@@ -199,35 +233,6 @@ class _Audit:
         if copied:
             self._scratch.twins.copy_references(version, copied)
         return retold
-
-    def _look(self, version: Version, held: Held) -> Finding | None:
-        """Name and size only."""
-        name = held.blob.name
-        try:
-            size = self._files.size(version, name)
-        except DestinationError as error:
-            return Finding(name, "unreadable", str(error))
-        if size is None:
-            return Finding(name, "missing", "is not there, or is no regular file")
-        if size != held.blob.size:
-            return Finding(name, "size", f"is {size} bytes, the manifest says {held.blob.size}")
-        return None
-
-    def _read(self, version: Version, held: Held) -> Finding | Arrival:
-        """Every byte: the digest, and what the file asks for."""
-        if finding := self._look(version, held):
-            return finding
-        name = held.blob.name
-        try:
-            found = examine(self._files, self._scratch.references, version, held.blob, md5=False)
-        except DestinationError as error:
-            return Finding(name, "unreadable", str(error))
-        except BlobDamaged as error:
-            return Finding(name, "content", f"is damaged: {error}")
-        self._tally.bytes += held.blob.size
-        if found is None or found.held.sha256 != held.sha256:
-            return Finding(name, "content", "its SHA-256 is not that of the manifest")
-        return Arrival(0, found.held, found.reading, partly=found.partly)
 
     def _judge_completeness(self, version: Version, known: set[str], bad: set[str]) -> None:
         """Note what the files ask for that is not there, but for what was so from the start, or is bad already."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tilesync.protocols.places import Destination, Draft, Files, HeldFiles, Publication, Published
 from tilesync.protocols.state import Catalog, Leftovers, References, Twins
-from tilesync.protocols.world import Body, Clock, Exports, Link, Observer, Origin, Source, TokenProvider
+from tilesync.protocols.world import Body, Clock, Exports, Helpers, Link, Observer, Origin, Source, TokenProvider
 
 __all__ = [
     "Body",
@@ -15,6 +15,7 @@ __all__ = [
     "Exports",
     "Files",
     "HeldFiles",
+    "Helpers",
     "Leftovers",
     "Link",
     "Observer",

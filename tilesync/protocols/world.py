@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from tilesync.events import Event
-from tilesync.model import Blob, Export, Held, Page, Resolution, SasUrl
+from tilesync.events import Event, Finding
+from tilesync.model import Arrival, Blob, Brought, Export, Held, Page, Resolution, SasUrl, Version
 
 
 class Clock(Protocol):
@@ -97,8 +97,27 @@ class Source(Protocol):
     async def home(self) -> str:
         """The bare URL of the container, without the query that signs it."""
 
+    async def link(self) -> SasUrl:
+        """A link that blobs can be read through now."""
+
     async def listable(self) -> bool:
         """Whether it makes sense to ask for a listing: what a CDN signs never allows one."""
+
+
+class Helpers(Protocol):
+    """Other processes that bring small blobs in, to where the run puts them."""
+
+    async def start(self) -> None:
+        """Return when they can be asked; at once where that is so already."""
+
+    async def bring(self, version: Version, link: SasUrl, some: Sequence[tuple[int, Blob]], *, at_once: int) -> Brought:
+        """Bring some small blobs in, each at its first attempt; of all that were given, `at_once` at a time.
+
+        What does not come so, for whatever reason, is left as it was.
+        """
+
+    async def inspect(self, version: Version, some: Sequence[Held]) -> Sequence[Finding | Arrival]:
+        """What is to be said of held files that fit into memory, in their order; nothing where that cannot be done."""
 
 
 class Origin(Protocol):

@@ -140,6 +140,10 @@ class Container:
         """Whether it makes sense to ask for a listing: a SAS may allow one, the signature of a CDN never does."""
         return "sig" in parse_qs((await self._listing.current()).query)
 
+    async def link(self) -> SasUrl:
+        """A link that blobs can be read through now."""
+        return await self._content.current()
+
     async def home(self) -> str:
         """The bare URL of the container."""
         return (await self._listing.current()).base

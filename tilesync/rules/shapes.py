@@ -85,6 +85,9 @@ class Shape:
         self._size += len(data)
         if self._asks is None:
             return
+        if isinstance(self._asks, _Span) and self._asks.document is None and len(data) < self._asks.count:
+            self._asks = _Span(self._asks.count - len(data))  # nothing to look at, so nothing to copy
+            return
         self._buffer, self._at = self._buffer[self._at :] + data, 0
         while self._asks is not None and self._serve(self._asks):
             pass

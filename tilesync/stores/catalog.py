@@ -160,9 +160,10 @@ class Catalog(Database):
                 added = db.execute(INSERT_BLOB, row)
                 if not added.rowcount:
                     raise Incomplete(f"a file is named twice: {held.blob.name}")
-                said = (reading.kind, reading.implicit, added.lastrowid)
-                db.execute("UPDATE blob SET kind=?, implicit=? WHERE id=?", said)
-            self._read(db, version, arrivals)
+                if reading.kind or reading.implicit:
+                    said = (reading.kind, reading.implicit, added.lastrowid)
+                    db.execute("UPDATE blob SET kind=?, implicit=? WHERE id=?", said)
+            self.references.write(db, version, [(each.held.blob.name, each.reading) for each in arrivals])
 
     def _read(self, db: sqlite3.Connection, version: Version, arrivals: Sequence[Arrival]) -> None:
         """Take in what these files ask for in place of what was said of them before."""

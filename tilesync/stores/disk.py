@@ -206,7 +206,7 @@ def boot_id() -> str | None:
         return None
 
 
-WRITERS = 2
+WRITERS = 1
 """Threads that run small jobs: while one waits for the disk the other checks what came."""
 
 TOGETHER = 32

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import get_ident
@@ -23,6 +24,24 @@ _LEAD = 160
 """Bytes kept for `/versions/<version>/` and the terminator."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Where small files are put, each written beside and then renamed. Picklable: other processes put theirs there."""
+
+    door: Door
+    parts: str
+
+    def put(self, version: str, blob: Blob, data: bytes, prove: Callable[[bytes], Proof]) -> Held:
+        """Place a file, once `prove` has proven its bytes. Raises what that raises, UnsafeName, DestinationError."""
+        sha256 = prove(data).sha256
+        temporary = f"{self.parts}{os.sep}whole-{os.getpid()}-{get_ident()}"
+        with mapped(f"cannot write {blob.name}"):
+            trace = write_whole(temporary, data, blob.last_modified)
+        with mapped(f"cannot place {blob.name} in version {version}"):
+            os.replace(temporary, self.door.path(version, blob.name, make=True))
+        return Held(blob, sha256, *trace)
+
+
 class LocalFiles(HeldFiles):
     """Reading and writing: files come in behind the first door. `judge` refuses names that cannot be held."""
 
@@ -36,11 +55,16 @@ class LocalFiles(HeldFiles):
     ) -> None:
         super().__init__(*doors)
         self._parts = parts
+        self.shelf = Shelf(self._door, str(parts))
         self._writer = BatchWriter()
         with mapped(f"cannot use {parts}"):
             leftover = os.listdir(parts)
             self._leftover = set(leftover) if trust_parts else set()
         self.judge = judge
+
+    def held(self) -> HeldFiles:
+        """What reads these files, and can be pickled."""
+        return HeldFiles(self._door, *self._others)
 
     def free(self) -> int:
         """Bytes of room left for this user."""
@@ -72,16 +96,7 @@ class LocalFiles(HeldFiles):
 
     async def put(self, version: Version, blob: Blob, data: bytes, prove: Callable[[bytes], Proof]) -> Held:
         """Place a small file, together with others."""
-        return await self._writer.run(partial(self._put, version.name, blob, data, prove))
-
-    def _put(self, version: str, blob: Blob, data: bytes, prove: Callable[[bytes], Proof]) -> Held:
-        sha256 = prove(data).sha256
-        temporary = f"{self._parts}{os.sep}whole-{get_ident()}"
-        with mapped(f"cannot write {blob.name}"):
-            trace = write_whole(temporary, data, blob.last_modified)
-        with mapped(f"cannot place {blob.name} in version {version}"):
-            os.replace(temporary, self._door.path(version, blob.name, make=True))
-        return Held(blob, sha256, *trace)
+        return await self._writer.run(partial(self.shelf.put, version.name, blob, data, prove))
 
     def place(self, version: str, blob: Blob, part: Path) -> Trace:
         """Rename a finished part to its final name, with the blob's Last-Modified. Returns its trace."""

@@ -1,0 +1,246 @@
+"""Other processes of this machine that run errands: values go in, values come out.
+
+One interpreter uses one core. An errand is a value that can be pickled and called; what it needs for long, such as an
+engine with its connections, it finds in the tools of its process. A process of the crew ends with the one that started
+it, whatever ends that: nothing is done behind the back of a later run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import itertools
+import os
+import pickle
+import signal
+import struct
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+R_co = TypeVar("R_co", covariant=True)
+
+_LENGTH = struct.Struct(">I")
+_START = "from tilesync.crew import serve; serve()"
+_FAREWELL = 5.0
+"""Seconds that a process has to end when it is asked to."""
+
+_PR_SET_PDEATHSIG = 1
+"""Source: prctl(2)."""
+
+
+class Lost(Exception):
+    """A process ended before its errand did, or could not be started."""
+
+
+class Tools:
+    """What errands of one process share."""
+
+    def __init__(self, closing: AsyncExitStack) -> None:
+        self._closing = closing
+        self._lock = asyncio.Lock()
+        self._kept: dict[Callable[[], AbstractAsyncContextManager[Any]], Any] = {}
+
+    async def keep(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
+        """What `make` makes: made and entered by the first who asks, given to all others."""
+        async with self._lock:
+            if make not in self._kept:
+                self._kept[make] = await self._closing.enter_async_context(make())
+            kept: T = self._kept[make]
+            return kept
+
+
+class Errand(Protocol[R_co]):
+    """A piece of work, picklable as its result is."""
+
+    async def __call__(self, tools: Tools, /) -> R_co:
+        """Do it."""
+
+
+class Crew:
+    """Some processes, started with the first errand."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._members: list[_Member] = []
+
+    async def start(self, errand: Errand[object]) -> None:
+        """Return when every process runs and has done the errand, or has failed to. Does nothing the second time."""
+        if not self._members:
+            self._members = [_Member() for _ in range(self.size)]
+            await asyncio.gather(*(member.do(errand) for member in self._members), return_exceptions=True)
+
+    async def do(self, errand: Errand[T]) -> T:
+        """What the errand gives, by the process that has the fewest. Raises Lost."""
+        living = [member for member in self._members if member.lives]
+        if not living:
+            raise Lost("no process runs")
+        result: T = await min(living, key=lambda member: member.busy).do(errand)
+        return result
+
+    async def aclose(self) -> None:
+        """Return when every process has ended; what they were doing is left undone."""
+        for member in self._members:
+            await member.aclose()
+
+
+class _Member:
+    """One process, on this side."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._numbers = itertools.count()
+        self._process: asyncio.subprocess.Process | None = None
+        self._starting = asyncio.create_task(self._start())
+        self._listening: asyncio.Task[None] | None = None
+
+    @property
+    def lives(self) -> bool:
+        """Whether it has been started, and has not ended."""
+        return self._listening is not None and not self._listening.done()
+
+    @property
+    def busy(self) -> int:
+        """How many errands it has."""
+        return len(self._waiting)
+
+    async def _start(self) -> None:
+        path = os.pathsep.join(filter(None, sys.path))
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-c", _START, str(os.getpid())),
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        self._listening = asyncio.create_task(self._listen(self._process))
+
+    async def do(self, errand: Errand[T]) -> T:
+        number, answer = next(self._numbers), asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
+        try:
+            await asyncio.shield(self._starting)
+            assert self._process is not None
+            assert self._process.stdin is not None
+            self._process.stdin.write(_framed((number, errand)))
+            await self._process.stdin.drain()
+            result: T = await answer
+        except OSError as error:
+            raise Lost(str(error)) from error
+        finally:
+            self._waiting.pop(number, None)
+        return result
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            while True:
+                number, done, result = pickle.loads(await _frame(process.stdout))  # noqa: S301 - from our own process
+                answer = self._waiting.get(number)
+                if answer is None or answer.done():
+                    continue
+                if done:
+                    answer.set_result(result)
+                else:
+                    answer.set_exception(Lost(result))
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(Lost("the process ended"))
+
+    async def aclose(self) -> None:
+        with contextlib.suppress(OSError):
+            await self._starting
+        process = self._process
+        if process is None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            async with asyncio.timeout(_FAREWELL):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        if self._listening is not None:
+            await self._listening
+
+
+def _framed(what: object) -> bytes:
+    data = pickle.dumps(what, pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(data)) + data
+
+
+async def _frame(reader: asyncio.StreamReader) -> bytes:
+    return await reader.readexactly(_LENGTH.unpack(await reader.readexactly(_LENGTH.size))[0])
+
+
+# --- the other side ---
+
+
+def serve() -> None:
+    """Run errands from standard input until that ends, then end at once. Its argument is who started it."""
+    _end_with(int(sys.argv[1]))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the whole group hears them; who started this decides
+    out = os.dup(1)
+    os.dup2(2, 1)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_serve(out))
+
+
+async def _serve(out: int) -> None:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    under_way = set[asyncio.Task[None]]()
+    tidy_memory()
+    async with AsyncExitStack() as closing:
+        tools = Tools(closing)
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                number, errand = pickle.loads(await _frame(reader))  # noqa: S301 - from the process that started this
+                task = asyncio.create_task(_run(number, errand, tools, out))
+                under_way.add(task)
+                task.add_done_callback(under_way.discard)
+        os._exit(0)
+
+
+async def _run(number: int, errand: Callable[[Tools], Awaitable[Any]], tools: Tools, out: int) -> None:
+    try:
+        answer = _framed((number, True, await errand(tools)))
+    except Exception as error:  # noqa: BLE001 - told to the one who waits; the trace is for the report of a bug
+        traceback.print_exc()
+        answer = _framed((number, False, type(error).__name__))
+    left = memoryview(answer)
+    try:
+        while left:
+            left = left[os.write(out, left) :]
+    except OSError:
+        os._exit(0)
+
+
+def _end_with(parent: int) -> None:
+    """End when the parent does, also where it cannot close the pipe; elsewhere than on Linux the pipe must do."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def tidy_memory() -> None:
+    """Look for circles in the memory less often than small programs do: values that come by the thousand have none."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The loop of uvloop, where that is installed (not on Windows): a third less work for each body."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
