@@ -193,24 +193,21 @@ class Kind(StrEnum):
     NONE = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(NamedTuple):
     """One file asks for another: `target` is the name of a blob of the same container."""
 
     target: str
     role: Role
 
 
-@dataclass(frozen=True, slots=True)
-class Remark:
+class Remark(NamedTuple):
     """Something about a file that a person may want to know and that is no error. `problem` is one word for it."""
 
     problem: str
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What the bytes of one file say. `implicit`: it is a tileset with implicit tiling, so its subtrees say more."""
 
     kind: Kind = Kind.NONE

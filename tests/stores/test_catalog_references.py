@@ -217,7 +217,7 @@ def partly(catalog: Catalog, version: Version, name: str, said: Reading) -> None
     catalog.references.add(version, name, reading("stale", remarks=9), anew=True)
     catalog.references.add(version, name, one, anew=True)
     catalog.references.add(version, name, two)
-    last = replace(said, references=said.references[2:], remarks=said.remarks[:1])
+    last = said._replace(references=said.references[2:], remarks=said.remarks[:1])
     put(catalog, version, name, last, partly=True)
 
 
@@ -249,8 +249,8 @@ def test_an_asker_is_itself_reached_and_there(catalog: Catalog, version: Version
 def test_only_what_is_held_asks(catalog: Catalog, version: Version) -> None:
     """What is to be fetched again, or was read in part, asks for nothing and lacks nothing until it is held."""
     lost = (Remark("unreadable", "x"), Remark("unsafe name", "y"))
-    put_all(catalog, version, root=reading("a", "b"), a=replace(reading("c", "d"), remarks=lost), c=Reading(Kind.NONE))
-    catalog.references.add(version, "b", replace(reading("d", "e"), remarks=lost))
+    put_all(catalog, version, root=reading("a", "b"), a=reading("c", "d")._replace(remarks=lost), c=Reading(Kind.NONE))
+    catalog.references.add(version, "b", reading("d", "e")._replace(remarks=lost))
     assert catalog.references.settle(version) == Completeness(referenced=7, missing=4)
     catalog.release(version, ["a"])
     assert catalog.references.settle(version) == Completeness(referenced=3, missing=1, orphans=1)
@@ -340,7 +340,7 @@ def test_it_is_all_there_after_closing(tmp_path: Path) -> None:
     catalog = Catalog(tmp_path / "c")
     version = catalog.begin(NEW)
     put_all(catalog, version, root=reading("a", "b", remarks=2), a=reading("lost"), orphan=Reading())
-    put(catalog, version, "implicit", replace(reading(), implicit=True))
+    put(catalog, version, "implicit", reading()._replace(implicit=True))
     found = catalog.references.settle(version), missing(catalog, version), list(catalog.references.remarks(version))
     catalog.close()
     catalog = Catalog(tmp_path / "c")
@@ -398,7 +398,7 @@ def test_what_lies_between_tilesets(catalog: Catalog, version: Version) -> None:
 def test_implicit_tilesets(catalog: Catalog, version: Version) -> None:
     """Implicit tilesets are told while they are held."""
     for name in ("b", "a", "c"):
-        put(catalog, version, name, replace(reading(), implicit=name != "c"))
+        put(catalog, version, name, reading()._replace(implicit=name != "c"))
     assert sorted(catalog.references.implicit(version)) == ["a", "b"]
     put(catalog, version, "a", reading())
     catalog.release(version, ["b"])
@@ -410,7 +410,7 @@ def test_a_disk_that_folds_case(catalog: Catalog) -> None:
     catalog.set_folds(folds=True)
     version = catalog.begin(replace(NEW, name="folds"))
     put(catalog, version, "Tileset.JSON", reading("A/SUB.json", "a/ß.glb", "Lost.glb", remarks=1))
-    put(catalog, version, "a/Sub.json", replace(reading("TILESET.json", "LOST.GLB"), implicit=True))
+    put(catalog, version, "a/Sub.json", reading("TILESET.json", "LOST.GLB")._replace(implicit=True))
     put(catalog, version, "A/SS.glb", Reading(Kind.NONE))
     put(catalog, version, "Orphan", Reading())
     assert catalog.references.settle(version) == Completeness(referenced=4, missing=1, orphans=1, unfollowed=1)

@@ -201,6 +201,9 @@ class Preview:
         known = self._catalog.held_among(before, [blob.name for blob in blobs]) if before is not None else {}
         for blob in blobs:
             twin = next(filter(self._is_there, twins.get(blob.name, ())), None)
+            if twin is None and blob.name in twins:
+                every = self._catalog.twins.by_md5(version, [blob], every=True)
+                twin = next(filter(self._is_there, every.get(blob.name, ())), None)
             if twin is not None:
                 self._tell(blob, _reuse(blob, twin))
                 continue

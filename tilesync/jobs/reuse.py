@@ -29,13 +29,20 @@ class Reuse:
         twins = self._catalog.twins.by_md5(self._version, [blob for _, blob in wanted])
         for number, blob in wanted:
             there = twins.get(blob.name, ())
-            if arrival := next(filter(None, (self._taken(number, blob, twin, copied) for twin in there)), None):
+            arrival = self._first(number, blob, there, copied)
+            if there and arrival is None:
+                every = self._catalog.twins.by_md5(self._version, [blob], every=True)
+                arrival = self._first(number, blob, every.get(blob.name, ()), copied)
+            if arrival:
                 found.append(arrival)
             elif there:
                 refused += blob.size
         if copied:
             self._catalog.twins.copy_references(self._version, copied)
         return found, refused
+
+    def _first(self, number: int, blob: Blob, twins: Sequence[Twin], copied: list[Twin]) -> Arrival | None:
+        return next(filter(None, (self._taken(number, blob, twin, copied) for twin in twins)), None)
 
     def _taken(self, number: int, blob: Blob, twin: Twin, copied: list[Twin]) -> Arrival | None:
         held = self._share(blob, twin)

@@ -26,6 +26,9 @@ JOURNAL = 0.25
 
 BATCH = 512
 
+MANY = 256
+"""Blobs to be fetched for which helpers are worth their start."""
+
 
 @dataclass
 class Supply:
@@ -70,6 +73,7 @@ class Transfer:
         self._done: list[Arrival] = []
         self._missed: list[int] = []
         self._there: set[int] = set()
+        self._handed_out = 0
         self._express = Express(version, source, run, take=self._arrived, hand_back=self._queue.put)
         self._expandable = True
 
@@ -127,8 +131,6 @@ class Transfer:
 
     async def _hand_out(self, batch: list[tuple[int, Blob]], after: int) -> int:
         """Give the workers a batch, but for what other versions hold; the number behind which the next one begins."""
-        if len(batch) == BATCH:
-            self._express.call()
         taken, refused, there = await in_thread(self._look_around, batch)
         self._run.tally.planned_bytes += refused
         self._there |= there
@@ -141,6 +143,9 @@ class Transfer:
             elif after not in self._there and self._express.suits(item[1]):
                 await self._express.put(item)
             else:
+                self._handed_out += 1
+                if self._handed_out == MANY:
+                    self._express.call()
                 await self._queue.put(item)
         await self._express.flush()
         return after

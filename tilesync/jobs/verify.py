@@ -24,7 +24,7 @@ UNMARKED = "the state is not here or cannot be written, so `tilesync mirror` wil
 EVERY = -1
 """The number of no version: twins of all others are those of every one."""
 AT_ONCE = 6
-BATCH = 64
+BATCH = 128
 MANY = 512
 """Files for which helpers are worth their start."""
 

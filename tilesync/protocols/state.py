@@ -43,8 +43,8 @@ class References(Protocol):
 class Twins(Protocol):
     """Which held files of other versions, the newest first, have the content of wanted ones. Safe from any thread."""
 
-    def by_md5(self, version: Version, blobs: Sequence[Blob]) -> dict[str, list[Twin]]:
-        """By size and MD5, for each name where there are any."""
+    def by_md5(self, version: Version, blobs: Sequence[Blob], *, every: bool = False) -> dict[str, list[Twin]]:
+        """By size and MD5, for each name where there are any: one of a newest version that has it, or `every` one."""
 
     def by_sha256(self, version: Version, held: Sequence[Held]) -> dict[str, list[Twin]]:
         """By size and SHA-256, for each name where there are any."""

@@ -124,7 +124,7 @@ def write_whole(path: str, data: bytes, modified: float | None) -> Trace:
     return trace_of(found)
 
 
-def linked(source: str, link: Path) -> bool:
+def linked(source: str, link: str) -> bool:
     """Whether a hard link to `source` could be made; not on every file system, nor without end. Raises OSError."""
     try:
         os.link(source, link)

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -118,14 +119,21 @@ class LocalFiles(HeldFiles):
             found = left_there(source, held)
             if found is None or (found.inode != held.inode and self.digest(of, held.blob.name) != held.sha256):
                 return None
-            if source == self.where(version.name, blob.name):
+            final = self._door.path(version.name, blob.name, make=True)
+            if source == final or (self._others and source == self.where(version.name, blob.name)):
                 return Held(blob, held.sha256, *found)
+            with suppress(FileExistsError):
+                if linked(source, final):
+                    if left_there(final, held) == found:
+                        return Held(blob, held.sha256, *found)
+                    os.unlink(final)
+                    return None
             temporary = self._parts / f"shared-{get_ident()}"
             temporary.unlink(missing_ok=True)
-            if linked(source, temporary):
+            if linked(source, str(temporary)):
                 if left_there(str(temporary), held) != found:
                     return None
-                os.replace(temporary, self._door.path(version.name, blob.name, make=True))
+                os.replace(temporary, final)
                 temporary.unlink(missing_ok=True)  # still there when it replaced itself
                 return Held(blob, held.sha256, *found)
             if copied(source, temporary) != held.sha256:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tilesync.model import Blob, Held, Kind, Twin, Version
 from tilesync.stores.rows import HELD_BLOB, read_held
@@ -14,10 +14,16 @@ if TYPE_CHECKING:
 ENOUGH = 4
 """Twins of one file that are named: the first that is as it was left is taken."""
 
+NEWEST = 2
+"""Versions that are asked for many files in one question: most of what has a twin has it there."""
+
+_MANY = 500
+
 _SAYS = "EXISTS (SELECT 1 FROM {0} s WHERE s.version=blob.version AND s.source=blob.key AND s.grown=0)"
 _TWIN = f"SELECT version, kind, implicit, {_SAYS.format('reference')}, {_SAYS.format('remark')}, {HELD_BLOB} FROM blob"
 _THERE = "(SELECT retired FROM version WHERE serial={0}.version) IS NULL"
 _NEWEST = f"AND {_THERE.format('blob')} ORDER BY version DESC LIMIT {ENOUGH}"
+_IN_ONE = f"{_TWIN} INDEXED BY blob_md5 WHERE md5 IN ({{0}}) AND state=1 AND version=?"
 _BY_MD5 = f"{_TWIN} WHERE md5=? AND md5 IS NOT NULL AND state=1 AND size=? AND version{{0}} {_NEWEST}"
 _BY_SHA256 = f"{_TWIN} WHERE sha256=? AND state=1 AND size=? AND version{{0}} {_NEWEST}"
 _OTHERS = ("<?", ">?")
@@ -37,9 +43,23 @@ class Twins:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
-    def by_md5(self, version: Version, blobs: Sequence[Blob]) -> dict[str, list[Twin]]:
-        """By size and MD5, for each name where there are any."""
-        return self._find(_BY_MD5, version, ((blob.name, blob.md5, blob.size) for blob in blobs if blob.md5))
+    def by_md5(self, version: Version, blobs: Sequence[Blob], *, every: bool = False) -> dict[str, list[Twin]]:
+        """By size and MD5, for each name where there are any: one of a newest version that has it, or `every` one."""
+        others = [other for other in reversed(self._catalog.versions()) if other.serial != version.serial]
+        left = [blob for blob in blobs if blob.md5] if others else []
+        found: dict[str, list[Twin]] = {}
+        for other in others[: 0 if every else NEWEST]:
+            for start in range(0, len(left), _MANY):
+                found.update(self._in_one(other, left[start : start + _MANY]))
+            left = [blob for blob in left if blob.name not in found]
+        found.update(self._find(_BY_MD5, version, ((blob.name, blob.md5, blob.size) for blob in left if blob.md5)))
+        return found
+
+    def _in_one(self, other: Version, blobs: Sequence[Blob]) -> dict[str, list[Twin]]:
+        sql = _IN_ONE.format(", ".join("?" * len(blobs)))
+        rows = self._catalog.query(sql, *(blob.md5 for blob in blobs), other.serial)
+        twins = {(twin.held.blob.md5, twin.held.blob.size): twin for twin in (_twin(other, row) for row in rows)}
+        return {blob.name: [twins[blob.md5, blob.size]] for blob in blobs if (blob.md5, blob.size) in twins}
 
     def by_sha256(self, version: Version, held: Sequence[Held]) -> dict[str, list[Twin]]:
         """By size and SHA-256, for each name where there are any."""
@@ -50,10 +70,7 @@ class Twins:
         found: dict[str, list[Twin]] = {}
         for name, digest, size in contents if others else ():
             older, newer = (self._catalog.query(sql.format(o), digest, size, version.serial) for o in _OTHERS)
-            twins = [
-                Twin(others[serial], read_held(row), Kind(kind), bool(implicit), bool(asks), bool(remarked))
-                for serial, kind, implicit, asks, remarked, *row in (*newer, *older)
-            ]
+            twins = [_twin(others[row[0]], row) for row in (*newer, *older)]
             if twins:
                 found[name] = twins
         return found
@@ -73,3 +90,8 @@ class Twins:
         with self._catalog.transaction() as db:
             self._catalog.references.void(db, version, (name for _, name in named))
             db.executemany(sql, ((version.serial, serial, self._catalog.key(name)) for serial, name in named))
+
+
+def _twin(of: Version, row: Sequence[Any]) -> Twin:
+    _, kind, implicit, asks, remarked, *held = row
+    return Twin(of, read_held(held), Kind(kind), bool(implicit), bool(asks), bool(remarked))
