@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 AZURITE_VERSION := 3.35.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint build clean azurite viewers
+.PHONY: help demo test check bench lint build clean azurite viewers
 .DELETE_ON_ERROR:
 
 help: ## what can be made
@@ -29,6 +29,9 @@ check: $(VENV)/.check ## judge style, types and layers; changes nothing
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
 
+bench: $(VENV)/.bench ## measure beside azcopy, rclone, curl and others (Linux; 10 GB of disk, an hour)
+	@$(BIN)/python scripts/bench/compare.py
+
 lint: $(VENV)/.check ## mend what a tool can mend, in place
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -38,7 +41,7 @@ build: $(VENV)/.build ## source archive and wheel, into dist/
 	@$(BIN)/python -m build --outdir dist
 
 clean: ## remove everything that was made
-	@rm -rf $(VENV) .azurite .viewers dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis tilesync-demo
+	@rm -rf $(VENV) .azurite .viewers .bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis tilesync-demo
 	@find tilesync tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # PYTHON when it is given, else the first of these that runs and is new enough.
@@ -55,7 +58,8 @@ $(BIN)/python:
 # Stamps: pip runs only when pyproject.toml says something new.
 $(VENV)/.test: EXTRAS := test
 $(VENV)/.check: EXTRAS := test,check
-$(VENV)/.test $(VENV)/.check: pyproject.toml | $(BIN)/python
+$(VENV)/.bench: EXTRAS := bench
+$(VENV)/.test $(VENV)/.check $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	@echo 'installing tilesync[$(EXTRAS)] into $(VENV)'
 	@$(PIP) install --editable '.[$(EXTRAS)]'
 	@touch $@

@@ -19,7 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"wiring", "errands"},
+    {"wiring", "errands", "helpers"},
     {"jobs", "remote", "stores", "demo"},
     {"protocols", "rules", "wire", "threads", "crew"},
     {"model", "events", "errors", "__init__"},

@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from tilesync.crew import Crew, Lost, Tools
+from tilesync.crew import Tools
 from tilesync.errors import TilesyncError
 from tilesync.events import Finding
 from tilesync.jobs.inspect import inspect
 from tilesync.jobs.pressure import Gate
-from tilesync.model import Arrival, Blob, Brought, Held, Proof, Reading, SasUrl, Trace, Version
+from tilesync.model import Blob, Held, Proof, Reading, SasUrl, Trace, Version
 from tilesync.rules.content import ContentCheck
 from tilesync.rules.replies import plain_etag
 from tilesync.stores.files import Shelf
 from tilesync.stores.held import HeldFiles
 from tilesync.wire.bulk import Bulk, engine
 from tilesync.wiring import WallClock
+
+
+LONGEST = 2.0
+"""Seconds after which one blob does not keep the others of its batch waiting any more: it is left to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,13 @@ class Bring:
         """For each blob what it is and where it lies, None where it did not come; and the median answer in seconds."""
         bulk, gate, times = await tools.keep(engine), await tools.keep(_gate), list[float]()
         gate.limit = self.at_once
-        found = await asyncio.gather(*(self._bring(blob, bulk, gate, times) for blob in self.blobs))
-        return found, statistics.median(times)
+        tasks = [asyncio.create_task(self._bring(blob, bulk, gate, times)) for blob in self.blobs]
+        _, late = await asyncio.wait(tasks, timeout=LONGEST)
+        for task in late:
+            task.cancel()
+        await asyncio.wait(tasks)
+        found = [None if task.cancelled() else task.result() for task in tasks]
+        return found, statistics.median(times) if times else LONGEST
 
     async def _bring(
         self, blob: Blob, bulk: Bulk, gate: Gate, times: list[float]
@@ -107,45 +116,3 @@ class Inspect:
 def _proof(check: ContentCheck, data: bytes) -> Proof:
     check.feed(data)
     return check.finish()
-
-
-class Helpers:
-    """The crew, for a run into one destination."""
-
-    def __init__(self, crew: Crew, files: HeldFiles, shelf: Shelf | None = None) -> None:
-        self._crew = crew
-        self._files = files
-        self._shelf = shelf
-
-    async def start(self) -> None:
-        """Return when they can be asked."""
-        await self._crew.start(Prepare())
-
-    async def bring(self, version: Version, link: SasUrl, some: Sequence[tuple[int, Blob]], *, at_once: int) -> Brought:
-        """Bring some small blobs in, each with its number."""
-        assert self._shelf is not None, "a destination that is only read brings nothing in"
-        share = max(1, at_once // self._crew.size)
-        errand = Bring(link, self._shelf, version.name, tuple(blob for _, blob in some), share)
-        try:
-            found, seconds = await self._crew.do(errand)
-        except Lost:
-            return Brought((), tuple(some), 0.0)
-        arrivals, left = list[Arrival](), list[tuple[int, Blob]]()
-        for (number, blob), each in zip(some, found, strict=True):
-            if each is None:
-                left.append((number, blob))
-            else:
-                sha256, trace, reading = each
-                arrivals.append(Arrival(number, Held(blob, sha256, *trace), reading))
-        return Brought(tuple(arrivals), tuple(left), seconds)
-
-    async def inspect(self, version: Version, some: Sequence[Held]) -> Sequence[Finding | Arrival]:
-        """What is to be said of held files that fit into memory, in their order; nothing where that cannot be done."""
-        try:
-            told = await self._crew.do(Inspect(self._files, replace(version, record={}), tuple(some)))
-        except Lost:
-            return ()
-        return [
-            said if isinstance(said, Finding) else Arrival(0, Held(held.blob, held.sha256, *said[0]), said[1])
-            for held, said in zip(some, told, strict=True)
-        ]

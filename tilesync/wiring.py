@@ -251,7 +251,7 @@ def _crew(closing: AsyncExitStack) -> Crew | None:
 
 def _helpers(request: MirrorRequest, wires: Wires, files: LocalFiles) -> Helpers | None:
     """A limited bandwidth is kept by this process alone."""
-    from tilesync.errands import Helpers
+    from tilesync.helpers import Helpers
 
     crew = None if request.bwlimit else _crew(wires.closing)
     return Helpers(crew, files.held(), files.shelf) if crew else None
@@ -327,7 +327,7 @@ async def verify(
 
     with open_for_audit(destination, state_dir) as there, scratch() as desk:
         async with AsyncExitStack() as closing:
-            from tilesync.errands import Helpers
+            from tilesync.helpers import Helpers
 
             crew = _crew(closing)
             helpers = Helpers(crew, there.files) if crew else None

@@ -6,8 +6,10 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,9 +50,57 @@ def run(command: Sequence[str], env: Mapping[str, str], log: Path) -> Cost:
     with log.open("wb") as out:
         began = time.monotonic()
         process = subprocess.Popen(command, env={**os.environ, **env}, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
+        with _watching(process.pid) as watch:
+            _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{command[0]} ended with {process.returncode}:\n{log.read_text(errors='replace')[-3000:]}")
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, watch.most / 1024)
+
+
+class _Watch(threading.Thread):
+    """Looks, twenty times a second, at how much memory a process and its children have held at most, in KB; of the
+    operating system's own count that of the program before it was started would be a part.
+    """
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._pid = pid
+        self._over = threading.Event()
+        self.most = 0
+
+    def run(self) -> None:
+        """Look until told to stop."""
+        while not self._over.wait(0.05):
+            self.most = max(self.most, sum(map(_most_resident, [self._pid, *_children(self._pid)])))
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._over.set()
+        self.join()
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _most_resident(pid: int) -> int:
+    try:
+        said = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return int(said.partition("VmHWM:")[2].split()[0]) if "VmHWM:" in said else 0
+
+
+@contextmanager
+def _watching(pid: int) -> Iterator[_Watch]:
+    watch = _Watch(pid)
+    watch.start()
+    try:
+        yield watch
+    finally:
+        watch.stop()

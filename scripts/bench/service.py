@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -23,10 +24,10 @@ load_module {modules}/ndk_http_module.so;
 load_module {modules}/ngx_http_lua_module.so;
 {user}
 worker_processes 2;
-worker_rlimit_nofile 65536;
+worker_rlimit_nofile {files};
 pid nginx.pid;
 error_log error.log warn;
-events {{ worker_connections 8192; }}
+events {{ worker_connections 32768; }}
 http {{
     access_log off;
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi;
@@ -60,6 +61,7 @@ http {{
                     return ngx.exec("/lists/" .. ngx.var.container .. "/" .. page .. ".xml")
                 end
                 if asked.restype == "container" then return ngx.exit(200) end
+                if ngx.var.http_x_ms_range then ngx.req.set_header("Range", ngx.var.http_x_ms_range) end
             }}
             alias {data}/containers/$container/$name;
             add_header x-ms-blob-type BlockBlob;
@@ -81,7 +83,7 @@ def nginx(state: Path, data: Path, *, delay: float = 0.03) -> Iterator[str]:
     )
     port = _free_port()
     user = "user root;" if os.geteuid() == 0 else ""
-    conf = _CONF.format(modules=MODULES, user=user, port=port, delay=delay, data=data)
+    conf = _CONF.format(modules=MODULES, user=user, port=port, delay=delay, data=data, files=_files())
     (state / "nginx.conf").write_text(conf)
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
     command = [program, "-p", str(state), "-c", str(state / "nginx.conf"), "-e", str(state / "error.log")]
@@ -106,6 +108,11 @@ def publish(data: Path, url: str, imodel: str, *, container: str, modified: str)
     (data / "api").mkdir(parents=True, exist_ok=True)
     answer = json.dumps({"exports": [row], "_links": {}})
     (data / "api" / f"{imodel}.json").write_text(answer)
+
+
+def _files() -> int:
+    """As many open files as this system lets a process have."""
+    return min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
 
 def _free_port() -> int:

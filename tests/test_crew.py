@@ -1,0 +1,207 @@
+"""Errands in other processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tilesync.crew import Crew, Lost, Tools
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Who:
+    """Says which process did it."""
+
+    async def __call__(self, tools: Tools) -> int:
+        return os.getpid()
+
+
+@dataclass(frozen=True)
+class Fail:
+    async def __call__(self, tools: Tools) -> None:
+        raise ZeroDivisionError
+
+
+@dataclass(frozen=True)
+class Hang:
+    async def __call__(self, tools: Tools) -> None:
+        await asyncio.sleep(60)
+
+
+@dataclass(frozen=True)
+class Chatter:
+    """Prints, which must not be taken for an answer."""
+
+    async def __call__(self, tools: Tools) -> bytes:
+        sys.stdout.write("hello\n")
+        os.write(1, b"hello")
+        return b"x" * 3_000_000
+
+
+@asynccontextmanager
+async def made() -> AsyncIterator[list[int]]:
+    yield []
+
+
+@dataclass(frozen=True)
+class Count:
+    """How often what is kept was asked for, within this process."""
+
+    async def __call__(self, tools: Tools) -> int:
+        kept = await tools.keep(made)
+        kept.append(1)
+        return len(kept)
+
+
+def with_crew(work: Callable[[Crew], Awaitable[T]], size: int = 2) -> T:
+    async def main() -> T:
+        crew = Crew(size)
+        try:
+            async with asyncio.timeout(40):
+                await crew.start(Who())
+                return await work(crew)
+        finally:
+            await crew.aclose()
+
+    return asyncio.run(main())
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, or does so in a moment."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_errands_are_spread_over_other_processes() -> None:
+    """Errands that are under way together are done by all processes, none of them this one; each has its answer."""
+
+    async def work(crew: Crew) -> set[int]:
+        return set(await asyncio.gather(*(crew.do(Who()) for _ in range(20))))
+
+    pids = with_crew(work)
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+    assert all(gone(pid) for pid in pids)
+
+
+def test_what_is_kept_is_made_once() -> None:
+    """Errands of one process find what an earlier one has made."""
+
+    async def work(crew: Crew) -> list[int]:
+        return [await crew.do(Count()) for _ in range(3)]
+
+    assert with_crew(work, 1) == [1, 2, 3]
+
+
+def test_what_an_errand_prints_is_no_answer() -> None:
+    """Standard output of a process is not what its answers go through; large answers come whole."""
+
+    async def work(crew: Crew) -> bytes:
+        return await crew.do(Chatter())
+
+    assert with_crew(work) == b"x" * 3_000_000
+
+
+def test_an_errand_that_fails_is_lost_and_harms_no_other(capfd: pytest.CaptureFixture[str]) -> None:
+    """A bug in an errand is told by name, with its trace on stderr; the process goes on."""
+
+    async def work(crew: Crew) -> int:
+        with pytest.raises(Lost, match="ZeroDivisionError"):
+            await crew.do(Fail())
+        return await crew.do(Count())
+
+    assert with_crew(work, 1) == 1
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_a_process_that_is_killed_loses_its_errands_alone() -> None:
+    """Those who wait for a killed process hear of it at once; the other one takes what comes then."""
+
+    async def work(crew: Crew) -> set[int]:
+        first, second = set(await asyncio.gather(*(crew.do(Who()) for _ in range(6))))
+        hanging = [asyncio.create_task(crew.do(Hang())) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        os.kill(first, signal.SIGKILL)
+        done, _ = await asyncio.wait(hanging, return_when=asyncio.FIRST_COMPLETED)
+        assert [type(task.exception()) for task in done] == [Lost]
+        left = {await crew.do(Who()) for _ in range(4)}
+        assert left == {second}
+        os.kill(second, signal.SIGKILL)
+        with suppress(Lost):
+            await asyncio.gather(*hanging)
+        with pytest.raises(Lost):
+            await crew.do(Who())
+        return left
+
+    with_crew(work)
+
+
+def test_closing_leaves_errands_undone() -> None:
+    """A crew is closed at once, whatever it is doing."""
+
+    async def work(crew: Crew) -> float:
+        hanging = asyncio.create_task(crew.do(Hang()))
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        await crew.aclose()
+        with pytest.raises(Lost):
+            await hanging
+        return time.monotonic() - began
+
+    assert with_crew(work) < 4
+
+
+def test_interrupts_are_for_the_one_who_started_them() -> None:
+    """SIGINT and SIGTERM, which a terminal or a service manager sends to the whole group, end no process."""
+
+    async def work(crew: Crew) -> int:
+        pid = await crew.do(Who())
+        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)
+        return pid - await crew.do(Who())
+
+    assert with_crew(work, 1) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the end of a pipe tells, a moment later")
+def test_the_crew_ends_with_a_killed_parent() -> None:
+    """Kill -9 of the process that started them ends them too, also in the middle of an errand."""
+    code = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[1])
+from test_crew import Crew, Hang, Who
+async def main():
+    crew = Crew(2)
+    await crew.start(Who())
+    print(*{pid for pid in await asyncio.gather(*(crew.do(Who()) for _ in range(8)))}, flush=True)
+    await asyncio.gather(crew.do(Hang()), crew.do(Hang()))
+asyncio.run(main())
+"""
+    command = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        pids = [int(pid) for pid in running.stdout.readline().split()]
+        assert len(pids) == 2
+        running.kill()
+    assert all(gone(pid) for pid in pids)

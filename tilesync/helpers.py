@@ -1,0 +1,60 @@
+"""The crew, for a run into one destination, or an audit of one. The errands are loaded with the first of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tilesync.crew import Crew, Lost
+from tilesync.events import Finding
+from tilesync.model import Arrival, Blob, Brought, Held, SasUrl, Version
+from tilesync.stores.files import Shelf
+from tilesync.stores.held import HeldFiles
+
+
+class Helpers:
+    """The crew, for a run into one destination."""
+
+    def __init__(self, crew: Crew, files: HeldFiles, shelf: Shelf | None = None) -> None:
+        self._crew = crew
+        self._files = files
+        self._shelf = shelf
+
+    async def start(self) -> None:
+        """Return when they can be asked."""
+        from tilesync.errands import Prepare
+
+        await self._crew.start(Prepare())
+
+    async def bring(self, version: Version, link: SasUrl, some: Sequence[tuple[int, Blob]], *, at_once: int) -> Brought:
+        """Bring some small blobs in, each with its number."""
+        from tilesync.errands import Bring
+
+        assert self._shelf is not None, "a destination that is only read brings nothing in"
+        share = max(1, at_once // self._crew.size)
+        errand = Bring(link, self._shelf, version.name, tuple(blob for _, blob in some), share)
+        try:
+            found, seconds = await self._crew.do(errand)
+        except Lost:
+            return Brought((), tuple(some), 0.0)
+        arrivals, left = list[Arrival](), list[tuple[int, Blob]]()
+        for (number, blob), each in zip(some, found, strict=True):
+            if each is None:
+                left.append((number, blob))
+            else:
+                sha256, trace, reading = each
+                arrivals.append(Arrival(number, Held(blob, sha256, *trace), reading))
+        return Brought(tuple(arrivals), tuple(left), seconds)
+
+    async def inspect(self, version: Version, some: Sequence[Held]) -> Sequence[Finding | Arrival]:
+        """What is to be said of held files that fit into memory, in their order; nothing where that cannot be done."""
+        from tilesync.errands import Inspect
+
+        try:
+            told = await self._crew.do(Inspect(self._files, replace(version, record={}), tuple(some)))
+        except Lost:
+            return ()
+        return [
+            said if isinstance(said, Finding) else Arrival(0, Held(held.blob, held.sha256, *said[0]), said[1])
+            for held, said in zip(some, told, strict=True)
+        ]
