@@ -22,7 +22,6 @@ from tilesync.stores.held import HeldFiles
 from tilesync.wire.bulk import Bulk, engine
 from tilesync.wiring import WallClock
 
-
 LONGEST = 2.0
 """Seconds after which one blob does not keep the others of its batch waiting any more: it is left to others."""
 

@@ -18,7 +18,7 @@ from tilesync.jobs.sameness import same_files, same_listing
 from tilesync.jobs.tidy import Tidy
 from tilesync.jobs.transfer import Supply, Transfer
 from tilesync.jobs.versions import Versions, as_said
-from tilesync.model import EVERYTHING, ROOT, Export, Globs, Inventory, Kind, Layout, Resolution, Status, Version
+from tilesync.model import EVERYTHING, ROOT, Export, Globs, Inventory, Kind, Layout, Resolution, Status, Totals, Version
 from tilesync.protocols import Destination, Origin, Source
 from tilesync.rules.guards import Most, guard_against_shrinking
 from tilesync.rules.plan import choose
@@ -127,7 +127,8 @@ class Mirror:
 
     async def _keep(self, version: Version) -> None:
         """Nothing to do but to see that the pointer stands."""
-        self._listing.count(self._catalog.totals(version))
+        whole = Totals(version.files, version.bytes, version.files, version.bytes)
+        self._listing.count(self._catalog.totals(version) if version.globs else whole)
         self._run.tally.kept = version.files
         self._run.tally.inventory_complete = True
         self._run.tally.completeness = version.completeness

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs
 
 from tilesync.errors import (
@@ -34,8 +34,10 @@ from tilesync.rules.replies import (
 )
 from tilesync.rules.verdicts import demand
 from tilesync.threads import in_thread
-from tilesync.wire.bulk import Answer, Bulk
 from tilesync.wire.http import Ask, Conversation, Reply
+
+if TYPE_CHECKING:
+    from tilesync.wire.bulk import Answer, Bulk  # loaded with the first container that is opened
 
 T = TypeVar("T")
 

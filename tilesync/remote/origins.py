@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from tilesync.errors import ExportReplaced, NoExport
 from tilesync.model import Export, Resolution, SasUrl, Selector, Status
@@ -13,8 +14,10 @@ from tilesync.protocols import Clock, Observer
 from tilesync.remote.container import Container
 from tilesync.remote.exports import MeshExports
 from tilesync.remote.link import Fetch, RenewingLink
-from tilesync.wire.bulk import Bulk
 from tilesync.wire.http import Conversation
+
+if TYPE_CHECKING:
+    from tilesync.wire.bulk import Bulk
 
 
 @dataclass(frozen=True, slots=True)
