@@ -16,7 +16,7 @@ from faults import Effect, after, any_blob, blob, blob_name, cut, error, torn, w
 from simulator import EXPORT, Simulator, verify
 
 from tilesync import wiring
-from tilesync.errors import Incomplete, VerifyFailed
+from tilesync.errors import Incomplete, NotAuthorised, VerifyFailed
 from tilesync.events import Finding, Stored
 
 TILES = 2000
@@ -124,6 +124,41 @@ def test_links_that_end_in_the_middle(tmp_path: Path) -> None:
         assert run.exit == 0
         assert run.tally.renewals >= 1
     assert tree(tmp_path / "versions" / EXPORT) == files
+
+
+def test_a_link_that_cannot_be_renewed_ends_the_run(tmp_path: Path) -> None:
+    """Refused in the middle, and no fresh link to be had: the run ends so, and the next one goes on."""
+    with Simulator() as sim:
+        files = sim.hold(export(TILES))
+
+        def refuse() -> None:
+            sim.revoke()
+            sim.token = "another"
+
+        sim.on(LATE, any_blob, refuse)
+        run = sim.mirror(tmp_path)
+        assert isinstance(run.error, NotAuthorised)
+        assert children() == []
+        held = len(tree(tmp_path / "versions" / EXPORT))
+        assert 0 < held < len(files)
+        sim.forget()
+        assert sim.mirror(tmp_path).exit == 0
+        assert len(sim.asked()) < len(files)
+    assert tree(tmp_path / "versions" / EXPORT) == files
+
+
+def test_absolute_links_are_told_apart_as_ever(tmp_path: Path) -> None:
+    """A tileset that a helper reads knows the container that it is from, also where bytes come through another."""
+    with Simulator() as sim:
+        files = export(TILES)
+        base = f"{sim.url}/{EXPORT}"
+        files["tiles/zz.json"] = tileset(f"{base}/tiles/000.glb", "https://elsewhere.invalid/x.glb")
+        files["tileset.json"] = tileset("tiles/tileset.json", "tiles/zz.json")
+        sim.hold(files)
+        run = sim.mirror(tmp_path)
+        assert run.exit == 0
+        assert run.tally.completeness.unfollowed == 1
+        assert any("leads back to the container" in str(event) for event in run.events)
 
 
 def test_a_damaged_blob_fails_alone(tmp_path: Path) -> None:

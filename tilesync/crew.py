@@ -211,8 +211,9 @@ async def _serve(out: int) -> None:
 async def _run(number: int, errand: Callable[[Tools], Awaitable[Any]], tools: Tools, out: int) -> None:
     try:
         answer = _framed((number, True, await errand(tools)))
-    except Exception as error:  # noqa: BLE001 - told to the one who waits; the trace is for the report of a bug
-        traceback.print_exc()
+    except Exception as error:  # noqa: BLE001 - told to the one who waits, and in the report of a bug
+        traceback.print_tb(error.__traceback__)  # not its text, which may hold a signature
+        sys.stderr.write(f"{type(error).__name__} in an errand\n")
         answer = _framed((number, False, type(error).__name__))
     left = memoryview(answer)
     try:

@@ -36,6 +36,7 @@ class Bring:
     link: SasUrl
     shelf: Shelf
     version: str
+    home: str
     blobs: tuple[Blob, ...]
     at_once: int
 
@@ -63,7 +64,7 @@ class Bring:
                     times.append(time.monotonic() - began)
             if data is None:
                 return None
-            check = ContentCheck(blob, self.link.base)
+            check = ContentCheck(blob, self.home)
             held = self.shelf.put(self.version, blob, data, lambda whole: _proof(check, whole))
         except TilesyncError:
             return None

@@ -32,7 +32,8 @@ class Helpers:
 
         assert self._shelf is not None, "a destination that is only read brings nothing in"
         share = max(1, at_once // self._crew.size)
-        errand = Bring(link, self._shelf, version.name, tuple(blob for _, blob in some), share)
+        blobs = tuple(blob for _, blob in some)
+        errand = Bring(link, self._shelf, version.name, version.home, blobs, share)
         try:
             found, seconds = await self._crew.do(errand)
         except Lost:

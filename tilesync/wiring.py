@@ -238,11 +238,11 @@ def _wishes(request: MirrorRequest) -> Wishes:
 
 
 def _crew(closing: AsyncExitStack) -> Crew | None:
-    """A process a core, where there is more than one."""
+    """A process a core, where there is more than one. Not on Windows, whose pipes asyncio cannot read."""
     from tilesync.crew import Crew
 
     size = min(cores(), CREW)
-    if size < 2 or not sys.executable:
+    if size < 2 or not sys.executable or os.name == "nt":
         return None
     crew = Crew(size)
     closing.push_async_callback(crew.aclose)

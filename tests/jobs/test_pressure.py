@@ -134,3 +134,95 @@ def test_a_raised_limit_is_used_by_those_who_wait() -> None:
             task.cancel()
 
     asyncio.run(work())
+
+
+# --- finding the way ---
+
+
+def driven(gate: Gate, clock: FakeClock, seconds: float, *, capacity: float, answer: float) -> list[int]:
+    """A storage that answers in `answer` seconds, and gives so many files a second however many are asked for at once.
+
+    The limit after each tenth of a second.
+    """
+    limits, size, done = list[int](), 30_000, 0.0
+    for _ in range(round(seconds * 10)):
+        rate = min(gate.limit / answer, capacity)
+        waited = gate.limit / rate
+        done += rate / 10
+        clock.advance(0.1)
+        while done >= 1:
+            done -= 1
+            gate.answered(waited)
+            gate.moved(size)
+            gate.succeeded()
+        limits.append(gate.limit)
+    return limits
+
+
+def test_it_grows_while_more_is_moved() -> None:
+    """A storage that gives more the more is asked of it gets all that may be asked within a second or two."""
+    clock = FakeClock()
+    gate = Gate(clock)
+    assert driven(gate, clock, 2, capacity=1e9, answer=0.03)[-1] == MOST
+
+
+def test_it_stops_where_no_more_is_moved() -> None:
+    """A line that is full is not asked for ever more: the limit stays near what fills it, for minutes."""
+    clock = FakeClock()
+    gate = Gate(clock)
+    limits = driven(gate, clock, 120, capacity=100, answer=0.2)
+    assert max(limits) <= 100
+    assert min(limits[50:]) >= START // 2
+
+
+def test_it_finds_more_room_later() -> None:
+    """A line that becomes wider in the middle of a run is used: the limit is tried upwards for the whole run."""
+    clock = FakeClock()
+    gate = Gate(clock)
+    narrow = driven(gate, clock, 30, capacity=100, answer=0.2)[-1]
+    wide = driven(gate, clock, 90, capacity=2000, answer=0.2)[-1]
+    assert wide > 3 * narrow
+
+
+def test_answers_that_wait_in_a_queue_lower_it() -> None:
+    """Where each answer takes ever longer and no more is moved, fewer are asked for at once."""
+    clock = FakeClock()
+    gate = Gate(clock)
+    before = driven(gate, clock, 5, capacity=1e9, answer=0.02)[-1]
+    assert before == MOST
+    after = driven(gate, clock, 30, capacity=500, answer=0.02)[-1]
+    assert after <= MOST // 2
+    assert after / 500 < 0.02 * 8
+
+
+def test_large_bodies_move_it_too() -> None:
+    """Bytes count where no file ends for long: the limit of a run with a few large files is no fixed one."""
+    clock = FakeClock()
+    gate = Gate(clock)
+    for _ in range(600):
+        clock.advance(0.1)
+        gate.moved(gate.limit * 1_000_000)
+    assert gate.limit > 2 * START
+
+
+def test_a_group_takes_as_many_places() -> None:
+    """One who enters for several waits until there is room for all of them; more than the limit come in alone."""
+
+    async def work() -> list[str]:
+        gate, order = Gate(FakeClock(), fixed=4), list[str]()
+
+        async def visit(name: str, count: int) -> None:
+            async with gate.turn(count):
+                order.append(f"+{name}")
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                order.append(f"-{name}")
+
+        async with asyncio.timeout(5):
+            await asyncio.gather(visit("a", 3), visit("b", 3), visit("c", 9), visit("d", 1))
+        return order
+
+    order = asyncio.run(work())
+    assert order[:4] == ["+a", "-a", "+b", "-b"]
+    assert order.index("+c") > order.index("-b")
+    assert order.index("+d") > order.index("-c")

@@ -28,6 +28,7 @@ from tilesync.errors import (
 from tilesync.model import Blob, Page, SasUrl
 from tilesync.remote.container import Container
 from tilesync.rules.links import parse_link
+from tilesync.wire.bandwidth import Bandwidth
 from tilesync.wire.bulk import engine
 from tilesync.wire.http import conversations
 
@@ -71,11 +72,15 @@ class Links:
         return self.always_expired
 
 
-def using(sim: Simulator, job: Callable[[Container, Links], Awaitable[T]], *, budget: float = 5) -> T:
+def using(
+    sim: Simulator, job: Callable[[Container, Links], Awaitable[T]], *, budget: float = 5, bwlimit: float | None = None
+) -> T:
     async def work() -> T:
         clock = Ticking()
         links = Links(sim, clock)
-        async with conversations(clock, Run(), budget=timedelta(seconds=budget)) as talk, engine() as bulk:
+        bandwidth = Bandwidth(bwlimit, FakeClock()) if bwlimit else None
+        talking = conversations(clock, Run(), budget=timedelta(seconds=budget), bandwidth=bandwidth)
+        async with talking as talk, engine(bandwidth=bandwidth) as bulk:
             container = Container(listing=links, content=links, talk=talk, bulk=bulk, clock=clock)
             async with asyncio.timeout(30):
                 return await job(container, links)
@@ -444,3 +449,86 @@ def test_listing_and_bytes_may_go_through_two_links(service: Simulator) -> None:
 
     asyncio.run(work())
     assert service.asked() == []
+
+
+# --- in pieces ---
+
+RATE = 320_000
+PIECE = RATE // 16
+LARGE = bytes(range(256)) * 400
+
+
+def pieced(sim: Simulator, name: str, offset: int = 0) -> tuple[int, bytes]:
+    sim.forget()
+    return using(sim, lambda container, _: body(container, listed(sim, name), offset), bwlimit=RATE)
+
+
+@pytest.mark.parametrize("offset", [0, 7, PIECE, len(LARGE) - PIECE, len(LARGE) - 1])
+def test_with_a_limited_bandwidth_a_large_blob_comes_in_pieces(offset: int) -> None:
+    """Each piece is asked for by range, with the listed ETag; together they are the blob from the offset on."""
+    with Simulator() as sim:
+        sim.hold({"tileset.json": b"{}", "large": LARGE})
+        assert pieced(sim, "large", offset) == (offset, LARGE[offset:])
+        ranges = [f"bytes={at}-{min(at + PIECE, len(LARGE)) - 1}" for at in range(offset, len(LARGE), PIECE)]
+        last = len(LARGE) - offset <= PIECE
+        assert sim.ranges("large") == ([f"bytes={offset}-"] if last else ranges)
+        assert {request.headers["if-match"] for request in sim.asked("large")} == {f'"{sim.blob("large").etag}"'}
+
+
+def test_a_small_blob_comes_whole() -> None:
+    """What is no longer than a piece is asked for as always."""
+    with Simulator() as sim:
+        sim.hold({"tileset.json": b"{}", "small": LARGE[:PIECE]})
+        assert pieced(sim, "small") == (0, LARGE[:PIECE])
+        assert sim.ranges("small") == [None]
+
+
+def test_a_server_that_knows_no_ranges_sends_all_at_once() -> None:
+    """The first piece is the whole then, and no other is asked for."""
+    with Simulator() as sim:
+        sim.hold({"tileset.json": b"{}", "large": LARGE})
+        sim.fault(blob("large"), ignore_range, times=None)
+        assert pieced(sim, "large") == (0, LARGE)
+        assert len(sim.asked("large")) == 1
+
+
+def test_a_server_that_gives_more_than_was_asked_for() -> None:
+    """A range that goes on to the end is the rest: nothing comes twice."""
+
+    def endless(request: Any, proceed: Any) -> Any:
+        start = request.headers["range"].partition("-")[0]
+        del request.headers["range"]
+        request.headers["range"] = f"{start}-"
+        return proceed()
+
+    with Simulator() as sim:
+        sim.hold({"tileset.json": b"{}", "large": LARGE})
+        sim.fault(blob("large"), endless, times=None)
+        assert pieced(sim, "large", 7) == (7, LARGE[7:])
+        assert len(sim.asked("large")) == 1
+
+
+def test_a_server_that_forgets_ranges_in_the_middle() -> None:
+    """Bytes from the start are not taken for those of a later piece."""
+    with Simulator() as sim:
+        sim.hold({"tileset.json": b"{}", "large": LARGE})
+        sim.fault(blob("large"), ignore_range, skip=2)
+        with pytest.raises(RangeRefused):
+            pieced(sim, "large")
+
+
+def test_a_link_that_ends_between_two_pieces_is_renewed() -> None:
+    """The rest comes through a fresh link."""
+    with Simulator() as sim:
+        sim.hold({"tileset.json": b"{}", "large": LARGE})
+        sim.fault(blob("large"), error(403, "AuthenticationFailed"), skip=2)
+        assert pieced(sim, "large") == (0, LARGE)
+
+
+def test_a_blob_that_changes_between_two_pieces_is_noticed() -> None:
+    """No blob is put together of two."""
+    with Simulator() as sim:
+        sim.hold({"tileset.json": b"{}", "large": LARGE})
+        sim.on(3, blob("large"), lambda: sim.regenerate({"tileset.json": b"{}", "large": LARGE[::-1]}))
+        with pytest.raises(ExportReplaced):
+            pieced(sim, "large")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from tilesync.rules.names import SEGMENT_BYTES, folders, problem, version_name
+from tilesync.rules.names import SEGMENT_BYTES, folders, folders_of, plain, problem, version_name
 
 PIECES = st.sampled_from(
     ["a", "Ü", "..", ".", "", "/", "//", "\\", "C:", "con", "NUL", "aux.txt", "com1", "com¹", "a.", " ", "a b", "\0",
@@ -133,3 +133,25 @@ def test_version_names_are_safe(text: str) -> None:
 def test_version_names_keep_ids() -> None:
     """The id of an export is its version's name, unchanged."""
     assert version_name("5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40") == "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
+
+
+@given(st.lists(NAMES, max_size=5), st.sampled_from([0, 40, 300]))
+def test_names_judged_together_are_judged_as_each_alone(names: list[str], path_bytes: int) -> None:
+    """What is plain together has no problem in any name; a few plain names are seen to be so."""
+    if plain(names, path_bytes=path_bytes):
+        assert [problem(name, path_bytes=path_bytes) for name in names] == [None] * len(names)
+
+
+def test_most_names_are_plain() -> None:
+    """Names as exports have them are plain, also the shortest lists."""
+    assert plain([])
+    assert plain(["tileset.json", "tiles/00000/0000000.glb", "10-0.glb", "a b+c%20.bin", ".hidden/x..y"])
+    assert not plain(["tileset.json", "aux/x.glb"])
+    assert not plain(["a", ""])
+    assert not plain(["a\nb", "c"])
+
+
+@given(st.lists(NAMES, max_size=5))
+def test_the_folders_of_names_are_those_of_each(names: list[str]) -> None:
+    """Taken together or one by one, names imply the same folders."""
+    assert folders_of(names) - {""} == {folder for name in names for folder in folders(name)} - {""}

@@ -172,6 +172,41 @@ class DestinationContract:
             run(work())
             assert {name: there.files.read(VERSION, name) for name in contents} == contents
 
+    # --- small files ---
+
+    @pytest.mark.parametrize("size", [0, 1, 300_000])
+    def test_a_small_file_is_put_at_once(self, opening: Open, size: int) -> None:
+        """Once its bytes are proven a file is held to the byte, replacing what was there, with the proof's digest."""
+        data = BIG[:size]
+        with opening() as there:
+            run(put(there, blob("a/b", b"old", "1"), b"old"))
+            held = run(there.files.put(VERSION, blob("a/b", data), data, proof))
+            assert held[:2] == (blob("a/b", data), proof(data).sha256)
+            assert there.files.read(VERSION, "a/b") == data
+            assert there.files.unchanged(VERSION, [held]) == [True]
+
+    def test_what_is_not_proven_is_not_put(self, opening: Open) -> None:
+        """Bytes that do not check leave everything as it was; others that are put at the same time are held."""
+
+        def refuse(data: bytes) -> Proof:
+            raise BlobDamaged("no")
+
+        async def work(there: Destination) -> list[Held | BaseException]:
+            files = there.files
+            return await asyncio.gather(
+                files.put(VERSION, blob("a", b"new"), b"new", refuse),
+                *(files.put(VERSION, blob(f"b/{n}", b"%d" % n), b"%d" % n, proof) for n in range(100)),
+                return_exceptions=True,
+            )
+
+        with opening() as there:
+            run(put(there, blob("a", b"old", "1"), b"old"))
+            first, *others = run(work(there))
+            assert isinstance(first, BlobDamaged)
+            assert all(isinstance(other, Held) for other in others)
+            assert there.files.read(VERSION, "a") == b"old"
+            assert [there.files.read(VERSION, f"b/{n}") for n in range(100)] == [b"%d" % n for n in range(100)]
+
     # --- resuming ---
 
     def suspended(self, opening: Open, item: Blob, data: bytes) -> None:
@@ -191,6 +226,8 @@ class DestinationContract:
         item = blob("a/b", BIG)
         self.suspended(opening, item, BIG[:first])
         with opening() as there:
+            assert there.files.begun(VERSION, item)
+            assert not there.files.begun(VERSION, blob("a/c", BIG))
             draft = there.files.draft(VERSION, item)
             assert draft.held == first
             assert run(bytes_of(draft)) == BIG[:first]

@@ -108,3 +108,31 @@ def test_a_retired_version_is_out_of_sight(catalog: Catalog) -> None:
     catalog.drop_files(old)
     assert catalog.held(old, limit=9) == []
     assert catalog.references.of(old, "a", Role.CONTENT) == []
+
+
+def test_twins_of_many_versions(catalog: Catalog) -> None:
+    """One of the newest versions that has a content is told, all of them where every one is asked for; older ones too
+    where the newest have none.
+    """
+    for number in range(6):
+        contents = {"same": ("same", 1), **({"old": ("old", 2)} if number < 2 else {})}
+        begun(catalog, f"e{number}", **contents)
+    new = begun(catalog, "new")
+    blobs = [Blob(name, len(name), "", hashlib.md5(name.encode()).digest()) for name in ("same", "old", "none")]
+    found = catalog.twins.by_md5(new, [*blobs, Blob("bare", 4)])
+    assert {name: [twin.version.name for twin in twins] for name, twins in found.items()} == {
+        "same": ["e5"],
+        "old": ["e1", "e0"],
+    }
+    every = catalog.twins.by_md5(new, blobs, every=True)
+    assert [twin.version.name for twin in every["same"]] == ["e5", "e4", "e3", "e2"]
+
+
+def test_what_is_supposed(catalog: Catalog) -> None:
+    """A plan that is carried out in thought leaves nothing wanted, and its files are twins of no bytes."""
+    version = begun(catalog, "e1", a=("1", 1))
+    catalog.add_page(version, [(Blob("b", 5, "e", b"m" * 16), None)], ())
+    catalog.suppose(version)
+    assert catalog.wanted(version, 0, limit=9) == []
+    assert [held.sha256 for _, held in catalog.held(version, "a", limit=9)] == [b""]
+    assert catalog.totals(version).held_files == 2

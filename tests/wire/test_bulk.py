@@ -13,7 +13,7 @@ from test_http import Handle, answer, cut, hang, in_turn, serving
 
 from tilesync.errors import Transient, UsageError
 from tilesync.wire import bulk
-from tilesync.wire.bulk import Answer, Bulk, engine
+from tilesync.wire.bulk import LONG, PIECE, Answer, Bulk, engine
 
 T = TypeVar("T")
 
@@ -288,3 +288,83 @@ def test_a_cancelled_body_is_over() -> None:
             assert with_engine(work) == b"hello"
         finally:
             over.set()
+
+
+LARGE = random.Random(2).randbytes(LONG + 3 * PIECE + 5)
+
+
+def test_a_long_body_is_taken_in_larger_pieces() -> None:
+    """Behind its first megabytes a body that comes fast is taken a piece at a time, and is whole."""
+    sizes: list[int] = []
+
+    async def work(pool: Bulk) -> bytes:
+        reply = await pool.get(server.url(), {})
+        body = bytearray()
+        async for chunk in reply.chunks():
+            sizes.append(len(chunk))
+            body += chunk
+        await reply.aclose()
+        return bytes(body)
+
+    with serving(answer(LARGE)) as server:
+        assert with_engine(work) == LARGE
+    assert max(sizes) <= PIECE
+    assert len(sizes) < len(LARGE) / 16_000
+
+
+@pytest.mark.parametrize("at", [LONG + 1, LONG + PIECE + 70_000, len(LARGE) - 1])
+def test_a_long_body_that_breaks_costs_a_piece_at_most(at: int) -> None:
+    """What came before the break is given out, but for the piece that was under way."""
+    came = bytearray()
+
+    async def work(pool: Bulk) -> None:
+        reply = await pool.get(server.url(), {})
+        try:
+            async for chunk in reply.chunks():
+                came.extend(chunk)
+        finally:
+            await reply.aclose()
+
+    with serving(cut(LARGE, at)) as server, pytest.raises(Transient):
+        with_engine(work)
+    assert at - PIECE <= len(came) <= at
+    assert LARGE.startswith(bytes(came))
+
+
+# --- whole bodies ---
+
+
+def read(url: str, most: int, *, ahead: int = 1) -> bytes:
+    async def work(pool: Bulk) -> bytes:
+        reply = await pool.get(url, {}, ahead=ahead)
+        try:
+            return await reply.read(most)
+        finally:
+            await reply.aclose()
+
+    return with_engine(work)
+
+
+@pytest.mark.parametrize("ahead", [1, 1000, len(DATA) + 1])
+@pytest.mark.parametrize("most", [len(DATA), len(DATA) + 1])
+def test_a_body_is_read_at_once(most: int, ahead: int) -> None:
+    """However much of it is read ahead, a body that is not longer than it may be is whole."""
+    with serving(answer(DATA)) as server:
+        assert read(server.url(), most, ahead=ahead) == DATA
+
+
+def test_a_body_that_is_too_long_is_not_read_to_its_end() -> None:
+    """Of a longer one comes as much as shows that it is, and little more."""
+    with serving(answer(LARGE)) as server:
+        body = read(server.url(), 1000, ahead=1001)
+    assert 1000 < len(body) < 1_000_000
+    assert LARGE.startswith(body)
+
+
+@pytest.mark.parametrize("ahead", [1, len(DATA) + 1])
+@pytest.mark.parametrize("at", [0, 1, 400_000])
+def test_a_body_that_breaks_is_no_body(at: int, ahead: int) -> None:
+    """A body that breaks off is an error, before or while it is read, and shows no signature."""
+    with serving(cut(DATA, at)) as server, pytest.raises(Transient) as error:
+        read(server.url("/x?sig=SECRET"), len(DATA), ahead=ahead)
+    assert silent(error.value)

@@ -263,10 +263,11 @@ def get_blob(blob: StoredBlob, headers: Any) -> Answer:
         said["Content-Encoding"] = blob.content_encoding
     size = len(blob.data)
     if asked := headers.get("range"):
-        start = int(asked.removeprefix("bytes=").partition("-")[0])
+        first, _, last = asked.removeprefix("bytes=").partition("-")
+        start, end = int(first), min(int(last) + 1 if last else size, size)
         if start >= size:
             return storage_error(416, "InvalidRange", "The range specified is invalid.")
-        return Answer(206, blob.data[start:], {**said, "Content-Range": f"bytes {start}-{size - 1}/{size}"})
+        return Answer(206, blob.data[start:end], {**said, "Content-Range": f"bytes {start}-{end - 1}/{size}"})
     return Answer(200, blob.data, {**said, "Content-MD5": blob.md5} if blob.md5 else said)
 
 

@@ -91,7 +91,8 @@ class Express:
 
     async def _work(self, helpers: Helpers) -> None:
         while (group := await self._groups.get()) is not None:
-            async with self._run.gate.turn(len(group) // WAITING):
+            places = len(group) if self._run.gate.fixed else len(group) // WAITING
+            async with self._run.gate.turn(places):
                 link, limit = await self._source.link(), self._run.gate.limit
                 brought = await helpers.bring(self._version, link, group, at_once=limit)
             for arrival in brought.arrivals:

@@ -56,7 +56,7 @@ class Gate:
 
     def __init__(self, clock: Clock, *, fixed: int | None = None) -> None:
         self._clock = clock
-        self._adaptive = fixed is None
+        self.fixed = fixed is not None
         self.most = fixed or MOST
         self.limit = fixed or START
         self._inside = 0
@@ -118,7 +118,7 @@ class Gate:
         if self._eased_at is not None and self._credit < self.limit:
             self.moved(REQUEST)
             return
-        if self._adaptive and self.limit < self.most and (self._opening or self._eased_at is not None):
+        if not self.fixed and self.limit < self.most and (self._opening or self._eased_at is not None):
             self._credit = 0
             self.limit += 1
         self.moved(REQUEST)
@@ -128,7 +128,7 @@ class Gate:
         self._work += size
         now = self._clock.monotonic()
         span = now - self._began
-        if self._adaptive and span >= (MOMENT if self._opening else BREATH):
+        if not self.fixed and span >= (MOMENT if self._opening else BREATH):
             rate, self._work, self._began = self._work / span, 0, now
             self._judge(rate, now)
 
@@ -143,7 +143,7 @@ class Gate:
         queued, more = self._queued(), rate >= before * GAIN
         if self._opening:
             in_vain = not more and self.limit > limit_before * GAIN
-            self._opening = self.limit < self.most and not in_vain
+            self._opening = limit_before < self.limit < self.most and not in_vain
             self.limit = limit_before if in_vain else self.limit
         elif self._trying:
             self._trying = False
@@ -167,7 +167,7 @@ class Gate:
     def ease(self) -> None:
         """The storage asked for less: let a fifth fewer in, once a breath."""
         now = self._clock.monotonic()
-        if self._adaptive and (self._eased_at is None or now - self._eased_at >= BREATH):
+        if not self.fixed and (self._eased_at is None or now - self._eased_at >= BREATH):
             self._eased_at = now
             self._credit = 0
             self._opening = self._trying = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs
@@ -105,9 +105,14 @@ class Container:
         piece = self._bulk.piece
         if piece is None or blob.size - offset <= max(piece, ahead):
             return await self._get(blob, offset, ahead=ahead)
-        pieces = (range(at, min(at + piece, blob.size)) for at in range(offset, blob.size, piece))
-        body = await self._get(blob, offset, ahead=piece, until=next(pieces).stop)
-        body.more = (partial(self._get, blob, each.start, ahead=piece, until=each.stop) for each in pieces)
+
+        def more(at: int) -> Awaitable[BlobBody] | None:
+            until = min(at + piece, blob.size)
+            return self._get(blob, at, ahead=piece, until=until) if at < blob.size else None
+
+        body = await self._get(blob, offset, ahead=piece, until=min(offset + piece, blob.size))
+        if body.start == offset:
+            body.more = more
         return body
 
     async def first(self, name: str) -> tuple[Blob, BlobBody]:
@@ -189,12 +194,12 @@ class Container:
 
 
 class BlobBody:
-    """The body of one blob, from byte `start` on. `more`: what gets the rest of it, piece by piece."""
+    """The body of one blob, from byte `start` on. `more` gets the piece that begins at a byte, None behind the last."""
 
     def __init__(self, answer: Answer, start: int) -> None:
         self._answer = answer
         self.start = start
-        self.more: Iterator[Callable[[], Awaitable[BlobBody]]] = iter(())
+        self.more: Callable[[int], Awaitable[BlobBody] | None] = lambda _: None
 
     def described(self, name: str) -> Blob:
         """What the answer says of the blob; a weak ETag counts as none, since it does not tell bytes apart."""
@@ -212,15 +217,19 @@ class BlobBody:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The stored bytes as they come."""
-        async for chunk in self._answer.chunks():
-            yield chunk
-        if self._answer.status != 206:  # the server knows no ranges: that was all
-            return
-        for get in self.more:
-            await self._answer.aclose()
-            self._answer = (await get())._answer
+        at, piece = self.start, 0
+        while True:
             async for chunk in self._answer.chunks():
+                piece += len(chunk)
                 yield chunk
+            if not piece or (following := self.more(at + piece)) is None:
+                return
+            at, piece = at + piece, 0
+            await self._answer.aclose()
+            body = await following
+            self._answer = body._answer
+            if body.start != at:
+                raise RangeRefused("the storage knows ranges no more")
 
     async def read(self, most: int) -> bytes:
         """The stored bytes, all at once; of more than `most` no more than shows that there are more."""

@@ -16,11 +16,12 @@ from tilesync.rules.replies import http_date, parse_md5, plain_etag, weak_etag
 # is not exactly so (other whitespace, encodings, comments, references by number) is left to the parser: both say the
 # same of the same bytes. What repeats possessively is an atomic group, as in scan.py.
 _RUN: Final = r"[^<>&\x00-\x1f\x7f\ufffe\uffff]*+"
+_VALUE: Final = r'[^"<>&\x00-\x1f\x7f\ufffe\uffff]*+'
 _TEXT: Final = rf"{_RUN}(?>&(?:amp|lt|gt|quot|apos);{_RUN})*+"
 _FLAT: Final = rf"(?><([A-Za-z][A-Za-z0-9-]*+)(?: ?/>|>{_TEXT}</\{{}}>))*+"
 _HEAD: Final = re.compile(
     r'<\?xml version="1\.0" encoding="utf-8"\?><EnumerationResults'
-    r'(?: ServiceEndpoint="[^"<>&]*")?(?: ContainerName="[^"<>&]*")?>(?:<MaxResults>[0-9]+</MaxResults>)?<Blobs>'
+    rf'(?: ServiceEndpoint="{_VALUE}")?(?: ContainerName="{_VALUE}")?>(?:<MaxResults>[0-9]+</MaxResults>)?<Blobs>'
 )
 _BLOB: Final = re.compile(
     rf"<Blob><Name>({_TEXT})</Name><Properties>({_FLAT.format(3)})</Properties>{_FLAT.format(4)}</Blob>"

@@ -30,10 +30,10 @@ def plain(names: Sequence[str], *, path_bytes: int = 0) -> bool:
     """Whether a look at all of them together shows that each can be held, wherever; most names are so."""
     longest = min(SEGMENT_BYTES, path_bytes or SEGMENT_BYTES)
     together = "\n".join(names)
-    return (
+    return not names or (
         together.isascii()
-        and together.count("\n") == max(len(names) - 1, 0)
-        and max(map(len, names), default=0) <= longest
+        and together.count("\n") == len(names) - 1
+        and max(map(len, names)) <= longest
         and not _SUSPECT.search(together)
     )
 
