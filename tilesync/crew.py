@@ -68,12 +68,19 @@ class Crew:
     def __init__(self, size: int) -> None:
         self.size = size
         self._members: list[_Member] = []
+        self._starting: asyncio.Future[list[Any]] | None = None
+
+    def call(self, errand: Errand[object]) -> None:
+        """Have every process started, and do the errand as its first. Does nothing the second time."""
+        if self._starting is None:
+            self._members = [_Member() for _ in range(self.size)]
+            self._starting = asyncio.gather(*(one.do(errand) for one in self._members), return_exceptions=True)
 
     async def start(self, errand: Errand[object]) -> None:
-        """Return when every process runs and has done the errand, or has failed to. Does nothing the second time."""
-        if not self._members:
-            self._members = [_Member() for _ in range(self.size)]
-            await asyncio.gather(*(member.do(errand) for member in self._members), return_exceptions=True)
+        """Return when every process runs and has done the errand, or has failed to."""
+        self.call(errand)
+        assert self._starting is not None
+        await asyncio.shield(self._starting)
 
     async def do(self, errand: Errand[T]) -> T:
         """What the errand gives, by the process that has the fewest. Raises Lost."""

@@ -72,14 +72,9 @@ class Bring:
 
     async def _get(self, blob: Blob, bulk: Bulk) -> bytes | None:
         headers = {"If-Match": f'"{blob.etag}"'} if blob.etag else {}
-        answer = await bulk.get(self.link.blob(blob.name), headers, ahead=blob.size + 1)
-        try:
-            etag = plain_etag(answer.header("etag"))
-            if answer.status != 200 or (blob.etag and etag and etag != blob.etag):
-                return None
-            return await answer.read(blob.size)
-        finally:
-            await answer.aclose()
+        status, etag, data = await bulk.whole(self.link.blob(blob.name), headers, blob.size)
+        changed = blob.etag and etag and plain_etag(etag) != blob.etag
+        return data if status == 200 and not changed else None
 
 
 @asynccontextmanager

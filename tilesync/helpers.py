@@ -20,6 +20,12 @@ class Helpers:
         self._files = files
         self._shelf = shelf
 
+    def call(self) -> None:
+        """They will be asked soon."""
+        from tilesync.errands import Prepare
+
+        self._crew.call(Prepare())
+
     async def start(self) -> None:
         """Return when they can be asked."""
         from tilesync.errands import Prepare

@@ -10,6 +10,7 @@ import argparse
 import datetime
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -254,7 +255,15 @@ class Bench:
 
     def _export(self, imodel: str, container: str, day: int) -> None:
         modified = f"2026-03-{day:02}T08:30:00Z"
-        publish(ROOT / "data", self._url, f"bench-{imodel}", container=container, modified=modified)
+        announce(self._url, imodel, container, modified)
+
+
+def announce(url: str, imodel: str, container: str, modified: str) -> None:
+    """The API says that a container is the newest export of an iModel, and how large it is."""
+    pages = (ROOT / "data/lists" / container).glob("*.xml")
+    sizes = (re.findall(r"<Content-Length>(\d+)<", page.read_text()) for page in pages if page.stem.isdecimal())
+    size = sum(int(each) for found in sizes for each in found)
+    publish(ROOT / "data", url, f"bench-{imodel}", container=container, modified=modified, size=size)
 
 
 def prepare() -> None:
@@ -325,7 +334,7 @@ def main() -> None:
     tables = []
     with nginx(ROOT / "state", ROOT / "data") as url, memory() as fast:
         for container in ("small", "tiny", "large", "fewer", "many"):
-            publish(ROOT / "data", url, f"bench-{container}", container=container, modified="2026-03-01T08:30:00Z")
+            announce(url, container, container, "2026-03-01T08:30:00Z")
         bench = Bench(Peers(url, ROOT / "state", ROOT / "tools"), out, url)
         for name in chosen:
             tables.append(getattr(bench, name)())

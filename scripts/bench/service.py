@@ -95,7 +95,7 @@ def nginx(state: Path, data: Path, *, delay: float = 0.03) -> Iterator[str]:
             server.terminate()
 
 
-def publish(data: Path, url: str, imodel: str, *, container: str, modified: str) -> None:
+def publish(data: Path, url: str, imodel: str, *, container: str, modified: str, size: int) -> None:
     """The API says from now on that this container is the newest export of an iModel."""
     row = {
         "id": container,
@@ -103,6 +103,7 @@ def publish(data: Path, url: str, imodel: str, *, container: str, modified: str)
         "status": "Complete",
         "lastModified": modified,
         "request": {"iModelId": imodel, "changesetId": "c0ffee", "exportType": "3DTiles"},
+        "stats": {"compressedSize": size},
         "_links": {"mesh": {"href": f"{url}/account/{container}?{SAS}"}},
     }
     (data / "api").mkdir(parents=True, exist_ok=True)

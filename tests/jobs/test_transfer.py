@@ -20,13 +20,17 @@ from simulator import EXPORT, Run, Simulator
 
 from tilesync.errors import NotAuthorised, Transient, Unavailable
 from tilesync.events import Failed, Retried
+from tilesync.jobs.fetch import SPILL, Fetch
 from tilesync.jobs.pressure import Gate
 from tilesync.jobs.reuse import Reuse
 from tilesync.jobs.run import Run as JobRun
 from tilesync.jobs.transfer import Supply, Transfer
 from tilesync.model import Arrival, Blob, Page, Version
 from tilesync.protocols import Body, Source
+from tilesync.stores import files as files_of_stores
+from tilesync.stores.disk import write_at
 from tilesync.stores.local import LocalDestination, open_local
+from tilesync.wire.bulk import PIECE
 from tilesync.wiring import WallClock
 
 BIG = "tiles/big.glb"
@@ -587,3 +591,25 @@ def test_what_is_listed_while_an_entry_is_made_is_counted(tmp_path: Path, monkey
             assert run.tally.listed == 9
 
     asyncio.run(work())
+
+
+def test_a_slow_disk_holds_the_network_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where bytes come faster than the disk takes them, what waits in memory is a piece or two for each transfer."""
+    add, write, fetches, most = Fetch._add, write_at, set[Fetch](), [0]
+
+    def watched(self: Fetch, chunk: bytes) -> None:
+        add(self, chunk)
+        fetches.add(self)
+        most[0] = max(most[0], sum(each._received - each._spilled for each in fetches if each._draft is not None))
+
+    def slow(path: Path, offset: int, data: bytes) -> None:
+        time.sleep(0.02)
+        write(path, offset, data)
+
+    monkeypatch.setattr(Fetch, "_add", watched)
+    monkeypatch.setattr(files_of_stores, "write_at", slow)
+    with Simulator() as sim:
+        files = sim.hold({**export(3), **{f"tiles/large-{n}.bin": bytes([n]) * 12_000_000 for n in range(8)}})
+        assert sim.mirror(tmp_path, transfers=4).exit == 0
+    assert tree(tmp_path / "versions" / EXPORT) == files
+    assert 0 < most[0] <= 4 * (SPILL + 2 * PIECE)

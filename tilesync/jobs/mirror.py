@@ -30,6 +30,9 @@ REPLANS = 2
 
 BATCH = 2000
 
+MUCH = 50_000_000
+"""Bytes of a first export for which helpers are worth their start, as far as the service tells its size."""
+
 UNPIN = "`tilesync rollback DEST --latest` lets it follow the newest export again"
 
 
@@ -115,6 +118,8 @@ class Mirror:
             if not version.damaged:
                 await self._keep(version)
                 return
+        if self._run.helpers is not None and (export.size or 0) >= MUCH and not self._catalog.versions():
+            self._run.helpers.call()  # they start while the container is listed
         await self._fill(version, choice.held, resolution)
 
     async def _looked_at(self, version: Version) -> Version:

@@ -134,7 +134,8 @@ class Gate:
 
     def answered(self, seconds: float) -> None:
         """An answer began so long after it was asked for."""
-        self._answers.append(seconds)
+        if not self.fixed:
+            self._answers.append(seconds)
 
     def _judge(self, rate: float, now: float) -> None:
         """Choose the limit by what was moved in the last span."""

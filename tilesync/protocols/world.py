@@ -107,6 +107,9 @@ class Source(Protocol):
 class Helpers(Protocol):
     """Other processes that bring small blobs in, to where the run puts them."""
 
+    def call(self) -> None:
+        """They will be asked soon."""
+
     async def start(self) -> None:
         """Return when they can be asked; at once where that is so already."""
 

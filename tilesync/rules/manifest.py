@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from tilesync import __version__
@@ -48,7 +49,6 @@ def header(version: Version, missing: Sequence[str] = (), unheld: Sequence[str] 
 def line(held: Held) -> dict[str, Any]:
     """The line of one file; digests in hexadecimal, `last_modified` in UTC, null where the container says nothing."""
     blob = held.blob
-    modified = None if blob.last_modified is None else stamp(datetime.fromtimestamp(blob.last_modified, UTC))
     return {
         "name": blob.name,
         "size": blob.size,
@@ -57,8 +57,13 @@ def line(held: Held) -> dict[str, Any]:
         "etag": blob.etag,
         "content_type": blob.content_type,
         "content_encoding": blob.content_encoding,
-        "last_modified": modified,
+        "last_modified": None if blob.last_modified is None else _stamped(blob.last_modified),
     }
+
+
+@lru_cache(1024)
+def _stamped(seconds: int) -> str:
+    return stamp(datetime.fromtimestamp(seconds, UTC))
 
 
 def read_header(said: Mapping[str, Any], *, name: str) -> Version:

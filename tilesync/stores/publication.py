@@ -34,6 +34,9 @@ def _compact(moment: str) -> str:
     return moment.replace("-", "").replace(":", "")
 
 
+_LINE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
+
+
 class Publication:
     """Publishing is a fixed order of renames behind a durability barrier; each step can be done again after a kill.
 
@@ -121,7 +124,7 @@ class Publication:
             temporary = self._temporary / "manifest"
             with create(temporary) as file:
                 for line in lines:
-                    data = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
+                    data = _LINE.encode(line).encode(errors="surrogatepass")
                     digest.update(data + b"\n")
                     file.write(data + b"\n")
                 file.flush()
