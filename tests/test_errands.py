@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 from builders import export, glb, tileset, tree
-from faults import Effect, after, any_blob, blob, blob_name, cut, error, torn, wrong_bytes
+from faults import Effect, after, any_blob, blob, blob_name, cut, error, listing, torn, wrong_bytes
 from simulator import EXPORT, Simulator, verify
 
 from tilesync import wiring
 from tilesync.errors import Incomplete, NotAuthorised, VerifyFailed
 from tilesync.events import Finding, Stored
 
+OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 TILES = 2000
 LATE = 1500
 """Requests after which the helpers are at work."""
@@ -89,6 +90,25 @@ def test_one_core_needs_no_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert sim.mirror(tmp_path).exit == 0
     assert seen == []
     assert tree(tmp_path / "versions" / EXPORT) == files
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_helpers_start_while_a_large_first_export_is_listed(tmp_path: Path, large: bool) -> None:
+    """Of a first export that the service calls large the listing need not be waited for; of the next night's it is,
+    and where one file is new no helper starts at all.
+    """
+    seen: list[int] = []
+    with Simulator(page_size=80, delay=0.1) as sim:
+        files = sim.hold(export(TILES), stats={"compressedSize": 60_000_000 if large else 60_000})
+        sim.on(3, listing, lambda: seen.extend(children()))
+        assert sim.mirror(tmp_path).exit == 0
+        assert len(seen) == (2 if large else 0)
+        seen.clear()
+        sim.faults.clear()
+        sim.hold({**files, "tiles/new.glb": glb(b"new")}, export_id=OTHER, stats={"compressedSize": 60_000_000})
+        sim.on(1, blob("tiles/new.glb"), lambda: seen.extend(children()))
+        run = sim.mirror(tmp_path)
+        assert (run.exit, run.tally.fetched, seen) == (0, 1, [])
 
 
 @pytest.mark.parametrize(
