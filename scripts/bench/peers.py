@@ -97,9 +97,9 @@ class Peers:
 
     def azcopy(self, verb: str, container: str, *arguments: str) -> list[str]:
         """azcopy, as it comes."""
-        form = ["--output-level", "quiet"] if verb != "list" else []
-        recursive = ["--recursive", "--from-to", "BlobLocal"] if verb != "list" else []
-        return [str(azcopy(self._tools)), verb, self.link(container), *arguments, *recursive, *form]
+        how = ["--recursive", "--from-to", "BlobLocal", "--output-level", "quiet"]
+        how = ["--location", "Blob"] if verb == "list" else how
+        return [str(azcopy(self._tools)), verb, self.link(container), *arguments, *how]
 
     def python(self, program: str, container: str, *arguments: str) -> list[str]:
         """A program of ours with a library of others."""
