@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -34,7 +35,8 @@ async def main(link: str, folder: str | None) -> None:
                 _ = [task.result() for task in done]
             pending.add(asyncio.create_task(download(store, item["path"], Path(str(folder)) / item["path"])))
     await asyncio.gather(*pending)
-    print(count)
+    print(count, flush=True)
+    os._exit(0)  # its threads abort an interpreter that winds down
 
 
 async def download(store: AzureStore, name: str, path: Path) -> None:
