@@ -613,3 +613,13 @@ def test_a_slow_disk_holds_the_network_back(tmp_path: Path, monkeypatch: pytest.
         assert sim.mirror(tmp_path, transfers=4).exit == 0
     assert tree(tmp_path / "versions" / EXPORT) == files
     assert 0 < most[0] <= 4 * (SPILL + 2 * PIECE)
+
+
+def test_a_small_body_that_breaks_each_time_is_continued(tmp_path: Path) -> None:
+    """Read at once it is lost with the break; from then on it comes as it comes, and goes on where it broke."""
+    with Simulator() as sim:
+        files = sim.hold({**export(3), "tiles/small.bin": bytes(200_000)})
+        sim.fault(blob("tiles/small.bin"), cut(150_000), times=None)
+        assert sim.mirror(tmp_path).exit == 0
+        assert sim.ranges("tiles/small.bin") == [None, None, "bytes=150000-"]
+    assert tree(tmp_path / "versions" / EXPORT) == files

@@ -60,6 +60,7 @@ class Fetch:
         self._received = 0
         self._spilled = 0
         self._since = 0.0
+        self._broke = False
 
     async def run(self) -> Examined:
         """Fetch until the bytes check, then commit. Raises BlobError for this blob, RunError for the run."""
@@ -78,6 +79,7 @@ class Fetch:
                 self._road.run.observe(Retried(self._blob.name, str(error), 0))
             except Transient as error:
                 patience = patience or persistence.patience()
+                self._broke = True
                 if isinstance(error, RangeRefused) or not self._pinned:
                     await self._start_over()
                 if self._received > best:
@@ -105,7 +107,8 @@ class Fetch:
         """Add the bytes that are missing. A body that ends early without a break is short for good."""
         size, run = self._blob.size, self._road.run
         self._since = run.clock.monotonic()
-        at_once = self._body is None and not self._received and 0 <= size <= WHOLE and run.gate.swift
+        small = 0 <= size <= WHOLE and not self._received and not self._broke  # at once nothing of a break would stay
+        at_once = small and self._body is None and run.gate.swift
         if self._body is None:
             self._body = await self._road.source.open(self._blob, self._received, ahead=size + 1 if at_once else 1)
             run.gate.answered(run.clock.monotonic() - self._since)

@@ -119,8 +119,10 @@ class LocalFiles(HeldFiles):
             found = left_there(source, held)
             if found is None or (found.inode != held.inode and self.digest(of, held.blob.name) != held.sha256):
                 return None
+            if self._others and source == self.where(version.name, blob.name):
+                return Held(blob, held.sha256, *found)
             final = self._door.path(version.name, blob.name, make=True)
-            if source == final or (self._others and source == self.where(version.name, blob.name)):
+            if source == final:
                 return Held(blob, held.sha256, *found)
             with suppress(FileExistsError):
                 if linked(source, final):
