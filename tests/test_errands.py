@@ -80,6 +80,20 @@ def test_where_helpers_make_no_sense_there_are_none(tmp_path: Path, changes: dic
     assert tree(tmp_path / "versions" / EXPORT) == files
 
 
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "http_proxy", "ALL_PROXY"])
+def test_nothing_goes_around_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """Where a proxy is set, be it for other hosts, this process does everything: helpers know none."""
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    seen: list[int] = []
+    with Simulator() as sim:
+        files = sim.hold(export(TILES))
+        watched(sim, seen)
+        assert sim.mirror(tmp_path).exit == 0
+    assert seen == []
+    assert tree(tmp_path / "versions" / EXPORT) == files
+
+
 def test_one_core_needs_no_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On one core this process does everything."""
     monkeypatch.setattr(wiring, "cores", lambda: 1)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import statistics
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tilesync.crew import Tools
-from tilesync.errors import TilesyncError
+from tilesync.errors import TilesyncError, UsageError
 from tilesync.events import Finding
 from tilesync.jobs.inspect import inspect
-from tilesync.jobs.pressure import Gate
 from tilesync.model import Blob, Held, Proof, Reading, SasUrl, Trace, Version
 from tilesync.rules.content import ContentCheck
 from tilesync.rules.replies import plain_etag
 from tilesync.stores.files import Shelf
 from tilesync.stores.held import HeldFiles
-from tilesync.wire.bulk import Bulk, engine
-from tilesync.wiring import WallClock
+from tilesync.wire.direct import Reply, Wish, direct
+
+Brought = tuple[bytes, Trace, Reading]
+"""SHA-256 of what was brought, where it lies, and what it says."""
 
 LONGEST = 2.0
 """Seconds after which one blob does not keep the others of its batch waiting any more: it is left to others."""
@@ -40,55 +38,42 @@ class Bring:
     blobs: tuple[Blob, ...]
     at_once: int
 
-    async def __call__(self, tools: Tools) -> tuple[list[tuple[bytes, Trace, Reading] | None], float]:
+    async def __call__(self, tools: Tools) -> tuple[list[Brought | None], float]:
         """For each blob what it is and where it lies, None where it did not come; and the median answer in seconds."""
-        bulk, gate, times = await tools.keep(engine), await tools.keep(_gate), list[float]()
-        gate.limit = self.at_once
-        tasks = [asyncio.create_task(self._bring(blob, bulk, gate, times)) for blob in self.blobs]
-        _, late = await asyncio.wait(tasks, timeout=LONGEST)
-        for task in late:
-            task.cancel()
-        await asyncio.wait(tasks)
-        found = [None if task.cancelled() else task.result() for task in tasks]
+        found: list[Brought | None] = [None] * len(self.blobs)
+        times = list[float]()
+
+        def hear(number: int, reply: Reply) -> None:
+            times.append(reply.seconds)
+            with suppress(TilesyncError):
+                found[number] = self._put(self.blobs[number], reply)
+
+        pool = await tools.keep(direct)
+        with suppress(UsageError):
+            await pool.get(list(map(self._wish, self.blobs)), hear, at_once=self.at_once, within=LONGEST)
         return found, statistics.median(times) if times else LONGEST
 
-    async def _bring(
-        self, blob: Blob, bulk: Bulk, gate: Gate, times: list[float]
-    ) -> tuple[bytes, Trace, Reading] | None:
-        try:
-            async with gate.turn():
-                began = time.monotonic()
-                try:
-                    data = await self._get(blob, bulk)
-                finally:
-                    times.append(time.monotonic() - began)
-            if data is None:
-                return None
-            check = ContentCheck(blob, self.home)
-            held = self.shelf.put(self.version, blob, data, lambda whole: _proof(check, whole))
-        except TilesyncError:
+    def _wish(self, blob: Blob) -> Wish:
+        return Wish(self.link.blob(blob.name), {"If-Match": f'"{blob.etag}"'} if blob.etag else {}, blob.size)
+
+    def _put(self, blob: Blob, reply: Reply) -> Brought | None:
+        if blob.etag and reply.etag and plain_etag(reply.etag) != blob.etag:
             return None
+        check = ContentCheck(blob, self.home)
+        held = self.shelf.put(self.version, blob, reply.body, lambda whole: _proof(check, whole))
         return held.sha256, Trace(held.mtime_ns, held.inode), check.take()
-
-    async def _get(self, blob: Blob, bulk: Bulk) -> bytes | None:
-        headers = {"If-Match": f'"{blob.etag}"'} if blob.etag else {}
-        status, etag, data = await bulk.whole(self.link.blob(blob.name), headers, blob.size)
-        changed = blob.etag and etag and plain_etag(etag) != blob.etag
-        return data if status == 200 and not changed else None
-
-
-@asynccontextmanager
-async def _gate() -> AsyncIterator[Gate]:
-    yield Gate(WallClock(), fixed=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Have at hand what the other errands need."""
+    """Have at hand what the other errands need; `brings`: connections among it."""
+
+    brings: bool
 
     async def __call__(self, tools: Tools) -> None:
         """Make it."""
-        await tools.keep(engine)
+        if self.brings:
+            await tools.keep(direct)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,17 +20,22 @@ class Helpers:
         self._files = files
         self._shelf = shelf
 
+    @property
+    def called(self) -> bool:
+        """Whether they have been called."""
+        return self._crew.called
+
     def call(self) -> None:
         """They will be asked soon."""
         from tilesync.errands import Prepare
 
-        self._crew.call(Prepare())
+        self._crew.call(Prepare(brings=self._shelf is not None))
 
     async def start(self) -> None:
         """Return when they can be asked."""
         from tilesync.errands import Prepare
 
-        await self._crew.start(Prepare())
+        await self._crew.start(Prepare(brings=self._shelf is not None))
 
     async def bring(self, version: Version, link: SasUrl, some: Sequence[tuple[int, Blob]], *, at_once: int) -> Brought:
         """Bring some small blobs in, each with its number."""

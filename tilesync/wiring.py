@@ -250,10 +250,11 @@ def _crew(closing: AsyncExitStack) -> Crew | None:
 
 
 def _helpers(request: MirrorRequest, wires: Wires, files: LocalFiles) -> Helpers | None:
-    """A limited bandwidth is kept by this process alone."""
+    """A limited bandwidth is kept by this process alone, and helpers know no proxies."""
     from tilesync.helpers import Helpers
+    from tilesync.wire.trust import proxied
 
-    crew = None if request.bwlimit else _crew(wires.closing)
+    crew = None if request.bwlimit or proxied() else _crew(wires.closing)
     return Helpers(crew, files.held(), files.shelf) if crew else None
 
 

@@ -368,35 +368,3 @@ def test_a_body_that_breaks_is_no_body(at: int, ahead: int) -> None:
     with serving(cut(DATA, at)) as server, pytest.raises(Transient) as error:
         read(server.url("/x?sig=SECRET"), len(DATA), ahead=ahead)
     assert silent(error.value)
-
-
-def whole(url: str, size: int) -> tuple[int, str | None, bytes]:
-    return with_engine(lambda pool: pool.whole(url, {}, size))
-
-
-def test_the_shortest_way_to_a_small_body() -> None:
-    """Status, ETag and the bytes, when they are as many as they should be."""
-    with serving(answer(DATA, ETag='"0x8D"')) as server:
-        assert whole(server.url(), len(DATA)) == (200, '"0x8D"', DATA)
-
-
-@pytest.mark.parametrize("size", [0, len(DATA) - 1, len(DATA) + 1])
-def test_a_body_of_another_length_is_none(size: int) -> None:
-    """A body that is shorter or longer than it should be is left on the wire."""
-    with serving(answer(DATA)) as server:
-        assert whole(server.url(), size) == (200, None, b"")
-
-
-@pytest.mark.parametrize("status", [206, 304, 403, 404, 503])
-def test_an_answer_of_another_status_has_no_body(status: int) -> None:
-    """Its status is told."""
-    with serving(answer(b"", status=status)) as server:
-        assert whole(server.url(), 5)[::2] == (status, b"")
-
-
-@pytest.mark.parametrize("at", [0, 400_000])
-def test_a_small_body_that_breaks_is_transient(at: int) -> None:
-    """As on any other way; the signature is not shown."""
-    with serving(cut(DATA, at)) as server, pytest.raises(Transient) as error:
-        whole(server.url("/x?sig=SECRET"), len(DATA))
-    assert silent(error.value)

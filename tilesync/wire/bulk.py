@@ -143,26 +143,6 @@ class Bulk:
             raise
         return answer
 
-    async def whole(self, url: str, headers: Mapping[str, str], size: int) -> tuple[int, str | None, bytes]:
-        """Status, ETag and body of an answer that is to have `size` bytes; no body where it is another one.
-
-        The shortest way to a small body. Raises as `get` does.
-        """
-        if self._bandwidth is not None:
-            await self._bandwidth.take(size)
-        try:
-            request = self._client.get(url).headers(headers).streamed_read_buffer_limit(size + 1).build_streamed()
-            async with request as response:
-                expected = response.status == 200 and response.get_header("content-length") == str(size)
-                body = bytes(await response.bytes()) if expected else b""
-                said = response.status, response.get_header("etag"), body
-        except (BuilderError, ValueError):
-            raise UsageError("not a URL, or not a header, that can be sent") from None
-        except PyreqwestError as error:
-            raise Transient(_explain(error)) from None
-        _obey_cancellation()
-        return said
-
 
 def _obey_cancellation() -> None:
     """Raise the CancelledError that the engine swallows when a result comes in the same moment (pyreqwest 0.15.1)."""

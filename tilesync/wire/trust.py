@@ -1,4 +1,4 @@
-"""Which certificate authorities both engines trust."""
+"""What all engines share: whom they trust, whether a proxy stands before them, and their name."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ def fallback_bundle() -> bytes:
     import certifi
 
     return certifi.contents().encode("ascii")
+
+
+def proxied() -> bool:
+    """Whether a proxy is set for web addresses, be it for some hosts only."""
+    from urllib.request import getproxies
+
+    return any(getproxies().get(scheme) for scheme in ("http", "https", "all"))
 
 
 def user_agent() -> str:

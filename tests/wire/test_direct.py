@@ -1,0 +1,373 @@
+"""Small bodies over connections of our own, against real servers on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import trustme
+from test_http import Handle, Server, answer, cut, hang, in_turn, serving
+
+from tilesync.errors import UsageError
+from tilesync.wire.direct import Direct, Reply, Wish, direct
+
+T = TypeVar("T")
+
+DATA = random.Random(4).randbytes(50_000)
+SOON = 20.0
+"""Seconds that nothing here needs, but for the tests of those that never come."""
+
+
+def with_pool(work: Callable[[Direct], Awaitable[T]]) -> T:
+    async def main() -> T:
+        async with direct() as pool:
+            return await work(pool)
+
+    return asyncio.run(main())
+
+
+async def asked(pool: Direct, wishes: Sequence[Wish], *, at_once: int = 4, within: float = SOON) -> list[Reply | None]:
+    """What is heard of each wish; that it is heard once."""
+    found: list[Reply | None] = [None] * len(wishes)
+
+    def hear(number: int, reply: Reply) -> None:
+        assert found[number] is None
+        found[number] = reply
+
+    await pool.get(wishes, hear, at_once=at_once, within=within)
+    return found
+
+
+def got(*wishes: Wish, at_once: int = 4, within: float = SOON) -> list[bytes | None]:
+    """The bodies that a new pool brings."""
+    found = with_pool(lambda pool: asked(pool, wishes, at_once=at_once, within=within))
+    return [None if reply is None else reply.body for reply in found]
+
+
+def raw(data: bytes, *, piece: int = 0) -> Handle:
+    """Answers with these very bytes, in pieces with a pause behind each, and ends the connection."""
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        request.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(data), piece or len(data)):
+            request.wfile.write(data[at : at + (piece or len(data))])
+            request.wfile.flush()
+            if piece:
+                time.sleep(0.001)
+        request.close_connection = True
+
+    return handle
+
+
+def head(*lines: str, status: str = "HTTP/1.1 200 OK") -> bytes:
+    return "\r\n".join([status, *lines, "", ""]).encode()
+
+
+@contextmanager
+def counting(handle: Handle) -> Iterator[tuple[Server, set[Any], list[int]]]:
+    """A server, the connections that it has been asked over, and how many requests were under way at each one."""
+    peers, under_way, lock = set[Any](), [0], threading.Lock()
+
+    def counted(request: BaseHTTPRequestHandler) -> None:
+        with lock:
+            peers.add(request.client_address)
+            under_way.append(under_way[-1] + 1)
+        try:
+            handle(request)
+        finally:
+            with lock:
+                under_way.append(under_way[-1] - 1)
+
+    with serving(counted) as server:
+        yield server, peers, under_way
+
+
+def test_a_body() -> None:
+    """ETag and bytes come as the server sent them, and the request says what it should."""
+    with serving(answer(DATA, ETag='"0x8D"', Content_Encoding="gzip")) as server:
+        wish = Wish(server.url("/a%20b%2B?sig=S%2F&x=+"), {"If-Match": '"0x8D"'}, len(DATA))
+        (reply,) = with_pool(lambda pool: asked(pool, [wish]))
+    assert reply is not None
+    assert (reply.etag, reply.body) == ('"0x8D"', DATA)
+    assert 0 < reply.seconds < SOON
+    assert server.paths == ["/a%20b%2B?sig=S%2F&x=+"]
+    (said,) = server.headers
+    assert (said["if-match"], said["accept-encoding"]) == ('"0x8D"', "identity")
+    assert said["host"] == f"127.0.0.1:{server.server_address[1]}"
+    assert said["user-agent"].startswith("tilesync/")
+
+
+def test_many_bodies_over_few_connections() -> None:
+    """Everything comes, each once, over no more connections than are allowed; callers share them."""
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.002)
+        answer(request.path.encode() * 400)(request)
+
+    async def work(pool: Direct) -> list[list[Reply | None]]:
+        return await asyncio.gather(*(asked(pool, wishes, at_once=5) for wishes in groups))
+
+    with counting(handle) as (server, peers, under_way):
+        paths = [[f"/{group}/{number}" for number in range(60)] for group in range(4)]
+        groups = [[Wish(server.url(path), {}, len(path) * 400) for path in some] for some in paths]
+        found = with_pool(work)
+    assert [[reply and reply.body for reply in some] for some in found] == [
+        [path.encode() * 400 for path in some] for some in paths
+    ]
+    assert len(peers) == 5
+    assert max(under_way) == 5
+
+
+def test_connections_are_used_again() -> None:
+    """What one call has opened serves the next one."""
+    with counting(answer(b"x")) as (server, peers, _):
+
+        async def work(pool: Direct) -> None:
+            for _ in range(20):
+                assert await asked(pool, [Wish(server.url(), {}, 1)]) != [None]
+
+        with_pool(work)
+        assert len(server.paths) == 20
+    assert len(peers) == 1
+
+
+def test_fewer_connections_are_kept_when_fewer_are_allowed() -> None:
+    """Connections beyond what is allowed now end when they are free."""
+    with counting(answer(b"x")) as (server, peers, _):
+
+        async def work(pool: Direct) -> None:
+            wishes = [Wish(server.url(), {}, 1)] * 40
+            await asked(pool, wishes, at_once=8)
+            before = len(peers)
+            peers.clear()
+            await asked(pool, wishes, at_once=2)
+            peers.clear()
+            await asked(pool, wishes, at_once=2)
+            assert before > 2 >= len(peers)
+
+        with_pool(work)
+
+
+OTHERS = {
+    "not found": head("Content-Length: 5", status="HTTP/1.1 404 Not Found") + b"hello",
+    "a part": head("Content-Length: 5", "Content-Range: bytes 0-4/9", status="HTTP/1.1 206 Partial") + b"hello",
+    "a redirect": head("Content-Length: 5", "Location: /x", status="HTTP/1.1 302 Found") + b"hello",
+    "throttled": head("Content-Length: 5", status="HTTP/1.1 503 Busy") + b"hello",
+    "an interim answer": head(status="HTTP/1.1 100 Continue") + head("Content-Length: 5") + b"hello",
+    "another protocol": head("Content-Length: 5", status="HTTP/1.0 200 OK") + b"hello",
+    "shorter": head("Content-Length: 4") + b"hell",
+    "longer": head("Content-Length: 6") + b"hello!",
+    "two lengths": head("Content-Length: 5", "Content-Length: 5") + b"hello",
+    "a signed length": head("Content-Length: +5") + b"hello",
+    "no length": head("X: y") + b"hello",
+    "chunked": head("Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n",
+    "both": head("Content-Length: 5", "Transfer-Encoding: chunked") + b"hello",
+    "no answer": b"what?\r\n\r\n",
+    "nothing": b"",
+    "a head without end": b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000,
+    "cut in the head": head("Content-Length: 5")[:-3],
+    "cut in the body": head("Content-Length: 5") + b"hell",
+}
+
+
+@pytest.mark.parametrize("data", [pytest.param(data, id=name) for name, data in OTHERS.items()])
+def test_whatever_is_not_the_plain_case_is_left(data: bytes) -> None:
+    """An answer that is anything else is not told, at once, and the next wish is served."""
+    with serving(in_turn(raw(data), answer(b"hello"))) as server:
+        wishes = [Wish(server.url("/1"), {}, 5), Wish(server.url("/2"), {}, 5)]
+        began = time.monotonic()
+        assert got(*wishes, at_once=1) == [None, b"hello"]
+        assert time.monotonic() - began < SOON
+        assert server.paths == ["/1", "/2"]
+
+
+@pytest.mark.parametrize("lines", [["Content-Length: 5"], ["content-length:5", 'ETAG:\t"a"'], ["Content-Length:  5 "]])
+def test_an_answer_byte_by_byte(lines: list[str]) -> None:
+    """However the bytes come, the answer is the same; a header is read as RFC 9110 writes it."""
+    with serving(raw(head("Date: x", *lines, "X-Content-Length: 9") + b"hello", piece=1)) as server:
+        assert got(Wish(server.url(), {}, 5)) == [b"hello"]
+
+
+def test_a_connection_that_is_to_end_is_not_used_again() -> None:
+    """Behind `Connection: close`, and behind bytes that belong to nothing, comes a new connection."""
+    plain, more = head("Content-Length: 5") + b"hello", head("Content-Length: 5", "Connection: Close") + b"hello"
+
+    def handle(data: bytes) -> Handle:
+        def answer(request: BaseHTTPRequestHandler) -> None:
+            request.wfile.write(data)
+
+        return answer
+
+    with counting(in_turn(handle(plain), handle(more), handle(plain + plain), handle(plain))) as (server, peers, _):
+
+        async def work(pool: Direct) -> None:
+            for number in range(6):
+                (reply,) = await asked(pool, [Wish(server.url(f"/{number}"), {}, 5)])
+                assert reply is not None
+                assert reply.body == b"hello"
+
+        with_pool(work)
+        assert server.paths == [f"/{number}" for number in range(6)]
+    assert len(peers) == 3
+
+
+def test_idle_connections_that_ended_are_made_anew() -> None:
+    """A server that ends every connection after one answer, without saying so, is asked over new ones."""
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        answer(DATA)(request)
+        request.close_connection = True
+
+    with counting(handle) as (server, peers, _):
+        wishes = [Wish(server.url(f"/{number}"), {}, len(DATA)) for number in range(30)]
+        assert got(*wishes, at_once=3) == [DATA] * 30
+        assert sorted(server.paths) == sorted(f"/{number}" for number in range(30))
+    assert len(peers) == 30
+
+
+def test_what_does_not_come_in_time_is_left() -> None:
+    """Who waits long enough waits no more; the others have been heard, and the pool goes on."""
+    over = threading.Event()
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        stuck = request.path == "/0"
+        (hang(head("Content-Length: 5") + b"he", over) if stuck else answer(b"hello"))(request)
+
+    with serving(handle) as server:
+
+        async def work(pool: Direct) -> list[Reply | None]:
+            wishes = [Wish(server.url(f"/{number}"), {}, 5) for number in range(5)]
+            found = await asked(pool, wishes, at_once=2, within=1.0)
+            assert await asked(pool, [Wish(server.url("/more"), {}, 5)] * 3, at_once=2) != [None] * 3
+            return found
+
+        found = with_pool(work)
+        over.set()
+    assert [reply is not None for reply in found] == [False, True, True, True, True]
+
+
+def test_cancelled_it_ends_its_connections() -> None:
+    """Cancelled in the middle of a body it hears nothing more, and the server sees the connection end."""
+    over, ended = threading.Event(), threading.Event()
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(head("Content-Length: 5") + b"he")
+        request.wfile.flush()
+        over.set()
+        if not request.connection.recv(1):
+            ended.set()
+        request.close_connection = True
+
+    with serving(handle) as server:
+
+        async def work(pool: Direct) -> None:
+            task = asyncio.create_task(asked(pool, [Wish(server.url(), {}, 5)]))
+            await asyncio.to_thread(over.wait, SOON)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.to_thread(ended.wait, SOON)
+
+        with_pool(work)
+
+
+def test_a_server_that_is_not_there() -> None:
+    """Where nothing listens everything is left at once."""
+    with serving(answer()) as gone:
+        url = gone.url()
+    began = time.monotonic()
+    assert got(*[Wish(url, {}, 5)] * 50, at_once=4) == [None] * 50
+    assert time.monotonic() - began < SOON / 2
+
+
+def test_a_name_that_nobody_knows() -> None:
+    """A host that cannot be resolved is one that is not there."""
+    assert got(Wish("https://nobody.invalid/x", {}, 5)) == [None]
+
+
+def test_what_the_hearer_raises_comes_out() -> None:
+    """An error of the one who hears is theirs."""
+
+    def hear(number: int, reply: Reply) -> None:
+        raise LookupError(str(number))
+
+    with serving(answer(b"hello")) as server, pytest.raises(LookupError):
+        with_pool(lambda pool: pool.get([Wish(server.url(), {}, 5)], hear, at_once=1, within=SOON))
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/a b", {}),
+        ("/a\r\nX: y", {}),
+        ("/ü", {}),
+        ("/x", {"If-Match": '"a"\r\nX: y'}),
+        ("/x", {"If-Match": '"ü"'}),
+    ],
+)
+def test_what_cannot_be_sent_is_not(path: str, headers: dict[str, str]) -> None:
+    """Nothing gets into a request that would be more than the part of it that it is for; nothing is asked."""
+    with serving(answer(b"hello")) as server:
+        with pytest.raises(UsageError):
+            got(Wish(server.url("/first"), {}, 5), Wish(server.url(path), headers, 5))
+        assert server.paths == []
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "https:///x", "http://user:word@127.0.0.1/x", "x"])
+def test_other_urls_are_refused(url: str) -> None:
+    """Only plain web addresses are asked for."""
+    with pytest.raises(UsageError):
+        got(Wish(url, {}, 5))
+
+
+# --- TLS ---
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """An authority that this process trusts by SSL_CERT_FILE."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    return authority
+
+
+def tls(authority: trustme.CA, name: str = "localhost") -> Any:
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+def test_bodies_over_tls(bundle: trustme.CA) -> None:
+    """Bodies of many records, over connections that are used again."""
+    with serving(answer(DATA), tls(bundle)) as server:
+        wishes = [Wish(server.url(f"/{number}", "localhost"), {}, len(DATA)) for number in range(40)]
+        assert got(*wishes, at_once=4) == [DATA] * 40
+        assert len(server.paths) == 40
+
+
+@pytest.mark.parametrize("name", ["localhost", "elsewhere.invalid"])
+def test_who_is_not_trusted_is_not_asked(bundle: trustme.CA, name: str) -> None:
+    """Neither a server of an unknown authority, nor one with another name, sees a request."""
+    authority = trustme.CA() if name == "localhost" else bundle
+    with serving(answer(b"hello"), tls(authority, name)) as server:
+        assert got(Wish(server.url("/?sig=SECRET", "localhost"), {}, 5)) == [None]
+        assert server.paths == []
+
+
+def test_a_tls_connection_that_is_cut(bundle: trustme.CA) -> None:
+    """A connection that ends without the closure alert, in a body or before one, is one that broke."""
+    with serving(in_turn(cut(DATA, 20_000), answer(DATA)), tls(bundle)) as server:
+        wishes = [Wish(server.url(f"/{number}", "localhost"), {}, len(DATA)) for number in range(3)]
+        assert got(*wishes, at_once=1) == [None, DATA, DATA]
