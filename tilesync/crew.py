@@ -70,9 +70,14 @@ class Crew:
         self._members: list[_Member] = []
         self._starting: asyncio.Future[list[Any]] | None = None
 
+    @property
+    def called(self) -> bool:
+        """Whether its processes run, or start."""
+        return self._starting is not None
+
     def call(self, errand: Errand[object]) -> None:
         """Have every process started, and do the errand as its first. Does nothing the second time."""
-        if self._starting is None:
+        if not self.called:
             self._members = [_Member() for _ in range(self.size)]
             self._starting = asyncio.gather(*(one.do(errand) for one in self._members), return_exceptions=True)
 

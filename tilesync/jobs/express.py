@@ -40,9 +40,17 @@ class Express:
         self._open: list[tuple[int, Blob]] = []
         self._rests_until = 0.0
         self._called = asyncio.Event()
+        if run.helpers is not None and run.helpers.called:
+            self._called.set()
         self._ready = self._over = False
         self._width = run.gate.most * WAITING // TOGETHER
         self._groups: asyncio.Queue[list[tuple[int, Blob]] | None] = asyncio.Queue(maxsize=self._width)
+
+    @property
+    def starting(self) -> bool:
+        """Whether it will suit soon."""
+        possible = self._run.helpers is not None and self._width > 0
+        return possible and self._called.is_set() and not self._ready and not self._over
 
     def suits(self, blob: Blob) -> bool:
         """Whether a blob should go this way now."""

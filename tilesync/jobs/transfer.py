@@ -29,6 +29,9 @@ BATCH = 512
 MANY = 256
 """Blobs to be fetched for which helpers are worth their start."""
 
+FEW = 64
+"""Blobs that are on the usual way while helpers start: what waits there longer would be with them sooner."""
+
 
 @dataclass
 class Supply:
@@ -74,7 +77,8 @@ class Transfer:
         self._missed: list[int] = []
         self._there: set[int] = set()
         self._handed_out = 0
-        self._express = Express(version, source, run, take=self._arrived, hand_back=self._queue.put)
+        self._usual = 0  # on the usual way, or waiting for it
+        self._express = Express(version, source, run, take=self._arrived, hand_back=self._hand_back)
         self._expandable = True
 
     async def run(self, supply: Supply, listing: Awaitable[None] | None) -> None:
@@ -146,9 +150,18 @@ class Transfer:
                 self._handed_out += 1
                 if self._handed_out == MANY:
                     self._express.call()
+                while self._express.starting and self._usual >= FEW:
+                    self._settled.clear()
+                    await self._settled.wait()
+                self._usual += 1
                 await self._queue.put(item)
         await self._express.flush()
         return after
+
+    async def _hand_back(self, item: tuple[int, Blob]) -> None:
+        """What did not come by way of the helpers goes the usual one."""
+        self._usual += 1
+        await self._queue.put(item)
 
     def _look_around(self, batch: list[tuple[int, Blob]]) -> tuple[list[Arrival], int, set[int]]:
         """What other versions hold of a batch, and the numbers of those that seem to lie here already."""
@@ -199,6 +212,7 @@ class Transfer:
                     self._under_way -= 1
                 finally:
                     self._persistence.settled(blob.name)
+                    self._usual -= 1
                     self._settled.set()
 
     async def _take(self, number: int, blob: Blob) -> None:

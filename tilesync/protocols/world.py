@@ -107,6 +107,10 @@ class Source(Protocol):
 class Helpers(Protocol):
     """Other processes that bring small blobs in, to where the run puts them."""
 
+    @property
+    def called(self) -> bool:
+        """Whether they have been called."""
+
     def call(self) -> None:
         """They will be asked soon."""
 
