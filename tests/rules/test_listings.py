@@ -79,7 +79,8 @@ ENTRIES = st.builds(
     Content_MD5=st.sampled_from(["", "AAAA", base64.b64encode(MD5).decode()]),
     Last_Modified=st.sampled_from(["", WHEN, "soon"]),
     ResourceType=st.sampled_from(["", "file", "directory"]),
-    Odd=st.sampled_from(["", "text"]),
+    Content_Language=st.sampled_from(["", "de"]),
+    Odd=st.sampled_from(["", "text", "a&b"]),
 )
 
 
@@ -156,3 +157,18 @@ def test_other_ways_to_write_the_same(change: tuple[bytes, bytes]) -> None:
     body = page(entry("a"), marker="m")
     assert change[0] in body
     assert parse_page(body.replace(*change, 1)) == parse_page(body)
+
+
+@pytest.mark.parametrize(
+    ("change", "blobs"),
+    [
+        ((b"</Properties>", b"<Etag>last</Etag><Content-MD5 /></Properties>"), [("last", None)]),
+        ((b"</Properties>", b"<ResourceType>directory</ResourceType></Properties>"), []),
+        ((b"<Etag>0x8D</Etag>", b""), [("", MD5)]),
+    ],
+)
+def test_other_properties_than_usual(change: tuple[bytes, bytes], blobs: list[tuple[str, bytes | None]]) -> None:
+    """A property that comes twice, is missing, or is of another storage, means what it means to the parser."""
+    body = page(entry("a")).replace(*change, 1)
+    assert parse_page(body) == _parsed(body)
+    assert [(blob.etag, blob.md5) for blob in parse_page(body).blobs] == blobs

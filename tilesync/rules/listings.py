@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
 from xml.parsers import expat
@@ -26,6 +27,21 @@ _HEAD: Final = re.compile(
 _BLOB: Final = re.compile(
     rf"<Blob><Name>({_TEXT})</Name><Properties>({_FLAT.format(3)})</Properties>{_FLAT.format(4)}</Blob>"
 )
+
+
+def _field(name: str) -> str:
+    return rf"<{name}(?: ?/>|>({_RUN})</{name}>)"
+
+
+_ORDINARY: Final = re.compile(
+    rf"<Blob><Name>({_RUN})</Name><Properties>(?:{_field('Creation-Time')})?{_field('Last-Modified')}{_field('Etag')}"
+    rf"{_field('Content-Length')}{_field('Content-Type')}{_field('Content-Encoding')}(?:{_field('Content-Language')})?"
+    rf"(?:{_field('Content-CRC64')})?{_field('Content-MD5')}"
+    rf"(?><((?!Etag|Content-[LTEM]|Last-|Resource)[A-Za-z][A-Za-z0-9-]*+)(?: ?/>|>{_RUN}</\{{}}>))*+</Properties>"
+    rf"{_FLAT.format(12)}</Blob>".format(11)
+)
+"""Nine blobs in ten: the properties in the order in which Azure writes them, with nothing escaped."""
+
 _FOOT: Final = re.compile(rf"</Blobs><NextMarker(?: ?/>|>({_TEXT})</NextMarker>)</EnumerationResults>\Z")
 _PROPERTY: Final = re.compile(
     r"<(Etag|Content-(?:Length|Type|Encoding|MD5)|Last-Modified|ResourceType)(?: ?/>|>([^<]*+)<)"
@@ -54,13 +70,14 @@ def _plain(text: str) -> Page | None:
     blobs, skipped = list[Blob](), 0
     head = _HEAD.match(text)
     position = head.end() if head else 0
-    while found := _BLOB.match(text, position):
+    ordinary, other = _ORDINARY.match, _BLOB.match
+    while found := ordinary(text, position) or other(text, position):
         position = found.end()
-        name, properties, *_ = found.groups()
-        fields: dict[str, str] = dict(_PROPERTY.findall(properties))
-        if "&" in properties:
-            fields = {field: _unescaped(value) for field, value in fields.items()}
-        blob = _blob(_unescaped(name), fields)
+        if found.re is _ORDINARY:
+            name, modified, etag, size, kind, encoding, md5 = found.group(1, 3, 4, 5, 6, 7, 10)
+            blob = _blob(name, size, etag, modified, kind, encoding, md5)
+        else:
+            blob = _any_blob(_unescaped(found[1]), _properties(found[2]))
         if blob is None:
             skipped += 1
         else:
@@ -75,23 +92,34 @@ def _unescaped(text: str) -> str:
     return unescape(text, {"&quot;": '"', "&apos;": "'"}) if "&" in text else text
 
 
-def _blob(name: str, fields: dict[str, str]) -> Blob | None:
+def _properties(text: str) -> dict[str, str]:
+    fields: dict[str, str] = dict(_PROPERTY.findall(text))
+    return {field: _unescaped(value) for field, value in fields.items()} if "&" in text else fields
+
+
+def _any_blob(name: str, fields: Mapping[str, str]) -> Blob | None:
     """The blob with these properties; None for the placeholder of a folder. Raises ValueError, KeyError."""
-    size = int(fields["Content-Length"])
+    ordered = ("Etag", "Last-Modified", "Content-Type", "Content-Encoding", "Content-MD5")
+    blob = _blob(name, fields["Content-Length"], *map(fields.get, ordered))
+    return None if fields.get("ResourceType") == "directory" else blob
+
+
+def _blob(
+    name: str,
+    length: str | None,
+    etag: str | None,
+    modified: str | None,
+    content_type: str | None,
+    encoding: str | None,
+    md5: str | None,
+) -> Blob | None:
+    size = int(length or "")
     if not name or size < 0:
         raise ValueError("a blob without a name or with a negative length")
-    if fields.get("ResourceType") == "directory" or (name.endswith("/") and size == 0):
+    if size == 0 and name.endswith("/"):
         return None
-    etag = fields.get("Etag", "")
-    return Blob(
-        name,
-        size,
-        "" if weak_etag(etag) else plain_etag(etag),
-        parse_md5(fields.get("Content-MD5")),
-        fields.get("Content-Type") or None,
-        fields.get("Content-Encoding") or None,
-        http_date(fields.get("Last-Modified")),
-    )
+    etag = "" if not etag or weak_etag(etag) else plain_etag(etag)
+    return Blob(name, size, etag, parse_md5(md5), content_type or None, encoding or None, http_date(modified))
 
 
 def _parsed(body: bytes) -> Page:
@@ -158,7 +186,7 @@ class _Parser:
             elif depth == 2 and tag == "NextMarker":
                 self.marker = text
         elif tag == "Blob" and depth == 3 and path[1] == "Blobs":
-            blob = _blob(self._fields["Name"], self._fields)
+            blob = _any_blob(self._fields["Name"], self._fields)
             if blob is None:
                 self.skipped += 1
             else:

@@ -83,7 +83,7 @@ class Shape:
     def feed(self, data: bytes) -> None:
         """Follow the next bytes."""
         self._size += len(data)
-        if self._asks is None:
+        if self._asks is None or (self._size == len(data) and self._read_at_once(data)):
             return
         if isinstance(self._asks, _Span) and self._asks.document is None and len(data) < self._asks.count:
             self._asks = _Span(self._asks.count - len(data))  # nothing to look at, so nothing to copy
@@ -91,6 +91,24 @@ class Shape:
         self._buffer, self._at = self._buffer[self._at :] + data, 0
         while self._asks is not None and self._serve(self._asks):
             pass
+
+    def _read_at_once(self, data: bytes) -> bool:
+        """Whether this is a whole GLB of the ordinary kind, which is read without asking for it piece by piece."""
+        if len(data) < 28:
+            return False
+        magic, version, length, size, form = struct.unpack_from("<4s4I", data)
+        rest = length - 20 - size
+        if (magic, version, length, form) != (b"glTF", 2, len(data), _JSON_CHUNK) or size > _JSON_AT_ONCE or rest < 8:
+            return False
+        body, kind = struct.unpack_from("<2I", data, 20 + size)
+        if kind != _BIN_CHUNK or body != rest - 8 or (plain := _read_plainly(data[20 : 20 + size])) is None:
+            return False
+        buffer, uris = plain
+        for role, uri in uris:
+            self._found(role, uri)
+        self._declared, self._asks = length, None
+        self._judge_body(buffer, body)
+        return True
 
     def _serve(self, asks: int | _Span | _Back) -> bool:
         """Give the parser what it asks for; whether all of it was there."""
