@@ -44,8 +44,9 @@ SCHEMA_VERSION = 3
 class Catalog(Database):
     """Each method is one transaction, and safe to call from any thread."""
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        super().__init__(path, SCHEMA + REFERENCE_SCHEMA, version=SCHEMA_VERSION, read_only=read_only)
+    def __init__(self, path: Path, *, read_only: bool = False, lasting: bool = True) -> None:
+        schema = SCHEMA + REFERENCE_SCHEMA
+        super().__init__(path, schema, version=SCHEMA_VERSION, read_only=read_only, lasting=lasting)
         self.folds = self.recall("folds") == "yes"
         self.references = References(self)
         self.twins = Twins(self)

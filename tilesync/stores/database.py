@@ -15,28 +15,28 @@ from tilesync.errors import DestinationError, DiskFull
 
 
 class Database:
-    """One connection, safe to use from any thread. `read_only` works on a copy.
+    """One connection, safe to use from any thread. `read_only` works on a copy. Not `lasting`: nobody opens it again.
 
     `fresh`: nothing that could be used was there. A file of an older `version` is emptied: what it held can be told
     again. Raises DiskFull and DestinationError for what SQLite meets on the disk.
     """
 
-    def __init__(self, path: Path, schema: str, *, version: int, read_only: bool) -> None:
+    def __init__(self, path: Path, schema: str, *, version: int, read_only: bool, lasting: bool = True) -> None:
         self._lock = threading.RLock()
         self._copy = tempfile.TemporaryDirectory() if read_only else None
         self.fresh = not path.exists()
         with _mapped():
             self._db = _copied(path, self._copy.name) if self._copy else _connect(path)
         try:
-            self._prepare(schema, version)
+            self._prepare(schema, version, lasting=lasting)
         except BaseException:
             self.close()
             raise
 
-    def _prepare(self, schema: str, version: int) -> None:
+    def _prepare(self, schema: str, version: int, *, lasting: bool) -> None:
         with _mapped():
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute(f"PRAGMA journal_mode={'WAL' if lasting else 'MEMORY'}")
+            self._db.execute(f"PRAGMA synchronous={'NORMAL' if lasting else 'OFF'}")
             tables = [row[0] for row in self._db.execute("SELECT name FROM sqlite_schema WHERE type='table'")]
             found = int(self.recall("schema") or 0) if "meta" in tables else 0
             if found > version:

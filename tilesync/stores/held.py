@@ -152,10 +152,12 @@ class HeldFiles:
 
     def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> Trace | None:
         """Give the bytes of the file, read anew, to `into`; its trace, None when there is no such regular file."""
-        if self.size(version, name) is None:
+        found = self._look(version, name)
+        if found is None:
             return None
+        most = min(READ, found.st_size + 1)  # of many small files the room for a large piece costs more than its bytes
         with mapped(f"cannot read {name}"), self._open(version, name) as file:
-            while chunk := file.read(READ):
+            while chunk := file.read(most):
                 into(chunk)
             return trace_of(os.fstat(file.fileno()))
 

@@ -215,7 +215,7 @@ def open_for_audit(root: Path, state_dir: Path | None) -> Iterator[Sight]:
 def scratch() -> Iterator[tuple[Catalog, HeldFiles, Callable[[Version, str, bytes], None]]]:
     """An empty catalog, files, and a way to put one there: all in a temporary folder that is gone with the context."""
     with tempfile.TemporaryDirectory(prefix="tilesync-") as folder:
-        catalog, door = Catalog(Path(folder) / CATALOG), Door(Path(folder))
+        catalog, door = Catalog(Path(folder) / CATALOG, lasting=False), Door(Path(folder))
 
         def put(version: Version, name: str, data: bytes) -> None:
             with mapped(f"cannot write {name}"):
