@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import os
 import platform
 import re
@@ -32,7 +33,7 @@ TILES, MEDIAN = 20_000, 20_000
 LARGE, SIZE = 24, 64 << 20
 MANY, FEWER = 1_000_000, 100_000
 CHANGES = 3
-EVERY = ("start", "small", "large", "changed", "unchanged", "listing", "verify")
+EVERY = ("start", "large", "small", "changed", "unchanged", "listing", "verify")
 
 Command = Sequence[str]
 
@@ -56,6 +57,7 @@ class Bench:
         self._out = out
         self._url = url
         self._log = ROOT / "last.log"
+        self._numbers = itertools.count()
 
     def measure(self, title: str, runners: list[Runner], note: str = "") -> str:
         """Run them in rounds that alternate; a table, the first program being what the others are compared with."""
@@ -114,46 +116,47 @@ class Bench:
         times = dict[int, float]()
         for count in counts:
             runner = of(count)
-            runner.before()
             times[count] = run(list(runner.command()), self._peers.env, self._log).seconds
             print(f"trying {runner.name}: {times[count]:.2f} s", flush=True)
         return of(min(counts, key=times.__getitem__))
 
-    def _folder(self, name: str, out: Path | None = None) -> tuple[Path, Callable[[], None]]:
-        folder = (out or self._out) / name
-        return folder, lambda: shutil.rmtree(folder, ignore_errors=True)
+    def _new(self, out: Path | None = None) -> Path:
+        """A folder that was never there. On the disk nothing is deleted before the end: ext4 passes over inodes that
+        were in use within the last minutes, which would cost the next program more than its own work.
+        """
+        if out is not None:
+            shutil.rmtree(out, ignore_errors=True)
+        return (out or self._out) / str(next(self._numbers))
 
     def _tilesync(self, container: str, out: Path | None = None) -> Runner:
-        folder, clear = self._folder("tilesync", out)
-        return Runner("tilesync", lambda: self._peers.tilesync(f"bench-{container}", folder), before=clear)
+        return Runner("tilesync", lambda: self._peers.tilesync(f"bench-{container}", self._new(out)))
 
     def _curl(self, container: str, names: list[str], count: int, out: Path | None = None) -> Runner:
-        folder, clear = self._folder("curl", out)
-        command = self._peers.curl(container, names, folder, at_once=count)
-        return Runner(f"curl --parallel-max {count}", lambda: command, before=clear)
+        return Runner(
+            f"curl --parallel-max {count}",
+            lambda: self._peers.curl(container, names, self._new(out), at_once=count),
+        )
 
     def _rclone(self, container: str, count: int, out: Path | None = None, *, rounds: int = 3) -> Runner:
-        folder, clear = self._folder("rclone", out)
-        command = self._peers.rclone("copy", container, str(folder), at_once=count)
-        return Runner(f"rclone --transfers {count}", lambda: command, rounds, clear)
+        return Runner(
+            f"rclone --transfers {count}",
+            lambda: self._peers.rclone("copy", container, str(self._new(out)), at_once=count),
+            rounds,
+        )
 
     def _azcopy(self, container: str) -> Runner:
-        folder, clear = self._folder("azcopy")
-        return Runner("azcopy", lambda: self._peers.azcopy("copy", container, str(folder)), before=clear)
+        return Runner("azcopy", lambda: self._peers.azcopy("copy", container, str(self._new())))
 
     def _python(self, program: str, container: str, *, rounds: int = 3) -> Runner:
-        folder, clear = self._folder(program)
-        command = self._peers.python(program, container, str(folder))
-        return Runner({"azure": "azure-storage-blob"}.get(program, program), lambda: command, rounds, clear)
+        name = {"azure": "azure-storage-blob"}.get(program, program)
+        return Runner(name, lambda: self._peers.python(program, container, str(self._new())), rounds)
 
     # --- nights ---
 
     def changed(self) -> str:
         """One file changed since the last run."""
-        folders = {name: self._out / name for name in ("tilesync", "rclone", "azcopy")}
+        folders = {name: self._new() for name in ("tilesync", "rclone", "azcopy")}
         self._export("small", "small", 1)
-        for folder in folders.values():
-            shutil.rmtree(folder, ignore_errors=True)
         run(self._peers.tilesync("bench-small", folders["tilesync"]), self._peers.env, self._log)
         for name in ("rclone", "azcopy"):
             shutil.copytree(folders["tilesync"] / "versions/small", folders[name])
@@ -211,11 +214,8 @@ class Bench:
         plan = [("many", MANY), ("fewer", FEWER)]
         runners = []
         for container, count in plan:
-            folder, clear = self._folder(f"plan-{container}")
-            command = self._peers.tilesync(f"bench-{container}", folder, "--dry-run")
-            runners.append(
-                Runner(f"tilesync, {count:,} listed and planned", lambda c=command: c, before=clear, rounds=2)
-            )
+            command = self._peers.tilesync(f"bench-{container}", self._new(), "--dry-run")
+            runners.append(Runner(f"tilesync, {count:,} listed and planned", lambda c=command: c, rounds=2))
         runners += [
             Runner("rclone size, 1,000,000 listed", lambda: self._peers.rclone("size", "many"), rounds=1),
             Runner("azcopy list, 1,000,000 listed", lambda: self._peers.azcopy("list", "many"), rounds=1),
@@ -228,8 +228,7 @@ class Bench:
         """The audit beside sha256sum."""
         tables = []
         for container, what in (("large", f"{LARGE} files of {SIZE >> 20} MiB"), ("small", "20,201 small files")):
-            folder, clear = self._folder("tilesync")
-            clear()
+            folder = self._new()
             run(self._peers.tilesync(f"bench-{container}", folder), self._peers.env, self._log)
             some = "1" if container == "large" else "200"
             find = f"find {folder}/versions -type f -print0 | xargs -0 -P2 -n {some} sha256sum"
@@ -243,8 +242,7 @@ class Bench:
 
     def start(self) -> str:
         """Start-up."""
-        folder, clear = self._folder("tilesync")
-        clear()
+        folder = self._new()
         run(self._peers.tilesync("bench-tiny", folder), self._peers.env, self._log)
         runners = [
             Runner("tilesync --help", lambda: [str(BIN / "tilesync"), "--help"], rounds=9),
@@ -342,6 +340,7 @@ def main() -> None:
     install(ROOT / "tools")
     prepare()
     out = ROOT / "out"
+    shutil.rmtree(out, ignore_errors=True)
     with nginx(ROOT / "state", ROOT / "data") as url, memory() as fast:
         for container in ("small", "tiny", "large", "fewer", "many"):
             announce(url, container, container, "2026-03-01T08:30:00Z")
@@ -350,8 +349,10 @@ def main() -> None:
             tables = [getattr(bench, name)()]
             if name == "small" and fast is not None:
                 tables.append(bench.small(fast, where="into memory"))
-            shutil.rmtree(out, ignore_errors=True)
             keep(name, "\n".join(tables))
+            if name == "large":
+                shutil.rmtree(out, ignore_errors=True)  # much room, few files
+    shutil.rmtree(out, ignore_errors=True)
 
 
 if __name__ == "__main__":
