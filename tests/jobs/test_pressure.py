@@ -29,15 +29,20 @@ def test_an_adaptive_gate_grows_up_to_its_most() -> None:
 
 
 def test_pressure_lowers_the_limit_once_a_breath() -> None:
-    """A fifth fewer at the first word of pressure; answers already under way do not lower it again."""
+    """A fifth fewer at the first word of pressure, half as many where it goes on, a fifth where it comes again later;
+    answers already under way do not lower it again.
+    """
     clock = FakeClock()
     gate = Gate(clock)
     for _ in range(20):
         gate.ease()
-    assert gate.limit == START * 4 // 5
+    assert gate.limit == (first := START * 4 // 5)
     clock.advance(BREATH)
     gate.ease()
-    assert gate.limit == START * 4 // 5 * 4 // 5
+    assert gate.limit == first // 2
+    clock.advance(2 * BREATH)
+    gate.ease()
+    assert gate.limit == max(LEAST, first // 2 * 4 // 5)
 
 
 def test_the_limit_never_falls_below_its_least() -> None:
@@ -51,15 +56,23 @@ def test_the_limit_never_falls_below_its_least() -> None:
 
 
 def test_after_pressure_it_grows_slowly() -> None:
-    """After pressure only a full round of successes raises the limit by one."""
-    gate = Gate(FakeClock())
+    """After pressure only a full round of successes, and a breath without pressure, raise the limit by a little."""
+    clock = FakeClock()
+    gate = Gate(clock)
     gate.ease()
     limit = gate.limit
-    for _ in range(limit - 1):
+    for _ in range(10 * limit):
         gate.succeeded()
     assert gate.limit == limit
+    clock.advance(BREATH)
     gate.succeeded()
     assert gate.limit == limit + 1
+    clock.advance(BREATH)
+    for _ in range(limit):
+        gate.succeeded()
+    assert gate.limit == limit + 1
+    gate.succeeded()
+    assert gate.limit == limit + 2
 
 
 def test_it_lets_no_more_in_than_its_limit() -> None:
@@ -193,6 +206,28 @@ def test_answers_that_wait_in_a_queue_lower_it() -> None:
     after = driven(gate, clock, 30, capacity=500, answer=0.02)[-1]
     assert after <= MOST // 2
     assert after / 500 < 0.02 * 8
+
+
+def test_a_storage_that_refuses_is_not_hammered() -> None:
+    """One that gives 1,000 files a second and refuses what is more: most of that is had, and little is refused."""
+    clock = FakeClock()
+    gate = Gate(clock)
+    given = refused = 0
+    for tick in range(1200):
+        if tick == 100:
+            given = refused = 0
+        clock.advance(0.1)
+        asked = round(gate.limit / 0.03 / 10)
+        for number in range(asked):
+            if number < 100:
+                given += 1
+                gate.moved(30_000)
+                gate.succeeded()
+            else:
+                refused += 1
+                gate.ease()
+    assert given > 0.75 * 110 * 1000
+    assert refused < 0.1 * given
 
 
 def test_large_bodies_move_it_too() -> None:

@@ -23,6 +23,9 @@ PERIOD = 5.0
 REQUEST = 1 << 15
 """Bytes that a request weighs as much as, beside those of its body."""
 
+RECOVERY = 20
+"""After pressure a breath without any raises the limit by one, and by the limit divided by this."""
+
 GAIN = 1.1
 """What moves so much more is worth more transfers."""
 
@@ -51,7 +54,8 @@ class Gate:
 
     It grows by one with each success, so by half or more in the time of an answer, as long as more is moved then. From
     there on it tries a quarter more now and then, and keeps it where it is worth it. It shrinks by a fifth when the
-    storage asks for less, and when answers wait in a queue and no more is moved for it.
+    storage asks for less, by half where that goes on, and recovers by a twentieth a breath; and it shrinks when answers
+    wait in a queue and no more is moved for it.
     """
 
     def __init__(self, clock: Clock, *, fixed: int | None = None) -> None:
@@ -62,6 +66,7 @@ class Gate:
         self._inside = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._eased_at: float | None = None
+        self._raised_at = 0.0
         self._credit = 0
         self._opening = True
         self._began = clock.monotonic()
@@ -113,15 +118,21 @@ class Gate:
                 turn.set_result(None)
 
     def succeeded(self) -> None:
-        """One more transfer went well: at first each raises the limit, after pressure each full round does."""
+        """One more transfer went well: at first each raises the limit, after pressure it recovers slowly."""
         self._credit += 1
-        if self._eased_at is not None and self._credit < self.limit:
-            self.moved(REQUEST)
-            return
-        if not self.fixed and self.limit < self.most and (self._opening or self._eased_at is not None):
-            self._credit = 0
-            self.limit += 1
+        if not self.fixed and self.limit < self.most:
+            if self._eased_at is not None:
+                self._recover()
+            elif self._opening:
+                self.limit += 1
         self.moved(REQUEST)
+
+    def _recover(self) -> None:
+        """A twentieth more after a full round, and a breath, without pressure."""
+        now = self._clock.monotonic()
+        if self._credit >= self.limit and now - self._raised_at >= BREATH:
+            self._credit, self._raised_at = 0, now
+            self.limit = min(self.most, self.limit + 1 + self.limit // RECOVERY)
 
     def moved(self, size: int) -> None:
         """So many bytes have come."""
@@ -166,10 +177,11 @@ class Gate:
         return median > self._quickest * QUEUE
 
     def ease(self) -> None:
-        """The storage asked for less: let a fifth fewer in, once a breath."""
+        """The storage asked for less: let a fifth fewer in, and half as many where it goes on; once a breath."""
         now = self._clock.monotonic()
         if not self.fixed and (self._eased_at is None or now - self._eased_at >= BREATH):
-            self._eased_at = now
+            lasting = self._eased_at is not None and now - self._eased_at < 2 * BREATH
+            self._eased_at = self._raised_at = now
             self._credit = 0
             self._opening = self._trying = False
-            self.limit = max(LEAST, self.limit * 4 // 5)
+            self.limit = max(LEAST, self.limit // 2 if lasting else self.limit * 4 // 5)
