@@ -451,7 +451,18 @@ def test_listing_and_bytes_may_go_through_two_links(service: Simulator) -> None:
     assert service.asked() == []
 
 
-# --- in pieces ---
+# --- with a limited bandwidth ---
+
+
+@pytest.mark.parametrize(("bwlimit", "size"), [(None, None), (1_000.0, "100"), (1_000_000.0, "357"), (1e9, "5000")])
+def test_pages_are_as_small_as_the_bandwidth(bwlimit: float | None, size: str | None) -> None:
+    """A page is a quarter of a second of what may come; without a limit it is as large as the storage makes it."""
+    with Simulator() as sim:
+        sim.hold({f"{number:04}.glb": b"" for number in range(900)})
+        pages = using(sim, lambda container, _: inventory(container), bwlimit=bwlimit)
+        assert sum(len(page.blobs) for page in pages) == 900
+        assert {request.query.get("maxresults") for request in sim.asked_pages} == {size}
+
 
 RATE = 320_000
 PIECE = RATE // 16

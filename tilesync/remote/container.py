@@ -41,6 +41,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+ENTRY = 700
+"""Bytes of one blob in a listing, or so; a page of the usual size comes at once, whatever the bandwidth."""
+
+FULL, SLIGHT = 5000, 100
+"""Blobs of a page: the most that there are, and the fewest that are asked for. Source: "List Blobs" (REST)."""
+
 REFUSALS = 8
 """403s in a row that one request survives, while each fresh link is expired on arrival."""
 
@@ -81,8 +87,11 @@ class Container:
             marker = page.marker
 
     async def _page(self, marker: str | None, sas: SasUrl) -> Page:
+        piece = self._bulk.piece  # a sixteenth of what may come in a second
+        size = None if piece is None else min(max(4 * piece // ENTRY, SLIGHT), FULL)
+
         async def make() -> Ask:
-            return Ask(sas.listing(marker))
+            return Ask(sas.listing(marker, page_size=size))
 
         async def accept(reply: Reply) -> Page:
             if reply.status == 200:
