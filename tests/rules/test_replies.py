@@ -1,10 +1,7 @@
 """What the service and the storage say, read into our terms."""
 
-import base64
-import hashlib
 import json
 import time
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,8 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilesync.errors import Transient, Unavailable
-from tilesync.model import Blob, Page
-from tilesync.rules.listings import parse_page
 from tilesync.rules.replies import (
     API,
     STORAGE,
@@ -30,44 +25,6 @@ from tilesync.rules.replies import (
     weak_etag,
 )
 from tilesync.rules.verdicts import demand
-
-MD5 = base64.b64encode(hashlib.md5(b"tile").digest()).decode()
-
-LISTING = f"""\ufeff<?xml version="1.0" encoding="utf-8"?><EnumerationResults
- ServiceEndpoint="https://a.blob.core.windows.net/" ContainerName="c"><Prefix></Prefix><Marker>2!4!aaa</Marker>
-<MaxResults>5000</MaxResults><Blobs><Blob><Name>tileset.json</Name><VersionId>1</VersionId><Properties>
-<Creation-Time>Sun, 01 Mar 2026 08:30:00 GMT</Creation-Time><Last-Modified>Sun, 01 Mar 2026 08:30:00 GMT</Last-Modified>
-<Etag>0x8DA1</Etag><Content-Length>10</Content-Length><Content-Type>application/json</Content-Type>
-<Content-Encoding>gzip</Content-Encoding><Content-MD5>{MD5}</Content-MD5><BlobType>BlockBlob</BlobType>
-<ServerEncrypted>true</ServerEncrypted></Properties><OrMetadata /></Blob>
-<Blob><Name>data/tile &amp; &#252;ml&#xE4;ut+50%25.glb</Name><Properties>
-<Last-Modified>Sun, 01 Mar 2026 08:30:01 GMT</Last-Modified><Etag>"0x8DA2"</Etag><Content-Length>7</Content-Length>
-<Content-Type /><Content-Encoding /><Content-MD5 /></Properties></Blob>
-<Blob><Name>data</Name><Properties><Etag>0x8DA3</Etag><ResourceType>directory</ResourceType>
-<Content-Length>0</Content-Length></Properties></Blob><BlobPrefix><Name>data/</Name></BlobPrefix>
-</Blobs><NextMarker>2!100!bmV4dA--</NextMarker></EnumerationResults>""".encode()
-
-INVENTORY = Page(
-    (
-        Blob("tileset.json", 10, "0x8DA1", hashlib.md5(b"tile").digest(), "application/json", "gzip", 1772353800),
-        Blob("data/tile & ümläut+50%25.glb", 7, "0x8DA2", None, None, None, 1772353801),
-    ),
-    "2!100!bmV4dA--",
-    1,
-)
-
-
-def parsed(*pieces: bytes) -> Page:
-    return parse_page(b"".join(pieces))
-
-
-def listed(entry: str, marker: str = "<NextMarker />") -> Page:
-    return parsed(f"<EnumerationResults><Blobs>{entry}</Blobs>{marker}</EnumerationResults>".encode())
-
-
-def entry(name: str = "<Name>a</Name>", properties: str = "<Content-Length>1</Content-Length>") -> str:
-    return f"<Blob>{name}<Properties>{properties}</Properties></Blob>"
-
 
 # --- verdicts ---
 
@@ -182,184 +139,6 @@ def test_retry_after(text: str | None, seconds: float | None) -> None:
 def test_etags(text: str | None, plain: str, weak: bool) -> None:
     """A tag loses its quotes and its weakness mark; that mark is told."""
     assert (plain_etag(text), weak_etag(text)) == (plain, weak)
-
-
-# --- listing pages ---
-
-
-def test_a_realistic_page() -> None:
-    """A page as Azure sends it gives names, sizes, tags, types and dates, without the folder placeholder."""
-    assert parsed(LISTING) == INVENTORY
-
-
-@given(st.lists(st.integers(0, len(LISTING)), max_size=12))
-def test_a_page_cut_anywhere_is_the_same(cuts: list[int]) -> None:
-    """Where the network cuts a page makes no difference."""
-    edges = [0, *sorted(cuts), len(LISTING)]
-    assert parsed(*(LISTING[start:end] for start, end in pairwise(edges))) == INVENTORY
-
-
-def test_a_page_byte_by_byte_is_the_same() -> None:
-    """A page that comes in single bytes is the same inventory."""
-    assert parsed(*(LISTING[at : at + 1] for at in range(len(LISTING)))) == INVENTORY
-
-
-def test_a_torn_page_is_an_error_at_every_byte() -> None:
-    """No prefix of a page is ever taken for a shorter inventory."""
-    for end in range(len(LISTING)):
-        with pytest.raises(Transient):
-            parsed(LISTING[:end])
-
-
-@given(st.integers(0, len(LISTING) - 1), st.integers(1, 200))
-def test_a_page_with_a_hole_is_never_short(at: int, size: int) -> None:
-    """A page that lost bytes in its middle is refused, or still names every blob that it has an element for."""
-    torn = LISTING[:at] + LISTING[at + size :]
-    try:
-        page = parsed(torn)
-    except Transient:
-        return
-    assert len(page.blobs) + page.skipped == torn.count(b"</Blob>")
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"   ",
-        b"not xml",
-        b"<html><body>Sign in</body></html>",
-        b"<Error><Code>ServerBusy</Code></Error>",
-        b"<EnumerationResults></EnumerationResults>",
-        b"<Other><Blobs /></Other>",
-        LISTING + b"<more/>",
-        LISTING.replace(b"</Blobs>", b"</Blob>"),
-        LISTING.replace(b"tileset.json", b"tile\xffset.json"),
-        b'<?xml version="1.0" encoding="no-such-encoding"?><EnumerationResults><Blobs /></EnumerationResults>',
-        b"<EnumerationResults><Blobs><Blob><Name>a&nbsp;b</Name></Blob></Blobs></EnumerationResults>",
-    ],
-)
-def test_malformed_pages(body: bytes) -> None:
-    """What is no well-formed listing is an error that another attempt may cure."""
-    with pytest.raises(Transient):
-        parsed(body)
-
-
-@pytest.mark.parametrize(
-    "properties",
-    ["", "<Content-Length />", "<Content-Length>-1</Content-Length>", "<Content-Length>many</Content-Length>",
-     "<Content-Length>1.5</Content-Length>", f"<Content-Length>{'9' * 5000}</Content-Length>"],
-)  # fmt: skip
-def test_a_blob_without_a_length_tears_the_page(properties: str) -> None:
-    """A length that is missing, negative or no number makes the page an error, not the blob a guess."""
-    with pytest.raises(Transient):
-        listed(entry(properties=properties))
-
-
-@pytest.mark.parametrize("name", ["", "<Name />", "<Name></Name>", '<Name Encoded="true">%FF</Name>'])
-def test_a_blob_without_a_readable_name_tears_the_page(name: str) -> None:
-    """A name that is missing, empty or no UTF-8 makes the page an error."""
-    with pytest.raises(Transient):
-        listed(entry(name=name))
-
-
-@pytest.mark.parametrize(
-    ("name", "read"),
-    [
-        ("<Name>a%20b+c</Name>", "a%20b+c"),
-        ('<Name Encoded="false">a%20b</Name>', "a%20b"),
-        ('<Name Encoded="true">a%20b+c%2Fd%EF%BF%BE</Name>', "a b+c/d\ufffe"),
-        ('<Name Encoded="True">100%25</Name>', "100%"),
-        ("<Name> a b </Name>", " a b "),
-        ("<Name>&lt;a&gt; &amp; &quot;b&quot; &apos;c&apos;&#x20;</Name>", "<a> & \"b\" 'c' "),
-        ("<Name><![CDATA[a&b]]></Name>", "a&b"),
-        ("<Name>\U0001f3d9/\u00fc</Name>", "\U0001f3d9/\u00fc"),
-    ],
-)
-def test_names(name: str, read: str) -> None:
-    """A name is taken to the letter, percent-decoded only where the listing says that it is encoded."""
-    assert [blob.name for blob in listed(entry(name=name)).blobs] == [read]
-
-
-def test_encoding_concerns_one_name() -> None:
-    """The mark of one encoded name does not spread to the next."""
-    page = listed(entry('<Name Encoded="true">%41</Name>') + entry("<Name>%41</Name>"))
-    assert [blob.name for blob in page.blobs] == ["A", "%41"]
-
-
-@pytest.mark.parametrize("text", ["", "not base64!", "AAAA", base64.b64encode(b"x" * 15).decode()])
-def test_an_unreadable_md5_is_none(text: str) -> None:
-    """A Content-MD5 that is no base64 of 16 bytes claims nothing."""
-    assert listed(entry(properties=f"<Content-Length>1</Content-Length><Content-MD5>{text}</Content-MD5>")).blobs == (
-        Blob("a", 1),
-    )
-
-
-@pytest.mark.parametrize(("text", "etag"), [("0x8D", "0x8D"), ('"0x8D"', "0x8D"), ('W/"0x8D"', ""), ("", "")])
-def test_etags_of_a_listing(text: str, etag: str) -> None:
-    """A strong tag is kept without quotes; a weak one is dropped, since no condition can be built on it."""
-    page = listed(entry(properties=f"<Content-Length>1</Content-Length><Etag>{text}</Etag>"))
-    assert [blob.etag for blob in page.blobs] == [etag]
-
-
-def test_unknown_elements_are_ignored() -> None:
-    """Elements that tilesync does not know change nothing, wherever they stand and whatever they are called."""
-    page = listed(
-        "<Blob><Metadata><Name>no</Name><Content-Length>9</Content-Length></Metadata><Name>yes</Name><New><Blob/></New>"
-        "<Properties><Content-Length>1</Content-Length><Deep><Etag>no</Etag></Deep></Properties>"
-        "<Tags><TagSet><Tag><Key>Etag</Key></Tag></TagSet></Tags></Blob><BlobPrefix><Name>p/</Name></BlobPrefix>"
-    )
-    assert page == Page((Blob("yes", 1),), None)
-
-
-def test_fields_do_not_leak_into_the_next_blob() -> None:
-    """What one blob states is not taken for the next one."""
-    first = "<Content-Length>1</Content-Length><Etag>e</Etag><Content-Type>t</Content-Type>"
-    assert listed(entry(properties=first) + entry("<Name>b</Name>")).blobs[1] == Blob("b", 1)
-
-
-def test_folder_placeholders() -> None:
-    """Directories and empty names with a trailing slash are counted, not listed; an empty blob is a blob."""
-    page = listed(
-        entry(properties="<Content-Length>0</Content-Length><ResourceType>directory</ResourceType>")
-        + entry("<Name>b/</Name>", "<Content-Length>0</Content-Length>")
-        + entry("<Name>c</Name>", "<Content-Length>0</Content-Length>")
-        + entry("<Name>d</Name>", "<Content-Length>1</Content-Length><ResourceType>file</ResourceType>")
-    )
-    assert page == Page((Blob("c", 0), Blob("d", 1)), None, 2)
-
-
-def test_an_empty_container() -> None:
-    """A well-formed page without blobs is a page."""
-    assert listed("") == Page((), None)
-
-
-@pytest.mark.parametrize(
-    ("marker", "read"),
-    [
-        ("<NextMarker />", None),
-        ("<NextMarker></NextMarker>", None),
-        ("", None),
-        ("<NextMarker>a&amp;b=</NextMarker>", "a&b="),
-    ],
-)
-def test_markers(marker: str, read: str | None) -> None:
-    """An empty marker ends the listing; any other is kept to the letter."""
-    assert listed(entry(), marker).marker == read
-
-
-@pytest.mark.parametrize(
-    "doctype",
-    [
-        b"<!DOCTYPE EnumerationResults>",
-        b'<!DOCTYPE r SYSTEM "file:///etc/passwd">',
-        b'<!DOCTYPE r [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;">]>',
-    ],
-)
-def test_document_types_are_refused(doctype: bytes) -> None:
-    """A page with a document type, and so every entity bomb, is refused before it is expanded."""
-    with pytest.raises(Transient, match="document type"):
-        parsed(doctype + b"<EnumerationResults><Blobs>&c;</Blobs></EnumerationResults>")
 
 
 # --- dates ---
