@@ -63,6 +63,16 @@ def test_azures_own_form_is_read_plainly() -> None:
     assert plain == _parsed(body) == parse_page(body) == parse_page(b"\xef\xbb\xbf" + body)
 
 
+@pytest.mark.parametrize(
+    "asked",
+    ["<Marker>2!76!x&amp;y</Marker>", "<MaxResults>357</MaxResults>", "<Prefix /><Marker /><MaxResults>1</MaxResults>"],
+)
+def test_a_page_that_tells_what_was_asked_for(asked: str) -> None:
+    """Every page but the first tells the marker that it was asked by: it is read as quickly, and means no more."""
+    body = page(entry("a"), marker="m").replace(b"<Blobs>", f"{asked}<Blobs>".encode())
+    assert _plain(body.decode()) == _parsed(body) == parse_page(page(entry("a"), marker="m"))
+
+
 def test_an_empty_page_and_placeholders() -> None:
     """No blobs are no error; placeholders of folders are counted and left out."""
     assert parse_page(page()) == Page((), None)

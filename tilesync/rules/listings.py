@@ -20,17 +20,25 @@ _RUN: Final = r"[^<>&\x00-\x1f\x7f\ufffe\uffff]*+"
 _VALUE: Final = r'[^"<>&\x00-\x1f\x7f\ufffe\uffff]*+'
 _TEXT: Final = rf"{_RUN}(?>&(?:amp|lt|gt|quot|apos);{_RUN})*+"
 _FLAT: Final = rf"(?><([A-Za-z][A-Za-z0-9-]*+)(?: ?/>|>{_TEXT}</\{{}}>))*+"
-_HEAD: Final = re.compile(
-    r'<\?xml version="1\.0" encoding="utf-8"\?><EnumerationResults'
-    rf'(?: ServiceEndpoint="{_VALUE}")?(?: ContainerName="{_VALUE}")?>(?:<MaxResults>[0-9]+</MaxResults>)?<Blobs>'
-)
-_BLOB: Final = re.compile(
-    rf"<Blob><Name>({_TEXT})</Name><Properties>({_FLAT.format(3)})</Properties>{_FLAT.format(4)}</Blob>"
-)
 
 
 def _field(name: str) -> str:
     return rf"<{name}(?: ?/>|>({_RUN})</{name}>)"
+
+
+def _asked(name: str) -> str:
+    """What was asked for, told again."""
+    return rf"(?:<{name}(?: ?/>|>{_TEXT}</{name}>))?"
+
+
+_HEAD: Final = re.compile(
+    r'<\?xml version="1\.0" encoding="utf-8"\?><EnumerationResults'
+    rf'(?: ServiceEndpoint="{_VALUE}")?(?: ContainerName="{_VALUE}")?>'
+    rf"{_asked('Prefix')}{_asked('Marker')}{_asked('MaxResults')}{_asked('Delimiter')}<Blobs>"
+)
+_BLOB: Final = re.compile(
+    rf"<Blob><Name>({_TEXT})</Name><Properties>({_FLAT.format(3)})</Properties>{_FLAT.format(4)}</Blob>"
+)
 
 
 _ORDINARY: Final = re.compile(
