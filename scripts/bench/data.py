@@ -25,7 +25,7 @@ FOLDER = 100
 """Tiles in a folder."""
 
 _PAGE_HEAD = (
-    '<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="{0}" ContainerName="{1}"><Blobs>'
+    '<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="{0}" ContainerName="{1}">'
 )
 _BLOB = (
     "<Blob><Name>{name}</Name><Properties><Creation-Time>{when}</Creation-Time><Last-Modified>{when}</Last-Modified>"
@@ -164,16 +164,17 @@ def write_listing(folder: Path, container: str, blobs: list[Listed]) -> None:
     for number, start in enumerate(range(0, len(blobs), PAGE)):
         more = f"{number + 1}" if start + PAGE < len(blobs) else ""
         body = "".join(blob.xml() for blob in blobs[start : start + PAGE])
-        (folder / f"{number}.xml").write_text(_page(container, body, more))
+        asked = f"<Marker>{number}</Marker>" if number else ""
+        (folder / f"{number}.xml").write_text(_page(container, body, more, asked=asked))
     if len(blobs) <= 100_000:
         for prefix, inner in _folders(blobs).items():
             name = hashlib.md5(prefix.encode(), usedforsecurity=False).hexdigest()
             (folder / f"{name}.xml").write_text(_page(container, "".join(inner), ""))
 
 
-def _page(container: str, body: str, marker: str) -> str:
+def _page(container: str, body: str, marker: str, *, asked: str = "") -> str:
     head = _PAGE_HEAD.format("https://127.0.0.1/", container)
-    return f"{head}{body}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
+    return f"{head}{asked}<Blobs>{body}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
 
 
 def _folders(blobs: list[Listed]) -> dict[str, list[str]]:
