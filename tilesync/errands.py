@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
 from tilesync.crew import Tools
 from tilesync.errors import TilesyncError, UsageError
@@ -15,13 +16,14 @@ from tilesync.rules.content import ContentCheck
 from tilesync.rules.replies import plain_etag
 from tilesync.stores.files import Shelf
 from tilesync.stores.held import HeldFiles
-from tilesync.wire.direct import Reply, Wish, direct
+from tilesync.wire.direct import Wish, direct
+from tilesync.wire.line import Reply
 
 Brought = tuple[bytes, Trace, Reading]
 """SHA-256 of what was brought, where it lies, and what it says."""
 
-LONGEST = 2.0
-"""Seconds after which one blob does not keep the others of its batch waiting any more: it is left to others."""
+LONGEST = timedelta(seconds=2)
+"""After that one blob does not keep the others of its batch waiting any more: it is left to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,14 @@ class Bring:
         pool = await tools.keep(direct)
         with suppress(UsageError):
             await pool.get(list(map(self._wish, self.blobs)), hear, at_once=self.at_once, within=LONGEST)
-        return found, statistics.median(times) if times else LONGEST
+        return found, statistics.median(times) if times else LONGEST.total_seconds()
 
     def _wish(self, blob: Blob) -> Wish:
         return Wish(self.link.blob(blob.name), {"If-Match": f'"{blob.etag}"'} if blob.etag else {}, blob.size)
 
     def _put(self, blob: Blob, reply: Reply) -> Brought | None:
-        if blob.etag and reply.etag and plain_etag(reply.etag) != blob.etag:
+        proven = blob.md5 is not None  # else the ETag alone says that these are the bytes of this blob
+        if blob.etag and (reply.etag or not proven) and plain_etag(reply.etag or "") != blob.etag:
             return None
         check = ContentCheck(blob, self.home)
         held = self.shelf.put(self.version, blob, reply.body, lambda whole: _proof(check, whole))

@@ -24,9 +24,7 @@ MADE = 1_750_000_000
 FOLDER = 100
 """Tiles in a folder."""
 
-_PAGE_HEAD = (
-    '<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="{0}" ContainerName="{1}">'
-)
+_PAGE_HEAD = '<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="{0}" ContainerName="{1}">'
 _BLOB = (
     "<Blob><Name>{name}</Name><Properties><Creation-Time>{when}</Creation-Time><Last-Modified>{when}</Last-Modified>"
     "<Etag>{etag}</Etag><Content-Length>{size}</Content-Length><Content-Type>{type}</Content-Type><Content-Encoding />"

@@ -176,6 +176,8 @@ def test_other_ways_to_write_the_same(change: tuple[bytes, bytes]) -> None:
         ((b"</Properties>", b"<Etag>last</Etag><Content-MD5 /></Properties>"), [("last", None)]),
         ((b"</Properties>", b"<ResourceType>directory</ResourceType></Properties>"), []),
         ((b"<Etag>0x8D</Etag>", b""), [("", MD5)]),
+        ((b"</Properties>", b"<Name>other</Name></Properties>"), [("0x8D", MD5)]),
+        ((b"</Properties>", b"</Properties><Name>other</Name>"), [("0x8D", MD5)]),
     ],
 )
 def test_other_properties_than_usual(change: tuple[bytes, bytes], blobs: list[tuple[str, bytes | None]]) -> None:

@@ -40,6 +40,7 @@ class Server(ThreadingHTTPServer):
     """Runs `handle` on each request; `paths` holds what was asked for, `headers` how."""
 
     daemon_threads = True
+    request_queue_size = 512
 
     def __init__(self, handle: Handle, tls: ssl.SSLContext | None = None) -> None:
         self.paths: list[str] = []

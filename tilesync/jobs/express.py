@@ -21,7 +21,9 @@ REST = 1.0
 
 
 class Express:
-    """Sends small blobs by way of the helpers. `take` hears what came, `hand_back` gets what did not."""
+    """Sends small blobs by way of the helpers. `take` hears what came, `hand_back` gets what did not; `ready` is told
+    when the helpers are.
+    """
 
     def __init__(
         self,
@@ -31,12 +33,14 @@ class Express:
         *,
         take: Callable[[Arrival], None],
         hand_back: Callable[[tuple[int, Blob]], Awaitable[None]],
+        ready: Callable[[], None],
     ) -> None:
         self._version = version
         self._source = source
         self._run = run
         self._take = take
         self._hand_back = hand_back
+        self._tell_ready = ready
         self._open: list[tuple[int, Blob]] = []
         self._rests_until = 0.0
         self._called = asyncio.Event()
@@ -52,9 +56,13 @@ class Express:
         possible = self._run.helpers is not None and self._width > 0
         return possible and self._called.is_set() and not self._ready and not self._over
 
+    def carries(self, blob: Blob) -> bool:
+        """Whether a blob could go this way."""
+        return 0 < blob.size <= WHOLE
+
     def suits(self, blob: Blob) -> bool:
         """Whether a blob should go this way now."""
-        if not self._ready or not 0 < blob.size <= WHOLE:
+        if not self._ready or not self.carries(blob):
             return False
         return self._run.gate.swift and self._run.clock.monotonic() >= self._rests_until
 
@@ -81,6 +89,7 @@ class Express:
         if self._over:
             return
         self._ready = True
+        self._tell_ready()
         async with asyncio.TaskGroup() as group:
             for _ in range(self._width):
                 group.create_task(self._work(helpers))

@@ -78,7 +78,9 @@ class Transfer:
         self._there: set[int] = set()
         self._handed_out = 0
         self._usual = 0  # on the usual way, or waiting for it
-        self._express = Express(version, source, run, take=self._arrived, hand_back=self._hand_back)
+        self._express = Express(
+            version, source, run, take=self._arrived, hand_back=self._hand_back, ready=self._settled.set
+        )
         self._expandable = True
 
     async def run(self, supply: Supply, listing: Awaitable[None] | None) -> None:
@@ -147,16 +149,21 @@ class Transfer:
             elif after not in self._there and self._express.suits(item[1]):
                 await self._express.put(item)
             else:
-                self._handed_out += 1
-                if self._handed_out == MANY:
-                    self._express.call()
-                while self._express.starting and self._usual >= FEW:
-                    self._settled.clear()
-                    await self._settled.wait()
+                if self._express.carries(item[1]):
+                    await self._hold_back()
                 self._usual += 1
                 await self._queue.put(item)
         await self._express.flush()
         return after
+
+    async def _hold_back(self) -> None:
+        """One more small blob for the usual way: many of them call the helpers, and wait while these start."""
+        self._handed_out += 1
+        if self._handed_out == MANY:
+            self._express.call()
+        while self._express.starting and self._usual >= FEW:
+            self._settled.clear()
+            await self._settled.wait()
 
     async def _hand_back(self, item: tuple[int, Blob]) -> None:
         """What did not come by way of the helpers goes the usual one."""

@@ -19,7 +19,7 @@ from tilesync.rules.replies import http_date, parse_md5, plain_etag, weak_etag
 _RUN: Final = r"[^<>&\x00-\x1f\x7f\ufffe\uffff]*+"
 _VALUE: Final = r'[^"<>&\x00-\x1f\x7f\ufffe\uffff]*+'
 _TEXT: Final = rf"{_RUN}(?>&(?:amp|lt|gt|quot|apos);{_RUN})*+"
-_FLAT: Final = rf"(?><([A-Za-z][A-Za-z0-9-]*+)(?: ?/>|>{_TEXT}</\{{}}>))*+"
+_FLAT: Final = rf"(?><((?!Name[ />])[A-Za-z][A-Za-z0-9-]*+)(?: ?/>|>{_TEXT}</\{{}}>))*+"
 
 
 def _field(name: str) -> str:
@@ -45,8 +45,8 @@ _ORDINARY: Final = re.compile(
     rf"<Blob><Name>({_RUN})</Name><Properties>(?:{_field('Creation-Time')})?{_field('Last-Modified')}{_field('Etag')}"
     rf"{_field('Content-Length')}{_field('Content-Type')}{_field('Content-Encoding')}(?:{_field('Content-Language')})?"
     rf"(?:{_field('Content-CRC64')})?{_field('Content-MD5')}"
-    rf"(?><((?!Etag|Content-[LTEM]|Last-|Resource)[A-Za-z][A-Za-z0-9-]*+)(?: ?/>|>{_RUN}</\{{}}>))*+</Properties>"
-    rf"{_FLAT.format(12)}</Blob>".format(11)
+    rf"(?><((?!Etag|Content-[LTEM]|Last-|Resource|Name[ />])[A-Za-z][A-Za-z0-9-]*+)(?: ?/>|>{_RUN}</\{{}}>))*+"
+    rf"</Properties>{_FLAT.format(12)}</Blob>".format(11)
 )
 """Nine blobs in ten: the properties in the order in which Azure writes them, with nothing escaped."""
 

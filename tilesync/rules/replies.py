@@ -200,7 +200,7 @@ def http_date(text: str | None) -> int | None:
         _, day, month, year, time, _ = text.split(" ")
         hour, minute, second = time.split(":")
         return calendar.timegm((int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second)))
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OverflowError):
         pass
     try:
         moment = parsedate_to_datetime(text)

@@ -155,7 +155,7 @@ class HeldFiles:
         found = self._look(version, name)
         if found is None:
             return None
-        most = min(READ, found.st_size + 1)  # of many small files the room for a large piece costs more than its bytes
+        most = min(READ, max(1 << 16, found.st_size + 1))  # the room for a large piece costs more than a small file
         with mapped(f"cannot read {name}"), self._open(version, name) as file:
             while chunk := file.read(most):
                 into(chunk)

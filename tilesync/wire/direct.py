@@ -8,25 +8,19 @@ answer a read or two, and the next request leaves before the answer is looked at
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from tilesync.errors import UsageError
+from tilesync.wire.dial import Dialler
+from tilesync.wire.line import Ask, Line, Reply
 from tilesync.wire.trust import roots, user_agent
-
-_RECORD: Final = 1 << 14
-"""Bytes that one read of a secure connection gives at most. Source: RFC 8446, section 5.1."""
-
-_READ: Final = 1 << 17
-_LONGEST_HEAD: Final = 1 << 15
-
-_NOT_YET = (BlockingIOError, InterruptedError, ssl.SSLWantReadError)
 
 
 class Wish(NamedTuple):
@@ -36,195 +30,71 @@ class Wish(NamedTuple):
     headers: Mapping[str, str]
     size: int
 
-
-class Reply(NamedTuple):
-    """An answer of status 200 with a body of the wished size, and the seconds that it took."""
-
-    etag: str | None
-    body: bytes
-    seconds: float
-
-
-class _Ask:
-    """A wish under way; settled once, with None for whatever is not a Reply."""
-
-    __slots__ = ("line", "request", "settled", "size", "tell")
-
-    def __init__(self, request: bytes, size: int, tell: Callable[[Reply | None], None]) -> None:
-        self.request = request
-        self.size = size
-        self.tell = tell
-        self.line: _Line | None = None
-        self.settled = False
-
-    def settle(self, reply: Reply | None) -> None:
-        if not self.settled:
-            self.settled = True
-            self.tell(reply)
-
-
-class _Line:
-    """A connection, one request at a time. What it is done with, and how, the origin hears."""
-
-    def __init__(self, sock: socket.socket, origin: _Origin) -> None:
-        self._socket = sock
-        self._secure = sock if isinstance(sock, ssl.SSLSocket) else None
-        self._most = _READ if self._secure is None else _RECORD
-        self._origin = origin
-        self._loop = asyncio.get_running_loop()
-        self._ask: _Ask | None = None
-        self._used = False
-        self._head = b""
-        self._parts: list[bytes] = []
-        self._left = 0
-        self._etag: str | None = None
-        self._keeps = True
-        self._began = 0.0
-        self._loop.add_reader(sock.fileno(), self._readable)
-
-    def send(self, ask: _Ask) -> None:
-        """Ask; the answer is read as it comes."""
-        self._ask, ask.line = ask, self
-        self._head, self._left = b"", -1
-        self._began = self._loop.time()
-        try:
-            whole = self._socket.send(ask.request) == len(ask.request)
-        except OSError:
-            whole = False
-        if not whole:
-            self._break()
-
-    def _readable(self) -> None:
-        try:
-            while True:
-                data = self._socket.recv(self._most)
-                if not data or self._ask is None:
-                    return self._break()
-                if self._take(self._ask, data):
-                    return None
-        except _NOT_YET:
-            return None
-        except OSError:
-            return self._break()
-
-    def _take(self, ask: _Ask, data: bytes) -> bool:
-        """Take in the next bytes; whether that is all."""
-        if self._left < 0:
-            self._head += data
-            head, end, data = self._head.partition(b"\r\n\r\n")
-            if not end and len(head) <= _LONGEST_HEAD:
-                return False
-            if not end or not self._expects(head, ask.size):
-                self._done(ask, None)
-                return True
-            self._parts, self._left = [], ask.size
-        self._parts.append(data)
-        self._left -= len(data)
-        if self._left > 0:
-            return False
-        if self._left < 0 or (self._secure is not None and self._secure.pending()):
-            self._keeps = False  # what comes behind the body belongs to nothing
-        body = b"".join(self._parts)[: ask.size]
-        self._done(ask, Reply(self._etag, body, self._loop.time() - self._began))
-        return True
-
-    def _expects(self, head: bytes, size: int) -> bool:
-        """Whether what follows is a body of that size. Source: RFC 9112, sections 4 to 6 and 9.3."""
-        lower = head.lower()
-        etag = _field(head, lower, b"etag")
-        self._etag = None if etag is None else etag.decode("latin-1")
-        self._keeps = b"close" not in (_field(lower, lower, b"connection") or b"")
-        plain = head.startswith(b"HTTP/1.1 200") and b"\r\ntransfer-encoding:" not in lower
-        return plain and _field(head, lower, b"content-length") == b"%d" % size
-
-    def _done(self, ask: _Ask, reply: Reply | None) -> None:
-        """The line is free again, if it can be, before the answer is told."""
-        self._ask, self._parts, self._used = None, [], True
-        if reply is None or not self._keeps:
-            self.close()
-        else:
-            self._origin.free(self)
-        ask.settle(reply)
-
-    def _break(self) -> None:
-        ask, self._ask = self._ask, None
-        silent = self._used and not self._head
-        self.close()
-        if ask is not None and silent:
-            self._origin.put(ask)  # it had ended before it was asked
-        elif ask is not None:
-            ask.settle(None)
-
-    def close(self) -> None:
-        """End it. May be called twice."""
-        if self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
-            self._origin.lost(self)
-
-
-def _field(head: bytes, lower: bytes, name: bytes) -> bytes | None:
-    """The value of a header, None where it is absent; what stands there twice has no value that anything equals."""
-    at = lower.find(b"\r\n" + name + b":")
-    if at < 0:
-        return None
-    begin = at + len(name) + 3
-    if lower.find(b"\r\n" + name + b":", begin) >= 0:
-        return b""
-    end = head.find(b"\r\n", begin)
-    return head[begin : end if end >= 0 else None].strip(b" \t")
+    def __repr__(self) -> str:
+        return f"Wish({self.size} bytes)"  # the URL is a secret
 
 
 class _Origin:
     """The connections to one host, and what waits for one of them."""
 
     def __init__(self, scheme: str, authority: str, context: ssl.SSLContext) -> None:
-        parts = urlsplit(f"{scheme}://{authority}")
-        if scheme not in {"http", "https"} or not parts.hostname or "@" in authority or not _sendable(authority):
+        try:
+            parts = urlsplit(f"{scheme}://{authority}")
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host, port = None, None
+        if scheme not in {"http", "https"} or not host or "@" in authority or not _sendable(authority):
             raise UsageError("not a URL that can be asked")
-        self._host = parts.hostname
-        self._port = parts.port or (443 if scheme == "https" else 80)
-        self._context = context if scheme == "https" else None
-        self._addresses: list[tuple[socket.AddressFamily, tuple[Any, ...]]] = []
-        self._idle: list[_Line] = []
-        self._lines = set[_Line]()
-        self._opening = set[asyncio.Task[None]]()
-        self._waiting = deque[_Ask]()
+        secure = scheme == "https"
+        self._dialler = Dialler(host, port or (443 if secure else 80), context if secure else None)
+        self._idle: list[Line] = []
+        self._lines = set[Line]()
+        self._opening = 0
+        self._tasks = set[asyncio.Task[None]]()
+        self._waiting = deque[Ask]()
+        self._most = 1
         agent = f"Host: {authority}\r\nUser-Agent: {user_agent()}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
         self.head = f" HTTP/1.1\r\n{agent}"
-        self.most = 1
-        """Connections at once."""
 
-    def put(self, ask: _Ask) -> None:
-        """Send it now, or as soon as a connection is free."""
-        if self._idle:
-            self._idle.pop().send(ask)
-            return
+    def allow(self, most: int) -> None:
+        """So many connections from now on; those beyond that end when they are free."""
+        self._most = most
+        while len(self._lines) > most and self._idle:
+            self._idle[-1].close()
+
+    def put(self, ask: Ask) -> None:
+        """It waits for its turn, which `serve` gives."""
         self._waiting.append(ask)
-        if len(self._lines) + len(self._opening) < self.most:
-            opening = asyncio.create_task(self._open())
-            self._opening.add(opening)
-            opening.add_done_callback(self._opening.discard)
 
-    def free(self, line: _Line) -> None:
+    def put_back(self, ask: Ask) -> None:
+        """It has had its turn, in vain: the next one is its."""
+        self._waiting.appendleft(ask)
+
+    def free(self, line: Line) -> None:
         """A connection has nothing to do."""
-        ask = self._next()
-        if ask is not None:
-            line.send(ask)
-        elif len(self._lines) > self.most:
+        if len(self._lines) > self._most:
             line.close()
         else:
             self._idle.append(line)
 
-    def lost(self, line: _Line) -> None:
+    def forget(self, line: Line) -> None:
         """A connection is no more."""
         self._lines.discard(line)
-        with suppress(ValueError):
+        if line in self._idle:
             self._idle.remove(line)
-        if self._waiting and not self._lines and not self._opening and (ask := self._next()):
-            self.put(ask)
 
-    def _next(self) -> _Ask | None:
+    def serve(self) -> None:
+        """Give what waits to the connections that are free, and open more where these are too few."""
+        while self._idle and (ask := self._next()) is not None:
+            if not self._idle.pop().send(ask):
+                self.put_back(ask)
+        for _ in range(min(len(self._waiting), self._most - len(self._lines)) - self._opening):
+            self._opening += 1
+            task = asyncio.create_task(self._open())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _next(self) -> Ask | None:
         while self._waiting:
             ask = self._waiting.popleft()
             if not ask.settled:
@@ -234,61 +104,31 @@ class _Origin:
     async def _open(self) -> None:
         """One more connection; where there is none, and none can be had, nothing waits for one."""
         try:
-            line = _Line(await self._dial(), self)
+            sock = await self._dialler.dial()
         except OSError:
-            self._addresses = []
-            while not self._lines and (ask := self._next()) is not None:
-                ask.settle(None)
-        else:
-            self._lines.add(line)
-            self.free(line)
+            self._opening -= 1
+            if not self._lines and not self._opening:
+                self.give_up()
+            return
+        self._opening -= 1
+        line = Line(sock, self)
+        self._lines.add(line)
+        self.free(line)
+        self.serve()
+        line.rested = True
 
-    async def _dial(self) -> socket.socket:
-        loop = asyncio.get_running_loop()
-        if not self._addresses:
-            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-            self._addresses = [(family, address) for family, _, _, _, address in found]
-        last: OSError | None = None
-        for family, address in self._addresses:
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                await loop.sock_connect(sock, address)
-                if self._context is not None:
-                    sock = self._context.wrap_socket(sock, server_hostname=self._host, do_handshake_on_connect=False)
-                    await _shake_hands(sock)
-            except OSError as error:
-                sock.close()
-                last = error
-            except BaseException:
-                sock.close()
-                raise
-            else:
-                return sock
-        raise last or OSError("no address")
+    def give_up(self) -> None:
+        """Nothing waits any more."""
+        while (ask := self._next()) is not None:
+            ask.settle(None)
 
     def close(self) -> None:
         """End every connection."""
-        self._waiting.clear()
-        for opening in self._opening:
-            opening.cancel()
+        for task in self._tasks:
+            task.cancel()
         for line in tuple(self._lines):
             line.close()
-
-
-async def _shake_hands(sock: ssl.SSLSocket) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        with suppress(ssl.SSLWantReadError):
-            sock.do_handshake()
-            return
-        more = loop.create_future()
-        loop.add_reader(sock.fileno(), more.set_result, None)
-        try:
-            await more
-        finally:
-            loop.remove_reader(sock.fileno())
+        self.give_up()
 
 
 class Direct:
@@ -300,9 +140,9 @@ class Direct:
         self._origins: dict[tuple[str, str], _Origin] = {}
 
     async def get(
-        self, wishes: Sequence[Wish], hear: Callable[[int, Reply], None], *, at_once: int, within: float
+        self, wishes: Sequence[Wish], hear: Callable[[int, Reply], None], *, at_once: int, within: timedelta
     ) -> None:
-        """Tell `hear` each answer by its number as it comes, all within so many seconds; of others nothing is told.
+        """Tell `hear` each answer by its number as it comes, all within that time; of others nothing is told.
 
         Over `at_once` connections to one host, shared by all who ask. Raises UsageError for what is no URL, and what
         `hear` raises.
@@ -322,22 +162,26 @@ class Direct:
             if not left and not everything.done():
                 everything.set_result(None)
 
-        requests = [self._request(wish) for wish in wishes]
-        asks = []
-        for number, (origin, request) in enumerate(requests):
-            origin.most = at_once
-            asks.append(_Ask(request, wishes[number].size, partial(tell, number)))
-            origin.put(asks[-1])
+        asks = dict[Ask, _Origin]()
+        for number, wish in enumerate(wishes):
+            origin, request = self._request(wish)
+            asks[Ask(request, wish.size, partial(tell, number))] = origin
         try:
+            for ask, origin in asks.items():
+                origin.put(ask)
+            for origin in set(asks.values()):
+                origin.allow(at_once)
+                origin.serve()
             if wishes:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(everything, within)
+                await _in_time(everything, within)
         finally:
-            for ask in asks:
-                if not ask.settled:
-                    ask.settled = True
-                    if ask.line is not None:
-                        ask.line.close()
+            late = [ask for ask in asks if not ask.settled]
+            for ask in late:
+                ask.settled = True
+                if ask.line is not None:
+                    ask.line.close()
+            for origin in {asks[ask] for ask in late}:
+                origin.serve()
 
     def _request(self, wish: Wish) -> tuple[_Origin, bytes]:
         scheme, _, rest = wish.url.partition("://")
@@ -354,6 +198,16 @@ class Direct:
         """End every connection."""
         for origin in self._origins.values():
             origin.close()
+
+
+async def _in_time(everything: asyncio.Future[None], within: timedelta) -> None:
+    limit = asyncio.timeout(within.total_seconds())
+    try:
+        async with limit:
+            await everything
+    except TimeoutError:
+        if not limit.expired():
+            raise
 
 
 def _sendable(text: str) -> bool:

@@ -1,0 +1,176 @@
+"""A connection that is asked for one body after the other, by HTTP/1.1, and read on the loop as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
+
+_RECORD: Final = 1 << 14
+"""Bytes that one read of a secure connection gives at most. Source: RFC 8446, section 5.1."""
+
+_READ: Final = 1 << 17
+_LONGEST_HEAD: Final = 1 << 15
+
+_NOT_YET = (BlockingIOError, InterruptedError, ssl.SSLWantReadError)
+
+
+class Reply(NamedTuple):
+    """An answer of status 200 with a body of the wished size, and the seconds that it took."""
+
+    etag: str | None
+    body: bytes
+    seconds: float
+
+
+class Ask:
+    """A wish under way."""
+
+    __slots__ = ("line", "request", "settled", "size", "tell")
+
+    def __init__(self, request: bytes, size: int, tell: Callable[[Reply | None], None]) -> None:
+        self.request = request
+        self.size = size
+        self.tell = tell
+        self.line: Line | None = None
+        self.settled = False
+
+    def settle(self, reply: Reply | None) -> None:
+        """Tell it, once; None for whatever is not a Reply."""
+        if not self.settled:
+            self.settled = True
+            self.tell(reply)
+
+
+class Owner(Protocol):
+    """Who has lines, and asks that wait for one."""
+
+    def free(self, line: Line) -> None:
+        """A line has nothing to do."""
+
+    def forget(self, line: Line) -> None:
+        """A line is no more."""
+
+    def put_back(self, ask: Ask) -> None:
+        """It has had its turn, in vain: the next one is its."""
+
+    def serve(self) -> None:
+        """Lines may be free, or too few."""
+
+
+class Line:
+    """A connection, one request at a time."""
+
+    def __init__(self, sock: socket.socket, owner: Owner) -> None:
+        self._socket = sock
+        self._secure = sock if isinstance(sock, ssl.SSLSocket) else None
+        self._piece = _READ if self._secure is None else _RECORD
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._ask: Ask | None = None
+        self._late = False
+        self.rested = False
+        """Whether it may have ended unseen, when it is asked the next time."""
+        self._head = b""
+        self._parts: list[bytes] = []
+        self._left = 0
+        self._etag: str | None = None
+        self._keeps = True
+        self._began = 0.0
+        self._loop.add_reader(sock.fileno(), self._readable)
+
+    def send(self, ask: Ask) -> bool:
+        """Ask; False when the connection had ended before, and it is to be asked over another one."""
+        self._ask, ask.line = ask, self
+        self._left = -1
+        self._late, self.rested = self.rested, True
+        self._began = self._loop.time()
+        try:
+            whole = self._socket.send(ask.request) == len(ask.request)
+        except OSError:
+            whole = False
+        return whole or self._broken() is None
+
+    def _readable(self) -> None:
+        try:
+            while (data := self._socket.recv(self._piece)) and self._ask is not None:
+                if self._take_in(self._ask, data):
+                    return
+        except OSError as error:
+            if isinstance(error, _NOT_YET):
+                return
+        if (again := self._broken()) is not None:
+            self._owner.put_back(again)
+        self._owner.serve()
+
+    def _take_in(self, ask: Ask, data: bytes) -> bool:
+        """Read on; whether that is all of the answer."""
+        if self._left < 0:
+            self._head += data
+            head, end, data = self._head.partition(b"\r\n\r\n")
+            if not end and len(head) <= _LONGEST_HEAD:
+                return False
+            if not end or not self._expects(head, ask.size):
+                self._answered(ask, None)
+                return True
+            self._parts, self._left = [], ask.size
+        self._parts.append(data)
+        self._left -= len(data)
+        if self._left > 0:
+            return False
+        if self._left < 0 or (self._secure is not None and self._secure.pending()):
+            self._keeps = False  # what comes behind the body belongs to nothing
+        body = b"".join(self._parts)[: ask.size]
+        self._answered(ask, Reply(self._etag, body, self._loop.time() - self._began))
+        return True
+
+    def _expects(self, head: bytes, size: int) -> bool:
+        """Whether what follows is a body of that size. Source: RFC 9112, sections 4 to 6 and 9.3."""
+        lower = head.lower()
+        etag = _field(head, lower, b"etag")
+        self._etag = None if etag is None else etag.decode("latin-1")
+        self._keeps = _field(lower, lower, b"connection") in {None, b"keep-alive"}
+        plain = b"transfer-encoding" not in lower and lower.count(b"\n") == lower.count(b"\r\n")
+        expected = plain and _field(head, lower, b"content-length") == b"%d" % size
+        return expected and head.startswith(b"HTTP/1.1 200")
+
+    def _answered(self, ask: Ask, reply: Reply | None) -> None:
+        """The line is free again, if it can be, and asks for the next, before this answer is told."""
+        self._ask, self._head, self._parts = None, b"", []
+        if reply is None or not self._keeps:
+            self.close()
+        else:
+            self._owner.free(self)
+        self._owner.serve()
+        ask.settle(reply)
+
+    def _broken(self) -> Ask | None:
+        """There is no more to be had of it; what it was asked too late, which others can be asked."""
+        ask, self._ask = self._ask, None
+        self.close()
+        if ask is not None and self._late and not self._head:
+            return ask
+        if ask is not None:
+            ask.settle(None)
+        return None
+
+    def close(self) -> None:
+        """End it. May be called twice."""
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._owner.forget(self)
+
+
+def _field(head: bytes, lower: bytes, name: bytes) -> bytes | None:
+    """The value of a header, None where it is absent; what stands there twice has no value that anything equals."""
+    at = lower.find(b"\r\n" + name + b":")
+    if at < 0:
+        return None
+    begin = at + len(name) + 3
+    if lower.find(b"\r\n" + name + b":", begin) >= 0:
+        return b""
+    end = head.find(b"\r\n", begin)
+    return head[begin : end if end >= 0 else None].strip(b" \t")
