@@ -68,9 +68,8 @@ def test_a_large_export_comes_by_way_of_helpers(tmp_path: Path) -> None:
     assert list((tmp_path / ".tilesync/parts").iterdir()) == []
 
 
-@pytest.mark.parametrize("changes", [{"bwlimit": 1e9}, {"transfers": 4}])
-def test_where_helpers_make_no_sense_there_are_none(tmp_path: Path, changes: dict[str, Any]) -> None:
-    """With a limited bandwidth, or few transfers, this process does everything."""
+def alone(tmp_path: Path, **changes: Any) -> None:
+    """A run that this process does by itself, and that is whole."""
     seen: list[int] = []
     with Simulator() as sim:
         files = sim.hold(export(TILES))
@@ -80,30 +79,24 @@ def test_where_helpers_make_no_sense_there_are_none(tmp_path: Path, changes: dic
     assert tree(tmp_path / "versions" / EXPORT) == files
 
 
+@pytest.mark.parametrize("changes", [{"bwlimit": 1e9}, {"transfers": 4}])
+def test_where_helpers_make_no_sense_there_are_none(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """With a limited bandwidth, or few transfers, this process does everything."""
+    alone(tmp_path, **changes)
+
+
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "http_proxy", "ALL_PROXY"])
 def test_nothing_goes_around_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     """Where a proxy is set, be it for other hosts, this process does everything: helpers know none."""
     monkeypatch.setenv(variable, "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    seen: list[int] = []
-    with Simulator() as sim:
-        files = sim.hold(export(TILES))
-        watched(sim, seen)
-        assert sim.mirror(tmp_path).exit == 0
-    assert seen == []
-    assert tree(tmp_path / "versions" / EXPORT) == files
+    alone(tmp_path)
 
 
 def test_one_core_needs_no_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On one core this process does everything."""
     monkeypatch.setattr(wiring, "cores", lambda: 1)
-    seen: list[int] = []
-    with Simulator() as sim:
-        files = sim.hold(export(TILES))
-        watched(sim, seen)
-        assert sim.mirror(tmp_path).exit == 0
-    assert seen == []
-    assert tree(tmp_path / "versions" / EXPORT) == files
+    alone(tmp_path)
 
 
 @pytest.mark.parametrize("large", [True, False])

@@ -428,6 +428,23 @@ def test_cancelled_it_ends_its_connections(with_pool: Run) -> None:
         with_pool(work)
 
 
+def test_a_pool_that_is_closed_leaves_what_is_under_way(with_pool: Run) -> None:
+    """What comes no more, because the pool ends, is left at once."""
+    over = threading.Event()
+    with serving(hang(head("Content-Length: 5") + b"he", over)) as server:
+
+        async def work(pool: Direct) -> list[Reply | None]:
+            task = asyncio.create_task(asked(pool, [Wish(server.url(), {}, 5)] * 9, at_once=3))
+            while len(server.paths) < 3:
+                await asyncio.sleep(0.01)
+            pool.close()
+            async with asyncio.timeout(SOON / 2):
+                return await task
+
+        assert with_pool(work) == [None] * 9
+        over.set()
+
+
 def test_a_server_that_is_not_there(got: Got) -> None:
     """Where nothing listens everything is left at once."""
     with serving(answer()) as gone:

@@ -157,11 +157,14 @@ class Line:
         return None
 
     def close(self) -> None:
-        """End it. May be called twice."""
+        """End it, and leave what it was asked. May be called twice."""
+        ask, self._ask = self._ask, None
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
             self._owner.forget(self)
+        if ask is not None:
+            ask.settle(None)
 
 
 def _field(head: bytes, lower: bytes, name: bytes) -> bytes | None:
