@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
@@ -24,9 +25,10 @@ from tilesync.jobs.fetch import SPILL, Fetch
 from tilesync.jobs.pressure import Gate
 from tilesync.jobs.reuse import Reuse
 from tilesync.jobs.run import Run as JobRun
-from tilesync.jobs.transfer import Supply, Transfer
-from tilesync.model import Arrival, Blob, Page, Version
+from tilesync.jobs.transfer import FEW, JOURNAL, Supply, Transfer
+from tilesync.model import Arrival, Blob, Brought, Page, Proof, SasUrl, Version
 from tilesync.protocols import Body, Source
+from tilesync.rules.content import ContentCheck
 from tilesync.stores import files as files_of_stores
 from tilesync.stores.disk import write_at
 from tilesync.stores.local import LocalDestination, open_local
@@ -388,7 +390,7 @@ def transfer(destination: LocalDestination, source: Memory, run: Run, **changes:
     destination.catalog.finish_listing(version)
     clock = changes.pop("clock", WallClock())
     gate = changes.pop("gate", Gate(clock, fixed=AT_ONCE))
-    shared = JobRun(clock, run, run.tally, gate, timedelta(seconds=5))
+    shared = JobRun(clock, run, run.tally, gate, timedelta(seconds=5), helpers=changes.pop("helpers", None))
     return Transfer(version, cast(Source, source), destination, shared, **changes), version
 
 
@@ -589,6 +591,67 @@ def test_what_is_listed_while_an_entry_is_made_is_counted(tmp_path: Path, monkey
 
             await job.run(supply, listing())
             assert run.tally.listed == 9
+
+    asyncio.run(work())
+
+
+class Helped:
+    """A source that answers when it may, and helpers that are there from then on: they bring what is in memory."""
+
+    def __init__(self, source: Memory, destination: LocalDestination) -> None:
+        self.may = asyncio.Event()
+        self.called = True
+        self.brought = 0
+        self._source = source
+        self._files = destination.files
+
+    async def open(self, blob: Blob, offset: int, *, ahead: int = 1) -> Body:
+        body = await self._source.open(blob, offset, ahead=ahead)
+        await self.may.wait()
+        return body
+
+    async def link(self) -> SasUrl:
+        return SasUrl("https://a/c", "sig=x", None)
+
+    async def start(self) -> None:
+        await self.may.wait()
+
+    async def bring(self, version: Version, link: SasUrl, some: Sequence[tuple[int, Blob]], *, at_once: int) -> Brought:
+        arrivals = []
+        for number, item in some:
+            check = ContentCheck(item)
+
+            def prove(data: bytes, check: ContentCheck = check) -> Proof:
+                check.feed(data)
+                return check.finish()
+
+            held = await self._files.put(version, item, self._source.files[item.name], prove)
+            arrivals.append(Arrival(number, held, check.take()))
+        self.brought += len(some)
+        return Brought(tuple(arrivals), (), 0.01)
+
+
+def test_few_take_the_usual_way_while_helpers_start(tmp_path: Path) -> None:
+    """No more than a few blobs wait for the usual way until helpers are there; these bring all the others."""
+
+    async def work() -> None:
+        with open_local(tmp_path, state_dir=None) as destination:
+            memory = Memory(export(900))
+            helped = Helped(memory, destination)
+            job, _ = transfer(destination, memory, Run(), gate=Gate(WallClock(), fixed=300), helpers=helped)
+            job._road = replace(job._road, source=cast(Source, helped))
+            job._express._source = cast(Source, helped)
+            running = asyncio.create_task(job.run(Supply(complete=True), None))
+            async with asyncio.timeout(20):
+                while len(memory.opened) < FEW:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(2 * JOURNAL)  # what wakes who waits
+                assert len(memory.opened) == FEW
+                helped.may.set()
+                await running
+            assert len(memory.opened) + helped.brought == len(memory.files)
+            assert [name for name in memory.opened[FEW + 1 :] if memory.files[name]] == []  # no helper carries nothing
+            assert tree(tmp_path / "versions" / "v") == memory.files
 
     asyncio.run(work())
 

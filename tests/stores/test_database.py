@@ -25,8 +25,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "db.sqlite3"
 
 
-def opened(path: Path, *, schema: str = SCHEMA, version: int = 3, read_only: bool = False) -> Database:
-    return Database(path, schema, version=version, read_only=read_only)
+def opened(
+    path: Path, *, schema: str = SCHEMA, version: int = 3, read_only: bool = False, lasting: bool = True
+) -> Database:
+    return Database(path, schema, version=version, read_only=read_only, lasting=lasting)
 
 
 def items(database: Database) -> list[str]:
@@ -55,10 +57,13 @@ def test_what_is_written_comes_back(path: Path) -> None:
     database.close()
 
 
+@pytest.mark.parametrize("lasting", [True, False])
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, GeneratorExit])
-def test_a_transaction_that_fails_leaves_nothing(path: Path, error: type[BaseException]) -> None:
-    """Whatever ends a transaction early, none of it is kept, the error comes through, and the next one works."""
-    database = opened(path)
+def test_a_transaction_that_fails_leaves_nothing(path: Path, error: type[BaseException], lasting: bool) -> None:
+    """Whatever ends a transaction early, none of it is kept, the error comes through, and the next one works; also
+    where the file need not last.
+    """
+    database = opened(path, lasting=lasting)
     with pytest.raises(error):
         fail_half_way(database, error())
     assert items(database) == []
