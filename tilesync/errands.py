@@ -19,8 +19,8 @@ from tilesync.stores.held import HeldFiles
 from tilesync.wire.direct import Wish, direct
 from tilesync.wire.line import Reply
 
-Brought = tuple[bytes, Trace, Reading]
-"""SHA-256 of what was brought, where it lies, and what it says."""
+Placed = tuple[bytes, Trace, Reading]
+"""SHA-256 of a blob that is in place, where it lies, and what it says."""
 
 LONGEST = timedelta(seconds=2)
 """After that one blob does not keep the others of its batch waiting any more: it is left to others."""
@@ -40,9 +40,9 @@ class Bring:
     blobs: tuple[Blob, ...]
     at_once: int
 
-    async def __call__(self, tools: Tools) -> tuple[list[Brought | None], float]:
+    async def __call__(self, tools: Tools) -> tuple[list[Placed | None], float]:
         """For each blob what it is and where it lies, None where it did not come; and the median answer in seconds."""
-        found: list[Brought | None] = [None] * len(self.blobs)
+        found: list[Placed | None] = [None] * len(self.blobs)
         times = list[float]()
 
         def hear(number: int, reply: Reply) -> None:
@@ -58,7 +58,7 @@ class Bring:
     def _wish(self, blob: Blob) -> Wish:
         return Wish(self.link.blob(blob.name), {"If-Match": f'"{blob.etag}"'} if blob.etag else {}, blob.size)
 
-    def _put(self, blob: Blob, reply: Reply) -> Brought | None:
+    def _put(self, blob: Blob, reply: Reply) -> Placed | None:
         proven = blob.md5 is not None  # else the ETag alone says that these are the bytes of this blob
         if blob.etag and (reply.etag or not proven) and plain_etag(reply.etag or "") != blob.etag:
             return None

@@ -39,8 +39,6 @@ _HEAD: Final = re.compile(
 _BLOB: Final = re.compile(
     rf"<Blob><Name>({_TEXT})</Name><Properties>({_FLAT.format(3)})</Properties>{_FLAT.format(4)}</Blob>"
 )
-
-
 _ORDINARY: Final = re.compile(
     rf"<Blob><Name>({_RUN})</Name><Properties>(?:{_field('Creation-Time')})?{_field('Last-Modified')}{_field('Etag')}"
     rf"{_field('Content-Length')}{_field('Content-Type')}{_field('Content-Encoding')}(?:{_field('Content-Language')})?"

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, TypeVar
 
 from tilesync.errors import DestinationError, DiskFull
 from tilesync.model import Trace
@@ -206,26 +206,26 @@ def boot_id() -> str | None:
         return None
 
 
-WRITERS = 1
-"""Threads that run small jobs: while one waits for the disk the other checks what came."""
-
 TOGETHER = 32
 """Small jobs of one hop at most, so that those who wait for the first do not wait for all."""
 
 
 class BatchWriter:
-    """Runs small blocking jobs in threads, many that wait in one hop: a slow disk never stalls the loop."""
+    """Runs small blocking jobs in a thread, many that wait in one hop: a slow disk never stalls the loop.
+
+    In one thread at a time: two fight for the interpreter, and take longer.
+    """
 
     def __init__(self) -> None:
         self._pending: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
-        self._writers: set[asyncio.Task[None]] = set()
+        self._writer: asyncio.Task[None] | None = None
 
     async def run(self, job: Callable[[], T]) -> T:
         """The result of `job`, or what it raised."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._pending.append((job, future))
-        if len(self._writers) < WRITERS:
-            self._writers.add(asyncio.create_task(self._write()))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write())
         return await future
 
     async def _write(self) -> None:
@@ -240,7 +240,7 @@ class BatchWriter:
                     future.set_exception(result)
                 else:
                     future.set_result(result)
-        self._writers.remove(cast("asyncio.Task[None]", asyncio.current_task()))
+        self._writer = None
 
 
 def _run_all(jobs: list[Callable[[], Any]]) -> list[Any]:
