@@ -226,15 +226,16 @@ class Page:
 
 
 class Proof(NamedTuple):
-    """What was computed over the stored bytes of one file while they passed."""
+    """What was computed over the stored bytes of one file while they passed; the MD5 only where it was asked for."""
 
     size: int
     sha256: bytes
+    md5: bytes | None = None
 
 
 class Trace(NamedTuple):
     """What a look at a file tells of whether it still is the one that was left there: mtime in ns and inode, which is 0
-    where there is none.
+    where there is none; of an object a number made of its ETag, and 0.
     """
 
     mtime_ns: int

@@ -457,7 +457,7 @@ class DestinationContract:
         """What one version holds is placed in another under any name, and stays untouched where it was."""
         with opening() as there:
             held = run(put(there, blob("a/b", b"12"), b"12"))
-            shared = there.files.share(self.NEXT, blob("c/d", b"12", "0x9"), VERSION, held)
+            (shared,) = there.files.share(self.NEXT, [(blob("c/d", b"12", "0x9"), VERSION, held)])
             assert shared is not None
             assert (shared.blob.name, shared.blob.etag, shared.sha256) == ("c/d", "0x9", held.sha256)
             assert there.files.read(self.NEXT, "c/d") == there.files.read(VERSION, "a/b") == b"12"
@@ -470,8 +470,8 @@ class DestinationContract:
             held, gone = (run(put(there, blob(name, b"12"), b"12")) for name in ("a", "x"))
             run(put(there, blob("a", b"123"), b"123"))
             there.files.remove(VERSION, ["x"])
-            for each in (held, gone):
-                assert there.files.share(self.NEXT, blob("new", b"12"), VERSION, each) is None
+            wishes = [(blob("new", b"12"), VERSION, each) for each in (held, gone)]
+            assert there.files.share(self.NEXT, wishes) == [None, None]
             assert there.files.size(self.NEXT, "new") is None
 
     def test_what_lies_in_a_version(self, opening: Open) -> None:

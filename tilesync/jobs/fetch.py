@@ -53,10 +53,12 @@ class Fetch:
         self._road = road
         self._blob = blob
         self._body = body
-        self._check = ContentCheck(blob, road.version.home)
+        self._check = ContentCheck(blob, road.version.home, md5=road.files.proves_md5)
         self._partly = False
         self._draft: Draft | None = None
-        self._pending: list[bytes] = []  # behind what was checked
+        self._pending: list[bytes] = []  # behind what is in the draft
+        self._checked = 0  # so many bytes of it, already
+        self._proof: Proof | None = None
         self._received = 0
         self._spilled = 0
         self._since = 0.0
@@ -134,6 +136,7 @@ class Fetch:
 
     def _add(self, chunk: bytes) -> None:
         self._pending.append(chunk)
+        self._proof = None
         self._received += len(chunk)
         self._road.run.tally.bytes += len(chunk)
         self._road.run.gate.moved(len(chunk))
@@ -143,9 +146,11 @@ class Fetch:
         data = b"".join(self._pending)
         if self._draft is None:
             self._draft = self._road.files.draft(self._road.version, self._blob)
-        await in_thread(self._feed, data)
+        await in_thread(self._feed, data[self._checked :])
+        self._checked = len(data)
         await self._draft.append(data)
         self._pending.clear()
+        self._checked = 0
         self._spilled = self._received
         self._since = self._road.run.clock.monotonic()
 
@@ -156,14 +161,18 @@ class Fetch:
         else:
             if self._pending:
                 await self._spill()
-            held = await self._draft.commit(self._check.finish())
+            self._proof = self._proof or self._check.finish()
+            held = await self._draft.commit(self._proof)
         if held.blob.size == UNKNOWN:
             held = held._replace(blob=held.blob._replace(size=self._check.size))
         return Examined(held, self._check.take(), self._partly)
 
     def _prove(self, data: bytes) -> Proof:
-        self._feed(data)
-        return self._check.finish()
+        """The proof of the whole content, once however often it is asked for."""
+        if self._proof is None:
+            self._feed(data)
+            self._proof = self._check.finish()
+        return self._proof
 
     def _feed(self, data: bytes) -> None:
         """Check the next bytes; what a large document asks for goes to the catalog on the way."""
@@ -177,6 +186,7 @@ class Fetch:
         self._check.restart()
         self._partly = False
         self._pending.clear()
+        self._checked, self._proof = 0, None
         self._received = self._spilled = 0
         if self._draft is not None:
             await self._draft.restart()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from tilesync.errors import BlobDamaged, DestinationError
+from tilesync.errors import BlobDamaged
 from tilesync.jobs.examine import examine
-from tilesync.model import Arrival, Blob, Held, Reading, Twin, Version
+from tilesync.model import Arrival, Blob, Reading, Twin, Version
 from tilesync.protocols import Destination
 
 
@@ -23,46 +23,43 @@ class Reuse:
 
         With them the bytes of what another version should hold so, and does not as it was left there.
         """
-        found: list[Arrival] = []
-        copied: list[Twin] = []
-        refused = 0
         twins = self._catalog.twins.by_md5(self._version, [blob for _, blob in wanted])
-        for number, blob in wanted:
-            there = twins.get(blob.name, ())
-            arrival = self._first(number, blob, there, copied)
-            if there and arrival is None:
-                every = self._catalog.twins.by_md5(self._version, [blob], every=True)
-                arrival = self._first(number, blob, every.get(blob.name, ()), copied)
-            if arrival:
-                found.append(arrival)
-            elif there:
-                refused += blob.size
+        known = [item for item in wanted if item[1].name in twins]
+        found = self._tried(known, twins)
+        left = [item for item in known if item[0] not in found]
+        if left:
+            every = self._catalog.twins.by_md5(self._version, [blob for _, blob in left], every=True)
+            found.update(self._tried(left, every))
+        return list(found.values()), sum(blob.size for number, blob in known if number not in found)
+
+    def _tried(self, some: Sequence[tuple[int, Blob]], twins: Mapping[str, Sequence[Twin]]) -> dict[int, Arrival]:
+        """What could be taken, by number: each blob from the first of its twins that has it still."""
+        found: dict[int, Arrival] = {}
+        copied: list[Twin] = []
+        for turn in range(max((len(twins.get(blob.name, ())) for _, blob in some), default=0)):
+            asked = [
+                (number, blob, twins[blob.name][turn])
+                for number, blob in some
+                if number not in found and len(twins.get(blob.name, ())) > turn
+            ]
+            shared = self._files.share(self._version, [(blob, twin.version, twin.held) for _, blob, twin in asked])
+            for (number, _, twin), held in zip(asked, shared, strict=True):
+                if held is not None and (arrival := self._said(Arrival(number, held), twin, copied)):
+                    found[number] = arrival
         if copied:
             self._catalog.twins.copy_references(self._version, copied)
-        return found, refused
-
-    def _first(self, number: int, blob: Blob, twins: Sequence[Twin], copied: list[Twin]) -> Arrival | None:
-        return next(filter(None, (self._taken(number, blob, twin, copied) for twin in twins)), None)
-
-    def _taken(self, number: int, blob: Blob, twin: Twin, copied: list[Twin]) -> Arrival | None:
-        held = self._share(blob, twin)
-        return self._said(Arrival(number, held), twin, copied) if held else None
+        return found
 
     def merge(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
         """What was fetched because the listing has no MD5 gives way to a link where another version holds its bytes."""
-        unnamed = [arrival.held for arrival in arrivals if arrival.held.blob.md5 is None]
+        unnamed = [each.held for each in arrivals if each.held.blob.md5 is None] if self._files.links else []
         twins = self._catalog.twins.by_sha256(self._version, unnamed) if unnamed else {}
         return [self._merged(arrival, twins.get(arrival.held.blob.name, ())) for arrival in arrivals]
 
     def _merged(self, arrival: Arrival, twins: Sequence[Twin]) -> Arrival:
-        shared = (self._share(arrival.held.blob, twin) for twin in twins)
+        wishes = ((arrival.held.blob, twin.version, twin.held) for twin in twins)
+        shared = (self._files.share(self._version, [wish])[0] for wish in wishes)
         return arrival._replace(held=next(filter(None, shared), arrival.held))
-
-    def _share(self, blob: Blob, twin: Twin) -> Held | None:
-        try:
-            return self._files.share(self._version, blob, twin.version, twin.held)
-        except DestinationError:
-            return None  # it cannot be read or reached there: what stands in the way here is met by the fetch again
 
     def _said(self, arrival: Arrival, twin: Twin, copied: list[Twin]) -> Arrival | None:
         """The arrival with what its bytes say: as they said there, where that is the same here; else read anew."""

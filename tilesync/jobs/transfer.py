@@ -172,11 +172,9 @@ class Transfer:
 
     def _look_around(self, batch: list[tuple[int, Blob]]) -> tuple[list[Arrival], int, set[int]]:
         """What other versions hold of a batch, and the numbers of those that seem to lie here already."""
-        there = {number for number, blob in batch if self._salvage and self._seems_there(blob)}
+        lying = self._files.lying(self._version, [blob for _, blob in batch]) if self._salvage else set()
+        there = {number for number, blob in batch if blob.name in lying}
         return (*self._reuse.take(batch), there)
-
-    def _seems_there(self, blob: Blob) -> bool:
-        return blob.md5 is not None and self._files.size(self._version, blob.name) == blob.size
 
     def _take_over(self, arrival: Arrival) -> None:
         """A file of another version is in place."""
@@ -210,7 +208,7 @@ class Transfer:
     async def _work(self) -> None:
         while (item := await self._queue.get()) is not None:
             number, blob = item
-            async with self._run.gate.turn():
+            async with self._run.gate.turn(self._places(blob)):
                 try:
                     await self._take(number, blob)
                 except BlobError as error:
@@ -221,6 +219,9 @@ class Transfer:
                     self._persistence.settled(blob.name)
                     self._usual -= 1
                     self._settled.set()
+
+    def _places(self, blob: Blob) -> int:
+        return 1 if self._run.gate.fixed else self._files.places(blob)
 
     async def _take(self, number: int, blob: Blob) -> None:
         """See to it that one wanted blob is held, or known to be missing."""
@@ -256,7 +257,7 @@ class Transfer:
 
     def _found(self, number: int, blob: Blob) -> Arrival | None:
         """The file that lies there already, when it is the listed one by size and MD5."""
-        if not self._seems_there(blob):
+        if not self._files.lying(self._version, [blob]):
             return None
         try:
             found = examine(self._files, self._catalog.references, self._version, blob)

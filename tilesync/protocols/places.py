@@ -59,7 +59,13 @@ class HeldFiles(Protocol):
 
 
 class Files(HeldFiles, Protocol):
-    """The files of the versions of a destination, to be read and written."""
+    """The files of the versions of a destination, to be read and written.
+
+    `links`: what two versions share takes its room once. `proves_md5`: a proof must tell the MD5.
+    """
+
+    links: bool
+    proves_md5: bool
 
     def free(self) -> int | None:
         """Bytes of room left; None where that has no meaning."""
@@ -79,11 +85,17 @@ class Files(HeldFiles, Protocol):
     def draft(self, version: Version, blob: Blob) -> Draft:
         """A draft of `blob`, continued from an earlier run when that left one for the same name and ETag."""
 
-    def share(self, version: Version, blob: Blob, of: Version, held: Held) -> Held | None:
-        """Place, as `blob`, what another version holds, by a link or a copy, without touching what lies there.
+    def places(self, blob: Blob) -> int:
+        """As how many of the transfers that may run at once a blob counts: a large one may take room in memory."""
 
-        None when that is no longer what was left there.
+    def share(self, version: Version, wishes: Sequence[tuple[Blob, Version, Held]]) -> list[Held | None]:
+        """Place, as each blob, what another version holds, by a link or a copy, without touching what lies there.
+
+        None for what is no longer as it was left there, or cannot be had from there.
         """
+
+    def lying(self, version: Version, blobs: Sequence[Blob]) -> set[str]:
+        """The names of those that seem to lie in the version already, as far as a look at what has an MD5 can tell."""
 
     def names(self, version: Version) -> Iterator[str]:
         """What lies in the folder of a version, whether it is known or not."""

@@ -158,19 +158,21 @@ class Payload:
 class ContentCheck:
     """Length, MD5 where the listing claims one, SHA-256, structure and references of the bytes of one blob.
 
-    `home` is the bare URL of its container, empty where that is not known: absolute URLs are told apart by it.
+    `home` is the bare URL of its container, empty where that is not known: absolute URLs are told apart by it. `md5`:
+    the proof tells it, claimed or not.
     """
 
-    def __init__(self, blob: Blob, home: str = "") -> None:
+    def __init__(self, blob: Blob, home: str = "", *, md5: bool = False) -> None:
         self._blob = blob
         self._home = home
+        self._wants_md5 = md5 or blob.md5 is not None
         self.restart()
 
     def restart(self) -> None:
         """Forget all bytes."""
         self.size = 0
         self._sha256 = hashlib.sha256()
-        self._md5 = hashlib.md5(usedforsecurity=False) if self._blob.md5 is not None else None
+        self._md5 = hashlib.md5(usedforsecurity=False) if self._wants_md5 else None
         self._references = References(self._blob.name, self._home)
         self._payload = Payload(self._blob.name, self._references)
         self._broken: str | None = None
@@ -191,12 +193,12 @@ class ContentCheck:
         """The proof of the whole content. Raises BlobDamaged with every problem found."""
         if problems := list(self._problems()):
             raise BlobDamaged(f"{self._blob.name}: {'; '.join(problems)}")
-        return Proof(self.size, self.sha256)
+        return Proof(self.size, self.sha256, self._md5.digest() if self._md5 is not None else None)
 
     def _problems(self) -> Iterator[str]:
         if self.size != self._blob.size != UNKNOWN:
             yield f"{self.size} bytes came, the listing says {self._blob.size}"
-        if self._md5 is not None and self._md5.digest() != self._blob.md5:
+        if self._md5 is not None and self._blob.md5 is not None and self._md5.digest() != self._blob.md5:
             yield "its MD5 is not the one that the container states"
         if self._broken is None:
             try:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from threading import get_ident
 
-from tilesync.errors import UnsafeName
+from tilesync.errors import DestinationError, UnsafeName
 from tilesync.model import Blob, Held, Proof, Trace, Version
 from tilesync.rules.names import plain, problem
 from tilesync.stores.disk import BatchWriter, copied, linked, mapped, trace_of, write_at, write_whole
@@ -45,6 +45,9 @@ class Shelf:
 
 class LocalFiles(HeldFiles):
     """Reading and writing: files come in behind the first door. `judge` refuses names that cannot be held."""
+
+    links = True
+    proves_md5 = False
 
     def __init__(
         self,
@@ -108,12 +111,29 @@ class LocalFiles(HeldFiles):
             os.replace(part, final)
             return trace_of(os.lstat(final))
 
-    def share(self, version: Version, blob: Blob, of: Version, held: Held) -> Held | None:
-        """Place, as `blob`, the file that another version holds: a hard link, or a copy where none can be made.
+    def places(self, blob: Blob) -> int:
+        """One: what comes goes to the disk."""
+        return 1
 
-        None when that file is no longer what was left there. One that was moved here with the whole destination has
-        another inode than it had: it counts when its bytes do.
+    def lying(self, version: Version, blobs: Sequence[Blob]) -> set[str]:
+        """The names of those with an MD5 of which a file of that size lies in the version."""
+        return {b.name for b in blobs if b.md5 is not None and self.size(version, b.name) == b.size}
+
+    def share(self, version: Version, wishes: Sequence[tuple[Blob, Version, Held]]) -> list[Held | None]:
+        """Place, as each blob, the file that another version holds: a hard link, or a copy where none can be made.
+
+        None where that file is no longer what was left there, or cannot be reached: what stands in the way here is met
+        by the fetch again. One that was moved here with the whole destination has another inode than it had: it counts
+        when its bytes do.
         """
+        return [self._share_or_not(version, *wish) for wish in wishes]
+
+    def _share_or_not(self, version: Version, blob: Blob, of: Version, held: Held) -> Held | None:
+        with suppress(DestinationError):
+            return self._share(version, blob, of, held)
+        return None
+
+    def _share(self, version: Version, blob: Blob, of: Version, held: Held) -> Held | None:
         with mapped(f"cannot share {held.blob.name} of version {of.name}"):
             source = self.where(of.name, held.blob.name)
             found = left_there(source, held)
