@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import azurite as azure
 import pytest
 from hypothesis import HealthCheck, settings
 from viewers import Browser, find, running
@@ -28,3 +29,16 @@ def browser() -> Iterator[Browser]:
         pytest.skip(reason)
     with running(program) as chromium:
         yield chromium
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[azure.Azurite]:
+    """A real blob service."""
+    program = azure.find()
+    if program is None:
+        reason = "no Azurite: `make test` installs it where npm is there, or name its program in AZURITE"
+        if "azurite" in os.environ.get("TILESYNC_REQUIRE", ""):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with azure.running(program) as service:
+        yield service

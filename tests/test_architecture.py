@@ -29,7 +29,7 @@ LAYERS = [
 FORBIDDEN = {
     "jobs": {"wire", "remote", "stores", "demo"},
     "remote": {"stores", "jobs", "demo"},
-    "stores": {"remote", "jobs", "demo", "wire"},
+    "stores": {"remote", "jobs", "demo"},
     "demo": {"remote", "stores", "jobs", "wire"},
     "rules": {"protocols", "wire", "threads", "crew"},
     "protocols": {"rules", "wire", "threads", "crew"},

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from azurite import Azurite, Passing, Road, Upload, allow, find, put, running
+from azurite import Azurite, Passing, Road, Upload, allow, put
 from builders import IMODEL, glb, tileset
 
 from tilesync.demo.city import city
@@ -28,18 +28,6 @@ TYPES = {"json": "application/json", "glb": "model/gltf-binary", "png": "image/p
 ODD = ("a+b", "a b", "100%", "%41%2F", "Zürich–日本", "q?x#y&z=1;w", "~tilde'(quote)!", "A", "deep/er/a")
 JOURNAL = 0.25
 """Seconds of work that a kill may lose."""
-
-
-@pytest.fixture(scope="module")
-def azurite() -> Iterator[Azurite]:
-    program = find()
-    if program is None:
-        reason = "no Azurite: `make test` installs it where npm is there, or name its program in AZURITE"
-        if "azurite" in os.environ.get("TILESYNC_REQUIRE", ""):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with running(program) as service:
-        yield service
 
 
 @pytest.fixture(scope="module")

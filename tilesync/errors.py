@@ -34,6 +34,10 @@ class RangeRefused(Transient):
     """The server cannot continue where the transfer stands: what is held is to be forgotten."""
 
 
+class ConditionFailed(TilesyncError):
+    """What was to be replaced is another one by now."""
+
+
 class LinkRefused(TilesyncError):
     """The container answered 403 to one request: the link wants renewing, or is final after that."""
 

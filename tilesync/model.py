@@ -68,9 +68,11 @@ class SasUrl:
         """The signed URL of one blob: each segment of the name quoted once, the query as it was given."""
         return f"{self.base}/{quote(name, safe='/~')}?{self.query}"
 
-    def listing(self, marker: str | None, *, page_size: int | None = None) -> str:
+    def listing(self, marker: str | None, *, page_size: int | None = None, prefix: str = "") -> str:
         """The signed URL of one page of List Blobs, from `marker` on (None: from the start)."""
         more = f"&maxresults={page_size}" if page_size else ""
+        if prefix:
+            more += f"&prefix={quote(prefix, safe='')}"
         if marker:
             more += f"&marker={quote(marker, safe='')}"
         return f"{self.base}?restype=container&comp=list{more}&{self.query}"
@@ -377,3 +379,20 @@ class Totals:
     held_bytes: int
     excluded: int = 0
     excluded_bytes: int = 0
+
+
+class Label(NamedTuple):
+    """How an object is to be served."""
+
+    content_type: str
+    content_encoding: str | None = None
+    cache_control: str | None = None
+
+
+class Found(NamedTuple):
+    """An object as its store describes it: `etag` without quotes, `md5` None where the store tells none."""
+
+    name: str
+    size: int
+    etag: str
+    md5: bytes | None = None

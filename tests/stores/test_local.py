@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract import BIG, VERSION, DestinationContract, Open, blob, bytes_of, never, proof, put, run
+from contract import BIG, VERSION, Open, PartsContract, blob, bytes_of, never, proof, put, run
 
 from tilesync.errors import DestinationBusy, DestinationError, DiskFull
 from tilesync.model import Blob, Layout
@@ -35,7 +35,7 @@ def tree(folder: Path) -> dict[str, bytes | str | None]:
     return found
 
 
-class TestLocalFolder(DestinationContract):
+class TestLocalFolder(PartsContract):
     """A folder with its state inside."""
 
     @pytest.fixture
@@ -43,7 +43,7 @@ class TestLocalFolder(DestinationContract):
         return lambda: opened(tmp_path / "dest")
 
 
-class TestLocalFolderWithStateElsewhere(DestinationContract):
+class TestLocalFolderWithStateElsewhere(PartsContract):
     """A folder with its state in another place."""
 
     @pytest.fixture
@@ -51,7 +51,7 @@ class TestLocalFolderWithStateElsewhere(DestinationContract):
         return lambda: opened(tmp_path / "dest", tmp_path / "a" / "state")
 
 
-class TestFlatFolder(DestinationContract):
+class TestFlatFolder(PartsContract):
     """A folder in the flat layout."""
 
     @pytest.fixture

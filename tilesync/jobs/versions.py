@@ -156,7 +156,7 @@ class Versions:
 
 def begun(export: Export, catalog: Catalog, publication: Published, clock: Clock) -> Version:
     """A new version of an export in a catalog, under a name that none had before."""
-    taken = {version.name for version in catalog.versions(retired=True)} | set(publication.manifest_names())
+    taken = {version.name for version in catalog.versions(retired=True)} | publication.taken_names()
     name, now = next_version(export.id, taken), stamp(clock.now())
     of = (export.id, export.imodel, export.changeset, export.modified, export.record)
     return catalog.begin(Version(0, name, *of, begun=now))

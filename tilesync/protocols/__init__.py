@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tilesync.protocols.objects import Lease, Objects, Stored, Upload
 from tilesync.protocols.places import Destination, Draft, Files, HeldFiles, Publication, Published
 from tilesync.protocols.state import Catalog, Leftovers, References, Twins
 from tilesync.protocols.world import Body, Clock, Exports, Helpers, Link, Observer, Origin, Source, TokenProvider
@@ -16,14 +17,18 @@ __all__ = [
     "Files",
     "HeldFiles",
     "Helpers",
+    "Lease",
     "Leftovers",
     "Link",
+    "Objects",
     "Observer",
     "Origin",
     "Publication",
     "Published",
     "References",
     "Source",
+    "Stored",
     "TokenProvider",
     "Twins",
+    "Upload",
 ]

@@ -116,6 +116,12 @@ class Published(Protocol):
     def manifest_names(self) -> list[str]:
         """The versions that have a manifest."""
 
+    def taken_names(self) -> set[str]:
+        """The names that no new version may have."""
+
+    def noted(self, version: Version) -> Iterator[Mapping[str, Any]] | None:
+        """What was noted of a version beside its manifest; None where nothing was."""
+
     def latest(self) -> Mapping[str, Any] | None:
         """What `latest.json` says; None when there is none."""
 
@@ -137,6 +143,9 @@ class Publication(Published, Protocol):
 
     def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
         """Make every file durable, then put the manifest in place. Returns its SHA-256. May be done again."""
+
+    def note(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Keep what can be told of a version without reading its files again, where reading them is dear."""
 
     def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:
         """Move the pointer, `latest.json` and what else names the current version. May be done again."""

@@ -10,16 +10,8 @@ from tilesync.errors import NoFreshLink, NotAuthorised
 from tilesync.events import Renewed, Warned
 from tilesync.model import SasUrl
 from tilesync.protocols import Clock, Observer
+from tilesync.rules.lifetimes import STUBBORN, expired, left, trusted_for
 from tilesync.rules.links import check_scheme
-
-MARGIN = timedelta(minutes=5)
-"""How long before its end a long-lived link is renewed; a short-lived one at 20 % of its life."""
-
-TRUSTED = timedelta(minutes=50)
-"""A link is renewed this long after its fetch, whatever it says: the service promises an hour."""
-
-STUBBORN = timedelta(seconds=60)
-"""No renewal ahead of time this soon after one that did not move the expiry."""
 
 SKEW_NOISE = timedelta(seconds=2)
 """Smaller differences to the server's clock are the `Date` header's whole seconds and the way here."""
@@ -52,24 +44,15 @@ class RenewingLink:
         if server_time is not None:
             skew = server_time - self._clock.now()
             self._skew = skew if abs(skew) > SKEW_NOISE else timedelta()
-        wait = self._trusted_for(link)
-        if old is not None and link.expires is not None and old.expires == link.expires:
-            wait = max(wait, STUBBORN)
-        self._due = self._clock.monotonic() + wait.total_seconds()
+        self._due = self._clock.monotonic() + trusted_for(link, old, self._now()).total_seconds()
 
-    def _trusted_for(self, link: SasUrl) -> timedelta:
-        left = self._left(link)
-        if left is None or left <= timedelta():
-            return TRUSTED
-        return min(left - min(MARGIN, left / 5), TRUSTED)
-
-    def _left(self, link: SasUrl) -> timedelta | None:
-        return None if link.expires is None else link.expires - (self._clock.now() + self._skew)
+    def _now(self) -> datetime:
+        """The server's clock."""
+        return self._clock.now() + self._skew
 
     def expired(self, link: SasUrl) -> bool:
         """Whether `link` has ended by the server's clock; one that states no end never has."""
-        left = self._left(link)
-        return left is not None and left <= timedelta()
+        return expired(link, self._now())
 
     async def current(self) -> SasUrl:
         """The link to use now. Raises what `fetch` raises when there is no living one to fall back to."""
@@ -126,8 +109,8 @@ class RenewingLink:
             self._observe(Warned(f"the link could not be renewed ahead of time: {error}"))
 
     def _half_life(self) -> timedelta:
-        left = self._left(self._link) if self._link is not None else None
-        return max(left / 2, timedelta()) if left is not None else STUBBORN
+        rest = left(self._link, self._now()) if self._link is not None else None
+        return max(rest / 2, timedelta()) if rest is not None else STUBBORN
 
     async def aclose(self) -> None:
         """Stop a renewal that is under way."""

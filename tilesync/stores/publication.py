@@ -72,6 +72,13 @@ class Publication:
         with mapped(f"cannot read {folder}"):
             return sorted(p.stem for p in folder.glob("*.jsonl")) if folder.is_dir() else []
 
+    def taken_names(self) -> set[str]:
+        """The names that no new version may have: those of finished ones."""
+        return set(self.manifest_names())
+
+    def noted(self, version: Version) -> None:
+        """Nothing: the files can be read again."""
+
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
         """The lines of a manifest, the first one about the version. Raises DestinationError when it cannot be read."""
         path = self._home / MANIFESTS / f"{version}.jsonl"
@@ -132,6 +139,9 @@ class Publication:
             os.replace(temporary, path)
             sync_folder(path.parent)
         return digest.hexdigest()
+
+    def note(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Nothing is kept: the files can be read again."""
 
     def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:
         """Move the pointer, then `latest.json`, then the symlink: each one rename."""

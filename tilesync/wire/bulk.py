@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
-from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.client import BaseClientBuilder, Client, ClientBuilder
 from pyreqwest.exceptions import (
     BuilderError,
     ConnectError,
@@ -26,6 +26,8 @@ from pyreqwest.response import Response
 from tilesync.errors import Transient, UsageError
 from tilesync.wire.bandwidth import Bandwidth
 from tilesync.wire.trust import fallback_bundle, user_agent
+
+Builder = TypeVar("Builder", bound=BaseClientBuilder)
 
 SILENCE: Final = timedelta(seconds=30)
 """A body that stays silent for this long is broken."""
@@ -71,7 +73,7 @@ class Answer:
                 most = PIECE if total >= LONG and came - began < _FAST else 0
                 began = now()
         except PyreqwestError as error:
-            raise Transient(_explain(error)) from None
+            raise Transient(explained(error)) from None
 
     async def read(self, most: int) -> bytes:
         """The whole body, undecoded; of one that is longer than `most` bytes no more than shows that it is."""
@@ -83,7 +85,7 @@ class Answer:
                 await self._pay(len(body))
                 return body
         except PyreqwestError as error:
-            raise Transient(_explain(error)) from None
+            raise Transient(explained(error)) from None
         body = b""
         async for chunk in self.chunks():
             body += chunk
@@ -113,8 +115,16 @@ class Answer:
             await request.__aexit__(None, None, None)
 
 
+class Told(NamedTuple):
+    """An answer to something that was sent, its body read: headers in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class Bulk:
-    """A pool of connections that GETs bodies: no redirects, no decoding, no retries."""
+    """A pool of connections that GETs and PUTs bodies: no redirects, no decoding, no retries."""
 
     def __init__(self, client: Client, bandwidth: Bandwidth | None) -> None:
         self._client = client
@@ -135,13 +145,30 @@ class Bulk:
         except (BuilderError, ValueError):
             raise UsageError("not a URL, or not a header, that can be sent") from None
         except PyreqwestError as error:
-            raise Transient(_explain(error)) from None
+            raise Transient(explained(error)) from None
         try:
             _obey_cancellation()
         except asyncio.CancelledError:
             await answer.aclose()
             raise
         return answer
+
+    async def put(self, url: str, headers: Mapping[str, str], body: bytes) -> Told:
+        """Send a body, and return with the answer. Raises Transient when none came."""
+        if self._bandwidth is not None:
+            await self._bandwidth.take(len(body))
+        try:  # the engine leaves the length of an empty body out
+            said = {**headers, "Content-Length": str(len(body))}
+            response = await self._client.put(url).headers(said).body_bytes(body).build().send()
+            told = Told(
+                response.status, response.headers, b"" if response.status < 300 else bytes(await response.bytes())
+            )
+        except (BuilderError, ValueError):
+            raise UsageError("not a URL, or not a header, that can be sent") from None
+        except PyreqwestError as error:
+            raise Transient(explained(error)) from None
+        _obey_cancellation()
+        return told
 
 
 def _obey_cancellation() -> None:
@@ -151,7 +178,7 @@ def _obey_cancellation() -> None:
         raise asyncio.CancelledError
 
 
-def _explain(error: PyreqwestError) -> str:
+def explained(error: PyreqwestError) -> str:
     """A sentence about `error` without what its details hold: the whole URL, signature and all."""
     if isinstance(error, ReadTimeoutError | RequestTimeoutError):
         return f"no bytes within {SILENCE.total_seconds():.0f} s"
@@ -169,20 +196,18 @@ def _last_cause(error: ConnectError) -> str:
 @asynccontextmanager
 async def engine(*, bandwidth: Bandwidth | None = None) -> AsyncIterator[Bulk]:
     """An engine that honours HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's authorities."""
-    builder = _builder()
     try:
-        client = builder.build()
+        client = plain_builder(ClientBuilder()).build()
     except BuilderError:
-        client = _builder().add_root_certificate_pem(fallback_bundle()).build()
+        client = plain_builder(ClientBuilder()).add_root_certificate_pem(fallback_bundle()).build()
     async with client:
         yield Bulk(client, bandwidth)
 
 
-def _builder() -> ClientBuilder:
-    """Everything that decodes or follows is off: length, MD5 and Range refer to the stored bytes."""
+def plain_builder(builder: Builder) -> Builder:
+    """With everything off that decodes or follows: length, MD5 and Range refer to the stored bytes."""
     return (
-        ClientBuilder()
-        .gzip(False)
+        builder.gzip(False)
         .brotli(False)
         .zstd(False)
         .deflate(False)

@@ -1,0 +1,80 @@
+"""Object destinations opened for tests: on a real blob service."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from azure.storage.blob import generate_container_sas
+from azurite import ACCOUNT, KEY, Azurite
+
+from tilesync.events import Event
+from tilesync.model import SasUrl
+from tilesync.rules.links import parse_link
+from tilesync.rules.serving import Serving
+from tilesync.stores.account import delete_many
+from tilesync.stores.away import ObjectDestination, open_objects
+from tilesync.stores.azure import AzureObjects
+from tilesync.stores.signed import SignedLink
+from tilesync.wire.blocking import blocking
+from tilesync.wire.bulk import Bulk, engine
+
+TERM = timedelta(seconds=15)
+"""The shortest lease."""
+
+
+def new_container(azurite: Azurite) -> str:
+    """The bare URL of a new, empty container."""
+    name = f"d{uuid.uuid4()}"
+    azurite.fill(name, {})
+    return f"{azurite.url}/{ACCOUNT}/{name}"
+
+
+def signed(url: str, *, life: timedelta = timedelta(hours=1), permission: str = "racwdl") -> SasUrl:
+    """A link that may write to a container."""
+    end = datetime.now(UTC) + life
+    query = generate_container_sas(
+        ACCOUNT, url.rpartition("/")[2], KEY, protocol="https,http", permission=permission, expiry=end
+    )
+    return parse_link(f"{url}?{query}")
+
+
+def silent(event: Event) -> None:
+    """Hear nothing."""
+
+
+@contextmanager
+def azure_objects(
+    url: str,
+    *,
+    prefix: str = "",
+    fetch: Callable[[], SasUrl] | None = None,
+    observe: Callable[[Event], None] = silent,
+    budget: timedelta = timedelta(seconds=20),
+) -> Iterator[AzureObjects]:
+    """The objects of a container."""
+    engines: dict[asyncio.AbstractEventLoop, tuple[object, Bulk]] = {}
+
+    async def bulk() -> Bulk:
+        """One for each loop: it ends with that."""
+        loop = asyncio.get_running_loop()
+        if loop not in engines:
+            opening = engine()
+            engines[loop] = opening, await opening.__aenter__()
+        return engines[loop][1]
+
+    with blocking(observe, budget=budget) as talk:
+        link = SignedLink(fetch or (lambda: signed(url)), observe)
+        shown = f"az://{ACCOUNT}/{url.rpartition('/')[2]}/{prefix}"
+        yield AzureObjects(link, prefix, talk, bulk, delete_many, shown=shown, term=TERM)
+
+
+@contextmanager
+def azure_destination(url: str, state: Path, *, prefix: str = "") -> Iterator[ObjectDestination]:
+    """A destination in a container."""
+    with azure_objects(url, prefix=prefix) as objects, open_objects(objects, state, Serving()) as there:
+        yield there

@@ -1,0 +1,122 @@
+"""A destination in an object store: its files and what leads to them there, its state in a folder of this user."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tilesync.errors import DestinationBusy, DestinationError
+from tilesync.model import Layout
+from tilesync.protocols import Objects
+from tilesync.rules.serving import Serving
+from tilesync.stores.catalog import SCHEMA_VERSION, Catalog
+from tilesync.stores.database import schema_of
+from tilesync.stores.disk import mapped, real_folder
+from tilesync.stores.lock import locked
+from tilesync.stores.objects import ObjectFiles, ObjectHeldFiles, judge_keys, lead_of
+from tilesync.stores.shown import ObjectPublication, ObjectPublished
+
+CATALOG = "catalog.sqlite3"
+
+
+class ObjectDestination:
+    """A prefix of an object store, its state, and the two sides that the jobs use."""
+
+    layout = Layout.VERSIONED
+    calm = True
+
+    def __init__(self, files: ObjectFiles, publication: ObjectPublication, catalog: Catalog) -> None:
+        self.files = files
+        self.publication = publication
+        self.catalog = catalog
+
+    def settle(self) -> None:
+        """What a store has taken in it keeps."""
+
+
+@dataclass(frozen=True)
+class ObjectSight:
+    """A destination to be read."""
+
+    files: ObjectHeldFiles
+    publication: ObjectPublished
+    catalog: Catalog | None
+    judge: Callable[[Iterable[str]], None]
+    layout: Layout = Layout.VERSIONED
+
+
+@contextmanager
+def open_objects(objects: Objects, state: Path, serving: Serving, *, new: bool = True) -> Iterator[ObjectDestination]:
+    """The destination, locked for this run alone. Not `new`: something must be held there.
+
+    Raises DestinationBusy at once when another run holds it, HeldElsewhere where that may have ended without a word.
+    """
+    from filelock import FileLock, Timeout
+
+    with mapped(f"cannot use {state}"):
+        state.mkdir(parents=True, exist_ok=True)
+        real_folder(state, make=True, mode=0o700)
+    published = ObjectPublished(objects)
+    published.refuse_foreign()
+    if not new and not published.manifest_names():
+        raise DestinationError(f"no version is held in {objects.shown}", hint="give the place that was mirrored to")
+    with ExitStack() as closing:
+        lock = FileLock(state / "lock")
+        with mapped(f"cannot lock {state}"):
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                raise DestinationBusy(f"another run holds {objects.shown}") from None
+        closing.callback(lock.release)
+        lease = closing.enter_context(locked(objects.lease(), state, objects.shown))
+        catalog = Catalog(state / CATALOG)
+        closing.callback(catalog.close)
+        _claim(catalog, objects.shown)
+        files = ObjectFiles(objects, serving, lease.demand)
+        closing.callback(files.close)
+        yield ObjectDestination(files, ObjectPublication(objects, catalog, serving, lease.demand), catalog)
+
+
+@contextmanager
+def look_at_objects(objects: Objects, state: Path) -> Iterator[ObjectSight]:
+    """What a destination knows, without writing anything; it need not be there."""
+    published = ObjectPublished(objects)
+    published.refuse_foreign()
+    with mapped(f"cannot read the state in {state}"):
+        catalog = Catalog(state / CATALOG, read_only=True)
+    files = ObjectHeldFiles(objects)
+    try:
+        yield ObjectSight(files, ObjectPublished(objects, catalog), catalog, partial(judge_keys, lead=lead_of(objects)))
+    finally:
+        files.close()
+        catalog.close()
+
+
+@contextmanager
+def audit_objects(objects: Objects, state: Path) -> Iterator[ObjectSight]:
+    """What a destination holds, and its catalog to mark findings in: None when there is none that can be written."""
+    path = state / CATALOG
+    try:
+        usable = os.access(path, os.W_OK) and schema_of(path) == SCHEMA_VERSION
+        catalog = Catalog(path) if usable else None
+    except DestinationError:
+        catalog = None
+    files = ObjectHeldFiles(objects)
+    try:
+        yield ObjectSight(files, ObjectPublished(objects), catalog, partial(judge_keys, lead=lead_of(objects)))
+    finally:
+        files.close()
+        if catalog is not None:
+            catalog.close()
+
+
+def _claim(catalog: Catalog, shown: str) -> None:
+    """Raise DestinationError where the state is that of another destination."""
+    known = catalog.recall("destination")
+    if known is not None and known != shown:
+        raise DestinationError(f"the state belongs to {known}, not to {shown}", hint="check --state-dir")
+    catalog.remember("destination", shown)

@@ -1,0 +1,313 @@
+"""Objects in an Azure blob container: block blobs, through signed links that stay alive.
+
+Source: Azure Blob Storage REST: "Put Blob", "Put Block", "Put Block List", "Put Blob From URL", "List Blobs", "Lease
+Blob".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from tilesync.errors import ConditionFailed, DestinationError, LinkRefused, NotAuthorised, Transient, Unavailable
+from tilesync.model import Found, Label, Page, SasUrl
+from tilesync.protocols import Stored
+from tilesync.rules.listings import parse_page
+from tilesync.rules.replies import storage_code
+from tilesync.stores.azure_replies import VERSION, demand, found_in
+from tilesync.stores.blocks import BLOCK, Blocks, block, block_list, block_query, in_base64, said, whole
+from tilesync.stores.leases import BlobLease
+from tilesync.stores.signed import SignedLink
+from tilesync.threads import in_thread
+from tilesync.wire.blocking import Blocking, Reply, Send
+
+if TYPE_CHECKING:
+    from tilesync.wire.bulk import Bulk
+
+T = TypeVar("T")
+
+COPIED_AT_ONCE: Final = 256 << 20
+"""Bytes of a blob that Copy Blob From URL copies at most."""
+
+REFUSALS: Final = 4
+"""403s in a row that one request survives, while each fresh link has ended on arrival."""
+
+TERM: Final = timedelta(seconds=60)
+"""The longest lease that ends by itself. Source: "Lease Blob"."""
+
+BREAKS: Final = 5
+"""Times in a row that a body may break off where the one before did."""
+
+FEW: Final = 8
+BATCHED: Final = 256
+"""Blobs that are deleted one by one, and in one request, at most. Source: "Blob Batch"."""
+
+DeleteMany = Callable[[SasUrl, Sequence[str]], list[tuple[str, int]]]
+"""Deletes many blobs in one request; the status for each."""
+
+
+class AzureObjects:
+    """The blobs of one container below a prefix, which is empty or ends with a slash."""
+
+    part = BLOCK
+
+    def __init__(
+        self,
+        link: SignedLink,
+        prefix: str,
+        talk: Blocking,
+        bulk: Callable[[], Awaitable[Bulk]],
+        delete_many: DeleteMany,
+        *,
+        shown: str,
+        term: timedelta = TERM,
+    ) -> None:
+        self._link = link
+        self._prefix = prefix
+        self._talk = talk
+        self._bulk = bulk
+        self._delete_many = delete_many
+        self.shown = shown
+        self.term = term
+
+    # --- conversations ---
+
+    def find(self, name: str) -> Found | None:
+        """What is said of a blob; None when there is none."""
+
+        def accept(reply: Reply) -> Found | None:
+            if reply.status == 404 and reply.header("x-ms-error-code") != "ContainerNotFound":
+                return None
+            self._demand(reply, name)
+            return found_in(name, reply.header)
+
+        return self._ask(name, "HEAD", {}, accept)
+
+    def pages(self, prefix: str) -> Iterator[list[Found]]:
+        """The blobs whose names begin so, page by page."""
+        lead, marker = self._prefix + prefix, None
+        while True:
+            page = self._page(lead, marker)
+            yield [Found(b.name[len(self._prefix) :], b.size, b.etag, b.md5) for b in page.blobs]
+            marker = page.marker
+            if marker is None:
+                return
+
+    def _page(self, lead: str, marker: str | None) -> Page:
+        def attempt(sas: SasUrl) -> Page:
+            send = Send("GET", sas.listing(marker, prefix=lead), {"x-ms-version": VERSION})
+            with self._talk.send(send) as reply:
+                self._demand(reply, "the listing")
+                return parse_page(reply.read())
+
+        return self._insist(attempt)
+
+    def read(self, name: str, *, offset: int = 0) -> Stored | None:
+        """A blob and its bytes from `offset` on; None when there is none."""
+        opened = self._insist(lambda sas: self._open(sas, name, offset))
+        if opened is None:
+            return None
+        found = found_in(name, opened[0].header)
+        return Stored(found, self._chunks(found, offset, *opened))
+
+    def _open(self, sas: SasUrl, name: str, at: int, etag: str = "") -> tuple[Reply, ExitStack] | None:
+        headers = {"x-ms-version": VERSION, **({"Range": f"bytes={at}-"} if at else {}), **_condition(etag or None)}
+        with ExitStack() as closing:
+            reply = closing.enter_context(self._talk.send(Send("GET", sas.blob(self._prefix + name), headers)))
+            if reply.status == 404 and reply.header("x-ms-error-code") != "ContainerNotFound":
+                return None
+            self._demand(reply, name)
+            if at and reply.status != 206:
+                raise Transient("the destination did not give the range that it was asked for")
+            return reply, closing.pop_all()
+
+    def _chunks(self, found: Found, at: int, reply: Reply, closing: ExitStack) -> Iterator[bytes]:
+        """The bytes of that very blob from `at` on, asked for again from where they break off."""
+        in_vain = 0
+        while True:
+            began = at
+            try:
+                with closing:
+                    for chunk in reply.chunks():
+                        at += len(chunk)
+                        yield chunk
+                return
+            except Transient as error:
+                in_vain = in_vain + 1 if at == began else 0
+                if in_vain > BREAKS:
+                    raise Unavailable(f"{found.name} breaks off at byte {at} again and again: {error}") from error
+            opened = self._insist(lambda sas, at=at: self._open(sas, found.name, at, found.etag))  # type: ignore[misc]
+            if opened is None:
+                raise DestinationError(f"{found.name} is gone from {self.shown}")
+            reply, closing = opened
+
+    def write(self, name: str, data: Iterable[bytes], label: Label, *, instead_of: str | None = None) -> Found:
+        """Put a blob in place, of whatever size."""
+        condition = _condition(instead_of)
+        md5, number, buffer = hashlib.md5(usedforsecurity=False), 0, b""
+        for piece in data:
+            md5.update(piece)
+            buffer += piece
+            while len(buffer) > BLOCK:
+                self._send(name, block(buffer[:BLOCK]), buffer[:BLOCK], query=block_query(number))
+                buffer, number = buffer[BLOCK:], number + 1
+        try:
+            if not number:
+                return self._send(name, {**whole(label, md5.digest()), **condition}, buffer)
+            self._send(name, block(buffer), buffer, query=block_query(number))
+            headers = {**said(label, md5.digest()), **condition}
+            return self._send(name, headers, block_list(number + 1), query="comp=blocklist")
+        except ConditionFailed:
+            found = self.find(name)  # of an attempt whose answer was lost it is what this one put there
+            if found is not None and found.md5 == md5.digest():
+                return found
+            raise
+
+    def copy(self, of: Found, name: str) -> Found | None:
+        """Put a copy of a blob in place, by the service alone; None when it is not there as it was found."""
+        if of.size > COPIED_AT_ONCE:
+            return None
+
+        def accept(reply: Reply) -> Found | None:
+            if reply.status in {404, 409, 412} and self._is_about_source(reply):
+                return None
+            self._demand(reply, name)
+            if reply.status == 202 and reply.header("x-ms-copy-status") != "success":
+                raise DestinationError(f"the storage copies {of.name} at its leisure")
+            return found_in(name, reply.header)._replace(size=of.size, md5=of.md5)
+
+        def headers(sas: SasUrl) -> Mapping[str, str]:
+            source = {"x-ms-copy-source": sas.blob(self._prefix + of.name), "x-ms-source-if-match": f'"{of.etag}"'}
+            proof = {"x-ms-source-content-md5": in_base64(of.md5)} if of.md5 is not None else {}
+            return {"x-ms-requires-sync": "true", **source, **proof}
+
+        return self._ask(name, "PUT", headers, accept, body=b"")
+
+    def _is_about_source(self, reply: Reply) -> bool:
+        code = reply.header("x-ms-error-code") or ""
+        return code not in {"ContainerNotFound", "LeaseIdMissing"}
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete blobs; missing is no error. Many of them with one request for 256."""
+        if len(names) <= FEW:
+            for name in names:
+                self._ask(name, "DELETE", {}, lambda reply, name=name: self._deleted(reply, name))  # type: ignore[misc]
+            return
+        for start in range(0, len(names), BATCHED):
+            some = [self._prefix + name for name in names[start : start + BATCHED]]
+            self._insist(lambda sas, some=some: self._delete_some(sas, some))  # type: ignore[misc]
+
+    def _deleted(self, reply: Reply, name: str) -> None:
+        if reply.status != 404:
+            self._demand(reply, name)
+
+    def _delete_some(self, sas: SasUrl, names: list[str]) -> None:
+        for name, status in self._delete_many(sas, names):
+            if status == 403:
+                raise LinkRefused(f"the destination refused to delete {name} (403)")
+            if status in {429, 500, 503}:
+                raise Transient(f"the destination answered {status} to the deletion of {name}", pressure=True)
+            if status not in {202, 404}:
+                raise DestinationError(f"{name} cannot be deleted from {self.shown} ({status})")
+
+    # --- bodies ---
+
+    async def put(self, name: str, data: bytes, md5: bytes | None, label: Label) -> Found:
+        """Put a small blob in place, at one attempt; the service checks its MD5."""
+        return await self.send(name, whole(label, md5), data)
+
+    def begin(self, name: str, size: int, label: Label) -> Blocks:
+        """Begin a large blob."""
+        return Blocks(self, name, size, label)
+
+    async def send(self, name: str, headers: Mapping[str, str], body: bytes, *, query: str = "") -> Found:
+        """One attempt to PUT a body, through a fresh link where one is refused."""
+        bulk = await self._bulk()
+        for attempt in range(REFUSALS):
+            sas = await in_thread(self._link.current) if self._link.due else self._link.current()
+            try:
+                told = await bulk.put(_url(sas, self._prefix + name, query), {"x-ms-version": VERSION, **headers}, body)
+                demand(told.status, told.headers.get, told.body, name, self.shown)
+                return found_in(name, told.headers.get)._replace(size=len(body))
+            except LinkRefused as refusal:
+                await in_thread(self._link.refused, sas, refusal, again=attempt > 0)
+        raise _late()
+
+    # --- how requests are made ---
+
+    def _send(self, name: str, headers: Mapping[str, str], body: bytes, *, query: str = "") -> Found:
+        def accept(reply: Reply) -> Found:
+            self._demand(reply, name)
+            return found_in(name, reply.header)._replace(size=len(body))
+
+        return self._ask(name, "PUT", headers, accept, body=body, query=query)
+
+    def _ask(
+        self,
+        name: str,
+        method: str,
+        headers: Mapping[str, str] | Callable[[SasUrl], Mapping[str, str]],
+        accept: Callable[[Reply], T],
+        *,
+        body: bytes | None = None,
+        query: str = "",
+    ) -> T:
+        def attempt(sas: SasUrl) -> T:
+            more = headers(sas) if callable(headers) else headers
+            send = Send(method, _url(sas, self._prefix + name, query), {"x-ms-version": VERSION, **more}, body)
+            with self._talk.send(send) as reply:
+                return accept(reply)
+
+        return self._insist(attempt)
+
+    def _insist(self, attempt: Callable[[SasUrl], T]) -> T:
+        """Attempt with the link of that moment, as long as patience lasts; with a fresh one where it is refused."""
+        return self._talk.insist(f"the destination {self.shown}", lambda: self._through_a_link(attempt))
+
+    def _through_a_link(self, attempt: Callable[[SasUrl], T]) -> T:
+        for number in range(REFUSALS):
+            sas = self._link.current()
+            try:
+                return attempt(sas)
+            except LinkRefused as refusal:
+                self._link.refused(sas, refusal, again=number > 0)
+        raise _late()
+
+    def _demand(self, reply: Reply, name: str) -> None:
+        body = b"" if reply.status < 300 else reply.read()
+        demand(reply.status, reply.header, body, name, self.shown)
+
+    def lease(self) -> BlobLease:
+        """The right to write here: a lease of the blob `.tilesync/lock`."""
+        return BlobLease(self.lease_request, self.term, self.shown)
+
+    def lease_request(self, name: str, headers: Mapping[str, str], *, query: str = "") -> tuple[int, str]:
+        """The answer to one request about a lease, which may be no: its status and code."""
+
+        def accept(reply: Reply) -> tuple[int, str]:
+            code = storage_code(reply.header("x-ms-error-code"), b"" if reply.status < 300 else reply.read())
+            if reply.status not in {404, 409, 412} or code == "ContainerNotFound":
+                demand(reply.status, reply.header, b"", name, self.shown)
+            return reply.status, code
+
+        return self._ask(name, "PUT", headers, accept, body=b"", query=query)
+
+
+def _url(sas: SasUrl, name: str, query: str) -> str:
+    url = sas.blob(name)
+    return f"{url}&{query}" if query else url
+
+
+def _condition(instead_of: str | None) -> dict[str, str]:
+    if instead_of is None:
+        return {}
+    return {"If-Match": f'"{instead_of}"'} if instead_of else {"If-None-Match": "*"}
+
+
+def _late() -> NotAuthorised:
+    return NotAuthorised(
+        "each fresh link to the destination is refused on arrival", hint="compare this machine's clock with the world's"
+    )

@@ -1,0 +1,53 @@
+"""What Azure Blob Storage answers to one who writes, in our terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from tilesync.errors import ConditionFailed, DestinationError, LinkRefused, Transient
+from tilesync.model import Found
+from tilesync.rules.replies import Verdict, judge_storage, parse_md5, plain_etag, retry_after, storage_code
+
+VERSION: Final = "2023-11-03"
+"""Of the REST interface that is spoken here."""
+
+_SPOILT: Final = {"Md5Mismatch", "InvalidMd5", "Crc64Mismatch"}
+"""The bytes were spoilt on their way: another attempt may cure it."""
+
+Header = Callable[[str], str | None]
+
+
+def demand(status: int, header: Header, body: bytes, name: str, shown: str) -> None:
+    """Return when a request about the blob `name` was granted; else raise what follows from the answer."""
+    if status < 300:
+        return
+    code = storage_code(header("x-ms-error-code"), body)
+    said = f"({status} {code})".replace(" )", ")")
+    if code in _SPOILT:
+        raise Transient(f"{name} did not arrive whole {said}")
+    match judge_storage(status, code):
+        case Verdict.RETRY | Verdict.PRESSURE as verdict:
+            wait = retry_after(header("retry-after"))
+            pressure = verdict is Verdict.PRESSURE
+            raise Transient(f"the destination answered {status}", retry_after=wait, pressure=pressure)
+        case Verdict.DENIED:
+            raise LinkRefused(f"the destination refused {name} {said}")
+        case Verdict.GONE:
+            raise DestinationError(
+                f"there is no container at {shown} {said}",
+                hint="check the name, or let it be made: --create-container",
+            )
+        case Verdict.CHANGED if not code.startswith("Lease"):
+            raise ConditionFailed(f"{name} is another one by now {said}")
+    hint = (
+        "someone else has leased that blob: break the lease, or wait for its end" if code.startswith("Lease") else None
+    )
+    raise DestinationError(f"{name} cannot be put into {shown} {said}", hint=hint)
+
+
+def found_in(name: str, header: Header) -> Found:
+    """The blob that the headers of an answer describe. Source: "Get Blob Properties", "Put Blob"."""
+    length = (header("content-range") or "").rpartition("/")[2] or header("content-length") or ""
+    md5 = parse_md5(header("x-ms-blob-content-md5") or header("content-md5"))
+    return Found(name, int(length) if length.isdecimal() else 0, plain_etag(header("etag")), md5)

@@ -1,0 +1,56 @@
+"""The lock of a destination in Azure: a lease of one blob. Source: Azure Blob Storage REST, "Lease Blob"."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final, Protocol
+
+from tilesync.errors import DestinationError
+
+LOCK: Final = ".tilesync/lock"
+_OTHERS: Final = {"LeaseAlreadyPresent", "LeaseIsBreakingAndCannotBeAcquired", "LeaseIdMissing"}
+
+
+class Request(Protocol):
+    """Sends one request about a lease, and gives status and code of the answer."""
+
+    def __call__(self, name: str, headers: dict[str, str], *, query: str = "") -> tuple[int, str]:
+        """Send it."""
+
+
+class BlobLease:
+    """The lease. Its id is the owner's, so whoever had it takes it up again at once, after whatever end."""
+
+    def __init__(self, request: Request, term: timedelta, shown: str) -> None:
+        self._request = request
+        self._shown = shown
+        self.term = term
+
+    def take(self, owner: str) -> bool:
+        """Acquire it; the blob is made where it is missing."""
+        seconds = f"{self.term.total_seconds():.0f}"
+        headers = {"x-ms-lease-duration": seconds, "x-ms-proposed-lease-id": owner}
+        status, code = self._act("acquire", headers)
+        if status == 404:
+            made = {"x-ms-blob-type": "BlockBlob", "If-None-Match": "*"}
+            self._request(LOCK, made)  # 409 or 412: someone else made it meanwhile
+            status, code = self._act("acquire", headers)
+        return self._granted(status, code)
+
+    def keep(self, owner: str) -> bool:
+        """Renew it; one that has ended, and that nobody has taken since, comes to life again."""
+        return self._granted(*self._act("renew", {"x-ms-lease-id": owner}))
+
+    def leave(self, owner: str) -> None:
+        """Release it. One that others have by now stays theirs."""
+        self._act("release", {"x-ms-lease-id": owner})
+
+    def _act(self, action: str, headers: dict[str, str]) -> tuple[int, str]:
+        return self._request(LOCK, {"x-ms-lease-action": action, **headers}, query="comp=lease")
+
+    def _granted(self, status: int, code: str) -> bool:
+        if status < 300:
+            return True
+        if code in _OTHERS or code.startswith("LeaseIdMismatch") or code == "LeaseNotPresentWithLeaseOperation":
+            return False
+        raise DestinationError(f"{self._shown} cannot be locked ({status} {code})".replace(" )", ")"))

@@ -1,0 +1,99 @@
+"""The lock of a destination in an object store: held by one run, and kept alive as long as that runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tilesync.errors import DestinationBusy, DestinationError, TilesyncError
+from tilesync.protocols import Lease
+from tilesync.stores.disk import mapped, place
+
+OWNER = "owner"
+
+_BEATS = 3
+"""Times that a lease is renewed within its term: one failure loses nothing."""
+
+
+class HeldElsewhere(DestinationBusy):
+    """Another machine holds it, or did until it was killed: that shows when a term is over."""
+
+
+class Lock:
+    """A lease that a thread keeps alive."""
+
+    def __init__(self, lease: Lease, owner: str, shown: str) -> None:
+        self._lease = lease
+        self._owner = owner
+        self._shown = shown
+        self._ended = threading.Event()
+        self._lost = False
+        self._kept_at = time.monotonic()
+        self._thread = threading.Thread(target=self._keep, name="tilesync-lock", daemon=True)
+
+    def start(self) -> None:
+        """Keep it alive from here on."""
+        self._kept_at = time.monotonic()
+        self._thread.start()
+
+    def demand(self) -> None:
+        """Raise DestinationBusy where the lease is another's by now, or may be."""
+        if self._lost or time.monotonic() - self._kept_at > self._lease.term.total_seconds():
+            raise DestinationBusy(
+                f"the lock of {self._shown} was lost: another run may hold it by now",
+                hint="run the same command again when that has ended: it continues where this one stopped",
+            )
+
+    def _keep(self) -> None:
+        beat = self._lease.term.total_seconds() / _BEATS
+        while not self._ended.wait(beat):
+            with suppress(TilesyncError):  # not reached: the next beat tries again, and `demand` knows the time
+                began = time.monotonic()
+                self._lost = not self._lease.keep(self._owner)
+                if self._lost:
+                    return
+                self._kept_at = began
+
+    def release(self) -> None:
+        """Give it back. Where that cannot be said, the lease ends by itself."""
+        self._ended.set()
+        self._thread.join()
+        if not self._lost:
+            with suppress(TilesyncError):
+                self._lease.leave(self._owner)
+
+
+@contextmanager
+def locked(lease: Lease, state: Path, shown: str) -> Iterator[Lock]:
+    """The lease, as long as the context is open. Raises HeldElsewhere at once when another has it.
+
+    Its owner is told by the state folder: who was killed there takes it up again at once.
+    """
+    owner = owner_of(state)
+    if not lease.take(owner):
+        raise HeldElsewhere(f"another run holds {shown}", hint="wait for the other run to end")
+    lock = Lock(lease, owner, shown)
+    lock.start()
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def owner_of(state: Path) -> str:
+    """The id by which runs with this state folder hold leases: a UUID, written down before it is first used."""
+    path = state / OWNER
+    with mapped(f"cannot read {path}"):
+        if path.exists():
+            try:
+                return str(uuid.UUID(path.read_text().strip()))
+            except ValueError:
+                raise DestinationError(f"{path} holds no id", hint="delete it, when no run is under way") from None
+    with mapped(f"cannot write {path}"):
+        owner = str(uuid.uuid4())
+        place(state / f"{OWNER}.new", path, [owner.encode()])
+    return owner

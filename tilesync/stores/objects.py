@@ -1,0 +1,280 @@
+"""The files of the versions of a destination in an object store: to be read, and on their way in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+
+from tilesync.errors import DestinationError, UnsafeName
+from tilesync.model import Blob, Found, Held, Proof, Trace, Version
+from tilesync.protocols import Objects, Upload
+from tilesync.rules.names import plain, problem
+from tilesync.rules.serving import HEAD, Serving
+from tilesync.stores.disk import BatchWriter
+from tilesync.stores.listed import Listed, is_listed, is_same, number_of
+
+VERSIONS = "versions/"
+
+LONGEST = 1024
+"""Characters of a name in Azure, bytes in S3; bytes are the fewer. Source: "Naming and Referencing Containers, Blobs,
+and Metadata"; Amazon S3, "Naming Amazon S3 objects".
+"""
+
+LEAD = 160
+"""Bytes kept for `versions/` and the name of a version."""
+
+AT_ONCE = 32
+"""Copies within the store that are asked for at once."""
+
+FEW = 32
+"""Files of a version that are asked about one by one; for more the version is listed."""
+
+TOGETHER = 1000
+"""Objects that are deleted together."""
+
+WEIGHT = 1 << 20
+"""Bytes in memory that one transfer may take."""
+
+
+def lead_of(objects: Objects) -> int:
+    """Bytes that stand before the name of a file, at the most."""
+    return LEAD + len(objects.shown.encode())
+
+
+def judge_keys(names: Iterable[str], *, lead: int) -> None:
+    """Raise UnsafeName for names that no object store, or no folder that it is copied to, can hold. `lead`: bytes that
+    stand before each.
+    """
+    names = list(names)
+    if plain(names, path_bytes=LONGEST - lead):
+        return
+    bad = [(name, why) for name in names if (why := problem(name, path_bytes=LONGEST - lead))]
+    if bad:
+        shown = "; ".join(f"{name!r} {why}" for name, why in bad[:20])
+        more = f"; and {len(bad) - 20} more" if len(bad) > 20 else ""
+        raise UnsafeName(f"the container names files that cannot be held safely: {shown}{more}")
+
+
+class ObjectHeldFiles:
+    """Reading. A version is listed when many of its files are asked about: one question for thousands."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._listed = Listed()
+        self._complete: set[str] = set()
+        self._stale: set[str] = set()
+
+    def _key(self, version: str, name: str) -> str:
+        return f"{VERSIONS}{version}/{name}"
+
+    def _list(self, version: str, *, anew: bool) -> Listed:
+        """The listing of a version; `anew`: not from before something of it was changed here."""
+        if version not in self._complete or (anew and version in self._stale):
+            self._listed.take(version, self._pages(version))
+            self._complete.add(version)
+            self._stale.discard(version)
+        return self._listed
+
+    def _pages(self, version: str) -> Iterator[list[Found]]:
+        """What lies in the folder of a version, by names within it."""
+        lead = self._key(version, "")
+        for page in self._objects.pages(lead):
+            yield [each._replace(name=each.name[len(lead) :]) for each in page]
+
+    def names(self, version: Version) -> Iterator[str]:
+        """What lies in the folder of a version, whether it is known or not."""
+        return (each.name for page in self._pages(version.name) for each in page)
+
+    def unchanged(self, version: Version, held: Sequence[Held]) -> list[bool]:
+        """For each, whether ETag, or size and MD5, are as they were left."""
+        if not held:
+            return []
+        if len(held) <= FEW and version.name not in self._complete - self._stale:
+            return [is_same(each, self._find(version.name, each.blob.name)) for each in held]
+        there = self._list(version.name, anew=True).among(version.name, [each.blob.name for each in held])
+        return [is_same(each, there.get(each.blob.name)) for each in held]
+
+    def size(self, version: Version, name: str) -> int | None:
+        """The size of the object; None when there is none."""
+        found = self._find(version.name, name)
+        return found.size if found is not None else None
+
+    def trace(self, version: Version, name: str) -> Trace | None:
+        """The trace of the object; None when there is none."""
+        found = self._find(version.name, name)
+        return Trace(number_of(found.etag)) if found is not None else None
+
+    def _find(self, version: str, name: str) -> Found | None:
+        return None if problem(name) else self._objects.find(self._key(version, name))
+
+    def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> Trace | None:
+        """Give the bytes of the object, read anew, to `into`; its trace, None when there is none."""
+        stored = None if problem(name) else self._objects.read(self._key(version.name, name))
+        if stored is None:
+            return None
+        for chunk in stored.chunks:
+            into(chunk)
+        return Trace(number_of(stored.found.etag))
+
+    def digest(self, version: Version, name: str) -> bytes | None:
+        """SHA-256 of the object, read anew; None when there is none."""
+        sha256 = hashlib.sha256()
+        return None if self.feed(version, name, sha256.update) is None else sha256.digest()
+
+    def chunks(self, version: Version, name: str) -> Iterator[bytes]:
+        """The bytes of one object, piece by piece."""
+        stored = None if problem(name) else self._objects.read(self._key(version.name, name))
+        if stored is None:
+            raise DestinationError(f"cannot read {name} of version {version.name}: it is not in {self._objects.shown}")
+        yield from stored.chunks
+
+    def read(self, version: Version, name: str) -> bytes:
+        """The bytes of one object."""
+        return b"".join(self.chunks(version, name))
+
+    def close(self) -> None:
+        """Let go of what was listed."""
+        self._listed.close()
+
+
+class ObjectFiles(ObjectHeldFiles):
+    """Reading and writing. `still_ours` raises where the right to write was lost."""
+
+    links = False
+    proves_md5 = True
+
+    def __init__(self, objects: Objects, serving: Serving, still_ours: Callable[[], None]) -> None:
+        super().__init__(objects)
+        self._serving = serving
+        self._still_ours = still_ours
+        self._prover = BatchWriter()
+
+    def free(self) -> None:
+        """A store has no end."""
+
+    def judge(self, names: Iterable[str]) -> None:
+        """Raise UnsafeName, naming the offenders."""
+        judge_keys(names, lead=lead_of(self._objects))
+
+    def begun(self, version: Version, blob: Blob) -> bool:
+        """Never: what an earlier run had not put in place is read again."""
+        return False
+
+    def places(self, blob: Blob) -> int:
+        """What is put in parts takes the room of some small ones."""
+        return max(1, self._objects.part // WEIGHT) if blob.size > self._objects.part else 1
+
+    async def put(self, version: Version, blob: Blob, data: bytes, prove: Callable[[bytes], Proof]) -> Held:
+        """Place a small file; it is proven off the loop, together with others."""
+        proof = await self._prover.run(partial(prove, data))
+        self._still_ours()
+        self._stale.add(version.name)
+        label = self._serving.label(blob, data[:HEAD])
+        found = await self._objects.put(self._key(version.name, blob.name), data, proof.md5, label)
+        return as_held(blob, proof, found)
+
+    def draft(self, version: Version, blob: Blob) -> ObjectDraft:
+        """A draft; it begins with nothing."""
+
+        def begin(head: bytes) -> Upload:
+            self._still_ours()
+            self._stale.add(version.name)
+            label = self._serving.label(blob, head[:HEAD])
+            return self._objects.begin(self._key(version.name, blob.name), blob.size, label)
+
+        return ObjectDraft(blob, begin)
+
+    def lying(self, version: Version, blobs: Sequence[Blob]) -> set[str]:
+        """The names of those that lie in the version by size and MD5."""
+        there = self._list(version.name, anew=False).among(version.name, [blob.name for blob in blobs])
+        return {blob.name for blob in blobs if is_listed(blob, there.get(blob.name))}
+
+    def share(self, version: Version, wishes: Sequence[tuple[Blob, Version, Held]]) -> list[Held | None]:
+        """Place, as each blob, what another version holds, by a copy within the store."""
+        if not wishes:
+            return []
+        self._still_ours()
+        self._stale.add(version.name)
+        if len(wishes) > FEW:
+            for name in {of.name for _, of, _ in wishes}:
+                self._list(name, anew=True)
+        with ThreadPoolExecutor(min(AT_ONCE, len(wishes))) as pool:
+            return list(pool.map(lambda wish: self._share(version.name, *wish), wishes))
+
+    def _share(self, version: str, blob: Blob, of: Version, held: Held) -> Held | None:
+        source = self._source(of.name, held)
+        if source is None:
+            return None
+        with suppress(DestinationError):
+            found = self._objects.copy(source, self._key(version, blob.name))
+            return (
+                as_held(blob, Proof(held.blob.size, held.sha256, held.blob.md5), found) if found is not None else None
+            )
+        return None
+
+    def _source(self, version: str, held: Held) -> Found | None:
+        """The object that was left there, where it still is: as it was listed, else asked for by itself."""
+        name = held.blob.name
+        if version in self._complete - self._stale:
+            found = self._listed.among(version, [name]).get(name)
+        else:
+            found = self._find(version, name)
+        return found._replace(name=self._key(version, name)) if found is not None and is_same(held, found) else None
+
+    def remove(self, version: Version, names: Iterable[str]) -> None:
+        """Remove objects that an unpublished version should not have; missing is no error."""
+        coming = (self._key(version.name, name) for name in names if not problem(name))
+        while some := list(islice(coming, TOGETHER)):
+            self._still_ours()
+            self._stale.add(version.name)
+            self._objects.delete(some)
+
+    def tidy(self) -> None:
+        """Nothing is kept for later: what was not put in place the store forgets by itself."""
+
+
+def as_held(blob: Blob, proof: Proof, found: Found) -> Held:
+    """The file that an object is: with the MD5 of its bytes, whether its container claimed one or not."""
+    return Held(blob._replace(md5=proof.md5), proof.sha256, number_of(found.etag))
+
+
+class ObjectDraft:
+    """A blob on its way to an object, piece by piece; `begin` begins that with its first bytes."""
+
+    def __init__(self, blob: Blob, begin: Callable[[bytes], Upload]) -> None:
+        self._blob = blob
+        self._begin = begin
+        self._upload: Upload | None = None
+        self.held = 0
+
+    async def prefix(self) -> AsyncIterator[bytes]:
+        """Nothing: what was sent cannot be read before it is whole."""
+        for chunk in tuple[bytes, ...]():
+            yield chunk
+
+    async def append(self, chunk: bytes) -> None:
+        """Add `chunk` after the held bytes."""
+        self._upload = self._upload or self._begin(chunk)
+        await self._upload.append(chunk)
+        self.held += len(chunk)
+
+    async def restart(self) -> None:
+        """Forget the held bytes."""
+        upload, self._upload, self.held = self._upload, None, 0
+        if upload is not None:
+            await upload.abort()
+
+    async def commit(self, proof: Proof) -> Held:
+        """Place the whole file under its final name."""
+        self._upload = self._upload or self._begin(b"")
+        found = await self._upload.finish(proof.md5)
+        self._upload, self.held = None, 0
+        return as_held(self._blob, proof, found)
+
+    async def suspend(self) -> None:
+        """Give it up: a later run reads it again."""
+        await self.restart()

@@ -1,0 +1,258 @@
+"""What leads to the versions of a destination in an object store: manifests, the pointer, latest.json; each one PUT.
+
+A version that retires keeps its place until the trash is emptied: only its manifest goes there at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, Protocol
+
+from tilesync.errors import ConditionFailed, DestinationBusy, DestinationError
+from tilesync.model import POINTER, Held, Label, Version
+from tilesync.protocols import Objects
+from tilesync.rules.serving import Serving
+from tilesync.stores.objects import TOGETHER, VERSIONS
+
+MANIFESTS = "manifests/"
+LATEST = "latest.json"
+NOTES = ".tilesync/notes/"
+TRASH = ".tilesync/trash/"
+
+_LINE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
+_MOMENT = re.compile(r"(\d{8}T\d{6}Z)-(.+)\.jsonl")
+_LINES = "application/jsonl"
+_OURS = Label(_LINES, None, "no-cache")
+
+
+class Memory(Protocol):
+    """Facts that are kept between runs."""
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep one."""
+
+    def recall(self, key: str) -> str | None:
+        """One that was kept."""
+
+
+class ObjectPublished:
+    """Reading."""
+
+    def __init__(self, objects: Objects, memory: Memory | None = None) -> None:
+        self._objects = objects
+        self._memory = memory
+        self._latest: Mapping[str, Any] | None = None
+        self._knows_latest = False
+
+    def prefix(self, version: Version) -> str:
+        """What leads from the pointer to the version's own folder."""
+        return f"{VERSIONS}{version.name}/"
+
+    def refuse_foreign(self) -> None:
+        """Raise DestinationError when a tileset that tilesync did not put here stands at the top."""
+        if self._objects.find(POINTER) is not None and self.latest() is None and not self.manifest_names():
+            raise DestinationError(
+                f"{self._objects.shown} holds a {POINTER} that tilesync did not write",
+                hint="choose an empty place, or one that tilesync made",
+            )
+
+    def manifest_names(self) -> list[str]:
+        """The versions that have a manifest."""
+        names = (each.name for page in self._objects.pages(MANIFESTS) for each in page)
+        found = (name[len(MANIFESTS) :] for name in names if name.endswith(".jsonl"))
+        return sorted(name.removesuffix(".jsonl") for name in found if "/" not in name)
+
+    def taken_names(self) -> set[str]:
+        """The names that no new version may have: those of finished ones, and of retired ones whose files lie here."""
+        trash = (_MOMENT.fullmatch(name[len(TRASH) :]) for name in self._in_trash())
+        return {*self.manifest_names(), *(match[2] for match in trash if match)}
+
+    def _in_trash(self) -> list[str]:
+        return [each.name for page in self._objects.pages(TRASH) for each in page]
+
+    def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
+        """The lines of a manifest, the first one about the version. Raises DestinationError when it cannot be read."""
+        name = f"{MANIFESTS}{version}.jsonl"
+        lines = self._lines(name)
+        if lines is None:
+            raise DestinationError(f"cannot read the manifest {name}: it is not in {self._objects.shown}")
+        try:
+            yield from map(json.loads, lines)
+        except ValueError as error:
+            raise DestinationError(f"the manifest {name} is damaged ({error})") from error
+
+    def _lines(self, name: str) -> Iterator[bytes] | None:
+        stored = self._objects.read(name)
+        return _split(stored.chunks) if stored is not None else None
+
+    def noted(self, version: Version) -> Iterator[Mapping[str, Any]] | None:
+        """What was noted of a version beside its manifest; None where nothing was."""
+        lines = self._lines(f"{NOTES}{version.name}.jsonl")
+        return map(json.loads, lines) if lines is not None else None
+
+    def latest(self) -> Mapping[str, Any] | None:
+        """What `latest.json` says; None when there is none, or one that is not ours. Asked for once."""
+        if not self._knows_latest:
+            stored = self._objects.read(LATEST)
+            try:
+                said = json.loads(b"".join(stored.chunks)) if stored is not None else None
+            except ValueError:
+                said = None
+            self._latest = said if isinstance(said, dict) and {"version", "manifest"} <= said.keys() else None
+            self._knows_latest = True
+        return self._latest
+
+    def pointer(self) -> str | None:
+        """SHA-256 of the pointer, in hexadecimal; None when there is none. It is read where it may be another one."""
+        found = self._objects.find(POINTER)
+        if found is None:
+            return None
+        seen, _, digest = ((self._memory.recall("pointer seen") if self._memory else None) or "").rpartition(" ")
+        if seen and seen == found.etag:
+            return digest
+        stored = self._objects.read(POINTER)
+        if stored is None:
+            return None
+        sha256 = hashlib.sha256()
+        for chunk in stored.chunks:
+            sha256.update(chunk)
+        self._remember_pointer(stored.found.etag, sha256.hexdigest())
+        return sha256.hexdigest()
+
+    def _remember_pointer(self, etag: str, digest: str) -> None:
+        if self._memory is not None:
+            self._memory.remember("pointer seen", f"{etag} {digest}")
+
+    def points_at(self, version: Version, pointer_sha256: str) -> bool:
+        """Whether the pointer and `latest.json` are those of `version`, and its manifest is there."""
+        return (
+            (self.latest() or {}).get("version") == version.name
+            and self.pointer() == pointer_sha256
+            and self._objects.find(f"{MANIFESTS}{version.name}.jsonl") is not None
+        )
+
+    def complete(self, version: Version) -> bool:
+        """There is nothing else that names the current version."""
+        return True
+
+
+class ObjectPublication(ObjectPublished):
+    """Reading and writing. `still_ours` raises where the right to write was lost."""
+
+    def __init__(self, objects: Objects, memory: Memory, serving: Serving, still_ours: Callable[[], None]) -> None:
+        super().__init__(objects, memory)
+        self._serving = serving
+        self._still_ours = still_ours
+
+    def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
+        """Put the manifest in place: every file is there for good. Returns its SHA-256."""
+        self._still_ours()
+        sha256 = hashlib.sha256()
+        label = self._serving.document(_LINES)
+        self._objects.write(f"{MANIFESTS}{version.name}.jsonl", _digested(_joined(lines), sha256.update), label)
+        return sha256.hexdigest()
+
+    def note(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Keep what can be told of a version without reading its files again, for a run that has lost its state."""
+        self._still_ours()
+        self._objects.write(f"{NOTES}{version.name}.jsonl", _joined(lines), _OURS)
+
+    def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:
+        """Move the pointer, then `latest.json`. Raises DestinationBusy when someone else moves it meanwhile."""
+        self._still_ours()
+        sha256 = hashlib.sha256()
+        there = self._objects.find(POINTER)
+        try:
+            found = self._objects.write(
+                POINTER,
+                _digested(pointer, sha256.update),
+                self._serving.document(),
+                instead_of=there.etag if there is not None else "",
+            )
+        except ConditionFailed as error:
+            raise DestinationBusy(
+                f"someone else moved the pointer of {self._objects.shown} at the same moment",
+                hint="run again: it looks what is there now",
+            ) from error
+        self._remember_pointer(found.etag, sha256.hexdigest())
+        data = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
+        self._knows_latest = False
+        self._objects.write(LATEST, [data], self._serving.document())
+
+    def blocked(self, version: Version, names: Iterable[str]) -> list[str]:
+        """None: the files lie where they are looked for."""
+        return []
+
+    def lay_out(self, version: Version, names: Iterable[str], moment: str) -> list[str]:
+        """Nothing: the files lie where they are looked for."""
+        return []
+
+    def discard(self, version: Version, files: Iterable[Held], moment: str) -> list[Held]:
+        """Nothing: a version has a folder of its own."""
+        return []
+
+    def retire(self, version: Version, moment: str) -> None:
+        """Take the manifest out of sight; the files go with the trash, so that until then both can be brought back."""
+        self._still_ours()
+        name = f"{version.name}.jsonl"
+        compact = moment.replace("-", "").replace(":", "")
+        manifest = self._objects.find(MANIFESTS + name)
+        if manifest is not None:
+            if self._objects.copy(manifest, f"{TRASH}{compact}-{name}") is None:
+                raise DestinationError(f"the manifest of version {version.name} cannot be moved to the trash")
+        elif not any(each.endswith(f"-{name}") for each in self._in_trash()):
+            self._objects.write(f"{TRASH}{compact}-{name}", [], _OURS)
+        self._objects.delete([MANIFESTS + name])
+
+    def empty_trash(self, before: str) -> None:
+        """Delete what came into the trash before a moment, with the files of those versions. What someone else put
+        there is left alone; so is a version that has a manifest again.
+        """
+        limit, trash = before.replace("-", "").replace(":", ""), self._in_trash()
+        there = set(self.manifest_names()) if trash else set()
+        for name in trash:
+            match = _MOMENT.fullmatch(name[len(TRASH) :])
+            if match is None or match[1] >= limit:
+                continue
+            self._still_ours()
+            if match[2] not in there:
+                self._delete_all(f"{VERSIONS}{match[2]}/")
+                self._objects.delete([f"{NOTES}{match[2]}.jsonl"])
+            self._objects.delete([name])
+
+    def _delete_all(self, prefix: str) -> None:
+        coming = (each.name for page in self._objects.pages(prefix) for each in page)
+        while some := list(islice(coming, TOGETHER)):
+            self._objects.delete(some)
+
+
+def _joined(lines: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    """Lines as bytes, in pieces of some size."""
+    pieces, size = list[bytes](), 0
+    for line in lines:
+        pieces.append(_LINE.encode(line).encode(errors="surrogatepass") + b"\n")
+        size += len(pieces[-1])
+        if size >= 1 << 20:
+            yield b"".join(pieces)
+            pieces, size = [], 0
+    yield b"".join(pieces)
+
+
+def _digested(data: Iterable[bytes], into: Callable[[bytes], object]) -> Iterator[bytes]:
+    for piece in data:
+        into(piece)
+        yield piece
+
+
+def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The lines of a document that comes in pieces."""
+    left = b""
+    for chunk in chunks:
+        *lines, left = (left + chunk).split(b"\n")
+        yield from (line for line in lines if line)
+    if left:
+        yield left

@@ -1,0 +1,130 @@
+"""Requests that block the thread that makes them, with the retry loop they share: what a store is asked in between.
+
+The engine is that of bulk.py; its waits happen outside the interpreter lock, so many threads may ask at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import NamedTuple, TypeVar
+
+from pyreqwest.client import SyncClient, SyncClientBuilder
+from pyreqwest.exceptions import BuilderError, PyreqwestError
+from pyreqwest.response import SyncResponse
+
+from tilesync.errors import Transient, Unavailable, UsageError
+from tilesync.events import Notice, Retried
+from tilesync.protocols import Observer
+from tilesync.rules.links import check_scheme
+from tilesync.rules.retries import Patience
+from tilesync.wire.bulk import explained, plain_builder
+from tilesync.wire.trust import fallback_bundle
+
+T = TypeVar("T")
+
+PIECE = 1 << 20
+"""Bytes of a body that are taken at once."""
+
+
+class Send(NamedTuple):
+    """One request, made anew for each attempt."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes | None = None
+
+
+class Reply:
+    """An answer; its body is taken once."""
+
+    def __init__(self, response: SyncResponse) -> None:
+        self._response = response
+        self.status = response.status
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header, None when it is absent."""
+        return self._response.get_header(name)
+
+    def read(self) -> bytes:
+        """The whole body."""
+        return b"".join(self.chunks())
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body as it comes. Raises Transient when it breaks off."""
+        try:
+            while chunk := self._response.body_reader.read(PIECE):
+                yield bytes(chunk)
+        except PyreqwestError as error:
+            raise Transient(explained(error)) from None
+
+
+class Blocking:
+    """A pool of connections, and how long a failing answer is borne with: no redirects, no decoding."""
+
+    def __init__(self, client: SyncClient, observe: Observer, *, budget: timedelta) -> None:
+        self._client = client
+        self._observe = observe
+        self._budget = budget.total_seconds()
+
+    @contextmanager
+    def send(self, send: Send) -> Iterator[Reply]:
+        """One attempt. Raises Transient when no answer came."""
+        check_scheme(send.url)
+        try:
+            request = self._client.request(send.method, send.url).headers(dict(send.headers))
+            if send.body is not None:  # the engine leaves the length of an empty body out
+                request = request.body_bytes(send.body).header("Content-Length", str(len(send.body)))
+            streamed = request.build_streamed()
+        except (BuilderError, ValueError):
+            raise UsageError("not a URL, or not a header, that can be sent") from None
+        try:
+            response = streamed.__enter__()
+        except PyreqwestError as error:
+            raise Transient(explained(error)) from None
+        try:
+            yield Reply(response)
+        finally:
+            streamed.__exit__(None, None, None)
+
+    def ask(self, what: str, make: Callable[[], Send], accept: Callable[[Reply], T]) -> T:
+        """Ask until `accept` takes an answer. `what` names the server in messages.
+
+        Raises Unavailable past the retry budget, and whatever `make` and `accept` raise but Transient.
+        """
+
+        def attempt() -> T:
+            with self.send(make()) as reply:
+                return accept(reply)
+
+        return self.insist(what, attempt)
+
+    def insist(self, what: str, attempt: Callable[[], T]) -> T:
+        """Attempt until it is no longer Transient that is raised. Raises Unavailable past the retry budget."""
+        patience = Patience(self._budget)
+        while True:
+            began = time.monotonic()
+            try:
+                return attempt()
+            except Transient as error:
+                wait = patience.next_wait(time.monotonic(), error.retry_after, began=began)
+                if wait is None:
+                    raise Unavailable(f"{what} kept failing: {error}") from error
+                if patience.failures == 1:
+                    self._observe(Notice(f"{what}: {error}; trying again for up to {self._budget:.0f} s"))
+                self._observe(Retried(what, str(error), wait))
+            time.sleep(wait)
+
+
+@contextmanager
+def blocking(observe: Observer, *, budget: timedelta) -> Iterator[Blocking]:
+    """A pool that honours HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's authorities."""
+    try:
+        client = plain_builder(SyncClientBuilder()).build()
+    except BuilderError:
+        client = plain_builder(SyncClientBuilder()).add_root_certificate_pem(fallback_bundle()).build()
+    with client:
+        yield Blocking(client, observe, budget=budget)
