@@ -379,20 +379,3 @@ class Totals:
     held_bytes: int
     excluded: int = 0
     excluded_bytes: int = 0
-
-
-class Label(NamedTuple):
-    """How an object is to be served."""
-
-    content_type: str
-    content_encoding: str | None = None
-    cache_control: str | None = None
-
-
-class Found(NamedTuple):
-    """An object as its store describes it: `etag` without quotes, `md5` None where the store tells none."""
-
-    name: str
-    size: int
-    etag: str
-    md5: bytes | None = None

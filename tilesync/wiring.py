@@ -14,9 +14,10 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from tilesync.destinations import Place, Reach, Where, audited, looked_at, many_threads, no_bodies, opened
 from tilesync.errors import NotAuthorised
 from tilesync.model import EVERYTHING, Export, Globs, Inventory, Layout, SasUrl, Secret, Selector, Version
-from tilesync.protocols import Observer, Origin, TokenProvider
+from tilesync.protocols import Destination, Observer, Origin, TokenProvider
 from tilesync.rules.guards import Most
 from tilesync.rules.links import check_scheme, parse_link
 from tilesync.rules.retention import KEEP_ALL, Keep
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from tilesync.protocols import Helpers
     from tilesync.remote.exports import MeshExports
     from tilesync.remote.origins import ServiceOrigin, Wires
-    from tilesync.stores.files import LocalFiles
     from tilesync.wire.bandwidth import Bandwidth
     from tilesync.wire.bulk import Bulk
 
@@ -91,7 +91,7 @@ class MirrorRequest:
 
     service: Service
     selector: Selector
-    destination: Path
+    destination: Place
     link: SasUrl | None = None
     link_command: str | None = None
     cdn: bool = False
@@ -100,6 +100,7 @@ class MirrorRequest:
     transfers: int | None = None
     bwlimit: float | None = None
     state_dir: Path | None = None
+    reach: Reach = field(default_factory=Reach)
     every_file: bool = False
     allow_shrink: bool = False
     allow_missing: bool = False
@@ -110,6 +111,11 @@ class MirrorRequest:
     keep: Keep = KEEP_ALL
     layout: Layout = Layout.VERSIONED
     delete: Most | None = None
+
+    @property
+    def where(self) -> Where:
+        """The destination."""
+        return Where(self.destination, self.reach, self.state_dir)
 
 
 @asynccontextmanager
@@ -190,29 +196,28 @@ async def _link_from(command: str) -> SasUrl:
 async def mirror(request: MirrorRequest, observe: Observer, tally: Tally) -> None:
     """Run the main job. Raises the RunErrors."""
     from tilesync.jobs.mirror import Mirror
-    from tilesync.stores.local import open_local
 
-    opening = open_local(request.destination, state_dir=request.state_dir, layout=request.layout)
-    with opening as destination:
-        async with _wires(request.service, observe, bwlimit=request.bwlimit) as wires:
-            run = _run(request, wires, tally, _helpers(request, wires, destination.files))
-            wishes = _wishes(request)
-            if request.all_exports:
-                from tilesync.jobs.history import History
+    async with (
+        _wires(request.service, observe, bwlimit=request.bwlimit) as wires,
+        opened(request.where, request.layout, wires.bulk, observe) as destination,
+    ):
+        run = _run(request, wires, tally, _helpers(request, wires, destination))
+        wishes = _wishes(request)
+        if request.all_exports:
+            from tilesync.jobs.history import History
 
-                await History(_service_origin(request, wires), destination, run, wishes).run()
-            else:
-                await Mirror(_origin(request, wires), destination, run, wishes).run()
+            await History(_service_origin(request, wires), destination, run, wishes).run()
+        else:
+            await Mirror(_origin(request, wires), destination, run, wishes).run()
 
 
 async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> None:
     """Say what the main job would do, and write nothing. Raises the RunErrors."""
     from tilesync.jobs.preview import Preview, View
     from tilesync.jobs.survey import Desk
-    from tilesync.stores.local import look_at, scratch
+    from tilesync.stores.local import scratch
 
-    looking = look_at(request.destination, state_dir=request.state_dir, layout=request.layout)
-    with looking as there, scratch() as desk:
+    with looked_at(request.where, request.layout, observe) as there, scratch() as desk:
         assert there.catalog is not None
         async with _wires(request.service, observe, bwlimit=request.bwlimit) as wires:
             view = View(there.catalog, there.files, there.publication, there.judge, Desk(*desk), there.layout)
@@ -249,12 +254,16 @@ def _crew(closing: AsyncExitStack) -> Crew | None:
     return crew
 
 
-def _helpers(request: MirrorRequest, wires: Wires, files: LocalFiles) -> Helpers | None:
-    """A limited bandwidth is kept by this process alone, and helpers know no proxies."""
+def _helpers(request: MirrorRequest, wires: Wires, destination: Destination) -> Helpers | None:
+    """A limited bandwidth is kept by this process alone, and helpers know no proxies, and disks only."""
     from tilesync.helpers import Helpers
+    from tilesync.stores.files import LocalFiles
     from tilesync.wire.trust import proxied
 
-    crew = None if request.bwlimit or proxied() else _crew(wires.closing)
+    files = destination.files
+    if request.bwlimit or proxied() or not isinstance(files, LocalFiles):
+        return None
+    crew = _crew(wires.closing)
     return Helpers(crew, files.held(), files.shelf) if crew else None
 
 
@@ -285,52 +294,75 @@ async def viewer_link(request: MirrorRequest, observe: Observer) -> str:
 
 
 async def rollback(
-    destination: Path, observe: Observer, name: str | None, *, latest: bool, state_dir: Path | None
+    destination: Place,
+    observe: Observer,
+    name: str | None,
+    *,
+    latest: bool,
+    state_dir: Path | None,
+    reach: Reach | None = None,
 ) -> Version:
     """Point back at an older version and pin it, or with `latest` at the newest again. Raises the RunErrors."""
     from tilesync.jobs.pressure import Gate
     from tilesync.jobs.rollback import rollback as run
     from tilesync.jobs.run import Run
     from tilesync.jobs.tally import Tally
-    from tilesync.stores.local import open_local
 
-    clock = WallClock()
-    with open_local(destination, state_dir=state_dir, layout=None) as there:
+    clock, where = WallClock(), Where(destination, reach or Reach(), state_dir)
+    async with opened(where, None, no_bodies, observe) as there:
         about = Run(clock, observe, Tally(), Gate(clock, fixed=1), budget=timedelta())
         return await run(there, about, name, latest=latest)
 
 
-def holdings(destination: Path, observe: Observer, *, state_dir: Path | None, retired: bool = False) -> list[Holding]:
-    """What a folder holds, and held where `retired` is asked for: nothing where there is none."""
+def holdings(
+    destination: Place,
+    observe: Observer,
+    *,
+    state_dir: Path | None,
+    retired: bool = False,
+    reach: Reach | None = None,
+) -> list[Holding]:
+    """What a destination holds, and held where `retired` is asked for: nothing where there is none."""
     from tilesync.jobs.holdings import holdings as told
-    from tilesync.stores.local import open_for_audit
 
-    with open_for_audit(destination, state_dir) as there:
+    with audited(Where(destination, reach or Reach(), state_dir), observe) as there:
         return told(there.publication, there.catalog, observe, retired=retired)
 
 
-def sha256sums(destination: Path, version: str, *, state_dir: Path | None) -> Iterator[str]:
+def sha256sums(
+    destination: Place, version: str, observe: Observer, *, state_dir: Path | None, reach: Reach | None = None
+) -> Iterator[str]:
     """The lines of `sha256sum -c` for the folder of a version. Raises UsageError, DestinationError."""
     from tilesync.jobs.holdings import sha256sums as lines
     from tilesync.rules.names import the_one
-    from tilesync.stores.local import open_for_audit
 
-    with open_for_audit(destination, state_dir) as there:
+    with audited(Where(destination, reach or Reach(), state_dir), observe) as there:
         yield from lines(there.publication, the_one(version, there.publication.manifest_names()))
 
 
 async def verify(
-    destination: Path, observe: Observer, tally: Tally, *, state_dir: Path | None, quick: bool, every: bool = False
+    destination: Place,
+    observe: Observer,
+    tally: Tally,
+    *,
+    state_dir: Path | None,
+    quick: bool,
+    every: bool = False,
+    reach: Reach | None = None,
 ) -> None:
-    """Audit what a folder holds: the current version, or `every` one. Raises VerifyFailed when there are findings."""
+    """Audit what a destination holds: the current version, or `every` one. Raises VerifyFailed for findings."""
     from tilesync.jobs.verify import Audited, Verify
-    from tilesync.stores.local import open_for_audit, scratch
+    from tilesync.stores.held import HeldFiles
+    from tilesync.stores.local import scratch
 
-    with open_for_audit(destination, state_dir) as there, scratch() as desk:
+    if not isinstance(destination, Path):
+        many_threads()
+    with audited(Where(destination, reach or Reach(), state_dir), observe) as there, scratch() as desk:
         async with AsyncExitStack() as closing:
             from tilesync.helpers import Helpers
 
-            crew = _crew(closing)
-            helpers = Helpers(crew, there.files) if crew else None
-            audited = Audited(there.files, there.publication, there.catalog, desk[0], helpers)
-            await Verify(audited, observe, tally, quick=quick).run(every=every)
+            files = there.files
+            crew = _crew(closing) if isinstance(files, HeldFiles) else None
+            helpers = Helpers(crew, files) if crew and isinstance(files, HeldFiles) else None
+            found = Audited(files, there.publication, there.catalog, desk[0], helpers)
+            await Verify(found, observe, tally, quick=quick).run(every=every)

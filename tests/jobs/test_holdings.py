@@ -80,7 +80,7 @@ def test_a_manifest_that_cannot_be_read_is_a_warning(dest: Path) -> None:
 
 def test_sha256sums_are_what_sha256sum_reads(dest: Path) -> None:
     """The lines of a version prove its folder by coreutils alone, odd names included; a rotten file is found."""
-    lines = list(wiring.sha256sums(dest, EXPORT[:4], state_dir=None))
+    lines = list(wiring.sha256sums(dest, EXPORT[:4], Run(), state_dir=None))
     folder = dest / "versions" / EXPORT
     assert len(lines) == len(tree(folder))
 
@@ -95,10 +95,10 @@ def test_sha256sums_are_what_sha256sum_reads(dest: Path) -> None:
     (folder / "tiles/001.glb").write_bytes(b"rotten")
     assert "tiles/001.glb: FAILED" in check().stdout
     with pytest.raises(UsageError):
-        list(wiring.sha256sums(dest, "zzz", state_dir=None))
+        list(wiring.sha256sums(dest, "zzz", Run(), state_dir=None))
     (dest / "manifests" / f"{EXPORT}.jsonl").write_text("{}\n")
     with pytest.raises(DestinationError):
-        list(wiring.sha256sums(dest, EXPORT, state_dir=None))
+        list(wiring.sha256sums(dest, EXPORT, Run(), state_dir=None))
 
 
 def rows(*days: int) -> list[Export]:

@@ -16,10 +16,24 @@ import click
 
 from tilesync import __version__
 from tilesync.cli.held import rollback, verify, versions
-from tilesync.cli.options import DELETION, HISTORY, INVENTORY, NO_PROGRESS, SELECTION, SERVICE, VOICE, option, waiting
-from tilesync.cli.requests import imodel_of, is_argument, mirror_request, selector_of, service_of, session_of
-from tilesync.cli.text import CountOr, Destination, FilePath, Rate
+from tilesync.cli.options import (
+    DELETION,
+    HISTORY,
+    INVENTORY,
+    NO_PROGRESS,
+    REACH,
+    SELECTION,
+    SERVICE,
+    SERVING,
+    STATE_DIR,
+    VOICE,
+    option,
+    waiting,
+)
+from tilesync.cli.requests import imodel_of, is_argument, mirror_request, reach_of, selector_of, service_of, session_of
+from tilesync.cli.text import CountOr, Destination, FilePath, Place, Rate
 from tilesync.errors import UsageError
+from tilesync.storage import AzurePlace
 
 if TYPE_CHECKING:
     from tilesync.model import Export
@@ -39,7 +53,7 @@ for command in (verify, versions, rollback):
     cli.add_command(command)
 
 
-@cli.command(short_help="Mirror an export into a folder.")
+@cli.command(short_help="Mirror an export.")
 @click.argument("source", envvar="TILESYNC_SOURCE")
 @click.argument("dest", envvar="TILESYNC_DEST", type=Destination())
 @SELECTION
@@ -53,15 +67,23 @@ for command in (verify, versions, rollback):
 @option("-n", "--dry-run", is_flag=True, help="Print the plan with its reasons, write nothing.")
 @NO_PROGRESS
 @option("--report", type=FilePath(), help="Write the last JSON line, with every failure, to this file.")
-@option("--state-dir", type=FilePath(), help="Keep the state here instead of DEST/.tilesync.")
+@STATE_DIR
+@REACH
+@SERVING
+@option(
+    "--create-container", is_flag=True, envvar=None, help="Make the container of an az:// DEST where it is missing."
+)
 @SERVICE
 @VOICE
 @click.pass_context
-def mirror(context: click.Context, /, source: str, dest: Path, *, dry_run: bool, **options: Any) -> int:
-    """Mirror the latest finished export of SOURCE into the folder DEST.
+def mirror(context: click.Context, /, source: str, dest: Place, *, dry_run: bool, **options: Any) -> int:
+    """Mirror the latest finished export of SOURCE into DEST.
 
     SOURCE is an iModel id, or a container link https://…?SAS (better given as `-` on standard input, or in
     TILESYNC_SOURCE: others can see arguments). Run again to continue, or to fetch the next export.
+
+    DEST is a folder, az://ACCOUNT/CONTAINER[/PREFIX], the link of a container that may write (better in TILESYNC_DEST),
+    or s3://BUCKET[/PREFIX].
     """
     from tilesync.cli.summary import mirrored
 
@@ -77,6 +99,8 @@ def mirror(context: click.Context, /, source: str, dest: Path, *, dry_run: bool,
         request = mirror_request(source, dest, options)
         if request.link is not None and seen:
             session.observe(Notice("others on this machine can see the link: better give it as - or TILESYNC_SOURCE"))
+        if isinstance(dest, AzurePlace) and dest.link is not None and is_argument(context, "dest"):
+            session.observe(Notice("others on this machine can see the link of DEST: better give it as TILESYNC_DEST"))
         if dry_run:
             heard = request.every_file or options["as_json"] or not options["quiet"]
             await wiring.preview(replace(request, every_file=heard), session.observe, session.tally)
@@ -88,11 +112,12 @@ def mirror(context: click.Context, /, source: str, dest: Path, *, dry_run: bool,
 
 @cli.command(short_help="List the exports.")
 @click.argument("imodel_id", required=False, envvar="TILESYNC_SOURCE")
-@option("--held", metavar="DEST", type=Destination(), help="Say which of them this folder holds.")
-@option("--state-dir", type=FilePath(), help="Where the state of that folder is, if not in DEST/.tilesync.")
+@option("--held", metavar="DEST", type=Destination(), help="Say which of them this destination holds.")
+@option("--state-dir", type=FilePath(), help="Where its state is, if not at its usual place.")
+@REACH
 @SERVICE
 @VOICE
-def exports(imodel_id: str | None, held: Path | None, state_dir: Path | None, **options: Any) -> int:
+def exports(imodel_id: str | None, held: Place | None, state_dir: Path | None, **options: Any) -> int:
     """List the exports of IMODEL_ID, newest first; without an id, all that this identity can see."""
     from tilesync.cli.summary import export_row, export_table
 
@@ -108,7 +133,7 @@ def exports(imodel_id: str | None, held: Path | None, state_dir: Path | None, **
         await wiring.list_exports(service_of(options), imodel, session.observe, rows.append)
         there = None
         if held is not None:
-            there = wiring.holdings(held, session.observe, state_dir=state_dir, retired=True)
+            there = wiring.holdings(held, session.observe, state_dir=state_dir, retired=True, reach=reach_of(options))
         for row in rows if options["as_json"] else ():
             session.tell(export_row(row, there))
         if not options["as_json"]:
@@ -150,7 +175,7 @@ def link(imodel_id: str, **options: Any) -> int:
 
 
 @cli.command(short_help="See it work; no account needed.")
-@click.argument("folder", required=False, type=Destination())
+@click.argument("folder", required=False, type=FilePath())
 @NO_PROGRESS
 @VOICE
 def demo(folder: Path | None, **options: Any) -> int:

@@ -1,4 +1,4 @@
-"""The commands about what a folder holds: they need no service."""
+"""The commands about what a destination holds: they need no service."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import Any
 
 import click
 
-from tilesync.cli.options import NO_PROGRESS, STATE_DIR, VOICE, option
-from tilesync.cli.requests import session_of
-from tilesync.cli.text import Destination, FilePath
+from tilesync.cli.options import NO_PROGRESS, REACH, SERVING, STATE_DIR, VOICE, option
+from tilesync.cli.requests import reach_of, session_of
+from tilesync.cli.text import Destination, FilePath, Place, at_top
 from tilesync.errors import DestinationError, UsageError
 
 
-@click.command(short_help="Audit what a folder holds.")
+@click.command(short_help="Audit what a destination holds.")
 @click.argument("dest", envvar="TILESYNC_DEST", type=Destination())
 @option("--quick", is_flag=True, help="Compare names and sizes only.")
 @option("--all", "every", is_flag=True, help="Every version, not the current one alone.")
 @NO_PROGRESS
 @option("--report", type=FilePath(), help="Write the last JSON line, with every finding, to this file.")
 @STATE_DIR
+@REACH
 @VOICE
-def verify(dest: Path, *, quick: bool, every: bool, **options: Any) -> int:
+def verify(dest: Place, *, quick: bool, every: bool, **options: Any) -> int:
     """Audit what DEST holds against its manifests; what is found bad is fetched again by the next mirror, as long as
     another version or the service has it.
     """
@@ -33,17 +34,20 @@ def verify(dest: Path, *, quick: bool, every: bool, **options: Any) -> int:
         from tilesync import wiring
 
         state_dir = options["state_dir"]
-        await wiring.verify(dest, session.observe, session.tally, state_dir=state_dir, quick=quick, every=every)
+        await wiring.verify(
+            dest, session.observe, session.tally, state_dir=state_dir, quick=quick, every=every, reach=reach_of(options)
+        )
 
     return session.run(work, closing=lambda: verified(session.tally, dest, quick=quick))
 
 
-@click.command(short_help="Show which versions a folder holds.")
+@click.command(short_help="Show which versions a destination holds.")
 @click.argument("dest", envvar="TILESYNC_DEST", type=Destination())
 @option("--sha256sums", metavar="VERSION", help="Print what `sha256sum -c` reads in the folder of this version.")
 @STATE_DIR
+@REACH
 @VOICE
-def versions(dest: Path, sha256sums: str | None, state_dir: Path | None, **options: Any) -> int:
+def versions(dest: Place, sha256sums: str | None, state_dir: Path | None, **options: Any) -> int:
     """Show the versions that DEST holds, the newest first; `*` marks the one that the pointer names."""
     from tilesync.cli.summary import version_row, version_table
 
@@ -55,14 +59,14 @@ def versions(dest: Path, sha256sums: str | None, state_dir: Path | None, **optio
         from tilesync import wiring
 
         if sha256sums is not None:
-            for line in wiring.sha256sums(dest, sha256sums, state_dir=state_dir):
+            for line in wiring.sha256sums(
+                dest, sha256sums, session.observe, state_dir=state_dir, reach=reach_of(options)
+            ):
                 session.print(line)
             return
-        rows = wiring.holdings(dest, session.observe, state_dir=state_dir)
+        rows = wiring.holdings(dest, session.observe, state_dir=state_dir, reach=reach_of(options))
         if not rows:
-            raise DestinationError(
-                f"no version is held in {dest}", hint="give the folder that `tilesync mirror` filled"
-            )
+            raise DestinationError(f"no version is held in {dest}", hint="give the place that `tilesync mirror` filled")
         for row in rows if options["as_json"] else ():
             session.tell(version_row(row))
         if not options["as_json"]:
@@ -76,8 +80,10 @@ def versions(dest: Path, sha256sums: str | None, state_dir: Path | None, **optio
 @click.argument("version", required=False)
 @option("--latest", is_flag=True, help="Point at the newest version, and follow the exports again.")
 @STATE_DIR
+@REACH
+@SERVING
 @VOICE
-def rollback(dest: Path, version: str | None, *, latest: bool, state_dir: Path | None, **options: Any) -> int:
+def rollback(dest: Place, version: str | None, *, latest: bool, state_dir: Path | None, **options: Any) -> int:
     """Point at VERSION, or the one before the current, and stay there: later runs go on mirroring, and leave the
     pointer alone until `rollback DEST --latest`. The first letters of a version are enough.
     """
@@ -89,11 +95,13 @@ def rollback(dest: Path, version: str | None, *, latest: bool, state_dir: Path |
     async def work() -> None:
         from tilesync import wiring
 
-        found = await wiring.rollback(dest, session.observe, version, latest=latest, state_dir=state_dir)
+        found = await wiring.rollback(
+            dest, session.observe, version, latest=latest, state_dir=state_dir, reach=reach_of(options)
+        )
         chosen.append(found.name)
 
     def closing() -> str:
         what = "it follows the newest export again" if latest else "it stays there until `rollback DEST --latest`"
-        return f"{dest / 'tileset.json'} -> version {chosen[0]}; {what}"
+        return f"{at_top(dest, 'tileset.json')} -> version {chosen[0]}; {what}"
 
     return session.run(work, closing=closing)

@@ -118,7 +118,21 @@ DELETION = stacked(
     ),
 )
 
-STATE_DIR = option("--state-dir", type=FilePath(), help="Where the state is, if not in DEST/.tilesync.")
+STATE_DIR = option("--state-dir", type=FilePath(), help="Where the state is, if not at its usual place.")
+REACH = stacked(
+    option(
+        "--azure-endpoint",
+        is_eager=True,
+        metavar="URL",
+        help="Blob service of the account, if not https://ACCOUNT.blob.core.windows.net (sovereign clouds, emulators).",
+    ),
+    option("--endpoint-url", metavar="URL", help="S3 service, if not Amazon's."),
+    option("--dest-link-command", help="Command that prints a fresh link to the container of DEST."),
+)
+SERVING = stacked(
+    option("--cache-control", metavar="TEXT", help="How long caches keep what lies in a version.  [default: for ever]"),
+    option("--pointer-cache-control", metavar="TEXT", help="The same for the pointer.  [default: no-cache]"),
+)
 NO_PROGRESS = option("--no-progress", is_flag=True, help="No bar, and no line a minute.")
 
 

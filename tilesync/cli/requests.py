@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +13,8 @@ from tilesync.errors import UsageError
 
 if TYPE_CHECKING:
     from tilesync.cli.session import Session
+    from tilesync.cli.text import Place
+    from tilesync.destinations import Reach
     from tilesync.model import SasUrl, Selector
     from tilesync.wiring import MirrorRequest, Service
 
@@ -98,7 +100,7 @@ def is_argument(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
-def mirror_request(source: str, dest: Path, options: dict[str, Any]) -> MirrorRequest:
+def mirror_request(source: str, dest: Place, options: dict[str, Any]) -> MirrorRequest:
     """What `tilesync mirror` is asked to do. Raises UsageError for wishes that do not go together."""
     from tilesync import wiring
     from tilesync.model import Inventory, Layout
@@ -120,6 +122,7 @@ def mirror_request(source: str, dest: Path, options: dict[str, Any]) -> MirrorRe
         transfers=options["transfers"],
         bwlimit=options["bwlimit"],
         state_dir=options["state_dir"],
+        reach=reach_of(options),
         allow_shrink=options["allow_shrink"],
         allow_missing=options["allow_missing"],
         globs=globs(options["include"], options["exclude"]),
@@ -130,6 +133,26 @@ def mirror_request(source: str, dest: Path, options: dict[str, Any]) -> MirrorRe
         keep=Keep(options["keep_versions"], options["keep_for"]),
         layout=Layout(options["layout"]),
         delete=(options["max_delete"] or HALF) if options["delete"] else None,
+    )
+
+
+def reach_of(options: dict[str, Any]) -> Reach:
+    """How a destination in an object store is reached and served. Raises UsageError for a plain http address."""
+    from tilesync.destinations import Reach
+    from tilesync.rules.links import check_scheme
+    from tilesync.rules.serving import IMMUTABLE, REVALIDATED, Serving
+
+    for option in ("azure_endpoint", "endpoint_url"):
+        if options.get(option):
+            check_scheme(options[option])
+    serving = Serving(options.get("cache_control") or IMMUTABLE, options.get("pointer_cache_control") or REVALIDATED)
+    return Reach(
+        azure_endpoint=options.get("azure_endpoint") or None,
+        endpoint_url=options.get("endpoint_url") or None,
+        link_command=options.get("dest_link_command") or None,
+        create=bool(options.get("create_container")),
+        serving=serving,
+        budget=options.get("retry_for") or timedelta(seconds=60),
     )
 
 

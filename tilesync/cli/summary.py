@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tilesync.cli.output import Summary
-from tilesync.cli.text import counted, files, size
+from tilesync.cli.text import Place, at_top, counted, files, size
 from tilesync.jobs.holdings import Holding, held_as
 from tilesync.jobs.tally import Tally
 from tilesync.model import Completeness, Export
 
 
-def mirrored(summary: Summary, tally: Tally, dest: Path, *, dry_run: bool) -> str:
+def mirrored(summary: Summary, tally: Tally, dest: Place, *, dry_run: bool) -> str:
     """What `mirror` did, or would do."""
     if dry_run:
         return (
@@ -44,7 +43,7 @@ def mirrored(summary: Summary, tally: Tally, dest: Path, *, dry_run: bool) -> st
     lines.append(complete(tally.completeness, held))
     if summary.published or not (summary.stays or summary.state == "held"):
         verb, count = ("published", summary.files) if summary.published else ("whole again", held)
-        lines.append(f"{verb}: {dest / 'tileset.json'} -> version {summary.version}, {files(count)}")
+        lines.append(f"{verb}: {at_top(dest, 'tileset.json')} -> version {summary.version}, {files(count)}")
     return "\n".join(lines)
 
 
@@ -62,7 +61,7 @@ def _are(count: int, what: str, *, more: bool = False) -> str:
     return f"{count:,} {'more ' if more else ''}{'is' if count == 1 else 'are'} {what}"
 
 
-def verified(tally: Tally, dest: Path, *, quick: bool) -> str:
+def verified(tally: Tally, dest: Place, *, quick: bool) -> str:
     """What `verify` found when it found nothing."""
     if quick:
         return f"{dest}: {files(tally.listed)} present, sizes right"

@@ -9,6 +9,9 @@ from pathlib import Path
 import click
 
 from tilesync.rules.guards import Most
+from tilesync.storage import AzurePlace, BucketPlace
+
+Place = Path | AzurePlace | BucketPlace
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 _COUNT = re.compile(r"[0-9]{1,12}")
@@ -39,20 +42,32 @@ def files(count: int) -> str:
     return counted(count, "file")
 
 
-class Destination(click.ParamType[Path]):
-    """The folder to mirror into."""
+class Destination(click.ParamType[Place]):
+    """A place to mirror into: a folder, a container, a bucket."""
 
-    name = "folder"
+    name = "destination"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The folder. What is none is a usage error, and shown without what may be a signature."""
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        """The place. What is none is a usage error, and shown without what may be a signature."""
+        from time import monotonic
+
+        from tilesync.rules.places import parse_place
+
+        if isinstance(value, Path | AzurePlace | BucketPlace):
+            return value
         text = str(value)
         if not text.strip():
-            self.fail("it is empty: name the folder to mirror into", param, ctx)
-        if "://" in text or text.startswith(("az:", "s3:", "http:", "https:")) or "?sig=" in text or "&sig=" in text:
-            shown = text.partition("?")[0]
-            self.fail(f"{shown} is no folder: this release mirrors into local folders only", param, ctx)
-        return Path(text)
+            self.fail("it is empty: name the folder, container or bucket to mirror into", param, ctx)
+        endpoint = ctx.params.get("azure_endpoint") if ctx is not None else None
+        place = parse_place(text, endpoint=endpoint or None, fetched=monotonic())
+        if place is None and ("?sig=" in text or "&sig=" in text):
+            self.fail("that is no folder, but a link that is not whole: it begins with https://", param, ctx)
+        return place or Path(text)
+
+
+def at_top(place: Place, name: str) -> str:
+    """How a person names a file at the top of a destination."""
+    return str(place / name) if isinstance(place, Path) else f"{place}/{name}"
 
 
 class FilePath(click.ParamType[Path | None]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -12,6 +13,8 @@ from tilesync.model import Arrival, Held, Version
 from tilesync.protocols import Destination, Observer
 from tilesync.rules.manifest import read_header, read_line
 from tilesync.rules.names import folders_of
+from tilesync.rules.notes import Note
+from tilesync.rules.notes import read_line as read_note
 
 BATCH = 1000
 
@@ -24,7 +27,7 @@ def adopt(destination: Destination, observe: Observer) -> None:
     for half in destination.catalog.versions():
         destination.catalog.forget(half)
     for name in destination.publication.manifest_names():
-        observe(Notice(f"no catalog here: reading version {name} again to see what is held"))
+        observe(Notice(f"no catalog here: looking at version {name} again to see what is held"))
         try:
             _adopt(destination, name)
         except (DestinationError, Incomplete, StopIteration, KeyError, TypeError, ValueError) as error:
@@ -44,16 +47,56 @@ def _adopt(destination: Destination, name: str) -> None:
     catalog, files = destination.catalog, destination.files
     lines = destination.publication.manifest(name)
     version = catalog.begin(read_header(next(lines), name=name))
-    whole = True
+    noted, whole = _Noted(destination, version), True
     while batch := [read_line(said) for said in islice(lines, BATCH)]:
         files.judge(held.blob.name for held in batch)
-        found = {held.blob.name: arrival for held in batch if (arrival := _found(destination, version, held))}
+        found = noted.take(batch)
+        for held in batch:
+            if held.blob.name not in found and (arrival := _found(destination, version, held)):
+                found[held.blob.name] = arrival
         lost = [(held.blob, None) for held in batch if held.blob.name not in found]
         whole = whole and not lost
         catalog.add_page(version, lost, folders_of(held.blob.name for held in batch))
         catalog.add_held(version, list(found.values()))
     catalog.finish_listing(version)
     catalog.update(replace(version, damaged=not whole))
+
+
+class _Noted:
+    """What was noted of the files of a version, in the order of its manifest: those that lie there as they were left
+    need not be read. Notes that make no sense are none.
+    """
+
+    def __init__(self, destination: Destination, version: Version) -> None:
+        self._files = destination.files
+        self._references = destination.catalog.references
+        self._version = version
+        self._lines = destination.publication.noted(version)
+        self._next: Note | None = self._read()
+
+    def _read(self) -> Note | None:
+        try:
+            said = next(self._lines, None) if self._lines is not None else None
+            return read_note(said) if said is not None else None
+        except (KeyError, TypeError, ValueError):
+            self._lines = None
+            return None
+
+    def take(self, batch: Sequence[Held]) -> dict[str, Arrival]:
+        """Those of a batch that are there as they were left, with what they say, by name."""
+        known: dict[str, Arrival] = {}
+        for held in batch:
+            name = held.blob.name
+            if self._next is None or self._next.name != name:
+                continue
+            note, partly = self._next, False
+            while (following := self._read()) is not None and following.name == name:
+                self._references.add(self._version, name, following.reading, anew=not partly)
+                partly = True
+            self._next = following
+            known[name] = Arrival(0, held._replace(mtime_ns=note.trace), note.reading, partly=partly)
+        same = self._files.unchanged(self._version, [each.held for each in known.values()])
+        return {name: each for (name, each), is_same in zip(known.items(), same, strict=True) if is_same}
 
 
 def _found(destination: Destination, version: Version, held: Held) -> Arrival | None:

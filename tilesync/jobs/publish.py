@@ -9,10 +9,13 @@ from typing import Any
 from tilesync.errors import Incomplete
 from tilesync.events import Failed, Remarked
 from tilesync.jobs.complete import Unmet, settle, tell_remarks, unmet
+from tilesync.jobs.examine import SPOOL
 from tilesync.jobs.run import Run
 from tilesync.model import ROOT, Version
 from tilesync.protocols import Destination
+from tilesync.rules import notes
 from tilesync.rules.manifest import header, line, stamp
+from tilesync.rules.notes import Note
 from tilesync.threads import in_thread
 
 BATCH = 2000
@@ -48,6 +51,7 @@ class Publisher:
 
     def seal(self, version: Version) -> Version:
         """Make every file durable, then write the manifest; from here on the catalog knows the version as it is."""
+        self._publication.note(version, self._notes(version))
         sha256 = self._publication.write_manifest(version, self._manifest(version))
         version = replace(version, manifest_sha256=sha256)
         self._catalog.update(version)
@@ -83,6 +87,14 @@ class Publisher:
             return []
         self._catalog.references.settle(version)
         return list(unmet(version, self._catalog))
+
+    def _notes(self, version: Version) -> Iterator[Mapping[str, Any]]:
+        after = ""
+        while batch := self._catalog.held(version, after, limit=BATCH):
+            after = batch[-1][0]
+            traces = {held.blob.name: held.mtime_ns for _, held in batch}
+            for name, reading in self._catalog.references.told(version, list(traces), together=SPOOL):
+                yield notes.line(Note(name, traces[name], reading))
 
     def _manifest(self, version: Version) -> Iterator[Mapping[str, Any]]:
         lost = self._unmet(version)

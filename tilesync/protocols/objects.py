@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple, Protocol
 
-from tilesync.model import Found, Label
+from tilesync.storage import Found, Label
 
 
 class Stored(NamedTuple):

@@ -18,6 +18,9 @@ class References(Protocol):
         void, too, when the file itself comes anew.
         """
 
+    def told(self, version: Version, names: Sequence[str], *, together: int) -> Iterator[tuple[str, Reading]]:
+        """What each of some held files says by itself, `together` references at a time at most."""
+
     def of(self, version: Version, source: str, role: Role) -> list[str]:
         """What one file asks for in one role."""
 

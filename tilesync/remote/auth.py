@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlencode
@@ -13,6 +12,7 @@ from tilesync.model import Secret
 from tilesync.protocols import Clock
 from tilesync.rules.replies import Verdict, api_message, judge_api, parse_token
 from tilesync.rules.verdicts import demand
+from tilesync.wire.commands import hint_of, words_of
 from tilesync.wire.http import Ask, Conversation, Reply
 
 EARLY = 60.0
@@ -100,17 +100,14 @@ async def from_command(command: str) -> tuple[Secret, None]:
 
 async def output_of(command: str, option: str) -> str:
     """What a command prints on stdout; no shell is involved. Raises NotAuthorised when it fails."""
-    hint = f"run the command of {option} by hand; it must print the secret on stdout and exit 0"
+    words = words_of(command, option)
     try:
-        words = shlex.split(command)
-        if not words:
-            raise NotAuthorised(f"{option} names no command", hint=hint)
         process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
     except (OSError, ValueError) as error:
-        raise NotAuthorised(f"the command of {option} cannot be run ({error})", hint=hint) from error
+        raise NotAuthorised(f"the command of {option} cannot be run ({error})", hint=hint_of(option)) from error
     out, _ = await process.communicate()
     if process.returncode != 0:
-        raise NotAuthorised(f"the command of {option} failed with exit code {process.returncode}", hint=hint)
+        raise NotAuthorised(f"the command of {option} failed with exit code {process.returncode}", hint=hint_of(option))
     return out.decode(errors="replace")
 
 

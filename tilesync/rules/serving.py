@@ -6,8 +6,9 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from tilesync.model import Blob, Label
+from tilesync.model import Blob
 from tilesync.rules.packed import GZIP_MAGIC
+from tilesync.storage import Label
 
 HEAD: Final = 512
 """Bytes from the beginning of a file that suffice."""

@@ -7,22 +7,176 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
+from tilesync.errors import DestinationError, NotAuthorised, TilesyncError, Unavailable, UsageError
 from tilesync.model import SasUrl
+from tilesync.rules.links import check_scheme, parse_link
+
+if TYPE_CHECKING:
+    from azure.storage.blob import BlobServiceClient
+
+LIFE: Final = timedelta(hours=1)
+"""Of a link that is minted."""
+
+EARLIER: Final = timedelta(minutes=15)
+"""A link begins so long ago: clocks differ. Source: "Best practices when using SAS"."""
+
+READS, WRITES = "rl", "racwdl"
+"""What a link allows: to read and list; and to add, create, write and delete."""
+
+IDENTITIES: Final = (
+    "set AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN; or log in to Entra"
+    " (`az login`, AZURE_CLIENT_ID, a managed identity) with `pip install 'tilesync[entra]'`"
+)
+
+
+class Account:
+    """A storage account as some identity sees it, and one container of it.
+
+    Raises NotAuthorised, UsageError, Unavailable and DestinationError; no message holds a secret.
+    """
+
+    def __init__(self, service: BlobServiceClient, container: str) -> None:
+        self._service = service
+        self._container = container
+        self._delegation: tuple[Any, datetime] | None = None
+
+    @property
+    def base(self) -> str:
+        """The bare URL of the container."""
+        parts = urlsplit(self._service.url)
+        return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/{self._container}"
+
+    def mint(self, permission: str = WRITES) -> SasUrl:
+        """A container link of an hour; signed by the account's key, or for an identity of Entra by a delegated one."""
+        from azure.storage.blob import generate_container_sas
+
+        now = datetime.now(UTC)
+        key = getattr(self._service.credential, "account_key", None)
+        with _mapped("a link to the destination cannot be signed"):
+            signer = {"account_key": key} if key else {"user_delegation_key": self._delegated(now)}
+            query = generate_container_sas(
+                str(self._service.account_name),
+                self._container,
+                permission=permission,
+                start=now - EARLIER,
+                expiry=now + LIFE,
+                protocol="https" if self.base.startswith("https:") else "https,http",
+                **signer,
+            )
+        return parse_link(f"{self.base}?{query}", fetched=monotonic())
+
+    def _delegated(self, now: datetime) -> Any:
+        """A key of the user's, good for the life of a link at least."""
+        if self._delegation is None or self._delegation[1] < now + LIFE:
+            end = now + 2 * LIFE
+            self._delegation = self._service.get_user_delegation_key(now - EARLIER, end), end
+        return self._delegation[0]
+
+    def create(self) -> None:
+        """Make the container, where it is not there yet."""
+        from azure.core.exceptions import ResourceExistsError
+
+        with _mapped(f"the container {self._container} cannot be made"):
+            try:
+                self._service.create_container(self._container)
+            except ResourceExistsError as error:
+                if getattr(error, "error_code", None) != "ContainerAlreadyExists":
+                    raise
+
+
+@contextmanager
+def account_of(name: str, container: str, endpoint: str | None, environ: Mapping[str, str]) -> Iterator[Account]:
+    """The account, seen by the first identity that is there: a connection string, a key, Entra."""
+    from azure.storage.blob import BlobServiceClient
+
+    url = endpoint or f"https://{name}.blob.core.windows.net"
+    check_scheme(url)
+    if text := environ.get("AZURE_STORAGE_CONNECTION_STRING"):
+        try:
+            service = BlobServiceClient.from_connection_string(text, **_options())
+        except ValueError:
+            raise UsageError(
+                "AZURE_STORAGE_CONNECTION_STRING is no connection string", hint="copy it from the account's access keys"
+            ) from None
+        if service.account_name != name:
+            raise UsageError(
+                f"AZURE_STORAGE_CONNECTION_STRING is of the account {service.account_name}, not of {name}",
+                hint="unset it, or name that account",
+            )
+        if not getattr(service.credential, "account_key", None):
+            raise UsageError(
+                "AZURE_STORAGE_CONNECTION_STRING holds no AccountKey",
+                hint="give the token in AZURE_STORAGE_SAS_TOKEN instead",
+            )
+    elif key := environ.get("AZURE_STORAGE_KEY"):
+        credential = {"account_name": name, "account_key": key}
+        service = BlobServiceClient(url, credential=credential, **_options())
+    else:
+        service = BlobServiceClient(url, credential=_entra(), **_options())
+    with service:
+        yield Account(service, container)
+
+
+def _entra() -> Any:
+    try:
+        from azure.identity import DefaultAzureCredential
+    except ImportError:
+        raise NotAuthorised("no identity for the storage account is given", hint=IDENTITIES) from None
+    logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
+    return DefaultAzureCredential()
 
 
 def delete_many(sas: SasUrl, names: Sequence[str]) -> list[tuple[str, int]]:
     """Delete many blobs of a container in one request; the status for each. Source: "Blob Batch" (REST)."""
     from azure.storage.blob import ContainerClient
 
-    with ContainerClient.from_container_url(f"{sas.base}?{sas.query}", **_transport()) as container:
+    with ContainerClient.from_container_url(f"{sas.base}?{sas.query}", **_options()) as container, _mapped("deleting"):
         replies = container.delete_blobs(*names, raise_on_any_failure=False)
         return [(name, reply.status_code) for name, reply in zip(names, replies, strict=True)]
 
 
-def _transport() -> dict[str, object]:
-    """Whom the SDK trusts, which knows neither SSL_CERT_FILE nor the system's authorities."""
+def _options() -> dict[str, Any]:
+    """Whom the SDK trusts, which knows neither SSL_CERT_FILE nor the system's authorities; and that it is silent."""
     logging.getLogger("azure").setLevel(logging.ERROR)
     bundle = ssl.get_default_verify_paths().cafile
     return {"connection_verify": bundle} if bundle else {}
+
+
+@contextmanager
+def _mapped(what: str) -> Iterator[None]:
+    """The SDK's errors in our terms; their texts may hold a URL."""
+    from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
+
+    try:
+        yield
+    except ClientAuthenticationError as error:
+        raise NotAuthorised(f"{what}: the identity is refused ({_code(error)})", hint=IDENTITIES) from None
+    except HttpResponseError as error:
+        raise _said(error, what) from None
+    except AzureError as error:
+        raise Unavailable(f"{what}: the storage account cannot be reached ({type(error).__name__})") from None
+    except ValueError:
+        raise UsageError(f"{what}: the account's key is no key", hint="check AZURE_STORAGE_KEY") from None
+
+
+def _said(error: Any, what: str) -> TilesyncError:
+    status = error.status_code
+    if status in {401, 403}:
+        return NotAuthorised(
+            f"{what}: the identity may not do that ({_code(error)})",
+            hint="it needs the role Storage Blob Data Contributor, and Storage Blob Delegator on the account",
+        )
+    if status is None or status == 429 or status >= 500:
+        return Unavailable(f"{what}: the storage account kept failing ({_code(error)})")
+    return DestinationError(f"{what} ({_code(error)})")
+
+
+def _code(error: Any) -> str:
+    return " ".join(str(part) for part in (error.status_code, getattr(error, "error_code", None)) if part)

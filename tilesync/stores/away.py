@@ -51,7 +51,7 @@ class ObjectSight:
 
 @contextmanager
 def open_objects(objects: Objects, state: Path, serving: Serving, *, new: bool = True) -> Iterator[ObjectDestination]:
-    """The destination, locked for this run alone. Not `new`: something must be held there.
+    """The destination, locked for this run alone. Not `new`: something must be held there. `state` belongs to it alone.
 
     Raises DestinationBusy at once when another run holds it, HeldElsewhere where that may have ended without a word.
     """
@@ -65,7 +65,7 @@ def open_objects(objects: Objects, state: Path, serving: Serving, *, new: bool =
     if not new and not published.manifest_names():
         raise DestinationError(f"no version is held in {objects.shown}", hint="give the place that was mirrored to")
     with ExitStack() as closing:
-        lock = FileLock(state / "lock")
+        lock = FileLock(state / "lock", thread_local=False)
         with mapped(f"cannot lock {state}"):
             try:
                 lock.acquire(blocking=False)

@@ -13,10 +13,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from tilesync.errors import ConditionFailed, DestinationError, LinkRefused, NotAuthorised, Transient, Unavailable
-from tilesync.model import Found, Label, Page, SasUrl
+from tilesync.model import Page, SasUrl
 from tilesync.protocols import Stored
 from tilesync.rules.listings import parse_page
 from tilesync.rules.replies import storage_code
+from tilesync.storage import Found, Label
 from tilesync.stores.azure_replies import VERSION, demand, found_in
 from tilesync.stores.blocks import BLOCK, Blocks, block, block_list, block_query, in_base64, said, whole
 from tilesync.stores.leases import BlobLease

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from tilesync.errors import ConditionFailed, DestinationError, LinkRefused, Transient
-from tilesync.model import Found
 from tilesync.rules.replies import Verdict, judge_storage, parse_md5, plain_etag, retry_after, storage_code
+from tilesync.storage import Found
 
 VERSION: Final = "2023-11-03"
 """Of the REST interface that is spoken here."""

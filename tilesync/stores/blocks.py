@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from tilesync.errors import DestinationError
-from tilesync.model import Found, Label
+from tilesync.storage import Found, Label
 from tilesync.threads import in_thread
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tilesync.model import Blob, Found, Held
+from tilesync.model import Blob, Held
+from tilesync.storage import Found
 from tilesync.stores.database import Database
 
 _SCHEMA = """

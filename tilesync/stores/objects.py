@@ -10,10 +10,11 @@ from functools import partial
 from itertools import islice
 
 from tilesync.errors import DestinationError, UnsafeName
-from tilesync.model import Blob, Found, Held, Proof, Trace, Version
+from tilesync.model import Blob, Held, Proof, Trace, Version
 from tilesync.protocols import Objects, Upload
 from tilesync.rules.names import plain, problem
 from tilesync.rules.serving import HEAD, Serving
+from tilesync.storage import Found
 from tilesync.stores.disk import BatchWriter
 from tilesync.stores.listed import Listed, is_listed, is_same, number_of
 

@@ -51,6 +51,18 @@ SELECT name, {_NAME.format("source")}, role FROM (
   FROM reference r CROSS JOIN absent ON absent.key=r.target
   WHERE r.version=?1 AND r.{_ASKING} GROUP BY r.target) ORDER BY name
 """
+_KINDS = """
+SELECT key, kind, implicit,
+  EXISTS (SELECT 1 FROM reference r WHERE r.version=blob.version AND r.source=blob.key AND r.grown=0),
+  EXISTS (SELECT 1 FROM remark r WHERE r.version=blob.version AND r.source=blob.key AND r.grown=0)
+  FROM blob WHERE version=? AND key IN ({})
+"""
+_MANY = 500
+_REMARKS = "SELECT problem, detail FROM remark WHERE version=? AND source=? AND grown=0"
+_TOLD = """
+SELECT target, role, name FROM reference WHERE version=? AND source=? AND (target, role) > (?, ?) AND grown=0
+  ORDER BY target, role LIMIT ?
+"""
 _LOST = f"remark WHERE version=?1 AND problem IN {UNSATISFIED} AND {_ASKING}"
 
 
@@ -101,6 +113,33 @@ class References:
         """The held tilesets with implicit tiling."""
         sql = "SELECT coalesce(name, key) FROM blob WHERE version=? AND implicit=1 AND state=1"
         return [row[0] for row in self._catalog.query(sql, version.serial)]
+
+    def told(self, version: Version, names: Sequence[str], *, together: int) -> Iterator[tuple[str, Reading]]:
+        """What each of some held files says by itself; of one that says much, one part behind the other."""
+        keys = {self._catalog.key(name): name for name in names}
+        rows = list[tuple[str, str, int, int, int]]()
+        for start in range(0, len(keys), _MANY):
+            some = list(keys)[start : start + _MANY]
+            rows += self._catalog.query(_KINDS.format(", ".join("?" * len(some))), version.serial, *some)
+        kinds = {row[0]: row[1:] for row in rows}
+        for key, name in keys.items():
+            kind, implicit, asks, remarked = kinds[key]
+            reading = Reading(Kind(kind), implicit=bool(implicit))
+            if remarked:
+                found = self._catalog.query(_REMARKS, version.serial, key)
+                reading = reading._replace(remarks=tuple(Remark(*row) for row in found))
+            if not asks:
+                yield name, reading
+                continue
+            for references in self._asked(version, key, together):
+                yield name, reading._replace(references=references)
+                reading = reading._replace(remarks=())
+
+    def _asked(self, version: Version, key: str, together: int) -> Iterator[tuple[Reference, ...]]:
+        target, role = "", ""
+        while rows := self._catalog.query(_TOLD, version.serial, key, target, role, together):
+            yield tuple(Reference(written or target, Role(role)) for target, role, written in rows)
+            target, role, _ = rows[-1]
 
     # --- what follows ---
 

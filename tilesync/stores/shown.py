@@ -13,9 +13,10 @@ from itertools import islice
 from typing import Any, Protocol
 
 from tilesync.errors import ConditionFailed, DestinationBusy, DestinationError
-from tilesync.model import POINTER, Held, Label, Version
+from tilesync.model import POINTER, Held, Version
 from tilesync.protocols import Objects
 from tilesync.rules.serving import Serving
+from tilesync.storage import Label
 from tilesync.stores.objects import TOGETHER, VERSIONS
 
 MANIFESTS = "manifests/"

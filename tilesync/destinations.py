@@ -1,0 +1,260 @@
+"""Destinations wherever they are: a folder, a container, a bucket; opened for a run, for a plan, or for an audit."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from tilesync.errors import NotAuthorised, UsageError
+from tilesync.events import Notice
+from tilesync.model import Layout, SasUrl
+from tilesync.protocols import Objects, Observer
+from tilesync.rules.links import expiry
+from tilesync.rules.places import parse_place
+from tilesync.rules.serving import Serving
+from tilesync.storage import AzurePlace, BucketPlace
+from tilesync.threads import in_thread
+
+if TYPE_CHECKING:
+    from tilesync.stores.away import ObjectDestination, ObjectSight
+    from tilesync.stores.local import LocalDestination, Sight
+    from tilesync.wire.bulk import Bulk
+
+Place = Path | AzurePlace | BucketPlace
+
+OPTION = "--dest-link-command"
+
+THREADS = 32
+"""Threads for what is asked of a store."""
+
+MOMENT = 1.0
+"""Seconds between two looks whether a lock has come free."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How a destination in an object store is reached, and how what is put there is served.
+
+    `azure_endpoint`, `endpoint_url`: where the account, and the bucket, answer, if not at the usual address.
+    `link_command` prints a fresh link to the container that was named by one. `create`: the container is made where it
+    is missing. `budget` is how long a failing answer is borne with.
+    """
+
+    azure_endpoint: str | None = None
+    endpoint_url: str | None = None
+    link_command: str | None = None
+    create: bool = False
+    serving: Serving = field(default_factory=Serving)
+    budget: timedelta = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class Where:
+    """A destination that is named. `state_dir` is where its state is, if not at the usual place."""
+
+    place: Place
+    reach: Reach = field(default_factory=Reach)
+    state_dir: Path | None = None
+
+    @property
+    def state(self) -> Path:
+        """The folder with the state of a place in an object store."""
+        assert not isinstance(self.place, Path), "a folder has its state inside"
+        if self.state_dir is not None:
+            return self.state_dir.absolute()
+        from platformdirs import user_state_path
+
+        known = repr((self.identity, self.reach.endpoint_url if isinstance(self.place, BucketPlace) else None))
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(self.place))[:80].strip("-")
+        return (
+            user_state_path("tilesync") / "destinations" / f"{slug}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
+        )
+
+    @property
+    def identity(self) -> str:
+        """What tells this place from all others, however it was named."""
+        if isinstance(self.place, AzurePlace) and self.place.link is not None:
+            return f"{self.place.link.base}/{self.place.prefix}"
+        if isinstance(self.place, AzurePlace):
+            endpoint = (self.reach.azure_endpoint or _usual(self.place.account)).rstrip("/")
+            return f"{endpoint}/{self.place.container}/{self.place.prefix}"
+        return str(self.place)
+
+
+@asynccontextmanager
+async def opened(
+    where: Where, layout: Layout | None, bulk: Callable[[], Awaitable[Bulk]], observe: Observer
+) -> AsyncIterator[LocalDestination | ObjectDestination]:
+    """The destination, locked for this run alone. Without a `layout` something must be held there."""
+    if isinstance(where.place, Path):
+        from tilesync.stores.local import open_local
+
+        with open_local(where.place, state_dir=where.state_dir, layout=layout) as destination:
+            yield destination
+        return
+    from tilesync.stores.away import open_objects
+
+    many_threads()
+    _refuse_flat(layout)
+    closing = ExitStack()
+    try:
+        objects = await in_thread(closing.enter_context, _objects(where, bulk, observe))
+        opening = partial(open_objects, objects, where.state, where.reach.serving, new=layout is not None)
+        yield await _entered(lambda: closing.enter_context(opening()), objects, observe)
+    finally:
+        await in_thread(closing.close)
+
+
+async def _entered(enter: Callable[[], ObjectDestination], objects: Objects, observe: Observer) -> ObjectDestination:
+    """The destination, when its lock is to be had: whoever was killed elsewhere holds it for a term."""
+    from tilesync.stores.lock import HeldElsewhere
+
+    until: float | None = None
+    while True:
+        try:
+            return await in_thread(enter)
+        except HeldElsewhere as error:
+            if until is None:
+                until = monotonic() + objects.lease().term.total_seconds() + MOMENT
+                observe(Notice(f"{error}; waiting up to {until - monotonic():.0f} s for it to end, or to prove dead"))
+            if monotonic() > until:
+                raise
+        await asyncio.sleep(MOMENT)
+
+
+@contextmanager
+def looked_at(where: Where, layout: Layout, observe: Observer) -> Iterator[Sight | ObjectSight]:
+    """What a destination knows, without writing anything; it need not be there."""
+    if isinstance(where.place, Path):
+        from tilesync.stores.local import look_at
+
+        with look_at(where.place, state_dir=where.state_dir, layout=layout) as sight:
+            yield sight
+        return
+    from tilesync.stores.away import look_at_objects
+
+    _refuse_flat(layout)
+    with _objects(where, no_bodies, observe) as objects, look_at_objects(objects, where.state) as there:
+        yield there
+
+
+@contextmanager
+def audited(where: Where, observe: Observer) -> Iterator[Sight | ObjectSight]:
+    """What a destination holds, and its catalog to mark findings in: None when there is none that can be written."""
+    if isinstance(where.place, Path):
+        from tilesync.stores.local import open_for_audit
+
+        with open_for_audit(where.place, where.state_dir) as sight:
+            yield sight
+        return
+    from tilesync.stores.away import audit_objects
+
+    with _objects(where, no_bodies, observe) as objects, audit_objects(objects, where.state) as there:
+        yield there
+
+
+@contextmanager
+def _objects(where: Where, bulk: Callable[[], Awaitable[Bulk]], observe: Observer) -> Iterator[Objects]:
+    """The objects of the place."""
+    if isinstance(where.place, AzurePlace):
+        with _blobs(where.place, where.reach, bulk, observe) as blobs:
+            yield blobs
+        return
+    raise UsageError(f"{where.place} is no place that this release mirrors to")
+
+
+@contextmanager
+def _blobs(
+    place: AzurePlace, reach: Reach, bulk: Callable[[], Awaitable[Bulk]], observe: Observer
+) -> Iterator[Objects]:
+    from tilesync.stores.account import delete_many
+    from tilesync.stores.azure import AzureObjects
+    from tilesync.stores.signed import SignedLink
+    from tilesync.wire.blocking import blocking
+
+    with ExitStack() as closing:
+        first, fetch = place.link, _asking(place, reach)
+        if first is None and (token := os.environ.get("AZURE_STORAGE_SAS_TOKEN")):
+            first = _with_token(place, reach, token)
+        if first is None and fetch is None:
+            from tilesync.stores.account import account_of
+
+            opening = account_of(place.account, place.container, reach.azure_endpoint, os.environ)
+            account = closing.enter_context(opening)
+            fetch = account.mint
+            if reach.create:
+                account.create()
+        elif reach.create:
+            raise UsageError(
+                "a link to a container cannot make it",
+                hint="name it as az://ACCOUNT/CONTAINER, with a key or an identity that may",
+            )
+        talk = closing.enter_context(blocking(observe, budget=reach.budget))
+        link = SignedLink(fetch, observe, first=first)
+        yield AzureObjects(link, place.prefix, talk, _kept(bulk), delete_many, shown=str(place))
+
+
+def _usual(account: str) -> str:
+    return f"https://{account}.blob.core.windows.net"
+
+
+def _with_token(place: AzurePlace, reach: Reach, token: str) -> SasUrl:
+    base = f"{(reach.azure_endpoint or _usual(place.account)).rstrip('/')}/{place.container}"
+    query = token.lstrip("?")
+    return SasUrl(base, query, expires=expiry(query), fetched=monotonic())
+
+
+def _asking(place: AzurePlace, reach: Reach) -> Callable[[], SasUrl] | None:
+    """What prints a fresh link to the container; None where there is no such command."""
+    command = reach.link_command
+    if not command:
+        return None
+
+    def fetch() -> SasUrl:
+        from tilesync.wire.commands import printed
+
+        found = parse_place(printed(command, OPTION), endpoint=reach.azure_endpoint, fetched=monotonic())
+        if not isinstance(found, AzurePlace) or found.link is None:
+            raise NotAuthorised(f"the output of {OPTION} is no link to a container of Azure")
+        return found.link
+
+    return fetch
+
+
+def _kept(make: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
+    """What is made by the first who asks, for all."""
+    made: list[asyncio.Task[Any]] = []
+
+    async def kept() -> Any:
+        if not made:
+            made.append(asyncio.ensure_future(make()))
+        return await made[0]
+
+    return kept
+
+
+async def no_bodies() -> Any:
+    """The engine of those who put no files anywhere."""
+    raise AssertionError("no file is put in place by this command")
+
+
+def _refuse_flat(layout: Layout | None) -> None:
+    if layout is Layout.FLAT:
+        raise UsageError("the flat layout is for folders: renames are what puts it in place")
+
+
+def many_threads() -> None:
+    """What is asked of a store waits most of its time: more threads than cores do not fight for them."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="tilesync"))

@@ -1,0 +1,44 @@
+"""What is noted of the files of a version beside its manifest, so that nobody has to read them again: a line a file.
+
+A file that asks for very many others has several lines, one behind the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tilesync.model import Kind, Reading, Reference, Remark, Role
+
+
+class Note(NamedTuple):
+    """How a file was left, and a part of what it says; the whole of it, where there is no other line about it."""
+
+    name: str
+    trace: int
+    reading: Reading
+
+
+def line(note: Note) -> dict[str, Any]:
+    """The line; what is empty is left out."""
+    reading = note.reading
+    said = {
+        "name": note.name,
+        "trace": f"{note.trace:x}",
+        "kind": reading.kind.value,
+        "implicit": reading.implicit,
+        "asks": [[each.target, each.role.value] for each in reading.references],
+        "remarks": [[each.problem, each.detail] for each in reading.remarks],
+    }
+    return {key: value for key, value in said.items() if value}
+
+
+def read_line(said: Mapping[str, Any]) -> Note:
+    """The note of a line. Raises KeyError, TypeError or ValueError for anything else."""
+    asks = tuple(Reference(str(target), Role(role)) for target, role in said.get("asks", ()))
+    remarks = tuple(Remark(str(problem), str(detail)) for problem, detail in said.get("remarks", ()))
+    reading = Reading(Kind(said.get("kind", "")), asks, remarks, implicit=bool(said.get("implicit")))
+    trace = int(said.get("trace", "0"), 16)
+    if not 0 <= trace < 1 << 63:
+        raise ValueError(f"{trace} is no trace")
+    return Note(str(said["name"]), trace, reading)

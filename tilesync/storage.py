@@ -1,0 +1,51 @@
+"""The values of object stores: places in them, objects, and how those are served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tilesync.model import SasUrl
+
+
+class Label(NamedTuple):
+    """How an object is to be served."""
+
+    content_type: str
+    content_encoding: str | None = None
+    cache_control: str | None = None
+
+
+class Found(NamedTuple):
+    """An object as its store describes it: `etag` without quotes, `md5` None where the store tells none."""
+
+    name: str
+    size: int
+    etag: str
+    md5: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AzurePlace:
+    """A container of an Azure storage account, below a prefix that is empty or ends with a slash. `link`: the signed
+    link by which it was named, None where an identity is to be asked for one.
+    """
+
+    account: str
+    container: str
+    prefix: str = ""
+    link: SasUrl | None = None
+
+    def __str__(self) -> str:
+        return f"az://{self.account}/{self.container}/{self.prefix}".rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPlace:
+    """An S3 bucket, below a prefix that is empty or ends with a slash."""
+
+    bucket: str
+    prefix: str = ""
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
