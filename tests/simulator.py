@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -176,6 +179,13 @@ class Simulator(StandIn):
         """Tell the plan; how that ended."""
         return self._run(wiring.preview, self.request(dest, every_file=True, **changes))
 
+    def command(self, dest: object, *options: str, env: Mapping[str, str] | None = None) -> Ended:
+        """Run the main job as a program; how it ended."""
+        return command(
+            *("mirror", IMODEL, str(dest), *options),
+            env={"TILESYNC_API_URL": self.url, "TILESYNC_TOKEN": self.token, **(env or {})},
+        )
+
     def _run(self, job: Any, request: wiring.MirrorRequest) -> Run:
         run = Run()
 
@@ -188,6 +198,29 @@ class Simulator(StandIn):
         except TilesyncError as error:
             run.error = error
         return run
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended: its exit code, its last line for programs, and what it said to people."""
+
+    exit: int
+    last: dict[str, Any]
+    said: str
+
+
+def command(*words: str, env: Mapping[str, str] | None = None) -> Ended:
+    """Run tilesync as a program, with nothing of this one's environment but the path."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "tilesync", *words, "--json"],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", ""), **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    lines = ended.stdout.splitlines()
+    return Ended(ended.returncode, json.loads(lines[-1]) if lines else {}, ended.stderr)
 
 
 def verify(dest: Path, *, quick: bool = False, every: bool = False, state_dir: Path | None = None) -> Run:

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from tilesync.destinations import Place, Reach, Where, audited, looked_at, many_threads, no_bodies, opened
-from tilesync.errors import NotAuthorised
+from tilesync.errors import NotAuthorised, TilesyncError
 from tilesync.model import EVERYTHING, Export, Globs, Inventory, Layout, SasUrl, Secret, Selector, Version
 from tilesync.protocols import Destination, Observer, Origin, TokenProvider
 from tilesync.rules.guards import Most
@@ -24,6 +24,7 @@ from tilesync.rules.retention import KEEP_ALL, Keep
 
 if TYPE_CHECKING:
     from tilesync.crew import Crew
+    from tilesync.jobs.announce import Announce
     from tilesync.jobs.holdings import Holding
     from tilesync.jobs.mirror import Wishes
     from tilesync.jobs.run import Run
@@ -193,22 +194,29 @@ async def _link_from(command: str) -> SasUrl:
     return parse_link(await output_of(command, "--link-command"), fetched=monotonic())
 
 
-async def mirror(request: MirrorRequest, observe: Observer, tally: Tally) -> None:
-    """Run the main job. Raises the RunErrors."""
+async def mirror(request: MirrorRequest, observe: Observer, tally: Tally, *, announce: Announce | None = None) -> None:
+    """Run the main job; `announce` is told when the pointer has moved. Raises the RunErrors."""
+    from tilesync.jobs.announce import Announcement
     from tilesync.jobs.mirror import Mirror
 
     async with (
         _wires(request.service, observe, bwlimit=request.bwlimit) as wires,
         opened(request.where, request.layout, wires.bulk, observe) as destination,
     ):
-        run = _run(request, wires, tally, _helpers(request, wires, destination))
+        announcement = Announcement(destination.catalog, observe, announce)
+        run = _run(request, wires, tally, _helpers(request, wires, destination), observe=announcement)
         wishes = _wishes(request)
-        if request.all_exports:
-            from tilesync.jobs.history import History
+        try:
+            if request.all_exports:
+                from tilesync.jobs.history import History
 
-            await History(_service_origin(request, wires), destination, run, wishes).run()
-        else:
-            await Mirror(_origin(request, wires), destination, run, wishes).run()
+                await History(_service_origin(request, wires), destination, run, wishes).run()
+            else:
+                await Mirror(_origin(request, wires), destination, run, wishes).run()
+        except TilesyncError:
+            await announcement.finish()
+            raise
+        await announcement.finish()
 
 
 async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> None:
@@ -267,13 +275,21 @@ def _helpers(request: MirrorRequest, wires: Wires, destination: Destination) -> 
     return Helpers(crew, files.held(), files.shelf) if crew else None
 
 
-def _run(request: MirrorRequest, wires: Wires, tally: Tally, helpers: Helpers | None = None) -> Run:
+def _run(
+    request: MirrorRequest,
+    wires: Wires,
+    tally: Tally,
+    helpers: Helpers | None = None,
+    *,
+    observe: Observer | None = None,
+) -> Run:
     from tilesync.jobs.pressure import Gate
     from tilesync.jobs.run import Run
 
     gate = Gate(wires.clock, fixed=request.transfers)
     budget, every_file = request.service.retry_for, request.every_file
-    return Run(wires.clock, wires.observe, tally, gate, budget=budget, every_file=every_file, helpers=helpers)
+    hears = observe or wires.observe
+    return Run(wires.clock, hears, tally, gate, budget=budget, every_file=every_file, helpers=helpers)
 
 
 async def list_exports(service: Service, imodel: str | None, observe: Observer, tell: Callable[[Export], None]) -> None:
@@ -301,8 +317,10 @@ async def rollback(
     latest: bool,
     state_dir: Path | None,
     reach: Reach | None = None,
+    announce: Announce | None = None,
 ) -> Version:
     """Point back at an older version and pin it, or with `latest` at the newest again. Raises the RunErrors."""
+    from tilesync.jobs.announce import Announcement
     from tilesync.jobs.pressure import Gate
     from tilesync.jobs.rollback import rollback as run
     from tilesync.jobs.run import Run
@@ -310,8 +328,11 @@ async def rollback(
 
     clock, where = WallClock(), Where(destination, reach or Reach(), state_dir)
     async with opened(where, None, no_bodies, observe) as there:
-        about = Run(clock, observe, Tally(), Gate(clock, fixed=1), budget=timedelta())
-        return await run(there, about, name, latest=latest)
+        announcement = Announcement(there.catalog, observe, announce)
+        about = Run(clock, announcement, Tally(), Gate(clock, fixed=1), budget=timedelta())
+        version = await run(there, about, name, latest=latest)
+        await announcement.finish()
+        return version
 
 
 def holdings(

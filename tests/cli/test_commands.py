@@ -256,7 +256,7 @@ def test_report_and_log_file(service: Simulator, tmp_path: Path) -> None:
         ["mirror", IMODEL, "d", "--delete", "--max-delete", "9" * 5000],
         ["mirror", "https://example.com/container", "d"],
         ["mirror", "http://example.com/container?sig=x", "d"],
-        ["mirror", IMODEL, "az://account/container"],
+        ["mirror", IMODEL, "az://account/c"],
         ["mirror", "two words", "d"],
         ["mirror", IMODEL, "d", "--api-url", "http://example.com"],
         ["verify"],

@@ -21,6 +21,7 @@ from tilesync.cli.options import (
     HISTORY,
     INVENTORY,
     NO_PROGRESS,
+    ON_PUBLISH,
     REACH,
     SELECTION,
     SERVICE,
@@ -70,6 +71,7 @@ for command in (verify, versions, rollback):
 @STATE_DIR
 @REACH
 @SERVING
+@ON_PUBLISH
 @option(
     "--create-container", is_flag=True, envvar=None, help="Make the container of an az:// DEST where it is missing."
 )
@@ -105,7 +107,8 @@ def mirror(context: click.Context, /, source: str, dest: Place, *, dry_run: bool
             heard = request.every_file or options["as_json"] or not options["quiet"]
             await wiring.preview(replace(request, every_file=heard), session.observe, session.tally)
         else:
-            await wiring.mirror(request, session.observe, session.tally)
+            announce = session.announcing(options["on_publish"])
+            await wiring.mirror(request, session.observe, session.tally, announce=announce)
 
     return session.run(work, closing=lambda: mirrored(session.summary, session.tally, dest, dry_run=dry_run))
 

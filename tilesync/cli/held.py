@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tilesync.cli.options import NO_PROGRESS, REACH, SERVING, STATE_DIR, VOICE, option
+from tilesync.cli.options import NO_PROGRESS, ON_PUBLISH, REACH, SERVING, STATE_DIR, VOICE, option
 from tilesync.cli.requests import reach_of, session_of
 from tilesync.cli.text import Destination, FilePath, Place, at_top
 from tilesync.errors import DestinationError, UsageError
@@ -82,6 +82,7 @@ def versions(dest: Place, sha256sums: str | None, state_dir: Path | None, **opti
 @STATE_DIR
 @REACH
 @SERVING
+@ON_PUBLISH
 @VOICE
 def rollback(dest: Place, version: str | None, *, latest: bool, state_dir: Path | None, **options: Any) -> int:
     """Point at VERSION, or the one before the current, and stay there: later runs go on mirroring, and leave the
@@ -95,8 +96,15 @@ def rollback(dest: Place, version: str | None, *, latest: bool, state_dir: Path 
     async def work() -> None:
         from tilesync import wiring
 
+        announce = session.announcing(options["on_publish"])
         found = await wiring.rollback(
-            dest, session.observe, version, latest=latest, state_dir=state_dir, reach=reach_of(options)
+            dest,
+            session.observe,
+            version,
+            latest=latest,
+            state_dir=state_dir,
+            reach=reach_of(options),
+            announce=announce,
         )
         chosen.append(found.name)
 

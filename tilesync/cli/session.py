@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tilesync.cli.output import JsonLines, Lines, LogFile, Out, Progress, Summary, explain, write_report
+from tilesync.cli.announce import announce, words_of
+from tilesync.cli.output import JsonLines, Lines, LogFile, Out, Summary, explain, reported, write_report
+from tilesync.cli.progress import Progress
 from tilesync.crew import loop_factory, tidy_memory
 from tilesync.errors import Interrupted, Terminated, TilesyncError, UsageError
 from tilesync.events import Event
@@ -75,6 +77,17 @@ class Session:
         """A line for programs, where they asked for it."""
         if self._json is not None:
             self._json.write(said)
+
+    def announcing(self, command: str | None) -> Callable[[str], Awaitable[None]] | None:
+        """What runs a command with the report so far; None where there is no command. Raises UsageError."""
+        if not command:
+            return None
+        words = words_of(command)
+
+        async def run(version: str) -> None:
+            await announce(words, {**reported(self.summary.finished(), self.summary), "pointer": version})
+
+        return run
 
     def run(self, work: Callable[[], Awaitable[None]], *, closing: Callable[[], str] | None = None) -> int:
         """Run to the end; the exit code. `closing` gives the sentence that a good run ends with."""

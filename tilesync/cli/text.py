@@ -59,7 +59,9 @@ class Destination(click.ParamType[Place]):
         if not text.strip():
             self.fail("it is empty: name the folder, container or bucket to mirror into", param, ctx)
         endpoint = ctx.params.get("azure_endpoint") if ctx is not None else None
-        place = parse_place(text, endpoint=endpoint or None, fetched=monotonic())
+        place = parse_place(
+            text, endpoint=endpoint if isinstance(endpoint, str) and endpoint else None, fetched=monotonic()
+        )
         if place is None and ("?sig=" in text or "&sig=" in text):
             self.fail("that is no folder, but a link that is not whole: it begins with https://", param, ctx)
         return place or Path(text)
