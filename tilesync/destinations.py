@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tilesync.errors import NotAuthorised, UsageError
 from tilesync.events import Notice
 from tilesync.model import Layout, SasUrl
-from tilesync.protocols import Objects, Observer
+from tilesync.protocols import Files, Objects, Observer
 from tilesync.rules.links import expiry
 from tilesync.rules.places import parse_place
 from tilesync.rules.serving import Serving
@@ -26,7 +26,10 @@ from tilesync.storage import AzurePlace, BucketPlace
 from tilesync.threads import in_thread
 
 if TYPE_CHECKING:
+    from tilesync.helpers import FindShelf
     from tilesync.stores.away import ObjectDestination, ObjectSight
+    from tilesync.stores.blob_shelf import BlobShelf
+    from tilesync.stores.files import Shelf
     from tilesync.stores.local import LocalDestination, Sight
     from tilesync.wire.bulk import Bulk
 
@@ -130,6 +133,31 @@ async def _entered(enter: Callable[[], ObjectDestination], objects: Objects, obs
             if monotonic() > until:
                 raise
         await asyncio.sleep(MOMENT)
+
+
+def shelf_of(files: Files, serving: Serving) -> FindShelf | None:
+    """What finds where other processes can put small files; None where they cannot."""
+    from tilesync.stores.files import LocalFiles
+
+    if isinstance(files, LocalFiles):
+        shelf = files.shelf
+
+        async def same() -> Shelf:
+            return shelf
+
+        return same
+    from tilesync.stores.azure import AzureObjects
+    from tilesync.stores.objects import ObjectFiles
+
+    if isinstance(files, ObjectFiles) and isinstance(files.objects, AzureObjects):
+        objects = files.objects
+
+        async def fresh() -> BlobShelf:
+            files.touch()
+            return await objects.shelf(serving)
+
+        return fresh
+    return None
 
 
 @contextmanager

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from tilesync.crew import Tools
-from tilesync.errors import TilesyncError, UsageError
+from tilesync.errors import BlobDamaged, TilesyncError, UsageError
 from tilesync.events import Finding
 from tilesync.jobs.inspect import inspect
 from tilesync.model import Blob, Held, Proof, Reading, SasUrl, Trace, Version
 from tilesync.rules.content import ContentCheck
 from tilesync.rules.replies import plain_etag
+from tilesync.stores.blob_shelf import BlobShelf
 from tilesync.stores.files import Shelf
 from tilesync.stores.held import HeldFiles
-from tilesync.wire.direct import Wish, direct
+from tilesync.wire.direct import Direct, Wish, direct
 from tilesync.wire.line import Reply
 
-Placed = tuple[bytes, Trace, Reading]
-"""SHA-256 of a blob that is in place, where it lies, and what it says."""
+Placed = tuple[bytes, bytes | None, Trace, Reading]
+"""SHA-256 of a blob that is in place, its MD5 where that is kept, its trace there, and what it says."""
 
 LONGEST = timedelta(seconds=2)
 """After that one blob does not keep the others of its batch waiting any more: it is left to others."""
@@ -34,7 +35,7 @@ class Bring:
     """
 
     link: SasUrl
-    shelf: Shelf
+    shelf: Shelf | BlobShelf
     version: str
     home: str
     blobs: tuple[Blob, ...]
@@ -43,28 +44,56 @@ class Bring:
     async def __call__(self, tools: Tools) -> tuple[list[Placed | None], float]:
         """For each blob what it is and where it lies, None where it did not come; and the median answer in seconds."""
         found: list[Placed | None] = [None] * len(self.blobs)
-        times = list[float]()
+        times, onward = list[float](), list[tuple[int, Wish, Proof, Reading]]()
 
         def hear(number: int, reply: Reply) -> None:
             times.append(reply.seconds)
             with suppress(TilesyncError):
-                found[number] = self._put(self.blobs[number], reply)
+                blob = self.blobs[number]
+                proof, reading = self._prove(blob, reply)
+                placed = self.shelf.take(self.version, blob, reply.body, proof)
+                if isinstance(placed, Wish):
+                    onward.append((number, placed, proof, reading))
+                else:
+                    found[number] = _placed(placed, reading)
 
         pool = await tools.keep(direct)
         with suppress(UsageError):
             await pool.get(list(map(self._wish, self.blobs)), hear, at_once=self.at_once, within=LONGEST)
+            if isinstance(self.shelf, BlobShelf):
+                await self._put(pool, self.shelf, onward, found)
         return found, statistics.median(times) if times else LONGEST.total_seconds()
+
+    async def _put(
+        self,
+        pool: Direct,
+        shelf: BlobShelf,
+        onward: list[tuple[int, Wish, Proof, Reading]],
+        found: list[Placed | None],
+    ) -> None:
+        """Send on what has come."""
+
+        def hear(place: int, reply: Reply) -> None:
+            number, _, proof, reading = onward[place]
+            found[number] = _placed(shelf.held(self.blobs[number], proof, reply), reading)
+
+        await pool.get([wish for _, wish, _, _ in onward], hear, at_once=self.at_once, within=LONGEST)
 
     def _wish(self, blob: Blob) -> Wish:
         return Wish(self.link.blob(blob.name), {"If-Match": f'"{blob.etag}"'} if blob.etag else {}, blob.size)
 
-    def _put(self, blob: Blob, reply: Reply) -> Placed | None:
-        proven = blob.md5 is not None  # else the ETag alone says that these are the bytes of this blob
-        if blob.etag and (reply.etag or not proven) and plain_etag(reply.etag or "") != blob.etag:
-            return None
-        check = ContentCheck(blob, self.home)
-        held = self.shelf.put(self.version, blob, reply.body, lambda whole: _proof(check, whole))
-        return held.sha256, Trace(held.mtime_ns, held.inode), check.take()
+    def _prove(self, blob: Blob, reply: Reply) -> tuple[Proof, Reading]:
+        """The proof of a body, and what it says. Raises BlobDamaged, also for bytes of which nothing says whose."""
+        claimed = blob.md5 is not None  # else the ETag alone says that these are the bytes of this blob
+        if blob.etag and (reply.etag or not claimed) and plain_etag(reply.etag or "") != blob.etag:
+            raise BlobDamaged(f"{blob.name} is another one")
+        check = ContentCheck(blob, self.home, md5=isinstance(self.shelf, BlobShelf))
+        check.feed(reply.body)
+        return check.finish(), check.take()
+
+
+def _placed(held: Held, reading: Reading) -> Placed:
+    return held.sha256, held.blob.md5, Trace(held.mtime_ns, held.inode), reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +123,3 @@ class Inspect:
     def _judge(self, held: Held) -> Finding | tuple[Trace, Reading]:
         found = inspect(self.files, None, self.version, held)
         return found if isinstance(found, Finding) else (Trace(*found.held[2:]), found.reading)
-
-
-def _proof(check: ContentCheck, data: bytes) -> Proof:
-    check.feed(data)
-    return check.finish()

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from tilesync.crew import Crew, Lost
 from tilesync.events import Finding
 from tilesync.model import Arrival, Blob, Brought, Held, SasUrl, Version
+from tilesync.stores.blob_shelf import BlobShelf
 from tilesync.stores.files import Shelf
 from tilesync.stores.held import HeldFiles
+
+FindShelf = Callable[[], Awaitable[Shelf | BlobShelf]]
+"""Where small blobs are put now. Raises RunErrors."""
 
 
 class Helpers:
     """The crew, for a run into one destination."""
 
-    def __init__(self, crew: Crew, files: HeldFiles, shelf: Shelf | None = None) -> None:
+    def __init__(self, crew: Crew, files: HeldFiles | None, shelf: FindShelf | None = None) -> None:
         self._crew = crew
         self._files = files
         self._shelf = shelf
@@ -42,9 +46,10 @@ class Helpers:
         from tilesync.errands import Bring
 
         assert self._shelf is not None, "a destination that is only read brings nothing in"
+        shelf = await self._shelf()
         share = max(1, at_once // self._crew.size)
         blobs = tuple(blob for _, blob in some)
-        errand = Bring(link, self._shelf, version.name, version.home, blobs, share)
+        errand = Bring(link, shelf, version.name, version.home, blobs, share)
         try:
             found, seconds = await self._crew.do(errand)
         except Lost:
@@ -54,14 +59,16 @@ class Helpers:
             if each is None:
                 left.append((number, blob))
             else:
-                sha256, trace, reading = each
-                arrivals.append(Arrival(number, Held(blob, sha256, *trace), reading))
+                sha256, md5, trace, reading = each
+                arrivals.append(Arrival(number, Held(blob._replace(md5=md5), sha256, *trace), reading))
         return Brought(tuple(arrivals), tuple(left), seconds)
 
     async def inspect(self, version: Version, some: Sequence[Held]) -> Sequence[Finding | Arrival]:
         """What is to be said of held files that fit into memory, in their order; nothing where that cannot be done."""
         from tilesync.errands import Inspect
 
+        if self._files is None:
+            return ()
         try:
             told = await self._crew.do(Inspect(self._files, replace(version, record={}), tuple(some)))
         except Lost:

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from tilesync.destinations import Place, Reach, Where, audited, looked_at, many_threads, no_bodies, opened
+from tilesync.destinations import Place, Reach, Where, audited, looked_at, many_threads, no_bodies, opened, shelf_of
 from tilesync.errors import NotAuthorised, TilesyncError
 from tilesync.model import EVERYTHING, Export, Globs, Inventory, Layout, SasUrl, Secret, Selector, Version
 from tilesync.protocols import Destination, Observer, Origin, TokenProvider
@@ -263,16 +263,17 @@ def _crew(closing: AsyncExitStack) -> Crew | None:
 
 
 def _helpers(request: MirrorRequest, wires: Wires, destination: Destination) -> Helpers | None:
-    """A limited bandwidth is kept by this process alone, and helpers know no proxies, and disks only."""
+    """A limited bandwidth is kept by this process alone, and helpers know no proxies."""
     from tilesync.helpers import Helpers
     from tilesync.stores.files import LocalFiles
     from tilesync.wire.trust import proxied
 
-    files = destination.files
-    if request.bwlimit or proxied() or not isinstance(files, LocalFiles):
+    shelf = None if request.bwlimit or proxied() else shelf_of(destination.files, request.reach.serving)
+    crew = _crew(wires.closing) if shelf is not None else None
+    if crew is None:
         return None
-    crew = _crew(wires.closing)
-    return Helpers(crew, files.held(), files.shelf) if crew else None
+    files = destination.files
+    return Helpers(crew, files.held() if isinstance(files, LocalFiles) else None, shelf)
 
 
 def _run(

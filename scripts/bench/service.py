@@ -48,6 +48,48 @@ http {{
         }}
         location /api/ {{ internal; root {data}; }}
         location /lists/ {{ internal; root {data}; etag off; }}
+        location ~ ^/account/(?<container>up[0-9]+)/?(?<name>.*)$ {{
+            rewrite_by_lua_block {{
+                local asked, method = ngx.req.get_uri_args(), ngx.req.get_method()
+                if asked.comp == "list" then return ngx.exec("/uploaded/" .. ngx.var.container) end
+                if asked.comp == "lease" or asked.restype == "container" then
+                    ngx.header["x-ms-lease-id"] = ngx.var.http_x_ms_proposed_lease_id
+                    return ngx.exit(method == "PUT" and 201 or 200)
+                end
+                if method == "PUT" and asked.comp then return ngx.exit(501) end
+            }}
+            alias {data}/uploads/$container/$name;
+            dav_methods PUT;
+            create_full_put_path on;
+            client_max_body_size 0;
+            header_filter_by_lua_block {{
+                if ngx.req.get_method() == "PUT" then
+                    ngx.status = 201
+                    ngx.header["ETag"] = '"0x' .. ngx.md5(ngx.var.uri) .. '"'
+                    ngx.header["Last-Modified"] = ngx.http_time(ngx.time())
+                    ngx.header["Content-MD5"] = ngx.var.http_content_md5
+                end
+            }}
+            add_header x-ms-version 2024-05-04;
+        }}
+        location ~ ^/uploaded/(?<container>.+)$ {{
+            internal;
+            default_type application/xml;
+            content_by_lua_block {{
+                local prefix = ngx.req.get_uri_args().prefix
+                local form = "<Blob><Name>%P</Name><Properties><Last-Modified>Thu, 01 Jan 2026 00:00:00 GMT"
+                    .. "</Last-Modified><Etag>0x1</Etag><Content-Length>%s</Content-Length><Content-Type />"
+                    .. "<Content-Encoding /><Content-MD5 /><BlobType>BlockBlob</BlobType></Properties></Blob>\\n"
+                local folder = "{data}/uploads/" .. ngx.var.container
+                local found = io.popen("find '" .. folder .. "' -type f -printf '" .. form .. "'")
+                ngx.print('<?xml version="1.0" encoding="utf-8"?><EnumerationResults><Blobs>')
+                for line in found:lines() do
+                    if type(prefix) ~= "string" or line:sub(13, 12 + #prefix) == prefix then ngx.print(line) end
+                end
+                found:close()
+                ngx.print("</Blobs><NextMarker /></EnumerationResults>")
+            }}
+        }}
         location ~ ^/account/(?<container>[a-z0-9-]+)/?(?<name>.*)$ {{
             rewrite_by_lua_block {{
                 local asked = ngx.req.get_uri_args()

@@ -17,8 +17,10 @@ from tilesync.model import Page, SasUrl
 from tilesync.protocols import Stored
 from tilesync.rules.listings import parse_page
 from tilesync.rules.replies import storage_code
+from tilesync.rules.serving import Serving
 from tilesync.storage import Found, Label
 from tilesync.stores.azure_replies import VERSION, demand, found_in
+from tilesync.stores.blob_shelf import BlobShelf
 from tilesync.stores.blocks import BLOCK, Blocks, block, block_list, block_query, in_base64, said, whole
 from tilesync.stores.leases import BlobLease
 from tilesync.stores.signed import SignedLink
@@ -219,6 +221,11 @@ class AzureObjects:
     async def put(self, name: str, data: bytes, md5: bytes | None, label: Label) -> Found:
         """Put a small blob in place, at one attempt; the service checks its MD5."""
         return await self.send(name, whole(label, md5), data)
+
+    async def shelf(self, serving: Serving) -> BlobShelf:
+        """Where other processes put small blobs now."""
+        sas = await in_thread(self._link.current) if self._link.due else self._link.current()
+        return BlobShelf(sas, self._prefix, serving)
 
     def begin(self, name: str, size: int, label: Label) -> Blocks:
         """Begin a large blob."""

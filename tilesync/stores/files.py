@@ -34,13 +34,16 @@ class Shelf:
 
     def put(self, version: str, blob: Blob, data: bytes, prove: Callable[[bytes], Proof]) -> Held:
         """Place a file, once `prove` has proven its bytes. Raises what that raises, UnsafeName, DestinationError."""
-        sha256 = prove(data).sha256
+        return self.take(version, blob, data, prove(data))
+
+    def take(self, version: str, blob: Blob, data: bytes, proof: Proof) -> Held:
+        """Place a file whose bytes are proven. Raises UnsafeName, DestinationError."""
         temporary = f"{self.parts}{os.sep}whole-{os.getpid()}-{get_ident()}"
         with mapped(f"cannot write {blob.name}"):
             trace = write_whole(temporary, data, blob.last_modified)
         with mapped(f"cannot place {blob.name} in version {version}"):
             os.replace(temporary, self.door.path(version, blob.name, make=True))
-        return Held(blob, sha256, *trace)
+        return Held(blob, proof.sha256, *trace)
 
 
 class LocalFiles(HeldFiles):

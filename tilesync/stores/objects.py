@@ -41,6 +41,11 @@ WEIGHT = 1 << 20
 """Bytes in memory that one transfer may take."""
 
 
+def key_of(version: str, name: str) -> str:
+    """The name of the object that a file of a version is."""
+    return f"{VERSIONS}{version}/{name}"
+
+
 def lead_of(objects: Objects) -> int:
     """Bytes that stand before the name of a file, at the most."""
     return LEAD + len(objects.shown.encode())
@@ -64,13 +69,10 @@ class ObjectHeldFiles:
     """Reading. A version is listed when many of its files are asked about: one question for thousands."""
 
     def __init__(self, objects: Objects) -> None:
-        self._objects = objects
+        self.objects = objects
         self._listed = Listed()
         self._complete: set[str] = set()
         self._stale: set[str] = set()
-
-    def _key(self, version: str, name: str) -> str:
-        return f"{VERSIONS}{version}/{name}"
 
     def _list(self, version: str, *, anew: bool) -> Listed:
         """The listing of a version; `anew`: not from before something of it was changed here."""
@@ -82,8 +84,8 @@ class ObjectHeldFiles:
 
     def _pages(self, version: str) -> Iterator[list[Found]]:
         """What lies in the folder of a version, by names within it."""
-        lead = self._key(version, "")
-        for page in self._objects.pages(lead):
+        lead = key_of(version, "")
+        for page in self.objects.pages(lead):
             yield [each._replace(name=each.name[len(lead) :]) for each in page]
 
     def names(self, version: Version) -> Iterator[str]:
@@ -110,11 +112,11 @@ class ObjectHeldFiles:
         return Trace(number_of(found.etag)) if found is not None else None
 
     def _find(self, version: str, name: str) -> Found | None:
-        return None if problem(name) else self._objects.find(self._key(version, name))
+        return None if problem(name) else self.objects.find(key_of(version, name))
 
     def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> Trace | None:
         """Give the bytes of the object, read anew, to `into`; its trace, None when there is none."""
-        stored = None if problem(name) else self._objects.read(self._key(version.name, name))
+        stored = None if problem(name) else self.objects.read(key_of(version.name, name))
         if stored is None:
             return None
         for chunk in stored.chunks:
@@ -128,9 +130,9 @@ class ObjectHeldFiles:
 
     def chunks(self, version: Version, name: str) -> Iterator[bytes]:
         """The bytes of one object, piece by piece."""
-        stored = None if problem(name) else self._objects.read(self._key(version.name, name))
+        stored = None if problem(name) else self.objects.read(key_of(version.name, name))
         if stored is None:
-            raise DestinationError(f"cannot read {name} of version {version.name}: it is not in {self._objects.shown}")
+            raise DestinationError(f"cannot read {name} of version {version.name}: it is not in {self.objects.shown}")
         yield from stored.chunks
 
     def read(self, version: Version, name: str) -> bytes:
@@ -154,12 +156,17 @@ class ObjectFiles(ObjectHeldFiles):
         self._still_ours = still_ours
         self._prover = BatchWriter()
 
+    def touch(self) -> None:
+        """Others put files in place: what was listed before may be so no more. Raises where that is not ours to do."""
+        self._still_ours()
+        self._stale |= self._complete
+
     def free(self) -> None:
         """A store has no end."""
 
     def judge(self, names: Iterable[str]) -> None:
         """Raise UnsafeName, naming the offenders."""
-        judge_keys(names, lead=lead_of(self._objects))
+        judge_keys(names, lead=lead_of(self.objects))
 
     def begun(self, version: Version, blob: Blob) -> bool:
         """Never: what an earlier run had not put in place is read again."""
@@ -167,7 +174,7 @@ class ObjectFiles(ObjectHeldFiles):
 
     def places(self, blob: Blob) -> int:
         """What is put in parts takes the room of some small ones."""
-        return max(1, self._objects.part // WEIGHT) if blob.size > self._objects.part else 1
+        return max(1, self.objects.part // WEIGHT) if blob.size > self.objects.part else 1
 
     async def put(self, version: Version, blob: Blob, data: bytes, prove: Callable[[bytes], Proof]) -> Held:
         """Place a small file; it is proven off the loop, together with others."""
@@ -175,7 +182,7 @@ class ObjectFiles(ObjectHeldFiles):
         self._still_ours()
         self._stale.add(version.name)
         label = self._serving.label(blob, data[:HEAD])
-        found = await self._objects.put(self._key(version.name, blob.name), data, proof.md5, label)
+        found = await self.objects.put(key_of(version.name, blob.name), data, proof.md5, label)
         return as_held(blob, proof, found)
 
     def draft(self, version: Version, blob: Blob) -> ObjectDraft:
@@ -185,7 +192,7 @@ class ObjectFiles(ObjectHeldFiles):
             self._still_ours()
             self._stale.add(version.name)
             label = self._serving.label(blob, head[:HEAD])
-            return self._objects.begin(self._key(version.name, blob.name), blob.size, label)
+            return self.objects.begin(key_of(version.name, blob.name), blob.size, label)
 
         return ObjectDraft(blob, begin)
 
@@ -211,7 +218,7 @@ class ObjectFiles(ObjectHeldFiles):
         if source is None:
             return None
         with suppress(DestinationError):
-            found = self._objects.copy(source, self._key(version, blob.name))
+            found = self.objects.copy(source, key_of(version, blob.name))
             return (
                 as_held(blob, Proof(held.blob.size, held.sha256, held.blob.md5), found) if found is not None else None
             )
@@ -224,15 +231,15 @@ class ObjectFiles(ObjectHeldFiles):
             found = self._listed.among(version, [name]).get(name)
         else:
             found = self._find(version, name)
-        return found._replace(name=self._key(version, name)) if found is not None and is_same(held, found) else None
+        return found._replace(name=key_of(version, name)) if found is not None and is_same(held, found) else None
 
     def remove(self, version: Version, names: Iterable[str]) -> None:
         """Remove objects that an unpublished version should not have; missing is no error."""
-        coming = (self._key(version.name, name) for name in names if not problem(name))
+        coming = (key_of(version.name, name) for name in names if not problem(name))
         while some := list(islice(coming, TOGETHER)):
             self._still_ours()
             self._stale.add(version.name)
-            self._objects.delete(some)
+            self.objects.delete(some)
 
     def tidy(self) -> None:
         """Nothing is kept for later: what was not put in place the store forgets by itself."""

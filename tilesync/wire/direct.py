@@ -24,11 +24,12 @@ from tilesync.wire.trust import roots, user_agent
 
 
 class Wish(NamedTuple):
-    """A body of `size` bytes that is wanted."""
+    """A body of `size` bytes that is wanted; or, where there is a `body`, one that is to be put there."""
 
     url: str
     headers: Mapping[str, str]
-    size: int
+    size: int = 0
+    body: bytes | None = None
 
     def __repr__(self) -> str:
         return f"Wish({self.size} bytes)"  # the URL is a secret
@@ -165,7 +166,8 @@ class Direct:
         asks = dict[Ask, _Origin]()
         for number, wish in enumerate(wishes):
             origin, request = self._request(wish)
-            asks[Ask(request, wish.size, partial(tell, number))] = origin
+            status = b"200" if wish.body is None else b"201"
+            asks[Ask(request, wish.size, partial(tell, number), status=status)] = origin
         try:
             for ask, origin in asks.items():
                 origin.put(ask)
@@ -192,7 +194,10 @@ class Direct:
         lines = [f"{name}: {value}\r\n" for name, value in wish.headers.items()]
         if " " in path or not _sendable(path) or not all(map(_sendable, wish.headers.values())):
             raise UsageError("not a URL, or not a header, that can be sent")
-        return origin, f"GET /{path}{origin.head}{''.join(lines)}\r\n".encode()
+        if wish.body is None:
+            return origin, f"GET /{path}{origin.head}{''.join(lines)}\r\n".encode()
+        lines.append(f"Content-Length: {len(wish.body)}\r\n")
+        return origin, f"PUT /{path}{origin.head}{''.join(lines)}\r\n".encode() + wish.body
 
     def close(self) -> None:
         """End every connection."""

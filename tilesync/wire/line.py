@@ -1,4 +1,4 @@
-"""A connection that is asked for one body after the other, by HTTP/1.1, and read on the loop as they come."""
+"""A connection that is asked for one body after the other, or given them, by HTTP/1.1, on the loop as they come."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ _RECORD: Final = 1 << 14
 _READ: Final = 1 << 17
 _LONGEST_HEAD: Final = 1 << 15
 
-_NOT_YET = (BlockingIOError, InterruptedError, ssl.SSLWantReadError)
+_NOT_YET = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+_END: Final = b"0\r\n\r\n"
+"""A chunked body without any bytes. Source: RFC 9112, section 7.1."""
 
 
 class Reply(NamedTuple):
-    """An answer of status 200 with a body of the wished size, and the seconds that it took."""
+    """An answer with the wished status, and a body of the wished size; and the seconds that it took."""
 
     etag: str | None
     body: bytes
@@ -28,11 +31,14 @@ class Reply(NamedTuple):
 class Ask:
     """A wish under way."""
 
-    __slots__ = ("line", "request", "settled", "size", "tell")
+    __slots__ = ("line", "request", "settled", "size", "status", "tell")
 
-    def __init__(self, request: bytes, size: int, tell: Callable[[Reply | None], None]) -> None:
+    def __init__(
+        self, request: bytes, size: int, tell: Callable[[Reply | None], None], *, status: bytes = b"200"
+    ) -> None:
         self.request = request
         self.size = size
+        self.status = status
         self.tell = tell
         self.line: Line | None = None
         self.settled = False
@@ -75,7 +81,9 @@ class Line:
         """Whether it may have ended unseen, when it is asked the next time."""
         self._head = b""
         self._parts: list[bytes] = []
+        self._expected = 0
         self._left = 0
+        self._unsent = memoryview(b"")
         self._etag: str | None = None
         self._keeps = True
         self._began = 0.0
@@ -87,11 +95,24 @@ class Line:
         self._left = -1
         self._late, self.rested = self.rested, True
         self._began = self._loop.time()
+        self._unsent = memoryview(ask.request)
+        return self._write() or self._broken() is None
+
+    def _write(self) -> bool:
+        """Send on, as far as goes without waiting; whether the connection bears it."""
         try:
-            whole = self._socket.send(ask.request) == len(ask.request)
+            while self._unsent:
+                self._unsent = self._unsent[self._socket.send(self._unsent) :]
+        except _NOT_YET:
+            self._loop.add_writer(self._socket.fileno(), self._writable)
         except OSError:
-            whole = False
-        return whole or self._broken() is None
+            return False
+        return True
+
+    def _writable(self) -> None:
+        self._loop.remove_writer(self._socket.fileno())
+        if not self._write():
+            self._give_up()
 
     def _readable(self) -> None:
         try:
@@ -101,6 +122,9 @@ class Line:
         except OSError as error:
             if isinstance(error, _NOT_YET):
                 return
+        self._give_up()
+
+    def _give_up(self) -> None:
         if (again := self._broken()) is not None:
             self._owner.put_back(again)
         self._owner.serve()
@@ -112,29 +136,40 @@ class Line:
             head, end, data = self._head.partition(b"\r\n\r\n")
             if not end and len(head) <= _LONGEST_HEAD:
                 return False
-            if not end or not self._expects(head, ask.size):
+            expected = self._expects(head, ask) if end and not self._unsent else None
+            if expected is None:
                 self._answered(ask, None)
                 return True
-            self._parts, self._left = [], ask.size
+            self._parts, self._left = [], expected
+            self._expected = expected
         self._parts.append(data)
         self._left -= len(data)
         if self._left > 0:
             return False
         if self._left < 0 or (self._secure is not None and self._secure.pending()):
             self._keeps = False  # what comes behind the body belongs to nothing
-        body = b"".join(self._parts)[: ask.size]
-        self._answered(ask, Reply(self._etag, body, self._loop.time() - self._began))
+        body = b"".join(self._parts)[: self._expected]
+        if self._expected != ask.size and body != _END:
+            self._answered(ask, None)
+            return True
+        self._answered(ask, Reply(self._etag, body[: ask.size], self._loop.time() - self._began))
         return True
 
-    def _expects(self, head: bytes, size: int) -> bool:
-        """Whether what follows is a body of that size. Source: RFC 9112, sections 4 to 6 and 9.3."""
+    def _expects(self, head: bytes, ask: Ask) -> int | None:
+        """How many bytes follow, where that is a body of the wished size; None for any other answer.
+
+        Source: RFC 9112, sections 4 to 7 and 9.3.
+        """
         lower = head.lower()
         etag = _field(head, lower, b"etag")
         self._etag = None if etag is None else etag.decode("latin-1")
         self._keeps = _field(lower, lower, b"connection") in {None, b"keep-alive"}
-        plain = b"transfer-encoding" not in lower and lower.count(b"\n") == lower.count(b"\r\n")
-        expected = plain and _field(head, lower, b"content-length") == b"%d" % size
-        return expected and head.startswith(b"HTTP/1.1 200")
+        if not head.startswith(b"HTTP/1.1 " + ask.status) or lower.count(b"\n") != lower.count(b"\r\n"):
+            return None
+        if b"transfer-encoding" in lower:
+            empty = not ask.size and _field(lower, lower, b"transfer-encoding") == b"chunked"
+            return len(_END) if empty and b"content-length" not in lower else None
+        return ask.size if _field(head, lower, b"content-length") == b"%d" % ask.size else None
 
     def _answered(self, ask: Ask, reply: Reply | None) -> None:
         """The line is free again, if it can be, and asks for the next, before this answer is told."""
@@ -161,6 +196,7 @@ class Line:
         ask, self._ask = self._ask, None
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket.fileno())
+            self._loop.remove_writer(self._socket.fileno())
             self._socket.close()
             self._owner.forget(self)
         if ask is not None:
