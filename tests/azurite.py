@@ -15,10 +15,11 @@ import subprocess
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,8 +32,12 @@ from azure.storage.blob import (
     BlobServiceClient,
     ContainerClient,
     ContentSettings,
+    CorsRule,
     generate_container_sas,
 )
+
+from tilesync.model import SasUrl
+from tilesync.rules.links import parse_link
 
 ACCOUNT = "devstoreaccount1"
 KEY = base64.b64encode(b"a key of these tests, 64 bytes long as those of real accounts are").decode()
@@ -83,6 +88,11 @@ class Azurite:
         end = {"permission": "rl", "expiry": datetime.now(UTC) + life} if life is not None else {"policy_id": policy}
         query = generate_container_sas(ACCOUNT, container, KEY, protocol="https,http", **end)
         return f"{url or self.url}/{ACCOUNT}/{container}?{query}"
+
+    def share_with_pages(self) -> None:
+        """Let pages of any origin read what is public."""
+        rule = CorsRule(["*"], ["GET", "HEAD", "OPTIONS"], allowed_headers=["*"], exposed_headers=["*"])
+        self._account.set_service_properties(cors=[rule])
 
     def close(self) -> None:
         """Close the client's connections."""
@@ -150,6 +160,25 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+# --- containers to write to ---
+
+
+def new_container(azurite: Azurite) -> str:
+    """The bare URL of a new, empty container."""
+    name = f"d{uuid.uuid4()}"
+    azurite.fill(name, {})
+    return f"{azurite.url}/{ACCOUNT}/{name}"
+
+
+def signed(url: str, *, life: timedelta = timedelta(hours=1), permission: str = "racwdl") -> SasUrl:
+    """A link that may write to a container."""
+    end = datetime.now(UTC) + life
+    query = generate_container_sas(
+        ACCOUNT, url.rpartition("/")[2], KEY, protocol="https,http", permission=permission, expiry=end
+    )
+    return parse_link(f"{url}?{query}")
+
+
 # --- the road ---
 
 
@@ -160,6 +189,8 @@ class Passing:
     blob: str
     number: int
     query: dict[str, str]
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def link_ends(self) -> datetime:
@@ -167,15 +198,23 @@ class Passing:
         return datetime.fromisoformat(self.query["se"])
 
 
-Gate = Callable[[Passing], None]
+@dataclass(frozen=True)
+class Refusal:
+    """What is answered in Azurite's place."""
+
+    status: int
+    code: str
+
+
+Gate = Callable[[Passing], Refusal | None]
 
 
 class Road:
     """A reverse proxy on loopback before Azurite, which knows nothing of it: requests pass as they are.
 
-    `gate` is called with each before it passes and may take its time. Each answer for a blob takes `delay` seconds.
-    `page_size` asks for smaller listing pages than the client did. Of a blob in `cuts` so many bytes pass once, then
-    the connection breaks. `passed` holds (blob, status) of each answer.
+    `gate` is called with each before it passes, may take its time, and may refuse it. Each answer for a blob takes
+    `delay` seconds. `page_size` asks for smaller listing pages than the client did. Of a blob in `cuts` so many bytes
+    pass once, then the connection breaks. `passed` holds (blob, status) of each answer, `told` the requests.
     """
 
     def __init__(self, azurite: Azurite, *, delay: float = 0.0, page_size: int | None = None) -> None:
@@ -185,6 +224,7 @@ class Road:
         self.gate: Gate = lambda passing: None
         self.cuts: dict[str, int] = {}
         self.passed: list[tuple[str, int]] = []
+        self.told: list[Passing] = []
         self._blobs = 0
         self._lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
@@ -199,14 +239,16 @@ class Road:
         """What Azurite answered for one blob, in order."""
         return [status for name, status in self.passed if name == blob]
 
-    def passing(self, path: str) -> Passing:
+    def passing(self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Passing:
         """The request that `path` makes."""
         parts = urlsplit(path)
         name = "/".join(unquote(parts.path).split("/")[3:])
         query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
         with self._lock:
             self._blobs += bool(name)
-            return Passing(name, self._blobs, query)
+            passing = Passing(name, self._blobs, query, method, headers or {})
+            self.told.append(passing)
+            return passing
 
     def __enter__(self) -> Road:
         handler = type("Handler", (_Handler,), {"road": self})
@@ -246,24 +288,34 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Let one request pass, and its answer back."""
-        passing = self.road.passing(self.path)
-        self.road.gate(passing)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        passing = self.road.passing(self.path, self.command, headers)
+        sent = self.rfile.read(int(headers.get("content-length") or 0))
+        if (refusal := self.road.gate(passing)) is not None:
+            self.road.passed.append((passing.blob, refusal.status))
+            no = f"HTTP/1.1 {refusal.status} No\r\nx-ms-error-code: {refusal.code}\r\nContent-Length: 0\r\n\r\n"
+            self.wfile.write(no.encode())
+            return
         if passing.blob:
             time.sleep(self.road.delay)
-        more = f"&maxresults={self.road.page_size}" if self.road.page_size and not passing.blob else ""
+        lists = passing.query.get("comp") == "list"
+        more = f"&maxresults={self.road.page_size}" if self.road.page_size and lists else ""
         onward = {name: value for name, value in self.headers.items() if name.lower() not in {"host", "connection"}}
-        self.onward.request("GET", self.path + more, headers=onward)
+        self.onward.request(self.command, self.path + more, body=sent or None, headers=onward)
         answer = self.onward.getresponse()
         body = answer.read()
         self.road.passed.append((passing.blob, answer.status))
         said = [(name, value) for name, value in answer.getheaders() if name.lower() not in _OF_ONE_HOP]
-        lines = [f"{name}: {value}" for name, value in [*said, ("Content-Length", str(len(body)))]]
+        length = answer.getheader("content-length") if self.command == "HEAD" else str(len(body))
+        lines = [f"{name}: {value}" for name, value in [*said, ("Content-Length", length or "0")]]
         head = "\r\n".join([f"HTTP/1.1 {answer.status} {answer.reason}", *lines, "", ""])
         cut = self.road.cuts.pop(passing.blob, None)
         self.wfile.write(head.encode("latin-1") + body[:cut])
         if cut is not None:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
+
+    do_PUT = do_HEAD = do_DELETE = do_POST = do_GET  # noqa: N815 - names of http.server
 
 
 _OF_ONE_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}

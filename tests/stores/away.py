@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
-from azure.storage.blob import generate_container_sas
-from azurite import ACCOUNT, KEY, Azurite
+from azurite import ACCOUNT, signed
 
 from tilesync.events import Event
 from tilesync.model import SasUrl
-from tilesync.rules.links import parse_link
 from tilesync.rules.serving import Serving
 from tilesync.stores.account import delete_many
 from tilesync.stores.away import ObjectDestination, open_objects
@@ -25,22 +22,6 @@ from tilesync.wire.bulk import Bulk, engine
 
 TERM = timedelta(seconds=15)
 """The shortest lease."""
-
-
-def new_container(azurite: Azurite) -> str:
-    """The bare URL of a new, empty container."""
-    name = f"d{uuid.uuid4()}"
-    azurite.fill(name, {})
-    return f"{azurite.url}/{ACCOUNT}/{name}"
-
-
-def signed(url: str, *, life: timedelta = timedelta(hours=1), permission: str = "racwdl") -> SasUrl:
-    """A link that may write to a container."""
-    end = datetime.now(UTC) + life
-    query = generate_container_sas(
-        ACCOUNT, url.rpartition("/")[2], KEY, protocol="https,http", permission=permission, expiry=end
-    )
-    return parse_link(f"{url}?{query}")
 
 
 def silent(event: Event) -> None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from away import azure_destination, new_container
-from azurite import Azurite
+from away import azure_destination
+from azurite import Azurite, new_container
 from contract import DestinationContract, Open
 
 

@@ -21,6 +21,7 @@ from tilesync.stores.objects import ObjectFiles, ObjectHeldFiles, judge_keys, le
 from tilesync.stores.shown import ObjectPublication, ObjectPublished
 
 CATALOG = "catalog.sqlite3"
+PLACE = "destination"
 
 
 class ObjectDestination:
@@ -60,10 +61,6 @@ def open_objects(objects: Objects, state: Path, serving: Serving, *, new: bool =
     with mapped(f"cannot use {state}"):
         state.mkdir(parents=True, exist_ok=True)
         real_folder(state, make=True, mode=0o700)
-    published = ObjectPublished(objects)
-    published.refuse_foreign()
-    if not new and not published.manifest_names():
-        raise DestinationError(f"no version is held in {objects.shown}", hint="give the place that was mirrored to")
     with ExitStack() as closing:
         lock = FileLock(state / "lock", thread_local=False)
         with mapped(f"cannot lock {state}"):
@@ -72,10 +69,12 @@ def open_objects(objects: Objects, state: Path, serving: Serving, *, new: bool =
             except Timeout:
                 raise DestinationBusy(f"another run holds {objects.shown}") from None
         closing.callback(lock.release)
-        lease = closing.enter_context(locked(objects.lease(), state, objects.shown))
         catalog = Catalog(state / CATALOG)
         closing.callback(catalog.close)
-        _claim(catalog, objects.shown)
+        if not _is_of(catalog, objects.shown):
+            _refuse_foreign(objects, new=new)
+        lease = closing.enter_context(locked(objects.lease(), state, objects.shown))
+        catalog.remember(PLACE, objects.shown)
         files = ObjectFiles(objects, serving, lease.demand)
         closing.callback(files.close)
         yield ObjectDestination(files, ObjectPublication(objects, catalog, serving, lease.demand), catalog)
@@ -114,9 +113,17 @@ def audit_objects(objects: Objects, state: Path) -> Iterator[ObjectSight]:
             catalog.close()
 
 
-def _claim(catalog: Catalog, shown: str) -> None:
-    """Raise DestinationError where the state is that of another destination."""
-    known = catalog.recall("destination")
+def _is_of(catalog: Catalog, shown: str) -> bool:
+    """Whether the state is known to be of this destination. Raises DestinationError where it is that of another."""
+    known = catalog.recall(PLACE)
     if known is not None and known != shown:
         raise DestinationError(f"the state belongs to {known}, not to {shown}", hint="check --state-dir")
-    catalog.remember("destination", shown)
+    return known is not None
+
+
+def _refuse_foreign(objects: Objects, *, new: bool) -> None:
+    """Raise DestinationError where something else lies, or nothing does and it is not to be `new`. Writes nothing."""
+    published = ObjectPublished(objects)
+    published.refuse_foreign()
+    if not new and not published.manifest_names():
+        raise DestinationError(f"no version is held in {objects.shown}", hint="give the place that was mirrored to")
