@@ -7,6 +7,7 @@ there) and on the PATH.
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
 import os
 import shutil
@@ -225,6 +226,8 @@ class Road:
         self.cuts: dict[str, int] = {}
         self.passed: list[tuple[str, int]] = []
         self.told: list[Passing] = []
+        self.copies = False
+        """Whether it copies from URLs, which Azure does, and Azurite does not."""
         self._blobs = 0
         self._lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
@@ -298,9 +301,14 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if passing.blob:
             time.sleep(self.road.delay)
+        if self.road.copies and "x-ms-copy-source" in headers and "x-ms-requires-sync" not in headers:
+            sent, headers = self._fetched(headers)
+            if not headers:
+                self.wfile.write(sent)
+                return
         lists = passing.query.get("comp") == "list"
         more = f"&maxresults={self.road.page_size}" if self.road.page_size and lists else ""
-        onward = {name: value for name, value in self.headers.items() if name.lower() not in {"host", "connection"}}
+        onward = {name: value for name, value in headers.items() if name not in {"host", "connection"}}
         self.onward.request(self.command, self.path + more, body=sent or None, headers=onward)
         answer = self.onward.getresponse()
         body = answer.read()
@@ -314,6 +322,26 @@ class _Handler(BaseHTTPRequestHandler):
         if cut is not None:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _fetched(self, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
+        """The bytes of the source that a copy names, and the headers to put them with; or an answer, and none."""
+        source = urlsplit(headers.pop("x-ms-copy-source"))
+        connection = http.client.HTTPConnection(str(source.hostname), source.port, timeout=30)
+        asked = {"If-Match": etag} if (etag := headers.pop("x-ms-source-if-match", None)) else {}
+        if piece := headers.pop("x-ms-source-range", None):
+            asked["Range"] = piece
+        connection.request("GET", f"{source.path}?{source.query}", headers=asked)
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        md5 = headers.pop("x-ms-source-content-md5", None)
+        headers.pop("x-ms-copy-source-blob-properties", None)
+        wrong = md5 is not None and base64.b64encode(hashlib.md5(data).digest()).decode() != md5
+        if answer.status >= 300 or wrong:
+            code = "Md5Mismatch" if wrong else "CannotVerifyCopySource"
+            no = f"HTTP/1.1 {400 if wrong else 403} No\r\nx-ms-error-code: {code}\r\nContent-Length: 0\r\n\r\n"
+            return no.encode(), {}
+        return data, {**headers, "content-length": str(len(data))}
 
     do_PUT = do_HEAD = do_DELETE = do_POST = do_GET  # noqa: N815 - names of http.server
 

@@ -25,6 +25,15 @@ def glb(payload: bytes) -> bytes:
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
+def glb_with_image(uri: str, payload: bytes) -> bytes:
+    """A GLB that keeps an image beside itself."""
+    body = payload + b"\0" * (-len(payload) % 4)
+    said = json.dumps({"asset": {"version": "2.0"}, "buffers": [{"byteLength": len(body)}], "images": [{"uri": uri}]})
+    text = said.encode() + b" " * (-len(said) % 4)
+    chunks = struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", len(body), 0x004E4942) + body
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
 def tileset(*uris: str, **more: Any) -> bytes:
     """A tileset with one child a URI."""
     box = {"box": [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]}

@@ -18,7 +18,7 @@ from typing import Any
 import faults
 import pytest
 from azurite import ACCOUNT, KEY, Azurite, Passing, Refusal, Road, new_container, signed
-from builders import IMODEL, export, glb, tileset
+from builders import IMODEL, export, glb, glb_with_image, md5_of, tileset
 from simulator import EXPORT, Ended, Simulator, command
 from viewers import Browser, fly_over
 
@@ -425,6 +425,76 @@ def test_identities_are_asked_for(away: Away, sim: Simulator) -> None:
     assert away.mirror(sim, AZURE_STORAGE_CONNECTION_STRING=text).exit == 0
     token = signed(away.url).query
     assert away.mirror(sim, AZURE_STORAGE_KEY="", AZURE_STORAGE_SAS_TOKEN=f"?{token}").exit == 0
+
+
+# --- copied by the storage ---
+
+
+def large(count: int = 6) -> dict[str, bytes]:
+    """An export whose tiles are more than their beginnings; one asks for an image."""
+    dice = random.Random(5)
+    tiles = {f"{n}.glb": glb(dice.randbytes(60_000 + n)) for n in range(count)}
+    image = glb_with_image("textures/a.png", dice.randbytes(50_000))
+    root = tileset(*tiles, "i.glb")
+    return {**tiles, "i.glb": image, "textures/a.png": b"\x89PNG" + dice.randbytes(70_000), "tileset.json": root}
+
+
+def test_the_storage_copies_by_itself(away: Away, sim: Simulator) -> None:
+    """Tiles go from container to container, proven by their MD5; what they ask for is known by their beginnings; they
+    are audited by MD5, and a version of them is told again from its notes.
+    """
+    files = sim.hold(large())
+    away.road.copies = True
+    run = away.mirror(sim, "--server-copy")
+    assert (run.exit, run.last["fetched"], run.last["missing"]) == (0, len(files), 0), run.said
+    away.holds(EXPORT, files)
+    assert run.last["bytes"] < 5000
+    lines = [json.loads(line) for line in away.blobs("manifests/")[f"{EXPORT}.jsonl"].splitlines()[1:]]
+    proofs = {row["name"]: (row["sha256"], row.get("proof"), bool(row["md5"])) for row in lines}
+    assert proofs["0.glb"] == proofs["textures/a.png"] == (None, "service-md5", True)
+    assert proofs["tileset.json"][1:] == (None, True)
+    assert proofs["tileset.json"][0]
+    served = away.client.get_blob_client(f"versions/{EXPORT}/0.glb").get_blob_properties().content_settings
+    assert (served.content_type, served.cache_control) == ("model/gltf-binary", IMMUTABLE)
+    assert away.run("verify", away.place).exit == 0
+    assert away.mirror(sim, XDG_STATE_HOME=str(away.state.with_name("elsewhere"))).last["kept"] == len(files)
+    away.client.upload_blob(f"versions/{EXPORT}/0.glb", files["1.glb"], overwrite=True)
+    assert away.run("verify", away.place).exit == 10
+
+
+def test_what_tiles_ask_for_is_known_though_they_are_copied(away: Away, sim: Simulator) -> None:
+    """An image that a copied tile asks for, and the container lacks, is missing."""
+    files = large()
+    del files["textures/a.png"]
+    sim.hold(files)
+    away.road.copies = True
+    run = away.mirror(sim, "--server-copy")
+    assert (run.exit, run.last["missing"]) == (3, 1), run.said
+
+
+def test_where_it_does_not_copy_the_bytes_go_this_way(away: Away, sim: Simulator) -> None:
+    """Azurite knows no such copies: it is said once, and the export is published all the same."""
+    files = sim.hold(large())
+    run = away.mirror(sim, "--server-copy")
+    assert run.exit == 0, run.said
+    assert run.said.count("does not copy from there by itself") == 1
+    assert "x-ms-copy-source" not in json.dumps([blob.copy.source for blob in away.client.list_blobs()], default=str)
+    away.holds(EXPORT, files)
+
+
+def test_a_copy_of_other_bytes_is_no_copy(away: Away, sim: Simulator) -> None:
+    """Where the blob has not the MD5 that its container states, the storage refuses it, and so does the usual way."""
+    files = large()
+    sim.hold(files)
+    sim.containers[EXPORT]["0.glb"].md5 = md5_of(b"other")
+    away.road.copies = True
+    run = away.mirror(sim, "--server-copy")
+    assert (run.exit, run.last["failed"]) == (3, 1), run.said
+
+
+def test_it_is_for_azure_alone(away: Away, sim: Simulator, tmp_path: Path) -> None:
+    """A folder takes nothing by itself: the wish is refused."""
+    assert away.mirror(sim, "--server-copy", dest=str(tmp_path / "d")).exit == 2
 
 
 # --- streamed ---

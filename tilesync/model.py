@@ -245,7 +245,9 @@ class Trace(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A file that lies in a version of the destination. `mtime_ns` and `inode` are its trace as it was left there."""
+    """A file that lies in a version of the destination. `mtime_ns` and `inode` are its trace as it was left there.
+    `sha256` is empty where its bytes never came here: then the MD5 of the blob is what proves it.
+    """
 
     blob: Blob
     sha256: bytes

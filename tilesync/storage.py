@@ -25,6 +25,18 @@ class Found(NamedTuple):
     md5: bytes | None = None
 
 
+class Elsewhere(NamedTuple):
+    """A blob in another place: the signed URL by which it can be read, a secret; and what is known of it."""
+
+    url: str
+    size: int
+    etag: str
+    md5: bytes | None
+
+    def __repr__(self) -> str:
+        return f"Elsewhere({self.size} bytes)"
+
+
 @dataclass(frozen=True, slots=True)
 class AzurePlace:
     """A container of an Azure storage account, below a prefix that is empty or ends with a slash. `link`: the signed

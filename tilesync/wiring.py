@@ -112,6 +112,7 @@ class MirrorRequest:
     keep: Keep = KEEP_ALL
     layout: Layout = Layout.VERSIONED
     delete: Most | None = None
+    server_copy: bool = False
 
     @property
     def where(self) -> Where:
@@ -263,12 +264,13 @@ def _crew(closing: AsyncExitStack) -> Crew | None:
 
 
 def _helpers(request: MirrorRequest, wires: Wires, destination: Destination) -> Helpers | None:
-    """A limited bandwidth is kept by this process alone, and helpers know no proxies."""
+    """A limited bandwidth is kept by this process alone, and helpers know no proxies; nor what a store does itself."""
     from tilesync.helpers import Helpers
     from tilesync.stores.files import LocalFiles
     from tilesync.wire.trust import proxied
 
-    shelf = None if request.bwlimit or proxied() else shelf_of(destination.files, request.reach.serving)
+    alone = request.bwlimit or request.server_copy or proxied()
+    shelf = None if alone else shelf_of(destination.files, request.reach.serving)
     crew = _crew(wires.closing) if shelf is not None else None
     if crew is None:
         return None
@@ -288,9 +290,17 @@ def _run(
     from tilesync.jobs.run import Run
 
     gate = Gate(wires.clock, fixed=request.transfers)
-    budget, every_file = request.service.retry_for, request.every_file
     hears = observe or wires.observe
-    return Run(wires.clock, hears, tally, gate, budget=budget, every_file=every_file, helpers=helpers)
+    return Run(
+        wires.clock,
+        hears,
+        tally,
+        gate,
+        budget=request.service.retry_for,
+        every_file=request.every_file,
+        helpers=helpers,
+        server_copy=request.server_copy,
+    )
 
 
 async def list_exports(service: Service, imodel: str | None, observe: Observer, tell: Callable[[Export], None]) -> None:

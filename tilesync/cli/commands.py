@@ -71,6 +71,7 @@ for command in (verify, versions, rollback):
 @STATE_DIR
 @REACH
 @SERVING
+@option("--server-copy", is_flag=True, help="Azure to Azure: the storage copies by itself, proven by its MD5.")
 @ON_PUBLISH
 @option(
     "--create-container", is_flag=True, envvar=None, help="Make the container of an az:// DEST where it is missing."

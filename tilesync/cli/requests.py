@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tilesync.errors import UsageError
+from tilesync.storage import AzurePlace
 
 if TYPE_CHECKING:
     from tilesync.cli.session import Session
@@ -110,6 +111,8 @@ def mirror_request(source: str, dest: Place, options: dict[str, Any]) -> MirrorR
 
     link = link_of(source)
     _refuse_contradictions(options, link)
+    if options["server_copy"] and not isinstance(dest, AzurePlace):
+        raise UsageError("--server-copy is for a DEST in Azure: nothing else takes blobs by itself")
     return wiring.MirrorRequest(
         service=service_of(options),
         selector=selector_of(None if link else source, options),
@@ -133,6 +136,7 @@ def mirror_request(source: str, dest: Place, options: dict[str, Any]) -> MirrorR
         keep=Keep(options["keep_versions"], options["keep_for"]),
         layout=Layout(options["layout"]),
         delete=(options["max_delete"] or HALF) if options["delete"] else None,
+        server_copy=options["server_copy"],
     )
 
 

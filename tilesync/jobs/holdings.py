@@ -100,12 +100,15 @@ def endangered(exports: Sequence[Export], there: Sequence[Holding]) -> Iterator[
 
 
 def sha256sums(publication: Published, name: str) -> Iterator[str]:
-    """What `sha256sum -c` reads in the folder of a version: a line a file. Raises DestinationError."""
+    """What `sha256sum -c` reads in the folder of a version: a line a file whose SHA-256 is known. Raises
+    DestinationError.
+    """
     lines = publication.manifest(name)
     try:
         read_header(next(lines), name=name)
         for said in lines:
             held = read_line(said)
-            yield f"{held.sha256.hex()}  {held.blob.name}"
+            if held.sha256:
+                yield f"{held.sha256.hex()}  {held.blob.name}"
     except (StopIteration, KeyError, TypeError, ValueError) as error:
         raise DestinationError(f"the manifest of version {name} cannot be read: {error}") from error

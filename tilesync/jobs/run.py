@@ -15,7 +15,7 @@ class Run:
     """Time, those who listen, the counters, and how hard and how patiently one run works.
 
     `budget` is how long a failing blob is borne with. `every_file`: someone asked to hear of each file.
-    `helpers` may be asked where there is much to do.
+    `helpers` may be asked where there is much to do. `server_copy`: the store may take blobs by itself.
     """
 
     clock: Clock
@@ -25,3 +25,4 @@ class Run:
     budget: timedelta
     every_file: bool = False
     helpers: Helpers | None = None
+    server_copy: bool = False

@@ -14,6 +14,7 @@ from tilesync.jobs.expansion import Expansion
 from tilesync.jobs.express import Express
 from tilesync.jobs.fetch import Fetch, Road
 from tilesync.jobs.groups import first_error
+from tilesync.jobs.handover import Handover
 from tilesync.jobs.persistence import Persistence
 from tilesync.jobs.reuse import Reuse
 from tilesync.jobs.run import Run
@@ -68,6 +69,7 @@ class Transfer:
         self._salvage = salvage
         self._persistence = Persistence(run)
         self._road = Road(version, source, self._files, destination.catalog.references, run, self._persistence)
+        self._handover = Handover(version, source, self._files, run)
         self._expansion = Expansion(version, destination.catalog, destination.files)
         self._reuse = Reuse(version, destination)
         self._queue: asyncio.Queue[tuple[int, Blob] | None] = asyncio.Queue(maxsize=2 * run.gate.most)
@@ -309,6 +311,11 @@ class Transfer:
                 self._take_over(taken[0])
                 return None
             self._run.tally.planned_bytes += max(blob.size, 0)
+        if body is None and self._handover.suits(blob):
+            described = blob
+            handed = await self._persistence.insist(blob.name, lambda: self._handover.bring(number, described))
+            if handed is not None:
+                return handed
         fetch = Fetch(self._road, blob, body)
         try:
             found = await fetch.run()

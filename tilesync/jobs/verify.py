@@ -85,6 +85,11 @@ class Verify:
             raise VerifyFailed(_told(found), hint=None if marked else UNMARKED)
 
 
+def _content(held: Held) -> bytes | str:
+    """What files of one content share."""
+    return held.sha256 or held.blob.name
+
+
 def _parsed(lines: Iterator[Mapping[str, Any]]) -> list[Held]:
     return [read_line(said) for said in islice(lines, BATCH)]
 
@@ -192,7 +197,7 @@ class _Audit:
         known: dict[str, Finding | Arrival] = {}
         if self._several:
             known.update(await in_thread(self._read_before, version, batch))
-        first = {held.sha256: held for held in reversed(batch) if held.blob.name not in known}
+        first = {_content(held): held for held in reversed(batch) if held.blob.name not in known}
         await self._inspect(version, list(first.values()), known)
         again = [held for held in batch if held.blob.name not in known]
         known.update(await in_thread(self._as_the_first, version, again, first, known))
@@ -205,12 +210,16 @@ class _Audit:
         known.update(told)
 
     def _as_the_first(
-        self, version: Version, some: list[Held], first: Mapping[bytes, Held], known: Mapping[str, Finding | Arrival]
+        self,
+        version: Version,
+        some: list[Held],
+        first: Mapping[bytes | str, Held],
+        known: Mapping[str, Finding | Arrival],
     ) -> dict[str, Finding | Arrival]:
         """Those that are the same file as another name that was read, where what they say is the same."""
         same: dict[str, Finding | Arrival] = {}
         for held in some:
-            read = known[first[held.sha256].blob.name]
+            read = known[first[_content(held)].blob.name]
             says_nothing = isinstance(read, Arrival) and not (read.reading.references or read.reading.remarks)
             if isinstance(read, Arrival) and says_nothing and read.held.inode:
                 trace = self._files.trace(version, held.blob.name)

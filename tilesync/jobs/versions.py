@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
@@ -178,6 +179,13 @@ def proven(version: Version, held: Sequence[Held], files: HeldFiles) -> list[Hel
     for each in held:
         name = each.blob.name
         trace = files.trace(version, name)
-        if trace is not None and files.digest(version, name) == each.sha256:
+        if trace is not None and _has_digest(version, each, files):
             sound.append(each._replace(mtime_ns=trace.mtime_ns, inode=trace.inode))
     return sound
+
+
+def _has_digest(version: Version, held: Held, files: HeldFiles) -> bool:
+    if held.sha256:
+        return files.digest(version, held.blob.name) == held.sha256
+    md5 = hashlib.md5(usedforsecurity=False)
+    return files.feed(version, held.blob.name, md5.update) is not None and md5.digest() == held.blob.md5

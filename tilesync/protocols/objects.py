@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple, Protocol
 
-from tilesync.storage import Found, Label
+from tilesync.storage import Elsewhere, Found, Label
 
 
 class Stored(NamedTuple):
@@ -79,6 +79,11 @@ class Objects(Protocol):
 
     async def put(self, name: str, data: bytes, md5: bytes | None, label: Label) -> Found:
         """Put a small object in place, at one attempt. Raises Transient for what another may cure."""
+
+    async def take(self, source: Elsewhere, name: str, label: Label) -> Found | str:
+        """Put a copy of what lies elsewhere in place, by the store alone, which proves its MD5; why it does not, where
+        it does not. Raises Transient for what another attempt may cure.
+        """
 
     def begin(self, name: str, size: int, label: Label) -> Upload:
         """Begin a large object of about that size."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from tilesync.model import Blob, Held, Layout, Proof, Trace, Version
+from tilesync.model import Blob, Held, Layout, Proof, SasUrl, Trace, Version
 from tilesync.protocols.state import Catalog
 
 
@@ -77,6 +77,11 @@ class Files(HeldFiles, Protocol):
         """Place a small file whose bytes are all here, once `prove` has proven them; both happen off the loop.
 
         Raises what `prove` raises, and leaves everything as it was then.
+        """
+
+    async def take(self, version: Version, blob: Blob, link: SasUrl, head: bytes) -> tuple[Held | None, str]:
+        """Have the store take a blob, which begins with `head`, from its container by itself; None, and why, where it
+        does not. Raises Transient for what another attempt may cure.
         """
 
     def begun(self, version: Version, blob: Blob) -> bool:

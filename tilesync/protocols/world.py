@@ -85,6 +85,9 @@ class Source(Protocol):
         and Transient for what another attempt may cure.
         """
 
+    async def peek(self, blob: Blob, count: int) -> bytes:
+        """The first bytes of `blob`, `count` of them at most. Raises as `open` does."""
+
     async def first(self, name: str) -> tuple[Blob, Body]:
         """What the container says of a blob that is known by its name alone, and its bytes from the start.
 

@@ -124,6 +124,15 @@ class Container:
             body.more = more
         return body
 
+    async def peek(self, blob: Blob, count: int) -> bytes:
+        """The first bytes of `blob`."""
+        count = min(count, blob.size)
+        body = await self._get(blob, 0, ahead=count, until=count)
+        try:
+            return (await body.read(count))[:count]
+        finally:
+            await body.aclose()
+
     async def first(self, name: str) -> tuple[Blob, BlobBody]:
         """What the container says of a blob that is known by its name alone, and its bytes from the start."""
         body = await self.open(Blob(name, UNKNOWN), 0)

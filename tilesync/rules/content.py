@@ -85,6 +85,11 @@ class Payload:
         inner = self._follower._inner if isinstance(self._follower, Packed) else self
         return isinstance(inner._follower, Document) and bool(inner._follower.implicit)
 
+    @property
+    def follows(self) -> bool:
+        """Whether what comes next may say more: of its first bytes nobody knows that, too."""
+        return self._start is not None or self._follower is not None
+
     def feed(self, data: bytes) -> None:
         """Take in the next bytes."""
         if self._start is not None:

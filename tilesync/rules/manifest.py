@@ -47,12 +47,16 @@ def header(version: Version, missing: Sequence[str] = (), unheld: Sequence[str] 
 
 
 def line(held: Held) -> dict[str, Any]:
-    """The line of one file; digests in hexadecimal, `last_modified` in UTC, null where the container says nothing."""
+    """The line of one file; digests in hexadecimal, `last_modified` in UTC, null where the container says nothing.
+
+    Where the storage copied it by itself there is no SHA-256, and `proof` says what proves it.
+    """
     blob = held.blob
     return {
         "name": blob.name,
         "size": blob.size,
-        "sha256": held.sha256.hex(),
+        "sha256": held.sha256.hex() or None,
+        **({} if held.sha256 else {"proof": "service-md5"}),
         "md5": blob.md5.hex() if blob.md5 is not None else None,
         "etag": blob.etag,
         "content_type": blob.content_type,
@@ -119,4 +123,6 @@ def read_line(said: Mapping[str, Any]) -> Held:
         said["content_encoding"],
         int(datetime.fromisoformat(modified).timestamp()) if modified else None,
     )
-    return Held(blob, bytes.fromhex(said["sha256"]), 0)
+    if not said["sha256"] and (said.get("proof") != "service-md5" or blob.md5 is None):
+        raise ValueError(f"nothing proves {blob.name}")
+    return Held(blob, bytes.fromhex(said["sha256"] or ""), 0)

@@ -18,17 +18,18 @@ from tilesync.protocols import Stored
 from tilesync.rules.listings import parse_page
 from tilesync.rules.replies import storage_code
 from tilesync.rules.serving import Serving
-from tilesync.storage import Found, Label
+from tilesync.storage import Elsewhere, Found, Label
 from tilesync.stores.azure_replies import VERSION, demand, found_in
 from tilesync.stores.blob_shelf import BlobShelf
 from tilesync.stores.blocks import BLOCK, Blocks, block, block_list, block_query, in_base64, said, whole
 from tilesync.stores.leases import BlobLease
+from tilesync.stores.server_copy import taken
 from tilesync.stores.signed import SignedLink
 from tilesync.threads import in_thread
 from tilesync.wire.blocking import Blocking, Reply, Send
 
 if TYPE_CHECKING:
-    from tilesync.wire.bulk import Bulk
+    from tilesync.wire.bulk import Bulk, Told
 
 T = TypeVar("T")
 
@@ -222,6 +223,10 @@ class AzureObjects:
         """Put a small blob in place, at one attempt; the service checks its MD5."""
         return await self.send(name, whole(label, md5), data)
 
+    async def take(self, source: Elsewhere, name: str, label: Label) -> Found | str:
+        """Put a copy of what lies elsewhere in place, by the service alone; why it does not, where it does not."""
+        return await taken(self.send_any, source, name, label)
+
     async def shelf(self, serving: Serving) -> BlobShelf:
         """Where other processes put small blobs now."""
         sas = await in_thread(self._link.current) if self._link.due else self._link.current()
@@ -233,13 +238,27 @@ class AzureObjects:
 
     async def send(self, name: str, headers: Mapping[str, str], body: bytes, *, query: str = "") -> Found:
         """One attempt to PUT a body, through a fresh link where one is refused."""
+        told = await self.send_any(name, headers, body, query=query)
+        return found_in(name, told.headers.get)._replace(size=len(body))
+
+    async def send_any(
+        self,
+        name: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        query: str = "",
+        bears: Callable[[Told], bool] = lambda told: False,
+    ) -> Told:
+        """The same; an answer that the caller `bears` with is given whatever it is."""
         bulk = await self._bulk()
         for attempt in range(REFUSALS):
             sas = await in_thread(self._link.current) if self._link.due else self._link.current()
             try:
                 told = await bulk.put(_url(sas, self._prefix + name, query), {"x-ms-version": VERSION, **headers}, body)
-                demand(told.status, told.headers.get, told.body, name, self.shown)
-                return found_in(name, told.headers.get)._replace(size=len(body))
+                if not bears(told):
+                    demand(told.status, told.headers.get, told.body, name, self.shown)
+                return told
             except LinkRefused as refusal:
                 await in_thread(self._link.refused, sas, refusal, again=attempt > 0)
         raise _late()

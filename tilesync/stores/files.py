@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import get_ident
 
 from tilesync.errors import DestinationError, UnsafeName
-from tilesync.model import Blob, Held, Proof, Trace, Version
+from tilesync.model import Blob, Held, Proof, SasUrl, Trace, Version
 from tilesync.rules.names import plain, problem
 from tilesync.stores.disk import BatchWriter, copied, linked, mapped, trace_of, write_at, write_whole
 from tilesync.stores.held import READ, Door, HeldFiles, left_there
@@ -113,6 +113,10 @@ class LocalFiles(HeldFiles):
             final = self._door.path(version, blob.name, make=True)
             os.replace(part, final)
             return trace_of(os.lstat(final))
+
+    async def take(self, version: Version, blob: Blob, link: SasUrl, head: bytes) -> tuple[Held | None, str]:
+        """A folder takes nothing by itself."""
+        return None, "a folder cannot"
 
     def places(self, blob: Blob) -> int:
         """One: what comes goes to the disk."""

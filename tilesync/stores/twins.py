@@ -63,7 +63,9 @@ class Twins:
 
     def by_sha256(self, version: Version, held: Sequence[Held]) -> dict[str, list[Twin]]:
         """By size and SHA-256, for each name where there are any."""
-        return self._find(_BY_SHA256, version, ((one.blob.name, one.sha256, one.blob.size) for one in held))
+        return self._find(
+            _BY_SHA256, version, ((one.blob.name, one.sha256, one.blob.size) for one in held if one.sha256)
+        )
 
     def _find(self, sql: str, version: Version, contents: Iterable[tuple[str, bytes, int]]) -> dict[str, list[Twin]]:
         others = {other.serial: other for other in self._catalog.versions() if other.serial != version.serial}
