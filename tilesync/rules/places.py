@@ -51,7 +51,7 @@ def _container_link(text: str, endpoint: str | None, fetched: float) -> AzurePla
     """Source: "Resource URI syntax" (Blob service): an emulator has the account as the first part of the path."""
     try:
         parts = urlsplit(text)
-        host = parts.hostname or ""
+        host, _ = parts.hostname or "", parts.port
     except ValueError:
         raise UsageError("that is no URL") from None
     if not parts.query:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tilesync.errors import DestinationError
-from tilesync.model import POINTER, Held, Version
+from tilesync.model import POINTER, Version
+from tilesync.stores.apart import Apart
 from tilesync.stores.disk import barrier, create, mapped, place, read_regular, real_folder, sync_folder
 from tilesync.stores.held import VERSIONS
 
@@ -37,7 +38,7 @@ def _compact(moment: str) -> str:
 _LINE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 
 
-class Publication:
+class Publication(Apart):
     """Publishing is a fixed order of renames behind a durability barrier; each step can be done again after a kill.
 
     `home` has the manifests and `latest.json`, `versions` a folder for each version, `state` parts and trash.
@@ -153,18 +154,6 @@ class Publication:
     def _tell_latest(self, latest: Mapping[str, Any]) -> None:
         data = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
         place(self._temporary / "latest", self._home / LATEST, [data])
-
-    def blocked(self, version: Version, names: Iterable[str]) -> list[str]:
-        """None: the files lie where they are looked for."""
-        return []
-
-    def lay_out(self, version: Version, names: Iterable[str], moment: str) -> list[str]:
-        """Nothing: the files lie where they are looked for."""
-        return []
-
-    def discard(self, version: Version, files: Iterable[Held], moment: str) -> list[Held]:
-        """Nothing: a version has a folder of its own."""
-        return []
 
     def retire(self, version: Version, moment: str) -> None:
         """Move a version and its manifest into the trash: the manifest first, so that what has one is always whole."""

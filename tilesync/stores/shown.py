@@ -13,10 +13,11 @@ from itertools import islice
 from typing import Any, Protocol
 
 from tilesync.errors import ConditionFailed, DestinationBusy, DestinationError
-from tilesync.model import POINTER, Held, Version
+from tilesync.model import POINTER, Version
 from tilesync.protocols import Objects
 from tilesync.rules.serving import Serving
 from tilesync.storage import Label
+from tilesync.stores.apart import Apart
 from tilesync.stores.objects import TOGETHER, VERSIONS
 
 MANIFESTS = "manifests/"
@@ -141,7 +142,7 @@ class ObjectPublished:
         return True
 
 
-class ObjectPublication(ObjectPublished):
+class ObjectPublication(Apart, ObjectPublished):
     """Reading and writing. `still_ours` raises where the right to write was lost."""
 
     def __init__(self, objects: Objects, memory: Memory, serving: Serving, still_ours: Callable[[], None]) -> None:
@@ -183,18 +184,6 @@ class ObjectPublication(ObjectPublished):
         data = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
         self._knows_latest = False
         self._objects.write(LATEST, [data], self._serving.document())
-
-    def blocked(self, version: Version, names: Iterable[str]) -> list[str]:
-        """None: the files lie where they are looked for."""
-        return []
-
-    def lay_out(self, version: Version, names: Iterable[str], moment: str) -> list[str]:
-        """Nothing: the files lie where they are looked for."""
-        return []
-
-    def discard(self, version: Version, files: Iterable[Held], moment: str) -> list[Held]:
-        """Nothing: a version has a folder of its own."""
-        return []
 
     def retire(self, version: Version, moment: str) -> None:
         """Take the manifest out of sight; the files go with the trash, so that until then both can be brought back."""

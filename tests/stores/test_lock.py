@@ -1,0 +1,142 @@
+"""The lock of a destination in an object store, on a real lease."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from away import TERM, azure_objects
+from azurite import Azurite, Refusal, Road, new_container
+
+from tilesync.errors import DestinationBusy, DestinationError, Unavailable
+from tilesync.protocols import Lease, Objects
+from tilesync.stores.lock import HeldElsewhere, Lock, locked, owner_of
+
+
+@pytest.fixture
+def objects(azurite: Azurite) -> Iterator[Objects]:
+    with azure_objects(new_container(azurite)) as found:
+        yield found
+
+
+def states(tmp_path: Path) -> tuple[Path, Path]:
+    """The state folders of two machines."""
+    folders = tmp_path / "one", tmp_path / "two"
+    for folder in folders:
+        folder.mkdir()
+    return folders
+
+
+def test_one_run_at_a_time(objects: Objects, tmp_path: Path) -> None:
+    """Who has it keeps others out, and lets them in when it ends."""
+    one, two = states(tmp_path)
+    with locked(objects.lease(), one, "x") as lock:
+        lock.demand()
+        with pytest.raises(HeldElsewhere), locked(objects.lease(), two, "x"):
+            pass
+    with locked(objects.lease(), two, "x") as lock:
+        lock.demand()
+
+
+def test_who_was_killed_takes_its_own_up_at_once(objects: Objects, tmp_path: Path) -> None:
+    """A lease that nobody gave back is taken by the same state folder again, and by no other."""
+    one, two = states(tmp_path)
+    assert objects.lease().take(owner_of(one))
+    with pytest.raises(HeldElsewhere), locked(objects.lease(), two, "x"):
+        pass
+    with locked(objects.lease(), one, "x") as lock:
+        lock.demand()
+
+
+def test_what_the_dead_left_is_taken_after_a_term(objects: Objects, tmp_path: Path) -> None:
+    """Another state folder waits out the term, no more."""
+    one, two = states(tmp_path)
+    assert objects.lease().take(owner_of(one))
+    began, lease = time.monotonic(), objects.lease()
+    while not lease.take(owner_of(two)):
+        time.sleep(0.2)
+        assert time.monotonic() - began < 2 * TERM.total_seconds()
+    assert not objects.lease().keep(owner_of(one))
+
+
+class Scripted:
+    """A lease of a short term, whose renewals go as they are told to."""
+
+    term = timedelta(seconds=0.3)
+
+    def __init__(self, *answers: bool | Exception) -> None:
+        self.answers = list(answers)
+        self.left = threading.Event()
+
+    def take(self, owner: str) -> bool:
+        return True
+
+    def keep(self, owner: str) -> bool:
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def leave(self, owner: str) -> None:
+        self.left.set()
+
+
+def held(lease: Lease) -> Lock:
+    lock = Lock(lease, str(uuid.uuid4()), "x")
+    lock.start()
+    return lock
+
+
+def wait_for(lock: Lock) -> None:
+    """Return when it is lost."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            lock.demand()
+        except DestinationBusy:
+            return
+        time.sleep(0.01)
+    raise AssertionError("it was never lost")
+
+
+def test_a_lost_lease_is_told() -> None:
+    """Where another has it, or nobody could be asked for a term, nothing more is written; it is given back no more."""
+    for lease in (Scripted(True, False), Scripted(Unavailable("no answer"))):
+        lock = held(lease)
+        wait_for(lock)
+        lock.release()
+        assert lease.left.is_set() == isinstance(lease.answers[0], Exception)
+
+
+def test_one_failure_loses_nothing() -> None:
+    """A renewal that could not be asked for is made up for by the next."""
+    lease = Scripted(Unavailable("no answer"), True)
+    lock = held(lease)
+    time.sleep(0.9)
+    lock.demand()
+    lock.release()
+    assert lease.left.is_set()
+
+
+def test_the_owner_is_written_down_once(tmp_path: Path) -> None:
+    """The id is a UUID, the same each time; a file that holds none is not overwritten."""
+    owner = owner_of(tmp_path)
+    assert str(uuid.UUID(owner)) == owner == owner_of(tmp_path)
+    (tmp_path / "owner").write_text("mine")
+    with pytest.raises(DestinationError):
+        owner_of(tmp_path)
+    assert (tmp_path / "owner").read_text() == "mine"
+
+
+def test_a_store_that_knows_no_leases_is_told(azurite: Azurite, tmp_path: Path) -> None:
+    """An answer that makes no sense is an error of the destination, not a lock that is held."""
+    with Road(azurite) as road:
+        url = new_container(azurite).replace(azurite.url, road.url)
+        road.gate = lambda passing: Refusal(409, "Strange") if passing.query.get("comp") == "lease" else None
+        with azure_objects(url) as objects, pytest.raises(DestinationError), locked(objects.lease(), tmp_path, "x"):
+            pass
