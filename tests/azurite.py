@@ -118,13 +118,13 @@ def allow(container: ContainerClient, policy: str) -> None:
 
 
 @contextmanager
-def running(program: str) -> Iterator[Azurite]:
+def running(program: str, *options: str) -> Iterator[Azurite]:
     """Azurite on a free port of loopback, all in memory; it ends with the context."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [program, "--blobHost", "127.0.0.1", "--blobPort", "0", *OPTIONS],
+                [program, "--blobHost", "127.0.0.1", "--blobPort", "0", *OPTIONS, *options],
                 cwd=folder,
                 env={**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}"},
                 stdin=subprocess.DEVNULL,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -47,7 +48,9 @@ BREAKS: Final = 5
 
 FEW: Final = 8
 BATCHED: Final = 256
-"""Blobs that are deleted one by one, and in one request, at most. Source: "Blob Batch"."""
+"""Blobs that are deleted one by one, and in one request, at most. Source: "Blob Batch" (REST)."""
+
+DELETED_AT_ONCE: Final = 16
 
 DeleteMany = Callable[[SasUrl, Sequence[str]], list[tuple[str, int]]]
 """Deletes many blobs in one request; the status for each."""
@@ -74,6 +77,7 @@ class AzureObjects:
         self._talk = talk
         self._bulk = bulk
         self._delete_many = delete_many
+        self._deletes_together = True
         self.shown = shown
         self.term = term
 
@@ -195,27 +199,30 @@ class AzureObjects:
         return code not in {"ContainerNotFound", "LeaseIdMissing"}
 
     def delete(self, names: Sequence[str]) -> None:
-        """Delete blobs; missing is no error. Many of them with one request for 256."""
-        if len(names) <= FEW:
-            for name in names:
-                self._ask(name, "DELETE", {}, lambda reply, name=name: self._deleted(reply, name))  # type: ignore[misc]
-            return
+        """Delete blobs; missing is no error. Many of them with one request for 256, where that is allowed."""
         for start in range(0, len(names), BATCHED):
-            some = [self._prefix + name for name in names[start : start + BATCHED]]
-            self._insist(lambda sas, some=some: self._delete_some(sas, some))  # type: ignore[misc]
+            some = names[start : start + BATCHED]
+            if len(some) <= FEW or not self._delete_together(some):
+                with ThreadPoolExecutor(min(len(some), DELETED_AT_ONCE)) as pool:
+                    list(pool.map(self._delete, some))
 
-    def _deleted(self, reply: Reply, name: str) -> None:
-        if reply.status != 404:
-            self._demand(reply, name)
+    def _delete(self, name: str) -> None:
+        def accept(reply: Reply) -> None:
+            if reply.status != 404 or reply.header("x-ms-error-code") == "ContainerNotFound":
+                self._demand(reply, name)
 
-    def _delete_some(self, sas: SasUrl, names: list[str]) -> None:
-        for name, status in self._delete_many(sas, names):
-            if status == 403:
-                raise LinkRefused(f"the destination refused to delete {name} (403)")
-            if status in {429, 500, 503}:
-                raise Transient(f"the destination answered {status} to the deletion of {name}", pressure=True)
-            if status not in {202, 404}:
-                raise DestinationError(f"{name} cannot be deleted from {self.shown} ({status})")
+        self._ask(name, "DELETE", {}, accept)
+
+    def _delete_together(self, names: Sequence[str]) -> bool:
+        """Whether they could be deleted in one request, which not every link allows, nor every server knows."""
+        if not self._deletes_together:
+            return False
+        try:
+            told = self._delete_many(self._link.current(), [self._prefix + name for name in names])
+        except (NotAuthorised, DestinationError, Unavailable):
+            self._deletes_together = False
+            return False
+        return all(status in {202, 404} for _, status in told)
 
     # --- bodies ---
 
