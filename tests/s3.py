@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -151,7 +152,7 @@ class Request:
 
 @dataclass
 class Mishap:
-    """What befalls the `times` first requests that `when` means, after `skip` of them.
+    """What befalls the `times` first requests that `when` means, after `skip` of them; a request meets one at most.
 
     `answer`: this comes instead, a status and a body. `lost`: it passes, and its answer never comes. `cut`: so many
     bytes of the body come, then the connection breaks. `strip`: these headers do not arrive.
@@ -187,7 +188,8 @@ class BucketRoad:
     test; `rewrite` changes where requests go.
     """
 
-    def __init__(self, server: BucketServer, *mishaps: Mishap) -> None:
+    def __init__(self, server: BucketServer, *mishaps: Mishap, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self.onward = urlsplit(server.url).netloc
         self.mishaps = mishaps
         self.rewrite: Callable[[str], str] = lambda target: target
@@ -197,7 +199,9 @@ class BucketRoad:
     def __enter__(self) -> BucketRoad:
         handler = type("Handler", (_Handler,), {"road": self})
         self._server = _Server(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 

@@ -349,8 +349,8 @@ def test_refusals(
             with pytest.raises(kind) as raised:
                 ask()
             assert hint in raised.value.hint
-            assert not {KEY, SECRET, road.url, "Signature"} & set(str(raised.value).split())
-            assert SECRET not in str(raised.value) + raised.value.hint
+            said = str(raised.value) + raised.value.hint
+            assert not [secret for secret in (KEY, SECRET, road.url, "Signature=") if secret in said]
             assert raised.value.__suppress_context__
 
 

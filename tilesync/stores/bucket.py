@@ -112,7 +112,7 @@ def _look_around(bucket: str, endpoint_url: str | None, shown: str, insistence: 
     region = session.region_name
     client = _client(session, region or _HOME, endpoint_url, verify)
     if region is None and _amazon(client.meta.endpoint_url):
-        region = insistence.insist(f"the destination {shown}", lambda: _region(client, bucket, shown))
+        region = insistence.insist(f"the destination {shown}", lambda: region_of(client, bucket, shown))
         client = _client(session, region, endpoint_url, verify)
     check_scheme(client.meta.endpoint_url)
     return _Found(
@@ -146,7 +146,7 @@ def _client(session: Any, region: str, endpoint_url: str | None, verify: str | N
         ) from None
 
 
-def _region(client: Any, bucket: str, shown: str) -> str:
+def region_of(client: Any, bucket: str, shown: str) -> str:
     """The region of a bucket, which the service tells also those whom it grants nothing. Source: "HeadBucket"."""
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -177,8 +177,7 @@ def _store(bucket: str, found: _Found) -> S3Store:
     if found.bundle:
         with mapped(f"cannot read {found.bundle}"):
             options["root_certificate"] = Path(found.bundle).read_bytes()
-    virtual = _virtual(bucket, found)
-    endpoint = _within(found.endpoint, bucket) if virtual else found.endpoint
+    endpoint, virtual = addressed(bucket, found.endpoint, found.style)
     config: S3Config = {
         "region": found.region,
         "endpoint": endpoint,
@@ -212,16 +211,14 @@ def _amazon(endpoint: str) -> bool:
     return host.endswith(_AMAZON) and ".vpce." not in host
 
 
-def _virtual(bucket: str, found: _Found) -> bool:
-    """Whether the bucket is named in the host: as Amazon wants it; not where its certificates have no room for dots."""
-    if "." in bucket or found.style == "path":
-        return False
-    return found.style == "virtual" or _amazon(found.endpoint)
-
-
-def _within(endpoint: str, bucket: str) -> str:
+def addressed(bucket: str, endpoint: str, style: str | None) -> tuple[str, bool]:
+    """Where a bucket is asked for, and whether its host names it: as Amazon wants it, other servers where that is
+    configured; not where a certificate has no room for the dots of its name.
+    """
+    if "." in bucket or style == "path" or not (style == "virtual" or _amazon(endpoint)):
+        return endpoint, False
     parts = urlsplit(endpoint)
-    return f"{parts.scheme}://{bucket}.{parts.netloc}{parts.path}".rstrip("/")
+    return f"{parts.scheme}://{bucket}.{parts.netloc}{parts.path}".rstrip("/"), True
 
 
 def _kind(error: Exception) -> str:

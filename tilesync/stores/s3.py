@@ -159,10 +159,13 @@ class S3Objects:
                 self._insist(partial(sending.send, count, piece))
             if instead_of is not None:
                 self._demand_same(name, instead_of)
-            return self._insist(lambda: sending.complete(count, instead_of=instead_of))
+            found = self._insist(lambda: sending.complete(count, instead_of=instead_of))
         except BaseException:
             self._give_up(sending)
             raise
+        if sending.astray:
+            self._give_up(sending)
+        return found
 
     def _demand_same(self, name: str, etag: str) -> None:
         there = self.find(name)

@@ -55,7 +55,7 @@ class Parts:
             told = self._client.create_multipart_upload(Bucket=self._bucket, Key=name, **_labelled(label))
             return str(told["UploadId"])
 
-    def send(self, name: str, upload: str, number: int, data: bytes) -> tuple[str, bytes]:
+    def send(self, name: str, upload: str, number: int, data: bytes | bytearray) -> tuple[str, bytes]:
         """Send a part, counted from 1; the service checks it, and sent again it takes the place. Its ETag and MD5."""
         md5 = hashlib.md5(data, usedforsecurity=False).digest()
         with self._mapped(name):

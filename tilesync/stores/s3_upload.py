@@ -25,7 +25,9 @@ class Beside(Protocol):
 
 
 class Sending:
-    """The parts of one object, one attempt a call; it begins with the first of them."""
+    """The parts of one object, one attempt a call; it begins with the first of them. `astray`: an upload may have begun
+    that nobody knows the id of, as the answer was lost; `abort` finds it.
+    """
 
     def __init__(self, parts: Parts, whole: Whole, name: str, label: Label) -> None:
         self._parts = parts
@@ -34,15 +36,15 @@ class Sending:
         self._label = label
         self._upload: str | None = None
         self._sent: dict[int, tuple[str, bytes, int]] = {}
-        self._astray = False
+        self.astray = False
 
-    def send(self, number: int, data: bytes) -> None:
+    def send(self, number: int, data: bytes | bytearray) -> None:
         """Send a part, counted from 1; it may be sent again."""
         if self._upload is None:
             try:
                 self._upload = self._parts.create(self._name, self._label)
             except Transient:
-                self._astray = True  # one may have begun all the same
+                self.astray = True
                 raise
         etag, md5 = self._parts.send(self._name, self._upload, number, data)
         self._sent[number] = etag, md5, len(data)
@@ -66,16 +68,16 @@ class Sending:
         return Found(self._name, size, etag)
 
     def abort(self) -> None:
-        """Give it up, and what began without an answer."""
+        """Give up what is not complete, and what began without an answer."""
         uploads = [self._upload] if self._upload is not None else []
-        if self._astray:
+        if self.astray:
             uploads = self._parts.begun(self._name)
         for upload in uploads:
             try:
                 self._parts.abort(self._name, upload)
             except NotThere:
                 continue
-        self._upload, self._sent, self._astray = None, {}, False
+        self._upload, self._sent, self.astray = None, {}, False
 
 
 def give_up(sending: Sending, insistence: Insistence, observe: Observer, shown: str) -> None:
@@ -113,6 +115,7 @@ class S3Upload:
         self._part = part_of(size)
         self._pieces: list[bytes] = []
         self._count = 0
+        self._last: int | None = None
 
     async def append(self, data: bytes) -> None:
         """Take in the next bytes; whole parts leave. Done again it sends the same parts under the same numbers."""
@@ -123,32 +126,34 @@ class S3Upload:
             await self._send(count, part)
         self._pieces, self._count = pieces, count
 
-    async def _send(self, number: int, part: bytes) -> None:
+    async def _send(self, number: int, part: bytes | bytearray) -> None:
         await self._beside(lambda: self._sending.send(number, part))
 
     async def finish(self, md5: bytes | None) -> Found:
-        """Put it in place."""
-        rest = b"".join(self._pieces)
+        """Put it in place. The last part is not sent again once it is there: the upload may be complete by then."""
+        rest, count = b"".join(self._pieces), self._count + 1
         if not self._count and len(rest) <= PART:
             return await self._whole.put_async(self._name, rest, self._label)
-        count = self._count + 1
-        await self._send(count, rest)
-        return await self._beside(lambda: self._sending.complete(count))
+        if self._last != count:
+            await self._send(count, rest)
+            self._last = count
+        found = await self._beside(lambda: self._sending.complete(count))
+        if self._sending.astray:
+            await self._beside(self._abort)
+        return found
 
     async def abort(self) -> None:
         """Give it up."""
-        self._pieces, self._count = [], 0
+        self._pieces, self._count, self._last = [], 0, None
         await self._beside(self._abort)
 
 
-def _cut(pieces: list[bytes], size: int) -> tuple[bytes, list[bytes]]:
-    """The first `size` bytes, and the pieces of what follows."""
-    first, taken = list[bytes](), 0
+def _cut(pieces: list[bytes], size: int) -> tuple[bytearray, list[bytes]]:
+    """The first `size` bytes, and the pieces of what follows. As a bytearray: botocore copies bytes once more."""
+    first = bytearray()
     for number, piece in enumerate(pieces):
-        if taken + len(piece) >= size:
-            first.append(piece[: size - taken])
-            rest = [piece[size - taken :]] if taken + len(piece) > size else []
-            return b"".join(first), rest + pieces[number + 1 :]
-        first.append(piece)
-        taken += len(piece)
-    return b"".join(first), []
+        room = size - len(first)
+        first += piece[:room]
+        if len(first) == size:
+            return first, [rest for rest in (piece[room:], *pieces[number + 1 :]) if rest]
+    return first, []

@@ -28,7 +28,7 @@ PIECE: Final = 1 << 20
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9.]+)</Code>|\(code: ([A-Za-z0-9.]+)\)")
 _REASONS: Final = (
-    ("invalid peer certificate", "its certificate is not to be trusted"),
+    ("InvalidCertificate", "its certificate is not to be trusted"),
     ("dns error", "its name is not known"),
     ("credential provider", "the credentials cannot be renewed"),
     ("Timeout", "no bytes in time"),
