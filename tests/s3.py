@@ -155,7 +155,8 @@ class Mishap:
     """What befalls the `times` first requests that `when` means, after `skip` of them; a request meets one at most.
 
     `answer`: this comes instead, a status and a body. `lost`: it passes, and its answer never comes. `cut`: so many
-    bytes of the body come, then the connection breaks. `strip`: these headers do not arrive.
+    bytes of the body come, then the connection breaks. `strip`: these headers do not arrive. `etag`: the answer tells
+    this one.
     """
 
     when: Callable[[Request], bool]
@@ -163,6 +164,7 @@ class Mishap:
     lost: bool = False
     cut: int | None = None
     strip: tuple[str, ...] = ()
+    etag: str | None = None
     times: int = 1
     skip: int = 0
     hits: int = 0
@@ -254,7 +256,8 @@ class _Handler(BaseHTTPRequestHandler):
         if mishap is not None and mishap.lost:
             self.break_off()
             return
-        self.give(answer.status, answer.getheaders(), data, cut=mishap.cut if mishap is not None else None)
+        said = [*answer.getheaders(), *([("ETag", mishap.etag)] if mishap is not None and mishap.etag else [])]
+        self.give(answer.status, said, data, cut=mishap.cut if mishap is not None else None)
 
     def give(self, status: int, headers: list[tuple[str, str]], body: bytes, *, cut: int | None = None) -> None:
         """Answer."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from contract import DestinationContract, Open
@@ -19,8 +21,14 @@ from tilesync.errors import ConditionFailed, DestinationError, NotAuthorised, Ru
 from tilesync.events import Event, Retried
 from tilesync.model import Label
 from tilesync.rules.serving import Serving
+from tilesync.stores import s3_whole
 from tilesync.stores.away import ObjectDestination, open_objects
+from tilesync.stores.s3 import S3Objects
 from tilesync.stores.s3_parts import COPIED_AT_ONCE, PART
+from tilesync.stores.s3_whole import Whole
+
+if TYPE_CHECKING:
+    from obstore.store import S3Credential
 
 PLAIN = Label("application/octet-stream")
 BIG = random.Random(1).randbytes(2 * PART + 12_345)
@@ -107,19 +115,20 @@ def test_a_listing_is_of_what_begins_so(bucket_server: BucketServer, bucket: str
         assert sorted(listed("")) == sorted(names)
 
 
-def test_a_listing_goes_on_where_it_broke_off(bucket_server: BucketServer, bucket: str) -> None:
+def test_a_listing_goes_on_where_it_broke_off(
+    bucket_server: BucketServer, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Pages that fail are asked for again, and nothing is told twice or left out."""
-
-    def second_page(request: Request) -> bool:
-        return "continuation-token" in request.query
-
-    for number in range(1005):
-        bucket_server.client.put_object(Bucket=bucket, Key=f"v/{number:04} +%ä", Body=b"")
-    mishap = Mishap(second_page, answer=error(503, "SlowDown"))
+    names = [f"v/{number} +%ä" for number in range(10)]
+    for name in names:
+        bucket_server.client.put_object(Bucket=bucket, Key=name, Body=b"")
+    monkeypatch.setattr(s3_whole, "PAGE", 4)
+    mishap = Mishap(lambda request: "continuation-token" in request.query, answer=error(503, "SlowDown"))
     with BucketRoad(bucket_server, mishap) as road, bucket_objects(road.url, bucket) as objects:
+        road.rewrite = lambda target: f"{target}&max-keys=4"
         pages = [[each.name for each in page] for page in objects.pages("v/")]
-    assert [name for page in pages for name in page] == [f"v/{number:04} +%ä" for number in range(1005)]
-    assert len(pages[0]) == 1000
+        assert any("start-after" in request.query for request in road.passed)
+    assert pages == [names[:4], names[4:8], names[8:]]
 
 
 def test_a_name_that_is_no_path_is_named(bucket_server: BucketServer, bucket: str) -> None:
@@ -213,6 +222,21 @@ def test_the_service_checks_the_bytes(
     assert all("content-md5" in part.headers for part in parts)
     assert "x-amz-checksum-sha256" not in c.headers
     assert c.headers["x-amz-content-sha256"] == hashlib.sha256(b"123").hexdigest()
+
+
+def test_an_etag_that_is_no_md5_is_no_error(bucket_server: BucketServer, bucket: str) -> None:
+    """Where keys encrypt, ETags look like MD5s and are none: what is put is told without one, and a condition whose
+    answer was lost is judged by the bytes.
+    """
+    other = f'"{"0" * 32}"'
+    always = Mishap(lambda request: request.method == "PUT", etag=other)
+    with BucketRoad(bucket_server, always) as road, bucket_objects(road.url, bucket) as objects:
+        put = asyncio.run(objects.put("a", b"123", hashlib.md5(b"123").digest(), PLAIN))
+        assert (put.etag, put.md5) == ("0" * 32, None)
+    lost = Mishap(lambda request: request.method == "PUT", lost=True)
+    told = Mishap(lambda request: request.method == "GET", etag=other)
+    with BucketRoad(bucket_server, lost, told) as road, bucket_objects(road.url, bucket) as objects:
+        assert objects.write("b", [b"123"], PLAIN, instead_of="").etag == "0" * 32
 
 
 # --- conditions, copies, bodies ---
@@ -407,3 +431,43 @@ def test_an_answer_that_is_lost_is_asked_for_again(bucket_server: BucketServer, 
     ):
         objects.write("a", [b"1"], PLAIN)
     assert bucket_server.keys(bucket) == ["a"]
+
+
+def test_credentials_that_end_are_told(bucket: str, bucket_server: BucketServer) -> None:
+    """Where they cannot be renewed that is what failed, without what the provider said."""
+    from obstore.store import S3Store
+
+    def provider() -> S3Credential:
+        raise RuntimeError(SECRET)
+
+    store = S3Store(
+        bucket,
+        endpoint=bucket_server.url,
+        client_options={"allow_http": True},
+        retry_config={"max_retries": 0},
+        credential_provider=provider,
+    )
+    with pytest.raises(Transient) as raised:
+        Whole(store, "s3://b/").head("a")
+    assert str(raised.value) == "the credentials cannot be renewed"
+
+
+def test_a_cancelled_put_is_cancelled(bucket_server: BucketServer, bucket: str) -> None:
+    """Who is cancelled while an answer is awaited is cancelled then, not when it comes."""
+
+    async def work(objects: S3Objects) -> float:
+        task = asyncio.create_task(objects.put("a", b"1", None, PLAIN))
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return time.monotonic() - began
+
+    def late(target: str) -> str:
+        time.sleep(0.6)
+        return target
+
+    with BucketRoad(bucket_server) as road, bucket_objects(road.url, bucket) as objects:
+        road.rewrite = late
+        assert asyncio.run(work(objects)) < 0.3
