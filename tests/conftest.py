@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import azurite as azure
 import pytest
+import s3
 from hypothesis import HealthCheck, settings
 from viewers import Browser, find, running
 
@@ -42,3 +43,25 @@ def azurite() -> Iterator[azure.Azurite]:
         pytest.skip(reason)
     with azure.running(program) as service:
         yield service
+
+
+@pytest.fixture(scope="session")
+def bucket_server() -> Iterator[s3.BucketServer]:
+    """A real S3 server."""
+    if s3.missing():
+        reason = "no moto: `make test` installs it with the packages of the tests"
+        if "s3" in os.environ.get("TILESYNC_REQUIRE", ""):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with s3.running() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(bucket_server: s3.BucketServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new bucket, and the identity that may write to it."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    return bucket_server.new_bucket()

@@ -198,7 +198,14 @@ def _objects(where: Where, bulk: Callable[[], Awaitable[Bulk]], observe: Observe
         with _blobs(where.place, where.reach, bulk, observe) as blobs:
             yield blobs
         return
-    raise UsageError(f"{where.place} is no place that this release mirrors to")
+    from tilesync.stores.bucket import open_bucket
+
+    assert isinstance(where.place, BucketPlace)
+    place, reach = where.place, where.reach
+    with open_bucket(
+        place.bucket, place.prefix, observe, endpoint_url=reach.endpoint_url, budget=reach.budget
+    ) as objects:
+        yield objects
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -12,7 +13,15 @@ T = TypeVar("T")
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """The result of blocking `work`. A cancelled caller still waits for it: nothing is torn down under its feet."""
-    running = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    return await _outlasting(asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs)))
+
+
+async def in_pool(pool: Executor, work: Callable[[], T]) -> T:
+    """Likewise, in threads of one's own: for work that waits long, behind which no other may have to wait."""
+    return await _outlasting(asyncio.get_running_loop().run_in_executor(pool, work))
+
+
+async def _outlasting(running: asyncio.Future[T]) -> T:
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:

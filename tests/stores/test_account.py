@@ -100,8 +100,8 @@ def test_an_identity_of_entra_signs_by_a_delegated_key(
     secure: tuple[Azurite, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With no key at all a container is made, and links to it are signed by a key that the service delegates; one is
-    asked for, and serves for many links. (The emulator knows no such links of this version of the SDK, so that they
-    serve is not tried here.)
+    asked for, and serves for many links (the emulator knows no such links of this version of the SDK, so that they
+    serve is not tried here).
     """
     service, authority = secure
     with Identities() as identities:

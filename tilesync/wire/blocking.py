@@ -5,7 +5,6 @@ The engine is that of bulk.py; its waits happen outside the interpreter lock, so
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,12 +14,11 @@ from pyreqwest.client import SyncClient, SyncClientBuilder
 from pyreqwest.exceptions import BuilderError, PyreqwestError
 from pyreqwest.response import SyncResponse
 
-from tilesync.errors import Transient, Unavailable, UsageError
-from tilesync.events import Notice, Retried
+from tilesync.errors import Transient, UsageError
 from tilesync.protocols import Observer
 from tilesync.rules.links import check_scheme
-from tilesync.rules.retries import Patience
 from tilesync.wire.bulk import explained, plain_builder
+from tilesync.wire.insistence import Insistence
 from tilesync.wire.trust import fallback_bundle
 
 T = TypeVar("T")
@@ -67,8 +65,7 @@ class Blocking:
 
     def __init__(self, client: SyncClient, observe: Observer, *, budget: timedelta) -> None:
         self._client = client
-        self._observe = observe
-        self._budget = budget.total_seconds()
+        self._insistence = Insistence(observe, budget=budget)
 
     @contextmanager
     def send(self, send: Send) -> Iterator[Reply]:
@@ -104,19 +101,7 @@ class Blocking:
 
     def insist(self, what: str, attempt: Callable[[], T]) -> T:
         """Attempt until it is no longer Transient that is raised. Raises Unavailable past the retry budget."""
-        patience = Patience(self._budget)
-        while True:
-            began = time.monotonic()
-            try:
-                return attempt()
-            except Transient as error:
-                wait = patience.next_wait(time.monotonic(), error.retry_after, began=began)
-                if wait is None:
-                    raise Unavailable(f"{what} kept failing: {error}") from error
-                if patience.failures == 1:
-                    self._observe(Notice(f"{what}: {error}; trying again for up to {self._budget:.0f} s"))
-                self._observe(Retried(what, str(error), wait))
-            time.sleep(wait)
+        return self._insistence.insist(what, attempt)
 
 
 @contextmanager

@@ -1,0 +1,48 @@
+"""Trying again while blocking."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from tilesync.errors import NotAuthorised, Transient, Unavailable
+from tilesync.events import Event, Notice, Retried
+from tilesync.wire.insistence import Insistence
+
+
+def test_it_is_tried_until_it_is_done() -> None:
+    """What another attempt may cure is tried again, and each time is told, the first one to a person."""
+    events: list[Event] = []
+    left = [Transient("slow"), Transient("slow")]
+
+    def attempt() -> int:
+        if left:
+            raise left.pop()
+        return 7
+
+    assert Insistence(events.append, budget=timedelta(seconds=5)).insist("the store", attempt) == 7
+    assert [type(event) for event in events] == [Notice, Retried, Retried]
+
+
+def test_patience_ends() -> None:
+    """Past the budget it is said who failed and how."""
+
+    def attempt() -> int:
+        raise Transient("no connection")
+
+    with pytest.raises(Unavailable, match="the store kept failing: no connection"):
+        Insistence(lambda event: None, budget=timedelta(seconds=0.2)).insist("the store", attempt)
+
+
+def test_what_nothing_cures_is_not_tried_again() -> None:
+    """Other errors pass at once."""
+    attempts: list[int] = []
+
+    def attempt() -> int:
+        attempts.append(1)
+        raise NotAuthorised("no")
+
+    with pytest.raises(NotAuthorised):
+        Insistence(lambda event: None, budget=timedelta(seconds=5)).insist("the store", attempt)
+    assert len(attempts) == 1

@@ -1,0 +1,226 @@
+"""A bucket, opened: whose it is, where it lies and whom it trusts, as the AWS command line would have it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from tilesync.errors import NotAuthorised, Transient, UsageError
+from tilesync.protocols import Observer
+from tilesync.rules.links import check_scheme
+from tilesync.stores.disk import mapped
+from tilesync.stores.s3 import S3Objects, Wires
+from tilesync.stores.s3_lease import TERM
+from tilesync.stores.s3_parts import Parts
+from tilesync.stores.s3_replies import refuse
+from tilesync.stores.s3_whole import Whole
+from tilesync.wire.insistence import Insistence
+from tilesync.wire.trust import fallback_bundle, user_agent
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, S3Config, S3Store
+
+_EXTRA: Final = "pip install 'tilesync[s3]'"
+_SET: Final = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (with AWS_SESSION_TOKEN where there is one), or AWS_PROFILE;"
+    " roles, single sign-on and the identity of a machine are found as the AWS command line finds them"
+)
+_SILENCE: Final = timedelta(seconds=60)
+_CONNECT: Final = timedelta(seconds=20)
+_WHOLE: Final = timedelta(days=1)
+"""A body that moves may take its time; obstore's own limit is half a minute for all of it."""
+
+_LIFE: Final = timedelta(minutes=9)
+"""How long credentials are used before they are asked for again. botocore gives none that end within ten minutes;
+obstore renews them five minutes early.
+"""
+
+_HOME: Final = "us-east-1"
+"""The region of those who name none. Source: Amazon S3 API Reference, "CreateBucket"."""
+
+_AMAZON: Final = (".amazonaws.com", ".amazonaws.com.cn")
+
+
+class _Found(NamedTuple):
+    """What the environment and the profiles say."""
+
+    client: Any
+    provider: Any
+    endpoint: str
+    style: str | None
+    region: str
+    checksums: bool
+    bundle: str | None
+
+
+@contextmanager
+def open_bucket(
+    bucket: str,
+    prefix: str,
+    observe: Observer,
+    *,
+    endpoint_url: str | None = None,
+    budget: timedelta = timedelta(seconds=60),
+    term: timedelta = TERM,
+) -> Iterator[S3Objects]:
+    """The objects of a bucket below `prefix`, which is empty or ends with a slash. `budget`: how long a failing answer
+    is borne with.
+
+    Credentials, region, endpoint and authorities come from the variables and profiles of AWS, the endpoint from
+    `endpoint_url` first. Raises UsageError where a package is missing, NotAuthorised where nobody asks,
+    DestinationError.
+    """
+    shown = f"s3://{bucket}/{prefix}"
+    if endpoint_url is not None:
+        check_scheme(endpoint_url)
+    try:
+        found = _look_around(bucket, endpoint_url, shown, Insistence(observe, budget=budget))
+        store = _store(bucket, found)
+    except ImportError:
+        raise UsageError("a destination in S3 needs the packages obstore and boto3", hint=_EXTRA) from None
+    wires = Wires(Whole(store, shown), Parts(found.client, bucket, shown), observe, budget)
+    objects = S3Objects(wires, prefix, shown=shown, term=term)
+    try:
+        yield objects
+    finally:
+        objects.close()
+        found.client.close()
+
+
+def _look_around(bucket: str, endpoint_url: str | None, shown: str, insistence: Insistence) -> _Found:
+    import boto3
+    import botocore.session
+    from botocore.exceptions import BotoCoreError, ClientError
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    try:
+        core = botocore.session.Session()
+        session = boto3.Session(botocore_session=core)
+        if session.get_credentials() is None:
+            raise NotAuthorised(f"nobody is named who may write to {shown}", hint=_SET)
+        provider = Boto3CredentialProvider(session, ttl=_LIFE)
+        provider()
+    except (BotoCoreError, ClientError) as error:
+        raise NotAuthorised(f"the credentials for {shown} cannot be had ({_kind(error)})", hint=_SET) from None
+    bundle = core.get_config_variable("ca_bundle")
+    verify = bundle or ssl.get_default_verify_paths().cafile  # botocore knows neither SSL_CERT_FILE nor the system's
+    region = session.region_name
+    client = _client(session, region or _HOME, endpoint_url, verify)
+    if region is None and _amazon(client.meta.endpoint_url):
+        region = insistence.insist(f"the destination {shown}", lambda: region_of(client, bucket, shown))
+        client = _client(session, region, endpoint_url, verify)
+    check_scheme(client.meta.endpoint_url)
+    return _Found(
+        client,
+        provider,
+        client.meta.endpoint_url,
+        (client.meta.config.s3 or {}).get("addressing_style"),
+        region or _HOME,
+        core.get_config_variable("request_checksum_calculation") != "when_required",
+        bundle,
+    )
+
+
+def _client(session: Any, region: str, endpoint_url: str | None, verify: str | None) -> Any:
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    config = Config(
+        connect_timeout=_CONNECT.total_seconds(),
+        read_timeout=_SILENCE.total_seconds(),
+        retries={"total_max_attempts": 1},
+        max_pool_connections=64,
+        request_checksum_calculation="when_required",  # each part goes with its MD5
+        user_agent_extra=user_agent(),
+    )
+    try:
+        return session.client("s3", region_name=region, endpoint_url=endpoint_url, config=config, verify=verify)
+    except (BotoCoreError, ValueError) as error:
+        raise UsageError(
+            f"no way leads to S3 with these settings ({_kind(error)})", hint="check --endpoint-url and AWS_REGION"
+        ) from None
+
+
+def region_of(client: Any, bucket: str, shown: str) -> str:
+    """The region of a bucket, which the service tells also those whom it grants nothing. Source: "HeadBucket"."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        answer = client.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        answer = error.response
+    except BotoCoreError as error:
+        raise Transient(f"the request failed ({_kind(error)})") from None
+    about = answer.get("ResponseMetadata", {})
+    region = about.get("HTTPHeaders", {}).get("x-amz-bucket-region")
+    if region is None and about.get("HTTPStatusCode", 0) >= 400:
+        refuse(about["HTTPStatusCode"], "NoSuchBucket" if about["HTTPStatusCode"] == 404 else "", bucket, shown)
+    return str(region or _HOME)
+
+
+def _store(bucket: str, found: _Found) -> S3Store:
+    from obstore.exceptions import BaseError
+    from obstore.store import S3Store
+
+    options: ClientConfig = {
+        "allow_http": found.endpoint.startswith("http://"),
+        "connect_timeout": _CONNECT,
+        "read_timeout": _SILENCE,
+        "timeout": _WHOLE,
+        "user_agent": user_agent(),
+    }
+    if found.bundle:
+        with mapped(f"cannot read {found.bundle}"):
+            options["root_certificate"] = Path(found.bundle).read_bytes()
+    endpoint, virtual = addressed(bucket, found.endpoint, found.style)
+    config: S3Config = {
+        "region": found.region,
+        "endpoint": endpoint,
+        "aws_endpoint_url_s3": endpoint,  # else the variable of this name would win
+        "virtual_hosted_style_request": virtual,
+        "skip_signature": False,
+    }
+    if found.checksums:
+        config["checksum_algorithm"] = "SHA256"
+
+    def build(options: ClientConfig) -> S3Store:
+        return S3Store(
+            bucket,
+            config=config,
+            client_options=options,
+            retry_config={"max_retries": 0},
+            credential_provider=found.provider,
+        )
+
+    try:
+        try:
+            return build(options)
+        except BaseError:  # no authorities at all on this machine
+            return build({"root_certificate": fallback_bundle(), **options})
+    except (BaseError, ValueError):
+        raise UsageError(f"s3://{bucket} cannot be opened with these settings", hint="check AWS_CA_BUNDLE") from None
+
+
+def _amazon(endpoint: str) -> bool:
+    host = urlsplit(endpoint).hostname or ""
+    return host.endswith(_AMAZON) and ".vpce." not in host
+
+
+def addressed(bucket: str, endpoint: str, style: str | None) -> tuple[str, bool]:
+    """Where a bucket is asked for, and whether its host names it: as Amazon wants it, other servers where that is
+    configured; not where a certificate has no room for the dots of its name.
+    """
+    if "." in bucket or style == "path" or not (style == "virtual" or _amazon(endpoint)):
+        return endpoint, False
+    parts = urlsplit(endpoint)
+    return f"{parts.scheme}://{bucket}.{parts.netloc}{parts.path}".rstrip("/"), True
+
+
+def _kind(error: Exception) -> str:
+    """What an error of botocore is, without what it says: that may hold URLs."""
+    return type(error).__name__

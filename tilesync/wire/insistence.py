@@ -1,0 +1,39 @@
+"""Trying again while blocking the thread that does so: the loop of all that is asked of a store in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
+from tilesync.errors import Transient, Unavailable
+from tilesync.events import Notice, Retried
+from tilesync.protocols import Observer
+from tilesync.rules.retries import Patience
+
+T = TypeVar("T")
+
+
+class Insistence:
+    """How long a failing answer is borne with. Safe from any thread."""
+
+    def __init__(self, observe: Observer, *, budget: timedelta) -> None:
+        self._observe = observe
+        self._budget = budget.total_seconds()
+
+    def insist(self, what: str, attempt: Callable[[], T]) -> T:
+        """Attempt until it is no longer Transient that is raised. Raises Unavailable past the retry budget."""
+        patience = Patience(self._budget)
+        while True:
+            began = time.monotonic()
+            try:
+                return attempt()
+            except Transient as error:
+                wait = patience.next_wait(time.monotonic(), error.retry_after, began=began)
+                if wait is None:
+                    raise Unavailable(f"{what} kept failing: {error}") from error
+                if patience.failures == 1:
+                    self._observe(Notice(f"{what}: {error}; trying again for up to {self._budget:.0f} s"))
+                self._observe(Retried(what, str(error), wait))
+            time.sleep(wait)
