@@ -59,7 +59,9 @@ class Bring:
         return Wish(self.link.blob(blob.name), {"If-Match": f'"{blob.etag}"'} if blob.etag else {}, blob.size)
 
     def _put(self, blob: Blob, reply: Reply) -> Placed | None:
-        proven = blob.md5 is not None  # else the ETag alone says that these are the bytes of this blob
+        proven = (
+            blob.md5 is not None or blob.sha256 is not None
+        )  # else the ETag alone says that these are the bytes of this blob
         if blob.etag and (reply.etag or not proven) and plain_etag(reply.etag or "") != blob.etag:
             return None
         check = ContentCheck(blob, self.home)

@@ -598,6 +598,8 @@ def test_what_is_listed_while_an_entry_is_made_is_counted(tmp_path: Path, monkey
 class Helped:
     """A source that answers when it may, and helpers that are there from then on: they bring what is in memory."""
 
+    has_link = True
+
     def __init__(self, source: Memory, destination: LocalDestination) -> None:
         self.may = asyncio.Event()
         self.called = True

@@ -32,10 +32,13 @@ def held(**changes: Any) -> Held:
         (BLOB._replace(md5=None), held(etag="e0"), Action.FETCH, "ETag changed"),
         (BLOB._replace(etag="", md5=None), held(etag="", md5=None), Action.FETCH, "nothing proves it unchanged"),
         (BLOB._replace(etag=""), held(etag=""), Action.KEEP, "held, same MD5"),
+        (BLOB._replace(sha256=b"s" * 32), held(etag="e0", md5=None), Action.KEEP, "held, same SHA-256"),
+        (BLOB._replace(sha256=b"t" * 32), held(), Action.FETCH, "SHA-256 changed"),
+        (BLOB._replace(sha256=b"s" * 32), held(size=4), Action.FETCH, "size was 4, is 3"),
     ],
 )
 def test_decisions(blob: Blob, known: Held | None, action: Action, reason: str) -> None:
-    """A file is kept only on proof, by ETag or MD5 at the same size, and every decision has its reason."""
+    """A file is kept only on proof, by SHA-256, ETag or MD5 at the same size, and every decision has its reason."""
     decision = decide(blob, known)
     assert (decision.action, decision.reason) == (action, reason)
 

@@ -100,11 +100,11 @@ def test_a_retired_version_is_out_of_sight(catalog: Catalog) -> None:
     old = begun(catalog, "e1", a=("1", 1))
     new = begun(catalog, "e2")
     blob = Blob("x", 1, "", hashlib.md5(b"1").digest())
-    assert catalog.twins.by_md5(new, [blob]).keys() == {"x"}
+    assert catalog.twins.by_digest(new, [blob]).keys() == {"x"}
     catalog.update(replace(old, retired="t"))
     assert [version.name for version in catalog.versions()] == ["e2"]
     assert [version.name for version in catalog.versions(retired=True)] == ["e1", "e2"]
-    assert catalog.twins.by_md5(new, [blob]) == {}
+    assert catalog.twins.by_digest(new, [blob]) == {}
     catalog.drop_files(old)
     assert catalog.held(old, limit=9) == []
     assert catalog.references.of(old, "a", Role.CONTENT) == []
@@ -119,12 +119,12 @@ def test_twins_of_many_versions(catalog: Catalog) -> None:
         begun(catalog, f"e{number}", **contents)
     new = begun(catalog, "new")
     blobs = [Blob(name, len(name), "", hashlib.md5(name.encode()).digest()) for name in ("same", "old", "none")]
-    found = catalog.twins.by_md5(new, [*blobs, Blob("bare", 4)])
+    found = catalog.twins.by_digest(new, [*blobs, Blob("bare", 4)])
     assert {name: [twin.version.name for twin in twins] for name, twins in found.items()} == {
         "same": ["e5"],
         "old": ["e1", "e0"],
     }
-    every = catalog.twins.by_md5(new, blobs, every=True)
+    every = catalog.twins.by_digest(new, blobs, every=True)
     assert [twin.version.name for twin in every["same"]] == ["e5", "e4", "e3", "e2"]
 
 
