@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tilesync.jobs.tally import Tally
     from tilesync.protocols import Helpers
     from tilesync.remote.exports import MeshExports
+    from tilesync.remote.held import HeldOrigin
     from tilesync.remote.origins import ServiceOrigin, Wires
     from tilesync.stores.files import LocalFiles
     from tilesync.wire.bandwidth import Bandwidth
@@ -87,7 +88,9 @@ class Service:
 
 @dataclass(frozen=True)
 class MirrorRequest:
-    """What `tilesync mirror` is asked to do. `link` is set when SOURCE is a container link instead of an iModel."""
+    """What `tilesync mirror` is asked to do. `link` is set when SOURCE is a container link instead of an iModel, `held`
+    when it is a place that tilesync filled.
+    """
 
     service: Service
     selector: Selector
@@ -110,6 +113,7 @@ class MirrorRequest:
     keep: Keep = KEEP_ALL
     layout: Layout = Layout.VERSIONED
     delete: Most | None = None
+    held: Path | None = None
 
 
 @asynccontextmanager
@@ -168,9 +172,29 @@ def _origin(request: MirrorRequest, wires: Wires) -> Origin:
     from tilesync.remote.origins import LinkOrigin
 
     if request.link is None:
-        return _service_origin(request, wires)
+        return _origins(request, wires)
     refresh = partial(_link_from, request.link_command) if request.link_command else None
     return LinkOrigin(request.link, wires, refresh=refresh)
+
+
+def _origins(request: MirrorRequest, wires: Wires) -> ServiceOrigin | HeldOrigin:
+    """What can tell one export and all of them."""
+    return _service_origin(request, wires) if request.held is None else _held_origin(request.held, request, wires)
+
+
+def _held_origin(source: Path, request: MirrorRequest, wires: Wires) -> HeldOrigin:
+    from tilesync.remote.held import HeldOrigin
+    from tilesync.stores.local import open_to_read
+
+    sight = wires.closing.enter_context(open_to_read(source))
+    return HeldOrigin(sight.publication, sight.files, request.selector, str(source), wires.observe)
+
+
+def _refuse_overlap(request: MirrorRequest) -> None:
+    from tilesync.stores.local import refuse_overlap
+
+    if request.held is not None:
+        refuse_overlap(request.held, request.destination, request.state_dir)
 
 
 def _service_origin(request: MirrorRequest, wires: Wires) -> ServiceOrigin:
@@ -192,6 +216,7 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally) -> Non
     from tilesync.jobs.mirror import Mirror
     from tilesync.stores.local import open_local
 
+    _refuse_overlap(request)
     opening = open_local(request.destination, state_dir=request.state_dir, layout=request.layout)
     with opening as destination:
         async with _wires(request.service, observe, bwlimit=request.bwlimit) as wires:
@@ -200,7 +225,7 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally) -> Non
             if request.all_exports:
                 from tilesync.jobs.history import History
 
-                await History(_service_origin(request, wires), destination, run, wishes).run()
+                await History(_origins(request, wires), destination, run, wishes).run()
             else:
                 await Mirror(_origin(request, wires), destination, run, wishes).run()
 
@@ -211,6 +236,7 @@ async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> No
     from tilesync.jobs.survey import Desk
     from tilesync.stores.local import look_at, scratch
 
+    _refuse_overlap(request)
     looking = look_at(request.destination, state_dir=request.state_dir, layout=request.layout)
     with looking as there, scratch() as desk:
         assert there.catalog is not None
@@ -218,7 +244,7 @@ async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> No
             view = View(there.catalog, there.files, there.publication, there.judge, Desk(*desk), there.layout)
             plan = Preview(view, _run(request, wires, tally), _wishes(request))
             if request.all_exports:
-                await plan.run_all(_service_origin(request, wires))
+                await plan.run_all(_origins(request, wires))
             else:
                 await plan.run(_origin(request, wires))
 

@@ -61,7 +61,8 @@ def mirror(context: click.Context, /, source: str, dest: Path, *, dry_run: bool,
     """Mirror the latest finished export of SOURCE into the folder DEST.
 
     SOURCE is an iModel id, or a container link https://…?SAS (better given as `-` on standard input, or in
-    TILESYNC_SOURCE: others can see arguments). Run again to continue, or to fetch the next export.
+    TILESYNC_SOURCE: others can see arguments), or a folder that was mirrored to before. Run again to continue, or to
+    fetch the next export.
     """
     from tilesync.cli.summary import mirrored
 

@@ -80,6 +80,22 @@ def selector_of(imodel: str | None, options: dict[str, Any]) -> Selector:
     )
 
 
+def folder_of(source: str) -> Path | None:
+    """The folder that SOURCE is, where tilesync holds something; None when it is anything else.
+
+    A text with a slash, or that begins as paths do, is meant as one; a bare name is one where manifests are in it, for
+    else it is an iModel id. What looks like a link is never taken for a path, nor repeated: it may hold a signature.
+    """
+    if source == "-" or "://" in source or any(sign in source for sign in "?&="):
+        return None
+    path = Path(source).expanduser() if source.startswith("~") else Path(source)
+    if any(sign in source for sign in "/\\") or source.startswith((".", "~")):
+        if not path.is_dir():
+            raise UsageError(f"there is no folder {path}", hint="SOURCE is an iModel id, a link, or a folder")
+        return path
+    return path if any((path / inner).is_dir() for inner in ("manifests", ".tilesync/manifests")) else None
+
+
 def link_of(source: str) -> SasUrl | None:
     """The container link that SOURCE is; None when it is an iModel id."""
     from time import monotonic
@@ -106,11 +122,14 @@ def mirror_request(source: str, dest: Path, options: dict[str, Any]) -> MirrorRe
     from tilesync.rules.guards import HALF
     from tilesync.rules.retention import Keep
 
-    link = link_of(source)
+    held = folder_of(source)
+    link = link_of(source) if held is None else None
     _refuse_contradictions(options, link)
+    if held is not None:
+        _refuse_service_options(options)
     return wiring.MirrorRequest(
         service=service_of(options),
-        selector=selector_of(None if link else source, options),
+        selector=selector_of(None if link or held else source, options),
         destination=dest,
         link=link,
         link_command=options["link_command"] or None,
@@ -130,6 +149,7 @@ def mirror_request(source: str, dest: Path, options: dict[str, Any]) -> MirrorRe
         keep=Keep(options["keep_versions"], options["keep_for"]),
         layout=Layout(options["layout"]),
         delete=(options["max_delete"] or HALF) if options["delete"] else None,
+        held=held,
     )
 
 
@@ -149,3 +169,16 @@ def _refuse_contradictions(options: dict[str, Any], link: SasUrl | None) -> None
     for wrong, message in refused:
         if wrong:
             raise UsageError(message)
+
+
+def _refuse_service_options(options: dict[str, Any]) -> None:
+    """Raise UsageError for what only the service, or a container, can be asked."""
+    given = {
+        "--cdn": options["cdn"],
+        "--link-command": options["link_command"],
+        "--tile-version": options["tile_version"],
+        "--itwinjs": options["itwinjs"],
+        "--inventory walk": options["inventory"] == "walk",
+    }
+    if named := [name for name, value in given.items() if value]:
+        raise UsageError(f"{', '.join(named)}: not of a SOURCE that is held already", hint="leave it away")
