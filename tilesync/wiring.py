@@ -128,7 +128,7 @@ async def _wires(service: Service, observe: Observer, *, bwlimit: float | None =
     async with AsyncExitStack() as closing:
         talk = conversations(clock, observe, budget=service.retry_for, bandwidth=bandwidth)
         talking = await closing.enter_async_context(talk)
-        yield Wires(talking, partial(_engine, closing, bandwidth), clock, observe, closing)
+        yield Wires(talking, partial(_engine, closing, bandwidth), clock, observe, closing, bandwidth)
 
 
 async def _engine(closing: AsyncExitStack, bandwidth: Bandwidth | None) -> Bulk:
@@ -187,7 +187,8 @@ def _held_origin(source: Path, request: MirrorRequest, wires: Wires) -> HeldOrig
     from tilesync.stores.local import open_to_read
 
     sight = wires.closing.enter_context(open_to_read(source))
-    return HeldOrigin(sight.publication, sight.files, request.selector, str(source), wires.observe)
+    pace = wires.bandwidth.take if wires.bandwidth is not None else None
+    return HeldOrigin(sight.publication, sight.files, request.selector, str(source), wires.observe, pace=pace)
 
 
 def _refuse_overlap(request: MirrorRequest) -> None:

@@ -360,6 +360,8 @@ class Bytes:
 class Memory:
     """A source from memory; `meet` may raise before a blob is opened."""
 
+    has_link = True
+
     def __init__(self, files: dict[str, bytes], meet: Callable[[Blob], None] = lambda _: None) -> None:
         self.files = files
         self.meet = meet
@@ -597,8 +599,6 @@ def test_what_is_listed_while_an_entry_is_made_is_counted(tmp_path: Path, monkey
 
 class Helped:
     """A source that answers when it may, and helpers that are there from then on: they bring what is in memory."""
-
-    has_link = True
 
     def __init__(self, source: Memory, destination: LocalDestination) -> None:
         self.may = asyncio.Event()

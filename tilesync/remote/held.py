@@ -10,7 +10,7 @@ from tilesync.errors import ExportReplaced, NoExport, UsageError
 from tilesync.events import Warned
 from tilesync.model import Export, Resolution, Selector, Status, Version
 from tilesync.protocols import HeldFiles, Observer, Published
-from tilesync.remote.held_source import NOT_A_MANIFEST, HeldSource, unreadable
+from tilesync.remote.held_files import NOT_A_MANIFEST, HeldSource, Pace, unreadable
 from tilesync.rules.manifest import read_header
 from tilesync.rules.names import the_one
 from tilesync.rules.retention import newest_first
@@ -20,8 +20,8 @@ from tilesync.threads import in_thread
 class HeldOrigin:
     """What a folder or a store holds: the version that its pointer names, another one that is asked for, or all.
 
-    `shown` is how a person names the place, which is only read. `only`: the name of the one version that is meant,
-    while the `newest` is of that export.
+    `shown` is how a person names the place, which is only read; `pace`, how fast bytes may come. `only`: the name of
+    the one version that is meant, while the `newest` is of that export.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class HeldOrigin:
         shown: str,
         observe: Observer,
         *,
+        pace: Pace | None = None,
         only: str | None = None,
         newest: str | None = None,
     ) -> None:
@@ -40,6 +41,7 @@ class HeldOrigin:
         self._selector = selector
         self._shown = shown
         self._observe = observe
+        self._pace = pace
         self._only = only
         self._newest = newest
 
@@ -55,7 +57,7 @@ class HeldOrigin:
     async def source(self, resolution: Resolution) -> HeldSource:
         """The files of the version."""
         assert resolution.export.held is not None
-        return HeldSource(resolution.export.held, self._published, self._files, self._shown)
+        return HeldSource(resolution.export.held, self._published, self._files, self._shown, pace=self._pace)
 
     async def finished(self) -> list[Export]:
         """Every held version that is meant, oldest first. Raises NoExport."""
@@ -67,7 +69,7 @@ class HeldOrigin:
         """One of them by itself."""
         assert export.held is not None
         of = (self._published, self._files, Selector(), self._shown, self._observe)
-        return HeldOrigin(*of, only=export.held.name, newest=self._newest)
+        return HeldOrigin(*of, pace=self._pace, only=export.held.name, newest=self._newest)
 
     def _resolve(self) -> Resolution:
         """The version, and how it stands among the others. Where the pointer follows the newest, only that is read."""

@@ -22,9 +22,10 @@ SWIFT = 0.002
 
 
 class Reading:
-    """Runs blocking reads in threads of its own, which end with it."""
+    """Runs blocking reads in threads of its own, which end with it. `swift`: seconds up to which a read is."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, swift: float = SWIFT) -> None:
+        self._limit = swift
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="read")
         self._pending: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
         self._readers: set[asyncio.Task[None]] = set()
@@ -56,7 +57,7 @@ class Reading:
         batch = [self._pending.popleft() for _ in range(count)]
         loop = asyncio.get_running_loop()
         results, seconds = await loop.run_in_executor(self._pool, _run_all, [read for read, _ in batch])
-        self._swift = seconds <= SWIFT * count
+        self._swift = seconds <= self._limit * count
         if self._pending:
             self._call_readers()
         for (_, future), result in zip(batch, results, strict=True):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections import deque
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -33,6 +32,9 @@ PIECE = 1 << 20
 FOR_GOOD = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG})
 """What another look at a file does not cure: no permission, a symlink or a folder in its place. Source: open(2)."""
 
+Pace = Callable[[int], Awaitable[None]]
+"""Returns when so many bytes may come."""
+
 NOT_A_MANIFEST = (DestinationError, KeyError, TypeError, ValueError)
 """What reading something else than a manifest raises."""
 
@@ -50,12 +52,16 @@ def unreadable(name: str, published: Published, shown: str, error: Exception) ->
 class HeldSource:
     """The files of one held version, each what the manifest says of it: that tells the SHA-256 that they must have.
 
-    A version that retires meanwhile is ExportReplaced; a file that is gone, or cannot be read, fails by itself.
+    `pace` is how fast their bytes may come. A version that retires meanwhile is ExportReplaced; a file that is gone, or
+    cannot be read, fails by itself.
     """
 
     has_link = False
 
-    def __init__(self, version: Version, published: Published, files: HeldFiles, shown: str) -> None:
+    def __init__(
+        self, version: Version, published: Published, files: HeldFiles, shown: str, *, pace: Pace | None = None
+    ) -> None:
+        self._pace = pace
         self._version = version
         self._published = published
         self._files = files
@@ -90,8 +96,8 @@ class HeldSource:
     def _lines(self) -> Iterator[Held]:
         """What the manifest says of each file. Raises one of NOT_A_MANIFEST."""
         lines = self._published.manifest(self._version.name)
-        deque(islice(lines, 1), maxlen=0)
-        return map(read_line, lines)
+        next(lines, None)
+        yield from map(read_line, lines)
 
     async def open(self, blob: Blob, offset: int, *, ahead: int = 1) -> HeldBody:
         """The bytes of `blob` from `offset` on. What it holds is not looked at: its SHA-256 tells in the end.
@@ -130,7 +136,7 @@ class HeldSource:
             raise BlobDamaged(f"{blob.name}: its SHA-256 is not the one that the manifest states")
         pieces = self._pieces(blob.name, offset)
         first = next(pieces, b"")
-        return HeldBody(self._reading, offset, first, pieces if len(first) >= PIECE else None)
+        return HeldBody(self._reading, offset, first, pieces if len(first) >= PIECE else None, self._pace)
 
     def _find(self, name: str) -> Blob:
         for blob in iter(partial(self._take, self._lines(), 1), []):
@@ -178,7 +184,15 @@ class HeldSource:
 class HeldBody:
     """The bytes of one held file from byte `start` on: the first piece is here, `rest` gives the others."""
 
-    def __init__(self, reading: Reading, start: int, first: bytes, rest: Generator[bytes, None, None] | None) -> None:
+    def __init__(
+        self,
+        reading: Reading,
+        start: int,
+        first: bytes,
+        rest: Generator[bytes, None, None] | None,
+        pace: Pace | None,
+    ) -> None:
+        self._pace = pace
         self._reading = reading
         self.start = start
         self._first = first
@@ -188,6 +202,8 @@ class HeldBody:
         """The bytes, piece by piece."""
         piece = self._first
         while piece:
+            if self._pace is not None:
+                await self._pace(len(piece))
             yield piece
             rest = self._rest
             piece = await self._reading.run(partial(next, rest, b"")) if rest is not None else b""
