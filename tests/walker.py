@@ -54,9 +54,9 @@ class Folder:
         """Not asked for."""
         raise NotImplementedError
 
-    def chunks(self, version: Version, name: str) -> Iterator[bytes]:
+    def chunks(self, version: Version, name: str, *, offset: int = 0) -> Iterator[bytes]:
         """Its bytes."""
-        yield self.read(version, name)
+        yield self.read(version, name)[offset:]
 
     def read(self, version: Version, name: str) -> bytes:
         """Its bytes."""

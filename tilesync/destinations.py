@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 Place = Path | AzurePlace | BucketPlace
 
-OPTION = "--dest-link-command"
-
 THREADS = 32
 """Threads for what is asked of a store."""
 
@@ -89,8 +87,7 @@ class Where:
         if isinstance(self.place, AzurePlace) and self.place.link is not None:
             return f"{self.place.link.base}/{self.place.prefix}"
         if isinstance(self.place, AzurePlace):
-            endpoint = (self.reach.azure_endpoint or _usual(self.place.account)).rstrip("/")
-            return f"{endpoint}/{self.place.container}/{self.place.prefix}"
+            return f"{_endpoint(self.place, self.reach)}/{self.place.container}/{self.place.prefix}"
         return str(self.place)
 
 
@@ -177,6 +174,21 @@ def looked_at(where: Where, layout: Layout, observe: Observer) -> Iterator[Sight
 
 
 @contextmanager
+def read(where: Where, observe: Observer) -> Iterator[Sight | ObjectSight]:
+    """What a place holds that is only read, and of which no state is known."""
+    if isinstance(where.place, Path):
+        from tilesync.stores.local import open_to_read
+
+        with open_to_read(where.place) as sight:
+            yield sight
+        return
+    from tilesync.stores.away import read_objects
+
+    with _objects(where, no_bodies, observe, reads=True) as objects, read_objects(objects) as there:
+        yield there
+
+
+@contextmanager
 def audited(where: Where, observe: Observer) -> Iterator[Sight | ObjectSight]:
     """What a destination holds, and its catalog to mark findings in: None when there is none that can be written."""
     if isinstance(where.place, Path):
@@ -192,10 +204,12 @@ def audited(where: Where, observe: Observer) -> Iterator[Sight | ObjectSight]:
 
 
 @contextmanager
-def _objects(where: Where, bulk: Callable[[], Awaitable[Bulk]], observe: Observer) -> Iterator[Objects]:
-    """The objects of the place."""
+def _objects(
+    where: Where, bulk: Callable[[], Awaitable[Bulk]], observe: Observer, *, reads: bool = False
+) -> Iterator[Objects]:
+    """The objects of the place; `reads`: it is never written to."""
     if isinstance(where.place, AzurePlace):
-        with _blobs(where.place, where.reach, bulk, observe) as blobs:
+        with _blobs(where.place, where.reach, bulk, observe, reads=reads) as blobs:
             yield blobs
         return
     from tilesync.stores.bucket import open_bucket
@@ -210,7 +224,7 @@ def _objects(where: Where, bulk: Callable[[], Awaitable[Bulk]], observe: Observe
 
 @contextmanager
 def _blobs(
-    place: AzurePlace, reach: Reach, bulk: Callable[[], Awaitable[Bulk]], observe: Observer
+    place: AzurePlace, reach: Reach, bulk: Callable[[], Awaitable[Bulk]], observe: Observer, *, reads: bool
 ) -> Iterator[Objects]:
     from tilesync.stores.account import delete_many
     from tilesync.stores.azure import AzureObjects
@@ -218,15 +232,15 @@ def _blobs(
     from tilesync.wire.blocking import blocking
 
     with ExitStack() as closing:
-        first, fetch = place.link, _asking(place, reach)
+        first, fetch = place.link, _asking(reach, "--link-command" if reads else "--dest-link-command")
         if first is None and (token := os.environ.get("AZURE_STORAGE_SAS_TOKEN")):
             first = _with_token(place, reach, token)
         if first is None and fetch is None:
-            from tilesync.stores.account import account_of
+            from tilesync.stores.account import READS, WRITES, account_of
 
-            opening = account_of(place.account, place.container, reach.azure_endpoint, os.environ)
+            opening = account_of(place.account, place.container, _endpoint(place, reach), os.environ)
             account = closing.enter_context(opening)
-            fetch = account.mint
+            fetch = partial(account.mint, READS if reads else WRITES)
             if reach.create:
                 account.create()
         elif reach.create:
@@ -239,17 +253,19 @@ def _blobs(
         yield AzureObjects(link, place.prefix, talk, _kept(bulk), delete_many, shown=str(place))
 
 
-def _usual(account: str) -> str:
-    return f"https://{account}.blob.core.windows.net"
+def _endpoint(place: AzurePlace, reach: Reach) -> str:
+    """Where the account answers; `{account}` stands for its name."""
+    given = reach.azure_endpoint or "https://{account}.blob.core.windows.net"
+    return given.replace("{account}", place.account).rstrip("/")
 
 
 def _with_token(place: AzurePlace, reach: Reach, token: str) -> SasUrl:
-    base = f"{(reach.azure_endpoint or _usual(place.account)).rstrip('/')}/{place.container}"
+    base = f"{_endpoint(place, reach)}/{place.container}"
     query = token.lstrip("?")
     return SasUrl(base, query, expires=expiry(query), fetched=monotonic())
 
 
-def _asking(place: AzurePlace, reach: Reach) -> Callable[[], SasUrl] | None:
+def _asking(reach: Reach, option: str) -> Callable[[], SasUrl] | None:
     """What prints a fresh link to the container; None where there is no such command."""
     command = reach.link_command
     if not command:
@@ -258,9 +274,9 @@ def _asking(place: AzurePlace, reach: Reach) -> Callable[[], SasUrl] | None:
     def fetch() -> SasUrl:
         from tilesync.wire.commands import printed
 
-        found = parse_place(printed(command, OPTION), endpoint=reach.azure_endpoint, fetched=monotonic())
+        found = parse_place(printed(command, option), endpoint=reach.azure_endpoint, fetched=monotonic())
         if not isinstance(found, AzurePlace) or found.link is None:
-            raise NotAuthorised(f"the output of {OPTION} is no link to a container of Azure")
+            raise NotAuthorised(f"the output of {option} is no link to a container of Azure")
         return found.link
 
     return fetch

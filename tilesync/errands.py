@@ -84,7 +84,7 @@ class Bring:
 
     def _prove(self, blob: Blob, reply: Reply) -> tuple[Proof, Reading]:
         """The proof of a body, and what it says. Raises BlobDamaged, also for bytes of which nothing says whose."""
-        claimed = blob.md5 is not None  # else the ETag alone says that these are the bytes of this blob
+        claimed = blob.md5 or blob.sha256  # else the ETag alone says whose bytes these are
         if blob.etag and (reply.etag or not claimed) and plain_etag(reply.etag or "") != blob.etag:
             raise BlobDamaged(f"{blob.name} is another one")
         check = ContentCheck(blob, self.home, md5=isinstance(self.shelf, BlobShelf))

@@ -90,7 +90,7 @@ class Export:
     """One row of the service's export list.
 
     `modified` is the service's own text. `size` is `stats.compressedSize`, in bytes. `record` is the whole row without
-    its links. `link` may be present on exports that are not Complete.
+    its links. `link` may be present on exports that are not Complete. `held`: it is read from this held version.
     """
 
     id: str
@@ -104,6 +104,7 @@ class Export:
     error: str = ""
     record: Mapping[str, Any] = field(default_factory=dict, hash=False)
     link: SasUrl | None = None
+    held: Version | None = None
 
     @property
     def complete(self) -> bool:
@@ -125,12 +126,13 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What a run mirrors: the chosen export, and the id of the newest one that the service lists for the selection."""
+    """The export to mirror, the id of the newest of the selection, and what a held one `lacks` as its manifest says."""
 
     export: Export
     newest: str
     newest_status: str = Status.COMPLETE
     server_time: datetime | None = None
+    lacks: frozenset[str] = frozenset()
 
     @property
     def behind(self) -> bool:
@@ -146,8 +148,8 @@ class Blob(NamedTuple):
     """One file of a container as the listing describes it: stored bytes, undecoded.
 
     `etag` has no quotes. `md5` is the 16 bytes that the uploader claimed, None where there is none. `last_modified` is
-    in seconds since the epoch, None when unknown. A walk knows a blob by its name before the first answer describes it:
-    its size is UNKNOWN until then.
+    in seconds since the epoch, None when unknown. `sha256` is what a manifest says of it, None where there is no such
+    word. A walk knows a blob by its name before the first answer describes it: its size is UNKNOWN until then.
     """
 
     name: str
@@ -157,6 +159,7 @@ class Blob(NamedTuple):
     content_type: str | None = None
     content_encoding: str | None = None
     last_modified: int | None = None
+    sha256: bytes | None = None
 
 
 class Role(StrEnum):
@@ -299,9 +302,7 @@ class Inventory(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Globs:
-    """Which files are wanted, by name: those that one of `include` matches, or all where there are none, but for those
-    that one of `exclude` matches. Written in order, so that the same wishes are equal.
-    """
+    """Which names are wanted: what one of `include` matches (all, where it is empty) and none of `exclude`; ordered."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()

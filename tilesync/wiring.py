@@ -15,7 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from tilesync.destinations import Place, Reach, Where, audited, looked_at, many_threads, no_bodies, opened, shelf_of
-from tilesync.errors import NotAuthorised, TilesyncError
+from tilesync.errors import NotAuthorised, TilesyncError, UsageError
 from tilesync.model import EVERYTHING, Export, Globs, Inventory, Layout, SasUrl, Secret, Selector, Version
 from tilesync.protocols import Destination, Observer, Origin, TokenProvider
 from tilesync.rules.guards import Most
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tilesync.jobs.tally import Tally
     from tilesync.protocols import Helpers
     from tilesync.remote.exports import MeshExports
+    from tilesync.remote.held import HeldOrigin
     from tilesync.remote.origins import ServiceOrigin, Wires
     from tilesync.wire.bandwidth import Bandwidth
     from tilesync.wire.bulk import Bulk
@@ -88,7 +89,9 @@ class Service:
 
 @dataclass(frozen=True)
 class MirrorRequest:
-    """What `tilesync mirror` is asked to do. `link` is set when SOURCE is a container link instead of an iModel."""
+    """What `tilesync mirror` is asked to do. `link` is set when SOURCE is a container link instead of an iModel, `held`
+    when it is a place that tilesync filled.
+    """
 
     service: Service
     selector: Selector
@@ -113,6 +116,8 @@ class MirrorRequest:
     layout: Layout = Layout.VERSIONED
     delete: Most | None = None
     server_copy: bool = False
+    held: Place | None = None
+    source_reach: Reach = field(default_factory=Reach)
 
     @property
     def where(self) -> Where:
@@ -132,7 +137,7 @@ async def _wires(service: Service, observe: Observer, *, bwlimit: float | None =
     async with AsyncExitStack() as closing:
         talk = conversations(clock, observe, budget=service.retry_for, bandwidth=bandwidth)
         talking = await closing.enter_async_context(talk)
-        yield Wires(talking, partial(_engine, closing, bandwidth), clock, observe, closing)
+        yield Wires(talking, partial(_engine, closing, bandwidth), clock, observe, closing, bandwidth)
 
 
 async def _engine(closing: AsyncExitStack, bandwidth: Bandwidth | None) -> Bulk:
@@ -176,9 +181,34 @@ def _origin(request: MirrorRequest, wires: Wires) -> Origin:
     from tilesync.remote.origins import LinkOrigin
 
     if request.link is None:
-        return _service_origin(request, wires)
+        return _origins(request, wires)
     refresh = partial(_link_from, request.link_command) if request.link_command else None
     return LinkOrigin(request.link, wires, refresh=refresh)
+
+
+def _origins(request: MirrorRequest, wires: Wires) -> ServiceOrigin | HeldOrigin:
+    """What can tell one export and all of them."""
+    return _service_origin(request, wires) if request.held is None else _held_origin(request.held, request, wires)
+
+
+def _held_origin(source: Place, request: MirrorRequest, wires: Wires) -> HeldOrigin:
+    from tilesync.destinations import read
+    from tilesync.remote.held import HeldOrigin
+
+    sight = wires.closing.enter_context(read(Where(source, request.source_reach), wires.observe))
+    pace = wires.bandwidth.take if wires.bandwidth is not None else None
+    return HeldOrigin(sight.publication, sight.files, request.selector, str(source), wires.observe, pace=pace)
+
+
+def _refuse_overlap(request: MirrorRequest) -> None:
+    """Raise UsageError where a place is to be mirrored to itself."""
+    from tilesync.stores.local import refuse_overlap
+
+    source, destination = request.held, request.destination
+    if isinstance(source, Path) and isinstance(destination, Path):
+        refuse_overlap(source, destination, request.state_dir)
+    elif source is not None and Where(source, request.source_reach).identity == request.where.identity:
+        raise UsageError(f"SOURCE and DEST are one place: {source}")
 
 
 def _service_origin(request: MirrorRequest, wires: Wires) -> ServiceOrigin:
@@ -200,6 +230,7 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally, *, ann
     from tilesync.jobs.announce import Announcement
     from tilesync.jobs.mirror import Mirror
 
+    _refuse_overlap(request)
     async with (
         _wires(request.service, observe, bwlimit=request.bwlimit) as wires,
         opened(request.where, request.layout, wires.bulk, observe) as destination,
@@ -211,7 +242,7 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally, *, ann
             if request.all_exports:
                 from tilesync.jobs.history import History
 
-                await History(_service_origin(request, wires), destination, run, wishes).run()
+                await History(_origins(request, wires), destination, run, wishes).run()
             else:
                 await Mirror(_origin(request, wires), destination, run, wishes).run()
         except TilesyncError:
@@ -226,13 +257,14 @@ async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> No
     from tilesync.jobs.survey import Desk
     from tilesync.stores.local import scratch
 
+    _refuse_overlap(request)
     with looked_at(request.where, request.layout, observe) as there, scratch() as desk:
         assert there.catalog is not None
         async with _wires(request.service, observe, bwlimit=request.bwlimit) as wires:
             view = View(there.catalog, there.files, there.publication, there.judge, Desk(*desk), there.layout)
             plan = Preview(view, _run(request, wires, tally), _wishes(request))
             if request.all_exports:
-                await plan.run_all(_service_origin(request, wires))
+                await plan.run_all(_origins(request, wires))
             else:
                 await plan.run(_origin(request, wires))
 

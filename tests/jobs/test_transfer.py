@@ -360,6 +360,8 @@ class Bytes:
 class Memory:
     """A source from memory; `meet` may raise before a blob is opened."""
 
+    has_link = True
+
     def __init__(self, files: dict[str, bytes], meet: Callable[[Blob], None] = lambda _: None) -> None:
         self.files = files
         self.meet = meet

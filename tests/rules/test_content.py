@@ -388,6 +388,20 @@ def test_every_problem_is_told() -> None:
         checked.finish()
 
 
+@pytest.mark.parametrize("cut", [1, 7, 1 << 20])
+def test_a_sha256_that_is_claimed_is_compared(cut: int) -> None:
+    """Valid bytes that are not those of the manifest are damaged, however they come; the right ones are proven."""
+    for claim, right in ((hashlib.sha256(WHOLE).digest(), True), (hashlib.sha256(b"").digest(), False)):
+        checked = ContentCheck(Blob("a.glb", len(WHOLE), sha256=claim))
+        for start in range(0, len(WHOLE), cut):
+            checked.feed(WHOLE[start : start + cut])
+        if right:
+            assert checked.finish().sha256 == claim
+        else:
+            with pytest.raises(BlobDamaged, match="its SHA-256 is not the one that the manifest states"):
+                checked.finish()
+
+
 def test_restart_forgets() -> None:
     """After a restart nothing of the earlier bytes counts, not even a finished complaint, or what they named."""
     checked = ContentCheck(Blob("a.glb", len(WHOLE), md5=hashlib.md5(WHOLE).digest()))

@@ -23,6 +23,7 @@ BLOBS = st.builds(
     st.none() | TEXT,
     st.none() | TEXT,
     st.none() | st.integers(0, 4_000_000_000),
+    st.none(),
 )
 
 VERSION = Version(

@@ -32,10 +32,13 @@ def held(**changes: Any) -> Held:
         (BLOB._replace(md5=None), held(etag="e0"), Action.FETCH, "ETag changed"),
         (BLOB._replace(etag="", md5=None), held(etag="", md5=None), Action.FETCH, "nothing proves it unchanged"),
         (BLOB._replace(etag=""), held(etag=""), Action.KEEP, "held, same MD5"),
+        (BLOB._replace(sha256=b"s" * 32), held(etag="e0", md5=None), Action.KEEP, "held, same SHA-256"),
+        (BLOB._replace(sha256=b"t" * 32), held(), Action.FETCH, "SHA-256 changed"),
+        (BLOB._replace(sha256=b"s" * 32), held(size=4), Action.FETCH, "size was 4, is 3"),
     ],
 )
 def test_decisions(blob: Blob, known: Held | None, action: Action, reason: str) -> None:
-    """A file is kept only on proof, by ETag or MD5 at the same size, and every decision has its reason."""
+    """A file is kept only on proof, by SHA-256, ETag or MD5 at the same size, and every decision has its reason."""
     decision = decide(blob, known)
     assert (decision.action, decision.reason) == (action, reason)
 
@@ -79,3 +82,31 @@ def test_changed_or_unknown_is_not_unchanged(before: str, now: str) -> None:
     """An export whose time moved, or that states none, is looked at again."""
     version = replace(VERSION, modified=before, published="t")
     assert not choose([version], Export("e", "Complete", modified=now), EVERYTHING).unchanged
+
+
+def of(version: Version) -> Export:
+    """The export of a held version elsewhere."""
+    return Export(version.export, "Complete", modified=version.modified, held=version)
+
+
+def test_a_held_version_is_known_by_its_time_then_by_its_name() -> None:
+    """Of several versions of one export that of the same time is held, whatever its name; all may be compared."""
+    one = replace(VERSION, name="e", modified="1", published="t")
+    two = replace(VERSION, name="e-2", modified="2", published="t")
+    bare, other = replace(one, modified=""), replace(two, modified="")
+    choices = [choose([one, two], of(each), EVERYTHING) for each in (one, two, replace(one, modified="3"), bare)]
+    assert [(c.held, c.unchanged) for c in choices] == [(one, True), (two, True), (one, False), (one, False)]
+    assert choose([two, one], of(replace(two, name="e-3")), EVERYTHING).held == two
+    assert choose([bare, other], of(bare), EVERYTHING).alike == (bare, other)
+    assert choose([bare, other], of(other), EVERYTHING).alike == (other, bare)
+    assert choose([one, two], Export("e", "Complete", modified="1"), EVERYTHING).alike == (two,)
+
+
+def test_a_held_version_brings_its_globs() -> None:
+    """What it left out stays out, and what a command leaves out besides makes another version."""
+    some = replace(VERSION, published="t", globs=Globs(("tiles/**",), ("*.png",)))
+    assert choose([some], of(some), EVERYTHING).held == some
+    assert choose([some], of(some), EVERYTHING).globs == some.globs
+    assert choose([some], of(some), Globs(exclude=("*.b3dm",))).globs == Globs(("tiles/**",), ("*.b3dm", "*.png"))
+    assert choose([some], of(some), Globs(include=("a/**",))).globs == Globs(("a/**",), ("*.png",))
+    assert choose([some], of(replace(some, globs=EVERYTHING)), EVERYTHING).held is None

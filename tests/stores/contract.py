@@ -89,6 +89,8 @@ class DestinationContract:
             assert b"".join(pieces) == data
             assert b"".join(there.files.chunks(VERSION, "a/b c/ä%20.bin")) == data
             assert all(pieces)
+            for offset in {1, size // 2} & set(range(size)):
+                assert b"".join(there.files.chunks(VERSION, "a/b c/ä%20.bin", offset=offset)) == data[offset:]
 
     def test_held_counts_what_is_in(self, opening: Open) -> None:
         """A draft counts its bytes as they come, and begins with none."""

@@ -121,7 +121,7 @@ def test_what_is_given_comes_first() -> None:
     """A connection string before a key; each is checked before anything is asked."""
     text = f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={ENDPOINT};"
     given = {"AZURE_STORAGE_CONNECTION_STRING": text, "AZURE_STORAGE_KEY": "no key"}
-    with account_of(ACCOUNT, "tiles", None, given) as account:
+    with account_of(ACCOUNT, "tiles", ENDPOINT, given) as account:
         link = account.mint()
         assert (account.base, link.base) == (f"{ENDPOINT}/tiles", f"{ENDPOINT}/tiles")
         assert "sp=racwdl" in link.query
@@ -129,13 +129,26 @@ def test_what_is_given_comes_first() -> None:
         assert link.expires is not None
 
 
+def test_another_accounts_secrets_are_not_taken() -> None:
+    """A connection string of another account is passed over, and a key where AZURE_STORAGE_ACCOUNT names another."""
+    other = f"AccountName=other1;AccountKey={KEY};BlobEndpoint=http://127.0.0.1:1/other1;"
+    given = {"AZURE_STORAGE_CONNECTION_STRING": other, "AZURE_STORAGE_KEY": KEY, "AZURE_STORAGE_ACCOUNT": ACCOUNT}
+    with account_of(ACCOUNT, "tiles", ENDPOINT, given) as account:
+        assert account.base == f"{ENDPOINT}/tiles"
+        assert "sig=" in account.mint().query
+    with account_of("other1", "tiles", "http://127.0.0.1:1/other1", given) as account:
+        assert "sig=" in account.mint().query
+
+
 @pytest.mark.parametrize(
     ("given", "error"),
     [
         ({"AZURE_STORAGE_CONNECTION_STRING": "nothing"}, UsageError),
-        ({"AZURE_STORAGE_CONNECTION_STRING": f"AccountName=x;AccountKey={KEY};BlobEndpoint={ENDPOINT}"}, UsageError),
         (
-            {"AZURE_STORAGE_CONNECTION_STRING": f"BlobEndpoint={ENDPOINT};SharedAccessSignature=sv=1&sig=TOPSECRET"},
+            {
+                "AZURE_STORAGE_CONNECTION_STRING": f"AccountName={ACCOUNT};BlobEndpoint={ENDPOINT};"
+                "SharedAccessSignature=sv=1&sig=TOPSECRET"
+            },
             UsageError,
         ),
         ({"AZURE_STORAGE_KEY": "TOPSECRET, not base64!"}, UsageError),

@@ -100,11 +100,11 @@ def test_a_retired_version_is_out_of_sight(catalog: Catalog) -> None:
     old = begun(catalog, "e1", a=("1", 1))
     new = begun(catalog, "e2")
     blob = Blob("x", 1, "", hashlib.md5(b"1").digest())
-    assert catalog.twins.by_md5(new, [blob]).keys() == {"x"}
+    assert catalog.twins.by_digest(new, [blob]).keys() == {"x"}
     catalog.update(replace(old, retired="t"))
     assert [version.name for version in catalog.versions()] == ["e2"]
     assert [version.name for version in catalog.versions(retired=True)] == ["e1", "e2"]
-    assert catalog.twins.by_md5(new, [blob]) == {}
+    assert catalog.twins.by_digest(new, [blob]) == {}
     catalog.drop_files(old)
     assert catalog.held(old, limit=9) == []
     assert catalog.references.of(old, "a", Role.CONTENT) == []
@@ -119,12 +119,12 @@ def test_twins_of_many_versions(catalog: Catalog) -> None:
         begun(catalog, f"e{number}", **contents)
     new = begun(catalog, "new")
     blobs = [Blob(name, len(name), "", hashlib.md5(name.encode()).digest()) for name in ("same", "old", "none")]
-    found = catalog.twins.by_md5(new, [*blobs, Blob("bare", 4)])
+    found = catalog.twins.by_digest(new, [*blobs, Blob("bare", 4)])
     assert {name: [twin.version.name for twin in twins] for name, twins in found.items()} == {
         "same": ["e5"],
         "old": ["e1", "e0"],
     }
-    every = catalog.twins.by_md5(new, blobs, every=True)
+    every = catalog.twins.by_digest(new, blobs, every=True)
     assert [twin.version.name for twin in every["same"]] == ["e5", "e4", "e3", "e2"]
 
 
@@ -136,3 +136,63 @@ def test_what_is_supposed(catalog: Catalog) -> None:
     assert catalog.wanted(version, 0, limit=9) == []
     assert [held.sha256 for _, held in catalog.held(version, "a", limit=9)] == [b""]
     assert catalog.totals(version).held_files == 2
+
+
+def claim(content: str) -> Blob:
+    """A blob of which a manifest tells the SHA-256, and that has no MD5."""
+    data = content.encode()
+    return Blob(content, len(data), "e", sha256=hashlib.sha256(data).digest())
+
+
+def test_a_claim_is_kept_while_a_file_is_wanted(catalog: Catalog) -> None:
+    """The SHA-256 that a manifest tells comes back with what is wanted; what is held has that of its bytes."""
+    version = catalog.begin(NEW)
+    catalog.add_page(version, [(claim("a"), None), (Blob("b", 1, "e"), None)], ())
+    (number, first), (_, second) = catalog.wanted(version, 0, limit=9)
+    assert (first, second.sha256) == (claim("a"), None)
+    held = Held(first, hashlib.sha256(b"a").digest(), 7, 1)
+    catalog.hold(version, [Arrival(number, held, Reading())])
+    ((_, found),) = catalog.held(version, limit=9)
+    assert found == held._replace(blob=first._replace(sha256=None))
+
+
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [
+        ({}, True),
+        ({"published": "t"}, True),
+        ({"inventory": "walk"}, False),
+        ({"inventory": "walk", "published": "t"}, True),
+    ],
+)
+def test_what_was_held_must_come_back_as_it_was(catalog: Catalog, changes: dict[str, str], known: bool) -> None:
+    """A file that is released is wanted by the SHA-256 that it had, by links too; a walk under way finds what is."""
+    one, two = begun(catalog, "e1", a=("1", 1)), begun(catalog, "e2", b=("1", 1))
+    for version in (one, two):
+        catalog.update(replace(version, **changes))  # type: ignore[arg-type]
+    catalog.release(one, ["a"], linked=True)
+    for version in (one, two):
+        ((_, wanted),) = catalog.wanted(version, 0, limit=9)
+        assert wanted.sha256 == (hashlib.sha256(b"1").digest() if known else None)
+
+
+def test_twins_by_sha256(catalog: Catalog) -> None:
+    """What tells its SHA-256 has twins by that alone, whatever its MD5; so have the bytes of what is wanted."""
+    begun(catalog, "e1", a=("one", 1), b=("two", 2))
+    new = begun(catalog, "new")
+    md5 = hashlib.md5(b"two").digest()
+    blobs = [claim("one"), claim("none"), claim("one")._replace(name="x", md5=md5), Blob("y", 3, "", md5)]
+    for every in (False, True):
+        found = catalog.twins.by_digest(new, blobs, every=every)
+        assert {name: twins[0].held.blob.name for name, twins in found.items()} == {"one": "a", "x": "a", "y": "b"}
+    catalog.add_page(new, [(blob, None) for blob in blobs], ())
+    assert catalog.twins.bytes_of_wanted(new) == 9
+    assert catalog.twins.by_digest(new, [claim("one")._replace(size=4)]) == {}
+
+
+def test_supposed_files_keep_their_claim(catalog: Catalog) -> None:
+    """What a plan takes for held is the twin of what has the same SHA-256."""
+    version, new = catalog.begin(NEW), begun(catalog, "new")
+    catalog.add_page(version, [(claim("a"), None)], ())
+    catalog.suppose(version)
+    assert catalog.twins.by_digest(new, [claim("a")]).keys() == {"a"}

@@ -83,7 +83,8 @@ def mirror(context: click.Context, /, source: str, dest: Place, *, dry_run: bool
     """Mirror the latest finished export of SOURCE into DEST.
 
     SOURCE is an iModel id, or a container link https://…?SAS (better given as `-` on standard input, or in
-    TILESYNC_SOURCE: others can see arguments). Run again to continue, or to fetch the next export.
+    TILESYNC_SOURCE: others can see arguments), or what was mirrored before: a folder, az://…, s3://…. Run again to
+    continue, or to fetch the next export.
 
     DEST is a folder, az://ACCOUNT/CONTAINER[/PREFIX], the link of a container that may write (better in TILESYNC_DEST),
     or s3://BUCKET[/PREFIX].

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -83,6 +85,27 @@ def selector_of(imodel: str | None, options: dict[str, Any]) -> Selector:
     )
 
 
+def held_of(source: str, endpoint: str | None) -> Place | None:
+    """The place that SOURCE is, where tilesync holds something; None when it is anything else.
+
+    A text with a slash, or that begins as paths do, is meant as a folder; a bare name is one where manifests are in it,
+    for else it is an iModel id. What looks like a link is never taken for a path, nor repeated: it may hold a
+    signature; one to a container is that of an export.
+    """
+    from tilesync.rules.places import parse_place
+
+    if source.startswith(("az:", "s3:")):
+        return parse_place(source, endpoint=endpoint)
+    if source == "-" or "://" in source or any(sign in source for sign in "?&="):
+        return None
+    path = Path(source).expanduser() if source.startswith("~") else Path(source)
+    if any(sign in source for sign in "/\\") or source.startswith((".", "~")):
+        if not path.is_dir():
+            raise UsageError(f"there is no folder {path}", hint="SOURCE is an iModel id, a link, or what is held")
+        return path
+    return path if any((path / inner).is_dir() for inner in ("manifests", ".tilesync/manifests")) else None
+
+
 def link_of(source: str) -> SasUrl | None:
     """The container link that SOURCE is; None when it is an iModel id."""
     from time import monotonic
@@ -109,13 +132,16 @@ def mirror_request(source: str, dest: Place, options: dict[str, Any]) -> MirrorR
     from tilesync.rules.guards import HALF
     from tilesync.rules.retention import Keep
 
-    link = link_of(source)
+    held = held_of(source, options.get("azure_endpoint") or None)
+    link = link_of(source) if held is None else None
     _refuse_contradictions(options, link)
     if options["server_copy"] and not isinstance(dest, AzurePlace):
         raise UsageError("--server-copy is for a DEST in Azure: nothing else takes blobs by itself")
+    if held is not None:
+        _refuse_service_options(options)
     return wiring.MirrorRequest(
         service=service_of(options),
-        selector=selector_of(None if link else source, options),
+        selector=selector_of(None if link or held else source, options),
         destination=dest,
         link=link,
         link_command=options["link_command"] or None,
@@ -137,6 +163,8 @@ def mirror_request(source: str, dest: Place, options: dict[str, Any]) -> MirrorR
         layout=Layout(options["layout"]),
         delete=(options["max_delete"] or HALF) if options["delete"] else None,
         server_copy=options["server_copy"],
+        held=held,
+        source_reach=replace(reach_of(options), link_command=options["link_command"] or None),
     )
 
 
@@ -176,3 +204,16 @@ def _refuse_contradictions(options: dict[str, Any], link: SasUrl | None) -> None
     for wrong, message in refused:
         if wrong:
             raise UsageError(message)
+
+
+def _refuse_service_options(options: dict[str, Any]) -> None:
+    """Raise UsageError for what only the service, or a container, can be asked."""
+    given = {
+        "--cdn": options["cdn"],
+        "--link-command": options["link_command"],
+        "--tile-version": options["tile_version"],
+        "--itwinjs": options["itwinjs"],
+        "--inventory walk": options["inventory"] == "walk",
+    }
+    if named := [name for name, value in given.items() if value]:
+        raise UsageError(f"{', '.join(named)}: not of a SOURCE that is held already", hint="leave it away")

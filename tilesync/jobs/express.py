@@ -38,13 +38,14 @@ class Express:
         self._version = version
         self._source = source
         self._run = run
+        self._helpers = run.helpers if run.helpers is not None and source.has_link else None
         self._take = take
         self._hand_back = hand_back
         self._tell_ready = ready
         self._open: list[tuple[int, Blob]] = []
         self._rests_until = 0.0
         self._called = asyncio.Event()
-        if run.helpers is not None and run.helpers.called:
+        if self._helpers is not None and self._helpers.called:
             self._called.set()
         self._ready = self._over = False
         self._width = run.gate.most * WAITING // TOGETHER
@@ -53,7 +54,7 @@ class Express:
     @property
     def starting(self) -> bool:
         """Whether it will suit soon."""
-        possible = self._run.helpers is not None and self._width > 0
+        possible = self._helpers is not None and self._width > 0
         return possible and self._called.is_set() and not self._ready and not self._over
 
     def carries(self, blob: Blob) -> bool:
@@ -80,7 +81,7 @@ class Express:
 
     async def run(self) -> None:
         """Return when everything that was sent came, or was handed back, and `finish` was called."""
-        helpers = self._run.helpers
+        helpers = self._helpers
         if helpers is None or not self._width:
             return
         await self._called.wait()

@@ -91,7 +91,7 @@ class Fetch:
 
     @property
     def _pinned(self) -> bool:
-        return bool(self._blob.etag) or self._blob.md5 is not None
+        return bool(self._blob.etag) or self._blob.md5 is not None or self._blob.sha256 is not None
 
     async def _take_up(self) -> None:
         """Read what an earlier run left of this very blob; the bytes behind it are asked for by range."""

@@ -29,7 +29,8 @@ class Handover:
 
     def suits(self, blob: Blob) -> bool:
         """Whether a blob is to be handed over: it is more than its beginning, and the store may take it."""
-        return self._run.server_copy and blob.size > FIRST and (self._taken > 0 or self._in_vain < IN_VAIN)
+        possible = self._run.server_copy and self._source.has_link and (self._taken > 0 or self._in_vain < IN_VAIN)
+        return possible and blob.size > FIRST
 
     async def bring(self, number: int, blob: Blob) -> Arrival | None:
         """The blob in its place; None where it is to go the usual way. Raises as a source and a store do."""

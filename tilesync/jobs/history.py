@@ -13,7 +13,8 @@ from tilesync.jobs.prepare import prepare
 from tilesync.jobs.run import Run
 from tilesync.jobs.tally import Tally
 from tilesync.jobs.tidy import Tidy
-from tilesync.model import ROOT, Export, Globs
+from tilesync.jobs.versions import of_export
+from tilesync.model import ROOT, Export, Globs, Version
 from tilesync.protocols import Catalog, Destination, Exports, HeldFiles
 from tilesync.rules.plan import choose
 
@@ -85,13 +86,19 @@ async def one_by_one(
 
 def had(export: Export, catalog: Catalog, files: HeldFiles, globs: Globs) -> Tally | None:
     """What counts for an export that is held, and whole; or was, and has retired. None where it is to be mirrored."""
-    versions = catalog.versions(export=export.id, retired=True)
-    if any(v.retired and v.published and (v.modified, v.globs) == (export.modified, globs) for v in versions):
+    choice = choose(of_export(export, catalog), export, globs)
+    retired = (v for v in catalog.versions(export=export.id, retired=True) if v.retired and v.published)
+    if any(_was(v, export) and v.globs == choice.globs for v in retired):
         return Tally()
-    choice = choose([v for v in versions if not v.retired], export, globs)
     if not choice.unchanged or choice.held is None or choice.held.damaged or not files.size(choice.held, ROOT):
         return None
     totals = catalog.totals(choice.held)
     tally = Tally(listed=totals.files + totals.excluded, kept=totals.files, excluded=totals.excluded)
     tally.completeness = choice.held.completeness
     return tally
+
+
+def _was(version: Version, export: Export) -> bool:
+    """Whether a version was that of an export: by time, and where a held version tells none, by name."""
+    named = export.held is None or bool(export.modified) or version.name == export.held.name
+    return named and version.modified == export.modified

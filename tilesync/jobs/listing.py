@@ -51,7 +51,7 @@ class Listing:
         known = self._catalog.held_among(version, [blob.name for blob in page.blobs]) if compare else {}
         rows = [(blob, None if changed(blob, held := known.get(blob.name)) else held) for blob in page.blobs]
         lacking = [blob for blob, held in rows if held is None and keeps(blob.name)]
-        reusable = self._catalog.twins.by_md5(version, lacking)
+        reusable = self._catalog.twins.by_digest(version, lacking)
         wanted = sum(blob.size for blob in lacking if blob.name not in reusable)
         self._judge_room(wanted)
         self._catalog.add_page(version, rows, folders_of(blob.name for blob in page.blobs))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tilesync.errors import ExportReplaced, Incomplete, ListingDenied, NotAuthorised
@@ -17,11 +18,11 @@ from tilesync.jobs.run import Run
 from tilesync.jobs.sameness import same_files, same_listing
 from tilesync.jobs.tidy import Tidy
 from tilesync.jobs.transfer import Supply, Transfer
-from tilesync.jobs.versions import Versions, as_said
+from tilesync.jobs.versions import Versions, as_said, is_stale, of_export
 from tilesync.model import EVERYTHING, ROOT, Export, Globs, Inventory, Kind, Layout, Resolution, Status, Totals, Version
 from tilesync.protocols import Destination, Origin, Source
 from tilesync.rules.guards import Most, guard_against_shrinking
-from tilesync.rules.plan import choose
+from tilesync.rules.plan import Choice, choose
 from tilesync.rules.retention import KEEP_ALL, Keep
 from tilesync.threads import in_thread
 
@@ -111,7 +112,7 @@ class Mirror:
 
     async def _mirror(self, resolution: Resolution) -> None:
         export = resolution.export
-        choice = choose(self._catalog.versions(export=export.id), export, self._wishes.globs)
+        choice = choose(of_export(export, self._catalog), export, self._wishes.globs)
         version = choice.begun
         if choice.unchanged and choice.held is not None:
             version = await self._looked_at(choice.held)
@@ -120,7 +121,7 @@ class Mirror:
                 return
         if self._run.helpers is not None and (export.size or 0) >= MUCH and not self._catalog.versions():
             self._run.helpers.call()  # they start while the container is listed
-        await self._fill(version, choice.held, resolution)
+        await self._fill(version, choice, resolution)
 
     async def _looked_at(self, version: Version) -> Version:
         """The version, marked damaged when files of it are gone; looked at where the pointer has yet to come to it."""
@@ -140,13 +141,13 @@ class Mirror:
         self._run.observe(VersionChosen(version.name, "held"))
         await self._point(version)
 
-    async def _fill(self, version: Version | None, held: Version | None, resolution: Resolution) -> None:
+    async def _fill(self, version: Version | None, choice: Choice, resolution: Resolution) -> None:
         """Bring a version in, begun now or earlier, and publish it; unless what is held turns out to be the same."""
         export = resolution.export
         resumed = version is not None
         if version is None:
             version = self._versions.begin(export)
-        elif version.published is None and version.modified != export.modified:
+        elif version.published is None and is_stale(version, export):
             version = self._versions.relist(as_said(version, export))
         self._run.observe(VersionChosen(version.name, "continued" if resumed else "begun"))
         if resumed:
@@ -154,25 +155,26 @@ class Mirror:
             await self._versions.recheck(version)
         self._held_before.setdefault(version.serial, self._catalog.totals(version).held_files)
         source = await self._origin.source(resolution)
-        version = await self._versions.prepare(version, source, self._wishes.inventory, self._wishes.globs)
+        inventory = self._wishes.inventory if export.held is None else Inventory.LIST
+        version = await self._versions.prepare(version, source, inventory, choice.globs)
         try:
-            await self._bring_in(version, held, source, export)
+            await self._bring_in(version, choice, source, resolution)
         except ListingDenied as denied:
             if self._wishes.inventory is not None:
                 raise
             self._run.observe(Notice(f"{denied}; walking from {ROOT} instead"))
             version = self._versions.relist(version, inventory=Inventory.WALK)
             try:
-                await self._bring_in(version, held, source, export)
+                await self._bring_in(version, choice, source, resolution)
             except NotAuthorised:
                 raise denied.refusal from None
 
-    async def _bring_in(self, version: Version, held: Version | None, source: Source, export: Export) -> None:
-        """Transfer and publish, unless `held`, another version of the same export, has the same content."""
-        new = held is not None and held.serial != version.serial and not self._catalog.totals(version).held_files
-        if held is not None and new and await self._is_still(held, version, source):
+    async def _bring_in(self, version: Version, choice: Choice, source: Source, resolution: Resolution) -> None:
+        """Transfer and publish, unless another version of the same export has the same content."""
+        export = resolution.export
+        if held := await self._same(choice.alike, version, source):
             self._catalog.forget(version)
-            held = as_said(held, export)
+            held = as_said(held, export) if export.held is None else held
             self._catalog.update(held)
             await self._keep(held)
             return
@@ -182,7 +184,7 @@ class Mirror:
             await self._revalidate(version, source)
         await in_thread(self._versions.sweep, version)
         try:
-            version = await self._publisher.finish(version)
+            version = await self._publisher.finish(_as_listed(version, export), lacks=resolution.lacks)
         except Incomplete:
             self._versions.look_again(version)
             raise
@@ -194,6 +196,15 @@ class Mirror:
         documents = partial(self._catalog.held, version, limit=BATCH, kinds=kinds)
         if changed := await first_changed(source, documents, self._run):
             raise ExportReplaced(f"{changed} changed under the run")
+
+    async def _same(self, alike: Sequence[Version], version: Version, source: Source) -> Version | None:
+        """The first of some finished versions that has what a new one would have; None where none has."""
+        if version.published is not None or self._catalog.totals(version).held_files:
+            return None
+        for held in alike:
+            if held.serial != version.serial and await self._is_still(held, self._versions.current(version), source):
+                return held
+        return None
 
     async def _is_still(self, held: Version, version: Version, source: Source) -> bool:
         """Whether the container has what an earlier version of the same export holds: by its listing, else file by
@@ -231,17 +242,18 @@ class Mirror:
                 held = self._catalog.totals(version).held_files
                 self._run.tally.settle(held, held_before=self._held_before[version.serial])
         if self._run.tally.failed:
-            raise self._incomplete(version)
+            raise self._incomplete(version, source)
 
     def _begin_walk(self, version: Version) -> None:
         self._catalog.ask_again(version)
         self._catalog.want(version, ROOT)
 
-    def _incomplete(self, version: Version) -> Incomplete:
+    def _incomplete(self, version: Version, source: Source) -> Incomplete:
         """Files failed: the container may not be what was listed."""
         self._versions.look_again(self._versions.current(version))
         count = self._run.tally.failed
-        return Incomplete(f"{count} {'file' if count == 1 else 'files'} failed; this export was not published")
+        what = f"{count} {'file' if count == 1 else 'files'} failed; this export was not published"
+        return Incomplete(what, hint=source.remedy or None)
 
     # --- publish ---
 
@@ -274,3 +286,10 @@ class Mirror:
         if self._destination.layout is Layout.FLAT:
             self._place.lay_out(version, self._pointing.forget)
         self._pointing.move(version)
+
+
+def _as_listed(version: Version, export: Export) -> Version:
+    """A version that is whole, with the inventory that its manifest tells: a copy was not walked, it says what was."""
+    if export.held is None or version.published is not None:
+        return version
+    return replace(version, inventory=export.held.inventory)

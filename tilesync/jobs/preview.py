@@ -15,7 +15,7 @@ from tilesync.jobs.pointing import named, pinned, stands
 from tilesync.jobs.run import Run
 from tilesync.jobs.sameness import same_listing
 from tilesync.jobs.survey import Desk, Survey
-from tilesync.jobs.versions import as_said, begun, changed_since, proven
+from tilesync.jobs.versions import as_said, begun, changed_since, of_export, proven
 from tilesync.model import ROOT, Blob, Export, Held, Inventory, Layout, Twin, Version
 from tilesync.protocols import Catalog, Exports, HeldFiles, Origin, Published, Source
 from tilesync.rules.filters import keeper
@@ -55,7 +55,7 @@ class Preview:
         self._catalog = view.catalog
         self._run = run
         self._wishes = wishes
-        self._keeps = keeper(wishes.globs)
+        self._globs = wishes.globs
         self._why: dict[str, str] = {}  # what was held and is to be fetched again
         self._looks_back = view.layout is Layout.FLAT  # what follows depends on which files would be held
 
@@ -94,7 +94,8 @@ class Preview:
         observe(
             Resolved(export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind)
         )
-        choice = choose(self._catalog.versions(export=export.id), export, self._wishes.globs)
+        choice = choose(of_export(export, self._catalog), export, self._wishes.globs)
+        self._globs = choice.globs
         if choice.unchanged and choice.held is not None:
             damaged = choice.held.damaged or self._has_lost(choice.held)
             observe(VersionChosen(choice.held.name, "continued" if damaged else "held"))
@@ -103,17 +104,18 @@ class Preview:
         if version is None:
             version = begun(export, self._catalog, self._view.publication, self._run.clock)
         wished = as_said(version, export)
-        version = replace(wished, listing=version.listing + 1, listed=False, marker=None, globs=self._wishes.globs)
+        version = replace(wished, listing=version.listing + 1, listed=False, marker=None, globs=choice.globs)
         self._catalog.update(version)
         source = await origin.source(resolution)
-        before = choice.held if choice.begun is None else None
+        alike = choice.alike if choice.begun is None else ()
         await self._list(source, version)
-        if before is not None and same_listing(version, before, self._catalog):
-            self._catalog.forget(version)
-            observe(VersionChosen(before.name, "held"))
-            return self._unchanged(before)
+        for before in alike:
+            if same_listing(version, before, self._catalog):
+                self._catalog.forget(version)
+                observe(VersionChosen(before.name, "held"))
+                return self._unchanged(before)
         observe(VersionChosen(version.name, "continued" if choice.begun else "begun"))
-        return self._carried_out(version, before)
+        return self._carried_out(version, alike[0] if alike else None)
 
     def _has_lost(self, version: Version) -> bool:
         """Whether files of a version are gone; looked at where the pointer would have to come to it, as a run does."""
@@ -145,8 +147,9 @@ class Preview:
 
     async def _list(self, source: Source, version: Version) -> None:
         """Take in the inventory; what is kept or left out is told as it passes."""
+        keeps = keeper(self._globs)
         async for blobs in self._pages(source):
-            names = [blob.name for blob in blobs if self._keeps(blob.name)]
+            names = [blob.name for blob in blobs if keeps(blob.name)]
             self._view.judge(names)
             known = self._catalog.held_among(version, names)
             sound = known.keys() - {held.blob.name for held in self._lost(version, list(known.values()))}
@@ -155,7 +158,7 @@ class Preview:
             rows = [(blob, None if changed(blob, known.get(blob.name)) else known[blob.name]) for blob in blobs]
             self._catalog.add_page(version, rows, folders_of(blob.name for blob in blobs))
             for blob, held in rows:
-                if not self._keeps(blob.name):
+                if not keeps(blob.name):
                     self._tell(blob, LEFT_OUT)
                 elif held is not None:
                     self._tell(blob, decide(blob, known[blob.name]))
@@ -178,7 +181,7 @@ class Preview:
         self._run.observe(
             Notice("a walk: what the contents name themselves (textures, buffers) is found when they are fetched")
         )
-        async for blob in Survey(source, self._view.desk, self._run, self._wishes.globs).blobs():
+        async for blob in Survey(source, self._view.desk, self._run, self._globs).blobs():
             yield [blob]
 
     def _carried_out(self, version: Version, before: Version | None) -> Version:
@@ -197,12 +200,12 @@ class Preview:
         return version
 
     def _decide(self, version: Version, blobs: Sequence[Blob], before: Version | None) -> None:
-        twins = self._catalog.twins.by_md5(version, blobs)
+        twins = self._catalog.twins.by_digest(version, blobs)
         known = self._catalog.held_among(before, [blob.name for blob in blobs]) if before is not None else {}
         for blob in blobs:
             twin = next(filter(self._is_there, twins.get(blob.name, ())), None)
             if twin is None and blob.name in twins:
-                every = self._catalog.twins.by_md5(version, [blob], every=True)
+                every = self._catalog.twins.by_digest(version, [blob], every=True)
                 twin = next(filter(self._is_there, every.get(blob.name, ())), None)
             if twin is not None:
                 self._tell(blob, _reuse(blob, twin))
@@ -214,7 +217,7 @@ class Preview:
     def _is_there(self, twin: Twin) -> bool:
         """Whether the file would be shared: it is as it was left, or would be there by this very plan."""
         held, files = twin.held, self._view.files
-        if not held.sha256:
+        if not held.mtime_ns and not held.inode:
             return True
         try:
             same = files.unchanged(twin.version, [held]) == [True]

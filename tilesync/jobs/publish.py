@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -31,8 +31,9 @@ class Publisher:
         self._run = run
         self._allow_missing = allow_missing
 
-    async def finish(self, version: Version) -> Version:
-        """Finish a version of which everything is held: its files durable, its manifest in place.
+    async def finish(self, version: Version, *, lacks: Collection[str] = ()) -> Version:
+        """Finish a version of which everything is held: its files durable, its manifest in place. `lacks`: what it is
+        known to ask for in vain, as names and sentences of a manifest.
 
         Raises Incomplete for one that is not whole, or not complete by meaning.
         """
@@ -44,7 +45,7 @@ class Publisher:
                 f"the container has no {ROOT}: what it holds is no mesh export, or not a whole one",
                 hint="this export was not published; is this the container of a 3D Tiles export?",
             )
-        version = await in_thread(self._judge_completeness, version)
+        version = await in_thread(self._judge_completeness, version, lacks)
         published = version.published or stamp(self._run.clock.now())
         version = replace(version, published=published, damaged=False, files=totals.files, bytes=totals.bytes)
         return await in_thread(self.seal, version)
@@ -57,23 +58,25 @@ class Publisher:
         self._catalog.update(version)
         return version
 
-    def _judge_completeness(self, version: Version) -> Version:
+    def _judge_completeness(self, version: Version, lacks: Collection[str]) -> Version:
         """The version with the counts of what it asks for. Missing files are an error, but for those that were missing
-        when it was published before.
+        when it was published before, here or where it is copied from.
         """
         found = settle(version, self._catalog, self._files)
         self._run.tally.completeness = found
         tell_remarks(version, self._catalog, self._run.observe)
         known = version.published is not None and found.missing <= version.completeness.missing
-        allowed = self._allow_missing or known
+        lost = 0
         for each in unmet(version, self._catalog):
             where, message = each.where, each.message
+            allowed = self._allow_missing or known or (each.name or message) in lacks
             event = Remarked(where, "missing", message) if allowed else Failed(where, "BlobMissing", message)
             self._run.observe(event)
-        if found.missing and not allowed:
-            count = f"{found.missing:,} {'file' if found.missing == 1 else 'files'}"
+            lost += not allowed
+        if lost:
+            count = f"{lost:,} {'file' if lost == 1 else 'files'}"
             raise Incomplete(
-                f"{count} that the tilesets ask for {'is' if found.missing == 1 else 'are'} not in the container",
+                f"{count} that the tilesets ask for {'is' if lost == 1 else 'are'} not in the container",
                 hint="this export was not published; if the export was made so, run again with --allow-missing",
             )
         return replace(version, completeness=found)

@@ -23,12 +23,12 @@ class Reuse:
 
         With them the bytes of what another version should hold so, and does not as it was left there.
         """
-        twins = self._catalog.twins.by_md5(self._version, [blob for _, blob in wanted])
+        twins = self._catalog.twins.by_digest(self._version, [blob for _, blob in wanted])
         known = [item for item in wanted if item[1].name in twins]
         found = self._tried(known, twins)
         left = [item for item in known if item[0] not in found]
         if left:
-            every = self._catalog.twins.by_md5(self._version, [blob for _, blob in left], every=True)
+            every = self._catalog.twins.by_digest(self._version, [blob for _, blob in left], every=True)
             found.update(self._tried(left, every))
         return list(found.values()), sum(blob.size for number, blob in known if number not in found)
 

@@ -20,6 +20,9 @@ from tilesync.threads import in_thread
 
 BATCH = 2000
 
+PLACE = "listed at {}"
+"""Under which key the catalog keeps where the listing of a version on its way in comes from."""
+
 
 class Versions:
     """What one run does to the versions of one destination, apart from moving files into them."""
@@ -79,8 +82,12 @@ class Versions:
         home = await source.home()
         lost = inventory == Inventory.LIST and not version.listed and version.marker is None
         other = version.published is None and (inventory, globs) != (version.inventory, version.globs)
-        if other or (lost and self._catalog.totals(version).files):
+        moved = version.published is None and source.place != listed_at(version, self._catalog)
+        some = version.listed or version.marker is not None or self._catalog.totals(version).files > 0
+        if other or ((lost or moved) and some):
             version = self.relist(version)
+        if moved:
+            self._catalog.remember(PLACE.format(version.name), source.place)
         if version.published is None:
             if version.globs != globs:
                 self._catalog.remember(f"sweep {version.name}", "yes")
@@ -156,16 +163,41 @@ class Versions:
 
 
 def begun(export: Export, catalog: Catalog, publication: Published, clock: Clock) -> Version:
-    """A new version of an export in a catalog, under a name that none had before."""
+    """A new version of an export in a catalog, under a name that none had before; its own, where it has one."""
     taken = {version.name for version in catalog.versions(retired=True)} | publication.taken_names()
-    name, now = next_version(export.id, taken), stamp(clock.now())
+    own, now = export.held.name if export.held is not None else "", stamp(clock.now())
+    name = own if own and own not in taken else next_version(export.id, taken)
     of = (export.id, export.imodel, export.changeset, export.modified, export.record)
     return catalog.begin(Version(0, name, *of, begun=now))
 
 
+def of_export(export: Export, catalog: Catalog) -> list[Version]:
+    """The versions of an export, but for those that come in from another held version of it than is to be mirrored."""
+    own = export.held.name if export.held is not None else None
+    versions = catalog.versions(export=export.id)
+    if own is None:
+        return versions
+    return [v for v in versions if v.published is not None or own == (listed_at(v, catalog).split(" ")[0] or v.name)]
+
+
+def listed_at(version: Version, catalog: Catalog) -> str:
+    """Where the listing of a version on its way in comes from, as its source says; empty for a container."""
+    return catalog.recall(PLACE.format(version.name)) or ""
+
+
 def as_said(version: Version, export: Export) -> Version:
-    """The version with what the service says of its export now; a bare link says nothing, and takes nothing away."""
+    """The version with what is said of its export now; a bare link says nothing, and takes nothing away."""
+    if export.held is not None:
+        of = export.held
+        return replace(version, imodel=of.imodel, changeset=of.changeset, modified=of.modified, record=of.record)
     return replace(version, modified=export.modified, record=export.record) if export.modified else version
+
+
+def is_stale(version: Version, export: Export) -> bool:
+    """Whether a version on its way in was begun when something else was said of its export."""
+    if export.held is not None:
+        return as_said(version, export) != version
+    return version.modified != export.modified
 
 
 def changed_since(version: Version, held: Sequence[Held], files: HeldFiles) -> list[Held]:

@@ -51,8 +51,8 @@ class HeldFiles(Protocol):
     def digest(self, version: Version, name: str) -> bytes | None:
         """SHA-256 of the held file, read anew; None when there is no such regular file."""
 
-    def chunks(self, version: Version, name: str) -> Iterator[bytes]:
-        """The bytes of one held file, piece by piece. Raises DestinationError when there is none."""
+    def chunks(self, version: Version, name: str, *, offset: int = 0) -> Iterator[bytes]:
+        """The bytes of one held file from `offset` on, piece by piece. Raises DestinationError when there is none."""
 
     def read(self, version: Version, name: str) -> bytes:
         """The bytes of one held file. Raises DestinationError when there is none."""

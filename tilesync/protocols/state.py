@@ -46,14 +46,16 @@ class References(Protocol):
 class Twins(Protocol):
     """Which held files of other versions, the newest first, have the content of wanted ones. Safe from any thread."""
 
-    def by_md5(self, version: Version, blobs: Sequence[Blob], *, every: bool = False) -> dict[str, list[Twin]]:
-        """By size and MD5, for each name where there are any: one of a newest version that has it, or `every` one."""
+    def by_digest(self, version: Version, blobs: Sequence[Blob], *, every: bool = False) -> dict[str, list[Twin]]:
+        """By size and SHA-256, or MD5 where a blob tells no other, for each name where there are any: one of a newest
+        version that has it, or `every` one.
+        """
 
     def by_sha256(self, version: Version, held: Sequence[Held]) -> dict[str, list[Twin]]:
         """By size and SHA-256, for each name where there are any."""
 
     def bytes_of_wanted(self, version: Version) -> int:
-        """How many bytes of what is wanted other versions hold, by size and MD5."""
+        """How many bytes of what is wanted other versions hold, by size and digest."""
 
     def copy_references(self, version: Version, twins: Iterable[Twin]) -> None:
         """Take over what twins of the same names ask for, in place of what was said of those names before."""
@@ -130,7 +132,9 @@ class Catalog(Protocol):
         """Mark the listing complete; return the names that an earlier listing had and this one has not."""
 
     def wanted(self, version: Version, after: int, *, limit: int, empty: bool | None = None) -> list[tuple[int, Blob]]:
-        """Blobs that are not held, in listed order, each with its id; `after` is exclusive."""
+        """Blobs that are not held, in listed order, each with its id and the SHA-256 that it must have, where that is
+        known; `after` is exclusive.
+        """
 
     def held(
         self, version: Version, after: str = "", *, limit: int, kinds: Collection[Kind] = ()
@@ -159,7 +163,7 @@ class Catalog(Protocol):
         """Files that are held have another trace than was known."""
 
     def release(self, version: Version, names: Iterable[str], *, linked: bool = False) -> None:
-        """Record that files are not held, or not rightly: they are wanted again.
+        """Record that files are not held, or not rightly: they are wanted again, as they were.
 
         `linked`: the bytes are wrong, so also where another version holds the same file; that one is damaged then.
         """

@@ -72,7 +72,23 @@ class Body(Protocol):
 
 
 class Source(Protocol):
-    """Where tiles come from: an inventory, and bodies pinned to it."""
+    """Where tiles come from: an inventory, and bodies pinned to it.
+
+    `has_link`: others can read its blobs too, through a link. `place`: what a listing of it that broke off can go on
+    with, and no other; empty for a container, whose bare URL says that. `remedy`: what to do where files of it fail.
+    """
+
+    @property
+    def has_link(self) -> bool:
+        """Whether `link` can be asked."""
+
+    @property
+    def place(self) -> str:
+        """Where its inventory comes from."""
+
+    @property
+    def remedy(self) -> str:
+        """A sentence for who runs it; empty where running it again is all."""
 
     def pages(self, marker: str | None) -> AsyncIterator[Page]:
         """The inventory from `marker` on, page by page; each page complete and well-formed."""
@@ -98,10 +114,10 @@ class Source(Protocol):
         """Whether the container still has what is held, by its ETag, else by its bytes. Raises as `open` does."""
 
     async def home(self) -> str:
-        """The bare URL of the container, without the query that signs it."""
+        """The bare URL of the container, without the query that signs it; of a copy, that of the one it is of."""
 
     async def link(self) -> SasUrl:
-        """A link that blobs can be read through now."""
+        """A link that blobs can be read through now; only where `has_link`."""
 
     async def listable(self) -> bool:
         """Whether it makes sense to ask for a listing: what a CDN signs never allows one."""
@@ -131,7 +147,7 @@ class Helpers(Protocol):
 
 
 class Origin(Protocol):
-    """What SOURCE names: it resolves to one export, and opens that export's container."""
+    """What SOURCE names: it resolves to one export, and opens that export's container, or a copy of it."""
 
     async def resolve(self, *, again: bool = False) -> Resolution:
         """The export to mirror now. `again`: the one resolved before is gone, so do not wait for another."""

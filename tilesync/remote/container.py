@@ -57,6 +57,10 @@ class Container:
     With a CDN the listing goes directly to the storage, the bytes through the CDN.
     """
 
+    has_link = True
+    place = ""
+    remedy = ""
+
     def __init__(self, *, listing: Link, content: Link, talk: Conversation, bulk: Bulk, clock: Clock) -> None:
         self._listing = listing
         self._content = content

@@ -17,6 +17,7 @@ from tilesync.remote.link import Fetch, RenewingLink
 from tilesync.wire.http import Conversation
 
 if TYPE_CHECKING:
+    from tilesync.wire.bandwidth import Bandwidth
     from tilesync.wire.bulk import Bulk
 
 
@@ -29,6 +30,7 @@ class Wires:
     clock: Clock
     observe: Observer
     closing: AsyncExitStack
+    bandwidth: Bandwidth | None = None
 
     def link(self, fetch: Fetch | None) -> RenewingLink:
         """A link that renews itself by `fetch`, and stops doing so when the run ends."""

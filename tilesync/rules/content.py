@@ -161,7 +161,7 @@ class Payload:
 
 
 class ContentCheck:
-    """Length, MD5 where the listing claims one, SHA-256, structure and references of the bytes of one blob.
+    """Length, MD5 and SHA-256 where they are claimed, structure and references of the bytes of one blob.
 
     `home` is the bare URL of its container, empty where that is not known: absolute URLs are told apart by it. `md5`:
     the proof tells it, claimed or not.
@@ -205,6 +205,8 @@ class ContentCheck:
             yield f"{self.size} bytes came, the listing says {self._blob.size}"
         if self._md5 is not None and self._blob.md5 is not None and self._md5.digest() != self._blob.md5:
             yield "its MD5 is not the one that the container states"
+        if self._blob.sha256 is not None and self._sha256.digest() != self._blob.sha256:
+            yield "its SHA-256 is not the one that the manifest states"
         if self._broken is None:
             try:
                 self._payload.finish()

@@ -27,6 +27,13 @@ def globs(include: Iterable[str], exclude: Iterable[str]) -> Globs:
     return made
 
 
+def narrowed(own: Globs, given: Globs) -> Globs:
+    """The globs of what a command wants of files that were chosen by globs of their own: what those leave out stays
+    out, and `given` chooses among the rest.
+    """
+    return Globs(given.include or own.include, tuple(sorted({*own.exclude, *given.exclude})))
+
+
 @lru_cache(maxsize=8)
 def keeper(of: Globs) -> Callable[[str], bool]:
     """What says whether a name is wanted: one that `include` matches, or any where that is empty, unless `exclude`

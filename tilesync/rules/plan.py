@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from tilesync.model import Blob, Export, Globs, Held, Version
+from tilesync.rules.filters import narrowed
 
 
 class Action(StrEnum):
@@ -29,11 +30,16 @@ class Decision(NamedTuple):
 
 
 def decide(blob: Blob, held: Held | None) -> Decision:
-    """Keep what is held when the listing proves it the same content: by ETag, else by MD5; fetch the rest."""
+    """Keep what is held when the listing proves it the same content: by the SHA-256 that a manifest tells, which also
+    proves it another one; by ETag, else by MD5. Fetch the rest.
+    """
     if held is None:
         return Decision(Action.FETCH, "not held")
     if held.blob.size != blob.size:
         return Decision(Action.FETCH, f"size was {held.blob.size}, is {blob.size}")
+    if blob.sha256 is not None:
+        same = held.sha256 == blob.sha256
+        return Decision(Action.KEEP, "held, same SHA-256") if same else Decision(Action.FETCH, "SHA-256 changed")
     if blob.etag and held.blob.etag == blob.etag:
         return Decision(Action.KEEP, "held, same ETag")
     if blob.md5 is not None and held.blob.md5 == blob.md5:
@@ -43,21 +49,37 @@ def decide(blob: Blob, held: Held | None) -> Decision:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which version a run works on. `begun`: one on its way in, to go on with; `held`: the last published one of the
-    same export; `unchanged`: that one is the export, as far as the service's word goes.
+    """Which version a run works on, and which files of it are wanted. `begun`: one on its way in, to go on with;
+    `held`: the last published one of the same export; `unchanged`: that one is the export, as far as the service's
+    word goes. `alike`: the published ones to compare its files with, `held` the first.
     """
 
     begun: Version | None
     held: Version | None
     unchanged: bool
+    globs: Globs
+    alike: tuple[Version, ...]
 
 
 def choose(versions: Sequence[Version], export: Export, globs: Globs) -> Choice:
     """Choose among the versions of one export, given in the order in which they were begun.
 
-    A version that was published with other globs is another one; one on its way in changes to these.
+    A version that was published with other globs is another one; one on its way in changes to these. Of an export that
+    is read from a held version there may be several: the one of the same time and name comes first.
     """
+    if export.held is not None:
+        globs = narrowed(export.held.globs, globs)
     begun = next((v for v in versions if v.published is None), None)
-    held = next((v for v in reversed(versions) if v.published is not None and v.globs == globs), None)
-    same = held is not None and bool(export.modified) and held.modified == export.modified
-    return Choice(begun, held, unchanged=same and (begun is None or begun.globs != globs))
+    alike = [v for v in reversed(versions) if v.published is not None and v.globs == globs]
+    if export.held is not None:
+        name = export.held.name
+        alike.sort(key=lambda v: (_is_of(export, v), v.name == name), reverse=True)
+    else:
+        alike = alike[:1]
+    held = alike[0] if alike else None
+    same = held is not None and _is_of(export, held)
+    return Choice(begun, held, same and (begun is None or begun.globs != globs), globs, tuple(alike))
+
+
+def _is_of(export: Export, version: Version) -> bool:
+    return bool(export.modified) and version.modified == export.modified

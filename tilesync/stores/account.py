@@ -92,43 +92,46 @@ class Account:
 
 
 @contextmanager
-def account_of(name: str, container: str, endpoint: str | None, environ: Mapping[str, str]) -> Iterator[Account]:
-    """The account, seen by the first identity that is there: a connection string, a key, Entra."""
+def account_of(name: str, container: str, endpoint: str, environ: Mapping[str, str]) -> Iterator[Account]:
+    """The account, seen by the first identity that is there: a connection string of it, a key, Entra.
+
+    A key is that of AZURE_STORAGE_ACCOUNT, where that is set: another account may be asked in the same run.
+    """
     from azure.storage.blob import BlobServiceClient
 
-    url = endpoint or f"https://{name}.blob.core.windows.net"
-    check_scheme(url)
-    if text := environ.get("AZURE_STORAGE_CONNECTION_STRING"):
-        try:
-            service = BlobServiceClient.from_connection_string(text, **_options())
-        except ValueError:
-            raise UsageError(
-                "AZURE_STORAGE_CONNECTION_STRING is no connection string", hint="copy it from the account's access keys"
-            ) from None
-        if service.account_name != name:
-            raise UsageError(
-                f"AZURE_STORAGE_CONNECTION_STRING is of the account {service.account_name}, not of {name}",
-                hint="unset it, or name that account",
-            )
-        if not getattr(service.credential, "account_key", None):
+    check_scheme(endpoint)
+    text, key = environ.get("AZURE_STORAGE_CONNECTION_STRING"), environ.get("AZURE_STORAGE_KEY")
+    if text and (said := _of_connection_string(text)).account_name == name:
+        if not getattr(said.credential, "account_key", None):
             raise UsageError(
                 "AZURE_STORAGE_CONNECTION_STRING holds no AccountKey",
                 hint="give the token in AZURE_STORAGE_SAS_TOKEN instead",
             )
-    elif key := environ.get("AZURE_STORAGE_KEY"):
-        credential = {"account_name": name, "account_key": key}
-        service = BlobServiceClient(url, credential=credential, **_options())
+        service = said
+    elif key and environ.get("AZURE_STORAGE_ACCOUNT") in {None, "", name}:
+        service = BlobServiceClient(endpoint, credential={"account_name": name, "account_key": key}, **_options())
     else:
-        service = BlobServiceClient(url, credential=_entra(), **_options())
+        service = BlobServiceClient(endpoint, credential=_entra(name), **_options())
     with service:
         yield Account(service, container)
 
 
-def _entra() -> Any:
+def _of_connection_string(text: str) -> BlobServiceClient:
+    from azure.storage.blob import BlobServiceClient
+
+    try:
+        return BlobServiceClient.from_connection_string(text, **_options())
+    except ValueError:
+        raise UsageError(
+            "AZURE_STORAGE_CONNECTION_STRING is no connection string", hint="copy it from the account's access keys"
+        ) from None
+
+
+def _entra(name: str) -> Any:
     try:
         from azure.identity import DefaultAzureCredential
     except ImportError:
-        raise NotAuthorised("no identity for the storage account is given", hint=IDENTITIES) from None
+        raise NotAuthorised(f"no identity for the storage account {name} is given", hint=IDENTITIES) from None
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     return DefaultAzureCredential()
 

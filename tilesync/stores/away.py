@@ -96,6 +96,16 @@ def look_at_objects(objects: Objects, state: Path) -> Iterator[ObjectSight]:
 
 
 @contextmanager
+def read_objects(objects: Objects) -> Iterator[ObjectSight]:
+    """What a place holds, for those who only read it."""
+    files = ObjectHeldFiles(objects)
+    try:
+        yield ObjectSight(files, ObjectPublished(objects), None, partial(judge_keys, lead=lead_of(objects)))
+    finally:
+        files.close()
+
+
+@contextmanager
 def audit_objects(objects: Objects, state: Path) -> Iterator[ObjectSight]:
     """What a destination holds, and its catalog to mark findings in: None when there is none that can be written."""
     path = state / CATALOG

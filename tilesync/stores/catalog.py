@@ -21,7 +21,6 @@ from tilesync.stores.database import Database
 from tilesync.stores.leftovers import Leftovers
 from tilesync.stores.references import REFERENCE_SCHEMA, References
 from tilesync.stores.rows import (
-    BLOB,
     EXCLUDED,
     HELD,
     HELD_BLOB,
@@ -30,6 +29,7 @@ from tilesync.stores.rows import (
     MISSING,
     SCHEMA,
     WANTED,
+    WANTED_BLOB,
     arrival_row,
     blob_row,
     read_held,
@@ -193,12 +193,13 @@ class Catalog(Database):
         return names
 
     def wanted(self, version: Version, after: int, *, limit: int, empty: bool | None = None) -> list[tuple[int, Blob]]:
-        """Blobs of the current listing that are not held, in listed order, each with its id; `after` is exclusive.
+        """Blobs of the current listing that are not held, in listed order, each with its id; `after` is exclusive. They
+        tell the SHA-256 that they must have, where that is known.
 
         `empty` chooses between blobs without bytes and the others: the former may turn out to be folders.
         """
         sql = (
-            f"SELECT id, {BLOB} FROM blob WHERE version=? AND listing=? AND state={WANTED} AND id>?"
+            f"SELECT id, {WANTED_BLOB} FROM blob WHERE version=? AND listing=? AND state={WANTED} AND id>?"
             " AND coalesce((size IS 0)=?, 1) ORDER BY id LIMIT ?"
         )
         rows = self.query(sql, version.serial, version.listing, after, empty, limit)
@@ -225,7 +226,10 @@ class Catalog(Database):
     def suppose(self, version: Version) -> None:
         """Take everything that is wanted for held, with no bytes known: a plan goes on as if it had been done."""
         with self.transaction() as db:
-            sql = "UPDATE blob SET state=1, sha256=x'', mtime_ns=0, inode=0 WHERE version=? AND listing=? AND state=0"
+            sql = (
+                "UPDATE blob SET state=1, sha256=coalesce(sha256, x''), mtime_ns=0, inode=0"
+                " WHERE version=? AND listing=? AND state=0"
+            )
             db.execute(sql, (version.serial, version.listing))
 
     def want(self, version: Version, name: str) -> None:
@@ -281,7 +285,8 @@ class Catalog(Database):
                 db.executemany("UPDATE blob SET mtime_ns=?, inode=? WHERE version=? AND key=? AND state=1", rows)
 
     def release(self, version: Version, names: Iterable[str], *, linked: bool = False) -> None:
-        """Record that files are not held, or not rightly: they are wanted again.
+        """Record that files are not held, or not rightly: they are wanted again, as they were. A walk that goes on
+        takes them as they are then.
 
         `linked`: the bytes are wrong, so also where another version holds the same file; that one is damaged then.
         """
@@ -289,9 +294,9 @@ class Catalog(Database):
         with self.transaction() as db:
             for row in rows if linked else ():
                 for others in db.execute(_LINKED, row).fetchall():
-                    db.execute("UPDATE blob SET state=0, sha256=NULL WHERE id=?", others[:1])
+                    db.execute(f"{_RELEASE} id=?", others[:1])
                     db.execute("UPDATE version SET damaged=1 WHERE serial=?", others[1:])
-            db.executemany("UPDATE blob SET state=0, sha256=NULL WHERE version=? AND key=?", rows)
+            db.executemany(f"{_RELEASE} version=? AND key=?", rows)
 
     def shared_bytes(self) -> dict[str, int]:
         """The bytes of the files of each version that other versions hold too, as one file; by name, where any are."""
@@ -310,6 +315,10 @@ WITH live AS (SELECT serial, name FROM version WHERE retired IS NULL),
 held AS (SELECT version, size, min(version) OVER one AS first, max(version) OVER one AS last FROM blob
   WHERE state=1 AND inode<>0 AND version IN (SELECT serial FROM live) WINDOW one AS (PARTITION BY sha256, inode))
 SELECT live.name, sum(held.size) FROM held JOIN live ON live.serial=held.version WHERE first < last GROUP BY live.name
+"""
+_RELEASE = f"""
+UPDATE blob SET state={WANTED}, sha256=iif((SELECT published IS NULL AND inventory='{Inventory.WALK}' FROM version
+  WHERE serial=blob.version), NULL, sha256) WHERE
 """
 _LINKED = """
 SELECT o.id, o.version FROM blob b JOIN blob o ON o.sha256=b.sha256 AND o.inode=b.inode AND o.state=1 AND o.id<>b.id

@@ -85,7 +85,7 @@ class LocalFiles(HeldFiles):
     def draft(self, version: Version, blob: Blob) -> LocalDraft:
         """A draft; its part is keyed by name and ETag, so a stale one is never continued."""
         part = _part_of(version, blob)
-        known = blob.etag or blob.md5 is not None
+        known = blob.etag or blob.md5 is not None or blob.sha256 is not None
         held = self._size_of(part) if known and part in self._leftover else 0
         return LocalDraft(self, version.name, blob, self._parts / part, held)
 

@@ -23,6 +23,11 @@ READ = 1 << 20
 """Bytes read at a time."""
 
 
+def _piece(size: int) -> int:
+    """How much of a file is read at a time: the room for a large piece costs more than a small file."""
+    return min(READ, max(1 << 16, size + 1))
+
+
 def left_there(path: str, held: Held) -> Trace | None:
     """The trace of a file that has the size and mtime with which it was left; None when there is no such file."""
     try:
@@ -155,8 +160,8 @@ class HeldFiles:
         found = self._look(version, name)
         if found is None:
             return None
-        most = min(READ, max(1 << 16, found.st_size + 1))  # the room for a large piece costs more than a small file
         with mapped(f"cannot read {name}"), self._open(version, name) as file:
+            most = _piece(found.st_size)
             while chunk := file.read(most):
                 into(chunk)
             return trace_of(os.fstat(file.fileno()))
@@ -169,10 +174,12 @@ class HeldFiles:
         sha256 = hashlib.sha256()
         return None if self.feed(version, name, sha256.update) is None else sha256.digest()
 
-    def chunks(self, version: Version, name: str) -> Iterator[bytes]:
-        """The bytes of one file, piece by piece."""
+    def chunks(self, version: Version, name: str, *, offset: int = 0) -> Iterator[bytes]:
+        """The bytes of one file from `offset` on, piece by piece."""
         with mapped(f"cannot read {name}"), self._open(version, name) as file:
-            while chunk := file.read(READ):
+            most = _piece(os.fstat(file.fileno()).st_size)
+            file.seek(offset)
+            while chunk := file.read(most):
                 yield chunk
 
     def read(self, version: Version, name: str) -> bytes:

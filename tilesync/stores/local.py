@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tilesync.errors import DestinationBusy, DestinationError
+from tilesync.errors import DestinationBusy, DestinationError, UsageError
 from tilesync.model import Layout, Version
 from tilesync.stores.catalog import SCHEMA_VERSION, Catalog
 from tilesync.stores.database import schema_of
@@ -191,6 +191,33 @@ def look_at(root: Path, *, state_dir: Path | None, layout: Layout) -> Iterator[S
         yield Sight(HeldFiles(*place.doors(layout)), publication, catalog, place.judge(layout), layout)
     finally:
         catalog.close()
+
+
+@contextmanager
+def open_to_read(root: Path) -> Iterator[Sight]:
+    """What a folder holds, told by its manifests alone: nothing of it is touched, and no lock is taken."""
+    place = Place.of(root, None)
+    layout = place.layout() or Layout.VERSIONED
+    yield Sight(HeldFiles(*place.doors(layout)), place.publication(layout), None, place.judge(layout), layout)
+
+
+def refuse_overlap(source: Path, root: Path, state_dir: Path | None) -> None:
+    """Raise UsageError where what is written would lie in the folder that is read, or around it."""
+    written = (root, *((state_dir,) if state_dir is not None else ()))
+    for folder in written:
+        if _within(folder, source) or (folder == root and _within(source, folder)):
+            raise UsageError(
+                f"SOURCE and DEST are one place, or one lies in the other: {source} and {folder}",
+                hint="give another folder as DEST",
+            )
+
+
+def _within(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder that is there, or lies in it, under whatever names."""
+    real = Path(os.path.realpath(path))
+    with mapped(f"cannot look at {path}"):
+        there = [each for each in (real, *real.parents) if each.exists()] if folder.exists() else []
+        return any(os.path.samefile(each, folder) for each in there)
 
 
 @contextmanager

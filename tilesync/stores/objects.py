@@ -128,9 +128,9 @@ class ObjectHeldFiles:
         sha256 = hashlib.sha256()
         return None if self.feed(version, name, sha256.update) is None else sha256.digest()
 
-    def chunks(self, version: Version, name: str) -> Iterator[bytes]:
-        """The bytes of one object, piece by piece."""
-        stored = None if problem(name) else self.objects.read(key_of(version.name, name))
+    def chunks(self, version: Version, name: str, *, offset: int = 0) -> Iterator[bytes]:
+        """The bytes of one object from `offset` on, piece by piece."""
+        stored = None if problem(name) else self.objects.read(key_of(version.name, name), offset=offset)
         if stored is None:
             raise DestinationError(f"cannot read {name} of version {version.name}: it is not in {self.objects.shown}")
         yield from stored.chunks

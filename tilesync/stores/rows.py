@@ -36,11 +36,16 @@ CREATE TABLE IF NOT EXISTS folder (version INTEGER NOT NULL, key TEXT NOT NULL, 
 
 WANTED, HELD, EXCLUDED, MISSING = range(4)
 """An excluded blob is one that the globs of the version leave out. A missing one is one that a file asks for and that
-the container does not have: no part of the inventory.
+the container does not have: no part of the inventory. The SHA-256 of a wanted blob is that which it must have: a
+manifest says so, or it was held once.
 """
 
 BLOB = f"coalesce(name, key), coalesce(size, {UNKNOWN}), etag, md5, content_type, content_encoding, last_modified"
+WANTED_BLOB = BLOB + ", sha256"
 HELD_BLOB = BLOB + ", sha256, mtime_ns, coalesce(inode, 0)"
+
+DESCRIBED = Blob._fields.index("sha256")
+"""Fields of a blob that its source describes, the name among them; they come first."""
 
 INSERT_BLOB = """
 INSERT INTO blob (version, listing, key, name, size, etag, md5, content_type, content_encoding, last_modified,
@@ -57,17 +62,17 @@ UPDATE blob SET state=1, size=?, etag=?, md5=?, content_type=?, content_encoding
 def blob_row(version: Version, key: str, blob: Blob, held: Held | None, *, kept: bool = True) -> tuple[object, ...]:
     """What INSERT_BLOB takes: the blob as it is described now, with what is held of it. Not `kept`: it is left out."""
     name = None if blob.name == key else blob.name
-    state: tuple[object, ...] = (WANTED if kept else EXCLUDED, None, None, None)
+    state: tuple[object, ...] = (WANTED if kept else EXCLUDED, blob.sha256, None, None)
     if held is not None and kept:
         state = (HELD, *held[1:])
-    return (version.serial, version.listing, key, name, *blob[1:], *state)
+    return (version.serial, version.listing, key, name, *blob[1:DESCRIBED], *state)
 
 
 def arrival_row(arrival: Arrival) -> tuple[object, ...]:
     """What HOLD_BLOB takes."""
     held, reading = arrival.held, arrival.reading
     return (
-        *held.blob[1:],
+        *held.blob[1:DESCRIBED],
         held.sha256,
         held.mtime_ns,
         held.inode,
@@ -79,7 +84,7 @@ def arrival_row(arrival: Arrival) -> tuple[object, ...]:
 
 def read_held(row: Sequence[Any]) -> Held:
     """The file of a row of HELD_BLOB."""
-    return Held(Blob._make(row[:7]), *row[7:10])
+    return Held(Blob(*row[:DESCRIBED]), *row[DESCRIBED : DESCRIBED + 3])
 
 
 def version_row(version: Version) -> dict[str, object]:

@@ -23,17 +23,18 @@ _SAYS = "EXISTS (SELECT 1 FROM {0} s WHERE s.version=blob.version AND s.source=b
 _TWIN = f"SELECT version, kind, implicit, {_SAYS.format('reference')}, {_SAYS.format('remark')}, {HELD_BLOB} FROM blob"
 _THERE = "(SELECT retired FROM version WHERE serial={0}.version) IS NULL"
 _NEWEST = f"AND {_THERE.format('blob')} ORDER BY version DESC LIMIT {ENOUGH}"
-_IN_ONE = f"{_TWIN} INDEXED BY blob_md5 WHERE md5 IN ({{0}}) AND state=1 AND version=?"
+_IN_ONE = f"{_TWIN} INDEXED BY blob_{{0}} WHERE {{0}} IN ({{1}}) AND state=1 AND version=?"
 _BY_MD5 = f"{_TWIN} WHERE md5=? AND md5 IS NOT NULL AND state=1 AND size=? AND version{{0}} {_NEWEST}"
 _BY_SHA256 = f"{_TWIN} WHERE sha256=? AND state=1 AND size=? AND version{{0}} {_NEWEST}"
 _OTHERS = ("<?", ">?")
 """Two ranges of the index, so that the many files of one version with one content are never read through."""
 
-_HAS = f"""EXISTS (SELECT 1 FROM blob o WHERE o.md5=b.md5 AND o.md5 IS NOT NULL AND o.state=1 AND o.size=b.size
-  AND o.version{{0}}b.version AND {_THERE.format("o")})"""
+_HAS = f"""EXISTS (SELECT 1 FROM blob o WHERE {{0}} AND o.state=1 AND o.size=b.size
+  AND o.version{{1}}b.version AND {_THERE.format("o")})"""
+_SAME = ("b.sha256 IS NULL AND o.md5=b.md5 AND o.md5 IS NOT NULL", "o.sha256=b.sha256")
 _WANTED = f"""
 SELECT coalesce(sum(b.size), 0) FROM blob b WHERE b.version=? AND b.state=0
-  AND ({_HAS.format("<")} OR {_HAS.format(">")})
+  AND ({" OR ".join(_HAS.format(same, others[0]) for same in _SAME for others in _OTHERS)})
 """
 
 
@@ -43,23 +44,39 @@ class Twins:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
-    def by_md5(self, version: Version, blobs: Sequence[Blob], *, every: bool = False) -> dict[str, list[Twin]]:
-        """By size and MD5, for each name where there are any: one of a newest version that has it, or `every` one."""
+    def by_digest(self, version: Version, blobs: Sequence[Blob], *, every: bool = False) -> dict[str, list[Twin]]:
+        """By size and SHA-256, or MD5 where a blob tells no other, for each name where there are any: one of a newest
+        version that has it, or `every` one.
+        """
         others = [other for other in reversed(self._catalog.versions()) if other.serial != version.serial]
-        left = [blob for blob in blobs if blob.md5] if others else []
+        left = [blob for blob in blobs if blob.sha256 or blob.md5] if others else []
         found: dict[str, list[Twin]] = {}
         for other in others[: 0 if every else NEWEST]:
             for start in range(0, len(left), _MANY):
                 found.update(self._in_one(other, left[start : start + _MANY]))
             left = [blob for blob in left if blob.name not in found]
-        found.update(self._find(_BY_MD5, version, ((blob.name, blob.md5, blob.size) for blob in left if blob.md5)))
+        claimed = ((blob.name, blob.sha256, blob.size) for blob in left if blob.sha256)
+        unclaimed = ((blob.name, blob.md5, blob.size) for blob in left if blob.md5 and not blob.sha256)
+        found.update(self._find(_BY_SHA256, version, claimed))
+        found.update(self._find(_BY_MD5, version, unclaimed))
         return found
 
     def _in_one(self, other: Version, blobs: Sequence[Blob]) -> dict[str, list[Twin]]:
-        sql = _IN_ONE.format(", ".join("?" * len(blobs)))
-        rows = self._catalog.query(sql, *(blob.md5 for blob in blobs), other.serial)
-        twins = {(twin.held.blob.md5, twin.held.blob.size): twin for twin in (_twin(other, row) for row in rows)}
-        return {blob.name: [twins[blob.md5, blob.size]] for blob in blobs if (blob.md5, blob.size) in twins}
+        claimed = {(blob.sha256, blob.size) for blob in blobs if blob.sha256}
+        unclaimed = {(blob.md5, blob.size) for blob in blobs if not blob.sha256}
+        twins: dict[tuple[bytes | None, int], Twin] = {}
+        for twin in self._among(other, "sha256", claimed):
+            twins[twin.held.sha256, twin.held.blob.size] = twin
+        for twin in self._among(other, "md5", unclaimed):
+            twins[twin.held.blob.md5, twin.held.blob.size] = twin
+        contents = {blob.name: (blob.sha256 or blob.md5, blob.size) for blob in blobs}
+        return {name: [twins[content]] for name, content in contents.items() if content in twins}
+
+    def _among(self, other: Version, column: str, contents: Iterable[tuple[bytes | None, int]]) -> list[Twin]:
+        """The files of one version that have one of these digests."""
+        digests = [digest for digest, _ in contents]
+        sql = _IN_ONE.format(column, ", ".join("?" * len(digests)))
+        return [_twin(other, row) for row in self._catalog.query(sql, *digests, other.serial)] if digests else []
 
     def by_sha256(self, version: Version, held: Sequence[Held]) -> dict[str, list[Twin]]:
         """By size and SHA-256, for each name where there are any."""
@@ -78,7 +95,7 @@ class Twins:
         return found
 
     def bytes_of_wanted(self, version: Version) -> int:
-        """How many bytes of what is wanted other versions hold, by size and MD5."""
+        """How many bytes of what is wanted other versions hold, by size and digest."""
         count: int = self._catalog.query(_WANTED, version.serial)[0][0]
         return count
 
