@@ -77,6 +77,12 @@ class SasUrl:
             more += f"&marker={quote(marker, safe='')}"
         return f"{self.base}?restype=container&comp=list{more}&{self.query}"
 
+    @property
+    def reads_only(self) -> bool:
+        """Whether it says itself that it reads, and at most lists. Source: "Create a service SAS", `sp`."""
+        fields = dict(pair.partition("=")[::2] for pair in self.query.split("&"))
+        return "r" in fields.get("sp", "") and set(fields["sp"]) <= {"r", "l"}
+
     def viewer(self) -> str:
         """The URL that a 3D viewer starts from."""
         return self.blob(ROOT)
