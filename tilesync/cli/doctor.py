@@ -46,7 +46,8 @@ def doctor(context: click.Context, /, dest: Place | None, source: str | None, **
     Each line says what was checked, what was found, and what mends it. The exit code is that of the first check that
     fails.
     """
-    _refuse_lost(dest, options)
+    if dest is None:
+        _refuse_lost(context)
     session = session_of(options)
 
     async def work() -> None:
@@ -70,9 +71,9 @@ def doctor(context: click.Context, /, dest: Place | None, source: str | None, **
     return session.run(work, closing=lambda: "nothing stands in the way")
 
 
-def _refuse_lost(dest: Place | None, options: dict[str, Any]) -> None:
+def _refuse_lost(context: click.Context) -> None:
     for name in ("public_url", "origin"):
-        if options[name] and dest is None:
+        if is_argument(context, name):
             raise UsageError(f"--{name.replace('_', '-')} is about what viewers need of DEST, which is not given")
 
 

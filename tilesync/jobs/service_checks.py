@@ -67,7 +67,7 @@ class ServiceChecks:
 
     async def _reach(self) -> Said:
         url = self._sight.api if self._link is None else self._link.base
-        host = urlsplit(url).netloc
+        host = _host(url)
         try:
             status, time = await self._sight.knock(url)
         except Unavailable as error:
@@ -140,7 +140,7 @@ class ServiceChecks:
     async def _life(self) -> Said:
         link = self._the_link()
         rest, renewed = left(link, self._now()), self._link is None
-        host = urlsplit(link.base).netloc
+        host = _host(link.base)
         if rest is None:
             return Said(f"to {host}; it does not say when it ends")
         assert link.expires is not None
@@ -163,6 +163,11 @@ class ServiceChecks:
     async def _tileset(self) -> Said:
         size = await self._sight.root_size(self._the_link())
         return Said("tileset.json can be read" + (f", {size:,} bytes" if size is not None else ""))
+
+
+def _host(url: str) -> str:
+    """Host and port, without what may be secret before them."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _span(span: timedelta) -> str:

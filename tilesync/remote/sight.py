@@ -47,7 +47,7 @@ class RemoteSight:
                 raise Transient(f"it answered {reply.status}")
             return reply.status, reply.server_time()
 
-        return await self._ask(urlsplit(url).netloc, url, accept)
+        return await self._ask(urlsplit(url).netloc.rpartition("@")[2], url, accept)
 
     async def identify(self) -> Credential:
         """Get the credential of the identity."""

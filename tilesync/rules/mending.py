@@ -153,7 +153,8 @@ class BucketMending:
         return ["--endpoint-url", self.endpoint] if self.endpoint else []
 
 
-BESIDE, INSIDE = "nginx, beside `server { … }`:", "nginx, inside `server { … }`:"
+BESIDE = "nginx, beside `server { … }`:"
+INSIDE = "nginx, inside `server { … }`, in the place of what is there for it:"
 
 TYPES = """\
 types {

@@ -148,12 +148,15 @@ def _admitted(answer: Answer, origin: str) -> bool:
 def preflight(answer: Answer, wanted: Wanted, mend: Mending) -> Said:
     """A page of another origin may send Range. Few viewers do, and newer browsers do not ask."""
     headers = {part.strip().lower() for part in answer.headers.get("access-control-allow-headers", "").split(",")}
-    if 200 <= answer.status < 300 and _admitted(answer, wanted.origin) and headers & {ANY, "range"}:
+    allows = 200 <= answer.status < 300 and bool(headers & {ANY, "range"})
+    admits = _admitted(answer, wanted.origin)
+    if allows and admits:
         return Said("a viewer may send Range")
+    what = f"does not let {wanted.origin} in" if allows else "does not allow Range"
     return Said(
-        f"OPTIONS is answered {answer.status} and does not allow Range: a viewer that reads parts of files may fail",
+        f"OPTIONS is answered {answer.status} and {what}: a viewer that reads parts of files may fail",
         Result.WARN,
-        mend.preflight(wanted.allowed),
+        mend.cors(wanted.allowed) if allows else mend.preflight(wanted.allowed),
     )
 
 
