@@ -8,6 +8,7 @@ import shlex
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -286,11 +287,15 @@ def test_a_container_from_private_to_well(azurite: Azurite, account: BlobService
     well = doctor(dest, **environment)
     assert (well.exit, well.results) == (0, {})
     assert "state" not in well.checks
+    signed = azurite.link(name, life=timedelta(hours=1)).replace("?", "/a%20b?")
+    by_link = doctor(signed, XDG_STATE_HOME=str(tmp_path))
+    assert (by_link.exit, by_link.results) == (0, {})
+    assert "others on this machine can see the link" in by_link.err
     assert doctor(dest, origin="https://other.example", **environment).checks["origin"]["result"] == "fail"
 
     account.set_service_properties(cors=[])
     container.set_container_access_policy({}, public_access=None)
-    every = "".join(done.out + done.err for done in (private, shut, well))
+    every = "".join(done.out + done.err for done in (private, shut, well, by_link))
     assert KEY not in every
     assert "sig=" not in every
 
