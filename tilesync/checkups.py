@@ -13,7 +13,7 @@ from typing import Final
 
 from tilesync.destinations import Where, audited, minted, no_bodies
 from tilesync.errors import UsageError
-from tilesync.model import POINTER, SasUrl, Selector
+from tilesync.model import SasUrl, Selector
 from tilesync.protocols import HeldFiles, Observer, Published
 from tilesync.rules.mending import AzureMending, BucketMending, Mending, ServerMending
 from tilesync.rules.public import public_url
@@ -129,4 +129,4 @@ def viewer_url(where: Where, life: timedelta) -> tuple[str, datetime | None]:
             hint="README.md has configurations (Hosting); `tilesync doctor DEST --public-url URL` checks yours",
         )
     link = minted(place, where.reach, life)
-    return link.blob(f"{place.prefix}{POINTER}"), link.expires
+    return link.viewer(place.prefix), link.expires
