@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import shlex
 import shutil
@@ -17,6 +18,7 @@ from azure.storage.blob import BlobServiceClient, CorsRule
 from azurite import ACCOUNT, KEY, Azurite
 from builders import IMODEL, export, glb, tileset
 from commandline import Done, tilesync
+from s3 import ENVIRONMENT, SECRET, BucketServer
 from simulator import EXPORT, Simulator
 from test_web_servers import needs
 from web_servers import nginx
@@ -306,3 +308,38 @@ def test_an_identity_that_is_none() -> None:
     assert (done.exit, done.results["held"], done.results["public"]) == (2, "fail", "fail")
     assert "AZURE_STORAGE_KEY" in done.checks["held"]["hint"]
     assert "TOPSECRET" not in done.out + done.err
+
+
+# --- a bucket ---
+
+
+def said(hint: str, verb: str, option: str) -> Any:
+    """The JSON of a printed `aws s3api` command."""
+    words = next(shlex.split(line) for line in hint.splitlines() if f" {verb} " in line)
+    return json.loads(words[words.index(option) + 1])
+
+
+def test_a_bucket_from_private_to_public(bucket_server: BucketServer, bucket: str, tmp_path: Path) -> None:
+    """Private: a policy and rules are printed, and the server takes both as they stand; then viewers are let in.
+
+    This server lets every page read what is public, whatever the rules are; and it answers a preflight by the policy,
+    which the real one does not.
+    """
+    dest = f"s3://{bucket}/a b"
+    environment: dict[str, Any] = {
+        **ENVIRONMENT,
+        "TILESYNC_ENDPOINT_URL": bucket_server.url,
+        "XDG_STATE_HOME": str(tmp_path),
+    }
+    with Simulator() as sim:
+        sim.hold(export(4) | {"ä b+%20/t.png": b"\x89PNG\r\n\x1a\n"})
+        assert tilesync("mirror", IMODEL, dest, sim=sim, **environment).exit == 0
+    private = doctor(dest, **environment)
+    assert (private.exit, private.checks["public"]["result"]) == (8, "fail")
+    policy = said(private.checks["public"]["hint"], "put-bucket-policy", "--policy")
+    bucket_server.client.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+    rules = said(private.checks["preflight"]["hint"], "put-bucket-cors", "--cors-configuration")
+    bucket_server.client.put_bucket_cors(Bucket=bucket, CORSConfiguration=rules)
+    well = doctor(dest, **environment)
+    assert (well.exit, well.results) == (0, {"preflight": "warn"})
+    assert SECRET not in "".join(done.out + done.err for done in (private, well))
