@@ -121,11 +121,12 @@ def fly_over(
 ) -> Flight:
     """Open a tileset, and stay at each view till all is in; what was asked of its server is for that one to say.
 
-    `meanwhile` is called before each view.
+    What stands behind a `?` in `viewer` is for the page. `meanwhile` is called before each view.
     """
     flight = Flight()
+    name, mark, more = viewer.partition("?")
     with Site({"/": PAGES, "/packages/": PACKAGES}) as ground:
-        with browser.page(f"{ground.url}/{viewer}.html") as page:
+        with browser.page(f"{ground.url}/{name}.html{mark}{more}") as page:
             page.run("begin", url, f"rgb{BACKGROUND}")
             for view in views:
                 meanwhile(view)

@@ -309,3 +309,23 @@ def many_threads() -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="tilesync"))
+
+
+def minted(place: AzurePlace, reach: Reach, life: timedelta) -> SasUrl:
+    """A link to a container that reads and does nothing else. One that was given serves where it allows no more; else
+    it is signed by the account's key, or for an identity of Entra.
+    """
+    given = place.link
+    if given is None and (token := os.environ.get("AZURE_STORAGE_SAS_TOKEN")):
+        given = _with_token(place, reach, token)
+    if given is not None and given.reads_only:
+        return given
+    if place.link is not None:
+        raise UsageError(
+            "a link that may write is nothing for viewers, and no other link can be made of it",
+            hint="name it as az://ACCOUNT/CONTAINER, with a key or an identity; or give a link with `sp=r`",
+        )
+    from tilesync.stores.account import READ, account_of
+
+    with account_of(place.account, place.container, reach.azure_endpoint, os.environ) as account:
+        return account.mint(READ, life=life)

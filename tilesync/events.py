@@ -197,3 +197,14 @@ class Published(Event):
     version: str
     files: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checked(Event):
+    """One check of `doctor`. `result`: ok, warn, fail or skipped; `hint`: what mends it, in so many lines."""
+
+    kind: ClassVar[str] = "check"
+    name: str
+    result: str
+    message: str
+    hint: str = ""

@@ -77,9 +77,18 @@ class SasUrl:
             more += f"&marker={quote(marker, safe='')}"
         return f"{self.base}?restype=container&comp=list{more}&{self.query}"
 
-    def viewer(self) -> str:
-        """The URL that a 3D viewer starts from."""
-        return self.blob(ROOT)
+    @property
+    def reads_only(self) -> bool:
+        """Whether it says itself that it reads, and at most lists. Source: "Create a service SAS", `sp`."""
+        fields = dict(pair.partition("=")[::2] for pair in self.query.split("&"))
+        return "r" in fields.get("sp", "") and set(fields["sp"]) <= {"r", "l"}
+
+    def viewer(self, prefix: str = "") -> str:
+        """The URL that a 3D viewer starts from. No slash stands in its query, as those of signatures do when nobody
+        quotes them: 3d-tiles-renderer takes what is before the last one for the folder (0.5.3).
+        """
+        path, mark, query = self.blob(f"{prefix}{ROOT}").partition("?")
+        return f"{path}{mark}{query.replace('/', '%2F')}"
 
     def __repr__(self) -> str:
         return f"SasUrl({self.base!r}, expires={self.expires})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,6 +36,17 @@ class Elsewhere(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Elsewhere({self.size} bytes)"
+
+
+class Answer(NamedTuple):
+    """What a server answers to someone without any identity: its headers by their names in small letters, its body as
+    it was sent.
+    """
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tilesync.destinations import Place, Reach, Where, audited, looked_at, many_threads, no_bodies, opened, shelf_of
 from tilesync.errors import NotAuthorised, TilesyncError, UsageError
 from tilesync.model import EVERYTHING, Export, Globs, Inventory, Layout, SasUrl, Secret, Selector, Version
-from tilesync.protocols import Destination, Observer, Origin, TokenProvider
+from tilesync.protocols import Destination, Observer, Origin
 from tilesync.rules.guards import Most
 from tilesync.rules.links import check_scheme, parse_link
 from tilesync.rules.retention import KEEP_ALL, Keep
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tilesync.jobs.run import Run
     from tilesync.jobs.tally import Tally
     from tilesync.protocols import Helpers
+    from tilesync.remote.auth import ShareKey, Token
     from tilesync.remote.exports import MeshExports
     from tilesync.remote.held import HeldOrigin
     from tilesync.remote.origins import ServiceOrigin, Wires
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 API = "https://api.bentley.com"
 ISSUER = "https://ims.bentley.com"
-
 
 CREW = 4
 """Processes that help at most: behind them stand the catalog, and the disk."""
@@ -150,11 +150,11 @@ def _exports(service: Service, wires: Wires) -> MeshExports:
     from tilesync.remote.exports import MeshExports
 
     check_scheme(service.api_url)
-    token = _token(service.identity, wires)
-    return MeshExports(service.api_url, token, wires.talk, wires.clock, wires.observe)
+    return MeshExports(service.api_url, token_of(service.identity, wires), wires.talk, wires.clock, wires.observe)
 
 
-def _token(identity: Identity, wires: Wires) -> TokenProvider:
+def token_of(identity: Identity, wires: Wires) -> Token | ShareKey:
+    """The identity that counts. Raises NotAuthorised when none is given."""
     from tilesync.remote import auth
 
     clock = wires.clock

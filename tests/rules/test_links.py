@@ -115,3 +115,25 @@ def test_loopback() -> None:
     """All of 127/8, ::1 and the names of localhost are this machine, nothing else is."""
     assert all(map(loopback, ("127.0.0.1", "127.9.9.9", "::1", "localhost", "x.localhost")))
     assert not any(map(loopback, ("", "128.0.0.1", "::", "localhost.net", "notlocalhost")))
+
+
+def test_a_viewer_url_has_no_slash_behind_its_path() -> None:
+    """The signature's slashes are quoted, and nothing else is another one: viewers look for the last slash."""
+    link = parse_link("https://account/c?sv=1&sig=a/b%2Fc%3D")
+    assert link.viewer() == "https://account/c/tileset.json?sv=1&sig=a%2Fb%2Fc%3D"
+    assert link.viewer("a b/") == "https://account/c/a%20b/tileset.json?sv=1&sig=a%2Fb%2Fc%3D"
+
+
+@pytest.mark.parametrize(
+    ("query", "reads_only"),
+    [
+        ("sp=r&sig=x", True),
+        ("sig=x&sp=rl", True),
+        ("sp=racwdl&sig=x", False),
+        ("sp=l&sig=x", False),
+        ("si=p&sig=x", False),
+    ],
+)
+def test_a_link_says_what_it_allows(query: str, reads_only: bool) -> None:
+    """Only `sp` does: what a stored policy allows is not known."""
+    assert parse_link(f"https://account/c?{query}").reads_only is reads_only

@@ -14,6 +14,7 @@ window.begin = async (url, background) => {
   camera = new PerspectiveCamera(40, innerWidth / innerHeight);
   tiles = new TilesRenderer(url);
   tiles.registerPlugin(new ImplicitTilingPlugin());
+  if (location.search === "?signed") passOn(url);
   tiles.addEventListener("load-error", ({ url: name, error }) => wrongs.push(`load-error: ${name} ${error}`));
   tiles.addEventListener("load-model", () => loaded++);
   tiles.manager.onError = (name) => wrongs.push(`load-error: ${name}`);
@@ -23,6 +24,14 @@ window.begin = async (url, background) => {
   scene = new Scene().add(tiles.group, new HemisphereLight(0xffffff, 0x888888, 2), sun, sun.target);
   await rest(() => tiles.update(), () => !tiles.rootTileset && !wrongs.length);
 };
+
+// As README.md shows it: the signature of the tileset's URL goes with every file.
+function passOn(url) {
+  const { search } = new URL(url);
+  const sign = (name) => (/^(data|blob):|\?/.test(name) ? name : name + search);
+  tiles.registerPlugin({ preprocessURL: sign }); // behind the ImplicitTilingPlugin, which makes URLs too
+  tiles.manager.setURLModifier(sign); // textures and buffers beside a GLB
+}
 
 window.look = async (view) => {
   const sphere = new Sphere();

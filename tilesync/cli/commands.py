@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from tilesync import __version__
+from tilesync.cli.doctor import doctor, viewer_place
 from tilesync.cli.held import rollback, verify, versions
 from tilesync.cli.options import (
+    AZURE_ENDPOINT,
     DELETION,
     HISTORY,
     INVENTORY,
@@ -32,11 +34,12 @@ from tilesync.cli.options import (
     waiting,
 )
 from tilesync.cli.requests import imodel_of, is_argument, mirror_request, reach_of, selector_of, service_of, session_of
-from tilesync.cli.text import CountOr, Destination, FilePath, Place, Rate
+from tilesync.cli.text import CountOr, Destination, Duration, FilePath, Place, Rate
 from tilesync.errors import UsageError
 from tilesync.storage import AzurePlace
 
 if TYPE_CHECKING:
+    from tilesync.cli.session import Session
     from tilesync.model import Export
 
 
@@ -50,7 +53,7 @@ def cli() -> None:
     """
 
 
-for command in (verify, versions, rollback):
+for command in (verify, versions, rollback, doctor):
     cli.add_command(command)
 
 
@@ -150,33 +153,56 @@ def exports(imodel_id: str | None, held: Place | None, state_dir: Path | None, *
 
 
 @cli.command(short_help="Print a viewer URL: a secret.")
-@click.argument("imodel_id", envvar="TILESYNC_SOURCE")
+@click.argument("what", metavar="IMODEL_ID|DEST", envvar="TILESYNC_SOURCE")
 @SELECTION
 @waiting("0s")
+@option("--life", type=Duration(), default="1h", show_default=True, help="How long the URL of a DEST is good.")
+@AZURE_ENDPOINT
 @SERVICE
 @VOICE
-def link(imodel_id: str, **options: Any) -> int:
-    """Print the URL that a viewer starts from: a secret that lives about an hour."""
+def link(what: str, **options: Any) -> int:
+    """Print the URL that a viewer starts from: a secret that lives about an hour.
+
+    Of an iModel it leads to the latest finished export, at the service. Of a private container (az://…, or a link to it
+    that only reads) it leads to what is mirrored there, and reads that container until --life is over.
+    """
     session = session_of(options)
+    place = viewer_place(what, options["azure_endpoint"])
 
     async def work() -> None:
         from tilesync import wiring
 
-        request = wiring.MirrorRequest(
-            service=service_of(options),
-            selector=selector_of(imodel_id, options),
-            destination=Path(),
-            cdn=options["cdn"],
-            wait=options["wait"],
-            poll=options["poll"],
-        )
-        url = await wiring.viewer_link(request, session.observe)
+        if place is not None:
+            url = _held_url(session, place, options)
+        else:
+            request = wiring.MirrorRequest(
+                service=service_of(options),
+                selector=selector_of(what, options),
+                destination=Path(),
+                cdn=options["cdn"],
+                wait=options["wait"],
+                poll=options["poll"],
+            )
+            url = await wiring.viewer_link(request, session.observe)
         if options["as_json"]:
             session.tell({"kind": "link", "url": url})
         else:
             session.print(url)
 
     return session.run(work)
+
+
+def _held_url(session: Session, place: Place, options: dict[str, Any]) -> str:
+    """The signed URL of what is mirrored; what it allows, and which viewers can use it, is said beside it."""
+    from tilesync.checkups import viewer_url
+    from tilesync.cli.summary import SIGNED_VIEWERS
+    from tilesync.destinations import Where
+
+    url, ends = viewer_url(Where(place, reach_of(options)), options["life"])
+    until = f" until {ends:%Y-%m-%d %H:%M:%S} UTC" if ends is not None else ""
+    session.say(f"a secret: whoever has it reads the whole container{until}")
+    session.say(SIGNED_VIEWERS)
+    return url
 
 
 @cli.command(short_help="See it work; no account needed.")

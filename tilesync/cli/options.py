@@ -31,7 +31,7 @@ def stacked(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
-SERVICE = stacked(
+IDENTITY = stacked(
     option(
         "--api-url",
         envvar=["TILESYNC_API_URL", "ITP_API_URL"],
@@ -39,6 +39,9 @@ SERVICE = stacked(
     ),
     option("--token-file", type=FilePath(), help="File that holds an access token; read again when it is refused."),
     option("--token-command", help="Command that prints an access token; run again when it is refused."),
+)
+SERVICE = stacked(
+    IDENTITY,
     option("--retry-for", type=Duration(), default="60s", show_default=True, help="How long to bear with failures."),
 )
 
@@ -119,13 +122,14 @@ DELETION = stacked(
 )
 
 STATE_DIR = option("--state-dir", type=FilePath(), help="Where the state is, if not at its usual place.")
+AZURE_ENDPOINT = option(
+    "--azure-endpoint",
+    is_eager=True,
+    metavar="URL",
+    help="Blob service of the account, if not https://ACCOUNT.blob.core.windows.net (sovereign clouds, emulators).",
+)
 REACH = stacked(
-    option(
-        "--azure-endpoint",
-        is_eager=True,
-        metavar="URL",
-        help="Blob service of the account, if not https://ACCOUNT.blob.core.windows.net (sovereign clouds, emulators).",
-    ),
+    AZURE_ENDPOINT,
     option("--endpoint-url", metavar="URL", help="S3 service, if not Amazon's."),
     option("--dest-link-command", help="Command that prints a fresh link to the container of DEST."),
 )

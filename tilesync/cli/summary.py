@@ -11,6 +11,12 @@ from tilesync.jobs.holdings import Holding, held_as
 from tilesync.jobs.tally import Tally
 from tilesync.model import Completeness, Export
 
+SIGNED_VIEWERS = (
+    "CesiumJS passes its signature on to every file; 3d-tiles-renderer wants the few lines of README.md (Private"
+    " containers); pages need a CORS rule of the account besides: `tilesync doctor DEST --origin URL` prints it"
+)
+"""Which viewers can use a signed URL. Tried with CesiumJS 1.145 and 3d-tiles-renderer 0.5.3."""
+
 
 def mirrored(summary: Summary, tally: Tally, dest: Place, *, dry_run: bool) -> str:
     """What `mirror` did, or would do."""

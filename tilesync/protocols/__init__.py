@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tilesync.protocols.checkup import Credential, ServiceSight, Visitor
 from tilesync.protocols.objects import Lease, Objects, Stored, Upload
 from tilesync.protocols.places import Destination, Draft, Files, HeldFiles, Publication, Published
 from tilesync.protocols.state import Catalog, Leftovers, References, Twins
@@ -11,6 +12,7 @@ __all__ = [
     "Body",
     "Catalog",
     "Clock",
+    "Credential",
     "Destination",
     "Draft",
     "Exports",
@@ -26,9 +28,11 @@ __all__ = [
     "Publication",
     "Published",
     "References",
+    "ServiceSight",
     "Source",
     "Stored",
     "TokenProvider",
     "Twins",
     "Upload",
+    "Visitor",
 ]

@@ -34,6 +34,8 @@ class Token:
         self._lock = asyncio.Lock()
         self._header = ""
         self._until: float | None = None
+        self.life: float | None = None
+        """Seconds that the last token was to live when it came, where that was said."""
 
     async def header(self) -> str:
         """The value of `Authorization`, with a token that lives for another minute at least."""
@@ -51,12 +53,14 @@ class Token:
 
     async def _renew(self) -> None:
         token, life = await self._fetch()
-        self._header = f"Bearer {token.text}"
+        self._header, self.life = f"Bearer {token.text}", life
         self._until = None if life is None else self._clock.monotonic() + (life - EARLY if life > EARLY else life / 2)
 
 
 class ShareKey:
     """An iTwin share key: `Authorization: Basic`, and nothing to renew."""
+
+    life = None
 
     def __init__(self, key: Secret) -> None:
         self._key = key

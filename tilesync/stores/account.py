@@ -27,8 +27,11 @@ LIFE: Final = timedelta(hours=1)
 EARLIER: Final = timedelta(minutes=15)
 """A link begins so long ago: clocks differ. Source: "Best practices when using SAS"."""
 
-READS, WRITES = "rl", "racwdl"
-"""What a link allows: to read and list; and to add, create, write and delete."""
+READ, READS, WRITES = "r", "rl", "racwdl"
+"""What a link allows: to read; to list, too; and to add, create, write and delete."""
+
+LONGEST: Final = timedelta(days=7)
+"""Of a link for an identity of Entra. Source: "Get User Delegation Key"."""
 
 IDENTITIES: Final = (
     "set AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN; or log in to Entra"
@@ -53,29 +56,37 @@ class Account:
         parts = urlsplit(self._service.url)
         return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/{self._container}"
 
-    def mint(self, permission: str = WRITES) -> SasUrl:
-        """A container link of an hour; signed by the account's key, or for an identity of Entra by a delegated one."""
+    def mint(self, permission: str = WRITES, *, life: timedelta = LIFE) -> SasUrl:
+        """A container link; signed by the account's key, or for an identity of Entra by a delegated one.
+
+        Raises UsageError for a life that no delegated key has.
+        """
         from azure.storage.blob import generate_container_sas
 
         now = datetime.now(UTC)
         key = getattr(self._service.credential, "account_key", None)
+        if not key and life > LONGEST:
+            raise UsageError(
+                "a link that is signed for an identity of Entra lives seven days at most",
+                hint="ask for less, or give AZURE_STORAGE_KEY",
+            )
         with _mapped("a link to the destination cannot be signed"):
-            signer = {"account_key": key} if key else {"user_delegation_key": self._delegated(now)}
+            signer = {"account_key": key} if key else {"user_delegation_key": self._delegated(now, life)}
             query = generate_container_sas(
                 str(self._service.account_name),
                 self._container,
                 permission=permission,
                 start=now - EARLIER,
-                expiry=now + LIFE,
+                expiry=now + life,
                 protocol="https" if self.base.startswith("https:") else "https,http",
                 **signer,
             )
         return parse_link(f"{self.base}?{query}", fetched=monotonic())
 
-    def _delegated(self, now: datetime) -> Any:
+    def _delegated(self, now: datetime, life: timedelta) -> Any:
         """A key of the user's, good for the life of a link at least."""
-        if self._delegation is None or self._delegation[1] < now + LIFE:
-            end = now + 2 * LIFE
+        if self._delegation is None or self._delegation[1] < now + life:
+            end = now + min(2 * life, LONGEST)
             self._delegation = self._service.get_user_delegation_key(now - EARLIER, end), end
         return self._delegation[0]
 

@@ -28,12 +28,13 @@ PIECE = 1 << 20
 
 
 class Send(NamedTuple):
-    """One request, made anew for each attempt."""
+    """One request, made anew for each attempt. `secret`: it may carry one, so plain http is for this machine only."""
 
     method: str
     url: str
     headers: Mapping[str, str]
     body: bytes | None = None
+    secret: bool = True
 
 
 class Reply:
@@ -46,6 +47,10 @@ class Reply:
     def header(self, name: str) -> str | None:
         """The first value of a header, None when it is absent."""
         return self._response.get_header(name)
+
+    def values(self, name: str) -> list[str]:
+        """All values of a header, which may have come more than once."""
+        return list(self._response.get_header_all(name))
 
     def read(self) -> bytes:
         """The whole body."""
@@ -70,7 +75,8 @@ class Blocking:
     @contextmanager
     def send(self, send: Send) -> Iterator[Reply]:
         """One attempt. Raises Transient when no answer came."""
-        check_scheme(send.url)
+        if send.secret:
+            check_scheme(send.url)
         try:
             request = self._client.request(send.method, send.url).headers(dict(send.headers))
             if send.body is not None:  # the engine leaves the length of an empty body out

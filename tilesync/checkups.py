@@ -1,0 +1,132 @@
+"""Assembly of what `doctor` looks at, and of viewer URLs for what is held."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from tilesync.destinations import Where, audited, minted, no_bodies
+from tilesync.errors import UsageError
+from tilesync.model import SasUrl, Selector
+from tilesync.protocols import HeldFiles, Observer, Published
+from tilesync.rules.mending import AzureMending, BucketMending, Mending, ServerMending
+from tilesync.rules.public import public_url
+from tilesync.rules.viewing import Wanted
+from tilesync.storage import AzurePlace, BucketPlace
+from tilesync.wiring import Identity, Service, WallClock, token_of
+
+EXAMPLE: Final = "http://localhost:8080"
+"""The origin that is asked as where none is named: a page that someone tries on the own machine."""
+
+
+async def check_service(service: Service, selector: Selector, link: SasUrl | None, observe: Observer) -> None:
+    """Look at identity and service, or at a container link by itself. Raises as the first check that fails."""
+    from tilesync.jobs.checkup import examine
+    from tilesync.jobs.service_checks import ServiceChecks
+    from tilesync.remote.origins import Wires
+    from tilesync.remote.sight import RemoteSight
+    from tilesync.wire.http import conversations
+    from tilesync.wire.surroundings import authorities, proxies
+
+    clock = WallClock()
+    async with AsyncExitStack() as closing:
+        talk = await closing.enter_async_context(conversations(clock, observe, budget=service.retry_for))
+        wires = Wires(talk, no_bodies, clock, observe, closing)
+        sight = RemoteSight(service.api_url, partial(token_of, service.identity, wires), wires)
+        checks = ServiceChecks(sight, selector, clock, given=given(service.identity), link=link)
+        await examine(checks.probes(proxies, authorities), observe)
+
+
+def given(identity: Identity) -> list[str]:
+    """The identities that are set, by the names of their settings, in the order in which they count."""
+    named = {
+        "--token-file": identity.token_file,
+        "--token-command": identity.token_command,
+        "TILESYNC_TOKEN": identity.token,
+        "TILESYNC_SHARE_KEY": identity.share_key,
+        "ITP_SERVICE_CLIENT_ID": identity.client_id,
+    }
+    return [name for name, value in named.items() if value]
+
+
+@dataclass(frozen=True)
+class HostingRequest:
+    """What `tilesync doctor DEST` is asked to look at. `public`: where viewers reach it, if not at the store's own
+    address; `origin`: that of their page.
+    """
+
+    where: Where
+    public: str | None = None
+    origin: str | None = None
+    budget: timedelta = timedelta(seconds=10)
+
+    @property
+    def url(self) -> str | None:
+        """Where viewers reach it; None where that is not known."""
+        place, reach = self.where.place, self.where.reach
+        if self.public is not None or isinstance(place, Path):
+            return self.public
+        endpoint = reach.azure_endpoint if isinstance(place, AzurePlace) else reach.endpoint_url
+        return public_url(place, endpoint=endpoint, region=_region(os.environ))
+
+    @property
+    def mending(self) -> Mending:
+        """What mends it."""
+        place = self.where.place
+        if isinstance(place, AzurePlace):
+            return AzureMending(place)
+        return (
+            BucketMending(place, self.where.reach.endpoint_url) if isinstance(place, BucketPlace) else ServerMending()
+        )
+
+
+def _region(environ: Mapping[str, str]) -> str | None:
+    return environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or None
+
+
+async def check_hosting(request: HostingRequest, observe: Observer) -> None:
+    """Look at what is held, and ask for it as viewers do. Raises as the first check that fails."""
+    from tilesync.jobs.checkup import examine
+    from tilesync.jobs.hosting_checks import HostingChecks, Inside, Outside
+    from tilesync.wire.blocking import blocking
+    from tilesync.wire.visitor import AnyVisitor
+
+    with ExitStack() as closing:
+
+        def enter() -> tuple[HeldFiles, Published]:
+            sight = closing.enter_context(audited(request.where, observe))
+            return sight.files, sight.publication
+
+        outside, url = None, request.url
+        if url is not None:
+            talk = closing.enter_context(blocking(observe, budget=request.budget))
+            wanted = Wanted(request.origin or EXAMPLE, any=request.origin is None)
+            hides = isinstance(request.where.place, Path)
+            outside = Outside(url, AnyVisitor(talk), wanted, request.mending, hides)
+        await examine(HostingChecks(Inside(enter, str(request.where.place)), outside).probes(), observe)
+
+
+def viewer_url(where: Where, life: timedelta) -> tuple[str, datetime | None]:
+    """The URL from which a viewer reads what is mirrored, signed to read its container and nothing else; and its end.
+
+    Raises UsageError for places that have no such URL.
+    """
+    place = where.place
+    if isinstance(place, BucketPlace):
+        raise UsageError(
+            f"{place} has no viewer URL: S3 signs one object at a time, and viewers cannot sign the tiles",
+            hint="let everybody read the bucket, or put a CDN before it that may: `tilesync doctor DEST` shows how",
+        )
+    if isinstance(place, Path):
+        raise UsageError(
+            "a folder has no viewer URL: a web server gives it one",
+            hint="README.md has configurations (Hosting); `tilesync doctor DEST --public-url URL` checks yours",
+        )
+    link = minted(place, where.reach, life)
+    return link.viewer(place.prefix), link.expires

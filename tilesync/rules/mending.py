@@ -1,0 +1,213 @@
+"""What mends a place that viewers cannot use: the command, JSON or configuration, filled in.
+
+Sources: `az storage`, `aws s3api`, nginx (ngx_http_headers_module, ngx_http_map_module).
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from typing import Protocol
+
+from tilesync.rules.serving import IMMUTABLE, REVALIDATED
+from tilesync.storage import AzurePlace, BucketPlace, Label
+
+ANY = "*"
+"""Any origin."""
+
+
+class Mending(Protocol):
+    """What mends a place, by what is wrong with it. `origin`: that of the viewer's page, `*` where any may come. Files
+    go by their names from the top, and by the label that they should have.
+    """
+
+    def access(self) -> str:
+        """Nobody may read it."""
+
+    def cors(self, origin: str) -> str:
+        """Pages of other origins may not read it."""
+
+    def preflight(self, origin: str) -> str:
+        """Pages of other origins may not ask for parts of files."""
+
+    def label(self, name: str, label: Label) -> str:
+        """A file is served with another type or encoding."""
+
+    def caching(self, name: str, label: Label) -> str:
+        """A file is cached for too long, or not long enough."""
+
+    def hiding(self) -> str:
+        """The state is served."""
+
+
+@dataclass(frozen=True)
+class AzureMending:
+    """A container of an Azure storage account."""
+
+    place: AzurePlace
+
+    def access(self) -> str:
+        """Public, or by a signed URL."""
+        account = self.place.account
+        allow = ["az", "storage", "account", "update", "--name", account, "--allow-blob-public-access", "true"]
+        command = ["az", "storage", "container", "set-permission", "--account-name", account]
+        command += ["--name", self.place.container, "--public-access", "blob"]
+        return (
+            "let everybody read its blobs (the first line where the account forbids that):\n"
+            f"{shlex.join(allow)}\n{shlex.join(command)}\n"
+            f"or mint a viewer URL that reads for a while:\n{shlex.join(['tilesync', 'link', str(self.place)])}"
+        )
+
+    def cors(self, origin: str) -> str:
+        """A rule of the account's blob service."""
+        command = ["az", "storage", "cors", "add", "--account-name", self.place.account, "--services", "b"]
+        command += ["--methods", "GET", "HEAD", "OPTIONS", "--origins", origin]
+        command += ["--allowed-headers", ANY, "--exposed-headers", ANY, "--max-age", "3600"]
+        return f"add a rule to the account (a CDN before it must pass Origin on):\n{shlex.join(command)}"
+
+    def preflight(self, origin: str) -> str:
+        """The same rule."""
+        return self.cors(origin)
+
+    def label(self, name: str, label: Label) -> str:
+        """Properties of the blob."""
+        command = ["az", "storage", "blob", "update", "--account-name", self.place.account]
+        command += ["--container-name", self.place.container, "--name", f"{self.place.prefix}{name}"]
+        command += ["--content-type", label.content_type]
+        command += ["--content-encoding", label.content_encoding] if label.content_encoding else []
+        command += ["--content-cache", label.cache_control] if label.cache_control else []
+        return f"set the properties of each such blob right:\n{shlex.join(command)}"
+
+    def caching(self, name: str, label: Label) -> str:
+        """Properties of the blob."""
+        return self.label(name, label)
+
+    def hiding(self) -> str:
+        """Nothing: what lies there is no secret."""
+        return ""
+
+
+@dataclass(frozen=True)
+class BucketMending:
+    """An S3 bucket; `endpoint`: its service's address, where that is not Amazon's."""
+
+    place: BucketPlace
+    endpoint: str | None = None
+
+    def access(self) -> str:
+        """A policy that lets everybody read below the prefix."""
+        statement = {
+            "Effect": "Allow",
+            "Principal": ANY,
+            "Action": "s3:GetObject",
+            "Resource": f"arn:aws:s3:::{self.place.bucket}/{self.place.prefix}*",
+        }
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        block = "BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=false,RestrictPublicBuckets=false"
+        return "\n".join(
+            [
+                "let everybody read it (this replaces its policy), or put a CDN before it that may:",
+                self._api("put-public-access-block", "--public-access-block-configuration", block),
+                self._api("put-bucket-policy", "--policy", policy),
+            ]
+        )
+
+    def cors(self, origin: str) -> str:
+        """A configuration of the bucket."""
+        rule = {
+            "AllowedOrigins": [origin],
+            "AllowedMethods": ["GET", "HEAD"],
+            "AllowedHeaders": [ANY],
+            "ExposeHeaders": ["Content-Length", "Content-Range", "ETag"],
+            "MaxAgeSeconds": 3600,
+        }
+        what = "give the bucket these rules (they replace those that it has; a CDN before it must pass Origin on):"
+        return f"{what}\n{self._api('put-bucket-cors', '--cors-configuration', json.dumps({'CORSRules': [rule]}))}"
+
+    def preflight(self, origin: str) -> str:
+        """The same rule."""
+        return self.cors(origin)
+
+    def label(self, name: str, label: Label) -> str:
+        """Metadata of the object: they are replaced together, by a copy onto itself."""
+        url = f"s3://{self.place.bucket}/{self.place.prefix}{name}"
+        command = ["aws", "s3", "cp", url, url, "--metadata-directive", "REPLACE", "--content-type", label.content_type]
+        command += ["--content-encoding", label.content_encoding] if label.content_encoding else []
+        command += ["--cache-control", label.cache_control] if label.cache_control else []
+        return f"set the metadata of each such object right:\n{shlex.join([*command, *self._where()])}"
+
+    def caching(self, name: str, label: Label) -> str:
+        """Metadata of the object."""
+        return self.label(name, label)
+
+    def hiding(self) -> str:
+        """Nothing: what lies there is no secret."""
+        return ""
+
+    def _api(self, *words: str) -> str:
+        verb, *more = words
+        return shlex.join(["aws", "s3api", verb, "--bucket", self.place.bucket, *more, *self._where()])
+
+    def _where(self) -> list[str]:
+        return ["--endpoint-url", self.endpoint] if self.endpoint else []
+
+
+BESIDE = "nginx, beside `server { … }`:"
+INSIDE = "nginx, inside `server { … }`, in the place of what is there for it:"
+
+TYPES = """\
+types {
+    application/json   json geojson;
+    model/gltf-binary  glb;
+    model/gltf+json    gltf;
+    image/png          png;
+    image/jpeg         jpg jpeg;
+    image/webp         webp;
+    image/ktx2         ktx2;
+}
+default_type application/octet-stream;"""
+
+
+class ServerMending:
+    """A web server before a folder: lines for nginx; the README has whole configurations, for Caddy too."""
+
+    def access(self) -> str:
+        """The address leads elsewhere, or the server may not read."""
+        return (
+            "--public-url must be the address of the folder itself, and the server's user must be able to read it and"
+            " to enter the folders above (`namei -l FOLDER/tileset.json` shows)"
+        )
+
+    def cors(self, origin: str) -> str:
+        """A header, in the place of one that lets others in."""
+        return f'{INSIDE}\nadd_header Access-Control-Allow-Origin "{origin}" always;'
+
+    def preflight(self, origin: str) -> str:
+        """Another header, and an answer to OPTIONS."""
+        lines = [
+            'add_header Access-Control-Allow-Headers "Range" always;',
+            "if ($request_method = OPTIONS) {",
+            "    return 204;",
+            "}",
+        ]
+        return "\n".join([INSIDE, *lines])
+
+    def label(self, name: str, label: Label) -> str:
+        """The table of types; or the encoding of those that are stored packed."""
+        if not label.content_encoding:
+            return f"{INSIDE}\n{TYPES}"
+        ending = name.rpartition("/")[2].rpartition(".")[2]
+        lines = ['    default "";', f"    ~^/versions/.+\\.{ending}$ {label.content_encoding};"]
+        server = ["add_header Content-Encoding $tiles_encoding;", "gzip off;"]
+        return "\n".join([BESIDE, "map $uri $tiles_encoding {", *lines, "}", INSIDE, *server])
+
+    def caching(self, name: str, label: Label) -> str:
+        """A header by the path."""
+        lines = [f"    default       {REVALIDATED};", f'    ~^/versions/  "{IMMUTABLE}";']
+        server = "add_header Cache-Control $tiles_cache;"
+        return "\n".join([BESIDE, "map $uri $tiles_cache {", *lines, "}", INSIDE, server])
+
+    def hiding(self) -> str:
+        """The state's folder is nobody's business."""
+        return "\n".join([INSIDE, "location ^~ /.tilesync/ {", "    return 404;", "}"])
