@@ -16,7 +16,7 @@ from typing import Any
 from builders import IMODEL, export, stored
 from faults import Effect, Fault, When, after, any_blob, blob_name, listing
 
-from tilesync import wiring
+from tilesync import services, wiring
 from tilesync.demo.standin import Answer, Request, StandIn, StoredBlob
 from tilesync.errors import TilesyncError
 from tilesync.events import Event
@@ -160,9 +160,9 @@ class Simulator(StandIn):
 
     def request(self, dest: Path, **changes: Any) -> wiring.MirrorRequest:
         """What `tilesync mirror` would ask for."""
-        service = wiring.Service(
+        service = services.Service(
             self.url,
-            wiring.Identity(token=Secret(self.token)),
+            services.Identity(token=Secret(self.token)),
             retry_for=changes.pop("retry_for", timedelta(seconds=20)),
         )
         selector = changes.pop("selector", Selector(imodel=IMODEL, export_type="3DTiles"))

@@ -18,8 +18,8 @@ from tilesync.protocols import HeldFiles, Observer, Published
 from tilesync.rules.mending import AzureMending, BucketMending, Mending, ServerMending
 from tilesync.rules.public import public_url
 from tilesync.rules.viewing import Wanted
+from tilesync.services import Identity, Service, WallClock, token_of
 from tilesync.storage import AzurePlace, BucketPlace
-from tilesync.wiring import Identity, Service, WallClock, token_of
 
 EXAMPLE: Final = "http://localhost:8080"
 """The origin that is asked as where none is named: a page that someone tries on the own machine."""

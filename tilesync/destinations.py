@@ -327,5 +327,5 @@ def minted(place: AzurePlace, reach: Reach, life: timedelta) -> SasUrl:
         )
     from tilesync.stores.account import READ, account_of
 
-    with account_of(place.account, place.container, reach.azure_endpoint, os.environ) as account:
+    with account_of(place.account, place.container, _endpoint(place, reach), os.environ) as account:
         return account.mint(READ, life=life)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from tilesync.destinations import Place, Reach, Where, audited, looked_at, many_threads, no_bodies, opened, shelf_of
-from tilesync.errors import NotAuthorised, TilesyncError, UsageError
-from tilesync.model import EVERYTHING, Export, Globs, Inventory, Layout, SasUrl, Secret, Selector, Version
+from tilesync.errors import TilesyncError, UsageError
+from tilesync.model import EVERYTHING, Export, Globs, Inventory, Layout, SasUrl, Selector, Version
 from tilesync.protocols import Destination, Observer, Origin
 from tilesync.rules.guards import Most
-from tilesync.rules.links import check_scheme, parse_link
+from tilesync.rules.links import parse_link
 from tilesync.rules.retention import KEEP_ALL, Keep
+from tilesync.services import Service, WallClock, exports_of, wired
 
 if TYPE_CHECKING:
     from tilesync.crew import Crew
@@ -30,15 +30,8 @@ if TYPE_CHECKING:
     from tilesync.jobs.run import Run
     from tilesync.jobs.tally import Tally
     from tilesync.protocols import Helpers
-    from tilesync.remote.auth import ShareKey, Token
-    from tilesync.remote.exports import MeshExports
     from tilesync.remote.held import HeldOrigin
     from tilesync.remote.origins import ServiceOrigin, Wires
-    from tilesync.wire.bandwidth import Bandwidth
-    from tilesync.wire.bulk import Bulk
-
-API = "https://api.bentley.com"
-ISSUER = "https://ims.bentley.com"
 
 CREW = 4
 """Processes that help at most: behind them stand the catalog, and the disk."""
@@ -47,44 +40,6 @@ CREW = 4
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class WallClock:
-    """The real time."""
-
-    def now(self) -> datetime:
-        """The wall clock, in UTC."""
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        """Seconds on a clock that never goes back."""
-        return monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`."""
-        await asyncio.sleep(seconds)
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Who asks. The first that is given counts: file, command, token, share key, client credentials."""
-
-    token: Secret | None = None
-    token_file: Path | None = None
-    token_command: str | None = None
-    share_key: Secret | None = None
-    client_id: str | None = None
-    client_secret: Secret | None = None
-    issuer: str = ISSUER
-
-
-@dataclass(frozen=True)
-class Service:
-    """The Mesh Export API, and how long a failing answer of it, or of the storage, is borne with."""
-
-    api_url: str = API
-    identity: Identity = field(default_factory=Identity)
-    retry_for: timedelta = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
@@ -125,58 +80,6 @@ class MirrorRequest:
         return Where(self.destination, self.reach, self.state_dir)
 
 
-@asynccontextmanager
-async def _wires(service: Service, observe: Observer, *, bwlimit: float | None = None) -> AsyncIterator[Wires]:
-    """The engines; the bulk one starts when the first container is opened, after the first answer of the API."""
-    from tilesync.remote.origins import Wires
-    from tilesync.wire.bandwidth import Bandwidth
-    from tilesync.wire.http import conversations
-
-    clock = WallClock()
-    bandwidth = Bandwidth(bwlimit, clock) if bwlimit else None
-    async with AsyncExitStack() as closing:
-        talk = conversations(clock, observe, budget=service.retry_for, bandwidth=bandwidth)
-        talking = await closing.enter_async_context(talk)
-        yield Wires(talking, partial(_engine, closing, bandwidth), clock, observe, closing, bandwidth)
-
-
-async def _engine(closing: AsyncExitStack, bandwidth: Bandwidth | None) -> Bulk:
-    from tilesync.wire.bulk import engine
-
-    return await closing.enter_async_context(engine(bandwidth=bandwidth))
-
-
-def _exports(service: Service, wires: Wires) -> MeshExports:
-    from tilesync.remote.exports import MeshExports
-
-    check_scheme(service.api_url)
-    return MeshExports(service.api_url, token_of(service.identity, wires), wires.talk, wires.clock, wires.observe)
-
-
-def token_of(identity: Identity, wires: Wires) -> Token | ShareKey:
-    """The identity that counts. Raises NotAuthorised when none is given."""
-    from tilesync.remote import auth
-
-    clock = wires.clock
-    if identity.token_file is not None:
-        return auth.Token(partial(auth.from_file, identity.token_file), clock)
-    if identity.token_command is not None:
-        return auth.Token(partial(auth.from_command, identity.token_command), clock)
-    if identity.token is not None:
-        return auth.Token(partial(auth.from_environment, identity.token), clock)
-    if identity.share_key is not None:
-        return auth.ShareKey(identity.share_key)
-    if identity.client_id and identity.client_secret is not None:
-        check_scheme(identity.issuer)
-        client = auth.ClientCredentials(wires.talk, identity.issuer, identity.client_id, identity.client_secret)
-        return auth.Token(client.fetch, clock)
-    raise NotAuthorised(
-        "no identity is given",
-        hint="set TILESYNC_TOKEN, or --token-file, --token-command, TILESYNC_SHARE_KEY, or ITP_SERVICE_CLIENT_ID with"
-        " ITP_SERVICE_CLIENT_SECRET",
-    )
-
-
 def _origin(request: MirrorRequest, wires: Wires) -> Origin:
     from tilesync.remote.origins import LinkOrigin
 
@@ -214,7 +117,7 @@ def _refuse_overlap(request: MirrorRequest) -> None:
 def _service_origin(request: MirrorRequest, wires: Wires) -> ServiceOrigin:
     from tilesync.remote.origins import ServiceOrigin
 
-    exports = _exports(request.service, wires)
+    exports = exports_of(request.service, wires)
     return ServiceOrigin(exports, request.selector, wires, wait=request.wait, poll=request.poll, cdn=request.cdn)
 
 
@@ -232,7 +135,7 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally, *, ann
 
     _refuse_overlap(request)
     async with (
-        _wires(request.service, observe, bwlimit=request.bwlimit) as wires,
+        wired(request.service, observe, bwlimit=request.bwlimit) as wires,
         opened(request.where, request.layout, wires.bulk, observe) as destination,
     ):
         announcement = Announcement(destination.catalog, observe, announce)
@@ -260,7 +163,7 @@ async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> No
     _refuse_overlap(request)
     with looked_at(request.where, request.layout, observe) as there, scratch() as desk:
         assert there.catalog is not None
-        async with _wires(request.service, observe, bwlimit=request.bwlimit) as wires:
+        async with wired(request.service, observe, bwlimit=request.bwlimit) as wires:
             view = View(there.catalog, there.files, there.publication, there.judge, Desk(*desk), there.layout)
             plan = Preview(view, _run(request, wires, tally), _wishes(request))
             if request.all_exports:
@@ -337,16 +240,16 @@ def _run(
 
 async def list_exports(service: Service, imodel: str | None, observe: Observer, tell: Callable[[Export], None]) -> None:
     """Tell every export that the identity can see, newest changeset first."""
-    async with _wires(service, observe) as wires:
-        async for page in _exports(service, wires).pages(Selector(imodel=imodel)):
+    async with wired(service, observe) as wires:
+        async for page in exports_of(service, wires).pages(Selector(imodel=imodel)):
             for export in page.rows:
                 tell(export)
 
 
 async def viewer_link(request: MirrorRequest, observe: Observer) -> str:
     """The URL that a viewer starts from: a secret."""
-    async with _wires(request.service, observe) as wires:
-        exports = _exports(request.service, wires)
+    async with wired(request.service, observe) as wires:
+        exports = exports_of(request.service, wires)
         resolution = await exports.latest(request.selector, wait=request.wait, poll=request.poll)
         link, _ = await exports.fresh_link(resolution.export, cdn=request.cdn)
         return link.viewer()

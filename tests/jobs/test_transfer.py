@@ -29,11 +29,11 @@ from tilesync.jobs.transfer import FEW, JOURNAL, Supply, Transfer
 from tilesync.model import Arrival, Blob, Brought, Page, Proof, SasUrl, Version
 from tilesync.protocols import Body, Source
 from tilesync.rules.content import ContentCheck
+from tilesync.services import WallClock
 from tilesync.stores import files as files_of_stores
 from tilesync.stores.disk import write_at
 from tilesync.stores.local import LocalDestination, open_local
 from tilesync.wire.bulk import PIECE
-from tilesync.wiring import WallClock
 
 BIG = "tiles/big.glb"
 AT_ONCE = 4

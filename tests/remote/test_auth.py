@@ -17,7 +17,7 @@ from clock import FakeClock
 from faults import any_blob, error
 from simulator import EXPORT, Run, Simulator
 
-from tilesync import wiring
+from tilesync import services, wiring
 from tilesync.demo.standin import Answer
 from tilesync.errors import NotAuthorised, Unavailable
 from tilesync.model import Secret
@@ -250,7 +250,7 @@ def test_a_token_that_expires_in_mid_run_is_renewed(tmp_path: Path) -> None:
 
         sim.on(6, any_blob, expire)
         request = sim.request(tmp_path, transfers=4)
-        who = wiring.Identity(client_id="id", client_secret=Secret("s"), issuer=sim.url)
+        who = services.Identity(client_id="id", client_secret=Secret("s"), issuer=sim.url)
         request = replace(request, service=replace(request.service, identity=who))
         run = sim._run(wiring.mirror, request)
         assert len([r for r in sim.requests if r.path == "/connect/token"]) == 2

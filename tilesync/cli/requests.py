@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tilesync.cli.text import Place
     from tilesync.destinations import Reach
     from tilesync.model import SasUrl, Selector
-    from tilesync.wiring import MirrorRequest, Service
+    from tilesync.services import Service
+    from tilesync.wiring import MirrorRequest
 
 
 def session_of(options: dict[str, Any]) -> Session:
@@ -40,25 +41,25 @@ def session_of(options: dict[str, Any]) -> Session:
 
 def service_of(options: dict[str, Any]) -> Service:
     """The service, and who asks. Raises UsageError for half of the client credentials."""
-    from tilesync import wiring
+    from tilesync import services
     from tilesync.model import Secret
 
     def secret(name: str) -> Secret | None:
         return Secret(os.environ[name]) if os.environ.get(name) else None
 
-    identity = wiring.Identity(
+    identity = services.Identity(
         token=secret("TILESYNC_TOKEN"),
         token_file=options["token_file"],
         token_command=options["token_command"] or None,
         share_key=secret("TILESYNC_SHARE_KEY"),
         client_id=os.environ.get("ITP_SERVICE_CLIENT_ID"),
         client_secret=secret("ITP_SERVICE_CLIENT_SECRET"),
-        issuer=os.environ.get("ITP_ISSUER_URL") or wiring.ISSUER,
+        issuer=os.environ.get("ITP_ISSUER_URL") or services.ISSUER,
     )
     if bool(identity.client_id) != bool(identity.client_secret):
         missing = "ITP_SERVICE_CLIENT_SECRET" if identity.client_id else "ITP_SERVICE_CLIENT_ID"
         raise UsageError(f"half of the client credentials is missing: {missing}", hint="set both, or neither")
-    return wiring.Service(options["api_url"] or wiring.API, identity, options["retry_for"])
+    return services.Service(options["api_url"] or services.API, identity, options["retry_for"])
 
 
 def imodel_of(text: str) -> str:

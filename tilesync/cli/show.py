@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from tilesync import wiring
+from tilesync import services, wiring
 from tilesync.cli.session import Session
 from tilesync.cli.summary import mirrored
 from tilesync.cli.text import files, size
@@ -32,7 +32,7 @@ def show(session: Session, dest: Path) -> int:
         session.say(f"a stand-in of the service starts on loopback, with a city of {city};")
         session.say(f"its links live {LIFE.total_seconds()} s, and it has a bad day: busy answers, broken bodies")
         request = wiring.MirrorRequest(
-            service=wiring.Service(service.url, wiring.Identity(token=Secret(service.token))),
+            service=services.Service(service.url, services.Identity(token=Secret(service.token))),
             selector=Selector(imodel=IMODEL, export_type="3DTiles"),
             destination=dest,
             poll=timedelta(seconds=1),
