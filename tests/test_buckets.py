@@ -226,3 +226,13 @@ def test_what_is_damaged_in_a_store_is_not_spread(place: Bucket, sim: Simulator,
     run = place.run("mirror", place.place, str(tmp_path / "d"))
     assert (run.exit, run.last["failed"]) == (3, 1), run.said
     assert not (tmp_path / "d" / "tileset.json").exists()
+
+
+def test_the_plan_names_what_a_server_may_read_as_something_else(place: Bucket, sim: Simulator) -> None:
+    """A dry run into a bucket that was not tried yet says which names viewers may not find; it writes nothing."""
+    sim.hold({**export(2), "tiles/a+b.glb": glb(b"1")})
+    run = place.mirror(sim, "--dry-run")
+    assert run.exit == 0, run.said
+    assert "tiles/a+b.glb" in run.said
+    assert place.names() == []
+    assert not place.state.exists()

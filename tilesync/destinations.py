@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tilesync.stores.blob_shelf import BlobShelf
     from tilesync.stores.files import Shelf
     from tilesync.stores.local import LocalDestination, Sight
+    from tilesync.stores.objects import Pace
     from tilesync.wire.bulk import Bulk
 
 Place = Path | AzurePlace | BucketPlace
@@ -93,9 +94,16 @@ class Where:
 
 @asynccontextmanager
 async def opened(
-    where: Where, layout: Layout | None, bulk: Callable[[], Awaitable[Bulk]], observe: Observer
+    where: Where,
+    layout: Layout | None,
+    bulk: Callable[[], Awaitable[Bulk]],
+    observe: Observer,
+    *,
+    pace: Pace | None = None,
 ) -> AsyncIterator[LocalDestination | ObjectDestination]:
-    """The destination, locked for this run alone. Without a `layout` something must be held there."""
+    """The destination, locked for this run alone. Without a `layout` something must be held there. `pace`: how fast
+    bytes may leave for it.
+    """
     if isinstance(where.place, Path):
         from tilesync.stores.local import open_local
 
@@ -109,7 +117,8 @@ async def opened(
     closing = ExitStack()
     try:
         objects = await in_thread(closing.enter_context, _objects(where, bulk, observe))
-        opening = partial(open_objects, objects, where.state, where.reach.serving, new=layout is not None)
+        keeping = objects, where.state, where.reach.serving, observe
+        opening = partial(open_objects, *keeping, new=layout is not None, pace=pace)
         yield await _entered(lambda: closing.enter_context(opening()), objects, observe)
     finally:
         await in_thread(closing.close)
@@ -169,7 +178,7 @@ def looked_at(where: Where, layout: Layout, observe: Observer) -> Iterator[Sight
     from tilesync.stores.away import look_at_objects
 
     _refuse_flat(layout)
-    with _objects(where, no_bodies, observe) as objects, look_at_objects(objects, where.state) as there:
+    with _objects(where, no_bodies, observe) as objects, look_at_objects(objects, where.state, observe) as there:
         yield there
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tilesync.protocols import Helpers
     from tilesync.remote.held import HeldOrigin
     from tilesync.remote.origins import ServiceOrigin, Wires
+    from tilesync.stores.objects import Pace
 
 CREW = 4
 """Processes that help at most: behind them stand the catalog, and the disk."""
@@ -128,6 +129,13 @@ async def _link_from(command: str) -> SasUrl:
     return parse_link(await output_of(command, "--link-command"), fetched=monotonic())
 
 
+def _pace(request: MirrorRequest, wires: Wires) -> Pace | None:
+    """How fast bytes may leave: as fast as they may come, each way by itself."""
+    from tilesync.wire.bandwidth import Bandwidth
+
+    return Bandwidth(request.bwlimit, wires.clock).take if request.bwlimit else None
+
+
 async def mirror(request: MirrorRequest, observe: Observer, tally: Tally, *, announce: Announce | None = None) -> None:
     """Run the main job; `announce` is told when the pointer has moved. Raises the RunErrors."""
     from tilesync.jobs.announce import Announcement
@@ -136,7 +144,7 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally, *, ann
     _refuse_overlap(request)
     async with (
         wired(request.service, observe, bwlimit=request.bwlimit) as wires,
-        opened(request.where, request.layout, wires.bulk, observe) as destination,
+        opened(request.where, request.layout, wires.bulk, observe, pace=_pace(request, wires)) as destination,
     ):
         announcement = Announcement(destination.catalog, observe, announce)
         run = _run(request, wires, tally, _helpers(request, wires, destination), observe=announcement)

@@ -57,5 +57,5 @@ def azure_objects(
 @contextmanager
 def azure_destination(url: str, state: Path, *, prefix: str = "") -> Iterator[ObjectDestination]:
     """A destination in a container."""
-    with azure_objects(url, prefix=prefix) as objects, open_objects(objects, state, Serving()) as there:
+    with azure_objects(url, prefix=prefix) as objects, open_objects(objects, state, Serving(), silent) as there:
         yield there

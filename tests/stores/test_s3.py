@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from away import silent
 from contract import DestinationContract, Open
 from s3 import KEY, SECRET, BucketRoad, BucketServer, Mishap, Request, bucket_objects, error
 
@@ -54,7 +55,10 @@ NAMES = [
 @contextmanager
 def bucket_destination(url: str, bucket: str, state: Path, *, prefix: str = "") -> Iterator[ObjectDestination]:
     """A destination in a bucket."""
-    with bucket_objects(url, bucket, prefix=prefix) as objects, open_objects(objects, state, Serving()) as there:
+    with (
+        bucket_objects(url, bucket, prefix=prefix) as objects,
+        open_objects(objects, state, Serving(), silent) as there,
+    ):
         yield there
 
 

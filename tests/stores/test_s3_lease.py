@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from away import silent
 from s3 import BucketRoad, BucketServer, Mishap, Request, bucket_objects, error
 
 from tilesync.errors import DestinationError, NotAuthorised, Unavailable
@@ -200,19 +201,19 @@ def test_a_destination_is_locked_by_it(bucket_server: BucketServer, bucket: str,
     ):
         assert mine.lease() is mine.lease()
         with (
-            open_objects(mine, tmp_path / "mine", Serving()),
+            open_objects(mine, tmp_path / "mine", Serving(), silent),
             pytest.raises(HeldElsewhere),
-            open_objects(yours, tmp_path / "yours", Serving()),
+            open_objects(yours, tmp_path / "yours", Serving(), silent),
         ):
             pass
-        with open_objects(yours, tmp_path / "yours", Serving()):
+        with open_objects(yours, tmp_path / "yours", Serving(), silent):
             pass
         assert mine.lease().take("killed")
         clock = Clock()
         yours.lease()._monotonic = clock
         for _ in range(2):
-            with pytest.raises(HeldElsewhere), open_objects(yours, tmp_path / "yours", Serving()):
+            with pytest.raises(HeldElsewhere), open_objects(yours, tmp_path / "yours", Serving(), silent):
                 pass
         clock.now += 3
-        with open_objects(yours, tmp_path / "yours", Serving()):
+        with open_objects(yours, tmp_path / "yours", Serving(), silent):
             pass

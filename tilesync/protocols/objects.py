@@ -49,11 +49,16 @@ class Objects(Protocol):
 
     Methods block and are safe from any thread, but for `put` and what `begin` gives. They bear with what passes by, and
     raise RunErrors: NotAuthorised, Unavailable, DestinationError. `shown` is how a person names the place; `part` is as
-    how many bytes an object that is begun weighs in memory.
+    how many bytes an object that is begun weighs in memory. `doubtful`: characters of names that such a server may read
+    as others.
     """
 
     shown: str
     part: int
+    doubtful: str
+
+    def misread(self) -> list[str]:
+        """The characters of names that this server does read as others when a viewer asks for them. It is tried."""
 
     def find(self, name: str) -> Found | None:
         """What is said of an object; None when there is none."""

@@ -11,17 +11,19 @@ from pathlib import Path
 
 from tilesync.errors import DestinationBusy, DestinationError
 from tilesync.model import Layout
-from tilesync.protocols import Objects
+from tilesync.protocols import Objects, Observer
 from tilesync.rules.serving import Serving
 from tilesync.stores.catalog import SCHEMA_VERSION, Catalog
 from tilesync.stores.database import schema_of
 from tilesync.stores.disk import mapped, real_folder
 from tilesync.stores.lock import locked
-from tilesync.stores.objects import ObjectFiles, ObjectHeldFiles, judge_keys, lead_of
+from tilesync.stores.misread import Misread
+from tilesync.stores.objects import ObjectFiles, ObjectHeldFiles, Pace, judge_keys, lead_of
 from tilesync.stores.shown import ObjectPublication, ObjectPublished
 
 CATALOG = "catalog.sqlite3"
 PLACE = "destination"
+MISREAD = "misread"
 
 
 class ObjectDestination:
@@ -51,7 +53,15 @@ class ObjectSight:
 
 
 @contextmanager
-def open_objects(objects: Objects, state: Path, serving: Serving, *, new: bool = True) -> Iterator[ObjectDestination]:
+def open_objects(
+    objects: Objects,
+    state: Path,
+    serving: Serving,
+    observe: Observer,
+    *,
+    new: bool = True,
+    pace: Pace | None = None,
+) -> Iterator[ObjectDestination]:
     """The destination, locked for this run alone. Not `new`: something must be held there. `state` belongs to it alone.
 
     Raises DestinationBusy at once when another run holds it, HeldElsewhere where that may have ended without a word.
@@ -75,21 +85,29 @@ def open_objects(objects: Objects, state: Path, serving: Serving, *, new: bool =
             _refuse_foreign(objects, new=new)
         lease = closing.enter_context(locked(objects.lease(), state, objects.shown))
         catalog.remember(PLACE, objects.shown)
-        files = ObjectFiles(objects, serving, lease.demand)
+        look = Misread(_misread(objects, catalog), observe, sure=True)
+        files = ObjectFiles(objects, serving, lease.demand, look=look, pace=pace)
         closing.callback(files.close)
         yield ObjectDestination(files, ObjectPublication(objects, catalog, serving, lease.demand), catalog)
 
 
 @contextmanager
-def look_at_objects(objects: Objects, state: Path) -> Iterator[ObjectSight]:
+def look_at_objects(objects: Objects, state: Path, observe: Observer) -> Iterator[ObjectSight]:
     """What a destination knows, without writing anything; it need not be there."""
     published = ObjectPublished(objects)
     published.refuse_foreign()
     with mapped(f"cannot read the state in {state}"):
         catalog = Catalog(state / CATALOG, read_only=True)
-    files = ObjectHeldFiles(objects)
+    files, tried = ObjectHeldFiles(objects), catalog.recall(MISREAD)
+    look = Misread(objects.doubtful if tried is None else tried, observe, sure=tried is not None)
+
+    def judge(names: Iterable[str]) -> None:
+        names = list(names)
+        judge_keys(names, lead=lead_of(objects))
+        look(names)
+
     try:
-        yield ObjectSight(files, ObjectPublished(objects, catalog), catalog, partial(judge_keys, lead=lead_of(objects)))
+        yield ObjectSight(files, ObjectPublished(objects, catalog), catalog, judge)
     finally:
         files.close()
         catalog.close()
@@ -137,3 +155,12 @@ def _refuse_foreign(objects: Objects, *, new: bool) -> None:
     published.refuse_foreign()
     if not new and not published.manifest_names():
         raise DestinationError(f"no version is held in {objects.shown}", hint="give the place that was mirrored to")
+
+
+def _misread(objects: Objects, catalog: Catalog) -> str:
+    """The characters that the server reads as others; tried by the first run."""
+    tried = catalog.recall(MISREAD)
+    if tried is None:
+        tried = "".join(objects.misread()) if objects.doubtful else ""
+        catalog.remember(MISREAD, tried)
+    return tried

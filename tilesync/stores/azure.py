@@ -60,6 +60,7 @@ class AzureObjects:
     """The blobs of one container below a prefix, which is empty or ends with a slash."""
 
     part = BLOCK
+    doubtful = ""
 
     def __init__(
         self,
@@ -80,6 +81,10 @@ class AzureObjects:
         self._deletes_together = True
         self.shown = shown
         self.term = term
+
+    def misread(self) -> list[str]:
+        """None: a name is read as it is written."""
+        return []
 
     # --- conversations ---
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -144,14 +144,31 @@ class ObjectHeldFiles:
         self._listed.close()
 
 
+Pace = Callable[[int], Awaitable[None]]
+"""Waits until so many bytes may leave."""
+
+Look = Callable[[Iterable[str]], object]
+"""Looks at the names of files that are to be held."""
+
+
 class ObjectFiles(ObjectHeldFiles):
     """Reading and writing. `still_ours` raises where the right to write was lost."""
 
     links = False
     proves_md5 = True
 
-    def __init__(self, objects: Objects, serving: Serving, still_ours: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        serving: Serving,
+        still_ours: Callable[[], None],
+        *,
+        look: Look = lambda names: None,
+        pace: Pace | None = None,
+    ) -> None:
         super().__init__(objects)
+        self._look = look
+        self._pace = pace
         self._serving = serving
         self._still_ours = still_ours
         self._prover = BatchWriter()
@@ -166,7 +183,9 @@ class ObjectFiles(ObjectHeldFiles):
 
     def judge(self, names: Iterable[str]) -> None:
         """Raise UnsafeName, naming the offenders."""
+        names = list(names)
         judge_keys(names, lead=lead_of(self.objects))
+        self._look(names)
 
     def begun(self, version: Version, blob: Blob) -> bool:
         """Never: what an earlier run had not put in place is read again."""
@@ -179,6 +198,8 @@ class ObjectFiles(ObjectHeldFiles):
     async def put(self, version: Version, blob: Blob, data: bytes, prove: Callable[[bytes], Proof]) -> Held:
         """Place a small file; it is proven off the loop, together with others."""
         proof = await self._prover.run(partial(prove, data))
+        if self._pace is not None:
+            await self._pace(len(data))
         self._still_ours()
         self._stale.add(version.name)
         label = self._serving.label(blob, data[:HEAD])
@@ -204,7 +225,7 @@ class ObjectFiles(ObjectHeldFiles):
             label = self._serving.label(blob, head[:HEAD])
             return self.objects.begin(key_of(version.name, blob.name), blob.size, label)
 
-        return ObjectDraft(blob, begin)
+        return ObjectDraft(blob, begin, self._pace)
 
     def lying(self, version: Version, blobs: Sequence[Blob]) -> set[str]:
         """The names of those that lie in the version by size and MD5."""
@@ -263,9 +284,10 @@ def as_held(blob: Blob, proof: Proof, found: Found) -> Held:
 class ObjectDraft:
     """A blob on its way to an object, piece by piece; `begin` begins that with its first bytes."""
 
-    def __init__(self, blob: Blob, begin: Callable[[bytes], Upload]) -> None:
+    def __init__(self, blob: Blob, begin: Callable[[bytes], Upload], pace: Pace | None) -> None:
         self._blob = blob
         self._begin = begin
+        self._pace = pace
         self._upload: Upload | None = None
         self.held = 0
 
@@ -276,6 +298,8 @@ class ObjectDraft:
 
     async def append(self, chunk: bytes) -> None:
         """Add `chunk` after the held bytes."""
+        if self._pace is not None:
+            await self._pace(len(chunk))
         self._upload = self._upload or self._begin(chunk)
         await self._upload.append(chunk)
         self.held += len(chunk)

@@ -47,6 +47,7 @@ class S3Objects:
     """The objects of one bucket below a prefix, which is empty or ends with a slash."""
 
     part = PART
+    doubtful = "+"
 
     def __init__(self, wires: Wires, prefix: str, *, shown: str, term: timedelta = TERM) -> None:
         self._whole = wires.whole

@@ -154,9 +154,7 @@ class Bulk:
         return answer
 
     async def put(self, url: str, headers: Mapping[str, str], body: bytes) -> Told:
-        """Send a body, and return with the answer. Raises Transient when none came."""
-        if self._bandwidth is not None:
-            await self._bandwidth.take(len(body))
+        """Send a body, and return with the answer. Raises Transient when none came. Its pace is the caller's concern."""
         try:  # the engine leaves the length of an empty body out
             said = {**headers, "Content-Length": str(len(body))}
             response = await self._client.put(url).headers(said).body_bytes(body).build().send()
