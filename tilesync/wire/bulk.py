@@ -154,7 +154,7 @@ class Bulk:
         return answer
 
     async def put(self, url: str, headers: Mapping[str, str], body: bytes) -> Told:
-        """Send a body, and return with the answer. Raises Transient when none came. Its pace is the caller's concern."""
+        """Send a body, and return with the answer; its pace is the caller's concern. Raises Transient without one."""
         try:  # the engine leaves the length of an empty body out
             said = {**headers, "Content-Length": str(len(body))}
             response = await self._client.put(url).headers(said).body_bytes(body).build().send()
