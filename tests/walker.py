@@ -27,6 +27,8 @@ class Closure:
 class Folder:
     """A folder as held files."""
 
+    portable = False
+
     def __init__(self, root: Path) -> None:
         self.root = root
 

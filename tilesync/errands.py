@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +13,7 @@ from tilesync.errors import BlobDamaged, TilesyncError, UsageError
 from tilesync.events import Finding
 from tilesync.jobs.inspect import inspect
 from tilesync.model import Blob, Held, Proof, Reading, SasUrl, Trace, Version
+from tilesync.remote.held_files import HeldWay
 from tilesync.rules.content import ContentCheck
 from tilesync.rules.replies import plain_etag
 from tilesync.stores.blob_shelf import BlobShelf
@@ -34,7 +36,7 @@ class Bring:
     The bytes are checked and written by the loop itself, which has nothing else to do.
     """
 
-    link: SasUrl
+    way: SasUrl | HeldWay
     shelf: Shelf | BlobShelf
     version: str
     home: str
@@ -47,7 +49,8 @@ class Bring:
         times, onward = list[float](), list[tuple[int, Wish, Proof, Reading]]()
 
         def hear(number: int, reply: Reply) -> None:
-            times.append(reply.seconds)
+            if reply.seconds:
+                times.append(reply.seconds)
             with suppress(TilesyncError):
                 blob = self.blobs[number]
                 proof, reading = self._prove(blob, reply)
@@ -59,10 +62,15 @@ class Bring:
 
         pool = await tools.keep(direct)
         with suppress(UsageError):
-            await pool.get(list(map(self._wish, self.blobs)), hear, at_once=self.at_once, within=LONGEST)
+            if isinstance(self.way, HeldWay):
+                self._read(self.way, hear)
+            else:
+                wishes = [_wish(self.way, blob) for blob in self.blobs]
+                await pool.get(wishes, hear, at_once=self.at_once, within=LONGEST)
             if isinstance(self.shelf, BlobShelf):
-                await self._put(pool, self.shelf, onward, found)
-        return found, statistics.median(times) if times else LONGEST.total_seconds()
+                await self._put(pool, self.shelf, onward, found, times)
+        came = 0.0 if any(found) else LONGEST.total_seconds()
+        return found, statistics.median(times) if times else came
 
     async def _put(
         self,
@@ -70,17 +78,22 @@ class Bring:
         shelf: BlobShelf,
         onward: list[tuple[int, Wish, Proof, Reading]],
         found: list[Placed | None],
+        times: list[float],
     ) -> None:
         """Send on what has come."""
 
         def hear(place: int, reply: Reply) -> None:
+            times.append(reply.seconds)
             number, _, proof, reading = onward[place]
             found[number] = _placed(shelf.held(self.blobs[number], proof, reply), reading)
 
         await pool.get([wish for _, wish, _, _ in onward], hear, at_once=self.at_once, within=LONGEST)
 
-    def _wish(self, blob: Blob) -> Wish:
-        return Wish(self.link.blob(blob.name), {"If-Match": f'"{blob.etag}"'} if blob.etag else {}, blob.size)
+    def _read(self, way: HeldWay, hear: Callable[[int, Reply], None]) -> None:
+        """Read held files, as if each was an answer that took no time."""
+        for number, blob in enumerate(self.blobs):
+            with suppress(TilesyncError):
+                hear(number, Reply(None, way.files.read(way.version, blob.name), 0.0))
 
     def _prove(self, blob: Blob, reply: Reply) -> tuple[Proof, Reading]:
         """The proof of a body, and what it says. Raises BlobDamaged, also for bytes of which nothing says whose."""
@@ -90,6 +103,10 @@ class Bring:
         check = ContentCheck(blob, self.home, md5=isinstance(self.shelf, BlobShelf))
         check.feed(reply.body)
         return check.finish(), check.take()
+
+
+def _wish(link: SasUrl, blob: Blob) -> Wish:
+    return Wish(link.blob(blob.name), {"If-Match": f'"{blob.etag}"'} if blob.etag else {}, blob.size)
 
 
 def _placed(held: Held, reading: Reading) -> Placed:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from tilesync.crew import Crew, Lost
 from tilesync.events import Finding
 from tilesync.model import Arrival, Blob, Brought, Held, SasUrl, Version
+from tilesync.remote.held_files import HeldWay
 from tilesync.stores.blob_shelf import BlobShelf
 from tilesync.stores.files import Shelf
 from tilesync.stores.held import HeldFiles
@@ -41,7 +42,7 @@ class Helpers:
 
         await self._crew.start(Prepare(brings=self._shelf is not None))
 
-    async def bring(self, version: Version, link: SasUrl, some: Sequence[tuple[int, Blob]], *, at_once: int) -> Brought:
+    async def bring(self, version: Version, way: object, some: Sequence[tuple[int, Blob]], *, at_once: int) -> Brought:
         """Bring some small blobs in, each with its number."""
         from tilesync.errands import Bring
 
@@ -49,7 +50,9 @@ class Helpers:
         shelf = await self._shelf()
         share = max(1, at_once // self._crew.size)
         blobs = tuple(blob for _, blob in some)
-        errand = Bring(link, shelf, version.name, version.home, blobs, share)
+        if not isinstance(way, SasUrl | HeldWay):
+            return Brought((), tuple(some), 0.0)
+        errand = Bring(way, shelf, version.name, version.home, blobs, share)
         try:
             found, seconds = await self._crew.do(errand)
         except Lost:

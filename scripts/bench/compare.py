@@ -33,7 +33,8 @@ TILES, MEDIAN = 20_000, 20_000
 LARGE, SIZE = 24, 64 << 20
 MANY, FEWER = 1_000_000, 100_000
 CHANGES = 3
-EVERY = ("start", "large", "small", "changed", "unchanged", "listing", "verify")
+PUTS, EACH = 10_000, 32 << 10
+EVERY = ("start", "large", "small", "uploads", "changed", "unchanged", "listing", "verify")
 
 Command = Sequence[str]
 
@@ -150,6 +151,42 @@ class Bench:
     def _python(self, program: str, container: str, *, rounds: int = 3) -> Runner:
         name = {"azure": "azure-storage-blob"}.get(program, program)
         return Runner(name, lambda: self._peers.python(program, container, str(self._new())), rounds)
+
+    # --- uploads ---
+
+    def uploads(self) -> str:
+        """Files into a container, from a folder and from another container."""
+        held = ROOT / "put"
+        if not (held / "latest.json").exists():
+            run(self._peers.tilesync("bench-put", held), self._peers.env, self._log)
+        runners = [
+            Runner("tilesync", lambda: self._peers.upload("tilesync", held, self._new_container())),
+            self._best((64, 128, 200), lambda count: self._rclone_up(held, count)),
+            Runner("azcopy", lambda: self._peers.upload("azcopy", held, self._new_container())),
+        ]
+        note = (
+            "From a folder that tilesync filled. tilesync reads each file, proves it by its SHA-256, sends its MD5, and"
+            " publishes a version with manifest and pointer; rclone and azcopy send the MD5. Of rclone the best number."
+        )
+        first = self.measure(f"{PUTS:,} PUTs of {EACH >> 10} KB", runners, note)
+        runners = [
+            Runner("tilesync, container to container", lambda: self._peers.onward("small", self._new_container())),
+            self._tilesync("small"),
+        ]
+        runners[1].name = "tilesync, container to folder"
+        note = "Both through this machine, every byte verified."
+        return first + "\n" + self.measure("20,201 small files, container to container", runners, note)
+
+    def _rclone_up(self, held: Path, count: int) -> Runner:
+        name = f"rclone --transfers {count}"
+        return Runner(name, lambda: self._peers.upload("rclone", held, self._new_container(), at_once=count))
+
+    def _new_container(self) -> str:
+        """An empty container that takes blobs."""
+        name = f"up{next(self._numbers)}"
+        shutil.rmtree(ROOT / "data/uploads" / name, ignore_errors=True)
+        (ROOT / "data/uploads" / name).mkdir(parents=True)
+        return name
 
     # --- nights ---
 
@@ -287,6 +324,7 @@ def prepare() -> None:
     data.small_files(boxes / "small", tiles=TILES, median=MEDIAN)
     data.small_files(boxes / "tiny", tiles=20, median=2000)
     data.large_files(boxes / "large", count=LARGE, size=SIZE)
+    data.equal_files(boxes / "put", count=PUTS, size=EACH)
     for number in range(1, CHANGES + 1):
         change = data.tile(1000 + number)
         data.changed_copy(boxes / f"small-{number}", boxes / "small", change=change, later=1000 * number)
@@ -342,7 +380,7 @@ def main() -> None:
     out = ROOT / "out"
     shutil.rmtree(out, ignore_errors=True)
     with nginx(ROOT / "state", ROOT / "data") as url, memory() as fast:
-        for container in ("small", "tiny", "large", "fewer", "many"):
+        for container in ("small", "tiny", "large", "put", "fewer", "many"):
             announce(url, container, container, "2026-03-01T08:30:00Z")
         bench = Bench(Peers(url, ROOT / "state", ROOT / "tools"), out, url)
         for name in chosen:
@@ -353,6 +391,7 @@ def main() -> None:
             if name == "large":
                 shutil.rmtree(out, ignore_errors=True)  # much room, few files
     shutil.rmtree(out, ignore_errors=True)
+    shutil.rmtree(ROOT / "data/uploads", ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,14 @@ def small_files(folder: Path, *, tiles: int, median: int) -> None:
     put(folder / "tileset.json", tileset(tilesets))
 
 
+def equal_files(folder: Path, *, count: int, size: int) -> None:
+    """An export of `count` tiles of one size."""
+    dice, names = random.Random(3), [f"{number // FOLDER:03d}/{number:05d}.glb" for number in range(count)]
+    for name in names:
+        put(folder / name, glb(dice.randbytes(size - 600)))
+    put(folder / "tileset.json", tileset(names))
+
+
 def large_files(folder: Path, *, count: int, size: int) -> None:
     """An export of `count` large tiles."""
     names = [f"{number:03d}.glb" for number in range(count)]

@@ -64,6 +64,8 @@ class Peers:
             "RCLONE_CONFIG": str(state / "rclone.conf"),
             "TILESYNC_API_URL": url,
             "TILESYNC_TOKEN": "bench",
+            "TILESYNC_AZURE_ENDPOINT": f"{url}/account",
+            "XDG_STATE_HOME": str(state / "xdg"),
         }
         (state / "rclone.conf").touch()
 
@@ -94,6 +96,22 @@ class Peers:
         where = ["--azureblob-sas-url", self.link(container)]
         counts = ["--transfers", str(at_once), "--checkers", "16", "--fast-list"]
         return [str(BIN / "rclone"), verb, f":azureblob:{container}", *arguments, *where, *counts]
+
+    def upload(self, program: str, folder: Path, container: str, *, at_once: int = 64) -> list[str]:
+        """A folder into a container; tilesync's is one that it filled."""
+        if program == "tilesync":
+            return [str(BIN / "tilesync"), "mirror", str(folder), self.link(container), "--quiet"]
+        files = folder / "versions/put"
+        if program == "azcopy":
+            how = ["--recursive", "--from-to", "LocalBlob", "--put-md5", "--output-level", "quiet"]
+            return [str(azcopy(self._tools)), "copy", f"{files}/*", self.link(container), *how]
+        counts = ["--transfers", str(at_once), "--checkers", "16", "--azureblob-no-check-container"]
+        where = ["--azureblob-sas-url", self.link(container)]
+        return [str(BIN / "rclone"), "copy", str(files), f":azureblob:{container}", *where, *counts]
+
+    def onward(self, container: str, into: str) -> list[str]:
+        """An export into another container."""
+        return [str(BIN / "tilesync"), "mirror", f"bench-{container}", self.link(into), "--quiet"]
 
     def azcopy(self, verb: str, container: str, *arguments: str) -> list[str]:
         """azcopy, as it comes."""

@@ -360,7 +360,7 @@ class Bytes:
 class Memory:
     """A source from memory; `meet` may raise before a blob is opened."""
 
-    has_link = True
+    has_way = has_link = True
 
     def __init__(self, files: dict[str, bytes], meet: Callable[[Blob], None] = lambda _: None) -> None:
         self.files = files
@@ -611,6 +611,9 @@ class Helped:
         body = await self._source.open(blob, offset, ahead=ahead)
         await self.may.wait()
         return body
+
+    async def way(self) -> SasUrl:
+        return await self.link()
 
     async def link(self) -> SasUrl:
         return SasUrl("https://a/c", "sig=x", None)

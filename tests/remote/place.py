@@ -17,6 +17,8 @@ class Place:
     `step`: bytes that come at a time.
     """
 
+    portable = False
+
     def __init__(self, *, step: int = 1 << 20) -> None:
         self.step = step
         self.manifests: dict[str, list[Any]] = {}

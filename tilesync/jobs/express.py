@@ -38,7 +38,7 @@ class Express:
         self._version = version
         self._source = source
         self._run = run
-        self._helpers = run.helpers if run.helpers is not None and source.has_link else None
+        self._helpers = run.helpers if run.helpers is not None and source.has_way else None
         self._take = take
         self._hand_back = hand_back
         self._tell_ready = ready
@@ -111,8 +111,8 @@ class Express:
         while (group := await self._groups.get()) is not None:
             places = len(group) if self._run.gate.fixed else len(group) // WAITING
             async with self._run.gate.turn(places):
-                link, limit = await self._source.link(), self._run.gate.limit
-                brought = await helpers.bring(self._version, link, group, at_once=limit)
+                way, limit = await self._source.way(), self._run.gate.limit
+                brought = await helpers.bring(self._version, way, group, at_once=limit)
             for arrival in brought.arrivals:
                 self._run.tally.bytes += arrival.held.blob.size
                 self._run.gate.moved(arrival.held.blob.size)

@@ -34,7 +34,9 @@ class Draft(Protocol):
 
 
 class HeldFiles(Protocol):
-    """The files of the versions of a destination, to be read."""
+    """The files of the versions of a destination, to be read. `portable`: they can be pickled, and read elsewhere."""
+
+    portable: bool
 
     def size(self, version: Version, name: str) -> int | None:
         """The size of the held file in bytes; None when there is no such regular file."""

@@ -74,9 +74,14 @@ class Body(Protocol):
 class Source(Protocol):
     """Where tiles come from: an inventory, and bodies pinned to it.
 
-    `has_link`: others can read its blobs too, through a link. `place`: what a listing of it that broke off can go on
-    with, and no other; empty for a container, whose bare URL says that. `remedy`: what to do where files of it fail.
+    `has_way`: other processes can read its blobs too. `has_link`: others can, through a link. `place`: what a listing
+    of it that broke off can go on with, and no other; empty for a container, whose bare URL says that. `remedy`: what
+    to do where files of it fail.
     """
+
+    @property
+    def has_way(self) -> bool:
+        """Whether `way` can be asked."""
 
     @property
     def has_link(self) -> bool:
@@ -116,6 +121,9 @@ class Source(Protocol):
     async def home(self) -> str:
         """The bare URL of the container, without the query that signs it; of a copy, that of the one it is of."""
 
+    async def way(self) -> object:
+        """A value, picklable, by which helpers can read blobs now; only where `has_way`."""
+
     async def link(self) -> SasUrl:
         """A link that blobs can be read through now; only where `has_link`."""
 
@@ -136,8 +144,9 @@ class Helpers(Protocol):
     async def start(self) -> None:
         """Return when they can be asked; at once where that is so already."""
 
-    async def bring(self, version: Version, link: SasUrl, some: Sequence[tuple[int, Blob]], *, at_once: int) -> Brought:
-        """Bring some small blobs in, each at its first attempt; of all that were given, `at_once` at a time.
+    async def bring(self, version: Version, way: object, some: Sequence[tuple[int, Blob]], *, at_once: int) -> Brought:
+        """Bring some small blobs in by a source's way, each at its first attempt; of all that were given, `at_once` at
+        a time.
 
         What does not come so, for whatever reason, is left as it was.
         """

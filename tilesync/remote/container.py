@@ -57,7 +57,7 @@ class Container:
     With a CDN the listing goes directly to the storage, the bytes through the CDN.
     """
 
-    has_link = True
+    has_way = has_link = True
     place = ""
     remedy = ""
 
@@ -168,6 +168,10 @@ class Container:
     async def listable(self) -> bool:
         """Whether it makes sense to ask for a listing: a SAS may allow one, the signature of a CDN never does."""
         return "sig" in parse_qs((await self._listing.current()).query)
+
+    async def way(self) -> SasUrl:
+        """The link."""
+        return await self.link()
 
     async def link(self) -> SasUrl:
         """A link that blobs can be read through now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
@@ -49,6 +50,14 @@ def unreadable(name: str, published: Published, shown: str, error: Exception) ->
     )
 
 
+@dataclass(frozen=True, slots=True)
+class HeldWay:
+    """How other processes read the files of a held version."""
+
+    files: HeldFiles
+    version: Version
+
+
 class HeldSource:
     """The files of one held version, each what the manifest says of it: that tells the SHA-256 that they must have.
 
@@ -62,6 +71,7 @@ class HeldSource:
         self, version: Version, published: Published, files: HeldFiles, shown: str, *, pace: Pace | None = None
     ) -> None:
         self._pace = pace
+        self.has_way = files.portable and pace is None
         self._version = version
         self._published = published
         self._files = files
@@ -134,6 +144,10 @@ class HeldSource:
     async def listable(self) -> bool:
         """It is: the manifest lists it."""
         return True
+
+    async def way(self) -> HeldWay:
+        """The files themselves."""
+        return HeldWay(self._files, replace(self._version, record={}))
 
     async def link(self) -> SasUrl:
         """Never asked for."""

@@ -49,6 +49,7 @@ class Shelf:
 class LocalFiles(HeldFiles):
     """Reading and writing: files come in behind the first door. `judge` refuses names that cannot be held."""
 
+    portable = False
     links = True
     proves_md5 = False
 

@@ -109,6 +109,8 @@ class HeldFiles:
     a file of another inode is another file.
     """
 
+    portable = True
+
     def __init__(self, door: Door, *others: Door) -> None:
         self._door = door
         self._others = others

@@ -68,6 +68,8 @@ def judge_keys(names: Iterable[str], *, lead: int) -> None:
 class ObjectHeldFiles:
     """Reading. A version is listed when many of its files are asked about: one question for thousands."""
 
+    portable = False
+
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
         self._listed = Listed()
