@@ -164,13 +164,13 @@ class ContentCheck:
     """Length, MD5 and SHA-256 where they are claimed, structure and references of the bytes of one blob.
 
     `home` is the bare URL of its container, empty where that is not known: absolute URLs are told apart by it. `md5`:
-    the proof tells it, claimed or not.
+    the proof tells it, claimed or not. Where both digests are claimed the SHA-256 proves the bytes, and so the MD5.
     """
 
     def __init__(self, blob: Blob, home: str = "", *, md5: bool = False) -> None:
         self._blob = blob
         self._home = home
-        self._wants_md5 = md5 or blob.md5 is not None
+        self._wants_md5 = blob.sha256 is None if blob.md5 is not None else md5
         self.restart()
 
     def restart(self) -> None:
@@ -198,7 +198,7 @@ class ContentCheck:
         """The proof of the whole content. Raises BlobDamaged with every problem found."""
         if problems := list(self._problems()):
             raise BlobDamaged(f"{self._blob.name}: {'; '.join(problems)}")
-        return Proof(self.size, self.sha256, self._md5.digest() if self._md5 is not None else None)
+        return Proof(self.size, self.sha256, self._md5.digest() if self._md5 is not None else self._blob.md5)
 
     def _problems(self) -> Iterator[str]:
         if self.size != self._blob.size != UNKNOWN:

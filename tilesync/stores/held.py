@@ -186,4 +186,5 @@ class HeldFiles:
 
     def read(self, version: Version, name: str) -> bytes:
         """The bytes of one file."""
-        return b"".join(self.chunks(version, name))
+        with mapped(f"cannot read {name}"), self._open(version, name) as file:
+            return file.read()
