@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import ParamSpec, TypeVar
+from contextvars import ContextVar
+from typing import Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+STOP: Final[ContextVar[threading.Event | None]] = ContextVar("STOP", default=None)
+"""Is set when someone who waits for a thread is cancelled: who waits there for better times need not go on."""
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -25,6 +30,8 @@ async def _outlasting(running: asyncio.Future[T]) -> T:
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
+        if (stop := STOP.get()) is not None:
+            stop.set()
         await asyncio.wait([running])
         if not running.cancelled():
             running.exception()

@@ -13,7 +13,7 @@ import pytest
 from away import TERM, azure_objects
 from azurite import Azurite, Refusal, Road, new_container
 
-from tilesync.errors import DestinationBusy, DestinationError, Unavailable
+from tilesync.errors import DestinationBusy, DestinationError, Transient, Unavailable
 from tilesync.protocols import Lease, Objects
 from tilesync.stores.lock import HeldElsewhere, Lock, locked, owner_of
 
@@ -92,25 +92,41 @@ def held(lease: Lease) -> Lock:
     return lock
 
 
-def wait_for(lock: Lock) -> None:
-    """Return when it is lost."""
+def wait_for(lock: Lock, error: type[Exception]) -> None:
+    """Return when that is what it says."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         try:
             lock.demand()
-        except DestinationBusy:
+        except error:
             return
         time.sleep(0.01)
-    raise AssertionError("it was never lost")
+    raise AssertionError("it never said so")
 
 
 def test_a_lost_lease_is_told() -> None:
-    """Where another has it, or nobody could be asked for a term, nothing more is written; it is given back no more."""
-    for lease in (Scripted(True, False), Scripted(Unavailable("no answer"))):
-        lock = held(lease)
-        wait_for(lock)
-        lock.release()
-        assert lease.left.is_set() == isinstance(lease.answers[0], Exception)
+    """Where another has it nothing more is written, and it is given back no more."""
+    lease = Scripted(True, False)
+    lock = held(lease)
+    wait_for(lock, DestinationBusy)
+    with pytest.raises(DestinationBusy):
+        lock.secure()
+    lock.release()
+    assert not lease.left.is_set()
+
+
+def test_an_outage_that_outlasts_the_term_is_borne_with() -> None:
+    """While nobody can be asked nothing is written; it goes on as soon as the store answers that nobody took it."""
+    lease = Scripted(Unavailable("no answer"))
+    lock = held(lease)
+    wait_for(lock, Transient)
+    with pytest.raises(Unavailable):
+        lock.secure()
+    lease.answers = [True]
+    lock.secure()
+    lock.demand()
+    lock.release()
+    assert lease.left.is_set()
 
 
 def test_one_failure_loses_nothing() -> None:

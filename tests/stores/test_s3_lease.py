@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -217,3 +218,17 @@ def test_a_destination_is_locked_by_it(bucket_server: BucketServer, bucket: str,
         clock.now += 3
         with open_objects(yours, tmp_path / "yours", Serving(), silent):
             pass
+
+
+def test_a_lease_that_another_had_meanwhile_is_lost(bucket_server: BucketServer, bucket: str) -> None:
+    """Though that one gave it back: what was written in between is not known here."""
+    term = timedelta(seconds=0.3)
+    opening = [bucket_objects(bucket_server.url, bucket, term=term) for _ in range(2)]
+    with opening[0] as one, opening[1] as two:
+        mine, yours = one.lease(), two.lease()
+        assert mine.take("me")
+        assert not yours.take("you")
+        time.sleep(0.4)
+        assert yours.take("you")
+        yours.leave("you")
+        assert not mine.keep("me")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import uuid
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tilesync.errors import DestinationBusy, DestinationError, TilesyncError
+from tilesync.errors import DestinationBusy, DestinationError, TilesyncError, Transient
 from tilesync.protocols import Lease
 from tilesync.stores.disk import mapped, place
 
@@ -23,6 +24,11 @@ class HeldElsewhere(DestinationBusy):
     """Another machine holds it, or did until it was killed: that shows when a term is over."""
 
 
+def now() -> float:
+    """Seconds on a clock that never goes back, and that a machine's sleep does not stop, where there is such a one."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
+
+
 class Lock:
     """A lease that a thread keeps alive."""
 
@@ -30,33 +36,43 @@ class Lock:
         self._lease = lease
         self._owner = owner
         self._shown = shown
+        self._term = lease.term.total_seconds()
         self._ended = threading.Event()
+        self._beating = threading.Lock()
         self._lost = False
-        self._kept_at = time.monotonic()
+        self._kept_at = now()
         self._thread = threading.Thread(target=self._keep, name="tilesync-lock", daemon=True)
 
     def start(self) -> None:
         """Keep it alive from here on."""
-        self._kept_at = time.monotonic()
         self._thread.start()
 
     def demand(self) -> None:
-        """Raise DestinationBusy where the lease is another's by now, or may be."""
-        if self._lost or time.monotonic() - self._kept_at > self._lease.term.total_seconds():
+        """Raise DestinationBusy where the lease is another's by now, Transient where nobody knows. Does not block."""
+        if self._lost:
             raise DestinationBusy(
-                f"the lock of {self._shown} was lost: another run may hold it by now",
+                f"the lock of {self._shown} was lost: another run holds it, or did",
                 hint="run the same command again when that has ended: it continues where this one stopped",
             )
+        if now() - self._kept_at > self._term:
+            raise Transient(f"the lock of {self._shown} could not be renewed for {self._term:.0f} s")
+
+    def secure(self) -> None:
+        """Return when the lease is this run's for sure. Raises DestinationBusy, Unavailable."""
+        if not self._lost and now() - self._kept_at > self._term / 2:
+            self._beat()
+        self.demand()
+
+    def _beat(self) -> None:
+        with self._beating:
+            began = now()
+            self._lost = self._lost or not self._lease.keep(self._owner)
+            self._kept_at = began if not self._lost else self._kept_at
 
     def _keep(self) -> None:
-        beat = self._lease.term.total_seconds() / _BEATS
-        while not self._ended.wait(beat):
+        while not self._lost and not self._ended.wait(self._term / _BEATS):
             with suppress(TilesyncError):  # not reached: the next beat tries again, and `demand` knows the time
-                began = time.monotonic()
-                self._lost = not self._lease.keep(self._owner)
-                if self._lost:
-                    return
-                self._kept_at = began
+                self._beat()
 
     def release(self) -> None:
         """Give it back. Where that cannot be said, the lease ends by itself."""
@@ -74,9 +90,9 @@ def locked(lease: Lease, state: Path, shown: str) -> Iterator[Lock]:
     Its owner is told by the state folder: who was killed there takes it up again at once.
     """
     owner = owner_of(state)
+    lock = Lock(lease, owner, shown)  # its time counts from before the lease is asked for
     if not lease.take(owner):
         raise HeldElsewhere(f"another run holds {shown}", hint="wait for the other run to end")
-    lock = Lock(lease, owner, shown)
     lock.start()
     try:
         yield lock

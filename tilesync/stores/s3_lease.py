@@ -76,9 +76,10 @@ class ObjectLease:
             if seen.owner == owner and self._put(owner, seen):
                 return True
             seen = self._look()
-            if seen.owner not in {"", owner}:
+            if not seen.etag:
+                seen = seen._replace(owner=owner)
+            if seen.owner != owner:
                 return False
-            seen = seen._replace(owner=owner)
         return False
 
     def leave(self, owner: str) -> None:

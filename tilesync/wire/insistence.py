@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,16 +12,18 @@ from tilesync.errors import Transient, Unavailable
 from tilesync.events import Notice, Retried
 from tilesync.protocols import Observer
 from tilesync.rules.retries import Patience
+from tilesync.threads import STOP
 
 T = TypeVar("T")
 
 
 class Insistence:
-    """How long a failing answer is borne with. Safe from any thread."""
+    """How long a failing answer is borne with. Safe from any thread. When the run is to stop nothing is waited for."""
 
     def __init__(self, observe: Observer, *, budget: timedelta) -> None:
         self._observe = observe
         self._budget = budget.total_seconds()
+        self._stop = STOP.get() or threading.Event()
 
     def insist(self, what: str, attempt: Callable[[], T]) -> T:
         """Attempt until it is no longer Transient that is raised. Raises Unavailable past the retry budget."""
@@ -36,4 +39,5 @@ class Insistence:
                 if patience.failures == 1:
                     self._observe(Notice(f"{what}: {error}; trying again for up to {self._budget:.0f} s"))
                 self._observe(Retried(what, str(error), wait))
-            time.sleep(wait)
+            if self._stop.wait(wait):
+                raise Unavailable(f"{what}: the run is to stop")
