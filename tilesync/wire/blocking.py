@@ -17,11 +17,14 @@ from pyreqwest.response import SyncResponse
 from tilesync.errors import Transient, UsageError
 from tilesync.protocols import Observer
 from tilesync.rules.links import check_scheme
-from tilesync.wire.bulk import explained, plain_builder
+from tilesync.wire.bulk import SILENCE, SLOWEST, explained, plain_builder
 from tilesync.wire.insistence import Insistence
 from tilesync.wire.trust import fallback_bundle
 
 T = TypeVar("T")
+
+ANSWER = timedelta(seconds=60)
+"""How long an answer to what was sent may take, beside the time for its bytes."""
 
 PIECE = 1 << 20
 """Bytes of a body that are taken at once."""
@@ -68,8 +71,9 @@ class Reply:
 class Blocking:
     """A pool of connections, and how long a failing answer is borne with: no redirects, no decoding."""
 
-    def __init__(self, client: SyncClient, observe: Observer, *, budget: timedelta) -> None:
+    def __init__(self, client: SyncClient, sender: SyncClient, observe: Observer, *, budget: timedelta) -> None:
         self._client = client
+        self._sender = sender
         self._insistence = Insistence(observe, budget=budget)
 
     @contextmanager
@@ -78,9 +82,11 @@ class Blocking:
         if send.secret:
             check_scheme(send.url)
         try:
-            request = self._client.request(send.method, send.url).headers(dict(send.headers))
+            client = self._client if send.body is None else self._sender
+            request = client.request(send.method, send.url).headers(dict(send.headers))
             if send.body is not None:  # the engine leaves the length of an empty body out
-                request = request.body_bytes(send.body).header("Content-Length", str(len(send.body)))
+                within = ANSWER + timedelta(seconds=len(send.body) / SLOWEST)
+                request = request.body_bytes(send.body).header("Content-Length", str(len(send.body))).timeout(within)
             streamed = request.build_streamed()
         except (BuilderError, ValueError):
             raise UsageError("not a URL, or not a header, that can be sent") from None
@@ -113,9 +119,12 @@ class Blocking:
 @contextmanager
 def blocking(observe: Observer, *, budget: timedelta) -> Iterator[Blocking]:
     """A pool that honours HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's authorities."""
+    with _client(SILENCE) as client, _client(None) as sender:
+        yield Blocking(client, sender, observe, budget=budget)
+
+
+def _client(silence: timedelta | None) -> SyncClient:
     try:
-        client = plain_builder(SyncClientBuilder()).build()
+        return plain_builder(SyncClientBuilder(), silence).build()
     except BuilderError:
-        client = plain_builder(SyncClientBuilder()).add_root_certificate_pem(fallback_bundle()).build()
-    with client:
-        yield Blocking(client, observe, budget=budget)
+        return plain_builder(SyncClientBuilder(), silence).add_root_certificate_pem(fallback_bundle()).build()

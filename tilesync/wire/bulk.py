@@ -32,6 +32,9 @@ Builder = TypeVar("Builder", bound=BaseClientBuilder)
 SILENCE: Final = timedelta(seconds=30)
 """A body that stays silent for this long is broken."""
 
+SLOWEST: Final = 1 << 14
+"""Bytes a second with which a body may leave; a slower line than that carries nothing."""
+
 _ERROR_BODY: Final = 4096
 
 LONG: Final = 1 << 22
@@ -153,16 +156,24 @@ class Bulk:
             raise
         return answer
 
-    async def put(self, url: str, headers: Mapping[str, str], body: bytes) -> Told:
-        """Send a body, and return with the answer; its pace is the caller's concern. Raises Transient without one."""
+    async def put(
+        self, url: str, headers: Mapping[str, str], body: bytes, *, within: timedelta = timedelta(seconds=60)
+    ) -> Told:
+        """Send a body, and return with the answer; its pace is the caller's concern. Raises Transient without one: that
+        it took too long, `within` and the time that the bytes may take, is a sign of pressure.
+        """
+        within += timedelta(seconds=len(body) / SLOWEST)
         try:  # the engine leaves the length of an empty body out
             said = {**headers, "Content-Length": str(len(body))}
-            response = await self._client.put(url).headers(said).body_bytes(body).build().send()
+            request = self._client.put(url).headers(said).body_bytes(body).timeout(within).build()
+            response = await request.send()
             told = Told(
                 response.status, response.headers, b"" if response.status < 300 else bytes(await response.bytes())
             )
         except (BuilderError, ValueError):
             raise UsageError("not a URL, or not a header, that can be sent") from None
+        except (ReadTimeoutError, RequestTimeoutError):
+            raise Transient(f"no answer within {within.total_seconds():.0f} s", pressure=True) from None
         except PyreqwestError as error:
             raise Transient(explained(error)) from None
         _obey_cancellation()
@@ -192,19 +203,24 @@ def _last_cause(error: ConnectError) -> str:
 
 
 @asynccontextmanager
-async def engine(*, bandwidth: Bandwidth | None = None) -> AsyncIterator[Bulk]:
-    """An engine that honours HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's authorities."""
+async def engine(*, bandwidth: Bandwidth | None = None, sends: bool = False) -> AsyncIterator[Bulk]:
+    """An engine that honours HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's authorities. `sends`: it puts
+    bodies; that a server which takes them in says nothing is no silence.
+    """
+    silence = None if sends else SILENCE
     try:
-        client = plain_builder(ClientBuilder()).build()
+        client = plain_builder(ClientBuilder(), silence).build()
     except BuilderError:
-        client = plain_builder(ClientBuilder()).add_root_certificate_pem(fallback_bundle()).build()
+        client = plain_builder(ClientBuilder(), silence).add_root_certificate_pem(fallback_bundle()).build()
     async with client:
         yield Bulk(client, bandwidth)
 
 
-def plain_builder(builder: Builder) -> Builder:
-    """With everything off that decodes or follows: length, MD5 and Range refer to the stored bytes."""
-    return (
+def plain_builder(builder: Builder, silence: timedelta | None) -> Builder:
+    """With everything off that decodes or follows: length, MD5 and Range refer to the stored bytes. `silence`: how long
+    a server may say nothing, which counts from the beginning of what is sent.
+    """
+    plain = (
         builder.gzip(False)
         .brotli(False)
         .zstd(False)
@@ -214,5 +230,5 @@ def plain_builder(builder: Builder) -> Builder:
         .user_agent(user_agent())
         .default_headers({"Accept-Encoding": "identity"})
         .connect_timeout(timedelta(seconds=20))
-        .read_timeout(SILENCE)
     )
+    return plain if silence is None else plain.read_timeout(silence)
