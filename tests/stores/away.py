@@ -15,7 +15,7 @@ from tilesync.model import SasUrl
 from tilesync.rules.serving import Serving
 from tilesync.stores.account import delete_many
 from tilesync.stores.away import ObjectDestination, open_objects
-from tilesync.stores.azure import AzureObjects
+from tilesync.stores.azure import AzureObjects, Wires
 from tilesync.stores.signed import SignedLink
 from tilesync.wire.blocking import blocking
 from tilesync.wire.bulk import Bulk, engine
@@ -44,14 +44,15 @@ def azure_objects(
         """One for each loop: it ends with that."""
         loop = asyncio.get_running_loop()
         if loop not in engines:
-            opening = engine()
+            opening = engine(sends=True)
             engines[loop] = opening, await opening.__aenter__()
         return engines[loop][1]
 
     with blocking(observe, budget=budget) as talk:
         link = SignedLink(fetch or (lambda: signed(url)), observe)
+        wires = Wires(link, SignedLink(lambda: signed(url, permission="r"), observe), talk, bulk, delete_many)
         shown = f"az://{ACCOUNT}/{url.rpartition('/')[2]}/{prefix}"
-        yield AzureObjects(link, prefix, talk, bulk, delete_many, shown=shown, term=TERM)
+        yield AzureObjects(wires, prefix, observe, shown=shown, home=f"{url}/{prefix}", term=TERM)
 
 
 @contextmanager

@@ -48,12 +48,13 @@ class Objects(Protocol):
     """The objects below one prefix of a store, by names relative to it.
 
     Methods block and are safe from any thread, but for `put` and what `begin` gives. They bear with what passes by, and
-    raise RunErrors: NotAuthorised, Unavailable, DestinationError. `shown` is how a person names the place; `part` is as
-    how many bytes an object that is begun weighs in memory. `doubtful`: characters of names that such a server may read
-    as others.
+    raise RunErrors: NotAuthorised, Unavailable, DestinationError. `shown` is how a person names the place, `home` tells
+    it from all others. `part` is as how many bytes an object that is begun weighs in memory. `doubtful`: characters of
+    names that such a server may read as others.
     """
 
     shown: str
+    home: str
     part: int
     doubtful: str
 

@@ -63,10 +63,12 @@ class HeldFiles(Protocol):
 class Files(HeldFiles, Protocol):
     """The files of the versions of a destination, to be read and written.
 
-    `links`: what two versions share takes its room once. `proves_md5`: a proof must tell the MD5.
+    `links`: what two versions share takes its room once. `proves_md5`: a proof must tell the MD5. `keeps_parts`: what
+    has come of a file is kept for a later run.
     """
 
     links: bool
+    keeps_parts: bool
     proves_md5: bool
 
     def free(self) -> int | None:
@@ -179,9 +181,12 @@ class Publication(Published, Protocol):
 
 
 class Destination(Protocol):
-    """Where tiles go. `calm`: what the last run wrote is whole, whether it was made durable or not."""
+    """Where tiles go. `calm`: what the last run wrote is whole, whether it was made durable or not. `shared`: other
+    machines, with states of their own, may write there between the runs of this one.
+    """
 
     calm: bool
+    shared: bool
     layout: Layout
 
     def settle(self) -> None:

@@ -151,9 +151,10 @@ def delete_many(sas: SasUrl, names: Sequence[str]) -> list[tuple[str, int]]:
     """Delete many blobs of a container in one request; the status for each. Source: "Blob Batch" (REST)."""
     from azure.storage.blob import ContainerClient
 
-    with ContainerClient.from_container_url(f"{sas.base}?{sas.query}", **_options()) as container, _mapped("deleting"):
-        replies = container.delete_blobs(*names, raise_on_any_failure=False)
-        return [(name, reply.status_code) for name, reply in zip(names, replies, strict=True)]
+    with ContainerClient.from_container_url(f"{sas.base}?{sas.query}", **_options()) as container:
+        with _mapped("deleting"):
+            replies = list(container.delete_blobs(*names, delete_snapshots="include", raise_on_any_failure=False))
+        return [(name, reply.status_code) for name, reply in zip(names, replies, strict=False)]
 
 
 def _options() -> dict[str, Any]:

@@ -30,7 +30,7 @@ class ObjectDestination:
     """A prefix of an object store, its state, and the two sides that the jobs use."""
 
     layout = Layout.VERSIONED
-    calm = True
+    calm = shared = True
 
     def __init__(self, files: ObjectFiles, publication: ObjectPublication, catalog: Catalog) -> None:
         self.files = files
@@ -68,8 +68,10 @@ def open_objects(
     """
     from filelock import FileLock, Timeout
 
+    if not new and not ObjectPublished(objects).manifest_names():
+        raise DestinationError(f"no version is held in {objects.shown}", hint="give the place that was mirrored to")
     with mapped(f"cannot use {state}"):
-        state.mkdir(parents=True, exist_ok=True)
+        state.parent.mkdir(parents=True, exist_ok=True)
         real_folder(state, make=True, mode=0o700)
     with ExitStack() as closing:
         lock = FileLock(state / "lock", thread_local=False)
@@ -81,14 +83,14 @@ def open_objects(
         closing.callback(lock.release)
         catalog = Catalog(state / CATALOG)
         closing.callback(catalog.close)
-        if not _is_of(catalog, objects.shown):
-            _refuse_foreign(objects, new=new)
+        if not _is_of(catalog, objects.home):
+            ObjectPublished(objects).refuse_foreign()
         lease = closing.enter_context(locked(objects.lease(), state, objects.shown))
-        catalog.remember(PLACE, objects.shown)
+        catalog.remember(PLACE, objects.home)
         look = Misread(_misread(objects, catalog), observe, sure=True)
-        files = ObjectFiles(objects, serving, lease.demand, look=look, pace=pace)
+        files = ObjectFiles(objects, serving, lease, look=look, pace=pace)
         closing.callback(files.close)
-        yield ObjectDestination(files, ObjectPublication(objects, catalog, serving, lease.demand), catalog)
+        yield ObjectDestination(files, ObjectPublication(objects, catalog, serving, lease), catalog)
 
 
 @contextmanager
@@ -141,20 +143,12 @@ def audit_objects(objects: Objects, state: Path) -> Iterator[ObjectSight]:
             catalog.close()
 
 
-def _is_of(catalog: Catalog, shown: str) -> bool:
+def _is_of(catalog: Catalog, home: str) -> bool:
     """Whether the state is known to be of this destination. Raises DestinationError where it is that of another."""
     known = catalog.recall(PLACE)
-    if known is not None and known != shown:
-        raise DestinationError(f"the state belongs to {known}, not to {shown}", hint="check --state-dir")
+    if known is not None and known != home:
+        raise DestinationError(f"the state belongs to {known}, not to {home}", hint="check --state-dir")
     return known is not None
-
-
-def _refuse_foreign(objects: Objects, *, new: bool) -> None:
-    """Raise DestinationError where something else lies, or nothing does and it is not to be `new`. Writes nothing."""
-    published = ObjectPublished(objects)
-    published.refuse_foreign()
-    if not new and not published.manifest_names():
-        raise DestinationError(f"no version is held in {objects.shown}", hint="give the place that was mirrored to")
 
 
 def _misread(objects: Objects, catalog: Catalog) -> str:

@@ -10,12 +10,13 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from tilesync.errors import ConditionFailed, DestinationError, LinkRefused, NotAuthorised, Transient, Unavailable
 from tilesync.model import Page, SasUrl
-from tilesync.protocols import Stored
+from tilesync.protocols import Observer, Stored
 from tilesync.rules.listings import parse_page
 from tilesync.rules.replies import storage_code
 from tilesync.rules.serving import Serving
@@ -28,6 +29,7 @@ from tilesync.stores.server_copy import taken
 from tilesync.stores.signed import SignedLink
 from tilesync.threads import in_thread
 from tilesync.wire.blocking import Blocking, Reply, Send
+from tilesync.wire.insistence import Insistence
 
 if TYPE_CHECKING:
     from tilesync.wire.bulk import Bulk, Told
@@ -36,6 +38,10 @@ T = TypeVar("T")
 
 COPIED_AT_ONCE: Final = 256 << 20
 """Bytes of a blob that Copy Blob From URL copies at most."""
+
+ANSWER: Final = timedelta(seconds=60)
+COPY: Final = timedelta(minutes=10)
+"""How long an answer may take, beside the time for the bytes that are sent; one that comes after a copy."""
 
 REFUSALS: Final = 4
 """403s in a row that one request survives, while each fresh link has ended on arrival."""
@@ -52,8 +58,22 @@ BATCHED: Final = 256
 
 DELETED_AT_ONCE: Final = 16
 
+UNKNOWN: Final = Found("", -1, "")
+"""Of a copy that the server does not know how to make."""
+
 DeleteMany = Callable[[SasUrl, Sequence[str]], list[tuple[str, int]]]
 """Deletes many blobs in one request; the status for each."""
+
+
+@dataclass(frozen=True)
+class Wires:
+    """What a container is spoken to by. `copying`: a link that only reads, for what it copies within itself."""
+
+    link: SignedLink
+    copying: SignedLink | None
+    talk: Blocking
+    bulk: Callable[[], Awaitable[Bulk]]
+    delete_many: DeleteMany
 
 
 class AzureObjects:
@@ -63,23 +83,18 @@ class AzureObjects:
     doubtful = ""
 
     def __init__(
-        self,
-        link: SignedLink,
-        prefix: str,
-        talk: Blocking,
-        bulk: Callable[[], Awaitable[Bulk]],
-        delete_many: DeleteMany,
-        *,
-        shown: str,
-        term: timedelta = TERM,
+        self, wires: Wires, prefix: str, observe: Observer, *, shown: str, home: str, term: timedelta = TERM
     ) -> None:
-        self._link = link
+        self._link = wires.link
+        self._copying = wires.copying
         self._prefix = prefix
-        self._talk = talk
-        self._bulk = bulk
-        self._delete_many = delete_many
-        self._deletes_together = True
+        self._talk = wires.talk
+        self._bulk = wires.bulk
+        self._delete_many = wires.delete_many
+        self._deletes_together = self._copies_by_url = True
+        self._beating = Insistence(observe, budget=term / 6)
         self.shown = shown
+        self.home = home
         self.term = term
 
     def misread(self) -> list[str]:
@@ -180,22 +195,41 @@ class AzureObjects:
             raise
 
     def copy(self, of: Found, name: str) -> Found | None:
-        """Put a copy of a blob in place, by the service alone; None when it is not there as it was found."""
+        """Put a copy of a blob in place, by the service alone; None when it is not there as it was found.
+
+        By Put Blob From URL; where that is not known (an emulator) by Copy Blob From URL, whose source everyone who may
+        read the copy is told: through a link that only reads, or not at all.
+        """
         if of.size > COPIED_AT_ONCE:
             return None
+        if self._copies_by_url:
+            found = self._copied(of, name, self._copying or self._link, {"x-ms-blob-type": "BlockBlob"})
+            if found is not UNKNOWN:
+                return found
+            self._copies_by_url = False
+        if self._copying is None:
+            return None
+        found = self._copied(of, name, self._copying, {"x-ms-requires-sync": "true"})
+        return None if found is UNKNOWN else found
+
+    def _copied(self, of: Found, name: str, link: SignedLink, how: Mapping[str, str]) -> Found | None:
+        """The copy; UNKNOWN where the server does not know how to make it."""
 
         def accept(reply: Reply) -> Found | None:
             if reply.status in {404, 409, 412} and self._is_about_source(reply):
                 return None
+            if reply.status in {400, 500, 501}:
+                return UNKNOWN
             self._demand(reply, name)
             if reply.status == 202 and reply.header("x-ms-copy-status") != "success":
                 raise DestinationError(f"the storage copies {of.name} at its leisure")
             return found_in(name, reply.header)._replace(size=of.size, md5=of.md5)
 
-        def headers(sas: SasUrl) -> Mapping[str, str]:
-            source = {"x-ms-copy-source": sas.blob(self._prefix + of.name), "x-ms-source-if-match": f'"{of.etag}"'}
+        def headers(_: SasUrl) -> Mapping[str, str]:
+            source = {"x-ms-copy-source": link.current().blob(self._prefix + of.name)}
+            condition = {"x-ms-source-if-match": f'"{of.etag}"'}
             proof = {"x-ms-source-content-md5": in_base64(of.md5)} if of.md5 is not None else {}
-            return {"x-ms-requires-sync": "true", **source, **proof}
+            return {**how, **source, **condition, **proof}
 
         return self._ask(name, "PUT", headers, accept, body=b"")
 
@@ -216,7 +250,7 @@ class AzureObjects:
             if reply.status != 404 or reply.header("x-ms-error-code") == "ContainerNotFound":
                 self._demand(reply, name)
 
-        self._ask(name, "DELETE", {}, accept)
+        self._ask(name, "DELETE", {"x-ms-delete-snapshots": "include"}, accept)
 
     def _delete_together(self, names: Sequence[str]) -> bool:
         """Whether they could be deleted in one request, which not every link allows, nor every server knows."""
@@ -267,7 +301,9 @@ class AzureObjects:
         for attempt in range(REFUSALS):
             sas = await in_thread(self._link.current) if self._link.due else self._link.current()
             try:
-                told = await bulk.put(_url(sas, self._prefix + name, query), {"x-ms-version": VERSION, **headers}, body)
+                url = _url(sas, self._prefix + name, query)
+                within = COPY if "x-ms-copy-source" in headers else ANSWER
+                told = await bulk.put(url, {"x-ms-version": VERSION, **headers}, body, within=within)
                 if not bears(told):
                     demand(told.status, told.headers.get, told.body, name, self.shown)
                 return told
@@ -324,7 +360,9 @@ class AzureObjects:
         return BlobLease(self.lease_request, self.term, self.shown)
 
     def lease_request(self, name: str, headers: Mapping[str, str], *, query: str = "") -> tuple[int, str]:
-        """The answer to one request about a lease, which may be no: its status and code."""
+        """The answer to one request about a lease, which may be no: its status and code. It is not borne with for long:
+        the next beat asks again.
+        """
 
         def accept(reply: Reply) -> tuple[int, str]:
             code = storage_code(reply.header("x-ms-error-code"), b"" if reply.status < 300 else reply.read())
@@ -332,7 +370,12 @@ class AzureObjects:
                 demand(reply.status, reply.header, b"", name, self.shown)
             return reply.status, code
 
-        return self._ask(name, "PUT", headers, accept, body=b"", query=query)
+        def attempt(sas: SasUrl) -> tuple[int, str]:
+            send = Send("PUT", _url(sas, self._prefix + name, query), {"x-ms-version": VERSION, **headers}, b"")
+            with self._talk.send(send) as reply:
+                return accept(reply)
+
+        return self._beating.insist(f"the lock of {self.shown}", lambda: self._through_a_link(attempt))
 
 
 def _url(sas: SasUrl, name: str, query: str) -> str:

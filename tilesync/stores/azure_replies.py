@@ -15,6 +15,9 @@ VERSION: Final = "2023-11-03"
 _SPOILT: Final = {"Md5Mismatch", "InvalidMd5", "Crc64Mismatch"}
 """The bytes were spoilt on their way: another attempt may cure it."""
 
+_THERE: Final = "BlobAlreadyExists"
+"""What `If-None-Match: *` is answered where something is there already. Source: "Blob service error codes"."""
+
 Header = Callable[[str], str | None]
 
 
@@ -38,7 +41,7 @@ def demand(status: int, header: Header, body: bytes, name: str, shown: str) -> N
                 f"there is no container at {shown} {said}",
                 hint="check the name, or let it be made: --create-container",
             )
-        case Verdict.CHANGED if not code.startswith("Lease"):
+        case Verdict.CHANGED | Verdict.REFUSED if (status == 412 and not code.startswith("Lease")) or code == _THERE:
             raise ConditionFailed(f"{name} is another one by now {said}")
     hint = (
         "someone else has leased that blob: break the lease, or wait for its end" if code.startswith("Lease") else None

@@ -31,6 +31,9 @@ _SET: Final = (
     " roles, single sign-on and the identity of a machine are found as the AWS command line finds them"
 )
 _SILENCE: Final = timedelta(seconds=60)
+_PATIENT: Final = timedelta(minutes=5)
+"""obstore counts the silence of a server from the beginning of what is sent to it."""
+
 _CONNECT: Final = timedelta(seconds=20)
 _WHOLE: Final = timedelta(days=1)
 """A body that moves may take its time; obstore's own limit is half a minute for all of it."""
@@ -84,7 +87,7 @@ def open_bucket(
     except ImportError:
         raise UsageError("a destination in S3 needs the packages obstore and boto3", hint=_EXTRA) from None
     wires = Wires(Whole(store, shown), Parts(found.client, bucket, shown), observe, budget)
-    objects = S3Objects(wires, prefix, shown=shown, term=term)
+    objects = S3Objects(wires, prefix, shown=shown, home=f"{found.endpoint}/{bucket}/{prefix}", term=term)
     try:
         yield objects
     finally:
@@ -170,7 +173,7 @@ def _store(bucket: str, found: _Found) -> S3Store:
     options: ClientConfig = {
         "allow_http": found.endpoint.startswith("http://"),
         "connect_timeout": _CONNECT,
-        "read_timeout": _SILENCE,
+        "read_timeout": _PATIENT,
         "timeout": _WHOLE,
         "user_agent": user_agent(),
     }

@@ -50,7 +50,7 @@ class LocalFiles(HeldFiles):
     """Reading and writing: files come in behind the first door. `judge` refuses names that cannot be held."""
 
     portable = False
-    links = True
+    links = keeps_parts = True
     proves_md5 = False
 
     def __init__(

@@ -95,6 +95,8 @@ class LocalDestination:
     `calm` says that the machine has not restarted since the last run: what that run wrote is whole, durable or not.
     """
 
+    shared = False
+
     def __init__(self, place: Place, layout: Layout, catalog: Catalog) -> None:
         self.root = place.root
         self.layout = layout

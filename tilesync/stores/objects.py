@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from itertools import islice
+from threading import RLock
+from typing import Protocol
 
 from tilesync.errors import DestinationError, UnsafeName
 from tilesync.model import Blob, Held, Proof, SasUrl, Trace, Version
@@ -37,7 +39,7 @@ FEW = 32
 TOGETHER = 1000
 """Objects that are deleted together."""
 
-WEIGHT = 1 << 20
+WEIGHT = 1 << 19
 """Bytes in memory that one transfer may take."""
 
 
@@ -75,13 +77,15 @@ class ObjectHeldFiles:
         self._listed = Listed()
         self._complete: set[str] = set()
         self._stale: set[str] = set()
+        self._listing = RLock()
 
     def _list(self, version: str, *, anew: bool) -> Listed:
         """The listing of a version; `anew`: not from before something of it was changed here."""
-        if version not in self._complete or (anew and version in self._stale):
-            self._listed.take(version, self._pages(version))
-            self._complete.add(version)
-            self._stale.discard(version)
+        with self._listing:
+            if version not in self._complete or (anew and version in self._stale):
+                self._listed.take(version, self._pages(version))
+                self._complete.add(version)
+                self._stale.discard(version)
         return self._listed
 
     def _pages(self, version: str) -> Iterator[list[Found]]:
@@ -153,17 +157,27 @@ Look = Callable[[Iterable[str]], object]
 """Looks at the names of files that are to be held."""
 
 
-class ObjectFiles(ObjectHeldFiles):
-    """Reading and writing. `still_ours` raises where the right to write was lost."""
+class Right(Protocol):
+    """The right to write."""
 
-    links = False
+    def demand(self) -> None:
+        """Raise DestinationBusy where it was lost, Transient where that is not known. Does not block."""
+
+    def secure(self) -> None:
+        """Return when it is there for sure. Raises DestinationBusy, Unavailable."""
+
+
+class ObjectFiles(ObjectHeldFiles):
+    """Reading and writing. `lock` says whether that is still this run's to do."""
+
+    links = keeps_parts = False
     proves_md5 = True
 
     def __init__(
         self,
         objects: Objects,
         serving: Serving,
-        still_ours: Callable[[], None],
+        lock: Right,
         *,
         look: Look = lambda names: None,
         pace: Pace | None = None,
@@ -172,12 +186,12 @@ class ObjectFiles(ObjectHeldFiles):
         self._look = look
         self._pace = pace
         self._serving = serving
-        self._still_ours = still_ours
+        self._lock = lock
         self._prover = BatchWriter()
 
     def touch(self) -> None:
         """Others put files in place: what was listed before may be so no more. Raises where that is not ours to do."""
-        self._still_ours()
+        self._lock.demand()
         self._stale |= self._complete
 
     def free(self) -> None:
@@ -202,7 +216,7 @@ class ObjectFiles(ObjectHeldFiles):
         proof = await self._prover.run(partial(prove, data))
         if self._pace is not None:
             await self._pace(len(data))
-        self._still_ours()
+        self._lock.demand()
         self._stale.add(version.name)
         label = self._serving.label(blob, data[:HEAD])
         found = await self.objects.put(key_of(version.name, blob.name), data, proof.md5, label)
@@ -222,12 +236,12 @@ class ObjectFiles(ObjectHeldFiles):
         """A draft; it begins with nothing."""
 
         def begin(head: bytes) -> Upload:
-            self._still_ours()
+            self._lock.demand()
             self._stale.add(version.name)
             label = self._serving.label(blob, head[:HEAD])
             return self.objects.begin(key_of(version.name, blob.name), blob.size, label)
 
-        return ObjectDraft(blob, begin, self._pace)
+        return ObjectDraft(blob, begin, self._lock, self._pace)
 
     def lying(self, version: Version, blobs: Sequence[Blob]) -> set[str]:
         """The names of those that lie in the version by size and MD5."""
@@ -238,7 +252,7 @@ class ObjectFiles(ObjectHeldFiles):
         """Place, as each blob, what another version holds, by a copy within the store."""
         if not wishes:
             return []
-        self._still_ours()
+        self._lock.secure()
         self._stale.add(version.name)
         if len(wishes) > FEW:
             for name in {of.name for _, of, _ in wishes}:
@@ -270,7 +284,7 @@ class ObjectFiles(ObjectHeldFiles):
         """Remove objects that an unpublished version should not have; missing is no error."""
         coming = (key_of(version.name, name) for name in names if not problem(name))
         while some := list(islice(coming, TOGETHER)):
-            self._still_ours()
+            self._lock.secure()
             self._stale.add(version.name)
             self.objects.delete(some)
 
@@ -286,9 +300,10 @@ def as_held(blob: Blob, proof: Proof, found: Found) -> Held:
 class ObjectDraft:
     """A blob on its way to an object, piece by piece; `begin` begins that with its first bytes."""
 
-    def __init__(self, blob: Blob, begin: Callable[[bytes], Upload], pace: Pace | None) -> None:
+    def __init__(self, blob: Blob, begin: Callable[[bytes], Upload], lock: Right, pace: Pace | None) -> None:
         self._blob = blob
         self._begin = begin
+        self._lock = lock
         self._pace = pace
         self._upload: Upload | None = None
         self.held = 0
@@ -302,6 +317,7 @@ class ObjectDraft:
         """Add `chunk` after the held bytes."""
         if self._pace is not None:
             await self._pace(len(chunk))
+        self._lock.demand()
         self._upload = self._upload or self._begin(chunk)
         await self._upload.append(chunk)
         self.held += len(chunk)
@@ -314,6 +330,7 @@ class ObjectDraft:
 
     async def commit(self, proof: Proof) -> Held:
         """Place the whole file under its final name."""
+        self._lock.demand()
         self._upload = self._upload or self._begin(b"")
         found = await self._upload.finish(proof.md5)
         self._upload, self.held = None, 0

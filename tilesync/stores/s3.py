@@ -49,7 +49,7 @@ class S3Objects:
     part = PART
     doubtful = "+"
 
-    def __init__(self, wires: Wires, prefix: str, *, shown: str, term: timedelta = TERM) -> None:
+    def __init__(self, wires: Wires, prefix: str, *, shown: str, home: str, term: timedelta = TERM) -> None:
         self._whole = wires.whole
         self._parts = wires.parts
         self._observe = wires.observe
@@ -60,6 +60,7 @@ class S3Objects:
         self._pool = ThreadPoolExecutor(AT_ONCE, "tilesync-s3")
         self._has_bucket = False
         self.shown = shown
+        self.home = home
 
     # --- asking ---
 

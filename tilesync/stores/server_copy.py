@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
-from tilesync.errors import BlobDamaged
+from tilesync.errors import BlobDamaged, Transient
+from tilesync.rules.manifest import COPIED_AT_ONCE as AT_ONCE
 from tilesync.rules.replies import Verdict, judge_storage, parse_md5, storage_code
 from tilesync.storage import Elsewhere, Found, Label
 from tilesync.stores.azure_replies import found_in
@@ -17,9 +18,6 @@ from tilesync.stores.blocks import block_list, block_query, in_base64, said
 
 if TYPE_CHECKING:
     from tilesync.wire.bulk import Told
-
-AT_ONCE: Final = 5000 << 20
-"""Bytes of a blob that Put Blob From URL copies at most."""
 
 PIECE: Final = 100 << 20
 """Bytes of a block that is copied: the service copies several at once."""
@@ -54,6 +52,10 @@ async def taken(send: Send, source: Elsewhere, name: str, label: Label) -> Found
             listed = {"Content-Type": "application/xml", **said(label, source.md5)}
             told = await _sent(send, name, listed, block_list(count), query="comp=blocklist")
     except _Not as error:
+        return str(error)
+    except Transient as error:
+        if error.pressure:
+            raise
         return str(error)
     md5 = parse_md5(told.headers.get("content-md5")) if source.size <= AT_ONCE else source.md5
     if source.md5 is not None and md5 not in {source.md5, None}:

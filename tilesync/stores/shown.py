@@ -18,7 +18,7 @@ from tilesync.protocols import Objects
 from tilesync.rules.serving import Serving
 from tilesync.storage import Label
 from tilesync.stores.apart import Apart
-from tilesync.stores.objects import TOGETHER, VERSIONS
+from tilesync.stores.objects import TOGETHER, VERSIONS, Right
 
 MANIFESTS = "manifests/"
 LATEST = "latest.json"
@@ -70,11 +70,12 @@ class ObjectPublished:
 
     def taken_names(self) -> set[str]:
         """The names that no new version may have: those of finished ones, and of retired ones whose files lie here."""
-        trash = (_MOMENT.fullmatch(name[len(TRASH) :]) for name in self._in_trash())
-        return {*self.manifest_names(), *(match[2] for match in trash if match)}
+        return {*self.manifest_names(), *(match[2] for _, match in self._trashed())}
 
-    def _in_trash(self) -> list[str]:
-        return [each.name for page in self._objects.pages(TRASH) for each in page]
+    def _trashed(self) -> list[tuple[str, re.Match[str]]]:
+        """What lies in the trash, and when it came there, with the name of its version; of others nothing is known."""
+        names = [each.name for page in self._objects.pages(TRASH) for each in page]
+        return [(name, match) for name in names if (match := _MOMENT.fullmatch(name[len(TRASH) :]))]
 
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
         """The lines of a manifest, the first one about the version. Raises DestinationError when it cannot be read."""
@@ -143,29 +144,37 @@ class ObjectPublished:
 
 
 class ObjectPublication(Apart, ObjectPublished):
-    """Reading and writing. `still_ours` raises where the right to write was lost."""
+    """Reading and writing. `lock` says whether that is still this run's to do."""
 
-    def __init__(self, objects: Objects, memory: Memory, serving: Serving, still_ours: Callable[[], None]) -> None:
+    def __init__(self, objects: Objects, memory: Memory, serving: Serving, lock: Right) -> None:
         super().__init__(objects, memory)
         self._serving = serving
-        self._still_ours = still_ours
+        self._lock = lock
 
     def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
         """Put the manifest in place: every file is there for good. Returns its SHA-256."""
-        self._still_ours()
+        self._lock.secure()
         sha256 = hashlib.sha256()
-        label = self._serving.document(_LINES)
-        self._objects.write(f"{MANIFESTS}{version.name}.jsonl", _digested(_joined(lines), sha256.update), label)
+        name, label = f"{MANIFESTS}{version.name}.jsonl", self._serving.document(_LINES)
+        first = version.manifest_sha256 is None  # then nobody else may have finished a version of that name
+        try:
+            data = _digested(_joined(lines), sha256.update)
+            self._objects.write(name, data, label, instead_of="" if first else None)
+        except ConditionFailed as error:
+            raise DestinationBusy(
+                f"another machine finished version {version.name} meanwhile",
+                hint="run again: it looks what is there now",
+            ) from error
         return sha256.hexdigest()
 
     def note(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> None:
         """Keep what can be told of a version without reading its files again, for a run that has lost its state."""
-        self._still_ours()
+        self._lock.secure()
         self._objects.write(f"{NOTES}{version.name}.jsonl", _joined(lines), _OURS)
 
     def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:
         """Move the pointer, then `latest.json`. Raises DestinationBusy when someone else moves it meanwhile."""
-        self._still_ours()
+        self._lock.secure()
         sha256 = hashlib.sha256()
         there = self._objects.find(POINTER)
         try:
@@ -181,20 +190,21 @@ class ObjectPublication(Apart, ObjectPublished):
                 hint="run again: it looks what is there now",
             ) from error
         self._remember_pointer(found.etag, sha256.hexdigest())
+        self._lock.secure()
         data = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
         self._knows_latest = False
         self._objects.write(LATEST, [data], self._serving.document())
 
     def retire(self, version: Version, moment: str) -> None:
         """Take the manifest out of sight; the files go with the trash, so that until then both can be brought back."""
-        self._still_ours()
+        self._lock.secure()
         name = f"{version.name}.jsonl"
         compact = moment.replace("-", "").replace(":", "")
         manifest = self._objects.find(MANIFESTS + name)
         if manifest is not None:
             if self._objects.copy(manifest, f"{TRASH}{compact}-{name}") is None:
                 raise DestinationError(f"the manifest of version {version.name} cannot be moved to the trash")
-        elif not any(each.endswith(f"-{name}") for each in self._in_trash()):
+        elif version.name not in {match[2] for _, match in self._trashed()}:
             self._objects.write(f"{TRASH}{compact}-{name}", [], _OURS)
         self._objects.delete([MANIFESTS + name])
 
@@ -202,13 +212,12 @@ class ObjectPublication(Apart, ObjectPublished):
         """Delete what came into the trash before a moment, with the files of those versions. What someone else put
         there is left alone; so is a version that has a manifest again.
         """
-        limit, trash = before.replace("-", "").replace(":", ""), self._in_trash()
+        limit, trash = before.replace("-", "").replace(":", ""), self._trashed()
         there = set(self.manifest_names()) if trash else set()
-        for name in trash:
-            match = _MOMENT.fullmatch(name[len(TRASH) :])
-            if match is None or match[1] >= limit:
+        for name, match in trash:
+            if match[1] >= limit:
                 continue
-            self._still_ours()
+            self._lock.secure()
             if match[2] not in there:
                 self._delete_all(f"{VERSIONS}{match[2]}/")
                 self._objects.delete([f"{NOTES}{match[2]}.jsonl"])
