@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import azurite as azure
 import pytest
 import s3
 from hypothesis import HealthCheck, settings
+from roads import Away
+from simulator import Simulator
 from viewers import Browser, find, running
 
 pytest.register_assert_rewrite("contract")
@@ -65,3 +68,17 @@ def bucket(bucket_server: s3.BucketServer, monkeypatch: pytest.MonkeyPatch) -> s
     for name, value in s3.ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     return bucket_server.new_bucket()
+
+
+@pytest.fixture
+def away(azurite: azure.Azurite, tmp_path: Path) -> Iterator[Away]:
+    """A container of one's own, by way of a road."""
+    with azure.Road(azurite) as road:
+        yield Away(azurite, road, tmp_path / "state")
+
+
+@pytest.fixture
+def sim() -> Iterator[Simulator]:
+    """A service."""
+    with Simulator() as simulator:
+        yield simulator

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +73,6 @@ class Bucket:
 @pytest.fixture
 def place(bucket_server: BucketServer, tmp_path: Path) -> Bucket:
     return Bucket(bucket_server, tmp_path / "state")
-
-
-@pytest.fixture
-def sim() -> Iterator[Simulator]:
-    with Simulator() as simulator:
-        yield simulator
 
 
 def test_an_export_is_published_in_a_bucket(place: Bucket, sim: Simulator) -> None:

@@ -37,7 +37,7 @@ async def check_service(service: Service, selector: Selector, link: SasUrl | Non
     clock = WallClock()
     async with AsyncExitStack() as closing:
         talk = await closing.enter_async_context(conversations(clock, observe, budget=service.retry_for))
-        wires = Wires(talk, no_bodies, clock, observe, closing)
+        wires = Wires(talk, no_bodies, no_bodies, clock, observe, closing)
         sight = RemoteSight(service.api_url, partial(token_of, service.identity, wires), wires)
         checks = ServiceChecks(sight, selector, clock, given=given(service.identity), link=link)
         await examine(checks.probes(proxies, authorities), observe)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import re
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from tilesync.rules.links import expiry
 from tilesync.rules.places import parse_place
 from tilesync.rules.serving import Serving
 from tilesync.storage import AzurePlace, BucketPlace
-from tilesync.threads import in_thread
+from tilesync.threads import STOP, in_thread
 
 if TYPE_CHECKING:
     from tilesync.helpers import FindShelf
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from tilesync.wire.bulk import Bulk
 
 Place = Path | AzurePlace | BucketPlace
+
+COPYING = timedelta(minutes=15)
+"""Life of a link that the store reads its own blobs by, for a copy."""
 
 THREADS = 32
 """Threads for what is asked of a store."""
@@ -68,19 +72,15 @@ class Where:
     reach: Reach = field(default_factory=Reach)
     state_dir: Path | None = None
 
-    @property
-    def state(self) -> Path:
-        """The folder with the state of a place in an object store."""
-        assert not isinstance(self.place, Path), "a folder has its state inside"
+    def state(self, home: str) -> Path:
+        """The folder with the state of a place in an object store, which its `home` tells from all others."""
         if self.state_dir is not None:
             return self.state_dir.absolute()
         from platformdirs import user_state_path
 
-        known = repr((self.identity, self.reach.endpoint_url if isinstance(self.place, BucketPlace) else None))
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(self.place))[:80].strip("-")
-        return (
-            user_state_path("tilesync") / "destinations" / f"{slug}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
-        )
+        name = f"{slug}-{hashlib.sha256(home.encode()).hexdigest()[:12]}"
+        return user_state_path("tilesync") / "destinations" / name
 
     @property
     def identity(self) -> str:
@@ -116,8 +116,10 @@ async def opened(
     _refuse_flat(layout)
     closing = ExitStack()
     try:
-        objects = await in_thread(closing.enter_context, _objects(where, bulk, observe))
-        keeping = objects, where.state, where.reach.serving, observe
+        STOP.set(threading.Event())
+        making = _objects(where, bulk, observe, create=where.reach.create)
+        objects = await in_thread(closing.enter_context, making)
+        keeping = objects, where.state(objects.home), where.reach.serving, observe
         opening = partial(open_objects, *keeping, new=layout is not None, pace=pace)
         yield await _entered(lambda: closing.enter_context(opening()), objects, observe)
     finally:
@@ -178,7 +180,10 @@ def looked_at(where: Where, layout: Layout, observe: Observer) -> Iterator[Sight
     from tilesync.stores.away import look_at_objects
 
     _refuse_flat(layout)
-    with _objects(where, no_bodies, observe) as objects, look_at_objects(objects, where.state, observe) as there:
+    with (
+        _objects(where, no_bodies, observe) as objects,
+        look_at_objects(objects, where.state(objects.home), observe) as there,
+    ):
         yield there
 
 
@@ -208,17 +213,22 @@ def audited(where: Where, observe: Observer) -> Iterator[Sight | ObjectSight]:
         return
     from tilesync.stores.away import audit_objects
 
-    with _objects(where, no_bodies, observe) as objects, audit_objects(objects, where.state) as there:
+    with _objects(where, no_bodies, observe) as objects, audit_objects(objects, where.state(objects.home)) as there:
         yield there
 
 
 @contextmanager
 def _objects(
-    where: Where, bulk: Callable[[], Awaitable[Bulk]], observe: Observer, *, reads: bool = False
+    where: Where,
+    bulk: Callable[[], Awaitable[Bulk]],
+    observe: Observer,
+    *,
+    reads: bool = False,
+    create: bool = False,
 ) -> Iterator[Objects]:
-    """The objects of the place; `reads`: it is never written to."""
+    """The objects of the place; `reads`: it is never written to; `create`: its container may be made."""
     if isinstance(where.place, AzurePlace):
-        with _blobs(where.place, where.reach, bulk, observe, reads=reads) as blobs:
+        with _blobs(where.place, where.reach, bulk, observe, reads=reads, create=create) as blobs:
             yield blobs
         return
     from tilesync.stores.bucket import open_bucket
@@ -233,39 +243,58 @@ def _objects(
 
 @contextmanager
 def _blobs(
-    place: AzurePlace, reach: Reach, bulk: Callable[[], Awaitable[Bulk]], observe: Observer, *, reads: bool
+    place: AzurePlace,
+    reach: Reach,
+    bulk: Callable[[], Awaitable[Bulk]],
+    observe: Observer,
+    *,
+    reads: bool,
+    create: bool,
 ) -> Iterator[Objects]:
     from tilesync.stores.account import delete_many
-    from tilesync.stores.azure import AzureObjects
+    from tilesync.stores.azure import AzureObjects, Wires
     from tilesync.stores.signed import SignedLink
     from tilesync.wire.blocking import blocking
 
     with ExitStack() as closing:
         first, fetch = place.link, _asking(reach, "--link-command" if reads else "--dest-link-command")
-        if first is None and (token := os.environ.get("AZURE_STORAGE_SAS_TOKEN")):
-            first = _with_token(place, reach, token)
+        if first is None:
+            first = _by_token(place, reach, reads=reads)
+        copying: SignedLink | None = None
         if first is None and fetch is None:
-            from tilesync.stores.account import READS, WRITES, account_of
+            from tilesync.stores.account import READ, READS, WRITES, account_of
 
             opening = account_of(place.account, place.container, _endpoint(place, reach), os.environ)
             account = closing.enter_context(opening)
             fetch = partial(account.mint, READS if reads else WRITES)
-            if reach.create:
+            copying = SignedLink(partial(account.mint, READ, life=COPYING), observe)
+            if create:
                 account.create()
-        elif reach.create:
+        elif create:
             raise UsageError(
                 "a link to a container cannot make it",
                 hint="name it as az://ACCOUNT/CONTAINER, with a key or an identity that may",
             )
         talk = closing.enter_context(blocking(observe, budget=reach.budget))
         link = SignedLink(fetch, observe, first=first)
-        yield AzureObjects(link, place.prefix, talk, _kept(bulk), delete_many, shown=str(place))
+        wires = Wires(link, copying, talk, _kept(bulk), delete_many)
+        home = f"{link.current().base}/{place.prefix}"
+        yield AzureObjects(wires, place.prefix, observe, shown=str(place), home=home)
 
 
 def _endpoint(place: AzurePlace, reach: Reach) -> str:
     """Where the account answers; `{account}` stands for its name."""
     given = reach.azure_endpoint or "https://{account}.blob.core.windows.net"
     return given.replace("{account}", place.account).rstrip("/")
+
+
+def _by_token(place: AzurePlace, reach: Reach, *, reads: bool) -> SasUrl | None:
+    """The link that AZURE_STORAGE_SAS_TOKEN makes. It goes to the account that it is of: the one that
+    AZURE_STORAGE_ACCOUNT names, and where that is not set the one that is written to.
+    """
+    token, account = os.environ.get("AZURE_STORAGE_SAS_TOKEN"), os.environ.get("AZURE_STORAGE_ACCOUNT")
+    meant = account == place.account if account else not reads
+    return _with_token(place, reach, token) if token and meant else None
 
 
 def _with_token(place: AzurePlace, reach: Reach, token: str) -> SasUrl:
@@ -325,8 +354,8 @@ def minted(place: AzurePlace, reach: Reach, life: timedelta) -> SasUrl:
     it is signed by the account's key, or for an identity of Entra.
     """
     given = place.link
-    if given is None and (token := os.environ.get("AZURE_STORAGE_SAS_TOKEN")):
-        given = _with_token(place, reach, token)
+    if given is None:
+        given = _by_token(place, reach, reads=False)
     if given is not None and given.reads_only:
         return given
     if place.link is not None:

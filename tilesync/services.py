@@ -78,13 +78,14 @@ async def wired(service: Service, observe: Observer, *, bwlimit: float | None = 
     async with AsyncExitStack() as closing:
         talk = conversations(clock, observe, budget=service.retry_for, bandwidth=bandwidth)
         talking = await closing.enter_async_context(talk)
-        yield Wires(talking, partial(_engine, closing, bandwidth), clock, observe, closing, bandwidth)
+        engines = partial(_engine, closing, bandwidth), partial(_engine, closing, None, sends=True)
+        yield Wires(talking, *engines, clock, observe, closing, bandwidth)
 
 
-async def _engine(closing: AsyncExitStack, bandwidth: Bandwidth | None) -> Bulk:
+async def _engine(closing: AsyncExitStack, bandwidth: Bandwidth | None, *, sends: bool = False) -> Bulk:
     from tilesync.wire.bulk import engine
 
-    return await closing.enter_async_context(engine(bandwidth=bandwidth))
+    return await closing.enter_async_context(engine(bandwidth=bandwidth, sends=sends))
 
 
 def exports_of(service: Service, wires: Wires) -> MeshExports:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tilesync.destinations import Place, Reach, Where, audited, looked_at, many_threads, no_bodies, opened, shelf_of
 from tilesync.errors import TilesyncError, UsageError
+from tilesync.events import Warned
 from tilesync.model import EVERYTHING, Export, Globs, Inventory, Layout, SasUrl, Selector, Version
 from tilesync.protocols import Destination, Observer, Origin
 from tilesync.rules.guards import Most
@@ -138,16 +139,15 @@ def _pace(request: MirrorRequest, wires: Wires) -> Pace | None:
 
 async def mirror(request: MirrorRequest, observe: Observer, tally: Tally, *, announce: Announce | None = None) -> None:
     """Run the main job; `announce` is told when the pointer has moved. Raises the RunErrors."""
-    from tilesync.jobs.announce import Announcement
+    from tilesync.jobs.announce import announced
     from tilesync.jobs.mirror import Mirror
 
     _refuse_overlap(request)
     async with (
         wired(request.service, observe, bwlimit=request.bwlimit) as wires,
-        opened(request.where, request.layout, wires.bulk, observe, pace=_pace(request, wires)) as destination,
+        opened(request.where, request.layout, wires.sends, observe, pace=_pace(request, wires)) as destination,
     ):
-        announcement = Announcement(destination.catalog, observe, announce)
-        run = _run(request, wires, tally, _helpers(request, wires, destination), observe=announcement)
+        run = _run(request, wires, tally, _helpers(request, wires, destination))
         wishes = _wishes(request)
         try:
             if request.all_exports:
@@ -157,9 +157,12 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally, *, ann
             else:
                 await Mirror(_origin(request, wires), destination, run, wishes).run()
         except TilesyncError:
-            await announcement.finish()
+            try:
+                await announced(destination.catalog, announce)
+            except TilesyncError as error:
+                observe(Warned(str(error)))
             raise
-        await announcement.finish()
+        await announced(destination.catalog, announce)
 
 
 async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> None:
@@ -226,17 +229,14 @@ def _run(
     wires: Wires,
     tally: Tally,
     helpers: Helpers | None = None,
-    *,
-    observe: Observer | None = None,
 ) -> Run:
     from tilesync.jobs.pressure import Gate
     from tilesync.jobs.run import Run
 
     gate = Gate(wires.clock, fixed=request.transfers)
-    hears = observe or wires.observe
     return Run(
         wires.clock,
-        hears,
+        wires.observe,
         tally,
         gate,
         budget=request.service.retry_for,
@@ -274,7 +274,7 @@ async def rollback(
     announce: Announce | None = None,
 ) -> Version:
     """Point back at an older version and pin it, or with `latest` at the newest again. Raises the RunErrors."""
-    from tilesync.jobs.announce import Announcement
+    from tilesync.jobs.announce import announced
     from tilesync.jobs.pressure import Gate
     from tilesync.jobs.rollback import rollback as run
     from tilesync.jobs.run import Run
@@ -282,10 +282,9 @@ async def rollback(
 
     clock, where = WallClock(), Where(destination, reach or Reach(), state_dir)
     async with opened(where, None, no_bodies, observe) as there:
-        announcement = Announcement(there.catalog, observe, announce)
-        about = Run(clock, announcement, Tally(), Gate(clock, fixed=1), budget=timedelta())
+        about = Run(clock, observe, Tally(), Gate(clock, fixed=1), budget=timedelta())
         version = await run(there, about, name, latest=latest)
-        await announcement.finish()
+        await announced(there.catalog, announce)
         return version
 
 

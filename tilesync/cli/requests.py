@@ -165,7 +165,7 @@ def mirror_request(source: str, dest: Place, options: dict[str, Any]) -> MirrorR
         delete=(options["max_delete"] or HALF) if options["delete"] else None,
         server_copy=options["server_copy"],
         held=held,
-        source_reach=replace(reach_of(options), link_command=options["link_command"] or None),
+        source_reach=replace(reach_of(options), link_command=options["link_command"] or None, create=False),
     )
 
 

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from tilesync.errors import BlobDamaged, DestinationError, Incomplete
 from tilesync.events import Notice, Warned
 from tilesync.jobs.examine import examine
+from tilesync.jobs.groups import gathered
 from tilesync.model import Arrival, Held, Version
 from tilesync.protocols import Destination, Observer
 from tilesync.rules.manifest import read_header, read_line
 from tilesync.rules.names import folders_of
 from tilesync.rules.notes import Note
 from tilesync.rules.notes import read_line as read_note
+from tilesync.threads import in_thread
 
 BATCH = 1000
 
+TOGETHER = 32
+"""Files that are read in one hop, others beside them."""
 
-def adopt(destination: Destination, observe: Observer) -> None:
+
+async def adopt(destination: Destination, observe: Observer) -> None:
     """Take every version that has a manifest into the catalog; each file counts as held only if its SHA-256 is right.
 
     A manifest that cannot be read is reported, and its version left alone. Begins anew when it was interrupted.
     """
     for half in destination.catalog.versions():
         destination.catalog.forget(half)
-    for name in destination.publication.manifest_names():
+    for name in await in_thread(destination.publication.manifest_names):
         observe(Notice(f"no catalog here: looking at version {name} again to see what is held"))
-        try:
-            _adopt(destination, name)
-        except (DestinationError, Incomplete, StopIteration, KeyError, TypeError, ValueError) as error:
-            observe(Warned(f"version {name} cannot be taken over ({error}); its files stay where they are"))
-            for half in destination.catalog.versions(name=name):
-                destination.catalog.forget(half)
+        await adopt_version(destination, name, observe)
     latest = destination.publication.latest() or {}
     if latest.get("pinned"):
         destination.catalog.remember("pinned", str(latest["version"]))
@@ -43,23 +44,45 @@ def adopt(destination: Destination, observe: Observer) -> None:
     destination.catalog.remember("adopted", "yes")
 
 
-def _adopt(destination: Destination, name: str) -> None:
-    catalog, files = destination.catalog, destination.files
-    lines = destination.publication.manifest(name)
-    version = catalog.begin(read_header(next(lines), name=name))
-    noted, whole = _Noted(destination, version), True
-    while batch := [read_line(said) for said in islice(lines, BATCH)]:
-        files.judge(held.blob.name for held in batch)
-        found = noted.take(batch)
-        for held in batch:
-            if held.blob.name not in found and (arrival := _found(destination, version, held)):
-                found[held.blob.name] = arrival
+async def adopt_version(destination: Destination, name: str, observe: Observer) -> None:
+    """Take one version that has a manifest into the catalog; one that cannot be read is reported."""
+    try:
+        await _adopt(destination, name)
+    except (DestinationError, Incomplete, StopIteration, KeyError, TypeError, ValueError) as error:
+        observe(Warned(f"version {name} cannot be taken over ({error}); its files stay where they are"))
+        for half in destination.catalog.versions(name=name):
+            destination.catalog.forget(half)
+
+
+async def _adopt(destination: Destination, name: str) -> None:
+    catalog, lines = destination.catalog, destination.publication.manifest(name)
+    first = await in_thread(next, lines, None)
+    if first is None:
+        raise ValueError("it is empty")
+    version = catalog.begin(read_header(first, name=name))
+    noted, whole = await in_thread(_Noted, destination, version), True
+    while batch := await in_thread(_parsed, lines):
+        destination.files.judge(held.blob.name for held in batch)
+        found = await in_thread(noted.take, batch)
+        rest = [held for held in batch if held.blob.name not in found]
+        groups = [rest[start : start + TOGETHER] for start in range(0, len(rest), TOGETHER)]
+        for read in await gathered(in_thread(_read, destination, version, group) for group in groups):
+            found.update(read)
         lost = [(held.blob, None) for held in batch if held.blob.name not in found]
         whole = whole and not lost
         catalog.add_page(version, lost, folders_of(held.blob.name for held in batch))
-        catalog.add_held(version, list(found.values()))
+        await in_thread(catalog.add_held, version, list(found.values()))
     catalog.finish_listing(version)
     catalog.update(replace(version, damaged=not whole))
+
+
+def _parsed(lines: Iterator[Mapping[str, Any]]) -> list[Held]:
+    return [read_line(said) for said in islice(lines, BATCH)]
+
+
+def _read(destination: Destination, version: Version, some: Sequence[Held]) -> dict[str, Arrival]:
+    found = ((held.blob.name, _found(destination, version, held)) for held in some)
+    return {name: arrival for name, arrival in found if arrival is not None}
 
 
 class _Noted:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from tilesync.errors import Transient
 from tilesync.jobs.fetch import SWIFT, WHOLE
 from tilesync.jobs.run import Run
-from tilesync.model import Arrival, Blob, Version
+from tilesync.model import Arrival, Blob, Brought, Version
 from tilesync.protocols import Helpers, Source
 
 TOGETHER = 16
@@ -112,7 +113,10 @@ class Express:
             places = len(group) if self._run.gate.fixed else len(group) // WAITING
             async with self._run.gate.turn(places):
                 way, limit = await self._source.way(), self._run.gate.limit
-                brought = await helpers.bring(self._version, way, group, at_once=limit)
+                try:
+                    brought = await helpers.bring(self._version, way, group, at_once=limit)
+                except Transient:  # what is wrong is found out by the usual way
+                    brought = Brought((), tuple(group), 0.0)
             for arrival in brought.arrivals:
                 self._run.tally.bytes += arrival.held.blob.size
                 self._run.gate.moved(arrival.held.blob.size)

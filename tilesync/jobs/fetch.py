@@ -194,7 +194,7 @@ class Fetch:
     async def suspend(self) -> None:
         """Keep what has come for a later run."""
         await self.aclose()
-        if self._pending and self._pinned:
+        if self._pending and self._pinned and self._road.files.keeps_parts:
             self._draft = self._draft or self._road.files.draft(self._road.version, self._blob)
             await self._draft.append(b"".join(self._pending))
         if self._draft is not None:

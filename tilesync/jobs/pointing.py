@@ -13,6 +13,9 @@ from tilesync.protocols import Catalog, Clock, Destination, HeldFiles, Observer,
 from tilesync.rules.manifest import stamp
 from tilesync.rules.tilesets import rebase
 
+UNANNOUNCED = "unannounced"
+"""Where the catalog keeps to which version the pointer moved, until that was told."""
+
 
 class Pointing:
     """The pointer of one destination. A pin is recorded before the pointer moves: a kill in between undoes neither."""
@@ -61,6 +64,8 @@ class Pointing:
         if before is not None and before.serial != version.serial:
             self._catalog.update(replace(before, left=stamp(self._clock.now())))
         self._catalog.remember("points", version.name)
+        if moved:
+            self._catalog.remember(UNANNOUNCED, version.name)
         pinned = self._catalog.recall("pinned") == version.name
         latest = _latest(version, prefix, pinned=pinned)
         self._publication.point_at(version, pointer_to(version, self._files, prefix), latest)

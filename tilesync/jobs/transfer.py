@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
-from tilesync.errors import BlobDamaged, BlobError, BlobMissing, DestinationError
+from tilesync.errors import BlobDamaged, BlobError, BlobMissing, TilesyncError
 from tilesync.events import Failed, Reused, Stored
 from tilesync.jobs.examine import examine
 from tilesync.jobs.expansion import Expansion
@@ -29,6 +29,9 @@ BATCH = 512
 
 MANY = 256
 """Blobs to be fetched for which helpers are worth their start."""
+
+ROOMY = 32
+"""Blobs that take room in memory, at most, of a fixed number of transfers."""
 
 FEW = 64
 """Blobs that are on the usual way while helpers start: what waits there longer would be with them sooner."""
@@ -223,7 +226,11 @@ class Transfer:
                     self._settled.set()
 
     def _places(self, blob: Blob) -> int:
-        return 1 if self._run.gate.fixed else self._files.places(blob)
+        """As how many transfers a blob counts: of those that take room in memory few are under way at once, also where
+        someone fixed how many there may be of all.
+        """
+        places = self._files.places(blob)
+        return max(1, self._run.gate.most // ROOMY) if places > 1 and self._run.gate.fixed else places
 
     async def _take(self, number: int, blob: Blob) -> None:
         """See to it that one wanted blob is held, or known to be missing."""
@@ -320,7 +327,7 @@ class Transfer:
         try:
             found = await fetch.run()
         except BaseException:
-            with contextlib.suppress(DestinationError):
+            with contextlib.suppress(TilesyncError):
                 await fetch.suspend()
             raise
         return Arrival(number, found.held, found.reading, partly=found.partly)

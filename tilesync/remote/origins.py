@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Wires:
-    """The engines that a container is read through, and what closes with them."""
+    """The engines that a container is read through, and what closes with them; `sends` makes one that puts bodies."""
 
     talk: Conversation
     bulk: Callable[[], Awaitable[Bulk]]
+    sends: Callable[[], Awaitable[Bulk]]
     clock: Clock
     observe: Observer
     closing: AsyncExitStack

@@ -14,6 +14,9 @@ from tilesync.model import Blob, Completeness, Held, Inventory, Version
 from tilesync.rules.filters import globs
 from tilesync.rules.names import version_name
 
+COPIED_AT_ONCE = 5000 << 20
+"""Bytes of a blob that Azure copies in one piece at most. Source: "Put Blob From URL"."""
+
 
 def stamp(moment: datetime) -> str:
     """A moment as text: UTC, whole seconds, ISO 8601."""
@@ -56,13 +59,20 @@ def line(held: Held) -> dict[str, Any]:
         "name": blob.name,
         "size": blob.size,
         "sha256": held.sha256.hex() or None,
-        **({} if held.sha256 else {"proof": "service-md5"}),
+        **({} if held.sha256 else {"proof": _proof(held)}),
         "md5": blob.md5.hex() if blob.md5 is not None else None,
         "etag": blob.etag,
         "content_type": blob.content_type,
         "content_encoding": blob.content_encoding,
         "last_modified": None if blob.last_modified is None else _stamped(blob.last_modified),
     }
+
+
+def _proof(held: Held) -> str:
+    """What proves a file whose bytes never came here: in one piece the storage compares its MD5, in several it does
+    not. Source: "Put Blob From URL", "Put Block From URL".
+    """
+    return "service-md5" if held.blob.size <= COPIED_AT_ONCE else "service"
 
 
 @lru_cache(1024)
@@ -123,6 +133,6 @@ def read_line(said: Mapping[str, Any]) -> Held:
         said["content_encoding"],
         int(datetime.fromisoformat(modified).timestamp()) if modified else None,
     )
-    if not said["sha256"] and (said.get("proof") != "service-md5" or blob.md5 is None):
+    if not said["sha256"] and (said.get("proof") not in {"service-md5", "service"} or blob.md5 is None):
         raise ValueError(f"nothing proves {blob.name}")
     return Held(blob, bytes.fromhex(said["sha256"] or ""), 0)

@@ -1,0 +1,244 @@
+"""What may befall a destination in a container between two writes: other machines, lost answers, outages, signals."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import signal
+import stat
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from azure.storage.blob import BlobServiceClient
+from azurite import ACCOUNT, KEY, Passing, Refusal, signed
+from builders import export, glb, tileset
+from roads import Away
+from simulator import EXPORT, Simulator, command
+
+OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
+BIG = {"tileset.json": tileset("big.glb"), "big.glb": glb(random.Random(3).randbytes(9_500_000))}
+
+
+def elsewhere(away: Away, name: str) -> str:
+    """The state folder of another machine."""
+    return str(away.state.with_name(name))
+
+
+def test_what_another_machine_published_is_never_written_over(away: Away, sim: Simulator) -> None:
+    """A version begun here and published from elsewhere is taken over as it is; the changed export is another one."""
+    first = sim.hold(export(60))
+    count = [0]
+
+    def jam(passing: Passing) -> Refusal | None:
+        count[0] += passing.method == "PUT" and "versions/" in passing.blob
+        full = count[0] > 30 and passing.method == "PUT" and "versions/" in passing.blob
+        return Refusal(403, "AuthorizationPermissionMismatch") if full else None
+
+    away.road.gate = jam
+    assert away.mirror(sim, "--transfers", "4").exit == 5
+    away.road.gate = lambda passing: None
+    assert away.mirror(sim, XDG_STATE_HOME=elsewhere(away, "other")).exit == 0
+    away.holds(EXPORT, first)
+    second = export(60, seed=2)
+    sim.regenerate(second)
+    count[0] = 0
+    away.road.gate = jam
+    assert away.mirror(sim, "--transfers", "4").exit == 5
+    away.road.gate = lambda passing: None
+    away.holds(EXPORT, first)
+    assert away.run("verify", away.place).exit == 0
+    run = away.mirror(sim)
+    assert (run.exit, run.last["version"]) == (0, f"{EXPORT}-2"), run.said
+    away.holds(f"{EXPORT}-2", second)
+    assert away.blobs(f"versions/{EXPORT}/") == first
+
+
+def test_what_another_machine_retired_stays_so(away: Away, sim: Simulator) -> None:
+    """A version that lies in the trash is not brought back by a state that knew it as held."""
+    sim.hold(export(5))
+    assert away.mirror(sim).exit == 0
+    sim.hold(export(6), export_id=OTHER)
+    other = elsewhere(away, "other")
+    assert away.mirror(sim, "--keep-versions", "1", "--keep-for", "0s", XDG_STATE_HOME=other).last["retired"] == 1
+    run = away.mirror(sim)
+    assert run.exit == 0, run.said
+    assert list(away.blobs("manifests/")) == [f"{OTHER}.jsonl"]
+
+
+def test_no_copy_tells_a_link_that_may_write(away: Away, sim: Simulator) -> None:
+    """What everyone who may read a copied blob is told of its source is no link, or one that only reads."""
+    sim.hold(export(10))
+    assert away.mirror(sim).exit == 0
+    sim.hold(export(12), export_id=OTHER)
+    assert away.mirror(sim).last["reused"] >= 10
+    away.client.set_container_access_policy({}, public_access="blob")
+    connection = http.client.HTTPConnection(urlsplit(away.road.url).netloc)
+    connection.request("HEAD", f"/{ACCOUNT}/{away.container}/versions/{OTHER}/tiles/000.glb")
+    answer = connection.getresponse()
+    assert answer.status == 200
+    told = answer.getheader("x-ms-copy-source") or ""
+    assert "sig=" not in told or "sp=r&" in f"{told}&"
+    connection.close()
+
+
+def test_a_link_that_was_given_copies_nothing_where_that_would_tell_it(away: Away, sim: Simulator) -> None:
+    """Where only that link could sign the source of a copy the files are fetched again."""
+    link = signed(away.url)
+    dest = f"{away.road.url}/{ACCOUNT}/{away.container}?{link.query}"
+    sim.hold(export(10))
+    assert away.mirror(sim, dest=dest).exit == 0
+    files = sim.hold(export(12), export_id=OTHER)
+    run = away.mirror(sim, dest=dest)
+    assert (run.exit, run.last["reused"]) == (0, 0), run.said
+    away.holds(OTHER, files)
+    assert not [blob for blob in away.client.list_blobs() if "sig=" in str(blob.copy.source)]
+
+
+@pytest.mark.parametrize("kind", ["block", "blocklist"])
+def test_a_block_that_is_refused_for_good_fails_its_file(away: Away, sim: Simulator, kind: str) -> None:
+    """The end is that of a storage that kept failing, never a bug."""
+    sim.hold(BIG)
+    away.road.gate = lambda passing: Refusal(503, "ServerBusy") if passing.query.get("comp") == kind else None
+    run = away.mirror(sim, TILESYNC_RETRY_FOR="2s")
+    assert run.exit in {3, 6}, run.said
+    assert run.last["error"] in {"Incomplete", "Unavailable"}
+    assert run.last["hint"]
+
+
+@pytest.mark.parametrize("phase", ["opening", "block"])
+def test_a_signal_ends_a_run_promptly(away: Away, sim: Simulator, phase: str) -> None:
+    """While the store answers nothing, or refuses everything, SIGTERM ends the run with 143 within seconds."""
+    sim.hold(BIG)
+    seen, over = threading.Event(), threading.Event()
+
+    def gate(passing: Passing) -> Refusal | None:
+        if phase == "opening":
+            seen.set()
+            return Refusal(503, "ServerBusy")
+        if passing.query.get("comp") == "block":
+            seen.set()
+            over.wait(60)
+        return None
+
+    away.road.gate = gate
+    away.env["TILESYNC_RETRY_FOR"] = "40s"
+    running = away.start(sim)
+    assert seen.wait(30)
+    time.sleep(1)
+    began = time.monotonic()
+    running.send_signal(signal.SIGTERM)
+    out, _ = running.communicate(timeout=60)
+    over.set()
+    assert (running.returncode, json.loads(out.splitlines()[-1])["error"]) == (143, "Terminated")
+    assert time.monotonic() - began < 10
+
+
+def test_answers_may_be_lost(away: Away, sim: Simulator) -> None:
+    """Each kind of request is done, and its answer lost, once: the run ends as if nothing had been."""
+    files = sim.hold({**export(20), **BIG, "tileset.json": export(20)["tileset.json"]})
+    here, seen = threading.local(), set[tuple[object, ...]]()
+
+    class Cuts(dict[str, int]):
+        """Breaks the connection behind the first request of each kind."""
+
+        def pop(self, key: str, default: int | None = None) -> int | None:  # type: ignore[override]
+            passing: Passing = here.passing
+            about = passing.blob if passing.blob in {"tileset.json", "latest.json"} else passing.blob.partition("/")[0]
+            lease = passing.headers.get("x-ms-lease-action")
+            kind = (passing.method, passing.query.get("comp"), about, lease)
+            if kind in seen:
+                return default
+            seen.add(kind)
+            raise ConnectionResetError
+
+    def gate(passing: Passing) -> None:
+        here.passing = passing
+
+    away.road.gate, away.road.cuts = gate, Cuts()
+    run = away.mirror(sim, TILESYNC_RETRY_FOR="20s")
+    assert run.exit == 0, run.said
+    assert ("PUT", None, "tileset.json", None) in seen
+    away.road.cuts = {}
+    away.holds(EXPORT, files)
+    assert away.run("verify", away.place).exit == 0
+
+
+def test_a_plan_and_a_source_make_no_container(away: Away, sim: Simulator, tmp_path: Path) -> None:
+    """--create-container is about the DEST of a run that writes."""
+    sim.hold(export(3))
+    missing = f"az://{ACCOUNT}/{away.container}x"
+    assert away.mirror(sim, "--create-container", "--dry-run", dest=missing).exit != 0
+    assert away.run("mirror", missing, str(tmp_path / "d"), "--create-container").exit != 0
+    credential = {"account_name": ACCOUNT, "account_key": KEY}
+    with BlobServiceClient(f"{away.road.url}/{ACCOUNT}", credential=credential) as account:
+        assert not account.get_container_client(f"{away.container}x").exists()
+
+
+def test_a_hook_is_not_lost_with_the_process(away: Away, sim: Simulator, tmp_path: Path) -> None:
+    """Killed when the pointer stood and before anyone was told, the next run has it told."""
+    sim.hold(export(3))
+    told = tmp_path / "told"
+    script = tmp_path / "hook.py"
+    script.write_text(f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read())")
+    words = ("--on-publish", f"{sys.executable} {script}")
+    stuck, over = threading.Event(), threading.Event()
+
+    def gate(passing: Passing) -> None:
+        if passing.blob == "latest.json" and passing.method == "PUT":
+            stuck.set()
+            over.wait(30)
+
+    away.road.gate = gate
+    running = away.start(sim, *words)
+    assert stuck.wait(30)
+    running.kill()
+    running.communicate()
+    over.set()
+    away.road.gate = lambda passing: None
+    assert not told.exists()
+    assert away.mirror(sim, *words).exit == 0
+    assert json.loads(told.read_text())["pointer"] == EXPORT
+
+
+def test_a_token_goes_to_its_own_account_only(away: Away) -> None:
+    """AZURE_STORAGE_SAS_TOKEN is for DEST, or for the account that AZURE_STORAGE_ACCOUNT names."""
+    env = {name: value for name, value in away.env.items() if name != "AZURE_STORAGE_KEY"}
+    env["TILESYNC_AZURE_ENDPOINT"] = f"{away.road.url}/{{account}}"
+    env["AZURE_STORAGE_SAS_TOKEN"] = signed(away.url).query
+    env["IDENTITY_ENDPOINT"] = env["IDENTITY_HEADER"] = "http://127.0.0.1:1"
+    env["AZURE_TOKEN_CREDENTIALS"] = "ManagedIdentityCredential"
+    run = command("mirror", "az://someoneelse/theirs", str(away.state / "copy"), env=env)
+    assert run.exit != 0
+    assert not [each for each in away.road.told if "sig" in each.query]
+    command(
+        "mirror",
+        "az://someoneelse/theirs",
+        str(away.state / "copy"),
+        env={**env, "AZURE_STORAGE_ACCOUNT": "someoneelse"},
+    )
+    assert [each for each in away.road.told if "sig" in each.query]
+
+
+def test_the_state_is_this_users_alone(away: Away, sim: Simulator) -> None:
+    """The folder of a destination's state is closed to others; a place that holds nothing gets none by a rollback."""
+    assert away.run("rollback", away.place).exit == 8
+    assert not away.state.exists()
+    sim.hold(export(3))
+    assert away.mirror(sim).exit == 0
+    (folder,) = (away.state / "tilesync/destinations").iterdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_place_has_one_state_however_it_is_named(away: Away, sim: Simulator) -> None:
+    """By its name or by a link: the run goes on with what the other knew."""
+    files = sim.hold(export(3))
+    assert away.mirror(sim).exit == 0
+    link = f"{away.road.url}/{ACCOUNT}/{away.container}?{signed(away.url).query}"
+    run = away.mirror(sim, dest=link)
+    assert (run.exit, run.last["kept"]) == (0, len(files))
+    assert len(list((away.state / "tilesync/destinations").iterdir())) == 1
