@@ -391,7 +391,7 @@ class DestinationContract:
             for _ in range(2):
                 there.publication.retire(VERSION, "2026-03-01T08:30:00Z")
             assert there.publication.manifest_names() == ["e2"]
-            assert there.files.size(VERSION, "a") is None or "e1" in there.publication.taken_names()
+            assert there.files.size(VERSION, "a") is None or "e1" in there.publication.retired_names()
             there.publication.empty_trash("2026-03-01T08:30:00Z")
             there.publication.empty_trash("2026-03-09T08:30:00Z")
             there.publication.empty_trash("2026-03-09T08:30:00Z")

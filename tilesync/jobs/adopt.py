@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -25,14 +25,15 @@ TOGETHER = 32
 """Files that are read in one hop, others beside them."""
 
 
-async def adopt(destination: Destination, observe: Observer) -> None:
-    """Take every version that has a manifest into the catalog; each file counts as held only if its SHA-256 is right.
+async def adopt(destination: Destination, there: Iterable[str], observe: Observer) -> None:
+    """Take every version that has a manifest, those `there`, into the catalog; each file counts as held only if its
+    SHA-256 is right.
 
     A manifest that cannot be read is reported, and its version left alone. Begins anew when it was interrupted.
     """
     for half in destination.catalog.versions():
         destination.catalog.forget(half)
-    for name in await in_thread(destination.publication.manifest_names):
+    for name in sorted(there):
         observe(Notice(f"no catalog here: looking at version {name} again to see what is held"))
         await adopt_version(destination, name, observe)
     latest = destination.publication.latest() or {}

@@ -18,36 +18,34 @@ from tilesync.threads import in_thread
 
 async def prepare(destination: Destination, run: Run) -> None:
     """See that catalog and manifests tell of what lies there: they may be lost, or the machine restarted since."""
+    there = set(await in_thread(destination.publication.manifest_names))
     if destination.catalog.recall("adopted") is None:
-        await adopt(destination, run.observe)
+        await adopt(destination, there, run.observe)
     elif destination.shared:
-        await _catch_up(destination, run)
+        await _catch_up(destination, there, run)
     versions = Versions(destination, run)
     await versions.settle()
-    there = set(destination.publication.manifest_names())
     for version in destination.catalog.versions():
         if version.published is not None and version.name not in there:
             await _without_manifest(version, versions, destination, run)
 
 
-async def _catch_up(destination: Destination, run: Run) -> None:
+async def _catch_up(destination: Destination, there: set[str], run: Run) -> None:
     """Take in what other machines did meanwhile: versions that they finished, also such as were begun here, and those
     that they retired.
     """
-    catalog, publication = destination.catalog, destination.publication
-    there, taken = await in_thread(publication.manifest_names), await in_thread(publication.taken_names)
+    catalog, retired = destination.catalog, await in_thread(destination.publication.retired_names)
     for version in catalog.versions():
-        if version.name in taken.difference(there):
+        if version.name in retired and version.name not in there:
             catalog.update(replace(version, retired=stamp(run.clock.now())))
             catalog.drop_files(version)
             run.observe(Notice(f"version {version.name} was retired by another machine"))
         elif version.name in there and version.published is None:
             catalog.forget(version)
     known = {version.name for version in catalog.versions(retired=True)}
-    for name in there:
-        if name not in known:
-            run.observe(Notice(f"version {name} was finished by another machine, or by a run that was killed"))
-            await adopt_version(destination, name, run.observe)
+    for name in sorted(there - known):
+        run.observe(Notice(f"version {name} was finished by another machine, or by a run that was killed"))
+        await adopt_version(destination, name, run.observe)
 
 
 async def _without_manifest(version: Version, versions: Versions, destination: Destination, run: Run) -> None:

@@ -164,7 +164,11 @@ class Versions:
 
 def begun(export: Export, catalog: Catalog, publication: Published, clock: Clock) -> Version:
     """A new version of an export in a catalog, under a name that none had before; its own, where it has one."""
-    taken = {version.name for version in catalog.versions(retired=True)} | publication.taken_names()
+    taken = {
+        *(version.name for version in catalog.versions(retired=True)),
+        *publication.manifest_names(),
+        *publication.retired_names(),
+    }
     own, now = export.held.name if export.held is not None else "", stamp(clock.now())
     name = own if own and own not in taken else next_version(export.id, taken)
     of = (export.id, export.imodel, export.changeset, export.modified, export.record)

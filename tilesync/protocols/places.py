@@ -125,8 +125,8 @@ class Published(Protocol):
     def manifest_names(self) -> list[str]:
         """The versions that have a manifest."""
 
-    def taken_names(self) -> set[str]:
-        """The names that no new version may have."""
+    def retired_names(self) -> set[str]:
+        """The retired versions whose files still lie in their place."""
 
     def noted(self, version: Version) -> Iterator[Mapping[str, Any]] | None:
         """What was noted of a version beside its manifest; None where nothing was."""

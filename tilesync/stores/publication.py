@@ -73,9 +73,9 @@ class Publication(Apart):
         with mapped(f"cannot read {folder}"):
             return sorted(p.stem for p in folder.glob("*.jsonl")) if folder.is_dir() else []
 
-    def taken_names(self) -> set[str]:
-        """The names that no new version may have: those of finished ones."""
-        return set(self.manifest_names())
+    def retired_names(self) -> set[str]:
+        """None: a version that retires leaves its place at once."""
+        return set()
 
     def noted(self, version: Version) -> None:
         """Nothing: the files can be read again."""

@@ -68,9 +68,9 @@ class ObjectPublished:
         found = (name[len(MANIFESTS) :] for name in names if name.endswith(".jsonl"))
         return sorted(name.removesuffix(".jsonl") for name in found if "/" not in name)
 
-    def taken_names(self) -> set[str]:
-        """The names that no new version may have: those of finished ones, and of retired ones whose files lie here."""
-        return {*self.manifest_names(), *(match[2] for _, match in self._trashed())}
+    def retired_names(self) -> set[str]:
+        """The retired versions whose files still lie in their place: until the trash is emptied."""
+        return {match[2] for _, match in self._trashed()}
 
     def _trashed(self) -> list[tuple[str, re.Match[str]]]:
         """What lies in the trash, and when it came there, with the name of its version; of others nothing is known."""
@@ -204,7 +204,7 @@ class ObjectPublication(Apart, ObjectPublished):
         if manifest is not None:
             if self._objects.copy(manifest, f"{TRASH}{compact}-{name}") is None:
                 raise DestinationError(f"the manifest of version {version.name} cannot be moved to the trash")
-        elif version.name not in {match[2] for _, match in self._trashed()}:
+        elif version.name not in self.retired_names():
             self._objects.write(f"{TRASH}{compact}-{name}", [], _OURS)
         self._objects.delete([MANIFESTS + name])
 
