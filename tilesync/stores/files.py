@@ -295,7 +295,7 @@ class LocalDraft:
         beside = self._part.with_name(f"{self._part.name}-unpacked")
         try:
             with mapped(f"cannot unpack {self._blob.name}"):
-                unpacking = await in_thread(Unpacking, pieces_of(self._part), beside)
+                unpacking = Unpacking(pieces_of(self._part), beside)
                 try:
                     while await in_thread(unpacking.go_on):
                         pass

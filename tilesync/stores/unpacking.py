@@ -32,7 +32,7 @@ class Unpacking:
     def __init__(self, chunks: Iterable[bytes], path: str | Path) -> None:
         self._pieces = gunzipped(chunks)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NO_FOLLOW | BINARY, 0o666)
-        self._file = open(descriptor, "wb", buffering=0)
+        self._file = open(descriptor, "wb", buffering=0)  # noqa: SIM115 - `go_on` closes it, or `give_up`
         self._sha256 = hashlib.sha256()
         self.size = 0
 
