@@ -258,6 +258,7 @@ def test_what_is_released_must_be_what_was_stored(there: LocalDestination) -> No
     assert there.catalog.twins.bytes_of_wanted(version) == 0
     there.catalog.hold(version, [Arrival(number, held)])
     assert there.catalog.held_among(version, ["a"]) == {"a": held}
+    there.catalog.release(version, ["a"])
     plain = Held(blob("a", b"x"), b"p" * 32, 1, 2)
     there.catalog.hold(version, [Arrival(number, plain)])
     assert there.catalog.held_among(version, ["a"]) == {"a": plain}

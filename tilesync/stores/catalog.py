@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tilesync.errors import DestinationError, Incomplete
-from tilesync.model import Arrival, Blob, Held, Inventory, Kind, Totals, Version
+from tilesync.model import Arrival, Blob, Content, Held, Inventory, Kind, Totals, Version
 from tilesync.rules.filters import keeper
 from tilesync.stores.database import Database
 from tilesync.stores.leftovers import Leftovers
@@ -29,12 +29,14 @@ from tilesync.stores.rows import (
     MISSING,
     SCHEMA,
     STEPS,
+    UNPACK_BLOB,
     WANTED,
     WANTED_BLOB,
     arrival_row,
     blob_row,
     read_held,
     read_version,
+    unpacked_row,
     version_row,
 )
 from tilesync.stores.twins import Twins
@@ -221,6 +223,8 @@ class Catalog(Database):
         """Record files that are in place now, with what they ask for; how many names a walk learns by that."""
         with self.transaction() as db:
             db.executemany(HOLD_BLOB, (arrival_row(arrival) for arrival in arrivals))
+            if version.content is Content.DECODED:
+                db.executemany(UNPACK_BLOB, (unpacked_row(arrival) for arrival in arrivals if arrival.held.unpacked))
             self._read(db, version, arrivals)
             walks = version.inventory == Inventory.WALK
             naming = [a.held.blob.name for a in arrivals if walks and (a.reading.references or a.partly)]
@@ -325,8 +329,8 @@ held AS (SELECT version, coalesce(lying_size, size) AS bytes, min(version) OVER 
 SELECT live.name, sum(held.bytes) FROM held JOIN live ON live.serial=held.version WHERE first < last GROUP BY live.name
 """
 _RELEASE = f"""
-UPDATE blob SET state={WANTED}, sha256=iif((SELECT published IS NULL AND inventory='{Inventory.WALK}' FROM version
-  WHERE serial=blob.version), NULL, sha256) WHERE
+UPDATE blob SET state={WANTED}, lying_size=NULL, lying_sha256=NULL, sha256=iif((SELECT published IS NULL
+  AND inventory='{Inventory.WALK}' FROM version WHERE serial=blob.version), NULL, sha256) WHERE
 """
 _LINKED = """
 SELECT o.id, o.version FROM blob b JOIN blob o ON o.sha256=b.sha256 AND o.inode=b.inode AND o.state=1 AND o.id<>b.id

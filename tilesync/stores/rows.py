@@ -66,8 +66,11 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 
 HOLD_BLOB = """
 UPDATE blob SET state=1, size=?, etag=?, md5=?, content_type=?, content_encoding=?, last_modified=?, sha256=?,
-                mtime_ns=?, inode=?, lying_size=?, lying_sha256=?, kind=?, implicit=? WHERE id=?
+                mtime_ns=?, inode=?, kind=?, implicit=? WHERE id=?
 """
+
+UNPACK_BLOB = "UPDATE blob SET sha256=?, lying_size=?, lying_sha256=? WHERE id=?"
+"""After HOLD_BLOB, for what lies unpacked; of what is wanted nothing lies."""
 
 
 def blob_row(version: Version, key: str, blob: Blob, held: Held | None, *, kept: bool = True) -> tuple[object, ...]:
@@ -82,7 +85,21 @@ def blob_row(version: Version, key: str, blob: Blob, held: Held | None, *, kept:
 def arrival_row(arrival: Arrival) -> tuple[object, ...]:
     """What HOLD_BLOB takes."""
     held, reading = arrival.held, arrival.reading
-    return (*held.blob[1:DESCRIBED], *_lying(held), reading.kind, reading.implicit, arrival.number)
+    return (
+        *held.blob[1:DESCRIBED],
+        held.sha256,
+        held.mtime_ns,
+        held.inode,
+        reading.kind,
+        reading.implicit,
+        arrival.number,
+    )
+
+
+def unpacked_row(arrival: Arrival) -> tuple[object, ...]:
+    """What UNPACK_BLOB takes."""
+    held = arrival.held
+    return (held.stored_sha256, held.size, held.sha256, arrival.number)
 
 
 def _lying(held: Held) -> tuple[object, ...]:
