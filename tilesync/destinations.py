@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilesync.errors import NotAuthorised, UsageError
 from tilesync.events import Notice
-from tilesync.model import Layout, SasUrl
+from tilesync.model import Layout, SasUrl, Version
 from tilesync.protocols import Files, Objects, Observer
 from tilesync.rules.links import expiry
 from tilesync.rules.places import parse_place
@@ -148,19 +148,18 @@ def shelf_of(files: Files, serving: Serving) -> FindShelf | None:
     from tilesync.stores.files import LocalFiles
 
     if isinstance(files, LocalFiles):
-        shelf = files.shelf
 
-        async def same() -> Shelf:
-            return shelf
+        async def own(version: Version) -> Shelf:
+            return files.shelf(version)
 
-        return same
+        return own
     from tilesync.stores.azure import AzureObjects
     from tilesync.stores.objects import ObjectFiles
 
     if isinstance(files, ObjectFiles) and isinstance(files.objects, AzureObjects):
         objects = files.objects
 
-        async def fresh() -> BlobShelf:
+        async def fresh(version: Version) -> BlobShelf:
             files.touch()
             return await objects.shelf(serving)
 

@@ -12,7 +12,7 @@ from tilesync.crew import Tools
 from tilesync.errors import BlobDamaged, TilesyncError, UsageError
 from tilesync.events import Finding
 from tilesync.jobs.inspect import inspect
-from tilesync.model import Blob, Held, Proof, Reading, SasUrl, Trace, Version
+from tilesync.model import Blob, Held, Proof, Reading, SasUrl, Trace, Unpacked, Version
 from tilesync.remote.held_files import HeldWay
 from tilesync.rules.content import ContentCheck
 from tilesync.rules.replies import plain_etag
@@ -22,8 +22,8 @@ from tilesync.stores.held import HeldFiles
 from tilesync.wire.direct import Direct, Wish, direct
 from tilesync.wire.line import Reply
 
-Placed = tuple[bytes, bytes | None, Trace, Reading]
-"""SHA-256 of a blob that is in place, its MD5 where that is kept, its trace there, and what it says."""
+Placed = tuple[bytes, bytes | None, Trace, Unpacked | None, Reading]
+"""SHA-256 of a blob that is in place, its MD5 where that is kept, its trace there, how it is unpacked, what it says."""
 
 LONGEST = timedelta(seconds=2)
 """After that one blob does not keep the others of its batch waiting any more: it is left to others."""
@@ -110,7 +110,7 @@ def _wish(link: SasUrl, blob: Blob) -> Wish:
 
 
 def _placed(held: Held, reading: Reading) -> Placed:
-    return held.sha256, held.blob.md5, Trace(held.mtime_ns, held.inode), reading
+    return held.sha256, held.blob.md5, Trace(held.mtime_ns, held.inode), held.unpacked, reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,4 +139,4 @@ class Inspect:
 
     def _judge(self, held: Held) -> Finding | tuple[Trace, Reading]:
         found = inspect(self.files, None, self.version, held)
-        return found if isinstance(found, Finding) else (Trace(*found.held[2:]), found.reading)
+        return found if isinstance(found, Finding) else (Trace(*found.held[2:4]), found.reading)

@@ -13,8 +13,8 @@ from tilesync.stores.blob_shelf import BlobShelf
 from tilesync.stores.files import Shelf
 from tilesync.stores.held import HeldFiles
 
-FindShelf = Callable[[], Awaitable[Shelf | BlobShelf]]
-"""Where small blobs are put now. Raises RunErrors."""
+FindShelf = Callable[[Version], Awaitable[Shelf | BlobShelf]]
+"""Where small blobs of a version are put now. Raises RunErrors."""
 
 
 class Helpers:
@@ -47,7 +47,7 @@ class Helpers:
         from tilesync.errands import Bring
 
         assert self._shelf is not None, "a destination that is only read brings nothing in"
-        shelf = await self._shelf()
+        shelf = await self._shelf(version)
         share = max(1, at_once // self._crew.size)
         blobs = tuple(blob for _, blob in some)
         if not isinstance(way, SasUrl | HeldWay):
@@ -62,8 +62,8 @@ class Helpers:
             if each is None:
                 left.append((number, blob))
             else:
-                sha256, md5, trace, reading = each
-                arrivals.append(Arrival(number, Held(blob._replace(md5=md5), sha256, *trace), reading))
+                sha256, md5, trace, unpacked, reading = each
+                arrivals.append(Arrival(number, Held(blob._replace(md5=md5), sha256, *trace, unpacked), reading))
         return Brought(tuple(arrivals), tuple(left), seconds)
 
     async def inspect(self, version: Version, some: Sequence[Held]) -> Sequence[Finding | Arrival]:
@@ -77,6 +77,6 @@ class Helpers:
         except Lost:
             return ()
         return [
-            said if isinstance(said, Finding) else Arrival(0, Held(held.blob, held.sha256, *said[0]), said[1])
+            said if isinstance(said, Finding) else Arrival(0, Held(*held[:2], *said[0], held.unpacked), said[1])
             for held, said in zip(some, told, strict=True)
         ]

@@ -9,6 +9,13 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
+from tilesync.blobs import UNKNOWN as UNKNOWN
+from tilesync.blobs import Blob as Blob
+from tilesync.blobs import Held as Held
+from tilesync.blobs import Proof as Proof
+from tilesync.blobs import Trace as Trace
+from tilesync.blobs import Unpacked as Unpacked
+
 ROOT = "tileset.json"
 """The name of the root tileset in every mesh export (Mesh Export API, "Streaming 3DTiles")."""
 
@@ -35,6 +42,13 @@ class Layout(StrEnum):
 
     VERSIONED = "versioned"
     FLAT = "flat"
+
+
+class Content(StrEnum):
+    """How the files of a version lie: as the container stores them, or those whose payload is gzip unpacked."""
+
+    STORED = "stored"
+    DECODED = "decoded"
 
 
 class Status(StrEnum):
@@ -149,28 +163,6 @@ class Resolution:
         return self.newest != self.export.id
 
 
-UNKNOWN = -1
-"""The size of a blob that no answer has described yet."""
-
-
-class Blob(NamedTuple):
-    """One file of a container as the listing describes it: stored bytes, undecoded.
-
-    `etag` has no quotes. `md5` is the 16 bytes that the uploader claimed, None where there is none. `last_modified` is
-    in seconds since the epoch, None when unknown. `sha256` is what a manifest says of it, None where there is no such
-    word. A walk knows a blob by its name before the first answer describes it: its size is UNKNOWN until then.
-    """
-
-    name: str
-    size: int
-    etag: str = ""
-    md5: bytes | None = None
-    content_type: str | None = None
-    content_encoding: str | None = None
-    last_modified: int | None = None
-    sha256: bytes | None = None
-
-
 class Role(StrEnum):
     """What one file asks another for. `UNKNOWN`: a URI in an extension that tilesync does not know."""
 
@@ -239,34 +231,6 @@ class Page:
     skipped: int = 0
 
 
-class Proof(NamedTuple):
-    """What was computed over the stored bytes of one file while they passed; the MD5 only where it was asked for."""
-
-    size: int
-    sha256: bytes
-    md5: bytes | None = None
-
-
-class Trace(NamedTuple):
-    """What a look at a file tells of whether it still is the one that was left there: mtime in ns and inode, which is 0
-    where there is none; of an object a number made of its ETag, and 0.
-    """
-
-    mtime_ns: int
-    inode: int = 0
-
-
-class Held(NamedTuple):
-    """A file that lies in a version of the destination. `mtime_ns` and `inode` are its trace as it was left there.
-    `sha256` is empty where its bytes never came here: then the MD5 of the blob is what proves it.
-    """
-
-    blob: Blob
-    sha256: bytes
-    mtime_ns: int
-    inode: int = 0
-
-
 class Arrival(NamedTuple):
     """A file that is in place, by its number in the catalog, with what its bytes said.
 
@@ -330,7 +294,8 @@ class Version:
 
     `serial` is its key in the catalog. `listing` counts the listings begun for it, `listed` says that the current one
     is complete; else it goes on at `marker`. `damaged`: `verify` found files of it bad. `home` is the bare URL of its
-    container, without the query that signs it; `globs` say which files of it are wanted.
+    container, without the query that signs it; `globs` say which files of it are wanted. `bytes` are those of its files
+    as they lie, which `content` says for as long as it lives.
 
     Moments are texts, in UTC: `begun`, when a run last took it up; `published`, when it was finished; `left`, when the
     pointer last moved away from it; `retired`, when it was given up (its files are in the trash then, or gone).
@@ -358,6 +323,7 @@ class Version:
     begun: str = ""
     left: str | None = None
     retired: str | None = None
+    content: Content = Content.STORED
 
     @property
     def exported(self) -> str:
@@ -383,7 +349,9 @@ class Twin:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Files and bytes of an inventory, and what of them is held; what is excluded is counted in neither."""
+    """Files and bytes of an inventory, and what of them is held; what is excluded is counted in neither. Bytes are
+    those that the container stores; what is held takes `growth` more as it lies.
+    """
 
     files: int
     bytes: int
@@ -391,3 +359,4 @@ class Totals:
     held_bytes: int
     excluded: int = 0
     excluded_bytes: int = 0
+    growth: int = 0

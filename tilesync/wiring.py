@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from tilesync.destinations import Place, Reach, Where, audited, looked_at, many_threads, no_bodies, opened, shelf_of
 from tilesync.errors import TilesyncError, UsageError
 from tilesync.events import Warned
-from tilesync.model import EVERYTHING, Export, Globs, Inventory, Layout, SasUrl, Selector, Version
+from tilesync.model import EVERYTHING, Content, Export, Globs, Inventory, Layout, SasUrl, Selector, Version
 from tilesync.protocols import Destination, Observer, Origin
 from tilesync.rules.guards import Most
 from tilesync.rules.links import parse_link
@@ -74,6 +74,7 @@ class MirrorRequest:
     delete: Most | None = None
     server_copy: bool = False
     held: Place | None = None
+    content: Content = Content.STORED
     source_reach: Reach = field(default_factory=Reach)
 
     @property
@@ -194,6 +195,7 @@ def _wishes(request: MirrorRequest) -> Wishes:
         point=request.publish,
         keep=request.keep,
         delete=request.delete,
+        content=request.content,
     )
 
 

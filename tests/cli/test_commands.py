@@ -667,7 +667,7 @@ def test_a_history_is_mirrored_shown_and_gone_back_in(service: Simulator, tmp_pa
     assert [row["version"] for row in rows] == [OTHER, EXPORT]
     assert rows[0].keys() == {
         "kind", "version", "export", "imodel", "changeset", "modified", "finished", "files", "bytes", "shared_bytes",
-        "state", "current", "pinned",
+        "state", "current", "pinned", "content",
     }  # fmt: skip
     assert rows[0]["shared_bytes"] == rows[1]["shared_bytes"] == said["reused_bytes"]
     assert [(row["current"], row["pinned"]) for row in rows] == [(True, False), (False, False)]

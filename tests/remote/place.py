@@ -89,7 +89,7 @@ class Place:
 
     # --- not asked for ---
 
-    def taken_names(self) -> set[str]:
+    def retired_names(self) -> set[str]:
         """Not asked for."""
         raise NotImplementedError
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tilesync.errors import GuardTripped
-from tilesync.model import Globs, Version
+from tilesync.model import Content, Globs, Version
 from tilesync.rules.guards import HALF, Most, guard_against_deleting, guard_against_shrinking
 
 CURRENT = Version(1, "v1", "e1", None, None, "", {}, files=100, bytes=1000)
@@ -50,8 +50,11 @@ def test_an_export_that_shrank(files: int, size: int, stops: bool) -> None:
 
 
 def test_what_cannot_be_compared_does_not_shrink() -> None:
-    """The first export, the same version, and one with other filters."""
+    """The first export, the same version, and one with other filters; of packed and unpacked files the bytes."""
     tiny = replace(CURRENT, serial=2, files=1, bytes=1)
     guard_against_shrinking(tiny, None)
     guard_against_shrinking(replace(CURRENT, files=1), CURRENT)
     guard_against_shrinking(replace(tiny, globs=Globs(exclude=("*.png",))), CURRENT)
+    guard_against_shrinking(replace(tiny, files=50), replace(CURRENT, content=Content.DECODED))
+    with pytest.raises(GuardTripped):
+        guard_against_shrinking(tiny, replace(CURRENT, content=Content.DECODED))

@@ -1,6 +1,7 @@
 """The lines of a manifest, written and read."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilesync import __version__
-from tilesync.model import EVERYTHING, Blob, Completeness, Globs, Held, Inventory, Version
+from tilesync.model import EVERYTHING, Blob, Completeness, Content, Globs, Held, Inventory, Unpacked, Version
 from tilesync.rules.manifest import header, line, read_header, read_line, stamp
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -42,6 +43,46 @@ def through_json(said: object) -> Any:
 def test_a_line_comes_back(blob: Blob, sha256: bytes) -> None:
     """A file read from its line is the file that was written, but for its mtime."""
     assert read_line(through_json(line(Held(blob, sha256, 99)))) == Held(blob, sha256, 0)
+
+
+@given(BLOBS, DIGESTS, st.integers(0, 2**50), DIGESTS)
+def test_a_line_of_an_unpacked_file_comes_back(blob: Blob, sha256: bytes, size: int, stored: bytes) -> None:
+    """Size and SHA-256 of the line are those of the file as it lies; what the container has is told apart."""
+    held = Held(blob, sha256, 99, 7, Unpacked(size, stored))
+    said = through_json(line(held))
+    assert (said["size"], said["sha256"], said["content_encoding"]) == (size, sha256.hex(), None)
+    assert said["stored"] == {
+        "size": blob.size,
+        "sha256": stored.hex(),
+        "content_encoding": blob.content_encoding,
+    }
+    assert read_line(said) == held._replace(mtime_ns=0, inode=0)
+
+
+@pytest.mark.parametrize(
+    "stored", [1, [], {}, {"size": 1}, {"size": -1, "sha256": "00" * 32, "content_encoding": None},
+               {"size": 1, "sha256": None, "content_encoding": None}, {"size": 1, "sha256": "xyz"}],
+)  # fmt: skip
+def test_a_damaged_word_of_what_is_stored(stored: object) -> None:
+    """What is no word of stored bytes raises what the reader promises; so does a file that nothing proves."""
+    said = line(Held(Blob("a", 1, md5=b"m" * 16), b"\0" * 32, 0))
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        read_line(said | {"stored": stored})
+    good = {"size": 1, "sha256": "00" * 32, "content_encoding": None}
+    with pytest.raises(ValueError, match="nothing proves a"):
+        read_line(said | {"stored": good, "sha256": None, "proof": "service-md5"})
+
+
+def test_a_header_tells_what_is_unpacked() -> None:
+    """It says so where files are unpacked, and nothing where they are not: older manifests say nothing."""
+    assert "content" not in header(VERSION)
+    said = header(replace(VERSION, content=Content.DECODED))
+    assert said["content"] == "decoded"
+    assert read_header(said, name=VERSION.name).content is Content.DECODED
+    for stored in (header(VERSION), header(VERSION) | {"content": "stored"}, header(VERSION) | {"content": None}):
+        assert read_header(stored, name=VERSION.name).content is Content.STORED
+    with pytest.raises(ValueError, match="brotli"):
+        read_header(said | {"content": "brotli"}, name=VERSION.name)
 
 
 def test_the_fields_of_a_line() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tilesync.model import EVERYTHING, Blob, Export, Globs, Held, Version
+from tilesync.model import EVERYTHING, Blob, Content, Export, Globs, Held, Unpacked, Version
 from tilesync.rules.plan import Action, choose, decide
 
 MD5 = b"m" * 16
@@ -47,6 +47,37 @@ def test_what_was_fetched_is_kept() -> None:
     """A plan that was carried out plans nothing anew, as long as the container states a tag or an MD5."""
     for blob in (BLOB, BLOB._replace(etag=""), BLOB._replace(md5=None)):
         assert decide(blob, Held(blob, b"s" * 32, 1)).action is Action.KEEP
+
+
+def test_what_is_unpacked_is_known_by_what_is_stored() -> None:
+    """A file that lies unpacked is compared by the bytes that the container has."""
+    held = Held(BLOB, b"u" * 32, 1, unpacked=Unpacked(10 * BLOB.size, b"s" * 32))
+    assert decide(BLOB, held).action is Action.KEEP
+    assert decide(BLOB._replace(sha256=b"s" * 32, etag="other"), held).action is Action.KEEP
+    assert decide(BLOB._replace(sha256=b"u" * 32), held).action is Action.FETCH
+    assert decide(BLOB._replace(size=10 * BLOB.size), held).action is Action.FETCH
+
+
+def test_other_content_is_another_version() -> None:
+    """Neither what is held nor what is on its way in with other content is gone on with."""
+    export = Export("e", "Complete", modified="2026")
+    stored, unpacked = (replace(VERSION, published="t", content=content) for content in Content)
+    coming = [replace(VERSION, content=content) for content in Content]
+    for content, held, begun in zip(Content, (stored, unpacked), coming, strict=True):
+        choice = choose([stored, unpacked], export, EVERYTHING, content)
+        assert (choice.held, choice.alike, choice.unchanged, choice.content) == (held, (held,), True, content)
+        assert choose(coming, export, EVERYTHING, content).begun == begun
+        others = [each for each in (stored, unpacked, *coming) if each.content is not content]
+        assert choose(others, export, EVERYTHING, content).alike == ()
+        assert choose(others, export, EVERYTHING, content).begun is None
+
+
+def test_a_held_version_brings_its_content_where_that_is_unpacked() -> None:
+    """Unpacked files stay unpacked, whatever is wished; stored ones become what is wished."""
+    stored, unpacked = (replace(VERSION, published="t", content=content) for content in Content)
+    for wished in Content:
+        assert choose([], of(unpacked), EVERYTHING, wished).content is Content.DECODED
+        assert choose([], of(stored), EVERYTHING, wished).content is wished
 
 
 def test_choose() -> None:

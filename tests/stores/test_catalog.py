@@ -17,6 +17,8 @@ from tilesync.model import (
     Arrival,
     Blob,
     Completeness,
+    Content,
+    Globs,
     Held,
     Inventory,
     Kind,
@@ -25,9 +27,11 @@ from tilesync.model import (
     Remark,
     Role,
     Totals,
+    Unpacked,
     Version,
 )
 from tilesync.stores.catalog import SCHEMA_VERSION, Catalog
+from tilesync.stores.rows import STEPS
 
 SHA = b"s" * 32
 DOCUMENTS = (Kind.TILESET, Kind.SUBTREE)
@@ -946,3 +950,75 @@ def test_a_kill_leaves_whole_steps_of_a_walk(path: Path, batches: int) -> None:
     catalog.ask_again(version)
     assert len(wanted(catalog, version)) == min(100, len(known - held))
     catalog.close()
+
+
+BEFORE_CONTENT = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE version (
+  serial INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, export TEXT NOT NULL, imodel TEXT, changeset TEXT,
+  modified TEXT NOT NULL, record TEXT NOT NULL, listing INTEGER NOT NULL, listed INTEGER NOT NULL, marker TEXT,
+  damaged INTEGER NOT NULL, published TEXT, files INTEGER NOT NULL, bytes INTEGER NOT NULL, manifest_sha256 TEXT,
+  inventory TEXT NOT NULL, home TEXT NOT NULL, include TEXT NOT NULL, exclude TEXT NOT NULL,
+  referenced INTEGER NOT NULL, missing INTEGER NOT NULL, orphans INTEGER NOT NULL, unfollowed INTEGER NOT NULL,
+  begun TEXT NOT NULL, left_at TEXT, retired TEXT);
+CREATE TABLE blob (
+  id INTEGER PRIMARY KEY, version INTEGER NOT NULL, key TEXT NOT NULL, name TEXT, size INTEGER,
+  etag TEXT NOT NULL, md5 BLOB, content_type TEXT, content_encoding TEXT, last_modified INTEGER,
+  listing INTEGER NOT NULL, state INTEGER NOT NULL, sha256 BLOB, mtime_ns INTEGER, inode INTEGER,
+  kind TEXT NOT NULL DEFAULT '', implicit INTEGER NOT NULL DEFAULT 0);
+CREATE UNIQUE INDEX blob_key ON blob (version, key);
+CREATE TABLE folder (version INTEGER NOT NULL, key TEXT NOT NULL, listing INTEGER NOT NULL, PRIMARY KEY (version, key))
+  WITHOUT ROWID;
+CREATE TABLE reference (version INTEGER NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL, role TEXT NOT NULL,
+  name TEXT, grown INTEGER NOT NULL, PRIMARY KEY (version, source, target, role)) WITHOUT ROWID;
+INSERT INTO meta VALUES ('schema', '3'), ('adopted', 'yes'), ('boot', 'b');
+INSERT INTO version VALUES (5, 'e1', 'e1', 'i', 'c', '2026', '{"id": "e1"}', 2, 1, NULL, 0, 'then', 2, 4, 'm',
+  'list', 'https://host/container', '["*.glb"]', '[]', 4, 3, 2, 1, 'begun', 'left', NULL);
+INSERT INTO blob VALUES (1, 5, 'a', NULL, 3, 'tag', x'6d', 't', 'gzip', 99, 2, 1, x'73', 7, 8, 'glb', 0),
+  (2, 5, 'b', NULL, 1, '', NULL, NULL, NULL, NULL, 2, 0, x'74', NULL, NULL, '', 0);
+"""
+"""A catalog as tilesync made it before files could lie unpacked."""
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_catalog_from_before_files_lay_unpacked(path: Path, read_only: bool) -> None:
+    """It keeps everything that it holds, all of it as it is stored, and is no fresh one; then it works as a new one."""
+    with sqlite3.connect(path) as db:
+        db.executescript(BEFORE_CONTENT)
+    db.close()
+    for _ in range(2):
+        catalog = Catalog(path, read_only=read_only)
+        assert not catalog.fresh
+        assert [catalog.recall(key) for key in ("adopted", "boot", "schema")] == ["yes", "b", str(SCHEMA_VERSION)]
+        (version,) = catalog.versions()
+        assert version == Version(
+            5, "e1", "e1", "i", "c", "2026", {"id": "e1"}, 2, True, None, False, "then", 2, 4, "m", "list",
+            "https://host/container", Globs(("*.glb",)), Completeness(4, 3, 2, 1), "begun", "left", None,
+            Content.STORED,
+        )  # fmt: skip
+        assert catalog.held(version, limit=9) == [("a", Held(Blob("a", 3, "tag", b"m", "t", "gzip", 99), b"s", 7, 8))]
+        assert catalog.wanted(version, 0, limit=9) == [(2, Blob("b", 1, sha256=b"t"))]
+        assert catalog.totals(version) == Totals(2, 4, 1, 3)
+        catalog.close()
+    catalog = Catalog(path)
+    newer = catalog.begin(replace(NEW, name="e1-2", content=Content.DECODED))
+    held = Held(FULL, b"lies" * 8, 7, 8, Unpacked(99, b"were" * 8))
+    catalog.add_held(newer, [Arrival(0, held)])
+    catalog.close()
+    catalog = Catalog(path)
+    assert [version.content for version in catalog.versions()] == [Content.STORED, Content.DECODED]
+    assert catalog.held_among(newer, [FULL.name]) == {FULL.name: held}
+
+
+def test_a_step_that_was_killed_is_taken_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A catalog on its way to the next schema is the one or the other, never something between."""
+    with sqlite3.connect(path) as db:
+        db.executescript(BEFORE_CONTENT)
+    db.close()
+    steps = {3: (*STEPS[3][:2], "this is no statement")}
+    with monkeypatch.context() as patched:
+        patched.setattr("tilesync.stores.catalog.STEPS", steps)
+        with pytest.raises(DestinationError):
+            Catalog(path)
+    catalog = Catalog(path)
+    assert (catalog.fresh, len(catalog.versions()), catalog.recall("schema")) == (False, 1, str(SCHEMA_VERSION))

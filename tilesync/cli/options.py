@@ -93,6 +93,13 @@ HISTORY = stacked(
         show_default=True,
         help="Every export in a folder of its own behind a pointer, or the last one at the container's paths.",
     ),
+    option(
+        "--content",
+        type=click.Choice(["stored", "decoded"]),
+        default="stored",
+        show_default=True,
+        help="Folders: files as the container stores them, or those that are gzip unpacked, for any web server.",
+    ),
 )
 
 DELETION = stacked(

@@ -128,7 +128,7 @@ def is_argument(context: click.Context, name: str) -> bool:
 def mirror_request(source: str, dest: Place, options: dict[str, Any]) -> MirrorRequest:
     """What `tilesync mirror` is asked to do. Raises UsageError for wishes that do not go together."""
     from tilesync import wiring
-    from tilesync.model import Inventory, Layout
+    from tilesync.model import Content, Inventory, Layout
     from tilesync.rules.filters import globs
     from tilesync.rules.guards import HALF
     from tilesync.rules.retention import Keep
@@ -138,6 +138,8 @@ def mirror_request(source: str, dest: Place, options: dict[str, Any]) -> MirrorR
     _refuse_contradictions(options, link)
     if options["server_copy"] and not isinstance(dest, AzurePlace):
         raise UsageError("--server-copy is for a DEST in Azure: nothing else takes blobs by itself")
+    if options["content"] == "decoded" and not isinstance(dest, Path):
+        raise UsageError("--content decoded is for a folder: a store states the encoding of each file itself")
     if held is not None:
         _refuse_service_options(options)
     return wiring.MirrorRequest(
@@ -165,6 +167,7 @@ def mirror_request(source: str, dest: Place, options: dict[str, Any]) -> MirrorR
         delete=(options["max_delete"] or HALF) if options["delete"] else None,
         server_copy=options["server_copy"],
         held=held,
+        content=Content(options["content"]),
         source_reach=replace(reach_of(options), link_command=options["link_command"] or None, create=False),
     )
 

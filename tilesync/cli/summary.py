@@ -134,6 +134,7 @@ def version_row(holding: Holding) -> dict[str, Any]:
         "state": holding.state,
         "current": holding.current,
         "pinned": holding.pinned,
+        "content": version.content.value,
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tilesync.errors import BlobDamaged, DestinationError, Incomplete
 from tilesync.events import Notice, Warned
-from tilesync.jobs.examine import examine
+from tilesync.jobs.examine import examine_held
 from tilesync.jobs.groups import gathered
 from tilesync.model import Arrival, Held, Version
 from tilesync.protocols import Destination, Observer
@@ -125,10 +125,10 @@ class _Noted:
 
 def _found(destination: Destination, version: Version, held: Held) -> Arrival | None:
     """The file with its mtime and what it asks for, when its bytes are those of the manifest."""
-    if destination.files.size(version, held.blob.name) != held.blob.size:
+    if destination.files.size(version, held.blob.name) != held.size:
         return None
     try:
-        found = examine(destination.files, destination.catalog.references, version, held.blob, md5=not held.sha256)
+        found = examine_held(destination.files, destination.catalog.references, version, held, md5=not held.sha256)
     except BlobDamaged:
         return None
     if found is None or held.sha256 not in {found.held.sha256, b""}:

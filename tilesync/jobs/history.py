@@ -14,7 +14,7 @@ from tilesync.jobs.run import Run
 from tilesync.jobs.tally import Tally
 from tilesync.jobs.tidy import Tidy
 from tilesync.jobs.versions import of_export
-from tilesync.model import ROOT, Export, Globs, Version
+from tilesync.model import ROOT, Export, Version
 from tilesync.protocols import Catalog, Destination, Exports, HeldFiles
 from tilesync.rules.plan import choose
 
@@ -34,7 +34,7 @@ class History:
     async def run(self) -> None:
         """Mirror them one after another; one that fails does not stop the next. Raises what the last failure was."""
         await prepare(self._destination, self._run)
-        there = self._destination.catalog, self._destination.files, self._wishes.globs
+        there = self._destination.catalog, self._destination.files, self._wishes
         await one_by_one(await self._exports.finished(), self._mirror, lambda export: had(export, *there), self._run)
         await Tidy(self._destination, self._run, self._wishes.keep, self._wishes.delete).run()
 
@@ -84,11 +84,11 @@ async def one_by_one(
         raise failed
 
 
-def had(export: Export, catalog: Catalog, files: HeldFiles, globs: Globs) -> Tally | None:
+def had(export: Export, catalog: Catalog, files: HeldFiles, wishes: Wishes) -> Tally | None:
     """What counts for an export that is held, and whole; or was, and has retired. None where it is to be mirrored."""
-    choice = choose(of_export(export, catalog), export, globs)
+    choice = choose(of_export(export, catalog), export, wishes.globs, wishes.content)
     retired = (v for v in catalog.versions(export=export.id, retired=True) if v.retired and v.published)
-    if any(_was(v, export) and v.globs == choice.globs for v in retired):
+    if any(_was(v, export) and (v.globs, v.content) == (choice.globs, choice.content) for v in retired):
         return Tally()
     if not choice.unchanged or choice.held is None or choice.held.damaged or not files.size(choice.held, ROOT):
         return None

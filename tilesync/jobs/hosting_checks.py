@@ -15,7 +15,7 @@ from tilesync.rules import viewing
 from tilesync.rules.checks import Result, Said
 from tilesync.rules.manifest import read_header, read_line
 from tilesync.rules.mending import Mending
-from tilesync.rules.packed import GZIP_MAGIC
+from tilesync.rules.packed import PACKED
 from tilesync.rules.serving import HEAD, Serving
 from tilesync.rules.viewing import Sample, Tried, Wanted
 from tilesync.storage import Answer
@@ -204,14 +204,14 @@ def choose(lines: Iterator[Held]) -> tuple[list[Held], str | None]:
     kinds: dict[str, Held] = {}
     odd: Held | None = None
     for held in lines:
-        name, size = held.blob.name, held.blob.size
+        name, size = held.blob.name, held.size
         if not size:
             continue
         leaf = name.rpartition("/")[2]
         kind = leaf.rpartition(".")[2].lower() if "." in leaf else ""
-        if kind not in kinds or size < kinds[kind].blob.size:
+        if kind not in kinds or size < kinds[kind].size:
             kinds[kind] = held
-        if (not name.isascii() or ODD & set(name)) and (odd is None or size < odd.blob.size):
+        if (not name.isascii() or ODD & set(name)) and (odd is None or size < odd.size):
             odd = held
     first = sorted(kinds, key=lambda kind: (kind not in {"json", "glb"}, kind))[:KINDS]
     chosen = [kinds[kind] for kind in first]
@@ -226,5 +226,5 @@ def _sample(files: HeldFiles, version: Version, held: Held, prefix: str) -> Samp
         head += chunk[:HEAD]
         if len(head) >= HEAD:
             break
-    packed = head.startswith(GZIP_MAGIC + b"\x08")
-    return Sample(prefix + held.blob.name, held.blob.size, held.sha256, packed, SERVING.label(held.blob, head[:HEAD]))
+    packed = head.startswith(PACKED)
+    return Sample(prefix + held.blob.name, held.size, held.sha256, packed, SERVING.label(held.lying, head[:HEAD]))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tilesync.errors import BlobDamaged, DestinationError
 from tilesync.events import Finding
-from tilesync.jobs.examine import examine
+from tilesync.jobs.examine import examine_held
 from tilesync.model import Arrival, Held, Version
 from tilesync.protocols import HeldFiles, Helpers, References
 from tilesync.threads import in_thread
@@ -22,8 +22,8 @@ def look(files: HeldFiles, version: Version, held: Held) -> Finding | None:
         return Finding(name, "unreadable", str(error))
     if size is None:
         return Finding(name, "missing", "is not there, or is no regular file")
-    if size != held.blob.size:
-        return Finding(name, "size", f"is {size} bytes, the manifest says {held.blob.size}")
+    if size != held.size:
+        return Finding(name, "size", f"is {size} bytes, the manifest says {held.size}")
     return None
 
 
@@ -31,7 +31,7 @@ def inspect(files: HeldFiles, references: References | None, version: Version, h
     """Every byte: the digest, and what the file asks for. With `references` a large document puts its own there."""
     name = held.blob.name
     try:
-        found = examine(files, references, version, held.blob, md5=not held.sha256)
+        found = examine_held(files, references, version, held, md5=not held.sha256)
     except DestinationError as error:
         return Finding(name, "unreadable", str(error))
     except BlobDamaged as error:
@@ -64,7 +64,7 @@ class Inspector:
         small: list[Held] = []
         found: dict[str, Finding | Arrival] = {}
         if self._helpers is not None and self._starting is not None and self._starting.done():
-            small = [held for held in some if held.blob.size <= SMALL]
+            small = [held for held in some if held.size <= SMALL]
             told = await self._helpers.inspect(version, small) if small else ()
             found.update((held.blob.name, said) for held, said in zip(small, told, strict=False))
         rest = [held for held in some if held.blob.name not in found]

@@ -116,7 +116,7 @@ class SharedPlace:
     def _discard(self, version: Version, files: Iterable[Held], moment: str) -> None:
         for held in self._publication.discard(version, files, moment):
             self._run.tally.deleted += 1
-            self._run.observe(Deleted(held.blob.name, held.blob.size))
+            self._run.observe(Deleted(held.blob.name, held.size))
 
     def _guard(self, version: Version) -> None:
         if self._delete is not None:

@@ -19,7 +19,20 @@ from tilesync.jobs.sameness import same_files, same_listing
 from tilesync.jobs.tidy import Tidy
 from tilesync.jobs.transfer import Supply, Transfer
 from tilesync.jobs.versions import Versions, as_said, is_stale, of_export
-from tilesync.model import EVERYTHING, ROOT, Export, Globs, Inventory, Kind, Layout, Resolution, Status, Totals, Version
+from tilesync.model import (
+    EVERYTHING,
+    ROOT,
+    Content,
+    Export,
+    Globs,
+    Inventory,
+    Kind,
+    Layout,
+    Resolution,
+    Status,
+    Totals,
+    Version,
+)
 from tilesync.protocols import Destination, Origin, Source
 from tilesync.rules.guards import Most, guard_against_shrinking
 from tilesync.rules.plan import Choice, choose
@@ -42,7 +55,7 @@ class Wishes:
     """What one run of the main job is asked to do. `inventory`: None lists where that is allowed, and else walks.
 
     `point`: the pointer is to lead to the export in the end. `delete`: how many files that the container no longer has
-    may be deleted where all versions share one place; None leaves them.
+    may be deleted where all versions share one place; None leaves them. `content`: how the files are to lie.
     """
 
     inventory: Inventory | None = None
@@ -52,6 +65,7 @@ class Wishes:
     point: bool = True
     keep: Keep = KEEP_ALL
     delete: Most | None = None
+    content: Content = Content.STORED
 
 
 class Mirror:
@@ -112,7 +126,7 @@ class Mirror:
 
     async def _mirror(self, resolution: Resolution) -> None:
         export = resolution.export
-        choice = choose(of_export(export, self._catalog), export, self._wishes.globs)
+        choice = choose(of_export(export, self._catalog), export, self._wishes.globs, self._wishes.content)
         version = choice.begun
         if choice.unchanged and choice.held is not None:
             version = await self._looked_at(choice.held)
@@ -134,7 +148,8 @@ class Mirror:
     async def _keep(self, version: Version) -> None:
         """Nothing to do but to see that the pointer stands."""
         whole = Totals(version.files, version.bytes, version.files, version.bytes)
-        self._listing.count(self._catalog.totals(version) if version.globs else whole)
+        apart = version.globs or version.content is Content.DECODED
+        self._listing.count(self._catalog.totals(version) if apart else whole)
         self._run.tally.kept = version.files
         self._run.tally.inventory_complete = True
         self._run.tally.completeness = version.completeness
@@ -146,7 +161,7 @@ class Mirror:
         export = resolution.export
         resumed = version is not None
         if version is None:
-            version = self._versions.begin(export)
+            version = self._versions.begin(export, choice.content)
         elif version.published is None and is_stale(version, export):
             version = self._versions.relist(as_said(version, export))
         self._run.observe(VersionChosen(version.name, "continued" if resumed else "begun"))

@@ -16,7 +16,7 @@ from tilesync.jobs.run import Run
 from tilesync.jobs.sameness import same_listing
 from tilesync.jobs.survey import Desk, Survey
 from tilesync.jobs.versions import as_said, begun, changed_since, of_export, proven
-from tilesync.model import ROOT, Blob, Export, Held, Inventory, Layout, Twin, Version
+from tilesync.model import ROOT, Blob, Content, Export, Held, Inventory, Layout, Twin, Version
 from tilesync.protocols import Catalog, Exports, HeldFiles, Origin, Published, Source
 from tilesync.rules.filters import keeper
 from tilesync.rules.guards import guard_against_deleting, guard_against_shrinking
@@ -74,7 +74,7 @@ class Preview:
             version = await self._plan(exports.origin(export))
             planned.extend([version] if newest else [])
 
-        there = self._catalog, self._view.files, self._wishes.globs
+        there = self._catalog, self._view.files, self._wishes
         await one_by_one(await exports.finished(), plan, lambda export: had(export, *there), self._run)
         for version in planned:
             self._tell_what_follows(version)
@@ -94,7 +94,7 @@ class Preview:
         observe(
             Resolved(export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind)
         )
-        choice = choose(of_export(export, self._catalog), export, self._wishes.globs)
+        choice = choose(of_export(export, self._catalog), export, self._wishes.globs, self._wishes.content)
         self._globs = choice.globs
         if choice.unchanged and choice.held is not None:
             damaged = choice.held.damaged or self._has_lost(choice.held)
@@ -102,7 +102,7 @@ class Preview:
             return self._healed(choice.held) if damaged else self._unchanged(choice.held)
         version = choice.begun
         if version is None:
-            version = begun(export, self._catalog, self._view.publication, self._run.clock)
+            version = begun(export, choice.content, self._catalog, self._view.publication, self._run.clock)
         wished = as_said(version, export)
         version = replace(wished, listing=version.listing + 1, listed=False, marker=None, globs=choice.globs)
         self._catalog.update(version)
@@ -259,12 +259,18 @@ class Preview:
             self._run.observe(Notice(f"the pointer is pinned to version {pin.name}, and stays there"))
         try:
             if self._wishes.point and pin is None and not self._wishes.allow_shrink:
-                guard_against_shrinking(version, current)
+                guard_against_shrinking(version, self._as_stored(current))
             if self._view.layout is Layout.FLAT:
                 self._tell_deletions(version)
         except GuardTripped as error:
             self._run.observe(Warned(f"the run would stop: {error}"))
         self._tell_retirements(pin or (version if self._wishes.point else current), current)
+
+    def _as_stored(self, version: Version | None) -> Version | None:
+        """The version with the bytes that its container stores: what a file unpacks to is known when it is there."""
+        if version is None or version.content is Content.STORED:
+            return version
+        return replace(version, bytes=self._catalog.totals(version).bytes)
 
     def _tell_deletions(self, version: Version) -> None:
         obstacles = set()
@@ -283,7 +289,7 @@ class Preview:
 
     def _tell_deletion(self, held: Held, reason: str) -> None:
         self._run.tally.deleted += 1
-        self._run.observe(Planned(Action.DELETE.value, held.blob.name, held.blob.size, reason))
+        self._run.observe(Planned(Action.DELETE.value, held.blob.name, held.size, reason))
 
     def _tell_retirements(self, current: Version | None, before: Version | None) -> None:
         now = self._run.clock.now()

@@ -47,7 +47,9 @@ class Publisher:
             )
         version = await in_thread(self._judge_completeness, version, lacks)
         published = version.published or stamp(self._run.clock.now())
-        version = replace(version, published=published, damaged=False, files=totals.files, bytes=totals.bytes)
+        version = replace(
+            version, published=published, damaged=False, files=totals.files, bytes=totals.bytes + totals.growth
+        )
         return await in_thread(self.seal, version)
 
     def seal(self, version: Version) -> Version:

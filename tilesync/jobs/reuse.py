@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tilesync.errors import BlobDamaged
-from tilesync.jobs.examine import examine
+from tilesync.jobs.examine import examine_held
 from tilesync.model import Arrival, Blob, Reading, Twin, Version
 from tilesync.protocols import Destination
 
@@ -57,7 +57,8 @@ class Reuse:
         return [self._merged(arrival, twins.get(arrival.held.blob.name, ())) for arrival in arrivals]
 
     def _merged(self, arrival: Arrival, twins: Sequence[Twin]) -> Arrival:
-        wishes = ((arrival.held.blob, twin.version, twin.held) for twin in twins)
+        alike = (twin for twin in twins if twin.held.sha256 == arrival.held.sha256)  # as they lie
+        wishes = ((arrival.held.blob, twin.version, twin.held) for twin in alike)
         shared = (self._files.share(self._version, [wish])[0] for wish in wishes)
         return arrival._replace(held=next(filter(None, shared), arrival.held))
 
@@ -67,7 +68,7 @@ class Reuse:
             copied += [twin] if retold.partly else []
             return retold
         try:
-            found = examine(self._files, self._catalog.references, self._version, arrival.held.blob)
+            found = examine_held(self._files, self._catalog.references, self._version, arrival.held)
         except BlobDamaged:
             return None
         return Arrival(arrival.number, found.held, found.reading, partly=found.partly) if found else None

@@ -79,7 +79,7 @@ class Tidy:
         moment = version.retired or stamp(self._run.clock.now())
         if version.published is None and version.retired is None:
             totals = self._catalog.totals(version)
-            version = replace(version, files=totals.held_files, bytes=totals.held_bytes)
+            version = replace(version, files=totals.held_files, bytes=totals.held_bytes + totals.growth)
         self._catalog.remember("retiring", version.name)
         self._catalog.update(replace(version, retired=moment))
         self._publication.retire(version, moment)

@@ -206,7 +206,7 @@ class _Audit:
 
     async def _inspect(self, version: Version, some: list[Held], known: dict[str, Finding | Arrival]) -> None:
         told = await self._inspector.inspect(version, some) if some else {}
-        self._tally.bytes += sum(each.held.blob.size for each in told.values() if isinstance(each, Arrival))
+        self._tally.bytes += sum(each.held.size for each in told.values() if isinstance(each, Arrival))
         known.update(told)
 
     def _as_the_first(
@@ -224,7 +224,9 @@ class _Audit:
             if isinstance(read, Arrival) and says_nothing and read.held.inode:
                 trace = self._files.trace(version, held.blob.name)
                 if trace == (read.held.mtime_ns, read.held.inode):
-                    same[held.blob.name] = read._replace(held=read.held._replace(blob=held.blob))
+                    same[held.blob.name] = read._replace(
+                        held=read.held._replace(blob=held.blob, unpacked=held.unpacked)
+                    )
         return same
 
     def _read_before(self, version: Version, batch: list[Held]) -> dict[str, Arrival]:

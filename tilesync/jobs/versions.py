@@ -11,7 +11,7 @@ from typing import Any
 from tilesync.errors import UnsafeName
 from tilesync.events import Notice, Warned
 from tilesync.jobs.run import Run
-from tilesync.model import Export, Globs, Held, Inventory, Version
+from tilesync.model import Content, Export, Globs, Held, Inventory, Version
 from tilesync.protocols import Catalog, Clock, Destination, HeldFiles, Published, Source
 from tilesync.rules.filters import keeper
 from tilesync.rules.manifest import stamp
@@ -33,9 +33,9 @@ class Versions:
         self._files = destination.files
         self._run = run
 
-    def begin(self, export: Export) -> Version:
+    def begin(self, export: Export, content: Content) -> Version:
         """A new version of an export, under a name that none had before."""
-        version = begun(export, self._catalog, self._destination.publication, self._run.clock)
+        version = begun(export, content, self._catalog, self._destination.publication, self._run.clock)
         if next(self._files.names(version), None) is not None:  # of a state that was lost
             self._catalog.remember(f"sweep {version.name}", "yes")
         return version
@@ -162,7 +162,7 @@ class Versions:
             self._run.tally.verified += len(sound) if read else 0
 
 
-def begun(export: Export, catalog: Catalog, publication: Published, clock: Clock) -> Version:
+def begun(export: Export, content: Content, catalog: Catalog, publication: Published, clock: Clock) -> Version:
     """A new version of an export in a catalog, under a name that none had before; its own, where it has one."""
     taken = {
         *(version.name for version in catalog.versions(retired=True)),
@@ -172,7 +172,7 @@ def begun(export: Export, catalog: Catalog, publication: Published, clock: Clock
     own, now = export.held.name if export.held is not None else "", stamp(clock.now())
     name = own if own and own not in taken else next_version(export.id, taken)
     of = (export.id, export.imodel, export.changeset, export.modified, export.record)
-    return catalog.begin(Version(0, name, *of, begun=now))
+    return catalog.begin(Version(0, name, *of, begun=now, content=content))
 
 
 def of_export(export: Export, catalog: Catalog) -> list[Version]:

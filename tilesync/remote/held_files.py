@@ -59,7 +59,8 @@ class HeldWay:
 
 
 class HeldSource:
-    """The files of one held version, each what the manifest says of it: that tells the SHA-256 that they must have.
+    """The files of one held version as they lie, each what the manifest says of it: that tells the SHA-256 that they
+    must have.
 
     `pace` is how fast their bytes may come. A version that retires meanwhile is ExportReplaced; a file that is gone, or
     cannot be read, fails by itself.
@@ -99,7 +100,7 @@ class HeldSource:
 
     def _take(self, lines: Iterator[Held], most: int) -> list[Blob]:
         try:
-            return [held.blob._replace(sha256=held.sha256 or None) for held in islice(lines, most)]
+            return [held.lying._replace(sha256=held.sha256 or None) for held in islice(lines, most)]
         except NOT_A_MANIFEST as error:
             raise unreadable(self._version.name, self._published, self._shown, error) from error
 
@@ -135,7 +136,7 @@ class HeldSource:
 
     async def unchanged(self, held: Held) -> bool:
         """Whether the bytes are what is held elsewhere."""
-        return await self._reading.run(partial(self._digest, held.blob.name)) == held.sha256
+        return await self._reading.run(partial(self._digest, held.blob.name)) == held.stored_sha256
 
     async def home(self) -> str:
         """The bare URL of the container that it was mirrored from."""

@@ -10,14 +10,12 @@ from collections.abc import Iterator
 
 from tilesync.errors import BlobDamaged
 from tilesync.model import ROOT, UNKNOWN, Blob, Kind, Proof, Reading
-from tilesync.rules.packed import GZIP_MAGIC, Unpacker
+from tilesync.rules.packed import PACKED, Unpacker
 from tilesync.rules.references import References
 from tilesync.rules.shapes import KINDS, Shape
 from tilesync.rules.tilesets import Document
 
 _MAGIC = 4
-_PACKED = GZIP_MAGIC + b"\x08"
-"""With the only compression method that there is: a bitstream in 65,536 begins with the first two bytes by chance."""
 
 _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"\xabKTX", b"GIF8")
 _OTHERS = {b"PK\x03\x04": Kind.ARCHIVE, b"voxl": Kind.VOXELS}
@@ -102,7 +100,7 @@ class Payload:
     def _recognise(self, start: bytes) -> None:
         self._start = None
         magic = start[:_MAGIC]
-        if start.startswith(_PACKED) and not self._packed:
+        if start.startswith(PACKED) and not self._packed:
             self._follower = Packed(Payload(self._name, self._references, packed=True))
             return
         self.kind = KINDS.get(magic) or _OTHERS.get(magic) or (Kind.IMAGE if magic.startswith(_IMAGES) else Kind.NONE)

@@ -27,10 +27,13 @@ HALF = Most(percent=50.0)
 
 
 def guard_against_shrinking(version: Version, current: Version | None) -> None:
-    """Raise GuardTripped for a version with under half the files or bytes of the one that is current."""
+    """Raise GuardTripped for a version with under half the files or bytes of the one that is current. Bytes of packed
+    and unpacked files are not compared.
+    """
     if current is None or current.serial == version.serial or current.globs != version.globs:
         return
-    if version.files * 2 < current.files or version.bytes * 2 < current.bytes:
+    fewer = version.content is current.content and version.bytes * 2 < current.bytes
+    if fewer or version.files * 2 < current.files:
         raise GuardTripped(
             f"version {version.name} has {version.files:,} files of {version.bytes:,} bytes, under half of what is"
             f" published ({current.files:,} files of {current.bytes:,} bytes)",

@@ -10,7 +10,7 @@ from typing import Any
 
 from tilesync import __version__
 from tilesync.errors import UsageError
-from tilesync.model import Blob, Completeness, Held, Inventory, Version
+from tilesync.model import Blob, Completeness, Content, Held, Inventory, Unpacked, Version
 from tilesync.rules.filters import globs
 from tilesync.rules.names import version_name
 
@@ -27,7 +27,8 @@ def header(version: Version, missing: Sequence[str] = (), unheld: Sequence[str] 
     """The first line: what the version is. `export` is the service's own record, without links.
 
     `container` is the bare URL of its container. `missing_names` are what its files ask for and the container did not
-    have; `unheld` says, a sentence each, what they ask for and no copy can hold. `missing` counts both.
+    have; `unheld` says, a sentence each, what they ask for and no copy can hold. `missing` counts both. `content` is
+    said where files may lie otherwise than they are stored.
     """
     return {
         "version": version.name,
@@ -42,6 +43,7 @@ def header(version: Version, missing: Sequence[str] = (), unheld: Sequence[str] 
         "container": version.home,
         "include": list(version.globs.include),
         "exclude": list(version.globs.exclude),
+        **({"content": version.content.value} if version.content is not Content.STORED else {}),
         **asdict(version.completeness),
         "missing_names": list(missing),
         "unheld": list(unheld),
@@ -52,19 +54,21 @@ def header(version: Version, missing: Sequence[str] = (), unheld: Sequence[str] 
 def line(held: Held) -> dict[str, Any]:
     """The line of one file; digests in hexadecimal, `last_modified` in UTC, null where the container says nothing.
 
-    Where the storage copied it by itself there is no SHA-256, and `proof` says what proves it.
+    Where the storage copied it by itself there is no SHA-256, and `proof` says what proves it. Of a file that lies
+    unpacked, `size` and `sha256` are those of the file; what is `stored`, and has the MD5 and the ETag, is told apart.
     """
-    blob = held.blob
+    blob, unpacked = held.blob, held.unpacked
     return {
         "name": blob.name,
-        "size": blob.size,
+        "size": held.size,
         "sha256": held.sha256.hex() or None,
         **({} if held.sha256 else {"proof": _proof(held)}),
         "md5": blob.md5.hex() if blob.md5 is not None else None,
         "etag": blob.etag,
         "content_type": blob.content_type,
-        "content_encoding": blob.content_encoding,
+        "content_encoding": blob.content_encoding if unpacked is None else None,
         "last_modified": None if blob.last_modified is None else _stamped(blob.last_modified),
+        **({} if unpacked is None else {"stored": _stored(blob, unpacked)}),
     }
 
 
@@ -73,6 +77,10 @@ def _proof(held: Held) -> str:
     not. Source: "Put Blob From URL", "Put Block From URL".
     """
     return "service-md5" if held.blob.size <= COPIED_AT_ONCE else "service"
+
+
+def _stored(blob: Blob, unpacked: Unpacked) -> dict[str, Any]:
+    return {"size": blob.size, "sha256": unpacked.stored_sha256.hex(), "content_encoding": blob.content_encoding}
 
 
 @lru_cache(1024)
@@ -106,6 +114,7 @@ def read_header(said: Mapping[str, Any], *, name: str) -> Version:
         inventory=str(said.get("inventory", Inventory.LIST)),
         home=str(said.get("container") or ""),
         globs=wanted,
+        content=Content(said.get("content") or Content.STORED),
         completeness=Completeness(**{count.name: _count(said.get(count.name, 0)) for count in fields(Completeness)}),
     )
 
@@ -123,16 +132,21 @@ def read_line(said: Mapping[str, Any]) -> Held:
 
     Raises KeyError, TypeError or ValueError for anything else.
     """
-    modified = said["last_modified"]
+    modified, stored = said["last_modified"], said.get("stored")
+    of = said if stored is None else stored
     blob = Blob(
         str(said["name"]),
-        _count(said["size"]),
+        _count(of["size"]),
         str(said["etag"] or ""),
         bytes.fromhex(said["md5"]) if said["md5"] else None,
         said["content_type"],
-        said["content_encoding"],
+        of["content_encoding"],
         int(datetime.fromisoformat(modified).timestamp()) if modified else None,
     )
-    if not said["sha256"] and (said.get("proof") not in {"service-md5", "service"} or blob.md5 is None):
+    if stored is not None and said["sha256"]:
+        unpacked = Unpacked(_count(said["size"]), bytes.fromhex(stored["sha256"]))
+        return Held(blob, bytes.fromhex(said["sha256"]), 0, unpacked=unpacked)
+    by_service = stored is None and said.get("proof") in {"service-md5", "service"} and blob.md5 is not None
+    if not said["sha256"] and not by_service:
         raise ValueError(f"nothing proves {blob.name}")
     return Held(blob, bytes.fromhex(said["sha256"] or ""), 0)

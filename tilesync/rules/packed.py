@@ -9,6 +9,8 @@ from itertools import chain
 from tilesync.errors import BlobDamaged
 
 GZIP_MAGIC = b"\x1f\x8b"
+PACKED = GZIP_MAGIC + b"\x08"
+"""With the only compression method that there is: a bitstream in 65,536 begins with the first two bytes by chance."""
 
 MOST = 1 << 36
 """Bytes that one payload may unpack to: input is untrusted, and a gzip stream can claim a thousand times its size."""
@@ -70,7 +72,12 @@ def unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield start
         yield from pieces
         return
+    yield from gunzipped(chain([start], pieces))
+
+
+def gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """What a gzip payload unpacks to. Raises BlobDamaged."""
     unpacker = Unpacker()
-    for piece in chain([start], pieces):
-        yield from unpacker.feed(piece)
+    for chunk in chunks:
+        yield from unpacker.feed(chunk)
     unpacker.finish()

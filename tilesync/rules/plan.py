@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from tilesync.model import Blob, Export, Globs, Held, Version
+from tilesync.model import Blob, Content, Export, Globs, Held, Version
 from tilesync.rules.filters import narrowed
 
 
@@ -38,7 +38,7 @@ def decide(blob: Blob, held: Held | None) -> Decision:
     if held.blob.size != blob.size:
         return Decision(Action.FETCH, f"size was {held.blob.size}, is {blob.size}")
     if blob.sha256 is not None:
-        same = held.sha256 == blob.sha256
+        same = held.stored_sha256 == blob.sha256
         return Decision(Action.KEEP, "held, same SHA-256") if same else Decision(Action.FETCH, "SHA-256 changed")
     if blob.etag and held.blob.etag == blob.etag:
         return Decision(Action.KEEP, "held, same ETag")
@@ -49,9 +49,9 @@ def decide(blob: Blob, held: Held | None) -> Decision:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which version a run works on, and which files of it are wanted. `begun`: one on its way in, to go on with;
-    `held`: the last published one of the same export; `unchanged`: that one is the export, as far as the service's
-    word goes. `alike`: the published ones to compare its files with, `held` the first.
+    """Which version a run works on, which files of it are wanted, and how they lie. `begun`: one on its way in, to go
+    on with; `held`: the last published one of the same export; `unchanged`: that one is the export, as far as the
+    service's word goes. `alike`: the published ones to compare its files with, `held` the first.
     """
 
     begun: Version | None
@@ -59,16 +59,20 @@ class Choice:
     unchanged: bool
     globs: Globs
     alike: tuple[Version, ...]
+    content: Content = Content.STORED
 
 
-def choose(versions: Sequence[Version], export: Export, globs: Globs) -> Choice:
+def choose(versions: Sequence[Version], export: Export, globs: Globs, content: Content = Content.STORED) -> Choice:
     """Choose among the versions of one export, given in the order in which they were begun.
 
-    A version that was published with other globs is another one; one on its way in changes to these. Of an export that
-    is read from a held version there may be several: the one of the same time and name comes first.
+    A version that was published with other globs is another one; one on its way in changes to these. One with other
+    content is always another one. Of an export that is read from a held version there may be several: the one of the
+    same time and name comes first; where its files lie unpacked, nobody can pack them again as they were.
     """
     if export.held is not None:
         globs = narrowed(export.held.globs, globs)
+        content = export.held.content if export.held.content is Content.DECODED else content
+    versions = [v for v in versions if v.content is content]
     begun = next((v for v in versions if v.published is None), None)
     alike = [v for v in reversed(versions) if v.published is not None and v.globs == globs]
     if export.held is not None:
@@ -78,7 +82,8 @@ def choose(versions: Sequence[Version], export: Export, globs: Globs) -> Choice:
         alike = alike[:1]
     held = alike[0] if alike else None
     same = held is not None and _is_of(export, held)
-    return Choice(begun, held, same and (begun is None or begun.globs != globs), globs, tuple(alike))
+    unchanged = same and (begun is None or begun.globs != globs)
+    return Choice(begun, held, unchanged, globs, tuple(alike), content)
 
 
 def _is_of(export: Export, version: Version) -> bool:

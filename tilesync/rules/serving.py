@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tilesync.model import Blob
-from tilesync.rules.packed import GZIP_MAGIC
+from tilesync.rules.packed import PACKED
 from tilesync.storage import Label
 
 HEAD: Final = 512
@@ -52,7 +52,7 @@ class Serving:
         The encoding that its container states is kept; a gzip payload without one gets it, since no viewer can read it
         else.
         """
-        packed = head.startswith(GZIP_MAGIC + b"\x08")
+        packed = head.startswith(PACKED)
         encoding = blob.content_encoding or ("gzip" if packed else None)
         start = _unpacked(head) if packed else head
         return Label(media_type(blob.name, start, blob.content_type), encoding, self.version)

@@ -13,7 +13,7 @@ from tilesync.errors import DestinationBusy, DestinationError
 from tilesync.model import Layout
 from tilesync.protocols import Objects, Observer
 from tilesync.rules.serving import Serving
-from tilesync.stores.catalog import SCHEMA_VERSION, Catalog
+from tilesync.stores.catalog import SCHEMA_VERSIONS, Catalog
 from tilesync.stores.database import schema_of
 from tilesync.stores.disk import mapped, real_folder
 from tilesync.stores.lock import locked
@@ -130,7 +130,7 @@ def audit_objects(objects: Objects, state: Path) -> Iterator[ObjectSight]:
     """What a destination holds, and its catalog to mark findings in: None when there is none that can be written."""
     path = state / CATALOG
     try:
-        usable = os.access(path, os.W_OK) and schema_of(path) == SCHEMA_VERSION
+        usable = os.access(path, os.W_OK) and schema_of(path) in SCHEMA_VERSIONS
         catalog = Catalog(path) if usable else None
     except DestinationError:
         catalog = None

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tilesync.errors import DestinationError, Incomplete
-from tilesync.model import Arrival, Blob, Held, Inventory, Kind, Totals, Version
+from tilesync.model import Arrival, Blob, Content, Held, Inventory, Kind, Totals, Version
 from tilesync.rules.filters import keeper
 from tilesync.stores.database import Database
 from tilesync.stores.leftovers import Leftovers
@@ -28,17 +28,22 @@ from tilesync.stores.rows import (
     INSERT_BLOB,
     MISSING,
     SCHEMA,
+    STEPS,
+    UNPACK_BLOB,
     WANTED,
     WANTED_BLOB,
     arrival_row,
     blob_row,
     read_held,
     read_version,
+    unpacked_row,
     version_row,
 )
 from tilesync.stores.twins import Twins
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+SCHEMA_VERSIONS = frozenset({*STEPS, SCHEMA_VERSION})
+"""Those that a catalog can be opened with, and keeps what it holds."""
 
 
 class Catalog(Database):
@@ -46,7 +51,7 @@ class Catalog(Database):
 
     def __init__(self, path: Path, *, read_only: bool = False, lasting: bool = True) -> None:
         schema = SCHEMA + REFERENCE_SCHEMA
-        super().__init__(path, schema, version=SCHEMA_VERSION, read_only=read_only, lasting=lasting)
+        super().__init__(path, schema, version=SCHEMA_VERSION, steps=STEPS, read_only=read_only, lasting=lasting)
         self.folds = self.recall("folds") == "yes"
         self.references = References(self)
         self.twins = Twins(self)
@@ -218,6 +223,8 @@ class Catalog(Database):
         """Record files that are in place now, with what they ask for; how many names a walk learns by that."""
         with self.transaction() as db:
             db.executemany(HOLD_BLOB, (arrival_row(arrival) for arrival in arrivals))
+            if version.content is Content.DECODED:
+                db.executemany(UNPACK_BLOB, (unpacked_row(arrival) for arrival in arrivals if arrival.held.unpacked))
             self._read(db, version, arrivals)
             walks = version.inventory == Inventory.WALK
             naming = [a.held.blob.name for a in arrivals if walks and (a.reading.references or a.partly)]
@@ -304,21 +311,26 @@ class Catalog(Database):
 
     def totals(self, version: Version) -> Totals:
         """How much of the version is listed, how much of that is held, and what is left out."""
-        sql = "SELECT state, count(*), coalesce(sum(size), 0) FROM blob WHERE version=? GROUP BY state"
-        found = {state: (files, size) for state, files, size in self.query(sql, version.serial)}
-        wanted, held = found.get(WANTED, (0, 0)), found.get(HELD, (0, 0))
-        return Totals(wanted[0] + held[0], wanted[1] + held[1], *held, *found.get(EXCLUDED, (0, 0)))
+        sql = (
+            "SELECT state, count(*), coalesce(sum(size), 0), coalesce(sum(lying_size - size), 0) FROM blob"
+            " WHERE version=? GROUP BY state"
+        )
+        found = {state: counts for state, *counts in self.query(sql, version.serial)}
+        nothing = [0, 0, 0]
+        wanted, held, excluded = (found.get(state, nothing) for state in (WANTED, HELD, EXCLUDED))
+        return Totals(wanted[0] + held[0], wanted[1] + held[1], held[0], held[1], excluded[0], excluded[1], held[2])
 
 
 _SHARED = """
 WITH live AS (SELECT serial, name FROM version WHERE retired IS NULL),
-held AS (SELECT version, size, min(version) OVER one AS first, max(version) OVER one AS last FROM blob
+held AS (SELECT version, coalesce(lying_size, size) AS bytes, min(version) OVER one AS first,
+  max(version) OVER one AS last FROM blob
   WHERE state=1 AND inode<>0 AND version IN (SELECT serial FROM live) WINDOW one AS (PARTITION BY sha256, inode))
-SELECT live.name, sum(held.size) FROM held JOIN live ON live.serial=held.version WHERE first < last GROUP BY live.name
+SELECT live.name, sum(held.bytes) FROM held JOIN live ON live.serial=held.version WHERE first < last GROUP BY live.name
 """
 _RELEASE = f"""
-UPDATE blob SET state={WANTED}, sha256=iif((SELECT published IS NULL AND inventory='{Inventory.WALK}' FROM version
-  WHERE serial=blob.version), NULL, sha256) WHERE
+UPDATE blob SET state={WANTED}, lying_size=NULL, lying_sha256=NULL, sha256=iif((SELECT published IS NULL
+  AND inventory='{Inventory.WALK}' FROM version WHERE serial=blob.version), NULL, sha256) WHERE
 """
 _LINKED = """
 SELECT o.id, o.version FROM blob b JOIN blob o ON o.sha256=b.sha256 AND o.inode=b.inode AND o.state=1 AND o.id<>b.id

@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,23 +17,33 @@ from tilesync.errors import DestinationError, DiskFull
 class Database:
     """One connection, safe to use from any thread. `read_only` works on a copy. Not `lasting`: nobody opens it again.
 
-    `fresh`: nothing that could be used was there. A file of an older `version` is emptied: what it held can be told
+    `fresh`: nothing that could be used was there. A file of an older `version` keeps what it holds where `steps` lead
+    from there to this one, by statements from each version to the next; else it is emptied: what it held can be told
     again. Raises DiskFull and DestinationError for what SQLite meets on the disk.
     """
 
-    def __init__(self, path: Path, schema: str, *, version: int, read_only: bool, lasting: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        schema: str,
+        *,
+        version: int,
+        read_only: bool,
+        lasting: bool = True,
+        steps: Mapping[int, Sequence[str]] | None = None,
+    ) -> None:
         self._lock = threading.RLock()
         self._copy = tempfile.TemporaryDirectory() if read_only else None
         self.fresh = not path.exists()
         with _mapped():
             self._db = _copied(path, self._copy.name) if self._copy else _connect(path)
         try:
-            self._prepare(schema, version, lasting=lasting)
+            self._prepare(schema, version, steps or {}, lasting=lasting)
         except BaseException:
             self.close()
             raise
 
-    def _prepare(self, schema: str, version: int, *, lasting: bool) -> None:
+    def _prepare(self, schema: str, version: int, steps: Mapping[int, Sequence[str]], *, lasting: bool) -> None:
         with _mapped():
             self._db.execute(f"PRAGMA journal_mode={'WAL' if lasting else 'MEMORY'}")
             self._db.execute(f"PRAGMA synchronous={'NORMAL' if lasting else 'OFF'}")
@@ -41,6 +51,8 @@ class Database:
             found = int(self.recall("schema") or 0) if "meta" in tables else 0
             if found > version:
                 raise DestinationError("the catalog was written by a newer tilesync", hint="upgrade tilesync")
+            while found < version and found in steps:
+                found = self._go_on(found, steps[found])
             if found < version:
                 self.fresh = True
                 for table in tables:
@@ -48,6 +60,17 @@ class Database:
             self._db.executescript(schema)
         if found < version:
             self.remember("schema", str(version))
+
+    def _go_on(self, version: int, step: Sequence[str]) -> int:
+        """Take one step to the next version, unless another process took it meanwhile; the version that it is then."""
+        with self.transaction() as db:
+            found = int(self.recall("schema") or 0)
+            if found == version:
+                for statement in step:
+                    db.execute(statement)
+                found = version + 1
+                db.execute("UPDATE meta SET value=? WHERE key='schema'", (str(found),))
+        return found
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

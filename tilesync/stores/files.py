@@ -6,18 +6,20 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import get_ident
 
-from tilesync.errors import DestinationError, UnsafeName
-from tilesync.model import Blob, Held, Proof, SasUrl, Trace, Version
+from tilesync.errors import BlobDamaged, DestinationError, UnsafeName
+from tilesync.model import Blob, Content, Held, Proof, SasUrl, Trace, Unpacked, Version
 from tilesync.rules.names import plain, problem
+from tilesync.rules.packed import PACKED
 from tilesync.stores.disk import BatchWriter, copied, linked, mapped, trace_of, write_at, write_whole
 from tilesync.stores.held import READ, Door, HeldFiles, left_there
+from tilesync.stores.unpacking import Unpacking, is_packed, pieces_of, unpack
 from tilesync.threads import in_thread
 
 _SHOWN = 20
@@ -27,10 +29,14 @@ _LEAD = 160
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """Where small files are put, each written beside and then renamed. Picklable: other processes put theirs there."""
+    """Where small files are put, each written beside and then renamed. Picklable: other processes put theirs there.
+
+    `unpacks`: a gzip payload lies there unpacked.
+    """
 
     door: Door
     parts: str
+    unpacks: bool = False
 
     def put(self, version: str, blob: Blob, data: bytes, prove: Callable[[bytes], Proof]) -> Held:
         """Place a file, once `prove` has proven its bytes. Raises what that raises, UnsafeName, DestinationError."""
@@ -40,10 +46,14 @@ class Shelf:
         """Place a file whose bytes are proven. Raises UnsafeName, DestinationError."""
         temporary = f"{self.parts}{os.sep}whole-{os.getpid()}-{get_ident()}"
         with mapped(f"cannot write {blob.name}"):
-            trace = write_whole(temporary, data, blob.last_modified)
+            if self.unpacks and data.startswith(PACKED):
+                trace, size, sha256 = unpack([data], temporary, blob.last_modified)
+                held = Held(blob, sha256, *trace, Unpacked(size, proof.sha256))
+            else:
+                held = Held(blob, proof.sha256, *write_whole(temporary, data, blob.last_modified))
         with mapped(f"cannot place {blob.name} in version {version}"):
             os.replace(temporary, self.door.path(version, blob.name, make=True))
-        return Held(blob, proof.sha256, *trace)
+        return held
 
 
 class LocalFiles(HeldFiles):
@@ -63,7 +73,8 @@ class LocalFiles(HeldFiles):
     ) -> None:
         super().__init__(*doors)
         self._parts = parts
-        self.shelf = Shelf(self._door, str(parts))
+        self._shelf = Shelf(self._door, str(parts))
+        self._unpacking = replace(self._shelf, unpacks=True)
         self._writer = BatchWriter()
         with mapped(f"cannot use {parts}"):
             leftover = os.listdir(parts)
@@ -73,6 +84,10 @@ class LocalFiles(HeldFiles):
     def held(self) -> HeldFiles:
         """What reads these files, and can be pickled."""
         return HeldFiles(self._door, *self._others)
+
+    def shelf(self, version: Version) -> Shelf:
+        """Where small files of a version are put."""
+        return self._unpacking if version.content is Content.DECODED else self._shelf
 
     def free(self) -> int:
         """Bytes of room left for this user."""
@@ -88,7 +103,7 @@ class LocalFiles(HeldFiles):
         part = _part_of(version, blob)
         known = blob.etag or blob.md5 is not None or blob.sha256 is not None
         held = self._size_of(part) if known and part in self._leftover else 0
-        return LocalDraft(self, version.name, blob, self._parts / part, held)
+        return LocalDraft(self, version, blob, self._parts / part, held)
 
     def _size_of(self, part: str) -> int:
         self._leftover.discard(part)
@@ -104,7 +119,7 @@ class LocalFiles(HeldFiles):
 
     async def put(self, version: Version, blob: Blob, data: bytes, prove: Callable[[bytes], Proof]) -> Held:
         """Place a small file, together with others."""
-        return await self._writer.run(partial(self.shelf.put, version.name, blob, data, prove))
+        return await self._writer.run(partial(self.shelf(version).put, version.name, blob, data, prove))
 
     def place(self, version: str, blob: Blob, part: Path) -> Trace:
         """Rename a finished part to its final name, with the blob's Last-Modified. Returns its trace."""
@@ -124,11 +139,21 @@ class LocalFiles(HeldFiles):
         return 1
 
     def lying(self, version: Version, blobs: Sequence[Blob]) -> set[str]:
-        """The names of those with an MD5 of which a file of that size lies in the version."""
-        return {b.name for b in blobs if b.md5 is not None and self.size(version, b.name) == b.size}
+        """The names of those with an MD5 of which a file of that size lies in the version; of an unpacked one nothing
+        tells.
+        """
+        there = {b.name for b in blobs if b.md5 is not None and self.size(version, b.name) == b.size}
+        if version.content is Content.DECODED:
+            there = {name for name in there if not self._is_packed(version, name)}
+        return there
+
+    def _is_packed(self, version: Version, name: str) -> bool:
+        with mapped(f"cannot read {name}"):
+            return is_packed(self.where(version.name, name))
 
     def share(self, version: Version, wishes: Sequence[tuple[Blob, Version, Held]]) -> list[Held | None]:
-        """Place, as each blob, the file that another version holds: a hard link, or a copy where none can be made.
+        """Place, as each blob, the file that another version holds: a hard link, or a copy where none can be made; one
+        that is to be unpacked here is unpacked from there.
 
         None where that file is no longer what was left there, or cannot be reached: what stands in the way here is met
         by the fetch again. One that was moved here with the whole destination has another inode than it had: it counts
@@ -147,15 +172,21 @@ class LocalFiles(HeldFiles):
             found = left_there(source, held)
             if found is None or (found.inode != held.inode and self.digest(of, held.blob.name) != held.sha256):
                 return None
+            if version.content is not of.content:
+                if version.content is Content.STORED and held.unpacked is not None:
+                    return None
+                if version.content is Content.DECODED and is_packed(source):
+                    return self._unpack(version, blob, source, held)
+            same = Held(blob, held.sha256, *found, held.unpacked)
             if self._others and source == self.where(version.name, blob.name):
-                return Held(blob, held.sha256, *found)
+                return same
             final = self._door.path(version.name, blob.name, make=True)
             if source == final:
-                return Held(blob, held.sha256, *found)
+                return same
             with suppress(FileExistsError):
                 if linked(source, final):
                     if left_there(final, held) == found:
-                        return Held(blob, held.sha256, *found)
+                        return same
                     os.unlink(final)
                     return None
             temporary = self._parts / f"shared-{get_ident()}"
@@ -165,10 +196,28 @@ class LocalFiles(HeldFiles):
                     return None
                 os.replace(temporary, final)
                 temporary.unlink(missing_ok=True)  # still there when it replaced itself
-                return Held(blob, held.sha256, *found)
+                return same
             if copied(source, temporary) != held.sha256:
                 return None
-            return Held(blob, held.sha256, *self.place(version.name, blob, temporary))
+            return Held(blob, held.sha256, *self.place(version.name, blob, temporary), held.unpacked)
+
+    def _unpack(self, version: Version, blob: Blob, source: str, held: Held) -> Held | None:
+        """Place, unpacked, what another version holds as it is stored; None where that is not what was left there."""
+        stored, temporary = hashlib.sha256(), self._parts / f"shared-{get_ident()}"
+
+        def read() -> Iterator[bytes]:
+            for piece in pieces_of(source):
+                stored.update(piece)
+                yield piece
+
+        try:
+            _, size, sha256 = unpack(read(), str(temporary), blob.last_modified)
+        except BlobDamaged:
+            return None
+        if stored.digest() != held.sha256:
+            temporary.unlink()
+            return None
+        return Held(blob, sha256, *self.place(version.name, blob, temporary), Unpacked(size, held.sha256))
 
     async def placed(self, version: str, blob: Blob, part: Path) -> Trace:
         """Place a finished part, together with others."""
@@ -195,9 +244,9 @@ def _part_of(version: Version, blob: Blob) -> str:
 
 
 class LocalDraft:
-    """A blob on its way to a file, in a part."""
+    """A blob on its way to a file, in a part, which holds what is stored; it is unpacked when it is whole."""
 
-    def __init__(self, files: LocalFiles, version: str, blob: Blob, part: Path, held: int) -> None:
+    def __init__(self, files: LocalFiles, version: Version, blob: Blob, part: Path, held: int) -> None:
         self._files = files
         self._version = version
         self._blob = blob
@@ -233,9 +282,31 @@ class LocalDraft:
         """Place the whole file under its final name."""
         if not self.held:
             await self.append(b"")
-        trace = await self._files.placed(self._version, self._blob, self._part)
+        with mapped(f"cannot read the part of {self._blob.name}"):
+            packed = self._version.content is Content.DECODED and await in_thread(is_packed, self._part)
+        if packed:
+            held = await self._unpack(proof)
+        else:
+            held = Held(self._blob, proof.sha256, *await self._files.placed(self._version.name, self._blob, self._part))
         self.held = 0
-        return Held(self._blob, proof.sha256, *trace)
+        return held
+
+    async def _unpack(self, proof: Proof) -> Held:
+        """Place what the part holds, unpacked; the part stays until that is done, however it is interrupted."""
+        beside = self._part.with_name(f"{self._part.name}-unpacked")
+        try:
+            with mapped(f"cannot unpack {self._blob.name}"):
+                unpacking = Unpacking(pieces_of(self._part), beside)
+                try:
+                    while await in_thread(unpacking.go_on):
+                        pass
+                finally:
+                    unpacking.give_up()
+            trace = await self._files.placed(self._version.name, self._blob, beside)
+        finally:
+            beside.unlink(missing_ok=True)
+        self._part.unlink(missing_ok=True)
+        return Held(self._blob, unpacking.sha256, *trace, Unpacked(unpacking.size, proof.sha256))
 
     async def suspend(self) -> None:
         """Keep what has arrived in the part, for a later run."""

@@ -52,8 +52,8 @@ class Leftovers:
     def known(self, name: str) -> list[tuple[Trace, bytes | None]]:
         """How versions left a file of that name in its place: its trace, and its SHA-256 where it is held still."""
         sql = (
-            "SELECT b.mtime_ns, b.inode, iif(b.state=1, b.sha256, NULL) FROM version v CROSS JOIN blob b"
-            " ON b.version=v.serial AND b.key=? WHERE b.mtime_ns IS NOT NULL"
+            "SELECT b.mtime_ns, b.inode, iif(b.state=1, coalesce(b.lying_sha256, b.sha256), NULL)"
+            " FROM version v CROSS JOIN blob b ON b.version=v.serial AND b.key=? WHERE b.mtime_ns IS NOT NULL"
         )
         return [
             (Trace(mtime, inode or 0), sha256)

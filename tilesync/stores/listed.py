@@ -67,7 +67,7 @@ class Listed:
 
 def is_same(held: Held, there: Found | None) -> bool:
     """Whether an object is what was left there: by its ETag, else by its MD5."""
-    if there is None or there.size != held.blob.size:
+    if there is None or there.size != held.size:
         return False
     return number_of(there.etag) == held.mtime_ns or (held.blob.md5 is not None and there.md5 == held.blob.md5)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tilesync.errors import DestinationBusy, DestinationError, UsageError
 from tilesync.model import Layout, Version
-from tilesync.stores.catalog import SCHEMA_VERSION, Catalog
+from tilesync.stores.catalog import SCHEMA_VERSIONS, Catalog
 from tilesync.stores.database import schema_of
 from tilesync.stores.disk import boot_id, mapped, real_folder
 from tilesync.stores.files import LocalFiles, folds_case, judge_names, path_limit
@@ -228,7 +228,7 @@ def open_for_audit(root: Path, state_dir: Path | None) -> Iterator[Sight]:
     place = Place.of(root, state_dir)
     layout, path = place.layout() or Layout.VERSIONED, place.state / CATALOG
     try:
-        usable = os.access(path, os.W_OK, effective_ids=_EFFECTIVE) and schema_of(path) == SCHEMA_VERSION
+        usable = os.access(path, os.W_OK, effective_ids=_EFFECTIVE) and schema_of(path) in SCHEMA_VERSIONS
         catalog = Catalog(path) if usable else None
     except DestinationError:
         catalog = None
