@@ -108,6 +108,7 @@ def test_a_block_that_is_refused_for_good_fails_its_file(away: Away, sim: Simula
     assert run.exit in {3, 6}, run.said
     assert run.last["error"] in {"Incomplete", "Unavailable"}
     assert run.last["hint"]
+    assert run.last["retries"] < 20
 
 
 @pytest.mark.parametrize("phase", ["opening", "block"])

@@ -134,6 +134,7 @@ def test_an_export_that_is_stored_as_gzip(tmp_path: Path) -> None:
         ill = doctor(tmp_path / "d", server.url)
     assert (ill.exit, ill.results) == (8, {"encoding": "fail", "names": "skipped"})
     assert "no viewer can read it" in ill.checks["encoding"]["message"]
+    assert "--content decoded" in ill.checks["encoding"]["hint"]
     with nginx(tmp_path / "d", tmp_path / "well", applied(ill.checks["encoding"]["hint"], change)) as server:
         assert doctor(tmp_path / "d", server.url).results == {"names": "skipped"}
 

@@ -246,7 +246,7 @@ def test_what_is_called_json_and_is_broken(name: str, data: bytes) -> None:
     assert "JSON" in found.remarks[0].detail
 
 
-@pytest.mark.parametrize("blank", [b" " * 4095, b" " * 4096, b"\n" * 100_000, b"\xef\xbb\xbf" + b"\t" * 9000])
+@pytest.mark.parametrize("blank", [b" " * 4095, b" " * 4096, b"\n" * 20_000, b"\xef\xbb\xbf" + b"\t" * 9000])
 def test_json_behind_blanks(blank: bytes) -> None:
     """However many blanks stand before it, a tileset is one."""
     for data in (blank + json.dumps(TILESET).encode(), packed(blank + json.dumps(TILESET).encode())):

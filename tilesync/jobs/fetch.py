@@ -108,6 +108,8 @@ class Fetch:
     async def _receive(self) -> None:
         """Add the bytes that are missing. A body that ends early without a break is short for good."""
         size, run = self._blob.size, self._road.run
+        if self._received - self._spilled >= SPILL:  # the draft did not take it: nothing more is read before it does
+            await self._spill()
         self._since = run.clock.monotonic()
         small = 0 <= size <= WHOLE and not self._received and not self._broke  # at once nothing of a break would stay
         at_once = small and self._body is None and run.gate.swift

@@ -155,6 +155,7 @@ class BucketMending:
 
 BESIDE = "nginx, beside `server { … }`:"
 INSIDE = "nginx, inside `server { … }`, in the place of what is there for it:"
+UNPACK = "have the files lie unpacked (`tilesync mirror --content decoded`), or say how they lie:"
 
 TYPES = """\
 types {
@@ -200,7 +201,7 @@ class ServerMending:
         ending = name.rpartition("/")[2].rpartition(".")[2]
         lines = ['    default "";', f"    ~^/versions/.+\\.{ending}$ {label.content_encoding};"]
         server = ["add_header Content-Encoding $tiles_encoding;", "gzip off;"]
-        return "\n".join([BESIDE, "map $uri $tiles_encoding {", *lines, "}", INSIDE, *server])
+        return "\n".join([UNPACK, BESIDE, "map $uri $tiles_encoding {", *lines, "}", INSIDE, *server])
 
     def caching(self, name: str, label: Label) -> str:
         """A header by the path."""
