@@ -531,6 +531,27 @@ def test_bodies_over_tls(got: Got, bundle: trustme.CA) -> None:
         assert len(server.paths) == 40
 
 
+def test_later_connections_go_on_with_the_session_of_an_earlier_one(with_pool: Run, bundle: trustme.CA) -> None:
+    """Where a host was trusted once, the next connections to it need no certificate."""
+    resumed = list[bool]()
+    together = threading.Barrier(8)
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        resumed.append(bool(request.connection.session_reused))
+        if len(resumed) > 1:
+            together.wait(SOON)
+        answer(b"hello")(request)
+
+    with serving(handle, tls(bundle)) as server:
+        wish = Wish(server.url("/a", "localhost"), {}, 5)
+
+        async def work(pool: Direct) -> list[Reply | None]:
+            return [*await asked(pool, [wish], at_once=1), *await asked(pool, [wish] * 8, at_once=8)]
+
+        assert [reply.body for reply in with_pool(work) if reply] == [b"hello"] * 9
+    assert sorted(resumed) == [False] * 2 + [True] * 7
+
+
 @pytest.mark.parametrize("name", ["localhost", "elsewhere.invalid"])
 def test_who_is_not_trusted_is_not_asked(got: Got, bundle: trustme.CA, name: str) -> None:
     """Neither a server of an unknown authority, nor one with another name, sees a request."""

@@ -14,13 +14,17 @@ PATIENCE: Final = timedelta(seconds=5)
 
 
 class Dialler:
-    """Connects to one host; with a `context` by TLS. What its name resolves to is kept as long as it answers."""
+    """Connects to one host; with a `context` by TLS, going on with the `session` of an earlier connection where it has
+    one: who trusted the host then need not look at its certificate again. What its name resolves to is kept as long as
+    it answers.
+    """
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
         self._host = host
         self._port = port
         self._context = context
         self._addresses: list[tuple[socket.AddressFamily, tuple[Any, ...]]] = []
+        self.session: ssl.SSLSession | None = None
 
     async def dial(self) -> socket.socket:
         """A connected socket that does not block. Raises OSError when no address answers, or none is to be trusted."""
@@ -44,7 +48,9 @@ class Dialler:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await asyncio.get_running_loop().sock_connect(sock, address)
             if self._context is not None:
-                sock = self._context.wrap_socket(sock, server_hostname=self._host, do_handshake_on_connect=False)
+                sock = self._context.wrap_socket(
+                    sock, server_hostname=self._host, do_handshake_on_connect=False, session=self.session
+                )
                 await _shake_hands(sock)
         except BaseException:
             sock.close()

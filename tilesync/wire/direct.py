@@ -104,6 +104,7 @@ class _Origin:
 
     async def _open(self) -> None:
         """One more connection; where there is none, and none can be had, nothing waits for one."""
+        self._dialler.session = next(filter(None, (line.session for line in self._lines)), self._dialler.session)
         try:
             sock = await self._dialler.dial()
         except OSError:

@@ -75,18 +75,14 @@ Accept = Callable[[Reply], Awaitable[T]]
 
 
 class Conversation:
-    """An httpx client and the retry loop around it. Redirects are not followed: a signature stays where it belongs."""
+    """An httpx client, from when something is asked, and the retry loop around it. Redirects are not followed: a
+    signature stays where it belongs.
+    """
 
     def __init__(
-        self,
-        client: httpx.AsyncClient,
-        clock: Clock,
-        observe: Observer,
-        *,
-        budget: timedelta,
-        bandwidth: Bandwidth | None,
+        self, clock: Clock, observe: Observer, *, budget: timedelta, bandwidth: Bandwidth | None = None
     ) -> None:
-        self._client = client
+        self._client: httpx.AsyncClient | None = None
         self._bandwidth = bandwidth
         self._clock = clock
         self._observe = observe
@@ -114,13 +110,14 @@ class Conversation:
 
     async def _attempt(self, ask: Ask, accept: Accept[T]) -> T:
         check_scheme(ask.url)
+        client = self._client = self._client or _client()
         method = "GET" if ask.form is None else "POST"
         try:
-            request = self._client.build_request(method, ask.url, headers=ask.headers, content=ask.form)
+            request = client.build_request(method, ask.url, headers=ask.headers, content=ask.form)
         except (httpx.InvalidURL, ValueError):
             raise UsageError("not a URL, or not a header, that can be sent") from None
         try:
-            response = await self._client.send(request, stream=True)
+            response = await client.send(request, stream=True)
             try:
                 return await accept(Reply(response, self._bandwidth))
             finally:
@@ -132,22 +129,33 @@ class Conversation:
         except httpx.RequestError as error:
             raise Transient(f"the connection failed ({str(error) or type(error).__name__})") from error
 
+    async def aclose(self) -> None:
+        """End the connections."""
+        if self._client is not None:
+            await self._client.aclose()
+
+
+def _client() -> httpx.AsyncClient:
+    logging.getLogger("httpx").addFilter(_keep_urls_out)
+    limits = httpx.Limits(max_connections=8)
+    timeout = httpx.Timeout(HANG.total_seconds(), connect=20.0)
+    headers = {"User-Agent": user_agent()}
+    try:
+        return httpx.AsyncClient(verify=roots(), timeout=timeout, limits=limits, headers=headers)
+    except (ValueError, OSError) as error:
+        raise UsageError(f"a proxy or certificate setting cannot be used ({error})") from error
+
 
 @asynccontextmanager
 async def conversations(
     clock: Clock, observe: Observer, *, budget: timedelta, bandwidth: Bandwidth | None = None
 ) -> AsyncIterator[Conversation]:
     """A conversation that honours HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's authorities."""
-    logging.getLogger("httpx").addFilter(_keep_urls_out)
-    limits = httpx.Limits(max_connections=8)
-    timeout = httpx.Timeout(HANG.total_seconds(), connect=20.0)
-    headers = {"User-Agent": user_agent()}
+    conversation = Conversation(clock, observe, budget=budget, bandwidth=bandwidth)
     try:
-        client = httpx.AsyncClient(verify=roots(), timeout=timeout, limits=limits, headers=headers)
-    except (ValueError, OSError) as error:
-        raise UsageError(f"a proxy or certificate setting cannot be used ({error})") from error
-    async with client:
-        yield Conversation(client, clock, observe, budget=budget, bandwidth=bandwidth)
+        yield conversation
+    finally:
+        await conversation.aclose()
 
 
 def _keep_urls_out(record: logging.LogRecord) -> bool:

@@ -89,6 +89,11 @@ class Line:
         self._began = 0.0
         self._loop.add_reader(sock.fileno(), self._readable)
 
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """What another connection to the same host can go on with; None before an answer came, and without TLS."""
+        return self._secure.session if self._secure is not None and self.rested else None
+
     def send(self, ask: Ask) -> bool:
         """Ask; False when the connection had ended before, and it is to be asked over another one."""
         self._ask, ask.line = ask, self
