@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,9 @@ from tilesync.rules.tilesets import rebase
 
 UNANNOUNCED = "unannounced"
 """Where the catalog keeps to which version the pointer moved, until that was told."""
+
+KEPT = 1 << 23
+"""Bytes of a pointer that are kept in memory while it moves; a larger one is made again."""
 
 
 class Pointing:
@@ -59,7 +62,7 @@ class Pointing:
     def move(self, version: Version) -> None:
         """Let the pointer, latest.json and the symlink name a version that is finished."""
         prefix, before = self._publication.prefix(version), self.named()
-        pointer = pointer_digest(version, self._files, prefix)
+        pointer, document = self._document(version, prefix)
         moved = not self._publication.points_at(version, pointer)
         if before is not None and before.serial != version.serial:
             self._catalog.update(replace(before, left=stamp(self._clock.now())))
@@ -68,10 +71,20 @@ class Pointing:
             self._catalog.remember(UNANNOUNCED, version.name)
         pinned = self._catalog.recall("pinned") == version.name
         latest = _latest(version, prefix, pinned=pinned)
-        self._publication.point_at(version, pointer_to(version, self._files, prefix), latest)
+        self._publication.point_at(version, document, latest)
         self._catalog.remember("pointer", pointer)
         if moved:
             self._observe(events.Published(version.name, version.files, version.bytes))
+
+    def _document(self, version: Version, prefix: str) -> tuple[str, Iterable[bytes]]:
+        """SHA-256 of the pointer to a version, and its bytes: made once, where they are few."""
+        digest, pieces, size = hashlib.sha256(), list[bytes](), 0
+        for piece in pointer_to(version, self._files, prefix):
+            digest.update(piece)
+            size += len(piece)
+            if size <= KEPT:
+                pieces.append(piece)
+        return digest.hexdigest(), pieces if size <= KEPT else pointer_to(version, self._files, prefix)
 
 
 def named(publication: Published, catalog: Catalog) -> Version | None:

@@ -135,6 +135,7 @@ def _export(version: Version) -> Export:
         changeset=version.changeset,
         modified=version.modified,
         record=version.record,
+        size=version.bytes,
         held=version,
     )
 

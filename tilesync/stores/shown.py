@@ -194,6 +194,7 @@ class ObjectPublication(Apart, ObjectPublished):
         data = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
         self._knows_latest = False
         self._objects.write(LATEST, [data], self._serving.document())
+        self._latest, self._knows_latest = json.loads(data), True
 
     def retire(self, version: Version, moment: str) -> None:
         """Take the manifest out of sight; the files go with the trash, so that until then both can be brought back."""
