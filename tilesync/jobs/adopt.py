@@ -36,7 +36,7 @@ async def adopt(destination: Destination, there: Iterable[str], observe: Observe
     for name in sorted(there):
         observe(Notice(f"no catalog here: looking at version {name} again to see what is held"))
         await adopt_version(destination, name, observe)
-    latest = destination.publication.latest() or {}
+    latest = await in_thread(destination.publication.latest) or {}
     if latest.get("pinned"):
         destination.catalog.remember("pinned", str(latest["version"]))
     for version in destination.catalog.versions():

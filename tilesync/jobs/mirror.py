@@ -139,7 +139,7 @@ class Mirror:
 
     async def _looked_at(self, version: Version) -> Version:
         """The version, marked damaged when files of it are gone; looked at where the pointer has yet to come to it."""
-        there = self._destination.files.size(version, ROOT) is not None
+        there = await in_thread(self._destination.files.size, version, ROOT) is not None
         stands = there and await in_thread(self._pointing.stands, version)
         if version.damaged or stands or (there and not self._may_point(version)):
             return version
@@ -161,7 +161,7 @@ class Mirror:
         export = resolution.export
         resumed = version is not None
         if version is None:
-            version = self._versions.begin(export, choice.content)
+            version = await in_thread(self._versions.begin, export, choice.content)
         elif version.published is None and is_stale(version, export):
             version = self._versions.relist(as_said(version, export))
         self._run.observe(VersionChosen(version.name, "continued" if resumed else "begun"))
@@ -243,7 +243,7 @@ class Mirror:
             self._listing.count_known(version)
         self._run.tally.inventory_complete = version.listed
         supply = Supply(complete=version.listed)
-        salvage = self._catalog.fresh and next(self._destination.files.names(version), None) is not None
+        salvage = self._catalog.fresh and await in_thread(self._versions.lies_somewhere, version)
         transfer = Transfer(version, source, self._destination, self._run, salvage=salvage)
         try:
             await transfer.run(supply, None if walks or version.listed else self._listing.take(version, source, supply))
@@ -291,7 +291,7 @@ class Mirror:
         if await in_thread(self._pointing.stands, target):
             return
         if not self._wishes.allow_shrink and pinned is None:
-            guard_against_shrinking(target, self._pointing.named())
+            guard_against_shrinking(target, await in_thread(self._pointing.named))
         if pinned is not None and (await self._versions.healed(pinned)).damaged:
             self._run.observe(Warned("the pointer stays as it is: it cannot lead to a version that is not whole"))
             return

@@ -51,8 +51,8 @@ async def _catch_up(destination: Destination, there: set[str], run: Run) -> None
 async def _without_manifest(version: Version, versions: Versions, destination: Destination, run: Run) -> None:
     """Forget a version that someone removed, unless the pointer leads there; of any other write the manifest again."""
     pointing = Pointing(destination, run.clock, run.observe)
-    removed = destination.layout is Layout.VERSIONED and next(destination.files.names(version), None) is None
-    if removed and version.name not in pointing.spared():
+    lies = destination.layout is not Layout.VERSIONED or await in_thread(versions.lies_somewhere, version)
+    if not lies and version.name not in await in_thread(pointing.spared):
         destination.catalog.update(replace(version, retired=stamp(run.clock.now())))
         destination.catalog.drop_files(version)
         run.observe(Notice(f"version {version.name} is not there any more, nor its manifest: it counts as retired"))

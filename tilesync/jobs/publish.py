@@ -40,7 +40,7 @@ class Publisher:
         totals = self._catalog.totals(version)
         if totals.held_files != totals.files:
             raise Incomplete(f"{totals.files - totals.held_files} files are missing; this export was not published")
-        if self._files.size(version, ROOT) is None:
+        if await in_thread(self._files.size, version, ROOT) is None:
             raise Incomplete(
                 f"the container has no {ROOT}: what it holds is no mesh export, or not a whole one",
                 hint="this export was not published; is this the container of a 3D Tiles export?",

@@ -35,7 +35,8 @@ async def rollback(destination: Destination, run: Run, name: str | None, *, late
         raise DestinationError("no version is held here", hint="`tilesync mirror` brings one in")
     newest = destination.catalog.recall("newest")
     followed = next((version for version in history if version.name == newest), history[0])
-    version = followed if latest else _chosen(history, name, pointing.named())
+    current = await in_thread(pointing.named)
+    version = followed if latest else _chosen(history, name, current)
     version = await Versions(destination, run).healed(version)
     if version.damaged:
         raise VerifyFailed(
@@ -44,7 +45,7 @@ async def rollback(destination: Destination, run: Run, name: str | None, *, late
         )
     if latest:
         try:
-            guard_against_shrinking(version, pointing.named())
+            guard_against_shrinking(version, current)
         except GuardTripped as error:
             run.observe(Warned(str(error)))
         pointing.unpin()

@@ -36,9 +36,13 @@ class Versions:
     def begin(self, export: Export, content: Content) -> Version:
         """A new version of an export, under a name that none had before."""
         version = begun(export, content, self._catalog, self._destination.publication, self._run.clock)
-        if next(self._files.names(version), None) is not None:  # of a state that was lost
+        if self.lies_somewhere(version):  # of a state that was lost
             self._catalog.remember(f"sweep {version.name}", "yes")
         return version
+
+    def lies_somewhere(self, version: Version) -> bool:
+        """Whether its place holds any file."""
+        return next(self._files.names(version), None) is not None
 
     def taken_up(self, version: Version) -> Version:
         """The version, on its way in again."""
@@ -156,10 +160,13 @@ class Versions:
             self._catalog.retrace(version, sound)
             names = {each.blob.name for each in sound}
             bad = [each.blob.name for each in doubtful if each.blob.name not in names]
-            gone = {name for name in bad if self._files.size(version, name) is None}
+            gone = await in_thread(self._gone, version, bad)
             self._catalog.release(version, gone)
             self._catalog.release(version, [name for name in bad if name not in gone], linked=True)
             self._run.tally.verified += len(sound) if read else 0
+
+    def _gone(self, version: Version, names: Sequence[str]) -> set[str]:
+        return {name for name in names if self._files.size(version, name) is None}
 
 
 def begun(export: Export, content: Content, catalog: Catalog, publication: Published, clock: Clock) -> Version:
