@@ -53,10 +53,11 @@ class Runner:
 class Bench:
     """The workloads. Each gives a table."""
 
-    def __init__(self, peers: Peers, out: Path, url: str) -> None:
+    def __init__(self, peers: Peers, out: Path, url: str, taken: Path) -> None:
         self._peers = peers
         self._out = out
         self._url = url
+        self._taken = taken
         self._log = ROOT / "last.log"
         self._numbers = itertools.count()
 
@@ -182,10 +183,11 @@ class Bench:
         return Runner(name, lambda: self._peers.upload("rclone", held, self._new_container(), at_once=count))
 
     def _new_container(self) -> str:
-        """An empty container that takes blobs."""
+        """An empty container that takes blobs; the others go."""
         name = f"up{next(self._numbers)}"
-        shutil.rmtree(ROOT / "data/uploads" / name, ignore_errors=True)
-        (ROOT / "data/uploads" / name).mkdir(parents=True)
+        for other in self._taken.glob("up*"):
+            shutil.rmtree(other)
+        (self._taken / name).mkdir()
         return name
 
     # --- nights ---
@@ -379,19 +381,19 @@ def main() -> None:
     prepare()
     out = ROOT / "out"
     shutil.rmtree(out, ignore_errors=True)
-    with nginx(ROOT / "state", ROOT / "data") as url, memory() as fast:
+    with memory() as fast, nginx(ROOT / "state", ROOT / "data", taken := (fast or ROOT) / "uploads") as url:
         for container in ("small", "tiny", "large", "put", "fewer", "many"):
             announce(url, container, container, "2026-03-01T08:30:00Z")
-        bench = Bench(Peers(url, ROOT / "state", ROOT / "tools"), out, url)
+        bench = Bench(Peers(url, ROOT / "state", ROOT / "tools"), out, url, taken)
         for name in chosen:
             tables = [getattr(bench, name)()]
             if name == "small" and fast is not None:
-                tables.append(bench.small(fast, where="into memory"))
+                tables.append(bench.small(fast / "out", where="into memory"))
             keep(name, "\n".join(tables))
             if name == "large":
                 shutil.rmtree(out, ignore_errors=True)  # much room, few files
     shutil.rmtree(out, ignore_errors=True)
-    shutil.rmtree(ROOT / "data/uploads", ignore_errors=True)
+    shutil.rmtree(ROOT / "uploads", ignore_errors=True)
 
 
 if __name__ == "__main__":

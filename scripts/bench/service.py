@@ -30,7 +30,7 @@ error_log error.log warn;
 events {{ worker_connections 32768; }}
 http {{
     access_log off;
-    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi;
+    client_body_temp_path {uploads}/.body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
     open_file_cache max=500 inactive=5s;
     keepalive_requests 1000000;
@@ -51,14 +51,14 @@ http {{
         location ~ ^/account/(?<container>up[0-9]+)/?(?<name>.*)$ {{
             rewrite_by_lua_block {{
                 local asked, method = ngx.req.get_uri_args(), ngx.req.get_method()
-                if asked.comp == "list" then return ngx.exec("/uploaded/" .. ngx.var.container) end
+                if asked.comp == "list" then return ngx.exec("/uploaded/" .. ngx.var.container, ngx.var.args) end
                 if asked.comp == "lease" or asked.restype == "container" then
                     ngx.header["x-ms-lease-id"] = ngx.var.http_x_ms_proposed_lease_id
                     return ngx.exit(method == "PUT" and 201 or 200)
                 end
                 if method == "PUT" and asked.comp then return ngx.exit(501) end
             }}
-            alias {data}/uploads/$container/$name;
+            alias {uploads}/$container/$name;
             dav_methods PUT;
             create_full_put_path on;
             client_max_body_size 0;
@@ -80,8 +80,11 @@ http {{
                 local form = "<Blob><Name>%P</Name><Properties><Last-Modified>Thu, 01 Jan 2026 00:00:00 GMT"
                     .. "</Last-Modified><Etag>0x1</Etag><Content-Length>%s</Content-Length><Content-Type />"
                     .. "<Content-Encoding /><Content-MD5 /><BlobType>BlockBlob</BlobType></Properties></Blob>\\n"
-                local folder = "{data}/uploads/" .. ngx.var.container
-                local found = io.popen("find '" .. folder .. "' -type f -printf '" .. form .. "'")
+                local folder = "{uploads}/" .. ngx.var.container .. "/"
+                local below = type(prefix) == "string" and prefix:match("^[%w/.-]*/") or ""
+                local format = form:gsub("%%P", below .. "%%P")
+                local where = "'" .. folder .. below .. "'"
+                local found = io.popen("find " .. where .. " -type f -printf '" .. format .. "' 2>/dev/null")
                 ngx.print('<?xml version="1.0" encoding="utf-8"?><EnumerationResults><Blobs>')
                 for line in found:lines() do
                     if type(prefix) ~= "string" or line:sub(13, 12 + #prefix) == prefix then ngx.print(line) end
@@ -115,9 +118,12 @@ http {{
 
 
 @contextmanager
-def nginx(state: Path, data: Path, *, delay: float = 0.03) -> Iterator[str]:
-    """The service, as long as the context is open; its URL. `state`/ca.pem is the authority that signed for it."""
+def nginx(state: Path, data: Path, uploads: Path, *, delay: float = 0.03) -> Iterator[str]:
+    """The service, as long as the context is open; its URL. `state`/ca.pem is the authority that signed for it.
+    `uploads` is where it puts what it takes.
+    """
     state.mkdir(parents=True, exist_ok=True)
+    uploads.mkdir(parents=True, exist_ok=True)
     authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
     authority.cert_pem.write_to_path(str(state / "ca.pem"))
     authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA).private_key_and_cert_chain_pem.write_to_path(
@@ -125,7 +131,7 @@ def nginx(state: Path, data: Path, *, delay: float = 0.03) -> Iterator[str]:
     )
     port = _free_port()
     user = "user root;" if os.geteuid() == 0 else ""
-    conf = _CONF.format(modules=MODULES, user=user, port=port, delay=delay, data=data, files=_files())
+    conf = _CONF.format(modules=MODULES, user=user, port=port, delay=delay, data=data, uploads=uploads, files=_files())
     (state / "nginx.conf").write_text(conf)
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
     command = [program, "-p", str(state), "-c", str(state / "nginx.conf"), "-e", str(state / "error.log")]
