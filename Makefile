@@ -21,7 +21,7 @@ demo: $(VENV)/.test ## see tilesync work: no account needed
 	@echo "(in this checkout, tilesync is $(BIN)/tilesync)"
 
 test: $(VENV)/.test azurite viewers ## run the tests; those against Azurite and in a browser where npm can install them
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(VENV)/.check ## judge style, types and layers; changes nothing
 	@$(BIN)/ruff check .
