@@ -305,14 +305,14 @@ def announce(url: str, imodel: str, container: str, modified: str) -> None:
 
 
 def keep(name: str, table: str) -> None:
-    """Keep the tables of one workload, with date and machine, and put together what there is of all of them."""
-    folder = ROOT / "tables"
-    folder.mkdir(exist_ok=True)
+    """Put the tables of one workload, with date and machine, in the place of its last ones; all others stay."""
     today = datetime.datetime.now(datetime.UTC).date()
-    (folder / f"{name}.md").write_text(f"{table}\nMeasured {today}: {machine()}; {versions()}.\n")
     print(table)
-    there = [(folder / f"{each}.md").read_text() for each in EVERY if (folder / f"{each}.md").exists()]
-    RESULTS.write_text("\n".join(["# Measured\n\nServer and clients share the machine.\n", *there]))
+    said = RESULTS.read_text() if RESULTS.exists() else ""
+    there = dict(re.findall(r"^<!-- (\w+) -->\n(.*?)(?=^<!-- |\Z)", said, re.MULTILINE | re.DOTALL))
+    there[name] = f"{table}\nMeasured {today}: {machine()}; {versions()}.\n\n"
+    sections = [f"<!-- {each} -->\n{there[each]}" for each in EVERY if each in there]
+    RESULTS.write_text("# Measured\n\nServer and clients share the machine.\n\n" + "".join(sections).rstrip() + "\n")
 
 
 def prepare() -> None:
