@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 import signal
 import sys
 import threading
@@ -171,6 +172,22 @@ def test_what_is_damaged_there_is_found_and_healed(away: Away, sim: Simulator) -
     assert (run.exit, run.last["fetched"]) == (0, 2), run.said
     away.holds(EXPORT, files)
     assert away.run("verify", away.place).exit == 0
+
+
+def test_a_quick_audit_lists_the_container(away: Away, sim: Simulator) -> None:
+    """Sizes are those of the listing: the requests do not grow with the files; what is not as it was is found."""
+    sim.hold(export(200))
+    assert away.mirror(sim).exit == 0
+    away.forget()
+    assert away.run("verify", away.place, "--quick").exit == 0
+    assert len(away.road.told) <= 10
+    away.client.upload_blob(f"versions/{EXPORT}/tiles/003.glb", b"glTF no more", overwrite=True)
+    away.client.delete_blob(f"versions/{EXPORT}/tiles/004.glb")
+    audit = away.run("verify", away.place, "--quick")
+    assert (audit.exit, audit.last["error"]) == (10, "VerifyFailed")
+    assert re.search(r"tiles/003\.glb.*bytes, the manifest says", audit.said)
+    assert re.search(r"tiles/004\.glb.*is not there", audit.said)
+    assert "2 problems found" in audit.last["message"]
 
 
 # --- killed ---

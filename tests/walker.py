@@ -28,6 +28,7 @@ class Folder:
     """A folder as held files."""
 
     portable = False
+    wide = 1
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -36,6 +37,10 @@ class Folder:
         """The size of a file."""
         path = self.root / name
         return path.stat().st_size if path.is_file() else None
+
+    def survey(self, version: Version) -> None:
+        """Not asked for."""
+        raise NotImplementedError
 
     def trace(self, version: Version, name: str) -> Trace | None:
         """Not asked for."""

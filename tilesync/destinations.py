@@ -40,7 +40,7 @@ Place = Path | AzurePlace | BucketPlace
 COPYING = timedelta(minutes=15)
 """Life of a link that the store reads its own blobs by, for a copy."""
 
-THREADS = 32
+THREADS = 64
 """Threads for what is asked of a store."""
 
 MOMENT = 1.0

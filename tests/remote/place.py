@@ -18,6 +18,7 @@ class Place:
     """
 
     portable = False
+    wide = 1
 
     def __init__(self, *, step: int = 1 << 20) -> None:
         self.step = step
@@ -110,6 +111,10 @@ class Place:
         raise NotImplementedError
 
     def complete(self, version: Version) -> bool:
+        """Not asked for."""
+        raise NotImplementedError
+
+    def survey(self, version: Version) -> None:
         """Not asked for."""
         raise NotImplementedError
 

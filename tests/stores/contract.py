@@ -380,6 +380,17 @@ class DestinationContract:
             assert there.files.trace(VERSION, "a") == (held.mtime_ns, held.inode)
             assert there.files.trace(VERSION, "b") is None
 
+    def test_a_survey_tells_what_lies_there(self, opening: Open) -> None:
+        """Looks give the same as before it, and what is changed here after it is seen."""
+        with opening() as there:
+            held = [run(put(there, blob(name, b"12"), b"12")) for name in ("a", "b", "ä %2F")]
+            there.files.survey(VERSION)
+            assert [there.files.size(VERSION, name) for name in ("a", "ä %2F", "c")] == [2, 2, None]
+            assert there.files.trace(VERSION, "a") == (held[0].mtime_ns, held[0].inode)
+            run(put(there, blob("a", b"123"), b"123"))
+            there.files.remove(VERSION, ["b"])
+            assert [there.files.size(VERSION, name) for name in ("a", "b")] == [3, None]
+
     def test_a_version_retires(self, opening: Open) -> None:
         """Its manifest is not there any more, the other version's is; it may be done again. In the end its files are
         not there either, and until then its name is no other's.

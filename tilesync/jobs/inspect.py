@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tilesync.errors import BlobDamaged, DestinationError
 from tilesync.events import Finding
 from tilesync.jobs.examine import examine_held
+from tilesync.jobs.groups import gathered
 from tilesync.model import Arrival, Held, Version
 from tilesync.protocols import HeldFiles, Helpers, References
 from tilesync.threads import in_thread
@@ -68,8 +69,9 @@ class Inspector:
             told = await self._helpers.inspect(version, small) if small else ()
             found.update((held.blob.name, said) for held, said in zip(small, told, strict=False))
         rest = [held for held in some if held.blob.name not in found]
-        if rest:
-            found.update(await in_thread(self._read, version, rest))
+        wide = self._files.wide
+        for part in await gathered(in_thread(self._read, version, rest[n::wide]) for n in range(min(wide, len(rest)))):
+            found.update(part)
         return found
 
     def _read(self, version: Version, some: Sequence[Held]) -> dict[str, Finding | Arrival]:

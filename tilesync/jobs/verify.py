@@ -161,6 +161,8 @@ class _Audit:
         self._tally.planned_bytes += version.bytes
         if version.files >= MANY and not self._quick:
             self._inspector.call()
+        if self._quick:
+            await in_thread(self._files.survey, version)
         under_way: set[asyncio.Task[None]] = set()
         while batch := await in_thread(_parsed, lines):
             self._tally.listed += len(batch)

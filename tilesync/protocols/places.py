@@ -34,9 +34,15 @@ class Draft(Protocol):
 
 
 class HeldFiles(Protocol):
-    """The files of the versions of a destination, to be read. `portable`: they can be pickled, and read elsewhere."""
+    """The files of the versions of a destination, to be read. `portable`: they can be pickled, and read elsewhere.
+    `wide`: as many are best read side by side; a store makes one wait for each.
+    """
 
     portable: bool
+    wide: int
+
+    def survey(self, version: Version) -> None:
+        """Very many files of a version will be looked at: a store is asked about all at once."""
 
     def size(self, version: Version, name: str) -> int | None:
         """The size of the held file in bytes; None when there is no such regular file."""

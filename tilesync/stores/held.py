@@ -110,6 +110,7 @@ class HeldFiles:
     """
 
     portable = True
+    wide = 1
 
     def __init__(self, door: Door, *others: Door) -> None:
         self._door = door
@@ -135,6 +136,9 @@ class HeldFiles:
     def _is_unchanged(self, version: str, held: Held) -> bool:
         found = left_there(self.where(version, held.blob.name), held)
         return found is not None and (not self._others or found.inode == held.inode)
+
+    def survey(self, version: Version) -> None:
+        """Nothing: a look costs little."""
 
     def size(self, version: Version, name: str) -> int | None:
         """The size of the file; None when there is no such regular file."""

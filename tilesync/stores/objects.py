@@ -71,6 +71,7 @@ class ObjectHeldFiles:
     """Reading. A version is listed when many of its files are asked about: one question for thousands."""
 
     portable = False
+    wide = 16
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
@@ -107,6 +108,10 @@ class ObjectHeldFiles:
         there = self._list(version.name, anew=True).among(version.name, [each.blob.name for each in held])
         return [is_same(each, there.get(each.blob.name)) for each in held]
 
+    def survey(self, version: Version) -> None:
+        """List the version, for all looks until something of it is changed here."""
+        self._list(version.name, anew=True)
+
     def size(self, version: Version, name: str) -> int | None:
         """The size of the object; None when there is none."""
         found = self._find(version.name, name)
@@ -118,7 +123,12 @@ class ObjectHeldFiles:
         return Trace(number_of(found.etag)) if found is not None else None
 
     def _find(self, version: str, name: str) -> Found | None:
-        return None if problem(name) else self.objects.find(key_of(version, name))
+        """The object: as it was listed, where that is known; else it is asked for by itself."""
+        if problem(name):
+            return None
+        if version in self._complete - self._stale:
+            return self._listed.among(version, [name]).get(name)
+        return self.objects.find(key_of(version, name))
 
     def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> Trace | None:
         """Give the bytes of the object, read anew, to `into`; its trace, None when there is none."""
@@ -272,12 +282,9 @@ class ObjectFiles(ObjectHeldFiles):
         return None
 
     def _source(self, version: str, held: Held) -> Found | None:
-        """The object that was left there, where it still is: as it was listed, else asked for by itself."""
+        """The object that was left there, where it still is."""
         name = held.blob.name
-        if version in self._complete - self._stale:
-            found = self._listed.among(version, [name]).get(name)
-        else:
-            found = self._find(version, name)
+        found = self._find(version, name)
         return found._replace(name=key_of(version, name)) if found is not None and is_same(held, found) else None
 
     def remove(self, version: Version, names: Iterable[str]) -> None:
