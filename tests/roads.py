@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from azurite import ACCOUNT, KEY, Azurite, Passing, Refusal, Road, new_container
 from builders import IMODEL
@@ -54,6 +57,10 @@ class Away:
         names = [blob.name for blob in self.client.list_blobs(name_starts_with=prefix)]
         return {name[len(prefix) :]: self.client.download_blob(name, decompress=False).readall() for name in names}
 
+    def names(self) -> list[str]:
+        """What lies there."""
+        return [blob.name for blob in self.client.list_blobs()]
+
     def said(self, name: str) -> Any:
         """A document there."""
         return json.loads(self.client.download_blob(name).readall())
@@ -90,3 +97,44 @@ def refusing(status: int, code: str, *, times: int | None = None) -> Callable[[P
         return Refusal(status, code)
 
     return gate
+
+
+class Killable(Protocol):
+    """A destination that programs mirror to."""
+
+    def start(self, sim: Simulator, *options: str) -> subprocess.Popen[bytes]:
+        """Start the main job."""
+
+    def mirror(self, sim: Simulator, *options: str) -> Ended:
+        """Run the main job."""
+
+    def names(self) -> list[str]:
+        """What lies there."""
+
+
+def killed_at_random(place: Killable, sim: Simulator, dice: random.Random) -> None:
+    """Kill runs while files are on their way: nothing stands at the top then; the last run ends at once, and well."""
+    sim.delay = 0.03
+    killed = 0
+    for _ in range(3):
+        before = _files(place)
+        running = place.start(sim, "--transfers", "8")
+        while _files(place) <= before and running.poll() is None:
+            time.sleep(0.02)
+        time.sleep(dice.uniform(0.0, 0.5))
+        if running.poll() is not None:
+            break
+        running.send_signal(signal.SIGKILL)
+        running.communicate()
+        killed += 1
+        assert "tileset.json" not in place.names()
+    sim.delay = 0.0
+    began = time.monotonic()
+    run = place.mirror(sim)
+    assert run.exit == 0, run.said
+    assert time.monotonic() - began < 30
+    assert killed >= 1
+
+
+def _files(place: Killable) -> int:
+    return sum(name.startswith("versions/") for name in place.names())

@@ -6,7 +6,6 @@ import gzip
 import json
 import random
 import re
-import signal
 import sys
 import threading
 import time
@@ -18,7 +17,7 @@ import faults
 import pytest
 from azurite import ACCOUNT, KEY, Azurite, Passing, Refusal, signed
 from builders import export, glb, glb_with_image, md5_of, tileset
-from roads import Away, refusing
+from roads import Away, killed_at_random, refusing
 from simulator import EXPORT, Simulator
 from viewers import Browser, fly_over
 
@@ -198,27 +197,7 @@ def test_killed_at_random_moments_it_ends_whole(away: Away, sim: Simulator, seed
     """Each next run takes its own lease up at once and continues; nothing is published before all is there."""
     dice = random.Random(seed)
     files = sim.hold({**export(120, seed=seed), "tiles/big.glb": glb(dice.randbytes(6_000_000))})
-    sim.delay = 0.03
-    killed = 0
-    for _ in range(3):
-        away.forget()
-        running = away.start(sim, "--transfers", "8")
-        deadline = time.monotonic() + 20
-        while not away.moved() and running.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(dice.uniform(0.0, 0.5))
-        if running.poll() is not None:
-            break
-        running.send_signal(signal.SIGKILL)
-        running.communicate()
-        killed += 1
-        assert "tileset.json" not in {blob.name for blob in away.client.list_blobs()}
-    sim.delay = 0.0
-    began = time.monotonic()
-    run = away.mirror(sim)
-    assert run.exit == 0, run.said
-    assert time.monotonic() - began < 20
-    assert killed >= 1
+    killed_at_random(away, sim, dice)
     away.holds(EXPORT, files)
     assert away.run("verify", away.place).exit == 0
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from azurite import ACCOUNT, KEY, Azurite, new_container
 from builders import IMODEL, export, glb, tree
+from roads import killed_at_random
 from s3 import ENVIRONMENT, BucketServer
 from simulator import EXPORT, Ended, Simulator, command
 
@@ -116,26 +115,7 @@ def test_killed_at_random_moments_it_ends_whole(place: Bucket, sim: Simulator, s
     """Each next run takes its own lock up at once, and the bucket is whole in the end."""
     dice = random.Random(seed)
     files = sim.hold({**export(100, seed=seed), "tiles/big.glb": glb(dice.randbytes(20_000_000))})
-    sim.delay = 0.03
-    killed = 0
-    for _ in range(3):
-        running = place.start(sim, "--transfers", "8")
-        deadline = time.monotonic() + 20
-        while not any(name.startswith("versions/") for name in place.names()) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(dice.uniform(0.0, 0.5))
-        if running.poll() is not None:
-            break
-        running.send_signal(signal.SIGKILL)
-        running.communicate()
-        killed += 1
-        assert "tileset.json" not in place.names()
-    sim.delay = 0.0
-    began = time.monotonic()
-    run = place.mirror(sim)
-    assert run.exit == 0, run.said
-    assert time.monotonic() - began < 30
-    assert killed >= 1
+    killed_at_random(place, sim, dice)
     place.holds(EXPORT, files)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from contextvars import ContextVar
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,3 +36,26 @@ async def _outlasting(running: asyncio.Future[T]) -> T:
         if not running.cancelled():
             running.exception()
         raise
+
+
+def outcomes(jobs: Iterable[Callable[[], Any]]) -> list[Any]:
+    """What each gives, or the error that it raises."""
+    return [_outcome(job) for job in jobs]
+
+
+def _outcome(job: Callable[[], Any]) -> Any:
+    try:
+        return job()
+    except Exception as error:  # noqa: BLE001 - handed to the one who waits for this job
+        return error
+
+
+def tell(waiting: Iterable[asyncio.Future[Any]], told: Iterable[Any]) -> None:
+    """Let those who wait have their outcomes, but for those who wait no more."""
+    for future, outcome in zip(waiting, told, strict=True):
+        if future.done():
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any, TypeVar
 
+from tilesync.threads import outcomes, tell
+
 T = TypeVar("T")
 
 AT_ONCE = 32
@@ -56,27 +58,14 @@ class Reading:
         count = min(len(self._pending), TOGETHER if self._swift else 1)
         batch = [self._pending.popleft() for _ in range(count)]
         loop = asyncio.get_running_loop()
-        results, seconds = await loop.run_in_executor(self._pool, _run_all, [read for read, _ in batch])
+        results, seconds = await loop.run_in_executor(self._pool, _timed, [read for read, _ in batch])
         self._swift = seconds <= self._limit * count
         if self._pending:
             self._call_readers()
-        for (_, future), result in zip(batch, results, strict=True):
-            if future.done():
-                continue
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+        tell([future for _, future in batch], results)
 
 
-def _run_all(reads: Sequence[Callable[[], Any]]) -> tuple[list[Any], float]:
+def _timed(reads: Sequence[Callable[[], Any]]) -> tuple[list[Any], float]:
     """What each gives or raises, and how many seconds they took."""
     began = monotonic()
-    return [_run(read) for read in reads], monotonic() - began
-
-
-def _run(read: Callable[[], Any]) -> Any:
-    try:
-        return read()
-    except Exception as error:  # noqa: BLE001 - handed to the one who waits for this read
-        return error
+    return outcomes(reads), monotonic() - began

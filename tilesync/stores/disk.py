@@ -17,6 +17,7 @@ from typing import IO, Any, TypeVar
 
 from tilesync.errors import DestinationError, DiskFull
 from tilesync.model import Trace
+from tilesync.threads import outcomes, tell
 
 T = TypeVar("T")
 
@@ -232,23 +233,5 @@ class BatchWriter:
         """Run jobs until none waits; the one who adds the next starts a writer then."""
         while self._pending:
             batch = [self._pending.popleft() for _ in range(min(len(self._pending), TOGETHER))]
-            results = await asyncio.to_thread(_run_all, [job for job, _ in batch])
-            for (_, future), result in zip(batch, results, strict=True):
-                if future.done():
-                    continue
-                if isinstance(result, Exception):
-                    future.set_exception(result)
-                else:
-                    future.set_result(result)
+            tell([future for _, future in batch], await asyncio.to_thread(outcomes, [job for job, _ in batch]))
         self._writer = None
-
-
-def _run_all(jobs: list[Callable[[], Any]]) -> list[Any]:
-    return [_run(job) for job in jobs]
-
-
-def _run(job: Callable[[], Any]) -> Any:
-    try:
-        return job()
-    except Exception as error:  # noqa: BLE001 - handed to the one who waits for this job
-        return error
