@@ -259,6 +259,8 @@ def test_report_and_log_file(service: Simulator, tmp_path: Path) -> None:
         ["mirror", IMODEL, "az://account/c"],
         ["mirror", "two words", "d"],
         ["mirror", IMODEL, "d", "--api-url", "http://example.com"],
+        ["mirror", IMODEL, "d", "--state-dir", "az://account/container"],
+        ["demo", "s3://bucket/prefix"],
         ["verify"],
         ["no-such-command"],
         ["mirror", IMODEL, "d", "--log-file", "/nowhere/at/all"],

@@ -78,8 +78,13 @@ class FilePath(click.ParamType[Path | None]):
     name = "path"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path | None:
-        """The path, None for an empty text: the variable of a script may be unset."""
-        return Path(str(value)) if str(value).strip() else None
+        """The path, None for an empty text: the variable of a script may be unset. A URL is a usage error, and not
+        shown, since it may carry a signature.
+        """
+        text = str(value)
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+            self.fail("this must be a path of this machine, not a URL", param, ctx)
+        return Path(text) if text.strip() else None
 
 
 class Duration(click.ParamType[timedelta]):
