@@ -34,7 +34,7 @@ LARGE, SIZE = 24, 64 << 20
 MANY, FEWER = 1_000_000, 100_000
 CHANGES = 3
 PUTS, EACH = 10_000, 32 << 10
-EVERY = ("start", "large", "small", "uploads", "changed", "unchanged", "listing", "verify")
+EVERY = ("start", "large", "small", "uploads", "growth", "changed", "unchanged", "listing", "verify")
 
 Command = Sequence[str]
 
@@ -170,10 +170,7 @@ class Bench:
             " publishes a version with manifest and pointer; rclone and azcopy send the MD5. Of rclone the best number."
         )
         first = self.measure(f"{PUTS:,} PUTs of {EACH >> 10} KB", runners, note)
-        runners = [
-            Runner("tilesync, container to container", lambda: self._peers.onward("small", self._new_container())),
-            self._tilesync("small"),
-        ]
+        runners = [self._onward("small", "tilesync, container to container"), self._tilesync("small")]
         runners[1].name = "tilesync, container to folder"
         note = "Both through this machine, every byte verified."
         return first + "\n" + self.measure("20,201 small files, container to container", runners, note)
@@ -182,6 +179,9 @@ class Bench:
         name = f"rclone --transfers {count}"
         return Runner(name, lambda: self._peers.upload("rclone", held, self._new_container(), at_once=count))
 
+    def _onward(self, container: str, name: str, *, rounds: int = 3) -> Runner:
+        return Runner(name, lambda: self._peers.onward(container, self._new_container()), rounds)
+
     def _new_container(self) -> str:
         """An empty container that takes blobs; the others go."""
         name = f"up{next(self._numbers)}"
@@ -189,6 +189,14 @@ class Bench:
             shutil.rmtree(other)
         (self._taken / name).mkdir()
         return name
+
+    def growth(self) -> str:
+        """What ten times the files cost, container to container."""
+        runners = [
+            self._onward("fewer", f"tilesync, {FEWER:,} files", rounds=1),
+            self._onward("many", f"tilesync, {MANY:,} files", rounds=1),
+        ]
+        return self.measure("Tiny files, container to container", runners, "Peak memory is that of all its processes.")
 
     # --- nights ---
 
