@@ -191,8 +191,8 @@ def stored(draw: st.DrawFn, layout: Layout, said: dict[str, Any]) -> tuple[bytes
         data = draw(st.sampled_from([b"", b"\xef\xbb\xbf"])) + as_json(whole)
     else:
         data = as_binary(whole, b"" if external else layout.data)
-    data = gzip.compress(data) if draw(st.booleans()) else data
-    held = gzip.compress(layout.data) if draw(st.booleans()) else layout.data
+    data = gzip.compress(data, mtime=0) if draw(st.booleans()) else data
+    held = gzip.compress(layout.data, mtime=0) if draw(st.booleans()) else layout.data
     return data, {"b.bin": held} if external else {}
 
 
@@ -407,7 +407,7 @@ def test_buffers_are_bounded_as_they_unpack(monkeypatch: pytest.MonkeyPatch) -> 
     said = layout.said({**views, "childSubtreeAvailability": NONE}, "a.bin")
     said["buffers"].append({"uri": "b.bin", "byteLength": 600})
     said["bufferViews"].append({"buffer": 1, "byteOffset": 0, "byteLength": 1})
-    buffers = dict.fromkeys(("a.bin", "b.bin"), gzip.compress(b"\1" * 600))
+    buffers = dict.fromkeys(("a.bin", "b.bin"), gzip.compress(b"\1" * 600, mtime=0))
     monkeypatch.setattr("tilesync.rules.subtrees.MOST_BYTES", 1200)
     assert len(list(expanded(as_json(said), implicit(1), buffers=buffers).contents)) == 1
     monkeypatch.setattr("tilesync.rules.subtrees.MOST_BYTES", 1199)
@@ -678,7 +678,11 @@ def test_the_small_subtree_is_whole() -> None:
 def test_a_subtree_cut_off_anywhere_is_damage() -> None:
     """Cut at any byte, plain or packed, a subtree is damage, and the message begins with its name."""
     whole = as_binary(*small())
-    for data in (whole, gzip.compress(whole), as_json(small()[0] | {"buffers": [{"uri": "b", "byteLength": 999}]})):
+    for data in (
+        whole,
+        gzip.compress(whole, mtime=0),
+        as_json(small()[0] | {"buffers": [{"uri": "b", "byteLength": 999}]}),
+    ):
         for end in range(len(data)):
             with pytest.raises(BlobDamaged, match=f"^{NAME}: "):
                 parse_subtree(data[:end], NAME)
@@ -760,8 +764,8 @@ def test_flipped_bytes_raise_nothing_else(data: st.DataObject) -> None:
         (as_json(EVERYTHING | {"buffers": [{"byteLength": 1, "uri": "data:,x"}]}), "names no file"),
         (as_json(EVERYTHING | {"buffers": [{"byteLength": 1, "uri": ""}]}), "names no file"),
         (as_json(EVERYTHING | {"bufferViews": [{"buffer": 0, "byteLength": 1}]}), "buffer of a buffer view"),
-        (gzip.compress(b"{"), "no readable subtree"),
-        (gzip.compress(b"{}")[:-5] + b"12345", "gzip"),
+        (gzip.compress(b"{", mtime=0), "no readable subtree"),
+        (gzip.compress(b"{}", mtime=0)[:-5] + b"12345", "gzip"),
     ],
 )
 def test_damage_is_explained(data: bytes, reason: str) -> None:
@@ -865,9 +869,9 @@ def test_unpacking_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A gzip file that unpacks to more than may be is damage; one that is at the bound is not, in members or whole."""
     whole = as_json(EVERYTHING)
     monkeypatch.setattr(implicit_files, "MOST_BYTES", len(whole))
-    parse_subtree(gzip.compress(whole[:9]) + gzip.compress(whole[9:]), NAME)
+    parse_subtree(gzip.compress(whole[:9], mtime=0) + gzip.compress(whole[9:], mtime=0), NAME)
     with pytest.raises(BlobDamaged, match="unpacks to more than"):
-        parse_subtree(gzip.compress(whole + b" "), NAME)
+        parse_subtree(gzip.compress(whole + b" ", mtime=0), NAME)
 
 
 def test_many_contents_of_one_large_table_are_quick() -> None:
