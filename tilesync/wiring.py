@@ -157,13 +157,13 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally, *, ann
                 await History(_origins(request, wires), destination, run, wishes).run()
             else:
                 await Mirror(_origin(request, wires), destination, run, wishes).run()
-        except TilesyncError:
+        except TilesyncError as error:
             try:
-                await announced(destination.catalog, announce)
-            except TilesyncError as error:
-                observe(Warned(str(error)))
+                await announced(destination, announce, error=error)
+            except TilesyncError as unheard:
+                observe(Warned(str(unheard)))
             raise
-        await announced(destination.catalog, announce)
+        await announced(destination, announce)
 
 
 async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> None:
@@ -286,7 +286,7 @@ async def rollback(
     async with opened(where, None, no_bodies, observe) as there:
         about = Run(clock, observe, Tally(), Gate(clock, fixed=1), budget=timedelta())
         version = await run(there, about, name, latest=latest)
-        await announced(there.catalog, announce)
+        await announced(there, announce)
         return version
 
 

@@ -78,14 +78,15 @@ class Session:
         if self._json is not None:
             self._json.write(said)
 
-    def announcing(self, command: str | None) -> Callable[[str], Awaitable[None]] | None:
+    def announcing(self, command: str | None) -> Callable[[str, TilesyncError | None], Awaitable[None]] | None:
         """What runs a command with the report so far; None where there is no command. Raises UsageError."""
         if not command:
             return None
         words = words_of(command)
 
-        async def run(version: str) -> None:
-            await announce(words, {**reported(self.summary.finished(), self.summary), "pointer": version})
+        async def run(version: str, error: TilesyncError | None) -> None:
+            said = self.summary.finished() if error is None else self._failure(error)
+            await announce(words, {**reported(said, self.summary), "pointer": version})
 
         return run
 
@@ -110,7 +111,10 @@ class Session:
         if self.summary.published:
             self._progress.print_line(f"version {self.summary.pointed} was published")
         self._progress.print_line(explain(error))
-        return self._ended(error.exit_code, type(error).__name__, str(error), error.hint)
+        return self._last(self._failure(error))
+
+    def _failure(self, error: TilesyncError) -> dict[str, Any]:
+        return self.summary.failed(error.exit_code, type(error).__name__, str(error), error.hint)
 
     def _ended(self, exit_code: int, error: str, message: str, hint: str) -> int:
         return self._last(self.summary.failed(exit_code, error, message, hint))

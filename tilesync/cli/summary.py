@@ -48,8 +48,10 @@ def mirrored(summary: Summary, tally: Tally, dest: Place, *, dry_run: bool) -> s
     held = tally.listed - tally.excluded
     lines.append(complete(tally.completeness, held))
     if summary.published or not (summary.stays or summary.state == "held"):
-        verb, count = ("published", summary.files) if summary.published else ("whole again", held)
-        lines.append(f"{verb}: {at_top(dest, 'tileset.json')} -> version {summary.version}, {files(count)}")
+        verb, version, count = "whole again", summary.version, held
+        if summary.published:
+            verb, version, count = "published", summary.pointed, summary.files
+        lines.append(f"{verb}: {at_top(dest, 'tileset.json')} -> version {version}, {files(count)}")
     return "\n".join(lines)
 
 

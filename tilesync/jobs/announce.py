@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from tilesync.errors import TilesyncError
 from tilesync.jobs.pointing import UNANNOUNCED
-from tilesync.protocols import Catalog
+from tilesync.protocols import Destination
+from tilesync.threads import in_thread
 
-Announce = Callable[[str], Awaitable[None]]
-"""Tells that the pointer names a version now. Raises RunErrors."""
+Announce = Callable[[str, TilesyncError | None], Awaitable[None]]
+"""Tells that the pointer names a version now, and which error the run ends with. Raises RunErrors."""
 
 
-async def announced(catalog: Catalog, announce: Announce | None) -> None:
-    """Have it told, where the pointer moved and that was not told yet. Raises what telling raises: then it is told by
-    the next run.
+async def announced(destination: Destination, announce: Announce | None, *, error: TilesyncError | None = None) -> None:
+    """Have it told, where the pointer has moved and that was not told yet. Raises what telling raises: then, and where
+    there is nobody to be told, the next run tells it.
     """
-    version = catalog.recall(UNANNOUNCED)
-    if version and announce is not None:
-        await announce(version)
-    if version:
-        catalog.remember(UNANNOUNCED, "")
+    version = destination.catalog.recall(UNANNOUNCED)
+    if announce is None or not version:
+        return
+    latest = await in_thread(destination.publication.latest) or {}
+    if latest.get("version") == version:
+        await announce(version, error)
+        destination.catalog.remember(UNANNOUNCED, "")
