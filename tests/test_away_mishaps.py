@@ -6,6 +6,7 @@ import http.client
 import json
 import random
 import signal
+import sqlite3
 import stat
 import sys
 import threading
@@ -21,6 +22,7 @@ from roads import Away
 from simulator import EXPORT, Simulator, command
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
+THIRD = "cccccccc-0000-4000-8000-000000000003"
 BIG = {"tileset.json": tileset("big.glb"), "big.glb": glb(random.Random(3).randbytes(9_500_000))}
 
 
@@ -204,6 +206,63 @@ def test_a_hook_is_not_lost_with_the_process(away: Away, sim: Simulator, tmp_pat
     assert not told.exists()
     assert away.mirror(sim, *words).exit == 0
     assert json.loads(told.read_text())["pointer"] == EXPORT
+
+
+def test_what_has_not_moved_is_not_announced(away: Away, sim: Simulator, tmp_path: Path) -> None:
+    """A refused pointer is no publication; a run without the command leaves the telling to one that has it."""
+    sim.hold(export(3))
+    told = tmp_path / "told"
+    hook = ("--on-publish", f"{sys.executable} -c \"import sys; open('{told}', 'a').write(sys.stdin.read())\"")
+
+    def gate(passing: Passing) -> Refusal | None:
+        is_pointer = passing.method == "PUT" and passing.blob == "tileset.json"
+        return Refusal(403, "AuthorizationPermissionMismatch") if is_pointer else None
+
+    away.road.gate = gate
+    assert away.mirror(sim, *hook).exit == 5
+    assert not told.exists()
+    away.road.gate = lambda passing: None
+    assert away.mirror(sim).last["published"] is True
+    assert not told.exists()
+    assert away.mirror(sim, *hook).exit == 0
+    said = json.loads(told.read_text())
+    assert (said["kind"], said["pointer"]) == ("finished", EXPORT)
+
+
+def test_a_pin_is_every_machines(away: Away, sim: Simulator) -> None:
+    """Pinned from elsewhere, the pointer stays through the nights of this machine, until it is released anywhere."""
+    for which in (EXPORT, OTHER):
+        sim.hold(export(4, seed=len(which)), export_id=which)
+        assert away.mirror(sim).exit == 0
+    there = {"XDG_STATE_HOME": elsewhere(away, "laptop")}
+    assert command("rollback", away.place, env={**away.env, **there}).exit == 0
+    sim.hold(export(4, seed=9), export_id=THIRD)
+    run = away.mirror(sim)
+    assert (run.exit, run.last["published"]) == (0, False), run.said
+    assert (away.said("latest.json")["version"], away.said("latest.json")["pinned"]) == (EXPORT, True)
+    assert "pinned" in away.mirror(sim, "--dry-run").said
+    assert away.run("rollback", away.place, "--latest").exit == 0
+    assert away.said("latest.json")["version"] == THIRD
+    assert command("rollback", away.place, OTHER[:8], env={**away.env, **there}).exit == 0
+    assert command("rollback", away.place, "--latest", env={**away.env, **there}).exit == 0
+    run = away.mirror(sim)
+    assert (run.exit, run.last["published"]) == (0, False)
+    assert away.said("latest.json")["version"] == THIRD
+    assert "pinned" not in away.said("latest.json")
+
+
+def test_what_another_machine_left_just_now_does_not_retire(away: Away, sim: Simulator) -> None:
+    """A version that was current until another machine moved the pointer is kept for as long as one left here."""
+    sim.hold(export(4))
+    assert away.mirror(sim).exit == 0
+    catalog = next(away.state.glob("tilesync/destinations/*/catalog.sqlite3"))
+    with sqlite3.connect(catalog) as connection:
+        assert connection.execute("UPDATE version SET published = '2026-01-01T00:00:00Z'").rowcount == 1
+    sim.hold(export(4, seed=2), export_id=OTHER)
+    assert away.mirror(sim, XDG_STATE_HOME=elsewhere(away, "other")).exit == 0
+    run = away.mirror(sim, "--keep-versions", "1")
+    assert (run.exit, run.last["retired"]) == (0, 0), run.said
+    assert away.mirror(sim, "--keep-versions", "1", "--keep-for", "0s").last["retired"] == 1
 
 
 def test_a_token_goes_to_its_own_account_only(away: Away) -> None:

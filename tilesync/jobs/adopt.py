@@ -11,9 +11,10 @@ from tilesync.errors import BlobDamaged, DestinationError, Incomplete
 from tilesync.events import Notice, Warned
 from tilesync.jobs.examine import examine_held
 from tilesync.jobs.groups import gathered
+from tilesync.jobs.run import Run
 from tilesync.model import Arrival, Held, Version
-from tilesync.protocols import Destination, Observer
-from tilesync.rules.manifest import read_header, read_line
+from tilesync.protocols import Destination
+from tilesync.rules.manifest import read_header, read_line, stamp
 from tilesync.rules.names import folders_of
 from tilesync.rules.notes import Note
 from tilesync.rules.notes import read_line as read_note
@@ -25,7 +26,7 @@ TOGETHER = 32
 """Files that are read in one hop, others beside them."""
 
 
-async def adopt(destination: Destination, there: Iterable[str], observe: Observer) -> None:
+async def adopt(destination: Destination, there: Iterable[str], run: Run) -> None:
     """Take every version that has a manifest, those `there`, into the catalog; each file counts as held only if its
     SHA-256 is right.
 
@@ -34,28 +35,28 @@ async def adopt(destination: Destination, there: Iterable[str], observe: Observe
     for half in destination.catalog.versions():
         destination.catalog.forget(half)
     for name in sorted(there):
-        observe(Notice(f"no catalog here: looking at version {name} again to see what is held"))
-        await adopt_version(destination, name, observe)
-    latest = await in_thread(destination.publication.latest) or {}
-    if latest.get("pinned"):
-        destination.catalog.remember("pinned", str(latest["version"]))
-    for version in destination.catalog.versions():
-        if version.published is not None and version.name != latest.get("version"):
-            destination.catalog.update(replace(version, left=latest.get("finished")))
+        run.observe(Notice(f"no catalog here: looking at version {name} again to see what is held"))
+        await adopt_version(destination, name, run)
     destination.catalog.remember("adopted", "yes")
 
 
-async def adopt_version(destination: Destination, name: str, observe: Observer) -> None:
-    """Take one version that has a manifest into the catalog; one that cannot be read is reported."""
+async def adopt_version(destination: Destination, name: str, run: Run) -> None:
+    """Take one version that has a manifest into the catalog; one that cannot be read is reported. When the pointer left
+    it nobody knows: it counts as left just now.
+    """
+    latest = await in_thread(destination.publication.latest) or {}
     try:
-        await _adopt(destination, name)
+        version = await _adopt(destination, name)
     except (DestinationError, Incomplete, StopIteration, KeyError, TypeError, ValueError) as error:
-        observe(Warned(f"version {name} cannot be taken over ({error}); its files stay where they are"))
+        run.observe(Warned(f"version {name} cannot be taken over ({error}); its files stay where they are"))
         for half in destination.catalog.versions(name=name):
             destination.catalog.forget(half)
+    else:
+        left = stamp(run.clock.now()) if name != latest.get("version") else None
+        destination.catalog.update(replace(version, left=left))
 
 
-async def _adopt(destination: Destination, name: str) -> None:
+async def _adopt(destination: Destination, name: str) -> Version:
     catalog, lines = destination.catalog, destination.publication.manifest(name)
     first = await in_thread(next, lines, None)
     if first is None:
@@ -74,7 +75,7 @@ async def _adopt(destination: Destination, name: str) -> None:
         catalog.add_page(version, lost, folders_of(held.blob.name for held in batch))
         await in_thread(catalog.add_held, version, list(found.values()))
     catalog.finish_listing(version)
-    catalog.update(replace(version, damaged=not whole))
+    return replace(version, damaged=not whole)
 
 
 def _parsed(lines: Iterator[Mapping[str, Any]]) -> list[Held]:

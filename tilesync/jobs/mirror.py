@@ -141,7 +141,7 @@ class Mirror:
         """The version, marked damaged when files of it are gone; looked at where the pointer has yet to come to it."""
         there = await in_thread(self._destination.files.size, version, ROOT) is not None
         stands = there and await in_thread(self._pointing.stands, version)
-        if version.damaged or stands or (there and not self._may_point(version)):
+        if version.damaged or stands or (there and not await in_thread(self._may_point, version)):
             return version
         return await self._versions.healed(version)
 
@@ -278,7 +278,7 @@ class Mirror:
 
     async def _point(self, version: Version) -> None:
         """See that the pointer leads to the version, or to the one that it is pinned to. Raises GuardTripped."""
-        pinned = self._pointing.pinned()
+        pinned = await in_thread(self._pointing.pinned)
         if self._follows:
             self._catalog.remember("newest", version.name)
         if not self._wishes.point:

@@ -16,12 +16,17 @@ from tilesync.rules.tilesets import rebase
 UNANNOUNCED = "unannounced"
 """Where the catalog keeps to which version the pointer moved, until that was told."""
 
+PINNING = "pinning"
+"""Where the catalog keeps that the pin is being changed, until the pointer has moved."""
+
 KEPT = 1 << 23
 """Bytes of a pointer that are kept in memory while it moves; a larger one is made again."""
 
 
 class Pointing:
-    """The pointer of one destination. A pin is recorded before the pointer moves: a kill in between undoes neither."""
+    """The pointer of one destination. What pins it stands in `latest.json`, for every machine; a wish to change that is
+    recorded before the pointer moves, and holds until it has: a kill in between undoes neither.
+    """
 
     def __init__(self, destination: Destination, clock: Clock, observe: Observer) -> None:
         self._publication = destination.publication
@@ -36,15 +41,26 @@ class Pointing:
 
     def pinned(self) -> Version | None:
         """The version that the pointer is pinned to; None while it follows the newest export."""
-        return pinned(self._catalog)
+        return pinned(self._publication, self._catalog)
 
     def pin(self, version: Version) -> None:
         """The pointer is to stay at this version."""
         self._catalog.remember("pinned", version.name)
+        self._catalog.remember(PINNING, "yes")
 
     def unpin(self) -> None:
         """The pointer may move again."""
         self._catalog.remember("pinned", "")
+        self._catalog.remember(PINNING, "yes")
+
+    def catch_up(self) -> None:
+        """Take in where another machine had the pointer lead meanwhile."""
+        latest, mine = self._publication.latest(), self._catalog.recall("points")
+        if latest is None or latest["version"] == mine or not self._catalog.recall("pointer"):
+            return
+        for version in self._catalog.versions(name=mine):
+            self._catalog.update(replace(version, left=stamp(self._clock.now())))
+        self._catalog.remember("points", str(latest["version"]))
 
     def spared(self) -> set[str]:
         """The versions that never retire: what anything at the top leads or is to lead to, and what is pinned."""
@@ -61,7 +77,7 @@ class Pointing:
 
     def move(self, version: Version) -> None:
         """Let the pointer, latest.json and the symlink name a version that is finished."""
-        prefix, before = self._publication.prefix(version), self.named()
+        prefix, before, pin = self._publication.prefix(version), self.named(), self.pinned()
         pointer, document = self._document(version, prefix)
         moved = not self._publication.points_at(version, pointer)
         if before is not None and before.serial != version.serial:
@@ -69,10 +85,11 @@ class Pointing:
         self._catalog.remember("points", version.name)
         if moved:
             self._catalog.remember(UNANNOUNCED, version.name)
-        pinned = self._catalog.recall("pinned") == version.name
-        latest = _latest(version, prefix, pinned=pinned)
+        self.forget()
+        latest = _latest(version, prefix, pinned=pin is not None and pin.serial == version.serial)
         self._publication.point_at(version, document, latest)
         self._catalog.remember("pointer", pointer)
+        self._catalog.remember(PINNING, "")
         if moved:
             self._observe(events.Published(version.name, version.files, version.bytes))
 
@@ -96,13 +113,18 @@ def named(publication: Published, catalog: Catalog) -> Version | None:
 def stands(version: Version, publication: Published, catalog: Catalog) -> bool:
     """Whether everything that leads to the current version leads to this one."""
     known, said = catalog.recall("pointer"), (publication.latest() or {}).get("pinned")
-    pinned_so = bool(said) == (catalog.recall("pinned") == version.name)
+    pin = pinned(publication, catalog)
+    pinned_so = bool(said) == (pin is not None and pin.serial == version.serial)
     return bool(known) and pinned_so and publication.points_at(version, known or "") and publication.complete(version)
 
 
-def pinned(catalog: Catalog) -> Version | None:
-    """The version that the pointer is pinned to; None while it follows the newest export."""
-    name = catalog.recall("pinned")
+def pinned(publication: Published, catalog: Catalog) -> Version | None:
+    """The version that the pointer is pinned to, or is to be by a run that did not come so far; None while it follows
+    the newest export.
+    """
+    latest = None if catalog.recall(PINNING) else publication.latest()
+    said = str(latest["version"]) if latest is not None and latest.get("pinned") else None
+    name = catalog.recall("pinned") if latest is None else said
     return next(iter(catalog.versions(name=name)), None) if name else None
 
 

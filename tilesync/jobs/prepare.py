@@ -20,7 +20,7 @@ async def prepare(destination: Destination, run: Run) -> None:
     """See that catalog and manifests tell of what lies there: they may be lost, or the machine restarted since."""
     there = set(await in_thread(destination.publication.manifest_names))
     if destination.catalog.recall("adopted") is None:
-        await adopt(destination, there, run.observe)
+        await adopt(destination, there, run)
     elif destination.shared:
         await _catch_up(destination, there, run)
     versions = Versions(destination, run)
@@ -31,8 +31,8 @@ async def prepare(destination: Destination, run: Run) -> None:
 
 
 async def _catch_up(destination: Destination, there: set[str], run: Run) -> None:
-    """Take in what other machines did meanwhile: versions that they finished, also such as were begun here, and those
-    that they retired.
+    """Take in what other machines did meanwhile: versions that they finished, also such as were begun here, those that
+    they retired, and where they had the pointer lead.
     """
     catalog, retired = destination.catalog, await in_thread(destination.publication.retired_names)
     for version in catalog.versions():
@@ -45,7 +45,9 @@ async def _catch_up(destination: Destination, there: set[str], run: Run) -> None
     known = {version.name for version in catalog.versions(retired=True)}
     for name in sorted(there - known):
         run.observe(Notice(f"version {name} was finished by another machine, or by a run that was killed"))
-        await adopt_version(destination, name, run.observe)
+        await adopt_version(destination, name, run)
+        catalog.remember("newest", "")
+    await in_thread(Pointing(destination, run.clock, run.observe).catch_up)
 
 
 async def _without_manifest(version: Version, versions: Versions, destination: Destination, run: Run) -> None:

@@ -119,7 +119,7 @@ class Preview:
 
     def _has_lost(self, version: Version) -> bool:
         """Whether files of a version are gone; looked at where the pointer would have to come to it, as a run does."""
-        files, pin = self._view.files, pinned(self._catalog)
+        files, pin = self._view.files, pinned(self._view.publication, self._catalog)
         there = files.size(version, ROOT) is not None
         may_point = self._wishes.point and (pin is None or pin.serial == version.serial)
         if there and (stands(version, self._view.publication, self._catalog) or not may_point):
@@ -254,7 +254,7 @@ class Preview:
 
     def _tell_what_follows(self, version: Version) -> None:
         """Tell what the guards would say, and which files or versions would go."""
-        current, pin = named(self._view.publication, self._catalog), pinned(self._catalog)
+        current, pin = named(self._view.publication, self._catalog), pinned(self._view.publication, self._catalog)
         if pin is not None and pin.serial != version.serial:
             self._run.observe(Notice(f"the pointer is pinned to version {pin.name}, and stays there"))
         try:
