@@ -101,6 +101,48 @@ def test_a_link_that_was_given_copies_nothing_where_that_would_tell_it(away: Awa
     assert not [blob for blob in away.client.list_blobs() if "sig=" in str(blob.copy.source)]
 
 
+@pytest.mark.parametrize("by_link", [True, False])
+def test_a_store_that_may_not_read_itself_copies_nothing(away: Away, sim: Simulator, *, by_link: bool) -> None:
+    """Its own no to the source of a copy (a signature for other addresses, a firewall) is none to the destination."""
+    away.road.copies = True
+    dest = f"{away.road.url}/{ACCOUNT}/{away.container}?{signed(away.url).query}" if by_link else None
+    sim.hold(export(60))
+    assert away.mirror(sim, dest=dest).exit == 0
+    files = sim.hold(export(64), export_id=OTHER)
+    away.road.gate = lambda passing: (
+        Refusal(403, "CannotVerifyCopySource") if "x-ms-copy-source" in passing.headers else None
+    )
+    away.forget()
+    run = away.mirror(sim, "--keep-versions", "1", "--keep-for", "0s", dest=dest)
+    assert (run.exit, run.last["reused"], run.last["retired"]) == (0, 0, 1), run.said
+    away.holds(OTHER, files)
+    asked = [each for each in away.road.told if "x-ms-copy-source" in each.headers]
+    assert 1 <= len(asked) <= 33
+    (trashed,) = away.blobs(".tilesync/trash/").values()
+    assert len(trashed.splitlines()) == 1 + run.last["listed"] - 4
+
+
+def test_a_copy_that_fails_once_is_made_again(away: Away, sim: Simulator) -> None:
+    """An internal error of the service is borne with; it says nothing of what the service knows."""
+    away.road.copies = True
+    link = f"{away.road.url}/{ACCOUNT}/{away.container}?{signed(away.url).query}"
+    sim.hold(export(40))
+    assert away.mirror(sim, dest=link).exit == 0
+    files = sim.hold(export(44), export_id=OTHER)
+    failed = threading.Event()
+
+    def once(passing: Passing) -> Refusal | None:
+        if "x-ms-copy-source" not in passing.headers or failed.is_set():
+            return None
+        failed.set()
+        return Refusal(500, "InternalError")
+
+    away.road.gate = once
+    run = away.mirror(sim, dest=link)
+    assert (run.exit, run.last["reused"] >= 40) == (0, True), run.said
+    away.holds(OTHER, files)
+
+
 @pytest.mark.parametrize("kind", ["block", "blocklist"])
 def test_a_block_that_is_refused_for_good_fails_its_file(away: Away, sim: Simulator, kind: str) -> None:
     """The end is that of a storage that kept failing, never a bug."""

@@ -23,7 +23,8 @@ from tilesync.rules.serving import Serving
 from tilesync.storage import Elsewhere, Found, Label
 from tilesync.stores.azure_replies import VERSION, demand, found_in
 from tilesync.stores.blob_shelf import BlobShelf
-from tilesync.stores.blocks import BLOCK, Blocks, block, block_list, block_query, in_base64, said, whole
+from tilesync.stores.blocks import BLOCK, Blocks, block, block_list, block_query, said, whole
+from tilesync.stores.copies import Copies
 from tilesync.stores.leases import BlobLease
 from tilesync.stores.server_copy import taken
 from tilesync.stores.signed import SignedLink
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from tilesync.wire.bulk import Bulk, Told
 
 T = TypeVar("T")
-
-COPIED_AT_ONCE: Final = 256 << 20
-"""Bytes of a blob that Copy Blob From URL copies at most."""
 
 ANSWER: Final = timedelta(seconds=60)
 COPY: Final = timedelta(minutes=10)
@@ -57,9 +55,6 @@ BATCHED: Final = 256
 """Blobs that are deleted one by one, and in one request, at most. Source: "Blob Batch" (REST)."""
 
 DELETED_AT_ONCE: Final = 16
-
-UNKNOWN: Final = Found("", -1, "")
-"""Of a copy that the server does not know how to make."""
 
 DeleteMany = Callable[[SasUrl, Sequence[str]], list[tuple[str, int]]]
 """Deletes many blobs in one request; the status for each."""
@@ -86,12 +81,12 @@ class AzureObjects:
         self, wires: Wires, prefix: str, observe: Observer, *, shown: str, home: str, term: timedelta = TERM
     ) -> None:
         self._link = wires.link
-        self._copying = wires.copying
         self._prefix = prefix
         self._talk = wires.talk
         self._bulk = wires.bulk
         self._delete_many = wires.delete_many
-        self._deletes_together = self._copies_by_url = True
+        self._deletes_together = True
+        self._copies = Copies(wires.link, wires.copying, prefix, self._ask, self._demand)
         self._beating = Insistence(observe, budget=term / 6)
         self.shown = shown
         self.home = home
@@ -195,47 +190,10 @@ class AzureObjects:
             raise
 
     def copy(self, of: Found, name: str) -> Found | None:
-        """Put a copy of a blob in place, by the service alone; None when it is not there as it was found.
-
-        By Put Blob From URL; where that is not known (an emulator) by Copy Blob From URL, whose source everyone who may
-        read the copy is told: through a link that only reads, or not at all.
+        """Put a copy of a blob in place, by the service alone; None where it does not make it, or the blob is not there
+        as it was found.
         """
-        if of.size > COPIED_AT_ONCE:
-            return None
-        if self._copies_by_url:
-            found = self._copied(of, name, self._copying or self._link, {"x-ms-blob-type": "BlockBlob"})
-            if found is not UNKNOWN:
-                return found
-            self._copies_by_url = False
-        if self._copying is None:
-            return None
-        found = self._copied(of, name, self._copying, {"x-ms-requires-sync": "true"})
-        return None if found is UNKNOWN else found
-
-    def _copied(self, of: Found, name: str, link: SignedLink, how: Mapping[str, str]) -> Found | None:
-        """The copy; UNKNOWN where the server does not know how to make it."""
-
-        def accept(reply: Reply) -> Found | None:
-            if reply.status in {404, 409, 412} and self._is_about_source(reply):
-                return None
-            if reply.status in {400, 500, 501}:
-                return UNKNOWN
-            self._demand(reply, name)
-            if reply.status == 202 and reply.header("x-ms-copy-status") != "success":
-                raise DestinationError(f"the storage copies {of.name} at its leisure")
-            return found_in(name, reply.header)._replace(size=of.size, md5=of.md5)
-
-        def headers(_: SasUrl) -> Mapping[str, str]:
-            source = {"x-ms-copy-source": link.current().blob(self._prefix + of.name)}
-            condition = {"x-ms-source-if-match": f'"{of.etag}"'}
-            proof = {"x-ms-source-content-md5": in_base64(of.md5)} if of.md5 is not None else {}
-            return {**how, **source, **condition, **proof}
-
-        return self._ask(name, "PUT", headers, accept, body=b"")
-
-    def _is_about_source(self, reply: Reply) -> bool:
-        code = reply.header("x-ms-error-code") or ""
-        return code not in {"ContainerNotFound", "LeaseIdMissing"}
+        return self._copies.copy(of, name)
 
     def delete(self, names: Sequence[str]) -> None:
         """Delete blobs; missing is no error. Many of them with one request for 256, where that is allowed."""

@@ -49,6 +49,13 @@ def demand(status: int, header: Header, body: bytes, name: str, shown: str) -> N
     raise DestinationError(f"{name} cannot be put into {shown} {said}", hint=hint)
 
 
+def about_source(code: str, header: Header) -> bool:
+    """Whether a refused copy was refused to the service itself, by what it should have read. Source: "Put Blob From
+    URL", "Error and status codes".
+    """
+    return code == "CannotVerifyCopySource" or header("x-ms-copy-source-status-code") is not None
+
+
 def found_in(name: str, header: Header) -> Found:
     """The blob that the headers of an answer describe. Source: "Get Blob Properties", "Put Blob"."""
     length = (header("content-range") or "").rpartition("/")[2] or header("content-length") or ""

@@ -13,7 +13,7 @@ from tilesync.errors import BlobDamaged, Transient
 from tilesync.rules.manifest import COPIED_AT_ONCE as AT_ONCE
 from tilesync.rules.replies import Verdict, judge_storage, parse_md5, storage_code
 from tilesync.storage import Elsewhere, Found, Label
-from tilesync.stores.azure_replies import found_in
+from tilesync.stores.azure_replies import about_source, found_in
 from tilesync.stores.blocks import block_list, block_query, in_base64, said
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class _Not(Exception):
 
 
 async def taken(send: Send, source: Elsewhere, name: str, label: Label) -> Found | str:
-    """The copy, with the MD5 that proves it; why the service does not make it, where it does not.
+    """The copy, with its MD5; why the service does not make it, where it does not. One that is made at once has that
+    MD5 by the service's own reckoning; of a larger one, made in pieces, it is what the source says of that very ETag.
 
     Raises Transient for what another attempt may cure, BlobDamaged where the copy is not what was to be copied.
     """
@@ -99,12 +100,8 @@ def _is_a_no(told: Told) -> bool:
     if told.status in {201, 429, 503}:
         return False
     code = storage_code(told.headers.get("x-ms-error-code"), told.body)
-    is_ours = judge_storage(told.status, code) is Verdict.DENIED and not _is_of_source(told, code)
+    is_ours = judge_storage(told.status, code) is Verdict.DENIED and not about_source(code, told.headers.get)
     return not is_ours and code not in {"ContainerNotFound", "LeaseIdMissing"}
-
-
-def _is_of_source(told: Told, code: str) -> bool:
-    return code == "CannotVerifyCopySource" or "x-ms-copy-source-status-code" in told.headers
 
 
 def _from(source: Elsewhere) -> dict[str, str]:

@@ -201,12 +201,12 @@ class ObjectPublication(Apart, ObjectPublished):
         self._lock.secure()
         name = f"{version.name}.jsonl"
         compact = moment.replace("-", "").replace(":", "")
-        manifest = self._objects.find(MANIFESTS + name)
-        if manifest is not None:
-            if self._objects.copy(manifest, f"{TRASH}{compact}-{name}") is None:
-                raise DestinationError(f"the manifest of version {version.name} cannot be moved to the trash")
-        elif version.name not in self.retired_names():
-            self._objects.write(f"{TRASH}{compact}-{name}", [], _OURS)
+        manifest, trashed = self._objects.find(MANIFESTS + name), f"{TRASH}{compact}-{name}"
+        if manifest is not None and self._objects.copy(manifest, trashed) is None:
+            stored = self._objects.read(MANIFESTS + name)
+            self._objects.write(trashed, stored.chunks if stored is not None else [], _OURS)
+        elif manifest is None and version.name not in self.retired_names():
+            self._objects.write(trashed, [], _OURS)
         self._objects.delete([MANIFESTS + name])
 
     def empty_trash(self, before: str) -> None:
