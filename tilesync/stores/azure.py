@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,11 +23,13 @@ from tilesync.storage import Elsewhere, Found, Label
 from tilesync.stores.azure_replies import VERSION, demand, found_in
 from tilesync.stores.blob_shelf import BlobShelf
 from tilesync.stores.blocks import BLOCK, Blocks, block, block_list, block_query, said, whole
+from tilesync.stores.bodies import unbroken
 from tilesync.stores.copies import Copies
 from tilesync.stores.leases import BlobLease
+from tilesync.stores.lock import patience_of
 from tilesync.stores.server_copy import taken
 from tilesync.stores.signed import SignedLink
-from tilesync.threads import in_thread
+from tilesync.threads import in_thread, side_by_side
 from tilesync.wire.blocking import Blocking, Reply, Send
 from tilesync.wire.insistence import Insistence
 
@@ -46,9 +47,6 @@ REFUSALS: Final = 4
 
 TERM: Final = timedelta(seconds=60)
 """The longest lease that ends by itself. Source: "Lease Blob"."""
-
-BREAKS: Final = 5
-"""Times in a row that a body may break off where the one before did."""
 
 FEW: Final = 8
 BATCHED: Final = 256
@@ -87,7 +85,8 @@ class AzureObjects:
         self._delete_many = wires.delete_many
         self._deletes_together = True
         self._copies = Copies(wires.link, wires.copying, prefix, self._ask, self._demand)
-        self._beating = Insistence(observe, budget=term / 6)
+        self._beating = Insistence(observe, budget=patience_of(term))
+        self.guard: Callable[[], None] = lambda: None
         self.shown = shown
         self.home = home
         self.term = term
@@ -134,7 +133,12 @@ class AzureObjects:
         if opened is None:
             return None
         found = found_in(name, opened[0].header)
-        return Stored(found, self._chunks(found, offset, *opened))
+
+        def again(at: int) -> Iterator[bytes] | None:
+            opened = self._insist(lambda sas: self._open(sas, name, at, found.etag))
+            return _body(*opened) if opened is not None else None
+
+        return Stored(found, unbroken(found, offset, _body(*opened), again, self.shown))
 
     def _open(self, sas: SasUrl, name: str, at: int, etag: str = "") -> tuple[Reply, ExitStack] | None:
         headers = {"x-ms-version": VERSION, **({"Range": f"bytes={at}-"} if at else {}), **_condition(etag or None)}
@@ -146,26 +150,6 @@ class AzureObjects:
             if at and reply.status != 206:
                 raise Transient("the destination did not give the range that it was asked for")
             return reply, closing.pop_all()
-
-    def _chunks(self, found: Found, at: int, reply: Reply, closing: ExitStack) -> Iterator[bytes]:
-        """The bytes of that very blob from `at` on, asked for again from where they break off."""
-        in_vain = 0
-        while True:
-            began = at
-            try:
-                with closing:
-                    for chunk in reply.chunks():
-                        at += len(chunk)
-                        yield chunk
-                return
-            except Transient as error:
-                in_vain = in_vain + 1 if at == began else 0
-                if in_vain > BREAKS:
-                    raise Unavailable(f"{found.name} breaks off at byte {at} again and again: {error}") from error
-            opened = self._insist(lambda sas, at=at: self._open(sas, found.name, at, found.etag))  # type: ignore[misc]
-            if opened is None:
-                raise DestinationError(f"{found.name} is gone from {self.shown}")
-            reply, closing = opened
 
     def write(self, name: str, data: Iterable[bytes], label: Label, *, instead_of: str | None = None) -> Found:
         """Put a blob in place, of whatever size."""
@@ -200,8 +184,7 @@ class AzureObjects:
         for start in range(0, len(names), BATCHED):
             some = names[start : start + BATCHED]
             if len(some) <= FEW or not self._delete_together(some):
-                with ThreadPoolExecutor(min(len(some), DELETED_AT_ONCE)) as pool:
-                    list(pool.map(self._delete, some))
+                side_by_side(self._delete, some, width=DELETED_AT_ONCE)
 
     def _delete(self, name: str) -> None:
         def accept(reply: Reply) -> None:
@@ -214,12 +197,17 @@ class AzureObjects:
         """Whether they could be deleted in one request, which not every link allows, nor every server knows."""
         if not self._deletes_together:
             return False
+
+        def attempt(sas: SasUrl) -> list[tuple[str, int]]:
+            self.guard()
+            return self._delete_many(sas, [self._prefix + name for name in names])
+
         try:
-            told = self._delete_many(self._link.current(), [self._prefix + name for name in names])
+            told = self._insist(attempt)
         except (NotAuthorised, DestinationError, Unavailable):
             self._deletes_together = False
             return False
-        return all(status in {202, 404} for _, status in told)
+        return len(told) == len(names) and all(status in {202, 404} for _, status in told)
 
     # --- bodies ---
 
@@ -289,6 +277,8 @@ class AzureObjects:
         query: str = "",
     ) -> T:
         def attempt(sas: SasUrl) -> T:
+            if method in {"PUT", "DELETE"}:
+                self.guard()
             more = headers(sas) if callable(headers) else headers
             send = Send(method, _url(sas, self._prefix + name, query), {"x-ms-version": VERSION, **more}, body)
             with self._talk.send(send) as reply:
@@ -317,9 +307,11 @@ class AzureObjects:
         """The right to write here: a lease of the blob `.tilesync/lock`."""
         return BlobLease(self.lease_request, self.term, self.shown)
 
-    def lease_request(self, name: str, headers: Mapping[str, str], *, query: str = "") -> tuple[int, str]:
-        """The answer to one request about a lease, which may be no: its status and code. It is not borne with for long:
-        the next beat asks again.
+    def lease_request(
+        self, name: str, headers: Mapping[str, str], *, query: str = "", beats: bool = False
+    ) -> tuple[int, str]:
+        """The answer to one request about a lease, which may be no: its status and code. One that `beats` is not borne
+        with for long: the next beat asks again.
         """
 
         def accept(reply: Reply) -> tuple[int, str]:
@@ -329,11 +321,19 @@ class AzureObjects:
             return reply.status, code
 
         def attempt(sas: SasUrl) -> tuple[int, str]:
-            send = Send("PUT", _url(sas, self._prefix + name, query), {"x-ms-version": VERSION, **headers}, b"")
+            url, within = _url(sas, self._prefix + name, query), patience_of(self.term) if beats else None
+            send = Send("PUT", url, {"x-ms-version": VERSION, **headers}, b"", within=within)
             with self._talk.send(send) as reply:
                 return accept(reply)
 
+        if not beats:
+            return self._insist(attempt)
         return self._beating.insist(f"the lock of {self.shown}", lambda: self._through_a_link(attempt))
+
+
+def _body(reply: Reply, closing: ExitStack) -> Iterator[bytes]:
+    with closing:
+        yield from reply.chunks()
 
 
 def _url(sas: SasUrl, name: str, query: str) -> str:

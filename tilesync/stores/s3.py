@@ -10,22 +10,20 @@ from functools import partial
 from itertools import chain
 from typing import Final, NamedTuple, TypeVar
 
-from tilesync.errors import ConditionFailed, DestinationError, Transient, Unavailable
+from tilesync.errors import ConditionFailed, Transient
 from tilesync.protocols import Observer, Stored
 from tilesync.storage import Elsewhere, Found, Label
+from tilesync.stores.bodies import unbroken
 from tilesync.stores.s3_lease import TERM, ObjectLease
 from tilesync.stores.s3_parts import COPIED_AT_ONCE, PART, Parts
 from tilesync.stores.s3_probe import misread
 from tilesync.stores.s3_replies import NotThere
 from tilesync.stores.s3_upload import S3Upload, Sending, give_up
-from tilesync.stores.s3_whole import Got, Whole
+from tilesync.stores.s3_whole import Whole
 from tilesync.threads import in_pool
 from tilesync.wire.insistence import Insistence
 
 T = TypeVar("T")
-
-BREAKS: Final = 5
-"""Times in a row that a body may break off where the one before did."""
 
 AT_ONCE: Final = 16
 """Parts that are on their way at once, whatever they belong to."""
@@ -44,21 +42,33 @@ class Wires(NamedTuple):
 
 
 class S3Objects:
-    """The objects of one bucket below a prefix, which is empty or ends with a slash."""
+    """The objects of one bucket below a prefix, which is empty or ends with a slash. `beating`: the same, for beats of
+    the lock: they have no time to lose.
+    """
 
     part = PART
     doubtful = "+"
 
-    def __init__(self, wires: Wires, prefix: str, *, shown: str, home: str, term: timedelta = TERM) -> None:
+    def __init__(
+        self,
+        wires: Wires,
+        prefix: str,
+        *,
+        shown: str,
+        home: str,
+        term: timedelta = TERM,
+        beating: S3Objects | None = None,
+    ) -> None:
         self._whole = wires.whole
         self._parts = wires.parts
         self._observe = wires.observe
         self._insistence = Insistence(wires.observe, budget=wires.budget)
         self._parting = Insistence(wires.observe, budget=min(wires.budget, PARTING))
         self._prefix = prefix
-        self._lease = ObjectLease(self, term=term)
+        self._lease = ObjectLease(self, beating or self, term=term)
         self._pool = ThreadPoolExecutor(AT_ONCE, "tilesync-s3")
         self._has_bucket = False
+        self.guard: Callable[[], None] = lambda: None
         self.shown = shown
         self.home = home
 
@@ -105,30 +115,14 @@ class S3Objects:
         except NotThere:
             return None
         found = self._near(got.found)
-        return Stored(found, self._chunks(found, offset, got))
 
-    def _chunks(self, found: Found, at: int, got: Got) -> Iterator[bytes]:
-        """The bytes of that very object from `at` on, asked for again from where they break off."""
-        in_vain = 0
-        while at < found.size:
-            began = at
+        def again(at: int) -> Iterator[bytes] | None:
             try:
-                for chunk in got.chunks:
-                    at += len(chunk)
-                    yield chunk
-                if at < found.size:
-                    raise Transient("the body ended early")
-            except Transient as error:
-                in_vain = in_vain + 1 if at == began else 0
-                if in_vain > BREAKS:
-                    raise Unavailable(f"{found.name} breaks off at byte {at} again and again: {error}") from error
-                got = self._again(found, at)
+                return self._insist(lambda: self._whole.get(whole_name, offset=at, etag=found.etag)).chunks
+            except NotThere:
+                return None
 
-    def _again(self, found: Found, at: int) -> Got:
-        try:
-            return self._insist(lambda: self._whole.get(self._prefix + found.name, offset=at, etag=found.etag))
-        except (NotThere, ConditionFailed) as error:
-            raise DestinationError(f"{found.name} in {self.shown} is another one by now, or gone") from error
+        return Stored(found, unbroken(found, offset, got.chunks, again, self.shown))
 
     # --- changing ---
 
@@ -143,7 +137,7 @@ class S3Objects:
         try:
             if second is None:
                 put = partial(self._whole.put, self._prefix + name, first, label, instead_of=instead_of)
-                return self._near(self._insist(put))
+                return self._near(self._change(put))
             return self._near(self._send(name, chain([first, second], pieces), label, instead_of))
         except ConditionFailed:
             found = self._holding(
@@ -158,10 +152,10 @@ class S3Objects:
         try:
             count = 0
             for count, piece in enumerate(pieces, 1):
-                self._insist(partial(sending.send, count, piece))
+                self._change(partial(sending.send, count, piece))
             if instead_of is not None:
                 self._demand_same(name, instead_of)
-            found = self._insist(lambda: sending.complete(count, instead_of=instead_of))
+            found = self._change(lambda: sending.complete(count, instead_of=instead_of))
         except BaseException:
             self._give_up(sending)
             raise
@@ -185,7 +179,7 @@ class S3Objects:
         """Put a copy of an object in place, by the service alone; None when it is not there as it was found."""
         if of.size > COPIED_AT_ONCE:
             return None
-        copied = self._insist(lambda: self._parts.copy(of, self._prefix + of.name, self._prefix + name))
+        copied = self._change(lambda: self._parts.copy(of, self._prefix + of.name, self._prefix + name))
         if copied is None:
             return None
         if copied.etag != of.etag and not self._is_there(of):  # a server that takes no heed of the condition
@@ -200,7 +194,7 @@ class S3Objects:
     def delete(self, names: Sequence[str]) -> None:
         """Delete objects; missing is no error."""
         if names:
-            self._insist(lambda: self._whole.delete([self._prefix + name for name in names]))
+            self._change(lambda: self._whole.delete([self._prefix + name for name in names]))
 
     # --- bodies ---
 
@@ -250,6 +244,13 @@ class S3Objects:
     def _near(self, found: Found) -> Found:
         """By its name below the prefix."""
         return found._replace(name=found.name[len(self._prefix) :])
+
+    def _change(self, attempt: Callable[[], T]) -> T:
+        def allowed() -> T:
+            self.guard()
+            return attempt()
+
+        return self._insist(allowed)
 
     def _insist(self, attempt: Callable[[], T]) -> T:
         return self._insistence.insist(f"the destination {self.shown}", attempt)

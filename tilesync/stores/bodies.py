@@ -1,0 +1,49 @@
+"""The bytes of one object as they come, asked for again from where they break off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from tilesync.errors import ConditionFailed, DestinationError, Transient, Unavailable
+from tilesync.storage import Found
+
+BREAKS: Final = 5
+"""Times in a row that a body may break off where the one before did."""
+
+
+def unbroken(
+    found: Found, at: int, chunks: Iterator[bytes], again: Callable[[int], Iterator[bytes] | None], shown: str
+) -> Iterator[bytes]:
+    """The bytes of the object that was found, from `at` on, of which `chunks` are the first.
+
+    `again` asks for that very object from a place on: it gives None, or raises ConditionFailed, where it is no more.
+    Raises DestinationError then, Unavailable where the body breaks off in one place again and again.
+    """
+    in_vain = 0
+    while True:
+        began = at
+        try:
+            for chunk in chunks:
+                at += len(chunk)
+                yield chunk
+            if at >= found.size:
+                return
+            raise Transient("the body ended early")
+        except Transient as error:
+            if at >= found.size:
+                return
+            in_vain = in_vain + 1 if at == began else 0
+            if in_vain > BREAKS:
+                raise Unavailable(f"{found.name} breaks off at byte {at} again and again: {error}") from error
+        chunks = _again(found, at, again, shown)
+
+
+def _again(found: Found, at: int, again: Callable[[int], Iterator[bytes] | None], shown: str) -> Iterator[bytes]:
+    try:
+        chunks = again(at)
+    except ConditionFailed:
+        chunks = None
+    if chunks is None:
+        raise DestinationError(f"{found.name} in {shown} is another one by now, or gone")
+    return chunks
