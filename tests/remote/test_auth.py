@@ -19,7 +19,7 @@ from simulator import EXPORT, Run, Simulator
 
 from tilesync import services, wiring
 from tilesync.demo.standin import Answer
-from tilesync.errors import NotAuthorised, Unavailable
+from tilesync.errors import NotAuthorised, TilesyncError, Unavailable, UsageError
 from tilesync.model import Secret
 from tilesync.remote.auth import (
     ClientCredentials,
@@ -127,10 +127,19 @@ def test_a_command_is_run_again_when_refused(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
-@pytest.mark.parametrize("command", ["false", "/nowhere/at/all", "'unbalanced", "true", ""])
-def test_a_command_that_gives_no_token_says_so(command: str) -> None:
-    """Fails, is not there, cannot be parsed, prints nothing: NotAuthorised with a hint."""
-    with pytest.raises(NotAuthorised) as caught:
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ("false", NotAuthorised),
+        ("/nowhere/at/all", NotAuthorised),
+        ("true", NotAuthorised),
+        ("'unbalanced", UsageError),
+        ("", UsageError),
+    ],
+)
+def test_a_command_that_gives_no_token_says_so(command: str, error: type[TilesyncError]) -> None:
+    """Fails, is not there, prints nothing, cannot be parsed: an error with a hint."""
+    with pytest.raises(error) as caught:
         asyncio.run(from_command(command))
     assert caught.value.hint
 

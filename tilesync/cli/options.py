@@ -140,7 +140,11 @@ REACH = stacked(
     option("--endpoint-url", metavar="URL", help="S3 service, if not Amazon's."),
     option("--dest-link-command", help="Command that prints a fresh link to the container of DEST."),
 )
-ON_PUBLISH = option("--on-publish", metavar="COMMAND", help="Run this when the pointer has moved; report on its stdin.")
+ON_PUBLISH = option(
+    "--on-publish",
+    metavar="COMMAND",
+    help="Run this program, without a shell, when the pointer has moved; report on its stdin.",
+)
 SERVING = stacked(
     option("--cache-control", metavar="TEXT", help="How long caches keep what lies in a version.  [default: for ever]"),
     option("--pointer-cache-control", metavar="TEXT", help="The same for the pointer.  [default: no-cache]"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tilesync.cli.announce import announce, words_of
+from tilesync.cli.announce import announce
 from tilesync.cli.output import JsonLines, Lines, LogFile, Out, Summary, explain, reported, write_report
 from tilesync.cli.progress import Progress
 from tilesync.crew import loop_factory, tidy_memory
@@ -82,11 +82,13 @@ class Session:
         """What runs a command with the report so far; None where there is no command. Raises UsageError."""
         if not command:
             return None
-        words = words_of(command)
+        from tilesync.wire.commands import words_of
+
+        words = words_of(command, "--on-publish")
 
         async def run(version: str, error: TilesyncError | None) -> None:
             said = self.summary.finished() if error is None else self._failure(error)
-            await announce(words, {**reported(said, self.summary), "pointer": version})
+            await announce(words, {**reported(said, self.summary), "pointer": version}, self.observe)
 
         return run
 

@@ -12,7 +12,8 @@ from tilesync.model import Secret
 from tilesync.protocols import Clock
 from tilesync.rules.replies import Verdict, api_message, judge_api, parse_token
 from tilesync.rules.verdicts import demand
-from tilesync.wire.commands import hint_of, words_of
+from tilesync.threads import in_thread
+from tilesync.wire.commands import printed
 from tilesync.wire.http import Ask, Conversation, Reply
 
 EARLY = 60.0
@@ -103,16 +104,8 @@ async def from_command(command: str) -> tuple[Secret, None]:
 
 
 async def output_of(command: str, option: str) -> str:
-    """What a command prints on stdout; no shell is involved. Raises NotAuthorised when it fails."""
-    words = words_of(command, option)
-    try:
-        process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
-    except (OSError, ValueError) as error:
-        raise NotAuthorised(f"the command of {option} cannot be run ({error})", hint=hint_of(option)) from error
-    out, _ = await process.communicate()
-    if process.returncode != 0:
-        raise NotAuthorised(f"the command of {option} failed with exit code {process.returncode}", hint=hint_of(option))
-    return out.decode(errors="replace")
+    """What a command prints on stdout; no shell is involved. Raises UsageError, and NotAuthorised when it fails."""
+    return await in_thread(printed, command, option)
 
 
 class ClientCredentials:
