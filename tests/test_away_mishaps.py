@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import shlex
 import signal
 import sqlite3
 import stat
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from azure.storage.blob import BlobServiceClient
-from azurite import ACCOUNT, KEY, Passing, Refusal, signed
+from azurite import ACCOUNT, KEY, Azurite, Passing, Refusal, Road, new_container, signed
 from builders import export, glb, tileset
 from roads import Away
 from simulator import EXPORT, Simulator, command
@@ -305,6 +306,50 @@ def test_what_another_machine_left_just_now_does_not_retire(away: Away, sim: Sim
     run = away.mirror(sim, "--keep-versions", "1")
     assert (run.exit, run.last["retired"]) == (0, 0), run.said
     assert away.mirror(sim, "--keep-versions", "1", "--keep-for", "0s").last["retired"] == 1
+
+
+def test_who_lost_the_lock_writes_nothing_more(away: Away, sim: Simulator, azurite: Azurite) -> None:
+    """Cut off while it moved the pointer, a run comes back when another has moved it: latest.json stays the other's."""
+    sim.hold(export(3))
+    stuck, over = threading.Event(), threading.Event()
+
+    def gate(passing: Passing) -> Refusal | None:
+        if passing.blob == "latest.json" and passing.method == "PUT" and not stuck.is_set():
+            stuck.set()
+            over.wait(120)
+            return Refusal(503, "ServerBusy")
+        return None
+
+    away.road.gate = gate
+    running = away.start(sim, "--retry-for", "5m")
+    assert stuck.wait(30)
+    running.send_signal(signal.SIGSTOP)
+    sim.hold(export(4, seed=2), export_id=OTHER)
+    with Road(azurite) as road:
+        away.env["TILESYNC_AZURE_ENDPOINT"] = f"{road.url}/{ACCOUNT}"
+        other = away.mirror(sim, XDG_STATE_HOME=elsewhere(away, "other"))
+    assert other.exit == 0, other.said
+    over.set()
+    running.send_signal(signal.SIGCONT)
+    _, err = running.communicate(timeout=120)
+    assert running.returncode == 9, err
+    assert b"was lost" in err or b"someone else moved the pointer" in err
+    assert away.said("latest.json")["version"] == OTHER
+    away.holds(OTHER, export(4, seed=2))
+
+
+def test_a_command_prints_links_to_dest_alone(away: Away, sim: Simulator, azurite: Azurite) -> None:
+    """A link to another container than az:// names is refused, also the first one."""
+    sim.hold(export(3))
+    other = new_container(azurite)
+    link = f"{away.road.url}/{ACCOUNT}/{other.rpartition('/')[2]}?{signed(other).query}"
+    env = {"AZURE_STORAGE_KEY": ""}
+    run = away.mirror(sim, "--dest-link-command", f"echo {shlex.quote(link)}", **env)
+    assert (run.exit, run.last["error"]) == (5, "NotAuthorised"), run.said
+    assert "another container" in run.last["message"]
+    assert not away.names()
+    mine = f"{away.road.url}/{ACCOUNT}/{away.container}?{signed(away.url).query}"
+    assert away.mirror(sim, "--dest-link-command", f"echo {shlex.quote(mine)}", **env).exit == 0
 
 
 def test_a_token_goes_to_its_own_account_only(away: Away) -> None:

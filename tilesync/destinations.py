@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import os
 import re
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from tilesync.rules.links import expiry
 from tilesync.rules.places import parse_place
 from tilesync.rules.serving import Serving
 from tilesync.storage import AzurePlace, BucketPlace
-from tilesync.threads import STOP, in_thread
+from tilesync.threads import hastily, in_thread
 
 if TYPE_CHECKING:
     from tilesync.helpers import FindShelf
@@ -116,12 +115,14 @@ async def opened(
     _refuse_flat(layout)
     closing = ExitStack()
     try:
-        STOP.set(threading.Event())
         making = _objects(where, bulk, observe, create=where.reach.create)
         objects = await in_thread(closing.enter_context, making)
         keeping = objects, where.state(objects.home), where.reach.serving, observe
         opening = partial(open_objects, *keeping, new=layout is not None, pace=pace)
         yield await _entered(lambda: closing.enter_context(opening()), objects, observe)
+    except asyncio.CancelledError:
+        await hastily(closing.close)
+        raise
     finally:
         await in_thread(closing.close)
 
@@ -160,7 +161,7 @@ def shelf_of(files: Files, serving: Serving) -> FindShelf | None:
         objects = files.objects
 
         async def fresh(version: Version) -> BlobShelf:
-            files.touch()
+            files.touch(version)
             return await objects.shelf(serving)
 
         return fresh
@@ -275,7 +276,8 @@ def _blobs(
                 hint="name it as az://ACCOUNT/CONTAINER, with a key or an identity that may",
             )
         talk = closing.enter_context(blocking(observe, budget=reach.budget))
-        link = SignedLink(fetch, observe, first=first)
+        base = first.base if first is not None else f"{_endpoint(place, reach)}/{place.container}"
+        link = SignedLink(fetch, observe, first=first, base=base)
         wires = Wires(link, copying, talk, _kept(bulk), delete_many)
         home = f"{link.current().base}/{place.prefix}"
         yield AzureObjects(wires, place.prefix, observe, shown=str(place), home=home)

@@ -4,38 +4,60 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import Executor
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
+from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+U = TypeVar("U")
 
 STOP: Final[ContextVar[threading.Event | None]] = ContextVar("STOP", default=None)
-"""Is set when someone who waits for a thread is cancelled: who waits there for better times need not go on."""
+"""Within work that is waited for: is set when its result is wanted no more. Whoever waits there for better times need
+not go on.
+"""
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """The result of blocking `work`. A cancelled caller still waits for it: nothing is torn down under its feet."""
-    return await _outlasting(asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs)))
+    return await in_pool(None, partial(work, *args, **kwargs))
 
 
-async def in_pool(pool: Executor, work: Callable[[], T]) -> T:
+async def in_pool(pool: Executor | None, work: Callable[[], T]) -> T:
     """Likewise, in threads of one's own: for work that waits long, behind which no other may have to wait."""
-    return await _outlasting(asyncio.get_running_loop().run_in_executor(pool, work))
+    return await _outlasting(pool, work, threading.Event())
 
 
-async def _outlasting(running: asyncio.Future[T]) -> T:
+async def hastily(work: Callable[[], T]) -> T:
+    """Likewise, where nobody waits for better times any more."""
+    stop = threading.Event()
+    stop.set()
+    return await _outlasting(None, work, stop)
+
+
+async def _outlasting(pool: Executor | None, work: Callable[[], T], stop: threading.Event) -> T:
+    context = copy_context()
+    context.run(STOP.set, stop)
+    running = asyncio.get_running_loop().run_in_executor(pool, context.run, work)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        if (stop := STOP.get()) is not None:
-            stop.set()
+        stop.set()
         await asyncio.wait([running])
         if not running.cancelled():
             running.exception()
         raise
+
+
+def side_by_side(work: Callable[[U], T], items: Sequence[U], *, width: int) -> list[T]:
+    """What `work` gives for each, so many at once; it blocks. Raises the first error, when all are through."""
+    if not items:
+        return []
+    with ThreadPoolExecutor(min(width, len(items))) as pool:
+        running = [pool.submit(copy_context().run, work, item) for item in items]
+    return [each.result() for each in running]
 
 
 def outcomes(jobs: Iterable[Callable[[], Any]]) -> list[Any]:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 from away import TERM, azure_objects
-from azurite import Azurite, Refusal, Road, new_container
+from azure.storage.blob import BlobLeaseClient
+from azurite import Azurite, Passing, Refusal, Road, new_container
 
 from tilesync.errors import DestinationBusy, DestinationError, Transient, Unavailable
 from tilesync.protocols import Lease, Objects
+from tilesync.stores.leases import LOCK
 from tilesync.stores.lock import HeldElsewhere, Lock, locked, owner_of
 
 
@@ -127,6 +129,57 @@ def test_an_outage_that_outlasts_the_term_is_borne_with() -> None:
     lock.demand()
     lock.release()
     assert lease.left.is_set()
+
+
+def test_a_slow_renewal_is_made_sure_of() -> None:
+    """One that took longer than the term proves nothing; where none is quick it is an outage, and said so."""
+
+    class Slow(Scripted):
+        seconds = 0.4
+
+        def keep(self, owner: str) -> bool:
+            time.sleep(self.seconds)
+            return super().keep(owner)
+
+    lease = Slow(True)
+    lock = Lock(lease, str(uuid.uuid4()), "x")
+    time.sleep(0.2)
+    with pytest.raises(Unavailable, match="could not be renewed"):
+        lock.secure()
+    lease.seconds = 0.0
+    lock.secure()
+
+
+def test_a_beat_that_hangs_loses_nothing(azurite: Azurite, tmp_path: Path) -> None:
+    """It is given up in time for the next, so that nobody else takes the lease, and nobody here stops writing."""
+    url = new_container(azurite)
+    with Road(azurite) as road:
+        hung, over = threading.Event(), threading.Event()
+
+        def gate(passing: Passing) -> None:
+            if passing.headers.get("x-ms-lease-action") == "renew" and not hung.is_set():
+                hung.set()
+                over.wait(60)
+
+        road.gate = gate
+        far = url.replace(azurite.url, road.url)
+        with azure_objects(far) as objects, locked(objects.lease(), tmp_path, "x") as lock:
+            assert hung.wait(TERM.total_seconds())
+            until = time.monotonic() + TERM.total_seconds()
+            while time.monotonic() < until:
+                lock.demand()
+                time.sleep(0.05)
+            over.set()
+
+
+def test_a_broken_lease_is_lost(objects: Objects, tmp_path: Path, azurite: Azurite) -> None:
+    """Who breaks it means that this run is to stop."""
+    with locked(objects.lease(), tmp_path, "x") as lock:
+        container = azurite._account.get_container_client(objects.home.rstrip("/").rpartition("/")[2])
+        BlobLeaseClient(container.get_blob_client(LOCK), lease_id=owner_of(tmp_path)).break_lease(0)
+        lock._beat()
+        with pytest.raises(DestinationBusy):
+            lock.demand()
 
 
 def test_one_failure_loses_nothing() -> None:

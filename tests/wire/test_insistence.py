@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from datetime import timedelta
 
 import pytest
 
 from tilesync.errors import NotAuthorised, Transient, Unavailable
 from tilesync.events import Event, Notice, Retried
+from tilesync.threads import hastily, in_thread, side_by_side
 from tilesync.wire.insistence import Insistence
 
 
@@ -46,3 +49,38 @@ def test_what_nothing_cures_is_not_tried_again() -> None:
     with pytest.raises(NotAuthorised):
         Insistence(lambda event: None, budget=timedelta(seconds=5)).insist("the store", attempt)
     assert len(attempts) == 1
+
+
+def down() -> None:
+    """A store that is down, for a minute."""
+
+    def attempt() -> None:
+        raise Transient("no connection")
+
+    Insistence(lambda event: None, budget=timedelta(seconds=60)).insist("the store", attempt)
+
+
+def test_what_is_wanted_no_more_is_given_up() -> None:
+    """Who is cancelled waits no longer, in however many threads; who comes after is borne with as ever."""
+    left = [Transient("slow"), Transient("slow")]
+
+    def attempt() -> int:
+        if left:
+            raise left.pop()
+        return 7
+
+    async def work() -> int:
+        began = time.monotonic()
+        for job in (down, lambda: side_by_side(lambda _: down(), range(3), width=3)):
+            waiting = asyncio.create_task(in_thread(job))
+            await asyncio.sleep(0.1)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        with pytest.raises(Unavailable, match="wanted no more"):
+            await hastily(down)
+        assert time.monotonic() - began < 10
+        insistence = Insistence(lambda event: None, budget=timedelta(seconds=20))
+        return await in_thread(insistence.insist, "the store", attempt)
+
+    assert asyncio.run(work()) == 7

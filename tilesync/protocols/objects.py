@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple, Protocol
 
@@ -50,13 +50,15 @@ class Objects(Protocol):
     Methods block and are safe from any thread, but for `put` and what `begin` gives. They bear with what passes by, and
     raise RunErrors: NotAuthorised, Unavailable, DestinationError. `shown` is how a person names the place, `home` tells
     it from all others. `part` is as how many bytes an object that is begun weighs in memory. `doubtful`: characters of
-    names that such a server may read as others.
+    names that such a server may read as others. `guard` is called before each attempt of a blocking method to change
+    something, and raises where that is not to be done (any more), Transient where nobody knows.
     """
 
     shown: str
     home: str
     part: int
     doubtful: str
+    guard: Callable[[], None]
 
     def misread(self) -> list[str]:
         """The characters of names that this server does read as others when a viewer asks for them. It is tried."""

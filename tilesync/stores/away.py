@@ -86,6 +86,7 @@ def open_objects(
         if not _is_of(catalog, objects.home):
             ObjectPublished(objects).refuse_foreign()
         lease = closing.enter_context(locked(objects.lease(), state, objects.shown))
+        objects.guard = lease.demand
         catalog.remember(PLACE, objects.home)
         look = Misread(_misread(objects, catalog), observe, sure=True)
         files = ObjectFiles(objects, serving, lease, look=look, pace=pace)

@@ -14,6 +14,7 @@ from tilesync.errors import NotAuthorised, Transient, UsageError
 from tilesync.protocols import Observer
 from tilesync.rules.links import check_scheme
 from tilesync.stores.disk import mapped
+from tilesync.stores.lock import patience_of
 from tilesync.stores.s3 import S3Objects, Wires
 from tilesync.stores.s3_lease import TERM
 from tilesync.stores.s3_parts import Parts
@@ -87,7 +88,11 @@ def open_bucket(
     except ImportError:
         raise UsageError("a destination in S3 needs the packages obstore and boto3", hint=_EXTRA) from None
     wires = Wires(Whole(store, shown), Parts(found.client, bucket, shown), observe, budget)
-    objects = S3Objects(wires, prefix, shown=shown, home=f"{found.endpoint}/{bucket}/{prefix}", term=term)
+    haste = patience_of(term)
+    hasty = wires._replace(whole=Whole(_store(bucket, found, within=haste), shown), budget=min(budget, haste))
+    home = f"{found.endpoint}/{bucket}/{prefix}"
+    beating = S3Objects(hasty, prefix, shown=shown, home=home)
+    objects = S3Objects(wires, prefix, shown=shown, home=home, term=term, beating=beating)
     try:
         yield objects
     finally:
@@ -166,7 +171,7 @@ def region_of(client: Any, bucket: str, shown: str) -> str:
     return str(region or _HOME)
 
 
-def _store(bucket: str, found: _Found) -> S3Store:
+def _store(bucket: str, found: _Found, *, within: timedelta = _WHOLE) -> S3Store:
     from obstore.exceptions import BaseError
     from obstore.store import S3Store
 
@@ -174,7 +179,7 @@ def _store(bucket: str, found: _Found) -> S3Store:
         "allow_http": found.endpoint.startswith("http://"),
         "connect_timeout": _CONNECT,
         "read_timeout": _PATIENT,
-        "timeout": _WHOLE,
+        "timeout": within,
         "user_agent": user_agent(),
     }
     if found.bundle:

@@ -8,13 +8,20 @@ from typing import Final, Protocol
 from tilesync.errors import DestinationError
 
 LOCK: Final = ".tilesync/lock"
-_OTHERS: Final = {"LeaseAlreadyPresent", "LeaseIsBreakingAndCannotBeAcquired", "LeaseIdMissing"}
+_OTHERS: Final = {
+    "LeaseAlreadyPresent",
+    "LeaseIdMissing",
+    "LeaseIsBreakingAndCannotBeAcquired",
+    "LeaseIsBrokenAndCannotBeRenewed",
+    "LeaseNotPresentWithLeaseOperation",
+}
+"""Source: "Blob service error codes"."""
 
 
 class Request(Protocol):
-    """Sends one request about a lease, and gives status and code of the answer."""
+    """Sends one request about a lease, and gives status and code of the answer. `beats`: there is no time to lose."""
 
-    def __call__(self, name: str, headers: dict[str, str], *, query: str = "") -> tuple[int, str]:
+    def __call__(self, name: str, headers: dict[str, str], *, query: str = "", beats: bool = False) -> tuple[int, str]:
         """Send it."""
 
 
@@ -39,18 +46,18 @@ class BlobLease:
 
     def keep(self, owner: str) -> bool:
         """Renew it; one that has ended, and that nobody has taken since, comes to life again."""
-        return self._granted(*self._act("renew", {"x-ms-lease-id": owner}))
+        return self._granted(*self._act("renew", {"x-ms-lease-id": owner}, beats=True))
 
     def leave(self, owner: str) -> None:
         """Release it. One that others have by now stays theirs."""
-        self._act("release", {"x-ms-lease-id": owner})
+        self._act("release", {"x-ms-lease-id": owner}, beats=True)
 
-    def _act(self, action: str, headers: dict[str, str]) -> tuple[int, str]:
-        return self._request(LOCK, {"x-ms-lease-action": action, **headers}, query="comp=lease")
+    def _act(self, action: str, headers: dict[str, str], *, beats: bool = False) -> tuple[int, str]:
+        return self._request(LOCK, {"x-ms-lease-action": action, **headers}, query="comp=lease", beats=beats)
 
     def _granted(self, status: int, code: str) -> bool:
         if status < 300:
             return True
-        if code in _OTHERS or code.startswith("LeaseIdMismatch") or code == "LeaseNotPresentWithLeaseOperation":
+        if code in _OTHERS or code.startswith("LeaseIdMismatch"):
             return False
         raise DestinationError(f"{self._shown} cannot be locked ({status} {code})".replace(" )", ")"))

@@ -8,16 +8,30 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 
-from tilesync.errors import DestinationBusy, DestinationError, TilesyncError, Transient
+from tilesync.errors import DestinationBusy, DestinationError, TilesyncError, Transient, Unavailable
 from tilesync.protocols import Lease
 from tilesync.stores.disk import mapped, place
+from tilesync.threads import STOP
 
 OWNER = "owner"
 
 _BEATS = 3
-"""Times that a lease is renewed within its term: one failure loses nothing."""
+"""Times that a lease is renewed within its term."""
+
+_PATIENCE = 6
+_PAUSE = 12
+"""What part of its term an unanswered beat may take, and how long after it comes the next: two such lose nothing."""
+
+_TURNS = 3
+"""Times that one beats to be sure of it: the first may have waited longer than it proves."""
+
+
+def patience_of(term: timedelta) -> timedelta:
+    """How long a request about a lease may take, and be tried again, before the next beat."""
+    return term / _PATIENCE
 
 
 class HeldElsewhere(DestinationBusy):
@@ -59,9 +73,16 @@ class Lock:
 
     def secure(self) -> None:
         """Return when the lease is this run's for sure. Raises DestinationBusy, Unavailable."""
-        if not self._lost and now() - self._kept_at > self._term / 2:
+        for _ in range(_TURNS):
+            if self._lost or now() - self._kept_at <= self._term / 2:
+                break
             self._beat()
-        self.demand()
+        try:
+            self.demand()
+        except Transient as error:
+            raise Unavailable(
+                str(error), hint="run the same command again: it continues where this one stopped"
+            ) from error
 
     def _beat(self) -> None:
         with self._beating:
@@ -70,9 +91,13 @@ class Lock:
             self._kept_at = began if not self._lost else self._kept_at
 
     def _keep(self) -> None:
-        while not self._lost and not self._ended.wait(self._term / _BEATS):
+        STOP.set(self._ended)
+        pause = self._term / _BEATS
+        while not self._lost and not self._ended.wait(pause):
+            pause = self._term / _PAUSE
             with suppress(TilesyncError):  # not reached: the next beat tries again, and `demand` knows the time
                 self._beat()
+                pause = self._term / _BEATS
 
     def release(self) -> None:
         """Give it back. Where that cannot be said, the lease ends by itself."""

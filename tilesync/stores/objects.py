@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -19,6 +18,7 @@ from tilesync.rules.serving import HEAD, Serving
 from tilesync.storage import Elsewhere, Found
 from tilesync.stores.disk import BatchWriter
 from tilesync.stores.listed import Listed, is_listed, is_same, number_of
+from tilesync.threads import side_by_side
 
 VERSIONS = "versions/"
 
@@ -84,9 +84,13 @@ class ObjectHeldFiles:
         """The listing of a version; `anew`: not from before something of it was changed here."""
         with self._listing:
             if version not in self._complete or (anew and version in self._stale):
-                self._listed.take(version, self._pages(version))
+                self._stale.discard(version)  # what is changed while it is listed makes it stale again
+                try:
+                    self._listed.take(version, self._pages(version))
+                except BaseException:
+                    self._stale.add(version)
+                    raise
                 self._complete.add(version)
-                self._stale.discard(version)
         return self._listed
 
     def _pages(self, version: str) -> Iterator[list[Found]]:
@@ -199,10 +203,10 @@ class ObjectFiles(ObjectHeldFiles):
         self._lock = lock
         self._prover = BatchWriter()
 
-    def touch(self) -> None:
+    def touch(self, version: Version) -> None:
         """Others put files in place: what was listed before may be so no more. Raises where that is not ours to do."""
         self._lock.demand()
-        self._stale |= self._complete
+        self._stale.add(version.name)
 
     def free(self) -> None:
         """A store has no end."""
@@ -234,7 +238,7 @@ class ObjectFiles(ObjectHeldFiles):
 
     async def take(self, version: Version, blob: Blob, link: SasUrl, head: bytes) -> tuple[Held | None, str]:
         """Have the store take a blob by itself; that it has the MD5 which its container states is proof enough."""
-        self.touch()
+        self.touch(version)
         label = self._serving.label(blob, head[:HEAD])
         source = Elsewhere(link.blob(blob.name), blob.size, blob.etag, blob.md5)
         found = await self.objects.take(source, key_of(version.name, blob.name), label)
@@ -267,8 +271,7 @@ class ObjectFiles(ObjectHeldFiles):
         if len(wishes) > FEW:
             for name in {of.name for _, of, _ in wishes}:
                 self._list(name, anew=True)
-        with ThreadPoolExecutor(min(AT_ONCE, len(wishes))) as pool:
-            return list(pool.map(lambda wish: self._share(version.name, *wish), wishes))
+        return side_by_side(lambda wish: self._share(version.name, *wish), wishes, width=AT_ONCE)
 
     def _share(self, version: str, blob: Blob, of: Version, held: Held) -> Held | None:
         source = self._source(of.name, held)

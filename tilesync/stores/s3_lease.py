@@ -22,6 +22,9 @@ TERM: Final = timedelta(seconds=60)
 """As long as that of a lease in Azure."""
 
 _LABEL: Final = Label("application/json", None, "no-cache")
+_NO_ETAG: Final = "0" * 32
+"""As an ETag looks, and no object's."""
+
 _TURNS: Final = 3
 """Times in a row that one looks again because it changed at that moment."""
 
@@ -47,12 +50,20 @@ class Seen(NamedTuple):
 
 
 class ObjectLease:
-    """The lease; what it saw of another's it keeps, however often it is asked for. One at a time uses it."""
+    """The lease; what it saw of another's it keeps, however often it is asked for. One at a time uses it. `beating` is
+    the same place, for beats.
+    """
 
     def __init__(
-        self, place: Place, *, term: timedelta = TERM, monotonic: Callable[[], float] = time.monotonic
+        self,
+        place: Place,
+        beating: Place,
+        *,
+        term: timedelta = TERM,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._place = place
+        self._beating = beating
         self._monotonic = monotonic
         self._mine = Seen("", "", 0)
         self._other = ""
@@ -61,10 +72,10 @@ class ObjectLease:
 
     def take(self, owner: str) -> bool:
         """Take it where it is free, this owner's, or another's that has not moved for a term."""
-        seen = self._look()
+        seen = self._look(self._place)
         if seen.owner not in {"", owner} and not self._ended(seen.etag):
             return False
-        if not self._put(owner, seen):
+        if not self._put(self._place, owner, seen):
             return False
         self._prove(owner)
         return True
@@ -73,9 +84,9 @@ class ObjectLease:
         """A beat. One whose answer was lost stands there, and is known as this owner's."""
         seen = self._mine
         for _ in range(_TURNS):
-            if seen.owner == owner and self._put(owner, seen):
+            if seen.owner == owner and self._put(self._beating, owner, seen):
                 return True
-            seen = self._look()
+            seen = self._look(self._beating)
             if not seen.etag:
                 seen = seen._replace(owner=owner)
             if seen.owner != owner:
@@ -85,14 +96,14 @@ class ObjectLease:
     def leave(self, owner: str) -> None:
         """Mark it free. One that others have by now stays theirs."""
         seen = self._mine
-        if seen.owner != owner or not self._put("", seen):
-            seen = self._look()
+        if seen.owner != owner or not self._put(self._beating, "", seen):
+            seen = self._look(self._beating)
             if seen.owner == owner:
-                self._put("", seen)
+                self._put(self._beating, "", seen)
         self._mine = Seen("", "", 0)
 
-    def _look(self) -> Seen:
-        stored = self._place.read(LOCK)
+    def _look(self, place: Place) -> Seen:
+        stored = place.read(LOCK)
         if stored is None:
             return Seen("", "", 0)
         try:
@@ -111,12 +122,12 @@ class ObjectLease:
             self._other, self._since = etag, now
         return now - self._since >= self.term.total_seconds()
 
-    def _put(self, owner: str, seen: Seen) -> bool:
+    def _put(self, place: Place, owner: str, seen: Seen) -> bool:
         """Replace what was seen; whether it was there still. No two bodies are alike, so that no two ETags are."""
         mine = Seen("", owner, seen.beat + 1)
         body = json.dumps({"owner": owner, "beat": mine.beat, "at": time.time_ns()}).encode()
         try:
-            found = self._place.write(LOCK, [body], _LABEL, instead_of=seen.etag)
+            found = place.write(LOCK, [body], _LABEL, instead_of=seen.etag)
         except ConditionFailed:
             return False
         self._mine = mine._replace(etag=found.etag)
@@ -124,8 +135,10 @@ class ObjectLease:
 
     def _prove(self, owner: str) -> None:
         """Raise DestinationError where the store takes no heed of conditions: then this is no lock."""
-        if self._put(owner, Seen("", owner, self._mine.beat)):
-            raise DestinationError(
-                f"{self._place.shown} cannot be locked: the server overwrites objects that it was told to leave alone",
-                hint="the server must know conditional writes (If-None-Match, If-Match)",
-            )
+        for etag in ("", _NO_ETAG):
+            if self._put(self._place, owner, Seen(etag, owner, self._mine.beat)):
+                raise DestinationError(
+                    f"{self._place.shown} cannot be locked: the server overwrites objects that it was told to leave"
+                    " alone",
+                    hint="the server must know conditional writes (If-None-Match, If-Match)",
+                )

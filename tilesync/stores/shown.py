@@ -16,7 +16,7 @@ from tilesync.errors import ConditionFailed, DestinationBusy, DestinationError
 from tilesync.model import POINTER, Version
 from tilesync.protocols import Objects
 from tilesync.rules.serving import Serving
-from tilesync.storage import Label
+from tilesync.storage import Found, Label
 from tilesync.stores.apart import Apart
 from tilesync.stores.objects import TOGETHER, VERSIONS, Right
 
@@ -176,25 +176,24 @@ class ObjectPublication(Apart, ObjectPublished):
         """Move the pointer, then `latest.json`. Raises DestinationBusy when someone else moves it meanwhile."""
         self._lock.secure()
         sha256 = hashlib.sha256()
-        there = self._objects.find(POINTER)
+        found = self._replace(POINTER, _digested(pointer, sha256.update), self._objects.find(POINTER))
+        self._remember_pointer(found.etag, sha256.hexdigest())
+        self._lock.secure()
+        data = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
+        self._knows_latest = False
+        self._replace(LATEST, [data], self._objects.find(LATEST))
+        self._latest, self._knows_latest = json.loads(data), True
+
+    def _replace(self, name: str, data: Iterable[bytes], there: Found | None) -> Found:
+        """Write what leads to a version, in the place of what was seen there."""
         try:
-            found = self._objects.write(
-                POINTER,
-                _digested(pointer, sha256.update),
-                self._serving.document(),
-                instead_of=there.etag if there is not None else "",
-            )
+            instead_of = there.etag if there is not None else ""
+            return self._objects.write(name, data, self._serving.document(), instead_of=instead_of)
         except ConditionFailed as error:
             raise DestinationBusy(
                 f"someone else moved the pointer of {self._objects.shown} at the same moment",
                 hint="run again: it looks what is there now",
             ) from error
-        self._remember_pointer(found.etag, sha256.hexdigest())
-        self._lock.secure()
-        data = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
-        self._knows_latest = False
-        self._objects.write(LATEST, [data], self._serving.document())
-        self._latest, self._knows_latest = json.loads(data), True
 
     def retire(self, version: Version, moment: str) -> None:
         """Take the manifest out of sight; the files go with the trash, so that until then both can be brought back."""

@@ -17,12 +17,21 @@ from tilesync.rules.links import check_scheme
 
 class SignedLink:
     """A link that `fetch` replaces, ahead of its end and on demand; without one its end is the end. `first`: one that
-    is there already. A link to another container is refused.
+    is there already. `base`: the URL of the container that is meant, else it is that of the first link; a link to
+    another one is refused.
     """
 
-    def __init__(self, fetch: Callable[[], SasUrl] | None, observe: Observer, *, first: SasUrl | None = None) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[], SasUrl] | None,
+        observe: Observer,
+        *,
+        first: SasUrl | None = None,
+        base: str | None = None,
+    ) -> None:
         self._fetch = fetch
         self._observe = observe
+        self._base = base
         self._lock = threading.Lock()
         self._link: SasUrl | None = None
         self._due_at = 0.0
@@ -80,10 +89,11 @@ class SignedLink:
             verb = "has ended" if old is not None and _ended(old) else "is refused"
             raise NoFreshLink(f"the link to the destination {verb}, and there is no other", hint=NO_OTHER)
         link = self._fetch()
-        if old is not None and link.base != old.base:
+        meant = self._base or (old.base if old is not None else link.base)
+        if link.base != meant:
             raise NotAuthorised(
-                f"the fresh link leads to another container ({link.container}, not {old.container})",
-                hint="--dest-link-command must print a link to the container that the run began with",
+                f"the fresh link leads to another container ({link.base}, not {meant})",
+                hint="--dest-link-command must print links to the container that DEST names",
             )
         self._adopt(link)
         if old is not None:

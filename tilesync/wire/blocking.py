@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from pyreqwest.client import SyncClient, SyncClientBuilder
 from pyreqwest.exceptions import BuilderError, PyreqwestError
@@ -30,14 +31,18 @@ PIECE = 1 << 20
 """Bytes of a body that are taken at once."""
 
 
-class Send(NamedTuple):
-    """One request, made anew for each attempt. `secret`: it may carry one, so plain http is for this machine only."""
+@dataclass(frozen=True, repr=False)
+class Send:
+    """One request, made anew for each attempt. `secret`: it may carry one, so plain http is for this machine only.
+    `within`: how long the answer to a body may take, if not as long as usual.
+    """
 
     method: str
     url: str
     headers: Mapping[str, str]
     body: bytes | None = None
     secret: bool = True
+    within: timedelta | None = None
 
 
 class Reply:
@@ -85,7 +90,7 @@ class Blocking:
             client = self._client if send.body is None else self._sender
             request = client.request(send.method, send.url).headers(dict(send.headers))
             if send.body is not None:  # the engine leaves the length of an empty body out
-                within = ANSWER + timedelta(seconds=len(send.body) / SLOWEST)
+                within = send.within or ANSWER + timedelta(seconds=len(send.body) / SLOWEST)
                 request = request.body_bytes(send.body).header("Content-Length", str(len(send.body))).timeout(within)
             streamed = request.build_streamed()
         except (BuilderError, ValueError):

@@ -18,16 +18,15 @@ T = TypeVar("T")
 
 
 class Insistence:
-    """How long a failing answer is borne with. Safe from any thread. When the run is to stop nothing is waited for."""
+    """How long a failing answer is borne with. Safe from any thread. For what is wanted no more nobody waits."""
 
     def __init__(self, observe: Observer, *, budget: timedelta) -> None:
         self._observe = observe
         self._budget = budget.total_seconds()
-        self._stop = STOP.get() or threading.Event()
 
     def insist(self, what: str, attempt: Callable[[], T]) -> T:
         """Attempt until it is no longer Transient that is raised. Raises Unavailable past the retry budget."""
-        patience = Patience(self._budget)
+        patience, stop = Patience(self._budget), STOP.get() or threading.Event()
         while True:
             began = time.monotonic()
             try:
@@ -39,5 +38,5 @@ class Insistence:
                 if patience.failures == 1:
                     self._observe(Notice(f"{what}: {error}; trying again for up to {self._budget:.0f} s"))
                 self._observe(Retried(what, str(error), wait))
-            if self._stop.wait(wait):
-                raise Unavailable(f"{what}: the run is to stop")
+            if stop.wait(wait):
+                raise Unavailable(f"{what}: it is wanted no more")
