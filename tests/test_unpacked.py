@@ -484,6 +484,45 @@ def test_a_copy_of_what_lies_unpacked(tmp_path: Path) -> None:
     copy(source, tmp_path / "three", exit_code=3)
 
 
+@pytest.mark.parametrize("layout", [Layout.VERSIONED, Layout.FLAT])
+def test_what_lies_unpacked_is_mended_from_a_copy(tmp_path: Path, layout: Layout) -> None:
+    """What came from the service packed, and was lost, comes from a copy as it lay; what is there stays as it is."""
+    files, plain = city_of()
+    first, dest = tmp_path / "first", tmp_path / "dest"
+    with Simulator() as sim:
+        sim.hold(files)
+        assert mirror(sim, first).exit == 0
+        assert mirror(sim, dest, layout=layout).exit == 0
+    copy(first, tmp_path / "copy")
+    there = dest / "versions" / EXPORT if layout is Layout.VERSIONED else dest
+    (there / BIG).unlink()
+    kept = (there / LARGE).stat().st_ino
+    assert verify(dest).exit == 10
+    flat = ("--layout", "flat") if layout is Layout.FLAT else ()
+    copy(tmp_path / "copy", dest, *flat)
+    assert (there / BIG).read_bytes() == plain[BIG]
+    assert (there / LARGE).stat().st_ino == kept
+    assert verify(dest).exit == 0
+    copy(tmp_path / "copy", dest, *flat)
+    with Simulator() as sim:
+        sim.hold(files)
+        night = mirror(sim, dest, layout=layout)
+    assert (night.exit, night.tally.fetched) == (0, 0)
+
+
+def test_a_copy_of_what_is_there_unpacked_already_is_none(tmp_path: Path) -> None:
+    """Though nothing tells two mirrors of a bare link from one another but their files."""
+    files, plain = city_of()
+    with Simulator() as sim:
+        sim.hold(files)
+        for name in ("a", "b"):
+            assert command("mirror", sim.link(EXPORT), str(tmp_path / name), *DECODED).exit == 0
+    (version,) = (each.name for each in (tmp_path / "b/versions").iterdir())
+    copy(tmp_path / "a", tmp_path / "b")
+    assert [each.name for each in (tmp_path / "b/versions").iterdir()] == [version]
+    assert folder(tmp_path / "b", version) == plain
+
+
 def test_a_stored_copy_is_unpacked_on_the_way(tmp_path: Path) -> None:
     """What a folder holds as it is stored can be brought into another one unpacked, and the night after is none."""
     files, plain = city_of()

@@ -13,7 +13,7 @@ from tilesync.model import Blob, Held, Page, Totals, Version
 from tilesync.protocols import Destination, Source
 from tilesync.rules.filters import keeper
 from tilesync.rules.names import folders_of
-from tilesync.rules.plan import Action, decide
+from tilesync.rules.plan import Action, decide, lies_so
 from tilesync.threads import in_thread
 
 
@@ -49,7 +49,7 @@ class Listing:
         """Enter a page in the catalog; what is to be counted for it."""
         keeps = keeper(version.globs)
         known = self._catalog.held_among(version, [blob.name for blob in page.blobs]) if compare else {}
-        rows = [(blob, None if changed(blob, held := known.get(blob.name)) else held) for blob in page.blobs]
+        rows = [(blob, _still_held(blob, known.get(blob.name))) for blob in page.blobs]
         lacking = [blob for blob, held in rows if held is None and keeps(blob.name)]
         reusable = self._catalog.twins.by_digest(version, lacking)
         wanted = sum(blob.size for blob in lacking if blob.name not in reusable)
@@ -86,6 +86,13 @@ class Listing:
         tally = self._run.tally
         tally.listed, tally.listed_bytes = totals.files + totals.excluded, totals.bytes + totals.excluded_bytes
         tally.excluded = totals.excluded
+
+
+def _still_held(blob: Blob, held: Held | None) -> Held | None:
+    """What is held of a listed file; None where that does not prove to be it. Listed as it lies it is held as such."""
+    if held is None or changed(blob, held):
+        return None
+    return held._replace(unpacked=None) if lies_so(blob, held) else held
 
 
 def changed(blob: Blob, held: Held | None) -> bool:

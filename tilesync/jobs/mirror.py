@@ -168,6 +168,8 @@ class Mirror:
         if resumed:
             version = self._versions.taken_up(version)
             await self._versions.recheck(version)
+            if export.held is not None and version.content is Content.DECODED and version.listed:
+                version = self._versions.relist(version)  # a copy lists what lies there, its container what it stores
         self._held_before.setdefault(version.serial, self._catalog.totals(version).held_files)
         source = await self._origin.source(resolution)
         inventory = self._wishes.inventory if export.held is None else Inventory.LIST

@@ -35,6 +35,8 @@ def decide(blob: Blob, held: Held | None) -> Decision:
     """
     if held is None:
         return Decision(Action.FETCH, "not held")
+    if lies_so(blob, held):
+        return Decision(Action.KEEP, "held, same SHA-256 as it lies")
     if held.blob.size != blob.size:
         return Decision(Action.FETCH, f"size was {held.blob.size}, is {blob.size}")
     if blob.sha256 is not None:
@@ -45,6 +47,11 @@ def decide(blob: Blob, held: Held | None) -> Decision:
     if blob.md5 is not None and held.blob.md5 == blob.md5:
         return Decision(Action.KEEP, "held, same MD5")
     return Decision(Action.FETCH, "ETag changed" if blob.etag else "nothing proves it unchanged")
+
+
+def lies_so(blob: Blob, held: Held) -> bool:
+    """Whether a file that lies unpacked is the listed one, which is that of a copy whose files lie unpacked too."""
+    return held.unpacked is not None and blob.sha256 == held.sha256 and blob.size == held.size
 
 
 @dataclass(frozen=True, slots=True)
