@@ -338,6 +338,16 @@ def test_who_lost_the_lock_writes_nothing_more(away: Away, sim: Simulator, azuri
     away.holds(OTHER, export(4, seed=2))
 
 
+@pytest.mark.parametrize("name", ["tileset.json", "latest.json"])
+def test_what_others_put_there_is_not_written_over(away: Away, sim: Simulator, name: str) -> None:
+    """A place that has a pointer of someone else's is none of ours."""
+    away.client.upload_blob(name, b'{"mine": 1}')
+    sim.hold(export(3))
+    run = away.mirror(sim)
+    assert (run.exit, f"{name} that tilesync did not write" in run.last["message"]) == (8, True), run.said
+    assert away.blobs() == {name: b'{"mine": 1}'}
+
+
 def test_a_command_prints_links_to_dest_alone(away: Away, sim: Simulator, azurite: Azurite) -> None:
     """A link to another container than az:// names is refused, also the first one."""
     sim.hold(export(3))

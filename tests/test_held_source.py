@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from builders import IMODEL, export, glb, manifest_of, tileset, tree
 from faults import blob, error
+from nights import FIRST, SECOND, THIRD, mirrored
 from simulator import EXPORT, Simulator, latest, rollback, verify
 from test_kill import in_catalog
 
@@ -150,7 +151,9 @@ def test_a_bare_name_is_a_folder_where_manifests_are_in_it(
     copy("./source", "c")
     copy("~/source", "d", HOME=str(tmp_path))
     (tmp_path / "empty").mkdir()
-    assert copy("empty", "e", exit_code=5)["error"] == "NotAuthorised"
+    (tmp_path / IMODEL).mkdir()
+    assert copy(IMODEL, "e", exit_code=5)["error"] == "NotAuthorised"
+    assert copy("empty", "e", exit_code=2)["error"] == "UsageError"
     assert copy("./empty", "e", exit_code=4)["error"] == "NoExport"
     assert all(same(source, tmp_path / name) for name in "abcd")
 
@@ -317,6 +320,19 @@ def test_no_md5_is_needed_to_see_a_changed_file(source: Path, tmp_path: Path) ->
     path.write_bytes(other)
     last = copy(source, tmp_path / "dest", exit_code=3)
     assert "its SHA-256 is not the one that the manifest states" in last["lines"]
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_source_whose_current_version_is_damaged_is_none(tmp_path: Path, *, pinned: bool) -> None:
+    """Its pointer names a version that has lost its manifest: another one is not taken for it, unless asked for."""
+    source = mirrored(tmp_path / "source", FIRST, SECOND, THIRD)
+    if pinned:
+        assert rollback(source).error is None
+    (source / f"manifests/{SECOND if pinned else THIRD}.jsonl").unlink()
+    assert "whose manifest is not there" in copy(source, tmp_path / "dest", exit_code=3)["message"]
+    assert not (tmp_path / "dest/latest.json").exists()
+    copy(source, tmp_path / "dest", "--export-id", FIRST)
+    assert json.loads((tmp_path / "dest/latest.json").read_text())["version"] == FIRST
 
 
 def test_a_damaged_destination_is_mended_from_a_copy(source: Path, tmp_path: Path) -> None:

@@ -127,7 +127,8 @@ def test_what_is_printed_mends_it(dest: Path, tmp_path: Path, case: str) -> None
 def test_an_export_that_is_stored_as_gzip(tmp_path: Path) -> None:
     """A payload that nobody says is gzip fails, since no viewer reads it; the lines that are printed mend it."""
     needs("nginx")
-    files = {"tileset.json": tileset("a.glb"), "a.glb": gzip.compress(glb(b"packed"), mtime=0)}
+    files = {"tileset.json": tileset("a.glb", "b.b3dm"), "a.glb": gzip.compress(glb(b"packed"), mtime=0)}
+    files["b.b3dm"] = gzip.compress(glb(b"packed too"), mtime=0)
     mirrored(tmp_path / "d", files)
     change = without(r"^map \$uri \$tiles_encoding.*?^}\n", r"^ *add_header Content-Encoding.*?\n", r"^ *gzip on.*?\n")
     with nginx(tmp_path / "d", tmp_path / "ill", change) as server:

@@ -83,12 +83,12 @@ class Where:
 
     @property
     def identity(self) -> str:
-        """What tells this place from all others, however it was named."""
+        """What tells this place from all others, however it was named; all that lies in a store's place begins so."""
         if isinstance(self.place, AzurePlace) and self.place.link is not None:
             return f"{self.place.link.base}/{self.place.prefix}"
         if isinstance(self.place, AzurePlace):
             return f"{_endpoint(self.place, self.reach)}/{self.place.container}/{self.place.prefix}"
-        return str(self.place)
+        return f"{self.place}/" if isinstance(self.place, BucketPlace) else str(self.place)
 
 
 @asynccontextmanager

@@ -119,7 +119,7 @@ class Unavailable(RunError):
     """Service or storage kept failing past the retry budget."""
 
     exit_code = 6
-    hint_text = "run the same command again later: what arrived is kept; --retry-for waits longer"
+    hint_text = "run the same command again later: nothing is lost; `mirror --retry-for` waits longer"
 
 
 class ExportReplaced(RunError):

@@ -113,8 +113,12 @@ def _refuse_overlap(request: MirrorRequest) -> None:
     source, destination = request.held, request.destination
     if isinstance(source, Path) and isinstance(destination, Path):
         refuse_overlap(source, destination, request.state_dir)
-    elif source is not None and Where(source, request.source_reach).identity == request.where.identity:
-        raise UsageError(f"SOURCE and DEST are one place: {source}")
+    elif source is not None:
+        one, other = Where(source, request.source_reach).identity, request.where.identity
+        if one == other:
+            raise UsageError(f"SOURCE and DEST are one place: {source}")
+        if one.startswith(other) or other.startswith(one):
+            raise UsageError("one of SOURCE and DEST lies in the other", hint="choose a DEST beside it")
 
 
 def _service_origin(request: MirrorRequest, wires: Wires) -> ServiceOrigin:

@@ -62,14 +62,15 @@ def test_a_pointer_that_is_pinned_is_behind() -> None:
     assert (name_of(found), found.newest, found.behind) == ("e1", "f1", True)
 
 
-@pytest.mark.parametrize("pointed", [None, "gone"])
-def test_without_a_pointer_it_is_the_newest(pointed: str | None) -> None:
-    """The newest held version is meant where nothing was published, or what was is held no more."""
+def test_without_a_pointer_it_is_the_newest() -> None:
+    """The newest held version is meant where nothing was published; what was, and is held no more, is damage."""
     place = filled()
     place.pointed = None
-    if pointed:
-        place.point(pointed)
     assert name_of(resolved(place)) == "f1"
+    place.point("gone")
+    with pytest.raises(Incomplete, match="names version gone"):
+        resolved(place)
+    assert name_of(resolved(place, export_id="f1")) == "f1"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ def test_the_json_for_a_bucket_is_whole() -> None:
     assert (rule["AllowedOrigins"], rule["AllowedMethods"]) == (["https://v.example"], ["GET", "HEAD"])
     assert (option(cors, "--bucket"), option(cors, "--endpoint-url")) == ("pail", "https://minio.example")
     policy = json.loads(option(mending.access().splitlines()[-1], "--policy"))
-    assert policy["Statement"][0]["Resource"] == "arn:aws:s3:::pail/it's/*"
+    lead = "arn:aws:s3:::pail/it's/"
+    assert policy["Statement"][0]["Resource"] == [f"{lead}tileset.json", f"{lead}latest.json", f"{lead}versions/*"]
 
 
 def test_the_label_of_an_object_is_set_as_a_whole() -> None:

@@ -205,13 +205,14 @@ def test_a_latest_that_is_not_ours(root: Path, publication: Publication, said: s
 
 
 def test_what_is_foreign(root: Path, publication: Publication) -> None:
-    """A tileset without any sign of tilesync is refused, be it a file, a folder or a symlink."""
+    """A tileset without any sign of tilesync is refused, be it a file, a folder or a symlink; so is a latest.json."""
     publication.refuse_foreign()
-    for make in (Path.touch, Path.mkdir, lambda path: path.symlink_to("nowhere")):
-        make(root / "tileset.json")
-        with pytest.raises(DestinationError, match="did not write"):
-            publication.refuse_foreign()
-        (root / "tileset.json").rmdir() if (root / "tileset.json").is_dir() else (root / "tileset.json").unlink()
+    for name in ("tileset.json", "latest.json"):
+        for make in (Path.touch, Path.mkdir, lambda path: path.symlink_to("nowhere")):
+            make(root / name)
+            with pytest.raises(DestinationError, match=f"{name} that tilesync did not write"):
+                publication.refuse_foreign()
+            (root / name).rmdir() if (root / name).is_dir() else (root / name).unlink()
     publish(publication, VERSION)
     publication.refuse_foreign()
 

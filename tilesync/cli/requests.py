@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import replace
 from datetime import timedelta
@@ -86,12 +87,16 @@ def selector_of(imodel: str | None, options: dict[str, Any]) -> Selector:
     )
 
 
+_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_SOURCES = "SOURCE is an iModel id, a link, or what is held"
+
+
 def held_of(source: str, endpoint: str | None) -> Place | None:
     """The place that SOURCE is, where tilesync holds something; None when it is anything else.
 
-    A text with a slash, or that begins as paths do, is meant as a folder; a bare name is one where manifests are in it,
-    for else it is an iModel id. What looks like a link is never taken for a path, nor repeated: it may hold a
-    signature; one to a container is that of an export.
+    A text with a slash, or that begins as paths do, is meant as a folder; so is a bare name of one, but for an iModel
+    id without manifests in it. What looks like a link is never taken for a path, nor repeated: it may hold a signature;
+    one to a container is that of an export.
     """
     from tilesync.rules.places import parse_place
 
@@ -102,9 +107,13 @@ def held_of(source: str, endpoint: str | None) -> Place | None:
     path = Path(source).expanduser() if source.startswith("~") else Path(source)
     if any(sign in source for sign in "/\\") or source.startswith((".", "~")):
         if not path.is_dir():
-            raise UsageError(f"there is no folder {path}", hint="SOURCE is an iModel id, a link, or what is held")
+            raise UsageError(f"there is no folder {path}", hint=_SOURCES)
         return path
-    return path if any((path / inner).is_dir() for inner in ("manifests", ".tilesync/manifests")) else None
+    if any((path / inner).is_dir() for inner in ("manifests", ".tilesync/manifests")):
+        return path
+    if path.is_dir() and not _ID.fullmatch(source):
+        raise UsageError(f"the folder {path} holds nothing that tilesync mirrored", hint=_SOURCES)
+    return None
 
 
 def link_of(source: str) -> SasUrl | None:
@@ -138,6 +147,8 @@ def mirror_request(source: str, dest: Place, options: dict[str, Any]) -> MirrorR
     _refuse_contradictions(options, link)
     if options["server_copy"] and not isinstance(dest, AzurePlace):
         raise UsageError("--server-copy is for a DEST in Azure: nothing else takes blobs by itself")
+    if options["create_container"] and not isinstance(dest, AzurePlace):
+        raise UsageError("--create-container is for a DEST in Azure", hint="make a bucket with its service's tools")
     if options["content"] == "decoded" and not isinstance(dest, Path):
         raise UsageError("--content decoded is for a folder: a store states the encoding of each file itself")
     if held is not None:
@@ -175,21 +186,35 @@ def mirror_request(source: str, dest: Place, options: dict[str, Any]) -> MirrorR
 def reach_of(options: dict[str, Any]) -> Reach:
     """How a destination in an object store is reached and served. Raises UsageError for a plain http address."""
     from tilesync.destinations import Reach
-    from tilesync.rules.links import check_scheme
-    from tilesync.rules.serving import IMMUTABLE, REVALIDATED, Serving
+    from tilesync.rules.serving import IMMUTABLE, REVALIDATED, Serving, field_value
 
-    for option in ("azure_endpoint", "endpoint_url"):
-        if options.get(option):
-            check_scheme(options[option])
-    serving = Serving(options.get("cache_control") or IMMUTABLE, options.get("pointer_cache_control") or REVALIDATED)
+    serving = Serving(
+        field_value(options.get("cache_control") or IMMUTABLE, "--cache-control"),
+        field_value(options.get("pointer_cache_control") or REVALIDATED, "--pointer-cache-control"),
+    )
     return Reach(
-        azure_endpoint=options.get("azure_endpoint") or None,
-        endpoint_url=options.get("endpoint_url") or None,
+        azure_endpoint=_address(options.get("azure_endpoint"), "--azure-endpoint"),
+        endpoint_url=_address(options.get("endpoint_url"), "--endpoint-url"),
         link_command=options.get("dest_link_command") or None,
         create=bool(options.get("create_container")),
         serving=serving,
         budget=options.get("retry_for") or timedelta(seconds=60),
     )
+
+
+def _address(text: str | None, option: str) -> str | None:
+    """Where a store answers; None for an empty text. Raises UsageError for what is no address, or a plain http one."""
+    from tilesync.rules.links import check_scheme
+
+    if not text:
+        return None
+    scheme, colon, rest = text.partition("://")
+    if not colon or scheme not in {"http", "https"} or not rest.strip("/") or any(sign in rest for sign in "?#@ "):
+        raise UsageError(
+            f"{option} must be an address and nothing more", hint="write https://HOST or https://HOST:PORT"
+        )
+    check_scheme(text)
+    return text
 
 
 def _refuse_contradictions(options: dict[str, Any], link: SasUrl | None) -> None:

@@ -132,7 +132,8 @@ class Versions:
         for version in self._catalog.versions():
             held = self._catalog.totals(version).held_files if version.published is None or version.damaged else 0
             if held:
-                self._run.observe(Notice(f"the machine restarted since the last run: reading {held} files again"))
+                why = "after a restart, or without its state, nobody knows whether all of it came to the disk"
+                self._run.observe(Notice(f"reading {held} files of version {version.name} again: {why}"))
                 await self.recheck(version, read=True)
         self._destination.settle()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from tilesync.errors import ExportReplaced, NoExport, UsageError
+from tilesync.errors import ExportReplaced, Incomplete, NoExport, UsageError
 from tilesync.events import Warned
 from tilesync.model import Export, Resolution, Selector, Status, Version
 from tilesync.protocols import HeldFiles, Observer, Published
@@ -76,8 +76,14 @@ class HeldOrigin:
         if self._only is not None:
             return self._resolution(self._only, newest=self._newest)
         latest, wishes = self._published.latest() or {}, self._selector
-        pointed = None if wishes.export_id or wishes.changeset else str(latest.get("version"))
-        if not latest.get("pinned") and pointed in self._published.manifest_names():
+        pointed = None if wishes.export_id or wishes.changeset else latest.get("version")
+        there = self._published.manifest_names() if pointed is not None else []
+        if there and pointed not in there:
+            raise Incomplete(
+                f"{self._shown} is damaged: its latest.json names version {pointed}, whose manifest is not there",
+                hint="choose another version with --export-id, or mirror into SOURCE again first",
+            )
+        if there and not latest.get("pinned"):
             return self._resolution(str(pointed))
         meant = self._meant()
         names = [version.name for version in meant]

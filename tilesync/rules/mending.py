@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +34,9 @@ class Mending(Protocol):
 
     def label(self, name: str, label: Label) -> str:
         """A file is served with another type or encoding."""
+
+    def packed(self, names: Sequence[str], label: Label) -> str:
+        """Files of these kinds are stored packed; of the first this is the label."""
 
     def caching(self, name: str, label: Label) -> str:
         """A file is cached for too long, or not long enough."""
@@ -79,6 +83,10 @@ class AzureMending:
         command += ["--content-cache", label.cache_control] if label.cache_control else []
         return f"set the properties of each such blob right:\n{shlex.join(command)}"
 
+    def packed(self, names: Sequence[str], label: Label) -> str:
+        """Properties of each blob."""
+        return self.label(names[0], label)
+
     def caching(self, name: str, label: Label) -> str:
         """Properties of the blob."""
         return self.label(name, label)
@@ -96,12 +104,13 @@ class BucketMending:
     endpoint: str | None = None
 
     def access(self) -> str:
-        """A policy that lets everybody read below the prefix."""
+        """A policy that lets everybody read what viewers need."""
+        lead = f"arn:aws:s3:::{self.place.bucket}/{self.place.prefix}"
         statement = {
             "Effect": "Allow",
             "Principal": ANY,
             "Action": "s3:GetObject",
-            "Resource": f"arn:aws:s3:::{self.place.bucket}/{self.place.prefix}*",
+            "Resource": [f"{lead}{name}" for name in ("tileset.json", "latest.json", "versions/*")],
         }
         policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
         block = "BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=false,RestrictPublicBuckets=false"
@@ -136,6 +145,10 @@ class BucketMending:
         command += ["--content-encoding", label.content_encoding] if label.content_encoding else []
         command += ["--cache-control", label.cache_control] if label.cache_control else []
         return f"set the metadata of each such object right:\n{shlex.join([*command, *self._where()])}"
+
+    def packed(self, names: Sequence[str], label: Label) -> str:
+        """Metadata of each object."""
+        return self.label(names[0], label)
 
     def caching(self, name: str, label: Label) -> str:
         """Metadata of the object."""
@@ -195,11 +208,13 @@ class ServerMending:
         return "\n".join([INSIDE, *lines])
 
     def label(self, name: str, label: Label) -> str:
-        """The table of types; or the encoding of those that are stored packed."""
-        if not label.content_encoding:
-            return f"{INSIDE}\n{TYPES}"
-        ending = name.rpartition("/")[2].rpartition(".")[2]
-        lines = ['    default "";', f"    ~^/versions/.+\\.{ending}$ {label.content_encoding};"]
+        """The table of types."""
+        return f"{INSIDE}\n{TYPES}"
+
+    def packed(self, names: Sequence[str], label: Label) -> str:
+        """The encoding, by the endings."""
+        endings = "|".join(sorted({name.rpartition("/")[2].rpartition(".")[2] for name in names}))
+        lines = ['    default "";', f"    ~^/versions/.+\\.({endings})$ {label.content_encoding};"]
         server = ["add_header Content-Encoding $tiles_encoding;", "gzip off;"]
         return "\n".join([UNPACK, BESIDE, "map $uri $tiles_encoding {", *lines, "}", INSIDE, *server])
 

@@ -6,6 +6,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
+from tilesync.errors import UsageError
 from tilesync.model import Blob
 from tilesync.rules.packed import PACKED
 from tilesync.storage import Label
@@ -37,6 +38,13 @@ IMMUTABLE: Final = "public, max-age=31536000, immutable"
 
 REVALIDATED: Final = "no-cache"
 """What names the current version is asked for anew each time. Source: RFC 9111, section 5.2.2.4."""
+
+
+def field_value(text: str, option: str) -> str:
+    """What may stand in a header. Raises UsageError for anything else. Source: RFC 9110, section 5.5."""
+    if not text.strip() or not (text.isascii() and text.isprintable()):
+        raise UsageError(f"{option} is to be the value of a header: letters, digits and signs of ASCII on one line")
+    return text.strip()
 
 
 @dataclass(frozen=True, slots=True)

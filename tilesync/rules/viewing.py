@@ -230,9 +230,10 @@ def encodings(tried: Sequence[Tried], mend: Mending) -> Said:
     """What is stored as gzip is said to be, and nothing else is."""
     mute = [each.sample for each in tried if _is_gzip(each.whole.body) and not _said_gzip(each.whole)]
     if mute:
+        gzip = [each.sample.path for each in tried if _is_gzip(each.whole.body)]
         raise DestinationError(
             f"gzip, and not said to be, so no viewer can read it: {some([sample.path for sample in mute])}",
-            hint=mend.label(mute[0].path, mute[0].label._replace(content_encoding="gzip")),
+            hint=mend.packed([mute[0].path, *gzip], mute[0].label._replace(content_encoding="gzip")),
         )
     liars = [each.sample for each in tried if _said_gzip(each.whole) and not _is_gzip(each.whole.body)]
     if liars:

@@ -35,7 +35,7 @@ LONGEST: Final = timedelta(days=7)
 
 IDENTITIES: Final = (
     "set AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN; or log in to Entra"
-    " (`az login`, AZURE_CLIENT_ID, a managed identity) with `pip install 'tilesync[entra]'`"
+    " (`az login`, AZURE_CLIENT_ID, a managed identity) with `pip install azure-identity`"
 )
 
 

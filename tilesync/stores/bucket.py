@@ -26,7 +26,7 @@ from tilesync.wire.trust import fallback_bundle, user_agent
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config, S3Store
 
-_EXTRA: Final = "pip install 'tilesync[s3]'"
+_EXTRA: Final = "pip install obstore boto3 (which is what tilesync[s3] stands for)"
 _SET: Final = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (with AWS_SESSION_TOKEN where there is one), or AWS_PROFILE;"
     " roles, single sign-on and the identity of a machine are found as the AWS command line finds them"
@@ -86,7 +86,7 @@ def open_bucket(
         found = _look_around(bucket, endpoint_url, shown, Insistence(observe, budget=budget))
         store = _store(bucket, found)
     except ImportError:
-        raise UsageError("a destination in S3 needs the packages obstore and boto3", hint=_EXTRA) from None
+        raise UsageError("S3 needs the packages obstore and boto3", hint=_EXTRA) from None
     wires = Wires(Whole(store, shown), Parts(found.client, bucket, shown), observe, budget)
     haste = patience_of(term)
     hasty = wires._replace(whole=Whole(_store(bucket, found, within=haste), shown), budget=min(budget, haste))

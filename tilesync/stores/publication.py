@@ -56,14 +56,14 @@ class Publication(Apart):
         return f"{VERSIONS}/{version.name}/"
 
     def refuse_foreign(self) -> None:
-        """Raise DestinationError when a tileset that tilesync did not put here stands at the top.
+        """Raise DestinationError when a tileset, or a `latest.json`, that tilesync did not put here stands at the top.
 
         A manifest is there before the first pointer is, `latest.json` only after it: either says that it is ours.
         """
-        pointer = self._root / POINTER
-        if os.path.lexists(pointer) and self.latest() is None and not self.manifest_names():
+        there = [path.name for path in (self._root / POINTER, self._home / LATEST) if os.path.lexists(path)]
+        if there and self.latest() is None and not self.manifest_names():
             raise DestinationError(
-                f"{self._root} holds a {POINTER} that tilesync did not write",
+                f"{self._root} holds a {there[0]} that tilesync did not write",
                 hint="choose an empty folder, or one that tilesync made",
             )
 

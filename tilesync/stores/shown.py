@@ -55,10 +55,11 @@ class ObjectPublished:
         return f"{VERSIONS}{version.name}/"
 
     def refuse_foreign(self) -> None:
-        """Raise DestinationError when a tileset that tilesync did not put here stands at the top."""
-        if self._objects.find(POINTER) is not None and self.latest() is None and not self.manifest_names():
+        """Raise DestinationError when a tileset, or a `latest.json`, that tilesync did not write stands at the top."""
+        there = next((name for name in (POINTER, LATEST) if self._objects.find(name) is not None), None)
+        if there is not None and self.latest() is None and not self.manifest_names():
             raise DestinationError(
-                f"{self._objects.shown} holds a {POINTER} that tilesync did not write",
+                f"{self._objects.shown} holds a {there} that tilesync did not write",
                 hint="choose an empty place, or one that tilesync made",
             )
 

@@ -33,7 +33,7 @@ class AnyVisitor:
         """An answer. Raises Unavailable when none comes."""
 
         def accept(reply: Reply) -> Answer:
-            if reply.status >= 500:
+            if reply.status >= 500 and reply.status != 501:
                 raise Transient(f"{url} answered {reply.status}")
             found = {name: ", ".join(values) for name in HEADERS if (values := reply.values(name))}
             return Answer(url, reply.status, found, reply.read())
