@@ -73,6 +73,18 @@ def test_without_a_pointer_it_is_the_newest() -> None:
     assert name_of(resolved(place, export_id="f1")) == "f1"
 
 
+@pytest.mark.parametrize("pointed", ["e1", "f1"])
+def test_of_those_of_one_second_the_pointer_names_the_newest(pointed: str) -> None:
+    """Where nothing else tells which came last, all of them are told in an order that ends where the pointer is."""
+    place = Place()
+    for name in ("e1", "f1"):
+        place.add(name, FILES, published="2026-04-01T00:00:00Z")
+    place.point(pointed)
+    exports = asyncio.run(origin(place).finished())
+    assert exports[-1].held is not None
+    assert exports[-1].held.name == pointed
+
+
 @pytest.mark.parametrize(
     ("wishes", "name", "newest"),
     [

@@ -781,7 +781,7 @@ def test_a_damaged_catalog(path: Path) -> None:
     for read_only in (False, True):
         with pytest.raises(DestinationError, match="damaged") as error:
             Catalog(path, read_only=read_only)
-        assert "delete catalog.sqlite3" in error.value.hint
+        assert f"delete {path}" in error.value.hint
 
 
 def test_a_newer_catalog(path: Path) -> None:

@@ -109,6 +109,9 @@ class HeldOrigin:
     def _meant(self, *, any_id: bool = False) -> list[Version]:
         """The held versions that are meant, newest first; `any_id`: those of other exports too. Raises NoExport."""
         held, wishes = list(self._all()), self._selector
+        latest = self._published.latest() or {}
+        pointed = None if latest.get("pinned") else latest.get("version")
+        held.sort(key=lambda version: version.name != pointed)  # of those of one second it is the newest
         if not held:
             raise NoExport(
                 f"no version is held in {self._shown}",

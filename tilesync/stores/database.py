@@ -34,8 +34,9 @@ class Database:
     ) -> None:
         self._lock = threading.RLock()
         self._copy = tempfile.TemporaryDirectory() if read_only else None
+        self._path = path
         self.fresh = not path.exists()
-        with _mapped():
+        with _mapped(path):
             self._db = _copied(path, self._copy.name) if self._copy else _connect(path)
         try:
             self._prepare(schema, version, steps or {}, lasting=lasting)
@@ -44,7 +45,7 @@ class Database:
             raise
 
     def _prepare(self, schema: str, version: int, steps: Mapping[int, Sequence[str]], *, lasting: bool) -> None:
-        with _mapped():
+        with _mapped(self._path):
             self._db.execute(f"PRAGMA journal_mode={'WAL' if lasting else 'MEMORY'}")
             self._db.execute(f"PRAGMA synchronous={'NORMAL' if lasting else 'OFF'}")
             tables = [row[0] for row in self._db.execute("SELECT name FROM sqlite_schema WHERE type='table'")]
@@ -75,7 +76,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """The connection within one transaction."""
-        with self._lock, _mapped():
+        with self._lock, _mapped(self._path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -87,12 +88,12 @@ class Database:
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """All rows of one question."""
-        with self._lock, _mapped():
+        with self._lock, _mapped(self._path):
             return self._db.execute(sql, values).fetchall()
 
     def close(self) -> None:
         """Put everything in place and let go of the file."""
-        with self._lock, _mapped():
+        with self._lock, _mapped(self._path):
             self._db.close()
             if self._copy is not None:
                 self._copy.cleanup()
@@ -110,7 +111,7 @@ class Database:
 
 def schema_of(path: Path) -> int:
     """The version of the schema of a file, which is not touched; 0 where it tells none."""
-    with _mapped(), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as db:
+    with _mapped(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as db:
         tables = [row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")]
         row = db.execute("SELECT value FROM meta WHERE key='schema'").fetchone() if "meta" in tables else None
     return int(row[0]) if row else 0
@@ -132,7 +133,7 @@ def _copied(path: Path, folder: str) -> sqlite3.Connection:
 
 
 @contextmanager
-def _mapped() -> Iterator[None]:
+def _mapped(path: Path) -> Iterator[None]:
     """SQLite's errors in our terms."""
     try:
         yield
@@ -143,5 +144,5 @@ def _mapped() -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         raise DestinationError(
             f"the catalog is damaged ({error})",
-            hint="delete catalog.sqlite3 in the state folder: the next run checks what is held, and loses nothing",
+            hint=f"delete {path}: the next run checks what is held, and loses nothing",
         ) from error
