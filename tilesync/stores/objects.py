@@ -76,22 +76,27 @@ class ObjectHeldFiles:
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
         self._listed = Listed()
-        self._complete: set[str] = set()
-        self._stale: set[str] = set()
+        self._changes: dict[str, object] = {}
+        self._listed_at: dict[str, object] = {}
         self._listing = RLock()
 
     def _list(self, version: str, *, anew: bool) -> Listed:
         """The listing of a version; `anew`: not from before something of it was changed here."""
         with self._listing:
-            if version not in self._complete or (anew and version in self._stale):
-                self._stale.discard(version)  # what is changed while it is listed makes it stale again
-                try:
-                    self._listed.take(version, self._pages(version))
-                except BaseException:
-                    self._stale.add(version)
-                    raise
-                self._complete.add(version)
+            if version not in self._listed_at or (anew and not self._is_known(version)):
+                self._listed_at.pop(version, None)
+                change = self._changes.setdefault(version, object())
+                self._listed.take(version, self._pages(version))
+                self._listed_at[version] = change
         return self._listed
+
+    def _is_known(self, version: str) -> bool:
+        """Whether the version was listed, and nothing of it was changed here since that began."""
+        change = self._listed_at.get(version)
+        return change is not None and change is self._changes[version]
+
+    def _changed(self, version: str) -> None:
+        self._changes[version] = object()
 
     def _pages(self, version: str) -> Iterator[list[Found]]:
         """What lies in the folder of a version, by names within it."""
@@ -107,7 +112,7 @@ class ObjectHeldFiles:
         """For each, whether ETag, or size and MD5, are as they were left."""
         if not held:
             return []
-        if len(held) <= FEW and version.name not in self._complete - self._stale:
+        if len(held) <= FEW and not self._is_known(version.name):
             return [is_same(each, self._find(version.name, each.blob.name)) for each in held]
         there = self._list(version.name, anew=True).among(version.name, [each.blob.name for each in held])
         return [is_same(each, there.get(each.blob.name)) for each in held]
@@ -130,7 +135,7 @@ class ObjectHeldFiles:
         """The object: as it was listed, where that is known; else it is asked for by itself."""
         if problem(name):
             return None
-        if version in self._complete - self._stale:
+        if self._is_known(version):
             return self._listed.among(version, [name]).get(name)
         return self.objects.find(key_of(version, name))
 
@@ -206,7 +211,7 @@ class ObjectFiles(ObjectHeldFiles):
     def touch(self, version: Version) -> None:
         """Others put files in place: what was listed before may be so no more. Raises where that is not ours to do."""
         self._lock.demand()
-        self._stale.add(version.name)
+        self._changed(version.name)
 
     def free(self) -> None:
         """A store has no end."""
@@ -231,7 +236,7 @@ class ObjectFiles(ObjectHeldFiles):
         if self._pace is not None:
             await self._pace(len(data))
         self._lock.demand()
-        self._stale.add(version.name)
+        self._changed(version.name)
         label = self._serving.label(blob, data[:HEAD])
         found = await self.objects.put(key_of(version.name, blob.name), data, proof.md5, label)
         return as_held(blob, proof, found)
@@ -251,7 +256,7 @@ class ObjectFiles(ObjectHeldFiles):
 
         def begin(head: bytes) -> Upload:
             self._lock.demand()
-            self._stale.add(version.name)
+            self._changed(version.name)
             label = self._serving.label(blob, head[:HEAD])
             return self.objects.begin(key_of(version.name, blob.name), blob.size, label)
 
@@ -267,7 +272,7 @@ class ObjectFiles(ObjectHeldFiles):
         if not wishes:
             return []
         self._lock.secure()
-        self._stale.add(version.name)
+        self._changed(version.name)
         if len(wishes) > FEW:
             for name in {of.name for _, of, _ in wishes}:
                 self._list(name, anew=True)
@@ -295,7 +300,7 @@ class ObjectFiles(ObjectHeldFiles):
         coming = (key_of(version.name, name) for name in names if not problem(name))
         while some := list(islice(coming, TOGETHER)):
             self._lock.secure()
-            self._stale.add(version.name)
+            self._changed(version.name)
             self.objects.delete(some)
 
     def tidy(self) -> None:
