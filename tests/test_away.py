@@ -6,6 +6,8 @@ import gzip
 import json
 import random
 import re
+import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -82,6 +84,39 @@ def test_a_lost_state_costs_a_listing(away: Away, sim: Simulator) -> None:
     assert not [each for each in away.moved() if each.blob.rpartition("/")[2] != "tileset.json"]
     lists = [each for each in away.road.told if each.query.get("prefix") == f"versions/{EXPORT}/"]
     assert len(lists) == 1
+
+
+@pytest.mark.parametrize("state", ["lost", "kept"])
+def test_what_a_kill_left_is_not_sent_again(away: Away, sim: Simulator, state: str) -> None:
+    """By another machine, once it has waited for the lock, as by the same one, whatever of it was noted."""
+    files = sim.hold(export(60))
+    stuck = threading.Event()
+
+    def jam(passing: Passing) -> Refusal | None:
+        if passing.method == "PUT" and "versions/" in passing.blob and passing.number > 40:
+            stuck.set()
+            return Refusal(503, "ServerBusy")
+        return None
+
+    away.road.gate = jam
+    running = away.start(sim, "--transfers", "4", "--retry-for", "5m")
+    assert stuck.wait(30)
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+    away.road.gate = lambda passing: None
+    there = set(away.blobs(f"versions/{EXPORT}/"))
+    assert there
+    for catalog in away.state.glob("tilesync/destinations/*/catalog.sqlite3"):
+        with sqlite3.connect(catalog) as connection:  # as if nothing had been noted since the files were listed
+            connection.execute("UPDATE blob SET state = 0 WHERE state = 1")
+    away.forget()
+    other = {"XDG_STATE_HOME": str(away.state.with_name("elsewhere"))} if state == "lost" else {}
+    run = away.mirror(sim, **other)
+    assert run.exit == 0, run.said
+    assert ("waiting up to" in run.said) == (state == "lost")
+    put = {each.blob.partition(f"{EXPORT}/")[2] for each in away.moved() if each.method == "PUT"}
+    assert not put & there
+    away.holds(EXPORT, files)
 
 
 def test_what_another_began_is_not_sent_again(away: Away, sim: Simulator) -> None:

@@ -9,6 +9,7 @@ import shlex
 import signal
 import sqlite3
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 from azure.storage.blob import BlobServiceClient
 from azurite import ACCOUNT, KEY, Azurite, Passing, Refusal, Road, new_container, signed
-from builders import export, glb, tileset
+from builders import IMODEL, export, glb, tileset
 from roads import Away
 from simulator import EXPORT, Simulator, command
 
@@ -346,6 +347,51 @@ def test_what_others_put_there_is_not_written_over(away: Away, sim: Simulator, n
     run = away.mirror(sim)
     assert (run.exit, f"{name} that tilesync did not write" in run.last["message"]) == (8, True), run.said
     assert away.blobs() == {name: b'{"mine": 1}'}
+
+
+def test_an_audit_stops_when_it_is_told_to(away: Away, sim: Simulator) -> None:
+    """While many files are read: nothing is tried again then, and nothing is said but that it stops."""
+    sim.hold({**export(40), "tiles/big.glb": glb(random.Random(1).randbytes(30_000_000))})
+    assert away.mirror(sim).exit == 0
+    reading = threading.Event()
+
+    def slowly(passing: Passing) -> None:
+        if passing.method == "GET" and "tiles/" in passing.blob:
+            reading.set()
+            time.sleep(0.3)
+
+    away.road.gate = slowly
+    words = [sys.executable, "-m", "tilesync", "verify", away.place]
+    env = {**away.env, "PATH": "/usr/bin:/bin"}
+    running = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert reading.wait(30)
+    running.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = running.communicate(timeout=60)
+    assert (running.returncode, time.monotonic() - began < 8) == (130, True), err
+    assert "trying again" not in err
+
+
+def test_an_identity_may_say_where_the_account_is(away: Away, sim: Simulator) -> None:
+    """A connection string with an endpoint of its own is enough, for `doctor` too, which fills in `{account}`."""
+    env = {"XDG_STATE_HOME": str(away.state)}
+    endpoint = f"{away.road.url}/{ACCOUNT}"
+    text = f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={endpoint};"
+    away.client.set_container_access_policy({}, public_access="blob")
+    sim.hold(export(3))
+    ways = (
+        {"AZURE_STORAGE_CONNECTION_STRING": text},
+        {"AZURE_STORAGE_KEY": KEY, "TILESYNC_AZURE_ENDPOINT": f"{away.road.url}/{{account}}"},
+    )
+    for way in ways:
+        given = {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token, **env, **way}
+        run = command("mirror", IMODEL, away.place, env=given)
+        assert run.exit == 0, run.said
+        checked = command("doctor", away.place, env=given)
+        assert "public" not in checked.last.get("message", ""), checked.said
+    link = f"{endpoint}/{away.container}?{signed(away.url).query}"
+    assert command("versions", link, env={**env, **ways[1]}).exit == 0
+    assert len(list((away.state / "tilesync/destinations").iterdir())) == 1
 
 
 def test_a_command_prints_links_to_dest_alone(away: Away, sim: Simulator, azurite: Azurite) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tilesync.destinations import Where, audited, minted, no_bodies
+from tilesync.destinations import Where, audited, endpoint_of, minted, no_bodies
 from tilesync.errors import UsageError
 from tilesync.model import SasUrl, Selector
 from tilesync.protocols import HeldFiles, Observer, Published
@@ -72,7 +72,7 @@ class HostingRequest:
         place, reach = self.where.place, self.where.reach
         if self.public is not None or isinstance(place, Path):
             return self.public
-        endpoint = reach.azure_endpoint if isinstance(place, AzurePlace) else reach.endpoint_url
+        endpoint = endpoint_of(place, reach) if isinstance(place, AzurePlace) else reach.endpoint_url
         return public_url(place, endpoint=endpoint, region=_region(os.environ))
 
     @property

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from tilesync.errors import NotAuthorised, UsageError
+from tilesync.errors import NotAuthorised, Transient, Unavailable, UsageError
 from tilesync.events import Notice
 from tilesync.model import Layout, SasUrl, Version
 from tilesync.protocols import Files, Objects, Observer
@@ -87,7 +87,7 @@ class Where:
         if isinstance(self.place, AzurePlace) and self.place.link is not None:
             return f"{self.place.link.base}/{self.place.prefix}"
         if isinstance(self.place, AzurePlace):
-            return f"{_endpoint(self.place, self.reach)}/{self.place.container}/{self.place.prefix}"
+            return f"{endpoint_of(self.place, self.reach)}/{self.place.container}/{self.place.prefix}"
         return f"{self.place}/" if isinstance(self.place, BucketPlace) else str(self.place)
 
 
@@ -257,35 +257,43 @@ def _blobs(
     from tilesync.wire.blocking import blocking
 
     with ExitStack() as closing:
+        talk = closing.enter_context(blocking(observe, budget=reach.budget))
         first, fetch = place.link, _asking(reach, "--link-command" if reads else "--dest-link-command")
+        base = f"{endpoint_of(place, reach)}/{place.container}"
         if first is None:
             first = _by_token(place, reach, reads=reads)
         copying: SignedLink | None = None
         if first is None and fetch is None:
             from tilesync.stores.account import READ, READS, WRITES, account_of
 
-            opening = account_of(place.account, place.container, _endpoint(place, reach), os.environ)
+            opening = account_of(place.account, place.container, endpoint_of(place, reach), os.environ)
             account = closing.enter_context(opening)
             fetch = partial(account.mint, READS if reads else WRITES)
             copying = SignedLink(partial(account.mint, READ, life=COPYING), observe)
+            base = account.base
             if create:
-                account.create()
+                talk.insist(f"the storage account {place.account}", account.create)
         elif create:
             raise UsageError(
                 "a link to a container cannot make it",
                 hint="name it as az://ACCOUNT/CONTAINER, with a key or an identity that may",
             )
-        talk = closing.enter_context(blocking(observe, budget=reach.budget))
-        base = first.base if first is not None else f"{_endpoint(place, reach)}/{place.container}"
-        link = SignedLink(fetch, observe, first=first, base=base)
+        link = SignedLink(fetch, observe, first=first, base=first.base if first is not None else base)
         wires = Wires(link, copying, talk, _kept(bulk), delete_many)
-        home = f"{link.current().base}/{place.prefix}"
+        home = f"{talk.insist(f'the storage account {place.account}', link.current).base}/{place.prefix}"
         yield AzureObjects(wires, place.prefix, observe, shown=str(place), home=home)
 
 
-def _endpoint(place: AzurePlace, reach: Reach) -> str:
-    """Where the account answers; `{account}` stands for its name."""
-    given = reach.azure_endpoint or "https://{account}.blob.core.windows.net"
+def endpoint_of(place: AzurePlace, reach: Reach) -> str:
+    """Where the account answers: as its connection string says, else as it is said, where `{account}` stands for its
+    name. Source: "Configure Azure Storage connection strings".
+    """
+    text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "")
+    said = dict(part.strip().partition("=")[::2] for part in text.split(";"))
+    known = said if said.get("AccountName") == place.account else {}
+    suffix, scheme = known.get("EndpointSuffix"), known.get("DefaultEndpointsProtocol", "https")
+    given = known.get("BlobEndpoint") or (f"{scheme}://{{account}}.blob.{suffix}" if suffix else None)
+    given = given or reach.azure_endpoint or "https://{account}.blob.core.windows.net"
     return given.replace("{account}", place.account).rstrip("/")
 
 
@@ -299,9 +307,12 @@ def _by_token(place: AzurePlace, reach: Reach, *, reads: bool) -> SasUrl | None:
 
 
 def _with_token(place: AzurePlace, reach: Reach, token: str) -> SasUrl:
-    base = f"{_endpoint(place, reach)}/{place.container}"
+    base = f"{endpoint_of(place, reach)}/{place.container}"
     query = token.lstrip("?")
     return SasUrl(base, query, expires=expiry(query), fetched=monotonic())
+
+
+_LINK = "it must print https://ACCOUNT.blob.core.windows.net/CONTAINER?SAS and nothing else"
 
 
 def _asking(reach: Reach, option: str) -> Callable[[], SasUrl] | None:
@@ -315,7 +326,7 @@ def _asking(reach: Reach, option: str) -> Callable[[], SasUrl] | None:
 
         found = parse_place(printed(command, option), endpoint=reach.azure_endpoint, fetched=monotonic())
         if not isinstance(found, AzurePlace) or found.link is None:
-            raise NotAuthorised(f"the output of {option} is no link to a container of Azure")
+            raise NotAuthorised(f"the output of {option} is no link to a container of Azure", hint=_LINK)
         return found.link
 
     return fetch
@@ -366,5 +377,8 @@ def minted(place: AzurePlace, reach: Reach, life: timedelta) -> SasUrl:
         )
     from tilesync.stores.account import READ, account_of
 
-    with account_of(place.account, place.container, _endpoint(place, reach), os.environ) as account:
-        return account.mint(READ, life=life)
+    with account_of(place.account, place.container, endpoint_of(place, reach), os.environ) as account:
+        try:
+            return account.mint(READ, life=life)
+        except Transient as error:
+            raise Unavailable(str(error)) from error

@@ -18,6 +18,8 @@ SAS = "sv=2024&se=2026-11-26T13%3A00%3A00Z&sig=TOPSECRET"
         ("az://account1/tiles/", AzurePlace("account1", "tiles")),
         ("az://account1/tiles/a b/c+d/", AzurePlace("account1", "tiles", "a b/c+d/")),
         ("az://account1/$web", AzurePlace("account1", "$web")),
+        ("az://account1/a-b", AzurePlace("account1", "a-b")),
+        (f"az://account1/{'a' * 63}", AzurePlace("account1", "a" * 63)),
         ("s3://my-bucket", BucketPlace("my-bucket")),
         ("s3://My_bucket.de/x/y%2F", BucketPlace("My_bucket.de", "x/y%2F/")),
         ("/srv/tiles", None),
@@ -47,6 +49,19 @@ def test_places(text: str, place: AzurePlace | BucketPlace | None) -> None:
             "https://storage.example/blobs/acc",
             "az://acc/tiles/x",
             "https://storage.example/blobs/acc/tiles",
+        ),
+        (
+            "https://storage.example/blobs/acc/tiles/x",
+            "https://storage.example/blobs/{account}",
+            "az://acc/tiles/x",
+            "https://storage.example/blobs/acc/tiles",
+        ),
+        ("http://127.0.0.1:1/acc/a-b", "http://127.0.0.1:1/{account}", "az://acc/a-b", "http://127.0.0.1:1/acc/a-b"),
+        (
+            "https://acc.blob.core.usgovcloudapi.net/tiles",
+            "https://{account}.blob.core.usgovcloudapi.net",
+            "az://acc/tiles",
+            "https://acc.blob.core.usgovcloudapi.net/tiles",
         ),
     ],
 )

@@ -34,6 +34,7 @@ def test_what_is_given_is_made_plain() -> None:
     assert given_url("https://t.example/bridge/tileset.json ") == "https://t.example/bridge"
     assert given_url("http://t.example:80/") == "http://t.example:80"
     assert given_origin("https://V.example:8443/") == "https://v.example:8443"
+    assert given_origin("https://ü.example") == "https://xn--tda.example"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,9 @@ def test_what_is_no_public_url(text: str) -> None:
     assert "sig" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["v.example", "https://v.example/page", "https://", "http://v:x", "file:///a"])
+@pytest.mark.parametrize(
+    "text", ["v.example", "https://v.example/page", "https://", "http://v:x", "file:///a", "https://ü" + "x" * 70]
+)
 def test_what_is_no_origin(text: str) -> None:
     """An origin is scheme, host and port."""
     with pytest.raises(UsageError):

@@ -152,6 +152,7 @@ def test_another_accounts_secrets_are_not_taken() -> None:
             UsageError,
         ),
         ({"AZURE_STORAGE_KEY": "TOPSECRET, not base64!"}, UsageError),
+        ({"AZURE_STORAGE_KEY": KEY, "AZURE_STORAGE_ACCOUNT": "another1"}, NotAuthorised),
     ],
 )
 def test_what_is_no_identity_is_refused(given: dict[str, str], error: type[Exception]) -> None:

@@ -164,14 +164,19 @@ class _Audit:
         if self._quick:
             await in_thread(self._files.survey, version)
         under_way: set[asyncio.Task[None]] = set()
-        while batch := await in_thread(_parsed, lines):
-            self._tally.listed += len(batch)
-            under_way.add(asyncio.create_task(self._check(version, batch)))
-            if len(under_way) >= AT_ONCE:
-                done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                _ = [task.result() for task in done]
-        if under_way:
-            _ = [task.result() for task in (await asyncio.wait(under_way))[0]]
+        try:
+            while batch := await in_thread(_parsed, lines):
+                self._tally.listed += len(batch)
+                under_way.add(asyncio.create_task(self._check(version, batch)))
+                if len(under_way) >= AT_ONCE:
+                    done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                    _ = [task.result() for task in done]
+            if under_way:
+                _ = [task.result() for task in (await asyncio.wait(under_way))[0]]
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
         if self._tally.listed != version.files:
             problem = f"names {self._tally.listed} files, its first line says {version.files}"
             self._find(Finding(f"manifests/{version.name}.jsonl", "manifest", problem))

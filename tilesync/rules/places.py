@@ -12,7 +12,7 @@ from tilesync.rules.names import problem
 from tilesync.storage import AzurePlace, BucketPlace
 
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
-_CONTAINER = re.compile(r"\$root|\$web|[a-z0-9](?:-?[a-z0-9]){2,62}")
+_CONTAINER = re.compile(r"\$root|\$web|(?=.{3,63}\Z)[a-z0-9]+(?:-[a-z0-9]+)*")
 """Source: "Naming and Referencing Containers, Blobs, and Metadata"."""
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
@@ -60,12 +60,12 @@ def _container_link(text: str, endpoint: str | None, fetched: float) -> AzurePla
             hint="quote it in the shell; or name it as az://ACCOUNT/CONTAINER and give an identity",
         )
     path = parts.path.lstrip("/")
-    lead = urlsplit(endpoint).path.strip("/") if endpoint else ""
-    if lead and path.startswith(f"{lead}/"):
-        account, path = lead.rpartition("/")[2], path[len(lead) + 1 :]
-    elif endpoint is None and (loopback(host) or _is_address(host)):
-        lead, _, path = path.partition("/")
-        account = lead
+    usual = "{account}" if loopback(host) or _is_address(host) else ""
+    template = (urlsplit(endpoint).path if endpoint else usual).strip("/").split("/")
+    there = path.split("/")
+    if template != [""] and all(sign in {"{account}", word} for sign, word in zip(template, there, strict=False)):
+        lead, path = "/".join(there[: len(template)]), "/".join(there[len(template) :])
+        account = there[template.index("{account}")] if "{account}" in template else template[-1]
     else:
         account, lead = host.partition(".")[0], ""
     container, _, prefix = path.partition("/")

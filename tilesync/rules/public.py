@@ -58,4 +58,8 @@ def given_origin(text: str) -> str:
             "--origin is the scheme, host and port of the viewer's page, without a path",
             hint="write https://viewer.example.com",
         )
-    return f"{parts.scheme}://{parts.netloc}".lower()
+    try:
+        netloc = parts.netloc.encode("idna").decode()
+    except UnicodeError:
+        raise UsageError("--origin names no host") from None
+    return f"{parts.scheme}://{netloc}".lower()

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from tilesync.errors import DestinationError, NotAuthorised, TilesyncError, Unavailable, UsageError
+from tilesync.errors import DestinationError, NotAuthorised, TilesyncError, Transient, UsageError
 from tilesync.model import SasUrl
 from tilesync.rules.links import check_scheme, parse_link
 
@@ -42,7 +42,8 @@ IDENTITIES: Final = (
 class Account:
     """A storage account as some identity sees it, and one container of it.
 
-    Raises NotAuthorised, UsageError, Unavailable and DestinationError; no message holds a secret.
+    Raises NotAuthorised, UsageError, DestinationError, and Transient for what another attempt may cure; no message
+    holds a secret.
     """
 
     def __init__(self, service: BlobServiceClient, container: str) -> None:
@@ -121,6 +122,11 @@ def account_of(name: str, container: str, endpoint: str, environ: Mapping[str, s
         service = said
     elif key and environ.get("AZURE_STORAGE_ACCOUNT") in {None, "", name}:
         service = BlobServiceClient(endpoint, credential={"account_name": name, "account_key": key}, **_options())
+    elif endpoint.startswith("http:"):
+        raise NotAuthorised(
+            f"no key for the storage account {name} is given, and Entra's tokens go to https:// alone",
+            hint="set AZURE_STORAGE_KEY (AZURE_STORAGE_ACCOUNT says whose it is), or AZURE_STORAGE_CONNECTION_STRING",
+        )
     else:
         service = BlobServiceClient(endpoint, credential=_entra(name), **_options())
     with service:
@@ -158,10 +164,12 @@ def delete_many(sas: SasUrl, names: Sequence[str]) -> list[tuple[str, int]]:
 
 
 def _options() -> dict[str, Any]:
-    """Whom the SDK trusts, which knows neither SSL_CERT_FILE nor the system's authorities; and that it is silent."""
+    """Whom the SDK trusts, which knows neither SSL_CERT_FILE nor the system's authorities; that it is silent, and that
+    it leaves it to others to try again.
+    """
     logging.getLogger("azure").setLevel(logging.ERROR)
     bundle = ssl.get_default_verify_paths().cafile
-    return {"connection_verify": bundle} if bundle else {}
+    return {"retry_total": 0, **({"connection_verify": bundle} if bundle else {})}
 
 
 @contextmanager
@@ -172,11 +180,13 @@ def _mapped(what: str) -> Iterator[None]:
     try:
         yield
     except ClientAuthenticationError as error:
-        raise NotAuthorised(f"{what}: the identity is refused ({_code(error)})", hint=IDENTITIES) from None
+        raise NotAuthorised(
+            f"{what}: the identity is refused ({_code(error) or 'no token'})", hint=IDENTITIES
+        ) from None
     except HttpResponseError as error:
         raise _said(error, what) from None
     except AzureError as error:
-        raise Unavailable(f"{what}: the storage account cannot be reached ({type(error).__name__})") from None
+        raise Transient(f"{what}: the storage account cannot be reached ({type(error).__name__})") from None
     except ValueError:
         raise UsageError(f"{what}: the account's key is no key", hint="check AZURE_STORAGE_KEY") from None
 
@@ -189,7 +199,7 @@ def _said(error: Any, what: str) -> TilesyncError:
             hint="it needs the role Storage Blob Data Contributor, and Storage Blob Delegator on the account",
         )
     if status is None or status == 429 or status >= 500:
-        return Unavailable(f"{what}: the storage account kept failing ({_code(error)})")
+        return Transient(f"{what}: the storage account answered {_code(error)}")
     return DestinationError(f"{what} ({_code(error)})")
 
 

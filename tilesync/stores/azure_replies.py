@@ -39,7 +39,7 @@ def demand(status: int, header: Header, body: bytes, name: str, shown: str) -> N
         case Verdict.GONE:
             raise DestinationError(
                 f"there is no container at {shown} {said}",
-                hint="check the name, or let it be made: --create-container",
+                hint="check the name; `mirror --create-container` makes it",
             )
         case Verdict.CHANGED | Verdict.REFUSED if (status == 412 and not code.startswith("Lease")) or code == _THERE:
             raise ConditionFailed(f"{name} is another one by now {said}")

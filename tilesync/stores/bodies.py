@@ -7,6 +7,7 @@ from typing import Final
 
 from tilesync.errors import ConditionFailed, DestinationError, Transient, Unavailable
 from tilesync.storage import Found
+from tilesync.threads import STOP
 
 BREAKS: Final = 5
 """Times in a row that a body may break off where the one before did."""
@@ -18,15 +19,18 @@ def unbroken(
     """The bytes of the object that was found, from `at` on, of which `chunks` are the first.
 
     `again` asks for that very object from a place on: it gives None, or raises ConditionFailed, where it is no more.
-    Raises DestinationError then, Unavailable where the body breaks off in one place again and again.
+    Raises DestinationError then, Unavailable where the body breaks off in one place again and again, or is wanted no
+    more.
     """
-    in_vain = 0
+    in_vain, stop = 0, STOP.get()
     while True:
         began = at
         try:
             for chunk in chunks:
                 at += len(chunk)
                 yield chunk
+                if stop is not None and stop.is_set():
+                    raise Unavailable(f"{found.name} is wanted no more")
             if at >= found.size:
                 return
             raise Transient("the body ended early")

@@ -87,7 +87,8 @@ class SignedLink:
         old = self._link
         if self._fetch is None:
             verb = "has ended" if old is not None and _ended(old) else "is refused"
-            raise NoFreshLink(f"the link to the destination {verb}, and there is no other", hint=NO_OTHER)
+            hint = NO_OTHER if verb == "has ended" else f"{NO_OTHER}; to write there it needs `sp=racwdl`"
+            raise NoFreshLink(f"the link to the destination {verb}, and there is no other", hint=hint)
         link = self._fetch()
         meant = self._base or (old.base if old is not None else link.base)
         if link.base != meant:
