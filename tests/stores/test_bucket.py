@@ -36,7 +36,7 @@ def test_a_missing_package_is_named(bucket: str, package: str, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UsageError) as raised:
         write_both(bucket, "http://127.0.0.1:9")
-    assert "pip install 'tilesync[s3]'" in raised.value.hint
+    assert "pip install obstore boto3" in raised.value.hint
 
 
 def test_nobody_asks(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
