@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from tilesync.events import Notice, Warned
@@ -18,7 +19,9 @@ from tilesync.threads import in_thread
 
 async def prepare(destination: Destination, run: Run) -> None:
     """See that catalog and manifests tell of what lies there: they may be lost, or the machine restarted since."""
-    there = set(await in_thread(destination.publication.manifest_names))
+    publication = destination.publication
+    found, _ = await asyncio.gather(in_thread(publication.manifest_names), in_thread(publication.latest))
+    there = set(found)
     if destination.catalog.recall("adopted") is None:
         await adopt(destination, there, run)
     elif destination.shared:

@@ -49,6 +49,7 @@ class ObjectPublished:
         self._memory = memory
         self._latest: Mapping[str, Any] | None = None
         self._knows_latest = False
+        self._latest_etag = ""
 
     def prefix(self, version: Version) -> str:
         """What leads from the pointer to the version's own folder."""
@@ -102,6 +103,7 @@ class ObjectPublished:
         """What `latest.json` says; None when there is none, or one that is not ours. Asked for once."""
         if not self._knows_latest:
             stored = self._objects.read(LATEST)
+            self._latest_etag = stored.found.etag if stored is not None else ""
             try:
                 said = json.loads(b"".join(stored.chunks)) if stored is not None else None
             except ValueError:
@@ -177,19 +179,21 @@ class ObjectPublication(Apart, ObjectPublished):
         """Move the pointer, then `latest.json`. Raises DestinationBusy when someone else moves it meanwhile."""
         self._lock.secure()
         sha256 = hashlib.sha256()
-        found = self._replace(POINTER, _digested(pointer, sha256.update), self._objects.find(POINTER))
+        there = self._objects.find(POINTER)
+        data = _digested(pointer, sha256.update)
+        found = self._replace(POINTER, data, there.etag if there is not None else "")
         self._remember_pointer(found.etag, sha256.hexdigest())
         self._lock.secure()
-        data = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
+        said = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
+        self.latest()
         self._knows_latest = False
-        self._replace(LATEST, [data], self._objects.find(LATEST))
-        self._latest, self._knows_latest = json.loads(data), True
+        self._latest_etag = self._replace(LATEST, [said], self._latest_etag).etag
+        self._latest, self._knows_latest = json.loads(said), True
 
-    def _replace(self, name: str, data: Iterable[bytes], there: Found | None) -> Found:
+    def _replace(self, name: str, data: Iterable[bytes], etag: str) -> Found:
         """Write what leads to a version, in the place of what was seen there."""
         try:
-            instead_of = there.etag if there is not None else ""
-            return self._objects.write(name, data, self._serving.document(), instead_of=instead_of)
+            return self._objects.write(name, data, self._serving.document(), instead_of=etag)
         except ConditionFailed as error:
             raise DestinationBusy(
                 f"someone else moved the pointer of {self._objects.shown} at the same moment",
