@@ -26,7 +26,13 @@ T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
 
 _LENGTH = struct.Struct(">I")
-_START = "from tilesync.crew import serve; serve()"
+_START = """\
+import signal
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)  # the whole group hears them; who started this decides
+from tilesync.crew import serve
+serve()
+"""
 _FAREWELL = 5.0
 """Seconds that a process has to end when it is asked to."""
 
@@ -196,8 +202,6 @@ async def _frame(reader: asyncio.StreamReader) -> bytes:
 def serve() -> None:
     """Run errands from standard input until that ends, then end at once. Its argument is who started it."""
     _end_with(int(sys.argv[1]))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the whole group hears them; who started this decides
     out = os.dup(1)
     os.dup2(2, 1)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
