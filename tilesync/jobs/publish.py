@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from tilesync.errors import Incomplete
@@ -16,7 +17,7 @@ from tilesync.protocols import Destination
 from tilesync.rules import notes
 from tilesync.rules.manifest import header, line, stamp
 from tilesync.rules.notes import Note
-from tilesync.threads import in_thread
+from tilesync.threads import in_thread, side_by_side
 
 BATCH = 2000
 
@@ -54,8 +55,11 @@ class Publisher:
 
     def seal(self, version: Version) -> Version:
         """Make every file durable, then write the manifest; from here on the catalog knows the version as it is."""
-        self._publication.note(version, self._notes(version))
-        sha256 = self._publication.write_manifest(version, self._manifest(version))
+        jobs: list[Callable[[], Any]] = [
+            partial(self._publication.note, version, self._notes(version)),
+            partial(self._publication.write_manifest, version, self._manifest(version)),
+        ]
+        _, sha256 = side_by_side(lambda job: job(), jobs, width=2)
         version = replace(version, manifest_sha256=sha256)
         self._catalog.update(version)
         return version

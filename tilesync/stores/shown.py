@@ -19,6 +19,7 @@ from tilesync.rules.serving import Serving
 from tilesync.storage import Found, Label
 from tilesync.stores.apart import Apart
 from tilesync.stores.objects import TOGETHER, VERSIONS, Right
+from tilesync.threads import side_by_side
 
 MANIFESTS = "manifests/"
 LATEST = "latest.json"
@@ -57,7 +58,9 @@ class ObjectPublished:
 
     def refuse_foreign(self) -> None:
         """Raise DestinationError when a tileset, or a `latest.json`, that tilesync did not write stands at the top."""
-        there = next((name for name in (POINTER, LATEST) if self._objects.find(name) is not None), None)
+        names = POINTER, LATEST
+        found = side_by_side(self._objects.find, names, width=2)
+        there = next((name for name, each in zip(names, found, strict=True) if each is not None), None)
         if there is not None and self.latest() is None and not self.manifest_names():
             raise DestinationError(
                 f"{self._objects.shown} holds a {there} that tilesync did not write",
