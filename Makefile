@@ -29,7 +29,7 @@ check: $(VENV)/.check ## judge style, types and layers; changes nothing
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
 
-bench: $(VENV)/.bench ## measure beside azcopy, rclone, curl and others (Linux; 35 GB of disk, twenty minutes)
+bench: $(VENV)/.bench ## measure beside azcopy, rclone, curl and others (Linux; 35 GB of disk, half an hour)
 	@$(BIN)/python scripts/bench/compare.py
 
 lint: $(VENV)/.check ## mend what a tool can mend, in place
