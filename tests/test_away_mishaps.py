@@ -295,6 +295,19 @@ def test_a_pin_is_every_machines(away: Away, sim: Simulator) -> None:
     assert "pinned" not in away.said("latest.json")
 
 
+def test_a_pin_that_another_machine_took_away_spares_nothing(away: Away, sim: Simulator) -> None:
+    """What was pinned here once, and released elsewhere, retires as any version does."""
+    for which in (EXPORT, OTHER):
+        sim.hold(export(4, seed=ord(which[0])), export_id=which)
+        assert away.mirror(sim).exit == 0
+    assert away.run("rollback", away.place).exit == 0
+    there = {**away.env, "XDG_STATE_HOME": elsewhere(away, "laptop")}
+    assert command("rollback", away.place, "--latest", env=there).exit == 0
+    run = away.mirror(sim, "--keep-versions", "1", "--keep-for", "0s")
+    assert (run.exit, run.last["retired"]) == (0, 1), run.said
+    assert list(away.blobs("manifests/")) == [f"{OTHER}.jsonl"]
+
+
 def test_what_another_machine_left_just_now_does_not_retire(away: Away, sim: Simulator) -> None:
     """A version that was current until another machine moved the pointer is kept for as long as one left here."""
     sim.hold(export(4))

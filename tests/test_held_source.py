@@ -322,6 +322,20 @@ def test_no_md5_is_needed_to_see_a_changed_file(source: Path, tmp_path: Path) ->
     assert "its SHA-256 is not the one that the manifest states" in last["lines"]
 
 
+@pytest.mark.parametrize(
+    ("name", "dest", "options"),
+    [("s", "s3://bucket/x", ()), ("h", "az://account1/box", ("--azure-endpoint", "http://127.0.0.1:9/{account}"))],
+)
+def test_a_folder_is_no_part_of_a_store(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, dest: str, options: tuple[str, ...]
+) -> None:
+    """Though the address of the store begins with its name: what is missing is an identity."""
+    source.rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    last = copy(name, dest, *options, exit_code=5, AWS_EC2_METADATA_DISABLED="true", HOME=str(tmp_path))
+    assert last["error"] == "NotAuthorised"
+
+
 @pytest.mark.parametrize("pinned", [False, True])
 def test_a_source_whose_current_version_is_damaged_is_none(tmp_path: Path, *, pinned: bool) -> None:
     """Its pointer names a version that has lost its manifest: another one is not taken for it, unless asked for."""

@@ -113,7 +113,7 @@ def _refuse_overlap(request: MirrorRequest) -> None:
     source, destination = request.held, request.destination
     if isinstance(source, Path) and isinstance(destination, Path):
         refuse_overlap(source, destination, request.state_dir)
-    elif source is not None:
+    elif source is not None and not isinstance(source, Path) and not isinstance(destination, Path):
         one, other = Where(source, request.source_reach).identity, request.where.identity
         if one == other:
             raise UsageError(f"SOURCE and DEST are one place: {source}")

@@ -64,8 +64,9 @@ class Pointing:
 
     def spared(self) -> set[str]:
         """The versions that never retire: what anything at the top leads or is to lead to, and what is pinned."""
-        said = (self._publication.latest() or {}).get("version")
-        return {str(name) for name in (said, self._catalog.recall("points"), self._catalog.recall("pinned")) if name}
+        said, pin = (self._publication.latest() or {}).get("version"), self.pinned()
+        names = said, self._catalog.recall("points"), pin.name if pin is not None else None
+        return {str(name) for name in names if name}
 
     def stands(self, version: Version) -> bool:
         """Whether everything that leads to the current version leads to this one."""
