@@ -259,7 +259,7 @@ def _blobs(
     with ExitStack() as closing:
         talk = closing.enter_context(blocking(observe, budget=reach.budget))
         first, fetch = place.link, _asking(reach, "--link-command" if reads else "--dest-link-command")
-        base = f"{endpoint_of(place, reach)}/{place.container}"
+        base = f"{endpoint_of(place, reach)}/{place.container}" if fetch is not None else None
         if first is None:
             first = _by_token(place, reach, reads=reads)
         copying: SignedLink | None = None
@@ -270,7 +270,6 @@ def _blobs(
             account = closing.enter_context(opening)
             fetch = partial(account.mint, READS if reads else WRITES)
             copying = SignedLink(partial(account.mint, READ, life=COPYING), observe)
-            base = account.base
             if create:
                 talk.insist(f"the storage account {place.account}", account.create)
         elif create:
@@ -278,7 +277,7 @@ def _blobs(
                 "a link to a container cannot make it",
                 hint="name it as az://ACCOUNT/CONTAINER, with a key or an identity that may",
             )
-        link = SignedLink(fetch, observe, first=first, base=first.base if first is not None else base)
+        link = SignedLink(fetch, observe, first=first, base=base)
         wires = Wires(link, copying, talk, _kept(bulk), delete_many)
         home = f"{talk.insist(f'the storage account {place.account}', link.current).base}/{place.prefix}"
         yield AzureObjects(wires, place.prefix, observe, shown=str(place), home=home)

@@ -83,7 +83,6 @@ class Mirror:
         self._place = SharedPlace(destination, run, wishes.delete)
         self._publisher = Publisher(destination, run, allow_missing=wishes.allow_missing)
         self._held_before: dict[int, int] = {}
-        self._resumed: set[int] = set()
         self._follows = False  # the export is the newest finished one
 
     async def run(self) -> None:
@@ -167,7 +166,6 @@ class Mirror:
             version = self._versions.relist(as_said(version, export))
         self._run.observe(VersionChosen(version.name, "continued" if resumed else "begun"))
         if resumed:
-            self._resumed.add(version.serial)
             version = self._versions.taken_up(version)
             await self._versions.recheck(version)
             if export.held is not None and version.content is Content.DECODED and version.listed:
@@ -247,8 +245,8 @@ class Mirror:
             self._listing.count_known(version)
         self._run.tally.inventory_complete = version.listed
         supply = Supply(complete=version.listed)
-        unknown = self._catalog.fresh or (self._destination.shared and version.serial in self._resumed)
-        salvage = unknown and await in_thread(self._versions.lies_somewhere, version)
+        unsure = self._catalog.fresh or self._destination.shared  # what lies there, and was never noted
+        salvage = unsure and await in_thread(self._versions.lies_somewhere, version)
         transfer = Transfer(version, source, self._destination, self._run, salvage=salvage)
         try:
             await transfer.run(supply, None if walks or version.listed else self._listing.take(version, source, supply))

@@ -54,8 +54,8 @@ class Transfer:
     """Workers over a source, into the files of one version.
 
     A `BlobError` fails one file; a `RunError` ends the transfer. What is in place is in the catalog within a quarter
-    second, with what it asks for; what is under way when a run ends may be fetched again. `salvage`: the catalog was
-    lost, so a file that lies there already is kept when its MD5 is the listed one.
+    second, with what it asks for; what is under way when a run ends may be fetched again. `salvage`: files may lie
+    there of which nothing was noted; each is kept when it is the listed one by its bytes.
 
     A version that is walked finds its own supply: what arrives says what else is wanted, until nothing is under way.
     A blob that is asked for and that the container does not have is then missing, which fails no file.

@@ -33,7 +33,7 @@ class Mending(Protocol):
         """Pages of other origins may not ask for parts of files."""
 
     def label(self, name: str, label: Label) -> str:
-        """A file is served with another type or encoding."""
+        """A file is served with another type."""
 
     def packed(self, names: Sequence[str], label: Label) -> str:
         """Files of these kinds are stored packed; of the first this is the label."""

@@ -154,7 +154,10 @@ def _entra(name: str) -> Any:
 
 
 def delete_many(sas: SasUrl, names: Sequence[str]) -> list[tuple[str, int]]:
-    """Delete many blobs of a container in one request; the status for each. Source: "Blob Batch" (REST)."""
+    """Delete many blobs of a container in one request; the status for each that was answered.
+
+    Source: "Blob Batch" (REST).
+    """
     from azure.storage.blob import ContainerClient
 
     with ContainerClient.from_container_url(f"{sas.base}?{sas.query}", **_options()) as container:

@@ -84,7 +84,6 @@ def open_objects(
         catalog = Catalog(state / CATALOG)
         closing.callback(catalog.close)
         if not _is_of(catalog, objects.home):
-            catalog.fresh = True  # whoever waits for the lock comes here again
             ObjectPublished(objects).refuse_foreign()
         lease = closing.enter_context(locked(objects.lease(), state, objects.shown))
         objects.guard = lease.demand

@@ -24,22 +24,20 @@ def unbroken(
     """
     in_vain, stop = 0, STOP.get()
     while True:
-        began = at
+        began, broke = at, "the body ended early"
         try:
             for chunk in chunks:
                 at += len(chunk)
                 yield chunk
                 if stop is not None and stop.is_set():
                     raise Unavailable(f"{found.name} is wanted no more")
-            if at >= found.size:
-                return
-            raise Transient("the body ended early")
         except Transient as error:
-            if at >= found.size:
-                return
-            in_vain = in_vain + 1 if at == began else 0
-            if in_vain > BREAKS:
-                raise Unavailable(f"{found.name} breaks off at byte {at} again and again: {error}") from error
+            broke = str(error)
+        if at >= found.size:
+            return
+        in_vain = in_vain + 1 if at == began else 0
+        if in_vain > BREAKS:
+            raise Unavailable(f"{found.name} breaks off at byte {at} again and again: {broke}")
         chunks = _again(found, at, again, shown)
 
 

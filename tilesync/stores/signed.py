@@ -17,8 +17,8 @@ from tilesync.rules.links import check_scheme
 
 class SignedLink:
     """A link that `fetch` replaces, ahead of its end and on demand; without one its end is the end. `first`: one that
-    is there already. `base`: the URL of the container that is meant, else it is that of the first link; a link to
-    another one is refused.
+    is there already. `base`: the URL of the container that is meant, where that is known before a link is; a link to
+    another one than that, or than that of the first, is refused.
     """
 
     def __init__(
@@ -90,10 +90,9 @@ class SignedLink:
             hint = NO_OTHER if verb == "has ended" else f"{NO_OTHER}; to write there it needs `sp=racwdl`"
             raise NoFreshLink(f"the link to the destination {verb}, and there is no other", hint=hint)
         link = self._fetch()
-        meant = self._base or (old.base if old is not None else link.base)
-        if link.base != meant:
+        if link.base != (self._base or link.base):
             raise NotAuthorised(
-                f"the fresh link leads to another container ({link.base}, not {meant})",
+                f"the fresh link leads to another container ({link.base}, not {self._base})",
                 hint="--dest-link-command must print links to the container that DEST names",
             )
         self._adopt(link)
@@ -102,6 +101,7 @@ class SignedLink:
 
     def _adopt(self, link: SasUrl) -> None:
         check_scheme(link.base)
+        self._base = link.base
         self._due_at = time.monotonic() + trusted_for(link, self._link, datetime.now(UTC)).total_seconds()
         self._link = link
 
