@@ -193,7 +193,7 @@ def test_answers_may_be_lost(away: Away, sim: Simulator) -> None:
     class Cuts(dict[str, int]):
         """Breaks the connection behind the first request of each kind."""
 
-        def pop(self, key: str, default: int | None = None) -> int | None:  # type: ignore[override]
+        def pop(self, key: str, default: int | None = None) -> int | None:  # type: ignore[override]  # the one use that a road makes of it
             passing: Passing = here.passing
             about = passing.blob if passing.blob in {"tileset.json", "latest.json"} else passing.blob.partition("/")[0]
             lease = passing.headers.get("x-ms-lease-action")

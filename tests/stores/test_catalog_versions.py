@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -165,11 +166,11 @@ def test_a_claim_is_kept_while_a_file_is_wanted(catalog: Catalog) -> None:
         ({"inventory": "walk", "published": "t"}, True),
     ],
 )
-def test_what_was_held_must_come_back_as_it_was(catalog: Catalog, changes: dict[str, str], known: bool) -> None:
+def test_what_was_held_must_come_back_as_it_was(catalog: Catalog, changes: dict[str, Any], known: bool) -> None:
     """A file that is released is wanted by the SHA-256 that it had, by links too; a walk under way finds what is."""
     one, two = begun(catalog, "e1", a=("1", 1)), begun(catalog, "e2", b=("1", 1))
     for version in (one, two):
-        catalog.update(replace(version, **changes))  # type: ignore[arg-type]
+        catalog.update(replace(version, **changes))
     catalog.release(one, ["a"], linked=True)
     for version in (one, two):
         ((_, wanted),) = catalog.wanted(version, 0, limit=9)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from away import silent
@@ -427,7 +427,9 @@ def test_what_keeps_failing_is_unavailable(bucket_server: BucketServer, bucket: 
 
 
 @pytest.mark.parametrize("mishap", [{"lost": True}, {"answer": error(500, "InternalError")}, {"cut": 0}])
-def test_an_answer_that_is_lost_is_asked_for_again(bucket_server: BucketServer, bucket: str, mishap: dict) -> None:  # type: ignore[type-arg]
+def test_an_answer_that_is_lost_is_asked_for_again(
+    bucket_server: BucketServer, bucket: str, mishap: dict[str, Any]
+) -> None:
     """A connection that ends without an answer costs another attempt."""
     with (
         BucketRoad(bucket_server, Mishap(lambda request: True, **mishap)) as road,

@@ -8,6 +8,7 @@ import random
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from s3 import BucketRoad, BucketServer, Mishap, Request, bucket_objects, error
@@ -48,7 +49,7 @@ async def insist(work: Callable[[], Awaitable[Found | None]]) -> Found | None:
 
 async def send(upload: S3Upload, data: bytes) -> Found:
     for start in range(0, len(data), STEP):
-        await insist(lambda start=start: upload.append(data[start : start + STEP]))  # type: ignore[misc]
+        await insist(partial(upload.append, data[start : start + STEP]))
     found = await insist(lambda: upload.finish(hashlib.md5(data).digest()))
     assert found is not None
     return found
