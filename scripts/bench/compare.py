@@ -157,9 +157,7 @@ class Bench:
 
     def uploads(self) -> str:
         """Files into a container, from a folder and from another container."""
-        held = ROOT / "put"
-        if not (held / "latest.json").exists():
-            run(self._peers.tilesync("bench-put", held), self._peers.env, self._log)
+        held = self._put()
         runners = [
             Runner("tilesync", lambda: self._peers.upload("tilesync", held, self._new_container())),
             self._best((64, 128, 200), lambda count: self._rclone_up(held, count)),
@@ -174,6 +172,13 @@ class Bench:
         runners[1].name = "tilesync, container to folder"
         note = "Both through this machine, every byte verified."
         return first + "\n" + self.measure("20,201 small files, container to container", runners, note)
+
+    def _put(self) -> Path:
+        """A folder with what is uploaded."""
+        held = ROOT / "put"
+        if not (held / "latest.json").exists():
+            run(self._peers.tilesync("bench-put", held), self._peers.env, self._log)
+        return held
 
     def _rclone_up(self, held: Path, count: int) -> Runner:
         name = f"rclone --transfers {count}"
@@ -285,7 +290,18 @@ class Bench:
             ]
             note = "tilesync reads what the tilesets ask for, too."
             tables.append(self.measure(f"Verify: {what}", runners, note))
-        return "\n".join(tables)
+        return "\n".join([*tables, self._verify_away()])
+
+    def _verify_away(self) -> str:
+        """The audit of a container, where each file is a request."""
+        container = self._new_container()
+        run(self._peers.upload("tilesync", self._put(), container), self._peers.env, self._log)
+        link = self._peers.link(container)
+        runners = [
+            Runner("tilesync verify", lambda: self._peers.verify(link)),
+            Runner("tilesync verify --quick", lambda: self._peers.verify(link, "--quick")),
+        ]
+        return self.measure(f"Verify: {PUTS:,} files of {EACH >> 10} KB in a container", runners)
 
     def start(self) -> str:
         """Start-up."""

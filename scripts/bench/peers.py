@@ -77,9 +77,9 @@ class Peers:
         """The main job."""
         return [str(BIN / "tilesync"), "mirror", imodel, str(folder), "--quiet", *more]
 
-    def verify(self, folder: Path) -> list[str]:
-        """The audit."""
-        return [str(BIN / "tilesync"), "verify", str(folder), "--quiet"]
+    def verify(self, place: Path | str, *more: str) -> list[str]:
+        """The audit, of a folder or of what a link leads to."""
+        return [str(BIN / "tilesync"), "verify", str(place), "--quiet", *more]
 
     def curl(self, container: str, names: Iterable[str], folder: Path, *, at_once: int) -> list[str]:
         """Every file by its URL; curl knows no listing, verifies nothing and cannot be resumed."""
