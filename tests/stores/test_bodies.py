@@ -62,3 +62,10 @@ def test_it_is_not_asked_for_for_ever() -> None:
     with pytest.raises(Unavailable, match="byte 50 again and again: cut"):
         body(some(0, 40, breaks=True), again)
     assert asked == [40, *[50] * (BREAKS + 1)]
+
+
+def test_without_a_size_only_its_end_tells_that_it_is_whole() -> None:
+    """A body of which nobody said how long it is goes on where it broke off, and is not taken for a whole one."""
+    unknown = FOUND._replace(size=0)
+    pieces = unbroken(unknown, 0, some(0, 40, breaks=True), lambda at: some(at, len(DATA)), "az://a/b/")
+    assert b"".join(pieces) == DATA

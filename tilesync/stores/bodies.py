@@ -24,7 +24,7 @@ def unbroken(
     """
     in_vain, stop = 0, STOP.get()
     while True:
-        began, broke = at, "the body ended early"
+        began, broke = at, ""
         try:
             for chunk in chunks:
                 at += len(chunk)
@@ -33,11 +33,11 @@ def unbroken(
                     raise Unavailable(f"{found.name} is wanted no more")
         except Transient as error:
             broke = str(error)
-        if at >= found.size:
+        if at >= found.size and (found.size or not broke):  # where no size is told, only its end tells that it is whole
             return
         in_vain = in_vain + 1 if at == began else 0
         if in_vain > BREAKS:
-            raise Unavailable(f"{found.name} breaks off at byte {at} again and again: {broke}")
+            raise Unavailable(f"{found.name} breaks off at byte {at} again and again: {broke or 'it ends'}")
         chunks = _again(found, at, again, shown)
 
 
