@@ -102,10 +102,8 @@ class NotAuthorised(RunError):
 class ListingDenied(NotAuthorised):
     """The container refuses to be listed, and perhaps only that; `refusal` is what it comes to if not."""
 
-    hint_text = "check that the link may list (`sp=rl`), or walk the tilesets instead: --inventory walk"
-
     def __init__(self, refusal: NotAuthorised) -> None:
-        super().__init__(str(refusal))
+        super().__init__(str(refusal), hint=refusal.hint)
         self.refusal = refusal
 
 

@@ -17,6 +17,8 @@ from tilesync.threads import in_thread
 DAMAGED_FETCHES = 4
 """How often bytes that do not check are fetched anew, when they differ each time."""
 
+DAMAGED_THERE = "another run brings the same bytes: make the export anew, or leave such a file out with --exclude"
+
 WHOLE = 1 << 18
 """Up to this many bytes a body is read at once, while bodies are swift."""
 
@@ -212,7 +214,8 @@ class Fetch:
 def _judge_damage(error: BlobDamaged, sha256: bytes, wrong: list[bytes]) -> None:
     """Raise when fetching anew cannot help: the same wrong bytes came twice, or each time others."""
     if sha256 in wrong:
-        raise BlobDamaged(f"{error} (the same bytes came twice: the container holds them so)") from error
+        what = f"{error} (the same bytes came twice: the container holds them so)"
+        raise BlobDamaged(what, hint=DAMAGED_THERE) from error
     wrong.append(sha256)
     if len(wrong) >= DAMAGED_FETCHES:
         raise BlobDamaged(f"{error} (fetched {len(wrong)} times, other bytes each time)") from error

@@ -72,19 +72,19 @@ class Publisher:
         self._run.tally.completeness = found
         tell_remarks(version, self._catalog, self._run.observe)
         known = version.published is not None and found.missing <= version.completeness.missing
-        lost = 0
+        lost = unreadable = 0
+        first = ""
         for each in unmet(version, self._catalog):
             where, message = each.where, each.message
             allowed = self._allow_missing or known or (each.name or message) in lacks
             event = Remarked(where, "missing", message) if allowed else Failed(where, "BlobMissing", message)
             self._run.observe(event)
-            lost += not allowed
-        if lost:
-            count = f"{lost:,} {'file' if lost == 1 else 'files'}"
-            raise Incomplete(
-                f"{count} that the tilesets ask for {'is' if lost == 1 else 'are'} not in the container",
-                hint="this export was not published; if the export was made so, run again with --allow-missing",
-            )
+            if not allowed and each.name is None:
+                unreadable, first = unreadable + 1, first or message
+            elif not allowed:
+                lost += 1
+        if lost or unreadable:
+            raise _incomplete(lost, unreadable, first)
         return replace(version, completeness=found)
 
     def missing(self, version: Version) -> list[str]:
@@ -116,3 +116,19 @@ class Publisher:
         while batch := self._catalog.held(version, after, limit=BATCH):
             after = batch[-1][0]
             yield from (line(held) for _, held in batch)
+
+
+def _incomplete(lost: int, unreadable: int, first: str) -> Incomplete:
+    """Count what is asked for in vain: files that are missing, and references that no copy can follow."""
+    what, hints = [], []
+    if lost:
+        count = f"{lost:,} {'file' if lost == 1 else 'files'}"
+        what.append(f"{count} that the tilesets ask for {'is' if lost == 1 else 'are'} not in the container")
+        hints.append("if the export was made so, run again with --allow-missing")
+    if unreadable:
+        count = f"{unreadable:,} {'reference' if unreadable == 1 else 'references'}"
+        what.append(f"{count} of the tilesets cannot be followed ({first})")
+        hints.append(
+            "what lies behind such a reference is lost: make the export anew, or publish without (--allow-missing)"
+        )
+    return Incomplete("; ".join(what), hint=f"this export was not published; {'; '.join(hints)}")

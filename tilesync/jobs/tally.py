@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
 
-from tilesync.events import Event, Renewed, Retried
+from tilesync.events import Event, Failed, Renewed, Retried
 from tilesync.model import Completeness
 
 
@@ -14,7 +14,7 @@ class Tally:
 
     `fetched` moved by this run; `reused` taken from another version, `reused_bytes` of them; `kept` already held;
     `bytes` counts what arrived, `planned_bytes` what has to.
-    `completeness` is known at the end, of the files that are there then.
+    `completeness` is known at the end, of the files that are there then. `hints`: those of the failed files.
     """
 
     listed: int = 0
@@ -35,6 +35,7 @@ class Tally:
     retries: int = 0
     completeness: Completeness = field(default_factory=Completeness)
     inventory_complete: bool = False
+    hints: set[str] = field(default_factory=set)
 
     def set_aside(self) -> Tally:
         """What was counted so far, to be added later; counting begins anew."""
@@ -59,7 +60,7 @@ class Tally:
         self.listed = self.listed_bytes = self.kept = self.excluded = self.failed = 0
         self.fetched = self.reused = 0
         self.planned_bytes = self.bytes
-        self.completeness = Completeness()
+        self.completeness, self.hints = Completeness(), set()
         self.inventory_complete = False
 
     def settle(self, held: int, *, held_before: int) -> None:
@@ -78,3 +79,5 @@ class Tally:
             self.renewals += 1
         elif isinstance(event, Retried):
             self.retries += 1
+        elif isinstance(event, Failed):
+            self.hints.add(event.hint)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from tilesync.errors import DestinationError, NotAuthorised, TilesyncError, Transient, UsageError
 from tilesync.model import SasUrl
 from tilesync.rules.links import check_scheme, parse_link
+from tilesync.rules.storage_hints import storage_hint
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobServiceClient
@@ -35,8 +36,11 @@ LONGEST: Final = timedelta(days=7)
 
 IDENTITIES: Final = (
     "set AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN; or log in to Entra"
-    " (`az login`, AZURE_CLIENT_ID, a managed identity) with `pip install azure-identity`"
+    " (`az login`, AZURE_CLIENT_ID, a managed identity)"
 )
+"""For a machine with azure-identity; without it Entra wants that first."""
+
+_ROLES: Final = "it needs the role Storage Blob Data Contributor, and Storage Blob Delegator on the account"
 
 
 class Account:
@@ -148,7 +152,10 @@ def _entra(name: str) -> Any:
     try:
         from azure.identity import DefaultAzureCredential
     except ImportError:
-        raise NotAuthorised(f"no identity for the storage account {name} is given", hint=IDENTITIES) from None
+        raise NotAuthorised(
+            f"no identity for the storage account {name} is given",
+            hint=f"{IDENTITIES} after `pip install azure-identity`",
+        ) from None
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     return DefaultAzureCredential()
 
@@ -184,7 +191,8 @@ def _mapped(what: str) -> Iterator[None]:
         yield
     except ClientAuthenticationError as error:
         raise NotAuthorised(
-            f"{what}: the identity is refused ({_code(error) or 'no token'})", hint=IDENTITIES
+            f"{what}: the identity is refused ({_code(error) or 'no token'})",
+            hint=storage_hint(str(getattr(error, "error_code", ""))) or IDENTITIES,
         ) from None
     except HttpResponseError as error:
         raise _said(error, what) from None
@@ -199,11 +207,11 @@ def _said(error: Any, what: str) -> TilesyncError:
     if status in {401, 403}:
         return NotAuthorised(
             f"{what}: the identity may not do that ({_code(error)})",
-            hint="it needs the role Storage Blob Data Contributor, and Storage Blob Delegator on the account",
+            hint=storage_hint(str(getattr(error, "error_code", ""))) or _ROLES,
         )
     if status is None or status == 429 or status >= 500:
         return Transient(f"{what}: the storage account answered {_code(error)}")
-    return DestinationError(f"{what} ({_code(error)})")
+    return DestinationError(f"{what} ({_code(error)})", hint=storage_hint(str(getattr(error, "error_code", ""))))
 
 
 def _code(error: Any) -> str:

@@ -120,7 +120,7 @@ def _look_around(bucket: str, endpoint_url: str | None, shown: str, insistence: 
     region = session.region_name
     client = _client(session, region or _HOME, endpoint_url, verify)
     if region is None and _amazon(client.meta.endpoint_url):
-        region = insistence.insist(f"the destination {shown}", lambda: region_of(client, bucket, shown))
+        region = insistence.insist(shown, lambda: region_of(client, bucket, shown))
         client = _client(session, region, endpoint_url, verify)
     check_scheme(client.meta.endpoint_url)
     return _Found(
@@ -167,7 +167,9 @@ def region_of(client: Any, bucket: str, shown: str) -> str:
     about = answer.get("ResponseMetadata", {})
     region = about.get("HTTPHeaders", {}).get("x-amz-bucket-region")
     if region is None and about.get("HTTPStatusCode", 0) >= 400:
-        refuse(about["HTTPStatusCode"], "NoSuchBucket" if about["HTTPStatusCode"] == 404 else "", bucket, shown)
+        refuse(
+            about["HTTPStatusCode"], "NoSuchBucket" if about["HTTPStatusCode"] == 404 else "", bucket, shown, act="read"
+        )
     return str(region or _HOME)
 
 
