@@ -22,12 +22,26 @@ class TilesyncError(Exception):
 
 
 class Transient(TilesyncError):
-    """One attempt failed in a way that another may cure. `retry_after` is what the server asked for, in seconds."""
+    """One attempt failed in a way that another may cure. `retry_after` is what the server asked for, in seconds.
 
-    def __init__(self, message: str, *, retry_after: float | None = None, pressure: bool = False) -> None:
-        super().__init__(message)
+    `limit`: seconds after which no other attempt helps, if that is not what the retry budget says.
+    """
+
+    limit: ClassVar[float | None] = None
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, pressure: bool = False, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
         self.retry_after = retry_after
         self.pressure = pressure
+
+
+class UnknownHost(Transient):
+    """The name of a host does not resolve: a wrong name, which time does not cure, or a resolver that just starts."""
+
+    limit = 5.0
+    hint_text = "check the name, or that of the proxy (HTTPS_PROXY), and the name servers of this machine"
 
 
 class RangeRefused(Transient):

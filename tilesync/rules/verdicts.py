@@ -7,7 +7,7 @@ from typing import Final
 from tilesync.errors import Transient, Unavailable
 from tilesync.rules.replies import Verdict, retry_after
 
-_PROXY: Final = "write user name and password into HTTPS_PROXY, as http://USER:PASSWORD@HOST:PORT"
+PROXY_LOGIN: Final = "write user name and password into HTTPS_PROXY, as http://USER:PASSWORD@HOST:PORT"
 _ELSEWHERE: Final = "a gateway or a login page sends requests elsewhere, where tilesync does not follow"
 
 
@@ -23,6 +23,6 @@ def demand(verdict: Verdict, status: int, wait: str | None, what: str, hint: str
             f"{what} answered {status}", retry_after=retry_after(wait), pressure=verdict is Verdict.PRESSURE
         )
     if status == 407:
-        raise Unavailable(f"{what}: a proxy wants a user name and a password ({status})", hint=_PROXY)
+        raise Unavailable(f"{what}: a proxy wants a user name and a password ({status})", hint=PROXY_LOGIN)
     hint = hint or (_ELSEWHERE if 300 <= status < 400 else "")
     raise Unavailable(f"{what} answered {status}, which tilesync does not know how to take", hint=hint)

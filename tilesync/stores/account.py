@@ -14,10 +14,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from tilesync.errors import DestinationError, NotAuthorised, TilesyncError, Transient, UsageError
+from tilesync.errors import DestinationError, NotAuthorised, TilesyncError, Transient, UnknownHost, UsageError
 from tilesync.model import SasUrl
 from tilesync.rules.links import check_scheme, parse_link
 from tilesync.rules.storage_hints import storage_hint
+from tilesync.wire.connect_errors import is_unresolved
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobServiceClient
@@ -197,6 +198,8 @@ def _mapped(what: str) -> Iterator[None]:
     except HttpResponseError as error:
         raise _said(error, what) from None
     except AzureError as error:
+        if is_unresolved(str(error)):
+            raise UnknownHost(f"{what}: the name of the storage account's host does not resolve") from None
         raise Transient(f"{what}: the storage account cannot be reached ({type(error).__name__})") from None
     except ValueError:
         raise UsageError(f"{what}: the account's key is no key", hint="check AZURE_STORAGE_KEY") from None

@@ -22,6 +22,7 @@ _WHERE: Final = "set AWS_REGION to the region of the bucket"
 _CONDITIONS: Final = "the server must know conditional writes (If-None-Match, If-Match), which keep two runs apart"
 _KMS: Final = "the key that encrypts the bucket is disabled or not for this identity: its owner must change that"
 _ARCHIVED: Final = "restore it from Glacier, which takes hours, then run the same command again"
+ENDPOINT: Final = "check --endpoint-url (AWS_ENDPOINT_URL) and AWS_REGION"
 _PROOF: Final = "where this server knows no SHA-256 checksums, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
 
 _HINTS: Final = {

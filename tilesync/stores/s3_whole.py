@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tilesync.errors import ConditionFailed, DestinationError, TilesyncError, Transient
+from tilesync.errors import ConditionFailed, DestinationError, TilesyncError, Transient, UnknownHost
 from tilesync.storage import Found, Label
-from tilesync.stores.s3_replies import Act, found, refuse
+from tilesync.stores.s3_replies import ENDPOINT, Act, found, refuse
+from tilesync.wire.connect_errors import is_unresolved
 
 if TYPE_CHECKING:
     from obstore import Attributes, GetOptions, ListStream, ObjectMeta, PutMode
@@ -29,7 +30,7 @@ _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9.]+)</Code>|\(code: ([A-Za-z0-9.]+)\)")
 _REASONS: Final = (
     ("InvalidCertificate", "its certificate is not to be trusted"),
-    ("dns error", "its name is not known"),
+    ("dns error", "its name cannot be looked up"),
     ("credential provider", "the credentials cannot be renewed"),
     ("Timeout", "no bytes in time"),
     ("TimedOut", "no bytes in time"),
@@ -145,6 +146,8 @@ class Whole:
         try:
             if number or code:
                 refuse(number, (code[1] or code[2]) if code else "", name, self._shown, act=act)
+            if is_unresolved(text):
+                return UnknownHost(f"the host of {self._shown} does not resolve", hint=ENDPOINT)
             return Transient(next((said for detail, said in _REASONS if detail in text), "the request failed"))
         except TilesyncError as ours:
             return ours
