@@ -122,11 +122,22 @@ def link_of(source: str) -> SasUrl | None:
 
     from tilesync.rules.links import parse_link
 
-    text = (sys.stdin.readline() if sys.stdin else "").strip() if source == "-" else source
+    text = _line() if source == "-" else source
     if not text:
-        raise UsageError("a container link is expected on standard input, and nothing came")
+        raise UsageError(
+            "a container link is expected on standard input, and nothing came",
+            hint="pipe it in",
+        )
     is_link = source == "-" or "://" in text
     return parse_link(text, fetched=monotonic()) if is_link else None
+
+
+def _line() -> str:
+    """The line that came on standard input; empty where none did. Raises UsageError for what is no text."""
+    try:
+        return (sys.stdin.readline() if sys.stdin else "").strip("\ufeff \t\r\n")
+    except UnicodeDecodeError:
+        raise UsageError("standard input is no text in UTF-8", hint="write the link as plain text in UTF-8") from None
 
 
 def is_argument(context: click.Context, name: str) -> bool:

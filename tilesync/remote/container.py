@@ -32,8 +32,8 @@ from tilesync.rules.replies import (
     storage_code,
     weak_etag,
 )
-from tilesync.rules.storage_hints import LISTABLE, READABLE, storage_hint
-from tilesync.rules.verdicts import demand
+from tilesync.rules.storage_hints import BAD_SIGNATURE, LISTABLE, READABLE, storage_hint
+from tilesync.rules.verdicts import demand, status_hint
 from tilesync.threads import in_thread
 from tilesync.wire.http import Ask, Conversation, Reply
 
@@ -41,6 +41,12 @@ if TYPE_CHECKING:
     from tilesync.wire.bulk import Answer, Bulk  # loaded with the first container that is opened
 
 T = TypeVar("T")
+
+FRESH_REFUSED = (
+    "links that were just made are refused: something on the way may change them (a proxy that rewrites URLs), or what"
+    " makes them signs with a wrong key"
+)
+REFUSED = "another run is refused as well: ask the owner of the storage, or leave such files out with --exclude"
 
 ENTRY = 700
 """Bytes of one blob in a listing, or so; a page of the usual size comes at once, whatever the bandwidth."""
@@ -212,7 +218,9 @@ class Container:
             except LinkRefused as refusal:
                 final = refused_at is not None and sas.fetched > refused_at and not link.expired(sas)
                 if final:
-                    raise NotAuthorised(f"{refusal}, also through a fresh link", hint=refusal.hint) from refusal
+                    raise NotAuthorised(
+                        f"{refusal}, also through a fresh link", hint=_for_fresh(refusal.hint)
+                    ) from refusal
                 refused_at = self._clock.monotonic()
                 try:
                     await link.renew(sas)
@@ -222,6 +230,11 @@ class Container:
         raise NotAuthorised(
             "each fresh link is refused on arrival", hint="compare this machine's clock with the world's"
         )
+
+
+def _for_fresh(hint: str) -> str:
+    """What helps where a link that was just made is refused too."""
+    return FRESH_REFUSED if hint == BAD_SIGNATURE else hint
 
 
 class BlobBody:
@@ -295,7 +308,9 @@ async def _accept(answer: Answer, blob: Blob, offset: int) -> BlobBody:
         case Verdict.UNRANGED:
             raise RangeRefused(f"the storage cannot give {blob.name} from byte {offset} on {said}")
         case Verdict.REFUSED:
-            raise BlobError(f"{blob.name}: the storage refuses it {said}", hint=hint)
+            raise BlobError(
+                f"{blob.name}: the storage refuses it {said}", hint=hint or status_hint(answer.status) or REFUSED
+            )
         case verdict:
             demand(verdict, answer.status, answer.header("retry-after"), "the storage", hint)
     raise Transient(f"the storage answered {answer.status}")

@@ -14,12 +14,14 @@ _KEY: Final = (
 )
 _ACCOUNT_SAS: Final = "get a link that covers blobs (`ss=b`), containers and what lies in them (`srt=co`)"
 
+BAD_SIGNATURE: Final = (
+    "is the link whole (in quotes, in the shell)? One that was signed with a key that has changed since wants replacing"
+)
+"""For a link that somebody gave. One that was just made has other reasons: whoever makes it knows them."""
+
 _HINTS: Final[Mapping[str, str]] = {
     "AccountIsDisabled": "the storage account is disabled, often with its subscription: only its owner can enable it",
-    "AuthenticationFailed": (
-        "the signature does not fit: is the link whole (in quotes, in the shell), the account's key the current one,"
-        " and this machine's clock right? A link that was signed with an older key wants replacing"
-    ),
+    "AuthenticationFailed": BAD_SIGNATURE,
     "AuthorizationFailure": (
         "the storage account's firewall does not let this machine in, or the link is for another service: ask its owner"
         " to allow this address, or run from a network that is allowed"
@@ -34,11 +36,11 @@ _HINTS: Final[Mapping[str, str]] = {
         "the blob is in the archive tier: its owner must set its tier to Hot or Cool, which takes hours, before it can"
         " be read"
     ),
-    "BlobBeingRehydrated": "the blob is on its way out of the archive tier: run the same command again in some hours",
+    "BlobBeingRehydrated": "the blob is on its way out of the archive tier: it can be read in some hours",
     "BlobCustomerSpecifiedEncryptionMismatch": _KEY,
     "BlobImmutableDueToPolicy": "a policy of the container keeps blobs from being changed: choose another container",
     "BlobUsesCustomerSpecifiedEncryption": _KEY,
-    "InvalidQueryParameterValue": "the link is damaged: copy it whole, in quotes",
+    "InvalidQueryParameterValue": "the link is damaged: get it anew, whole and in quotes",
     "KeyBasedAuthenticationNotPermitted": (
         "the storage account takes neither its keys nor links signed by them: log in to Entra, or get a user delegation"
         " SAS"

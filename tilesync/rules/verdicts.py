@@ -24,5 +24,12 @@ def demand(verdict: Verdict, status: int, wait: str | None, what: str, hint: str
         )
     if status == 407:
         raise Unavailable(f"{what}: a proxy wants a user name and a password ({status})", hint=PROXY_LOGIN)
-    hint = hint or (_ELSEWHERE if 300 <= status < 400 else "")
+    hint = status_hint(status) or hint
     raise Unavailable(f"{what} answered {status}, which tilesync does not know how to take", hint=hint)
+
+
+def status_hint(status: int) -> str:
+    """What helps against a status that comes from something on the way; empty for any other."""
+    if status == 407:
+        return PROXY_LOGIN
+    return _ELSEWHERE if 300 <= status < 400 else ""

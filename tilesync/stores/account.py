@@ -41,6 +41,7 @@ IDENTITIES: Final = (
 )
 """For a machine with azure-identity; without it Entra wants that first."""
 
+_KEY_OR_CLOCK: Final = "is the key, or the identity, a current one of the account, and this machine's clock right?"
 _ROLES: Final = "it needs the role Storage Blob Data Contributor, and Storage Blob Delegator on the account"
 
 
@@ -193,7 +194,7 @@ def _mapped(what: str) -> Iterator[None]:
     except ClientAuthenticationError as error:
         raise NotAuthorised(
             f"{what}: the identity is refused ({_code(error) or 'no token'})",
-            hint=storage_hint(str(getattr(error, "error_code", ""))) or IDENTITIES,
+            hint=_hint(error) or IDENTITIES,
         ) from None
     except HttpResponseError as error:
         raise _said(error, what) from None
@@ -210,12 +211,17 @@ def _said(error: Any, what: str) -> TilesyncError:
     if status in {401, 403}:
         return NotAuthorised(
             f"{what}: the identity may not do that ({_code(error)})",
-            hint=storage_hint(str(getattr(error, "error_code", ""))) or _ROLES,
+            hint=_hint(error) or _ROLES,
         )
     if status is None or status == 429 or status >= 500:
         return Transient(f"{what}: the storage account answered {_code(error)}")
-    return DestinationError(f"{what} ({_code(error)})", hint=storage_hint(str(getattr(error, "error_code", ""))))
+    return DestinationError(f"{what} ({_code(error)})", hint=_hint(error))
 
 
 def _code(error: Any) -> str:
     return " ".join(str(part) for part in (error.status_code, getattr(error, "error_code", None)) if part)
+
+
+def _hint(error: Any) -> str:
+    code = str(getattr(error, "error_code", ""))
+    return _KEY_OR_CLOCK if code == "AuthenticationFailed" else storage_hint(code)

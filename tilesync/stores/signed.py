@@ -13,6 +13,12 @@ from tilesync.model import SasUrl
 from tilesync.protocols import Observer
 from tilesync.rules.lifetimes import STUBBORN, expired, trusted_for
 from tilesync.rules.links import check_scheme
+from tilesync.rules.storage_hints import BAD_SIGNATURE
+
+WRONG_KEY = (
+    "what signs the links (AZURE_STORAGE_KEY, AZURE_STORAGE_CONNECTION_STRING, a command) has no current key of the"
+    " account, or this machine's clock is wrong"
+)
 
 
 class SignedLink:
@@ -71,7 +77,7 @@ class SignedLink:
         was fresh.
         """
         if again and not _ended(link):
-            raise NotAuthorised(f"{refusal}, also through a fresh link", hint=refusal.hint) from refusal
+            raise NotAuthorised(f"{refusal}, also through a fresh link", hint=_for_fresh(refusal.hint)) from refusal
         try:
             self.renew(link)
         except NoFreshLink as error:
@@ -107,6 +113,11 @@ class SignedLink:
         self._base = link.base
         self._due_at = time.monotonic() + trusted_for(link, self._link, datetime.now(UTC)).total_seconds()
         self._link = link
+
+
+def _for_fresh(hint: str) -> str:
+    """What helps where a link that was just made is refused too."""
+    return WRONG_KEY if hint == BAD_SIGNATURE else hint
 
 
 def _ended(link: SasUrl) -> bool:
