@@ -160,6 +160,13 @@ class UnsafeName(DestinationError):
     hint_text = "nothing of that listing page was written; this container cannot be mirrored to a folder as it is"
 
 
+class OutputLost(RunError):
+    """What was written to standard output did not get there."""
+
+    exit_code = 8
+    hint_text = "make room where standard output goes, or send it elsewhere, then run the same command again"
+
+
 class DestinationBusy(RunError):
     """Another run holds the destination."""
 

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from tilesync.wiring import MirrorRequest
 
 
-def session_of(options: dict[str, Any]) -> Session:
-    """A session that speaks as the options of a command say."""
+def session_of(options: dict[str, Any], *, source: str | None = None, dest: Place | None = None) -> Session:
+    """A session that speaks as the options of a command say, about this SOURCE and DEST."""
     from tilesync.cli.session import Session, Voice
+    from tilesync.cli.shown import shown_dest, shown_source
 
     return Session(
         Voice(
@@ -36,6 +37,8 @@ def session_of(options: dict[str, Any]) -> Session:
             progress=not options.get("no_progress", False),
             log_file=options["log_file"],
             report=options.get("report"),
+            source=shown_source(source),
+            dest=shown_dest(dest),
         )
     )
 
@@ -192,6 +195,13 @@ def mirror_request(source: str, dest: Place, options: dict[str, Any]) -> MirrorR
         content=Content(options["content"]),
         source_reach=replace(reach_of(options), link_command=options["link_command"] or None, create=False),
     )
+
+
+def told_source(request: MirrorRequest, given: str | None) -> str | None:
+    """SOURCE as it may be told, now that it is known: the container of a link, the whole path of a folder."""
+    if request.link is not None:
+        return request.link.base
+    return str(request.held.absolute()) if isinstance(request.held, Path) else given
 
 
 def reach_of(options: dict[str, Any]) -> Reach:
