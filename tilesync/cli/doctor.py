@@ -106,7 +106,10 @@ def _print(session: Session, event: Event, options: dict[str, Any]) -> None:
 def viewer_place(text: str, endpoint: str | None) -> Place | None:
     """The destination that `link` is asked about; None where it is an iModel id."""
     from tilesync.rules.places import parse_place
+    from tilesync.rules.portal import imodel_in
 
+    if "://" in text and imodel_in(text) is not None:
+        return None
     if "://" in text or text.startswith(("az:", "s3:")):
         return parse_place(text, endpoint=endpoint)
     bare = not any(letter in "?&=" for letter in text)
