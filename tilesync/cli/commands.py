@@ -156,7 +156,7 @@ def exports(imodel_id: str | None, held: Place | None, state_dir: Path | None, *
         for row in rows if options["as_json"] else ():
             session.tell(export_row(row, there))
         if not options["as_json"]:
-            session.print(export_table(rows, there, imodel=not imodel_id))
+            session.print(export_table(rows, there, imodel=not imodel_id, width=session.width))
         for sentence in endangered(rows, there) if there is not None else ():
             session.observe(Warned(sentence))
 

@@ -9,6 +9,7 @@ import click
 
 from tilesync.cli.options import IDENTITY, REACH, STATE_DIR, VOICE, option
 from tilesync.cli.requests import imodel_of, is_argument, link_of, reach_of, service_of, session_of
+from tilesync.cli.table import wrapped
 from tilesync.cli.text import Destination, Duration, Place
 from tilesync.errors import UsageError
 from tilesync.storage import AzurePlace
@@ -98,8 +99,11 @@ def _print(session: Session, event: Event, options: dict[str, Any]) -> None:
         return
     if options["quiet"] and event.result not in {"warn", "fail"}:
         return
-    lines = [f"{MARKS[event.result]:<5} {event.name:<{WIDTH}} {event.message}"]
-    lines += [f"      {line}" for line in event.hint.splitlines()]
+    first, then = f"{MARKS[event.result]:<5} {event.name:<{WIDTH}} ", " " * (WIDTH + 7)
+    lines = [wrapped(event.message, first=first, then=then, width=session.width)]
+    hints = event.hint.splitlines()
+    width = session.width if len(hints) == 1 else None  # several lines are a configuration: to be copied as they are
+    lines += [wrapped(line, first="      ", then="      ", width=width) for line in hints]
     session.print("\n".join(lines))
 
 

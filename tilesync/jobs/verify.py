@@ -159,6 +159,7 @@ class _Audit:
     async def _files_of(self, version: Version, lines: Iterator[Mapping[str, Any]]) -> None:
         """Look at every file. A few batches are read at once: memory stays flat, and every core has work."""
         self._tally.planned_bytes += version.bytes
+        self._tally.inventory_complete = True
         if version.files >= MANY and not self._quick:
             self._inspector.call()
         if self._quick:

@@ -1,0 +1,77 @@
+"""Tables for people: aligned columns, in lines of their own where a terminal has no room for all of them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection, Sequence
+
+GAP = "  "
+INDENT = "    "
+_SHORTEST = 12
+"""Letters of a free text that are shown at least."""
+
+
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None = None, elided: Collection[str] = ()
+) -> str:
+    """Aligned columns. With a `width` no line is wider: free texts (the columns `elided`) are cut short, and columns
+    that still have no room go on in a line below. Ids, sizes and times are never cut. Without a width all is shown.
+    """
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    if width is not None:
+        free = [column for column, name in enumerate(head) if name in elided]
+        widths = _narrowed(widths, free, width)
+    groups = _groups(widths, width)
+    return "\n".join(
+        _row([_cut(line[column], widths[column]) for column in group], [widths[column] for column in group], lead)
+        for line in lines
+        for lead, group in zip(("", *[INDENT] * (len(groups) - 1)), groups, strict=True)
+    )
+
+
+def _narrowed(widths: Sequence[int], free: Sequence[int], width: int) -> list[int]:
+    """The widths with the free texts cut: as far as it takes to fit in one line, else to what a line of theirs has."""
+    over = sum(widths) + len(GAP) * (len(widths) - 1) - width
+    narrowed = list(widths)
+    for column in reversed(free):
+        narrowed[column] = max(widths[column] - max(over, 0), min(widths[column], _SHORTEST))
+        over -= widths[column] - narrowed[column]
+    if over <= 0:
+        return narrowed
+    return [min(each, width - len(INDENT)) if column in free else each for column, each in enumerate(widths)]
+
+
+def _groups(widths: Sequence[int], width: int | None) -> list[list[int]]:
+    """The columns of each line of a row, in order."""
+    groups: list[list[int]] = [[]]
+    used = 0
+    for column, each in enumerate(widths):
+        if width is not None and groups[-1] and used + len(GAP) + each > width:
+            groups.append([])
+            used = len(INDENT) - len(GAP)
+        used += each + (len(GAP) if groups[-1] or len(groups) > 1 else 0)
+        groups[-1].append(column)
+    return groups
+
+
+def _row(cells: Sequence[str], widths: Sequence[int], lead: str) -> str:
+    return lead + GAP.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: max(width - 1, 0)]}…"
+
+
+def cut_front(text: str, width: int) -> str:
+    """The end of a text that is too long: of the name of a file that is what tells it from its neighbours."""
+    return text if len(text) <= width else f"…{text[len(text) - max(width - 1, 1) :]}"
+
+
+def wrapped(text: str, *, first: str, then: str, width: int | None) -> str:
+    """A sentence behind `first`, its further lines behind `then`; words, and so commands and ids, stay whole."""
+    if width is None:
+        return first + text
+    return textwrap.fill(
+        text, width, initial_indent=first, subsequent_indent=then, break_long_words=False, break_on_hyphens=False
+    )
