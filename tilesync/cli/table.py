@@ -19,10 +19,10 @@ def table(
     """
     lines = [head, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    groups = [list(range(len(head)))]
     if width is not None:
         free = [column for column, name in enumerate(head) if name in elided]
-        widths = _narrowed(widths, free, width)
-    groups = _groups(widths, width)
+        groups, widths = _laid_out(widths, free, width)
     return "\n".join(
         _row([_cut(line[column], widths[column]) for column in group], [widths[column] for column in group], lead)
         for line in lines
@@ -30,29 +30,24 @@ def table(
     )
 
 
-def _narrowed(widths: Sequence[int], free: Sequence[int], width: int) -> list[int]:
-    """The widths with the free texts cut: as far as it takes to fit in one line, else to what a line of theirs has."""
-    over = sum(widths) + len(GAP) * (len(widths) - 1) - width
-    narrowed = list(widths)
-    for column in reversed(free):
-        narrowed[column] = max(widths[column] - max(over, 0), min(widths[column], _SHORTEST))
-        over -= widths[column] - narrowed[column]
-    if over <= 0:
-        return narrowed
-    return [min(each, width - len(INDENT)) if column in free else each for column, each in enumerate(widths)]
-
-
-def _groups(widths: Sequence[int], width: int | None) -> list[list[int]]:
-    """The columns of each line of a row, in order."""
+def _laid_out(widths: Sequence[int], free: Sequence[int], width: int) -> tuple[list[list[int]], list[int]]:
+    """The columns of each line of a row, and how wide each is: free texts take the room that others leave them."""
+    least = [min(each, _SHORTEST) if column in free else each for column, each in enumerate(widths)]
+    in_one = sum(least) + len(GAP) * (len(least) - 1) <= width
     groups: list[list[int]] = [[]]
-    used = 0
-    for column, each in enumerate(widths):
-        if width is not None and groups[-1] and used + len(GAP) + each > width:
+    laid, end = list(widths), 0
+    for column, narrowest in enumerate(least):
+        start = end + (len(GAP) if groups[-1] else 0)
+        behind = [each for each in range(column + 1, len(least)) if in_one or each in free]
+        rest = sum(len(GAP) + least[each] for each in behind) if column in free else 0
+        if groups[-1] and not in_one and start + narrowest + rest > width:
             groups.append([])
-            used = len(INDENT) - len(GAP)
-        used += each + (len(GAP) if groups[-1] or len(groups) > 1 else 0)
+            start = len(INDENT)
+        if column in free:
+            laid[column] = max(min(widths[column], width - start - rest), narrowest)
         groups[-1].append(column)
-    return groups
+        end = start + laid[column]
+    return groups, laid
 
 
 def _row(cells: Sequence[str], widths: Sequence[int], lead: str) -> str:
