@@ -38,8 +38,9 @@ def left_there(path: str, held: Held) -> Trace | None:
         found = os.lstat(path)
     except OSError:
         return None
-    same = (found.st_size, found.st_mtime_ns) == (held.size, held.mtime_ns)
-    return trace_of(found) if same and stat.S_ISREG(found.st_mode) else None
+    trace = trace_of(found)
+    same = (found.st_size, trace.mtime_ns) == (held.size, held.mtime_ns)
+    return trace if same and stat.S_ISREG(found.st_mode) else None
 
 
 class Door:
