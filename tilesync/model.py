@@ -224,11 +224,14 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing, complete and well-formed; `marker` asks for the next one, None after the last."""
+    """One page of a listing, complete and well-formed; `marker` asks for the next one, None after the last. `undated`:
+    of how many blobs it states a time that none can have.
+    """
 
     blobs: tuple[Blob, ...]
     marker: str | None
     skipped: int = 0
+    undated: int = 0
 
 
 class Arrival(NamedTuple):

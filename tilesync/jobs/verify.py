@@ -17,7 +17,7 @@ from tilesync.jobs.reuse import as_there
 from tilesync.jobs.tally import Tally
 from tilesync.model import POINTER, Arrival, Held, Twin, Version
 from tilesync.protocols import Catalog, HeldFiles, Helpers, Observer, Published
-from tilesync.rules.manifest import read_header, read_line
+from tilesync.rules.manifest import lacking, read_header, read_line
 from tilesync.threads import in_thread
 
 UNMARKED = "the state is not here or cannot be written, so `tilesync mirror` will not know: verify with its --state-dir"
@@ -132,8 +132,7 @@ class _Audit:
             self._find(Finding(f"manifests/{self._name}.jsonl", "manifest", f"cannot be read: {error}"))
             return
         if not self._quick:
-            known = {*said.get("missing_names", ()), *said.get("unheld", ())}
-            await in_thread(self._judge_completeness, version, known, set(self._bad()))
+            await in_thread(self._judge_completeness, version, set(lacking(said)), set(self._bad()))
         if current and not self._bad() and (problem := self._pointer_problem(version)):
             self._find(Finding(POINTER, "pointer", problem))
         if current and self._publication.latest() is None:
