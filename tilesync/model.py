@@ -213,6 +213,13 @@ class Remark(NamedTuple):
     detail: str
 
 
+DAMAGED: Final = "damaged"
+"""The problem of a file whose structure is broken, and that the container holds so."""
+
+HOLLOW: Final = "empty tile"
+"""The problem of a tile without any bytes: for who asks for it, it is missing."""
+
+
 class Reading(NamedTuple):
     """What the bytes of one file say. `implicit`: it is a tileset with implicit tiling, so its subtrees say more."""
 
