@@ -219,6 +219,9 @@ DAMAGED: Final = "damaged"
 HOLLOW: Final = "empty tile"
 """The problem of a tile without any bytes: for who asks for it, it is missing."""
 
+NEEDS: Final = "buffer"
+"""No problem: the detail says how many bytes a file needs another to have at least, and its name, after a blank."""
+
 
 class Reading(NamedTuple):
     """What the bytes of one file say. `implicit`: it is a tileset with implicit tiling, so its subtrees say more."""
@@ -236,6 +239,18 @@ class Page:
     blobs: tuple[Blob, ...]
     marker: str | None
     skipped: int = 0
+
+
+class Unsound(NamedTuple):
+    """A held file that is broken, or of no use for who asks for it. `role` is empty where nothing asks, `asker` also
+    of the root, which every viewer asks for. `stated`: the container states the MD5 of these bytes.
+    """
+
+    name: str
+    reason: str
+    asker: str = ""
+    role: str = ""
+    stated: bool = False
 
 
 class Arrival(NamedTuple):

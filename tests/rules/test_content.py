@@ -269,14 +269,15 @@ def test_wrong_bytes_are_proven_by_nothing() -> None:
             checked.finish(seen=[hashlib.sha256(data).digest()])
 
 
-def test_a_broken_tileset_is_not_followed_as_an_implicit_one() -> None:
-    """Its implicit tiles may be half read."""
+def test_a_broken_tileset_asks_for_nothing() -> None:
+    """What it names before it breaks is no part of the closure: its implicit tiles may be half read."""
     tree = {"subdivisionScheme": "OCTREE", "subtreeLevels": 2, "availableLevels": 3, "subtrees": {"uri": "s"}}
-    data = as_bytes({"root": {"content": {"uri": "c"}, "implicitTiling": tree}})[:-1]
+    data = as_bytes({"schemaUri": "s.json", "root": {"content": {"uri": "c"}, "implicitTiling": tree}})[:-1]
     checked = ContentCheck(Blob("a.json", len(data), md5=hashlib.md5(data).digest()))
     checked.feed(data)
     checked.finish()
-    assert not checked.take().implicit
+    found = checked.take()
+    assert (found.references, found.implicit) == ((), False)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,8 @@ class HeldOrigin:
             version = read_header(said, name=name)
         except NOT_A_MANIFEST as error:
             raise unreadable(name, self._published, self._shown, error) from error
-        lacks = frozenset(map(str, (*said.get("missing_names", ()), *said.get("unheld", ()))))
+        lists = ("missing_names", "unheld", "damaged_names")
+        lacks = frozenset(str(each) for name in lists for each in said.get(name, ()))
         return Resolution(_export(version), newest or version.export, lacks=lacks)
 
     def _first_line(self, name: str) -> Mapping[str, Any]:

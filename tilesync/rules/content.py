@@ -201,6 +201,12 @@ class Payload:
             self._keep_promise()
         self._take_remarks(self._follower)
 
+    def tell_lengths(self) -> None:
+        """Let the references know how long the buffers must be that have been named so far."""
+        if isinstance(self._follower, Shape | Document):
+            for uri, length in self._follower.lengths:
+                self._references.needs(uri, length)
+
     def _judge_empty(self) -> None:
         ending = self._name[self._name.rfind(".") :]
         if ending in _MUST_SAY:
@@ -209,6 +215,7 @@ class Payload:
             self._references.remark(HOLLOW, "it is empty")
 
     def _take_remarks(self, follower: Shape | Document | Packed) -> None:
+        self.tell_lengths()
         if isinstance(follower, Shape):
             for remark in follower.remarks:
                 self._references.remark(remark.problem, remark.detail)
@@ -320,5 +327,6 @@ class ContentCheck:
     def take(self) -> Reading:
         """What the bytes said since the last time: their kind is final, and the references whole, after `finish`."""
         references, remarks = self._references.take()
-        implicit = self._payload.implicit and self._broken is None
-        return Reading(self._payload.kind, references, remarks, implicit=implicit)
+        if self._broken is not None:  # whatever it said before it broke
+            return Reading(self._payload.kind, (), remarks)
+        return Reading(self._payload.kind, references, remarks, implicit=self._payload.implicit)

@@ -23,12 +23,15 @@ def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def header(version: Version, missing: Sequence[str] = (), unheld: Sequence[str] = ()) -> dict[str, Any]:
+def header(
+    version: Version, missing: Sequence[str] = (), unheld: Sequence[str] = (), *, damaged: Sequence[str] = ()
+) -> dict[str, Any]:
     """The first line: what the version is. `export` is the service's own record, without links.
 
     `container` is the bare URL of its container. `missing_names` are what its files ask for and the container did not
-    have; `unheld` says, a sentence each, what they ask for and no copy can hold. `missing` counts both. `content` is
-    said where files may lie otherwise than they are stored.
+    have; `unheld` says, a sentence each, what they ask for and no copy can hold. `missing` counts both. Where there are
+    any, `damaged_names` are held files that are broken as the container holds them. `content` is said where files may
+    lie otherwise than they are stored.
     """
     return {
         "version": version.name,
@@ -47,6 +50,7 @@ def header(version: Version, missing: Sequence[str] = (), unheld: Sequence[str] 
         **asdict(version.completeness),
         "missing_names": list(missing),
         "unheld": list(unheld),
+        **({"damaged_names": list(damaged)} if damaged else {}),
         "tilesync": __version__,
     }
 
