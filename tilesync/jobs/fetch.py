@@ -65,12 +65,13 @@ class Fetch:
         self._spilled = 0
         self._since = 0.0
         self._broke = False
+        self._wrong: list[bytes] = []  # SHA-256 of bytes that came whole and did not check
 
     async def run(self) -> Examined:
         """Fetch until the bytes check, then commit. Raises BlobError for this blob, RunError for the run."""
         persistence, clock = self._road.persistence, self._road.run.clock
         await self._take_up()
-        patience, best, wrong = None, self._received, list[bytes]()
+        patience, best = None, self._received
         while True:
             began = clock.monotonic()
             try:
@@ -78,7 +79,7 @@ class Fetch:
                     await self._receive()
                 return await self._commit()
             except BlobDamaged as error:
-                _judge_damage(error, self._check.sha256, wrong)
+                _judge_damage(error, self._check.sha256, self._wrong)
                 await self._start_over()
                 self._road.run.observe(Retried(self._blob.name, str(error), 0))
             except Transient as error:
@@ -165,7 +166,7 @@ class Fetch:
         else:
             if self._pending:
                 await self._spill()
-            self._proof = self._proof or self._check.finish()
+            self._proof = self._proof or self._check.finish(seen=self._wrong)
             held = await self._draft.commit(self._proof)
         if held.blob.size == UNKNOWN:
             held = held._replace(blob=held.blob._replace(size=self._check.size))
@@ -175,7 +176,7 @@ class Fetch:
         """The proof of the whole content, once however often it is asked for."""
         if self._proof is None:
             self._feed(data)
-            self._proof = self._check.finish()
+            self._proof = self._check.finish(seen=self._wrong)
         return self._proof
 
     def _feed(self, data: bytes) -> None:
@@ -212,7 +213,9 @@ class Fetch:
 
 
 def _judge_damage(error: BlobDamaged, sha256: bytes, wrong: list[bytes]) -> None:
-    """Raise when fetching anew cannot help: the same wrong bytes came twice, or each time others."""
+    """Raise when fetching anew cannot help: the same wrong bytes came twice, or each time others. Where nothing but
+    their structure is broken, bytes that come twice are not wrong: ContentCheck takes them.
+    """
     if sha256 in wrong:
         what = f"{error} (the same bytes came twice: the container holds them so)"
         raise BlobDamaged(what, hint=DAMAGED_THERE) from error

@@ -75,6 +75,14 @@ class Tally:
         self.fetched_before = self.reused_before = 0
         self.kept = held - self.fetched - self.reused
 
+    def fail(self, count: int) -> None:
+        """So many of the files that were counted as held turn out to be broken: those that came last, first."""
+        self.failed += count
+        for name in ("fetched", "reused", "kept"):
+            taken = min(count, getattr(self, name))
+            setattr(self, name, getattr(self, name) - taken)
+            count -= taken
+
     def __call__(self, event: Event) -> None:
         """Count what is told by events alone."""
         if isinstance(event, Renewed):
