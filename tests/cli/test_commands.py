@@ -24,8 +24,8 @@ from simulator import EXPORT, Simulator, latest
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 COUNTS = {
     "imodel", "export", "version", "newest", "behind", "listed", "fetched", "reused", "reused_bytes", "kept",
-    "excluded", "failed", "deleted", "retired", "referenced", "missing", "orphans", "unfollowed", "verified", "bytes",
-    "renewals", "retries", "seconds", "published",
+    "excluded", "failed", "deleted", "retired", "referenced", "missing", "orphans", "unfollowed", "verified", "looked",
+    "bytes", "renewals", "retries", "seconds", "published",
 }  # fmt: skip
 ABOUT = {"started", "finished", "source", "dest", "host", "tilesync"}
 FINISHED = {"kind", "exit", *COUNTS, *ABOUT}
@@ -99,7 +99,7 @@ def test_a_first_and_an_unchanged_run_say_the_contract(service: Simulator, tmp_p
         "listed": len(files), "fetched": len(files), "reused": 0, "reused_bytes": 0, "kept": 0, "excluded": 0,
         "failed": 0, "deleted": 0, "retired": 0,
         "referenced": len(files) - 1, "missing": 0, "orphans": 1, "unfollowed": 0,
-        "verified": len(files), "bytes": total, "renewals": 0, "retries": 0, "published": True,
+        "verified": len(files), "looked": len(files), "bytes": total, "renewals": 0, "retries": 0, "published": True,
     }  # fmt: skip
     assert list(tree(tmp_path / "versions" / EXPORT)) != []
     again = last(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))

@@ -133,6 +133,7 @@ class Summary:
             "retired": self.retired,
             **asdict(tally.completeness),
             "verified": tally.verified,
+            "looked": tally.looked,
             "bytes": tally.bytes,
             "renewals": tally.renewals,
             "retries": tally.retries,

@@ -121,9 +121,9 @@ def held_of(source: str, endpoint: str | None) -> Place | None:
         return parse_place(source, endpoint=endpoint)
     if source == "-" or "://" in source or any(sign in source for sign in "?&="):
         return None
-    path = Path(source).expanduser() if source.startswith("~") else Path(source)
+    path = Path(os.path.expanduser(source))
     if any(sign in source for sign in "/\\") or source.startswith((".", "~")):
-        if not path.is_dir():
+        if not os.path.isdir(path):
             raise UsageError(f"there is no folder {path}", hint=_SOURCES)
         return path
     if any((path / inner).is_dir() for inner in ("manifests", ".tilesync/manifests")):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tilesync.cli.announce import announce
+from tilesync.cli.masking import Masking
 from tilesync.cli.output import (
     JsonLines,
     Lines,
@@ -57,6 +58,7 @@ class Session:
         self.summary = Summary(self.tally, source=voice.source, dest=voice.dest)
         self._voice = voice
         self._out = Out()
+        self._masking = Masking(os.environ)
         if voice.report is not None and not voice.report.absolute().parent.is_dir():
             raise UsageError(f"there is no folder for the report {voice.report}", hint="check --report")
         terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -80,6 +82,7 @@ class Session:
 
     def observe(self, event: Event) -> None:
         """Tell everyone."""
+        event = self._masking.event(event)
         for observer in self._observers:
             observer(event)
 
@@ -122,7 +125,7 @@ class Session:
         except KeyboardInterrupt:
             return self._failed(Interrupted("interrupted"))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the last door: a bug ends in exit 1, and is told
-            say(sys.stderr, traceback.format_exc())
+            say(sys.stderr, self._masking.text(traceback.format_exc()))
             return self._ended(1, type(error).__name__, "tilesync met a bug", "please report it with the lines above")
         if closing is not None:
             self.say(closing())
@@ -131,11 +134,12 @@ class Session:
     def _failed(self, error: TilesyncError) -> int:
         if self.summary.published:
             self._progress.print_line(f"version {self.summary.pointed} was published")
-        self._progress.print_line(explain(error))
+        self._progress.print_line(self._masking.text(explain(error)))
         return self._last(self._failure(error))
 
     def _failure(self, error: TilesyncError) -> dict[str, Any]:
-        return self.summary.failed(error.exit_code, type(error).__name__, str(error), error.hint)
+        message, hint = self._masking.text(str(error)), self._masking.text(error.hint)
+        return self.summary.failed(error.exit_code, type(error).__name__, message, hint)
 
     def _ended(self, exit_code: int, error: str, message: str, hint: str) -> int:
         return self._last(self.summary.failed(exit_code, error, message, hint))

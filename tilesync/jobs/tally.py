@@ -14,6 +14,7 @@ class Tally:
 
     `fetched` moved by this run; `reused` taken from another version, `reused_bytes` of them; `kept` already held;
     `bytes` counts what arrived, `planned_bytes` what has to.
+    `looked`: of how many files it was seen that they lie in the destination as they were left.
     `completeness` is known at the end, of the files that are there then. `hints`: those of the failed files.
     """
 
@@ -27,6 +28,7 @@ class Tally:
     failed: int = 0
     deleted: int = 0
     verified: int = 0
+    looked: int = 0
     bytes: int = 0
     planned_bytes: int = 0
     fetched_before: int = 0
@@ -58,7 +60,7 @@ class Tally:
         self.fetched_before += self.fetched
         self.reused_before += self.reused
         self.listed = self.listed_bytes = self.kept = self.excluded = self.failed = 0
-        self.fetched = self.reused = 0
+        self.fetched = self.reused = self.looked = 0
         self.planned_bytes = self.bytes
         self.completeness, self.hints = Completeness(), set()
         self.inventory_complete = False
@@ -72,6 +74,14 @@ class Tally:
         self.reused = min(self.reused + self.reused_before, new - self.fetched)
         self.fetched_before = self.reused_before = 0
         self.kept = held - self.fetched - self.reused
+
+    def fail(self, count: int) -> None:
+        """So many of the files that were counted as held turn out to be broken: those that came last, first."""
+        self.failed += count
+        for name in ("fetched", "reused", "kept"):
+            taken = min(count, getattr(self, name))
+            setattr(self, name, getattr(self, name) - taken)
+            count -= taken
 
     def __call__(self, event: Event) -> None:
         """Count what is told by events alone."""

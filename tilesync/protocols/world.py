@@ -58,9 +58,12 @@ class Link(Protocol):
 
 
 class Body(Protocol):
-    """The answer to a GET of one blob. `start` is where its bytes begin: 0 when the server ignored the range."""
+    """The answer to a GET of one blob. `start` is where its bytes begin: 0 when the server ignored the range. `md5` is
+    that of the whole blob where the answer states it.
+    """
 
     start: int
+    md5: bytes | None
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The stored bytes as they come. Raises Transient when the body breaks off; what came before stays good."""

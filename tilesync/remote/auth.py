@@ -140,8 +140,9 @@ class ClientCredentials:
         body = await reply.read()
         verdict = judge_api(reply.status)
         if verdict in {Verdict.DENIED, Verdict.FORBIDDEN, Verdict.INVALID}:
+            said = api_message(body, [self._secret.text])
             raise NotAuthorised(
-                f"the token endpoint refuses the client credentials ({reply.status} {api_message(body)})",
+                f"the token endpoint refuses the client credentials ({reply.status} {said})",
                 hint="check ITP_SERVICE_CLIENT_ID, ITP_SERVICE_CLIENT_SECRET and ITP_ISSUER_URL",
             )
         wait = reply.header("retry-after")

@@ -11,6 +11,7 @@ from tilesync.errors import ExportReplaced, InvalidRequest, NoExport, NotAuthori
 from tilesync.events import Waiting
 from tilesync.model import Export, Resolution, SasUrl, Selector, Status
 from tilesync.protocols import Clock, Observer, TokenProvider
+from tilesync.rules.masking import parts_of
 from tilesync.rules.replies import Verdict, api_message, judge_api, parse_exports
 from tilesync.rules.verdicts import demand
 from tilesync.wire.http import Ask, Conversation, Reply
@@ -108,10 +109,10 @@ class MeshExports:
                 refused += 1
                 if await self._token.refused(sent):
                     raise Transient("the service refused the token; a fresh one is used", retry_after=0)
-            _raise_for(verdict, reply.status, api_message(body), remedy=self._token.remedy)
+            _raise_for(verdict, reply.status, api_message(body, parts_of(sent)), remedy=self._token.remedy)
             wait = reply.header("retry-after")
             demand(verdict, reply.status, wait, "the service", "is --api-url (TILESYNC_API_URL) the service's address?")
-            rows, following = parse_exports(body, fetched=self._clock.monotonic())
+            rows, following = parse_exports(body, fetched=self._clock.monotonic(), secrets=parts_of(sent))
             return Listing(rows, following, reply.server_time())
 
         return await self._talk.ask(f"the Mesh Export API ({urlsplit(self._url).netloc})", make, accept)

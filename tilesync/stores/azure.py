@@ -110,11 +110,16 @@ class AzureObjects:
 
     def pages(self, prefix: str) -> Iterator[list[Found]]:
         """The blobs whose names begin so, page by page."""
-        lead, marker = self._prefix + prefix, None
+        return (page for page, _ in self.pages_from(prefix, ""))
+
+    def pages_from(self, prefix: str, place: str) -> Iterator[tuple[list[Found], str]]:
+        """Likewise, from a marker on, each page with the marker of the next one."""
+        lead, marker = self._prefix + prefix, place or None
         while True:
             page = self._page(lead, marker)
-            yield [Found(b.name[len(self._prefix) :], b.size, b.etag, b.md5) for b in page.blobs]
             marker = page.marker
+            blobs = [Found(b.name[len(self._prefix) :], b.size, b.etag, b.md5) for b in page.blobs]
+            yield blobs, marker or ""
             if marker is None:
                 return
 

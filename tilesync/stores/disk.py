@@ -36,12 +36,12 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 _SIGNED = (1 << 63) - 1
-"""Some file systems number their inodes with 64 bits; the catalog keeps 63."""
+"""Some file systems number their inodes with 64 bits, or know times behind the year 2262; the catalog keeps 63."""
 
 
 def trace_of(found: os.stat_result) -> Trace:
     """The trace that a look at a file found."""
-    return Trace(found.st_mtime_ns, found.st_ino & _SIGNED)
+    return Trace(max(-_SIGNED, min(found.st_mtime_ns, _SIGNED)), found.st_ino & _SIGNED)
 
 
 @contextmanager

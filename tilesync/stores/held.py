@@ -14,10 +14,14 @@ from typing import IO
 
 from tilesync.errors import DestinationError, UnsafeName
 from tilesync.model import Held, Trace, Version
+from tilesync.protocols import Catalog, Glance
 from tilesync.rules.names import folders, problem
 from tilesync.stores.disk import NO_FOLLOW, mapped, real_folder, trace_of
 
 VERSIONS = "versions"
+
+AT_A_GLANCE = 256
+"""Files of one look: on a slow disk each may take some milliseconds."""
 
 READ = 1 << 20
 """Bytes read at a time."""
@@ -34,8 +38,9 @@ def left_there(path: str, held: Held) -> Trace | None:
         found = os.lstat(path)
     except OSError:
         return None
-    same = (found.st_size, found.st_mtime_ns) == (held.size, held.mtime_ns)
-    return trace_of(found) if same and stat.S_ISREG(found.st_mode) else None
+    trace = trace_of(found)
+    same = (found.st_size, trace.mtime_ns) == (held.size, held.mtime_ns)
+    return trace if same and stat.S_ISREG(found.st_mode) else None
 
 
 class Door:
@@ -139,6 +144,16 @@ class HeldFiles:
 
     def survey(self, version: Version) -> None:
         """Nothing: a look costs little."""
+
+    def glances(self, version: Version, catalog: Catalog, place: str) -> Iterator[Glance]:
+        """Looks at what the catalog holds, in its order, from behind the key `place` on."""
+        more = True
+        while more:
+            batch = catalog.held(version, place, limit=AT_A_GLANCE)
+            more, held = len(batch) == AT_A_GLANCE, [each for _, each in batch]
+            place = batch[-1][0] if more else ""
+            doubtful = [each for each, same in zip(held, self.unchanged(version, held), strict=True) if not same]
+            yield Glance(len(held), doubtful, place)
 
     def size(self, version: Version, name: str) -> int | None:
         """The size of the file; None when there is no such regular file."""

@@ -109,7 +109,7 @@ class LocalDestination:
         self.publication = place.publication(layout, doors, catalog)
         catalog.set_folds(folds=folds_case(parts))
         self.publication.refuse_foreign()
-        refuse_other(place, Layout(catalog.recall("layout") or layout), layout)
+        refuse_other(place, known_layout(catalog) or layout, layout)
         catalog.remember("layout", layout)
 
     def settle(self) -> None:
@@ -182,6 +182,13 @@ def open_local(
         lock.release()
 
 
+def known_layout(catalog: Catalog) -> Layout | None:
+    """The layout that the catalog knows; None where it knows none. Raises DestinationError for one that is none."""
+    said = catalog.recall("layout")
+    with catalog.reading():
+        return Layout(said) if said else None
+
+
 @contextmanager
 def look_at(root: Path, *, state_dir: Path | None, layout: Layout) -> Iterator[Sight]:
     """What a destination knows, without writing anything; it need not be there."""
@@ -192,7 +199,7 @@ def look_at(root: Path, *, state_dir: Path | None, layout: Layout) -> Iterator[S
     with mapped(f"cannot read the state in {place.state}"):
         catalog = Catalog(place.state / CATALOG, read_only=True)
     try:
-        refuse_other(place, Layout(catalog.recall("layout") or layout), layout)
+        refuse_other(place, known_layout(catalog) or layout, layout)
         yield Sight(HeldFiles(*place.doors(layout)), publication, catalog, place.judge(layout), layout)
     finally:
         catalog.close()

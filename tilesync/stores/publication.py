@@ -14,6 +14,8 @@ from typing import Any
 
 from tilesync.errors import DestinationError
 from tilesync.model import POINTER, Version
+from tilesync.rules.foreign_json import DOCUMENT, loads, mapping
+from tilesync.rules.manifest import read_latest
 from tilesync.stores.apart import Apart
 from tilesync.stores.disk import barrier, create, mapped, place, read_regular, real_folder, sync_folder
 from tilesync.stores.held import VERSIONS
@@ -22,6 +24,7 @@ PARTS = "parts"
 TRASH = "trash"
 LATEST = "latest.json"
 MANIFESTS = "manifests"
+SUFFIX = ".jsonl"
 CURRENT = "current"
 
 _NO_SYMLINK = {errno.EPERM, errno.EACCES, errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -70,8 +73,13 @@ class Publication(Apart):
     def manifest_names(self) -> list[str]:
         """The versions that have a manifest."""
         folder = self._home / MANIFESTS
-        with mapped(f"cannot read {folder}"):
-            return sorted(p.stem for p in folder.glob("*.jsonl")) if folder.is_dir() else []
+        try:
+            with mapped(f"cannot read {folder}"):
+                return sorted(name.removesuffix(SUFFIX) for name in os.listdir(folder) if name.endswith(SUFFIX))
+        except DestinationError:
+            if os.path.lexists(folder):
+                raise
+            return []
 
     def retired_names(self) -> set[str]:
         """None: a version that retires leaves its place at once."""
@@ -83,19 +91,19 @@ class Publication(Apart):
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
         """The lines of a manifest, the first one about the version. Raises DestinationError when it cannot be read."""
         path = self._home / MANIFESTS / f"{version}.jsonl"
-        with mapped(f"cannot read the manifest {path}"), open(path, encoding="utf-8") as lines:
+        with mapped(f"cannot read the manifest {path}"), open(path, "rb") as lines:
             try:
-                yield from map(json.loads, lines)
+                while line := lines.readline(DOCUMENT + 2):
+                    yield mapping(loads(line.rstrip(b"\n")))
             except ValueError as error:
                 raise DestinationError(f"the manifest {path} is damaged ({error})") from error
 
     def latest(self) -> Mapping[str, Any] | None:
         """What `latest.json` says; None when there is none, or one that is not ours."""
         try:
-            said = json.loads(read_regular(str(self._home / LATEST)))
-        except (OSError, ValueError):
+            return read_latest(read_regular(str(self._home / LATEST)))
+        except OSError:
             return None
-        return said if isinstance(said, dict) and {"version", "manifest"} <= said.keys() else None
 
     def pointer(self) -> str | None:
         """SHA-256 of the pointer, in hexadecimal; None when there is no regular file."""

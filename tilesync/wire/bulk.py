@@ -56,6 +56,11 @@ class Answer:
         self._response = response
         self.status: Final = response.status
 
+    @property
+    def version(self) -> str:
+        """The version of HTTP that it came by: `HTTP/1.1`."""
+        return self._response.version
+
     def header(self, name: str) -> str | None:
         """The first value of a header, None when it is absent."""
         return self._response.get_header(name)

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import httpx
@@ -16,6 +15,7 @@ from tilesync.errors import Transient, Unavailable, UsageError
 from tilesync.events import Notice, Retried
 from tilesync.protocols import Clock, Observer
 from tilesync.rules.links import check_scheme
+from tilesync.rules.replies import http_date
 from tilesync.rules.retries import Patience
 from tilesync.wire.bandwidth import Bandwidth
 from tilesync.wire.connect_errors import lasting_error
@@ -65,10 +65,8 @@ class Reply:
 
     def server_time(self) -> datetime | None:
         """The server's clock as its `Date` header says (whole seconds); None when it says nothing readable."""
-        try:
-            return parsedate_to_datetime(self._response.headers["date"]).astimezone(UTC)
-        except (KeyError, ValueError):
-            return None
+        seconds = http_date(self.header("date"))
+        return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
 
 
 Accept = Callable[[Reply], Awaitable[T]]
