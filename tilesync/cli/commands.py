@@ -301,9 +301,10 @@ def _met_a_bug(arguments: list[str], error: Exception) -> int:
     import traceback
 
     from tilesync.cli.early import end_early
+    from tilesync.cli.masking import Masking
     from tilesync.cli.output import say
 
-    say(sys.stderr, traceback.format_exc())
+    say(sys.stderr, Masking(os.environ).text(traceback.format_exc()))
     wrong = TilesyncError("tilesync met a bug", hint="please report it with the lines above")
     return end_early(cli, arguments, wrong, kind=type(error).__name__)
 
