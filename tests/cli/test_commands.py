@@ -24,8 +24,8 @@ from simulator import EXPORT, Simulator, latest
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 COUNTS = {
     "imodel", "export", "version", "newest", "behind", "listed", "fetched", "reused", "reused_bytes", "kept",
-    "excluded", "failed", "deleted", "retired", "referenced", "missing", "orphans", "unfollowed", "verified", "looked", "bytes",
-    "renewals", "retries", "seconds", "published",
+    "excluded", "failed", "deleted", "retired", "referenced", "missing", "orphans", "unfollowed", "verified", "looked",
+    "bytes", "renewals", "retries", "seconds", "published",
 }  # fmt: skip
 FINISHED = {"kind", "exit", *COUNTS}
 FAILED = FINISHED | {"error", "message", "hint"}
