@@ -264,7 +264,8 @@ def _blobs(
 
     with ExitStack() as closing:
         talk = closing.enter_context(blocking(observe, budget=reach.budget))
-        first, fetch = place.link, _asking(reach, "--link-command" if reads else "--dest-link-command")
+        option = "--link-command" if reads else "--dest-link-command"
+        first, fetch = place.link, _asking(reach, option)
         base = f"{endpoint_of(place, reach)}/{place.container}" if fetch is not None else None
         if first is None:
             first = _by_token(place, reach, reads=reads)
@@ -283,7 +284,7 @@ def _blobs(
                 "a link to a container cannot make it",
                 hint="name it as az://ACCOUNT/CONTAINER, with a key or an identity that may",
             )
-        link = SignedLink(fetch, observe, first=first, base=base)
+        link = SignedLink(fetch, observe, first=first, base=base, option=option)
         wires = Wires(link, copying, talk, _kept(bulk), delete_many)
         home = f"{talk.insist(f'the storage account {place.account}', link.current).base}/{place.prefix}"
         yield AzureObjects(wires, place.prefix, observe, shown=str(place), home=home)

@@ -62,12 +62,15 @@ class Request:
 
 @dataclass
 class Answer:
-    """An answer. Only `send` bytes of the body leave when it is set, then the connection breaks."""
+    """An answer. Only `send` bytes of the body leave when it is set, then the connection breaks. Where it is not
+    `sized` no header states its length, and it ends with the connection.
+    """
 
     status: int
     body: bytes = b""
     headers: Headers = field(default_factory=dict)
     send: int | None = None
+    sized: bool = True
 
 
 class StandIn:
@@ -311,13 +314,14 @@ class _Handler(BaseHTTPRequestHandler):
         query = {key: values[-1] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         answer = self.service.answer(Request(parts.path, query, self.headers, body))
-        said = {"Date": http_date(self.service.now()), "Content-Length": str(len(answer.body)), **answer.headers}
+        length = {"Content-Length": str(len(answer.body))} if answer.sized else {}
+        said = {"Date": http_date(self.service.now()), **length, **answer.headers}
         head = f"HTTP/1.1 {answer.status} {_phrase(answer.status)}\r\n" + "".join(
             f"{k}: {v}\r\n" for k, v in said.items()
         )
         body = answer.body if answer.send is None else answer.body[: answer.send]
         self.wfile.write(head.encode() + b"\r\n" + body)
-        if answer.send is not None:
+        if answer.send is not None or not answer.sized:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
 

@@ -192,7 +192,8 @@ class Mirror:
             version = self._versions.relist(version, inventory=Inventory.WALK)
             try:
                 await self._bring_in(version, choice, source, resolution)
-            except NotAuthorised:
+            except NotAuthorised as error:
+                denied.refusal.hint = error.hint  # the listing is not all that is refused
                 raise denied.refusal from None
 
     async def _bring_in(self, version: Version, choice: Choice, source: Source, resolution: Resolution) -> None:
@@ -300,7 +301,7 @@ class Mirror:
         self._versions.look_again(self._versions.current(version))
         count = self._run.tally.failed
         what = f"{count} {'file' if count == 1 else 'files'} failed; this export was not published"
-        return Incomplete(what, hint=source.remedy or None)
+        return Incomplete(what, hint=source.remedy or _remedy(self._run.tally.hints))
 
     # --- publish ---
 
@@ -333,6 +334,14 @@ class Mirror:
         if self._destination.layout is Layout.FLAT:
             self._place.lay_out(version, self._pointing.forget)
         self._pointing.move(version)
+
+
+def _remedy(hints: set[str]) -> str | None:
+    """What helps against the failures of a run: None where another run does, for some of them or all."""
+    told = "; ".join(sorted(hints - {""}))
+    if not told or "" not in hints:
+        return told or None
+    return f"{told}; for the others {Incomplete.hint_text}"
 
 
 def _as_listed(version: Version, export: Export) -> Version:

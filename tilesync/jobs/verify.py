@@ -14,6 +14,7 @@ from tilesync.jobs.complete import settle, tell_remarks, unmet
 from tilesync.jobs.inspect import Inspector, look
 from tilesync.jobs.pointing import pointer_digest
 from tilesync.jobs.reuse import as_there
+from tilesync.jobs.soundness import sentence, unusable
 from tilesync.jobs.tally import Tally
 from tilesync.model import POINTER, Arrival, Held, Twin, Version
 from tilesync.protocols import Catalog, HeldFiles, Helpers, Observer, Published
@@ -255,6 +256,11 @@ class _Audit:
         """Note what the files ask for that is not there, but for what was so from the start, or is bad already."""
         self._tally.completeness = settle(version, self._scratch, self._files)
         tell_remarks(version, self._scratch, self._observe)
+        for broken in unusable(version, self._scratch):
+            if broken.name in known:
+                self._observe(Warned(f"damaged since it was published: {broken.name}: {sentence(broken)}"))
+            elif broken.name not in bad:
+                self._find(Finding(broken.name, "content", f"is damaged: {broken.reason}", broken.asker))
         for each in unmet(version, self._scratch):
             if (each.name or each.message) in known:
                 self._observe(Warned(f"missing since it was published: {each.message}"))

@@ -9,38 +9,34 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs
 
 from tilesync.errors import (
-    BlobError,
     BlobMissing,
     ExportReplaced,
     LinkRefused,
     ListingDenied,
     NoFreshLink,
     NotAuthorised,
-    RangeRefused,
     Transient,
     Unavailable,
 )
 from tilesync.model import UNKNOWN, Blob, Held, Page, SasUrl
 from tilesync.protocols import Clock, Link
+from tilesync.remote.answers import BlobBody, Provenance, accept
 from tilesync.rules.listings import parse_page
-from tilesync.rules.replies import (
-    Verdict,
-    http_date,
-    judge_storage,
-    parse_md5,
-    plain_etag,
-    storage_code,
-    weak_etag,
-)
+from tilesync.rules.replies import Verdict, judge_storage, storage_code
+from tilesync.rules.storage_hints import BAD_SIGNATURE, LISTABLE, storage_hint
 from tilesync.rules.verdicts import demand
 from tilesync.threads import in_thread
 from tilesync.wire.http import Ask, Conversation, Reply
 
 if TYPE_CHECKING:
-    from tilesync.wire.bulk import Answer, Bulk  # loaded with the first container that is opened
+    from tilesync.wire.bulk import Bulk  # loaded with the first container that is opened
 
 T = TypeVar("T")
 
+FRESH_REFUSED = (
+    "links that were just made are refused: something on the way may change them (a proxy that rewrites URLs), or what"
+    " makes them signs with a wrong key"
+)
 ENTRY = 700
 """Bytes of one blob in a listing, or so; a page of the usual size comes at once, whatever the bandwidth."""
 
@@ -67,6 +63,7 @@ class Container:
         self._talk = talk
         self._bulk = bulk
         self._clock = clock
+        self._provenance = Provenance(cdn=content is not listing)
 
     async def pages(self, marker: str | None) -> AsyncIterator[Page]:
         """The inventory from `marker` on. Source: "Enumerating blob resources" (REST).
@@ -99,16 +96,21 @@ class Container:
 
         async def accept(reply: Reply) -> Page:
             if reply.status == 200:
+                self._provenance.learn(reply.header)
                 return await in_thread(parse_page, b"".join([chunk async for chunk in reply.chunks()]))
             body = await reply.read()
             code = storage_code(reply.header("x-ms-error-code"), body)
             verdict = judge_storage(reply.status, code)
+            self._provenance.judge_refusal(reply.status, verdict, reply.header)
             if verdict in {Verdict.GONE, Verdict.MISSING}:
                 raise ExportReplaced(f"the container is gone ({reply.status} {code})")
             if verdict is Verdict.DENIED:
-                raise LinkRefused(f"the container refused to be listed ({reply.status} {code})".rstrip())
+                raise LinkRefused(
+                    f"the container refused to be listed ({reply.status} {code})".replace(" )", ")"),
+                    hint=storage_hint(code) or LISTABLE,
+                )
             wait = reply.header("retry-after")
-            demand(verdict, reply.status, wait, f"the container's listing ({code or 'no code'})")
+            demand(verdict, reply.status, wait, f"the container's listing ({code or 'no code'})", storage_hint(code))
             raise Transient(f"the container's listing answered {reply.status}")
 
         return await self._talk.ask("the container's listing", make, accept)
@@ -155,13 +157,13 @@ class Container:
         try:
             if answer.status == 304:
                 return True
-            body = await _accept(answer, held.blob._replace(etag=""), 0)
+            body = await accept(answer, held.blob._replace(etag=""), 0, self._provenance, ranged=False)
             if known and (etag := body.described(held.blob.name).etag):
                 return etag == known
             sha256 = hashlib.sha256()
             async for chunk in body.chunks():
                 sha256.update(chunk)
-            return sha256.digest() == held.sha256
+            return sha256.digest() == held.stored_sha256
         finally:
             await answer.aclose()
 
@@ -190,7 +192,7 @@ class Container:
     async def _ask(self, sas: SasUrl, blob: Blob, headers: dict[str, str], offset: int, ahead: int) -> BlobBody:
         answer = await self._bulk.get(sas.blob(blob.name), headers, ahead=ahead)
         try:
-            return await _accept(answer, blob, offset)
+            return await accept(answer, blob, offset, self._provenance, ranged="Range" in headers)
         except BaseException:
             await answer.aclose()
             raise
@@ -208,89 +210,20 @@ class Container:
             except LinkRefused as refusal:
                 final = refused_at is not None and sas.fetched > refused_at and not link.expired(sas)
                 if final:
-                    raise NotAuthorised(f"{refusal}, also through a fresh link") from refusal
+                    raise NotAuthorised(
+                        f"{refusal}, also through a fresh link", hint=_for_fresh(refusal.hint)
+                    ) from refusal
                 refused_at = self._clock.monotonic()
                 try:
                     await link.renew(sas)
                 except NoFreshLink as error:
-                    raise NotAuthorised(f"{refusal}; {error}", hint=error.hint) from refusal
+                    hint = error.hint if link.expired(sas) else refusal.hint or error.hint
+                    raise NotAuthorised(f"{refusal}; {error}", hint=hint) from refusal
         raise NotAuthorised(
             "each fresh link is refused on arrival", hint="compare this machine's clock with the world's"
         )
 
 
-class BlobBody:
-    """The body of one blob, from byte `start` on. `more` gets the piece that begins at a byte, None behind the last."""
-
-    def __init__(self, answer: Answer, start: int) -> None:
-        self._answer = answer
-        self.start = start
-        self.more: Callable[[int], Awaitable[BlobBody] | None] = lambda _: None
-
-    def described(self, name: str) -> Blob:
-        """What the answer says of the blob; a weak ETag counts as none, since it does not tell bytes apart."""
-        said = self._answer.header
-        length, etag = said("content-length") or "", said("etag")
-        return Blob(
-            name,
-            int(length) if length.isdecimal() else UNKNOWN,
-            "" if weak_etag(etag) else plain_etag(etag),
-            parse_md5(said("content-md5")),
-            said("content-type"),
-            said("content-encoding"),
-            http_date(said("last-modified")),
-        )
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The stored bytes as they come."""
-        at, piece = self.start, 0
-        while True:
-            async for chunk in self._answer.chunks():
-                piece += len(chunk)
-                yield chunk
-            if not piece or (following := self.more(at + piece)) is None:
-                return
-            at, piece = at + piece, 0
-            await self._answer.aclose()
-            body = await following
-            self._answer = body._answer
-            if body.start != at:
-                raise RangeRefused("the storage knows ranges no more")
-
-    async def read(self, most: int) -> bytes:
-        """The stored bytes, all at once; of more than `most` no more than shows that there are more."""
-        return await self._answer.read(most)
-
-    async def aclose(self) -> None:
-        """Release the connection."""
-        await self._answer.aclose()
-
-
-async def _accept(answer: Answer, blob: Blob, offset: int) -> BlobBody:
-    if answer.status in {200, 206}:
-        etag = plain_etag(answer.header("etag"))
-        if blob.etag and etag and etag != blob.etag:
-            raise ExportReplaced(f"{blob.name} changed under the run (its ETag is another one)")
-        if answer.status == 200:
-            return BlobBody(answer, 0)
-        if (answer.header("content-range") or "").startswith(f"bytes {offset}-"):
-            return BlobBody(answer, offset)
-        raise RangeRefused(f"the storage sent another range than bytes {offset}-")
-    code = storage_code(answer.header("x-ms-error-code"), await answer.text())
-    said = f"({answer.status} {code})".replace(" )", ")")
-    match judge_storage(answer.status, code):
-        case Verdict.MISSING:
-            raise BlobMissing(f"{blob.name}: the container lists it, but does not have it {said}")
-        case Verdict.GONE:
-            raise ExportReplaced(f"the container is gone {said}")
-        case Verdict.CHANGED:
-            raise ExportReplaced(f"{blob.name} changed under the run {said}")
-        case Verdict.DENIED:
-            raise LinkRefused(f"the container refused {blob.name} {said}")
-        case Verdict.UNRANGED:
-            raise RangeRefused(f"the storage cannot give {blob.name} from byte {offset} on {said}")
-        case Verdict.REFUSED:
-            raise BlobError(f"{blob.name}: the storage refuses it {said}")
-        case verdict:
-            demand(verdict, answer.status, answer.header("retry-after"), "the storage")
-    raise Transient(f"the storage answered {answer.status}")
+def _for_fresh(hint: str) -> str:
+    """What helps where a link that was just made is refused too."""
+    return FRESH_REFUSED if hint == BAD_SIGNATURE else hint

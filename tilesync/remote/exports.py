@@ -109,8 +109,9 @@ class MeshExports:
                 refused += 1
                 if await self._token.refused(sent):
                     raise Transient("the service refused the token; a fresh one is used", retry_after=0)
-            _raise_for(verdict, reply.status, api_message(body, parts_of(sent)))
-            demand(verdict, reply.status, reply.header("retry-after"), "the service")
+            _raise_for(verdict, reply.status, api_message(body, parts_of(sent)), remedy=self._token.remedy)
+            wait = reply.header("retry-after")
+            demand(verdict, reply.status, wait, "the service", "is --api-url (TILESYNC_API_URL) the service's address?")
             rows, following = parse_exports(body, fetched=self._clock.monotonic(), secrets=parts_of(sent))
             return Listing(rows, following, reply.server_time())
 
@@ -218,10 +219,10 @@ def _verdict_on(look: Look, selector: Selector) -> str:
     return "there is no export yet, or this identity cannot see the iModel"
 
 
-def _raise_for(verdict: Verdict, status: int, message: str) -> None:
+def _raise_for(verdict: Verdict, status: int, message: str, *, remedy: str) -> None:
     said = f": {message}" if message else ""
     if verdict is Verdict.DENIED:
-        raise NotAuthorised(f"the service refuses the token ({status}{said})")
+        raise NotAuthorised(f"the service refuses the token ({status}{said})", hint=remedy)
     if verdict is Verdict.FORBIDDEN:
         raise NotAuthorised(f"this identity may not see these exports ({status}{said})", hint=MEMBERSHIP)
     if verdict is Verdict.INVALID:

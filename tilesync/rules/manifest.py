@@ -26,12 +26,15 @@ def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def header(version: Version, missing: Sequence[str] = (), unheld: Sequence[str] = ()) -> dict[str, Any]:
+def header(
+    version: Version, missing: Sequence[str] = (), unheld: Sequence[str] = (), *, damaged: Sequence[str] = ()
+) -> dict[str, Any]:
     """The first line: what the version is. `export` is the service's own record, as far as its fields are known.
 
     `container` is the bare URL of its container. `missing_names` are what its files ask for and the container did not
-    have; `unheld` says, a sentence each, what they ask for and no copy can hold. `missing` counts both. `content` is
-    said where files may lie otherwise than they are stored.
+    have; `unheld` says, a sentence each, what they ask for and no copy can hold. `missing` counts both. Where there are
+    any, `damaged_names` are held files that are broken as the container holds them. `content` is said where files may
+    lie otherwise than they are stored.
     """
     return {
         "version": version.name,
@@ -50,6 +53,7 @@ def header(version: Version, missing: Sequence[str] = (), unheld: Sequence[str] 
         **asdict(version.completeness),
         "missing_names": list(missing),
         "unheld": list(unheld),
+        **({"damaged_names": list(damaged)} if damaged else {}),
         "tilesync": __version__,
     }
 
@@ -123,8 +127,9 @@ def read_header(said: Mapping[str, Any], *, name: str) -> Version:
 
 
 def lacking(said: Mapping[str, Any]) -> frozenset[str]:
-    """What a version is known to ask for in vain, as the first line of its manifest says: names, and sentences."""
-    return frozenset(each for name in ("missing_names", "unheld") for each in lenient(said.get(name), texts, ()))
+    """What a version is known to lack or to hold broken, as the first line of its manifest says: names, sentences."""
+    lists = "missing_names", "unheld", "damaged_names"
+    return frozenset(each for name in lists for each in lenient(said.get(name), texts, ()))
 
 
 def read_line(said: Mapping[str, Any]) -> Held:

@@ -45,22 +45,22 @@ def trace_of(found: os.stat_result) -> Trace:
 
 
 @contextmanager
-def mapped(what: str) -> Iterator[None]:
-    """The operating system's errors in our terms; `what` begins the message."""
+def mapped(what: str, *, hint: str | None = None) -> Iterator[None]:
+    """The operating system's errors in our terms; `what` begins the message. `hint`: what helps, if not the usual."""
     try:
         yield
     except OSError as error:
-        raise translate(error, what) from error
+        raise translate(error, what, hint=hint) from error
 
 
-def translate(error: OSError, what: str) -> DestinationError:
+def translate(error: OSError, what: str, *, hint: str | None = None) -> DestinationError:
     """The error of ours that an OSError means."""
     reason = f"{what}: {error.strerror or error}"
     if error.errno in _FULL:
         return DiskFull(reason)
     if error.errno in {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY}:
-        return DestinationError(f"{reason} (a file stands where a folder is needed, or the other way round)")
-    return DestinationError(reason)
+        return DestinationError(f"{reason} (a file stands where a folder is needed, or the other way round)", hint=hint)
+    return DestinationError(reason, hint=hint)
 
 
 def real_folder(path: str | Path, *, make: bool, mode: int = 0o777) -> bool:

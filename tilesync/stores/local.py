@@ -162,7 +162,10 @@ def open_local(
     with mapped(f"cannot make the folder {place.root}"):
         place.root.mkdir(parents=True, exist_ok=True)
     place.publication(layout).refuse_foreign()
-    state = _folder(place.state)
+    state = _folder(
+        place.state,
+        hint=None if place.state == place.root / STATE else "give another folder with --state-dir, or mend that one",
+    )
     lock = FileLock(state / "lock")
     with mapped(f"cannot lock {state}"):
         try:
@@ -263,9 +266,9 @@ def scratch() -> Iterator[tuple[Catalog, HeldFiles, Callable[[Version, str, byte
             catalog.close()
 
 
-def _folder(path: Path) -> Path:
+def _folder(path: Path, *, hint: str | None = None) -> Path:
     """A real folder of the state at `path`, for this user alone, made where it is missing."""
-    with mapped(f"cannot use {path}"):
+    with mapped(f"cannot use {path}", hint=hint):
         path.parent.mkdir(parents=True, exist_ok=True)
         real_folder(path, make=True, mode=0o700)
     return path

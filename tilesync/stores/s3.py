@@ -258,7 +258,7 @@ class S3Objects:
         return self._insist(allowed)
 
     def _insist(self, attempt: Callable[[], T]) -> T:
-        return self._insistence.insist(f"the destination {self.shown}", attempt)
+        return self._insistence.insist(self.shown, attempt)
 
 
 def _pieces(data: Iterable[bytes], into: Callable[[bytes], object]) -> Iterator[bytes]:
