@@ -212,8 +212,8 @@ def parse_token(body: bytes) -> tuple[str, float]:
     try:
         reply = mapping(loads(body))
         token, said = text(reply["access_token"]), reply.get("expires_in") or 0
-        life = float(said) if isinstance(said, str) else float(number(said))
-    except (ValueError, KeyError) as error:
+        life = float(min(said, LONGEST_LIFE) if isinstance(said, int) else said)
+    except (ValueError, KeyError, TypeError) as error:
         raise Transient("the token endpoint's answer holds no access_token") from error
     if not token:
         raise Transient("the token endpoint's answer holds no access_token")
