@@ -550,12 +550,21 @@ def test_no_proxy_for_others(secure: Server, bundle: str) -> None:
 
 
 def test_a_proxy_that_refuses(secure: Server, bundle: str) -> None:
-    """A proxy that refuses is a failure of both engines, told without the URL, and nothing goes around it."""
+    """A proxy that wants a login ends both engines at once, told without the URL, and nothing goes around it."""
     with serving(answer(status=407)) as proxy:
         url = secure.url("/?sig=SECRET", "localhost")
         found = ask_both(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""))
-        assert (found["talk"][0], found["bulk"][0]) == ("Unavailable", "Transient")
+        told = ["Unavailable", "a proxy wants a user name and a password (407)"]
+        assert found == {"talk": told, "bulk": told}
+        assert len(proxy.paths) == 2
         assert secure.paths == []
+
+
+def test_a_name_that_does_not_resolve() -> None:
+    """Both engines name a host that nobody knows; an attempt that is made again is made within seconds."""
+    found = ask_both("https://nobody.invalid/?sig=SECRET")
+    assert (found["talk"][0], found["bulk"][0]) == ("Unavailable", "UnknownHost")
+    assert all("the name nobody.invalid does not resolve" in told for _, told in found.values())
 
 
 def test_the_password_of_a_proxy_is_not_told(secure: Server, bundle: str) -> None:

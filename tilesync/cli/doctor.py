@@ -48,7 +48,7 @@ def doctor(context: click.Context, /, dest: Place | None, source: str | None, **
     """
     if dest is None:
         _refuse_lost(context)
-    session = session_of(options)
+    session = session_of(options, source=source, dest=dest)
 
     async def work() -> None:
         from tilesync import checkups

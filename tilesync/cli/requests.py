@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from tilesync.wiring import MirrorRequest
 
 
-def session_of(options: dict[str, Any]) -> Session:
-    """A session that speaks as the options of a command say."""
+def session_of(options: dict[str, Any], *, source: str | None = None, dest: Place | None = None) -> Session:
+    """A session that speaks as the options of a command say, about this SOURCE and DEST."""
     from tilesync.cli.session import Session, Voice
+    from tilesync.cli.shown import shown_dest, shown_source
 
     return Session(
         Voice(
@@ -36,6 +37,8 @@ def session_of(options: dict[str, Any]) -> Session:
             progress=not options.get("no_progress", False),
             log_file=options["log_file"],
             report=options.get("report"),
+            source=shown_source(source),
+            dest=shown_dest(dest),
         )
     )
 
@@ -104,9 +107,9 @@ def held_of(source: str, endpoint: str | None) -> Place | None:
         return parse_place(source, endpoint=endpoint)
     if source == "-" or "://" in source or any(sign in source for sign in "?&="):
         return None
-    path = Path(source).expanduser() if source.startswith("~") else Path(source)
+    path = Path(os.path.expanduser(source))
     if any(sign in source for sign in "/\\") or source.startswith((".", "~")):
-        if not path.is_dir():
+        if not os.path.isdir(path):
             raise UsageError(f"there is no folder {path}", hint=_SOURCES)
         return path
     if any((path / inner).is_dir() for inner in ("manifests", ".tilesync/manifests")):
@@ -122,11 +125,22 @@ def link_of(source: str) -> SasUrl | None:
 
     from tilesync.rules.links import parse_link
 
-    text = (sys.stdin.readline() if sys.stdin else "").strip() if source == "-" else source
+    text = _line() if source == "-" else source
     if not text:
-        raise UsageError("a container link is expected on standard input, and nothing came")
+        raise UsageError(
+            "a container link is expected on standard input, and nothing came",
+            hint="pipe it in",
+        )
     is_link = source == "-" or "://" in text
     return parse_link(text, fetched=monotonic()) if is_link else None
+
+
+def _line() -> str:
+    """The line that came on standard input; empty where none did. Raises UsageError for what is no text."""
+    try:
+        return (sys.stdin.readline() if sys.stdin else "").strip("\ufeff \t\r\n")
+    except UnicodeDecodeError:
+        raise UsageError("standard input is no text in UTF-8", hint="write the link as plain text in UTF-8") from None
 
 
 def is_argument(context: click.Context, name: str) -> bool:
@@ -181,6 +195,13 @@ def mirror_request(source: str, dest: Place, options: dict[str, Any]) -> MirrorR
         content=Content(options["content"]),
         source_reach=replace(reach_of(options), link_command=options["link_command"] or None, create=False),
     )
+
+
+def told_source(request: MirrorRequest, given: str | None) -> str | None:
+    """SOURCE as it may be told, now that it is known: the container of a link, the whole path of a folder."""
+    if request.link is not None:
+        return request.link.base
+    return str(request.held.absolute()) if isinstance(request.held, Path) else given
 
 
 def reach_of(options: dict[str, Any]) -> Reach:

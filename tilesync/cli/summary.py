@@ -32,7 +32,8 @@ def mirrored(summary: Summary, tally: Tally, dest: Place, *, dry_run: bool) -> s
     deleted = f"; {files(tally.deleted)} deleted" if tally.deleted else ""
     if not tally.fetched and not tally.reused and not summary.published:
         there = "held" if summary.stays else "held and published"
-        return f"nothing to do: {files(tally.kept)} of export {summary.export} are {there}{deleted}"
+        done = f"nothing to do: {files(tally.kept)} of export {summary.export} are {there}{deleted}"
+        return f"{done}; {seen(tally)}"
     seconds = summary.seconds()
     rate = f" ({size(tally.bytes / seconds)}/s)" if tally.bytes and seconds > 0 else ""
     extra = [f"{tally.reused:,} reused, {size(tally.reused_bytes)}"] if tally.reused else []
@@ -53,6 +54,13 @@ def mirrored(summary: Summary, tally: Tally, dest: Place, *, dry_run: bool) -> s
             verb, version, count = "published", summary.pointed, summary.files
         lines.append(f"{verb}: {at_top(dest, 'tileset.json')} -> version {version}, {files(count)}")
     return "\n".join(lines)
+
+
+def seen(tally: Tally) -> str:
+    """How many of the held files were looked at; each was there: else there would have been something to do."""
+    if tally.looked >= tally.kept:
+        return "looked at all of them: they lie there as they were left"
+    return f"looked at {tally.looked:,} of {tally.kept:,}: they lie there as they were left; the next run goes on there"
 
 
 def complete(found: Completeness, held: int) -> str:

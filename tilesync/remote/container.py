@@ -32,7 +32,8 @@ from tilesync.rules.replies import (
     storage_code,
     weak_etag,
 )
-from tilesync.rules.verdicts import demand
+from tilesync.rules.storage_hints import BAD_SIGNATURE, LISTABLE, READABLE, storage_hint
+from tilesync.rules.verdicts import demand, status_hint
 from tilesync.threads import in_thread
 from tilesync.wire.http import Ask, Conversation, Reply
 
@@ -40,6 +41,12 @@ if TYPE_CHECKING:
     from tilesync.wire.bulk import Answer, Bulk  # loaded with the first container that is opened
 
 T = TypeVar("T")
+
+FRESH_REFUSED = (
+    "links that were just made are refused: something on the way may change them (a proxy that rewrites URLs), or what"
+    " makes them signs with a wrong key"
+)
+REFUSED = "another run is refused as well: ask the owner of the storage, or leave such files out with --exclude"
 
 ENTRY = 700
 """Bytes of one blob in a listing, or so; a page of the usual size comes at once, whatever the bandwidth."""
@@ -106,9 +113,12 @@ class Container:
             if verdict in {Verdict.GONE, Verdict.MISSING}:
                 raise ExportReplaced(f"the container is gone ({reply.status} {code})")
             if verdict is Verdict.DENIED:
-                raise LinkRefused(f"the container refused to be listed ({reply.status} {code})".rstrip())
+                raise LinkRefused(
+                    f"the container refused to be listed ({reply.status} {code})".replace(" )", ")"),
+                    hint=storage_hint(code) or LISTABLE,
+                )
             wait = reply.header("retry-after")
-            demand(verdict, reply.status, wait, f"the container's listing ({code or 'no code'})")
+            demand(verdict, reply.status, wait, f"the container's listing ({code or 'no code'})", storage_hint(code))
             raise Transient(f"the container's listing answered {reply.status}")
 
         return await self._talk.ask("the container's listing", make, accept)
@@ -208,15 +218,23 @@ class Container:
             except LinkRefused as refusal:
                 final = refused_at is not None and sas.fetched > refused_at and not link.expired(sas)
                 if final:
-                    raise NotAuthorised(f"{refusal}, also through a fresh link") from refusal
+                    raise NotAuthorised(
+                        f"{refusal}, also through a fresh link", hint=_for_fresh(refusal.hint)
+                    ) from refusal
                 refused_at = self._clock.monotonic()
                 try:
                     await link.renew(sas)
                 except NoFreshLink as error:
-                    raise NotAuthorised(f"{refusal}; {error}", hint=error.hint) from refusal
+                    hint = error.hint if link.expired(sas) else refusal.hint or error.hint
+                    raise NotAuthorised(f"{refusal}; {error}", hint=hint) from refusal
         raise NotAuthorised(
             "each fresh link is refused on arrival", hint="compare this machine's clock with the world's"
         )
+
+
+def _for_fresh(hint: str) -> str:
+    """What helps where a link that was just made is refused too."""
+    return FRESH_REFUSED if hint == BAD_SIGNATURE else hint
 
 
 class BlobBody:
@@ -277,7 +295,7 @@ async def _accept(answer: Answer, blob: Blob, offset: int) -> BlobBody:
             return BlobBody(answer, offset)
         raise RangeRefused(f"the storage sent another range than bytes {offset}-")
     code = storage_code(answer.header("x-ms-error-code"), await answer.text())
-    said = f"({answer.status} {code})".replace(" )", ")")
+    said, hint = f"({answer.status} {code})".replace(" )", ")"), storage_hint(code)
     match judge_storage(answer.status, code):
         case Verdict.MISSING:
             raise BlobMissing(f"{blob.name}: the container lists it, but does not have it {said}")
@@ -286,11 +304,13 @@ async def _accept(answer: Answer, blob: Blob, offset: int) -> BlobBody:
         case Verdict.CHANGED:
             raise ExportReplaced(f"{blob.name} changed under the run {said}")
         case Verdict.DENIED:
-            raise LinkRefused(f"the container refused {blob.name} {said}")
+            raise LinkRefused(f"the container refused {blob.name} {said}", hint=hint or READABLE)
         case Verdict.UNRANGED:
             raise RangeRefused(f"the storage cannot give {blob.name} from byte {offset} on {said}")
         case Verdict.REFUSED:
-            raise BlobError(f"{blob.name}: the storage refuses it {said}")
+            raise BlobError(
+                f"{blob.name}: the storage refuses it {said}", hint=hint or status_hint(answer.status) or REFUSED
+            )
         case verdict:
-            demand(verdict, answer.status, answer.header("retry-after"), "the storage")
+            demand(verdict, answer.status, answer.header("retry-after"), "the storage", hint)
     raise Transient(f"the storage answered {answer.status}")

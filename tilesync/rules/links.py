@@ -6,6 +6,7 @@ import base64
 import binascii
 import ipaddress
 import json
+import re
 from datetime import UTC, datetime
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -19,7 +20,7 @@ def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
     The end of the link is the earlier of `se` (SAS, "Construct a service SAS") and, for a CDN link, the epoch in the
     CloudFront `Policy`. Raises UsageError, which does not repeat the link, when `href` is no signed https URL.
     """
-    parts = _split(href.strip())
+    parts = _split(href.strip("\ufeff \t\r\n"))
     path = parts.path.rstrip("/").removesuffix(f"/{ROOT}")
     if parts.scheme not in {"https", "http"} or not parts.hostname or path in {"", "/"}:
         raise UsageError("the link is not of the form https://ACCOUNT/CONTAINER?SAS")
@@ -27,6 +28,11 @@ def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
         raise UsageError(
             "the link carries no signature (nothing stands behind a '?')",
             hint="quote the link in the shell: an unquoted & cuts it off",
+        )
+    if (kind := re.search(r"(?:^|&)sr=(b|bs|bv)(?:&|$)", parts.query)) is not None:
+        raise UsageError(
+            f"the link is for one file alone (sr={kind[1]}), and an export has many",
+            hint="get a link of the container (`sr=c`) that may read and list (`sp=rl`)",
         )
     return SasUrl(f"{parts.scheme}://{parts.netloc}{path}", parts.query, expires=expiry(parts.query), fetched=fetched)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tilesync.model import Reference, Remark, Role
-from tilesync.rules.uris import Outside, resolve, shown
+from tilesync.model import NEEDS, Reference, Remark, Role
+from tilesync.rules.uris import Inside, Outside, resolve, shown
 
 
 class References:
@@ -40,6 +40,12 @@ class References:
                 self._once("absolute URL", f"{shown(uri)} leads back to the container that this is a copy of")
             if target.query:
                 self._once("query", f"{shown(uri)} carries a query, which a folder knows nothing of")
+
+    def needs(self, uri: str, length: int) -> None:
+        """The file that a URI names must have so many bytes."""
+        target = resolve(uri, self._base, self._home)
+        if isinstance(target, Inside) and not target.inner:
+            self.remark(NEEDS, f"{length} {target.name}")
 
     def _once(self, problem: str, detail: str) -> None:
         """Remark what one example of a document stands for."""

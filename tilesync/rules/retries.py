@@ -28,15 +28,25 @@ class Patience:
     since: float | None = None
     last: bool = False
 
-    def next_wait(self, now: float, retry_after: float | None = None, *, began: float | None = None) -> float | None:
-        """Seconds to wait after one more failure at `now`, of an attempt that `began` then; None to give up."""
+    def next_wait(
+        self,
+        now: float,
+        retry_after: float | None = None,
+        *,
+        began: float | None = None,
+        limit: float | None = None,
+    ) -> float | None:
+        """Seconds to wait after one more failure at `now`, of an attempt that `began` then; None to give up. `limit`:
+        a budget for this kind of failure, where that is smaller.
+        """
         self.failures += 1
         if self.since is None:
             self.since = now if began is None else began
         pause = min(LONGEST, FIRST * 2.0 ** min(self.failures - 1, 10)) * (0.5 + self.random.random() / 2)
         if retry_after is not None:
             pause = max(retry_after * (1 + self.random.random() / 10), min(pause, 1.0))
-        left = self.budget - (now - self.since)
+        budget = self.budget if limit is None else min(self.budget, limit)
+        left = budget - (now - self.since)
         if retry_after is None and FIRST / 2 <= left < pause and not self.last:
             self.last = True
             return left

@@ -1,7 +1,7 @@
 """Where the JSON documents of 3D Tiles name other files: one table of sites, read by the walk and by re-basing alike.
 
 Sources: 3D Tiles 1.1 (tileset, "Implicit Tiling", "3D Metadata"), 1.0 and its extensions 3DTILES_multiple_contents,
-3DTILES_implicit_tiling, 3DTILES_metadata with their drafts; glTF 2.0 and 1.0 (KHR_binary_glTF),
+3DTILES_implicit_tiling, 3DTILES_metadata with their drafts; glTF 2.0 and 1.0 (KHR_binary_glTF, KHR_techniques_webgl),
 EXT_structural_metadata, EXT_feature_metadata; MAXAR_extent, MAXAR_content_geojson. One table serves all documents,
 since the type of one is known only once it has been read, and no key means different things in two of them.
 """
@@ -135,6 +135,7 @@ _DOCUMENT = _known(
     extensions={
         **dict.fromkeys(_METADATA_EXTENSIONS, _WITH_SCHEMA),
         "MAXAR_extent": _known({"uri": _uri(Role.EXTENT)}),
+        "KHR_techniques_webgl": _known({"shaders": _resource(Role.SHADER)}),
         "MAXAR_content_geojson": _known({"propertiesSchemaUri": _uri(Role.SCHEMA)}),
     },
 )
@@ -166,7 +167,8 @@ class Document:
     What an implicit tile names is in `implicit`, not told: its templates stand for files that only the subtrees know.
     `unreadable` says why where that cannot be understood.
     `content_uris` holds, by class, the property that the schema inside gives the semantic CONTENT_URI ("Metadata
-    Semantics"). `first_buffer` is that of a glTF. `feed` and `finish` raise BlobDamaged with a sentence.
+    Semantics"). `first_buffer` is that of a glTF; `lengths` holds the URI of each buffer elsewhere, with the bytes that
+    it must have. `feed` and `finish` raise BlobDamaged with a sentence.
     """
 
     def __init__(self, found: Callable[[Role, str], None]) -> None:
@@ -178,6 +180,7 @@ class Document:
         self.unreadable: list[str] = []
         self.content_uris: dict[str, str] = {}
         self.first_buffer: Buffer | None = None
+        self.lengths: list[tuple[str, int]] = []
 
     def feed(self, data: bytes) -> None:
         """Read on."""
@@ -266,6 +269,8 @@ class Document:
         if not item.embedded:
             for uri in item.uris:
                 self._found(_ITEMS[scope], uri)
+                if scope == Role.BUFFER and isinstance(item.bytes, int) and not item.fallback:
+                    self.lengths.append((uri, item.bytes))
 
     def _take_implicit(self, said: Mapping[str, Any], templates: list[str]) -> None:
         try:

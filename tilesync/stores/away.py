@@ -25,6 +25,8 @@ CATALOG = "catalog.sqlite3"
 PLACE = "destination"
 MISREAD = "misread"
 
+ANOTHER_STATE = "give another folder for the state with --state-dir, or mend that one"
+
 
 class ObjectDestination:
     """A prefix of an object store, its state, and the two sides that the jobs use."""
@@ -70,12 +72,12 @@ def open_objects(
 
     if not new and not ObjectPublished(objects).manifest_names():
         raise DestinationError(f"no version is held in {objects.shown}", hint="give the place that was mirrored to")
-    with mapped(f"cannot use {state}"):
+    with mapped(f"cannot use {state}", hint=ANOTHER_STATE):
         state.parent.mkdir(parents=True, exist_ok=True)
         real_folder(state, make=True, mode=0o700)
     with ExitStack() as closing:
         lock = FileLock(state / "lock", thread_local=False)
-        with mapped(f"cannot lock {state}"):
+        with mapped(f"cannot lock {state}", hint=ANOTHER_STATE):
             refuse_shared(state / "lock")
             try:
                 lock.acquire(blocking=False)

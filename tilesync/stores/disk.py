@@ -32,21 +32,21 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 _SIGNED = (1 << 63) - 1
-"""Some file systems number their inodes with 64 bits; the catalog keeps 63."""
+"""Some file systems number their inodes with 64 bits, or know times behind the year 2262; the catalog keeps 63."""
 
 
 def trace_of(found: os.stat_result) -> Trace:
     """The trace that a look at a file found."""
-    return Trace(found.st_mtime_ns, found.st_ino & _SIGNED)
+    return Trace(max(-_SIGNED, min(found.st_mtime_ns, _SIGNED)), found.st_ino & _SIGNED)
 
 
 @contextmanager
-def mapped(what: str) -> Iterator[None]:
-    """The operating system's errors in our terms; `what` begins the message."""
+def mapped(what: str, *, hint: str | None = None) -> Iterator[None]:
+    """The operating system's errors in our terms; `what` begins the message. `hint`: what helps, if not the usual."""
     try:
         yield
     except OSError as error:
-        raise translate(error, what) from error
+        raise translate(error, what, hint=hint) from error
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def reading(what: str) -> Iterator[None]:
         raise unreadable(error, what) from error
 
 
-def translate(error: OSError, what: str) -> DestinationError:
+def translate(error: OSError, what: str, *, hint: str | None = None) -> DestinationError:
     """The error of ours that an OSError means."""
     reason = f"{what}: {error.strerror or error}"
     if isinstance(error, WrongFileType):
@@ -66,8 +66,8 @@ def translate(error: OSError, what: str) -> DestinationError:
     if error.errno in _FULL:
         return DiskFull(reason)
     if error.errno in {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY}:
-        return DestinationError(f"{reason} (a file stands where a folder is needed, or the other way round)")
-    return DestinationError(reason)
+        return DestinationError(f"{reason} (a file stands where a folder is needed, or the other way round)", hint=hint)
+    return DestinationError(reason, hint=hint)
 
 
 def unreadable(error: OSError, what: str) -> DestinationError:

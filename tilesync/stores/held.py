@@ -14,6 +14,7 @@ from typing import IO, TypeVar
 from tilesync.errors import UnsafeName
 from tilesync.model import Held, Trace, Version
 from tilesync.opening import WrongFileType
+from tilesync.protocols import Catalog, Glance
 from tilesync.rules.names import folders, problem
 from tilesync.stores.disk import reading, trace_of, unreadable
 from tilesync.stores.folders import ABSENT, Entry, Tree
@@ -21,6 +22,9 @@ from tilesync.stores.folders import ABSENT, Entry, Tree
 T = TypeVar("T")
 
 VERSIONS = "versions"
+
+AT_A_GLANCE = 256
+"""Files of one look: on a slow disk each may take some milliseconds."""
 
 READ = 1 << 20
 """Bytes read at a time."""
@@ -35,7 +39,8 @@ def left_there(found: os.stat_result | None, held: Held) -> Trace | None:
     """The trace of a file that has the size and mtime with which it was left; None for another one, or none."""
     if found is None or not stat.S_ISREG(found.st_mode):
         return None
-    return trace_of(found) if (found.st_size, found.st_mtime_ns) == (held.size, held.mtime_ns) else None
+    trace = trace_of(found)
+    return trace if (found.st_size, trace.mtime_ns) == (held.size, held.mtime_ns) else None
 
 
 class Door:
@@ -140,6 +145,16 @@ class HeldFiles:
 
     def survey(self, version: Version) -> None:
         """Nothing: a look costs little."""
+
+    def glances(self, version: Version, catalog: Catalog, place: str) -> Iterator[Glance]:
+        """Looks at what the catalog holds, in its order, from behind the key `place` on."""
+        more = True
+        while more:
+            batch = catalog.held(version, place, limit=AT_A_GLANCE)
+            more, held = len(batch) == AT_A_GLANCE, [each for _, each in batch]
+            place = batch[-1][0] if more else ""
+            doubtful = [each for each, same in zip(held, self.unchanged(version, held), strict=True) if not same]
+            yield Glance(len(held), doubtful, place)
 
     def size(self, version: Version, name: str) -> int | None:
         """The size of the file; None when there is no such regular file."""

@@ -117,7 +117,7 @@ class LocalDestination:
         self.publication = place.publication(layout, doors, catalog)
         catalog.set_folds(folds=folds_case(parts))
         self.publication.refuse_foreign()
-        refuse_other(place, Layout(catalog.recall("layout") or layout), layout)
+        refuse_other(place, known_layout(catalog) or layout, layout)
         catalog.remember("layout", layout)
 
     def settle(self) -> None:
@@ -171,7 +171,10 @@ def open_local(
         place.root.mkdir(parents=True, exist_ok=True)
     place.publication(layout).refuse_foreign()
     place.catalog()  # refuses links on the way there
-    state = _folder(place.state)
+    state = _folder(
+        place.state,
+        hint=None if place.state == place.root / STATE else "give another folder with --state-dir, or mend that one",
+    )
     lock = FileLock(state / "lock")
     with mapped(f"cannot lock {state}"):
         refuse_shared(state / "lock")
@@ -189,6 +192,13 @@ def open_local(
         lock.release()
 
 
+def known_layout(catalog: Catalog) -> Layout | None:
+    """The layout that the catalog knows; None where it knows none. Raises DestinationError for one that is none."""
+    said = catalog.recall("layout")
+    with catalog.reading():
+        return Layout(said) if said else None
+
+
 @contextmanager
 def look_at(root: Path, *, state_dir: Path | None, layout: Layout) -> Iterator[Sight]:
     """What a destination knows, without writing anything; it need not be there."""
@@ -199,7 +209,7 @@ def look_at(root: Path, *, state_dir: Path | None, layout: Layout) -> Iterator[S
     with reading(f"cannot read the state in {place.state}"):
         catalog = Catalog(place.catalog(), read_only=True)
     try:
-        refuse_other(place, Layout(catalog.recall("layout") or layout), layout)
+        refuse_other(place, known_layout(catalog) or layout, layout)
         yield Sight(HeldFiles(*place.doors(layout)), publication, catalog, place.judge(layout), layout)
     finally:
         catalog.close()
@@ -266,9 +276,9 @@ def scratch() -> Iterator[tuple[Catalog, HeldFiles, Callable[[Version, str, byte
             catalog.close()
 
 
-def _folder(path: Path) -> Path:
+def _folder(path: Path, *, hint: str | None = None) -> Path:
     """A real folder of the state at `path`, for this user alone, made where it is missing."""
-    with mapped(f"cannot use {path}"):
+    with mapped(f"cannot use {path}", hint=hint):
         path.parent.mkdir(parents=True, exist_ok=True)
         real_folder(path, make=True, mode=0o700)
     return path

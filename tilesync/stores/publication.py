@@ -15,6 +15,8 @@ from typing import Any
 from tilesync.errors import DestinationError
 from tilesync.model import POINTER, Version
 from tilesync.opening import WrongFileType
+from tilesync.rules.foreign_json import DOCUMENT, loads, mapping
+from tilesync.rules.manifest import read_latest
 from tilesync.stores.apart import Apart
 from tilesync.stores.disk import barrier, mapped, place, read_regular, reading, unreadable
 from tilesync.stores.folders import Entry, Folder, Tree
@@ -24,9 +26,8 @@ PARTS = "parts"
 TRASH = "trash"
 LATEST = "latest.json"
 MANIFESTS = "manifests"
+SUFFIX = ".jsonl"
 CURRENT = "current"
-
-_MANIFEST = ".jsonl"
 
 _NO_SYMLINK = {errno.EPERM, errno.EACCES, errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 """A file system or system without symlinks (symlink(2)); a folder in the place of `current`."""
@@ -78,7 +79,7 @@ class Publication(Apart):
         with reading(f"cannot read {self._manifests.path}"):
             folder = self._manifests.find()
             found = folder.scan() if folder is not None else ()
-        return sorted(name.removesuffix(_MANIFEST) for name, _ in found if name.endswith(_MANIFEST))
+        return sorted(name.removesuffix(SUFFIX) for name, _ in found if name.endswith(SUFFIX))
 
     def retired_names(self) -> set[str]:
         """None: a version that retires leaves its place at once."""
@@ -92,28 +93,25 @@ class Publication(Apart):
         path = self._path_of(version)
         with (
             reading(f"cannot read the manifest {path}"),
-            open(self._manifest(version).open(), encoding="utf-8") as lines,
+            open(self._manifest(version).open(), "rb") as lines,
         ):
             try:
-                yield from map(json.loads, lines)
+                while line := lines.readline(DOCUMENT + 2):
+                    yield mapping(loads(line.rstrip(b"\n")))
             except ValueError as error:
                 raise DestinationError(f"the manifest {path} is damaged ({error})") from error
 
     def _manifest(self, version: str, *, make: bool = False) -> Entry:
-        return self._manifests.folder(make=make).entry(f"{version}{_MANIFEST}")
+        return self._manifests.folder(make=make).entry(f"{version}{SUFFIX}")
 
     def _path_of(self, version: str) -> str:
         """The path of a manifest, for messages."""
-        return os.path.join(self._manifests.path, f"{version}{_MANIFEST}")
+        return os.path.join(self._manifests.path, f"{version}{SUFFIX}")
 
     def latest(self) -> Mapping[str, Any] | None:
         """What `latest.json` says; None when there is none, or one that is not ours. Raises Unreadable."""
         data = self._read(self._home, LATEST)
-        try:
-            said = json.loads(data) if data is not None else None
-        except ValueError:
-            return None
-        return said if isinstance(said, dict) and {"version", "manifest"} <= said.keys() else None
+        return read_latest(data) if data is not None else None
 
     def pointer(self) -> str | None:
         """SHA-256 of the pointer, in hexadecimal; None when there is no regular file. Raises Unreadable."""
@@ -142,7 +140,7 @@ class Publication(Apart):
 
     def _has_manifest(self, version: Version) -> bool:
         with reading(f"cannot look at the manifest of version {version.name}"):
-            found = self._manifests.look(f"{version.name}{_MANIFEST}")
+            found = self._manifests.look(f"{version.name}{SUFFIX}")
         return found is not None and stat.S_ISREG(found.st_mode)
 
     def _is_there(self, version: Version) -> bool:
@@ -203,7 +201,7 @@ class Publication(Apart):
 
     def _parts_of(self, version: Version) -> list[tuple[Tree, str]]:
         """What a version consists of, in the order in which it retires: folder and name of each."""
-        return [(self._manifests, f"{version.name}{_MANIFEST}"), (self._versions, version.name)]
+        return [(self._manifests, f"{version.name}{SUFFIX}"), (self._versions, version.name)]
 
     def _in_trash(self, version: Version, moment: str, *inside: str) -> Folder:
         """A folder for something of a version in the trash."""

@@ -18,7 +18,7 @@ from pyreqwest.response import SyncResponse
 from tilesync.errors import Transient, UsageError
 from tilesync.protocols import Observer
 from tilesync.rules.links import check_scheme
-from tilesync.wire.bulk import SILENCE, SLOWEST, explained, plain_builder
+from tilesync.wire.bulk import SILENCE, SLOWEST, explained, plain_builder, unanswered
 from tilesync.wire.insistence import Insistence
 from tilesync.wire.trust import fallback_bundle
 
@@ -79,6 +79,7 @@ class Blocking:
     def __init__(self, client: SyncClient, sender: SyncClient, observe: Observer, *, budget: timedelta) -> None:
         self._client = client
         self._sender = sender
+        self._reached = False
         self._insistence = Insistence(observe, budget=budget)
 
     @contextmanager
@@ -97,8 +98,9 @@ class Blocking:
             raise UsageError("not a URL, or not a header, that can be sent") from None
         try:
             response = streamed.__enter__()
+            self._reached = True
         except PyreqwestError as error:
-            raise Transient(explained(error)) from None
+            raise unanswered(error, send.url, reached=self._reached) from None
         try:
             yield Reply(response)
         finally:

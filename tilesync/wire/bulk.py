@@ -23,8 +23,9 @@ from pyreqwest.exceptions import (
 from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response
 
-from tilesync.errors import Transient, UsageError
+from tilesync.errors import TilesyncError, Transient, UsageError
 from tilesync.wire.bandwidth import Bandwidth
+from tilesync.wire.connect_errors import lasting_error
 from tilesync.wire.trust import fallback_bundle, user_agent
 
 Builder = TypeVar("Builder", bound=BaseClientBuilder)
@@ -132,6 +133,7 @@ class Bulk:
     def __init__(self, client: Client, bandwidth: Bandwidth | None) -> None:
         self._client = client
         self._bandwidth = bandwidth
+        self._reached = False
         self.piece = bandwidth.piece if bandwidth is not None else None
         """How many bytes of a large body are better asked for at once; None where it makes no difference."""
 
@@ -145,10 +147,11 @@ class Bulk:
         try:
             request = self._client.get(url).headers(headers).streamed_read_buffer_limit(ahead).build_streamed()
             answer = Answer(request, await request.__aenter__(), self._bandwidth, paid=ahead)
+            self._reached = True
         except (BuilderError, ValueError):
             raise UsageError("not a URL, or not a header, that can be sent") from None
         except PyreqwestError as error:
-            raise Transient(explained(error)) from None
+            raise unanswered(error, url, reached=self._reached) from None
         try:
             _obey_cancellation()
         except asyncio.CancelledError:
@@ -167,6 +170,7 @@ class Bulk:
             said = {**headers, "Content-Length": str(len(body))}
             request = self._client.put(url).headers(said).body_bytes(body).timeout(within).build()
             response = await request.send()
+            self._reached = True
             told = Told(
                 response.status, response.headers, b"" if response.status < 300 else bytes(await response.bytes())
             )
@@ -175,7 +179,7 @@ class Bulk:
         except (ReadTimeoutError, RequestTimeoutError):
             raise Transient(f"no answer within {within.total_seconds():.0f} s", pressure=True) from None
         except PyreqwestError as error:
-            raise Transient(explained(error)) from None
+            raise unanswered(error, url, reached=self._reached) from None
         _obey_cancellation()
         return told
 
@@ -185,6 +189,12 @@ def _obey_cancellation() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+
+
+def unanswered(error: PyreqwestError, url: str, *, reached: bool) -> TilesyncError:
+    """The error of ours for a request that got no answer. `reached`: the host answered before."""
+    lasting = lasting_error(_last_cause(error), url, reached=reached) if isinstance(error, ConnectError) else None
+    return lasting or Transient(explained(error))
 
 
 def explained(error: PyreqwestError) -> str:

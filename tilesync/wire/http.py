@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import httpx
@@ -16,8 +15,10 @@ from tilesync.errors import Transient, Unavailable, UsageError
 from tilesync.events import Notice, Retried
 from tilesync.protocols import Clock, Observer
 from tilesync.rules.links import check_scheme
+from tilesync.rules.replies import http_date
 from tilesync.rules.retries import Patience
 from tilesync.wire.bandwidth import Bandwidth
+from tilesync.wire.connect_errors import lasting_error
 from tilesync.wire.trust import roots, user_agent
 
 T = TypeVar("T")
@@ -64,10 +65,8 @@ class Reply:
 
     def server_time(self) -> datetime | None:
         """The server's clock as its `Date` header says (whole seconds); None when it says nothing readable."""
-        try:
-            return parsedate_to_datetime(self._response.headers["date"]).astimezone(UTC)
-        except (KeyError, ValueError):
-            return None
+        seconds = http_date(self.header("date"))
+        return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
 
 
 Accept = Callable[[Reply], Awaitable[T]]
@@ -87,6 +86,7 @@ class Conversation:
         self._clock = clock
         self._observe = observe
         self._budget = budget.total_seconds()
+        self._reached: set[str] = set()
 
     async def ask(self, what: str, make: Callable[[], Awaitable[Ask]], accept: Accept[T]) -> T:
         """Ask until `accept` takes an answer. `what` names the server in messages: "the Mesh Export API".
@@ -99,10 +99,10 @@ class Conversation:
             try:
                 return await self._attempt(await make(), accept)
             except Transient as error:
-                wait = patience.next_wait(self._clock.monotonic(), error.retry_after, began=began)
+                wait = patience.next_wait(self._clock.monotonic(), error.retry_after, began=began, limit=error.limit)
                 if wait is None:
                     asked = f"; it asks to wait {error.retry_after:.0f} s" if error.retry_after else ""
-                    raise Unavailable(f"{what} kept failing: {error}{asked}") from error
+                    raise Unavailable(f"{what} kept failing: {error}{asked}", hint=error.hint or None) from error
                 if patience.failures == 1:
                     self._observe(Notice(f"{what}: {error}; trying again for up to {self._budget:.0f} s"))
                 self._observe(Retried(what, str(error), wait))
@@ -118,6 +118,7 @@ class Conversation:
             raise UsageError("not a URL, or not a header, that can be sent") from None
         try:
             response = await client.send(request, stream=True)
+            self._reached.add(request.url.host)
             try:
                 return await accept(Reply(response, self._bandwidth))
             finally:
@@ -126,13 +127,20 @@ class Conversation:
             raise UsageError("a token, key or link holds a character that no header can carry") from None
         except httpx.TimeoutException as error:
             raise Transient(f"no answer within {HANG.total_seconds():.0f} s") from error
+        except (httpx.ConnectError, httpx.ProxyError) as error:
+            lasting = lasting_error(str(error), ask.url, reached=request.url.host in self._reached)
+            raise lasting or _broken(error) from error
         except httpx.RequestError as error:
-            raise Transient(f"the connection failed ({str(error) or type(error).__name__})") from error
+            raise _broken(error) from error
 
     async def aclose(self) -> None:
         """End the connections."""
         if self._client is not None:
             await self._client.aclose()
+
+
+def _broken(error: httpx.RequestError) -> Transient:
+    return Transient(f"the connection failed ({str(error) or type(error).__name__})")
 
 
 def _client() -> httpx.AsyncClient:
