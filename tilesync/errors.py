@@ -154,6 +154,12 @@ class DiskFull(DestinationError):
     hint_text = "make room, then run the same command again: it continues where it stopped"
 
 
+class Unreadable(DestinationError):
+    """Something that lies in the destination cannot be read or looked at: it is not taken for gone."""
+
+    hint_text = "mend what keeps it from being read (permissions, the disk), then run again: it still counts as held"
+
+
 class UnsafeName(DestinationError):
     """A blob has a name that a folder cannot hold safely."""
 

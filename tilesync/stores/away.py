@@ -15,7 +15,7 @@ from tilesync.protocols import Objects, Observer
 from tilesync.rules.serving import Serving
 from tilesync.stores.catalog import SCHEMA_VERSIONS, Catalog
 from tilesync.stores.database import schema_of
-from tilesync.stores.disk import mapped, real_folder
+from tilesync.stores.disk import mapped, real_folder, refuse_shared
 from tilesync.stores.lock import locked
 from tilesync.stores.misread import Misread
 from tilesync.stores.objects import ObjectFiles, ObjectHeldFiles, Pace, judge_keys, lead_of
@@ -78,6 +78,7 @@ def open_objects(
     with ExitStack() as closing:
         lock = FileLock(state / "lock", thread_local=False)
         with mapped(f"cannot lock {state}", hint=ANOTHER_STATE):
+            refuse_shared(state / "lock")
             try:
                 lock.acquire(blocking=False)
             except Timeout:
