@@ -81,6 +81,7 @@ class Publisher:
             self._run.observe(event)
             lost += not allowed
         broken = self._judge_soundness(version, lacks)
+        led = self._judge_where_it_leads(version, lacks)
         if lost:
             count = f"{lost:,} {'file' if lost == 1 else 'files'}"
             raise Incomplete(
@@ -94,7 +95,25 @@ class Publisher:
                 hint="this export was not published; run the same command again: they are fetched anew; what the"
                 " container itself holds so can be left out with --exclude NAME",
             )
+        if led:
+            count = f"{led:,} {'file' if led == 1 else 'files'}"
+            raise Incomplete(
+                f"{count} of the tileset {'leads' if led == 1 else 'lead'} viewers of a copy elsewhere",
+                hint="this export was not published: such URIs end with the link, or are none of this container; with"
+                " --allow-missing it is published as it is",
+            )
         return replace(version, completeness=found)
+
+    def _judge_where_it_leads(self, version: Version, lacks: Collection[str]) -> int:
+        """Tell the files that lead viewers of a copy elsewhere; how many they are, where that is an error."""
+        if self._allow_missing or version.published is not None:
+            return 0
+        failed = 0
+        for name, where in self._catalog.references.leading_away(version):
+            if (message := f"{name}: {where}") not in lacks:
+                self._run.observe(Failed(name, "LeadsAway", message))
+                failed += 1
+        return failed
 
     def _judge_soundness(self, version: Version, lacks: Collection[str]) -> int:
         """Tell the broken files that something asks for; how many of them are errors. Those are not held any more, so
@@ -114,6 +133,13 @@ class Publisher:
     def missing(self, version: Version) -> list[str]:
         """The names that a published version asks for and that its container did not have."""
         return [each.name for each in self._unmet(version) if each.name is not None and not each.held]
+
+    def _elsewhere(self, version: Version) -> list[str]:
+        """Sentences on the files that lead viewers of a copy elsewhere, and are published all the same."""
+        if not version.completeness.unfollowed:
+            return []
+        self._catalog.references.settle(version)
+        return [f"{name}: {where}" for name, where in self._catalog.references.leading_away(version)]
 
     def _damaged(self, version: Version) -> list[str]:
         """The names of the broken files that are published all the same."""
@@ -144,6 +170,7 @@ class Publisher:
             [each.name for each in lost if each.name is not None],
             [each.message for each in lost if each.name is None],
             damaged=self._damaged(version),
+            elsewhere=self._elsewhere(version),
         )
         after = ""
         while batch := self._catalog.held(version, after, limit=BATCH):

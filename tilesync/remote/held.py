@@ -96,7 +96,7 @@ class HeldOrigin:
             version = read_header(said, name=name)
         except NOT_A_MANIFEST as error:
             raise unreadable(name, self._published, self._shown, error) from error
-        lists = ("missing_names", "unheld", "damaged_names")
+        lists = ("missing_names", "unheld", "damaged_names", "elsewhere")
         lacks = frozenset(str(each) for name in lists for each in said.get(name, ()))
         return Resolution(_export(version), newest or version.export, lacks=lacks)
 

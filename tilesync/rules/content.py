@@ -269,6 +269,7 @@ class ContentCheck:
         self._references = References(self._blob.name, self._home)
         self._payload = Payload(self._blob.name, self._references)
         self._broken: str | None = None
+        self._is_finished = False
 
     def feed(self, chunk: bytes) -> None:
         """Take in the next bytes, in order."""
@@ -286,6 +287,7 @@ class ContentCheck:
         """The proof of the whole content. `seen`: the SHA-256 of bytes that the container gave before, or that lie as
         they were left: they are what it holds. Raises BlobDamaged with every problem found.
         """
+        self._is_finished = True
         problems = list(self._mismatches())
         broken = self._damage()
         claimed = self._blob.md5 is not None or self._blob.sha256 is not None
@@ -326,7 +328,7 @@ class ContentCheck:
 
     def take(self) -> Reading:
         """What the bytes said since the last time: their kind is final, and the references whole, after `finish`."""
-        references, remarks = self._references.take()
+        references, remarks = self._references.take(last=self._is_finished)
         if self._broken is not None:  # whatever it said before it broke
             return Reading(self._payload.kind, (), remarks)
         return Reading(self._payload.kind, references, remarks, implicit=self._payload.implicit)
