@@ -46,6 +46,9 @@ class References(Protocol):
     def missing(self, version: Version) -> Iterator[tuple[str, str, str]]:
         """Each name that is asked for and not there, who asks for it, and what for; after `settle`."""
 
+    def leading_away(self, version: Version) -> list[tuple[str, str]]:
+        """The files of which viewers of a copy are led elsewhere, each with a sentence; after `settle`."""
+
     def is_doubtful(self, version: Version) -> bool:
         """Whether any held file may be broken, or of no use for who asks for it."""
 
