@@ -143,9 +143,9 @@ class DiskFull(DestinationError):
 
 
 class UnsafeName(DestinationError):
-    """A blob has a name that a folder cannot hold safely."""
+    """A blob has a name that the destination cannot hold safely."""
 
-    hint_text = "nothing of that listing page was written; this container cannot be mirrored to a folder as it is"
+    hint_text = "leave it out with --exclude NAME; an object store can hold more names than a folder"
 
 
 class DestinationBusy(RunError):
