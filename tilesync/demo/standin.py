@@ -202,6 +202,8 @@ class StandIn:
         blobs = self.containers.get(container)
         if blobs is None:
             return storage_error(404, "ContainerNotFound", "The specified container does not exist.")
+        if request.is_listing and name:
+            return storage_error(400, "InvalidQueryParameterValue", "A listing is of a container, not of a blob.")
         if request.is_listing:
             return self.list_blobs(container, blobs, request.query)
         blob = blobs.get(name)
@@ -221,7 +223,7 @@ class StandIn:
 
     def list_blobs(self, container: str, blobs: dict[str, StoredBlob], query: dict[str, str]) -> Answer:
         """One page of List Blobs."""
-        names = sorted(blobs)
+        names = sorted(name for name in blobs if name.startswith(query.get("prefix", "")))
         start = int(query.get("marker", "0!0").rpartition("!")[2])
         end = start + min(self.page_size, int(query.get("maxresults", "5000")))
         entries = "".join(_entry(name, blobs[name]) for name in names[start:end])

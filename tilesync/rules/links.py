@@ -6,11 +6,16 @@ import base64
 import binascii
 import ipaddress
 import json
+import re
 from datetime import UTC, datetime
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from tilesync.errors import UsageError
 from tilesync.model import ROOT, SasUrl
+
+_AZURE = re.compile(r"\.blob\.(?:core|storage)\.")
+_EMULATED = "devstoreaccount1"
+"""The account of emulators. Source: "Use the Azurite emulator for local Azure Storage development"."""
 
 
 def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
@@ -29,6 +34,24 @@ def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
             hint="quote the link in the shell: an unquoted & cuts it off",
         )
     return SasUrl(f"{parts.scheme}://{parts.netloc}{path}", parts.query, expires=expiry(parts.query), fetched=fetched)
+
+
+def folder_depths(link: SasUrl) -> list[int]:
+    """How many of the last parts of a link's path may be a folder in its container, the likeliest first.
+
+    Source: "Resource URI syntax" (Blob service): the container is the first part of the path, behind the account where
+    an emulator answers. Elsewhere (a CDN, a proxy) parts may stand before it. "Create a service SAS": `sdd` counts the
+    parts of a folder that is signed by itself (`sr=d`).
+    """
+    parts, fields = urlsplit(link.base), dict(pair.partition("=")[::2] for pair in link.query.split("&"))
+    segments = parts.path.strip("/").split("/")
+    most = len(segments) - 1
+    if _AZURE.search(parts.hostname or ""):
+        return [most]
+    if segments[0] == _EMULATED:
+        return [max(most - 1, 0)]
+    signed = int(fields.get("sdd", "")) if fields.get("sr") == "d" and fields.get("sdd", "").isdecimal() else 0
+    return [depth for depth in dict.fromkeys((signed, *range(most + 1))) if depth <= most]
 
 
 def _split(url: str) -> SplitResult:
