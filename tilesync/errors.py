@@ -7,6 +7,7 @@ sentence what to do.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar
 
 
@@ -39,7 +40,18 @@ class ConditionFailed(TilesyncError):
 
 
 class LinkRefused(TilesyncError):
-    """The container answered 403 to one request: the link wants renewing, or is final after that."""
+    """The container answered 403 to one request: the link wants renewing, or is final after that.
+
+    `server_time` is the clock of who answered. `certain`: no time cures what it says (a wrong signature, a permission
+    that lacks); any other refusal may be that of a link that is not valid yet.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, server_time: datetime | None = None, certain: bool = False
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.server_time = server_time
+        self.certain = certain
 
 
 class BlobError(TilesyncError):

@@ -13,9 +13,11 @@ from tilesync.rules.statements import (
     MARK,
     Header,
     describe,
+    is_certain,
     is_foreign_page,
     marks_of,
     range_fits,
+    server_time,
     stated_md5,
     tells_its_end,
 )
@@ -135,7 +137,8 @@ async def accept(answer: Answer, blob: Blob, offset: int, provenance: Provenance
 
 
 async def _refuse(answer: Answer, blob: Blob, offset: int, provenance: Provenance) -> NoReturn:
-    code = storage_code(answer.header("x-ms-error-code"), await answer.text())
+    body = await answer.text()
+    code = storage_code(answer.header("x-ms-error-code"), body)
     said = f"({answer.status} {code})".replace(" )", ")")
     verdict = judge_storage(answer.status, code)
     provenance.judge_refusal(answer.status, verdict, answer.header)
@@ -147,7 +150,11 @@ async def _refuse(answer: Answer, blob: Blob, offset: int, provenance: Provenanc
         case Verdict.CHANGED:
             raise ExportReplaced(f"{blob.name} changed under the run {said}")
         case Verdict.DENIED:
-            raise LinkRefused(f"the container refused {blob.name} {said}")
+            raise LinkRefused(
+                f"the container refused {blob.name} {said}",
+                server_time=server_time(answer.header),
+                certain=is_certain(code, body),
+            )
         case Verdict.UNRANGED:
             raise RangeRefused(f"the storage cannot give {blob.name} from byte {offset} on {said}")
         case Verdict.REFUSED:

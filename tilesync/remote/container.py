@@ -25,6 +25,7 @@ from tilesync.remote.answers import BlobBody, Provenance, accept
 from tilesync.rules.links import folder_depths
 from tilesync.rules.listings import parse_page
 from tilesync.rules.replies import Verdict, judge_storage, storage_code
+from tilesync.rules.statements import is_certain
 from tilesync.rules.verdicts import demand
 from tilesync.threads import in_thread
 from tilesync.wire.http import Ask, Conversation, Reply
@@ -126,7 +127,11 @@ class Container:
             if verdict in {Verdict.GONE, Verdict.MISSING} or (probe and reply.status in _NO_CONTAINER):
                 raise ExportReplaced(f"the container is gone ({reply.status} {code})")
             if verdict is Verdict.DENIED:
-                raise LinkRefused(f"the container refused to be listed ({reply.status} {code})".rstrip())
+                raise LinkRefused(
+                    f"the container refused to be listed ({reply.status} {code})".rstrip(),
+                    server_time=reply.server_time(),
+                    certain=is_certain(code, body),
+                )
             wait = reply.header("retry-after")
             demand(verdict, reply.status, wait, f"the container's listing ({code or 'no code'})")
             raise Transient(f"the container's listing answered {reply.status}")
@@ -218,25 +223,41 @@ class Container:
     async def _patiently(self, link: Link, attempt: Callable[[SasUrl], Awaitable[T]]) -> T:
         """One attempt through the link, made again with a fresh link after a 403.
 
-        The 403 is final on an unexpired link that was fetched after the previous 403.
+        The 403 is final on an unexpired link that was fetched after the previous 403, unless the link is too young.
         """
         refused_at: float | None = None
-        for _ in range(REFUSALS):
+        refusals = 0
+        while refusals < REFUSALS:
             sas = await link.current()
             try:
-                return await attempt(sas)
+                done = await attempt(sas)
             except LinkRefused as refusal:
                 final = refused_at is not None and sas.fetched > refused_at and not link.expired(sas)
+                if await self._waited(link, sas, refusal, last=final):
+                    continue
                 if final:
                     raise NotAuthorised(f"{refusal}, also through a fresh link") from refusal
-                refused_at = self._clock.monotonic()
+                refused_at, refusals = self._clock.monotonic(), refusals + 1
                 try:
                     await link.renew(sas)
                 except NoFreshLink as error:
-                    raise NotAuthorised(f"{refusal}; {error}", hint=error.hint) from refusal
+                    if not await self._waited(link, sas, refusal, last=True):
+                        raise NotAuthorised(f"{refusal}; {error}", hint=error.hint) from refusal
+                    refusals -= 1
+            else:
+                link.worked(sas)
+                return done
         raise NotAuthorised(
             "each fresh link is refused on arrival", hint="compare this machine's clock with the world's"
         )
+
+    async def _waited(self, link: Link, sas: SasUrl, refusal: LinkRefused, *, last: bool) -> bool:
+        """Whether the refused link may not have been valid yet; it is worth another attempt then."""
+        pause = None if refusal.certain else link.too_early(sas, refusal.server_time, last=last)
+        if pause is None:
+            return False
+        await self._clock.sleep(pause)
+        return True
 
 
 def _below(page: Page, folder: str) -> Page:

@@ -90,6 +90,15 @@ def expiry(query: str) -> datetime | None:
     return min((end for end in ends if end is not None), default=None)
 
 
+def starts(query: str) -> datetime | None:
+    """The latest beginning that a signed query states (`st`, or that of a CloudFront policy); None when it states none
+    that can be read.
+    """
+    fields = dict(pair.partition("=")[::2] for pair in query.split("&"))
+    begins = [_sas_time(unquote(fields.get("st", ""))), _policy_time(fields.get("Policy", ""), "DateGreaterThan")]
+    return max((begin for begin in begins if begin is not None), default=None)
+
+
 def _sas_time(text: str) -> datetime | None:
     try:
         end = datetime.fromisoformat(text)
@@ -98,11 +107,11 @@ def _sas_time(text: str) -> datetime | None:
         return None
 
 
-def _policy_time(text: str) -> datetime | None:
-    """The `DateLessThan` of a CloudFront custom policy (base64 with `-_~` for `+=/`)."""
+def _policy_time(text: str, condition: str = "DateLessThan") -> datetime | None:
+    """A date of a CloudFront custom policy (base64 with `-_~` for `+=/`)."""
     try:
         policy = json.loads(base64.b64decode(unquote(text).translate(str.maketrans("-_~", "+=/"))))
-        ends = [s["Condition"]["DateLessThan"]["AWS:EpochTime"] for s in policy["Statement"]]
+        ends = [s["Condition"][condition]["AWS:EpochTime"] for s in policy["Statement"]]
         return datetime.fromtimestamp(min(ends), UTC)
     except (ValueError, KeyError, TypeError, binascii.Error, OverflowError):
         return None
