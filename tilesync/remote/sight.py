@@ -13,7 +13,7 @@ from tilesync.protocols import Credential
 from tilesync.remote.auth import ShareKey, Token
 from tilesync.remote.exports import LATEST_PAGE, MeshExports
 from tilesync.remote.origins import Wires
-from tilesync.rules.links import check_scheme
+from tilesync.rules.links import check_scheme, folder_depths
 from tilesync.rules.replies import Verdict, judge_storage, storage_code
 from tilesync.rules.storage_hints import READABLE, storage_hint
 from tilesync.rules.verdicts import demand
@@ -74,7 +74,9 @@ class RemoteSight:
             verdict, _ = await _judged(reply, "the container's listing", {Verdict.DENIED})
             return verdict is Verdict.DONE
 
-        return await self._ask("the container's listing", link.listing(None, page_size=1), accept)
+        return await self._ask(
+            "the container's listing", link.listing(None, page_size=1, depth=folder_depths(link)[0]), accept
+        )
 
     async def root_size(self, link: SasUrl) -> int | None:
         """The size of the root tileset in bytes, of which only the first is read; None where nobody says it."""

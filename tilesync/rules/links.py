@@ -13,6 +13,10 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from tilesync.errors import UsageError
 from tilesync.model import ROOT, SasUrl
 
+_AZURE = re.compile(r"\.blob\.(?:core|storage)\.")
+_EMULATED = "devstoreaccount1"
+"""The account of emulators. Source: "Use the Azurite emulator for local Azure Storage development"."""
+
 
 def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
     """Split a link into its bare base and the query that signs it; `/tileset.json` before the `?` is dropped.
@@ -35,6 +39,24 @@ def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
             hint="get a link of the container (`sr=c`) that may read and list (`sp=rl`)",
         )
     return SasUrl(f"{parts.scheme}://{parts.netloc}{path}", parts.query, expires=expiry(parts.query), fetched=fetched)
+
+
+def folder_depths(link: SasUrl) -> list[int]:
+    """How many of the last parts of a link's path may be a folder in its container, the likeliest first.
+
+    Source: "Resource URI syntax" (Blob service): the container is the first part of the path, behind the account where
+    an emulator answers. Elsewhere (a CDN, a proxy) parts may stand before it. "Create a service SAS": `sdd` counts the
+    parts of a folder that is signed by itself (`sr=d`).
+    """
+    parts, fields = urlsplit(link.base), dict(pair.partition("=")[::2] for pair in link.query.split("&"))
+    segments = parts.path.strip("/").split("/")
+    most = len(segments) - 1
+    if _AZURE.search(parts.hostname or ""):
+        return [most]
+    if segments[0] == _EMULATED:
+        return [max(most - 1, 0)]
+    signed = int(fields.get("sdd", "")) if fields.get("sr") == "d" and fields.get("sdd", "").isdecimal() else 0
+    return [depth for depth in dict.fromkeys((signed, *range(most + 1))) if depth <= most]
 
 
 def _split(url: str) -> SplitResult:
@@ -73,6 +95,15 @@ def expiry(query: str) -> datetime | None:
     return min((end for end in ends if end is not None), default=None)
 
 
+def starts(query: str) -> datetime | None:
+    """The latest beginning that a signed query states (`st`, or that of a CloudFront policy); None when it states none
+    that can be read.
+    """
+    fields = dict(pair.partition("=")[::2] for pair in query.split("&"))
+    begins = [_sas_time(unquote(fields.get("st", ""))), _policy_time(fields.get("Policy", ""), "DateGreaterThan")]
+    return max((begin for begin in begins if begin is not None), default=None)
+
+
 def _sas_time(text: str) -> datetime | None:
     try:
         end = datetime.fromisoformat(text)
@@ -81,11 +112,11 @@ def _sas_time(text: str) -> datetime | None:
         return None
 
 
-def _policy_time(text: str) -> datetime | None:
-    """The `DateLessThan` of a CloudFront custom policy (base64 with `-_~` for `+=/`)."""
+def _policy_time(text: str, condition: str = "DateLessThan") -> datetime | None:
+    """A date of a CloudFront custom policy (base64 with `-_~` for `+=/`)."""
     try:
         policy = json.loads(base64.b64decode(unquote(text).translate(str.maketrans("-_~", "+=/"))))
-        ends = [s["Condition"]["DateLessThan"]["AWS:EpochTime"] for s in policy["Statement"]]
+        ends = [s["Condition"][condition]["AWS:EpochTime"] for s in policy["Statement"]]
         return datetime.fromtimestamp(min(ends), UTC)
     except (ValueError, KeyError, TypeError, binascii.Error, OverflowError):
         return None

@@ -48,6 +48,7 @@ class S3Objects:
 
     part = PART
     doubtful = "+"
+    only_paths = True  # obstore takes nothing else
 
     def __init__(
         self,

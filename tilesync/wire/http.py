@@ -88,6 +88,11 @@ class Conversation:
         self._budget = budget.total_seconds()
         self._reached: set[str] = set()
 
+    @property
+    def budget(self) -> timedelta:
+        """How long a failing answer is borne with."""
+        return timedelta(seconds=self._budget)
+
     async def ask(self, what: str, make: Callable[[], Awaitable[Ask]], accept: Accept[T]) -> T:
         """Ask until `accept` takes an answer. `what` names the server in messages: "the Mesh Export API".
 
