@@ -15,6 +15,7 @@ from tilesync.rules.verdicts import demand
 from tilesync.threads import in_thread
 from tilesync.wire.commands import printed
 from tilesync.wire.http import Ask, Conversation, Reply
+from tilesync.wire.retry_after import asked_wait
 
 EARLY = 60.0
 """Seconds before its end at which a token is renewed."""
@@ -139,6 +140,6 @@ class ClientCredentials:
                 f"the token endpoint refuses the client credentials ({reply.status} {api_message(body)})",
                 hint="check ITP_SERVICE_CLIENT_ID, ITP_SERVICE_CLIENT_SECRET and ITP_ISSUER_URL",
             )
-        demand(verdict, reply.status, reply.header("retry-after"), "the token endpoint")
+        demand(verdict, reply.status, asked_wait(reply.header), "the token endpoint")
         token, life = parse_token(body)
         return token_from(token, "the token endpoint's answer"), life

@@ -35,6 +35,7 @@ from tilesync.rules.replies import (
 from tilesync.rules.verdicts import demand
 from tilesync.threads import in_thread
 from tilesync.wire.http import Ask, Conversation, Reply
+from tilesync.wire.retry_after import asked_wait
 
 if TYPE_CHECKING:
     from tilesync.wire.bulk import Answer, Bulk  # loaded with the first container that is opened
@@ -107,7 +108,7 @@ class Container:
                 raise ExportReplaced(f"the container is gone ({reply.status} {code})")
             if verdict is Verdict.DENIED:
                 raise LinkRefused(f"the container refused to be listed ({reply.status} {code})".rstrip())
-            wait = reply.header("retry-after")
+            wait = asked_wait(reply.header)
             demand(verdict, reply.status, wait, f"the container's listing ({code or 'no code'})")
             raise Transient(f"the container's listing answered {reply.status}")
 
@@ -292,5 +293,5 @@ async def _accept(answer: Answer, blob: Blob, offset: int) -> BlobBody:
         case Verdict.REFUSED:
             raise BlobError(f"{blob.name}: the storage refuses it {said}")
         case verdict:
-            demand(verdict, answer.status, answer.header("retry-after"), "the storage")
+            demand(verdict, answer.status, asked_wait(answer.header), "the storage")
     raise Transient(f"the storage answered {answer.status}")

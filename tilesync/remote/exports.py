@@ -14,6 +14,7 @@ from tilesync.protocols import Clock, Observer, TokenProvider
 from tilesync.rules.replies import Verdict, api_message, judge_api, parse_exports
 from tilesync.rules.verdicts import demand
 from tilesync.wire.http import Ask, Conversation, Reply
+from tilesync.wire.retry_after import asked_wait
 
 ACCEPT = "application/vnd.bentley.itwin-platform.v1+json"
 
@@ -109,7 +110,7 @@ class MeshExports:
                 if await self._token.refused(sent):
                     raise Transient("the service refused the token; a fresh one is used", retry_after=0)
             _raise_for(verdict, reply.status, api_message(body))
-            demand(verdict, reply.status, reply.header("retry-after"), "the service")
+            demand(verdict, reply.status, asked_wait(reply.header), "the service")
             rows, following = parse_exports(body, fetched=self._clock.monotonic())
             return Listing(rows, following, reply.server_time())
 

@@ -17,6 +17,7 @@ from tilesync.rules.links import check_scheme
 from tilesync.rules.replies import Verdict, judge_storage, storage_code
 from tilesync.rules.verdicts import demand
 from tilesync.wire.http import Accept, Ask, Reply
+from tilesync.wire.retry_after import asked_wait
 
 T = TypeVar("T")
 
@@ -111,5 +112,5 @@ async def _judged(reply: Reply, what: str, known: set[Verdict]) -> Verdict:
         raise ExportReplaced(f"the container is gone ({reply.status} {code})")
     if verdict in known:
         return verdict
-    demand(verdict, reply.status, reply.header("retry-after"), f"{what} ({code or 'no code'})")
+    demand(verdict, reply.status, asked_wait(reply.header), f"{what} ({code or 'no code'})")
     raise Unavailable(f"{what} answered {reply.status}")

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Final
 
 from tilesync.errors import ConditionFailed, DestinationError, LinkRefused, Transient
-from tilesync.rules.replies import Verdict, judge_storage, parse_md5, plain_etag, retry_after, storage_code
+from tilesync.rules.replies import Verdict, judge_storage, parse_md5, plain_etag, storage_code
 from tilesync.storage import Found
+from tilesync.wire.retry_after import asked_wait
 
 VERSION: Final = "2023-11-03"
 """Of the REST interface that is spoken here."""
@@ -31,7 +32,7 @@ def demand(status: int, header: Header, body: bytes, name: str, shown: str) -> N
         raise Transient(f"{name} did not arrive whole {said}")
     match judge_storage(status, code):
         case Verdict.RETRY | Verdict.PRESSURE as verdict:
-            wait = retry_after(header("retry-after"))
+            wait = asked_wait(header)
             pressure = verdict is Verdict.PRESSURE
             raise Transient(f"the destination answered {status}", retry_after=wait, pressure=pressure)
         case Verdict.DENIED:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from tilesync.errors import ConditionFailed, Transient
 from tilesync.storage import Found, Label
 from tilesync.stores.s3_replies import NotThere, found, refuse
+from tilesync.wire.retry_after import asked_wait
 
 PART: Final = 8 << 20
 """Bytes of a part, and of what is put at once, at most: five are the least of all parts but the last."""
@@ -119,11 +120,11 @@ class Parts:
         refuse(status, code, name, self._shown, wait=wait)
 
 
-def _told(answer: Mapping[str, Any]) -> tuple[int, str, str | None]:
+def _told(answer: Mapping[str, Any]) -> tuple[int, str, float | None]:
     """Status, code and Retry-After of an answer. That to a HEAD has no code: botocore takes the status for it."""
     about = answer.get("ResponseMetadata", {})
     code = str(answer.get("Error", {}).get("Code", ""))
-    wait = about.get("HTTPHeaders", {}).get("retry-after")
+    wait = asked_wait(about.get("HTTPHeaders", {}).get)
     return int(about.get("HTTPStatusCode", 0)), "" if code.isdecimal() else code, wait
 
 

@@ -87,7 +87,7 @@ class Blocking:
         if send.secret:
             check_scheme(send.url)
         try:
-            client = self._client if send.body is None else self._sender
+            client, within = self._client if send.body is None else self._sender, None
             request = client.request(send.method, send.url).headers(dict(send.headers))
             if send.body is not None:  # the engine leaves the length of an empty body out
                 within = send.within or ANSWER + timedelta(seconds=len(send.body) / SLOWEST)
@@ -98,7 +98,7 @@ class Blocking:
         try:
             response = streamed.__enter__()
         except PyreqwestError as error:
-            raise Transient(explained(error)) from None
+            raise Transient(explained(error, within=within)) from None
         try:
             yield Reply(response)
         finally:
