@@ -30,6 +30,7 @@ from tilesync.rules.storage_hints import BAD_SIGNATURE, LISTABLE, storage_hint
 from tilesync.rules.verdicts import demand
 from tilesync.threads import in_thread
 from tilesync.wire.http import Ask, Conversation, Reply
+from tilesync.wire.retry_after import asked_wait
 
 if TYPE_CHECKING:
     from tilesync.wire.bulk import Bulk  # loaded with the first container that is opened
@@ -138,7 +139,7 @@ class Container:
                     server_time=reply.server_time(),
                     certain=is_certain(code, body),
                 )
-            wait = reply.header("retry-after")
+            wait = asked_wait(reply.header)
             demand(verdict, reply.status, wait, f"the container's listing ({code or 'no code'})", storage_hint(code))
             raise Transient(f"the container's listing answered {reply.status}")
 

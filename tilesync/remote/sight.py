@@ -18,6 +18,7 @@ from tilesync.rules.replies import Verdict, judge_storage, storage_code
 from tilesync.rules.storage_hints import READABLE, storage_hint
 from tilesync.rules.verdicts import demand
 from tilesync.wire.http import Accept, Ask, Reply
+from tilesync.wire.retry_after import asked_wait
 
 T = TypeVar("T")
 
@@ -114,5 +115,5 @@ async def _judged(reply: Reply, what: str, known: set[Verdict]) -> tuple[Verdict
         raise ExportReplaced(f"the container is gone ({reply.status} {code})")
     if verdict in known:
         return verdict, code
-    demand(verdict, reply.status, reply.header("retry-after"), f"{what} ({code or 'no code'})", storage_hint(code))
+    demand(verdict, reply.status, asked_wait(reply.header), f"{what} ({code or 'no code'})", storage_hint(code))
     raise Unavailable(f"{what} answered {reply.status}")

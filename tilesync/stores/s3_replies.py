@@ -9,7 +9,7 @@ import re
 from typing import Final, Literal, NoReturn
 
 from tilesync.errors import ConditionFailed, DestinationError, DiskFull, NotAuthorised, TilesyncError, Transient
-from tilesync.rules.replies import plain_etag, retry_after
+from tilesync.rules.replies import plain_etag
 from tilesync.storage import Found
 
 _RIGHTS: Final = (
@@ -73,19 +73,21 @@ class NotThere(DestinationError):
     """There is no such object, or no such upload."""
 
 
-def refuse(status: int, code: str, name: str, shown: str, *, wait: str | None = None, act: Act = "write") -> NoReturn:
-    """Raise what follows from an answer that grants nothing to a request about `name`. `wait`: its Retry-After."""
+def refuse(status: int, code: str, name: str, shown: str, *, wait: float | None = None, act: Act = "write") -> NoReturn:
+    """Raise what follows from an answer that grants nothing to a request about `name`. `wait`: the seconds that it asks
+    for.
+    """
     raise _refusal(status, code, name, shown, wait, act) from None
 
 
-def _refusal(status: int, code: str, name: str, shown: str, wait: str | None, act: Act) -> TilesyncError:
+def _refusal(status: int, code: str, name: str, shown: str, wait: float | None, act: Act) -> TilesyncError:
     said = f"({status or ''} {code})".replace("( ", "(").replace(" )", ")")
     if code in _SPOILT:
         return Transient(f"{name} did not arrive whole {said}")
     if code in _PRESSURE or status in {429, 503}:
-        return Transient(f"{shown} answered {said}", retry_after=retry_after(wait), pressure=True)
+        return Transient(f"{shown} answered {said}", retry_after=wait, pressure=True)
     if status in {408, 409} or (status >= 500 and status not in _PERMANENT and code not in _FULL):
-        return Transient(f"{shown} answered {said}", retry_after=retry_after(wait))
+        return Transient(f"{shown} answered {said}", retry_after=wait)
     if code in _HINTS:
         return NotAuthorised(f"{shown} refuses who asks {said}", hint=_HINTS[code])
     if status in {401, 403} or code == "AccessDenied":

@@ -88,7 +88,7 @@ class Blocking:
         if send.secret:
             check_scheme(send.url)
         try:
-            client = self._client if send.body is None else self._sender
+            client, within = self._client if send.body is None else self._sender, None
             request = client.request(send.method, send.url).headers(dict(send.headers))
             if send.body is not None:  # the engine leaves the length of an empty body out
                 within = send.within or ANSWER + timedelta(seconds=len(send.body) / SLOWEST)
@@ -100,7 +100,7 @@ class Blocking:
             response = streamed.__enter__()
             self._reached = True
         except PyreqwestError as error:
-            raise unanswered(error, send.url, reached=self._reached) from None
+            raise unanswered(error, send.url, reached=self._reached, within=within) from None
         try:
             yield Reply(response)
         finally:

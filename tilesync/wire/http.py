@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import httpx
@@ -15,7 +15,7 @@ from tilesync.errors import Transient, Unavailable, UsageError
 from tilesync.events import Notice, Retried
 from tilesync.protocols import Clock, Observer
 from tilesync.rules.links import check_scheme
-from tilesync.rules.replies import http_date
+from tilesync.rules.replies import header_date
 from tilesync.rules.retries import Patience
 from tilesync.wire.bandwidth import Bandwidth
 from tilesync.wire.connect_errors import lasting_error
@@ -25,6 +25,9 @@ T = TypeVar("T")
 
 HANG = timedelta(seconds=60)
 """A server that says nothing for this long hangs."""
+
+CONNECT = timedelta(seconds=20)
+"""How long a connection may take to be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +68,7 @@ class Reply:
 
     def server_time(self) -> datetime | None:
         """The server's clock as its `Date` header says (whole seconds); None when it says nothing readable."""
-        seconds = http_date(self.header("date"))
-        return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
+        return header_date(self.header("date"))
 
 
 Accept = Callable[[Reply], Awaitable[T]]
@@ -130,6 +132,8 @@ class Conversation:
                 await response.aclose()
         except httpx.LocalProtocolError:
             raise UsageError("a token, key or link holds a character that no header can carry") from None
+        except httpx.ConnectTimeout as error:
+            raise Transient(f"no connection within {CONNECT.total_seconds():.0f} s") from error
         except httpx.TimeoutException as error:
             raise Transient(f"no answer within {HANG.total_seconds():.0f} s") from error
         except (httpx.ConnectError, httpx.ProxyError) as error:
@@ -151,7 +155,7 @@ def _broken(error: httpx.RequestError) -> Transient:
 def _client() -> httpx.AsyncClient:
     logging.getLogger("httpx").addFilter(_keep_urls_out)
     limits = httpx.Limits(max_connections=8)
-    timeout = httpx.Timeout(HANG.total_seconds(), connect=20.0)
+    timeout = httpx.Timeout(HANG.total_seconds(), connect=CONNECT.total_seconds())
     headers = {"User-Agent": user_agent()}
     try:
         return httpx.AsyncClient(verify=roots(), timeout=timeout, limits=limits, headers=headers)
