@@ -219,9 +219,9 @@ def _helpers(request: MirrorRequest, wires: Wires, destination: Destination) -> 
     """A limited bandwidth is kept by this process alone, and helpers know no proxies; nor what a store does itself."""
     from tilesync.helpers import Helpers
     from tilesync.stores.files import LocalFiles
-    from tilesync.wire.trust import proxied
+    from tilesync.wire.trust import proxies
 
-    alone = request.bwlimit or request.server_copy or proxied()
+    alone = request.bwlimit or request.server_copy or proxies()
     shelf = None if alone else shelf_of(destination.files, request.reach.serving)
     crew = _crew(wires.closing) if shelf is not None else None
     if crew is None:
