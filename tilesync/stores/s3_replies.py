@@ -55,7 +55,16 @@ _FULL: Final = {"EntityTooLarge", "InsufficientCapacity", "QuotaExceeded", "XMin
 _PERMANENT: Final = {501, 505}
 """Of those above 500 the ones that no other attempt cures."""
 
+_ARCHIVED: Final = {"InvalidObjectState", "ObjectNotInActiveTierError"}
+"""The storage class of the object must be left first. Source: "GetObject", "CopyObject"."""
+
 _MD5: Final = re.compile(r"[0-9a-f]{32}")
+
+
+class Archived(DestinationError):
+    """The object is in an archive (a storage class of Glacier): it is listed, and cannot be read or copied."""
+
+    hint_text = "restore it first (`aws s3api restore-object`, or the console of the bucket), then run again"
 
 
 class NotThere(DestinationError):
@@ -75,6 +84,8 @@ def _refusal(status: int, code: str, name: str, shown: str, wait: str | None) ->
         return Transient(f"the destination answered {said}", retry_after=retry_after(wait), pressure=True)
     if status in {408, 409} or (status >= 500 and status not in _PERMANENT and code not in _FULL):
         return Transient(f"the destination answered {said}", retry_after=retry_after(wait))
+    if code in _ARCHIVED:
+        return Archived(f"{name} in {shown} is archived, and cannot be read before it is restored {said}")
     if code in _HINTS:
         return NotAuthorised(f"the destination {shown} refuses who asks {said}", hint=_HINTS[code])
     if status in {401, 403} or code == "AccessDenied":
