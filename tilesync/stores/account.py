@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from tilesync.errors import DestinationError, NotAuthorised, TilesyncError, Transient, UsageError
 from tilesync.model import SasUrl
-from tilesync.rules.links import check_scheme, parse_link
+from tilesync.rules.links import check_store, parse_link
 from tilesync.wire.trust import proxies
 
 if TYPE_CHECKING:
@@ -113,14 +113,16 @@ class Account:
 
 
 @contextmanager
-def account_of(name: str, container: str, endpoint: str, environ: Mapping[str, str]) -> Iterator[Account]:
+def account_of(
+    name: str, container: str, endpoint: str, environ: Mapping[str, str], *, allow_http: bool = False
+) -> Iterator[Account]:
     """The account, seen by the first identity that is there: a connection string of it, a key, Entra.
 
     A key is that of AZURE_STORAGE_ACCOUNT, where that is set: another account may be asked in the same run.
     """
     from azure.storage.blob import BlobServiceClient
 
-    check_scheme(endpoint)
+    check_store(endpoint, allow_http=allow_http)
     text, key = environ.get("AZURE_STORAGE_CONNECTION_STRING"), environ.get("AZURE_STORAGE_KEY")
     if text and (said := _of_connection_string(text, endpoint)).account_name == name:
         if not getattr(said.credential, "account_key", None):

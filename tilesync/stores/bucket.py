@@ -6,13 +6,14 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from tilesync.errors import NotAuthorised, Transient, UsageError
 from tilesync.protocols import Observer
-from tilesync.rules.links import check_scheme
+from tilesync.rules.links import check_store
 from tilesync.rules.proxies import Proxy
 from tilesync.stores.disk import mapped
 from tilesync.stores.lock import patience_of
@@ -21,6 +22,7 @@ from tilesync.stores.s3_lease import TERM
 from tilesync.stores.s3_parts import Parts
 from tilesync.stores.s3_replies import refuse
 from tilesync.stores.s3_whole import Whole
+from tilesync.wire.blocking import blocking
 from tilesync.wire.insistence import Insistence
 from tilesync.wire.trust import fallback_bundle, proxies, user_agent
 
@@ -60,7 +62,7 @@ class _Found(NamedTuple):
     style: str | None
     region: str
     checksums: bool
-    bundle: str | None
+    authorities: bytes | None
 
 
 @contextmanager
@@ -72,9 +74,10 @@ def open_bucket(
     endpoint_url: str | None = None,
     budget: timedelta = timedelta(seconds=60),
     term: timedelta = TERM,
+    allow_http: bool = False,
 ) -> Iterator[S3Objects]:
     """The objects of a bucket below `prefix`, which is empty or ends with a slash. `budget`: how long a failing answer
-    is borne with.
+    is borne with. `allow_http`: tiles and signatures may go in the clear.
 
     Credentials, region, endpoint and authorities come from the variables and profiles of AWS, the endpoint from
     `endpoint_url` first. Both packages go through the same proxy; how boto3 asks for roles and identities, before that,
@@ -83,13 +86,15 @@ def open_bucket(
     """
     shown = f"s3://{bucket}/{prefix}"
     if endpoint_url is not None:
-        check_scheme(endpoint_url)
+        check_store(endpoint_url, allow_http=allow_http)
     try:
         found = _look_around(bucket, endpoint_url, shown, Insistence(observe, budget=budget))
         store = _store(bucket, found)
     except ImportError:
         raise UsageError("S3 needs the packages obstore and boto3", hint=_EXTRA) from None
-    wires = Wires(Whole(store, shown), Parts(found.client, bucket, shown), observe, budget)
+    check_store(found.endpoint, allow_http=allow_http)
+    asking = partial(blocking, observe, budget=timedelta(), allow_http=allow_http, bundle=found.authorities)
+    wires = Wires(Whole(store, shown), Parts(found.client, bucket, shown), observe, budget, asking)
     haste = patience_of(term)
     hasty = wires._replace(whole=Whole(_store(bucket, found, within=haste), shown), budget=min(budget, haste))
     home = f"{found.endpoint}/{bucket}/{prefix}"
@@ -117,14 +122,16 @@ def _look_around(bucket: str, endpoint_url: str | None, shown: str, insistence: 
         provider()
     except (BotoCoreError, ClientError) as error:
         raise NotAuthorised(f"the credentials for {shown} cannot be had ({_kind(error)})", hint=_SET) from None
-    bundle = core.get_config_variable("ca_bundle")
+    bundle, authorities = core.get_config_variable("ca_bundle"), None
+    if bundle:
+        with mapped(f"cannot read {bundle}"):
+            authorities = Path(bundle).read_bytes()
     verify = bundle or ssl.get_default_verify_paths().cafile  # botocore knows neither SSL_CERT_FILE nor the system's
     region = session.region_name
     client = _client(session, bucket, region or _HOME, endpoint_url, verify)
     if region is None and _amazon(client.meta.endpoint_url):
         region = insistence.insist(f"the destination {shown}", lambda: region_of(client, bucket, shown))
         client = _client(session, bucket, region, endpoint_url, verify)
-    check_scheme(client.meta.endpoint_url)
     return _Found(
         client,
         provider,
@@ -132,7 +139,7 @@ def _look_around(bucket: str, endpoint_url: str | None, shown: str, insistence: 
         _style(client),
         region or _HOME,
         core.get_config_variable("request_checksum_calculation") != "when_required",
-        bundle,
+        authorities,
     )
 
 
@@ -207,9 +214,8 @@ def _store(bucket: str, found: _Found, *, within: timedelta = _WHOLE) -> S3Store
         "timeout": within,
         "user_agent": user_agent(),
     }
-    if found.bundle:
-        with mapped(f"cannot read {found.bundle}"):
-            options["root_certificate"] = Path(found.bundle).read_bytes()
+    if found.authorities:
+        options["root_certificate"] = found.authorities
     if proxy is not None:
         options["proxy_url"] = proxy.url
     else:  # without any obstore would read the environment in its own way

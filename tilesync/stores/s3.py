@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from functools import partial
 from itertools import chain
@@ -22,6 +23,7 @@ from tilesync.stores.s3_replies import Archived, NotThere
 from tilesync.stores.s3_upload import S3Upload, Sending, give_up
 from tilesync.stores.s3_whole import Whole
 from tilesync.threads import in_pool
+from tilesync.wire.blocking import Blocking
 from tilesync.wire.insistence import Insistence
 
 T = TypeVar("T")
@@ -34,12 +36,15 @@ PARTING: Final = timedelta(seconds=10)
 
 
 class Wires(NamedTuple):
-    """The two doors to one bucket, and how long it is borne with when they stay shut."""
+    """The two doors to one bucket, and how long it is borne with when they stay shut; `asking`: how it is asked as
+    viewers ask.
+    """
 
     whole: Whole
     parts: Parts
     observe: Observer
     budget: timedelta
+    asking: Callable[[], AbstractContextManager[Blocking]]
 
 
 class S3Objects:
@@ -62,6 +67,7 @@ class S3Objects:
     ) -> None:
         self._whole = wires.whole
         self._parts = wires.parts
+        self._asking = wires.asking
         self._observe = wires.observe
         self._insistence = Insistence(wires.observe, budget=wires.budget)
         self._parting = Insistence(wires.observe, budget=min(wires.budget, PARTING))
@@ -250,7 +256,7 @@ class S3Objects:
         """The characters of names that the server reads as something else: it is asked by a few small objects, which
         go again. Not for a dry run.
         """
-        return self._insist(lambda: misread(self._whole, f"{self._prefix}.tilesync/probe/", self._observe))
+        return self._insist(lambda: misread(self._whole, f"{self._prefix}.tilesync/probe/", self._asking))
 
     def close(self) -> None:
         """Let go of the threads."""
