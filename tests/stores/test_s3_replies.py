@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tilesync.errors import ConditionFailed, DestinationError, DiskFull, NotAuthorised, TilesyncError, Transient
-from tilesync.stores.s3_replies import NotThere, found, refuse
+from tilesync.stores.s3_replies import Archived, NotThere, found, refuse
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,8 @@ from tilesync.stores.s3_replies import NotThere, found, refuse
         (400, "", DestinationError),
         (401, "", NotAuthorised),
         (403, "AccessDenied", NotAuthorised),
+        (403, "InvalidObjectState", Archived),
+        (403, "ObjectNotInActiveTierError", Archived),
         (403, "", NotAuthorised),
         (0, "AccessDenied", NotAuthorised),
         (404, "NoSuchBucket", DestinationError),

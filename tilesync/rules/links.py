@@ -80,6 +80,33 @@ def check_scheme(url: str) -> None:
     )
 
 
+def check_store(url: str, *, allow_http: bool) -> None:
+    """Raise UsageError for plain http to a store that is not on this machine, unless the user allows it."""
+    parts = _split(url)
+    if parts.scheme != "http" or loopback(parts.hostname or ""):
+        check_scheme(url)
+    elif not allow_http:
+        raise UsageError(
+            f"plain http is accepted on this machine only, not to {parts.hostname}",
+            hint="use https://; or, for a store in a network of your own, --allow-http: tiles and signatures go in the"
+            " clear",
+        )
+
+
+def travels_in_clear(url: str) -> bool:
+    """Whether what is sent to `url` can be read on the way."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not loopback(parts.hostname or "")
+
+
+def in_clear(url: str, place: str) -> str:
+    """What is to be said of a place that is reached over plain http."""
+    return (
+        f"{place} is reached over plain http, as --allow-http says: tiles, and the requests and links that its keys"
+        f" sign, go to {urlsplit(url).netloc} in the clear, and whoever is on the way can read and change them"
+    )
+
+
 def loopback(host: str) -> bool:
     """Whether `host` is this machine."""
     try:

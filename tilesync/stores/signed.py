@@ -12,7 +12,7 @@ from tilesync.events import Renewed, Warned
 from tilesync.model import SasUrl
 from tilesync.protocols import Observer
 from tilesync.rules.lifetimes import STUBBORN, expired, trusted_for
-from tilesync.rules.links import check_scheme, starts
+from tilesync.rules.links import check_store, starts
 from tilesync.rules.storage_hints import BAD_SIGNATURE
 
 WRONG_KEY = (
@@ -25,6 +25,7 @@ class SignedLink:
     """A link that `fetch` replaces, ahead of its end and on demand; without one its end is the end. `first`: one that
     is there already. `base`: the URL of the container that is meant, where that is known before a link is; a link to
     another one than that, or than that of the first, is refused. `option` is the one that would print fresh links.
+    `allow_http`: it may go in the clear.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class SignedLink:
         first: SasUrl | None = None,
         base: str | None = None,
         option: str = "--dest-link-command",
+        allow_http: bool = False,
     ) -> None:
+        self._allow_http = allow_http
         self._fetch = fetch
         self._observe = observe
         self._base = base
@@ -113,7 +116,7 @@ class SignedLink:
             self._observe(Renewed(link.expires.isoformat() if link.expires else None))
 
     def _adopt(self, link: SasUrl) -> None:
-        check_scheme(link.base)
+        check_store(link.base, allow_http=self._allow_http)
         self._base = link.base
         self._due_at = time.monotonic() + trusted_for(link, self._link, datetime.now(UTC)).total_seconds()
         self._link = link

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
 from pyreqwest.client import BaseClientBuilder, Client, ClientBuilder
@@ -20,13 +21,16 @@ from pyreqwest.exceptions import (
     RequestError,
     RequestTimeoutError,
 )
+from pyreqwest.http import Url
+from pyreqwest.proxy import ProxyBuilder
 from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response
 
 from tilesync.errors import TilesyncError, Transient, UsageError
+from tilesync.rules.proxies import Proxies
 from tilesync.wire.bandwidth import Bandwidth
 from tilesync.wire.connect_errors import lasting_error
-from tilesync.wire.trust import fallback_bundle, user_agent
+from tilesync.wire.trust import fallback_bundle, proxies, user_agent
 
 Builder = TypeVar("Builder", bound=BaseClientBuilder)
 
@@ -246,7 +250,8 @@ async def engine(*, bandwidth: Bandwidth | None = None, sends: bool = False) -> 
 
 def plain_builder(builder: Builder, silence: timedelta | None) -> Builder:
     """With everything off that decodes or follows: length, MD5 and Range refer to the stored bytes. `silence`: how long
-    a server may say nothing, which counts from the beginning of what is sent.
+    a server may say nothing, which counts from the beginning of what is sent. Raises UsageError for a proxy that cannot
+    be used.
     """
     plain = (
         builder.gzip(False)
@@ -258,5 +263,15 @@ def plain_builder(builder: Builder, silence: timedelta | None) -> Builder:
         .user_agent(user_agent())
         .default_headers({"Accept-Encoding": "identity"})
         .connect_timeout(CONNECT)
+        .no_proxy()  # the engine's own reading of the environment is another one
     )
+    chosen = proxies()
+    if chosen:
+        chosen.demand_usable()  # what is asked below must not raise
+        plain = plain.proxy(ProxyBuilder.custom(partial(_proxy_of, chosen)))
     return plain if silence is None else plain.read_timeout(silence)
+
+
+def _proxy_of(chosen: Proxies, url: Url) -> str | None:
+    proxy = chosen.proxy_for(str(url))
+    return proxy.url if proxy is not None else None
