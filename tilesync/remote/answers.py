@@ -23,6 +23,7 @@ from tilesync.rules.statements import (
 )
 from tilesync.rules.storage_hints import READABLE, storage_hint
 from tilesync.rules.verdicts import demand, status_hint
+from tilesync.wire.retry_after import asked_wait
 
 if TYPE_CHECKING:
     from tilesync.wire.bulk import Answer
@@ -166,5 +167,5 @@ async def _refuse(answer: Answer, blob: Blob, offset: int, provenance: Provenanc
                 f"{blob.name}: the storage refuses it {said}", hint=hint or status_hint(answer.status) or REFUSED
             )
         case _:
-            demand(verdict, answer.status, answer.header("retry-after"), "the storage", hint)
+            demand(verdict, answer.status, asked_wait(answer.header), "the storage", hint)
     raise Transient(f"the storage answered {answer.status}")

@@ -135,7 +135,8 @@ def read_header(said: Mapping[str, Any], *, name: str) -> Version:
 def lacking(said: Mapping[str, Any]) -> frozenset[str]:
     """What a version is known to lack or to hold broken, as the first line of its manifest says: names, sentences."""
     lists = "missing_names", "unheld", "damaged_names", "elsewhere"
-    return frozenset(each for name in lists for each in lenient(said.get(name), texts, ()))
+    none: tuple[str, ...] = ()
+    return frozenset(each for name in lists for each in lenient(said.get(name), texts, none))
 
 
 def read_line(said: Mapping[str, Any]) -> Held:
