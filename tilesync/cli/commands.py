@@ -19,6 +19,7 @@ from tilesync import __version__
 from tilesync.cli.doctor import doctor, viewer_place
 from tilesync.cli.held import rollback, verify, versions
 from tilesync.cli.options import (
+    ALLOW_HTTP,
     AZURE_ENDPOINT,
     DELETION,
     HISTORY,
@@ -169,6 +170,7 @@ def exports(imodel_id: str | None, held: Place | None, state_dir: Path | None, *
 @waiting("0s")
 @option("--life", type=Duration(), default="1h", show_default=True, help="How long the URL of a DEST is good.")
 @AZURE_ENDPOINT
+@ALLOW_HTTP
 @SERVICE
 @VOICE
 def link(what: str, **options: Any) -> int:

@@ -232,9 +232,11 @@ def reach_of(options: dict[str, Any]) -> Reach:
         field_value(options.get("cache_control") or IMMUTABLE, "--cache-control"),
         field_value(options.get("pointer_cache_control") or REVALIDATED, "--pointer-cache-control"),
     )
+    allow_http = bool(options.get("allow_http"))
     return Reach(
-        azure_endpoint=_address(options.get("azure_endpoint"), "--azure-endpoint"),
-        endpoint_url=_address(options.get("endpoint_url"), "--endpoint-url"),
+        azure_endpoint=_address(options.get("azure_endpoint"), "--azure-endpoint", allow_http=allow_http),
+        endpoint_url=_address(options.get("endpoint_url"), "--endpoint-url", allow_http=allow_http),
+        allow_http=allow_http,
         link_command=options.get("dest_link_command") or None,
         create=bool(options.get("create_container")),
         serving=serving,
@@ -242,9 +244,11 @@ def reach_of(options: dict[str, Any]) -> Reach:
     )
 
 
-def _address(text: str | None, option: str) -> str | None:
-    """Where a store answers; None for an empty text. Raises UsageError for what is no address, or a plain http one."""
-    from tilesync.rules.links import check_scheme
+def _address(text: str | None, option: str, *, allow_http: bool) -> str | None:
+    """Where a store answers; None for an empty text. Raises UsageError for what is no address, or a plain http one that
+    is not allowed.
+    """
+    from tilesync.rules.links import check_store
 
     if not text:
         return None
@@ -253,7 +257,7 @@ def _address(text: str | None, option: str) -> str | None:
         raise UsageError(
             f"{option} must be an address and nothing more", hint="write https://HOST or https://HOST:PORT"
         )
-    check_scheme(text)
+    check_store(text, allow_http=allow_http)
     return text
 
 
