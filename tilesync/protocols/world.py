@@ -56,6 +56,14 @@ class Link(Protocol):
     def expired(self, link: SasUrl) -> bool:
         """Whether `link` has ended by the server's clock."""
 
+    def worked(self, link: SasUrl) -> None:
+        """A request through `link` was granted."""
+
+    def too_early(self, link: SasUrl, server_time: datetime | None, *, last: bool) -> float | None:
+        """Seconds after which another attempt makes sense since the refused `link` may not be valid yet; None where
+        that is not so. `last`: no other link is to be had. Raises NotAuthorised where that would take too long.
+        """
+
 
 class Body(Protocol):
     """The answer to a GET of one blob. `start` is where its bytes begin: 0 when the server ignored the range. `md5` is

@@ -13,14 +13,17 @@ from tilesync.rules.statements import (
     MARK,
     Header,
     describe,
+    is_certain,
     is_foreign_page,
     marks_of,
     range_fits,
+    server_time,
     stated_md5,
     tells_its_end,
 )
 from tilesync.rules.storage_hints import READABLE, storage_hint
 from tilesync.rules.verdicts import demand, status_hint
+from tilesync.wire.retry_after import asked_wait
 
 if TYPE_CHECKING:
     from tilesync.wire.bulk import Answer
@@ -138,7 +141,8 @@ async def accept(answer: Answer, blob: Blob, offset: int, provenance: Provenance
 
 
 async def _refuse(answer: Answer, blob: Blob, offset: int, provenance: Provenance) -> NoReturn:
-    code = storage_code(answer.header("x-ms-error-code"), await answer.text())
+    body = await answer.text()
+    code = storage_code(answer.header("x-ms-error-code"), body)
     said, hint = f"({answer.status} {code})".replace(" )", ")"), storage_hint(code)
     verdict = judge_storage(answer.status, code)
     provenance.judge_refusal(answer.status, verdict, answer.header)
@@ -150,7 +154,12 @@ async def _refuse(answer: Answer, blob: Blob, offset: int, provenance: Provenanc
         case Verdict.CHANGED:
             raise ExportReplaced(f"{blob.name} changed under the run {said}")
         case Verdict.DENIED:
-            raise LinkRefused(f"the container refused {blob.name} {said}", hint=hint or READABLE)
+            raise LinkRefused(
+                f"the container refused {blob.name} {said}",
+                hint=hint or READABLE,
+                server_time=server_time(answer.header),
+                certain=is_certain(code, body),
+            )
         case Verdict.UNRANGED:
             raise RangeRefused(f"the storage cannot give {blob.name} from byte {offset} on {said}")
         case Verdict.REFUSED:
@@ -158,5 +167,5 @@ async def _refuse(answer: Answer, blob: Blob, offset: int, provenance: Provenanc
                 f"{blob.name}: the storage refuses it {said}", hint=hint or status_hint(answer.status) or REFUSED
             )
         case _:
-            demand(verdict, answer.status, answer.header("retry-after"), "the storage", hint)
+            demand(verdict, answer.status, asked_wait(answer.header), "the storage", hint)
     raise Transient(f"the storage answered {answer.status}")

@@ -269,6 +269,7 @@ class ContentCheck:
         self._references = References(self._blob.name, self._home)
         self._payload = Payload(self._blob.name, self._references)
         self._broken: str | None = None
+        self._is_finished = False
         self._stated = set[bytes]()
 
     def claim(self, md5: bytes | None) -> None:
@@ -298,6 +299,7 @@ class ContentCheck:
         """The proof of the whole content. `seen`: the SHA-256 of bytes that the container gave before, or that lie as
         they were left: they are what it holds. Raises BlobDamaged with every problem found.
         """
+        self._is_finished = True
         problems = list(self._mismatches())
         broken = self._damage()
         claimed = self._blob.md5 is not None or self._blob.sha256 is not None or bool(self._stated)
@@ -340,7 +342,7 @@ class ContentCheck:
 
     def take(self) -> Reading:
         """What the bytes said since the last time: their kind is final, and the references whole, after `finish`."""
-        references, remarks = self._references.take()
+        references, remarks = self._references.take(last=self._is_finished)
         if self._broken is not None:  # whatever it said before it broke
             return Reading(self._payload.kind, (), remarks)
         return Reading(self._payload.kind, references, remarks, implicit=self._payload.implicit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final
 
 from tilesync.model import UNKNOWN, Blob
@@ -39,6 +40,20 @@ def stated_md5(header: Header, *, whole: bool) -> bytes | None:
     Source: "Get Blob": `Content-MD5` is that of what was asked for, `x-ms-blob-content-md5` always of the whole blob.
     """
     return parse_md5(header("x-ms-blob-content-md5")) or (parse_md5(header("content-md5")) if whole else None)
+
+
+def server_time(header: Header) -> datetime | None:
+    """The clock of the server, in whole seconds."""
+    seconds = http_date(header("date"))
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def is_certain(code: str, body: bytes) -> bool:
+    """Whether a refusal (403) is one that time does not cure. Source: "Common REST API error codes"."""
+    return code.startswith(("Authorization", "Account", "KeyVault")) or b"did not match" in body
 
 
 def marks_of(header: Header) -> set[str]:

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tilesync.errors import DestinationError, DiskFull
+from tilesync.opening import open_regular
+from tilesync.stores.disk import mapped, refuse_shared
+
+_PIECE = 1 << 20
 
 
 class Database:
@@ -123,6 +127,7 @@ class Database:
 
 def schema_of(path: Path) -> int:
     """The version of the schema of a file, which is not touched; 0 where it tells none."""
+    _refuse_others(path)
     with _mapped(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as db:
         tables = [row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")]
         row = db.execute("SELECT value FROM meta WHERE key='schema'").fetchone() if "meta" in tables else None
@@ -149,17 +154,29 @@ def damaged(path: Path, error: Exception) -> DestinationError:
 
 def _connect(path: Path) -> sqlite3.Connection:
     """A connection to the file."""
-    if path.is_symlink():
-        raise DestinationError(f"a symlink stands where the catalog should be: {path}", hint="remove it")
+    _refuse_others(path)
     return sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
 
 
 def _copied(path: Path, folder: str) -> sqlite3.Connection:
     """A connection to a copy of the file in `folder`: not even SQLite's side files of the file itself are touched."""
     for side in (path, path.with_name(path.name + "-wal")):
-        if side.exists():
-            shutil.copyfile(side, Path(folder) / side.name)
+        try:
+            descriptor = open_regular(side)
+        except FileNotFoundError:
+            continue
+        with open(descriptor, "rb") as file, (Path(folder) / side.name).open("wb") as copy:
+            shutil.copyfileobj(file, copy, _PIECE)
     return _connect(Path(folder) / path.name)
+
+
+def _refuse_others(path: Path) -> None:
+    """Raise DestinationError where the catalog, or a file that SQLite keeps beside it, is a link or no file: SQLite
+    would follow it. One with another name elsewhere is written through by that name.
+    """
+    with mapped("cannot use the catalog"):
+        for side in ("", "-wal", "-shm", "-journal"):
+            refuse_shared(path.with_name(path.name + side))
 
 
 @contextmanager
