@@ -179,7 +179,7 @@ def test_a_damaged_record_costs_nothing(dest: Path) -> None:
     assert (done.exit, done.last["fetched"]) == (0, 0), done.err
 
 
-ODD = [5, None, {}, [], True, 1e300, "\ud800", "x" * 100_000]
+ODD: list[Any] = [5, None, {}, [], True, 1e300, "\ud800", "x" * 100_000]
 
 
 @pytest.mark.parametrize("value", ODD, ids=[ascii(value)[:12] for value in ODD])
@@ -197,7 +197,7 @@ def test_odd_values_in_the_rows_of_the_service(tmp_path: Path, value: Any) -> No
         if not isinstance(value, str):
             sim.exports[0]["request"] |= {"iModelId": value, "exportType": value}
         row = {**sim.exports[0], "_links": {"mesh": {"href": sim.link(EXPORT)}}}
-        sim.answer_api = answered({"exports": [row], "_links": value})  # type: ignore[method-assign]
+        sim.answer_api = answered({"exports": [row], "_links": value})  # type: ignore[method-assign, assignment]
         done = tilesync("mirror", IMODEL, tmp_path / "dest", "--json", "--retry-for=0s", "--wait=0s", sim=sim)
     if value == "\ud800":
         assert (done.exit, done.last["error"]) == (6, "Unavailable"), done.err
