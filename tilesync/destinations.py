@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -80,15 +80,17 @@ class Where:
             return self.state_dir.absolute()
         from platformdirs import user_state_path
 
-        home_of_states = user_state_path("tilesync")
-        if not home_of_states.is_absolute():  # neither HOME nor the list of users tells one
+        states = None
+        with suppress(RuntimeError):  # neither HOME nor the list of users tells a folder; older ones give `~` back
+            states = user_state_path("tilesync")
+        if states is None or not states.is_absolute():
             raise UsageError(
                 "this user has no home folder for the state of a destination in a store",
                 hint="say where it is to be: --state-dir FOLDER, or set HOME or XDG_STATE_HOME",
             )
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(self.place))[:80].strip("-")
         name = f"{slug}-{hashlib.sha256(home.encode()).hexdigest()[:12]}"
-        return home_of_states / "destinations" / name
+        return states / "destinations" / name
 
     @property
     def identity(self) -> str:
