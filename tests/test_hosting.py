@@ -7,18 +7,21 @@ import json
 import re
 import shlex
 import shutil
+import ssl
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import trustme
 from azure.storage.blob import BlobServiceClient, CorsRule
 from azurite import ACCOUNT, KEY, Azurite
 from builders import IMODEL, export, glb, tileset
 from commandline import Done, tilesync
-from s3 import ENVIRONMENT, SECRET, BucketServer
+from s3 import ENVIRONMENT, SECRET, BucketRoad, BucketServer
 from simulator import EXPORT, Simulator
 from test_web_servers import needs
 from web_servers import nginx
@@ -346,3 +349,26 @@ def test_a_bucket_from_private_to_public(bucket_server: BucketServer, bucket: st
     well = doctor(dest, **environment)
     assert (well.exit, well.results) == (0, {"preflight": "warn"})
     assert SECRET not in "".join(done.out + done.err for done in (private, well))
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "profile"])
+def test_a_bucket_is_looked_for_where_the_run_finds_it(
+    bucket_server: BucketServer, bucket: str, tmp_path: Path, variable: str
+) -> None:
+    """Its endpoint comes from AWS's variables and profiles too, and so do the authorities that it is trusted by."""
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with BucketRoad(bucket_server, tls=tls) as road:
+        config = tmp_path / "config"
+        config.write_text(f"[profile mine]\nendpoint_url = {road.url}\nca_bundle = {tmp_path / 'ca.pem'}\n")
+        named = {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "mine"}
+        if variable != "profile":
+            named = {variable: road.url, "AWS_CA_BUNDLE": str(tmp_path / "ca.pem")}
+        done = doctor(f"s3://{bucket}/p", **{**ENVIRONMENT, **named, "XDG_STATE_HOME": str(tmp_path)})
+        hosts = {request.headers["host"] for request in road.passed}
+    assert (done.results["held"], done.results["public"]) == ("fail", "fail")
+    assert "nothing is published" in done.checks["held"]["message"]
+    assert f"{road.url}/{bucket}/p/tileset.json is not there" in done.checks["public"]["message"]
+    assert f"--endpoint-url {road.url}" in done.checks["public"]["hint"]
+    assert hosts == {urlsplit(road.url).netloc}
