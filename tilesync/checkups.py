@@ -13,9 +13,10 @@ from tilesync.destinations import Reach, Where, account_at, audited, by_token, e
 from tilesync.errors import Transient, Unavailable, UsageError
 from tilesync.model import SasUrl, Selector
 from tilesync.protocols import HeldFiles, Observer, Published
-from tilesync.rules.mending import AzureMending, BucketMending, Mending, ServerMending
+from tilesync.rules.mending import AzureMending, BucketMending, Mending
 from tilesync.rules.public import public_url
 from tilesync.rules.viewing import Wanted
+from tilesync.rules.web_servers import ServerMending
 from tilesync.services import Identity, Service, WallClock, token_of
 from tilesync.storage import AzurePlace, BucketPlace
 
