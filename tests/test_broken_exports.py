@@ -464,3 +464,52 @@ def test_a_whole_number_with_a_point_is_one(inventory: Inventory, tmp_path: Path
     for number, chosen in enumerate([{"tileMetadata": 0.0}, {"contentMetadata": [0.0]}, {"tileMetadata": 0}]):
         files = {"tileset.json": implicit(), "s/0/0/0": subtree(**tables, **chosen), "c/0/0/0.glb": TILE}
         assert mirror(files, tmp_path / str(number), inventory).exit == 0
+
+
+@both
+@pytest.mark.parametrize("template", ["s/{level}", "s/{x}", "s"])
+def test_a_subtree_file_that_serves_several_tiles(template: str, inventory: Inventory, tmp_path: Path) -> None:
+    """Each tile has its contents from it, and each is mirrored; where one of them is missing that is said."""
+    files = {"tileset.json": implicit(template, availableLevels=2)}
+    files |= {template.format(level=n, x=n): subtree(children=1 - n) for n in (1, 0)}
+    files["s"] = subtree(children=1) if template == "s" else b""
+    cells = [(0, 0, 0), *((1, x, y) for x in (0, 1) for y in (0, 1))]
+    if template == "s/{x}":
+        files["s/1"] = subtree()
+    files |= {f"c/{level}/{x}/{y}.glb": glb(bytes([level, x, y])) for level, x, y in cells}
+    files = {name: data for name, data in files.items() if data}
+    with Simulator() as sim:
+        sim.hold(files)
+        run = sim.mirror(tmp_path, inventory=inventory)
+        assert (run.exit, run.tally.completeness.orphans) == (0, 0)
+        assert held(tmp_path) == files
+        assert verify(tmp_path).tally.completeness == run.tally.completeness
+        del sim.containers[EXPORT]["c/1/1/1.glb"]
+        assert failures(sim.mirror(tmp_path / "b", inventory=inventory)).keys() == {"c/1/1/1.glb"}
+
+
+@both
+def test_contents_whose_template_lacks_a_coordinate(inventory: Inventory, tmp_path: Path) -> None:
+    """One content stands for several tiles then, and is there once."""
+    files = {
+        "tileset.json": implicit(contents="c/{level}.glb", subtreeLevels=3, availableLevels=3),
+        "s/0/0/0": subtree(),
+    }
+    files |= {f"c/{level}.glb": TILE for level in range(3)}
+    run = mirror(files, tmp_path, inventory)
+    assert (run.exit, run.tally.completeness.referenced) == (0, 5)
+    assert held(tmp_path) == files
+
+
+@both
+@pytest.mark.parametrize("children", [0, 1])
+def test_a_few_bytes_that_announce_a_million_files(children: int, inventory: Inventory, tmp_path: Path) -> None:
+    """They are asked for as far as it takes to see that they are not there, which is said: exit 3."""
+    files = {"tileset.json": implicit(subtreeLevels=10, availableLevels=20), "s/0/0/0": subtree(children=children)}
+    with Simulator() as sim:
+        sim.hold(files)
+        run = sim.mirror(tmp_path, inventory=inventory)
+        assert len(sim.requests) < 30_000
+    assert run.exit == 3
+    assert any("given up" in failed.message for failed in run.of(Failed))
+    assert len(run.of(Failed)) < 30_000

@@ -97,6 +97,11 @@ _OF_OTHER_KIND = f"""
   WHERE r.version=?1 AND (r.role='{Role.IMAGE}' AND b.kind IN ({_NO_IMAGE}, '{Kind.EMPTY}')
     OR r.role='{Role.SCHEMA}' AND b.kind IN ('{Kind.NONE}', '{Kind.EMPTY}'))
 """
+_ANNOUNCED = "SELECT count(DISTINCT target) FROM reference WHERE version=? AND grown=1"
+_IN_VAIN = f"""
+SELECT DISTINCT r.target, coalesce(r.name, r.target) FROM reference r WHERE r.version=?1 AND r.grown=1
+  AND NOT EXISTS (SELECT 1 FROM blob b WHERE b.version=?1 AND b.key=r.target AND b.state<>{MISSING})
+"""
 _UNFIT = f"""
 SELECT DISTINCT b.key, CASE WHEN b.kind='{Kind.EMPTY}' THEN 'it is empty'
   WHEN r.role='{Role.IMAGE}' THEN 'it holds ' || b.kind || ', no image' ELSE 'it holds no schema' END
@@ -165,8 +170,16 @@ class References:
 
     def implicit(self, version: Version) -> list[str]:
         """The held tilesets with implicit tiling."""
-        sql = "SELECT coalesce(name, key) FROM blob WHERE version=? AND implicit=1 AND state=1"
+        sql = "SELECT coalesce(name, key) FROM blob WHERE version=? AND implicit=1 AND state=1 ORDER BY key"
         return [row[0] for row in self._catalog.query(sql, version.serial)]
+
+    def announced(self, version: Version) -> tuple[int, int]:
+        """How many files subtrees announce, and how many of them are not there, or are not known to be."""
+        count: int = self._catalog.query(_ANNOUNCED, version.serial)[0][0]
+        if not version.globs:
+            return count, self._catalog.query(f"SELECT count(*) FROM ({_IN_VAIN})", version.serial)[0][0]
+        keeps = keeper(version.globs)
+        return count, sum(keeps(name) for _, name in self._catalog.query(_IN_VAIN, version.serial))
 
     def told(self, version: Version, names: Sequence[str], *, together: int) -> Iterator[tuple[str, Reading]]:
         """What each of some held files says by itself; of one that says much, one part behind the other."""
