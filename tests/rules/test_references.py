@@ -83,7 +83,7 @@ def test_unknown_extensions_are_unfollowed(uri: str) -> None:
     assert remark == Remark("unfollowed", f"{uri.partition('?')[0]} stands in an extension that tilesync does not know")
 
 
-@pytest.mark.parametrize("uri", ["CON.glb", "a//b", "a%00b", "x/nul", "a%5Cb"])
+@pytest.mark.parametrize("uri", ["a%01b", "a%00b", "a%5Cb"])
 def test_unsafe_names(uri: str) -> None:
     """A name that no folder can hold is remarked as such, and not asked for."""
     names, (remark,) = said(uri)

@@ -73,35 +73,21 @@ class Publisher:
         self._run.tally.completeness = found
         tell_remarks(version, self._catalog, self._run.observe)
         known = version.published is not None and found.missing <= version.completeness.missing
-        lost = 0
+        lost = unreadable = 0
+        first = ""
         for each in unmet(version, self._catalog):
             where, message = each.where, each.message
             allowed = self._allow_missing or known or (each.name or message) in lacks
             event = Remarked(where, "missing", message) if allowed else Failed(where, "BlobMissing", message)
             self._run.observe(event)
-            lost += not allowed
+            if not allowed and each.name is None:
+                unreadable, first = unreadable + 1, first or message
+            elif not allowed:
+                lost += 1
         broken = self._judge_soundness(version, lacks)
         led = self._judge_where_it_leads(version, lacks)
-        if lost:
-            count = f"{lost:,} {'file' if lost == 1 else 'files'}"
-            raise Incomplete(
-                f"{count} that the tilesets ask for {'is' if lost == 1 else 'are'} not in the container",
-                hint="this export was not published; if the export was made so, run again with --allow-missing",
-            )
-        if broken:
-            count = f"{broken:,} {'file' if broken == 1 else 'files'}"
-            raise Incomplete(
-                f"{count} that the tilesets ask for {'is' if broken == 1 else 'are'} broken",
-                hint="this export was not published; run the same command again: they are fetched anew; what the"
-                " container itself holds so can be left out with --exclude NAME",
-            )
-        if led:
-            count = f"{led:,} {'file' if led == 1 else 'files'}"
-            raise Incomplete(
-                f"{count} of the tileset {'leads' if led == 1 else 'lead'} viewers of a copy elsewhere",
-                hint="this export was not published: such URIs end with the link, or are none of this container; with"
-                " --allow-missing it is published as it is",
-            )
+        if lost or unreadable or broken or led:
+            raise _incomplete(lost, unreadable, first, broken=broken, led=led)
         return replace(version, completeness=found)
 
     def _judge_where_it_leads(self, version: Version, lacks: Collection[str]) -> int:
@@ -176,3 +162,34 @@ class Publisher:
         while batch := self._catalog.held(version, after, limit=BATCH):
             after = batch[-1][0]
             yield from (line(held) for _, held in batch)
+
+
+def _incomplete(lost: int, unreadable: int, first: str, *, broken: int, led: int) -> Incomplete:
+    """Count what is asked for in vain: files that are missing or broken, references that no copy can follow, and files
+    that lead viewers of a copy elsewhere.
+    """
+    what, hints = [], []
+    if lost:
+        count = f"{lost:,} {'file' if lost == 1 else 'files'}"
+        what.append(f"{count} that the tilesets ask for {'is' if lost == 1 else 'are'} not in the container")
+        hints.append("if the export was made so, run again with --allow-missing")
+    if unreadable:
+        count = f"{unreadable:,} {'reference' if unreadable == 1 else 'references'}"
+        what.append(f"{count} of the tilesets cannot be followed ({first})")
+        hints.append(
+            "what lies behind such a reference is lost: make the export anew, or publish without (--allow-missing)"
+        )
+    if broken:
+        count = f"{broken:,} {'file' if broken == 1 else 'files'}"
+        what.append(f"{count} that the tilesets ask for {'is' if broken == 1 else 'are'} broken")
+        hints.append(
+            "the next run fetches broken files anew; what the container itself holds so can be left out with"
+            " --exclude NAME"
+        )
+    if led:
+        count = f"{led:,} {'file' if led == 1 else 'files'}"
+        what.append(f"{count} of the tileset {'leads' if led == 1 else 'lead'} viewers of a copy elsewhere")
+        hints.append(
+            "such URIs end with the link, or are none of this container; with --allow-missing it is published as it is"
+        )
+    return Incomplete("; ".join(what), hint=f"this export was not published; {'; '.join(hints)}")

@@ -18,7 +18,7 @@ from tilesync.jobs.soundness import sentence, unusable
 from tilesync.jobs.tally import Tally
 from tilesync.model import POINTER, Arrival, Held, Twin, Version
 from tilesync.protocols import Catalog, HeldFiles, Helpers, Observer, Published
-from tilesync.rules.manifest import read_header, read_line
+from tilesync.rules.manifest import lacking, read_header, read_line
 from tilesync.threads import in_thread
 
 UNMARKED = "the state is not here or cannot be written, so `tilesync mirror` will not know: verify with its --state-dir"
@@ -133,9 +133,7 @@ class _Audit:
             self._find(Finding(f"manifests/{self._name}.jsonl", "manifest", f"cannot be read: {error}"))
             return
         if not self._quick:
-            lists = ("missing_names", "unheld", "damaged_names")
-            known = {str(each) for name in lists for each in said.get(name, ())}
-            await in_thread(self._judge_completeness, version, known, set(self._bad()))
+            await in_thread(self._judge_completeness, version, set(lacking(said)), set(self._bad()))
         if current and not self._bad() and (problem := self._pointer_problem(version)):
             self._find(Finding(POINTER, "pointer", problem))
         if current and self._publication.latest() is None:
@@ -161,6 +159,7 @@ class _Audit:
     async def _files_of(self, version: Version, lines: Iterator[Mapping[str, Any]]) -> None:
         """Look at every file. A few batches are read at once: memory stays flat, and every core has work."""
         self._tally.planned_bytes += version.bytes
+        self._tally.inventory_complete = True
         if version.files >= MANY and not self._quick:
             self._inspector.call()
         if self._quick:

@@ -156,6 +156,11 @@ class Catalog(Protocol):
     def finish_listing(self, version: Version) -> list[str]:
         """Mark the listing complete; return the names that an earlier listing had and this one has not."""
 
+    def clash(self, version: Version, name: str) -> tuple[str, str] | None:
+        """A file of the version, and one in a folder of that very name, `name` being one of the two; None where there
+        are none, or the place can hold both.
+        """
+
     def wanted(self, version: Version, after: int, *, limit: int, empty: bool | None = None) -> list[tuple[int, Blob]]:
         """Blobs that are not held, in listed order, each with its id and the SHA-256 that it must have, where that is
         known; `after` is exclusive.

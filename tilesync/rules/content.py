@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from tilesync.errors import BlobDamaged
+from tilesync.errors import BlobDamaged, RangeRefused
 from tilesync.model import DAMAGED, HOLLOW, ROOT, UNKNOWN, Blob, Kind, Proof, Reading
 from tilesync.rules.packed import PACKED, Unpacker
 from tilesync.rules.references import References
@@ -270,6 +270,18 @@ class ContentCheck:
         self._payload = Payload(self._blob.name, self._references)
         self._broken: str | None = None
         self._is_finished = False
+        self._stated = set[bytes]()
+
+    def claim(self, md5: bytes | None) -> None:
+        """Check against the MD5 that an answer states too. Raises RangeRefused where bytes passed without an MD5."""
+        if md5 is None or md5 == self._blob.md5 or self._blob.sha256 is not None:
+            return
+        if self._md5 is None:
+            self._wants_md5 = True
+            if self.size:
+                raise RangeRefused("the storage states an MD5 that it did not state before")
+            self._md5 = hashlib.md5(usedforsecurity=False)
+        self._stated.add(md5)
 
     def feed(self, chunk: bytes) -> None:
         """Take in the next bytes, in order."""
@@ -290,7 +302,7 @@ class ContentCheck:
         self._is_finished = True
         problems = list(self._mismatches())
         broken = self._damage()
-        claimed = self._blob.md5 is not None or self._blob.sha256 is not None
+        claimed = self._blob.md5 is not None or self._blob.sha256 is not None or bool(self._stated)
         if broken and not problems and (claimed or self.sha256 in seen):
             self._references.remark(DAMAGED, broken)
         elif broken:
@@ -304,6 +316,8 @@ class ContentCheck:
             yield f"{self.size} bytes came, the listing says {self._blob.size}"
         if self._md5 is not None and self._blob.md5 is not None and self._md5.digest() != self._blob.md5:
             yield "its MD5 is not the one that the container states"
+        if self._md5 is not None and self._stated - {self._md5.digest()}:
+            yield "its MD5 is not the one that the answer states"
         if self._blob.sha256 is not None and self._sha256.digest() != self._blob.sha256:
             yield "its SHA-256 is not the one that the manifest states"
 
