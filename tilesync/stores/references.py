@@ -6,23 +6,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tilesync.model import (
-    AWAY,
-    BACK,
-    DAMAGED,
-    HOLLOW,
-    NEEDS,
-    ROOT,
-    UNFOLLOWED,
-    Completeness,
-    Kind,
-    Reading,
-    Reference,
-    Remark,
-    Role,
-    Unsound,
-    Version,
-)
+from tilesync.model import ROOT, Completeness, Kind, Reading, Reference, Remark, Role, Unsound, Version
+from tilesync.problems import AWAY, BACK, DAMAGED, HOLLOW, NEEDS, UNFOLLOWED
 from tilesync.rules.filters import keeper
 from tilesync.rules.references import SEVERAL
 from tilesync.stores.rows import MISSING
