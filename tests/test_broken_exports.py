@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import struct
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from faults import blob, wrong_bytes
 from simulator import EXPORT, Run, Simulator, verify
 
 from tilesync.events import Failed, Finding, Remarked, Warned
-from tilesync.model import Globs, Inventory
+from tilesync.model import Content, Globs, Inventory
 
 TILE = glb(b"tile")
 PAGE = b"<html>error</html>"
@@ -176,17 +177,20 @@ ORPHANS = {
 
 
 @pytest.mark.parametrize("md5", [True, False])
-def test_broken_files_that_nothing_asks_for_are_published(md5: bool, tmp_path: Path) -> None:
-    """Each is told and noted in the manifest; the audit, a night and a copy take it as it is."""
+@pytest.mark.parametrize("content", list(Content))
+def test_broken_files_that_nothing_asks_for_are_published(content: Content, md5: bool, tmp_path: Path) -> None:
+    """Each is told and noted in the manifest; the audit and a night take it as it is. What cannot be unpacked lies as
+    it is stored.
+    """
     files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}
     with Simulator() as sim:
         sim.hold(files, md5=md5)
-        run = sim.mirror(tmp_path)
+        run = sim.mirror(tmp_path, content=content)
         assert run.exit == 0
         assert problems(run) == {(name, "damaged orphan") for name in ORPHANS}
         assert any(str(warned.message).startswith("damaged orphan: ") for warned in run.of(Warned))
         assert all(len(sim.asked(name)) == (1 if md5 else 2) for name in ORPHANS)
-        assert sim.mirror(tmp_path).exit == 0
+        assert sim.mirror(tmp_path, content=content).exit == 0
     assert held(tmp_path) == files
     head, rows = manifest_of(tmp_path, EXPORT)
     assert head["damaged_names"] == sorted(ORPHANS)
@@ -233,13 +237,23 @@ def test_a_lost_catalog_and_a_copy_know_broken_orphans(tmp_path: Path) -> None:
 
 
 @both
-@pytest.mark.parametrize("content", ["stored", "decoded"])
-def test_files_that_are_left_out_are_not_judged(content: str, inventory: Inventory, tmp_path: Path) -> None:
+def test_files_that_are_left_out_are_not_judged(inventory: Inventory, tmp_path: Path) -> None:
     """With a glob that leaves the broken one out the others are published."""
     files = {"tileset.json": tileset("a.glb", "e.json"), "a.glb": TILE, "e.json": PAGE}
     run = mirror(files, tmp_path, inventory, globs=Globs(exclude=("e.json",)))
     assert run.exit == 0
     assert held(tmp_path).keys() == {"tileset.json", "a.glb"}
+
+
+def test_a_large_broken_file_is_unpacked_by_nobody(tmp_path: Path) -> None:
+    """What passes through a part, and is cut off, lies as it is stored."""
+    dice = random.Random(1)
+    cut = gzip.compress(dice.randbytes(3_000_000))[:-9]
+    files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, "big.bin": cut, "big.gz": gzip.compress(cut)}
+    run = mirror(files, tmp_path, Inventory.LIST, content=Content.DECODED)
+    assert (run.exit, problems(run)) == (0, {("big.bin", "damaged orphan")})
+    assert held(tmp_path) == {**files, "big.gz": cut}
+    assert verify(tmp_path).exit == 0
 
 
 # --- tiles of another format than their names say ---
