@@ -14,7 +14,8 @@ from tilesync.jobs.expansion import Expansion
 from tilesync.jobs.groups import gathered
 from tilesync.jobs.persistence import Persistence
 from tilesync.jobs.run import Run
-from tilesync.model import DAMAGED, ROOT, Arrival, Blob, Globs, Held, Inventory, Kind, Reading, Version
+from tilesync.model import ROOT, Arrival, Blob, Globs, Held, Inventory, Kind, Reading, Version
+from tilesync.problems import DAMAGED
 from tilesync.protocols import Body, Catalog, HeldFiles, Source
 from tilesync.rules.content import ContentCheck
 
