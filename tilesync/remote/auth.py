@@ -14,7 +14,7 @@ from tilesync.rules.replies import Verdict, api_message, judge_api, parse_token
 from tilesync.rules.verdicts import demand
 from tilesync.threads import in_thread
 from tilesync.wire.commands import printed
-from tilesync.wire.http import Ask, Conversation, Reply
+from tilesync.wire.http import LARGEST_TOKEN, Ask, Conversation, Reply
 
 EARLY = 60.0
 """Seconds before its end at which a token is renewed."""
@@ -132,7 +132,7 @@ class ClientCredentials:
         return Ask(self._url, headers, urlencode(form).encode())
 
     async def _accept(self, reply: Reply) -> tuple[Secret, float]:
-        body = await reply.read()
+        body = await reply.read(LARGEST_TOKEN)
         verdict = judge_api(reply.status)
         if verdict in {Verdict.DENIED, Verdict.FORBIDDEN, Verdict.INVALID}:
             raise NotAuthorised(

@@ -126,9 +126,14 @@ def refuse(bad: Sequence[tuple[str, str]], where: str, *, elsewhere: str = "") -
 
 def left_out(names: Sequence[str]) -> str:
     """How to leave some files out, for a hint."""
-    options = " ".join(f"--exclude {shlex.quote(name)}" for name in names[:_OPTIONS] if name.isprintable())
+    options = " ".join(f"--exclude {shlex.quote(name)}" for name in names[:_OPTIONS] if _typed(name))
     more = " and so on" if len(names) > _OPTIONS else ""
     return f"leave {'it' if len(names) == 1 else 'them'} out with {options or '--exclude GLOB'}{more}"
+
+
+def _typed(name: str) -> bool:
+    """Whether a person can write a name on a command line."""
+    return len(name) <= LONGEST_NAME and name.isprintable()
 
 
 def refuse_both(file: str, inside: str) -> None:
