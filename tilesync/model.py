@@ -222,6 +222,26 @@ class Remark(NamedTuple):
     detail: str
 
 
+DAMAGED: Final = "damaged"
+"""The problem of a file whose structure is broken, and that the container holds so."""
+
+HOLLOW: Final = "empty tile"
+"""The problem of a tile without any bytes: for who asks for it, it is missing."""
+
+NEEDS: Final = "buffer"
+"""No problem: the detail says how many bytes a file needs another to have at least, and its name, after a blank."""
+
+
+UNFOLLOWED: Final = "unfollowed"
+"""The problem of a file with URIs that lead elsewhere, or stand where nobody knows what they are."""
+
+AWAY: Final = "leads away"
+"""The problem of the root where contents or subtrees of it lie elsewhere: no copy of the container is all of it."""
+
+BACK: Final = "absolute URL"
+"""The problem of a file with URIs that lead back to its container, from wherever a copy of it stands."""
+
+
 class Reading(NamedTuple):
     """What the bytes of one file say. `implicit`: it is a tileset with implicit tiling, so its subtrees say more."""
 
@@ -233,11 +253,26 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing, complete and well-formed; `marker` asks for the next one, None after the last."""
+    """One page of a listing, complete and well-formed; `marker` asks for the next one, None after the last. `undated`:
+    of how many blobs it states a time that none can have.
+    """
 
     blobs: tuple[Blob, ...]
     marker: str | None
     skipped: int = 0
+    undated: int = 0
+
+
+class Unsound(NamedTuple):
+    """A held file that is broken, or of no use for who asks for it. `role` is empty where nothing asks, `asker` also
+    of the root, which every viewer asks for. `stated`: the container states the MD5 of these bytes.
+    """
+
+    name: str
+    reason: str
+    asker: str = ""
+    role: str = ""
+    stated: bool = False
 
 
 class Arrival(NamedTuple):

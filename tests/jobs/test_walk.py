@@ -293,22 +293,24 @@ def test_nothing_outside_the_container_is_asked_for(tmp_path: Path) -> None:
     with Simulator() as sim:
         sim.hold({"tileset.json": tileset(*uris), "ok.glb": glb(b"ok")})
         sim.containers["other"] = {"x.glb": StoredBlob(glb(b"secret"))}
-        run = sim.mirror(tmp_path, inventory=Inventory.WALK)
+        refused = sim.mirror(tmp_path, inventory=Inventory.WALK)
+        run = sim.mirror(tmp_path, inventory=Inventory.WALK, allow_missing=True)
         asked = {request.path for request in sim.asked()}
-    assert run.error is None
+    assert (refused.exit, run.exit) == (3, 0)
     assert asked == {f"/{EXPORT}/tileset.json", f"/{EXPORT}/ok.glb"}
     assert run.tally.completeness.unfollowed == len(uris) - 1
-    unfollowed = [remark.message for remark in run.of(Remarked) if remark.problem == "unfollowed"]
-    assert len(unfollowed) == len(uris) - 1
+    (away,) = [remark.message for remark in run.of(Remarked) if remark.problem == "leads away"]
+    assert away.startswith(f"{len(uris) - 1} URIs lead elsewhere: the first, https://127.0.0.1:1/x.glb ")
 
 
 def test_an_absolute_url_into_the_same_container_is_followed(tmp_path: Path) -> None:
-    """By its name, through our own link; that it leads back is remarked."""
+    """By its name, through our own link; that it leads back is remarked, and refused unless it is allowed."""
     with Simulator() as sim:
         home = f"{sim.url}/{EXPORT}"
         sim.hold({"tileset.json": tileset(f"{home}/sub/a%20b.glb?sig=stolen"), "sub/a b.glb": glb(b"a")})
-        run = sim.mirror(tmp_path, inventory=Inventory.WALK)
-    assert run.error is None
+        refused = sim.mirror(tmp_path, inventory=Inventory.WALK)
+        run = sim.mirror(tmp_path, inventory=Inventory.WALK, allow_missing=True)
+    assert (refused.exit, run.exit) == (3, 0)
     assert set(held(tmp_path)) == {"tileset.json", "sub/a b.glb"}
     assert any(remark.problem == "absolute URL" for remark in run.of(Remarked))
     assert "stolen" not in json.dumps([str(event) for event in run.events])

@@ -12,6 +12,7 @@ from tilesync.jobs.layout import in_the_way, left_by_others, to_delete
 from tilesync.jobs.listing import changed
 from tilesync.jobs.mirror import Wishes
 from tilesync.jobs.pointing import named, pinned, stands
+from tilesync.jobs.presence import Presence
 from tilesync.jobs.run import Run
 from tilesync.jobs.sameness import same_listing
 from tilesync.jobs.survey import Desk, Survey
@@ -118,12 +119,18 @@ class Preview:
         return self._carried_out(version, alike[0] if alike else None)
 
     def _has_lost(self, version: Version) -> bool:
-        """Whether files of a version are gone; looked at where the pointer would have to come to it, as a run does."""
+        """Whether files of a version are gone; all are looked at where the pointer would have to come to it, or where a
+        short look finds one, as a run does.
+        """
         files, pin = self._view.files, pinned(self._view.publication, self._catalog)
         there = files.size(version, ROOT) is not None
         may_point = self._wishes.point and (pin is None or pin.serial == version.serial)
         if there and (stands(version, self._view.publication, self._catalog) or not may_point):
-            return False
+            look = Presence(self._catalog, files, self._run.clock).look(version)
+            self._run.tally.looked = look.files
+            if look.sound:
+                return False
+        self._run.tally.looked = version.files
         after, lost = "", False
         while batch := self._catalog.held(version, after, limit=BATCH):
             after = batch[-1][0]

@@ -219,7 +219,7 @@ class Transfer:
                     await self._take(number, blob)
                 except BlobError as error:
                     self._run.tally.failed += 1
-                    self._run.observe(Failed(blob.name, type(error).__name__, str(error)))
+                    self._run.observe(Failed(blob.name, type(error).__name__, str(error), error.hint))
                     self._under_way -= 1
                 except DestinationError:
                     if clash := await in_thread(self._catalog.clash, self._version, blob.name):

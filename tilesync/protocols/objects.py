@@ -71,6 +71,11 @@ class Objects(Protocol):
     def pages(self, prefix: str) -> Iterator[list[Found]]:
         """The objects whose names begin so, page by page."""
 
+    def pages_from(self, prefix: str, place: str) -> Iterator[tuple[list[Found], str]]:
+        """Likewise, from a place on that an earlier page told: each page with the place of the next one, empty after
+        the last. Raises DestinationError for a place that the store does not know (any more).
+        """
+
     def read(self, name: str, *, offset: int = 0) -> Stored | None:
         """An object and its bytes from `offset` on; None when there is none."""
 

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from tilesync.model import Arrival, Blob, Completeness, Held, Kind, Reading, Remark, Role, Totals, Twin, Version
+from tilesync.model import (
+    Arrival,
+    Blob,
+    Completeness,
+    Held,
+    Kind,
+    Reading,
+    Remark,
+    Role,
+    Totals,
+    Twin,
+    Unsound,
+    Version,
+)
 
 
 class References(Protocol):
@@ -32,6 +45,15 @@ class References(Protocol):
 
     def missing(self, version: Version) -> Iterator[tuple[str, str, str]]:
         """Each name that is asked for and not there, who asks for it, and what for; after `settle`."""
+
+    def leading_away(self, version: Version) -> list[tuple[str, str]]:
+        """The files of which viewers of a copy are led elsewhere, each with a sentence; after `settle`."""
+
+    def is_doubtful(self, version: Version) -> bool:
+        """Whether any held file may be broken, or of no use for who asks for it."""
+
+    def unsound(self, version: Version) -> list[Unsound]:
+        """Each held file that is broken, or of no use for who asks for it; after `settle`."""
 
     def askers(self, version: Version, names: Sequence[str]) -> dict[str, str]:
         """Who asks for each of some files, where anyone does."""

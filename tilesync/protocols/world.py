@@ -33,6 +33,10 @@ class Observer(Protocol):
 class TokenProvider(Protocol):
     """An identity towards the Mesh Export API."""
 
+    @property
+    def remedy(self) -> str:
+        """What helps where the service refuses it."""
+
     async def header(self) -> str:
         """The value of `Authorization`. Raises NotAuthorised when there is none to be had."""
 

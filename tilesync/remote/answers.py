@@ -21,10 +21,14 @@ from tilesync.rules.statements import (
     stated_md5,
     tells_its_end,
 )
-from tilesync.rules.verdicts import demand
+from tilesync.rules.storage_hints import READABLE, storage_hint
+from tilesync.rules.verdicts import demand, status_hint
+from tilesync.wire.retry_after import asked_wait
 
 if TYPE_CHECKING:
     from tilesync.wire.bulk import Answer
+
+REFUSED = "another run is refused as well: ask the owner of the storage, or leave such files out with --exclude"
 
 _SURE = {Verdict.RETRY, Verdict.PRESSURE}
 """Verdicts that hold, whoever gave the answer."""
@@ -139,7 +143,7 @@ async def accept(answer: Answer, blob: Blob, offset: int, provenance: Provenance
 async def _refuse(answer: Answer, blob: Blob, offset: int, provenance: Provenance) -> NoReturn:
     body = await answer.text()
     code = storage_code(answer.header("x-ms-error-code"), body)
-    said = f"({answer.status} {code})".replace(" )", ")")
+    said, hint = f"({answer.status} {code})".replace(" )", ")"), storage_hint(code)
     verdict = judge_storage(answer.status, code)
     provenance.judge_refusal(answer.status, verdict, answer.header)
     match verdict:
@@ -152,13 +156,16 @@ async def _refuse(answer: Answer, blob: Blob, offset: int, provenance: Provenanc
         case Verdict.DENIED:
             raise LinkRefused(
                 f"the container refused {blob.name} {said}",
+                hint=hint or READABLE,
                 server_time=server_time(answer.header),
                 certain=is_certain(code, body),
             )
         case Verdict.UNRANGED:
             raise RangeRefused(f"the storage cannot give {blob.name} from byte {offset} on {said}")
         case Verdict.REFUSED:
-            raise BlobError(f"{blob.name}: the storage refuses it {said}")
+            raise BlobError(
+                f"{blob.name}: the storage refuses it {said}", hint=hint or status_hint(answer.status) or REFUSED
+            )
         case _:
-            demand(verdict, answer.status, answer.header("retry-after"), "the storage")
+            demand(verdict, answer.status, asked_wait(answer.header), "the storage", hint)
     raise Transient(f"the storage answered {answer.status}")

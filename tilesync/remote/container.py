@@ -26,15 +26,21 @@ from tilesync.rules.links import folder_depths
 from tilesync.rules.listings import parse_page
 from tilesync.rules.replies import Verdict, judge_storage, storage_code
 from tilesync.rules.statements import is_certain
+from tilesync.rules.storage_hints import BAD_SIGNATURE, LISTABLE, storage_hint
 from tilesync.rules.verdicts import demand
 from tilesync.threads import in_thread
 from tilesync.wire.http import LARGEST_PAGE, Ask, Conversation, Reply
+from tilesync.wire.retry_after import asked_wait
 
 if TYPE_CHECKING:
     from tilesync.wire.bulk import Bulk  # loaded with the first container that is opened
 
 T = TypeVar("T")
 
+FRESH_REFUSED = (
+    "links that were just made are refused: something on the way may change them (a proxy that rewrites URLs), or what"
+    " makes them signs with a wrong key"
+)
 ENTRY = 700
 """Bytes of one blob in a listing, or so; a page of the usual size comes at once, whatever the bandwidth."""
 
@@ -139,12 +145,13 @@ class Container:
                 raise ExportReplaced(f"the container is gone ({reply.status} {code})")
             if verdict is Verdict.DENIED:
                 raise LinkRefused(
-                    f"the container refused to be listed ({reply.status} {code})".rstrip(),
+                    f"the container refused to be listed ({reply.status} {code})".replace(" )", ")"),
+                    hint=storage_hint(code) or LISTABLE,
                     server_time=reply.server_time(),
                     certain=is_certain(code, body),
                 )
-            wait = reply.header("retry-after")
-            demand(verdict, reply.status, wait, f"the container's listing ({code or 'no code'})")
+            wait = asked_wait(reply.header)
+            demand(verdict, reply.status, wait, f"the container's listing ({code or 'no code'})", storage_hint(code))
             raise Transient(f"the container's listing answered {reply.status}")
 
         return await self._talk.ask("the container's listing", make, accept)
@@ -247,13 +254,16 @@ class Container:
                 if await self._waited(link, sas, refusal, last=final):
                     continue
                 if final:
-                    raise NotAuthorised(f"{refusal}, also through a fresh link") from refusal
+                    raise NotAuthorised(
+                        f"{refusal}, also through a fresh link", hint=_for_fresh(refusal.hint)
+                    ) from refusal
                 refused_at, refusals = self._clock.monotonic(), refusals + 1
                 try:
                     await link.renew(sas)
                 except NoFreshLink as error:
                     if not await self._waited(link, sas, refusal, last=True):
-                        raise NotAuthorised(f"{refusal}; {error}", hint=error.hint) from refusal
+                        hint = error.hint if link.expired(sas) else refusal.hint or error.hint
+                        raise NotAuthorised(f"{refusal}; {error}", hint=hint) from refusal
                     refusals -= 1
             else:
                 link.worked(sas)
@@ -269,6 +279,11 @@ class Container:
             return False
         await self._clock.sleep(pause)
         return True
+
+
+def _for_fresh(hint: str) -> str:
+    """What helps where a link that was just made is refused too."""
+    return FRESH_REFUSED if hint == BAD_SIGNATURE else hint
 
 
 def _below(page: Page, folder: str) -> Page:

@@ -12,6 +12,7 @@ from itertools import islice
 from tilesync.errors import (
     BlobDamaged,
     BlobMissing,
+    BlobUnreachable,
     DestinationError,
     ExportReplaced,
     Incomplete,
@@ -201,7 +202,9 @@ class HeldSource:
             return BlobMissing(f"{name} is not there any more in version {self._version.name} of {self._shown}")
         if isinstance(cause, OSError) and cause.errno not in FOR_GOOD:
             return Transient(str(error))
-        return BlobDamaged(str(error))
+        if isinstance(cause, OSError):
+            return BlobDamaged(str(error))
+        return BlobUnreachable(str(error))  # the store keeps it back, as one that is archived: its bytes are not known
 
 
 class HeldBody:

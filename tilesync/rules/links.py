@@ -24,7 +24,7 @@ def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
     The end of the link is the earlier of `se` (SAS, "Construct a service SAS") and, for a CDN link, the epoch in the
     CloudFront `Policy`. Raises UsageError, which does not repeat the link, when `href` is no signed https URL.
     """
-    parts = _split(href.strip())
+    parts = _split(href.strip("\ufeff \t\r\n"))
     path = parts.path.rstrip("/").removesuffix(f"/{ROOT}")
     if parts.scheme not in {"https", "http"} or not parts.hostname or path in {"", "/"}:
         raise UsageError("the link is not of the form https://ACCOUNT/CONTAINER?SAS")
@@ -32,6 +32,11 @@ def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
         raise UsageError(
             "the link carries no signature (nothing stands behind a '?')",
             hint="quote the link in the shell: an unquoted & cuts it off",
+        )
+    if (kind := re.search(r"(?:^|&)sr=(b|bs|bv)(?:&|$)", parts.query)) is not None:
+        raise UsageError(
+            f"the link is for one file alone (sr={kind[1]}), and an export has many",
+            hint="get a link of the container (`sr=c`) that may read and list (`sp=rl`)",
         )
     return SasUrl(f"{parts.scheme}://{parts.netloc}{path}", parts.query, expires=expiry(parts.query), fetched=fetched)
 
@@ -72,6 +77,33 @@ def check_scheme(url: str) -> None:
         raise UsageError(f"plain http is accepted on this machine only, not to {parts.hostname}", hint="use https://")
     raise UsageError(
         "a URL of the service or its links must begin with https://", hint="check --api-url and ITP_ISSUER_URL"
+    )
+
+
+def check_store(url: str, *, allow_http: bool) -> None:
+    """Raise UsageError for plain http to a store that is not on this machine, unless the user allows it."""
+    parts = _split(url)
+    if parts.scheme != "http" or loopback(parts.hostname or ""):
+        check_scheme(url)
+    elif not allow_http:
+        raise UsageError(
+            f"plain http is accepted on this machine only, not to {parts.hostname}",
+            hint="use https://; or, for a store in a network of your own, --allow-http: tiles and signatures go in the"
+            " clear",
+        )
+
+
+def travels_in_clear(url: str) -> bool:
+    """Whether what is sent to `url` can be read on the way."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not loopback(parts.hostname or "")
+
+
+def in_clear(url: str, place: str) -> str:
+    """What is to be said of a place that is reached over plain http."""
+    return (
+        f"{place} is reached over plain http, as --allow-http says: tiles, and the requests and links that its keys"
+        f" sign, go to {urlsplit(url).netloc} in the clear, and whoever is on the way can read and change them"
     )
 
 

@@ -15,7 +15,7 @@ from tilesync.protocols import Objects, Observer
 from tilesync.rules.serving import Serving
 from tilesync.stores.catalog import SCHEMA_VERSIONS, Catalog
 from tilesync.stores.database import schema_of
-from tilesync.stores.disk import mapped, real_folder
+from tilesync.stores.disk import mapped, real_folder, refuse_shared
 from tilesync.stores.lock import locked
 from tilesync.stores.misread import Misread
 from tilesync.stores.objects import ObjectFiles, ObjectHeldFiles, Pace, judge_keys
@@ -24,6 +24,8 @@ from tilesync.stores.shown import ObjectPublication, ObjectPublished
 CATALOG = "catalog.sqlite3"
 PLACE = "destination"
 MISREAD = "misread"
+
+ANOTHER_STATE = "give another folder for the state with --state-dir, or mend that one"
 
 
 class ObjectDestination:
@@ -70,12 +72,13 @@ def open_objects(
 
     if not new and not ObjectPublished(objects).manifest_names():
         raise DestinationError(f"no version is held in {objects.shown}", hint="give the place that was mirrored to")
-    with mapped(f"cannot use {state}"):
+    with mapped(f"cannot use {state}", hint=ANOTHER_STATE):
         state.parent.mkdir(parents=True, exist_ok=True)
         real_folder(state, make=True, mode=0o700)
     with ExitStack() as closing:
         lock = FileLock(state / "lock", thread_local=False)
-        with mapped(f"cannot lock {state}"):
+        with mapped(f"cannot lock {state}", hint=ANOTHER_STATE):
+            refuse_shared(state / "lock")
             try:
                 lock.acquire(blocking=False)
             except Timeout:

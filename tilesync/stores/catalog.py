@@ -78,7 +78,8 @@ class Catalog(Database):
             "SELECT * FROM version WHERE export = coalesce(?, export) AND name = coalesce(?, name)"
             " AND (? OR retired IS NULL) ORDER BY serial"
         )
-        return [read_version(row) for row in self.query(sql, export, name, retired)]
+        with self.reading():
+            return [read_version(row) for row in self.query(sql, export, name, retired)]
 
     def begin(self, version: Version) -> Version:
         """Record a new version; its serial is given here."""

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from tilesync.errors import DestinationError
 from tilesync.model import Blob, Held, Proof, SasUrl, Trace, Version
-from tilesync.protocols import Objects, Upload
+from tilesync.protocols import Catalog, Glance, Objects, Upload
 from tilesync.rules.names import plain, refuse, unaskable
 from tilesync.rules.serving import HEAD, Serving
 from tilesync.storage import Elsewhere, Found
@@ -120,6 +120,14 @@ class ObjectHeldFiles:
     def survey(self, version: Version) -> None:
         """List the version, for all looks until something of it is changed here."""
         self._list(version.name, anew=True)
+
+    def glances(self, version: Version, catalog: Catalog, place: str) -> Iterator[Glance]:
+        """Looks at what is listed, page by page: what the store does not list any more shows in the count alone."""
+        lead = key_of(version.name, "")
+        for page, following in self.objects.pages_from(lead, place):
+            there = {each.name[len(lead) :]: each for each in page}
+            held = catalog.held_among(version, list(there))
+            yield Glance(len(held), [each for name, each in held.items() if not is_same(each, there[name])], following)
 
     def size(self, version: Version, name: str) -> int | None:
         """The size of the object; None when there is none."""
