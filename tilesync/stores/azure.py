@@ -31,6 +31,7 @@ from tilesync.stores.server_copy import taken
 from tilesync.stores.signed import SignedLink
 from tilesync.threads import in_thread, side_by_side
 from tilesync.wire.blocking import Blocking, Reply, Send
+from tilesync.wire.http import LARGEST_PAGE
 from tilesync.wire.insistence import Insistence
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class AzureObjects:
             send = Send("GET", sas.listing(marker, prefix=lead), {"x-ms-version": VERSION})
             with self._talk.send(send) as reply:
                 self._demand(reply, "the listing", act="read")
-                return parse_page(reply.read())
+                return parse_page(reply.read(LARGEST_PAGE))
 
         return self._insist(attempt)
 

@@ -171,8 +171,10 @@ class Line:
         """
         lower = head.lower()
         self._etag = _text(_field(head, lower, b"etag"))
-        md5 = _field(head, lower, b"x-ms-blob-content-md5")
-        self._md5 = _text(_field(head, lower, b"content-md5") if md5 is None else md5)
+        self._md5 = None
+        if b"content-md5:" in lower:
+            md5 = _field(head, lower, b"x-ms-blob-content-md5")
+            self._md5 = _text(_field(head, lower, b"content-md5") if md5 is None else md5)
         self._keeps = _field(lower, lower, b"connection") in {None, b"keep-alive"}
         if not head.startswith(b"HTTP/1.1 " + ask.status) or lower.count(b"\n") != lower.count(b"\r\n"):
             return None
