@@ -6,11 +6,11 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from tilesync.errors import NotAuthorised, UsageError
+from tilesync.opening import open_regular
 from tilesync.protocols import Observer
 from tilesync.rules.links import check_scheme
 from tilesync.stores.disk import mapped
@@ -185,8 +185,8 @@ def _store(bucket: str, found: _Found, *, within: timedelta = _WHOLE) -> S3Store
         "user_agent": user_agent(),
     }
     if found.bundle:
-        with mapped(f"cannot read {found.bundle}"):
-            options["root_certificate"] = Path(found.bundle).read_bytes()
+        with mapped(f"cannot read {found.bundle}"), open(open_regular(found.bundle, follow=True), "rb") as file:
+            options["root_certificate"] = file.read()
     endpoint, virtual = addressed(bucket, found.endpoint, found.style)
     config: S3Config = {
         "region": found.region,
