@@ -37,6 +37,22 @@ def held(dest: Path) -> dict[str, bytes]:
     return tree(dest / "versions" / EXPORT)
 
 
+def implicit(subtrees: str = "s/{level}/{x}/{y}", contents: str = "c/{level}/{x}/{y}.glb", **tiling: Any) -> bytes:
+    """A root whose only tile is implicit."""
+    said = json.loads(tileset())
+    levels = {"subdivisionScheme": "QUADTREE", "subtreeLevels": 1, "availableLevels": 1, **tiling}
+    said["root"] |= {"content": {"uri": contents}, "implicitTiling": {**levels, "subtrees": {"uri": subtrees}}}
+    return json.dumps(said).encode()
+
+
+def subtree(*, children: int = 0, **more: Any) -> bytes:
+    """A subtree of which everything is there."""
+    available = {"tileAvailability": {"constant": 1}, "contentAvailability": [{"constant": 1}]}
+    text = json.dumps({**available, "childSubtreeAvailability": {"constant": children}, **more}).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<4sIQQ", b"subt", 1, len(text), 0) + text
+
+
 def failures(run: Run) -> dict[str, str]:
     return {failed.name: failed.message for failed in run.of(Failed)}
 
@@ -346,3 +362,105 @@ def test_shaders_of_techniques_are_followed(inventory: Inventory, tmp_path: Path
     run = mirror(files, tmp_path, inventory)
     assert (run.exit, run.tally.completeness.unfollowed, run.tally.completeness.orphans) == (0, 0, 0)
     assert held(tmp_path) == files
+
+
+# --- what leads elsewhere ---
+
+
+def absolute(home: str) -> list[str]:
+    """Every way to name the container from wherever one stands."""
+    path = home.partition("//")[2].partition("/")[2]
+    link = f"{home}/c.glb?sv=2024-05-04&se=2026-11-29T07%3A48%3A27Z&sr=c&sp=rl&sig=s3cret%3D"
+    return [f"{home}/a.glb", f"/{path}/b.glb", link, f"{home.partition(':')[2]}/d.glb", f"../{path}/e%20f.glb"]
+
+
+@both
+def test_absolute_uris_into_the_container_are_refused(inventory: Inventory, tmp_path: Path) -> None:
+    """A copy must not lead back to a link that dies: exit 3, each URI counted, one remark, and no secret in it."""
+    with Simulator() as sim:
+        uris = absolute(f"{sim.url}/{EXPORT}")
+        sim.hold({"tileset.json": tileset(*uris), **{f"{name}.glb": TILE for name in ("a", "b", "c", "d", "e f")}})
+        run = sim.mirror(tmp_path, inventory=inventory)
+        assert (run.exit, run.tally.completeness.unfollowed) == (3, len(uris))
+        (failure,) = run.of(Failed)
+        assert (failure.name, failure.error) == ("tileset.json", "LeadsAway")
+        assert failure.message.startswith(
+            f"tileset.json: {len(uris)} URIs lead elsewhere: the first, {uris[0]} leads back"
+        )
+        assert len([remark for remark in run.of(Remarked) if remark.problem == "absolute URL"]) == 1
+        assert not (tmp_path / "tileset.json").exists()
+        allowed = sim.mirror(tmp_path, inventory=inventory, allow_missing=True)
+    assert (allowed.exit, allowed.tally.completeness.missing) == (0, 0)
+    assert "s3cret" not in json.dumps([str(event) for event in (*run.events, *allowed.events)])
+    pointer = json.loads((tmp_path / "tileset.json").read_bytes())
+    assert [child["content"]["uri"] for child in pointer["root"]["children"]] == [
+        f"versions/{EXPORT}/{name}.glb" for name in ("a", "b", "c", "d", "e%20f")
+    ]
+    assert len(manifest_of(tmp_path, EXPORT)[0]["elsewhere"]) == 1
+    assert verify(tmp_path).exit == 0
+
+
+@both
+def test_absolute_uris_of_a_tileset_below_are_refused(inventory: Inventory, tmp_path: Path) -> None:
+    """It is kept byte for byte, so nothing can mend it; a copy of what was published on request is published too."""
+    with Simulator() as sim:
+        home = f"{sim.url}/{EXPORT}"
+        sim.hold({"tileset.json": tileset("e.json"), "e.json": tileset(f"{home}/a.glb"), "a.glb": TILE})
+        run = sim.mirror(tmp_path / "a", inventory=inventory)
+        assert (run.exit, failures(run).keys()) == (3, {"e.json"})
+        assert sim.mirror(tmp_path / "a", inventory=inventory, allow_missing=True).exit == 0
+    assert tilesync("mirror", tmp_path / "a", tmp_path / "b", "--json").exit == 0
+
+
+@both
+@pytest.mark.parametrize(
+    "uri", ["/v1/3dtiles/datasets/x/files/y.json?session=abc", "https://h.invalid/a.glb?sig=s3cret"]
+)
+def test_a_root_that_leads_away_is_no_mirror(uri: str, inventory: Inventory, tmp_path: Path) -> None:
+    """A copy without what the root asks for is hollow: exit 3, unless it is allowed."""
+    files = {"tileset.json": tileset(uri, "a.glb"), "a.glb": TILE}
+    run = mirror(files, tmp_path, inventory)
+    assert (run.exit, run.tally.completeness.unfollowed, failures(run).keys()) == (3, 1, {"tileset.json"})
+    assert "session" not in str(run.events)
+    assert "s3cret" not in str(run.events)
+    assert mirror(files, tmp_path / "b", inventory, allow_missing=True).exit == 0
+
+
+@both
+def test_an_implicit_root_that_leads_away_is_no_mirror(inventory: Inventory, tmp_path: Path) -> None:
+    """Templates are URIs like others: of contents as of subtrees."""
+    for number, uris in enumerate([("https://h.invalid/{level}", "c/{level}/{x}/{y}.glb"),
+                                   ("s/{level}/{x}/{y}", "https://h.invalid/{level}/{x}/{y}.glb")]):  # fmt: skip
+        files = {"tileset.json": implicit(*uris), "s/0/0/0": subtree()}
+        run = mirror(files, tmp_path / str(number), inventory)
+        assert (run.exit, run.tally.completeness.unfollowed) == (3, 1)
+
+
+@both
+def test_what_lies_elsewhere_below_the_root_is_counted(inventory: Inventory, tmp_path: Path) -> None:
+    """An external tileset that asks other hosts is told, in one remark, with how many URIs do."""
+    uris = [f"https://h.invalid/{number}.glb" for number in range(30)]
+    run = mirror({"tileset.json": tileset("e.json"), "e.json": tileset(*uris)}, tmp_path, inventory)
+    assert (run.exit, run.tally.completeness.unfollowed) == (0, 30)
+    assert problems(run) == {("e.json", "unfollowed")}
+    assert len(run.of(Remarked)) == 1
+
+
+def test_orphans_are_not_asked_where_they_lead(tmp_path: Path) -> None:
+    """What is unfollowed counts in the closure of the root, as everything that is counted of it."""
+    files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, "old.json": tileset("https://h.invalid/a.glb")}
+    run = mirror(files, tmp_path, Inventory.LIST)
+    assert (run.exit, run.tally.completeness.unfollowed) == (0, 0)
+
+
+# --- implicit tilesets ---
+
+
+@both
+def test_a_whole_number_with_a_point_is_one(inventory: Inventory, tmp_path: Path) -> None:
+    """JSON writes 0 as 0.0 as well: the table of a subtree's metadata is found all the same."""
+    tables = {"propertyTables": [{"class": "t", "count": 1, "properties": {"h": {"values": 0}}}],
+              "buffers": [{"byteLength": 0}], "bufferViews": [{"buffer": 0, "byteLength": 0}]}  # fmt: skip
+    for number, chosen in enumerate([{"tileMetadata": 0.0}, {"contentMetadata": [0.0]}, {"tileMetadata": 0}]):
+        files = {"tileset.json": implicit(), "s/0/0/0": subtree(**tables, **chosen), "c/0/0/0.glb": TILE}
+        assert mirror(files, tmp_path / str(number), inventory).exit == 0

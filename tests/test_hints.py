@@ -235,7 +235,7 @@ def test_entra_is_not_installed_twice() -> None:
 S3 = [
     ("read", 403, "AccessDenied", "s3://b/ refuses x", "s3:GetObject on what lies in it"),
     ("write", 403, "AccessDenied", "s3://b/ refuses x", "s3:PutObject"),
-    ("read", 403, "InvalidObjectState", "s3://b/ refuses x", "restore it from Glacier"),
+    ("read", 403, "InvalidObjectState", "x in s3://b/ is archived", "restore it first"),
     ("read", 403, "AllAccessDisabled", "refuses who asks", "only its owner"),
     ("write", 403, "SignatureDoesNotMatch", "refuses who asks", "AWS_SECRET_ACCESS_KEY"),
     ("write", 403, "RequestTimeTooSkewed", "refuses who asks", "clock"),

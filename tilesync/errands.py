@@ -15,7 +15,7 @@ from tilesync.jobs.inspect import inspect
 from tilesync.model import Blob, Held, Proof, Reading, SasUrl, Trace, Unpacked, Version
 from tilesync.remote.held_files import HeldWay
 from tilesync.rules.content import ContentCheck
-from tilesync.rules.replies import plain_etag
+from tilesync.rules.replies import parse_md5, plain_etag
 from tilesync.stores.blob_shelf import BlobShelf
 from tilesync.stores.files import Shelf
 from tilesync.stores.held import HeldFiles
@@ -106,10 +106,12 @@ class Bring:
 
     def _prove(self, blob: Blob, reply: Reply) -> tuple[Proof, Reading]:
         """The proof of a body, and what it says. Raises BlobDamaged, also for bytes of which nothing says whose."""
+        named = bool(blob.etag) and plain_etag(reply.etag) == blob.etag
         claimed = blob.md5 or blob.sha256  # else the ETag alone says whose bytes these are
-        if blob.etag and (reply.etag or not claimed) and plain_etag(reply.etag or "") != blob.etag:
+        if not named and (not claimed or (blob.etag and reply.etag)):
             raise BlobDamaged(f"{blob.name} is another one")
         check = ContentCheck(blob, self.home, md5=isinstance(self.shelf, BlobShelf))
+        check.claim(parse_md5(reply.md5))
         check.feed(reply.body)
         return check.finish(), check.take()
 

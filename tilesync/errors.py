@@ -7,6 +7,7 @@ sentence what to do.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar
 
 
@@ -53,7 +54,18 @@ class ConditionFailed(TilesyncError):
 
 
 class LinkRefused(TilesyncError):
-    """The container answered 403 to one request: the link wants renewing, or is final after that."""
+    """The container answered 403 to one request: the link wants renewing, or is final after that.
+
+    `server_time` is the clock of who answered. `certain`: no time cures what it says (a wrong signature, a permission
+    that lacks); any other refusal may be that of a link that is not valid yet.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, server_time: datetime | None = None, certain: bool = False
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.server_time = server_time
+        self.certain = certain
 
 
 class BlobError(TilesyncError):
@@ -161,9 +173,9 @@ class Unreadable(DestinationError):
 
 
 class UnsafeName(DestinationError):
-    """A blob has a name that a folder cannot hold safely."""
+    """A blob has a name that the destination cannot hold safely."""
 
-    hint_text = "nothing of that listing page was written; this container cannot be mirrored to a folder as it is"
+    hint_text = "leave it out with --exclude NAME; an object store can hold more names than a folder"
 
 
 class OutputLost(RunError):

@@ -241,8 +241,7 @@ def test_an_empty_container_is_not_published(tmp_path: Path) -> None:
 
 
 HOSTILE = [
-    "../outside", "a/../../outside", "/etc/outside", "a\\..\\outside", "C:outside", "a\x01b", "aux.glb", "con", "a//b",
-    "./a", "trailing./x", "n" * 256,
+    "../outside", "a/../../outside", "/etc/outside", "a\\..\\outside", "a\x01b", "a//b", "./a", "n" * 256,
 ]  # fmt: skip
 
 

@@ -258,8 +258,8 @@ class DestinationContract:
         with opening() as there:
             there.files.judge(["a", "b/c", "ä b%2F"])
             with pytest.raises(UnsafeName) as error:
-                there.files.judge(["good", "../up", "/root", "a\\b"])
-            assert all(repr(name) in str(error.value) for name in ("../up", "/root", "a\\b"))
+                there.files.judge(["good", "../up", "a/./b", "a\\b"])
+            assert all(repr(name) in str(error.value) for name in ("../up", "a/./b", "a\\b"))
             assert "good" not in str(error.value)
 
     def test_room(self, opening: Open) -> None:

@@ -19,6 +19,7 @@ from tilesync import __version__
 from tilesync.cli.doctor import doctor, viewer_place
 from tilesync.cli.held import rollback, verify, versions
 from tilesync.cli.options import (
+    ALLOW_HTTP,
     AZURE_ENDPOINT,
     DELETION,
     HISTORY,
@@ -156,7 +157,7 @@ def exports(imodel_id: str | None, held: Place | None, state_dir: Path | None, *
         for row in rows if options["as_json"] else ():
             session.tell(export_row(row, there))
         if not options["as_json"]:
-            session.print(export_table(rows, there, imodel=not imodel_id))
+            session.print(export_table(rows, there, imodel=not imodel_id, width=session.width))
         for sentence in endangered(rows, there) if there is not None else ():
             session.observe(Warned(sentence))
 
@@ -169,6 +170,7 @@ def exports(imodel_id: str | None, held: Place | None, state_dir: Path | None, *
 @waiting("0s")
 @option("--life", type=Duration(), default="1h", show_default=True, help="How long the URL of a DEST is good.")
 @AZURE_ENDPOINT
+@ALLOW_HTTP
 @SERVICE
 @VOICE
 def link(what: str, **options: Any) -> int:

@@ -70,7 +70,7 @@ def versions(dest: Place, sha256sums: str | None, state_dir: Path | None, **opti
         for row in rows if options["as_json"] else ():
             session.tell(version_row(row))
         if not options["as_json"]:
-            session.print(version_table(rows))
+            session.print(version_table(rows, width=session.width))
 
     return session.run(work)
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tilesync import __version__
 from tilesync.cli.outfile import open_to_append, replace_file
+from tilesync.cli.table import cut_front
+from tilesync.cli.terminal import columns_of
 from tilesync.cli.text import files, size
 from tilesync.errors import OutputLost, TilesyncError, UsageError
 from tilesync.events import (
@@ -47,6 +49,9 @@ from tilesync.rules.retention import TRASH_FOR
 
 if TYPE_CHECKING:
     pass
+
+_SHORTEST_NAME = 24
+"""Letters of a name that a plan shows at least, however narrow the terminal."""
 
 LISTED = 20
 """Failures and findings that are shown one by one; a report holds them all."""
@@ -340,7 +345,10 @@ class Lines:
     @say.register
     def _(self, event: Planned) -> None:
         if self._plan_out is not None:
-            self._plan_out.write(f"{event.action:<6} {size(event.bytes):>10}  {event.name}  ({event.reason})\n")
+            lead, why = f"{event.action:<6} {size(event.bytes):>10}  ", f"  ({event.reason})"
+            width = columns_of(sys.stdout)
+            room = len(event.name) if width is None else max(width - len(lead) - len(why), _SHORTEST_NAME)
+            self._plan_out.write(f"{lead}{cut_front(event.name, room)}{why}\n")
 
     @say.register
     def _(self, event: Renewed) -> None:

@@ -28,6 +28,7 @@ from tilesync.cli.output import (
     write_report,
 )
 from tilesync.cli.progress import Progress
+from tilesync.cli.terminal import columns_of
 from tilesync.crew import loop_factory, tidy_memory
 from tilesync.errors import Interrupted, Terminated, TilesyncError, UsageError
 from tilesync.events import Event, Warned
@@ -73,6 +74,11 @@ class Session:
         self._log = LogFile(voice.log_file, lambda message: self.observe(Warned(message))) if voice.log_file else None
         self._observers: list[Observer] = [self.tally, self.summary, self._lines]
         self._observers += [observer for observer in (self._json, self._log) if observer is not None]
+
+    @property
+    def width(self) -> int | None:
+        """The columns of the terminal that standard output is; None where it is a file or a pipe, which get all."""
+        return columns_of(sys.stdout)
 
     def observe(self, event: Event) -> None:
         """Tell everyone."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tilesync.cli.output import Summary
+from tilesync.cli.table import table
 from tilesync.cli.text import Place, at_top, counted, files, size
 from tilesync.jobs.holdings import Holding, held_as
 from tilesync.jobs.tally import Tally
@@ -103,8 +104,13 @@ def export_row(export: Export, there: Sequence[Holding] | None = None) -> dict[s
     }
 
 
-def export_table(rows: Sequence[Export], there: Sequence[Holding] | None = None, *, imodel: bool) -> str:
-    """The exports for people; with the iModel of each where they may differ, and how it is held where that is known."""
+def export_table(
+    rows: Sequence[Export], there: Sequence[Holding] | None = None, *, imodel: bool, width: int | None = None
+) -> str:
+    """The exports for people; with the iModel of each where they may differ, and how it is held where that is known.
+
+    `width` is that of the terminal, None where all is to be shown.
+    """
     more = (["IMODEL"] if imodel else []) + (["HELD"] if there is not None else [])
     head = ["ID", *more, "STATUS", "TYPE", "CHANGESET", "MODIFIED", "SIZE", "NAME", "ERROR"]
     return table(
@@ -124,6 +130,8 @@ def export_table(rows: Sequence[Export], there: Sequence[Holding] | None = None,
             ]
             for row in rows
         ],
+        width=width,
+        elided=("NAME", "ERROR"),
     )
 
 
@@ -148,7 +156,7 @@ def version_row(holding: Holding) -> dict[str, Any]:
     }
 
 
-def version_table(rows: Sequence[Holding]) -> str:
+def version_table(rows: Sequence[Holding], *, width: int | None = None) -> str:
     """The held versions for people; `*` marks the one that the pointer names."""
     head = ["", "VERSION", "CHANGESET", "EXPORTED", "MIRRORED", "FILES", "BYTES", "SHARED", "STATE"]
     return table(
@@ -167,11 +175,5 @@ def version_table(rows: Sequence[Holding]) -> str:
             ]
             for row in rows
         ],
+        width=width,
     )
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns."""
-    cells = [head, *rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)

@@ -55,7 +55,8 @@ class Fetch:
         self._road = road
         self._blob = blob
         self._body = body
-        self._check = ContentCheck(blob, road.version.home, md5=road.files.proves_md5)
+        self._described = body is not None  # by an answer alone: the next one may state another MD5
+        self._check = self._new_check(md5=road.files.proves_md5)
         self._partly = False
         self._draft: Draft | None = None
         self._pending: list[bytes] = []  # behind what is in the draft
@@ -66,6 +67,10 @@ class Fetch:
         self._since = 0.0
         self._broke = False
         self._wrong: list[bytes] = []  # SHA-256 of bytes that came whole and did not check
+
+    def _new_check(self, *, md5: bool) -> ContentCheck:
+        stated = self._blob._replace(md5=None) if self._described else self._blob
+        return ContentCheck(stated, self._road.version.home, md5=md5)
 
     async def run(self) -> Examined:
         """Fetch until the bytes check, then commit. Raises BlobError for this blob, RunError for the run."""
@@ -100,6 +105,7 @@ class Fetch:
         """Read what an earlier run left of this very blob; the bytes behind it are asked for by range."""
         if not self._road.files.begun(self._road.version, self._blob):
             return
+        self._check = self._new_check(md5=True)  # the answer may state one
         self._draft = self._road.files.draft(self._road.version, self._blob)
         if self._draft.held:
             await self.aclose()
@@ -122,6 +128,9 @@ class Fetch:
         try:
             if self._body.start != self._received:
                 await self._start_over()
+            self._check.claim(self._body.md5)
+            if self._described and not self._received:
+                self._blob = self._blob._replace(md5=self._body.md5)
             if at_once:
                 self._add(await self._body.read(size))
             else:

@@ -58,7 +58,8 @@ class Listing:
         reusable = self._catalog.twins.by_digest(version, lacking)
         wanted = sum(blob.size for blob in lacking if blob.name not in reusable)
         self._judge_room(wanted)
-        self._catalog.add_page(version, rows, folders_of(blob.name for blob in page.blobs))
+        self._catalog.add_page(version, rows, folders_of(blob.name for blob in page.blobs if keeps(blob.name)))
+        self._run.names.look([blob.name for blob in page.blobs if keeps(blob.name)])
         kept = [held for blob, held in rows if keeps(blob.name)]
         return Tally(
             listed=len(rows),

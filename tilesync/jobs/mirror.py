@@ -286,6 +286,7 @@ class Mirror:
             self._versions.relist(self._versions.current(version))
             raise
         finally:
+            self._run.names.tell(self._run.observe)
             if self._run.tally.inventory_complete:
                 held = self._catalog.totals(version).held_files
                 self._run.tally.settle(held, held_before=self._held_before[version.serial])

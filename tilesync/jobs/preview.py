@@ -163,7 +163,8 @@ class Preview:
             self._why.update((name, CHANGED_HERE) for name in known.keys() - sound)
             known = {name: known[name] for name in sound}
             rows = [(blob, None if changed(blob, known.get(blob.name)) else known[blob.name]) for blob in blobs]
-            self._catalog.add_page(version, rows, folders_of(blob.name for blob in blobs))
+            self._catalog.add_page(version, rows, folders_of(names))
+            self._run.names.look(names)
             for blob, held in rows:
                 if not keeps(blob.name):
                     self._tell(blob, LEFT_OUT)
@@ -172,6 +173,7 @@ class Preview:
                 elif blob.name in known:
                     self._why[blob.name] = decide(blob, known[blob.name]).reason
         self._catalog.finish_listing(version)
+        self._run.names.tell(self._run.observe)
 
     async def _pages(self, source: Source) -> AsyncIterator[Sequence[Blob]]:
         """The blobs of the container by its listing, or where that is denied, or not wished for, by a walk."""

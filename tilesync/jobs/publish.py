@@ -85,9 +85,21 @@ class Publisher:
             elif not allowed:
                 lost += 1
         broken = self._judge_soundness(version, lacks)
-        if lost or unreadable or broken:
-            raise _incomplete(lost, unreadable, first, broken=broken)
+        led = self._judge_where_it_leads(version, lacks)
+        if lost or unreadable or broken or led:
+            raise _incomplete(lost, unreadable, first, broken=broken, led=led)
         return replace(version, completeness=found)
+
+    def _judge_where_it_leads(self, version: Version, lacks: Collection[str]) -> int:
+        """Tell the files that lead viewers of a copy elsewhere; how many they are, where that is an error."""
+        if self._allow_missing or version.published is not None:
+            return 0
+        failed = 0
+        for name, where in self._catalog.references.leading_away(version):
+            if (message := f"{name}: {where}") not in lacks:
+                self._run.observe(Failed(name, "LeadsAway", message))
+                failed += 1
+        return failed
 
     def _judge_soundness(self, version: Version, lacks: Collection[str]) -> int:
         """Tell the broken files that something asks for; how many of them are errors. Those are not held any more, so
@@ -107,6 +119,13 @@ class Publisher:
     def missing(self, version: Version) -> list[str]:
         """The names that a published version asks for and that its container did not have."""
         return [each.name for each in self._unmet(version) if each.name is not None and not each.held]
+
+    def _elsewhere(self, version: Version) -> list[str]:
+        """Sentences on the files that lead viewers of a copy elsewhere, and are published all the same."""
+        if not version.completeness.unfollowed:
+            return []
+        self._catalog.references.settle(version)
+        return [f"{name}: {where}" for name, where in self._catalog.references.leading_away(version)]
 
     def _damaged(self, version: Version) -> list[str]:
         """The names of the broken files that are published all the same."""
@@ -137,6 +156,7 @@ class Publisher:
             [each.name for each in lost if each.name is not None],
             [each.message for each in lost if each.name is None],
             damaged=self._damaged(version),
+            elsewhere=self._elsewhere(version),
         )
         after = ""
         while batch := self._catalog.held(version, after, limit=BATCH):
@@ -144,8 +164,10 @@ class Publisher:
             yield from (line(held) for _, held in batch)
 
 
-def _incomplete(lost: int, unreadable: int, first: str, *, broken: int) -> Incomplete:
-    """Count what is asked for in vain: files that are missing or broken, and references that no copy can follow."""
+def _incomplete(lost: int, unreadable: int, first: str, *, broken: int, led: int) -> Incomplete:
+    """Count what is asked for in vain: files that are missing or broken, references that no copy can follow, and files
+    that lead viewers of a copy elsewhere.
+    """
     what, hints = [], []
     if lost:
         count = f"{lost:,} {'file' if lost == 1 else 'files'}"
@@ -163,5 +185,11 @@ def _incomplete(lost: int, unreadable: int, first: str, *, broken: int) -> Incom
         hints.append(
             "the next run fetches broken files anew; what the container itself holds so can be left out with"
             " --exclude NAME"
+        )
+    if led:
+        count = f"{led:,} {'file' if led == 1 else 'files'}"
+        what.append(f"{count} of the tileset {'leads' if led == 1 else 'lead'} viewers of a copy elsewhere")
+        hints.append(
+            "such URIs end with the link, or are none of this container; with --allow-missing it is published as it is"
         )
     return Incomplete("; ".join(what), hint=f"this export was not published; {'; '.join(hints)}")

@@ -176,6 +176,7 @@ class _Audit:
     async def _files_of(self, version: Version, lines: Iterator[Mapping[str, Any]]) -> None:
         """Look at every file. A few batches are read at once: memory stays flat, and every core has work."""
         self._tally.planned_bytes += version.bytes
+        self._tally.inventory_complete = True
         if version.files >= MANY and not self._quick:
             self._inspector.call()
         if self._quick:
@@ -289,7 +290,9 @@ class _Audit:
     def _pointer_problem(self, version: Version) -> str | None:
         prefix = self._publication.prefix(version)
         try:
-            stands = self._publication.pointer() == pointer_digest(version, self._files, prefix)
+            pointer, files = self._publication.pointer(), self._files
+            stands = pointer == pointer_digest(version, files, prefix)  # or as it was made before absolute URIs were
+            stands = stands or pointer == pointer_digest(replace(version, home=""), files, prefix)
         except (DestinationError, BlobDamaged) as error:
             return f"cannot be compared with the root tileset: {error}"
         return None if stands else f"does not lead to version {version.name} as it was published"

@@ -46,6 +46,9 @@ class References(Protocol):
     def missing(self, version: Version) -> Iterator[tuple[str, str, str]]:
         """Each name that is asked for and not there, who asks for it, and what for; after `settle`."""
 
+    def leading_away(self, version: Version) -> list[tuple[str, str]]:
+        """The files of which viewers of a copy are led elsewhere, each with a sentence; after `settle`."""
+
     def is_doubtful(self, version: Version) -> bool:
         """Whether any held file may be broken, or of no use for who asks for it."""
 
@@ -149,6 +152,11 @@ class Catalog(Protocol):
 
     def finish_listing(self, version: Version) -> list[str]:
         """Mark the listing complete; return the names that an earlier listing had and this one has not."""
+
+    def clash(self, version: Version, name: str) -> tuple[str, str] | None:
+        """A file of the version, and one in a folder of that very name, `name` being one of the two; None where there
+        are none, or the place can hold both.
+        """
 
     def wanted(self, version: Version, after: int, *, limit: int, empty: bool | None = None) -> list[tuple[int, Blob]]:
         """Blobs that are not held, in listed order, each with its id and the SHA-256 that it must have, where that is

@@ -17,6 +17,7 @@ from tilesync.rules.verdicts import demand
 from tilesync.threads import STOP, in_thread
 from tilesync.wire.commands import printed
 from tilesync.wire.http import Ask, Conversation, Reply
+from tilesync.wire.retry_after import asked_wait
 
 EARLY = 60.0
 """Seconds before its end at which a token is renewed."""
@@ -150,7 +151,7 @@ class ClientCredentials:
                 f"the token endpoint refuses the client credentials ({reply.status} {said})",
                 hint="check ITP_SERVICE_CLIENT_ID, ITP_SERVICE_CLIENT_SECRET and ITP_ISSUER_URL",
             )
-        wait = reply.header("retry-after")
+        wait = asked_wait(reply.header)
         demand(verdict, reply.status, wait, "the token endpoint", "is ITP_ISSUER_URL the address of the issuer?")
         token, life = parse_token(body)
         return token_from(token, "the token endpoint's answer"), life

@@ -15,6 +15,7 @@ from tilesync.rules.masking import parts_of
 from tilesync.rules.replies import Verdict, api_message, judge_api, parse_exports
 from tilesync.rules.verdicts import demand
 from tilesync.wire.http import Ask, Conversation, Reply
+from tilesync.wire.retry_after import asked_wait
 
 ACCEPT = "application/vnd.bentley.itwin-platform.v1+json"
 
@@ -110,7 +111,7 @@ class MeshExports:
                 if await self._token.refused(sent):
                     raise Transient("the service refused the token; a fresh one is used", retry_after=0)
             _raise_for(verdict, reply.status, api_message(body, parts_of(sent)), remedy=self._token.remedy)
-            wait = reply.header("retry-after")
+            wait = asked_wait(reply.header)
             demand(verdict, reply.status, wait, "the service", "is --api-url (TILESYNC_API_URL) the service's address?")
             rows, following = parse_exports(body, fetched=self._clock.monotonic(), secrets=parts_of(sent))
             return Listing(rows, following, reply.server_time())

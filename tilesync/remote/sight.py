@@ -13,11 +13,12 @@ from tilesync.protocols import Credential
 from tilesync.remote.auth import ShareKey, Token
 from tilesync.remote.exports import LATEST_PAGE, MeshExports
 from tilesync.remote.origins import Wires
-from tilesync.rules.links import check_scheme
+from tilesync.rules.links import check_scheme, folder_depths
 from tilesync.rules.replies import Verdict, judge_storage, storage_code
 from tilesync.rules.storage_hints import READABLE, storage_hint
 from tilesync.rules.verdicts import demand
 from tilesync.wire.http import Accept, Ask, Reply
+from tilesync.wire.retry_after import asked_wait
 
 T = TypeVar("T")
 
@@ -74,7 +75,9 @@ class RemoteSight:
             verdict, _ = await _judged(reply, "the container's listing", {Verdict.DENIED})
             return verdict is Verdict.DONE
 
-        return await self._ask("the container's listing", link.listing(None, page_size=1), accept)
+        return await self._ask(
+            "the container's listing", link.listing(None, page_size=1, depth=folder_depths(link)[0]), accept
+        )
 
     async def root_size(self, link: SasUrl) -> int | None:
         """The size of the root tileset in bytes, of which only the first is read; None where nobody says it."""
@@ -112,5 +115,5 @@ async def _judged(reply: Reply, what: str, known: set[Verdict]) -> tuple[Verdict
         raise ExportReplaced(f"the container is gone ({reply.status} {code})")
     if verdict in known:
         return verdict, code
-    demand(verdict, reply.status, reply.header("retry-after"), f"{what} ({code or 'no code'})", storage_hint(code))
+    demand(verdict, reply.status, asked_wait(reply.header), f"{what} ({code or 'no code'})", storage_hint(code))
     raise Unavailable(f"{what} answered {reply.status}")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from tilesync.errors import BlobDamaged
+from tilesync.errors import BlobDamaged, RangeRefused
 from tilesync.model import DAMAGED, HOLLOW, ROOT, UNKNOWN, Blob, Kind, Proof, Reading
 from tilesync.rules.packed import PACKED, Unpacker
 from tilesync.rules.references import References
@@ -269,6 +269,19 @@ class ContentCheck:
         self._references = References(self._blob.name, self._home)
         self._payload = Payload(self._blob.name, self._references)
         self._broken: str | None = None
+        self._is_finished = False
+        self._stated = set[bytes]()
+
+    def claim(self, md5: bytes | None) -> None:
+        """Check against the MD5 that an answer states too. Raises RangeRefused where bytes passed without an MD5."""
+        if md5 is None or md5 == self._blob.md5 or self._blob.sha256 is not None:
+            return
+        if self._md5 is None:
+            self._wants_md5 = True
+            if self.size:
+                raise RangeRefused("the storage states an MD5 that it did not state before")
+            self._md5 = hashlib.md5(usedforsecurity=False)
+        self._stated.add(md5)
 
     def feed(self, chunk: bytes) -> None:
         """Take in the next bytes, in order."""
@@ -286,9 +299,10 @@ class ContentCheck:
         """The proof of the whole content. `seen`: the SHA-256 of bytes that the container gave before, or that lie as
         they were left: they are what it holds. Raises BlobDamaged with every problem found.
         """
+        self._is_finished = True
         problems = list(self._mismatches())
         broken = self._damage()
-        claimed = self._blob.md5 is not None or self._blob.sha256 is not None
+        claimed = self._blob.md5 is not None or self._blob.sha256 is not None or bool(self._stated)
         if broken and not problems and (claimed or self.sha256 in seen):
             self._references.remark(DAMAGED, broken)
         elif broken:
@@ -302,6 +316,8 @@ class ContentCheck:
             yield f"{self.size} bytes came, the listing says {self._blob.size}"
         if self._md5 is not None and self._blob.md5 is not None and self._md5.digest() != self._blob.md5:
             yield "its MD5 is not the one that the container states"
+        if self._md5 is not None and self._stated - {self._md5.digest()}:
+            yield "its MD5 is not the one that the answer states"
         if self._blob.sha256 is not None and self._sha256.digest() != self._blob.sha256:
             yield "its SHA-256 is not the one that the manifest states"
 
@@ -326,7 +342,7 @@ class ContentCheck:
 
     def take(self) -> Reading:
         """What the bytes said since the last time: their kind is final, and the references whole, after `finish`."""
-        references, remarks = self._references.take()
+        references, remarks = self._references.take(last=self._is_finished)
         if self._broken is not None:  # whatever it said before it broke
             return Reading(self._payload.kind, (), remarks)
         return Reading(self._payload.kind, references, remarks, implicit=self._payload.implicit)

@@ -27,14 +27,19 @@ def stamp(moment: datetime) -> str:
 
 
 def header(
-    version: Version, missing: Sequence[str] = (), unheld: Sequence[str] = (), *, damaged: Sequence[str] = ()
+    version: Version,
+    missing: Sequence[str] = (),
+    unheld: Sequence[str] = (),
+    *,
+    damaged: Sequence[str] = (),
+    elsewhere: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The first line: what the version is. `export` is the service's own record, as far as its fields are known.
 
     `container` is the bare URL of its container. `missing_names` are what its files ask for and the container did not
     have; `unheld` says, a sentence each, what they ask for and no copy can hold. `missing` counts both. Where there are
-    any, `damaged_names` are held files that are broken as the container holds them. `content` is said where files may
-    lie otherwise than they are stored.
+    any, `damaged_names` are held files that are broken as the container holds them, and `elsewhere` says, a sentence
+    each, which files lead viewers of a copy elsewhere. `content` is said where files may lie otherwise than stored.
     """
     return {
         "version": version.name,
@@ -54,6 +59,7 @@ def header(
         "missing_names": list(missing),
         "unheld": list(unheld),
         **({"damaged_names": list(damaged)} if damaged else {}),
+        **({"elsewhere": list(elsewhere)} if elsewhere else {}),
         "tilesync": __version__,
     }
 
@@ -128,8 +134,9 @@ def read_header(said: Mapping[str, Any], *, name: str) -> Version:
 
 def lacking(said: Mapping[str, Any]) -> frozenset[str]:
     """What a version is known to lack or to hold broken, as the first line of its manifest says: names, sentences."""
-    lists = "missing_names", "unheld", "damaged_names"
-    return frozenset(each for name in lists for each in lenient(said.get(name), texts, ()))
+    lists = "missing_names", "unheld", "damaged_names", "elsewhere"
+    none: tuple[str, ...] = ()
+    return frozenset(each for name in lists for each in lenient(said.get(name), texts, none))
 
 
 def read_line(said: Mapping[str, Any]) -> Held:

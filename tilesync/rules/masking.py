@@ -27,7 +27,7 @@ _LOOKS: Final = tuple(
         (r"(https?://[^\s?#\"'<>\\]*)\?[^\s\"'<>\\]*=[^\s\"'<>\\]*", rf"\1?{MASK}"),
         (r"(https?(?::|%3A)(?:/|%2F){2}[^\s\"'<>\\&]*?)%3F[^\s\"'<>\\&]*", rf"\1%3F{MASK}"),
         (r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"'<>\\]+@", rf"\1{MASK}@"),
-        (rf"\b({_NAMES})(=|%3D){_WORD}+", rf"\1\2{MASK}"),
+        (rf"\b({_NAMES})(=|%(?:25)*3D){_WORD}+", rf"\1\2{MASK}"),
         (r"((?:access|id|refresh)_token|client_secret)(\\*[\"']?\s*:\s*\\*[\"']?)[^\s\"'\\,}]+", rf"\1\2{MASK}"),
         (r"\b(bearer|basic|sharedkey|sharedkeylite)(\s+|%20|\+)[\w.~+/=:%-]{16,}", rf"\1\2{MASK}"),
         (r"\beyj[\w-]{16,}(?:\.[\w-]*)*", MASK),
@@ -39,7 +39,7 @@ _LOOKS: Final = tuple(
 an Azure account.
 """
 
-_HINTS: Final = re.compile(r"[=?@.]|bearer|basic|sharedkey|_token|client_secret|AKIA|ASIA", re.IGNORECASE)
+_HINTS: Final = re.compile(r"[=?@.%]|bearer|basic|sharedkey|_token|client_secret|AKIA|ASIA", re.IGNORECASE)
 """A text without any of these has none of those."""
 
 SHORT: Final = 6

@@ -7,7 +7,7 @@ import binascii
 import calendar
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from functools import lru_cache
@@ -91,9 +91,23 @@ def storage_code(header: str | None, body: bytes) -> str:
     return match[1].decode() if match else ""
 
 
-def retry_after(text: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for (RFC 9110, section 10.2.3, the seconds form); None when absent."""
-    return float(text) if text and text.strip().isdecimal() else None
+def retry_after(text: str, now: datetime) -> float | None:
+    """Seconds that a Retry-After header asks for, as a number or as a date (RFC 9110, section 10.2.3); none before 0,
+    None where it is neither.
+    """
+    if text.strip().isdecimal():
+        return float(text)
+    until = header_date(text)
+    return None if until is None else max(0.0, (until - now).total_seconds())
+
+
+def header_date(text: str | None) -> datetime | None:
+    """A header's date in any of its three forms (RFC 9110, section 5.6.7); None where it is none."""
+    try:
+        found = parsedate_to_datetime(text or "")
+    except (ValueError, OverflowError):
+        return None
+    return found.replace(tzinfo=found.tzinfo or UTC)
 
 
 LONGEST_ETAG = 256
@@ -212,8 +226,8 @@ def parse_token(body: bytes) -> tuple[str, float]:
     try:
         reply = mapping(loads(body))
         token, said = text(reply["access_token"]), reply.get("expires_in") or 0
-        life = float(said) if isinstance(said, str) else float(number(said))
-    except (ValueError, KeyError) as error:
+        life = float(min(said, LONGEST_LIFE) if isinstance(said, int) else said)
+    except (ValueError, KeyError, TypeError) as error:
         raise Transient("the token endpoint's answer holds no access_token") from error
     if not token:
         raise Transient("the token endpoint's answer holds no access_token")

@@ -20,6 +20,7 @@ class Patience:
     """How long one piece of work may keep failing: exponential backoff with jitter inside a budget of seconds.
 
     Retry-After is obeyed. The last wait is cut to what is left of the budget. Progress gives the whole budget back.
+    Whoever has a budget at all has one retry, also where the first attempt stalled for longer than that.
     """
 
     budget: float
@@ -52,8 +53,11 @@ class Patience:
             return left
         if pause <= left:
             return pause
-        asked_once = self.failures == 1 and retry_after is not None and retry_after <= OBEYED
-        return pause if asked_once else None
+        if self.failures > 1:
+            return None
+        if retry_after is None:
+            return pause if self.budget >= FIRST else None
+        return pause if retry_after <= OBEYED else None
 
     def progress(self) -> None:
         """The work moved on: what failed before is forgiven."""

@@ -6,19 +6,22 @@ The one file that speaks through azure-storage-blob: its half second of import i
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from tilesync.errors import DestinationError, NotAuthorised, TilesyncError, Transient, UnknownHost, UsageError
 from tilesync.model import SasUrl
-from tilesync.rules.links import check_scheme, parse_link
+from tilesync.rules.links import check_store, parse_link
 from tilesync.rules.storage_hints import storage_hint
 from tilesync.wire.connect_errors import is_unresolved
+from tilesync.wire.trust import proxies
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobServiceClient
@@ -28,6 +31,12 @@ LIFE: Final = timedelta(hours=1)
 
 EARLIER: Final = timedelta(minutes=15)
 """A link begins so long ago: clocks differ. Source: "Best practices when using SAS"."""
+
+_AUTHORITY: Final = "https://login.microsoftonline.com"
+_MACHINE: Final = "http://169.254.169.254"
+"""Where Entra, and the identity of a machine, answer. Source: azure-identity, "AZURE_AUTHORITY_HOST"; Azure Instance
+Metadata Service.
+"""
 
 READ, READS, WRITES = "r", "rl", "racwdl"
 """What a link allows: to read; to list, too; and to add, create, write and delete."""
@@ -110,16 +119,18 @@ class Account:
 
 
 @contextmanager
-def account_of(name: str, container: str, endpoint: str, environ: Mapping[str, str]) -> Iterator[Account]:
+def account_of(
+    name: str, container: str, endpoint: str, environ: Mapping[str, str], *, allow_http: bool = False
+) -> Iterator[Account]:
     """The account, seen by the first identity that is there: a connection string of it, a key, Entra.
 
     A key is that of AZURE_STORAGE_ACCOUNT, where that is set: another account may be asked in the same run.
     """
     from azure.storage.blob import BlobServiceClient
 
-    check_scheme(endpoint)
+    check_store(endpoint, allow_http=allow_http)
     text, key = environ.get("AZURE_STORAGE_CONNECTION_STRING"), environ.get("AZURE_STORAGE_KEY")
-    if text and (said := _of_connection_string(text)).account_name == name:
+    if text and (said := _of_connection_string(text, endpoint)).account_name == name:
         if not getattr(said.credential, "account_key", None):
             raise UsageError(
                 "AZURE_STORAGE_CONNECTION_STRING holds no AccountKey",
@@ -127,30 +138,32 @@ def account_of(name: str, container: str, endpoint: str, environ: Mapping[str, s
             )
         service = said
     elif key and environ.get("AZURE_STORAGE_ACCOUNT") in {None, "", name}:
-        service = BlobServiceClient(endpoint, credential={"account_name": name, "account_key": key}, **_options())
+        service = BlobServiceClient(
+            endpoint, credential={"account_name": name, "account_key": key}, **_options(endpoint)
+        )
     elif endpoint.startswith("http:"):
         raise NotAuthorised(
             f"no key for the storage account {name} is given, and Entra's tokens go to https:// alone",
             hint="set AZURE_STORAGE_KEY (AZURE_STORAGE_ACCOUNT says whose it is), or AZURE_STORAGE_CONNECTION_STRING",
         )
     else:
-        service = BlobServiceClient(endpoint, credential=_entra(name), **_options())
+        service = BlobServiceClient(endpoint, credential=_entra(name, environ), **_options(endpoint))
     with service:
         yield Account(service, container)
 
 
-def _of_connection_string(text: str) -> BlobServiceClient:
+def _of_connection_string(text: str, endpoint: str) -> BlobServiceClient:
     from azure.storage.blob import BlobServiceClient
 
     try:
-        return BlobServiceClient.from_connection_string(text, **_options())
+        return BlobServiceClient.from_connection_string(text, **_options(endpoint))
     except ValueError:
         raise UsageError(
             "AZURE_STORAGE_CONNECTION_STRING is no connection string", hint="copy it from the account's access keys"
         ) from None
 
 
-def _entra(name: str) -> Any:
+def _entra(name: str, environ: Mapping[str, str]) -> Any:
     try:
         from azure.identity import DefaultAzureCredential
     except ImportError:
@@ -159,7 +172,12 @@ def _entra(name: str) -> Any:
             hint=f"{IDENTITIES} after `pip install azure-identity`",
         ) from None
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
-    return DefaultAzureCredential()
+    authority = environ.get("AZURE_AUTHORITY_HOST") or _AUTHORITY
+    options = _options(authority if "://" in authority else f"https://{authority}", _MACHINE)
+    try:
+        return DefaultAzureCredential(**{name: value for name, value in options.items() if name != "retry_total"})
+    except ValueError:
+        raise UsageError("AZURE_AUTHORITY_HOST is no https URL", hint="correct or unset it") from None
 
 
 def delete_many(sas: SasUrl, names: Sequence[str]) -> list[tuple[str, int]]:
@@ -169,19 +187,36 @@ def delete_many(sas: SasUrl, names: Sequence[str]) -> list[tuple[str, int]]:
     """
     from azure.storage.blob import ContainerClient
 
-    with ContainerClient.from_container_url(f"{sas.base}?{sas.query}", **_options()) as container:
+    with ContainerClient.from_container_url(f"{sas.base}?{sas.query}", **_options(sas.base)) as container:
         with _mapped("deleting"):
             replies = list(container.delete_blobs(*names, delete_snapshots="include", raise_on_any_failure=False))
         return [(name, reply.status_code) for name, reply in zip(names, replies, strict=False)]
 
 
-def _options() -> dict[str, Any]:
-    """Whom the SDK trusts, which knows neither SSL_CERT_FILE nor the system's authorities; that it is silent, and that
-    it leaves it to others to try again.
+def _options(*urls: str) -> dict[str, Any]:
+    """Whom the SDK trusts, which knows neither SSL_CERT_FILE nor the system's authorities; by which proxies it asks
+    these `urls`; that it is silent, and that it leaves it to others to try again.
     """
     logging.getLogger("azure").setLevel(logging.ERROR)
-    bundle = ssl.get_default_verify_paths().cafile
-    return {"retry_total": 0, **({"connection_verify": bundle} if bundle else {})}
+    bundle = ssl.get_default_verify_paths().cafile or os.environ.get("REQUESTS_CA_BUNDLE")
+    chosen = {urlsplit(url).scheme: proxies().proxy_for(url) for url in urls}
+    if any(proxy is not None and proxy.is_socks for proxy in chosen.values()):
+        _demand_socks()
+    return {
+        "retry_total": 0,
+        "use_env_settings": False,
+        "proxies": {scheme: proxy.url for scheme, proxy in chosen.items() if proxy is not None},
+        **({"connection_verify": bundle} if bundle else {}),
+    }
+
+
+def _demand_socks() -> None:
+    """Raise UsageError where requests cannot speak SOCKS."""
+    if find_spec("socks") is None:
+        raise UsageError(
+            "the Azure SDK speaks to a SOCKS proxy by the package PySocks, which is missing",
+            hint="pip install socksio pysocks (which is what tilesync[socks] stands for), or use an http:// proxy",
+        )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from tilesync.stores.database import schema_of
 from tilesync.stores.disk import mapped, real_folder, refuse_shared
 from tilesync.stores.lock import locked
 from tilesync.stores.misread import Misread
-from tilesync.stores.objects import ObjectFiles, ObjectHeldFiles, Pace, judge_keys, lead_of
+from tilesync.stores.objects import ObjectFiles, ObjectHeldFiles, Pace, judge_keys
 from tilesync.stores.shown import ObjectPublication, ObjectPublished
 
 CATALOG = "catalog.sqlite3"
@@ -85,6 +85,7 @@ def open_objects(
                 raise DestinationBusy(f"another run holds {objects.shown}") from None
         closing.callback(lock.release)
         catalog = Catalog(state / CATALOG)
+        catalog.has_folders = False
         closing.callback(catalog.close)
         if not _is_of(catalog, objects.home):
             ObjectPublished(objects).refuse_foreign()
@@ -104,12 +105,13 @@ def look_at_objects(objects: Objects, state: Path, observe: Observer) -> Iterato
     published.refuse_foreign()
     with mapped(f"cannot read the state in {state}"):
         catalog = Catalog(state / CATALOG, read_only=True)
+        catalog.has_folders = False
     files, tried = ObjectHeldFiles(objects), catalog.recall(MISREAD)
     look = Misread(objects.doubtful if tried is None else tried, observe, sure=tried is not None)
 
     def judge(names: Iterable[str]) -> None:
         names = list(names)
-        judge_keys(names, lead=lead_of(objects))
+        judge_keys(names, objects)
         look(names)
 
     try:
@@ -124,7 +126,7 @@ def read_objects(objects: Objects) -> Iterator[ObjectSight]:
     """What a place holds, for those who only read it."""
     files = ObjectHeldFiles(objects)
     try:
-        yield ObjectSight(files, ObjectPublished(objects), None, partial(judge_keys, lead=lead_of(objects)))
+        yield ObjectSight(files, ObjectPublished(objects), None, partial(judge_keys, objects=objects))
     finally:
         files.close()
 
@@ -140,7 +142,7 @@ def audit_objects(objects: Objects, state: Path) -> Iterator[ObjectSight]:
         catalog = None
     files = ObjectHeldFiles(objects)
     try:
-        yield ObjectSight(files, ObjectPublished(objects), catalog, partial(judge_keys, lead=lead_of(objects)))
+        yield ObjectSight(files, ObjectPublished(objects), catalog, partial(judge_keys, objects=objects))
     finally:
         files.close()
         if catalog is not None:

@@ -74,6 +74,7 @@ class AzureObjects:
 
     part = BLOCK
     doubtful = ""
+    only_paths = False
 
     def __init__(
         self, wires: Wires, prefix: str, observe: Observer, *, shown: str, home: str, term: timedelta = TERM

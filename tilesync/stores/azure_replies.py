@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from tilesync.errors import ConditionFailed, DestinationError, LinkRefused, Transient
-from tilesync.rules.replies import Verdict, judge_storage, parse_md5, plain_etag, retry_after, storage_code
+from tilesync.rules.replies import Verdict, judge_storage, parse_md5, plain_etag, storage_code
 from tilesync.rules.storage_hints import storage_hint
 from tilesync.storage import Found
+from tilesync.wire.retry_after import asked_wait
 
 VERSION: Final = "2023-11-03"
 """Of the REST interface that is spoken here."""
@@ -41,7 +42,7 @@ def demand(status: int, header: Header, body: bytes, name: str, shown: str, *, a
         raise Transient(f"{name} did not arrive whole {said}")
     match judge_storage(status, code):
         case Verdict.RETRY | Verdict.PRESSURE as verdict:
-            wait = retry_after(header("retry-after"))
+            wait = asked_wait(header)
             pressure = verdict is Verdict.PRESSURE
             raise Transient(f"{shown} answered {status}", retry_after=wait, pressure=pressure)
         case Verdict.DENIED:

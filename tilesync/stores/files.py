@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from threading import get_ident
 
-from tilesync.errors import BlobDamaged, DestinationError, UnsafeName
+from tilesync.errors import BlobDamaged, DestinationError
 from tilesync.model import Blob, Content, Held, Proof, SasUrl, Trace, Unpacked, Version
-from tilesync.rules.names import plain, problem
+from tilesync.rules.names import plain, problem, refuse
 from tilesync.rules.packed import PACKED
 from tilesync.stores.disk import (
     BatchWriter,
@@ -33,7 +33,6 @@ from tilesync.stores.held import READ, Door, HeldFiles, left_there
 from tilesync.stores.unpacking import Unpacking, is_packed, pieces_of, unpack
 from tilesync.threads import in_thread
 
-_SHOWN = 20
 _LEAD = 160
 """Bytes kept for `/versions/<version>/` and the terminator."""
 
@@ -353,10 +352,7 @@ def judge_names(names: Iterable[str], *, path_bytes: int, ours: str = "") -> Non
         for name in names
         if (why := problem(name, path_bytes=path_bytes, windows=windows, ours=ours) or _unwritable(name))
     ]
-    if bad:
-        shown = "; ".join(f"{name!r} {why}" for name, why in bad[:_SHOWN])
-        more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-        raise UnsafeName(f"the container names files that a folder cannot hold safely: {shown}{more}")
+    refuse(bad, "a folder cannot hold safely", elsewhere="; an object store can hold more names")
 
 
 def _unwritable(name: str) -> str | None:

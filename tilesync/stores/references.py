@@ -7,10 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tilesync.model import (
+    AWAY,
+    BACK,
     DAMAGED,
     HOLLOW,
     NEEDS,
     ROOT,
+    UNFOLLOWED,
     Completeness,
     Kind,
     Reading,
@@ -21,6 +24,7 @@ from tilesync.model import (
     Version,
 )
 from tilesync.rules.filters import keeper
+from tilesync.rules.references import SEVERAL
 from tilesync.stores.rows import MISSING
 
 if TYPE_CHECKING:
@@ -36,7 +40,11 @@ CREATE TABLE IF NOT EXISTS remark (version INTEGER NOT NULL, source TEXT NOT NUL
 itself that says so, but the file as it is read together with others (templates, schema, buffers), which may change.
 """
 
-UNFOLLOWED = "unfollowed"
+_COUNT = f"""
+SELECT coalesce(sum(iif(instr(detail, '{SEVERAL}'), max(1, CAST(detail AS INTEGER)), 1)), 0) FROM remark
+  WHERE version=?1 AND problem IN {(UNFOLLOWED, AWAY, BACK)} AND """
+"""How many URIs remarks are about."""
+
 UNSATISFIED = ("unsafe name", "unreadable")
 """Remarks that say that something is asked for which no copy can hold."""
 
@@ -213,7 +221,7 @@ class References:
             referenced=one("reached") + lost,
             missing=one("absent") + lost,
             orphans=one("blob WHERE version=? AND state<2 AND key NOT IN reached", version.serial),
-            unfollowed=one(f"remark WHERE version=?1 AND problem=?2 AND {_ASKING}", version.serial, UNFOLLOWED),
+            unfollowed=self._catalog.query(_COUNT + _ASKING, version.serial)[0][0],
         )
 
     def _count(self, what: str, *values: object) -> int:
@@ -225,6 +233,12 @@ class References:
         yield from self._catalog.query(_MISSING, version.serial)
         sql = f"SELECT detail, {_NAME.format('source')}, '' FROM {_LOST}"
         yield from self._catalog.query(sql, version.serial)
+
+    def leading_away(self, version: Version) -> list[tuple[str, str]]:
+        """The files of which viewers of a copy are led elsewhere, each with a sentence; after `settle`."""
+        some = f"problem IN {(AWAY, BACK)} AND {_ASKING}"
+        sql = f"SELECT {_NAME.format('source')}, detail FROM remark WHERE version=?1 AND {some} ORDER BY source"
+        return self._catalog.query(sql, version.serial)
 
     def is_doubtful(self, version: Version) -> bool:
         """Whether any held file may be broken, or of no use for who asks for it."""

@@ -17,6 +17,7 @@ from tilesync.errors import ConditionFailed, Transient, UnknownHost
 from tilesync.storage import Found, Label
 from tilesync.stores.s3_replies import ENDPOINT, Act, NotThere, found, refuse
 from tilesync.wire.connect_errors import is_unresolved
+from tilesync.wire.retry_after import asked_wait
 
 PART: Final = 8 << 20
 """Bytes of a part, and of what is put at once, at most: five are the least of all parts but the last."""
@@ -127,11 +128,11 @@ def unanswered(error: Exception, shown: str) -> Transient:
     return Transient(f"the request failed ({type(error).__name__})")
 
 
-def _told(answer: Mapping[str, Any]) -> tuple[int, str, str | None]:
+def _told(answer: Mapping[str, Any]) -> tuple[int, str, float | None]:
     """Status, code and Retry-After of an answer. That to a HEAD has no code: botocore takes the status for it."""
     about = answer.get("ResponseMetadata", {})
     code = str(answer.get("Error", {}).get("Code", ""))
-    wait = about.get("HTTPHeaders", {}).get("retry-after")
+    wait = asked_wait(about.get("HTTPHeaders", {}).get)
     return int(about.get("HTTPStatusCode", 0)), "" if code.isdecimal() else code, wait
 
 

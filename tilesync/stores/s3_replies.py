@@ -9,7 +9,7 @@ import re
 from typing import Final, Literal, NoReturn
 
 from tilesync.errors import ConditionFailed, DestinationError, DiskFull, NotAuthorised, TilesyncError, Transient
-from tilesync.rules.replies import plain_etag, retry_after
+from tilesync.rules.replies import plain_etag
 from tilesync.storage import Found
 
 _RIGHTS: Final = (
@@ -21,7 +21,6 @@ _WHO: Final = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TO
 _WHERE: Final = "set AWS_REGION to the region of the bucket"
 _CONDITIONS: Final = "the server must know conditional writes (If-None-Match, If-Match), which keep two runs apart"
 _KMS: Final = "the key that encrypts the bucket is disabled or not for this identity: its owner must change that"
-_ARCHIVED: Final = "restore it from Glacier, which takes hours, then run the same command again"
 ENDPOINT: Final = "check --endpoint-url (AWS_ENDPOINT_URL) and AWS_REGION"
 _PROOF: Final = "where this server knows no SHA-256 checksums, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
 
@@ -66,30 +65,43 @@ _PERMANENT: Final = {501, 505}
 Act = Literal["read", "write", "replace"]
 """What a request was to do; `replace` writes only over what was seen."""
 
+_ARCHIVED: Final = {"InvalidObjectState", "ObjectNotInActiveTierError"}
+"""The storage class of the object must be left first. Source: "GetObject", "CopyObject"."""
+
 _MD5: Final = re.compile(r"[0-9a-f]{32}")
+
+
+class Archived(DestinationError):
+    """The object is in an archive (a storage class of Glacier): it is listed, and cannot be read or copied."""
+
+    hint_text = "restore it first (`aws s3api restore-object`, or the console of the bucket), then run again"
 
 
 class NotThere(DestinationError):
     """There is no such object, or no such upload."""
 
 
-def refuse(status: int, code: str, name: str, shown: str, *, wait: str | None = None, act: Act = "write") -> NoReturn:
-    """Raise what follows from an answer that grants nothing to a request about `name`. `wait`: its Retry-After."""
+def refuse(status: int, code: str, name: str, shown: str, *, wait: float | None = None, act: Act = "write") -> NoReturn:
+    """Raise what follows from an answer that grants nothing to a request about `name`. `wait`: the seconds that it asks
+    for.
+    """
     raise _refusal(status, code, name, shown, wait, act) from None
 
 
-def _refusal(status: int, code: str, name: str, shown: str, wait: str | None, act: Act) -> TilesyncError:
+def _refusal(status: int, code: str, name: str, shown: str, wait: float | None, act: Act) -> TilesyncError:
     said = f"({status or ''} {code})".replace("( ", "(").replace(" )", ")")
     if code in _SPOILT:
         return Transient(f"{name} did not arrive whole {said}")
     if code in _PRESSURE or status in {429, 503}:
-        return Transient(f"{shown} answered {said}", retry_after=retry_after(wait), pressure=True)
+        return Transient(f"{shown} answered {said}", retry_after=wait, pressure=True)
     if status in {408, 409} or (status >= 500 and status not in _PERMANENT and code not in _FULL):
-        return Transient(f"{shown} answered {said}", retry_after=retry_after(wait))
+        return Transient(f"{shown} answered {said}", retry_after=wait)
+    if code in _ARCHIVED:
+        return Archived(f"{name} in {shown} is archived, and cannot be read before it is restored {said}")
     if code in _HINTS:
         return NotAuthorised(f"{shown} refuses who asks {said}", hint=_HINTS[code])
     if status in {401, 403} or code == "AccessDenied":
-        hint = _ARCHIVED if code == "InvalidObjectState" else _READS if act == "read" else _RIGHTS
+        hint = _READS if act == "read" else _RIGHTS
         return NotAuthorised(f"{shown} refuses {name} {said}", hint=hint)
     if status in {301, 307} or code in _ELSEWHERE:
         return DestinationError(f"{shown} lies in another region {said}", hint=_WHERE)

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from tilesync.errors import LinkRefused, NoFreshLink, NotAuthorised, TilesyncError
+from tilesync.errors import LinkRefused, NoFreshLink, NotAuthorised, TilesyncError, Transient
 from tilesync.events import Renewed, Warned
 from tilesync.model import SasUrl
 from tilesync.protocols import Observer
 from tilesync.rules.lifetimes import STUBBORN, expired, trusted_for
-from tilesync.rules.links import check_scheme
+from tilesync.rules.links import check_store, starts
 from tilesync.rules.storage_hints import BAD_SIGNATURE
 
 WRONG_KEY = (
@@ -25,6 +25,7 @@ class SignedLink:
     """A link that `fetch` replaces, ahead of its end and on demand; without one its end is the end. `first`: one that
     is there already. `base`: the URL of the container that is meant, where that is known before a link is; a link to
     another one than that, or than that of the first, is refused. `option` is the one that would print fresh links.
+    `allow_http`: it may go in the clear.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class SignedLink:
         first: SasUrl | None = None,
         base: str | None = None,
         option: str = "--dest-link-command",
+        allow_http: bool = False,
     ) -> None:
+        self._allow_http = allow_http
         self._fetch = fetch
         self._observe = observe
         self._base = base
@@ -74,8 +77,10 @@ class SignedLink:
 
     def refused(self, link: SasUrl, refusal: LinkRefused, *, again: bool) -> None:
         """The store answered 403 to this link: renew it. Raises NotAuthorised where that is final: `again`, the link
-        was fresh.
+        was fresh; Transient where it is not valid yet.
         """
+        if ahead := _ahead(link):
+            raise Transient(f"the link to the destination is valid only {ahead:.0f} s from now", retry_after=ahead)
         if again and not _ended(link):
             raise NotAuthorised(f"{refusal}, also through a fresh link", hint=_for_fresh(refusal.hint)) from refusal
         try:
@@ -88,6 +93,8 @@ class SignedLink:
         try:
             if self._link is old:
                 self._replace()
+                if self._link is not old and (ahead := _ahead(self._link)):  # until then the old one is used
+                    self._link, self._due_at = old, time.monotonic() + ahead
         except TilesyncError as error:
             self._due_at = time.monotonic() + STUBBORN.total_seconds()
             self._observe(Warned(f"the link to the store could not be renewed ahead of time: {error}"))
@@ -109,7 +116,7 @@ class SignedLink:
             self._observe(Renewed(link.expires.isoformat() if link.expires else None))
 
     def _adopt(self, link: SasUrl) -> None:
-        check_scheme(link.base)
+        check_store(link.base, allow_http=self._allow_http)
         self._base = link.base
         self._due_at = time.monotonic() + trusted_for(link, self._link, datetime.now(UTC)).total_seconds()
         self._link = link
@@ -118,6 +125,12 @@ class SignedLink:
 def _for_fresh(hint: str) -> str:
     """What helps where a link that was just made is refused too."""
     return WRONG_KEY if hint == BAD_SIGNATURE else hint
+
+
+def _ahead(link: SasUrl | None) -> float:
+    """Seconds until a link becomes valid."""
+    begin = starts(link.query) if link is not None else None
+    return max(0.0, (begin - datetime.now(UTC)).total_seconds()) if begin is not None else 0.0
 
 
 def _ended(link: SasUrl) -> bool:
