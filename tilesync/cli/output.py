@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tilesync import __version__
+from tilesync.cli.outfile import open_to_append, replace_file
 from tilesync.cli.table import cut_front
 from tilesync.cli.terminal import columns_of
 from tilesync.cli.text import files, size
@@ -222,7 +223,7 @@ class LogFile:
         self._warn = warn
         self._broken = False
         try:
-            self._file = path.open("a", encoding="utf-8", buffering=1)
+            self._file = open(open_to_append(path, create=True), "a", encoding="utf-8", buffering=1)  # noqa: SIM115
         except OSError as error:
             raise UsageError(
                 f"the log file {path} cannot be written ({error.strerror})", hint="check --log-file"
@@ -377,11 +378,10 @@ def reported(last: dict[str, Any], summary: Summary) -> dict[str, Any]:
 
 
 def write_report(path: Path, last: dict[str, Any], summary: Summary) -> None:
-    """The report, written in one step."""
+    """The report, written in one step; where a device or FIFO stands, to that. Raises OSError."""
     data = reported(last, summary)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    text = json.dumps(data, ensure_ascii=False, indent=2) + "\n"
+    replace_file(path, text.encode(errors="surrogatepass"))
 
 
 def failed_to_write(path: Path, error: OSError) -> UsageError:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from tilesync.errors import NotAuthorised, UsageError
+from tilesync.opening import open_regular
 from tilesync.protocols import Observer
 from tilesync.rules.links import check_store
 from tilesync.rules.proxies import Proxy
@@ -145,8 +145,8 @@ def _bundle(core: Any) -> tuple[str | None, bytes | None]:
     bundle: str | None = core.get_config_variable("ca_bundle") or None
     if bundle is None:
         return None, None
-    with mapped(f"cannot read {bundle}"):
-        return bundle, Path(bundle).read_bytes()
+    with mapped(f"cannot read {bundle}"), open(open_regular(bundle, follow=True), "rb") as file:
+        return bundle, file.read()
 
 
 def _look_around(bucket: str, endpoint_url: str | None, shown: str, insistence: Insistence) -> _Found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,11 +46,17 @@ class Place:
         """
         within = self.root / STATE
         with reading(f"cannot look at {self.root}"):
-            if self._tree(within).find(MANIFESTS) and not self._tree(self.state).find(MANIFESTS):
+            if self._has_manifests(within) and not self._has_manifests(self.state):
                 return within  # whatever became of the other one
             there = self.root.exists() and self.state.exists()
             same = not there or os.stat(self.root).st_dev == os.stat(self.state).st_dev
         return self.state if same else within
+
+    def _has_manifests(self, path: Path) -> bool:
+        """Whether a flat layout has its manifests there. What may not be looked at has none: that shows later."""
+        with suppress(PermissionError):
+            return self._tree(path).find(MANIFESTS) is not None
+        return False
 
     def _tree(self, path: Path) -> Tree:
         """The folders of the state; no link leads to it from the root."""
@@ -60,9 +66,12 @@ class Place:
         """The layout that is found here; None where nothing was finished yet."""
         beside = self.beside
         with reading(f"cannot read {beside}"):
-            if self._tree(beside).find(MANIFESTS) is not None:
+            if self._has_manifests(beside):
                 return Layout.FLAT
-        return Layout.VERSIONED if Publication(self.root, beside).manifest_names() else None
+            if Publication(self.root, beside).manifest_names():
+                return Layout.VERSIONED
+            self._tree(beside).find(MANIFESTS)  # or it may not be looked at
+        return None
 
     def refuse_state_inside(self, layout: Layout | None) -> None:
         """Raise DestinationError where files would stand on the state."""
