@@ -122,7 +122,7 @@ class Express:
                 self._run.gate.moved(arrival.held.blob.size)
                 self._take(arrival)
             if brought.arrivals:
-                self._run.gate.answered(brought.seconds)
+                self._run.gate.answered(brought.first)
                 self._run.gate.swift = brought.seconds < SWIFT
             if brought.left:
                 self._rests_until = self._run.clock.monotonic() + REST

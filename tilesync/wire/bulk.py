@@ -79,7 +79,7 @@ class Answer:
                 most = PIECE if total >= LONG and came - began < _FAST else 0
                 began = now()
         except PyreqwestError as error:
-            raise Transient(explained(error)) from None
+            raise _broken(error) from None
 
     async def read(self, most: int) -> bytes:
         """The whole body, undecoded; of one that is longer than `most` bytes no more than shows that it is."""
@@ -91,7 +91,7 @@ class Answer:
                 await self._pay(len(body))
                 return body
         except PyreqwestError as error:
-            raise Transient(explained(error)) from None
+            raise _broken(error) from None
         body = b""
         async for chunk in self.chunks():
             body += chunk
@@ -151,7 +151,7 @@ class Bulk:
         except (BuilderError, ValueError):
             raise UsageError("not a URL, or not a header, that can be sent") from None
         except PyreqwestError as error:
-            raise Transient(explained(error)) from None
+            raise _broken(error) from None
         try:
             _obey_cancellation()
         except asyncio.CancelledError:
@@ -178,7 +178,7 @@ class Bulk:
         except RequestTimeoutError as error:
             raise Transient(explained(error, within=within), pressure=True) from None
         except PyreqwestError as error:
-            raise Transient(explained(error)) from None
+            raise _broken(error) from None
         _obey_cancellation()
         return told
 
@@ -188,6 +188,11 @@ def _obey_cancellation() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+
+
+def _broken(error: PyreqwestError) -> Transient:
+    """A server that falls silent may have too much to do."""
+    return Transient(explained(error), pressure=isinstance(error, RequestTimeoutError))
 
 
 def explained(error: PyreqwestError, *, within: timedelta | None = None) -> str:

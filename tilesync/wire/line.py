@@ -21,11 +21,12 @@ _END: Final = b"0\r\n\r\n"
 
 
 class Reply(NamedTuple):
-    """An answer with the wished status, and a body of the wished size; and the seconds that it took."""
+    """An answer with the wished status, and a body of the wished size; the seconds it took, and its beginning took."""
 
     etag: str | None
     body: bytes
     seconds: float
+    first: float = 0.0
 
 
 class Ask:
@@ -86,7 +87,7 @@ class Line:
         self._unsent = memoryview(b"")
         self._etag: str | None = None
         self._keeps = True
-        self._began = 0.0
+        self._began = self._first = 0.0
         self._loop.add_reader(sock.fileno(), self._readable)
 
     @property
@@ -145,6 +146,7 @@ class Line:
             if expected is None:
                 self._answered(ask, None)
                 return True
+            self._first = self._loop.time() - self._began
             self._parts, self._left = [], expected
             self._expected = expected
         self._parts.append(data)
@@ -157,7 +159,7 @@ class Line:
         if self._expected != ask.size and body != _END:
             self._answered(ask, None)
             return True
-        self._answered(ask, Reply(self._etag, body[: ask.size], self._loop.time() - self._began))
+        self._answered(ask, Reply(self._etag, body[: ask.size], self._loop.time() - self._began, self._first))
         return True
 
     def _expects(self, head: bytes, ask: Ask) -> int | None:
