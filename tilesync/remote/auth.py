@@ -13,7 +13,7 @@ from tilesync.protocols import Clock
 from tilesync.rules.replies import Verdict, api_message, judge_api, parse_token
 from tilesync.rules.verdicts import demand
 from tilesync.threads import in_thread
-from tilesync.wire.commands import printed
+from tilesync.wire.commands import MOST, printed
 from tilesync.wire.http import Ask, Conversation, Reply
 from tilesync.wire.retry_after import asked_wait
 
@@ -93,10 +93,19 @@ async def from_environment(token: Secret) -> tuple[Secret, None]:
 async def from_file(path: Path) -> tuple[Secret, None]:
     """The token that a file holds now."""
     try:
-        text = await asyncio.to_thread(path.read_text)
+        text = await asyncio.to_thread(_beginning, path)
     except (OSError, ValueError) as error:
         raise NotAuthorised(f"the token file {path} cannot be read ({error})", hint="check --token-file") from error
     return token_from(text, f"the token file {path}"), None
+
+
+def _beginning(path: Path) -> str:
+    """As much of a file as a command may print. Raises OSError, and ValueError where it is no text, or longer."""
+    with path.open("rb") as file:
+        data = file.read(MOST + 1)
+    if len(data) > MOST:
+        raise ValueError(f"it holds more than {MOST >> 10} KiB")
+    return data.decode()
 
 
 async def from_command(command: str) -> tuple[Secret, None]:
