@@ -54,7 +54,7 @@ class Helpers:
             return Brought((), tuple(some), 0.0)
         errand = Bring(way, shelf, version.name, version.home, blobs, share)
         try:
-            found, seconds, first = await self._crew.do(errand)
+            found, seconds, first = await self._crew.do(errand, weight=sum(blob.size for blob in blobs))
         except Lost:
             return Brought((), tuple(some), 0.0)
         arrivals, left = list[Arrival](), list[tuple[int, Blob]]()
@@ -73,7 +73,8 @@ class Helpers:
         if self._files is None:
             return ()
         try:
-            told = await self._crew.do(Inspect(self._files, replace(version, record={}), tuple(some)))
+            errand = Inspect(self._files, replace(version, record={}), tuple(some))
+            told = await self._crew.do(errand, weight=sum(held.size for held in some))
         except Lost:
             return ()
         return [
