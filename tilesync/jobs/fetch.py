@@ -127,7 +127,8 @@ class Fetch:
         at_once = small and self._body is None and run.gate.swift
         if self._body is None:
             self._body = await self._road.source.open(self._blob, self._received, ahead=size + 1 if at_once else 1)
-            run.gate.answered(run.clock.monotonic() - self._since)
+            if not at_once:  # else that is the time of the body, which depends on its size
+                run.gate.answered(run.clock.monotonic() - self._since)
         try:
             if self._body.start != self._received:
                 await self._start_over()

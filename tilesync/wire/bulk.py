@@ -95,7 +95,7 @@ class Answer:
                 most = PIECE if total >= LONG and came - began < _FAST else 0
                 began = now()
         except PyreqwestError as error:
-            raise Transient(explained(error)) from None
+            raise _broken(error) from None
 
     async def read(self, most: int) -> bytes:
         """The whole body, undecoded; of one that is longer than `most` bytes no more than shows that it is."""
@@ -107,7 +107,7 @@ class Answer:
                 await self._pay(len(body))
                 return body
         except PyreqwestError as error:
-            raise Transient(explained(error)) from None
+            raise _broken(error) from None
         body = b""
         async for chunk in self.chunks():
             body += chunk
@@ -222,10 +222,10 @@ def _obey_cancellation() -> None:
 
 def unanswered(error: PyreqwestError, url: str, *, reached: bool, within: timedelta | None = None) -> TilesyncError:
     """The error of ours for a request that got no answer. `reached`: the host answered before; `within`: as for
-    `explained`.
+    `explained`. A server that falls silent may have too much to do.
     """
     lasting = lasting_error(_last_cause(error), url, reached=reached) if isinstance(error, ConnectError) else None
-    return lasting or Transient(explained(error, within=within))
+    return lasting or Transient(explained(error, within=within), pressure=isinstance(error, RequestTimeoutError))
 
 
 def explained(error: PyreqwestError, *, within: timedelta | None = None) -> str:
