@@ -20,14 +20,17 @@ from tilesync.model import EVERYTHING, Content, Export, Globs, Inventory, Layout
 from tilesync.protocols import Destination, Observer, Origin
 from tilesync.rules.guards import Most
 from tilesync.rules.links import parse_link
+from tilesync.rules.ownership import Asked
 from tilesync.rules.retention import KEEP_ALL, Keep
 from tilesync.services import Service, WallClock, exports_of, wired
+from tilesync.threads import in_thread
 
 if TYPE_CHECKING:
     from tilesync.crew import Crew
     from tilesync.jobs.announce import Announce
     from tilesync.jobs.holdings import Holding
     from tilesync.jobs.mirror import Wishes
+    from tilesync.jobs.ownership import Ownership, Standing
     from tilesync.jobs.run import Run
     from tilesync.jobs.tally import Tally
     from tilesync.protocols import Helpers
@@ -75,12 +78,22 @@ class MirrorRequest:
     server_copy: bool = False
     held: Place | None = None
     content: Content = Content.STORED
+    adopt: bool = False
     source_reach: Reach = field(default_factory=Reach)
 
     @property
     def where(self) -> Where:
         """The destination."""
         return Where(self.destination, self.reach, self.state_dir)
+
+    @property
+    def ownership(self) -> Ownership:
+        """Whose exports are asked for, as far as nobody needs to be asked, and whether DEST is to become theirs."""
+        from tilesync.jobs.ownership import Ownership
+
+        if self.link is not None:
+            return Ownership(Asked(self.link.base, self.link.container), self.adopt)
+        return Ownership(Asked("" if self.held is not None else self.selector.imodel or ""), self.adopt)
 
 
 def _origin(request: MirrorRequest, wires: Wires) -> Origin:
@@ -150,7 +163,14 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally, *, ann
     _refuse_overlap(request)
     async with (
         wired(request.service, observe, bwlimit=request.bwlimit) as wires,
-        opened(request.where, request.layout, wires.sends, observe, pace=_pace(request, wires)) as destination,
+        opened(
+            request.where,
+            request.layout,
+            wires.sends,
+            observe,
+            pace=_pace(request, wires),
+            admission=request.ownership,
+        ) as destination,
     ):
         run = _run(request, wires, tally, _helpers(request, wires, destination))
         wishes = _wishes(request)
@@ -177,7 +197,7 @@ async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> No
     from tilesync.stores.local import scratch
 
     _refuse_overlap(request)
-    with looked_at(request.where, request.layout, observe) as there, scratch() as desk:
+    with looked_at(request.where, request.layout, observe, request.ownership) as there, scratch() as desk:
         assert there.catalog is not None
         async with wired(request.service, observe, bwlimit=request.bwlimit) as wires:
             view = View(there.catalog, there.files, there.publication, there.judge, Desk(*desk), there.layout)
@@ -200,6 +220,7 @@ def _wishes(request: MirrorRequest) -> Wishes:
         keep=request.keep,
         delete=request.delete,
         content=request.content,
+        ownership=request.ownership,
     )
 
 
@@ -281,6 +302,7 @@ async def rollback(
 ) -> Version:
     """Point back at an older version and pin it, or with `latest` at the newest again. Raises the RunErrors."""
     from tilesync.jobs.announce import announced
+    from tilesync.jobs.ownership import tell_owner
     from tilesync.jobs.pressure import Gate
     from tilesync.jobs.rollback import rollback as run
     from tilesync.jobs.run import Run
@@ -289,6 +311,7 @@ async def rollback(
     clock, where = WallClock(), Where(destination, reach or Reach(), state_dir)
     async with opened(where, None, no_bodies, observe) as there:
         about = Run(clock, observe, Tally(), Gate(clock, fixed=1), budget=timedelta())
+        await in_thread(tell_owner, there.publication, observe)
         version = await run(there, about, name, latest=latest)
         await announced(there, announce)
         return version
@@ -301,11 +324,17 @@ def holdings(
     state_dir: Path | None,
     retired: bool = False,
     reach: Reach | None = None,
+    tell: Callable[[Standing], None] | None = None,
 ) -> list[Holding]:
-    """What a destination holds, and held where `retired` is asked for: nothing where there is none."""
+    """What a destination holds, and held where `retired` is asked for: nothing where there is none. `tell` gets to know
+    whose it is.
+    """
     from tilesync.jobs.holdings import holdings as told
+    from tilesync.jobs.ownership import standing
 
     with audited(Where(destination, reach or Reach(), state_dir), observe) as there:
+        if tell is not None:
+            tell(standing(there.publication))
         return told(there.publication, there.catalog, observe, retired=retired)
 
 
@@ -331,6 +360,7 @@ async def verify(
     reach: Reach | None = None,
 ) -> None:
     """Audit what a destination holds: the current version, or `every` one. Raises VerifyFailed for findings."""
+    from tilesync.jobs.ownership import tell_owner
     from tilesync.jobs.verify import Audited, Verify
     from tilesync.stores.held import HeldFiles
     from tilesync.stores.local import scratch
@@ -341,6 +371,7 @@ async def verify(
         async with AsyncExitStack() as closing:
             from tilesync.helpers import Helpers
 
+            await in_thread(tell_owner, there.publication, observe)
             files = there.files
             crew = _crew(closing) if isinstance(files, HeldFiles) else None
             helpers = Helpers(crew, files) if crew and isinstance(files, HeldFiles) else None

@@ -78,6 +78,12 @@ class Scripted:
     def take(self, owner: str) -> bool:
         return True
 
+    def announce(self, owner: str) -> None:
+        pass
+
+    def holder(self) -> object:
+        return None
+
     def keep(self, owner: str) -> bool:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):

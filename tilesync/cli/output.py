@@ -22,6 +22,7 @@ from tilesync.events import (
     Failed,
     Finding,
     Notice,
+    Owned,
     PageListed,
     Planned,
     PointerStays,
@@ -53,6 +54,7 @@ class Summary:
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
         self._began = time.monotonic()
+        self.owner: str | None = None
         self.imodel: str | None = None
         self.export: str | None = None
         self.version: str | None = None
@@ -71,6 +73,8 @@ class Summary:
     def __call__(self, event: Event) -> None:
         """Take note."""
         match event:
+            case Owned():
+                self.owner = event.owner
             case Resolved():
                 self.imodel, self.export = event.imodel, event.export
                 self.newest, self.behind = event.newest, event.behind
@@ -105,6 +109,7 @@ class Summary:
     def _facts(self) -> dict[str, Any]:
         tally = self._tally
         return {
+            "owner": self.owner,
             "imodel": self.imodel,
             "export": self.export,
             "version": self.version,

@@ -14,9 +14,11 @@ from typing import Any
 
 from tilesync.errors import DestinationError
 from tilesync.model import POINTER, Version
+from tilesync.rules.ownership import owner_record, read_owner, tells_another
 from tilesync.stores.apart import Apart
 from tilesync.stores.disk import barrier, create, mapped, place, read_regular, real_folder, sync_folder
 from tilesync.stores.held import VERSIONS
+from tilesync.stores.status_files import CHECKED, OWNERSHIP, document, read_document, write_document
 
 PARTS = "parts"
 TRASH = "trash"
@@ -50,6 +52,7 @@ class Publication(Apart):
         self._versions = root / VERSIONS
         self._temporary = state / PARTS
         self._trash = state / TRASH
+        self._ownership = state / OWNERSHIP
 
     def prefix(self, version: Version) -> str:
         """What leads from the pointer to the version's own folder."""
@@ -91,11 +94,31 @@ class Publication(Apart):
 
     def latest(self) -> Mapping[str, Any] | None:
         """What `latest.json` says; None when there is none, or one that is not ours."""
-        try:
-            said = json.loads(read_regular(str(self._home / LATEST)))
-        except (OSError, ValueError):
-            return None
-        return said if isinstance(said, dict) and {"version", "manifest"} <= said.keys() else None
+        said = read_document(self._home / LATEST)
+        return said if said is not None and {"version", "manifest"} <= said.keys() else None
+
+    def owner(self) -> str | None:
+        """Whose exports the destination holds: as `latest.json` tells, which every state folder shares, else the record
+        of this one; None where neither does.
+        """
+        return read_owner(self.latest()) or read_owner(read_document(self._ownership))
+
+    def set_owner(self, owner: str) -> None:
+        """Record whose exports the destination holds."""
+        latest = self.latest()
+        with mapped(f"cannot record the owner of {self._root}"):
+            if latest is not None and tells_another(latest, owner):
+                write_document(self._temporary / LATEST, self._home / LATEST, {**latest, "owner": owner})
+            write_document(self._temporary / OWNERSHIP, self._ownership, owner_record(owner))
+
+    def checked(self) -> Mapping[str, Any] | None:
+        """What `checked.json` says of the last successful run; None when there is none."""
+        return read_document(self._home / CHECKED)
+
+    def set_checked(self, said: Mapping[str, Any]) -> None:
+        """Replace `checked.json`."""
+        with mapped(f"cannot write {CHECKED}"):
+            write_document(self._temporary / CHECKED, self._home / CHECKED, said)
 
     def pointer(self) -> str | None:
         """SHA-256 of the pointer, in hexadecimal; None when there is no regular file."""
@@ -152,8 +175,7 @@ class Publication(Apart):
             self._relink(version)
 
     def _tell_latest(self, latest: Mapping[str, Any]) -> None:
-        data = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
-        place(self._temporary / "latest", self._home / LATEST, [data])
+        place(self._temporary / "latest", self._home / LATEST, [document(latest)])
 
     def retire(self, version: Version, moment: str) -> None:
         """Move a version and its manifest into the trash: the manifest first, so that what has one is always whole."""
