@@ -86,14 +86,14 @@ class MirrorRequest:
         """The destination."""
         return Where(self.destination, self.reach, self.state_dir)
 
-    @property
-    def ownership(self) -> Ownership:
+    def ownership(self, observe: Observer) -> Ownership:
         """Whose exports are asked for, as far as nobody needs to be asked, and whether DEST is to become theirs."""
         from tilesync.jobs.ownership import Ownership
 
+        asked = Asked("" if self.held is not None else self.selector.imodel or "")
         if self.link is not None:
-            return Ownership(Asked(self.link.base, self.link.container), self.adopt)
-        return Ownership(Asked("" if self.held is not None else self.selector.imodel or ""), self.adopt)
+            asked = Asked(self.link.base, self.link.container)
+        return Ownership(asked, str(self.destination), observe, self.adopt)
 
 
 def _origin(request: MirrorRequest, wires: Wires) -> Origin:
@@ -169,11 +169,11 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally, *, ann
             wires.sends,
             observe,
             pace=_pace(request, wires),
-            admission=request.ownership,
+            admission=request.ownership(observe),
         ) as destination,
     ):
         run = _run(request, wires, tally, _helpers(request, wires, destination))
-        wishes = _wishes(request)
+        wishes = _wishes(request, observe)
         try:
             if request.all_exports:
                 from tilesync.jobs.history import History
@@ -197,18 +197,18 @@ async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> No
     from tilesync.stores.local import scratch
 
     _refuse_overlap(request)
-    with looked_at(request.where, request.layout, observe, request.ownership) as there, scratch() as desk:
+    with looked_at(request.where, request.layout, observe, request.ownership(observe)) as there, scratch() as desk:
         assert there.catalog is not None
         async with wired(request.service, observe, bwlimit=request.bwlimit) as wires:
             view = View(there.catalog, there.files, there.publication, there.judge, Desk(*desk), there.layout)
-            plan = Preview(view, _run(request, wires, tally), _wishes(request))
+            plan = Preview(view, _run(request, wires, tally), _wishes(request, observe))
             if request.all_exports:
                 await plan.run_all(_origins(request, wires))
             else:
                 await plan.run(_origin(request, wires))
 
 
-def _wishes(request: MirrorRequest) -> Wishes:
+def _wishes(request: MirrorRequest, observe: Observer) -> Wishes:
     from tilesync.jobs.mirror import Wishes
 
     return Wishes(
@@ -220,7 +220,7 @@ def _wishes(request: MirrorRequest) -> Wishes:
         keep=request.keep,
         delete=request.delete,
         content=request.content,
-        ownership=request.ownership,
+        ownership=request.ownership(observe),
     )
 
 

@@ -91,7 +91,8 @@ def test_a_first_and_an_unchanged_run_say_the_contract(service: Simulator, tmp_p
     assert said.keys() == FINISHED
     assert isinstance(said.pop("seconds"), float)
     assert said == {
-        "kind": "finished", "exit": 0, "owner": IMODEL, "imodel": IMODEL, "export": EXPORT, "version": EXPORT, "newest": EXPORT,
+        "kind": "finished", "exit": 0, "owner": IMODEL,
+        "imodel": IMODEL, "export": EXPORT, "version": EXPORT, "newest": EXPORT,
         "behind": False,
         "listed": len(files), "fetched": len(files), "reused": 0, "reused_bytes": 0, "kept": 0, "excluded": 0,
         "failed": 0, "deleted": 0, "retired": 0,

@@ -36,7 +36,7 @@ class History:
 
     async def run(self) -> None:
         """Mirror them one after another; one that fails does not stop the next. Raises what the last failure was."""
-        await take_over(self._destination, self._wishes.ownership, self._exports.resolve, self._run.observe)
+        await take_over(self._destination, self._wishes.ownership, self._exports.resolve)
         await prepare(self._destination, self._run)
         there = self._destination.catalog, self._destination.files, self._wishes
         await one_by_one(await self._exports.finished(), self._mirror, lambda export: had(export, *there), self._run)

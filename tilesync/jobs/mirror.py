@@ -94,7 +94,7 @@ class Mirror:
     async def run(self) -> None:
         """Mirror the export that the origin resolves to, then tidy. Raises as `mirror` does."""
         ownership = self._wishes.ownership
-        self._first = await take_over(self._destination, ownership, self._origin.resolve, self._run.observe)
+        self._first = await take_over(self._destination, ownership, self._origin.resolve)
         await prepare(self._destination, self._run)
         await self.mirror()
         await Tidy(self._destination, self._run, self._wishes.keep, self._wishes.delete).run()

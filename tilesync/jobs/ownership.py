@@ -18,9 +18,13 @@ Resolve = Callable[[], Awaitable[Resolution]]
 
 @dataclass(frozen=True)
 class Ownership:
-    """What a run wants of a destination: to mirror what is `asked` for, and with `adopt` to make it the owner."""
+    """What a run wants of a destination: to mirror what is `asked` for, and with `adopt` to make it the owner. `place`
+    is how people name the destination; `observe` hears whose it is.
+    """
 
     asked: Asked
+    place: str
+    observe: Observer
     adopt: bool = False
 
     def admit(self, publication: Published) -> None:
@@ -29,18 +33,17 @@ class Ownership:
         """
         owner = recorded(publication)
         if not self.adopt and compare(owner, self.asked, None) is Claim.OTHER:
-            raise _refusal(owner, self.asked)
+            self.observe(Owned(owner))
+            raise self._refusal(owner, self.asked)
 
-    async def settle(
-        self, publication: Published, catalog: Catalog, resolve: Resolve, observe: Observer
-    ) -> tuple[str, Resolution | None]:
+    async def settle(self, publication: Published, catalog: Catalog, resolve: Resolve) -> tuple[str, Resolution | None]:
         """The owner that the destination has from now on; and what SOURCE resolved to, where it had to be asked.
 
         Raises OtherOwner. Writes nothing.
         """
         owner = await in_thread(recorded, publication) or _begun_for(catalog)
         if owner:
-            observe(Owned(owner))
+            self.observe(Owned(owner))
         asked, first = self.asked, None
         held = {version.name for version in catalog.versions()}
         held.update(await in_thread(publication.manifest_names))
@@ -50,25 +53,28 @@ class Ownership:
             asked = asked.resolved(first.export)
             claim = compare(owner, asked, held)
         if claim is Claim.OTHER and not self.adopt:
-            raise _refusal(owner, asked)
+            raise self._refusal(owner, asked)
         after = owner_after(owner, asked, claim)
         if owner and after != owner:
-            observe(Notice(f"DEST belonged to {shown(owner)}; from now on it belongs to {shown(after)}"))
+            what = f"{self.place} belonged to {shown(owner)}; from now on it belongs to {shown(after)}"
+            self.observe(Notice(what))
         if after and after != owner:
-            observe(Owned(after))
+            self.observe(Owned(after))
         return after, first
 
+    def _refusal(self, owner: str, asked: Asked) -> OtherOwner:
+        wanted = shown(asked.owner) if asked.owner else f"export {asked.export}"
+        return OtherOwner(f"{self.place} belongs to {shown(owner)}, and {wanted} was asked for")
 
-async def take_over(
-    destination: Destination, ownership: Ownership | None, resolve: Resolve, observe: Observer
-) -> Resolution | None:
+
+async def take_over(destination: Destination, ownership: Ownership | None, resolve: Resolve) -> Resolution | None:
     """See that a destination belongs to who is asked for, and record that where it is not; nothing else was written
     before. What SOURCE resolved to, where it had to be asked. Raises OtherOwner.
     """
     if ownership is None:
         return None
     publication = destination.publication
-    owner, first = await ownership.settle(publication, destination.catalog, resolve, observe)
+    owner, first = await ownership.settle(publication, destination.catalog, resolve)
     if owner and await in_thread(publication.owner) != owner:
         await in_thread(publication.set_owner, owner)
     return first
@@ -125,8 +131,3 @@ def _begun_for(catalog: Catalog) -> str:
 
 def _owner_of(version: Version) -> str:
     return version.imodel or version.home
-
-
-def _refusal(owner: str, asked: Asked) -> OtherOwner:
-    wanted = shown(asked.owner) if asked.owner else f"export {asked.export}"
-    return OtherOwner(f"DEST belongs to {shown(owner)}, and {wanted} was asked for")

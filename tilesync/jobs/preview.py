@@ -86,7 +86,7 @@ class Preview:
         """Raise OtherOwner where a run would."""
         if self._wishes.ownership is not None:
             view = self._view
-            await self._wishes.ownership.settle(view.publication, self._catalog, resolve, self._run.observe)
+            await self._wishes.ownership.settle(view.publication, self._catalog, resolve)
 
     def _say_if_lost(self) -> None:
         if self._catalog.recall("adopted") is None and self._view.publication.manifest_names():
