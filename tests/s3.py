@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from tilesync.events import Event
@@ -185,12 +185,18 @@ def error(status: int, code: str) -> tuple[int, str]:
     return status, f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>of the test, {SECRET}</Message></Error>"
 
 
+class HasUrl(Protocol):
+    """A server."""
+
+    url: str
+
+
 class BucketRoad:
     """A reverse proxy on loopback before a server. `passed` holds what came; a mishap that struck nothing fails the
     test; `rewrite` changes where requests go.
     """
 
-    def __init__(self, server: BucketServer, *mishaps: Mishap, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, server: HasUrl, *mishaps: Mishap, tls: ssl.SSLContext | None = None) -> None:
         self.tls = tls
         self.onward = urlsplit(server.url).netloc
         self.mishaps = mishaps

@@ -134,6 +134,45 @@ def test_versions_come_and_go(place: Bucket, sim: Simulator) -> None:
     assert [name for name in place.names() if name.startswith("manifests/")] == [f"manifests/{OTHER}.jsonl"]
 
 
+def archive(place: Bucket, version: str) -> None:
+    """What a lifecycle rule does: the tiles of a version lie in Glacier from now on."""
+    lead = f"{place.lead}versions/{version}/tiles/"
+    for key in place.server.keys(place.name):
+        if key.startswith(lead):
+            source = {"Bucket": place.name, "Key": key}
+            place.server.client.copy_object(Bucket=place.name, Key=key, CopySource=source, StorageClass="GLACIER")
+
+
+def test_what_was_archived_is_fetched_again(place: Bucket, sim: Simulator) -> None:
+    """Tiles of an older version that cannot be read any more are fetched, with one remark for all of them; the audit of
+    that version says of each that it is archived, and of the new one nothing.
+    """
+    sim.hold(export(8))
+    assert place.mirror(sim).exit == 0
+    archive(place, EXPORT)
+    files = sim.hold(export(9), export_id=OTHER)
+    run = place.mirror(sim)
+    assert run.exit == 0, run.said
+    assert run.last["fetched"] >= 9
+    assert run.said.count("archived") == 1, run.said
+    place.holds(OTHER, files)
+    assert place.run("verify", place.place).exit == 0
+    audit = place.run("verify", place.place, "--all")
+    assert audit.exit == 10, audit.said
+    assert audit.said.count("is archived, and cannot be read before it is restored") == 9, audit.said
+
+
+def test_an_archived_source_is_told(place: Bucket, sim: Simulator, tmp_path: Path) -> None:
+    """Files of a held SOURCE that lie in an archive fail by themselves, and it is said why."""
+    sim.hold(export(4))
+    assert place.mirror(sim).exit == 0
+    archive(place, EXPORT)
+    run = place.run("mirror", place.place, str(tmp_path / "d"))
+    assert (run.exit, run.last["failed"]) == (3, 5), run.said
+    assert "came twice" not in run.said
+    assert "is archived, and cannot be read before it is restored" in run.said
+
+
 @pytest.mark.parametrize(
     ("env", "exit_code"),
     [

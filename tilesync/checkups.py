@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tilesync.destinations import Where, audited, endpoint_of, minted, no_bodies
-from tilesync.errors import UsageError
+from tilesync.destinations import Reach, Where, account_at, audited, by_token, endpoint_of, no_bodies
+from tilesync.errors import Transient, Unavailable, UsageError
 from tilesync.model import SasUrl, Selector
 from tilesync.protocols import HeldFiles, Observer, Published
 from tilesync.rules.mending import AzureMending, BucketMending, Mending, ServerMending
@@ -128,5 +128,28 @@ def viewer_url(where: Where, life: timedelta) -> tuple[str, datetime | None]:
             "a folder has no viewer URL: a web server gives it one",
             hint="README.md has configurations (Hosting); `tilesync doctor DEST --public-url URL` checks yours",
         )
-    link = minted(place, where.reach, life)
+    link = _minted(place, where.reach, life)
     return link.viewer(place.prefix), link.expires
+
+
+def _minted(place: AzurePlace, reach: Reach, life: timedelta) -> SasUrl:
+    """A link to a container that reads and does nothing else. One that was given serves where it allows no more; else
+    it is signed by the account's key, or for an identity of Entra.
+    """
+    given = place.link
+    if given is None:
+        given = by_token(place, reach, reads=False)
+    if given is not None and given.reads_only:
+        return given
+    if place.link is not None:
+        raise UsageError(
+            "a link that may write is nothing for viewers, and no other link can be made of it",
+            hint="name it as az://ACCOUNT/CONTAINER, with a key or an identity; or give a link with `sp=r`",
+        )
+    from tilesync.stores.account import READ
+
+    with account_at(place, reach) as account:
+        try:
+            return account.mint(READ, life=life)
+        except Transient as error:
+            raise Unavailable(str(error)) from error

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -15,11 +15,11 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from tilesync.errors import NotAuthorised, Transient, Unavailable, UsageError
-from tilesync.events import Notice
+from tilesync.errors import NotAuthorised, UsageError
+from tilesync.events import Notice, Warned
 from tilesync.model import Layout, SasUrl, Version
 from tilesync.protocols import Admission, Files, Objects, Observer
-from tilesync.rules.links import expiry
+from tilesync.rules.links import expiry, in_clear, travels_in_clear
 from tilesync.rules.places import parse_place
 from tilesync.rules.serving import Serving
 from tilesync.storage import AzurePlace, BucketPlace
@@ -27,6 +27,7 @@ from tilesync.threads import hastily, in_thread
 
 if TYPE_CHECKING:
     from tilesync.helpers import FindShelf
+    from tilesync.stores.account import Account
     from tilesync.stores.away import ObjectDestination, ObjectSight
     from tilesync.stores.blob_shelf import BlobShelf
     from tilesync.stores.files import Shelf
@@ -52,7 +53,8 @@ class Reach:
 
     `azure_endpoint`, `endpoint_url`: where the account, and the bucket, answer, if not at the usual address.
     `link_command` prints a fresh link to the container that was named by one. `create`: the container is made where it
-    is missing. `budget` is how long a failing answer is borne with.
+    is missing. `budget` is how long a failing answer is borne with. `allow_http`: plain http will do, beyond this
+    machine too.
     """
 
     azure_endpoint: str | None = None
@@ -61,6 +63,7 @@ class Reach:
     create: bool = False
     serving: Serving = field(default_factory=Serving)
     budget: timedelta = timedelta(seconds=60)
+    allow_http: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,17 +80,21 @@ class Where:
             return self.state_dir.absolute()
         from platformdirs import user_state_path
 
+        home_of_states = user_state_path("tilesync")
+        if not home_of_states.is_absolute():  # neither HOME nor the list of users tells one
+            raise UsageError(
+                "this user has no home folder for the state of a destination in a store",
+                hint="say where it is to be: --state-dir FOLDER, or set HOME or XDG_STATE_HOME",
+            )
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(self.place))[:80].strip("-")
         name = f"{slug}-{hashlib.sha256(home.encode()).hexdigest()[:12]}"
-        return user_state_path("tilesync") / "destinations" / name
+        return home_of_states / "destinations" / name
 
     @property
     def identity(self) -> str:
         """What tells this place from all others, however it was named; all that lies in a store's place begins so."""
-        if isinstance(self.place, AzurePlace) and self.place.link is not None:
-            return f"{self.place.link.base}/{self.place.prefix}"
         if isinstance(self.place, AzurePlace):
-            return f"{endpoint_of(self.place, self.reach)}/{self.place.container}/{self.place.prefix}"
+            return f"{url_of(self.place, self.reach)}/{self.place.prefix}"
         return f"{self.place}/" if isinstance(self.place, BucketPlace) else str(self.place)
 
 
@@ -97,9 +104,9 @@ async def opened(
     layout: Layout | None,
     bulk: Callable[[], Awaitable[Bulk]],
     observe: Observer,
+    admission: Admission | None = None,
     *,
     pace: Pace | None = None,
-    admission: Admission | None = None,
 ) -> AsyncIterator[LocalDestination | ObjectDestination]:
     """The destination, locked for this run alone. Without a `layout` something must be held there. `pace`: how fast
     bytes may leave for it. `admission`: who comes; None is somebody who needs none.
@@ -231,6 +238,16 @@ def _objects(
     create: bool = False,
 ) -> Iterator[Objects]:
     """The objects of the place; `reads`: it is never written to; `create`: its container may be made."""
+    with _reached(where, bulk, observe, reads=reads, create=create) as objects:
+        if travels_in_clear(objects.home):
+            observe(Warned(in_clear(objects.home, str(where.place))))
+        yield objects
+
+
+@contextmanager
+def _reached(
+    where: Where, bulk: Callable[[], Awaitable[Bulk]], observe: Observer, *, reads: bool, create: bool
+) -> Iterator[Objects]:
     if isinstance(where.place, AzurePlace):
         with _blobs(where.place, where.reach, bulk, observe, reads=reads, create=create) as blobs:
             yield blobs
@@ -240,7 +257,12 @@ def _objects(
     assert isinstance(where.place, BucketPlace)
     place, reach = where.place, where.reach
     with open_bucket(
-        place.bucket, place.prefix, observe, endpoint_url=reach.endpoint_url, budget=reach.budget
+        place.bucket,
+        place.prefix,
+        observe,
+        endpoint_url=reach.endpoint_url,
+        budget=reach.budget,
+        allow_http=reach.allow_http,
     ) as objects:
         yield objects
 
@@ -261,19 +283,20 @@ def _blobs(
     from tilesync.wire.blocking import blocking
 
     with ExitStack() as closing:
-        talk = closing.enter_context(blocking(observe, budget=reach.budget))
-        first, fetch = place.link, _asking(reach, "--link-command" if reads else "--dest-link-command")
+        talk = closing.enter_context(blocking(observe, budget=reach.budget, allow_http=reach.allow_http))
+        option = "--link-command" if reads else "--dest-link-command"
+        first, fetch = place.link, _asking(reach, option)
         base = f"{endpoint_of(place, reach)}/{place.container}" if fetch is not None else None
         if first is None:
-            first = _by_token(place, reach, reads=reads)
+            first = by_token(place, reach, reads=reads)
         copying: SignedLink | None = None
         if first is None and fetch is None:
-            from tilesync.stores.account import READ, READS, WRITES, account_of
+            from tilesync.stores.account import READ, READS, WRITES
 
-            opening = account_of(place.account, place.container, endpoint_of(place, reach), os.environ)
-            account = closing.enter_context(opening)
+            account = closing.enter_context(account_at(place, reach))
             fetch = partial(account.mint, READS if reads else WRITES)
-            copying = SignedLink(partial(account.mint, READ, life=COPYING), observe)
+            minting = partial(account.mint, READ, life=COPYING)
+            copying = SignedLink(minting, observe, allow_http=reach.allow_http)
             if create:
                 talk.insist(f"the storage account {place.account}", account.create)
         elif create:
@@ -281,10 +304,23 @@ def _blobs(
                 "a link to a container cannot make it",
                 hint="name it as az://ACCOUNT/CONTAINER, with a key or an identity that may",
             )
-        link = SignedLink(fetch, observe, first=first, base=base)
+        link = SignedLink(fetch, observe, first=first, base=base, option=option, allow_http=reach.allow_http)
         wires = Wires(link, copying, talk, _kept(bulk), delete_many)
         home = f"{talk.insist(f'the storage account {place.account}', link.current).base}/{place.prefix}"
         yield AzureObjects(wires, place.prefix, observe, shown=str(place), home=home)
+
+
+def account_at(place: AzurePlace, reach: Reach) -> AbstractContextManager[Account]:
+    """The storage account, as some identity sees it."""
+    from tilesync.stores.account import account_of
+
+    endpoint = endpoint_of(place, reach)
+    return account_of(place.account, place.container, endpoint, os.environ, allow_http=reach.allow_http)
+
+
+def url_of(place: AzurePlace, reach: Reach) -> str:
+    """Where the container answers, without what signs it."""
+    return place.link.base if place.link is not None else f"{endpoint_of(place, reach)}/{place.container}"
 
 
 def endpoint_of(place: AzurePlace, reach: Reach) -> str:
@@ -300,7 +336,7 @@ def endpoint_of(place: AzurePlace, reach: Reach) -> str:
     return given.replace("{account}", place.account).rstrip("/")
 
 
-def _by_token(place: AzurePlace, reach: Reach, *, reads: bool) -> SasUrl | None:
+def by_token(place: AzurePlace, reach: Reach, *, reads: bool) -> SasUrl | None:
     """The link that AZURE_STORAGE_SAS_TOKEN makes. It goes to the account that it is of: the one that
     AZURE_STORAGE_ACCOUNT names, and where that is not set the one that is written to.
     """
@@ -362,26 +398,3 @@ def many_threads() -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="tilesync"))
-
-
-def minted(place: AzurePlace, reach: Reach, life: timedelta) -> SasUrl:
-    """A link to a container that reads and does nothing else. One that was given serves where it allows no more; else
-    it is signed by the account's key, or for an identity of Entra.
-    """
-    given = place.link
-    if given is None:
-        given = _by_token(place, reach, reads=False)
-    if given is not None and given.reads_only:
-        return given
-    if place.link is not None:
-        raise UsageError(
-            "a link that may write is nothing for viewers, and no other link can be made of it",
-            hint="name it as az://ACCOUNT/CONTAINER, with a key or an identity; or give a link with `sp=r`",
-        )
-    from tilesync.stores.account import READ, account_of
-
-    with account_of(place.account, place.container, endpoint_of(place, reach), os.environ) as account:
-        try:
-            return account.mint(READ, life=life)
-        except Transient as error:
-            raise Unavailable(str(error)) from error

@@ -13,17 +13,28 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from tilesync.destinations import Place, Reach, Where, audited, looked_at, many_threads, no_bodies, opened, shelf_of
+from tilesync.destinations import (
+    Place,
+    Reach,
+    Where,
+    audited,
+    looked_at,
+    many_threads,
+    no_bodies,
+    opened,
+    shelf_of,
+    url_of,
+)
 from tilesync.errors import TilesyncError, UsageError
 from tilesync.events import Warned
 from tilesync.model import EVERYTHING, Content, Export, Globs, Inventory, Layout, SasUrl, Selector, Version
 from tilesync.protocols import Destination, Observer, Origin
 from tilesync.rules.guards import Most
-from tilesync.rules.links import parse_link
+from tilesync.rules.links import parse_link, travels_in_clear
 from tilesync.rules.ownership import Asked
 from tilesync.rules.retention import KEEP_ALL, Keep
 from tilesync.services import Service, WallClock, exports_of, wired
-from tilesync.threads import in_thread
+from tilesync.storage import AzurePlace
 
 if TYPE_CHECKING:
     from tilesync.crew import Crew
@@ -134,6 +145,16 @@ def _refuse_overlap(request: MirrorRequest) -> None:
             raise UsageError("one of SOURCE and DEST lies in the other", hint="choose a DEST beside it")
 
 
+def _refuse_signatures_in_clear(request: MirrorRequest) -> None:
+    """Raise UsageError where the store would be told the link of the export, to copy from it, over plain http."""
+    place = request.destination
+    if request.server_copy and isinstance(place, AzurePlace) and travels_in_clear(url_of(place, request.reach)):
+        raise UsageError(
+            "--server-copy would send the signed link of the export over plain http",
+            hint="leave it away, or reach DEST over https://",
+        )
+
+
 def _service_origin(request: MirrorRequest, wires: Wires) -> ServiceOrigin:
     from tilesync.remote.origins import ServiceOrigin
 
@@ -161,15 +182,11 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally, *, ann
     from tilesync.jobs.mirror import Mirror
 
     _refuse_overlap(request)
+    _refuse_signatures_in_clear(request)
     async with (
         wired(request.service, observe, bwlimit=request.bwlimit) as wires,
         opened(
-            request.where,
-            request.layout,
-            wires.sends,
-            observe,
-            pace=_pace(request, wires),
-            admission=request.ownership(observe),
+            request.where, request.layout, wires.sends, observe, request.ownership(observe), pace=_pace(request, wires)
         ) as destination,
     ):
         run = _run(request, wires, tally, _helpers(request, wires, destination))
@@ -197,6 +214,7 @@ async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> No
     from tilesync.stores.local import scratch
 
     _refuse_overlap(request)
+    _refuse_signatures_in_clear(request)
     with looked_at(request.where, request.layout, observe, request.ownership(observe)) as there, scratch() as desk:
         assert there.catalog is not None
         async with wired(request.service, observe, bwlimit=request.bwlimit) as wires:
@@ -240,9 +258,9 @@ def _helpers(request: MirrorRequest, wires: Wires, destination: Destination) -> 
     """A limited bandwidth is kept by this process alone, and helpers know no proxies; nor what a store does itself."""
     from tilesync.helpers import Helpers
     from tilesync.stores.files import LocalFiles
-    from tilesync.wire.trust import proxied
+    from tilesync.wire.trust import proxies
 
-    alone = request.bwlimit or request.server_copy or proxied()
+    alone = request.bwlimit or request.server_copy or proxies()
     shelf = None if alone else shelf_of(destination.files, request.reach.serving)
     crew = _crew(wires.closing) if shelf is not None else None
     if crew is None:
@@ -302,7 +320,6 @@ async def rollback(
 ) -> Version:
     """Point back at an older version and pin it, or with `latest` at the newest again. Raises the RunErrors."""
     from tilesync.jobs.announce import announced
-    from tilesync.jobs.ownership import tell_owner
     from tilesync.jobs.pressure import Gate
     from tilesync.jobs.rollback import rollback as run
     from tilesync.jobs.run import Run
@@ -311,7 +328,6 @@ async def rollback(
     clock, where = WallClock(), Where(destination, reach or Reach(), state_dir)
     async with opened(where, None, no_bodies, observe) as there:
         about = Run(clock, observe, Tally(), Gate(clock, fixed=1), budget=timedelta())
-        await in_thread(tell_owner, there.publication, observe)
         version = await run(there, about, name, latest=latest)
         await announced(there, announce)
         return version
@@ -360,7 +376,6 @@ async def verify(
     reach: Reach | None = None,
 ) -> None:
     """Audit what a destination holds: the current version, or `every` one. Raises VerifyFailed for findings."""
-    from tilesync.jobs.ownership import tell_owner
     from tilesync.jobs.verify import Audited, Verify
     from tilesync.stores.held import HeldFiles
     from tilesync.stores.local import scratch
@@ -371,7 +386,6 @@ async def verify(
         async with AsyncExitStack() as closing:
             from tilesync.helpers import Helpers
 
-            await in_thread(tell_owner, there.publication, observe)
             files = there.files
             crew = _crew(closing) if isinstance(files, HeldFiles) else None
             helpers = Helpers(crew, files) if crew and isinstance(files, HeldFiles) else None

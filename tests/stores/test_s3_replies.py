@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tilesync.errors import ConditionFailed, DestinationError, DiskFull, NotAuthorised, TilesyncError, Transient
-from tilesync.stores.s3_replies import NotThere, found, refuse
+from tilesync.stores.s3_replies import Archived, NotThere, found, refuse
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,8 @@ from tilesync.stores.s3_replies import NotThere, found, refuse
         (400, "", DestinationError),
         (401, "", NotAuthorised),
         (403, "AccessDenied", NotAuthorised),
+        (403, "InvalidObjectState", Archived),
+        (403, "ObjectNotInActiveTierError", Archived),
         (403, "", NotAuthorised),
         (0, "AccessDenied", NotAuthorised),
         (404, "NoSuchBucket", DestinationError),
@@ -49,7 +51,7 @@ def test_verdicts(status: int, code: str, kind: type[TilesyncError]) -> None:
 def test_pressure(status: int, code: str, pressure: bool) -> None:
     """A server that has too much to do says so, and when to come again."""
     with pytest.raises(Transient) as raised:
-        refuse(status, code, "a", "s3://bucket/", wait="7")
+        refuse(status, code, "a", "s3://bucket/", wait=7.0)
     assert (raised.value.pressure, raised.value.retry_after) == (pressure, 7.0)
 
 

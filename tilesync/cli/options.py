@@ -78,7 +78,7 @@ INVENTORY = stacked(
         "--allow-missing",
         is_flag=True,
         envvar=None,
-        help="Publish although the tilesets ask for files that are not there.",
+        help="Publish although the tilesets ask for files that are not there, or that lie elsewhere.",
     ),
     option("--allow-shrink", is_flag=True, envvar=None, help="Publish an export with under half the files or bytes."),
 )
@@ -142,9 +142,15 @@ AZURE_ENDPOINT = option(
     metavar="URL",
     help="Blob service of the account, if not https://ACCOUNT.blob.core.windows.net (sovereign clouds, emulators).",
 )
+ALLOW_HTTP = option(
+    "--allow-http",
+    is_flag=True,
+    help="A store in a network of your own may be reached over plain http: tiles and signatures go in the clear.",
+)
 REACH = stacked(
     AZURE_ENDPOINT,
     option("--endpoint-url", metavar="URL", help="S3 service, if not Amazon's."),
+    ALLOW_HTTP,
     option("--dest-link-command", help="Command that prints a fresh link to the container of DEST."),
 )
 ON_PUBLISH = option(

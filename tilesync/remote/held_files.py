@@ -12,6 +12,7 @@ from itertools import islice
 from tilesync.errors import (
     BlobDamaged,
     BlobMissing,
+    BlobUnreachable,
     DestinationError,
     ExportReplaced,
     Incomplete,
@@ -201,11 +202,15 @@ class HeldSource:
             return BlobMissing(f"{name} is not there any more in version {self._version.name} of {self._shown}")
         if isinstance(cause, OSError) and cause.errno not in FOR_GOOD:
             return Transient(str(error))
-        return BlobDamaged(str(error))
+        if isinstance(cause, OSError):
+            return BlobDamaged(str(error))
+        return BlobUnreachable(str(error))  # the store keeps it back, as one that is archived: its bytes are not known
 
 
 class HeldBody:
     """The bytes of one held file from byte `start` on: the first piece is here, `rest` gives the others."""
+
+    md5: bytes | None = None
 
     def __init__(
         self,

@@ -8,6 +8,14 @@ import json
 from datetime import UTC, datetime
 
 
+def decoded(data: bytes) -> str:
+    """The text of a file that holds a secret, as editors and shells write it: UTF-8, or UTF-16 with its mark.
+
+    Raises ValueError for anything else.
+    """
+    return data.decode("utf-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig")
+
+
 def token_end(token: str) -> datetime | None:
     """When a JSON Web Token ends, by its own word, which is not verified; None for one that is none or says nothing.
 

@@ -19,12 +19,14 @@ from tilesync.stores.disk import mapped
 from tilesync.stores.lock import locked
 from tilesync.stores.lock_file import locked_folder
 from tilesync.stores.misread import Misread
-from tilesync.stores.objects import ObjectFiles, ObjectHeldFiles, Pace, judge_keys, lead_of
+from tilesync.stores.objects import ObjectFiles, ObjectHeldFiles, Pace, judge_keys
 from tilesync.stores.shown import ObjectPublication, ObjectPublished
 
 CATALOG = "catalog.sqlite3"
 PLACE = "destination"
 MISREAD = "misread"
+
+ANOTHER_STATE = "give another folder for the state with --state-dir, or mend that one"
 
 
 class ObjectDestination:
@@ -72,8 +74,9 @@ def open_objects(
         raise DestinationError(f"no version is held in {objects.shown}", hint="give the place that was mirrored to")
     with ExitStack() as closing:
         published = ObjectPublished(objects)
-        closing.enter_context(locked_folder(state, objects.shown))
+        closing.enter_context(locked_folder(state, objects.shown, hint=ANOTHER_STATE))
         catalog = Catalog(state / CATALOG)
+        catalog.has_folders = False
         closing.callback(catalog.close)
         if not _is_of(catalog, objects.home):
             published.refuse_foreign()
@@ -103,12 +106,13 @@ def look_at_objects(
         admission.admit(published)
     with mapped(f"cannot read the state in {state}"):
         catalog = Catalog(state / CATALOG, read_only=True)
+        catalog.has_folders = False
     files, tried = ObjectHeldFiles(objects), catalog.recall(MISREAD)
     look = Misread(objects.doubtful if tried is None else tried, observe, sure=tried is not None)
 
     def judge(names: Iterable[str]) -> None:
         names = list(names)
-        judge_keys(names, lead=lead_of(objects))
+        judge_keys(names, objects)
         look(names)
 
     try:
@@ -123,7 +127,7 @@ def read_objects(objects: Objects) -> Iterator[ObjectSight]:
     """What a place holds, for those who only read it."""
     files = ObjectHeldFiles(objects)
     try:
-        yield ObjectSight(files, ObjectPublished(objects), None, partial(judge_keys, lead=lead_of(objects)))
+        yield ObjectSight(files, ObjectPublished(objects), None, partial(judge_keys, objects=objects))
     finally:
         files.close()
 
@@ -139,7 +143,7 @@ def audit_objects(objects: Objects, state: Path) -> Iterator[ObjectSight]:
         catalog = None
     files = ObjectHeldFiles(objects)
     try:
-        yield ObjectSight(files, ObjectPublished(objects), catalog, partial(judge_keys, lead=lead_of(objects)))
+        yield ObjectSight(files, ObjectPublished(objects), catalog, partial(judge_keys, objects=objects))
     finally:
         files.close()
         if catalog is not None:

@@ -6,22 +6,25 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from tilesync.errors import NotAuthorised, Transient, UsageError
+from tilesync.errors import NotAuthorised, UsageError
 from tilesync.protocols import Observer
-from tilesync.rules.links import check_scheme
+from tilesync.rules.links import check_store
+from tilesync.rules.proxies import Proxy
 from tilesync.stores.disk import mapped
 from tilesync.stores.lock import patience_of
 from tilesync.stores.s3 import S3Objects, Wires
 from tilesync.stores.s3_lease import TERM
-from tilesync.stores.s3_parts import Parts
+from tilesync.stores.s3_parts import Parts, unanswered
 from tilesync.stores.s3_replies import refuse
 from tilesync.stores.s3_whole import Whole
+from tilesync.wire.blocking import blocking
 from tilesync.wire.insistence import Insistence
-from tilesync.wire.trust import fallback_bundle, user_agent
+from tilesync.wire.trust import fallback_bundle, proxies, user_agent
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config, S3Store
@@ -59,7 +62,7 @@ class _Found(NamedTuple):
     style: str | None
     region: str
     checksums: bool
-    bundle: str | None
+    authorities: bytes | None
 
 
 @contextmanager
@@ -71,23 +74,27 @@ def open_bucket(
     endpoint_url: str | None = None,
     budget: timedelta = timedelta(seconds=60),
     term: timedelta = TERM,
+    allow_http: bool = False,
 ) -> Iterator[S3Objects]:
     """The objects of a bucket below `prefix`, which is empty or ends with a slash. `budget`: how long a failing answer
-    is borne with.
+    is borne with. `allow_http`: tiles and signatures may go in the clear.
 
     Credentials, region, endpoint and authorities come from the variables and profiles of AWS, the endpoint from
-    `endpoint_url` first. Raises UsageError where a package is missing, NotAuthorised where nobody asks,
+    `endpoint_url` first. Both packages go through the same proxy; how boto3 asks for roles and identities, before that,
+    is its own affair. Raises UsageError where a package is missing, NotAuthorised where nobody asks,
     DestinationError.
     """
     shown = f"s3://{bucket}/{prefix}"
     if endpoint_url is not None:
-        check_scheme(endpoint_url)
+        check_store(endpoint_url, allow_http=allow_http)
     try:
         found = _look_around(bucket, endpoint_url, shown, Insistence(observe, budget=budget))
         store = _store(bucket, found)
     except ImportError:
         raise UsageError("S3 needs the packages obstore and boto3", hint=_EXTRA) from None
-    wires = Wires(Whole(store, shown), Parts(found.client, bucket, shown), observe, budget)
+    check_store(found.endpoint, allow_http=allow_http)
+    asking = partial(blocking, observe, budget=timedelta(), allow_http=allow_http, bundle=found.authorities)
+    wires = Wires(Whole(store, shown), Parts(found.client, bucket, shown), observe, budget, asking)
     haste = patience_of(term)
     hasty = wires._replace(whole=Whole(_store(bucket, found, within=haste), shown), budget=min(budget, haste))
     home = f"{found.endpoint}/{bucket}/{prefix}"
@@ -115,26 +122,28 @@ def _look_around(bucket: str, endpoint_url: str | None, shown: str, insistence: 
         provider()
     except (BotoCoreError, ClientError) as error:
         raise NotAuthorised(f"the credentials for {shown} cannot be had ({_kind(error)})", hint=_SET) from None
-    bundle = core.get_config_variable("ca_bundle")
+    bundle, authorities = core.get_config_variable("ca_bundle"), None
+    if bundle:
+        with mapped(f"cannot read {bundle}"):
+            authorities = Path(bundle).read_bytes()
     verify = bundle or ssl.get_default_verify_paths().cafile  # botocore knows neither SSL_CERT_FILE nor the system's
     region = session.region_name
-    client = _client(session, region or _HOME, endpoint_url, verify)
+    client = _client(session, bucket, region or _HOME, endpoint_url, verify)
     if region is None and _amazon(client.meta.endpoint_url):
-        region = insistence.insist(f"the destination {shown}", lambda: region_of(client, bucket, shown))
-        client = _client(session, region, endpoint_url, verify)
-    check_scheme(client.meta.endpoint_url)
+        region = insistence.insist(shown, lambda: region_of(client, bucket, shown))
+        client = _client(session, bucket, region, endpoint_url, verify)
     return _Found(
         client,
         provider,
         client.meta.endpoint_url,
-        (client.meta.config.s3 or {}).get("addressing_style"),
+        _style(client),
         region or _HOME,
         core.get_config_variable("request_checksum_calculation") != "when_required",
-        bundle,
+        authorities,
     )
 
 
-def _client(session: Any, region: str, endpoint_url: str | None, verify: str | None) -> Any:
+def _client(session: Any, bucket: str, region: str, endpoint_url: str | None, verify: str | None) -> Any:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
@@ -146,12 +155,33 @@ def _client(session: Any, region: str, endpoint_url: str | None, verify: str | N
         request_checksum_calculation="when_required",  # each part goes with its MD5
         user_agent_extra=user_agent(),
     )
+    asking = {"region_name": region, "endpoint_url": endpoint_url, "verify": verify}
     try:
-        return session.client("s3", region_name=region, endpoint_url=endpoint_url, config=config, verify=verify)
+        unproxied = session.client("s3", config=config, **asking)
+        endpoint, _ = addressed(bucket, unproxied.meta.endpoint_url, _style(unproxied))
+        proxy = _proxy_for(endpoint)
+        through = {urlsplit(endpoint).scheme: proxy.url} if proxy is not None else {}
+        # even where it is empty: without any botocore would read the environment in its own way
+        return session.client("s3", config=config.merge(Config(proxies=through)), **asking)
     except (BotoCoreError, ValueError) as error:
         raise UsageError(
             f"no way leads to S3 with these settings ({_kind(error)})", hint="check --endpoint-url and AWS_REGION"
         ) from None
+
+
+def _style(client: Any) -> str | None:
+    style: str | None = (client.meta.config.s3 or {}).get("addressing_style")
+    return style
+
+
+def _proxy_for(endpoint: str) -> Proxy | None:
+    proxy = proxies().proxy_for(endpoint)
+    if proxy is not None and proxy.is_socks:
+        raise UsageError(
+            f"S3 cannot be asked through a SOCKS proxy, which {proxy.setting} names",
+            hint=f"set {proxy.setting} to an http:// proxy, or name {urlsplit(endpoint).hostname} in NO_PROXY",
+        )
+    return proxy
 
 
 def region_of(client: Any, bucket: str, shown: str) -> str:
@@ -163,11 +193,13 @@ def region_of(client: Any, bucket: str, shown: str) -> str:
     except ClientError as error:
         answer = error.response
     except BotoCoreError as error:
-        raise Transient(f"the request failed ({_kind(error)})") from None
+        raise unanswered(error, shown) from None
     about = answer.get("ResponseMetadata", {})
     region = about.get("HTTPHeaders", {}).get("x-amz-bucket-region")
     if region is None and about.get("HTTPStatusCode", 0) >= 400:
-        refuse(about["HTTPStatusCode"], "NoSuchBucket" if about["HTTPStatusCode"] == 404 else "", bucket, shown)
+        refuse(
+            about["HTTPStatusCode"], "NoSuchBucket" if about["HTTPStatusCode"] == 404 else "", bucket, shown, act="read"
+        )
     return str(region or _HOME)
 
 
@@ -175,6 +207,8 @@ def _store(bucket: str, found: _Found, *, within: timedelta = _WHOLE) -> S3Store
     from obstore.exceptions import BaseError
     from obstore.store import S3Store
 
+    endpoint, virtual = addressed(bucket, found.endpoint, found.style)
+    proxy = _proxy_for(endpoint)
     options: ClientConfig = {
         "allow_http": found.endpoint.startswith("http://"),
         "connect_timeout": _CONNECT,
@@ -182,10 +216,12 @@ def _store(bucket: str, found: _Found, *, within: timedelta = _WHOLE) -> S3Store
         "timeout": within,
         "user_agent": user_agent(),
     }
-    if found.bundle:
-        with mapped(f"cannot read {found.bundle}"):
-            options["root_certificate"] = Path(found.bundle).read_bytes()
-    endpoint, virtual = addressed(bucket, found.endpoint, found.style)
+    if found.authorities:
+        options["root_certificate"] = found.authorities
+    if proxy is not None:
+        options["proxy_url"] = proxy.url
+    else:  # without any obstore would read the environment in its own way
+        options["proxy_url"], options["proxy_excludes"] = "http://direct.invalid", urlsplit(endpoint).hostname or ""
     config: S3Config = {
         "region": found.region,
         "endpoint": endpoint,

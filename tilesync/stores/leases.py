@@ -8,7 +8,8 @@ from typing import Final, Protocol
 
 from tilesync.errors import DestinationError
 from tilesync.protocols import Stored
-from tilesync.stores.lock_file import document, said_in, this_process
+from tilesync.stores.lock_file import this_process
+from tilesync.stores.status_files import document, read_document
 
 LOCK: Final = ".tilesync/lock"
 _OTHERS: Final = {
@@ -55,12 +56,12 @@ class BlobLease:
     def announce(self, owner: str) -> None:
         """Write it into the blob: to take the lease says nothing of who takes it."""
         headers = {"x-ms-blob-type": "BlockBlob", "x-ms-lease-id": owner}
-        self._request(LOCK, headers, beats=True, body=document(this_process()))
+        self._request(LOCK, headers, beats=True, body=document(this_process().record()))
 
     def holder(self) -> object:
         """What stands in the blob."""
         stored = self._read(LOCK)
-        return said_in(b"".join(stored.chunks)) if stored is not None else None
+        return read_document(b"".join(stored.chunks)) if stored is not None else None
 
     def keep(self, owner: str) -> bool:
         """Renew it; one that has ended, and that nobody has taken since, comes to life again."""

@@ -17,9 +17,10 @@ from tilesync.rules.occupants import OURS, clashing, listed, strangers
 from tilesync.rules.ownership import is_export_id
 from tilesync.stores.catalog import SCHEMA_VERSIONS, Catalog
 from tilesync.stores.database import schema_of
-from tilesync.stores.disk import boot_id, mapped, real_folder
+from tilesync.stores.disk import boot_id, mapped, reading, real_folder, write_whole
 from tilesync.stores.files import LocalFiles, folds_case, judge_names, path_limit
 from tilesync.stores.flat import STAGED, FlatPublication
+from tilesync.stores.folders import Tree
 from tilesync.stores.held import VERSIONS, Door, HeldFiles
 from tilesync.stores.lock_file import lent_folder, locked_folder
 from tilesync.stores.publication import MANIFESTS, PARTS, Publication
@@ -48,23 +49,24 @@ class Place:
         another file system.
         """
         within = self.root / STATE
-        if os.path.isdir(within / MANIFESTS) and not os.path.isdir(self.state / MANIFESTS):
-            return within  # whatever became of the other one
-        with mapped(f"cannot look at {self.root}"):
+        with reading(f"cannot look at {self.root}"):
+            if self._tree(within).find(MANIFESTS) and not self._tree(self.state).find(MANIFESTS):
+                return within  # whatever became of the other one
             there = self.root.exists() and self.state.exists()
             same = not there or os.stat(self.root).st_dev == os.stat(self.state).st_dev
         return self.state if same else within
 
+    def _tree(self, path: Path) -> Tree:
+        """The folders of the state; no link leads to it from the root."""
+        return Tree.of(path, self.root)
+
     def layout(self) -> Layout | None:
         """The layout that is found here; None where nothing was finished yet."""
-        flat = self.beside / MANIFESTS
-        if os.path.isdir(flat):
-            return Layout.FLAT
-        if any((self.root / MANIFESTS).glob("*.jsonl")):
-            return Layout.VERSIONED
-        with mapped(f"cannot read {flat.parent}"):
-            flat.exists()  # or it may not be looked at
-        return None
+        beside = self.beside
+        with reading(f"cannot read {beside}"):
+            if self._tree(beside).find(MANIFESTS) is not None:
+                return Layout.FLAT
+        return Layout.VERSIONED if Publication(self.root, beside).manifest_names() else None
 
     def refuse_state_inside(self, layout: Layout | None) -> None:
         """Raise DestinationError where files would stand on the state."""
@@ -101,10 +103,16 @@ class Place:
             return True
         return there == [VERSIONS] and all(map(is_export_id, os.listdir(self.root / VERSIONS)))
 
+    def catalog(self) -> Path:
+        """The path of the catalog. Raises DestinationError where a link leads to it from the root."""
+        with reading(f"cannot read the state in {self.state}"):
+            self._tree(self.state).find()
+        return self.state / CATALOG
+
     def doors(self, layout: Layout) -> Sequence[Door]:
         """The ways to the files."""
         if layout is Layout.FLAT:
-            return Door(self.beside, within=STAGED), Door(self.root, within=None)
+            return Door(self._tree(self.beside), within=STAGED), Door(self.root, within=None)
         return (Door(self.root),)
 
     def publication(
@@ -135,14 +143,14 @@ class LocalDestination:
         self.catalog = catalog
         self._boot = boot_id()
         self.calm = self._boot is not None and catalog.recall("boot") == self._boot
-        parts = _folder(_folder(place.beside) / PARTS)
+        parts = Tree.of(_folder(_folder(place.beside) / PARTS), place.root)
         doors, judge = place.doors(layout), place.judge(layout)
         self.files = LocalFiles(doors, parts, judge, trust_parts=self.calm)
         self.publication = place.publication(layout, doors, catalog)
         catalog.set_folds(folds=folds_case(parts))
         self.publication.refuse_foreign()
-        known = catalog.recall("layout")
-        refuse_other(place, Layout(known or layout), layout)
+        known = known_layout(catalog)
+        refuse_other(place, known or layout, layout)
         if known is None:
             catalog.remember("layout", layout)
 
@@ -198,11 +206,13 @@ def open_local(
     publication = _admitted(place, found, layout, admission)
     with mapped(f"cannot make the folder {place.root}"):
         place.root.mkdir(parents=True, exist_ok=True)
+    place.catalog()  # refuses links on the way there
     shown, owner = str(place.root), publication.owner()
     with ExitStack() as closing:
-        if place.state != place.root / STATE:
+        if elsewhere := place.state != place.root / STATE:
             closing.enter_context(lent_folder(place.root / STATE, shown, owner, observe or (lambda event: None)))
-        closing.enter_context(locked_folder(place.state, shown, owner))
+        hint = "give another folder with --state-dir, or mend that one" if elsewhere else None
+        closing.enter_context(locked_folder(place.state, shown, owner, hint=hint))
         catalog = Catalog(place.state / CATALOG)
         closing.callback(catalog.close)
         yield LocalDestination(place, layout, catalog)
@@ -219,6 +229,13 @@ def _admitted(place: Place, found: Layout | None, layout: Layout, admission: Adm
     return publication
 
 
+def known_layout(catalog: Catalog) -> Layout | None:
+    """The layout that the catalog knows; None where it knows none. Raises DestinationError for one that is none."""
+    said = catalog.recall("layout")
+    with catalog.reading():
+        return Layout(said) if said else None
+
+
 @contextmanager
 def look_at(
     root: Path, *, state_dir: Path | None, layout: Layout, admission: Admission | None = None
@@ -226,10 +243,10 @@ def look_at(
     """What a destination knows, without writing anything; it need not be there."""
     place = Place.of(root, state_dir)
     publication = _admitted(place, place.layout(), layout, admission)
-    with mapped(f"cannot read the state in {place.state}"):
-        catalog = Catalog(place.state / CATALOG, read_only=True)
+    with reading(f"cannot read the state in {place.state}"):
+        catalog = Catalog(place.catalog(), read_only=True)
     try:
-        refuse_other(place, Layout(catalog.recall("layout") or layout), layout)
+        refuse_other(place, known_layout(catalog) or layout, layout)
         yield Sight(HeldFiles(*place.doors(layout)), publication, catalog, place.judge(layout), layout)
     finally:
         catalog.close()
@@ -266,7 +283,7 @@ def _within(path: Path, folder: Path) -> bool:
 def open_for_audit(root: Path, state_dir: Path | None) -> Iterator[Sight]:
     """What a destination holds, and its catalog to mark findings in: None when there is none that can be written."""
     place = Place.of(root, state_dir)
-    layout, path = place.layout() or Layout.VERSIONED, place.state / CATALOG
+    layout, path = place.layout() or Layout.VERSIONED, place.catalog()
     try:
         usable = os.access(path, os.W_OK, effective_ids=_EFFECTIVE) and schema_of(path) in SCHEMA_VERSIONS
         catalog = Catalog(path) if usable else None
@@ -288,7 +305,7 @@ def scratch() -> Iterator[tuple[Catalog, HeldFiles, Callable[[Version, str, byte
 
         def put(version: Version, name: str, data: bytes) -> None:
             with mapped(f"cannot write {name}"):
-                Path(door.path(version.name, name, make=True)).write_bytes(data)
+                write_whole(door.entry(version.name, name, make=True), data, None)
 
         try:
             yield catalog, HeldFiles(door), put
@@ -296,9 +313,9 @@ def scratch() -> Iterator[tuple[Catalog, HeldFiles, Callable[[Version, str, byte
             catalog.close()
 
 
-def _folder(path: Path) -> Path:
+def _folder(path: Path, *, hint: str | None = None) -> Path:
     """A real folder of the state at `path`, for this user alone, made where it is missing."""
-    with mapped(f"cannot use {path}"):
+    with mapped(f"cannot use {path}", hint=hint):
         path.parent.mkdir(parents=True, exist_ok=True)
         real_folder(path, make=True, mode=0o700)
     return path

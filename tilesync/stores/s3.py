@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from functools import partial
 from itertools import chain
 from typing import Final, NamedTuple, TypeVar
 
 from tilesync.errors import ConditionFailed, Transient
+from tilesync.events import Warned
 from tilesync.protocols import Observer, Stored
 from tilesync.storage import Elsewhere, Found, Label
 from tilesync.stores.bodies import unbroken
 from tilesync.stores.s3_lease import TERM, ObjectLease
 from tilesync.stores.s3_parts import COPIED_AT_ONCE, PART, Parts
 from tilesync.stores.s3_probe import misread
-from tilesync.stores.s3_replies import NotThere
+from tilesync.stores.s3_replies import Archived, NotThere
 from tilesync.stores.s3_upload import S3Upload, Sending, give_up
 from tilesync.stores.s3_whole import Whole
 from tilesync.threads import in_pool
+from tilesync.wire.blocking import Blocking
 from tilesync.wire.insistence import Insistence
 
 T = TypeVar("T")
@@ -33,12 +36,15 @@ PARTING: Final = timedelta(seconds=10)
 
 
 class Wires(NamedTuple):
-    """The two doors to one bucket, and how long it is borne with when they stay shut."""
+    """The two doors to one bucket, and how long it is borne with when they stay shut; `asking`: how it is asked as
+    viewers ask.
+    """
 
     whole: Whole
     parts: Parts
     observe: Observer
     budget: timedelta
+    asking: Callable[[], AbstractContextManager[Blocking]]
 
 
 class S3Objects:
@@ -48,6 +54,7 @@ class S3Objects:
 
     part = PART
     doubtful = "+"
+    only_paths = True  # obstore takes nothing else
 
     def __init__(
         self,
@@ -61,6 +68,7 @@ class S3Objects:
     ) -> None:
         self._whole = wires.whole
         self._parts = wires.parts
+        self._asking = wires.asking
         self._observe = wires.observe
         self._insistence = Insistence(wires.observe, budget=wires.budget)
         self._parting = Insistence(wires.observe, budget=min(wires.budget, PARTING))
@@ -68,6 +76,7 @@ class S3Objects:
         self._lease = ObjectLease(self, beating or self, term=term)
         self._pool = ThreadPoolExecutor(AT_ONCE, "tilesync-s3")
         self._has_bucket = False
+        self._has_told_archived = False
         self.guard: Callable[[], None] = lambda: None
         self.shown = shown
         self.home = home
@@ -90,18 +99,23 @@ class S3Objects:
 
     def pages(self, prefix: str) -> Iterator[list[Found]]:
         """The objects whose names begin so, page by page; each page is asked for until it comes."""
-        lead, after = self._prefix + prefix, None
+        return (page for page, _ in self.pages_from(prefix, ""))
+
+    def pages_from(self, prefix: str, place: str) -> Iterator[tuple[list[Found], str]]:
+        """Likewise, from behind a name on, each page with its last name."""
+        lead, after = self._prefix + prefix, place or None
         folder = lead.rpartition("/")[0]  # obstore knows prefixes of whole segments only
-        coming = self._whole.pages(folder)
+        coming = self._whole.pages(folder, after=after)
         while True:
             try:
                 page = next(coming, None)
             except Transient:
                 coming, page = self._insist(partial(self._resumed, folder, after))
             if page is None:
-                return
+                break
             after = page[-1].name if page else after
-            yield [self._near(each) for each in page if each.name.startswith(lead)]
+            yield [self._near(each) for each in page if each.name.startswith(lead)], after or ""
+        yield [], ""
 
     def _resumed(self, folder: str, after: str | None) -> tuple[Iterator[list[Found]], list[Found] | None]:
         coming = self._whole.pages(folder, after=after)
@@ -176,16 +190,29 @@ class S3Objects:
         return stored.found if stored is not None and digest.digest() == md5 else None
 
     def copy(self, of: Found, name: str) -> Found | None:
-        """Put a copy of an object in place, by the service alone; None when it is not there as it was found."""
+        """Put a copy of an object in place, by the service alone; None when it is not there as it was found, or lies in
+        an archive.
+        """
         if of.size > COPIED_AT_ONCE:
             return None
-        copied = self._change(lambda: self._parts.copy(of, self._prefix + of.name, self._prefix + name))
+        try:
+            copied = self._change(lambda: self._parts.copy(of, self._prefix + of.name, self._prefix + name))
+        except Archived as error:
+            self._tell_archived(error)
+            return None
         if copied is None:
             return None
         if copied.etag != of.etag and not self._is_there(of):  # a server that takes no heed of the condition
             self.delete([name])
             return None
         return self._near(copied)
+
+    def _tell_archived(self, error: Archived) -> None:
+        if not self._has_told_archived:
+            self._has_told_archived = True
+            self._observe(
+                Warned(f"{error}; such files of older versions are not reused in {self.shown}, but fetched again")
+            )
 
     def _is_there(self, of: Found) -> bool:
         there = self.find(of.name)
@@ -235,7 +262,7 @@ class S3Objects:
         """The characters of names that the server reads as something else: it is asked by a few small objects, which
         go again. Not for a dry run.
         """
-        return self._insist(lambda: misread(self._whole, f"{self._prefix}.tilesync/probe/", self._observe))
+        return self._insist(lambda: misread(self._whole, f"{self._prefix}.tilesync/probe/", self._asking))
 
     def close(self) -> None:
         """Let go of the threads."""
@@ -253,7 +280,7 @@ class S3Objects:
         return self._insist(allowed)
 
     def _insist(self, attempt: Callable[[], T]) -> T:
-        return self._insistence.insist(f"the destination {self.shown}", attempt)
+        return self._insistence.insist(self.shown, attempt)
 
 
 def _pieces(data: Iterable[bytes], into: Callable[[bytes], object]) -> Iterator[bytes]:

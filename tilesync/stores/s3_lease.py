@@ -15,12 +15,16 @@ from typing import Final, NamedTuple, Protocol
 
 from tilesync.errors import ConditionFailed, DestinationError
 from tilesync.protocols import Stored
+from tilesync.rules.foreign_json import count, loads, mapping, text
 from tilesync.storage import Found, Label
 from tilesync.stores.lock_file import this_process
 
 LOCK: Final = ".tilesync/lock"
 TERM: Final = timedelta(seconds=60)
 """As long as that of a lease in Azure."""
+
+LONGEST: Final = 1 << 16
+"""Bytes of a lock at most; it has some hundred."""
 
 _LABEL: Final = Label("application/json", None, "no-cache")
 _NO_ETAG: Final = "0" * 32
@@ -121,9 +125,9 @@ class ObjectLease:
         if stored is None:
             return Seen("", "", 0)
         try:
-            said = json.loads(b"".join(stored.chunks))
-            return Seen(stored.found.etag, str(said["owner"]), int(said["beat"]), said.get("holder"))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            said = mapping(loads(b"".join(stored.chunks), most=LONGEST))
+            return Seen(stored.found.etag, text(said["owner"]), count(said["beat"]), said.get("holder"))
+        except (ValueError, KeyError):
             raise DestinationError(
                 f"{LOCK} in {self._place.shown} is not a lock of tilesync",
                 hint="delete it, when no run is under way",

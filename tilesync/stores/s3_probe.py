@@ -6,15 +6,16 @@ the URL standard leaves it so. Such a file is there, and no viewer finds it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 from tilesync.errors import Transient
-from tilesync.protocols import Observer
 from tilesync.storage import Label
 from tilesync.stores.s3_whole import Whole
-from tilesync.wire.blocking import Blocking, Send, blocking
+from tilesync.wire.blocking import Blocking, Send
 
 CHARACTERS: Final = "x +%&=~'()!$,;:@#?ä"
 """Those that are tried. The first is read rightly by everyone: where it is not there is another reason."""
@@ -26,7 +27,7 @@ _LABEL: Final = Label("text/plain", None, "no-store")
 _LIFE: Final = timedelta(minutes=5)
 
 
-def misread(whole: Whole, folder: str, observe: Observer) -> list[str]:
+def misread(whole: Whole, folder: str, asking: Callable[[], AbstractContextManager[Blocking]]) -> list[str]:
     """The characters that do not come back as they were written, by a listing or when a viewer asks for them; none
     where this server gives nothing to those who ask like one.
     """
@@ -37,7 +38,7 @@ def misread(whole: Whole, folder: str, observe: Observer) -> list[str]:
             whole.put(name, char.encode(), _LABEL, instead_of=None)
         listed = {each.name for page in whole.pages(folder.rstrip("/")) for each in page}
         written += listed - set(written)
-        with blocking(observe, budget=timedelta()) as talk:
+        with asking() as talk:
             right = {char for char, name in names.items() if name in listed and _served(talk, whole, name, char)}
     finally:
         whole.delete(written)

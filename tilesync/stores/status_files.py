@@ -1,28 +1,30 @@
-"""Small documents beside the versions of a folder: whose it is, and when a run last ended well."""
+"""Small documents beside the versions: whose the destination is, and when a run last ended well."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
-from tilesync.stores.disk import place, read_regular
+from tilesync.rules.foreign_json import loads, mapping
+from tilesync.stores.disk import place
+from tilesync.stores.folders import Entry
 
 CHECKED: Final = "checked.json"
 OWNERSHIP: Final = "ownership.json"
+LONGEST: Final = 1 << 16
+"""Bytes of a document at most; it has some hundred."""
 
 
-def read_document(path: Path) -> Mapping[str, Any] | None:
-    """What a small JSON document says; None where there is none, or another thing."""
+def read_document(data: bytes | None) -> Mapping[str, Any] | None:
+    """What a document says; None where there is none, or another thing: others can write there."""
     try:
-        said = json.loads(read_regular(str(path)))
-    except (OSError, ValueError, RecursionError):
+        return mapping(loads(data, most=LONGEST)) if data is not None else None
+    except ValueError:
         return None
-    return said if isinstance(said, dict) else None
 
 
-def write_document(temporary: Path, final: Path, said: Mapping[str, Any]) -> None:
+def write_document(temporary: Entry, final: Entry, said: Mapping[str, Any]) -> None:
     """Put a document in place in one step, durably. Raises OSError."""
     place(temporary, final, [document(said)])
 

@@ -17,8 +17,8 @@ from pyreqwest.response import SyncResponse
 
 from tilesync.errors import Transient, UsageError
 from tilesync.protocols import Observer
-from tilesync.rules.links import check_scheme
-from tilesync.wire.bulk import SILENCE, SLOWEST, explained, plain_builder
+from tilesync.rules.links import check_store
+from tilesync.wire.bulk import SILENCE, SLOWEST, explained, plain_builder, unanswered
 from tilesync.wire.insistence import Insistence
 from tilesync.wire.trust import fallback_bundle
 
@@ -76,18 +76,28 @@ class Reply:
 class Blocking:
     """A pool of connections, and how long a failing answer is borne with: no redirects, no decoding."""
 
-    def __init__(self, client: SyncClient, sender: SyncClient, observe: Observer, *, budget: timedelta) -> None:
+    def __init__(
+        self,
+        client: SyncClient,
+        sender: SyncClient,
+        observe: Observer,
+        *,
+        budget: timedelta,
+        allow_http: bool = False,
+    ) -> None:
+        self._allow_http = allow_http
         self._client = client
         self._sender = sender
+        self._reached = False
         self._insistence = Insistence(observe, budget=budget)
 
     @contextmanager
     def send(self, send: Send) -> Iterator[Reply]:
         """One attempt. Raises Transient when no answer came."""
         if send.secret:
-            check_scheme(send.url)
+            check_store(send.url, allow_http=self._allow_http)
         try:
-            client = self._client if send.body is None else self._sender
+            client, within = self._client if send.body is None else self._sender, None
             request = client.request(send.method, send.url).headers(dict(send.headers))
             if send.body is not None:  # the engine leaves the length of an empty body out
                 within = send.within or ANSWER + timedelta(seconds=len(send.body) / SLOWEST)
@@ -97,8 +107,9 @@ class Blocking:
             raise UsageError("not a URL, or not a header, that can be sent") from None
         try:
             response = streamed.__enter__()
+            self._reached = True
         except PyreqwestError as error:
-            raise Transient(explained(error)) from None
+            raise unanswered(error, send.url, reached=self._reached, within=within) from None
         try:
             yield Reply(response)
         finally:
@@ -122,14 +133,22 @@ class Blocking:
 
 
 @contextmanager
-def blocking(observe: Observer, *, budget: timedelta) -> Iterator[Blocking]:
-    """A pool that honours HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's authorities."""
-    with _client(SILENCE) as client, _client(None) as sender:
-        yield Blocking(client, sender, observe, budget=budget)
+def blocking(
+    observe: Observer, *, budget: timedelta, allow_http: bool = False, bundle: bytes | None = None
+) -> Iterator[Blocking]:
+    """A pool that honours HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's authorities. `allow_http`: what is
+    secret may go in the clear; `bundle`: more authorities (PEM).
+    """
+    with _client(SILENCE, bundle) as client, _client(None, bundle) as sender:
+        yield Blocking(client, sender, observe, budget=budget, allow_http=allow_http)
 
 
-def _client(silence: timedelta | None) -> SyncClient:
+def _client(silence: timedelta | None, bundle: bytes | None) -> SyncClient:
+    def builder() -> SyncClientBuilder:
+        plain = plain_builder(SyncClientBuilder(), silence)
+        return plain if bundle is None else plain.add_root_certificate_pem(bundle)
+
     try:
-        return plain_builder(SyncClientBuilder(), silence).build()
+        return builder().build()
     except BuilderError:
-        return plain_builder(SyncClientBuilder(), silence).add_root_certificate_pem(fallback_bundle()).build()
+        return builder().add_root_certificate_pem(fallback_bundle()).build()

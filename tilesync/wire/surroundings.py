@@ -6,37 +6,28 @@ import os
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
-from tilesync.rules.checks import Result, Said
+from tilesync.rules.checks import Result, Said, some
+from tilesync.wire import trust
 from tilesync.wire.trust import roots
-
-SCHEMES = ("https", "http", "all")
 
 
 def proxies(environ: Mapping[str, str] = os.environ) -> Said:
-    """The proxies that are used, with the variable that names each; never what is secret in their addresses."""
-    found = getproxies()
-    named = [f"{_variable(scheme, environ)}: {_shown(found[scheme])}" for scheme in SCHEMES if found.get(scheme)]
+    """The proxies that are used, with the variable that names each; never what is secret in their addresses. Raises
+    UsageError for one that cannot be used.
+    """
+    found = trust.proxies()
+    named = dict.fromkeys(f"{proxy.setting}: {proxy.shown}" for proxy in found.by_scheme.values())
     spared = environ.get("no_proxy") or environ.get("NO_PROXY")
     if not named:
-        return Said("no proxy is set")
-    return Said("; ".join(named) + (f"; not for {spared}" if spared else ""))
-
-
-def _variable(scheme: str, environ: Mapping[str, str]) -> str:
-    names = (f"{scheme}_proxy", f"{scheme}_proxy".upper())
-    return next((name for name in names if environ.get(name)), f"the system's {scheme} proxy")
-
-
-def _shown(proxy: str) -> str:
-    try:
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "an address that cannot be read"
-    return f"{parts.scheme}://{parts.hostname or ''}{port}" + (" (with credentials)" if parts.username else "")
+        return Said("no proxy is used")
+    found.demand_usable()
+    said = "; ".join(named) + (f"; not for {spared}" if spared else "")
+    if found.unread:
+        what = f"{said}; these entries cannot be read, and spare nothing: {some(found.unread)}"
+        hint = "NO_PROXY takes names, addresses and CIDR blocks, each also with :PORT, parted by commas; and *"
+        return Said(what, Result.WARN, hint)
+    return Said(said)
 
 
 def authorities(environ: Mapping[str, str] = os.environ) -> Said:

@@ -1,9 +1,11 @@
-"""What all engines share: whom they trust, whether a proxy stands before them, and their name."""
+"""Settings that all HTTP engines share: trusted authorities, proxies, and the User-Agent."""
 
 from __future__ import annotations
 
 import os
 import ssl
+
+from tilesync.rules.proxies import Proxies, read_proxies
 
 
 def roots() -> ssl.SSLContext:
@@ -26,11 +28,11 @@ def fallback_bundle() -> bytes:
     return certifi.contents().encode("ascii")
 
 
-def proxied() -> bool:
-    """Whether a proxy is set for web addresses, be it for some hosts only."""
-    from urllib.request import getproxies
+def proxies() -> Proxies:
+    """The proxies of the environment; on macOS and Windows those of the system where no variable names one."""
+    from urllib.request import getproxies, proxy_bypass
 
-    return any(getproxies().get(scheme) for scheme in ("http", "https", "all"))
+    return read_proxies(os.environ, getproxies(), proxy_bypass)
 
 
 def user_agent() -> str:
