@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tilesync.errors import NotAuthorised, UsageError
 from tilesync.events import Notice, Warned
 from tilesync.model import Layout, SasUrl, Version
-from tilesync.protocols import Files, Objects, Observer
+from tilesync.protocols import Admission, Files, Objects, Observer
 from tilesync.rules.links import expiry, in_clear, travels_in_clear
 from tilesync.rules.places import parse_place
 from tilesync.rules.serving import Serving
@@ -106,16 +106,18 @@ async def opened(
     layout: Layout | None,
     bulk: Callable[[], Awaitable[Bulk]],
     observe: Observer,
+    admission: Admission | None = None,
     *,
     pace: Pace | None = None,
 ) -> AsyncIterator[LocalDestination | ObjectDestination]:
     """The destination, locked for this run alone. Without a `layout` something must be held there. `pace`: how fast
-    bytes may leave for it.
+    bytes may leave for it. `admission`: who comes; None is somebody who needs none.
     """
     if isinstance(where.place, Path):
         from tilesync.stores.local import open_local
 
-        with open_local(where.place, state_dir=where.state_dir, layout=layout) as destination:
+        local = open_local(where.place, state_dir=where.state_dir, layout=layout, admission=admission, observe=observe)
+        with local as destination:
             yield destination
         return
     from tilesync.stores.away import open_objects
@@ -127,7 +129,7 @@ async def opened(
         making = _objects(where, bulk, observe, create=where.reach.create)
         objects = await in_thread(closing.enter_context, making)
         keeping = objects, where.state(objects.home), where.reach.serving, observe
-        opening = partial(open_objects, *keeping, new=layout is not None, pace=pace)
+        opening = partial(open_objects, *keeping, new=layout is not None, pace=pace, admission=admission)
         yield await _entered(lambda: closing.enter_context(opening()), objects, observe)
     except asyncio.CancelledError:
         await hastily(closing.close)
@@ -178,12 +180,14 @@ def shelf_of(files: Files, serving: Serving) -> FindShelf | None:
 
 
 @contextmanager
-def looked_at(where: Where, layout: Layout, observe: Observer) -> Iterator[Sight | ObjectSight]:
+def looked_at(
+    where: Where, layout: Layout, observe: Observer, admission: Admission | None = None
+) -> Iterator[Sight | ObjectSight]:
     """What a destination knows, without writing anything; it need not be there."""
     if isinstance(where.place, Path):
         from tilesync.stores.local import look_at
 
-        with look_at(where.place, state_dir=where.state_dir, layout=layout) as sight:
+        with look_at(where.place, state_dir=where.state_dir, layout=layout, admission=admission) as sight:
             yield sight
         return
     from tilesync.stores.away import look_at_objects
@@ -191,7 +195,7 @@ def looked_at(where: Where, layout: Layout, observe: Observer) -> Iterator[Sight
     _refuse_flat(layout)
     with (
         _objects(where, no_bodies, observe) as objects,
-        look_at_objects(objects, where.state(objects.home), observe) as there,
+        look_at_objects(objects, where.state(objects.home), observe, admission) as there,
     ):
         yield there
 

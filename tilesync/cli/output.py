@@ -28,6 +28,7 @@ from tilesync.events import (
     Failed,
     Finding,
     Notice,
+    Owned,
     PageListed,
     Planned,
     PointerStays,
@@ -63,6 +64,7 @@ class Summary:
     def __init__(self, tally: Tally, *, source: str | None = None, dest: str | None = None) -> None:
         self._tally = tally
         self._began = time.monotonic()
+        self.owner: str | None = None
         self._started = datetime.now(UTC)
         self.source = source
         self.dest = dest
@@ -84,6 +86,8 @@ class Summary:
     def __call__(self, event: Event) -> None:
         """Take note."""
         match event:
+            case Owned():
+                self.owner = event.owner
             case Resolved():
                 self.imodel, self.export = event.imodel, event.export
                 self.newest, self.behind = event.newest, event.behind
@@ -118,6 +122,7 @@ class Summary:
     def _facts(self) -> dict[str, Any]:
         tally = self._tally
         return {
+            "owner": self.owner,
             "imodel": self.imodel,
             "export": self.export,
             "version": self.version,

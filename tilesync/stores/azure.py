@@ -312,10 +312,10 @@ class AzureObjects:
 
     def lease(self) -> BlobLease:
         """The right to write here: a lease of the blob `.tilesync/lock`."""
-        return BlobLease(self.lease_request, self.term, self.shown)
+        return BlobLease(self.lease_request, self.term, self.shown, self.read)
 
     def lease_request(
-        self, name: str, headers: Mapping[str, str], *, query: str = "", beats: bool = False
+        self, name: str, headers: Mapping[str, str], *, query: str = "", beats: bool = False, body: bytes = b""
     ) -> tuple[int, str]:
         """The answer to one request about a lease, which may be no: its status and code. One that `beats` is not borne
         with for long: the next beat asks again.
@@ -329,7 +329,7 @@ class AzureObjects:
 
         def attempt(sas: SasUrl) -> tuple[int, str]:
             url, within = _url(sas, self._prefix + name, query), patience_of(self.term) if beats else None
-            send = Send("PUT", url, {"x-ms-version": VERSION, **headers}, b"", within=within)
+            send = Send("PUT", url, {"x-ms-version": VERSION, **headers}, body, within=within)
             with self._talk.send(send) as reply:
                 return accept(reply)
 

@@ -222,10 +222,15 @@ def _obey_cancellation() -> None:
 
 def unanswered(error: PyreqwestError, url: str, *, reached: bool, within: timedelta | None = None) -> TilesyncError:
     """The error of ours for a request that got no answer. `reached`: the host answered before; `within`: as for
-    `explained`. A server that falls silent may have too much to do.
+    `explained`.
     """
     lasting = lasting_error(_last_cause(error), url, reached=reached) if isinstance(error, ConnectError) else None
-    return lasting or Transient(explained(error, within=within), pressure=isinstance(error, RequestTimeoutError))
+    return lasting or _broken(error, within)
+
+
+def _broken(error: PyreqwestError, within: timedelta | None = None) -> Transient:
+    """A server that falls silent may have too much to do."""
+    return Transient(explained(error, within=within), pressure=isinstance(error, RequestTimeoutError))
 
 
 def explained(error: PyreqwestError, *, within: timedelta | None = None) -> str:
