@@ -281,11 +281,12 @@ def _told(arguments: list[str], error: TilesyncError) -> int:
 def _refused(arguments: list[str], error: click.ClickException) -> int:
     """Tell a usage error as click words it, with the usage of the command."""
     from tilesync.cli.early import end_early
+    from tilesync.cli.masking import Masking
     from tilesync.cli.output import say
 
     text = io.StringIO()
     error.show(text)
-    say(sys.stderr, text.getvalue())
+    say(sys.stderr, Masking(os.environ).text(text.getvalue()))
     return end_early(cli, arguments, UsageError(error.format_message()))
 
 
@@ -303,9 +304,10 @@ def _met_a_bug(arguments: list[str], error: Exception) -> int:
     import traceback
 
     from tilesync.cli.early import end_early
+    from tilesync.cli.masking import Masking
     from tilesync.cli.output import say
 
-    say(sys.stderr, traceback.format_exc())
+    say(sys.stderr, Masking(os.environ).text(traceback.format_exc()))
     wrong = TilesyncError("tilesync met a bug", hint="please report it with the lines above")
     return end_early(cli, arguments, wrong, kind=type(error).__name__)
 
