@@ -283,11 +283,12 @@ def _told(arguments: list[str], error: TilesyncError) -> int:
 def _refused(arguments: list[str], error: click.ClickException) -> int:
     """Tell a usage error as click words it, with the usage of the command."""
     from tilesync.cli.early import end_early
+    from tilesync.cli.masking import Masking
     from tilesync.cli.output import say
 
     text = io.StringIO()
     error.show(text)
-    say(sys.stderr, text.getvalue())
+    say(sys.stderr, Masking(os.environ).text(text.getvalue()))
     return end_early(cli, arguments, UsageError(error.format_message()))
 
 

@@ -28,8 +28,8 @@ def end_early(command: click.Group, arguments: list[str], error: TilesyncError, 
     if arguments[:1] == ["verify"]:
         source, dest = None, _given(words, 0, "TILESYNC_DEST")
     summary = Summary(Tally(), source=shown_source(source), dest=shown_dest(dest))
-    message = Masking(os.environ).text(str(error))
-    said = summary.failed(error.exit_code, kind or type(error).__name__, message, error.hint)
+    safe = Masking(os.environ).text
+    said = summary.failed(error.exit_code, kind or type(error).__name__, safe(str(error)), safe(error.hint))
     if "--json" in arguments or os.environ.get("TILESYNC_JSON", "").lower() in _TRUE:
         JsonLines(Out(), verbose=False).write(said)
     if (path := _report(arguments)) is not None:

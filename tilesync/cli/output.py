@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tilesync import __version__
+from tilesync.cli.masking import Masking
 from tilesync.cli.outfile import open_to_append, replace_file
 from tilesync.cli.table import cut_front
 from tilesync.cli.terminal import columns_of
@@ -177,7 +178,7 @@ def say(stream: TextIO | None, text: str) -> OSError | None:
 
 def say_error(error: TilesyncError) -> None:
     """Tell an error on stderr, as far as that can be written."""
-    say(sys.stderr, explain(error) + "\n")
+    say(sys.stderr, Masking(os.environ).text(explain(error)) + "\n")
 
 
 def output_lost(error: OSError) -> OutputLost:
