@@ -21,6 +21,7 @@ from tilesync.events import (
     ExportFailed,
     Failed,
     Finding,
+    GzipStored,
     Notice,
     PageListed,
     Planned,
@@ -64,6 +65,8 @@ class Summary:
         self.stays = False
         self.state = ""
         self.retired = 0
+        self.gzip_files = 0
+        self.gzip_endings: tuple[str, ...] = ()
         self.failures: list[dict[str, Any]] = []
         self.remarks: list[dict[str, Any]] = []
         self.warnings: list[str] = []
@@ -78,6 +81,8 @@ class Summary:
                 self.version, self.state, self.stays = event.version, event.state, False
             case PointerStays():
                 self.stays = True
+            case GzipStored():
+                self.gzip_files, self.gzip_endings = self.gzip_files + event.files, event.endings
             case Published():
                 self.published, self.pointed, self.files = True, event.version, event.files
             case Retired() | Planned(action="retire"):
@@ -119,6 +124,7 @@ class Summary:
             "failed": tally.failed,
             "deleted": tally.deleted,
             "retired": self.retired,
+            "gzip_files": self.gzip_files,
             **asdict(tally.completeness),
             "verified": tally.verified,
             "bytes": tally.bytes,
