@@ -34,6 +34,18 @@ def glb_with_image(uri: str, payload: bytes) -> bytes:
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
+def gltf_as_glb(**said: Any) -> bytes:
+    """A GLB whose JSON says this, without a binary chunk."""
+    text = json.dumps({"asset": {"version": "2.0"}, **said}).encode()
+    text += b" " * (-len(text) % 4)
+    return struct.pack("<4sIIII", b"glTF", 2, 20 + len(text), len(text), 0x4E4F534A) + text
+
+
+def b3dm(model: bytes) -> bytes:
+    """A batched model without tables (3D Tiles 1.0, "Batched 3D Model")."""
+    return struct.pack("<4s6I", b"b3dm", 1, 28 + len(model), 0, 0, 0, 0) + model
+
+
 def tileset(*uris: str, **more: Any) -> bytes:
     """A tileset with one child a URI."""
     box = {"box": [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]}

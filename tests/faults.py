@@ -128,6 +128,29 @@ def wrong_bytes(_: Request, proceed: Callable[[], Answer]) -> Answer:
     return replace(answer, body=answer.body[:-1] + bytes([answer.body[-1] ^ 1])) if answer.body else answer
 
 
+def unsized(at: int | None = None) -> Effect:
+    """No header states the length of the body, which ends with the connection, behind `at` bytes of it."""
+
+    def effect(_: Request, proceed: Callable[[], Answer]) -> Answer:
+        answer = proceed()
+        return replace(answer, body=answer.body[:at], sized=False)
+
+    return effect
+
+
+def states(**headers: str | None) -> Effect:
+    """The answer states other things of its bytes; None: not this one."""
+    said = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    def effect(_: Request, proceed: Callable[[], Answer]) -> Answer:
+        answer = proceed()
+        kept = {name: value for name, value in answer.headers.items() if name.lower() not in said}
+        more = {name: value for name, value in said.items() if value is not None}
+        return replace(answer, headers={**kept, **more})
+
+    return effect
+
+
 def after(*things: Callable[[], object]) -> Effect:
     """Some things happen, one after another, just before the answer is made."""
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,8 @@ class Simulator(StandIn):
         self.faults: list[Fault] = []
         self.rows: Callable[[int], list[dict[str, Any]]] | None = None
         """What the API lists at the nth look (from 1), where a test wants it to change."""
+        self.marks: dict[str, str] = {}
+        """Headers that each answer of the storage has, but for those that a fault gives in its place."""
         self.token_answer: Callable[[Request], Answer] | None = None
         self._looks = 0
 
@@ -117,7 +119,11 @@ class Simulator(StandIn):
         """The containers and the token endpoint, or what befalls them."""
         if request.path == "/connect/token" and self.token_answer is not None:
             return self._befall(request, self.token_answer)
-        return self._befall(request, super().answer_storage)
+        return self._befall(request, self._marked)
+
+    def _marked(self, request: Request) -> Answer:
+        answer = super().answer_storage(request)
+        return replace(answer, headers={**answer.headers, **self.marks}) if self.marks else answer
 
     def _befall(self, request: Request, proceed: Callable[[Request], Answer]) -> Answer:
         for fault in self.faults:

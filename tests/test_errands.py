@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import export, glb, tileset, tree
-from faults import Effect, after, any_blob, blob, blob_name, cut, error, listing, torn, wrong_bytes
+from builders import export, glb, md5_of, tileset, tree
+from faults import Effect, after, any_blob, blob, blob_name, cut, error, listing, states, torn, wrong_bytes
 from simulator import EXPORT, Simulator, verify
 
 from tilesync import wiring
@@ -300,3 +300,14 @@ def test_verify_sees_a_missing_file_that_helpers_read_of(tmp_path: Path) -> None
     assert run.exit == 0
     assert run.tally.completeness.missing == 1
     assert any("lost.glb" in str(event) for event in run.events)
+
+
+@pytest.mark.parametrize("header", ["content_md5", "x_ms_blob_content_md5"])
+def test_helpers_check_the_md5_that_an_answer_states(tmp_path: Path, header: str) -> None:
+    """Where the listing has no MD5 and an answer states one, bytes that do not have it are fetched again."""
+    with Simulator() as sim:
+        files = sim.hold(export(TILES), md5=False)
+        fault = sim.fault(any_blob, states(**{header: md5_of(b"other bytes")}), times=40, skip=LATE)
+        assert sim.mirror(tmp_path).exit == 0
+        assert len(sim.asked()) >= len(files) + fault.hits
+    assert tree(tmp_path / "versions" / EXPORT) == files

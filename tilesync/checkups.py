@@ -150,4 +150,4 @@ def _minted(place: AzurePlace, reach: Reach, life: timedelta) -> SasUrl:
         try:
             return account.mint(READ, life=life)
         except Transient as error:
-            raise Unavailable(str(error)) from error
+            raise Unavailable(str(error), hint=error.hint or None) from error

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -80,9 +80,17 @@ class Where:
             return self.state_dir.absolute()
         from platformdirs import user_state_path
 
+        states = None
+        with suppress(RuntimeError):  # neither HOME nor the list of users tells a folder; older ones give `~` back
+            states = user_state_path("tilesync")
+        if states is None or not states.is_absolute():
+            raise UsageError(
+                "this user has no home folder for the state of a destination in a store",
+                hint="say where it is to be: --state-dir FOLDER, or set HOME or XDG_STATE_HOME",
+            )
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(self.place))[:80].strip("-")
         name = f"{slug}-{hashlib.sha256(home.encode()).hexdigest()[:12]}"
-        return user_state_path("tilesync") / "destinations" / name
+        return states / "destinations" / name
 
     @property
     def identity(self) -> str:
@@ -274,7 +282,8 @@ def _blobs(
 
     with ExitStack() as closing:
         talk = closing.enter_context(blocking(observe, budget=reach.budget, allow_http=reach.allow_http))
-        first, fetch = place.link, _asking(reach, "--link-command" if reads else "--dest-link-command")
+        option = "--link-command" if reads else "--dest-link-command"
+        first, fetch = place.link, _asking(reach, option)
         base = f"{endpoint_of(place, reach)}/{place.container}" if fetch is not None else None
         if first is None:
             first = by_token(place, reach, reads=reads)
@@ -293,7 +302,7 @@ def _blobs(
                 "a link to a container cannot make it",
                 hint="name it as az://ACCOUNT/CONTAINER, with a key or an identity that may",
             )
-        link = SignedLink(fetch, observe, first=first, base=base, allow_http=reach.allow_http)
+        link = SignedLink(fetch, observe, first=first, base=base, option=option, allow_http=reach.allow_http)
         wires = Wires(link, copying, talk, _kept(bulk), delete_many)
         home = f"{talk.insist(f'the storage account {place.account}', link.current).base}/{place.prefix}"
         yield AzureObjects(wires, place.prefix, observe, shown=str(place), home=home)

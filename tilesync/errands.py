@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,7 +15,7 @@ from tilesync.jobs.inspect import inspect
 from tilesync.model import Blob, Held, Proof, Reading, SasUrl, Trace, Unpacked, Version
 from tilesync.remote.held_files import HeldWay
 from tilesync.rules.content import ContentCheck
-from tilesync.rules.replies import plain_etag
+from tilesync.rules.replies import parse_md5, plain_etag
 from tilesync.stores.blob_shelf import BlobShelf
 from tilesync.stores.files import Shelf
 from tilesync.stores.held import HeldFiles
@@ -27,6 +27,12 @@ Placed = tuple[bytes, bytes | None, Trace, Unpacked | None, Reading]
 
 LONGEST = timedelta(seconds=2)
 """After that one blob does not keep the others of its batch waiting any more: it is left to others."""
+
+
+@asynccontextmanager
+async def shelves() -> AsyncIterator[dict[Shelf, Shelf]]:
+    """The shelves that errands of this process have used: each is known by where it puts files."""
+    yield {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,9 @@ class Bring:
 
     async def __call__(self, tools: Tools) -> tuple[list[Placed | None], float]:
         """For each blob what it is and where it lies, None where it did not come; and the median answer in seconds."""
+        shelf = self.shelf
+        if isinstance(shelf, Shelf):  # the one of the first errand has its folders open
+            shelf = (await tools.keep(shelves)).setdefault(shelf, shelf)
         found: list[Placed | None] = [None] * len(self.blobs)
         times, onward = list[float](), list[tuple[int, Wish, Proof, Reading]]()
 
@@ -54,7 +63,7 @@ class Bring:
             with suppress(TilesyncError):
                 blob = self.blobs[number]
                 proof, reading = self._prove(blob, reply)
-                placed = self.shelf.take(self.version, blob, reply.body, proof)
+                placed = shelf.take(self.version, blob, reply.body, proof)
                 if isinstance(placed, Wish):
                     onward.append((number, placed, proof, reading))
                 else:
@@ -67,8 +76,8 @@ class Bring:
             else:
                 wishes = [_wish(self.way, blob) for blob in self.blobs]
                 await pool.get(wishes, hear, at_once=self.at_once, within=LONGEST)
-            if isinstance(self.shelf, BlobShelf):
-                await self._put(pool, self.shelf, onward, found, times)
+            if isinstance(shelf, BlobShelf):
+                await self._put(pool, shelf, onward, found, times)
         came = 0.0 if any(found) else LONGEST.total_seconds()
         return found, statistics.median(times) if times else came
 
@@ -97,10 +106,12 @@ class Bring:
 
     def _prove(self, blob: Blob, reply: Reply) -> tuple[Proof, Reading]:
         """The proof of a body, and what it says. Raises BlobDamaged, also for bytes of which nothing says whose."""
+        named = bool(blob.etag) and plain_etag(reply.etag) == blob.etag
         claimed = blob.md5 or blob.sha256  # else the ETag alone says whose bytes these are
-        if blob.etag and (reply.etag or not claimed) and plain_etag(reply.etag or "") != blob.etag:
+        if not named and (not claimed or (blob.etag and reply.etag)):
             raise BlobDamaged(f"{blob.name} is another one")
         check = ContentCheck(blob, self.home, md5=isinstance(self.shelf, BlobShelf))
+        check.claim(parse_md5(reply.md5))
         check.feed(reply.body)
         return check.finish(), check.take()
 

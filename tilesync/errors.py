@@ -7,6 +7,7 @@ sentence what to do.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar
 
 
@@ -22,12 +23,26 @@ class TilesyncError(Exception):
 
 
 class Transient(TilesyncError):
-    """One attempt failed in a way that another may cure. `retry_after` is what the server asked for, in seconds."""
+    """One attempt failed in a way that another may cure. `retry_after` is what the server asked for, in seconds.
 
-    def __init__(self, message: str, *, retry_after: float | None = None, pressure: bool = False) -> None:
-        super().__init__(message)
+    `limit`: seconds after which no other attempt helps, if that is not what the retry budget says.
+    """
+
+    limit: ClassVar[float | None] = None
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, pressure: bool = False, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
         self.retry_after = retry_after
         self.pressure = pressure
+
+
+class UnknownHost(Transient):
+    """The name of a host does not resolve: a wrong name, which time does not cure, or a resolver that just starts."""
+
+    limit = 5.0
+    hint_text = "check the name, or that of the proxy (HTTPS_PROXY), and the name servers of this machine"
 
 
 class RangeRefused(Transient):
@@ -39,7 +54,18 @@ class ConditionFailed(TilesyncError):
 
 
 class LinkRefused(TilesyncError):
-    """The container answered 403 to one request: the link wants renewing, or is final after that."""
+    """The container answered 403 to one request: the link wants renewing, or is final after that.
+
+    `server_time` is the clock of who answered. `certain`: no time cures what it says (a wrong signature, a permission
+    that lacks); any other refusal may be that of a link that is not valid yet.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, server_time: datetime | None = None, certain: bool = False
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.server_time = server_time
+        self.certain = certain
 
 
 class BlobError(TilesyncError):
@@ -102,10 +128,8 @@ class NotAuthorised(RunError):
 class ListingDenied(NotAuthorised):
     """The container refuses to be listed, and perhaps only that; `refusal` is what it comes to if not."""
 
-    hint_text = "check that the link may list (`sp=rl`), or walk the tilesets instead: --inventory walk"
-
     def __init__(self, refusal: NotAuthorised) -> None:
-        super().__init__(str(refusal))
+        super().__init__(str(refusal), hint=refusal.hint)
         self.refusal = refusal
 
 
@@ -142,10 +166,23 @@ class DiskFull(DestinationError):
     hint_text = "make room, then run the same command again: it continues where it stopped"
 
 
-class UnsafeName(DestinationError):
-    """A blob has a name that a folder cannot hold safely."""
+class Unreadable(DestinationError):
+    """Something that lies in the destination cannot be read or looked at: it is not taken for gone."""
 
-    hint_text = "nothing of that listing page was written; this container cannot be mirrored to a folder as it is"
+    hint_text = "mend what keeps it from being read (permissions, the disk), then run again: it still counts as held"
+
+
+class UnsafeName(DestinationError):
+    """A blob has a name that the destination cannot hold safely."""
+
+    hint_text = "leave it out with --exclude NAME; an object store can hold more names than a folder"
+
+
+class OutputLost(RunError):
+    """What was written to standard output did not get there."""
+
+    exit_code = 8
+    hint_text = "make room where standard output goes, or send it elsewhere, then run the same command again"
 
 
 class DestinationBusy(RunError):

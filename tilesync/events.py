@@ -102,12 +102,13 @@ class Reused(Event):
 
 @dataclass(frozen=True, slots=True)
 class Failed(Event):
-    """One file failed for good."""
+    """One file failed for good. `hint`: what helps, where another run does not."""
 
     kind: ClassVar[str] = "file-failed"
     name: str
     error: str
     message: str
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from tilesync.blobs import UNKNOWN as UNKNOWN
 from tilesync.blobs import Blob as Blob
@@ -82,14 +82,23 @@ class SasUrl:
         """The signed URL of one blob: each segment of the name quoted once, the query as it was given."""
         return f"{self.base}/{quote(name, safe='/~')}?{self.query}"
 
-    def listing(self, marker: str | None, *, page_size: int | None = None, prefix: str = "") -> str:
-        """The signed URL of one page of List Blobs, from `marker` on (None: from the start)."""
+    def folder(self, depth: int) -> str:
+        """The prefix of the blobs behind the link, where the last `depth` parts of its path are no part of the
+        container's; empty, or ending with a slash.
+        """
+        return "".join(f"{unquote(part)}/" for part in self.base.split("/")[-depth:]) if depth else ""
+
+    def listing(self, marker: str | None, *, page_size: int | None = None, prefix: str = "", depth: int = 0) -> str:
+        """The signed URL of one page of List Blobs, from `marker` on (None: from the start). The last `depth` parts of
+        the path are a folder in the container.
+        """
+        base, prefix = self.base.rsplit("/", depth)[0], self.folder(depth) + prefix
         more = f"&maxresults={page_size}" if page_size else ""
         if prefix:
             more += f"&prefix={quote(prefix, safe='')}"
         if marker:
             more += f"&marker={quote(marker, safe='')}"
-        return f"{self.base}?restype=container&comp=list{more}&{self.query}"
+        return f"{base}?restype=container&comp=list{more}&{self.query}"
 
     @property
     def reads_only(self) -> bool:
@@ -213,6 +222,26 @@ class Remark(NamedTuple):
     detail: str
 
 
+DAMAGED: Final = "damaged"
+"""The problem of a file whose structure is broken, and that the container holds so."""
+
+HOLLOW: Final = "empty tile"
+"""The problem of a tile without any bytes: for who asks for it, it is missing."""
+
+NEEDS: Final = "buffer"
+"""No problem: the detail says how many bytes a file needs another to have at least, and its name, after a blank."""
+
+
+UNFOLLOWED: Final = "unfollowed"
+"""The problem of a file with URIs that lead elsewhere, or stand where nobody knows what they are."""
+
+AWAY: Final = "leads away"
+"""The problem of the root where contents or subtrees of it lie elsewhere: no copy of the container is all of it."""
+
+BACK: Final = "absolute URL"
+"""The problem of a file with URIs that lead back to its container, from wherever a copy of it stands."""
+
+
 class Reading(NamedTuple):
     """What the bytes of one file say. `implicit`: it is a tileset with implicit tiling, so its subtrees say more."""
 
@@ -224,11 +253,26 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing, complete and well-formed; `marker` asks for the next one, None after the last."""
+    """One page of a listing, complete and well-formed; `marker` asks for the next one, None after the last. `undated`:
+    of how many blobs it states a time that none can have.
+    """
 
     blobs: tuple[Blob, ...]
     marker: str | None
     skipped: int = 0
+    undated: int = 0
+
+
+class Unsound(NamedTuple):
+    """A held file that is broken, or of no use for who asks for it. `role` is empty where nothing asks, `asker` also
+    of the root, which every viewer asks for. `stated`: the container states the MD5 of these bytes.
+    """
+
+    name: str
+    reason: str
+    asker: str = ""
+    role: str = ""
+    stated: bool = False
 
 
 class Arrival(NamedTuple):

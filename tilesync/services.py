@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 API = "https://api.bentley.com"
 ISSUER = "https://ims.bentley.com"
 
+_ENDED = "has ended, or is for another service or scope than itwin-platform"
+_OTHER_ISSUER = "do --api-url and ITP_ISSUER_URL belong together, and may the application ask for itwin-platform?"
+
 
 class WallClock:
     """The real time."""
@@ -102,17 +105,29 @@ def token_of(identity: Identity, wires: Wires) -> Token | ShareKey:
 
     clock = wires.clock
     if identity.token_file is not None:
-        return auth.Token(partial(auth.from_file, identity.token_file), clock)
+        return auth.Token(
+            partial(auth.from_file, identity.token_file),
+            clock,
+            remedy=f"the token {_ENDED}: put a fresh one in --token-file",
+        )
     if identity.token_command is not None:
-        return auth.Token(partial(auth.from_command, identity.token_command), clock)
+        return auth.Token(
+            partial(auth.from_command, identity.token_command),
+            clock,
+            remedy=f"the token of --token-command {_ENDED}",
+        )
     if identity.token is not None:
-        return auth.Token(partial(auth.from_environment, identity.token), clock)
+        return auth.Token(
+            partial(auth.from_environment, identity.token),
+            clock,
+            remedy=f"the token {_ENDED}: put a fresh one in TILESYNC_TOKEN",
+        )
     if identity.share_key is not None:
         return auth.ShareKey(identity.share_key)
     if identity.client_id and identity.client_secret is not None:
         check_scheme(identity.issuer)
         client = auth.ClientCredentials(wires.talk, identity.issuer, identity.client_id, identity.client_secret)
-        return auth.Token(client.fetch, clock)
+        return auth.Token(client.fetch, clock, remedy=_OTHER_ISSUER)
     raise NotAuthorised(
         "no identity is given",
         hint="set TILESYNC_TOKEN, or --token-file, --token-command, TILESYNC_SHARE_KEY, or ITP_SERVICE_CLIENT_ID with"

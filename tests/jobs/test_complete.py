@@ -85,13 +85,13 @@ def test_what_cannot_be_held_is_told_in_one_sentence(shelf: Shelf) -> None:
     """What no folder can hold, and a subtree that cannot be read, are told with their file, which is named once."""
     shelf.put_all({"tileset.json": tileset("sub/tileset.json"), "sub/tileset.json": implicit()})
     shelf.put_unread("sub/s/0/0/0.subtree", b"garbage")
-    shelf.put("tileset.json", tileset("sub/tileset.json", "con/x.glb"))
+    shelf.put("tileset.json", tileset("sub/tileset.json", "con%00/x.glb"))
     assert shelf.settle() == Completeness(referenced=5, missing=2)
     found = list(unmet(shelf.version, shelf.catalog))
     assert all(each.name is None and each.where == each.asker for each in found)
     sentences = {each.asker: each.message for each in found}
     assert sentences.keys() == {"tileset.json", "sub/s/0/0/0.subtree"}
-    assert sentences["tileset.json"].startswith("tileset.json: con/x.glb means a blob that no folder can hold")
+    assert sentences["tileset.json"].startswith("tileset.json: con%00/x.glb means a blob that no folder can hold")
     assert sentences["sub/s/0/0/0.subtree"].startswith("sub/s/0/0/0.subtree: it is no readable subtree")
 
 

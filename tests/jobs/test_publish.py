@@ -167,7 +167,7 @@ def test_trailing_bytes_and_unknown_contents_are_warnings(tmp_path: Path) -> Non
     """Bytes behind a GLB, an empty content, one of no known format: published, with a warning for each kind."""
     with Simulator() as sim:
         sim.hold({"tileset.json": tileset("a.glb", "empty.b3dm", "odd.xyz"), "a.glb": glb(b"a") + b"\0\0\0\0",
-                  "empty.b3dm": b"", "odd.xyz": b"<html>"})  # fmt: skip
+                  "empty.b3dm": b"", "odd.xyz": b"<xyz>"})  # fmt: skip
         run = sim.mirror(tmp_path)
     assert run.error is None
     assert {remark.problem for remark in run.of(Remarked)} == {"trailing bytes", "empty content", "unknown content"}

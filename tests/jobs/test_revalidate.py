@@ -72,6 +72,7 @@ class Body:
     """A body that nobody reads."""
 
     start = 0
+    md5: bytes | None = None
 
     def __init__(self, container: Container, name: str) -> None:
         self.container = container

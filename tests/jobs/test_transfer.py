@@ -342,6 +342,8 @@ def test_wrong_bytes_once_in_many_files_are_all_healed(tmp_path: Path) -> None:
 class Bytes:
     """A body from memory."""
 
+    md5: bytes | None = None
+
     def __init__(self, data: bytes, start: int) -> None:
         self._data = data
         self.start = start

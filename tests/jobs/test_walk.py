@@ -14,7 +14,7 @@ from faults import after, any_blob, blob, cut, error, listing, storage
 from simulator import EXPORT, Simulator, latest, verify
 
 from tilesync.demo.standin import StoredBlob
-from tilesync.errors import ExportReplaced, Incomplete, NotAuthorised, UnsafeName
+from tilesync.errors import ExportReplaced, Incomplete, NotAuthorised
 from tilesync.events import Failed, Notice, Remarked, Warned
 from tilesync.model import Inventory
 
@@ -268,9 +268,9 @@ def test_a_container_without_a_root_is_no_export(tmp_path: Path) -> None:
 
 
 def test_names_that_no_folder_holds_are_missing(tmp_path: Path) -> None:
-    """A device name, a NUL, a backslash: never written, and never taken for complete."""
+    """A line break, a NUL, a backslash: never asked for, and never taken for complete."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": tileset("a%00b.glb", "con.glb", "x%5Cy.glb", "ok.glb"), "ok.glb": glb(b"ok")})
+        sim.hold({"tileset.json": tileset("a%00b.glb", "y%0Az.glb", "x%5Cy.glb", "ok.glb"), "ok.glb": glb(b"ok")})
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
         again = sim.mirror(tmp_path, inventory=Inventory.WALK, allow_missing=True)
         asked = {request.path.rpartition("/")[2] for request in sim.asked()}
@@ -293,22 +293,24 @@ def test_nothing_outside_the_container_is_asked_for(tmp_path: Path) -> None:
     with Simulator() as sim:
         sim.hold({"tileset.json": tileset(*uris), "ok.glb": glb(b"ok")})
         sim.containers["other"] = {"x.glb": StoredBlob(glb(b"secret"))}
-        run = sim.mirror(tmp_path, inventory=Inventory.WALK)
+        refused = sim.mirror(tmp_path, inventory=Inventory.WALK)
+        run = sim.mirror(tmp_path, inventory=Inventory.WALK, allow_missing=True)
         asked = {request.path for request in sim.asked()}
-    assert run.error is None
+    assert (refused.exit, run.exit) == (3, 0)
     assert asked == {f"/{EXPORT}/tileset.json", f"/{EXPORT}/ok.glb"}
     assert run.tally.completeness.unfollowed == len(uris) - 1
-    unfollowed = [remark.message for remark in run.of(Remarked) if remark.problem == "unfollowed"]
-    assert len(unfollowed) == len(uris) - 1
+    (away,) = [remark.message for remark in run.of(Remarked) if remark.problem == "leads away"]
+    assert away.startswith(f"{len(uris) - 1} URIs lead elsewhere: the first, https://127.0.0.1:1/x.glb ")
 
 
 def test_an_absolute_url_into_the_same_container_is_followed(tmp_path: Path) -> None:
-    """By its name, through our own link; that it leads back is remarked."""
+    """By its name, through our own link; that it leads back is remarked, and refused unless it is allowed."""
     with Simulator() as sim:
         home = f"{sim.url}/{EXPORT}"
         sim.hold({"tileset.json": tileset(f"{home}/sub/a%20b.glb?sig=stolen"), "sub/a b.glb": glb(b"a")})
-        run = sim.mirror(tmp_path, inventory=Inventory.WALK)
-    assert run.error is None
+        refused = sim.mirror(tmp_path, inventory=Inventory.WALK)
+        run = sim.mirror(tmp_path, inventory=Inventory.WALK, allow_missing=True)
+    assert (refused.exit, run.exit) == (3, 0)
     assert set(held(tmp_path)) == {"tileset.json", "sub/a b.glb"}
     assert any(remark.problem == "absolute URL" for remark in run.of(Remarked))
     assert "stolen" not in json.dumps([str(event) for event in run.events])
@@ -372,12 +374,14 @@ def test_a_listing_after_a_walk_brings_the_orphans(tmp_path: Path) -> None:
 
 
 def test_too_long_a_name_is_refused(tmp_path: Path) -> None:
-    """A name that the path of this folder leaves no room for ends the run before anything is written for it."""
+    """A name that is longer than those of Azure is not asked for, and told as unsafe."""
     with Simulator() as sim:
         name = "/".join(["d" * 200] * 30) + "/a.glb"
         sim.hold({"tileset.json": tileset(name), name: glb(b"a")})
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
-    assert isinstance(run.error, UnsafeName)
+    assert isinstance(run.error, Incomplete)
+    (failed,) = run.of(Failed)
+    assert "its name is unsafe: it is longer than the 1,024 characters that Azure allows" in failed.message
 
 
 def test_a_large_file_is_continued_by_the_next_run(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tilesync.errors import DestinationError
 from tilesync.model import Blob, Held, Trace, Version
+from tilesync.protocols import Catalog, Glance
 from tilesync.rules.manifest import header, line
 
 
@@ -115,6 +116,10 @@ class Place:
         raise NotImplementedError
 
     def survey(self, version: Version) -> None:
+        """Not asked for."""
+        raise NotImplementedError
+
+    def glances(self, version: Version, catalog: Catalog, place: str) -> Iterator[Glance]:
         """Not asked for."""
         raise NotImplementedError
 

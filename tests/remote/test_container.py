@@ -71,6 +71,12 @@ class Links:
     def expired(self, link: SasUrl) -> bool:
         return self.always_expired
 
+    def worked(self, link: SasUrl) -> None:
+        pass
+
+    def too_early(self, link: SasUrl, server_time: datetime | None, *, last: bool) -> float | None:
+        return None
+
 
 def using(
     sim: Simulator, job: Callable[[Container, Links], Awaitable[T]], *, budget: float = 5, bwlimit: float | None = None

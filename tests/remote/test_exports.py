@@ -275,6 +275,8 @@ def test_an_id_that_is_not_listed_is_not_waited_for(service: Simulator) -> None:
 class Tokens:
     """A provider whose tokens are used up one by one."""
 
+    remedy = "get a fresh token"
+
     def __init__(self, *tokens: str) -> None:
         self.tokens = list(tokens)
         self.asked = 0

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from test_shapes import FILES, NAMED, NAMING, b3dm, chunk, cmpt, glb, glb_1, gltf, i3dm, subt
 
 from tilesync.errors import BlobDamaged
-from tilesync.model import UNKNOWN, Blob, Kind, Proof, Reading, Reference, Remark, Role
+from tilesync.model import DAMAGED, HOLLOW, ROOT, UNKNOWN, Blob, Kind, Proof, Reading, Reference, Remark, Role
 from tilesync.rules.content import ContentCheck
 from tilesync.rules.shapes import KINDS
 
@@ -124,7 +124,7 @@ def test_byte_by_byte_makes_no_difference(name: str) -> None:
      ("tile", Kind.GLB), ("old.glb", Kind.GLB), ("packed.glb", Kind.GLB), ("packed-in-parts.glb", Kind.GLB),
      ("packed-big.glb", Kind.GLB), ("packed-empty", Kind.EMPTY), ("packed-twice", Kind.NONE),
      ("tileset.json", Kind.TILESET), ("mark.json", Kind.TILESET), ("blank.json", Kind.TILESET),
-     ("blank-list.json", Kind.NONE), ("blanks.json", Kind.NONE), ("broken.txt", Kind.NONE), ("odd.json", Kind.SCHEMA),
+     ("blank-list.json", Kind.NONE), ("broken.txt", Kind.NONE), ("odd.json", Kind.SCHEMA),
      ("packed.json", Kind.TILESET), ("packed-broken.txt", Kind.NONE), ("b3dm", Kind.B3DM), ("cmpt", Kind.CMPT)],
 )  # fmt: skip
 def test_proofs(name: str, kind: Kind) -> None:
@@ -139,19 +139,24 @@ def test_proofs(name: str, kind: Kind) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("empty.glb", b"", "holds no glTF"),
         ("a.glb", b"gl", "holds no glTF"),
         ("a.glb", b"<htm", "holds no glTF"),
-        ("a.GLB", as_bytes(TILESET), "holds no glTF"),
-        ("a.glb", b3dm(WHOLE), "holds no glTF"),
-        ("none.glb", SAMPLES["none.glb"], "holds no glTF"),
+        ("a.glb", b"[1]", "holds no glTF"),
+        ("a.glb", b'{"code": "x"}', "holds no glTF"),
+        ("a.glb", b'{"asset": {}', "JSON"),
+        ("a.glb", b"\x89PNG....", "holds no glTF"),
+        ("none.glb", SAMPLES["none.glb"], "a page of HTML"),
         ("a.glb", b"glTF", "GLB header is cut off"),
         ("packed-none.glb", SAMPLES["packed-none.glb"], "holds no glTF"),
-        ("a.glb", packed(b""), "holds no glTF"),
         ("a.glb", packed(packed(WHOLE)), "holds no glTF"),
         ("packed-short.glb", SAMPLES["packed-short.glb"], "gzip payload is cut off"),
         ("packed-bad.glb", SAMPLES["packed-bad.glb"], "gzip payload is damaged"),
         ("a.glb", gltf(length=12), "chunk table is cut off"),
+        *((f"a.{kind}", b"what is this", "holds no tile") for kind in ("b3dm", "i3dm", "PNTS", "cmpt", "vctr", "geom")),
+        ("a.b3dm", b'{"error": 1}', "holds no tile"),
+        ("a.subtree", b"what is this", "holds no subtree"),
+        *((f"a.{kind}", b"what is this", "holds no image") for kind in ("png", "JPG", "jpeg", "webp", "ktx2", "gif")),
+        ("a.png", b'{"error": 1}', "holds no image"),
         ("no-suffix", WHOLE[:-1], "GLB is cut off"),
         ("no-suffix", b"b3dm", "b3dm header is cut off"),
         ("no-suffix", subt({"a": 1})[:-1], "subtree is cut off"),
@@ -170,7 +175,7 @@ def test_damaged_content(name: str, data: bytes, words: str) -> None:
 @pytest.mark.parametrize("data", [WHOLE, ONE, packed(WHOLE)], ids=["v2", "v1", "gzip"])
 def test_a_glb_cut_anywhere_is_damaged(data: bytes) -> None:
     """A GLB that lost its end at any byte is damaged, although its length is the listed one."""
-    for end in range(len(data)):
+    for end in range(1, len(data)):
         assert isinstance(check("a.glb", data[:end]), str), end
 
 
@@ -197,8 +202,82 @@ def test_trailing_bytes_are_tolerated() -> None:
 
 @pytest.mark.parametrize("data", [b"gl", b"\x1f\x8b", b"\x1f\x8b\0\0\0\0\0\0", b"subx", b"[1]", b"<x/>", b'"{"'])
 def test_other_files_have_no_structure(data: bytes) -> None:
-    """What begins as nothing that is known is not looked into, although it is called JSON, or is nearly gzip."""
-    assert reading("a.json", data) == reading("a", data) == Reading(Kind.NONE)
+    """What begins as nothing that is known is not looked into, although it is nearly gzip."""
+    assert reading("a.bin", data) == reading("a", data) == Reading(Kind.NONE)
+
+
+PAGES = (b"<html>", b"<!DOCTYPE html><p>", b" \r\n<HTML lang=de>", b"\xef\xbb\xbf<!doctype HTML>", packed(b"<html>"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_of_html(page: bytes) -> None:
+    """A page is no file of a tileset, unless its name says that it is one."""
+    for name in ("a", "t/a.b3dm", "a.json", "a.bin", "a.png", ROOT):
+        assert "page of HTML" in complaint(name, page)
+    assert reading("index.html", page) == reading("a.HTM", page) == Reading(Kind.NONE)
+
+
+TILES = [(b3dm(WHOLE), Kind.B3DM), (as_bytes(TILESET), Kind.TILESET), (as_bytes({"asset": {}}), Kind.GLTF)]
+
+
+@pytest.mark.parametrize(("data", "kind"), TILES)
+def test_a_tile_of_another_format_than_its_name_says(data: bytes, kind: Kind) -> None:
+    """Viewers find out by themselves what a content is: a `.glb` that holds another tile is remarked, and followed."""
+    for stored in (data, packed(data)):
+        found, plain = reading("a.GLB", stored), reading("a", stored)
+        assert found._replace(remarks=()) == plain
+        (remark,) = found.remarks
+        assert (remark.problem, kind in remark.detail) == ("other format", True)
+    assert reading("a.b3dm", WHOLE).remarks[0].problem == "other format"
+
+
+def test_a_glb_without_bytes() -> None:
+    """It is no damage, and a thing of its own: whoever asks for it gets no tile."""
+    for data in (b"", packed(b"")):
+        found = reading("a.glb", data)
+        assert (found.kind, [remark.problem for remark in found.remarks]) == (Kind.EMPTY, [HOLLOW])
+    assert reading("a.b3dm", b"") == reading("a", b"") == Reading(Kind.EMPTY)
+
+
+# --- what is broken and proven ---
+
+BROKEN = [("a.glb", WHOLE[:-1]), ("a.json", b"<html>"), (ROOT, b'{"root": {'), ("a.json", b""), ("a.png", b"no png")]
+
+
+@pytest.mark.parametrize(("name", "data"), BROKEN)
+def test_broken_bytes_that_are_proven(name: str, data: bytes) -> None:
+    """What a digest proves, or came before, is what the container holds: damage is a remark then, else an error."""
+    for blob, seen in (
+        (Blob(name, len(data), md5=hashlib.md5(data).digest()), []),
+        (Blob(name, len(data), sha256=hashlib.sha256(data).digest()), []),
+        (Blob(name, len(data)), [b"?", hashlib.sha256(data).digest()]),
+    ):
+        checked = ContentCheck(blob)
+        checked.feed(data)
+        assert checked.finish(seen=seen).sha256 == hashlib.sha256(data).digest()
+        assert DAMAGED in {remark.problem for remark in checked.take().remarks}
+    complaint(name, data)
+
+
+def test_wrong_bytes_are_proven_by_nothing() -> None:
+    """Broken bytes of another length or digest are an error, although they came before."""
+    data = WHOLE[:-1]
+    for blob in (Blob("a.glb", len(data), md5=b"\0" * 16), Blob("a.glb", len(WHOLE))):
+        checked = ContentCheck(blob)
+        checked.feed(data)
+        with pytest.raises(BlobDamaged, match="cut off"):
+            checked.finish(seen=[hashlib.sha256(data).digest()])
+
+
+def test_a_broken_tileset_asks_for_nothing() -> None:
+    """What it names before it breaks is no part of the closure: its implicit tiles may be half read."""
+    tree = {"subdivisionScheme": "OCTREE", "subtreeLevels": 2, "availableLevels": 3, "subtrees": {"uri": "s"}}
+    data = as_bytes({"schemaUri": "s.json", "root": {"content": {"uri": "c"}, "implicitTiling": tree}})[:-1]
+    checked = ContentCheck(Blob("a.json", len(data), md5=hashlib.md5(data).digest()))
+    checked.feed(data)
+    checked.finish()
+    found = checked.take()
+    assert (found.references, found.implicit) == ((), False)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +305,8 @@ def test_archives() -> None:
     ("name", "data"),
     [("tileset.json", b'{"a":'), ("tileset.json", b" "), ("a.gltf", b'{"asset":{}'), ("a", b'{"root":{'),
      ("a", b'{"asset":{},'), ("a", b'{"tileAvailability":{}'), ("a.txt", b'\xef\xbb\xbf {"asset":{}} x'),
-     ("a", packed(b'{"root":{}} x'))],
+     ("a", packed(b'{"root":{}} x')), ("a", b'{"root":{}}\0'), (ROOT, as_bytes(TILESET) + b"\0\0"), (ROOT, b"[1]"),
+     ("a.json", as_bytes({"root": {}}).decode().encode("utf-16")), ("a.json", "{}".encode("utf-16-le"))],
 )  # fmt: skip
 def test_broken_json_is_damaged(name: str, data: bytes) -> None:
     """JSON that is broken is damage where its beginning says that it is of 3D Tiles, and in the root tileset."""
@@ -237,13 +317,17 @@ def test_broken_json_is_damaged(name: str, data: bytes) -> None:
     ("name", "data"),
     [("a.json", b'{"a":'), ("a.json", b'{"a":1}x'), ("A.JSON", b"{]"), ("a.gltf", b"{"), ("a.geojson", b'{"type":"x"'),
      ("a.json", packed(b'{"a":')), ("a.json", b"\xef\xbb"), ("a.json", b'{"a":1}\n{"a":2}'), ("a.json", b'{"a":NaN}'),
-     ("a.json", b" " * 5000)],
+     ("a.json", b" " * 5000), ("a.json", b"what is this"), ("a.json", b"nu"), ("a.json", b"{}\0")],
 )  # fmt: skip
 def test_what_is_called_json_and_is_broken(name: str, data: bytes) -> None:
-    """Broken JSON of no known kind is no error: that it cannot be read matters to whom asks for it."""
-    found = reading(name, data)
-    assert (found.kind, [remark.problem for remark in found.remarks]) == (Kind.NONE, ["unreadable"])
-    assert "JSON" in found.remarks[0].detail
+    """JSON of no known kind, broken where a name says JSON, is damage: whether that matters depends on who asks."""
+    assert "JSON" in complaint(name, data)
+
+
+def test_a_list_is_json_that_only_who_asks_for_it_cannot_use() -> None:
+    """A `.json` that holds a list is sound, and unreadable as a document of 3D Tiles."""
+    for data in (b"[1]", b"  [{}]", packed(b"[")):
+        assert [remark.problem for remark in reading("a.json", data).remarks] == ["unreadable"]
 
 
 @pytest.mark.parametrize("blank", [b" " * 4095, b" " * 4096, b"\n" * 20_000, b"\xef\xbb\xbf" + b"\t" * 9000])
@@ -278,7 +362,7 @@ def test_broken_json_is_no_json(name: str, data: bytes) -> None:
 )  # fmt: skip
 def test_kinds_of_json(said: dict[str, Any], kind: Kind) -> None:
     """JSON is told by its keys, whatever it is called, plain or packed."""
-    for name in ("a.json", "a", "a.b3dm"):
+    for name in ("a.json", "a", "a.tile"):
         assert reading(name, as_bytes(said)).kind == reading(name, packed(as_bytes(said))).kind == kind
 
 
@@ -384,7 +468,7 @@ def test_every_problem_is_told() -> None:
     """Length, MD5 and structure are told together, not the first alone."""
     checked = ContentCheck(Blob("a.glb", 9, md5=b"\0" * 16))
     checked.feed(b"<html>")
-    with pytest.raises(BlobDamaged, match=r"6 bytes came.*MD5.*holds no glTF"):
+    with pytest.raises(BlobDamaged, match=r"6 bytes came.*MD5.*page of HTML"):
         checked.finish()
 
 

@@ -27,6 +27,9 @@ from tilesync.rules.filters import globs, keeper
         ("d[!x]f.glb", ["dyf.glb", "q/dyf.glb"], ["d/f.glb", "dxf.glb"]),
         ("d/a[+-9]b", ["d/a5b"], ["d/a/b"]),
         ("textures/", ["textures/a.png", "textures/x/a.png"], ["textures", "x/textures/a.png"]),
+        ("//a.glb", ["/a.glb"], ["a.glb"]),
+        ("/b.glb", ["b.glb", "/b.glb"], ["x/b.glb"]),
+        ("[x].glb", ["x.glb", "[x].glb"], ["y.glb"]),
         ("[\\d]", ["\\", "d"], ["1"]),
     ],
 )

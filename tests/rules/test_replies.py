@@ -2,6 +2,7 @@
 
 import json
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -98,7 +99,7 @@ def test_demand() -> None:
     """Done passes, retry and pressure are Transient with the wait that was asked for, the rest ends the run."""
     demand(Verdict.DONE, 200, None, "it")
     with pytest.raises(Transient) as busy:
-        demand(Verdict.PRESSURE, 503, "7", "it")
+        demand(Verdict.PRESSURE, 503, 7.0, "it")
     assert (busy.value.retry_after, busy.value.pressure, str(busy.value)) == (7.0, True, "it answered 503")
     with pytest.raises(Transient) as failing:
         demand(Verdict.RETRY, 500, None, "it")
@@ -118,12 +119,14 @@ def test_storage_code() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("0", 0.0), ("1", 1.0), (" 30 ", 30.0), ("", None), (None, None), ("-1", None), ("1.5", None), ("soon", None),
-     ("Sun, 01 Mar 2026 08:30:00 GMT", None), ("²", None)],
+    [("0", 0.0), ("1", 1.0), (" 30 ", 30.0), ("", None), ("-1", None), ("1.5", None), ("soon", None), ("²", None),
+     ("Sun, 01 Mar 2026 08:30:00 GMT", 90.0), ("Sunday, 01-Mar-26 08:30:00 GMT", 90.0),
+     ("Sun Mar  1 08:30:00 2026", 90.0), ("Sun, 01 Mar 2026 09:30:00 +0100", 90.0),
+     ("Sun, 01 Mar 2026 08:00:00 GMT", 0.0), ("Sun, 41 Mar 2026 08:30:00 GMT", None)],
 )  # fmt: skip
-def test_retry_after(text: str | None, seconds: float | None) -> None:
-    """Retry-After is read where it is a number of seconds, and ignored otherwise."""
-    assert retry_after(text) == seconds
+def test_retry_after(text: str, seconds: float | None) -> None:
+    """Retry-After is read as a number of seconds and as a date in each form of HTTP, and ignored otherwise."""
+    assert retry_after(text, datetime(2026, 3, 1, 8, 28, 30, tzinfo=UTC)) == seconds
 
 
 @pytest.mark.parametrize(
@@ -195,13 +198,15 @@ FULL = {
 
 
 def test_an_export() -> None:
-    """A full row gives every field; its record holds everything but the links."""
+    """A full row gives every field; its record holds the fields that are known, and nothing else."""
     (export,), following = parse_exports(exports(FULL), fetched=5.0)
     assert (export.id, export.name, export.imodel, export.changeset, export.type) == ("e1", "City", "i", "c", "3DTiles")
     assert (export.modified, export.size, export.complete, following) == ("2026-03-01T08:30:00Z", 42, True, None)
     assert export.link is not None
     assert (export.link.base, export.link.fetched) == ("https://acc.blob.core.windows.net/e1", 5.0)
-    assert export.record == {key: value for key, value in FULL.items() if key != "_links"}
+    known = {key: value for key, value in FULL.items() if key != "_links"}
+    known["request"] = {"iModelId": "i", "changesetId": "c", "exportType": "3DTiles"}
+    assert export.record == known
     assert "sig" not in repr(export)
 
 

@@ -49,8 +49,20 @@ def test_the_budget_ends_it(random: Random, budget: float) -> None:
 
 def test_the_budget_counts_from_the_first_attempt() -> None:
     """The time that the first attempt took, hanging, is spent from the budget."""
-    assert Patience(60.0, Random(1)).next_wait(61.0, began=0.0) is None
+    patience = Patience(60.0, Random(1))
+    assert patience.next_wait(50.0, began=0.0) is not None
+    assert patience.next_wait(61.0) is None
     assert Patience(60.0, Random(1)).next_wait(61.0) is not None
+
+
+@given(SEEDS, st.floats(FIRST, 300.0), st.floats(0.0, 1000.0))
+def test_a_first_attempt_that_stalls_has_one_retry(random: Random, budget: float, stalled: float) -> None:
+    """However long the first attempt hung, there is a second; one that hangs past the budget is the last."""
+    patience = Patience(budget, random)
+    wait = patience.next_wait(stalled, began=0.0)
+    assert wait is not None
+    assert wait <= FIRST
+    assert patience.next_wait(max(stalled + wait, budget) + 1.0) is None
 
 
 def test_progress_gives_the_budget_back() -> None:

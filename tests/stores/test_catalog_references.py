@@ -104,7 +104,9 @@ class Oracle:
             referenced=len(reached) + lost,
             missing=len(reached - self.held.keys()) + lost,
             orphans=len(self.held.keys() - reached),
-            unfollowed=sum(r.problem == "unfollowed" for said in self.held.values() for r in said.remarks),
+            unfollowed=sum(
+                r.problem == "unfollowed" for name in reached & self.held.keys() for r in self.held[name].remarks
+            ),
         )
 
     def askers(self, name: str) -> set[tuple[str, str]]:

@@ -474,7 +474,7 @@ def test_scratch_is_gone_with_the_context() -> None:
         assert catalog.fresh
         put_there(VERSION, "a/ä b", b"12")
         assert files.read(VERSION, "a/ä b") == b"12"
-        root = Path(files._door._root)
+        root = Path(files._door._tree.path)
         with pytest.raises(DestinationError):
             put_there(VERSION, "../up", b"x")
     assert not root.exists()

@@ -126,9 +126,10 @@ def test_order_of_publishing(root: Path, publication: Publication, monkeypatch: 
     seen: list[str] = []
     replace_ = os.replace
 
-    def note(old: Path, new: Path) -> None:
-        seen.append(Path(new).relative_to(root).as_posix())
-        replace_(old, new)
+    def note(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        folder = Path(os.readlink(f"/proc/self/fd/{dst_dir_fd}"))
+        seen.append((folder / new).relative_to(root).as_posix())
+        replace_(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     def note_barrier(folder: Path) -> None:
         seen.append("barrier")

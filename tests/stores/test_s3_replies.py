@@ -51,7 +51,7 @@ def test_verdicts(status: int, code: str, kind: type[TilesyncError]) -> None:
 def test_pressure(status: int, code: str, pressure: bool) -> None:
     """A server that has too much to do says so, and when to come again."""
     with pytest.raises(Transient) as raised:
-        refuse(status, code, "a", "s3://bucket/", wait="7")
+        refuse(status, code, "a", "s3://bucket/", wait=7.0)
     assert (raised.value.pressure, raised.value.retry_after) == (pressure, 7.0)
 
 

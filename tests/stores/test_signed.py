@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tilesync.errors import LinkRefused, NoFreshLink, NotAuthorised, Unavailable, UsageError
+from tilesync.errors import LinkRefused, NoFreshLink, NotAuthorised, Transient, Unavailable, UsageError
 from tilesync.events import Event, Renewed, Warned
 from tilesync.model import SasUrl
 from tilesync.stores.signed import SignedLink
@@ -119,3 +119,33 @@ def test_a_signature_does_not_travel_in_clear() -> None:
     """Plain http is for this machine only."""
     with pytest.raises(UsageError):
         SignedLink(None, lambda event: None, first=link(3600, base="http://host/tiles"))
+
+
+def young(seconds: float, *, life: float = 3600) -> SasUrl:
+    """A link that becomes valid so many seconds from now."""
+    begin = datetime.now(UTC) + timedelta(seconds=seconds)
+    made = link(life, 1)
+    return SasUrl(made.base, f"{made.query}&st={begin:%Y-%m-%dT%H:%M:%S.%fZ}", expires=made.expires)
+
+
+def test_a_link_that_is_not_valid_yet_is_waited_for() -> None:
+    """A refusal before its beginning is no final one: it says after how many seconds to ask again."""
+    first = young(30)
+    signed = SignedLink(None, lambda event: None, first=first)
+    with pytest.raises(Transient) as error:
+        signed.refused(first, REFUSAL, again=True)
+    assert error.value.retry_after is not None
+    assert 25 < error.value.retry_after <= 30
+
+
+def test_the_old_link_is_used_until_the_new_one_is_valid() -> None:
+    """A link that is renewed ahead of time and begins later takes its place only then."""
+    made = [lambda: young(0.5), lambda: link(3600, 2)]
+    first = link(6.0)
+    signed = SignedLink(lambda: made.pop(0)(), lambda event: None, first=first)
+    time.sleep(4.9)
+    assert signed.due
+    assert signed.current() is first
+    assert not signed.due
+    time.sleep(0.6)
+    assert signed.current().query == "sig=2"

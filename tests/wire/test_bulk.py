@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import pytest
-from test_http import Handle, answer, cut, hang, in_turn, serving
+from test_http import Handle, answer, cut, full_backlog, hang, in_turn, serving
 
 from tilesync.errors import Transient, UsageError
 from tilesync.wire import bulk
@@ -201,6 +201,14 @@ def fails(make: Callable[[bytes, threading.Event], Handle], said: bytes, monkeyp
             got(server.url("/x?sig=SECRET"))
     finally:
         over.set()
+    assert silent(error.value)
+
+
+def test_a_connection_that_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that does not answer at all is told with the limit that connections have, not that of silence."""
+    monkeypatch.setattr(bulk, "CONNECT", timedelta(seconds=1))
+    with full_backlog() as url, pytest.raises(Transient, match="no connection within 1 s") as error:
+        got(url)
     assert silent(error.value)
 
 

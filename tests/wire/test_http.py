@@ -14,8 +14,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from tilesync.rules.replies import judge_api
 from tilesync.rules.verdicts import demand
 from tilesync.wire import http
 from tilesync.wire.http import Ask, Reply, conversations
+from tilesync.wire.retry_after import asked_wait
 
 # --- servers, for this file and test_bulk.py ---
 
@@ -216,7 +218,7 @@ HELLO = {"talk": [200, "hello"], "bulk": [200, "hello"]}
 
 async def taken(reply: Reply) -> tuple[int, bytes]:
     """Reads an answer as the adapters do: by its verdict."""
-    demand(judge_api(reply.status), reply.status, reply.header("retry-after"), "the server")
+    demand(judge_api(reply.status), reply.status, asked_wait(reply.header), "the server")
     return reply.status, await reply.read()
 
 
@@ -362,6 +364,22 @@ def test_retry_after_is_obeyed(status: int) -> None:
     assert 7 <= wait <= 7.7
 
 
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_retry_after_that_is_a_date_is_obeyed(dated: bool) -> None:
+    """A date is measured from the answer's own Date, whatever either clock says, and without one from ours."""
+
+    def busy(request: BaseHTTPRequestHandler) -> None:
+        now = datetime(2031, 1, 1, tzinfo=UTC) if dated else datetime.now(UTC)
+        said = f"Date: {format_datetime(now, usegmt=True)}\r\n" if dated else ""
+        until = format_datetime(now + timedelta(seconds=50), usegmt=True)
+        head = f"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n{said}Retry-After: {until}\r\n\r\n"
+        request.wfile.write(head.encode())
+
+    _, talk, _ = asked(in_turn(busy, answer()))
+    (wait,) = talk.clock.slept
+    assert 45 <= wait <= 55
+
+
 def test_a_long_retry_after_is_obeyed_once() -> None:
     """A wait beyond the budget is granted once; a server that then asks again is given up, and its wish is told."""
     error, talk, _ = failed(answer(status=429, Retry_After="100"))
@@ -430,6 +448,28 @@ def test_a_server_that_hangs(said: bytes, monkeypatch: pytest.MonkeyPatch) -> No
     finally:
         over.set()
     assert "no answer within" in str(error)
+
+
+@contextmanager
+def full_backlog() -> Iterator[str]:
+    """The URL of a host that lets no connection be made: those who listen there have no room for one more."""
+    with socket.socket() as listening, ExitStack() as closing:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        address = listening.getsockname()
+        for _ in range(8):
+            waiting = closing.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+        yield f"http://127.0.0.1:{address[1]}/x?sig=SECRET"
+
+
+def test_a_connection_that_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that does not answer at all is told with the limit that connections have, not that of answers."""
+    monkeypatch.setattr(http, "CONNECT", timedelta(seconds=1))
+    with full_backlog() as url, pytest.raises(Unavailable, match="no connection within 1 s") as error:
+        Talk(0.0).ask(url)
+    assert "SECRET" not in str(error.value)
 
 
 def test_a_damaged_coding() -> None:
@@ -550,12 +590,21 @@ def test_no_proxy_for_others(secure: Server, bundle: str) -> None:
 
 
 def test_a_proxy_that_refuses(secure: Server, bundle: str) -> None:
-    """A proxy that refuses is a failure of both engines, told without the URL, and nothing goes around it."""
+    """A proxy that wants a login ends both engines at once, told without the URL, and nothing goes around it."""
     with serving(answer(status=407)) as proxy:
         url = secure.url("/?sig=SECRET", "localhost")
         found = ask_both(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""))
-        assert (found["talk"][0], found["bulk"][0]) == ("Unavailable", "Transient")
+        told = ["Unavailable", "a proxy wants a user name and a password (407)"]
+        assert found == {"talk": told, "bulk": told}
+        assert len(proxy.paths) == 2
         assert secure.paths == []
+
+
+def test_a_name_that_does_not_resolve() -> None:
+    """Both engines name a host that nobody knows; an attempt that is made again is made within seconds."""
+    found = ask_both("https://nobody.invalid/?sig=SECRET")
+    assert (found["talk"][0], found["bulk"][0]) == ("Unavailable", "UnknownHost")
+    assert all("the name nobody.invalid does not resolve" in told for _, told in found.values())
 
 
 def test_the_password_of_a_proxy_is_not_told(secure: Server, bundle: str) -> None:

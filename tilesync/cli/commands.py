@@ -6,8 +6,9 @@ What a command needs it imports itself.
 from __future__ import annotations
 
 import contextlib
-import json
+import io
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -34,9 +35,18 @@ from tilesync.cli.options import (
     option,
     waiting,
 )
-from tilesync.cli.requests import imodel_of, is_argument, mirror_request, reach_of, selector_of, service_of, session_of
+from tilesync.cli.requests import (
+    imodel_of,
+    is_argument,
+    mirror_request,
+    reach_of,
+    selector_of,
+    service_of,
+    session_of,
+    told_source,
+)
 from tilesync.cli.text import CountOr, Destination, Duration, FilePath, Place, Rate
-from tilesync.errors import UsageError
+from tilesync.errors import Interrupted, Terminated, TilesyncError, UsageError
 from tilesync.storage import AzurePlace
 
 if TYPE_CHECKING:
@@ -95,7 +105,7 @@ def mirror(context: click.Context, /, source: str, dest: Place, *, dry_run: bool
     """
     from tilesync.cli.summary import mirrored
 
-    session = session_of(options)
+    session = session_of(options, source=source, dest=dest)
     seen = is_argument(context, "source") and source != "-"
 
     async def work() -> None:
@@ -105,6 +115,7 @@ def mirror(context: click.Context, /, source: str, dest: Place, *, dry_run: bool
         from tilesync.events import Notice
 
         request = mirror_request(source, dest, options)
+        session.summary.source = told_source(request, session.summary.source)
         if request.link is not None and seen:
             session.observe(Notice("others on this machine can see the link: better give it as - or TILESYNC_SOURCE"))
         if isinstance(dest, AzurePlace) and dest.link is not None and is_argument(context, "dest"):
@@ -130,7 +141,7 @@ def exports(imodel_id: str | None, held: Place | None, state_dir: Path | None, *
     """List the exports of IMODEL_ID, newest first; without an id, all that this identity can see."""
     from tilesync.cli.summary import export_row, export_table
 
-    session = session_of(options)
+    session = session_of(options, source=imodel_id, dest=held)
     rows: list[Export] = []
 
     async def work() -> None:
@@ -146,7 +157,7 @@ def exports(imodel_id: str | None, held: Place | None, state_dir: Path | None, *
         for row in rows if options["as_json"] else ():
             session.tell(export_row(row, there))
         if not options["as_json"]:
-            session.print(export_table(rows, there, imodel=not imodel_id))
+            session.print(export_table(rows, there, imodel=not imodel_id, width=session.width))
         for sentence in endangered(rows, there) if there is not None else ():
             session.observe(Warned(sentence))
 
@@ -168,7 +179,7 @@ def link(what: str, **options: Any) -> int:
     Of an iModel it leads to the latest finished export, at the service. Of a private container (az://…, or a link to it
     that only reads) it leads to what is mirrored there, and reads that container until --life is over.
     """
-    session = session_of(options)
+    session = session_of(options, source=what)
     place = viewer_place(what, options["azure_endpoint"])
 
     async def work() -> None:
@@ -215,7 +226,7 @@ def demo(folder: Path | None, **options: Any) -> int:
     """Run the main job against an embedded stand-in of the service; no account needed."""
     from tilesync.cli.show import FOLDER, show
 
-    return show(session_of(options), folder or FOLDER)
+    return show(session_of(options, dest=folder or FOLDER), folder or FOLDER)
 
 
 def _fill_gaps() -> None:
@@ -231,16 +242,18 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """The entry point: every way out has its exit code, and with `--json` its last line."""
     arguments = sys.argv[1:] if arguments is None else arguments
     _fill_gaps()
+    with contextlib.suppress(ValueError):  # signals are for the main thread
+        signal.signal(signal.SIGTERM, _on_terminate)
     try:
         code = cli.main(arguments, prog_name="tilesync", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = _refused(arguments, error.format_message(), "see `tilesync --help`")
-    except UsageError as error:
-        click.echo(f"error: {error}\n  {error.hint}", err=True)
-        code = _refused(arguments, str(error), error.hint)
     except click.exceptions.Abort:
-        code = 130
+        code = _told(arguments, Interrupted("interrupted"))
+    except click.ClickException as error:
+        code = _refused(arguments, error)
+    except TilesyncError as error:
+        code = _told(arguments, error)
+    except Exception as error:  # noqa: BLE001 - the last door: a bug ends in exit 1, and is told
+        code = _failed_to_print(arguments, error) or _met_a_bug(arguments, error)
     _leave(code if isinstance(code, int) else 0)
 
 
@@ -256,9 +269,48 @@ def _leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _refused(arguments: list[str], message: str, hint: str) -> int:
-    """The last line of a request that never became a run; the exit code."""
-    if "--json" in arguments or os.environ.get("TILESYNC_JSON", "").lower() in {"1", "true", "yes", "on", "t", "y"}:
-        said = {"kind": "failed", "exit": 2, "error": "UsageError", "message": message, "hint": hint}
-        click.echo(json.dumps(said, separators=(",", ":")))
-    return 2
+def _told(arguments: list[str], error: TilesyncError) -> int:
+    """Tell an error of a request that never became a run; the exit code."""
+    from tilesync.cli.early import end_early
+    from tilesync.cli.output import say_error
+
+    say_error(error)
+    return end_early(cli, arguments, error)
+
+
+def _refused(arguments: list[str], error: click.ClickException) -> int:
+    """Tell a usage error as click words it, with the usage of the command."""
+    from tilesync.cli.early import end_early
+    from tilesync.cli.output import say
+
+    text = io.StringIO()
+    error.show(text)
+    say(sys.stderr, text.getvalue())
+    return end_early(cli, arguments, UsageError(error.format_message()))
+
+
+def _failed_to_print(arguments: list[str], error: Exception) -> int:
+    """The exit code where --help or --version could not be written; 0 for any other error."""
+    from tilesync.cli.output import output_lost, say
+
+    if not isinstance(error, OSError) or not {"-h", "--help", "--version"} & set(arguments):
+        return 0
+    say(sys.stdout, "")  # what is left would be tried again at the end
+    return _told(arguments, output_lost(error))
+
+
+def _met_a_bug(arguments: list[str], error: Exception) -> int:
+    import traceback
+
+    from tilesync.cli.early import end_early
+    from tilesync.cli.masking import Masking
+    from tilesync.cli.output import say
+
+    say(sys.stderr, Masking(os.environ).text(traceback.format_exc()))
+    wrong = TilesyncError("tilesync met a bug", hint="please report it with the lines above")
+    return end_early(cli, arguments, wrong, kind=type(error).__name__)
+
+
+def _on_terminate(number: int, frame: object) -> NoReturn:
+    """SIGTERM before the session has its own handler, and after."""
+    raise Terminated("stopped by a signal")

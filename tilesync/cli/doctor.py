@@ -9,6 +9,7 @@ import click
 
 from tilesync.cli.options import IDENTITY, REACH, STATE_DIR, VOICE, option
 from tilesync.cli.requests import imodel_of, is_argument, link_of, reach_of, service_of, session_of
+from tilesync.cli.table import wrapped
 from tilesync.cli.text import Destination, Duration, Place
 from tilesync.errors import UsageError
 from tilesync.storage import AzurePlace
@@ -48,7 +49,7 @@ def doctor(context: click.Context, /, dest: Place | None, source: str | None, **
     """
     if dest is None:
         _refuse_lost(context)
-    session = session_of(options)
+    session = session_of(options, source=source, dest=dest)
     unseen = list[str]()
 
     async def work() -> None:
@@ -108,15 +109,21 @@ def _print(session: Session, event: Event, options: dict[str, Any]) -> None:
         return
     if options["quiet"] and event.result not in {"warn", "fail"}:
         return
-    lines = [f"{MARKS[event.result]:<5} {event.name:<{WIDTH}} {event.message}"]
-    lines += [f"      {line}" for line in event.hint.splitlines()]
+    first, then = f"{MARKS[event.result]:<5} {event.name:<{WIDTH}} ", " " * (WIDTH + 7)
+    lines = [wrapped(event.message, first=first, then=then, width=session.width)]
+    hints = event.hint.splitlines()
+    width = session.width if len(hints) == 1 else None  # several lines are a configuration: to be copied as they are
+    lines += [wrapped(line, first="      ", then="      ", width=width) for line in hints]
     session.print("\n".join(lines))
 
 
 def viewer_place(text: str, endpoint: str | None) -> Place | None:
     """The destination that `link` is asked about; None where it is an iModel id."""
     from tilesync.rules.places import parse_place
+    from tilesync.rules.portal import imodel_in
 
+    if "://" in text and imodel_in(text) is not None:
+        return None
     if "://" in text or text.startswith(("az:", "s3:")):
         return parse_place(text, endpoint=endpoint)
     bare = not any(letter in "?&=" for letter in text)

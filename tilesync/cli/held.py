@@ -28,7 +28,7 @@ def verify(dest: Place, *, quick: bool, every: bool, **options: Any) -> int:
     """
     from tilesync.cli.summary import verified
 
-    session = session_of(options)
+    session = session_of(options, dest=dest)
 
     async def work() -> None:
         from tilesync import wiring
@@ -53,7 +53,7 @@ def versions(dest: Place, sha256sums: str | None, state_dir: Path | None, **opti
 
     if sha256sums is not None and options["as_json"]:
         raise UsageError("--sha256sums prints lines for sha256sum, and no JSON", hint="leave --json away")
-    session = session_of(options)
+    session = session_of(options, dest=dest)
 
     async def work() -> None:
         from tilesync import wiring
@@ -70,7 +70,7 @@ def versions(dest: Place, sha256sums: str | None, state_dir: Path | None, **opti
         for row in rows if options["as_json"] else ():
             session.tell(version_row(row))
         if not options["as_json"]:
-            session.print(version_table(rows))
+            session.print(version_table(rows, width=session.width))
 
     return session.run(work)
 
@@ -90,7 +90,7 @@ def rollback(dest: Place, version: str | None, *, latest: bool, state_dir: Path 
     """
     if latest and version is not None:
         raise UsageError("--latest and a version are two wishes", hint="give one of them")
-    session = session_of(options)
+    session = session_of(options, dest=dest)
     chosen: list[str] = []
 
     async def work() -> None:

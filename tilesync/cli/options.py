@@ -78,7 +78,7 @@ INVENTORY = stacked(
         "--allow-missing",
         is_flag=True,
         envvar=None,
-        help="Publish although the tilesets ask for files that are not there.",
+        help="Publish although the tilesets ask for files that are not there, or that lie elsewhere.",
     ),
     option("--allow-shrink", is_flag=True, envvar=None, help="Publish an export with under half the files or bytes."),
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -13,8 +15,11 @@ from functools import singledispatchmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from tilesync import __version__
+from tilesync.cli.table import cut_front
+from tilesync.cli.terminal import columns_of
 from tilesync.cli.text import files, size
-from tilesync.errors import TilesyncError, UsageError
+from tilesync.errors import OutputLost, TilesyncError, UsageError
 from tilesync.events import (
     Deleted,
     Event,
@@ -39,10 +44,14 @@ from tilesync.events import (
     Warned,
 )
 from tilesync.jobs.tally import Tally
+from tilesync.rules.manifest import stamp
 from tilesync.rules.retention import TRASH_FOR
 
 if TYPE_CHECKING:
     pass
+
+_SHORTEST_NAME = 24
+"""Letters of a name that a plan shows at least, however narrow the terminal."""
 
 LISTED = 20
 """Failures and findings that are shown one by one; a report holds them all."""
@@ -51,9 +60,12 @@ LISTED = 20
 class Summary:
     """Collects what the last line and the report say."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, *, source: str | None = None, dest: str | None = None) -> None:
         self._tally = tally
         self._began = time.monotonic()
+        self._started = datetime.now(UTC)
+        self.source = source
+        self.dest = dest
         self.imodel: str | None = None
         self.export: str | None = None
         self.version: str | None = None
@@ -127,18 +139,27 @@ class Summary:
             "gzip_files": self.gzip_files,
             **asdict(tally.completeness),
             "verified": tally.verified,
+            "looked": tally.looked,
             "bytes": tally.bytes,
             "renewals": tally.renewals,
             "retries": tally.retries,
             "seconds": round(self.seconds(), 3),
             "published": self.published,
+            "started": stamp(self._started),
+            "finished": stamp(datetime.now(UTC)),
+            "source": self.source,
+            "dest": self.dest,
+            "host": socket.gethostname(),
+            "tilesync": __version__,
         }
 
 
-def say(stream: TextIO | None, text: str) -> None:
-    """Write and flush. A stream that is closed, full or without a reader (`| head -1`) ends no run."""
+def say(stream: TextIO | None, text: str) -> OSError | None:
+    """Write and flush; why that failed, where it did: a stream that is closed or full ends no run. One whose reader
+    went away (`| head -1`) is no failure.
+    """
     if stream is None:
-        return
+        return OSError(errno.EBADF, "it is closed")
     try:
         try:
             stream.write(text)
@@ -146,18 +167,38 @@ def say(stream: TextIO | None, text: str) -> None:
             stream.flush()
             stream.buffer.write(text.encode(errors="surrogatepass"))
         stream.flush()
-    except OSError:
+    except OSError as error:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+        return None if isinstance(error, BrokenPipeError) else error
+    return None
+
+
+def say_error(error: TilesyncError) -> None:
+    """Tell an error on stderr, as far as that can be written."""
+    say(sys.stderr, explain(error) + "\n")
+
+
+def output_lost(error: OSError) -> OutputLost:
+    """The error of a run whose output did not reach its reader."""
+    return OutputLost(f"standard output cannot be written ({error.strerror}): what was to be read there is lost")
 
 
 class Out:
-    """Standard output."""
+    """Standard output. `lost`: why something that was written did not get there; what comes after that is dropped."""
+
+    def __init__(self) -> None:
+        self.lost: OSError | None = None
 
     def write(self, text: str) -> None:
         """Write and flush."""
-        say(sys.stdout, text)
+        if self.lost is None:
+            self.lost = say(sys.stdout, text)
+
+    def failure(self) -> OutputLost | None:
+        """The error that follows from what was lost; None where nothing was."""
+        return output_lost(self.lost) if self.lost is not None else None
 
 
 class JsonLines:
@@ -178,9 +219,14 @@ class JsonLines:
 
 
 class LogFile:
-    """Every event as a JSON line with its time, appended to a file."""
+    """Every event as a JSON line with its time, appended to a file. One that cannot be written any more is warned of
+    once, and ends no run.
+    """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        self._path = path
+        self._warn = warn
+        self._broken = False
         try:
             self._file = path.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
@@ -195,11 +241,20 @@ class LogFile:
     def write(self, said: dict[str, Any]) -> None:
         """One line, with its time."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._file.write(json.dumps({"time": now, **said}, ensure_ascii=False) + "\n")
+        self._guarded(lambda: self._file.write(json.dumps({"time": now, **said}, ensure_ascii=False) + "\n"))
 
     def close(self) -> None:
         """Let go of the file."""
-        self._file.close()
+        self._guarded(self._file.close)
+
+    def _guarded(self, action: Callable[[], object]) -> None:
+        if self._broken:
+            return
+        try:
+            action()
+        except OSError as error:
+            self._broken = True
+            self._warn(f"the log file {self._path} cannot be written ({error.strerror}): it ends here")
 
 
 class Lines:
@@ -295,7 +350,10 @@ class Lines:
     @say.register
     def _(self, event: Planned) -> None:
         if self._plan_out is not None:
-            self._plan_out.write(f"{event.action:<6} {size(event.bytes):>10}  {event.name}  ({event.reason})\n")
+            lead, why = f"{event.action:<6} {size(event.bytes):>10}  ", f"  ({event.reason})"
+            width = columns_of(sys.stdout)
+            room = len(event.name) if width is None else max(width - len(lead) - len(why), _SHORTEST_NAME)
+            self._plan_out.write(f"{lead}{cut_front(event.name, room)}{why}\n")
 
     @say.register
     def _(self, event: Renewed) -> None:
@@ -330,6 +388,11 @@ def write_report(path: Path, last: dict[str, Any], summary: Summary) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def failed_to_write(path: Path, error: OSError) -> UsageError:
+    """The error of a report that cannot be written."""
+    return UsageError(f"the report {path} cannot be written ({error.strerror})", hint="check --report")
 
 
 def explain(error: TilesyncError) -> str:

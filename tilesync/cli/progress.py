@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+import time
 
+from tilesync.cli.bar import RecentRate, Sample, State, bar_line
 from tilesync.cli.output import say
+from tilesync.cli.terminal import USUAL, columns_of
 from tilesync.cli.text import files, size
 from tilesync.jobs.tally import Tally
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 MINUTE = 60.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -25,15 +23,17 @@ class Progress:
         self._tally = tally
         self._wants_bar = bar
         self._wants_lines = lines
-        self._bar: tqdm[Any] | None = None
+        self._began = time.monotonic()
+        self._rate = RecentRate()
+        self._was_listing = True
+        self._line = ""
 
     def print_line(self, line: str) -> None:
         """A sentence on stderr, above the bar."""
-        if self._bar is not None:
-            self._bar.clear()
+        bar = self._line
+        self._show("")
         say(sys.stderr, line + "\n")
-        if self._bar is not None:
-            self._bar.refresh()
+        self._show(bar)
 
     async def follow(self) -> None:
         """Show how the run goes until cancelled."""
@@ -45,10 +45,9 @@ class Progress:
                 else:
                     self.print_line(self.sentence())
         finally:
-            if self._bar is not None:
+            if self._line:
                 self._draw()
-                self._bar.close()
-                self._bar = None
+                self._show("")
 
     def sentence(self) -> str:
         """How far the run is."""
@@ -58,30 +57,31 @@ class Progress:
         return f"{there:,} of {files(tally.listed)}, {size(tally.bytes)} fetched{listing}, {tally.retries} retries"
 
     def _draw(self) -> None:
-        tally = self._tally
-        if not tally.listed:
-            return
-        listing = "" if tally.inventory_complete else " (listing)"
-        done = max(tally.fetched + tally.reused + tally.kept + tally.failed, tally.verified)
-        description = f"{done:,}/{files(tally.listed)}{listing}"
-        total = max(tally.planned_bytes, 1)
-        columns, rows = shutil.get_terminal_size()
-        if self._bar is None:
-            from tqdm import tqdm
+        if self._tally.listed:
+            self._show(bar_line(self._state(), columns_of(sys.stderr) or USUAL))
 
-            form = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
-            self._bar = tqdm(
-                desc=description,
-                total=total,
-                unit="B",
-                unit_scale=True,
-                file=sys.stderr,
-                leave=False,
-                bar_format=form,
-                ncols=columns - 1,
-                nrows=rows,
-            )
-        self._bar.set_description_str(description, refresh=False)
-        self._bar.total, self._bar.ncols = total, columns - 1
-        self._bar.n = min(tally.bytes, total)
-        self._bar.refresh()
+    def _state(self) -> State:
+        tally, now = self._tally, time.monotonic()
+        done = max(tally.fetched + tally.reused + tally.kept + tally.failed, tally.verified)
+        listing = not tally.inventory_complete
+        if self._was_listing and not listing:
+            self._rate.clear()  # what was held already was counted at once
+        self._was_listing = listing
+        self._rate.add(Sample(now, tally.bytes, done))
+        rest = tally.planned_bytes - tally.bytes, tally.listed - tally.excluded - done
+        left = self._rate.seconds_left(*rest)
+        rate = self._rate.per_second()[0]
+        planned = max(tally.planned_bytes, tally.bytes)
+        return State(done, tally.listed, listing, tally.bytes, planned, now - self._began, left, rate)
+
+    def _show(self, line: str) -> None:
+        """Put a line in the place of the last one; an empty one leaves nothing. Blanks hide what was there, as far as
+        the terminal is wide now.
+        """
+        if not line and not self._line:
+            return
+        columns = columns_of(sys.stderr) or USUAL
+        shown = line[: columns - 1]
+        blanks = " " * (min(len(self._line), columns - 1) - len(shown))
+        say(sys.stderr, f"\r{shown}{blanks}" + ("" if line else "\r"))
+        self._line = line

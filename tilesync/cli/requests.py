@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from dataclasses import replace
 from datetime import timedelta
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilesync.cli.environment import stray_variables
 from tilesync.errors import UsageError
 from tilesync.storage import AzurePlace
 
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from tilesync.wiring import MirrorRequest
 
 
-def session_of(options: dict[str, Any]) -> Session:
-    """A session that speaks as the options of a command say."""
+def session_of(options: dict[str, Any], *, source: str | None = None, dest: Place | None = None) -> Session:
+    """A session that speaks as the options of a command say, about this SOURCE and DEST."""
     from tilesync.cli.session import Session, Voice
+    from tilesync.cli.shown import shown_dest, shown_source
+    from tilesync.events import Warned
 
-    return Session(
+    session = Session(
         Voice(
             json=options["as_json"],
             quiet=options["quiet"],
@@ -36,8 +38,14 @@ def session_of(options: dict[str, Any]) -> Session:
             progress=not options.get("no_progress", False),
             log_file=options["log_file"],
             report=options.get("report"),
+            source=shown_source(source),
+            dest=shown_dest(dest),
         )
     )
+    group = click.get_current_context().find_root().command
+    for sentence in stray_variables(group, os.environ) if isinstance(group, click.Group) else ():
+        session.observe(Warned(sentence))
+    return session
 
 
 def service_of(options: dict[str, Any]) -> Service:
@@ -63,14 +71,23 @@ def service_of(options: dict[str, Any]) -> Service:
     return services.Service(options["api_url"] or services.API, identity, options["retry_for"])
 
 
+EXAMPLE = "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
+
+
 def imodel_of(text: str) -> str:
-    """An iModel id. Raises UsageError for anything else, which is not repeated: it may be a link with its signature."""
-    if not text.strip() or any(letter in "/?&=" or letter.isspace() for letter in text):
+    """An iModel id: itself, or in the URL of a portal. Raises UsageError for anything else; what may be a link is not
+    repeated, since it may hold a signature.
+    """
+    from tilesync.rules.portal import WHERE, guid_in, imodel_in
+
+    found = imodel_in(text) if "://" in text else guid_in(text)
+    if found is None:
+        shown = "that" if any(sign in text for sign in "?&=") or not text.strip() else repr(text)
         raise UsageError(
-            "that is no iModel id" + (", but a link" if "?" in text else ""),
-            hint="an iModel id looks like 5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40; `mirror` takes https://…?SAS too",
+            f"{shown} is no iModel id" + (", but a link" if "?" in text else ""),
+            hint=f"an iModel id looks like {EXAMPLE}: {WHERE}",
         )
-    return text
+    return found
 
 
 def selector_of(imodel: str | None, options: dict[str, Any]) -> Selector:
@@ -87,7 +104,6 @@ def selector_of(imodel: str | None, options: dict[str, Any]) -> Selector:
     )
 
 
-_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _SOURCES = "SOURCE is an iModel id, a link, or what is held"
 
 
@@ -99,19 +115,20 @@ def held_of(source: str, endpoint: str | None) -> Place | None:
     one to a container is that of an export.
     """
     from tilesync.rules.places import parse_place
+    from tilesync.rules.portal import guid_in
 
     if source.startswith(("az:", "s3:")):
         return parse_place(source, endpoint=endpoint)
     if source == "-" or "://" in source or any(sign in source for sign in "?&="):
         return None
-    path = Path(source).expanduser() if source.startswith("~") else Path(source)
+    path = Path(os.path.expanduser(source))
     if any(sign in source for sign in "/\\") or source.startswith((".", "~")):
-        if not path.is_dir():
+        if not os.path.isdir(path):
             raise UsageError(f"there is no folder {path}", hint=_SOURCES)
         return path
     if any((path / inner).is_dir() for inner in ("manifests", ".tilesync/manifests")):
         return path
-    if path.is_dir() and not _ID.fullmatch(source):
+    if path.is_dir() and guid_in(source) is None:
         raise UsageError(f"the folder {path} holds nothing that tilesync mirrored", hint=_SOURCES)
     return None
 
@@ -121,12 +138,26 @@ def link_of(source: str) -> SasUrl | None:
     from time import monotonic
 
     from tilesync.rules.links import parse_link
+    from tilesync.rules.portal import imodel_in
 
-    text = (sys.stdin.readline() if sys.stdin else "").strip() if source == "-" else source
+    text = _line() if source == "-" else source
     if not text:
-        raise UsageError("a container link is expected on standard input, and nothing came")
+        raise UsageError(
+            "a container link is expected on standard input, and nothing came",
+            hint="pipe it in",
+        )
+    if source != "-" and imodel_in(text) is not None:
+        return None
     is_link = source == "-" or "://" in text
     return parse_link(text, fetched=monotonic()) if is_link else None
+
+
+def _line() -> str:
+    """The line that came on standard input; empty where none did. Raises UsageError for what is no text."""
+    try:
+        return (sys.stdin.readline() if sys.stdin else "").strip("\ufeff \t\r\n")
+    except UnicodeDecodeError:
+        raise UsageError("standard input is no text in UTF-8", hint="write the link as plain text in UTF-8") from None
 
 
 def is_argument(context: click.Context, name: str) -> bool:
@@ -181,6 +212,15 @@ def mirror_request(source: str, dest: Place, options: dict[str, Any]) -> MirrorR
         content=Content(options["content"]),
         source_reach=replace(reach_of(options), link_command=options["link_command"] or None, create=False),
     )
+
+
+def told_source(request: MirrorRequest, given: str | None) -> str | None:
+    """SOURCE as it may be told, now that it is known: a link's container, a whole path, an id."""
+    if request.link is not None:
+        return request.link.base
+    if isinstance(request.held, Path):
+        return str(request.held.absolute())
+    return request.selector.imodel or given
 
 
 def reach_of(options: dict[str, Any]) -> Reach:

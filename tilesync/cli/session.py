@@ -14,18 +14,31 @@ from pathlib import Path
 from typing import Any
 
 from tilesync.cli.announce import announce
-from tilesync.cli.output import JsonLines, Lines, LogFile, Out, Summary, explain, reported, write_report
+from tilesync.cli.masking import Masking
+from tilesync.cli.output import (
+    JsonLines,
+    Lines,
+    LogFile,
+    Out,
+    Summary,
+    explain,
+    failed_to_write,
+    reported,
+    say,
+    write_report,
+)
 from tilesync.cli.progress import Progress
+from tilesync.cli.terminal import columns_of
 from tilesync.crew import loop_factory, tidy_memory
 from tilesync.errors import Interrupted, Terminated, TilesyncError, UsageError
-from tilesync.events import Event
+from tilesync.events import Event, Warned
 from tilesync.jobs.tally import Tally
 from tilesync.protocols import Observer
 
 
 @dataclass(frozen=True)
 class Voice:
-    """How a run speaks."""
+    """How a run speaks, and what it is about: SOURCE and DEST as they may be told."""
 
     json: bool = False
     quiet: bool = False
@@ -33,6 +46,8 @@ class Voice:
     progress: bool = True
     log_file: Path | None = None
     report: Path | None = None
+    source: str | None = None
+    dest: str | None = None
 
 
 class Session:
@@ -40,9 +55,10 @@ class Session:
 
     def __init__(self, voice: Voice) -> None:
         self.tally = Tally()
-        self.summary = Summary(self.tally)
+        self.summary = Summary(self.tally, source=voice.source, dest=voice.dest)
         self._voice = voice
         self._out = Out()
+        self._masking = Masking(os.environ)
         if voice.report is not None and not voice.report.absolute().parent.is_dir():
             raise UsageError(f"there is no folder for the report {voice.report}", hint="check --report")
         terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -55,12 +71,18 @@ class Session:
             quiet=voice.quiet,
             plan_out=None if voice.json else self._out,
         )
-        self._log = LogFile(voice.log_file) if voice.log_file else None
+        self._log = LogFile(voice.log_file, lambda message: self.observe(Warned(message))) if voice.log_file else None
         self._observers: list[Observer] = [self.tally, self.summary, self._lines]
         self._observers += [observer for observer in (self._json, self._log) if observer is not None]
 
+    @property
+    def width(self) -> int | None:
+        """The columns of the terminal that standard output is; None where it is a file or a pipe, which get all."""
+        return columns_of(sys.stdout)
+
     def observe(self, event: Event) -> None:
         """Tell everyone."""
+        event = self._masking.event(event)
         for observer in self._observers:
             observer(event)
 
@@ -102,8 +124,8 @@ class Session:
             return self._failed(error)
         except KeyboardInterrupt:
             return self._failed(Interrupted("interrupted"))
-        except Exception as error:  # noqa: BLE001 - the last door: a bug must end in exit 1 and a last line
-            traceback.print_exc()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the last door: a bug ends in exit 1, and is told
+            say(sys.stderr, self._masking.text(traceback.format_exc()))
             return self._ended(1, type(error).__name__, "tilesync met a bug", "please report it with the lines above")
         if closing is not None:
             self.say(closing())
@@ -112,32 +134,42 @@ class Session:
     def _failed(self, error: TilesyncError) -> int:
         if self.summary.published:
             self._progress.print_line(f"version {self.summary.pointed} was published")
-        self._progress.print_line(explain(error))
+        self._progress.print_line(self._masking.text(explain(error)))
         return self._last(self._failure(error))
 
     def _failure(self, error: TilesyncError) -> dict[str, Any]:
-        return self.summary.failed(error.exit_code, type(error).__name__, str(error), error.hint)
+        message, hint = self._masking.text(str(error)), self._masking.text(error.hint)
+        return self.summary.failed(error.exit_code, type(error).__name__, message, hint)
 
     def _ended(self, exit_code: int, error: str, message: str, hint: str) -> int:
         return self._last(self.summary.failed(exit_code, error, message, hint))
 
     def _last(self, said: dict[str, Any]) -> int:
-        exit_code = int(said["exit"])
-        if self._voice.report is not None:
-            try:
-                write_report(self._voice.report, said, self.summary)
-            except OSError as error:
-                wrong = UsageError(f"the report {self._voice.report} cannot be written ({error.strerror})")
-                self._progress.print_line(explain(wrong))
-                exit_code = exit_code or wrong.exit_code
-                said = (
-                    self.summary.failed(exit_code, "UsageError", str(wrong), wrong.hint) if not said["exit"] else said
-                )
+        """The last word of a run, wherever it is wanted; the exit code. What cannot be written there makes a good run a
+        failed one, and is told where it can be.
+        """
+        said = self._reported(said)
+        self.tell(said)
+        if (lost := self._out.failure()) is not None:
+            self._progress.print_line(explain(lost))
+            if not said["exit"]:
+                said = self._reported(self._failure(lost))
         if self._log is not None:
             self._log.write(said)
             self._log.close()
-        self.tell(said)
-        return exit_code
+        return int(said["exit"])
+
+    def _reported(self, said: dict[str, Any]) -> dict[str, Any]:
+        """Write the report; what is the last word after that."""
+        if self._voice.report is None:
+            return said
+        try:
+            write_report(self._voice.report, said, self.summary)
+        except OSError as error:
+            wrong = failed_to_write(self._voice.report, error)
+            self._progress.print_line(explain(wrong))
+            return said if said["exit"] else self._failure(wrong)
+        return said
 
     async def _attended(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run `work` with progress beside it; SIGINT and SIGTERM cancel it, and the second one ends it at once."""
@@ -146,6 +178,9 @@ class Session:
 
         def stop(number: int) -> None:
             if stopped:
+                for each in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(each, signal.SIG_DFL)  # writing may hang as well
+                self._last(self._failure(_stopped_by(number)))
                 os._exit(128 + number)
             stopped.append(number)
             self._progress.print_line("stopping; once more to stop at once")
@@ -158,12 +193,16 @@ class Session:
             except asyncio.CancelledError:
                 if not stopped:
                     raise
-                raise (Terminated if stopped[0] == signal.SIGTERM else Interrupted)("stopped by a signal") from None
+                raise _stopped_by(stopped[0]) from None
             finally:
                 following.cancel()
                 for error in await asyncio.gather(following, return_exceptions=True):
                     if isinstance(error, Exception):
                         self._progress.print_line(f"warning: the progress display failed ({error!r})")
+
+
+def _stopped_by(number: int) -> Interrupted:
+    return (Terminated if number == signal.SIGTERM else Interrupted)("stopped by a signal")
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tilesync.cli.output import Summary
+from tilesync.cli.table import table
 from tilesync.cli.text import Place, at_top, counted, files, size
 from tilesync.jobs.holdings import Holding, held_as
 from tilesync.jobs.tally import Tally
@@ -32,7 +33,8 @@ def mirrored(summary: Summary, tally: Tally, dest: Place, *, dry_run: bool) -> s
     deleted = f"; {files(tally.deleted)} deleted" if tally.deleted else ""
     if not tally.fetched and not tally.reused and not summary.published:
         there = "held" if summary.stays else "held and published"
-        return f"nothing to do: {files(tally.kept)} of export {summary.export} are {there}{deleted}"
+        done = f"nothing to do: {files(tally.kept)} of export {summary.export} are {there}{deleted}"
+        return f"{done}; {seen(tally)}"
     seconds = summary.seconds()
     rate = f" ({size(tally.bytes / seconds)}/s)" if tally.bytes and seconds > 0 else ""
     extra = [f"{tally.reused:,} reused, {size(tally.reused_bytes)}"] if tally.reused else []
@@ -65,6 +67,13 @@ def gzip_told(count: int, endings: Sequence[str], dest: Place) -> str:
         f" `tilesync doctor {dest} --public-url URL` checks that and prints the lines (README, Hosting); or mirror with"
         " --content decoded"
     )
+
+
+def seen(tally: Tally) -> str:
+    """How many of the held files were looked at; each was there: else there would have been something to do."""
+    if tally.looked >= tally.kept:
+        return "looked at all of them: they lie there as they were left"
+    return f"looked at {tally.looked:,} of {tally.kept:,}: they lie there as they were left; the next run goes on there"
 
 
 def complete(found: Completeness, held: int) -> str:
@@ -107,8 +116,13 @@ def export_row(export: Export, there: Sequence[Holding] | None = None) -> dict[s
     }
 
 
-def export_table(rows: Sequence[Export], there: Sequence[Holding] | None = None, *, imodel: bool) -> str:
-    """The exports for people; with the iModel of each where they may differ, and how it is held where that is known."""
+def export_table(
+    rows: Sequence[Export], there: Sequence[Holding] | None = None, *, imodel: bool, width: int | None = None
+) -> str:
+    """The exports for people; with the iModel of each where they may differ, and how it is held where that is known.
+
+    `width` is that of the terminal, None where all is to be shown.
+    """
     more = (["IMODEL"] if imodel else []) + (["HELD"] if there is not None else [])
     head = ["ID", *more, "STATUS", "TYPE", "CHANGESET", "MODIFIED", "SIZE", "NAME", "ERROR"]
     return table(
@@ -128,6 +142,8 @@ def export_table(rows: Sequence[Export], there: Sequence[Holding] | None = None,
             ]
             for row in rows
         ],
+        width=width,
+        elided=("NAME", "ERROR"),
     )
 
 
@@ -152,7 +168,7 @@ def version_row(holding: Holding) -> dict[str, Any]:
     }
 
 
-def version_table(rows: Sequence[Holding]) -> str:
+def version_table(rows: Sequence[Holding], *, width: int | None = None) -> str:
     """The held versions for people; `*` marks the one that the pointer names."""
     head = ["", "VERSION", "CHANGESET", "EXPORTED", "MIRRORED", "FILES", "BYTES", "SHARED", "STATE"]
     return table(
@@ -171,11 +187,5 @@ def version_table(rows: Sequence[Holding]) -> str:
             ]
             for row in rows
         ],
+        width=width,
     )
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns."""
-    cells = [head, *rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)

@@ -62,19 +62,23 @@ class Request:
 
 @dataclass
 class Answer:
-    """An answer. Only `send` bytes of the body leave when it is set, then the connection breaks."""
+    """An answer. Only `send` bytes of the body leave when it is set, then the connection breaks. Where it is not
+    `sized` no header states its length, and it ends with the connection.
+    """
 
     status: int
     body: bytes = b""
     headers: Headers = field(default_factory=dict)
     send: int | None = None
+    sized: bool = True
 
 
 class StandIn:
     """The service. Everything about it can be changed while it runs; `requests` holds what was asked.
 
     `life` is that of each link from the moment of the answer that holds it; `delay` precedes each answer of the
-    containers. `ahead` is how far this server's clock is before the machine's.
+    containers. `ahead` is how far this server's clock is before the machine's. Links are valid from `young` after that
+    answer on, where that is not at once.
     """
 
     def __init__(self, *, life: timedelta = timedelta(hours=1), delay: float = 0.0, page_size: int = 5000) -> None:
@@ -82,6 +86,7 @@ class StandIn:
         self.delay = delay
         self.page_size = page_size
         self.ahead = timedelta()
+        self.young = timedelta()
         self.token = "demo"
         self.exports: list[dict[str, Any]] = []
         self.containers: dict[str, dict[str, StoredBlob]] = {}
@@ -117,6 +122,8 @@ class StandIn:
             number = self._issued
         end = (self.now() + self.life).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         fields = {"sv": "2024-05-04", "spr": "https,http", "se": end, "sr": "c", "sp": "rl", "n": str(number)}
+        if self.young:
+            fields["st"] = (self.now() + self.young).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         return f"{self.url}/{container}?{urlencode({**fields, 'sig': self._sign(container, end, number)})}"
 
     def _sign(self, container: str, end: str, number: int) -> str:
@@ -199,6 +206,8 @@ class StandIn:
         blobs = self.containers.get(container)
         if blobs is None:
             return storage_error(404, "ContainerNotFound", "The specified container does not exist.")
+        if request.is_listing and name:
+            return storage_error(400, "InvalidQueryParameterValue", "A listing is of a container, not of a blob.")
         if request.is_listing:
             return self.list_blobs(container, blobs, request.query)
         blob = blobs.get(name)
@@ -210,6 +219,8 @@ class StandIn:
         end, number = query.get("se", ""), int(query.get("n", "0"))
         if not hmac.compare_digest(query.get("sig", ""), self._sign(container, end, number)):
             return "Signature did not match."
+        if (start := query.get("st")) and datetime.fromisoformat(start) > self.now():
+            return f"Signature not valid in the specified time frame: Start [{start}] - Current [{self.now()}]"
         if number < self.revoked_before:
             return "The key was rotated."
         if datetime.fromisoformat(end) <= self.now():
@@ -218,7 +229,7 @@ class StandIn:
 
     def list_blobs(self, container: str, blobs: dict[str, StoredBlob], query: dict[str, str]) -> Answer:
         """One page of List Blobs."""
-        names = sorted(blobs)
+        names = sorted(name for name in blobs if name.startswith(query.get("prefix", "")))
         start = int(query.get("marker", "0!0").rpartition("!")[2])
         end = start + min(self.page_size, int(query.get("maxresults", "5000")))
         entries = "".join(_entry(name, blobs[name]) for name in names[start:end])
@@ -311,13 +322,14 @@ class _Handler(BaseHTTPRequestHandler):
         query = {key: values[-1] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         answer = self.service.answer(Request(parts.path, query, self.headers, body))
-        said = {"Date": http_date(self.service.now()), "Content-Length": str(len(answer.body)), **answer.headers}
+        length = {"Content-Length": str(len(answer.body))} if answer.sized else {}
+        said = {"Date": http_date(self.service.now()), **length, **answer.headers}
         head = f"HTTP/1.1 {answer.status} {_phrase(answer.status)}\r\n" + "".join(
             f"{k}: {v}\r\n" for k, v in said.items()
         )
         body = answer.body if answer.send is None else answer.body[: answer.send]
         self.wfile.write(head.encode() + b"\r\n" + body)
-        if answer.send is not None:
+        if answer.send is not None or not answer.sized:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
 

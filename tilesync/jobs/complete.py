@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tilesync.events import Remarked, Warned
 from tilesync.jobs.expansion import Expansion
+from tilesync.jobs.soundness import bearable
 from tilesync.model import Completeness, Remark, Version
 from tilesync.protocols import Catalog, HeldFiles, Observer
 from tilesync.rules.cycles import cycles
@@ -23,7 +24,7 @@ def settle(version: Version, catalog: Catalog, files: HeldFiles) -> Completeness
 
 
 def tell_remarks(version: Version, catalog: Catalog, observe: Observer) -> None:
-    """Tell every remark on the files of a version, and one warning for each kind of them."""
+    """Tell every remark on the files of a version, and one warning for each kind of them; after `settle`."""
     counts = Counter[str]()
     first: dict[str, str] = {}
     for name, remark in _remarks(version, catalog):
@@ -38,6 +39,7 @@ def tell_remarks(version: Version, catalog: Catalog, observe: Observer) -> None:
 
 def _remarks(version: Version, catalog: Catalog) -> Iterator[tuple[str, Remark]]:
     yield from catalog.references.remarks(version)
+    yield from bearable(version, catalog)
     for source, target in cycles(catalog.references.between_tilesets(version)):
         yield source, Remark("cycle", f"asks for {target}, which leads back to it")
 
@@ -45,12 +47,14 @@ def _remarks(version: Version, catalog: Catalog) -> Iterator[tuple[str, Remark]]
 @dataclass(frozen=True, slots=True)
 class Unmet:
     """Something that a file asks for and that is not there. `name` is None where no copy could hold it: the asker names
-    what is no safe name, or says it in a way that cannot be read.
+    what is no safe name, or says it in a way that cannot be read. `held`: a tile without any bytes is there, all the
+    same it is none.
     """
 
     name: str | None
     asker: str
     message: str
+    held: bool = False
 
     @property
     def where(self) -> str:
@@ -62,6 +66,8 @@ def unmet(version: Version, catalog: Catalog) -> Iterator[Unmet]:
     """Everything that is asked for and not there; after `settle`."""
     for what, asker, role in catalog.references.missing(version):
         if role:
-            yield Unmet(what, asker, f"{what} is not there; {asker} asks for it ({role})")
+            is_empty = bool(catalog.held_among(version, [what]))
+            state = "is empty" if is_empty else "is not there"
+            yield Unmet(what, asker, f"{what} {state}; {asker} asks for it ({role})", held=is_empty)
         else:
             yield Unmet(None, asker, what if what.startswith(f"{asker}: ") else f"{asker}: {what}")

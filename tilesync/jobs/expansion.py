@@ -174,11 +174,11 @@ class Expansion:
         for uri in found.contents:
             asked(Role.CONTENT, uri)
             if len(asked) >= SPOOL:
-                self._tell(branch.name, asked)
+                self._tell(branch.name, asked, last=False)
         for cell, uri in found.subtrees:
             yield from self._branch(root, cell, uri, asked)
             if len(asked) >= SPOOL:
-                self._tell(branch.name, asked)
+                self._tell(branch.name, asked, last=False)
         self._tell(branch.name, asked)
 
     def _leads_back(self, root: _Root, name: str) -> bool:
@@ -246,8 +246,8 @@ class Expansion:
             self._told.add(source)
             self._catalog.references.add(self._version, source, Reading(), anew=True, grown=True)
 
-    def _tell(self, source: str, asked: References) -> None:
-        references, remarks = asked.take()
+    def _tell(self, source: str, asked: References, *, last: bool = True) -> None:
+        references, remarks = asked.take(last=last)
         if references or remarks:
             self._grown.add(source)
             grown = Reading(references=references, remarks=remarks)

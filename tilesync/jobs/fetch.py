@@ -17,6 +17,8 @@ from tilesync.threads import in_thread
 DAMAGED_FETCHES = 4
 """How often bytes that do not check are fetched anew, when they differ each time."""
 
+DAMAGED_THERE = "another run brings the same bytes: make the export anew, or leave such a file out with --exclude"
+
 WHOLE = 1 << 18
 """Up to this many bytes a body is read at once, while bodies are swift."""
 
@@ -53,7 +55,8 @@ class Fetch:
         self._road = road
         self._blob = blob
         self._body = body
-        self._check = ContentCheck(blob, road.version.home, md5=road.files.proves_md5)
+        self._described = body is not None  # by an answer alone: the next one may state another MD5
+        self._check = self._new_check(md5=road.files.proves_md5)
         self._partly = False
         self._draft: Draft | None = None
         self._pending: list[bytes] = []  # behind what is in the draft
@@ -63,12 +66,17 @@ class Fetch:
         self._spilled = 0
         self._since = 0.0
         self._broke = False
+        self._wrong: list[bytes] = []  # SHA-256 of bytes that came whole and did not check
+
+    def _new_check(self, *, md5: bool) -> ContentCheck:
+        stated = self._blob._replace(md5=None) if self._described else self._blob
+        return ContentCheck(stated, self._road.version.home, md5=md5)
 
     async def run(self) -> Examined:
         """Fetch until the bytes check, then commit. Raises BlobError for this blob, RunError for the run."""
         persistence, clock = self._road.persistence, self._road.run.clock
         await self._take_up()
-        patience, best, wrong = None, self._received, list[bytes]()
+        patience, best = None, self._received
         while True:
             began = clock.monotonic()
             try:
@@ -76,7 +84,7 @@ class Fetch:
                     await self._receive()
                 return await self._commit()
             except BlobDamaged as error:
-                _judge_damage(error, self._check.sha256, wrong)
+                _judge_damage(error, self._check.sha256, self._wrong)
                 await self._start_over()
                 self._road.run.observe(Retried(self._blob.name, str(error), 0))
             except Transient as error:
@@ -97,6 +105,7 @@ class Fetch:
         """Read what an earlier run left of this very blob; the bytes behind it are asked for by range."""
         if not self._road.files.begun(self._road.version, self._blob):
             return
+        self._check = self._new_check(md5=True)  # the answer may state one
         self._draft = self._road.files.draft(self._road.version, self._blob)
         if self._draft.held:
             await self.aclose()
@@ -119,6 +128,9 @@ class Fetch:
         try:
             if self._body.start != self._received:
                 await self._start_over()
+            self._check.claim(self._body.md5)
+            if self._described and not self._received:
+                self._blob = self._blob._replace(md5=self._body.md5)
             if at_once:
                 self._add(await self._body.read(size))
             else:
@@ -163,7 +175,7 @@ class Fetch:
         else:
             if self._pending:
                 await self._spill()
-            self._proof = self._proof or self._check.finish()
+            self._proof = self._proof or self._check.finish(seen=self._wrong)
             held = await self._draft.commit(self._proof)
         if held.blob.size == UNKNOWN:
             held = held._replace(blob=held.blob._replace(size=self._check.size))
@@ -173,7 +185,7 @@ class Fetch:
         """The proof of the whole content, once however often it is asked for."""
         if self._proof is None:
             self._feed(data)
-            self._proof = self._check.finish()
+            self._proof = self._check.finish(seen=self._wrong)
         return self._proof
 
     def _feed(self, data: bytes) -> None:
@@ -210,9 +222,12 @@ class Fetch:
 
 
 def _judge_damage(error: BlobDamaged, sha256: bytes, wrong: list[bytes]) -> None:
-    """Raise when fetching anew cannot help: the same wrong bytes came twice, or each time others."""
+    """Raise when fetching anew cannot help: the same wrong bytes came twice, or each time others. Where nothing but
+    their structure is broken, bytes that come twice are not wrong: ContentCheck takes them.
+    """
     if sha256 in wrong:
-        raise BlobDamaged(f"{error} (the same bytes came twice: the container holds them so)") from error
+        what = f"{error} (the same bytes came twice: the container holds them so)"
+        raise BlobDamaged(what, hint=DAMAGED_THERE) from error
     wrong.append(sha256)
     if len(wrong) >= DAMAGED_FETCHES:
         raise BlobDamaged(f"{error} (fetched {len(wrong)} times, other bytes each time)") from error

@@ -6,6 +6,7 @@ only the whole can tell that goes the usual way.
 
 from __future__ import annotations
 
+from tilesync.errors import BlobDamaged
 from tilesync.events import Notice
 from tilesync.jobs.run import Run
 from tilesync.model import Arrival, Blob, Reading, Version
@@ -35,10 +36,13 @@ class Handover:
     async def bring(self, number: int, blob: Blob) -> Arrival | None:
         """The blob in its place; None where it is to go the usual way. Raises as a source and a store do."""
         head = await self._source.peek(blob, FIRST)
-        said = read_head(blob, self._version.home, head)
-        if isinstance(said, int):
-            head = await self._source.peek(blob, said)
+        try:
             said = read_head(blob, self._version.home, head)
+            if isinstance(said, int):
+                head = await self._source.peek(blob, said)
+                said = read_head(blob, self._version.home, head)
+        except BlobDamaged:
+            return None  # whether it is so in the container, or broke on the way, only the whole proves
         if not isinstance(said, Reading):
             return None
         held, why = await self._files.take(self._version, blob, await self._source.link(), head)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tilesync.errors import DiskFull
-from tilesync.events import PageListed
+from tilesync.events import PageListed, Warned
 from tilesync.jobs.run import Run
 from tilesync.jobs.tally import Tally
 from tilesync.jobs.transfer import Supply
@@ -27,13 +27,17 @@ class Listing:
 
     async def take(self, version: Version, source: Source, supply: Supply) -> None:
         """Take in the inventory from the version's marker on. Raises UnsafeName, DiskFull, Incomplete."""
-        earlier, keeps = version.listing > 1, keeper(version.globs)
+        earlier, keeps, undated = version.listing > 1, keeper(version.globs), 0
         async for page in source.pages(version.marker):
+            undated += page.undated
             self._files.judge(blob.name for blob in page.blobs if keeps(blob.name))
             version = replace(version, marker=page.marker)
             self._run.tally.add(await in_thread(self._take_in, version, page, compare=earlier))
             self._run.observe(PageListed(self._run.tally.listed, self._run.tally.listed_bytes, complete=False))
             supply.add()
+        if undated:
+            what = f"{undated:,} files were modified at a time" if undated > 1 else "1 file was modified at a time"
+            self._run.observe(Warned(f"the container says that {what} that no file can have: it is taken for unknown"))
         await self.finish(version)
         supply.add(complete=True)
 
@@ -54,7 +58,8 @@ class Listing:
         reusable = self._catalog.twins.by_digest(version, lacking)
         wanted = sum(blob.size for blob in lacking if blob.name not in reusable)
         self._judge_room(wanted)
-        self._catalog.add_page(version, rows, folders_of(blob.name for blob in page.blobs))
+        self._catalog.add_page(version, rows, folders_of(blob.name for blob in page.blobs if keeps(blob.name)))
+        self._run.names.look([blob.name for blob in page.blobs if keeps(blob.name)])
         kept = [held for blob, held in rows if keeps(blob.name)]
         return Tally(
             listed=len(rows),

@@ -12,6 +12,7 @@ from tilesync.jobs.layout import SharedPlace
 from tilesync.jobs.listing import Listing
 from tilesync.jobs.pointing import Pointing
 from tilesync.jobs.prepare import prepare
+from tilesync.jobs.presence import Presence
 from tilesync.jobs.publish import Publisher
 from tilesync.jobs.revalidate import first_changed
 from tilesync.jobs.run import Run
@@ -79,6 +80,7 @@ class Mirror:
         self._wishes = wishes
         self._versions = Versions(destination, run)
         self._listing = Listing(destination, run)
+        self._presence = Presence(destination.catalog, destination.files, run.clock)
         self._pointing = Pointing(destination, run.clock, run.observe)
         self._place = SharedPlace(destination, run, wishes.delete)
         self._publisher = Publisher(destination, run, allow_missing=wishes.allow_missing)
@@ -138,11 +140,18 @@ class Mirror:
         await self._fill(version, choice, resolution)
 
     async def _looked_at(self, version: Version) -> Version:
-        """The version, marked damaged when files of it are gone; looked at where the pointer has yet to come to it."""
+        """The version, marked damaged when files of it are gone or changed: all are looked at where the pointer has yet
+        to come to it, or where one of those that a short look finds is so.
+        """
         there = await in_thread(self._destination.files.size, version, ROOT) is not None
         stands = there and await in_thread(self._pointing.stands, version)
-        if version.damaged or stands or (there and not await in_thread(self._may_point, version)):
+        if version.damaged:
             return version
+        if stands or (there and not await in_thread(self._may_point, version)):
+            look = await in_thread(self._presence.look, version)
+            self._run.tally.looked = look.files
+            if look.sound:
+                return version
         return await self._versions.healed(version)
 
     async def _keep(self, version: Version) -> None:
@@ -183,7 +192,8 @@ class Mirror:
             version = self._versions.relist(version, inventory=Inventory.WALK)
             try:
                 await self._bring_in(version, choice, source, resolution)
-            except NotAuthorised:
+            except NotAuthorised as error:
+                denied.refusal.hint = error.hint  # the listing is not all that is refused
                 raise denied.refusal from None
 
     async def _bring_in(self, version: Version, choice: Choice, source: Source, resolution: Resolution) -> None:
@@ -193,9 +203,11 @@ class Mirror:
             self._catalog.forget(version)
             held = as_said(held, export) if export.held is None else held
             self._catalog.update(held)
-            await self._keep(held)
+            held = await self._looked_at(held)
+            await (self._fill(held, choice, resolution) if held.damaged else self._keep(held))
             return
         await self._transfer(self._versions.current(version), source)
+        await self._confirm(self._versions.current(version), source)
         version = self._versions.current(version)
         if version.inventory == Inventory.WALK and version.published is None:
             await self._revalidate(version, source)
@@ -206,6 +218,24 @@ class Mirror:
             self._versions.look_again(version)
             raise
         await self._point(version)
+
+    async def _confirm(self, version: Version, source: Source) -> None:
+        """All files must lie there as they came before they are published; what vanished meanwhile is fetched again,
+        once. Raises Incomplete.
+        """
+        lost = await self._versions.vanished(version)
+        if lost:
+            what = "1 file of this version" if lost == 1 else f"{lost:,} files of this version"
+            self._run.observe(Warned(f"{what} vanished or changed under the run; fetching again"))
+            self._run.tally.start_over()
+            await self._transfer(version, source)
+            lost = await self._versions.vanished(version)
+        if lost:
+            what = "1 file" if lost == 1 else f"{lost:,} files"
+            raise Incomplete(
+                f"{what} vanished or changed under the run, twice; this export was not published",
+                hint="find out what else deletes or changes files of DEST; the next run fetches them again",
+            )
 
     async def _revalidate(self, version: Version, source: Source) -> None:
         """A walk took each tileset and subtree as it was when it was asked for: all must be so still."""
@@ -256,6 +286,7 @@ class Mirror:
             self._versions.relist(self._versions.current(version))
             raise
         finally:
+            self._run.names.tell(self._run.observe)
             if self._run.tally.inventory_complete:
                 held = self._catalog.totals(version).held_files
                 self._run.tally.settle(held, held_before=self._held_before[version.serial])
@@ -271,7 +302,7 @@ class Mirror:
         self._versions.look_again(self._versions.current(version))
         count = self._run.tally.failed
         what = f"{count} {'file' if count == 1 else 'files'} failed; this export was not published"
-        return Incomplete(what, hint=source.remedy or None)
+        return Incomplete(what, hint=source.remedy or _remedy(self._run.tally.hints))
 
     # --- publish ---
 
@@ -304,6 +335,14 @@ class Mirror:
         if self._destination.layout is Layout.FLAT:
             self._place.lay_out(version, self._pointing.forget)
         self._pointing.move(version)
+
+
+def _remedy(hints: set[str]) -> str | None:
+    """What helps against the failures of a run: None where another run does, for some of them or all."""
+    told = "; ".join(sorted(hints - {""}))
+    if not told or "" not in hints:
+        return told or None
+    return f"{told}; for the others {Incomplete.hint_text}"
 
 
 def _as_listed(version: Version, export: Export) -> Version:

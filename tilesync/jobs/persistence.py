@@ -54,7 +54,7 @@ class Persistence:
         self._failing.add(name)
         if error.pressure:
             self._run.gate.ease()
-        wait = patience.next_wait(self._run.clock.monotonic(), error.retry_after, began=began)
+        wait = patience.next_wait(self._run.clock.monotonic(), error.retry_after, began=began, limit=error.limit)
         if wait is None:
             self._give_up(name, error, patience.since or began)
         self._run.observe(Retried(name, str(error), wait))
@@ -65,5 +65,5 @@ class Persistence:
         alone = self._last_success is not None and self._failing == {name} and not self._gave_up
         if others_arrive or alone:
             self._gave_up = True
-            raise BlobUnreachable(f"{name} kept failing: {error}") from error
-        raise Unavailable(f"the storage kept failing: {error}") from error
+            raise BlobUnreachable(f"{name} kept failing: {error}", hint=error.hint) from error
+        raise Unavailable(f"the storage kept failing: {error}", hint=error.hint or None) from error

@@ -132,7 +132,7 @@ def pinned(publication: Published, catalog: Catalog) -> Version | None:
 def pointer_to(version: Version, files: HeldFiles, prefix: str) -> Iterator[bytes]:
     """The pointer: the real root document of a version with its URIs re-based, so that it can stand at the top."""
     chunks = files.chunks(version, ROOT)
-    return rebase(chunks, prefix) if prefix else chunks
+    return rebase(chunks, prefix, version.home) if prefix else chunks
 
 
 def pointer_digest(version: Version, files: HeldFiles, prefix: str) -> str:

@@ -12,6 +12,7 @@ from tilesync.jobs.layout import in_the_way, left_by_others, to_delete
 from tilesync.jobs.listing import changed
 from tilesync.jobs.mirror import Wishes
 from tilesync.jobs.pointing import named, pinned, stands
+from tilesync.jobs.presence import Presence
 from tilesync.jobs.run import Run
 from tilesync.jobs.sameness import same_listing
 from tilesync.jobs.survey import Desk, Survey
@@ -118,12 +119,18 @@ class Preview:
         return self._carried_out(version, alike[0] if alike else None)
 
     def _has_lost(self, version: Version) -> bool:
-        """Whether files of a version are gone; looked at where the pointer would have to come to it, as a run does."""
+        """Whether files of a version are gone; all are looked at where the pointer would have to come to it, or where a
+        short look finds one, as a run does.
+        """
         files, pin = self._view.files, pinned(self._view.publication, self._catalog)
         there = files.size(version, ROOT) is not None
         may_point = self._wishes.point and (pin is None or pin.serial == version.serial)
         if there and (stands(version, self._view.publication, self._catalog) or not may_point):
-            return False
+            look = Presence(self._catalog, files, self._run.clock).look(version)
+            self._run.tally.looked = look.files
+            if look.sound:
+                return False
+        self._run.tally.looked = version.files
         after, lost = "", False
         while batch := self._catalog.held(version, after, limit=BATCH):
             after = batch[-1][0]
@@ -156,7 +163,8 @@ class Preview:
             self._why.update((name, CHANGED_HERE) for name in known.keys() - sound)
             known = {name: known[name] for name in sound}
             rows = [(blob, None if changed(blob, known.get(blob.name)) else known[blob.name]) for blob in blobs]
-            self._catalog.add_page(version, rows, folders_of(blob.name for blob in blobs))
+            self._catalog.add_page(version, rows, folders_of(names))
+            self._run.names.look(names)
             for blob, held in rows:
                 if not keeps(blob.name):
                     self._tell(blob, LEFT_OUT)
@@ -165,6 +173,7 @@ class Preview:
                 elif blob.name in known:
                     self._why[blob.name] = decide(blob, known[blob.name]).reason
         self._catalog.finish_listing(version)
+        self._run.names.tell(self._run.observe)
 
     async def _pages(self, source: Source) -> AsyncIterator[Sequence[Blob]]:
         """The blobs of the container by its listing, or where that is denied, or not wished for, by a walk."""

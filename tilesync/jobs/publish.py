@@ -13,6 +13,7 @@ from tilesync.jobs.complete import Unmet, settle, tell_remarks, unmet
 from tilesync.jobs.examine import SPOOL
 from tilesync.jobs.gzip_files import GzipFiles
 from tilesync.jobs.run import Run
+from tilesync.jobs.soundness import bearable, is_of_the_scene, sentence, unusable
 from tilesync.model import ROOT, Content, Version
 from tilesync.protocols import Destination
 from tilesync.rules import notes
@@ -80,24 +81,67 @@ class Publisher:
         self._run.tally.completeness = found
         tell_remarks(version, self._catalog, self._run.observe)
         known = version.published is not None and found.missing <= version.completeness.missing
-        lost = 0
+        lost = unreadable = 0
+        first = ""
         for each in unmet(version, self._catalog):
             where, message = each.where, each.message
             allowed = self._allow_missing or known or (each.name or message) in lacks
             event = Remarked(where, "missing", message) if allowed else Failed(where, "BlobMissing", message)
             self._run.observe(event)
-            lost += not allowed
-        if lost:
-            count = f"{lost:,} {'file' if lost == 1 else 'files'}"
-            raise Incomplete(
-                f"{count} that the tilesets ask for {'is' if lost == 1 else 'are'} not in the container",
-                hint="this export was not published; if the export was made so, run again with --allow-missing",
-            )
+            if not allowed and each.name is None:
+                unreadable, first = unreadable + 1, first or message
+            elif not allowed:
+                lost += 1
+        broken = self._judge_soundness(version, lacks)
+        led = self._judge_where_it_leads(version, lacks)
+        if lost or unreadable or broken or led:
+            raise _incomplete(lost, unreadable, first, broken=broken, led=led)
         return replace(version, completeness=found)
+
+    def _judge_where_it_leads(self, version: Version, lacks: Collection[str]) -> int:
+        """Tell the files that lead viewers of a copy elsewhere; how many they are, where that is an error."""
+        if self._allow_missing or version.published is not None:
+            return 0
+        failed = 0
+        for name, where in self._catalog.references.leading_away(version):
+            if (message := f"{name}: {where}") not in lacks:
+                self._run.observe(Failed(name, "LeadsAway", message))
+                failed += 1
+        return failed
+
+    def _judge_soundness(self, version: Version, lacks: Collection[str]) -> int:
+        """Tell the broken files that something asks for; how many of them are errors. Those are not held any more, so
+        that the next run fetches them anew.
+        """
+        failed = list[str]()
+        for each in unusable(version, self._catalog):
+            if each.name in lacks or (self._allow_missing and not is_of_the_scene(each)):
+                self._run.observe(Remarked(each.name, "damaged", sentence(each)))
+                continue
+            self._run.observe(Failed(each.name, "BlobDamaged", f"{each.name}: {sentence(each)}"))
+            failed.append(each.name)
+        self._catalog.release(version, failed)
+        self._run.tally.fail(len(failed))
+        return len(failed)
 
     def missing(self, version: Version) -> list[str]:
         """The names that a published version asks for and that its container did not have."""
-        return [each.name for each in self._unmet(version) if each.name is not None]
+        return [each.name for each in self._unmet(version) if each.name is not None and not each.held]
+
+    def _elsewhere(self, version: Version) -> list[str]:
+        """Sentences on the files that lead viewers of a copy elsewhere, and are published all the same."""
+        if not version.completeness.unfollowed:
+            return []
+        self._catalog.references.settle(version)
+        return [f"{name}: {where}" for name, where in self._catalog.references.leading_away(version)]
+
+    def _damaged(self, version: Version) -> list[str]:
+        """The names of the broken files that are published all the same."""
+        if not self._catalog.references.is_doubtful(version):
+            return []
+        self._catalog.references.settle(version)
+        names = [name for name, _ in bearable(version, self._catalog)]
+        return sorted({*names, *(each.name for each in unusable(version, self._catalog))})
 
     def _unmet(self, version: Version) -> list[Unmet]:
         if not version.completeness.missing:
@@ -119,6 +163,8 @@ class Publisher:
             version,
             [each.name for each in lost if each.name is not None],
             [each.message for each in lost if each.name is None],
+            damaged=self._damaged(version),
+            elsewhere=self._elsewhere(version),
         )
         after = ""
         while batch := self._catalog.held(version, after, limit=BATCH):
@@ -126,3 +172,34 @@ class Publisher:
             for _, held in batch:
                 gzip.add(held)
                 yield line(held)
+
+
+def _incomplete(lost: int, unreadable: int, first: str, *, broken: int, led: int) -> Incomplete:
+    """Count what is asked for in vain: files that are missing or broken, references that no copy can follow, and files
+    that lead viewers of a copy elsewhere.
+    """
+    what, hints = [], []
+    if lost:
+        count = f"{lost:,} {'file' if lost == 1 else 'files'}"
+        what.append(f"{count} that the tilesets ask for {'is' if lost == 1 else 'are'} not in the container")
+        hints.append("if the export was made so, run again with --allow-missing")
+    if unreadable:
+        count = f"{unreadable:,} {'reference' if unreadable == 1 else 'references'}"
+        what.append(f"{count} of the tilesets cannot be followed ({first})")
+        hints.append(
+            "what lies behind such a reference is lost: make the export anew, or publish without (--allow-missing)"
+        )
+    if broken:
+        count = f"{broken:,} {'file' if broken == 1 else 'files'}"
+        what.append(f"{count} that the tilesets ask for {'is' if broken == 1 else 'are'} broken")
+        hints.append(
+            "the next run fetches broken files anew; what the container itself holds so can be left out with"
+            " --exclude NAME"
+        )
+    if led:
+        count = f"{led:,} {'file' if led == 1 else 'files'}"
+        what.append(f"{count} of the tileset {'leads' if led == 1 else 'lead'} viewers of a copy elsewhere")
+        hints.append(
+            "such URIs end with the link, or are none of this container; with --allow-missing it is published as it is"
+        )
+    return Incomplete("; ".join(what), hint=f"this export was not published; {'; '.join(hints)}")

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from tilesync.errors import BlobDamaged
 from tilesync.jobs.examine import examine_held
-from tilesync.model import Arrival, Blob, Reading, Twin, Version
+from tilesync.model import Arrival, Blob, Kind, Reading, Twin, Version
 from tilesync.protocols import Destination
+
+_BY_NAME = frozenset({Kind.NONE, Kind.EMPTY, Kind.JSON, Kind.GEOJSON})
+"""Kinds of files that may be sound under one name and no tile, no image or no JSON under another."""
 
 
 class Reuse:
@@ -79,6 +82,6 @@ def as_there(arrival: Arrival, twin: Twin) -> Arrival | None:
 
     `partly`: the references of the twin are yet to be copied.
     """
-    if twin.remarked or (twin.asks and twin.held.blob.name != arrival.held.blob.name):
+    if twin.remarked or ((twin.asks or twin.kind in _BY_NAME) and twin.held.blob.name != arrival.held.blob.name):
         return None
     return arrival._replace(reading=Reading(twin.kind, implicit=twin.implicit), partly=twin.asks)

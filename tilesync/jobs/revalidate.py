@@ -30,7 +30,7 @@ async def first_appeared(source: Source, names: Iterable[str], run: Run) -> str 
             except BlobMissing:
                 return False
             except BlobError as error:
-                raise Unavailable(str(error)) from error
+                raise Unavailable(str(error), hint=error.hint or None) from error
             await body.aclose()
             return True
 
@@ -58,7 +58,7 @@ async def first_changed(source: Source, batches: Batches, run: Run) -> str | Non
             try:
                 unchanged = await persistence.insist(held.blob.name, lambda: source.unchanged(held))
             except BlobError as error:
-                raise Unavailable(str(error)) from error
+                raise Unavailable(str(error), hint=error.hint or None) from error
         persistence.succeeded()
         return unchanged
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from tilesync.jobs.pressure import Gate
 from tilesync.jobs.tally import Tally
+from tilesync.jobs.windows import WindowsNames
 from tilesync.protocols import Clock, Helpers, Observer
 
 
@@ -16,6 +17,7 @@ class Run:
 
     `budget` is how long a failing blob is borne with. `every_file`: someone asked to hear of each file.
     `helpers` may be asked where there is much to do. `server_copy`: the store may take blobs by itself.
+    `names` are those of the files, to be warned of.
     """
 
     clock: Clock
@@ -26,3 +28,4 @@ class Run:
     every_file: bool = False
     helpers: Helpers | None = None
     server_copy: bool = False
+    names: WindowsNames = field(default_factory=WindowsNames)

@@ -14,7 +14,7 @@ from tilesync.jobs.expansion import Expansion
 from tilesync.jobs.groups import gathered
 from tilesync.jobs.persistence import Persistence
 from tilesync.jobs.run import Run
-from tilesync.model import ROOT, Arrival, Blob, Globs, Held, Inventory, Kind, Reading, Version
+from tilesync.model import DAMAGED, ROOT, Arrival, Blob, Globs, Held, Inventory, Kind, Reading, Version
 from tilesync.protocols import Body, Catalog, HeldFiles, Source
 from tilesync.rules.content import ContentCheck
 
@@ -71,6 +71,7 @@ class Survey:
         except BlobMissing:
             if name == ROOT:
                 raise
+            self._desk.catalog.miss(version, [number])
             self._run.observe(Remarked(name, "missing", "it is asked for, and is not in the container"))
             return None
         except BlobError as error:
@@ -100,6 +101,9 @@ class Survey:
             return Reading()
         self._desk.put(version, blob.name, b"".join(pieces))
         reading = check.take()
+        for remark in reading.remarks:
+            if remark.problem == DAMAGED:
+                self._run.observe(Remarked(blob.name, "unreadable", remark.detail))
         if reading.kind is Kind.SUBTREE:
             self._buffers.update(asked.target for asked in reading.references)
         return reading

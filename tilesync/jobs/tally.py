@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
 
-from tilesync.events import Event, Renewed, Retried
+from tilesync.events import Event, Failed, Renewed, Retried
 from tilesync.model import Completeness
 
 
@@ -14,7 +14,8 @@ class Tally:
 
     `fetched` moved by this run; `reused` taken from another version, `reused_bytes` of them; `kept` already held;
     `bytes` counts what arrived, `planned_bytes` what has to.
-    `completeness` is known at the end, of the files that are there then.
+    `looked`: of how many files it was seen that they lie in the destination as they were left.
+    `completeness` is known at the end, of the files that are there then. `hints`: those of the failed files.
     """
 
     listed: int = 0
@@ -27,6 +28,7 @@ class Tally:
     failed: int = 0
     deleted: int = 0
     verified: int = 0
+    looked: int = 0
     bytes: int = 0
     planned_bytes: int = 0
     fetched_before: int = 0
@@ -35,6 +37,7 @@ class Tally:
     retries: int = 0
     completeness: Completeness = field(default_factory=Completeness)
     inventory_complete: bool = False
+    hints: set[str] = field(default_factory=set)
 
     def set_aside(self) -> Tally:
         """What was counted so far, to be added later; counting begins anew."""
@@ -57,9 +60,9 @@ class Tally:
         self.fetched_before += self.fetched
         self.reused_before += self.reused
         self.listed = self.listed_bytes = self.kept = self.excluded = self.failed = 0
-        self.fetched = self.reused = 0
+        self.fetched = self.reused = self.looked = 0
         self.planned_bytes = self.bytes
-        self.completeness = Completeness()
+        self.completeness, self.hints = Completeness(), set()
         self.inventory_complete = False
 
     def settle(self, held: int, *, held_before: int) -> None:
@@ -72,9 +75,19 @@ class Tally:
         self.fetched_before = self.reused_before = 0
         self.kept = held - self.fetched - self.reused
 
+    def fail(self, count: int) -> None:
+        """So many of the files that were counted as held turn out to be broken: those that came last, first."""
+        self.failed += count
+        for name in ("fetched", "reused", "kept"):
+            taken = min(count, getattr(self, name))
+            setattr(self, name, getattr(self, name) - taken)
+            count -= taken
+
     def __call__(self, event: Event) -> None:
         """Count what is told by events alone."""
         if isinstance(event, Renewed):
             self.renewals += 1
         elif isinstance(event, Retried):
             self.retries += 1
+        elif isinstance(event, Failed):
+            self.hints.add(event.hint)

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
-from tilesync.errors import BlobDamaged, BlobError, BlobMissing, TilesyncError
+from tilesync.errors import BlobDamaged, BlobError, BlobMissing, DestinationError, TilesyncError
 from tilesync.events import Failed, Reused, Stored
 from tilesync.jobs.examine import examine
 from tilesync.jobs.expansion import Expansion
@@ -20,6 +20,7 @@ from tilesync.jobs.reuse import Reuse
 from tilesync.jobs.run import Run
 from tilesync.model import ROOT, UNKNOWN, Arrival, Blob, Inventory, Kind, Version
 from tilesync.protocols import Body, Destination, Source
+from tilesync.rules.names import refuse_both
 from tilesync.threads import in_thread
 
 JOURNAL = 0.25
@@ -218,8 +219,12 @@ class Transfer:
                     await self._take(number, blob)
                 except BlobError as error:
                     self._run.tally.failed += 1
-                    self._run.observe(Failed(blob.name, type(error).__name__, str(error)))
+                    self._run.observe(Failed(blob.name, type(error).__name__, str(error), error.hint))
                     self._under_way -= 1
+                except DestinationError:
+                    if clash := await in_thread(self._catalog.clash, self._version, blob.name):
+                        refuse_both(*clash)
+                    raise
                 finally:
                     self._persistence.settled(blob.name)
                     self._usual -= 1
@@ -307,6 +312,7 @@ class Transfer:
             blob, coming = await self._persistence.insist(blob.name, lambda: self._source.first(blob.name))
             body = coming
             await in_thread(self._files.judge, [blob.name])
+            self._run.names.look([blob.name])
             self._run.tally.listed_bytes += max(blob.size, 0)
             if self._salvage and (kept := await in_thread(self._found, number, blob)):
                 await coming.aclose()

@@ -14,10 +14,11 @@ from tilesync.jobs.complete import settle, tell_remarks, unmet
 from tilesync.jobs.inspect import Inspector, look
 from tilesync.jobs.pointing import pointer_digest
 from tilesync.jobs.reuse import as_there
+from tilesync.jobs.soundness import sentence, unusable
 from tilesync.jobs.tally import Tally
 from tilesync.model import POINTER, Arrival, Held, Twin, Version
 from tilesync.protocols import Catalog, HeldFiles, Helpers, Observer, Published
-from tilesync.rules.manifest import read_header, read_line
+from tilesync.rules.manifest import lacking, read_header, read_line
 from tilesync.threads import in_thread
 
 UNMARKED = "the state is not here or cannot be written, so `tilesync mirror` will not know: verify with its --state-dir"
@@ -132,8 +133,7 @@ class _Audit:
             self._find(Finding(f"manifests/{self._name}.jsonl", "manifest", f"cannot be read: {error}"))
             return
         if not self._quick:
-            known = {*said.get("missing_names", ()), *said.get("unheld", ())}
-            await in_thread(self._judge_completeness, version, known, set(self._bad()))
+            await in_thread(self._judge_completeness, version, set(lacking(said)), set(self._bad()))
         if current and not self._bad() and (problem := self._pointer_problem(version)):
             self._find(Finding(POINTER, "pointer", problem))
         if current and self._publication.latest() is None:
@@ -159,6 +159,7 @@ class _Audit:
     async def _files_of(self, version: Version, lines: Iterator[Mapping[str, Any]]) -> None:
         """Look at every file. A few batches are read at once: memory stays flat, and every core has work."""
         self._tally.planned_bytes += version.bytes
+        self._tally.inventory_complete = True
         if version.files >= MANY and not self._quick:
             self._inspector.call()
         if self._quick:
@@ -256,6 +257,11 @@ class _Audit:
         """Note what the files ask for that is not there, but for what was so from the start, or is bad already."""
         self._tally.completeness = settle(version, self._scratch, self._files)
         tell_remarks(version, self._scratch, self._observe)
+        for broken in unusable(version, self._scratch):
+            if broken.name in known:
+                self._observe(Warned(f"damaged since it was published: {broken.name}: {sentence(broken)}"))
+            elif broken.name not in bad:
+                self._find(Finding(broken.name, "content", f"is damaged: {broken.reason}", broken.asker))
         for each in unmet(version, self._scratch):
             if (each.name or each.message) in known:
                 self._observe(Warned(f"missing since it was published: {each.message}"))
@@ -267,7 +273,9 @@ class _Audit:
     def _pointer_problem(self, version: Version) -> str | None:
         prefix = self._publication.prefix(version)
         try:
-            stands = self._publication.pointer() == pointer_digest(version, self._files, prefix)
+            pointer, files = self._publication.pointer(), self._files
+            stands = pointer == pointer_digest(version, files, prefix)  # or as it was made before absolute URIs were
+            stands = stands or pointer == pointer_digest(replace(version, home=""), files, prefix)
         except (DestinationError, BlobDamaged) as error:
             return f"cannot be compared with the root tileset: {error}"
         return None if stands else f"does not lead to version {version.name} as it was published"

@@ -140,6 +140,7 @@ class Versions:
     async def healed(self, version: Version) -> Version:
         """The version, marked damaged when files of it are gone or changed, as far as a look can tell."""
         await self.recheck(version)
+        self._run.tally.looked = version.files
         lost = version.files - self._catalog.totals(version).held_files
         if lost:
             what = "1 file is" if lost == 1 else f"{lost} files are"
@@ -147,6 +148,16 @@ class Versions:
             version = replace(version, damaged=True)
             self._catalog.update(version)
         return version
+
+    async def vanished(self, version: Version) -> int:
+        """How many files that were held, or came in, do not lie there any more as they were left; they are wanted
+        again. A store is listed once for that.
+        """
+        await in_thread(self._files.survey, version)
+        await self.recheck(version)
+        totals = self._catalog.totals(version)
+        self._run.tally.looked = totals.files
+        return totals.files - totals.held_files
 
     async def recheck(self, version: Version, *, read: bool = False) -> None:
         """Look whether what the catalog says is held still is; `read`: by its bytes, which decide, too, where a file

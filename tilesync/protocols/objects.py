@@ -50,14 +50,16 @@ class Objects(Protocol):
     Methods block and are safe from any thread, but for `put` and what `begin` gives. They bear with what passes by, and
     raise RunErrors: NotAuthorised, Unavailable, DestinationError. `shown` is how a person names the place, `home` tells
     it from all others. `part` is as how many bytes an object that is begun weighs in memory. `doubtful`: characters of
-    names that such a server may read as others. `guard` is called before each attempt of a blocking method to change
-    something, and raises where that is not to be done (any more), Transient where nobody knows.
+    names that such a server may read as others. `only_paths`: it takes no name with an empty part. `guard` is called
+    before each attempt of a blocking method to change something, and raises where that is not to be done (any more),
+    Transient where nobody knows.
     """
 
     shown: str
     home: str
     part: int
     doubtful: str
+    only_paths: bool
     guard: Callable[[], None]
 
     def misread(self) -> list[str]:
@@ -68,6 +70,11 @@ class Objects(Protocol):
 
     def pages(self, prefix: str) -> Iterator[list[Found]]:
         """The objects whose names begin so, page by page."""
+
+    def pages_from(self, prefix: str, place: str) -> Iterator[tuple[list[Found], str]]:
+        """Likewise, from a place on that an earlier page told: each page with the place of the next one, empty after
+        the last. Raises DestinationError for a place that the store does not know (any more).
+        """
 
     def read(self, name: str, *, offset: int = 0) -> Stored | None:
         """An object and its bytes from `offset` on; None when there is none."""

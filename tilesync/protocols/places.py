@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tilesync.model import Blob, Held, Layout, Proof, SasUrl, Trace, Version
 from tilesync.protocols.state import Catalog
@@ -33,6 +33,16 @@ class Draft(Protocol):
         """Keep what is held for a later run. May be called after `commit`, and then does nothing."""
 
 
+class Glance(NamedTuple):
+    """A look at some files that are held: how many, and those of them that do not look as they were left. `place`:
+    where the next look goes on, empty behind the last file.
+    """
+
+    files: int
+    doubtful: Sequence[Held]
+    place: str
+
+
 class HeldFiles(Protocol):
     """The files of the versions of a destination, to be read. `portable`: they can be pickled, and read elsewhere.
     `wide`: as many are best read side by side; a store makes one wait for each.
@@ -52,6 +62,11 @@ class HeldFiles(Protocol):
 
     def unchanged(self, version: Version, held: Sequence[Held]) -> list[bool]:
         """For each, whether the file still is what was left there, as far as a look without reading it can tell."""
+
+    def glances(self, version: Version, catalog: Catalog, place: str) -> Iterator[Glance]:
+        """Looks at the held files of a version from `place` on, some at a time: those of a catalog, or those that are
+        listed there. Raises DestinationError where there is no such place (any more).
+        """
 
     def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> Trace | None:
         """Give the bytes of the held file, read anew, to `into`; its trace, None when there is no such file."""

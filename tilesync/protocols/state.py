@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from tilesync.model import Arrival, Blob, Completeness, Held, Kind, Reading, Remark, Role, Totals, Twin, Version
+from tilesync.model import (
+    Arrival,
+    Blob,
+    Completeness,
+    Held,
+    Kind,
+    Reading,
+    Remark,
+    Role,
+    Totals,
+    Twin,
+    Unsound,
+    Version,
+)
 
 
 class References(Protocol):
@@ -32,6 +45,15 @@ class References(Protocol):
 
     def missing(self, version: Version) -> Iterator[tuple[str, str, str]]:
         """Each name that is asked for and not there, who asks for it, and what for; after `settle`."""
+
+    def leading_away(self, version: Version) -> list[tuple[str, str]]:
+        """The files of which viewers of a copy are led elsewhere, each with a sentence; after `settle`."""
+
+    def is_doubtful(self, version: Version) -> bool:
+        """Whether any held file may be broken, or of no use for who asks for it."""
+
+    def unsound(self, version: Version) -> list[Unsound]:
+        """Each held file that is broken, or of no use for who asks for it; after `settle`."""
 
     def askers(self, version: Version, names: Sequence[str]) -> dict[str, str]:
         """Who asks for each of some files, where anyone does."""
@@ -130,6 +152,11 @@ class Catalog(Protocol):
 
     def finish_listing(self, version: Version) -> list[str]:
         """Mark the listing complete; return the names that an earlier listing had and this one has not."""
+
+    def clash(self, version: Version, name: str) -> tuple[str, str] | None:
+        """A file of the version, and one in a folder of that very name, `name` being one of the two; None where there
+        are none, or the place can hold both.
+        """
 
     def wanted(self, version: Version, after: int, *, limit: int, empty: bool | None = None) -> list[tuple[int, Blob]]:
         """Blobs that are not held, in listed order, each with its id and the SHA-256 that it must have, where that is

@@ -33,6 +33,10 @@ class Observer(Protocol):
 class TokenProvider(Protocol):
     """An identity towards the Mesh Export API."""
 
+    @property
+    def remedy(self) -> str:
+        """What helps where the service refuses it."""
+
     async def header(self) -> str:
         """The value of `Authorization`. Raises NotAuthorised when there is none to be had."""
 
@@ -52,11 +56,22 @@ class Link(Protocol):
     def expired(self, link: SasUrl) -> bool:
         """Whether `link` has ended by the server's clock."""
 
+    def worked(self, link: SasUrl) -> None:
+        """A request through `link` was granted."""
+
+    def too_early(self, link: SasUrl, server_time: datetime | None, *, last: bool) -> float | None:
+        """Seconds after which another attempt makes sense since the refused `link` may not be valid yet; None where
+        that is not so. `last`: no other link is to be had. Raises NotAuthorised where that would take too long.
+        """
+
 
 class Body(Protocol):
-    """The answer to a GET of one blob. `start` is where its bytes begin: 0 when the server ignored the range."""
+    """The answer to a GET of one blob. `start` is where its bytes begin: 0 when the server ignored the range. `md5` is
+    that of the whole blob where the answer states it.
+    """
 
     start: int
+    md5: bytes | None
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The stored bytes as they come. Raises Transient when the body breaks off; what came before stays good."""

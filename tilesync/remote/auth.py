@@ -11,10 +11,12 @@ from tilesync.errors import NotAuthorised
 from tilesync.model import Secret
 from tilesync.protocols import Clock
 from tilesync.rules.replies import Verdict, api_message, judge_api, parse_token
+from tilesync.rules.tokens import decoded
 from tilesync.rules.verdicts import demand
 from tilesync.threads import in_thread
 from tilesync.wire.commands import printed
 from tilesync.wire.http import Ask, Conversation, Reply
+from tilesync.wire.retry_after import asked_wait
 
 EARLY = 60.0
 """Seconds before its end at which a token is renewed."""
@@ -27,10 +29,13 @@ Fetch = Callable[[], Awaitable[tuple[Secret, float | None]]]
 
 
 class Token:
-    """A bearer token that is read again when the service refuses it. Many callers cause one fetch."""
+    """A bearer token that is read again when the service refuses it. Many callers cause one fetch. `remedy`: what
+    helps where it stays refused.
+    """
 
-    def __init__(self, fetch: Fetch, clock: Clock) -> None:
+    def __init__(self, fetch: Fetch, clock: Clock, *, remedy: str = "get a fresh token") -> None:
         self._fetch = fetch
+        self.remedy = remedy
         self._clock = clock
         self._lock = asyncio.Lock()
         self._header = ""
@@ -62,6 +67,7 @@ class ShareKey:
     """An iTwin share key: `Authorization: Basic`, and nothing to renew."""
 
     life = None
+    remedy = "the share key has ended, or is none of this service: make another one for the iTwin"
 
     def __init__(self, key: Secret) -> None:
         self._key = key
@@ -77,7 +83,7 @@ class ShareKey:
 
 def token_from(text: str, where: str) -> Secret:
     """The token in `text`, with or without `Bearer`. Raises NotAuthorised when there is none."""
-    words = text.split()
+    words = text.removeprefix("\ufeff").split()
     token = words[-1] if words else ""
     if words[:-1] not in ([], ["Bearer"]) or token in {"", "Bearer"} or not (token.isascii() and token.isprintable()):
         raise NotAuthorised(f"{where} holds no token", hint="it must hold one access token and nothing else")
@@ -92,7 +98,7 @@ async def from_environment(token: Secret) -> tuple[Secret, None]:
 async def from_file(path: Path) -> tuple[Secret, None]:
     """The token that a file holds now."""
     try:
-        text = await asyncio.to_thread(path.read_text)
+        text = decoded(await asyncio.to_thread(path.read_bytes))
     except (OSError, ValueError) as error:
         raise NotAuthorised(f"the token file {path} cannot be read ({error})", hint="check --token-file") from error
     return token_from(text, f"the token file {path}"), None
@@ -135,10 +141,12 @@ class ClientCredentials:
         body = await reply.read()
         verdict = judge_api(reply.status)
         if verdict in {Verdict.DENIED, Verdict.FORBIDDEN, Verdict.INVALID}:
+            said = api_message(body, [self._secret.text])
             raise NotAuthorised(
-                f"the token endpoint refuses the client credentials ({reply.status} {api_message(body)})",
+                f"the token endpoint refuses the client credentials ({reply.status} {said})",
                 hint="check ITP_SERVICE_CLIENT_ID, ITP_SERVICE_CLIENT_SECRET and ITP_ISSUER_URL",
             )
-        demand(verdict, reply.status, reply.header("retry-after"), "the token endpoint")
+        wait = asked_wait(reply.header)
+        demand(verdict, reply.status, wait, "the token endpoint", "is ITP_ISSUER_URL the address of the issuer?")
         token, life = parse_token(body)
         return token_from(token, "the token endpoint's answer"), life

@@ -4,48 +4,51 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs
 
 from tilesync.errors import (
-    BlobError,
     BlobMissing,
     ExportReplaced,
     LinkRefused,
     ListingDenied,
     NoFreshLink,
     NotAuthorised,
-    RangeRefused,
     Transient,
     Unavailable,
 )
 from tilesync.model import UNKNOWN, Blob, Held, Page, SasUrl
 from tilesync.protocols import Clock, Link
+from tilesync.remote.answers import BlobBody, Provenance, accept
+from tilesync.rules.links import folder_depths
 from tilesync.rules.listings import parse_page
-from tilesync.rules.replies import (
-    Verdict,
-    http_date,
-    judge_storage,
-    parse_md5,
-    plain_etag,
-    storage_code,
-    weak_etag,
-)
+from tilesync.rules.replies import Verdict, judge_storage, storage_code
+from tilesync.rules.statements import is_certain
+from tilesync.rules.storage_hints import BAD_SIGNATURE, LISTABLE, storage_hint
 from tilesync.rules.verdicts import demand
 from tilesync.threads import in_thread
 from tilesync.wire.http import Ask, Conversation, Reply
+from tilesync.wire.retry_after import asked_wait
 
 if TYPE_CHECKING:
-    from tilesync.wire.bulk import Answer, Bulk  # loaded with the first container that is opened
+    from tilesync.wire.bulk import Bulk  # loaded with the first container that is opened
 
 T = TypeVar("T")
 
+FRESH_REFUSED = (
+    "links that were just made are refused: something on the way may change them (a proxy that rewrites URLs), or what"
+    " makes them signs with a wrong key"
+)
 ENTRY = 700
 """Bytes of one blob in a listing, or so; a page of the usual size comes at once, whatever the bandwidth."""
 
 FULL, SLIGHT = 5000, 100
 """Blobs of a page: the most that there are, and the fewest that are asked for. Source: "List Blobs" (REST)."""
+
+_NO_CONTAINER = {400, 405}
+"""What a listing is answered where the path is that of no container. Source: "Blob service error codes"."""
 
 REFUSALS = 8
 """403s in a row that one request survives, while each fresh link is expired on arrival."""
@@ -67,6 +70,8 @@ class Container:
         self._talk = talk
         self._bulk = bulk
         self._clock = clock
+        self._provenance = Provenance(cdn=content is not listing)
+        self._depth: int | None = None
 
     async def pages(self, marker: str | None) -> AsyncIterator[Page]:
         """The inventory from `marker` on. Source: "Enumerating blob resources" (REST).
@@ -75,9 +80,10 @@ class Container:
         ListingDenied when the first page is refused.
         """
         seen: set[str | None] = {marker}
+        depth = await self._find_depth()
         while True:
             try:
-                page = await self._patiently(self._listing, partial(self._page, marker))
+                page = await self._patiently(self._listing, partial(self._page, marker, depth))
             except NotAuthorised as error:
                 raise error if marker else ListingDenied(error) from error
             yield page
@@ -90,25 +96,51 @@ class Container:
             seen.add(page.marker)
             marker = page.marker
 
-    async def _page(self, marker: str | None, sas: SasUrl) -> Page:
+    async def _find_depth(self) -> int:
+        """How many of the last parts of the link's path are a folder in the container: the first depth at which there
+        is one. Where there is none at all, and where nothing but a listing tells, the likeliest.
+        """
+        if self._depth is None:
+            depths = folder_depths(await self._listing.current())
+            self._depth = depths[0]
+            for depth in depths if len(depths) > 1 else ():
+                try:
+                    await self._patiently(self._listing, partial(self._page, None, depth, probe=True))
+                except (ExportReplaced, NotAuthorised) as error:
+                    if isinstance(error, NotAuthorised):
+                        self._depth = depth
+                else:
+                    self._depth = depth
+                    break
+        return self._depth
+
+    async def _page(self, marker: str | None, depth: int, sas: SasUrl, *, probe: bool = False) -> Page:
         piece = self._bulk.piece  # a sixteenth of what may come in a second
         size = None if piece is None else min(max(4 * piece // ENTRY, SLIGHT), FULL)
 
         async def make() -> Ask:
-            return Ask(sas.listing(marker, page_size=size))
+            return Ask(sas.listing(marker, page_size=1 if probe else size, depth=depth))
 
         async def accept(reply: Reply) -> Page:
             if reply.status == 200:
-                return await in_thread(parse_page, b"".join([chunk async for chunk in reply.chunks()]))
+                self._provenance.learn(reply.header)
+                page = await in_thread(parse_page, b"".join([chunk async for chunk in reply.chunks()]))
+                return _below(page, sas.folder(depth))
             body = await reply.read()
             code = storage_code(reply.header("x-ms-error-code"), body)
             verdict = judge_storage(reply.status, code)
-            if verdict in {Verdict.GONE, Verdict.MISSING}:
+            self._provenance.judge_refusal(reply.status, verdict, reply.header)
+            if verdict in {Verdict.GONE, Verdict.MISSING} or (probe and reply.status in _NO_CONTAINER):
                 raise ExportReplaced(f"the container is gone ({reply.status} {code})")
             if verdict is Verdict.DENIED:
-                raise LinkRefused(f"the container refused to be listed ({reply.status} {code})".rstrip())
-            wait = reply.header("retry-after")
-            demand(verdict, reply.status, wait, f"the container's listing ({code or 'no code'})")
+                raise LinkRefused(
+                    f"the container refused to be listed ({reply.status} {code})".replace(" )", ")"),
+                    hint=storage_hint(code) or LISTABLE,
+                    server_time=reply.server_time(),
+                    certain=is_certain(code, body),
+                )
+            wait = asked_wait(reply.header)
+            demand(verdict, reply.status, wait, f"the container's listing ({code or 'no code'})", storage_hint(code))
             raise Transient(f"the container's listing answered {reply.status}")
 
         return await self._talk.ask("the container's listing", make, accept)
@@ -155,13 +187,13 @@ class Container:
         try:
             if answer.status == 304:
                 return True
-            body = await _accept(answer, held.blob._replace(etag=""), 0)
+            body = await accept(answer, held.blob._replace(etag=""), 0, self._provenance, ranged=False)
             if known and (etag := body.described(held.blob.name).etag):
                 return etag == known
             sha256 = hashlib.sha256()
             async for chunk in body.chunks():
                 sha256.update(chunk)
-            return sha256.digest() == held.sha256
+            return sha256.digest() == held.stored_sha256
         finally:
             await answer.aclose()
 
@@ -190,7 +222,7 @@ class Container:
     async def _ask(self, sas: SasUrl, blob: Blob, headers: dict[str, str], offset: int, ahead: int) -> BlobBody:
         answer = await self._bulk.get(sas.blob(blob.name), headers, ahead=ahead)
         try:
-            return await _accept(answer, blob, offset)
+            return await accept(answer, blob, offset, self._provenance, ranged="Range" in headers)
         except BaseException:
             await answer.aclose()
             raise
@@ -198,99 +230,54 @@ class Container:
     async def _patiently(self, link: Link, attempt: Callable[[SasUrl], Awaitable[T]]) -> T:
         """One attempt through the link, made again with a fresh link after a 403.
 
-        The 403 is final on an unexpired link that was fetched after the previous 403.
+        The 403 is final on an unexpired link that was fetched after the previous 403, unless the link is too young.
         """
         refused_at: float | None = None
-        for _ in range(REFUSALS):
+        refusals = 0
+        while refusals < REFUSALS:
             sas = await link.current()
             try:
-                return await attempt(sas)
+                done = await attempt(sas)
             except LinkRefused as refusal:
                 final = refused_at is not None and sas.fetched > refused_at and not link.expired(sas)
+                if await self._waited(link, sas, refusal, last=final):
+                    continue
                 if final:
-                    raise NotAuthorised(f"{refusal}, also through a fresh link") from refusal
-                refused_at = self._clock.monotonic()
+                    raise NotAuthorised(
+                        f"{refusal}, also through a fresh link", hint=_for_fresh(refusal.hint)
+                    ) from refusal
+                refused_at, refusals = self._clock.monotonic(), refusals + 1
                 try:
                     await link.renew(sas)
                 except NoFreshLink as error:
-                    raise NotAuthorised(f"{refusal}; {error}", hint=error.hint) from refusal
+                    if not await self._waited(link, sas, refusal, last=True):
+                        hint = error.hint if link.expired(sas) else refusal.hint or error.hint
+                        raise NotAuthorised(f"{refusal}; {error}", hint=hint) from refusal
+                    refusals -= 1
+            else:
+                link.worked(sas)
+                return done
         raise NotAuthorised(
             "each fresh link is refused on arrival", hint="compare this machine's clock with the world's"
         )
 
-
-class BlobBody:
-    """The body of one blob, from byte `start` on. `more` gets the piece that begins at a byte, None behind the last."""
-
-    def __init__(self, answer: Answer, start: int) -> None:
-        self._answer = answer
-        self.start = start
-        self.more: Callable[[int], Awaitable[BlobBody] | None] = lambda _: None
-
-    def described(self, name: str) -> Blob:
-        """What the answer says of the blob; a weak ETag counts as none, since it does not tell bytes apart."""
-        said = self._answer.header
-        length, etag = said("content-length") or "", said("etag")
-        return Blob(
-            name,
-            int(length) if length.isdecimal() else UNKNOWN,
-            "" if weak_etag(etag) else plain_etag(etag),
-            parse_md5(said("content-md5")),
-            said("content-type"),
-            said("content-encoding"),
-            http_date(said("last-modified")),
-        )
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The stored bytes as they come."""
-        at, piece = self.start, 0
-        while True:
-            async for chunk in self._answer.chunks():
-                piece += len(chunk)
-                yield chunk
-            if not piece or (following := self.more(at + piece)) is None:
-                return
-            at, piece = at + piece, 0
-            await self._answer.aclose()
-            body = await following
-            self._answer = body._answer
-            if body.start != at:
-                raise RangeRefused("the storage knows ranges no more")
-
-    async def read(self, most: int) -> bytes:
-        """The stored bytes, all at once; of more than `most` no more than shows that there are more."""
-        return await self._answer.read(most)
-
-    async def aclose(self) -> None:
-        """Release the connection."""
-        await self._answer.aclose()
+    async def _waited(self, link: Link, sas: SasUrl, refusal: LinkRefused, *, last: bool) -> bool:
+        """Whether the refused link may not have been valid yet; it is worth another attempt then."""
+        pause = None if refusal.certain else link.too_early(sas, refusal.server_time, last=last)
+        if pause is None:
+            return False
+        await self._clock.sleep(pause)
+        return True
 
 
-async def _accept(answer: Answer, blob: Blob, offset: int) -> BlobBody:
-    if answer.status in {200, 206}:
-        etag = plain_etag(answer.header("etag"))
-        if blob.etag and etag and etag != blob.etag:
-            raise ExportReplaced(f"{blob.name} changed under the run (its ETag is another one)")
-        if answer.status == 200:
-            return BlobBody(answer, 0)
-        if (answer.header("content-range") or "").startswith(f"bytes {offset}-"):
-            return BlobBody(answer, offset)
-        raise RangeRefused(f"the storage sent another range than bytes {offset}-")
-    code = storage_code(answer.header("x-ms-error-code"), await answer.text())
-    said = f"({answer.status} {code})".replace(" )", ")")
-    match judge_storage(answer.status, code):
-        case Verdict.MISSING:
-            raise BlobMissing(f"{blob.name}: the container lists it, but does not have it {said}")
-        case Verdict.GONE:
-            raise ExportReplaced(f"the container is gone {said}")
-        case Verdict.CHANGED:
-            raise ExportReplaced(f"{blob.name} changed under the run {said}")
-        case Verdict.DENIED:
-            raise LinkRefused(f"the container refused {blob.name} {said}")
-        case Verdict.UNRANGED:
-            raise RangeRefused(f"the storage cannot give {blob.name} from byte {offset} on {said}")
-        case Verdict.REFUSED:
-            raise BlobError(f"{blob.name}: the storage refuses it {said}")
-        case verdict:
-            demand(verdict, answer.status, answer.header("retry-after"), "the storage")
-    raise Transient(f"the storage answered {answer.status}")
+def _for_fresh(hint: str) -> str:
+    """What helps where a link that was just made is refused too."""
+    return FRESH_REFUSED if hint == BAD_SIGNATURE else hint
+
+
+def _below(page: Page, folder: str) -> Page:
+    """A page with the names below a folder, relative to it; what a server lists beside it is left out."""
+    if not folder:
+        return page
+    some = (blob for blob in page.blobs if blob.name.startswith(folder) and blob.name != folder)
+    return replace(page, blobs=tuple(blob._replace(name=blob.name[len(folder) :]) for blob in some))

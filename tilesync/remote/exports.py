@@ -11,9 +11,11 @@ from tilesync.errors import ExportReplaced, InvalidRequest, NoExport, NotAuthori
 from tilesync.events import Waiting
 from tilesync.model import Export, Resolution, SasUrl, Selector, Status
 from tilesync.protocols import Clock, Observer, TokenProvider
+from tilesync.rules.masking import parts_of
 from tilesync.rules.replies import Verdict, api_message, judge_api, parse_exports
 from tilesync.rules.verdicts import demand
 from tilesync.wire.http import Ask, Conversation, Reply
+from tilesync.wire.retry_after import asked_wait
 
 ACCEPT = "application/vnd.bentley.itwin-platform.v1+json"
 
@@ -108,9 +110,10 @@ class MeshExports:
                 refused += 1
                 if await self._token.refused(sent):
                     raise Transient("the service refused the token; a fresh one is used", retry_after=0)
-            _raise_for(verdict, reply.status, api_message(body))
-            demand(verdict, reply.status, reply.header("retry-after"), "the service")
-            rows, following = parse_exports(body, fetched=self._clock.monotonic())
+            _raise_for(verdict, reply.status, api_message(body, parts_of(sent)), remedy=self._token.remedy)
+            wait = asked_wait(reply.header)
+            demand(verdict, reply.status, wait, "the service", "is --api-url (TILESYNC_API_URL) the service's address?")
+            rows, following = parse_exports(body, fetched=self._clock.monotonic(), secrets=parts_of(sent))
             return Listing(rows, following, reply.server_time())
 
         return await self._talk.ask(f"the Mesh Export API ({urlsplit(self._url).netloc})", make, accept)
@@ -217,10 +220,10 @@ def _verdict_on(look: Look, selector: Selector) -> str:
     return "there is no export yet, or this identity cannot see the iModel"
 
 
-def _raise_for(verdict: Verdict, status: int, message: str) -> None:
+def _raise_for(verdict: Verdict, status: int, message: str, *, remedy: str) -> None:
     said = f": {message}" if message else ""
     if verdict is Verdict.DENIED:
-        raise NotAuthorised(f"the service refuses the token ({status}{said})")
+        raise NotAuthorised(f"the service refuses the token ({status}{said})", hint=remedy)
     if verdict is Verdict.FORBIDDEN:
         raise NotAuthorised(f"this identity may not see these exports ({status}{said})", hint=MEMBERSHIP)
     if verdict is Verdict.INVALID:

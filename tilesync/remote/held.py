@@ -11,7 +11,7 @@ from tilesync.events import Warned
 from tilesync.model import Export, Resolution, Selector, Status, Version
 from tilesync.protocols import HeldFiles, Observer, Published
 from tilesync.remote.held_files import NOT_A_MANIFEST, HeldSource, Pace, unreadable
-from tilesync.rules.manifest import read_header
+from tilesync.rules.manifest import lacking, read_header
 from tilesync.rules.names import the_one
 from tilesync.rules.retention import newest_first
 from tilesync.threads import in_thread
@@ -96,8 +96,7 @@ class HeldOrigin:
             version = read_header(said, name=name)
         except NOT_A_MANIFEST as error:
             raise unreadable(name, self._published, self._shown, error) from error
-        lacks = frozenset(map(str, (*said.get("missing_names", ()), *said.get("unheld", ()))))
-        return Resolution(_export(version), newest or version.export, lacks=lacks)
+        return Resolution(_export(version), newest or version.export, lacks=lacking(said))
 
     def _first_line(self, name: str) -> Mapping[str, Any]:
         """Raises one of NOT_A_MANIFEST."""

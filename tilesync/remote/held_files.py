@@ -210,6 +210,8 @@ class HeldSource:
 class HeldBody:
     """The bytes of one held file from byte `start` on: the first piece is here, `rest` gives the others."""
 
+    md5: bytes | None = None
+
     def __init__(
         self,
         reading: Reading,

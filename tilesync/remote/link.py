@@ -7,15 +7,21 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from tilesync.errors import NoFreshLink, NotAuthorised
-from tilesync.events import Renewed, Warned
+from tilesync.events import Notice, Renewed, Warned
 from tilesync.model import SasUrl
 from tilesync.protocols import Clock, Observer
 from tilesync.rules.lifetimes import STUBBORN, expired, left, trusted_for
-from tilesync.rules.links import check_scheme
+from tilesync.rules.links import check_scheme, starts
 
 SKEW_NOISE = timedelta(seconds=2)
 """Smaller differences to the server's clock are the `Date` header's whole seconds and the way here."""
 
+
+FIRST_SECONDS = timedelta(seconds=10)
+"""A fresh link may be refused for so long: what it is signed with, or allowed by, is not known everywhere at once."""
+
+AGAIN = 1.0
+"""Seconds until a link that is not valid yet is tried again."""
 
 Fetch = Callable[[], Awaitable[tuple[SasUrl, datetime | None]]]
 """Gets a fresh link, and the server's time where that is known."""
@@ -26,9 +32,14 @@ class RenewingLink:
 
     `fetch` raises ExportReplaced when the export is gone; without one the link's end is the end. A renewal ahead of
     time runs beside the transfers; only an expired link makes them wait. A link to another container is refused.
+
+    A link that is not valid yet (`st`), or is refused in its first seconds, is waited for within `budget`; the link
+    before it is used while it lives.
     """
 
-    def __init__(self, fetch: Fetch | None, clock: Clock, observe: Observer) -> None:
+    def __init__(
+        self, fetch: Fetch | None, clock: Clock, observe: Observer, *, budget: timedelta = timedelta()
+    ) -> None:
         self._fetch = fetch
         self._clock = clock
         self._observe = observe
@@ -36,15 +47,72 @@ class RenewingLink:
         self._skew = timedelta()
         self._due: float = 0.0
         self._renewal: asyncio.Task[None] | None = None
+        self._budget = budget.total_seconds()
+        self._refused: SasUrl | None = None
+        self._worked: SasUrl | None = None
+        self._before: SasUrl | None = None  # lives still, while the current one has not worked
+        self._used_from = 0.0  # until then the one before is
+        self._valid_from = 0.0
+        self._told: SasUrl | None = None
 
     def adopt(self, link: SasUrl, server_time: datetime | None) -> None:
         """Take `link`, just fetched, as the current one. Raises UsageError when it would travel in clear."""
         check_scheme(link.base)
         old, self._link = self._link, link
+        self._take_time(server_time)
+        self._before = old if old is not self._refused and old is not link else None
+        self._used_from = self._valid_from = self._clock.monotonic() + self._ahead(link)
+        self._due = self._clock.monotonic() + trusted_for(link, old, self._now()).total_seconds()
+
+    def _take_time(self, server_time: datetime | None) -> None:
         if server_time is not None:
             skew = server_time - self._clock.now()
             self._skew = skew if abs(skew) > SKEW_NOISE else timedelta()
-        self._due = self._clock.monotonic() + trusted_for(link, old, self._now()).total_seconds()
+
+    def _ahead(self, link: SasUrl) -> float:
+        """Seconds until a link becomes valid, by the server's clock."""
+        begin = starts(link.query)
+        return max(0.0, (begin - self._now()).total_seconds()) if begin is not None else 0.0
+
+    def worked(self, link: SasUrl) -> None:
+        """A request through `link` was granted: the one before it is done with."""
+        if self._worked is not link:
+            self._worked = link
+            if link is self._link:
+                self._before = None
+
+    def too_early(self, link: SasUrl, server_time: datetime | None, *, last: bool) -> float | None:
+        """Seconds after which another attempt makes sense since the refused `link` may not be valid yet; None where
+        that is not so. `last`: no other link is to be had. Raises NotAuthorised where that would take too long.
+        """
+        self._take_time(server_time)
+        if link is not self._link:
+            if link is self._before:
+                self._before = None
+            return None
+        now, ahead = self._clock.monotonic(), self._ahead(link)
+        if self._before is not None and not self.expired(self._before):
+            self._used_from = now + max(ahead, AGAIN)
+            return 0.0
+        if link is self._worked or self.expired(link):
+            return None
+        if ahead:
+            self._tell_wait(link, ahead)
+            self._valid_from = now + ahead
+            return ahead + AGAIN
+        if not last or now - self._valid_from >= min(FIRST_SECONDS.total_seconds(), self._budget):
+            return None
+        self._tell_wait(link, 0)
+        return AGAIN
+
+    def _tell_wait(self, link: SasUrl, ahead: float) -> None:
+        begin = starts(link.query)
+        said = f"the link is valid from {begin:%Y-%m-%d %H:%M:%S} UTC on, {ahead:.0f} s from now" if begin else ""
+        if ahead > self._budget:
+            raise NotAuthorised(said, hint="run again then, or let it wait with a longer --retry-for")
+        if self._told is not link:
+            self._told = link
+            self._observe(Notice(f"{said if ahead else 'the link was just made, and is refused'}; waiting for it"))
 
     def _now(self) -> datetime:
         """The server's clock."""
@@ -64,11 +132,14 @@ class RenewingLink:
                 await self._join()
             elif self._renewal is None:
                 self._start(quietly=True)
+        if self._before is not None and self._clock.monotonic() < self._used_from and not self.expired(self._before):
+            return self._before
         return self._link
 
     async def renew(self, stale: SasUrl) -> None:
         """Fetch a fresh link, unless one was fetched after `stale`, be it the same text again."""
         if self._link is None or self._link is stale:
+            self._refused = stale
             await self._join()
 
     async def _get(self) -> tuple[SasUrl, datetime | None]:

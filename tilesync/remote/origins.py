@@ -35,7 +35,7 @@ class Wires:
 
     def link(self, fetch: Fetch | None) -> RenewingLink:
         """A link that renews itself by `fetch`, and stops doing so when the run ends."""
-        link = RenewingLink(fetch, self.clock, self.observe)
+        link = RenewingLink(fetch, self.clock, self.observe, budget=self.talk.budget)
         self.closing.push_async_callback(link.aclose)
         return link
 

@@ -13,10 +13,12 @@ from tilesync.protocols import Credential
 from tilesync.remote.auth import ShareKey, Token
 from tilesync.remote.exports import LATEST_PAGE, MeshExports
 from tilesync.remote.origins import Wires
-from tilesync.rules.links import check_scheme
+from tilesync.rules.links import check_scheme, folder_depths
 from tilesync.rules.replies import Verdict, judge_storage, storage_code
+from tilesync.rules.storage_hints import READABLE, storage_hint
 from tilesync.rules.verdicts import demand
 from tilesync.wire.http import Accept, Ask, Reply
+from tilesync.wire.retry_after import asked_wait
 
 T = TypeVar("T")
 
@@ -70,20 +72,22 @@ class RemoteSight:
         """Whether the link may list: a page of one blob is asked for."""
 
         async def accept(reply: Reply) -> bool:
-            verdict = await _judged(reply, "the container's listing", {Verdict.DENIED})
+            verdict, _ = await _judged(reply, "the container's listing", {Verdict.DENIED})
             return verdict is Verdict.DONE
 
-        return await self._ask("the container's listing", link.listing(None, page_size=1), accept)
+        return await self._ask(
+            "the container's listing", link.listing(None, page_size=1, depth=folder_depths(link)[0]), accept
+        )
 
     async def root_size(self, link: SasUrl) -> int | None:
         """The size of the root tileset in bytes, of which only the first is read; None where nobody says it."""
 
         async def accept(reply: Reply) -> int | None:
-            verdict = await _judged(reply, ROOT, {Verdict.DENIED, Verdict.MISSING})
+            verdict, code = await _judged(reply, ROOT, {Verdict.DENIED, Verdict.MISSING})
             if verdict is Verdict.DENIED:
                 raise NotAuthorised(
-                    f"the link may not read {ROOT} ({reply.status})",
-                    hint="the link must allow to read (`sp=r`), and its time must not have passed",
+                    f"the link may not read {ROOT} ({reply.status} {code})".replace(" )", ")"),
+                    hint=storage_hint(code) or READABLE,
                 )
             if verdict is Verdict.MISSING:
                 raise Incomplete(
@@ -101,15 +105,15 @@ class RemoteSight:
         return await self._wires.talk.ask(what, make, accept)
 
 
-async def _judged(reply: Reply, what: str, known: set[Verdict]) -> Verdict:
-    """The verdict on an answer of the storage, if it is done or `known`; raises what follows from any other."""
+async def _judged(reply: Reply, what: str, known: set[Verdict]) -> tuple[Verdict, str]:
+    """The verdict on an answer of the storage, if it is done or `known`, and the error code; any other raises."""
     if reply.status in {200, 206}:
-        return Verdict.DONE
+        return Verdict.DONE, ""
     code = storage_code(reply.header("x-ms-error-code"), await reply.read())
     verdict = judge_storage(reply.status, code)
     if verdict is Verdict.GONE:
         raise ExportReplaced(f"the container is gone ({reply.status} {code})")
     if verdict in known:
-        return verdict
-    demand(verdict, reply.status, reply.header("retry-after"), f"{what} ({code or 'no code'})")
+        return verdict, code
+    demand(verdict, reply.status, asked_wait(reply.header), f"{what} ({code or 'no code'})", storage_hint(code))
     raise Unavailable(f"{what} answered {reply.status}")

@@ -41,14 +41,20 @@ def keeper(of: Globs) -> Callable[[str], bool]:
 
     A glob with a slash is matched against the whole name, one without against its last part: `*` and `?` stop at
     slashes, `**` does not, `[…]` is one letter of a set. One that ends with a slash means all below it. Case counts.
+    A glob also matches the very name that it is, whatever signs that has.
     """
-    included, excluded = _any_of(of.include), _any_of(of.exclude)
+    included, excluded = _matcher(of.include), _matcher(of.exclude)
 
     def keeps(name: str) -> bool:
-        wanted = not of.include or included.fullmatch(name) is not None
-        return name == ROOT or (wanted and (not of.exclude or excluded.fullmatch(name) is None))
+        wanted = not of.include or included(name)
+        return name == ROOT or (wanted and not (of.exclude and excluded(name)))
 
     return keeps
+
+
+def _matcher(some: tuple[str, ...]) -> Callable[[str], bool]:
+    whole, names = _any_of(some).fullmatch, frozenset(some)
+    return lambda name: whole(name) is not None or name in names
 
 
 def _any_of(some: tuple[str, ...]) -> re.Pattern[str]:

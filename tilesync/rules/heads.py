@@ -41,5 +41,6 @@ def read_head(blob: Blob, home: str, head: bytes) -> Reading | int | None:
         raise BlobDamaged(f"{blob.name}: it says that it has {length} bytes, and has {blob.size}")
     if len(head) < needed:
         return needed
+    payload.tell_lengths()
     named, remarks = references.take()
     return Reading(Kind.GLB, named, remarks)

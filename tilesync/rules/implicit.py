@@ -192,7 +192,7 @@ def _read_subtree(said: dict[str, Any], name: str, binary: bytes, surplus: int) 
     contents = tuple(_read_contents(said, views))
     chosen = [said.get("tileMetadata"), *_optional(list, said, "contentMetadata")]
     described = tuple(None if index is None else _pick(tables, index, "a metadata table") for index in chosen)
-    strings = [column for index in {*chosen} - {None} for column in tables[index][1].values() if column]
+    strings = [column for table in described if table for column in table[1].values() if column]
     uris = tuple(dict.fromkeys(uri for uri, _ in buffers if uri is not None))
     used = {one.view.uri for one in (tiles, children, *contents) if one.view}
     used |= {view.uri for values, offsets, _ in strings for view in (values, offsets)}

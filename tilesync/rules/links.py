@@ -5,12 +5,17 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
-import json
+import re
 from datetime import UTC, datetime
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from tilesync.errors import UsageError
 from tilesync.model import ROOT, SasUrl
+from tilesync.rules.foreign_json import loads, number
+
+_AZURE = re.compile(r"\.blob\.(?:core|storage)\.")
+_EMULATED = "devstoreaccount1"
+"""The account of emulators. Source: "Use the Azurite emulator for local Azure Storage development"."""
 
 
 def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
@@ -19,7 +24,7 @@ def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
     The end of the link is the earlier of `se` (SAS, "Construct a service SAS") and, for a CDN link, the epoch in the
     CloudFront `Policy`. Raises UsageError, which does not repeat the link, when `href` is no signed https URL.
     """
-    parts = _split(href.strip())
+    parts = _split(href.strip("\ufeff \t\r\n"))
     path = parts.path.rstrip("/").removesuffix(f"/{ROOT}")
     if parts.scheme not in {"https", "http"} or not parts.hostname or path in {"", "/"}:
         raise UsageError("the link is not of the form https://ACCOUNT/CONTAINER?SAS")
@@ -28,7 +33,30 @@ def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
             "the link carries no signature (nothing stands behind a '?')",
             hint="quote the link in the shell: an unquoted & cuts it off",
         )
+    if (kind := re.search(r"(?:^|&)sr=(b|bs|bv)(?:&|$)", parts.query)) is not None:
+        raise UsageError(
+            f"the link is for one file alone (sr={kind[1]}), and an export has many",
+            hint="get a link of the container (`sr=c`) that may read and list (`sp=rl`)",
+        )
     return SasUrl(f"{parts.scheme}://{parts.netloc}{path}", parts.query, expires=expiry(parts.query), fetched=fetched)
+
+
+def folder_depths(link: SasUrl) -> list[int]:
+    """How many of the last parts of a link's path may be a folder in its container, the likeliest first.
+
+    Source: "Resource URI syntax" (Blob service): the container is the first part of the path, behind the account where
+    an emulator answers. Elsewhere (a CDN, a proxy) parts may stand before it. "Create a service SAS": `sdd` counts the
+    parts of a folder that is signed by itself (`sr=d`).
+    """
+    parts, fields = urlsplit(link.base), dict(pair.partition("=")[::2] for pair in link.query.split("&"))
+    segments = parts.path.strip("/").split("/")
+    most = len(segments) - 1
+    if _AZURE.search(parts.hostname or ""):
+        return [most]
+    if segments[0] == _EMULATED:
+        return [max(most - 1, 0)]
+    signed = int(fields.get("sdd", "")) if fields.get("sr") == "d" and fields.get("sdd", "").isdecimal() else 0
+    return [depth for depth in dict.fromkeys((signed, *range(most + 1))) if depth <= most]
 
 
 def _split(url: str) -> SplitResult:
@@ -94,6 +122,15 @@ def expiry(query: str) -> datetime | None:
     return min((end for end in ends if end is not None), default=None)
 
 
+def starts(query: str) -> datetime | None:
+    """The latest beginning that a signed query states (`st`, or that of a CloudFront policy); None when it states none
+    that can be read.
+    """
+    fields = dict(pair.partition("=")[::2] for pair in query.split("&"))
+    begins = [_sas_time(unquote(fields.get("st", ""))), _policy_time(fields.get("Policy", ""), "DateGreaterThan")]
+    return max((begin for begin in begins if begin is not None), default=None)
+
+
 def _sas_time(text: str) -> datetime | None:
     try:
         end = datetime.fromisoformat(text)
@@ -102,11 +139,11 @@ def _sas_time(text: str) -> datetime | None:
         return None
 
 
-def _policy_time(text: str) -> datetime | None:
-    """The `DateLessThan` of a CloudFront custom policy (base64 with `-_~` for `+=/`)."""
+def _policy_time(text: str, condition: str = "DateLessThan") -> datetime | None:
+    """A date of a CloudFront custom policy (base64 with `-_~` for `+=/`)."""
     try:
-        policy = json.loads(base64.b64decode(unquote(text).translate(str.maketrans("-_~", "+=/"))))
-        ends = [s["Condition"]["DateLessThan"]["AWS:EpochTime"] for s in policy["Statement"]]
-        return datetime.fromtimestamp(min(ends), UTC)
-    except (ValueError, KeyError, TypeError, binascii.Error, OverflowError):
+        policy = loads(base64.b64decode(unquote(text).translate(str.maketrans("-_~", "+=/"))))
+        ends = [s["Condition"][condition]["AWS:EpochTime"] for s in policy["Statement"]]
+        return datetime.fromtimestamp(number(min(ends)), UTC)
+    except (ValueError, KeyError, TypeError, binascii.Error, OverflowError, OSError):
         return None

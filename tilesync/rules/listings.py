@@ -11,7 +11,8 @@ from xml.sax.saxutils import unescape
 
 from tilesync.errors import Transient
 from tilesync.model import Blob, Page
-from tilesync.rules.replies import http_date, parse_md5, plain_etag, weak_etag
+from tilesync.rules.foreign_json import COUNT
+from tilesync.rules.replies import http_date, parse_md5, plain_etag, plain_value, weak_etag
 
 # A page as Azure writes it is one regular expression after the other, a third of the work of a parser. Everything that
 # is not exactly so (other whitespace, encodings, comments, references by number) is left to the parser: both say the
@@ -73,7 +74,7 @@ def parse_page(body: bytes) -> Page:
 
 def _plain(text: str) -> Page | None:
     """A page that is written as Azure writes it; None for any other."""
-    blobs, skipped = list[Blob](), 0
+    blobs, skipped, undated = list[Blob](), 0, 0
     head = _HEAD.match(text)
     position = head.end() if head else 0
     ordinary, other = _ORDINARY.match, _BLOB.match
@@ -83,15 +84,17 @@ def _plain(text: str) -> Page | None:
             name, modified, etag, size, kind, encoding, md5 = found.group(1, 3, 4, 5, 6, 7, 10)
             blob = _blob(name, size, etag, modified, kind, encoding, md5)
         else:
-            blob = _any_blob(_unescaped(found[1]), _properties(found[2]))
+            fields = _properties(found[2])
+            blob, modified = _any_blob(_unescaped(found[1]), fields), fields.get("Last-Modified")
         if blob is None:
             skipped += 1
         else:
             blobs.append(blob)
+            undated += blob.last_modified is None and bool(modified)
     foot = _FOOT.match(text, position)
     if head is None or foot is None:
         return None
-    return Page(tuple(blobs), _unescaped(foot[1] or "") or None, skipped)
+    return Page(tuple(blobs), _unescaped(foot[1] or "") or None, skipped, undated)
 
 
 def _unescaped(text: str) -> str:
@@ -120,12 +123,12 @@ def _blob(
     md5: str | None,
 ) -> Blob | None:
     size = int(length or "")
-    if not name or size < 0:
-        raise ValueError("a blob without a name or with a negative length")
+    if not name or not 0 <= size <= COUNT:
+        raise ValueError("a blob without a name, or with a length that none can have")
     if size == 0 and name.endswith("/"):
         return None
     etag = "" if not etag or weak_etag(etag) else plain_etag(etag)
-    return Blob(name, size, etag, parse_md5(md5), content_type or None, encoding or None, http_date(modified))
+    return Blob(name, size, etag, parse_md5(md5), plain_value(content_type), plain_value(encoding), http_date(modified))
 
 
 def _parsed(body: bytes) -> Page:
@@ -136,7 +139,7 @@ def _parsed(body: bytes) -> Page:
         raise Transient(f"the listing page is torn or malformed ({error})") from error
     if not parser.whole:
         raise Transient("the listing page is no blob listing")
-    return Page(tuple(parser.blobs), parser.marker or None, parser.skipped)
+    return Page(tuple(parser.blobs), parser.marker or None, parser.skipped, parser.undated)
 
 
 class _Parser:
@@ -157,6 +160,7 @@ class _Parser:
         self.blobs: list[Blob] = []
         self.marker = ""
         self.skipped = 0
+        self.undated = 0
         self.whole = False
 
     def parse(self, body: bytes) -> None:
@@ -197,6 +201,7 @@ class _Parser:
                 self.skipped += 1
             else:
                 self.blobs.append(blob)
+                self.undated += blob.last_modified is None and bool(self._fields.get("Last-Modified"))
         elif tag == "Blobs" and depth == 2 and path[0] == "EnumerationResults":
             self.whole = True
         path.pop()

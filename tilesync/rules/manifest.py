@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -12,7 +13,9 @@ from tilesync import __version__
 from tilesync.errors import UsageError
 from tilesync.model import Blob, Completeness, Content, Held, Inventory, Unpacked, Version
 from tilesync.rules.filters import globs
+from tilesync.rules.foreign_json import DATES, count, digest, lenient, loads, mapping, moment, optional, text, texts
 from tilesync.rules.names import version_name
+from tilesync.rules.record import record_of
 
 COPIED_AT_ONCE = 5000 << 20
 """Bytes of a blob that Azure copies in one piece at most. Source: "Put Blob From URL"."""
@@ -23,16 +26,24 @@ def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def header(version: Version, missing: Sequence[str] = (), unheld: Sequence[str] = ()) -> dict[str, Any]:
-    """The first line: what the version is. `export` is the service's own record, without links.
+def header(
+    version: Version,
+    missing: Sequence[str] = (),
+    unheld: Sequence[str] = (),
+    *,
+    damaged: Sequence[str] = (),
+    elsewhere: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The first line: what the version is. `export` is the service's own record, as far as its fields are known.
 
     `container` is the bare URL of its container. `missing_names` are what its files ask for and the container did not
-    have; `unheld` says, a sentence each, what they ask for and no copy can hold. `missing` counts both. `content` is
-    said where files may lie otherwise than they are stored.
+    have; `unheld` says, a sentence each, what they ask for and no copy can hold. `missing` counts both. Where there are
+    any, `damaged_names` are held files that are broken as the container holds them, and `elsewhere` says, a sentence
+    each, which files lead viewers of a copy elsewhere. `content` is said where files may lie otherwise than stored.
     """
     return {
         "version": version.name,
-        "export": dict(version.record),
+        "export": record_of(version.record),
         "imodel": version.imodel,
         "changeset": version.changeset,
         "modified": version.modified,
@@ -47,6 +58,8 @@ def header(version: Version, missing: Sequence[str] = (), unheld: Sequence[str] 
         **asdict(version.completeness),
         "missing_names": list(missing),
         "unheld": list(unheld),
+        **({"damaged_names": list(damaged)} if damaged else {}),
+        **({"elsewhere": list(elsewhere)} if elsewhere else {}),
         "tilesync": __version__,
     }
 
@@ -84,69 +97,92 @@ def _stored(blob: Blob, unpacked: Unpacked) -> dict[str, Any]:
 
 
 @lru_cache(1024)
-def _stamped(seconds: int) -> str:
-    return stamp(datetime.fromtimestamp(seconds, UTC))
+def _stamped(seconds: int) -> str | None:
+    return stamp(datetime.fromtimestamp(seconds, UTC)) if seconds in DATES else None
 
 
 def read_header(said: Mapping[str, Any], *, name: str) -> Version:
-    """The version that the first line of the manifest `name` describes. Raises KeyError, TypeError or ValueError for
-    anything else: a manifest is read from where others can write, and the name of a version becomes a path.
+    """The version that the first line of the manifest `name` describes. Raises KeyError or ValueError for anything
+    else: a manifest is read from where others can write, and the name of a version becomes a path.
     """
-    record = said["export"]
+    record = record_of(mapping(mapping(said)["export"]))
     if said["version"] != name or version_name(name) != name:
-        raise ValueError(f"it is about version {said['version']!r}")
+        raise ValueError(f"it is about version {str(said['version'])[:80]!r}")
     try:
-        wanted = globs(map(str, said.get("include", ())), map(str, said.get("exclude", ())))
+        wanted = globs(texts(said.get("include", ())), texts(said.get("exclude", ())))
     except UsageError as error:
         raise ValueError(str(error)) from None
     return Version(
         serial=0,
-        name=str(said["version"]),
-        export=str(record["id"]),
-        imodel=said["imodel"],
-        changeset=said["changeset"],
-        modified=str(said["modified"]),
+        name=name,
+        export=record["id"],
+        imodel=optional(said["imodel"], text),
+        changeset=optional(said["changeset"], text),
+        modified=text(said["modified"]),
         record=record,
         listed=True,
-        published=said["finished"],
-        files=_count(said["files"]),
-        bytes=_count(said["bytes"]),
-        inventory=str(said.get("inventory", Inventory.LIST)),
-        home=str(said.get("container") or ""),
+        published=moment(said["finished"]),
+        files=count(said["files"]),
+        bytes=count(said["bytes"]),
+        inventory=Inventory(said.get("inventory", Inventory.LIST)),
+        home=text(said.get("container") or ""),
         globs=wanted,
         content=Content(said.get("content") or Content.STORED),
-        completeness=Completeness(**{count.name: _count(said.get(count.name, 0)) for count in fields(Completeness)}),
+        completeness=Completeness(**{each.name: count(said.get(each.name, 0)) for each in fields(Completeness)}),
     )
 
 
-def _count(said: Any) -> int:
-    """A number of files or bytes. Raises TypeError or ValueError for anything else."""
-    count = int(said)
-    if not 0 <= count < 1 << 63:
-        raise ValueError(f"{said!r} is no count")
-    return count
+def lacking(said: Mapping[str, Any]) -> frozenset[str]:
+    """What a version is known to lack or to hold broken, as the first line of its manifest says: names, sentences."""
+    lists = "missing_names", "unheld", "damaged_names", "elsewhere"
+    none: tuple[str, ...] = ()
+    return frozenset(each for name in lists for each in lenient(said.get(name), texts, none))
 
 
 def read_line(said: Mapping[str, Any]) -> Held:
-    """The file that a line describes; its mtime is not in the manifest, and 0 here.
-
-    Raises KeyError, TypeError or ValueError for anything else.
+    """The file that a line describes; its mtime is not in the manifest, and 0 here. A time that no file can have counts
+    as none. Raises KeyError or ValueError for anything else than such a line.
     """
-    modified, stored = said["last_modified"], said.get("stored")
+    stored = optional(mapping(said).get("stored"), mapping)
     of = said if stored is None else stored
     blob = Blob(
-        str(said["name"]),
-        _count(of["size"]),
-        str(said["etag"] or ""),
-        bytes.fromhex(said["md5"]) if said["md5"] else None,
-        said["content_type"],
-        of["content_encoding"],
-        int(datetime.fromisoformat(modified).timestamp()) if modified else None,
+        text(said["name"]),
+        count(of["size"]),
+        text(said["etag"] or ""),
+        digest(said["md5"], 16) if said["md5"] else None,
+        optional(said["content_type"], text),
+        optional(of["content_encoding"], text),
+        optional(said["last_modified"], _seconds),
     )
-    if stored is not None and said["sha256"]:
-        unpacked = Unpacked(_count(said["size"]), bytes.fromhex(stored["sha256"]))
-        return Held(blob, bytes.fromhex(said["sha256"]), 0, unpacked=unpacked)
+    sha256 = digest(said["sha256"], 32) if said["sha256"] else b""
+    if stored is not None and sha256:
+        return Held(blob, sha256, 0, unpacked=Unpacked(count(said["size"]), digest(stored["sha256"], 32)))
     by_service = stored is None and said.get("proof") in {"service-md5", "service"} and blob.md5 is not None
-    if not said["sha256"] and not by_service:
+    if not sha256 and not by_service:
         raise ValueError(f"nothing proves {blob.name}")
-    return Held(blob, bytes.fromhex(said["sha256"] or ""), 0)
+    return Held(blob, sha256, 0)
+
+
+_EARLY = re.compile(r"\d{1,3}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+"""A time of a year before 1000, as earlier manifests tell it."""
+
+
+def _seconds(said: Any) -> int | None:
+    if _EARLY.fullmatch(text(said)):
+        return None
+    seconds = int(datetime.fromisoformat(moment(said)).timestamp())
+    return seconds if seconds in DATES else None
+
+
+def read_latest(data: bytes) -> Mapping[str, Any] | None:
+    """What `latest.json` says; None where it is not ours, or not whole."""
+    try:
+        said = mapping(loads(data, most=LATEST))
+        text(said["version"]), text(said["manifest"])
+    except (ValueError, KeyError):
+        return None
+    return said
+
+
+LATEST = 1 << 20
+"""Bytes of a `latest.json` at most; it has some hundred."""

@@ -1,24 +1,32 @@
-"""Which blob names a folder can hold safely, on any of the systems that copies travel between.
+"""Which blob names can be held: nowhere, in an object store alone, in a folder, in a folder of Windows too.
 
-A container is untrusted input: a name is judged before anything is written for it. Judged strictly everywhere, so that
-an archive made on one system can be unpacked on the others.
+A container is untrusted input: a name is judged before anything is written for it. What Windows alone cannot hold is
+held elsewhere, with a warning: an archive made on one system may have to be unpacked on another.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, count
 
-from tilesync.errors import UsageError
+from tilesync.errors import UnsafeName, UsageError
+
+LONGEST_NAME = 1024
+"""Characters of a blob's name at most. Source: "Naming and Referencing Containers, Blobs, and Metadata"."""
+
+_SHOWN, _OPTIONS = 20, 3
 
 SEGMENT_BYTES = 255
 """Longest file name of the usual file systems (ext4, XFS, APFS, NTFS), in bytes of UTF-8."""
 
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?:\..*)?", re.IGNORECASE)
-_DRIVE = re.compile(r"[A-Za-z]:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WINDOWS = re.compile(r'[<>:"|?*]| (?:/|$)')
+_WINDOWS_DOUBT = re.compile(
+    r'[<>:"|?*]|[ .](?:/|$)|(?:^|/)(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])', re.IGNORECASE | re.MULTILINE
+)
 _SUSPECT = re.compile(
     r"(?:^|/)(?:\.{0,2}(?:/|$)|con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])|\.(?:/|$)|^.:|\\|[\x00-\x09\x0b-\x1f\x7f]",
     re.IGNORECASE | re.MULTILINE,
@@ -27,7 +35,9 @@ _SUSPECT = re.compile(
 
 
 def plain(names: Sequence[str], *, path_bytes: int = 0) -> bool:
-    """Whether a look at all of them together shows that each can be held, wherever; most names are so."""
+    """Whether a look at all of them together shows that each can be held, wherever, but for what Windows cannot store
+    and others can; most names are so.
+    """
     longest = min(SEGMENT_BYTES, path_bytes or SEGMENT_BYTES)
     together = "\n".join(names)
     return not names or (
@@ -39,7 +49,7 @@ def plain(names: Sequence[str], *, path_bytes: int = 0) -> bool:
 
 
 def problem(name: str, *, path_bytes: int = 0, windows: bool = False, ours: str = "") -> str | None:
-    """Why `name` cannot be held, or None when it can.
+    """Why a folder cannot hold `name`, or None when it can.
 
     `path_bytes` is the longest relative path that fits below the version's folder, in bytes of UTF-8 (0: no limit).
     `ours` is the name of a folder there that is not for what a container has.
@@ -55,6 +65,25 @@ def problem(name: str, *, path_bytes: int = 0, windows: bool = False, ours: str 
 
 
 def _explain(name: str, size: int, path_bytes: int, *, windows: bool) -> str | None:
+    if why := unaskable(name):
+        return why
+    if name.startswith("/"):
+        return "is an absolute path"
+    if path_bytes and size > path_bytes:
+        return f"is longer than the {path_bytes} bytes that fit here"
+    segments = name.split("/")
+    if "" in segments:
+        return "holds an empty folder name"
+    if any(len(segment.encode(errors="surrogatepass")) > SEGMENT_BYTES for segment in segments):
+        return f"holds a part longer than {SEGMENT_BYTES} bytes"
+    return _windows_problem(name, segments) if windows else None
+
+
+def unaskable(name: str) -> str | None:
+    """Why no place can hold `name`, since nobody can ask for it there as it is written; None when one can.
+
+    Source: WHATWG URL, "path state": dot segments and control characters vanish, a backslash is a slash.
+    """
     if not name:
         return "is empty"
     if "\0" in name:
@@ -63,31 +92,58 @@ def _explain(name: str, size: int, path_bytes: int, *, windows: bool) -> str | N
         return "holds a control character"
     if "\\" in name:
         return "holds a backslash"
-    if name.startswith("/"):
-        return "is an absolute path"
-    if _DRIVE.match(name):
-        return "begins with a drive letter"
-    if windows and _WINDOWS.search(name):
-        return "holds a character that Windows cannot store"
-    if path_bytes and size > path_bytes:
-        return f"is longer than the {path_bytes} bytes that fit here"
-    return next((reason for segment in name.split("/") if (reason := _segment(segment))), None)
-
-
-def _segment(segment: str) -> str | None:
-    if not segment:
-        return "holds an empty folder name"
-    if segment == "..":
+    if len(name) > LONGEST_NAME:
+        return f"is longer than the {LONGEST_NAME:,} characters that Azure allows"
+    segments = name.split("/") if "." in name else ()
+    if ".." in segments:
         return "climbs out with '..'"
-    if segment == ".":
-        return "holds a '.' folder"
-    if segment.endswith("."):
+    return "holds a '.' folder" if "." in segments else None
+
+
+def windows_cannot(names: Sequence[str]) -> list[str]:
+    """Those of some names that Windows alone cannot hold. Source: Microsoft, "Naming Files, Paths, and Namespaces"."""
+    if not _WINDOWS_DOUBT.search("\n".join(names)):
+        return []
+    return [name for name in names if _windows_problem(name, name.split("/"))]
+
+
+def _windows_problem(name: str, segments: Sequence[str]) -> str | None:
+    if _WINDOWS.search(name):
+        return "holds a character that Windows cannot store"
+    if any(segment.endswith(".") for segment in segments):
         return "holds a part that ends with a dot"
-    if _DEVICE.fullmatch(segment):
-        return "holds a Windows device name"
-    if len(segment.encode(errors="surrogatepass")) > SEGMENT_BYTES:
-        return f"holds a part longer than {SEGMENT_BYTES} bytes"
-    return None
+    return "holds a Windows device name" if any(map(_DEVICE.fullmatch, segments)) else None
+
+
+def refuse(bad: Sequence[tuple[str, str]], where: str, *, elsewhere: str = "") -> None:
+    """Raise UnsafeName for names with the reason of each, where there are any. `elsewhere` ends the hint."""
+    if bad:
+        named = "; ".join(f"{quoted(name)} {why}" for name, why in bad[:_SHOWN])
+        more = f"; and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
+        hint = f"nothing of these was written; {left_out([name for name, _ in bad])}{elsewhere}"
+        raise UnsafeName(f"the container names files that {where}: {named}{more}", hint=hint)
+
+
+def left_out(names: Sequence[str]) -> str:
+    """How to leave some files out, for a hint."""
+    options = " ".join(f"--exclude {shlex.quote(name)}" for name in names[:_OPTIONS] if name.isprintable())
+    more = " and so on" if len(names) > _OPTIONS else ""
+    return f"leave {'it' if len(names) == 1 else 'them'} out with {options or '--exclude GLOB'}{more}"
+
+
+def refuse_both(file: str, inside: str) -> None:
+    """Raise UnsafeName for a blob that is a folder of another blob."""
+    raise UnsafeName(
+        f"the container has a name that is both a file and a folder: {file}, beside {inside}; this place can hold one"
+        " of them",
+        hint=f"leave one of them out: --exclude {shlex.quote(file)}, or --exclude {shlex.quote(f'{file}/**')};"
+        " an object store can hold both",
+    )
+
+
+def quoted(name: str) -> str:
+    """A name for a message, cut where it is long."""
+    return repr(name) if len(name) <= SEGMENT_BYTES else f"{name[:SEGMENT_BYTES]!r}… ({len(name):,} characters)"
 
 
 def folders(name: str) -> list[str]:

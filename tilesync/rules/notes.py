@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tilesync.model import Kind, Reading, Reference, Remark, Role
+from tilesync.rules.foreign_json import count, text, texts
 
 
 class Note(NamedTuple):
@@ -34,11 +35,15 @@ def line(note: Note) -> dict[str, Any]:
 
 
 def read_line(said: Mapping[str, Any]) -> Note:
-    """The note of a line. Raises KeyError, TypeError or ValueError for anything else."""
-    asks = tuple(Reference(str(target), Role(role)) for target, role in said.get("asks", ()))
-    remarks = tuple(Remark(str(problem), str(detail)) for problem, detail in said.get("remarks", ()))
-    reading = Reading(Kind(said.get("kind", "")), asks, remarks, implicit=bool(said.get("implicit")))
-    trace = int(said.get("trace", "0"), 16)
-    if not 0 <= trace < 1 << 63:
-        raise ValueError(f"{trace} is no trace")
-    return Note(str(said["name"]), trace, reading)
+    """The note of a line. Raises KeyError or ValueError for anything else."""
+    asks = tuple(Reference(target, Role(role)) for target, role in _pairs(said.get("asks", [])))
+    remarks = tuple(Remark(problem, detail) for problem, detail in _pairs(said.get("remarks", [])))
+    reading = Reading(Kind(text(said.get("kind", ""))), asks, remarks, implicit=bool(said.get("implicit")))
+    return Note(text(said["name"]), count(int(text(said.get("trace", "0")), 16)), reading)
+
+
+def _pairs(said: Any) -> list[tuple[str, str]]:
+    if not isinstance(said, list):
+        raise ValueError("they are no list")
+    pairs = [texts(each) for each in said]
+    return [(first, second) for first, second in pairs]

@@ -27,6 +27,7 @@ def parse_place(text: str, *, endpoint: str | None = None, fetched: float = 0.0)
 
     Raises UsageError, which does not repeat what may be a signature.
     """
+    text = text.removeprefix("\ufeff")
     scheme, colon, rest = text.partition("://")
     if not colon:
         if text.startswith(("az:", "s3:")):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import calendar
-import json
 import re
-from collections.abc import Mapping
-from datetime import UTC
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from functools import lru_cache
@@ -17,7 +16,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 from tilesync.errors import Transient, UsageError
 from tilesync.model import Export, SasUrl
+from tilesync.rules.foreign_json import DATES, count, lenient, loads, mapping, number, text
 from tilesync.rules.links import parse_link
+from tilesync.rules.masking import masked
+from tilesync.rules.record import record_of
 
 
 class Verdict(Enum):
@@ -89,14 +91,33 @@ def storage_code(header: str | None, body: bytes) -> str:
     return match[1].decode() if match else ""
 
 
-def retry_after(text: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for (RFC 9110, section 10.2.3, the seconds form); None when absent."""
-    return float(text) if text and text.strip().isdecimal() else None
+def retry_after(text: str, now: datetime) -> float | None:
+    """Seconds that a Retry-After header asks for, as a number or as a date (RFC 9110, section 10.2.3); none before 0,
+    None where it is neither.
+    """
+    if text.strip().isdecimal():
+        return float(text)
+    until = header_date(text)
+    return None if until is None else max(0.0, (until - now).total_seconds())
+
+
+def header_date(text: str | None) -> datetime | None:
+    """A header's date in any of its three forms (RFC 9110, section 5.6.7); None where it is none."""
+    try:
+        found = parsedate_to_datetime(text or "")
+    except (ValueError, OverflowError):
+        return None
+    return found.replace(tzinfo=found.tzinfo or UTC)
+
+
+LONGEST_ETAG = 256
+"""Letters of an entity tag; storage services use some forty. A longer one may not fit into the headers of a request."""
 
 
 def plain_etag(text: str | None) -> str:
-    """An entity tag without its quotes; empty when there is none."""
-    return (text or "").removeprefix("W/").strip('"')
+    """An entity tag without its quotes; empty when there is none, or none that a header could carry back."""
+    plain = (text or "").removeprefix("W/").strip('"')
+    return plain if len(plain) <= LONGEST_ETAG and plain.isascii() and plain.isprintable() else ""
 
 
 def weak_etag(text: str | None) -> bool:
@@ -104,40 +125,57 @@ def weak_etag(text: str | None) -> bool:
     return (text or "").startswith("W/")
 
 
+@lru_cache(1024)
+def plain_value(text: str | None) -> str | None:
+    """The value of a header that is handed on with a file; None when there is none, or none that a header can carry."""
+    return text if text and len(text) <= LONGEST_ETAG and text.isascii() and text.isprintable() else None
+
+
 # --- Mesh Export API ---------------------------------------------------------------------------------------------
 
 
-def parse_exports(body: bytes, *, fetched: float = 0.0) -> tuple[list[Export], dict[str, str] | None]:
+def parse_exports(
+    body: bytes, *, fetched: float = 0.0, secrets: Iterable[str] = ()
+) -> tuple[list[Export], dict[str, str] | None]:
     """The rows of one page of exports in the service's order, and the query of the next page (None: this was the last).
 
-    Read leniently: fields may be missing or more. Raises Transient when the body is not an export list at all.
+    Read leniently: fields may be missing or more, and one of another type counts as missing; no text of it has any of
+    the `secrets`. Raises Transient when the body is not an export list at all.
     """
     try:
-        reply = json.loads(body)
-        rows = [_export(row, fetched) for row in reply["exports"]]
-        following = _mapping(_mapping(reply.get("_links")).get("next")).get("href")
+        reply = mapping(loads(body))
+        if not isinstance(reply["exports"], list):
+            raise ValueError("its `exports` are no list")
+        rows = [_export(mapping(row), fetched, tuple(secrets)) for row in reply["exports"]]
+        following = lenient(_mapping(_mapping(reply.get("_links")).get("next")).get("href"), text, "")
         return rows, dict(parse_qsl(urlsplit(following).query)) if following else None
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError) as error:
         raise Transient(f"the service's answer is no export list ({type(error).__name__})") from error
 
 
-def _export(row: Mapping[str, Any], fetched: float) -> Export:
-    request, stats = _mapping(row.get("request")), _mapping(row.get("stats"))
+def _export(row: Mapping[str, Any], fetched: float, secrets: tuple[str, ...]) -> Export:
+    """An export; without an id and a status, both texts, it is none. Raises KeyError."""
+    record = record_of(row, secrets)
+    request, stats, error = _mapping(record.get("request")), _mapping(record.get("stats")), record.get("error", "")
     href = _mapping(_mapping(row.get("_links")).get("mesh")).get("href")
-    size = stats.get("compressedSize")
     return Export(
-        id=str(row["id"]),
-        status=str(row["status"]),
-        name=str(row.get("displayName") or ""),
+        id=record["id"],
+        status=record["status"],
+        name=record.get("displayName", ""),
         imodel=request.get("iModelId"),
         changeset=request.get("changesetId"),
-        type=str(request.get("exportType") or ""),
-        modified=str(row.get("lastModified") or request.get("lastModified") or ""),
-        size=int(size) if isinstance(size, int | float) else None,
-        error=str(_mapping(row.get("error")).get("message") or row.get("error") or ""),
-        record={key: value for key, value in row.items() if key != "_links"},
+        type=request.get("exportType", ""),
+        modified=record.get("lastModified") or request.get("lastModified") or "",
+        size=lenient(stats.get("compressedSize"), _rounded, None),
+        error=error if isinstance(error, str) else error.get("message", ""),
+        record=record,
         link=_link(href, fetched),
     )
+
+
+def _rounded(said: Any) -> int | None:
+    """A size that may have been told as a fraction."""
+    return count(int(number(said)))
 
 
 def _link(href: object, fetched: float) -> SasUrl | None:
@@ -151,30 +189,49 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def api_message(body: bytes) -> str:
-    """What an error of the API says, with all its details; the answer may be anything, or nothing."""
+def api_message(body: bytes, secrets: Iterable[str] = ()) -> str:
+    """What an error of the API says, with all its details, in so many letters and without any of these `secrets`; the
+    answer may be anything, or nothing.
+    """
     try:
-        error = _mapping(json.loads(body)).get("error")
-    except (ValueError, RecursionError):
+        error = _mapping(_mapping(loads(body)).get("error"))
+    except ValueError:
         return ""
-    error = _mapping(error)
     listed = error.get("details")
     details = [d for d in listed if isinstance(d, dict)] if isinstance(listed, list) else []
-    lines = [str(error.get("message") or error.get("code") or "").rstrip(".")]
-    lines += [f"{d.get('target') or d.get('code')}: {str(d.get('message') or '').rstrip('.')}" for d in details]
-    return "; ".join(line for line in lines if line)
+    lines = [_word(error, "message", "code")]
+    lines += [f"{_word(d, 'target', 'code')}: {_word(d, 'message')}" for d in details[:DETAILS]]
+    return masked("; ".join(line for line in lines if line), secrets)[:LONGEST]
+
+
+DETAILS = 20
+LONGEST = 2000
+"""Details, and letters, of an error of the API that are told."""
+
+
+def _word(said: Mapping[str, Any], *names: str) -> str:
+    """The first of some fields that is a text with anything in it, without the dot at its end."""
+    return next((word.rstrip(".") for name in names if (word := lenient(said.get(name), text, ""))), "")
+
+
+HOUR = 3600.0
+LONGEST_LIFE = float(1 << 31)
+"""Seconds that a token is taken to live where its answer says nothing, or no time that a token can have. Source: RFC
+6749, section 5.1, leaves that to the documentation; IMS gives an hour.
+"""
 
 
 def parse_token(body: bytes) -> tuple[str, float]:
     """Access token and lifetime in seconds (RFC 6749, section 5.1). Raises Transient for anything else."""
     try:
-        reply = json.loads(body)
-        token, life = reply["access_token"], float(reply.get("expires_in") or 3600)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reply = mapping(loads(body))
+        token, said = text(reply["access_token"]), reply.get("expires_in") or 0
+        life = float(min(said, LONGEST_LIFE) if isinstance(said, int) else said)
+    except (ValueError, KeyError, TypeError) as error:
         raise Transient("the token endpoint's answer holds no access_token") from error
-    if not isinstance(token, str) or not token:
+    if not token:
         raise Transient("the token endpoint's answer holds no access_token")
-    return token, life
+    return token, life if 0 < life < LONGEST_LIFE else HOUR
 
 
 # --- headers ---------------------------------------------------------------------------------------------------------
@@ -193,17 +250,24 @@ def parse_md5(text: str | None) -> bytes | None:
 
 @lru_cache(1024)
 def http_date(text: str | None) -> int | None:
-    """Seconds since the epoch of an HTTP date (RFC 9110, section 5.6.7); None when it cannot be read."""
-    if not text:
-        return None
+    """Seconds since the epoch of an HTTP date (RFC 9110, section 5.6.7); None when it cannot be read, or lies outside
+    of what a file can have.
+    """
+    seconds = _seconds(text) if text else None
+    return seconds if seconds is not None and seconds in DATES else None
+
+
+def _seconds(text: str) -> int | None:
     try:
         _, day, month, year, time, _ = text.split(" ")
         hour, minute, second = time.split(":")
-        return calendar.timegm((int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second)))
-    except (ValueError, KeyError, OverflowError):
+        fields = (int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second))
+        if 1 <= fields[0] <= 9999 and 1 <= fields[2] <= 31 and fields[3] < 24 and fields[4] < 60 and fields[5] <= 60:
+            return calendar.timegm(fields)
+    except ValueError:
         pass
     try:
         moment = parsedate_to_datetime(text)
         return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, TypeError, IndexError):
         return None

@@ -20,6 +20,7 @@ class Patience:
     """How long one piece of work may keep failing: exponential backoff with jitter inside a budget of seconds.
 
     Retry-After is obeyed. The last wait is cut to what is left of the budget. Progress gives the whole budget back.
+    Whoever has a budget at all has one retry, also where the first attempt stalled for longer than that.
     """
 
     budget: float
@@ -28,22 +29,35 @@ class Patience:
     since: float | None = None
     last: bool = False
 
-    def next_wait(self, now: float, retry_after: float | None = None, *, began: float | None = None) -> float | None:
-        """Seconds to wait after one more failure at `now`, of an attempt that `began` then; None to give up."""
+    def next_wait(
+        self,
+        now: float,
+        retry_after: float | None = None,
+        *,
+        began: float | None = None,
+        limit: float | None = None,
+    ) -> float | None:
+        """Seconds to wait after one more failure at `now`, of an attempt that `began` then; None to give up. `limit`:
+        a budget for this kind of failure, where that is smaller.
+        """
         self.failures += 1
         if self.since is None:
             self.since = now if began is None else began
         pause = min(LONGEST, FIRST * 2.0 ** min(self.failures - 1, 10)) * (0.5 + self.random.random() / 2)
         if retry_after is not None:
             pause = max(retry_after * (1 + self.random.random() / 10), min(pause, 1.0))
-        left = self.budget - (now - self.since)
+        budget = self.budget if limit is None else min(self.budget, limit)
+        left = budget - (now - self.since)
         if retry_after is None and FIRST / 2 <= left < pause and not self.last:
             self.last = True
             return left
         if pause <= left:
             return pause
-        asked_once = self.failures == 1 and retry_after is not None and retry_after <= OBEYED
-        return pause if asked_once else None
+        if self.failures > 1:
+            return None
+        if retry_after is None:
+            return pause if self.budget >= FIRST else None
+        return pause if retry_after <= OBEYED else None
 
     def progress(self) -> None:
         """The work moved on: what failed before is forgiven."""

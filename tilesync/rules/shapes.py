@@ -46,6 +46,9 @@ _EXTRAORDINARY = re.compile(rb"\\|KHR_binary_glTF|fallback")
 _PLACES = (("buffers", Role.BUFFER), ("images", Role.IMAGE))
 """Where an ordinary glTF names files."""
 
+_Named = tuple[Role, str, object]
+"""What a URI is asked for as, the URI, and the length that a buffer states."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Span:
@@ -67,11 +70,15 @@ _Parse = Generator["int | _Span | _Back", bytes, int]
 
 
 class Shape:
-    """Follows one binary payload; its first four bytes are a key of KINDS. `feed` and `finish` raise BlobDamaged."""
+    """Follows one binary payload; its first four bytes are a key of KINDS. `feed` and `finish` raise BlobDamaged.
+
+    `lengths` are those of buffers elsewhere, as of a Document.
+    """
 
     def __init__(self, magic: bytes, found: Found) -> None:
         self.kind = KINDS[magic]
         self.remarks: list[Remark] = []
+        self.lengths: list[tuple[str, int]] = []
         self._found = found
         self._label = "GLB" if magic == b"glTF" else self.kind.value
         self._declared: int | None = None
@@ -104,8 +111,7 @@ class Shape:
         if kind != _BIN_CHUNK or body != rest - 8 or (plain := _read_plainly(data[20 : 20 + size])) is None:
             return False
         buffer, uris = plain
-        for role, uri in uris:
-            self._found(role, uri)
+        self._tell(uris)
         self._declared, self._asks = length, None
         self._judge_body(buffer, body)
         return True
@@ -149,6 +155,12 @@ class Shape:
             )
         if self._declared is not None and self._size > self._declared:
             self._remark("trailing bytes", f"{self._size - self._declared} bytes follow after the {self._label}")
+
+    def _tell(self, uris: list[_Named]) -> None:
+        for role, uri, length in uris:
+            self._found(role, uri)
+            if type(length) is int:
+                self.lengths.append((uri, length))
 
     def _remark(self, problem: str, detail: str) -> None:
         self.remarks.append(Remark(problem, detail))
@@ -297,13 +309,13 @@ class Shape:
             text = yield size
             if (plain := _read_plainly(text)) is not None:
                 buffer, uris = plain
-                for role, uri in uris:
-                    self._found(role, uri)
+                self._tell(uris)
                 return buffer
             document.feed(text)
         else:
             yield _Span(size, document)
         document.finish()
+        self.lengths += document.lengths
         if document.padded:
             self._remark("padding", "the JSON of the glTF is padded with NULs, which JSON readers refuse")
         return document.first_buffer
@@ -352,7 +364,7 @@ def _refuse(constant: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
-def _read_plainly(text: bytes) -> tuple[Buffer | None, list[tuple[Role, str]]] | None:
+def _read_plainly(text: bytes) -> tuple[Buffer | None, list[_Named]] | None:
     """The first buffer of an ordinary glTF 2.0, and the URIs of buffers and images, ten times as fast as a Document.
 
     None where there is a URI at any other place, and for all that is to be judged closely.
@@ -361,8 +373,9 @@ def _read_plainly(text: bytes) -> tuple[Buffer | None, list[tuple[Role, str]]] |
         return None
     try:
         said = _DECODER.decode(text.decode())
-        uris = [(role, item["uri"]) for key, role in _PLACES for item in said.get(key, ()) if "uri" in item]
-        if len(uris) != len(_URI_KEY.findall(text)) or not all(type(uri) is str for _, uri in uris):
+        named = ((role, item) for key, role in _PLACES for item in said.get(key, ()) if "uri" in item)
+        uris = [(role, item["uri"], item.get("byteLength")) for role, item in named]
+        if len(uris) != len(_URI_KEY.findall(text)) or not all(type(uri) is str for _, uri, _ in uris):
             return None
         first = next(iter(said.get("buffers", ())), None)
         return None if first is None else (first.get("byteLength"), "uri" in first), uris

@@ -1,7 +1,7 @@
 """Where the JSON documents of 3D Tiles name other files: one table of sites, read by the walk and by re-basing alike.
 
 Sources: 3D Tiles 1.1 (tileset, "Implicit Tiling", "3D Metadata"), 1.0 and its extensions 3DTILES_multiple_contents,
-3DTILES_implicit_tiling, 3DTILES_metadata with their drafts; glTF 2.0 and 1.0 (KHR_binary_glTF),
+3DTILES_implicit_tiling, 3DTILES_metadata with their drafts; glTF 2.0 and 1.0 (KHR_binary_glTF, KHR_techniques_webgl),
 EXT_structural_metadata, EXT_feature_metadata; MAXAR_extent, MAXAR_content_geojson. One table serves all documents,
 since the type of one is known only once it has been read, and no key means different things in two of them.
 """
@@ -14,13 +14,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from tilesync.errors import BlobDamaged
 from tilesync.model import ROOT, Kind, Role
 from tilesync.rules.implicit import Implicit, read_implicit
 from tilesync.rules.packed import unpacked
 from tilesync.rules.scan import BOM, LONGEST, Leaf, Malformed, Node, Scanner
-from tilesync.rules.uris import Outside, relative, resolve
+from tilesync.rules.uris import Inside, Outside, relative, resolve
 
 # --- the table ---
 
@@ -135,6 +136,7 @@ _DOCUMENT = _known(
     extensions={
         **dict.fromkeys(_METADATA_EXTENSIONS, _WITH_SCHEMA),
         "MAXAR_extent": _known({"uri": _uri(Role.EXTENT)}),
+        "KHR_techniques_webgl": _known({"shaders": _resource(Role.SHADER)}),
         "MAXAR_content_geojson": _known({"propertiesSchemaUri": _uri(Role.SCHEMA)}),
     },
 )
@@ -166,7 +168,8 @@ class Document:
     What an implicit tile names is in `implicit`, not told: its templates stand for files that only the subtrees know.
     `unreadable` says why where that cannot be understood.
     `content_uris` holds, by class, the property that the schema inside gives the semantic CONTENT_URI ("Metadata
-    Semantics"). `first_buffer` is that of a glTF. `feed` and `finish` raise BlobDamaged with a sentence.
+    Semantics"). `first_buffer` is that of a glTF; `lengths` holds the URI of each buffer elsewhere, with the bytes that
+    it must have. `feed` and `finish` raise BlobDamaged with a sentence.
     """
 
     def __init__(self, found: Callable[[Role, str], None]) -> None:
@@ -178,6 +181,7 @@ class Document:
         self.unreadable: list[str] = []
         self.content_uris: dict[str, str] = {}
         self.first_buffer: Buffer | None = None
+        self.lengths: list[tuple[str, int]] = []
 
     def feed(self, data: bytes) -> None:
         """Read on."""
@@ -266,6 +270,8 @@ class Document:
         if not item.embedded:
             for uri in item.uris:
                 self._found(_ITEMS[scope], uri)
+                if scope == Role.BUFFER and isinstance(item.bytes, int) and not item.fallback:
+                    self.lengths.append((uri, item.bytes))
 
     def _take_implicit(self, said: Mapping[str, Any], templates: list[str]) -> None:
         try:
@@ -300,20 +306,28 @@ _KINDS = {
 _BLANK = "".join(map(chr, range(0x21)))
 """What viewers drop at the ends of a URI (WHATWG URL)."""
 
+_IN_A_PATH = "/{}~!$&'()*+,;=:@"
+"""What may stand in the path of a URI as it is; the braces are those of templates."""
+
 
 class _Sites:
     """Notes where a document holds URIs that lead from its own folder into the container, and the edit for each."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, home: str) -> None:
         self._prefix = prefix
+        self._home = home
         self.edits: deque[tuple[int, int, bytes]] = deque()
         self.tileset = False
 
     def text(self, leaf: Leaf, text: str, start: int, end: int) -> None:
         """Note the edit that re-bases a URI: the prefix before its first letter."""
-        if not isinstance(leaf.role, Role) or end - start > LONGEST or not relative(text) or _leaves(text):
+        if not isinstance(leaf.role, Role) or end - start > LONGEST:
             return
-        if text[0] > " ":
+        if back := _way_back(text, self._home):
+            self.edits.append((start, end, json.dumps(self._prefix + back)[1:-1].encode()))
+        elif not relative(text) or _leaves(text):
+            return
+        elif text[0] > " ":
             self.edits.append((start, start, self._prefix.encode()))
         else:
             self.edits.append((start, end, json.dumps(self._prefix + text.strip(_BLANK))[1:-1].encode()))
@@ -335,14 +349,23 @@ def _leaves(uri: str) -> bool:
     return isinstance(target, Outside) and not target.unsafe
 
 
-def rebase(chunks: Iterable[bytes], prefix: str) -> Iterator[bytes]:
+def _way_back(uri: str, home: str) -> str | None:
+    """The path in the container that a URI of the root leads back to: without its query, which may sign it."""
+    target = resolve(uri, ROOT, home) if home else None
+    if not isinstance(target, Inside) or not target.absolute:
+        return None
+    return quote(f"{target.name}/{target.inner}" if target.inner else target.name, safe=_IN_A_PATH)
+
+
+def rebase(chunks: Iterable[bytes], prefix: str, home: str = "") -> Iterator[bytes]:
     """The tileset document in `chunks` with each relative URI prefixed, to stand that many folders above its place.
 
-    Every other byte stays as it is; a gzip payload is unpacked, a byte order mark dropped. Absolute, `data:` and empty
-    URIs stay, as do those that begin with `/`, `?` or `#` and those that leave the container. Raises BlobDamaged, at
-    the end at the latest, when this is no tileset.
+    Every other byte stays as it is; a gzip payload is unpacked, a byte order mark dropped. URIs that lead back to the
+    container, whose bare URL is `home`, become relative. Other absolute ones, `data:` and empty URIs stay, as do those
+    that begin with `/`, `?` or `#` and those that leave the container. Raises BlobDamaged, at the end at the latest,
+    when this is no tileset.
     """
-    sites = _Sites(prefix)
+    sites = _Sites(prefix, home)
     scanner = Scanner(_DOCUMENT, sites)
     window, at = b"", 0
     try:

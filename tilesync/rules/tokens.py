@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from datetime import UTC, datetime
+
+from tilesync.rules.foreign_json import loads
+
+
+def decoded(data: bytes) -> str:
+    """The text of a file that holds a secret, as editors and shells write it: UTF-8, or UTF-16 with its mark.
+
+    Raises ValueError for anything else.
+    """
+    return data.decode("utf-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig")
 
 
 def token_end(token: str) -> datetime | None:
@@ -17,7 +26,7 @@ def token_end(token: str) -> datetime | None:
     if len(parts) != 3:
         return None
     try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        claims = loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
         return datetime.fromtimestamp(float(claims["exp"]), UTC)
-    except (ValueError, TypeError, KeyError, binascii.Error, OverflowError, OSError, RecursionError):
+    except (ValueError, TypeError, KeyError, binascii.Error, OverflowError, OSError):
         return None

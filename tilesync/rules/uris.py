@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote, unquote_to_bytes
 
-from tilesync.rules.names import SEGMENT_BYTES, problem
+from tilesync.rules.names import SEGMENT_BYTES, unaskable
 
 ARCHIVE: Final = ".3tz"
 """What the name of a 3TZ archive ends with, in lower case.
@@ -20,10 +20,7 @@ The expression of MAXAR_content_3tz has no flag for case and blob names heed it:
 also takes `a.3tz.json` apart, surely unmeant: here the ending must end a segment. The last one counts, as there.
 """
 
-_SEGMENT = (
-    r"(?![ACLNPaclnp](?i:on|rn|ux|ul|om[0-9]|pt[0-9])(?:[./]|$))"  # no device: `problem` says which, this only doubts
-    r"[A-Za-z0-9_~=@+-]++(?>\.[A-Za-z0-9_~=@+-]++)*+"
-)
+_SEGMENT = r"[A-Za-z0-9_~=@+-]++(?>\.[A-Za-z0-9_~=@+-]++)*+"
 _PLAIN = re.compile(f"{_SEGMENT}(?>/{_SEGMENT})*+")
 _PARTS = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?:[/\\]{2}([^/\\?#]*))?([^?#]*)(\??)")
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[\w.-]{1,253})(?::([0-9]{0,5}))?")
@@ -40,7 +37,8 @@ _Origin = tuple[str, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """A URI that means the blob `name`: decoded once, without query and fragment, fit for a folder.
+    """A URI that means the blob `name`: decoded once, without query and fragment. Whether it can be held depends on the
+    place.
 
     `query`: the URI carries a query; a folder serves the file without it. `absolute`: the URI holds the container's own
     place (a URL, a leading `/`, or `..` out of it and back): viewers of a copy do not find it there. `inner`: path of a
@@ -57,7 +55,7 @@ class Inside:
 class Outside:
     """A URI that means no blob to be mirrored; `why` stands behind it in a sentence and repeats no query.
 
-    `unsafe`: it means a blob of the container, of a name that no folder can hold.
+    `unsafe`: it means a blob of the container, of a name that no place can hold.
     """
 
     why: str
@@ -70,7 +68,7 @@ def resolve(uri: str, base: str, home: str) -> Inside | Outside | None:
     For a document in a 3TZ, `base` is `ARCHIVE/PATH`. `home` is the bare URL of the container, "" when unknown: then
     nothing absolute is inside. Never raises; takes time in proportion to the length.
     """
-    # Nearly every URI: nothing to decode, no dot segment, a name that `problem` has nothing against (and costs more).
+    # Nearly every URI: nothing to decode, no dot segment, a name that `unaskable` has nothing against.
     name = base[: base.rfind("/") + 1] + uri
     if len(name) <= SEGMENT_BYTES and ARCHIVE not in name and _PLAIN.fullmatch(name):
         return Inside(name)
@@ -188,6 +186,6 @@ def _judge(name: str, *, query: bool, absolute: bool) -> Inside | Outside:
     name = stem + ARCHIVE if stem else name
     if not name or name.endswith("/") or inner.endswith("/"):
         return Outside("names a folder")
-    if reason := problem(name):
-        return Outside(f"means a blob that no folder can hold (its name {reason})", unsafe=True)
+    if reason := unaskable(name):
+        return Outside(f"means a blob that no folder can hold (its name is unsafe: it {reason})", unsafe=True)
     return Inside(name, query, absolute, inner)

@@ -16,9 +16,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from tilesync.errors import DestinationError, NotAuthorised, TilesyncError, Transient, UsageError
+from tilesync.errors import DestinationError, NotAuthorised, TilesyncError, Transient, UnknownHost, UsageError
 from tilesync.model import SasUrl
 from tilesync.rules.links import check_store, parse_link
+from tilesync.rules.storage_hints import storage_hint
+from tilesync.wire.connect_errors import is_unresolved
 from tilesync.wire.trust import proxies
 
 if TYPE_CHECKING:
@@ -44,8 +46,12 @@ LONGEST: Final = timedelta(days=7)
 
 IDENTITIES: Final = (
     "set AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN; or log in to Entra"
-    " (`az login`, AZURE_CLIENT_ID, a managed identity) with `pip install azure-identity`"
+    " (`az login`, AZURE_CLIENT_ID, a managed identity)"
 )
+"""For a machine with azure-identity; without it Entra wants that first."""
+
+_KEY_OR_CLOCK: Final = "is the key, or the identity, a current one of the account, and this machine's clock right?"
+_ROLES: Final = "it needs the role Storage Blob Data Contributor, and Storage Blob Delegator on the account"
 
 
 class Account:
@@ -161,7 +167,10 @@ def _entra(name: str, environ: Mapping[str, str]) -> Any:
     try:
         from azure.identity import DefaultAzureCredential
     except ImportError:
-        raise NotAuthorised(f"no identity for the storage account {name} is given", hint=IDENTITIES) from None
+        raise NotAuthorised(
+            f"no identity for the storage account {name} is given",
+            hint=f"{IDENTITIES} after `pip install azure-identity`",
+        ) from None
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     authority = environ.get("AZURE_AUTHORITY_HOST") or _AUTHORITY
     options = _options(authority if "://" in authority else f"https://{authority}", _MACHINE)
@@ -219,11 +228,14 @@ def _mapped(what: str) -> Iterator[None]:
         yield
     except ClientAuthenticationError as error:
         raise NotAuthorised(
-            f"{what}: the identity is refused ({_code(error) or 'no token'})", hint=IDENTITIES
+            f"{what}: the identity is refused ({_code(error) or 'no token'})",
+            hint=_hint(error) or IDENTITIES,
         ) from None
     except HttpResponseError as error:
         raise _said(error, what) from None
     except AzureError as error:
+        if is_unresolved(str(error)):
+            raise UnknownHost(f"{what}: the name of the storage account's host does not resolve") from None
         raise Transient(f"{what}: the storage account cannot be reached ({type(error).__name__})") from None
     except ValueError:
         raise UsageError(f"{what}: the account's key is no key", hint="check AZURE_STORAGE_KEY") from None
@@ -234,12 +246,17 @@ def _said(error: Any, what: str) -> TilesyncError:
     if status in {401, 403}:
         return NotAuthorised(
             f"{what}: the identity may not do that ({_code(error)})",
-            hint="it needs the role Storage Blob Data Contributor, and Storage Blob Delegator on the account",
+            hint=_hint(error) or _ROLES,
         )
     if status is None or status == 429 or status >= 500:
         return Transient(f"{what}: the storage account answered {_code(error)}")
-    return DestinationError(f"{what} ({_code(error)})")
+    return DestinationError(f"{what} ({_code(error)})", hint=_hint(error))
 
 
 def _code(error: Any) -> str:
     return " ".join(str(part) for part in (error.status_code, getattr(error, "error_code", None)) if part)
+
+
+def _hint(error: Any) -> str:
+    code = str(getattr(error, "error_code", ""))
+    return _KEY_OR_CLOCK if code == "AuthenticationFailed" else storage_hint(code)

@@ -15,15 +15,17 @@ from tilesync.protocols import Objects, Observer
 from tilesync.rules.serving import Serving
 from tilesync.stores.catalog import SCHEMA_VERSIONS, Catalog
 from tilesync.stores.database import schema_of
-from tilesync.stores.disk import mapped, real_folder
+from tilesync.stores.disk import mapped, real_folder, refuse_shared
 from tilesync.stores.lock import locked
 from tilesync.stores.misread import Misread
-from tilesync.stores.objects import ObjectFiles, ObjectHeldFiles, Pace, judge_keys, lead_of
+from tilesync.stores.objects import ObjectFiles, ObjectHeldFiles, Pace, judge_keys
 from tilesync.stores.shown import ObjectPublication, ObjectPublished
 
 CATALOG = "catalog.sqlite3"
 PLACE = "destination"
 MISREAD = "misread"
+
+ANOTHER_STATE = "give another folder for the state with --state-dir, or mend that one"
 
 
 class ObjectDestination:
@@ -70,18 +72,20 @@ def open_objects(
 
     if not new and not ObjectPublished(objects).manifest_names():
         raise DestinationError(f"no version is held in {objects.shown}", hint="give the place that was mirrored to")
-    with mapped(f"cannot use {state}"):
+    with mapped(f"cannot use {state}", hint=ANOTHER_STATE):
         state.parent.mkdir(parents=True, exist_ok=True)
         real_folder(state, make=True, mode=0o700)
     with ExitStack() as closing:
         lock = FileLock(state / "lock", thread_local=False)
-        with mapped(f"cannot lock {state}"):
+        with mapped(f"cannot lock {state}", hint=ANOTHER_STATE):
+            refuse_shared(state / "lock")
             try:
                 lock.acquire(blocking=False)
             except Timeout:
                 raise DestinationBusy(f"another run holds {objects.shown}") from None
         closing.callback(lock.release)
         catalog = Catalog(state / CATALOG)
+        catalog.has_folders = False
         closing.callback(catalog.close)
         if not _is_of(catalog, objects.home):
             ObjectPublished(objects).refuse_foreign()
@@ -101,12 +105,13 @@ def look_at_objects(objects: Objects, state: Path, observe: Observer) -> Iterato
     published.refuse_foreign()
     with mapped(f"cannot read the state in {state}"):
         catalog = Catalog(state / CATALOG, read_only=True)
+        catalog.has_folders = False
     files, tried = ObjectHeldFiles(objects), catalog.recall(MISREAD)
     look = Misread(objects.doubtful if tried is None else tried, observe, sure=tried is not None)
 
     def judge(names: Iterable[str]) -> None:
         names = list(names)
-        judge_keys(names, lead=lead_of(objects))
+        judge_keys(names, objects)
         look(names)
 
     try:
@@ -121,7 +126,7 @@ def read_objects(objects: Objects) -> Iterator[ObjectSight]:
     """What a place holds, for those who only read it."""
     files = ObjectHeldFiles(objects)
     try:
-        yield ObjectSight(files, ObjectPublished(objects), None, partial(judge_keys, lead=lead_of(objects)))
+        yield ObjectSight(files, ObjectPublished(objects), None, partial(judge_keys, objects=objects))
     finally:
         files.close()
 
@@ -137,7 +142,7 @@ def audit_objects(objects: Objects, state: Path) -> Iterator[ObjectSight]:
         catalog = None
     files = ObjectHeldFiles(objects)
     try:
-        yield ObjectSight(files, ObjectPublished(objects), catalog, partial(judge_keys, lead=lead_of(objects)))
+        yield ObjectSight(files, ObjectPublished(objects), catalog, partial(judge_keys, objects=objects))
     finally:
         files.close()
         if catalog is not None:

@@ -20,7 +20,7 @@ from tilesync.rules.listings import parse_page
 from tilesync.rules.replies import storage_code
 from tilesync.rules.serving import Serving
 from tilesync.storage import Elsewhere, Found, Label
-from tilesync.stores.azure_replies import VERSION, demand, found_in
+from tilesync.stores.azure_replies import VERSION, Act, demand, found_in
 from tilesync.stores.blob_shelf import BlobShelf
 from tilesync.stores.blocks import BLOCK, Blocks, block, block_list, block_query, said, whole
 from tilesync.stores.bodies import unbroken
@@ -74,6 +74,7 @@ class AzureObjects:
 
     part = BLOCK
     doubtful = ""
+    only_paths = False
 
     def __init__(
         self, wires: Wires, prefix: str, observe: Observer, *, shown: str, home: str, term: timedelta = TERM
@@ -103,18 +104,23 @@ class AzureObjects:
         def accept(reply: Reply) -> Found | None:
             if reply.status == 404 and reply.header("x-ms-error-code") != "ContainerNotFound":
                 return None
-            self._demand(reply, name)
+            self._demand(reply, name, act="read")
             return found_in(name, reply.header)
 
         return self._ask(name, "HEAD", {}, accept)
 
     def pages(self, prefix: str) -> Iterator[list[Found]]:
         """The blobs whose names begin so, page by page."""
-        lead, marker = self._prefix + prefix, None
+        return (page for page, _ in self.pages_from(prefix, ""))
+
+    def pages_from(self, prefix: str, place: str) -> Iterator[tuple[list[Found], str]]:
+        """Likewise, from a marker on, each page with the marker of the next one."""
+        lead, marker = self._prefix + prefix, place or None
         while True:
             page = self._page(lead, marker)
-            yield [Found(b.name[len(self._prefix) :], b.size, b.etag, b.md5) for b in page.blobs]
             marker = page.marker
+            blobs = [Found(b.name[len(self._prefix) :], b.size, b.etag, b.md5) for b in page.blobs]
+            yield blobs, marker or ""
             if marker is None:
                 return
 
@@ -122,7 +128,7 @@ class AzureObjects:
         def attempt(sas: SasUrl) -> Page:
             send = Send("GET", sas.listing(marker, prefix=lead), {"x-ms-version": VERSION})
             with self._talk.send(send) as reply:
-                self._demand(reply, "the listing")
+                self._demand(reply, "the listing", act="read")
                 return parse_page(reply.read())
 
         return self._insist(attempt)
@@ -146,7 +152,7 @@ class AzureObjects:
             reply = closing.enter_context(self._talk.send(Send("GET", sas.blob(self._prefix + name), headers)))
             if reply.status == 404 and reply.header("x-ms-error-code") != "ContainerNotFound":
                 return None
-            self._demand(reply, name)
+            self._demand(reply, name, act="read")
             if at and reply.status != 206:
                 raise Transient("the destination did not give the range that it was asked for")
             return reply, closing.pop_all()
@@ -189,7 +195,7 @@ class AzureObjects:
     def _delete(self, name: str) -> None:
         def accept(reply: Reply) -> None:
             if reply.status != 404 or reply.header("x-ms-error-code") == "ContainerNotFound":
-                self._demand(reply, name)
+                self._demand(reply, name, act="delete")
 
         self._ask(name, "DELETE", {"x-ms-delete-snapshots": "include"}, accept)
 
@@ -288,7 +294,7 @@ class AzureObjects:
 
     def _insist(self, attempt: Callable[[SasUrl], T]) -> T:
         """Attempt with the link of that moment, as long as patience lasts; with a fresh one where it is refused."""
-        return self._talk.insist(f"the destination {self.shown}", lambda: self._through_a_link(attempt))
+        return self._talk.insist(self.shown, lambda: self._through_a_link(attempt))
 
     def _through_a_link(self, attempt: Callable[[SasUrl], T]) -> T:
         for number in range(REFUSALS):
@@ -299,9 +305,9 @@ class AzureObjects:
                 self._link.refused(sas, refusal, again=number > 0)
         raise _late()
 
-    def _demand(self, reply: Reply, name: str) -> None:
+    def _demand(self, reply: Reply, name: str, *, act: Act = "put") -> None:
         body = b"" if reply.status < 300 else reply.read()
-        demand(reply.status, reply.header, body, name, self.shown)
+        demand(reply.status, reply.header, body, name, self.shown, act=act)
 
     def lease(self) -> BlobLease:
         """The right to write here: a lease of the blob `.tilesync/lock`."""
@@ -349,5 +355,5 @@ def _condition(instead_of: str | None) -> dict[str, str]:
 
 def _late() -> NotAuthorised:
     return NotAuthorised(
-        "each fresh link to the destination is refused on arrival", hint="compare this machine's clock with the world's"
+        "each fresh link to the store is refused on arrival", hint="compare this machine's clock with the world's"
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, Literal
 
 from tilesync.errors import ConditionFailed, DestinationError, LinkRefused, Transient
-from tilesync.rules.replies import Verdict, judge_storage, parse_md5, plain_etag, retry_after, storage_code
+from tilesync.rules.replies import Verdict, judge_storage, parse_md5, plain_etag, storage_code
+from tilesync.rules.storage_hints import storage_hint
 from tilesync.storage import Found
+from tilesync.wire.retry_after import asked_wait
 
 VERSION: Final = "2023-11-03"
 """Of the REST interface that is spoken here."""
@@ -18,10 +20,19 @@ _SPOILT: Final = {"Md5Mismatch", "InvalidMd5", "Crc64Mismatch"}
 _THERE: Final = "BlobAlreadyExists"
 """What `If-None-Match: *` is answered where something is there already. Source: "Blob service error codes"."""
 
+Act = Literal["read", "put", "delete"]
+_DONE: Final[Mapping[Act, str]] = {"read": "read from", "put": "put into", "delete": "deleted from"}
+_WRITES: Final = "check that this identity, or the link, may read, list, create, write and delete there (`sp=racwdl`)"
+_RIGHTS: Final[Mapping[Act, str]] = {
+    "read": "check that this identity, or the link, may read and list there (`sp=rl`)",
+    "put": _WRITES,
+    "delete": _WRITES,
+}
+
 Header = Callable[[str], str | None]
 
 
-def demand(status: int, header: Header, body: bytes, name: str, shown: str) -> None:
+def demand(status: int, header: Header, body: bytes, name: str, shown: str, *, act: Act = "put") -> None:
     """Return when a request about the blob `name` was granted; else raise what follows from the answer."""
     if status < 300:
         return
@@ -31,22 +42,19 @@ def demand(status: int, header: Header, body: bytes, name: str, shown: str) -> N
         raise Transient(f"{name} did not arrive whole {said}")
     match judge_storage(status, code):
         case Verdict.RETRY | Verdict.PRESSURE as verdict:
-            wait = retry_after(header("retry-after"))
+            wait = asked_wait(header)
             pressure = verdict is Verdict.PRESSURE
-            raise Transient(f"the destination answered {status}", retry_after=wait, pressure=pressure)
+            raise Transient(f"{shown} answered {status}", retry_after=wait, pressure=pressure)
         case Verdict.DENIED:
-            raise LinkRefused(f"the destination refused {name} {said}")
+            raise LinkRefused(f"{shown} refuses {name} {said}", hint=storage_hint(code) or _RIGHTS[act])
         case Verdict.GONE:
             raise DestinationError(
                 f"there is no container at {shown} {said}",
-                hint="check the name; `mirror --create-container` makes it",
+                hint="check the name" + ("; `mirror --create-container` makes it" if act != "read" else ""),
             )
         case Verdict.CHANGED | Verdict.REFUSED if (status == 412 and not code.startswith("Lease")) or code == _THERE:
             raise ConditionFailed(f"{name} is another one by now {said}")
-    hint = (
-        "someone else has leased that blob: break the lease, or wait for its end" if code.startswith("Lease") else None
-    )
-    raise DestinationError(f"{name} cannot be put into {shown} {said}", hint=hint)
+    raise DestinationError(f"{name} cannot be {_DONE[act]} {shown} {said}", hint=storage_hint(code))
 
 
 def about_source(code: str, header: Header) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from tilesync.errors import NotAuthorised, Transient, UsageError
+from tilesync.errors import NotAuthorised, UsageError
 from tilesync.protocols import Observer
 from tilesync.rules.links import check_store
 from tilesync.rules.proxies import Proxy
@@ -19,7 +19,7 @@ from tilesync.stores.disk import mapped
 from tilesync.stores.lock import patience_of
 from tilesync.stores.s3 import S3Objects, Wires
 from tilesync.stores.s3_lease import TERM
-from tilesync.stores.s3_parts import Parts
+from tilesync.stores.s3_parts import Parts, unanswered
 from tilesync.stores.s3_replies import refuse
 from tilesync.stores.s3_whole import Whole
 from tilesync.wire.blocking import blocking
@@ -169,7 +169,7 @@ def _look_around(bucket: str, endpoint_url: str | None, shown: str, insistence: 
     region = session.region_name
     client = _client(session, bucket, region or _HOME, endpoint_url, verify)
     if region is None and _amazon(client.meta.endpoint_url):
-        region = insistence.insist(f"the destination {shown}", lambda: region_of(client, bucket, shown))
+        region = insistence.insist(shown, lambda: region_of(client, bucket, shown))
         client = _client(session, bucket, region, endpoint_url, verify)
     return _Found(
         client,
@@ -232,11 +232,13 @@ def region_of(client: Any, bucket: str, shown: str) -> str:
     except ClientError as error:
         answer = error.response
     except BotoCoreError as error:
-        raise Transient(f"the request failed ({_kind(error)})") from None
+        raise unanswered(error, shown) from None
     about = answer.get("ResponseMetadata", {})
     region = about.get("HTTPHeaders", {}).get("x-amz-bucket-region")
     if region is None and about.get("HTTPStatusCode", 0) >= 400:
-        refuse(about["HTTPStatusCode"], "NoSuchBucket" if about["HTTPStatusCode"] == 404 else "", bucket, shown)
+        refuse(
+            about["HTTPStatusCode"], "NoSuchBucket" if about["HTTPStatusCode"] == 404 else "", bucket, shown, act="read"
+        )
     return str(region or _HOME)
 
 

@@ -14,9 +14,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tilesync.errors import DestinationError, Incomplete
+from tilesync.errors import Incomplete
 from tilesync.model import Arrival, Blob, Content, Held, Inventory, Kind, Totals, Version
 from tilesync.rules.filters import keeper
+from tilesync.rules.names import folders, refuse_both
 from tilesync.stores.database import Database
 from tilesync.stores.leftovers import Leftovers
 from tilesync.stores.references import REFERENCE_SCHEMA, References
@@ -53,6 +54,8 @@ class Catalog(Database):
         schema = SCHEMA + REFERENCE_SCHEMA
         super().__init__(path, schema, version=SCHEMA_VERSION, steps=STEPS, read_only=read_only, lasting=lasting)
         self.folds = self.recall("folds") == "yes"
+        self.has_folders = True
+        """Whether the place has folders: it cannot hold a file that has the name of one, then."""
         self.references = References(self)
         self.twins = Twins(self)
         self.leftovers = Leftovers(self)
@@ -75,7 +78,8 @@ class Catalog(Database):
             "SELECT * FROM version WHERE export = coalesce(?, export) AND name = coalesce(?, name)"
             " AND (? OR retired IS NULL) ORDER BY serial"
         )
-        return [read_version(row) for row in self.query(sql, export, name, retired)]
+        with self.reading():
+            return [read_version(row) for row in self.query(sql, export, name, retired)]
 
     def begin(self, version: Version) -> Version:
         """Record a new version; its serial is given here."""
@@ -179,8 +183,8 @@ class Catalog(Database):
     def finish_listing(self, version: Version) -> list[str]:
         """Mark the listing complete; return the names that an earlier listing had and this one has not.
 
-        Folder placeholders (empty blobs that are a folder of others) leave the inventory. Raises DestinationError when
-        a name is both a file and a folder.
+        Folder placeholders (empty blobs that are a folder of others) leave the inventory. Raises UnsafeName when a name
+        is both a file and a folder, and the place cannot hold both.
         """
         this = (version.serial, version.listing)
         named, old = "SELECT coalesce(name, key) FROM blob WHERE", "version=? AND listing < ?"
@@ -190,12 +194,25 @@ class Catalog(Database):
             self.references.void(db, version, names)
             db.execute(f"DELETE FROM blob WHERE {old}", this)
             db.execute(f"DELETE FROM folder WHERE {old}", this)
-            clashes = db.execute(f"{named} {both} AND size > 0 AND state <> {EXCLUDED}", this[:1])
-            if shown := [row[0] for row in clashes.fetchmany(5)]:
-                raise DestinationError(f"a name is both a file and a folder: {', '.join(shown)}")
-            db.execute(f"DELETE FROM blob WHERE {both}", this[:1])
+            both += f" AND (size = 0 OR (state <> {EXCLUDED} AND ?))"
+            clash = db.execute(f"{named} {both} AND size > 0", (*this[:1], self.has_folders)).fetchone()
+            if clash is not None:
+                refuse_both(*(self.clash(version, clash[0]) or (clash[0], "other files")))
+            db.execute(f"DELETE FROM blob WHERE {both}", (*this[:1], self.has_folders))
             db.execute("UPDATE version SET listed=1, marker=NULL WHERE serial=?", this[:1])
         return names
+
+    def clash(self, version: Version, name: str) -> tuple[str, str] | None:
+        """A file of the version, and one in a folder of that very name, `name` being one of the two; None where there
+        are none, or the place can hold both.
+        """
+        known = f"SELECT coalesce(name, key) FROM blob WHERE version=? AND state IN ({WANTED}, {HELD}) AND"
+        for folder in folders(name) if self.has_folders else ():
+            if file := self.query(f"{known} key=?", version.serial, self.key(folder)):
+                return file[0][0], name
+        key = self.key(name)
+        inside = self.query(f"{known} key>? AND key<? LIMIT 1", version.serial, f"{key}/", f"{key}0")
+        return (name, inside[0][0]) if inside and self.has_folders else None
 
     def wanted(self, version: Version, after: int, *, limit: int, empty: bool | None = None) -> list[tuple[int, Blob]]:
         """Blobs of the current listing that are not held, in listed order, each with its id; `after` is exclusive. They

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tilesync.errors import DestinationError, DiskFull
+from tilesync.opening import open_regular
+from tilesync.stores.disk import mapped, refuse_shared
+
+_PIECE = 1 << 20
 
 
 class Database:
@@ -49,7 +53,7 @@ class Database:
             self._db.execute(f"PRAGMA journal_mode={'WAL' if lasting else 'MEMORY'}")
             self._db.execute(f"PRAGMA synchronous={'NORMAL' if lasting else 'OFF'}")
             tables = [row[0] for row in self._db.execute("SELECT name FROM sqlite_schema WHERE type='table'")]
-            found = int(self.recall("schema") or 0) if "meta" in tables else 0
+            found = self._schema() if "meta" in tables else 0
             if found > version:
                 raise DestinationError("the catalog was written by a newer tilesync", hint="upgrade tilesync")
             while found < version and found in steps:
@@ -65,13 +69,25 @@ class Database:
     def _go_on(self, version: int, step: Sequence[str]) -> int:
         """Take one step to the next version, unless another process took it meanwhile; the version that it is then."""
         with self.transaction() as db:
-            found = int(self.recall("schema") or 0)
+            found = self._schema()
             if found == version:
                 for statement in step:
                     db.execute(statement)
                 found = version + 1
                 db.execute("UPDATE meta SET value=? WHERE key='schema'", (str(found),))
         return found
+
+    def _schema(self) -> int:
+        with self.reading():
+            return number_of_schema(self.recall("schema"))
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Values that are none of ours, in our terms: someone else wrote into the file."""
+        try:
+            yield
+        except (ValueError, TypeError) as error:
+            raise damaged(self._path, error) from error
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -111,25 +127,56 @@ class Database:
 
 def schema_of(path: Path) -> int:
     """The version of the schema of a file, which is not touched; 0 where it tells none."""
+    _refuse_others(path)
     with _mapped(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as db:
         tables = [row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")]
         row = db.execute("SELECT value FROM meta WHERE key='schema'").fetchone() if "meta" in tables else None
-    return int(row[0]) if row else 0
+    try:
+        return number_of_schema(row[0] if row else None)
+    except (ValueError, TypeError) as error:
+        raise damaged(path, error) from error
+
+
+def number_of_schema(said: object) -> int:
+    """The version of a schema as a catalog tells it; 0 where it tells none. Raises ValueError."""
+    if said is not None and not (isinstance(said, str) and said.isascii() and said.isdecimal() and len(said) < 10):
+        raise ValueError(f"its schema is {str(said)[:20]!r}, which is no number")
+    return int(said or 0)
+
+
+def damaged(path: Path, error: Exception) -> DestinationError:
+    """A catalog that holds what tilesync did not write."""
+    return DestinationError(
+        f"the catalog is damaged ({error})",
+        hint=f"delete {path}: the next run checks what is held, and loses nothing",
+    )
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     """A connection to the file."""
-    if path.is_symlink():
-        raise DestinationError(f"a symlink stands where the catalog should be: {path}", hint="remove it")
+    _refuse_others(path)
     return sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
 
 
 def _copied(path: Path, folder: str) -> sqlite3.Connection:
     """A connection to a copy of the file in `folder`: not even SQLite's side files of the file itself are touched."""
     for side in (path, path.with_name(path.name + "-wal")):
-        if side.exists():
-            shutil.copyfile(side, Path(folder) / side.name)
+        try:
+            descriptor = open_regular(side)
+        except FileNotFoundError:
+            continue
+        with open(descriptor, "rb") as file, (Path(folder) / side.name).open("wb") as copy:
+            shutil.copyfileobj(file, copy, _PIECE)
     return _connect(Path(folder) / path.name)
+
+
+def _refuse_others(path: Path) -> None:
+    """Raise DestinationError where the catalog, or a file that SQLite keeps beside it, is a link or no file: SQLite
+    would follow it. One with another name elsewhere is written through by that name.
+    """
+    with mapped("cannot use the catalog"):
+        for side in ("", "-wal", "-shm", "-journal"):
+            refuse_shared(path.with_name(path.name + side))
 
 
 @contextmanager
@@ -142,7 +189,4 @@ def _mapped(path: Path) -> Iterator[None]:
             raise DiskFull(f"the catalog cannot be written ({error})") from error
         raise DestinationError(f"the catalog cannot be used ({error})") from error
     except sqlite3.DatabaseError as error:
-        raise DestinationError(
-            f"the catalog is damaged ({error})",
-            hint=f"delete {path}: the next run checks what is held, and loses nothing",
-        ) from error
+        raise damaged(path, error) from error

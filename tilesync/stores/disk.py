@@ -11,21 +11,17 @@ import stat
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
-from tilesync.errors import DestinationError, DiskFull
+from tilesync.errors import DestinationError, DiskFull, Unreadable
 from tilesync.model import Trace
+from tilesync.opening import WrongFileType, file_type
+from tilesync.stores.folders import Entry, Folder
 from tilesync.threads import outcomes, tell
 
 T = TypeVar("T")
-
-NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
-"""Opening fails where a symlink stands (on systems that know it)."""
-
-BINARY = getattr(os, "O_BINARY", 0)
-"""Bytes as they are (Windows, where a descriptor opens for text)."""
 
 _NO_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
 """Another file system, too many links, a file of someone else, a system or file system that knows none. The last
@@ -36,79 +32,102 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 _SIGNED = (1 << 63) - 1
-"""Some file systems number their inodes with 64 bits; the catalog keeps 63."""
+"""Some file systems number their inodes with 64 bits, or know times behind the year 2262; the catalog keeps 63."""
 
 
 def trace_of(found: os.stat_result) -> Trace:
     """The trace that a look at a file found."""
-    return Trace(found.st_mtime_ns, found.st_ino & _SIGNED)
+    return Trace(max(-_SIGNED, min(found.st_mtime_ns, _SIGNED)), found.st_ino & _SIGNED)
 
 
 @contextmanager
-def mapped(what: str) -> Iterator[None]:
-    """The operating system's errors in our terms; `what` begins the message."""
+def mapped(what: str, *, hint: str | None = None) -> Iterator[None]:
+    """The operating system's errors in our terms; `what` begins the message. `hint`: what helps, if not the usual."""
     try:
         yield
     except OSError as error:
-        raise translate(error, what) from error
+        raise translate(error, what, hint=hint) from error
 
 
-def translate(error: OSError, what: str) -> DestinationError:
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Likewise, where something is read or looked at: Unreadable for all but what is not there."""
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(error, what) from error
+
+
+def translate(error: OSError, what: str, *, hint: str | None = None) -> DestinationError:
     """The error of ours that an OSError means."""
     reason = f"{what}: {error.strerror or error}"
+    if isinstance(error, WrongFileType):
+        return DestinationError(reason, hint="move it away, then run again")
     if error.errno in _FULL:
         return DiskFull(reason)
     if error.errno in {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY}:
-        return DestinationError(f"{reason} (a file stands where a folder is needed, or the other way round)")
-    return DestinationError(reason)
+        return DestinationError(f"{reason} (a file stands where a folder is needed, or the other way round)", hint=hint)
+    return DestinationError(reason, hint=hint)
+
+
+def unreadable(error: OSError, what: str) -> DestinationError:
+    """Likewise, where something is read or looked at."""
+    if isinstance(error, WrongFileType | FileNotFoundError | NotADirectoryError):
+        return translate(error, what)
+    return Unreadable(f"{what}: {error.strerror or error}")
 
 
 def real_folder(path: str | Path, *, make: bool, mode: int = 0o777) -> bool:
     """Whether a folder is there, made when `make`. Raises DestinationError when a symlink or a file stands there."""
-    try:
-        found = os.lstat(path).st_mode
-    except FileNotFoundError:
-        if not make:
+    path = Path(path)
+    with mapped(f"cannot use {path}"):
+        try:
+            Folder(str(path.parent)).enter(path.name, make=make, mode=mode)
+        except FileNotFoundError:
+            if make:
+                raise
             return False
-        with suppress(FileExistsError):  # another thread was here in the meantime
-            os.mkdir(path, mode)
-        found = os.lstat(path).st_mode
-    if not stat.S_ISDIR(found):
-        kind = "a symlink" if stat.S_ISLNK(found) else "a file"
-        raise DestinationError(f"{kind} stands where a folder is needed: {path}", hint="move it away, then run again")
     return True
 
 
-def read_regular(path: str) -> bytes:
-    """The bytes of a regular file that is no symlink. Raises OSError."""
-    with open(os.open(path, os.O_RDONLY | NO_FOLLOW), "rb") as file:
+def refuse_shared(path: Path) -> None:
+    """Raise WrongFileType where something else stands than a file, or one that has another name elsewhere: what opens
+    files by their paths alone would follow it. Missing is no error.
+    """
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(found.st_mode):
+        raise WrongFileType(errno.ENXIO, file_type(found.st_mode), "file", str(path))
+    if found.st_nlink > 1:
+        raise WrongFileType(errno.EMLINK, "a hard link", "file", str(path))
+
+
+def read_regular(entry: Entry) -> bytes:
+    """The bytes of a regular file that is no symlink. Raises WrongFileType, OSError."""
+    with open(entry.open(), "rb") as file:
         return file.read()
 
 
-def create(path: Path) -> IO[bytes]:
-    """A new or emptied file to write to; a symlink in its place is not followed. Raises OSError."""
-    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NO_FOLLOW, 0o666), "wb")
-
-
-def write_at(path: Path, offset: int, data: bytes) -> None:
-    """Put `data` at `offset` of a file, which is made, or emptied when `offset` is 0. Doing it twice changes nothing.
+def write_at(part: Entry, offset: int, data: bytes) -> None:
+    """Put `data` at `offset` of a file, which is made anew when `offset` is 0. Doing it twice changes nothing.
 
     Raises OSError; what was written before that is right where it stands.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | NO_FOLLOW | (0 if offset else os.O_TRUNC), 0o666)
-    with open(descriptor, "r+b", buffering=0) as file:
+    with open(part.open_own() if offset else part.create(), "r+b" if offset else "wb", buffering=0) as file:
         file.seek(offset)
         left = memoryview(data)
         while left:
             left = left[file.write(left) :]
 
 
-def write_whole(path: str, data: bytes, modified: float | None) -> Trace:
-    """A new or emptied file with these bytes, and that mtime (None: now); its trace. A symlink is not followed.
+def write_whole(entry: Entry, data: bytes, modified: float | None) -> Trace:
+    """A new file with these bytes, and that mtime (None: now); its trace. What stood there gives way.
 
     Raises OSError.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NO_FOLLOW | BINARY, 0o666)
+    descriptor = entry.create()
     try:
         left = memoryview(data)
         while left:
@@ -120,15 +139,15 @@ def write_whole(path: str, data: bytes, modified: float | None) -> Trace:
     finally:
         os.close(descriptor)
     if modified is not None:
-        os.utime(path, (modified, modified))
-        found = os.lstat(path)
+        entry.date(modified)
+        found = entry.stat()
     return trace_of(found)
 
 
-def linked(source: str, link: str) -> bool:
+def linked(source: Entry, link: Entry) -> bool:
     """Whether a hard link to `source` could be made; not on every file system, nor without end. Raises OSError."""
     try:
-        os.link(source, link)
+        source.link(link)
     except NotImplementedError:
         return False
     except OSError as error:
@@ -138,10 +157,10 @@ def linked(source: str, link: str) -> bool:
     return True
 
 
-def copied(source: str, copy: Path) -> bytes:
+def copied(source: Entry, copy: Entry) -> bytes:
     """Copy a regular file that is no symlink; the SHA-256 of what was copied. Raises OSError."""
     sha256 = hashlib.sha256()
-    with open(os.open(source, os.O_RDONLY | NO_FOLLOW), "rb", buffering=0) as file, create(copy) as out:
+    with open(source.open(), "rb", buffering=0) as file, open(copy.create(), "wb") as out:
         while chunk := file.read(1 << 20):
             sha256.update(chunk)
             out.write(chunk)
@@ -161,39 +180,22 @@ def barrier(folder: Path) -> None:
         os.sync()
 
 
-def place(temporary: Path, final: Path, data: Iterable[bytes]) -> None:
+def place(temporary: Entry, final: Entry, data: Iterable[bytes]) -> None:
     """Put `data` at `final` in one step, durably: written beside, synced, renamed, and the folder synced.
 
     Its mtime is of a later second than that of the file it replaces: web servers make their ETag of mtime and size, and
     would take two files of one second and one size for the same.
     """
-    with create(temporary) as file:
+    with open(temporary.create(), "wb") as file:
         file.writelines(data)
         file.flush()
-        _date_behind(temporary, final)
+        before = final.find()
+        earliest = int(before.st_mtime) + 1 if before is not None else 0
+        if os.fstat(file.fileno()).st_mtime < earliest:
+            temporary.date(earliest)
         os.fsync(file.fileno())
-    os.replace(temporary, final)
-    sync_folder(final.parent)
-
-
-def _date_behind(path: Path, other: Path) -> None:
-    try:
-        earliest = int(os.lstat(other).st_mtime) + 1
-    except FileNotFoundError:
-        return
-    if os.stat(path).st_mtime < earliest:
-        os.utime(path, (earliest, earliest))
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable, where the system lets a folder be synced."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    temporary.move(final)
+    final.folder.sync()
 
 
 def boot_id() -> str | None:

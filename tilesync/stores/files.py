@@ -13,16 +13,26 @@ from functools import partial
 from pathlib import Path
 from threading import get_ident
 
-from tilesync.errors import BlobDamaged, DestinationError, UnsafeName
+from tilesync.errors import BlobDamaged, DestinationError
 from tilesync.model import Blob, Content, Held, Proof, SasUrl, Trace, Unpacked, Version
-from tilesync.rules.names import plain, problem
+from tilesync.rules.names import plain, problem, refuse
 from tilesync.rules.packed import PACKED
-from tilesync.stores.disk import BatchWriter, copied, linked, mapped, trace_of, write_at, write_whole
+from tilesync.stores.disk import (
+    BatchWriter,
+    copied,
+    linked,
+    mapped,
+    reading,
+    trace_of,
+    translate,
+    write_at,
+    write_whole,
+)
+from tilesync.stores.folders import Entry, Tree
 from tilesync.stores.held import READ, Door, HeldFiles, left_there
 from tilesync.stores.unpacking import Unpacking, is_packed, pieces_of, unpack
 from tilesync.threads import in_thread
 
-_SHOWN = 20
 _LEAD = 160
 """Bytes kept for `/versions/<version>/` and the terminator."""
 
@@ -35,7 +45,7 @@ class Shelf:
     """
 
     door: Door
-    parts: str
+    parts: Tree
     unpacks: bool = False
 
     def put(self, version: str, blob: Blob, data: bytes, prove: Callable[[bytes], Proof]) -> Held:
@@ -44,15 +54,18 @@ class Shelf:
 
     def take(self, version: str, blob: Blob, data: bytes, proof: Proof) -> Held:
         """Place a file whose bytes are proven. Raises UnsafeName, DestinationError."""
-        temporary = f"{self.parts}{os.sep}whole-{os.getpid()}-{get_ident()}"
-        with mapped(f"cannot write {blob.name}"):
+        doing = "write"
+        try:  # `mapped` would cost a tenth of what a small file takes
+            temporary = self.parts.folder().entry(f"whole-{os.getpid()}-{get_ident()}")
             if self.unpacks and data.startswith(PACKED):
                 trace, size, sha256 = unpack([data], temporary, blob.last_modified)
                 held = Held(blob, sha256, *trace, Unpacked(size, proof.sha256))
             else:
                 held = Held(blob, proof.sha256, *write_whole(temporary, data, blob.last_modified))
-        with mapped(f"cannot place {blob.name} in version {version}"):
-            os.replace(temporary, self.door.path(version, blob.name, make=True))
+            doing = "place"
+            temporary.move(self.door.entry(version, blob.name, make=True))
+        except OSError as error:
+            raise translate(error, f"cannot {doing} {blob.name} in version {version}") from error
         return held
 
 
@@ -66,19 +79,19 @@ class LocalFiles(HeldFiles):
     def __init__(
         self,
         doors: Sequence[Door],
-        parts: Path,
+        parts: Tree,
         judge: Callable[[Iterable[str]], None],
         *,
         trust_parts: bool,
     ) -> None:
         super().__init__(*doors)
         self._parts = parts
-        self._shelf = Shelf(self._door, str(parts))
+        self._shelf = Shelf(self._door, parts)
         self._unpacking = replace(self._shelf, unpacks=True)
         self._writer = BatchWriter()
-        with mapped(f"cannot use {parts}"):
-            leftover = os.listdir(parts)
-            self._leftover = set(leftover) if trust_parts else set()
+        with mapped(f"cannot use {parts.path}"):
+            leftover = parts.folder().scan()
+            self._leftover = {name for name, _ in leftover} if trust_parts else set()
         self.judge = judge
 
     def held(self) -> HeldFiles:
@@ -91,8 +104,8 @@ class LocalFiles(HeldFiles):
 
     def free(self) -> int:
         """Bytes of room left for this user."""
-        with mapped(f"cannot look at {self._parts}"):
-            return shutil.disk_usage(self._parts).free
+        with mapped(f"cannot look at {self._parts.path}"):
+            return shutil.disk_usage(self._parts.path).free
 
     def begun(self, version: Version, blob: Blob) -> bool:
         """Whether an earlier run, or an earlier draft, left a part of this very content."""
@@ -103,17 +116,19 @@ class LocalFiles(HeldFiles):
         part = _part_of(version, blob)
         known = blob.etag or blob.md5 is not None or blob.sha256 is not None
         held = self._size_of(part) if known and part in self._leftover else 0
-        return LocalDraft(self, version, blob, self._parts / part, held)
+        with mapped(f"cannot use {self._parts.path}"):
+            return LocalDraft(self, version, blob, self._parts.folder().entry(part), held)
 
     def _size_of(self, part: str) -> int:
+        """Bytes of a part that an earlier draft left; of one that has another name elsewhere none count."""
         self._leftover.discard(part)
         try:
-            found = os.lstat(self._parts / part)
+            found = self._parts.folder().entry(part).stat()
         except OSError:
             return 0
-        return found.st_size if stat.S_ISREG(found.st_mode) else 0
+        return found.st_size if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 else 0
 
-    def keep(self, part: Path) -> None:
+    def keep(self, part: Entry) -> None:
         """Another draft of the same content may go on with this part."""
         self._leftover.add(part.name)
 
@@ -121,14 +136,14 @@ class LocalFiles(HeldFiles):
         """Place a small file, together with others."""
         return await self._writer.run(partial(self.shelf(version).put, version.name, blob, data, prove))
 
-    def place(self, version: str, blob: Blob, part: Path) -> Trace:
+    def place(self, version: str, blob: Blob, part: Entry) -> Trace:
         """Rename a finished part to its final name, with the blob's Last-Modified. Returns its trace."""
         with mapped(f"cannot place {blob.name} in version {version}"):
             if blob.last_modified is not None:
-                os.utime(part, (blob.last_modified, blob.last_modified))
-            final = self._door.path(version, blob.name, make=True)
-            os.replace(part, final)
-            return trace_of(os.lstat(final))
+                part.date(blob.last_modified)
+            final = self._door.entry(version, blob.name, make=True)
+            part.move(final)
+            return trace_of(final.stat())
 
     async def take(self, version: Version, blob: Blob, link: SasUrl, head: bytes) -> tuple[Held | None, str]:
         """A folder takes nothing by itself."""
@@ -148,8 +163,9 @@ class LocalFiles(HeldFiles):
         return there
 
     def _is_packed(self, version: Version, name: str) -> bool:
-        with mapped(f"cannot read {name}"):
-            return is_packed(self.where(version.name, name))
+        with reading(f"cannot read {name}"):
+            lying = self.find(version.name, name)
+            return lying is not None and is_packed(lying[0])
 
     def share(self, version: Version, wishes: Sequence[tuple[Blob, Version, Held]]) -> list[Held | None]:
         """Place, as each blob, the file that another version holds: a hard link, or a copy where none can be made; one
@@ -168,42 +184,46 @@ class LocalFiles(HeldFiles):
 
     def _share(self, version: Version, blob: Blob, of: Version, held: Held) -> Held | None:
         with mapped(f"cannot share {held.blob.name} of version {of.name}"):
-            source = self.where(of.name, held.blob.name)
-            found = left_there(source, held)
-            if found is None or (found.inode != held.inode and self.digest(of, held.blob.name) != held.sha256):
+            lying = self.find(of.name, held.blob.name)
+            found = left_there(lying[1], held) if lying is not None else None
+            if lying is None or found is None:
                 return None
+            if found.inode != held.inode and self.digest(of, held.blob.name) != held.sha256:
+                return None
+            source = lying[0]
             if version.content is not of.content:
                 if version.content is Content.STORED and held.unpacked is not None:
                     return None
                 if version.content is Content.DECODED and is_packed(source):
                     return self._unpack(version, blob, source, held)
             same = Held(blob, held.sha256, *found, held.unpacked)
-            if self._others and source == self.where(version.name, blob.name):
+            there = self.find(version.name, blob.name) if self._others else None
+            if there is not None and there[0].path == source.path:
                 return same
-            final = self._door.path(version.name, blob.name, make=True)
-            if source == final:
+            final = self._door.entry(version.name, blob.name, make=True)
+            if source.path == final.path:
                 return same
+            temporary = self._temporary()
             with suppress(FileExistsError):
                 if linked(source, final):
-                    if left_there(final, held) == found:
+                    if left_there(final.find(), held) == found:
                         return same
-                    os.unlink(final)
+                    final.unlink()
                     return None
-            temporary = self._parts / f"shared-{get_ident()}"
-            temporary.unlink(missing_ok=True)
-            if linked(source, str(temporary)):
-                if left_there(str(temporary), held) != found:
+            temporary.unlink()
+            if linked(source, temporary):
+                if left_there(temporary.find(), held) != found:
                     return None
-                os.replace(temporary, final)
-                temporary.unlink(missing_ok=True)  # still there when it replaced itself
+                temporary.move(final)
+                temporary.unlink()  # still there when it replaced itself
                 return same
             if copied(source, temporary) != held.sha256:
                 return None
             return Held(blob, held.sha256, *self.place(version.name, blob, temporary), held.unpacked)
 
-    def _unpack(self, version: Version, blob: Blob, source: str, held: Held) -> Held | None:
+    def _unpack(self, version: Version, blob: Blob, source: Entry, held: Held) -> Held | None:
         """Place, unpacked, what another version holds as it is stored; None where that is not what was left there."""
-        stored, temporary = hashlib.sha256(), self._parts / f"shared-{get_ident()}"
+        stored, temporary = hashlib.sha256(), self._temporary()
 
         def read() -> Iterator[bytes]:
             for piece in pieces_of(source):
@@ -211,7 +231,7 @@ class LocalFiles(HeldFiles):
                 yield piece
 
         try:
-            _, size, sha256 = unpack(read(), str(temporary), blob.last_modified)
+            _, size, sha256 = unpack(read(), temporary, blob.last_modified)
         except BlobDamaged:
             return None
         if stored.digest() != held.sha256:
@@ -219,22 +239,27 @@ class LocalFiles(HeldFiles):
             return None
         return Held(blob, sha256, *self.place(version.name, blob, temporary), Unpacked(size, held.sha256))
 
-    async def placed(self, version: str, blob: Blob, part: Path) -> Trace:
+    def _temporary(self) -> Entry:
+        """A name for what is shared, in the parts; another thread has another one."""
+        return self._parts.folder().entry(f"shared-{get_ident()}")
+
+    async def placed(self, version: str, blob: Blob, part: Entry) -> Trace:
         """Place a finished part, together with others."""
         return await self._writer.run(partial(self.place, version, blob, part))
 
     def remove(self, version: Version, names: Iterable[str]) -> None:
         """Remove files that an unpublished version should not have, and folders left empty; missing is no error."""
         for name in names:
-            with mapped(f"cannot remove {name}"):
-                Path(self._door.path(version.name, name)).unlink(missing_ok=True)
+            with mapped(f"cannot remove {name}"), suppress(FileNotFoundError):
+                self._door.entry(version.name, name).unlink()
             self._door.prune(version.name, name)
 
     def tidy(self) -> None:
         """Remove the parts that no transfer waits for any more."""
-        with mapped(f"cannot tidy {self._parts}"):
-            for part in os.listdir(self._parts):
-                os.unlink(self._parts / part)
+        with mapped(f"cannot tidy {self._parts.path}"):
+            parts = self._parts.folder()
+            for name, _ in parts.scan():
+                parts.entry(name).unlink()
         self._leftover.clear()
 
 
@@ -246,7 +271,7 @@ def _part_of(version: Version, blob: Blob) -> str:
 class LocalDraft:
     """A blob on its way to a file, in a part, which holds what is stored; it is unpacked when it is whole."""
 
-    def __init__(self, files: LocalFiles, version: Version, blob: Blob, part: Path, held: int) -> None:
+    def __init__(self, files: LocalFiles, version: Version, blob: Blob, part: Entry, held: int) -> None:
         self._files = files
         self._version = version
         self._blob = blob
@@ -260,10 +285,11 @@ class LocalDraft:
         left = self.held
         if not left:
             return
-        async with aiofiles.open(self._part, "rb") as file:
-            while left and (chunk := await file.read(min(left, READ))):
-                left -= len(chunk)
-                yield chunk
+        with mapped(f"cannot read the part of {self._blob.name}"):
+            async with aiofiles.open(self._part.open(), "rb") as file:
+                while left and (chunk := await file.read(min(left, READ))):
+                    left -= len(chunk)
+                    yield chunk
 
     async def append(self, chunk: bytes) -> None:
         """Add `chunk` at its own offset: cut off half-way or done again, the part is right as far as it goes."""
@@ -275,7 +301,7 @@ class LocalDraft:
         """Forget the held bytes."""
         if self.held:
             with mapped(f"cannot remove the part of {self._blob.name}"):
-                self._part.unlink(missing_ok=True)
+                self._part.unlink()
         self.held = 0
 
     async def commit(self, proof: Proof) -> Held:
@@ -293,7 +319,7 @@ class LocalDraft:
 
     async def _unpack(self, proof: Proof) -> Held:
         """Place what the part holds, unpacked; the part stays until that is done, however it is interrupted."""
-        beside = self._part.with_name(f"{self._part.name}-unpacked")
+        beside = self._part.folder.entry(f"{self._part.name}-unpacked")
         try:
             with mapped(f"cannot unpack {self._blob.name}"):
                 unpacking = Unpacking(pieces_of(self._part), beside)
@@ -304,8 +330,8 @@ class LocalDraft:
                     unpacking.give_up()
             trace = await self._files.placed(self._version.name, self._blob, beside)
         finally:
-            beside.unlink(missing_ok=True)
-        self._part.unlink(missing_ok=True)
+            beside.unlink()
+        self._part.unlink()
         return Held(self._blob, unpacking.sha256, *trace, Unpacked(unpacking.size, proof.sha256))
 
     async def suspend(self) -> None:
@@ -326,10 +352,7 @@ def judge_names(names: Iterable[str], *, path_bytes: int, ours: str = "") -> Non
         for name in names
         if (why := problem(name, path_bytes=path_bytes, windows=windows, ours=ours) or _unwritable(name))
     ]
-    if bad:
-        shown = "; ".join(f"{name!r} {why}" for name, why in bad[:_SHOWN])
-        more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-        raise UnsafeName(f"the container names files that a folder cannot hold safely: {shown}{more}")
+    refuse(bad, "a folder cannot hold safely", elsewhere="; an object store can hold more names")
 
 
 def _unwritable(name: str) -> str | None:
@@ -349,12 +372,11 @@ def path_limit(root: Path) -> int:
         return max(1, os.pathconf(there, "PC_PATH_MAX") - len(os.fsencode(root)) - _LEAD)
 
 
-def folds_case(folder: Path) -> bool:
+def folds_case(folder: Tree) -> bool:
     """Whether the disk takes names that differ only in case for the same."""
-    probe = folder / "case-Probe"
-    with mapped(f"cannot write to {folder}"):
-        probe.unlink(missing_ok=True)
-        probe.touch(exist_ok=False)
-        folds = (folder / "CASE-pROBE").exists()
+    with mapped(f"cannot write to {folder.path}"):
+        probe = folder.folder().entry("case-Probe")
+        os.close(probe.create())
+        folds = folder.folder().entry("CASE-pROBE").find() is not None
         probe.unlink()
     return folds

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from tilesync.errors import DestinationError
+from tilesync.rules.storage_hints import storage_hint
 
 LOCK: Final = ".tilesync/lock"
 _OTHERS: Final = {
@@ -60,4 +61,5 @@ class BlobLease:
             return True
         if code in _OTHERS or code.startswith("LeaseIdMismatch"):
             return False
-        raise DestinationError(f"{self._shown} cannot be locked ({status} {code})".replace(" )", ")"))
+        said = f"({status} {code})".replace(" )", ")")
+        raise DestinationError(f"{self._shown} cannot be locked {said}", hint=storage_hint(code) or None)

@@ -14,9 +14,10 @@ from tilesync.errors import DestinationBusy, DestinationError, UsageError
 from tilesync.model import Layout, Version
 from tilesync.stores.catalog import SCHEMA_VERSIONS, Catalog
 from tilesync.stores.database import schema_of
-from tilesync.stores.disk import boot_id, mapped, real_folder
+from tilesync.stores.disk import boot_id, mapped, reading, real_folder, refuse_shared, write_whole
 from tilesync.stores.files import LocalFiles, folds_case, judge_names, path_limit
 from tilesync.stores.flat import STAGED, FlatPublication
+from tilesync.stores.folders import Tree
 from tilesync.stores.held import Door, HeldFiles
 from tilesync.stores.publication import MANIFESTS, PARTS, Publication
 
@@ -44,23 +45,24 @@ class Place:
         another file system.
         """
         within = self.root / STATE
-        if os.path.isdir(within / MANIFESTS) and not os.path.isdir(self.state / MANIFESTS):
-            return within  # whatever became of the other one
-        with mapped(f"cannot look at {self.root}"):
+        with reading(f"cannot look at {self.root}"):
+            if self._tree(within).find(MANIFESTS) and not self._tree(self.state).find(MANIFESTS):
+                return within  # whatever became of the other one
             there = self.root.exists() and self.state.exists()
             same = not there or os.stat(self.root).st_dev == os.stat(self.state).st_dev
         return self.state if same else within
 
+    def _tree(self, path: Path) -> Tree:
+        """The folders of the state; no link leads to it from the root."""
+        return Tree.of(path, self.root)
+
     def layout(self) -> Layout | None:
         """The layout that is found here; None where nothing was finished yet."""
-        flat = self.beside / MANIFESTS
-        if os.path.isdir(flat):
-            return Layout.FLAT
-        if any((self.root / MANIFESTS).glob("*.jsonl")):
-            return Layout.VERSIONED
-        with mapped(f"cannot read {flat.parent}"):
-            flat.exists()  # or it may not be looked at
-        return None
+        beside = self.beside
+        with reading(f"cannot read {beside}"):
+            if self._tree(beside).find(MANIFESTS) is not None:
+                return Layout.FLAT
+        return Layout.VERSIONED if Publication(self.root, beside).manifest_names() else None
 
     def refuse_state_inside(self, layout: Layout | None) -> None:
         """Raise DestinationError where files would stand on the state."""
@@ -69,10 +71,16 @@ class Place:
         if state == root or (inside and layout is Layout.FLAT):
             raise DestinationError(f"the state cannot lie in {self.state}, among the files", hint="check --state-dir")
 
+    def catalog(self) -> Path:
+        """The path of the catalog. Raises DestinationError where a link leads to it from the root."""
+        with reading(f"cannot read the state in {self.state}"):
+            self._tree(self.state).find()
+        return self.state / CATALOG
+
     def doors(self, layout: Layout) -> Sequence[Door]:
         """The ways to the files."""
         if layout is Layout.FLAT:
-            return Door(self.beside, within=STAGED), Door(self.root, within=None)
+            return Door(self._tree(self.beside), within=STAGED), Door(self.root, within=None)
         return (Door(self.root),)
 
     def publication(
@@ -103,13 +111,13 @@ class LocalDestination:
         self.catalog = catalog
         self._boot = boot_id()
         self.calm = self._boot is not None and catalog.recall("boot") == self._boot
-        parts = _folder(_folder(place.beside) / PARTS)
+        parts = Tree.of(_folder(_folder(place.beside) / PARTS), place.root)
         doors, judge = place.doors(layout), place.judge(layout)
         self.files = LocalFiles(doors, parts, judge, trust_parts=self.calm)
         self.publication = place.publication(layout, doors, catalog)
         catalog.set_folds(folds=folds_case(parts))
         self.publication.refuse_foreign()
-        refuse_other(place, Layout(catalog.recall("layout") or layout), layout)
+        refuse_other(place, known_layout(catalog) or layout, layout)
         catalog.remember("layout", layout)
 
     def settle(self) -> None:
@@ -162,9 +170,14 @@ def open_local(
     with mapped(f"cannot make the folder {place.root}"):
         place.root.mkdir(parents=True, exist_ok=True)
     place.publication(layout).refuse_foreign()
-    state = _folder(place.state)
+    place.catalog()  # refuses links on the way there
+    state = _folder(
+        place.state,
+        hint=None if place.state == place.root / STATE else "give another folder with --state-dir, or mend that one",
+    )
     lock = FileLock(state / "lock")
     with mapped(f"cannot lock {state}"):
+        refuse_shared(state / "lock")
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -179,6 +192,13 @@ def open_local(
         lock.release()
 
 
+def known_layout(catalog: Catalog) -> Layout | None:
+    """The layout that the catalog knows; None where it knows none. Raises DestinationError for one that is none."""
+    said = catalog.recall("layout")
+    with catalog.reading():
+        return Layout(said) if said else None
+
+
 @contextmanager
 def look_at(root: Path, *, state_dir: Path | None, layout: Layout) -> Iterator[Sight]:
     """What a destination knows, without writing anything; it need not be there."""
@@ -186,10 +206,10 @@ def look_at(root: Path, *, state_dir: Path | None, layout: Layout) -> Iterator[S
     refuse_other(place, place.layout(), layout)
     publication = place.publication(layout)
     publication.refuse_foreign()
-    with mapped(f"cannot read the state in {place.state}"):
-        catalog = Catalog(place.state / CATALOG, read_only=True)
+    with reading(f"cannot read the state in {place.state}"):
+        catalog = Catalog(place.catalog(), read_only=True)
     try:
-        refuse_other(place, Layout(catalog.recall("layout") or layout), layout)
+        refuse_other(place, known_layout(catalog) or layout, layout)
         yield Sight(HeldFiles(*place.doors(layout)), publication, catalog, place.judge(layout), layout)
     finally:
         catalog.close()
@@ -226,7 +246,7 @@ def _within(path: Path, folder: Path) -> bool:
 def open_for_audit(root: Path, state_dir: Path | None) -> Iterator[Sight]:
     """What a destination holds, and its catalog to mark findings in: None when there is none that can be written."""
     place = Place.of(root, state_dir)
-    layout, path = place.layout() or Layout.VERSIONED, place.state / CATALOG
+    layout, path = place.layout() or Layout.VERSIONED, place.catalog()
     try:
         usable = os.access(path, os.W_OK, effective_ids=_EFFECTIVE) and schema_of(path) in SCHEMA_VERSIONS
         catalog = Catalog(path) if usable else None
@@ -248,7 +268,7 @@ def scratch() -> Iterator[tuple[Catalog, HeldFiles, Callable[[Version, str, byte
 
         def put(version: Version, name: str, data: bytes) -> None:
             with mapped(f"cannot write {name}"):
-                Path(door.path(version.name, name, make=True)).write_bytes(data)
+                write_whole(door.entry(version.name, name, make=True), data, None)
 
         try:
             yield catalog, HeldFiles(door), put
@@ -256,9 +276,9 @@ def scratch() -> Iterator[tuple[Catalog, HeldFiles, Callable[[Version, str, byte
             catalog.close()
 
 
-def _folder(path: Path) -> Path:
+def _folder(path: Path, *, hint: str | None = None) -> Path:
     """A real folder of the state at `path`, for this user alone, made where it is missing."""
-    with mapped(f"cannot use {path}"):
+    with mapped(f"cannot use {path}", hint=hint):
         path.parent.mkdir(parents=True, exist_ok=True)
         real_folder(path, make=True, mode=0o700)
     return path

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from tilesync.errors import DestinationBusy, DestinationError, TilesyncError, Transient, Unavailable
 from tilesync.protocols import Lease
-from tilesync.stores.disk import mapped, place
+from tilesync.stores.disk import mapped, place, read_regular, reading
+from tilesync.stores.folders import Tree
 from tilesync.threads import STOP
 
 OWNER = "owner"
@@ -128,13 +129,16 @@ def locked(lease: Lease, state: Path, shown: str) -> Iterator[Lock]:
 def owner_of(state: Path) -> str:
     """The id by which runs with this state folder hold leases: a UUID, written down before it is first used."""
     path = state / OWNER
-    with mapped(f"cannot read {path}"):
-        if path.exists():
-            try:
-                return str(uuid.UUID(path.read_text().strip()))
-            except ValueError:
-                raise DestinationError(f"{path} holds no id", hint="delete it, when no run is under way") from None
+    with reading(f"cannot read {path}"):
+        folder = Tree(state).folder()
+        entry = folder.entry(OWNER)
+        known = read_regular(entry) if entry.find() is not None else None
+    if known is not None:
+        try:
+            return str(uuid.UUID(known.decode().strip()))
+        except ValueError:
+            raise DestinationError(f"{path} holds no id", hint="delete it, when no run is under way") from None
     with mapped(f"cannot write {path}"):
         owner = str(uuid.uuid4())
-        place(state / f"{OWNER}.new", path, [owner.encode()])
+        place(folder.entry(f"{OWNER}.new"), entry, [owner.encode()])
     return owner

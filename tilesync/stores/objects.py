@@ -10,10 +10,10 @@ from itertools import islice
 from threading import RLock
 from typing import Protocol
 
-from tilesync.errors import DestinationError, UnsafeName
+from tilesync.errors import DestinationError
 from tilesync.model import Blob, Held, Proof, SasUrl, Trace, Version
-from tilesync.protocols import Objects, Upload
-from tilesync.rules.names import plain, problem
+from tilesync.protocols import Catalog, Glance, Objects, Upload
+from tilesync.rules.names import plain, refuse, unaskable
 from tilesync.rules.serving import HEAD, Serving
 from tilesync.storage import Elsewhere, Found
 from tilesync.stores.disk import BatchWriter
@@ -53,18 +53,18 @@ def lead_of(objects: Objects) -> int:
     return LEAD + len(objects.shown.encode())
 
 
-def judge_keys(names: Iterable[str], *, lead: int) -> None:
-    """Raise UnsafeName for names that no object store, or no folder that it is copied to, can hold. `lead`: bytes that
-    stand before each.
-    """
-    names = list(names)
-    if plain(names, path_bytes=LONGEST - lead):
-        return
-    bad = [(name, why) for name in names if (why := problem(name, path_bytes=LONGEST - lead))]
-    if bad:
-        shown = "; ".join(f"{name!r} {why}" for name, why in bad[:20])
-        more = f"; and {len(bad) - 20} more" if len(bad) > 20 else ""
-        raise UnsafeName(f"the container names files that cannot be held safely: {shown}{more}")
+def judge_keys(names: Iterable[str], objects: Objects) -> None:
+    """Raise UnsafeName for names that this object store cannot hold."""
+    names, most = list(names), LONGEST - lead_of(objects)
+    if not plain(names, path_bytes=most):
+        judged = ((name, unaskable(name) or _unfit(name, most, only_paths=objects.only_paths)) for name in names)
+        refuse([(name, why) for name, why in judged if why], "cannot be held safely")
+
+
+def _unfit(name: str, most: int, *, only_paths: bool) -> str | None:
+    if only_paths and "" in name.split("/"):
+        return "holds an empty folder name, which cannot be put into a bucket"
+    return f"is longer than the {most} bytes that fit here" if len(name.encode(errors="surrogatepass")) > most else None
 
 
 class ObjectHeldFiles:
@@ -121,6 +121,14 @@ class ObjectHeldFiles:
         """List the version, for all looks until something of it is changed here."""
         self._list(version.name, anew=True)
 
+    def glances(self, version: Version, catalog: Catalog, place: str) -> Iterator[Glance]:
+        """Looks at what is listed, page by page: what the store does not list any more shows in the count alone."""
+        lead = key_of(version.name, "")
+        for page, following in self.objects.pages_from(lead, place):
+            there = {each.name[len(lead) :]: each for each in page}
+            held = catalog.held_among(version, list(there))
+            yield Glance(len(held), [each for name, each in held.items() if not is_same(each, there[name])], following)
+
     def size(self, version: Version, name: str) -> int | None:
         """The size of the object; None when there is none."""
         found = self._find(version.name, name)
@@ -133,7 +141,7 @@ class ObjectHeldFiles:
 
     def _find(self, version: str, name: str) -> Found | None:
         """The object: as it was listed, where that is known; else it is asked for by itself."""
-        if problem(name):
+        if unaskable(name):
             return None
         if self._is_known(version):
             return self._listed.among(version, [name]).get(name)
@@ -141,7 +149,7 @@ class ObjectHeldFiles:
 
     def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> Trace | None:
         """Give the bytes of the object, read anew, to `into`; its trace, None when there is none."""
-        stored = None if problem(name) else self.objects.read(key_of(version.name, name))
+        stored = None if unaskable(name) else self.objects.read(key_of(version.name, name))
         if stored is None:
             return None
         for chunk in stored.chunks:
@@ -155,7 +163,7 @@ class ObjectHeldFiles:
 
     def chunks(self, version: Version, name: str, *, offset: int = 0) -> Iterator[bytes]:
         """The bytes of one object from `offset` on, piece by piece."""
-        stored = None if problem(name) else self.objects.read(key_of(version.name, name), offset=offset)
+        stored = None if unaskable(name) else self.objects.read(key_of(version.name, name), offset=offset)
         if stored is None:
             raise DestinationError(f"cannot read {name} of version {version.name}: it is not in {self.objects.shown}")
         yield from stored.chunks
@@ -219,7 +227,7 @@ class ObjectFiles(ObjectHeldFiles):
     def judge(self, names: Iterable[str]) -> None:
         """Raise UnsafeName, naming the offenders."""
         names = list(names)
-        judge_keys(names, lead=lead_of(self.objects))
+        judge_keys(names, self.objects)
         self._look(names)
 
     def begun(self, version: Version, blob: Blob) -> bool:
@@ -297,7 +305,7 @@ class ObjectFiles(ObjectHeldFiles):
 
     def remove(self, version: Version, names: Iterable[str]) -> None:
         """Remove objects that an unpublished version should not have; missing is no error."""
-        coming = (key_of(version.name, name) for name in names if not problem(name))
+        coming = (key_of(version.name, name) for name in names if not unaskable(name))
         while some := list(islice(coming, TOGETHER)):
             self._lock.secure()
             self._changed(version.name)

@@ -7,21 +7,26 @@ import hashlib
 import json
 import os
 import re
-import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tilesync.errors import DestinationError
 from tilesync.model import POINTER, Version
+from tilesync.opening import WrongFileType
+from tilesync.rules.foreign_json import DOCUMENT, loads, mapping
+from tilesync.rules.manifest import read_latest
 from tilesync.stores.apart import Apart
-from tilesync.stores.disk import barrier, create, mapped, place, read_regular, real_folder, sync_folder
+from tilesync.stores.disk import barrier, mapped, place, read_regular, reading, unreadable
+from tilesync.stores.folders import Entry, Folder, Tree
 from tilesync.stores.held import VERSIONS
 
 PARTS = "parts"
 TRASH = "trash"
 LATEST = "latest.json"
 MANIFESTS = "manifests"
+SUFFIX = ".jsonl"
 CURRENT = "current"
 
 _NO_SYMLINK = {errno.EPERM, errno.EACCES, errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -46,10 +51,10 @@ class Publication(Apart):
 
     def __init__(self, root: Path, state: Path) -> None:
         self._root = root
-        self._home = root
-        self._versions = root / VERSIONS
-        self._temporary = state / PARTS
-        self._trash = state / TRASH
+        self._top = self._home = Tree(root)
+        self._manifests = self._home.below(MANIFESTS)
+        self._versions = self._top.below(VERSIONS)
+        self._state = Tree.of(state, root)
 
     def prefix(self, version: Version) -> str:
         """What leads from the pointer to the version's own folder."""
@@ -60,7 +65,9 @@ class Publication(Apart):
 
         A manifest is there before the first pointer is, `latest.json` only after it: either says that it is ours.
         """
-        there = [path.name for path in (self._root / POINTER, self._home / LATEST) if os.path.lexists(path)]
+        with reading(f"cannot look at {self._root}"):
+            places = (self._top, POINTER), (self._home, LATEST)
+            there = [name for tree, name in places if tree.look(name) is not None]
         if there and self.latest() is None and not self.manifest_names():
             raise DestinationError(
                 f"{self._root} holds a {there[0]} that tilesync did not write",
@@ -69,9 +76,10 @@ class Publication(Apart):
 
     def manifest_names(self) -> list[str]:
         """The versions that have a manifest."""
-        folder = self._home / MANIFESTS
-        with mapped(f"cannot read {folder}"):
-            return sorted(p.stem for p in folder.glob("*.jsonl")) if folder.is_dir() else []
+        with reading(f"cannot read {self._manifests.path}"):
+            folder = self._manifests.find()
+            found = folder.scan() if folder is not None else ()
+        return sorted(name.removesuffix(SUFFIX) for name, _ in found if name.endswith(SUFFIX))
 
     def retired_names(self) -> set[str]:
         """None: a version that retires leaves its place at once."""
@@ -82,64 +90,90 @@ class Publication(Apart):
 
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
         """The lines of a manifest, the first one about the version. Raises DestinationError when it cannot be read."""
-        path = self._home / MANIFESTS / f"{version}.jsonl"
-        with mapped(f"cannot read the manifest {path}"), open(path, encoding="utf-8") as lines:
+        path = self._path_of(version)
+        with (
+            reading(f"cannot read the manifest {path}"),
+            open(self._manifest(version).open(), "rb") as lines,
+        ):
             try:
-                yield from map(json.loads, lines)
+                while line := lines.readline(DOCUMENT + 2):
+                    yield mapping(loads(line.rstrip(b"\n")))
             except ValueError as error:
                 raise DestinationError(f"the manifest {path} is damaged ({error})") from error
 
+    def _manifest(self, version: str, *, make: bool = False) -> Entry:
+        return self._manifests.folder(make=make).entry(f"{version}{SUFFIX}")
+
+    def _path_of(self, version: str) -> str:
+        """The path of a manifest, for messages."""
+        return os.path.join(self._manifests.path, f"{version}{SUFFIX}")
+
     def latest(self) -> Mapping[str, Any] | None:
-        """What `latest.json` says; None when there is none, or one that is not ours."""
-        try:
-            said = json.loads(read_regular(str(self._home / LATEST)))
-        except (OSError, ValueError):
-            return None
-        return said if isinstance(said, dict) and {"version", "manifest"} <= said.keys() else None
+        """What `latest.json` says; None when there is none, or one that is not ours. Raises Unreadable."""
+        data = self._read(self._home, LATEST)
+        return read_latest(data) if data is not None else None
 
     def pointer(self) -> str | None:
-        """SHA-256 of the pointer, in hexadecimal; None when there is no regular file."""
+        """SHA-256 of the pointer, in hexadecimal; None when there is no regular file. Raises Unreadable."""
+        data = self._read(self._top, POINTER)
+        return hashlib.sha256(data).hexdigest() if data is not None else None
+
+    def _read(self, tree: Tree, name: str) -> bytes | None:
+        """The bytes of a file that publishing replaces; None where none stands, or a symlink or a folder does."""
         try:
-            return hashlib.sha256(read_regular(str(self._root / POINTER))).hexdigest()
-        except OSError:
+            return read_regular(tree.folder().entry(name))
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            if isinstance(error, WrongFileType) and error.errno in {errno.ELOOP, errno.EISDIR}:
+                return None
+            raise unreadable(error, f"cannot read {name}") from error
 
     def points_at(self, version: Version, pointer_sha256: str) -> bool:
         """Whether the pointer and `latest.json` are those of `version`, and its manifest and files are there."""
         return (
             self.pointer() == pointer_sha256
             and (self.latest() or {}).get("version") == version.name
-            and (self._home / MANIFESTS / f"{version.name}.jsonl").is_file()
+            and self._has_manifest(version)
             and self._is_there(version)
         )
 
+    def _has_manifest(self, version: Version) -> bool:
+        with reading(f"cannot look at the manifest of version {version.name}"):
+            found = self._manifests.look(f"{version.name}{SUFFIX}")
+        return found is not None and stat.S_ISREG(found.st_mode)
+
     def _is_there(self, version: Version) -> bool:
         """Whether there is something where the files of a finished version lie."""
-        return (self._versions / version.name).is_dir()
+        with reading(f"cannot look at version {version.name}"):
+            return self._versions.find(version.name) is not None
 
     def complete(self, version: Version) -> bool:
         """Whether `current` leads to `version`, on a system that has symlinks for everyone."""
-        link = self._root / CURRENT
-        return os.name == "nt" or (link.is_symlink() and str(link.readlink()) == f"{VERSIONS}/{version.name}")
+        with reading(f"cannot look at {CURRENT}"):
+            target = self._top.folder().entry(CURRENT).target() if os.name != "nt" else None
+        return os.name == "nt" or target == f"{VERSIONS}/{version.name}"
 
     def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
         """Make every file durable, then put the manifest in place. Returns its SHA-256."""
         digest = hashlib.sha256()
-        path = self._home / MANIFESTS / f"{version.name}.jsonl"
-        with mapped(f"cannot write the manifest {path}"):
+        with mapped(f"cannot write the manifest {self._path_of(version.name)}"):
             barrier(self._root)
-            real_folder(path.parent, make=True)
-            temporary = self._temporary / "manifest"
-            with create(temporary) as file:
+            final, temporary = self._manifest(version.name, make=True), self._temporary("manifest")
+            with open(temporary.create(), "wb") as file:
                 for line in lines:
                     data = _LINE.encode(line).encode(errors="surrogatepass")
                     digest.update(data + b"\n")
                     file.write(data + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
-            sync_folder(path.parent)
+            temporary.move(final)
+            final.folder.sync()
         return digest.hexdigest()
+
+    def _temporary(self, name: str) -> Entry:
+        """Where something is written before it is renamed to its place."""
+        return self._state.folder(PARTS).entry(name)
 
     def note(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> None:
         """Nothing is kept: the files can be read again."""
@@ -147,49 +181,50 @@ class Publication(Apart):
     def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:
         """Move the pointer, then `latest.json`, then the symlink: each one rename."""
         with mapped(f"cannot publish in {self._root}"):
-            place(self._temporary / "pointer", self._root / POINTER, pointer)
+            place(self._temporary("pointer"), self._top.folder().entry(POINTER), pointer)
             self._tell_latest(latest)
             self._relink(version)
 
     def _tell_latest(self, latest: Mapping[str, Any]) -> None:
         data = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
-        place(self._temporary / "latest", self._home / LATEST, [data])
+        place(self._temporary("latest"), self._home.folder().entry(LATEST), [data])
 
     def retire(self, version: Version, moment: str) -> None:
         """Move a version and its manifest into the trash: the manifest first, so that what has one is always whole."""
-        trash = self._in_trash(version, moment)
         with mapped(f"cannot retire version {version.name}"):
-            for folder, name in self._parts_of(version):
-                if os.path.lexists(folder / name):
-                    (trash / folder.name).mkdir(parents=True, exist_ok=True)
-                    os.rename(folder / name, trash / folder.name / name)
-                    sync_folder(folder)
+            for tree, name in self._parts_of(version):
+                folder = tree.find()
+                if folder is not None and folder.entry(name).find() is not None:
+                    inside = os.path.basename(folder.path)
+                    folder.entry(name).move(self._in_trash(version, moment, inside).entry(name))
+                    folder.sync()
 
-    def _parts_of(self, version: Version) -> list[tuple[Path, str]]:
+    def _parts_of(self, version: Version) -> list[tuple[Tree, str]]:
         """What a version consists of, in the order in which it retires: folder and name of each."""
-        return [(self._home / MANIFESTS, f"{version.name}.jsonl"), (self._versions, version.name)]
+        return [(self._manifests, f"{version.name}{SUFFIX}"), (self._versions, version.name)]
 
-    def _in_trash(self, version: Version, moment: str) -> Path:
-        """Where something of a version lies in the trash."""
-        return self._trash / f"{_compact(moment)}-{version.name}"
+    def _in_trash(self, version: Version, moment: str, *inside: str) -> Folder:
+        """A folder for something of a version in the trash."""
+        return self._state.folder("/".join((TRASH, f"{_compact(moment)}-{version.name}", *inside)), make=True)
 
     def empty_trash(self, before: str) -> None:
         """Delete what came into the trash before a moment. What someone else put there is left alone."""
-        with mapped(f"cannot empty {self._trash}"):
-            for entry in os.listdir(self._trash) if self._trash.is_dir() else ():
-                if _MOMENT.match(entry) and entry < _compact(before) and (self._trash / entry).is_dir():
-                    shutil.rmtree(self._trash / entry)
+        with mapped(f"cannot empty the trash in {self._state.path}"):
+            trash = self._state.find(TRASH)
+            for name, is_folder in trash.scan() if trash is not None else ():
+                if trash is not None and is_folder and _MOMENT.match(name) and name < _compact(before):
+                    trash.remove(name)
 
     def _relink(self, version: Version) -> None:
         """Swap `current`. A file system or system without symlinks does without; a folder of that name stays."""
-        temporary = self._temporary / "current"
-        temporary.unlink(missing_ok=True)
+        temporary = self._temporary("current")
+        temporary.unlink()
         try:
-            os.symlink(f"{VERSIONS}/{version.name}", temporary, target_is_directory=True)
-            os.replace(temporary, self._root / CURRENT)
+            temporary.lead_to(f"{VERSIONS}/{version.name}")
+            temporary.move(self._top.folder().entry(CURRENT))
         except NotImplementedError:
             pass  # a system without
         except OSError as error:
             if error.errno not in _NO_SYMLINK:
                 raise
-        temporary.unlink(missing_ok=True)
+        temporary.unlink()

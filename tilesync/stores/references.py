@@ -6,8 +6,25 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tilesync.model import ROOT, Completeness, Kind, Reading, Reference, Remark, Role, Version
+from tilesync.model import (
+    AWAY,
+    BACK,
+    DAMAGED,
+    HOLLOW,
+    NEEDS,
+    ROOT,
+    UNFOLLOWED,
+    Completeness,
+    Kind,
+    Reading,
+    Reference,
+    Remark,
+    Role,
+    Unsound,
+    Version,
+)
 from tilesync.rules.filters import keeper
+from tilesync.rules.references import SEVERAL
 from tilesync.stores.rows import MISSING
 
 if TYPE_CHECKING:
@@ -23,12 +40,20 @@ CREATE TABLE IF NOT EXISTS remark (version INTEGER NOT NULL, source TEXT NOT NUL
 itself that says so, but the file as it is read together with others (templates, schema, buffers), which may change.
 """
 
-UNFOLLOWED = "unfollowed"
+_COUNT = f"""
+SELECT coalesce(sum(iif(instr(detail, '{SEVERAL}'), max(1, CAST(detail AS INTEGER)), 1)), 0) FROM remark
+  WHERE version=?1 AND problem IN {(UNFOLLOWED, AWAY, BACK)} AND """
+"""How many URIs remarks are about."""
+
 UNSATISFIED = ("unsafe name", "unreadable")
 """Remarks that say that something is asked for which no copy can hold."""
 
+UNTOLD = (*UNSATISFIED, DAMAGED, HOLLOW, NEEDS)
+"""Remarks that are told otherwise, where what they mean depends on other files."""
+
 _NO_TILES = (Kind.NONE, Kind.EMPTY, Kind.JSON, Kind.SCHEMA, Kind.SUBTREE)
 
+_REACHED_TABLE = "CREATE TEMP TABLE IF NOT EXISTS reached (key TEXT PRIMARY KEY) WITHOUT ROWID"
 _REACHED = """
 INSERT OR IGNORE INTO reached WITH RECURSIVE found(key) AS (
   VALUES (?2) UNION SELECT r.target FROM found CROSS JOIN blob b ON b.version=?1 AND b.key=found.key AND b.state=1
@@ -62,6 +87,35 @@ _REMARKS = "SELECT problem, detail FROM remark WHERE version=? AND source=? AND 
 _TOLD = """
 SELECT target, role, name FROM reference WHERE version=? AND source=? AND (target, role) > (?, ?) AND grown=0
   ORDER BY target, role LIMIT ?
+"""
+_WEIGHT = (Role.CONTENT, Role.SUBTREE, Role.SCHEMA, Role.MODEL)
+"""Roles without which something is lost, in this order; then any other."""
+
+_NO_IMAGE = ", ".join(f"'{kind}'" for kind in Kind if kind not in {Kind.IMAGE, Kind.NONE, Kind.EMPTY})
+_OF_OTHER_KIND = f"""
+  FROM reference r CROSS JOIN blob b ON b.version=r.version AND b.key=r.target AND b.state=1
+  WHERE r.version=?1 AND (r.role='{Role.IMAGE}' AND b.kind IN ({_NO_IMAGE}, '{Kind.EMPTY}')
+    OR r.role='{Role.SCHEMA}' AND b.kind IN ('{Kind.NONE}', '{Kind.EMPTY}'))
+"""
+_UNFIT = f"""
+SELECT DISTINCT b.key, CASE WHEN b.kind='{Kind.EMPTY}' THEN 'it is empty'
+  WHEN r.role='{Role.IMAGE}' THEN 'it holds ' || b.kind || ', no image' ELSE 'it holds no schema' END
+  {_OF_OTHER_KIND} AND r.{_ASKING}
+"""
+_MAY_BE_UNFIT = f"SELECT 1 {_OF_OTHER_KIND} LIMIT 1"
+_NEEDED = f"""
+SELECT substr(detail, instr(detail, ' ') + 1), max(CAST(detail AS INTEGER)) FROM remark
+  WHERE version=?1 AND problem='{NEEDS}' AND {_ASKING} GROUP BY 1
+"""
+_SIZE = """
+SELECT key, coalesce(lying_size, size) FROM blob WHERE version=? AND key=? AND state=1
+  AND (lying_size IS NOT NULL OR coalesce(content_encoding, '')='')
+"""
+_UNSOUND = f"""
+SELECT key, reason, coalesce(name, key), md5 IS NOT NULL, source, role FROM suspect
+  JOIN blob b USING (key) LEFT JOIN (SELECT target, {_NAME.format("r.source")} AS source, role FROM reference r
+    CROSS JOIN suspect ON suspect.key=r.target WHERE r.version=?1 AND r.{_ASKING}) ON target=key
+  WHERE b.version=?1 AND b.state=1 ORDER BY key, source
 """
 _LOST = f"remark WHERE version=?1 AND problem IN {UNSATISFIED} AND {_ASKING}"
 
@@ -155,6 +209,8 @@ class References:
             db.execute(_REACHED, (version.serial, self._catalog.key(ROOT)))
             there = f"SELECT key FROM blob WHERE version=? AND state<>{MISSING}"
             db.execute(f"INSERT INTO absent SELECT key FROM reached WHERE key NOT IN ({there})", (version.serial,))
+            hollow = f"SELECT source FROM remark WHERE version=?1 AND problem='{HOLLOW}' AND {_ASKING}"
+            db.execute(f"INSERT OR IGNORE INTO absent {hollow}", (version.serial,))
             if version.globs:
                 keeps = keeper(version.globs)
                 left_out = [(key,) for key, name in db.execute(_ABSENT, (version.serial,)) if not keeps(name)]
@@ -165,7 +221,7 @@ class References:
             referenced=one("reached") + lost,
             missing=one("absent") + lost,
             orphans=one("blob WHERE version=? AND state<2 AND key NOT IN reached", version.serial),
-            unfollowed=one("remark WHERE version=? AND problem=?", version.serial, UNFOLLOWED),
+            unfollowed=self._catalog.query(_COUNT + _ASKING, version.serial)[0][0],
         )
 
     def _count(self, what: str, *values: object) -> int:
@@ -177,6 +233,45 @@ class References:
         yield from self._catalog.query(_MISSING, version.serial)
         sql = f"SELECT detail, {_NAME.format('source')}, '' FROM {_LOST}"
         yield from self._catalog.query(sql, version.serial)
+
+    def leading_away(self, version: Version) -> list[tuple[str, str]]:
+        """The files of which viewers of a copy are led elsewhere, each with a sentence; after `settle`."""
+        some = f"problem IN {(AWAY, BACK)} AND {_ASKING}"
+        sql = f"SELECT {_NAME.format('source')}, detail FROM remark WHERE version=?1 AND {some} ORDER BY source"
+        return self._catalog.query(sql, version.serial)
+
+    def is_doubtful(self, version: Version) -> bool:
+        """Whether any held file may be broken, or of no use for who asks for it."""
+        broken = f"SELECT 1 FROM remark WHERE version=?1 AND problem IN ('{DAMAGED}', '{NEEDS}') LIMIT 1"
+        return bool(self._catalog.query(broken, version.serial) or self._catalog.query(_MAY_BE_UNFIT, version.serial))
+
+    def unsound(self, version: Version) -> list[Unsound]:
+        """Each held file that is broken, or of no use for who asks for it; after `settle`."""
+        broken = f"SELECT source, detail FROM remark WHERE version=? AND problem='{DAMAGED}'"
+        with self._catalog.transaction() as db:
+            db.execute(_REACHED_TABLE)
+            db.execute("CREATE TEMP TABLE IF NOT EXISTS suspect (key TEXT PRIMARY KEY, reason TEXT) WITHOUT ROWID")
+        suspects: dict[str, str] = dict(self._catalog.query(_UNFIT, version.serial))
+        suspects.update(self._short(version))
+        suspects.update(self._catalog.query(broken, version.serial))
+        if not suspects:
+            return []
+        with self._catalog.transaction() as db:
+            db.execute("DELETE FROM suspect")
+            db.executemany("INSERT INTO suspect VALUES (?, ?)", suspects.items())
+        found = dict[str, Unsound]()
+        for key, reason, name, stated, source, role in self._catalog.query(_UNSOUND, version.serial):
+            role = Role.CONTENT if name == ROOT else role or ""  # every viewer asks for the root
+            if key not in found or _weight(role) < _weight(found[key].role):
+                found[key] = Unsound(name, reason, source or "", role, bool(stated))
+        return list(found.values())
+
+    def _short(self, version: Version) -> Iterator[tuple[str, str]]:
+        """Buffers that have fewer bytes than a file says; of one that is stored packed nobody knows how many it has."""
+        for name, least in self._catalog.query(_NEEDED, version.serial):
+            for key, size in self._catalog.query(_SIZE, version.serial, self._catalog.key(name)):
+                if size < least:
+                    yield key, f"it has {size:,} bytes, and is to have {least:,}"
 
     def askers(self, version: Version, names: Sequence[str]) -> dict[str, str]:
         """Who asks for each of some files, where anyone does."""
@@ -192,7 +287,7 @@ class References:
     def remarks(self, version: Version) -> Iterator[tuple[str, Remark]]:
         """Every file with what is to be said of it; contents that are no tiles among them."""
         name = _NAME.format("source")
-        sql = f"SELECT {name}, problem, detail FROM remark WHERE version=?1 AND problem NOT IN {UNSATISFIED}"
+        sql = f"SELECT {name}, problem, detail FROM remark WHERE version=?1 AND problem NOT IN {UNTOLD}"
         for source, problem, detail in self._catalog.query(f"{sql} ORDER BY problem, source", version.serial):
             yield source, Remark(problem, detail)
         kinds = ", ".join(f"'{kind}'" for kind in _NO_TILES)
@@ -215,3 +310,8 @@ class References:
             " WHERE r.version=? AND r.role='content' AND s.kind='tileset' AND t.kind='tileset'"
         )
         return self._catalog.query(sql, version.serial)
+
+
+def _weight(role: str) -> int:
+    """How much is lost without a file of that role; the less, the more."""
+    return _WEIGHT.index(Role(role)) if role in _WEIGHT else len(_WEIGHT) + (not role)

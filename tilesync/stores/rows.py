@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from tilesync.model import UNKNOWN, Arrival, Blob, Completeness, Content, Globs, Held, Unpacked, Version
+from tilesync.rules.foreign_json import lenient, loads, mapping, texts
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -148,12 +149,16 @@ def version_row(version: Version) -> dict[str, object]:
 
 
 def read_version(row: Sequence[Any]) -> Version:
-    """The version of a row: its serial, then the columns of `version_row`."""
+    """The version of a row: its serial, then the columns of `version_row`. Raises ValueError for what is none."""
     serial, name, export, imodel, changeset, modified, record, listing, listed, marker, damaged, *rest = row
     published, files, size, digest, inventory, home, include, exclude, *counts, begun, left, retired, content = rest
     return Version(
-        serial, name, export, imodel, changeset, modified, json.loads(record), listing, bool(listed), marker,
+        serial, name, export, imodel, changeset, modified, lenient(record, _object, {}), listing, bool(listed), marker,
         bool(damaged), published, files, size, digest, inventory, home,
-        Globs(tuple(json.loads(include)), tuple(json.loads(exclude))), Completeness(*counts), begun, left, retired,
+        Globs(texts(loads(include)), texts(loads(exclude))), Completeness(*counts), begun, left, retired,
         Content(content),
     )  # fmt: skip
+
+
+def _object(said: str) -> Mapping[str, Any]:
+    return mapping(loads(said))

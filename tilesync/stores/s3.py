@@ -54,6 +54,7 @@ class S3Objects:
 
     part = PART
     doubtful = "+"
+    only_paths = True  # obstore takes nothing else
 
     def __init__(
         self,
@@ -98,18 +99,23 @@ class S3Objects:
 
     def pages(self, prefix: str) -> Iterator[list[Found]]:
         """The objects whose names begin so, page by page; each page is asked for until it comes."""
-        lead, after = self._prefix + prefix, None
+        return (page for page, _ in self.pages_from(prefix, ""))
+
+    def pages_from(self, prefix: str, place: str) -> Iterator[tuple[list[Found], str]]:
+        """Likewise, from behind a name on, each page with its last name."""
+        lead, after = self._prefix + prefix, place or None
         folder = lead.rpartition("/")[0]  # obstore knows prefixes of whole segments only
-        coming = self._whole.pages(folder)
+        coming = self._whole.pages(folder, after=after)
         while True:
             try:
                 page = next(coming, None)
             except Transient:
                 coming, page = self._insist(partial(self._resumed, folder, after))
             if page is None:
-                return
+                break
             after = page[-1].name if page else after
-            yield [self._near(each) for each in page if each.name.startswith(lead)]
+            yield [self._near(each) for each in page if each.name.startswith(lead)], after or ""
+        yield [], ""
 
     def _resumed(self, folder: str, after: str | None) -> tuple[Iterator[list[Found]], list[Found] | None]:
         coming = self._whole.pages(folder, after=after)
@@ -274,7 +280,7 @@ class S3Objects:
         return self._insist(allowed)
 
     def _insist(self, attempt: Callable[[], T]) -> T:
-        return self._insistence.insist(f"the destination {self.shown}", attempt)
+        return self._insistence.insist(self.shown, attempt)
 
 
 def _pieces(data: Iterable[bytes], into: Callable[[bytes], object]) -> Iterator[bytes]:

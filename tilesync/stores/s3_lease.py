@@ -15,11 +15,15 @@ from typing import Final, NamedTuple, Protocol
 
 from tilesync.errors import ConditionFailed, DestinationError
 from tilesync.protocols import Stored
+from tilesync.rules.foreign_json import count, loads, mapping, text
 from tilesync.storage import Found, Label
 
 LOCK: Final = ".tilesync/lock"
 TERM: Final = timedelta(seconds=60)
 """As long as that of a lease in Azure."""
+
+LONGEST: Final = 1 << 16
+"""Bytes of a lock at most; it has some hundred."""
 
 _LABEL: Final = Label("application/json", None, "no-cache")
 _NO_ETAG: Final = "0" * 32
@@ -107,9 +111,9 @@ class ObjectLease:
         if stored is None:
             return Seen("", "", 0)
         try:
-            said = json.loads(b"".join(stored.chunks))
-            return Seen(stored.found.etag, str(said["owner"]), int(said["beat"]))
-        except (ValueError, KeyError, TypeError):
+            said = mapping(loads(b"".join(stored.chunks), most=LONGEST))
+            return Seen(stored.found.etag, text(said["owner"]), count(said["beat"]))
+        except (ValueError, KeyError):
             raise DestinationError(
                 f"{LOCK} in {self._place.shown} is not a lock of tilesync",
                 hint="delete it, when no run is under way",

@@ -13,9 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from tilesync.errors import ConditionFailed, Transient
+from tilesync.errors import ConditionFailed, Transient, UnknownHost
 from tilesync.storage import Found, Label
-from tilesync.stores.s3_replies import NotThere, found, refuse
+from tilesync.stores.s3_replies import ENDPOINT, Act, NotThere, found, refuse
+from tilesync.wire.connect_errors import is_unresolved
+from tilesync.wire.retry_after import asked_wait
 
 PART: Final = 8 << 20
 """Bytes of a part, and of what is put at once, at most: five are the least of all parts but the last."""
@@ -72,7 +74,7 @@ class Parts:
     def complete(self, name: str, upload: str, etags: Sequence[str], *, instead_of: str | None = None) -> str:
         """Put it in place, as `instead_of` allows; its ETag. Raises NotThere where there is no such upload any more."""
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
-        with self._mapped(name):
+        with self._mapped(name, act="write" if instead_of is None else "replace"):
             told = self._client.complete_multipart_upload(
                 Bucket=self._bucket,
                 Key=name,
@@ -106,24 +108,31 @@ class Parts:
             return None
 
     @contextmanager
-    def _mapped(self, name: str) -> Iterator[None]:
+    def _mapped(self, name: str, *, act: Act = "write") -> Iterator[None]:
         """Errors of botocore as ours. Theirs are dropped: they hold URLs and answers."""
         try:
             yield
         except self._refused as error:
             status, code, wait = _told(error.response)
         except self._no_answer as error:
-            raise Transient(f"the request failed ({type(error).__name__})") from None
+            raise unanswered(error, self._shown) from None
         else:
             return
-        refuse(status, code, name, self._shown, wait=wait)
+        refuse(status, code, name, self._shown, wait=wait, act=act)
 
 
-def _told(answer: Mapping[str, Any]) -> tuple[int, str, str | None]:
+def unanswered(error: Exception, shown: str) -> Transient:
+    """The error of ours for a request of botocore that got no answer; what it says may hold URLs."""
+    if is_unresolved(str(error) + str(getattr(error, "kwargs", {}).get("error", ""))):
+        return UnknownHost(f"the host of {shown} does not resolve", hint=ENDPOINT)
+    return Transient(f"the request failed ({type(error).__name__})")
+
+
+def _told(answer: Mapping[str, Any]) -> tuple[int, str, float | None]:
     """Status, code and Retry-After of an answer. That to a HEAD has no code: botocore takes the status for it."""
     about = answer.get("ResponseMetadata", {})
     code = str(answer.get("Error", {}).get("Code", ""))
-    wait = about.get("HTTPHeaders", {}).get("retry-after")
+    wait = asked_wait(about.get("HTTPHeaders", {}).get)
     return int(about.get("HTTPStatusCode", 0)), "" if code.isdecimal() else code, wait
 
 

@@ -6,18 +6,22 @@ Source: Amazon S3 API Reference, "Error responses", "List of error codes"; User 
 from __future__ import annotations
 
 import re
-from typing import Final, NoReturn
+from typing import Final, Literal, NoReturn
 
 from tilesync.errors import ConditionFailed, DestinationError, DiskFull, NotAuthorised, TilesyncError, Transient
-from tilesync.rules.replies import plain_etag, retry_after
+from tilesync.rules.replies import plain_etag
 from tilesync.storage import Found
 
 _RIGHTS: Final = (
     "the identity needs s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and"
     " s3:AbortMultipartUpload on what lies in it"
 )
+_READS: Final = "the identity needs s3:ListBucket on the bucket, and s3:GetObject on what lies in it"
 _WHO: Final = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE and its login"
 _WHERE: Final = "set AWS_REGION to the region of the bucket"
+_CONDITIONS: Final = "the server must know conditional writes (If-None-Match, If-Match), which keep two runs apart"
+_KMS: Final = "the key that encrypts the bucket is disabled or not for this identity: its owner must change that"
+ENDPOINT: Final = "check --endpoint-url (AWS_ENDPOINT_URL) and AWS_REGION"
 _PROOF: Final = "where this server knows no SHA-256 checksums, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
 
 _HINTS: Final = {
@@ -29,6 +33,9 @@ _HINTS: Final = {
     "TokenRefreshRequired": _WHO,
     "SignatureDoesNotMatch": _WHO,
     "RequestTimeTooSkewed": "set this machine's clock",
+    "AllAccessDisabled": "the bucket or its account is disabled: only its owner can change that",
+    "AccountProblem": "something is wrong with the AWS account: only its owner, or AWS, can change that",
+    "NotSignedUp": "the AWS account is not signed up for S3: only its owner can change that",
 }
 """Codes that speak of who asks, whatever their status, and what helps."""
 
@@ -55,6 +62,9 @@ _FULL: Final = {"EntityTooLarge", "InsufficientCapacity", "QuotaExceeded", "XMin
 _PERMANENT: Final = {501, 505}
 """Of those above 500 the ones that no other attempt cures."""
 
+Act = Literal["read", "write", "replace"]
+"""What a request was to do; `replace` writes only over what was seen."""
+
 _ARCHIVED: Final = {"InvalidObjectState", "ObjectNotInActiveTierError"}
 """The storage class of the object must be left first. Source: "GetObject", "CopyObject"."""
 
@@ -71,41 +81,49 @@ class NotThere(DestinationError):
     """There is no such object, or no such upload."""
 
 
-def refuse(status: int, code: str, name: str, shown: str, *, wait: str | None = None) -> NoReturn:
-    """Raise what follows from an answer that grants nothing to a request about `name`. `wait`: its Retry-After."""
-    raise _refusal(status, code, name, shown, wait) from None
+def refuse(status: int, code: str, name: str, shown: str, *, wait: float | None = None, act: Act = "write") -> NoReturn:
+    """Raise what follows from an answer that grants nothing to a request about `name`. `wait`: the seconds that it asks
+    for.
+    """
+    raise _refusal(status, code, name, shown, wait, act) from None
 
 
-def _refusal(status: int, code: str, name: str, shown: str, wait: str | None) -> TilesyncError:
+def _refusal(status: int, code: str, name: str, shown: str, wait: float | None, act: Act) -> TilesyncError:
     said = f"({status or ''} {code})".replace("( ", "(").replace(" )", ")")
     if code in _SPOILT:
         return Transient(f"{name} did not arrive whole {said}")
     if code in _PRESSURE or status in {429, 503}:
-        return Transient(f"the destination answered {said}", retry_after=retry_after(wait), pressure=True)
+        return Transient(f"{shown} answered {said}", retry_after=wait, pressure=True)
     if status in {408, 409} or (status >= 500 and status not in _PERMANENT and code not in _FULL):
-        return Transient(f"the destination answered {said}", retry_after=retry_after(wait))
+        return Transient(f"{shown} answered {said}", retry_after=wait)
     if code in _ARCHIVED:
         return Archived(f"{name} in {shown} is archived, and cannot be read before it is restored {said}")
     if code in _HINTS:
-        return NotAuthorised(f"the destination {shown} refuses who asks {said}", hint=_HINTS[code])
+        return NotAuthorised(f"{shown} refuses who asks {said}", hint=_HINTS[code])
     if status in {401, 403} or code == "AccessDenied":
-        return NotAuthorised(f"the destination {shown} refuses {name} {said}", hint=_RIGHTS)
+        hint = _READS if act == "read" else _RIGHTS
+        return NotAuthorised(f"{shown} refuses {name} {said}", hint=hint)
     if status in {301, 307} or code in _ELSEWHERE:
         return DestinationError(f"{shown} lies in another region {said}", hint=_WHERE)
     if code == "NoSuchBucket":
-        return DestinationError(f"there is no bucket at {shown} {said}", hint="check the name, or make the bucket")
+        hint = "check the name, and --endpoint-url" if act == "read" else "check the name, or make the bucket"
+        return DestinationError(f"there is no bucket at {shown} {said}", hint=hint)
     if status == 404:
         return NotThere(f"{name} is not in {shown} {said}")
     if status == 412:
         return ConditionFailed(f"{name} is another one by now {said}")
     if code in _FULL:
         return DiskFull(f"{shown} has no room for {name} {said}")
-    return DestinationError(f"{shown} cannot do what was asked about {name} {said}", hint=_hint(status))
+    return DestinationError(f"{shown} cannot do what was asked about {name} {said}", hint=_hint(status, code, act))
 
 
-def _hint(status: int) -> str | None:
+def _hint(status: int, code: str, act: Act) -> str | None:
     if status == 501:
-        return _PROOF
+        return f"{_CONDITIONS}; {_PROOF}" if act == "replace" else _PROOF
+    if code.startswith("KMS."):
+        return _KMS
+    if status == 405:
+        return "is --endpoint-url (AWS_ENDPOINT_URL) that of an S3 server? Else a rule of the bucket forbids it"
     return f"{_WHO}; {_WHERE}; {_PROOF}" if status == 400 else None
 
 

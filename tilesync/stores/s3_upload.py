@@ -83,7 +83,7 @@ class Sending:
 def give_up(sending: Sending, insistence: Insistence, observe: Observer, shown: str) -> None:
     """Leave no parts behind: they would be paid for. Where they cannot be deleted that is said, and is no error."""
     try:
-        insistence.insist(f"the destination {shown}", sending.abort)
+        insistence.insist(shown, sending.abort)
     except TilesyncError as error:
         observe(
             Notice(

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tilesync.errors import ConditionFailed, DestinationError, TilesyncError, Transient
+from tilesync.errors import ConditionFailed, DestinationError, TilesyncError, Transient, UnknownHost
 from tilesync.storage import Found, Label
-from tilesync.stores.s3_replies import found, refuse
+from tilesync.stores.s3_replies import ENDPOINT, Act, found, refuse
+from tilesync.wire.connect_errors import is_unresolved
 
 if TYPE_CHECKING:
     from obstore import Attributes, GetOptions, ListStream, ObjectMeta, PutMode
@@ -29,7 +30,7 @@ _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9.]+)</Code>|\(code: ([A-Za-z0-9.]+)\)")
 _REASONS: Final = (
     ("InvalidCertificate", "its certificate is not to be trusted"),
-    ("dns error", "its name is not known"),
+    ("dns error", "its name cannot be looked up"),
     ("credential provider", "the credentials cannot be renewed"),
     ("Timeout", "no bytes in time"),
     ("TimedOut", "no bytes in time"),
@@ -62,16 +63,16 @@ class Whole:
 
     def head(self, name: str) -> Found:
         """What is said of an object. Raises NotThere."""
-        with self._mapped(name):
+        with self._mapped(name, act="read"):
             return _found(self._obstore.head(self._store, name))
 
     def pages(self, folder: str, *, after: str | None = None) -> Iterator[list[Found]]:
         """What lies in a folder, in the order of names, from behind the name `after` on."""
-        with self._mapped(folder):
+        with self._mapped(folder, act="read"):
             stream: ListStream[Sequence[ObjectMeta]]
             stream = self._obstore.list(self._store, folder, offset=after, chunk_size=PAGE)
         while True:
-            with self._mapped(folder):
+            with self._mapped(folder, act="read"):
                 page = next(stream, None)
             if page is None:
                 return
@@ -82,7 +83,7 @@ class Whole:
         options: GetOptions = {"range": {"offset": offset}} if offset else {}
         if etag:
             options["if_match"] = f'"{etag}"'
-        with self._mapped(name):
+        with self._mapped(name, act="read"):
             result = self._obstore.get(self._store, name, options=options)
             if result.range[0] != offset:
                 raise Transient("the destination did not give the range that it was asked for")
@@ -91,7 +92,7 @@ class Whole:
 
     def _chunks(self, name: str, stream: Iterator[bytes]) -> Iterator[bytes]:
         while True:
-            with self._mapped(name):
+            with self._mapped(name, act="read"):
                 chunk = next(stream, None)
             if chunk is None:
                 return
@@ -102,7 +103,7 @@ class Whole:
         mode: PutMode = "overwrite"
         if instead_of is not None:
             mode = {"e_tag": f'"{instead_of}"'} if instead_of else "create"
-        with self._mapped(name):
+        with self._mapped(name, act="write" if instead_of is None else "replace"):
             told = self._obstore.put(
                 self._store, name, data, attributes=_attributes(label), mode=mode, use_multipart=False
             )
@@ -127,14 +128,14 @@ class Whole:
             return self._obstore.sign(self._store, "GET", name, life)
 
     @contextmanager
-    def _mapped(self, name: str) -> Iterator[None]:
+    def _mapped(self, name: str, *, act: Act = "write") -> Iterator[None]:
         """Errors of obstore as ours. Theirs are dropped: they hold URLs and answers."""
         try:
             yield
         except self._foreign as error:
-            raise self._ours(error, name) from None
+            raise self._ours(error, name, act) from None
 
-    def _ours(self, error: Exception, name: str) -> TilesyncError:
+    def _ours(self, error: Exception, name: str, act: Act) -> TilesyncError:
         text = str(error)
         status, code = _STATUS.search(text), _CODE.search(text)
         number = int(status[1]) if status else 301 if "Received redirect" in text else 0
@@ -144,7 +145,9 @@ class Whole:
             return DestinationError(f"{self._shown} holds, or is to hold, a name that is no path, beside {name!r}")
         try:
             if number or code:
-                refuse(number, (code[1] or code[2]) if code else "", name, self._shown)
+                refuse(number, (code[1] or code[2]) if code else "", name, self._shown, act=act)
+            if is_unresolved(text):
+                return UnknownHost(f"the host of {self._shown} does not resolve", hint=ENDPOINT)
             return Transient(next((said for detail, said in _REASONS if detail in text), "the request failed"))
         except TilesyncError as ours:
             return ours

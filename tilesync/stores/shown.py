@@ -15,6 +15,8 @@ from typing import Any, Protocol
 from tilesync.errors import ConditionFailed, DestinationBusy, DestinationError
 from tilesync.model import POINTER, Version
 from tilesync.protocols import Objects
+from tilesync.rules.foreign_json import DOCUMENT, loads, mapping
+from tilesync.rules.manifest import read_latest
 from tilesync.rules.serving import Serving
 from tilesync.storage import Found, Label
 from tilesync.stores.apart import Apart
@@ -89,7 +91,7 @@ class ObjectPublished:
         if lines is None:
             raise DestinationError(f"cannot read the manifest {name}: it is not in {self._objects.shown}")
         try:
-            yield from map(json.loads, lines)
+            yield from (mapping(loads(line)) for line in lines)
         except ValueError as error:
             raise DestinationError(f"the manifest {name} is damaged ({error})") from error
 
@@ -100,18 +102,14 @@ class ObjectPublished:
     def noted(self, version: Version) -> Iterator[Mapping[str, Any]] | None:
         """What was noted of a version beside its manifest; None where nothing was."""
         lines = self._lines(f"{NOTES}{version.name}.jsonl")
-        return map(json.loads, lines) if lines is not None else None
+        return (mapping(loads(line)) for line in lines) if lines is not None else None
 
     def latest(self) -> Mapping[str, Any] | None:
         """What `latest.json` says; None when there is none, or one that is not ours. Asked for once."""
         if not self._knows_latest:
             stored = self._objects.read(LATEST)
             self._latest_etag = stored.found.etag if stored is not None else ""
-            try:
-                said = json.loads(b"".join(stored.chunks)) if stored is not None else None
-            except ValueError:
-                said = None
-            self._latest = said if isinstance(said, dict) and {"version", "manifest"} <= said.keys() else None
+            self._latest = read_latest(b"".join(stored.chunks)) if stored is not None else None
             self._knows_latest = True
         return self._latest
 
@@ -191,7 +189,7 @@ class ObjectPublication(Apart, ObjectPublished):
         self.latest()
         self._knows_latest = False
         self._latest_etag = self._replace(LATEST, [said], self._latest_etag).etag
-        self._latest, self._knows_latest = json.loads(said), True
+        self._latest, self._knows_latest = read_latest(said), True
 
     def _replace(self, name: str, data: Iterable[bytes], etag: str) -> Found:
         """Write what leads to a version, in the place of what was seen there."""
@@ -261,5 +259,7 @@ def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         *lines, left = (left + chunk).split(b"\n")
         yield from (line for line in lines if line)
+        if len(left) > DOCUMENT:
+            break  # whoever reads it finds it too large
     if left:
         yield left

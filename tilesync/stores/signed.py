@@ -1,4 +1,4 @@
-"""The signed link to a destination: fresh when it is asked for, renewed once for all, from any thread."""
+"""The signed link to a store: fresh when it is asked for, renewed once for all, from any thread."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from tilesync.errors import LinkRefused, NoFreshLink, NotAuthorised, TilesyncError
+from tilesync.errors import LinkRefused, NoFreshLink, NotAuthorised, TilesyncError, Transient
 from tilesync.events import Renewed, Warned
 from tilesync.model import SasUrl
 from tilesync.protocols import Observer
 from tilesync.rules.lifetimes import STUBBORN, expired, trusted_for
-from tilesync.rules.links import check_store
+from tilesync.rules.links import check_store, starts
+from tilesync.rules.storage_hints import BAD_SIGNATURE
+
+WRONG_KEY = (
+    "what signs the links (AZURE_STORAGE_KEY, AZURE_STORAGE_CONNECTION_STRING, a command) has no current key of the"
+    " account, or this machine's clock is wrong"
+)
 
 
 class SignedLink:
     """A link that `fetch` replaces, ahead of its end and on demand; without one its end is the end. `first`: one that
     is there already. `base`: the URL of the container that is meant, where that is known before a link is; a link to
-    another one than that, or than that of the first, is refused. `allow_http`: it may go in the clear.
+    another one than that, or than that of the first, is refused. `option` is the one that would print fresh links.
+    `allow_http`: it may go in the clear.
     """
 
     def __init__(
@@ -28,12 +35,14 @@ class SignedLink:
         *,
         first: SasUrl | None = None,
         base: str | None = None,
+        option: str = "--dest-link-command",
         allow_http: bool = False,
     ) -> None:
         self._allow_http = allow_http
         self._fetch = fetch
         self._observe = observe
         self._base = base
+        self._option = option
         self._lock = threading.Lock()
         self._link: SasUrl | None = None
         self._due_at = 0.0
@@ -68,34 +77,39 @@ class SignedLink:
 
     def refused(self, link: SasUrl, refusal: LinkRefused, *, again: bool) -> None:
         """The store answered 403 to this link: renew it. Raises NotAuthorised where that is final: `again`, the link
-        was fresh.
+        was fresh; Transient where it is not valid yet.
         """
+        if ahead := _ahead(link):
+            raise Transient(f"the link to the destination is valid only {ahead:.0f} s from now", retry_after=ahead)
         if again and not _ended(link):
-            raise NotAuthorised(f"{refusal}, also through a fresh link", hint=HINT) from refusal
+            raise NotAuthorised(f"{refusal}, also through a fresh link", hint=_for_fresh(refusal.hint)) from refusal
         try:
             self.renew(link)
         except NoFreshLink as error:
-            raise NotAuthorised(f"{refusal}; {error}", hint=error.hint) from refusal
+            hint = error.hint if _ended(link) else refusal.hint or error.hint
+            raise NotAuthorised(f"{refusal}; {error}", hint=hint) from refusal
 
     def _replace_quietly(self, old: SasUrl) -> None:
         try:
             if self._link is old:
                 self._replace()
+                if self._link is not old and (ahead := _ahead(self._link)):  # until then the old one is used
+                    self._link, self._due_at = old, time.monotonic() + ahead
         except TilesyncError as error:
             self._due_at = time.monotonic() + STUBBORN.total_seconds()
-            self._observe(Warned(f"the link to the destination could not be renewed ahead of time: {error}"))
+            self._observe(Warned(f"the link to the store could not be renewed ahead of time: {error}"))
 
     def _replace(self) -> None:
         old = self._link
         if self._fetch is None:
             verb = "has ended" if old is not None and _ended(old) else "is refused"
-            hint = NO_OTHER if verb == "has ended" else f"{NO_OTHER}; to write there it needs `sp=racwdl`"
-            raise NoFreshLink(f"the link to the destination {verb}, and there is no other", hint=hint)
+            hint = f"run the same command with a fresh link, or with {self._option}: it continues where it stopped"
+            raise NoFreshLink(f"the link to the store {verb}, and there is no other", hint=hint)
         link = self._fetch()
         if link.base != (self._base or link.base):
             raise NotAuthorised(
                 f"the fresh link leads to another container ({link.base}, not {self._base})",
-                hint="--dest-link-command must print links to the container that DEST names",
+                hint=f"{self._option} must print links to the container that is named",
             )
         self._adopt(link)
         if old is not None:
@@ -108,8 +122,15 @@ class SignedLink:
         self._link = link
 
 
-HINT = "check that this identity, or the link, may read, list, create, write and delete there (`sp=racwdl`)"
-NO_OTHER = "run the same command with a fresh link, or with --dest-link-command: it continues where it stopped"
+def _for_fresh(hint: str) -> str:
+    """What helps where a link that was just made is refused too."""
+    return WRONG_KEY if hint == BAD_SIGNATURE else hint
+
+
+def _ahead(link: SasUrl | None) -> float:
+    """Seconds until a link becomes valid."""
+    begin = starts(link.query) if link is not None else None
+    return max(0.0, (begin - datetime.now(UTC)).total_seconds()) if begin is not None else 0.0
 
 
 def _ended(link: SasUrl) -> bool:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from tilesync.model import Trace
 from tilesync.rules.packed import PACKED, gunzipped
-from tilesync.stores.disk import BINARY, NO_FOLLOW, trace_of
+from tilesync.stores.disk import trace_of
+from tilesync.stores.folders import Entry
 
 STRETCH = 1 << 24
 """Unpacked bytes that are written at a time: after so many a run may be interrupted."""
@@ -27,12 +26,11 @@ class Laid(NamedTuple):
 
 
 class Unpacking:
-    """A gzip payload that is unpacked into a new or emptied file. Raises OSError, BlobDamaged for a broken payload."""
+    """A gzip payload that is unpacked into a new file. Raises OSError, BlobDamaged for a broken payload."""
 
-    def __init__(self, chunks: Iterable[bytes], path: str | Path) -> None:
+    def __init__(self, chunks: Iterable[bytes], into: Entry) -> None:
         self._pieces = gunzipped(chunks)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NO_FOLLOW | BINARY, 0o666)
-        self._file = open(descriptor, "wb", buffering=0)  # noqa: SIM115 - `go_on` closes it, or `give_up`
+        self._file = open(into.create(), "wb", buffering=0)  # noqa: SIM115 - `go_on` closes it, or `give_up`
         self._sha256 = hashlib.sha256()
         self.size = 0
 
@@ -60,32 +58,32 @@ class Unpacking:
         self._file.close()
 
 
-def unpack(chunks: Iterable[bytes], path: str, modified: float | None) -> Laid:
-    """A new or emptied file with what a gzip payload holds, and that mtime (None: now). When it fails nothing is left.
+def unpack(chunks: Iterable[bytes], into: Entry, modified: float | None) -> Laid:
+    """A new file with what a gzip payload holds, and that mtime (None: now). When it fails nothing is left.
 
     Raises OSError, BlobDamaged.
     """
-    unpacking = Unpacking(chunks, path)
+    unpacking = Unpacking(chunks, into)
     try:
         while unpacking.go_on():
             pass
         if modified is not None:
-            os.utime(path, (modified, modified))
-        return Laid(trace_of(os.lstat(path)), unpacking.size, unpacking.sha256)
+            into.date(modified)
+        return Laid(trace_of(into.stat()), unpacking.size, unpacking.sha256)
     except BaseException:
         unpacking.give_up()
-        os.unlink(path)
+        into.unlink()
         raise
 
 
-def is_packed(path: str | Path) -> bool:
+def is_packed(entry: Entry) -> bool:
     """Whether the payload of a regular file that is no symlink is gzip. Raises OSError."""
-    with open(os.open(path, os.O_RDONLY | NO_FOLLOW), "rb", buffering=0) as file:
+    with open(entry.open(), "rb", buffering=0) as file:
         return file.read(len(PACKED)) == PACKED
 
 
-def pieces_of(path: str | Path) -> Iterator[bytes]:
+def pieces_of(entry: Entry) -> Iterator[bytes]:
     """The bytes of a file that is no symlink. Raises OSError."""
-    with open(os.open(path, os.O_RDONLY | NO_FOLLOW), "rb", buffering=0) as file:
+    with open(entry.open(), "rb", buffering=0) as file:
         while piece := file.read(_READ):
             yield piece

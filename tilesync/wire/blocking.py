@@ -18,7 +18,7 @@ from pyreqwest.response import SyncResponse
 from tilesync.errors import Transient, UsageError
 from tilesync.protocols import Observer
 from tilesync.rules.links import check_store
-from tilesync.wire.bulk import SILENCE, SLOWEST, explained, plain_builder
+from tilesync.wire.bulk import SILENCE, SLOWEST, explained, plain_builder, unanswered
 from tilesync.wire.insistence import Insistence
 from tilesync.wire.trust import fallback_bundle
 
@@ -88,6 +88,7 @@ class Blocking:
         self._allow_http = allow_http
         self._client = client
         self._sender = sender
+        self._reached = False
         self._insistence = Insistence(observe, budget=budget)
 
     @contextmanager
@@ -96,7 +97,7 @@ class Blocking:
         if send.secret:
             check_store(send.url, allow_http=self._allow_http)
         try:
-            client = self._client if send.body is None else self._sender
+            client, within = self._client if send.body is None else self._sender, None
             request = client.request(send.method, send.url).headers(dict(send.headers))
             if send.body is not None:  # the engine leaves the length of an empty body out
                 within = send.within or ANSWER + timedelta(seconds=len(send.body) / SLOWEST)
@@ -106,8 +107,9 @@ class Blocking:
             raise UsageError("not a URL, or not a header, that can be sent") from None
         try:
             response = streamed.__enter__()
+            self._reached = True
         except PyreqwestError as error:
-            raise Transient(explained(error)) from None
+            raise unanswered(error, send.url, reached=self._reached, within=within) from None
         try:
             yield Reply(response)
         finally:

@@ -16,8 +16,8 @@ from pyreqwest.client import BaseClientBuilder, Client, ClientBuilder
 from pyreqwest.exceptions import (
     BuilderError,
     ConnectError,
+    DetailedPyreqwestError,
     PyreqwestError,
-    ReadTimeoutError,
     RequestError,
     RequestTimeoutError,
 )
@@ -26,9 +26,10 @@ from pyreqwest.proxy import ProxyBuilder
 from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response
 
-from tilesync.errors import Transient, UsageError
+from tilesync.errors import TilesyncError, Transient, UsageError
 from tilesync.rules.proxies import Proxies
 from tilesync.wire.bandwidth import Bandwidth
+from tilesync.wire.connect_errors import lasting_error
 from tilesync.wire.trust import fallback_bundle, proxies, user_agent
 
 Builder = TypeVar("Builder", bound=BaseClientBuilder)
@@ -38,6 +39,9 @@ SILENCE: Final = timedelta(seconds=30)
 
 SLOWEST: Final = 1 << 14
 """Bytes a second with which a body may leave; a slower line than that carries nothing."""
+
+CONNECT: Final = timedelta(seconds=20)
+"""How long a connection may take to be made."""
 
 _ERROR_BODY: Final = 4096
 
@@ -58,6 +62,11 @@ class Answer:
         self._paid = paid
         self._response = response
         self.status: Final = response.status
+
+    @property
+    def version(self) -> str:
+        """The version of HTTP that it came by: `HTTP/1.1`."""
+        return self._response.version
 
     def header(self, name: str) -> str | None:
         """The first value of a header, None when it is absent."""
@@ -136,6 +145,7 @@ class Bulk:
     def __init__(self, client: Client, bandwidth: Bandwidth | None) -> None:
         self._client = client
         self._bandwidth = bandwidth
+        self._reached = False
         self.piece = bandwidth.piece if bandwidth is not None else None
         """How many bytes of a large body are better asked for at once; None where it makes no difference."""
 
@@ -149,10 +159,11 @@ class Bulk:
         try:
             request = self._client.get(url).headers(headers).streamed_read_buffer_limit(ahead).build_streamed()
             answer = Answer(request, await request.__aenter__(), self._bandwidth, paid=ahead)
+            self._reached = True
         except (BuilderError, ValueError):
             raise UsageError("not a URL, or not a header, that can be sent") from None
         except PyreqwestError as error:
-            raise Transient(explained(error)) from None
+            raise unanswered(error, url, reached=self._reached) from None
         try:
             _obey_cancellation()
         except asyncio.CancelledError:
@@ -171,15 +182,16 @@ class Bulk:
             said = {**headers, "Content-Length": str(len(body))}
             request = self._client.put(url).headers(said).body_bytes(body).timeout(within).build()
             response = await request.send()
+            self._reached = True
             told = Told(
                 response.status, response.headers, b"" if response.status < 300 else bytes(await response.bytes())
             )
         except (BuilderError, ValueError):
             raise UsageError("not a URL, or not a header, that can be sent") from None
-        except (ReadTimeoutError, RequestTimeoutError):
-            raise Transient(f"no answer within {within.total_seconds():.0f} s", pressure=True) from None
+        except RequestTimeoutError as error:
+            raise Transient(explained(error, within=within), pressure=True) from None
         except PyreqwestError as error:
-            raise Transient(explained(error)) from None
+            raise unanswered(error, url, reached=self._reached) from None
         _obey_cancellation()
         return told
 
@@ -191,19 +203,35 @@ def _obey_cancellation() -> None:
         raise asyncio.CancelledError
 
 
-def explained(error: PyreqwestError) -> str:
-    """A sentence about `error` without what its details hold: the whole URL, signature and all."""
-    if isinstance(error, ReadTimeoutError | RequestTimeoutError):
-        return f"no bytes within {SILENCE.total_seconds():.0f} s"
+def unanswered(error: PyreqwestError, url: str, *, reached: bool, within: timedelta | None = None) -> TilesyncError:
+    """The error of ours for a request that got no answer. `reached`: the host answered before; `within`: as for
+    `explained`.
+    """
+    lasting = lasting_error(_last_cause(error), url, reached=reached) if isinstance(error, ConnectError) else None
+    return lasting or Transient(explained(error, within=within))
+
+
+def explained(error: PyreqwestError, *, within: timedelta | None = None) -> str:
+    """A sentence about `error` without what its details hold: the whole URL, signature and all. `within`: what limit
+    an answer had, where that is not the one for silence.
+    """
+    if isinstance(error, RequestTimeoutError):
+        if any("(Connect)" in cause for cause in _causes(error)):  # its class is ConnectTimeoutError for every timeout
+            return f"no connection within {CONNECT.total_seconds():.0f} s"
+        return f"no bytes within {(within or SILENCE).total_seconds():.0f} s"
     if isinstance(error, ConnectError):
         return f"no connection ({_last_cause(error)})"
     return "the body broke off" if isinstance(error, RequestError) else "the connection broke"
 
 
-def _last_cause(error: ConnectError) -> str:
-    causes = (error.details or {}).get("causes") or []
-    message = causes[-1]["message"] if causes else "unknown reason"
-    return message if "://" not in message else "unknown reason"
+def _last_cause(error: DetailedPyreqwestError) -> str:
+    cause = (_causes(error) or ["://"])[-1]
+    return "unknown reason" if "://" in cause else cause
+
+
+def _causes(error: DetailedPyreqwestError) -> list[str]:
+    """From the outermost to the innermost; the outer ones hold the URL."""
+    return [cause["message"] for cause in (error.details or {}).get("causes") or []]
 
 
 @asynccontextmanager
@@ -234,7 +262,7 @@ def plain_builder(builder: Builder, silence: timedelta | None) -> Builder:
         .referer(False)
         .user_agent(user_agent())
         .default_headers({"Accept-Encoding": "identity"})
-        .connect_timeout(timedelta(seconds=20))
+        .connect_timeout(CONNECT)
         .no_proxy()  # the engine's own reading of the environment is another one
     )
     chosen = proxies()

@@ -6,8 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import httpx
@@ -17,14 +16,19 @@ from tilesync.events import Notice, Retried
 from tilesync.protocols import Clock, Observer
 from tilesync.rules.links import check_scheme
 from tilesync.rules.proxies import Proxy
+from tilesync.rules.replies import header_date
 from tilesync.rules.retries import Patience
 from tilesync.wire.bandwidth import Bandwidth
+from tilesync.wire.connect_errors import lasting_error
 from tilesync.wire.trust import proxies, roots, user_agent
 
 T = TypeVar("T")
 
 HANG = timedelta(seconds=60)
 """A server that says nothing for this long hangs."""
+
+CONNECT = timedelta(seconds=20)
+"""How long a connection may take to be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +69,7 @@ class Reply:
 
     def server_time(self) -> datetime | None:
         """The server's clock as its `Date` header says (whole seconds); None when it says nothing readable."""
-        try:
-            return parsedate_to_datetime(self._response.headers["date"]).astimezone(UTC)
-        except (KeyError, ValueError):
-            return None
+        return header_date(self.header("date"))
 
 
 Accept = Callable[[Reply], Awaitable[T]]
@@ -89,6 +90,12 @@ class Conversation:
         self._clock = clock
         self._observe = observe
         self._budget = budget.total_seconds()
+        self._reached: set[str] = set()
+
+    @property
+    def budget(self) -> timedelta:
+        """How long a failing answer is borne with."""
+        return timedelta(seconds=self._budget)
 
     async def ask(self, what: str, make: Callable[[], Awaitable[Ask]], accept: Accept[T]) -> T:
         """Ask until `accept` takes an answer. `what` names the server in messages: "the Mesh Export API".
@@ -101,10 +108,10 @@ class Conversation:
             try:
                 return await self._attempt(await make(), accept)
             except Transient as error:
-                wait = patience.next_wait(self._clock.monotonic(), error.retry_after, began=began)
+                wait = patience.next_wait(self._clock.monotonic(), error.retry_after, began=began, limit=error.limit)
                 if wait is None:
                     asked = f"; it asks to wait {error.retry_after:.0f} s" if error.retry_after else ""
-                    raise Unavailable(f"{what} kept failing: {error}{asked}") from error
+                    raise Unavailable(f"{what} kept failing: {error}{asked}", hint=error.hint or None) from error
                 if patience.failures == 1:
                     self._observe(Notice(f"{what}: {error}; trying again for up to {self._budget:.0f} s"))
                 self._observe(Retried(what, str(error), wait))
@@ -123,16 +130,22 @@ class Conversation:
             raise UsageError("not a URL, or not a header, that can be sent") from None
         try:
             response = await client.send(request, stream=True)
+            self._reached.add(request.url.host)
             try:
                 return await accept(Reply(response, self._bandwidth))
             finally:
                 await response.aclose()
         except httpx.LocalProtocolError:
             raise UsageError("a token, key or link holds a character that no header can carry") from None
+        except httpx.ConnectTimeout as error:
+            raise Transient(f"no connection within {CONNECT.total_seconds():.0f} s") from error
         except httpx.TimeoutException as error:
             raise Transient(f"no answer within {HANG.total_seconds():.0f} s") from error
+        except (httpx.ConnectError, httpx.ProxyError) as error:
+            lasting = lasting_error(str(error), ask.url, reached=request.url.host in self._reached)
+            raise lasting or _broken(error) from error
         except httpx.RequestError as error:
-            raise Transient(f"the connection failed ({str(error) or type(error).__name__})") from error
+            raise _broken(error) from error
 
     async def aclose(self) -> None:
         """End the connections."""
@@ -140,10 +153,14 @@ class Conversation:
             await client.aclose()
 
 
+def _broken(error: httpx.RequestError) -> Transient:
+    return Transient(f"the connection failed ({str(error) or type(error).__name__})")
+
+
 def _client(proxy: Proxy | None) -> httpx.AsyncClient:
     logging.getLogger("httpx").addFilter(_keep_urls_out)
     limits = httpx.Limits(max_connections=8)
-    timeout = httpx.Timeout(HANG.total_seconds(), connect=20.0)
+    timeout = httpx.Timeout(HANG.total_seconds(), connect=CONNECT.total_seconds())
     headers = {"User-Agent": user_agent()}
     try:
         trusted = roots()

@@ -32,9 +32,9 @@ class Insistence:
             try:
                 return attempt()
             except Transient as error:
-                wait = patience.next_wait(time.monotonic(), error.retry_after, began=began)
+                wait = patience.next_wait(time.monotonic(), error.retry_after, began=began, limit=error.limit)
                 if wait is None:
-                    raise Unavailable(f"{what} kept failing: {error}") from error
+                    raise Unavailable(f"{what} kept failing: {error}", hint=error.hint or None) from error
                 if patience.failures == 1:
                     self._observe(Notice(f"{what}: {error}; trying again for up to {self._budget:.0f} s"))
                 self._observe(Retried(what, str(error), wait))

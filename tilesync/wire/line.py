@@ -21,11 +21,14 @@ _END: Final = b"0\r\n\r\n"
 
 
 class Reply(NamedTuple):
-    """An answer with the wished status, and a body of the wished size; and the seconds that it took."""
+    """An answer with the wished status, and a body of the wished size; and the seconds that it took. `md5` is that of
+    the whole body in base64, where the answer states it.
+    """
 
     etag: str | None
     body: bytes
     seconds: float
+    md5: str | None = None
 
 
 class Ask:
@@ -85,6 +88,7 @@ class Line:
         self._left = 0
         self._unsent = memoryview(b"")
         self._etag: str | None = None
+        self._md5: str | None = None
         self._keeps = True
         self._began = 0.0
         self._loop.add_reader(sock.fileno(), self._readable)
@@ -157,7 +161,7 @@ class Line:
         if self._expected != ask.size and body != _END:
             self._answered(ask, None)
             return True
-        self._answered(ask, Reply(self._etag, body[: ask.size], self._loop.time() - self._began))
+        self._answered(ask, Reply(self._etag, body[: ask.size], self._loop.time() - self._began, self._md5))
         return True
 
     def _expects(self, head: bytes, ask: Ask) -> int | None:
@@ -166,8 +170,9 @@ class Line:
         Source: RFC 9112, sections 4 to 7 and 9.3.
         """
         lower = head.lower()
-        etag = _field(head, lower, b"etag")
-        self._etag = None if etag is None else etag.decode("latin-1")
+        self._etag = _text(_field(head, lower, b"etag"))
+        md5 = _field(head, lower, b"x-ms-blob-content-md5")
+        self._md5 = _text(_field(head, lower, b"content-md5") if md5 is None else md5)
         self._keeps = _field(lower, lower, b"connection") in {None, b"keep-alive"}
         if not head.startswith(b"HTTP/1.1 " + ask.status) or lower.count(b"\n") != lower.count(b"\r\n"):
             return None
@@ -206,6 +211,10 @@ class Line:
             self._owner.forget(self)
         if ask is not None:
             ask.settle(None)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
 
 
 def _field(head: bytes, lower: bytes, name: bytes) -> bytes | None:

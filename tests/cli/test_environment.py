@@ -1,0 +1,106 @@
+"""Variables that nobody reads, ids that are none: said before they cost an hour."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from builders import IMODEL
+from commandline import Done, tilesync
+from simulator import EXPORT, Simulator
+
+from tilesync.cli.commands import cli
+from tilesync.cli.environment import stray_variables
+
+
+def warned(done: Done) -> list[str]:
+    """What was warned of."""
+    return [line["message"] for line in done.lines if line["kind"] == "warning"]
+
+
+def test_misspelt_variables_are_warned_of(tmp_path: Path) -> None:
+    """The nearest one is named; the run goes on as if it were not there, and the report has the warning."""
+    with Simulator() as sim:
+        sim.hold()
+        report = tmp_path / "r"
+        done = tilesync(
+            "mirror", IMODEL, tmp_path / "d", "--json", "--report", report,
+            sim=sim, TILESYNC_TRANSFER="4", TILESYNC_UNHEARD_OF="1",
+        )  # fmt: skip
+    assert done.exit == 0
+    assert warned(done) == [
+        "TILESYNC_TRANSFER is ignored: no option reads it; is TILESYNC_TRANSFERS meant?",
+        "TILESYNC_UNHEARD_OF is ignored: no option reads it",
+    ]
+    assert "TILESYNC_TRANSFERS meant" in report.read_text()
+
+
+@pytest.mark.parametrize(
+    ("variable", "option"),
+    [
+        ("TILESYNC_KEEP_VERSIONS", "--keep-versions"), ("TILESYNC_ALLOW_SHRINK", "--allow-shrink"),
+        ("TILESYNC_ALLOW_MISSING", "--allow-missing"), ("TILESYNC_DELETE", "--delete"),
+        ("TILESYNC_MAX_DELETE", "--max-delete"), ("TILESYNC_CREATE_CONTAINER", "--create-container"),
+    ],
+)  # fmt: skip
+def test_what_counts_as_an_option_alone(variable: str, option: str) -> None:
+    """A variable that is ignored on purpose is told with the reason, and with what to write instead."""
+    (said,) = stray_variables(cli, {variable: "3"})
+    assert said.startswith(f"{variable} is ignored: what deletes or overrides a guard")
+    assert option in said
+
+
+def test_variables_that_are_read(tmp_path: Path) -> None:
+    """No command warns of what another command, or no option, reads, nor of those of the tests, nor of empty ones."""
+    names = (
+        "TOKEN",
+        "SHARE_KEY",
+        "SOURCE",
+        "DEST",
+        "API_URL",
+        "RETRY_FOR",
+        "REPORT",
+        "JSON",
+        "SAMPLES",
+        "REQUIRE",
+        "QUICK",
+    )
+    known = {f"TILESYNC_{name}": "x" for name in names} | {"TILESYNC_NOTHING": "", "HOME": "/", "XTILESYNC_A": "b"}
+    assert list(stray_variables(cli, known)) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["mirror", "nosuch", "{d}"], ["exports", "not-an-id"], ["link", "not-an-id"], ["doctor", "--source", "not-an-id"]],
+)
+def test_what_is_no_id(words: list[str], tmp_path: Path) -> None:
+    """An iModel id is a GUID: anything else is a usage error that says where to find one, and asks nobody."""
+    with Simulator() as sim:
+        sim.hold()
+        done = tilesync(*(word.format(d=tmp_path / "d") for word in words), "--json", sim=sim)
+        assert sim.requests == []
+    assert (done.last["exit"], done.last["error"]) == (2, "UsageError")
+    assert done.last["message"] in {"'nosuch' is no iModel id", "'not-an-id' is no iModel id"}
+    assert "`tilesync exports` without an id" in done.last["hint"]
+    assert "My iTwins" in done.last["hint"]
+    assert not (tmp_path / "d").exists()
+
+
+def test_the_url_of_a_portal(tmp_path: Path) -> None:
+    """What people copy from their browser is as good as the id in it; what is not plain is refused in words."""
+    twin = "0a1b2c3d-0000-4111-8222-333344445555"
+    url = f"https://developer.bentley.com/my-itwins/{twin}/{IMODEL}/view"
+    with Simulator() as sim:
+        sim.hold()
+        done = tilesync("mirror", url, tmp_path / "d", "--json", sim=sim)
+        assert (done.exit, done.last["export"], done.last["source"]) == (0, EXPORT, IMODEL)
+        assert tilesync("exports", url, "--json", sim=sim).lines[0]["id"] == EXPORT
+        assert tilesync("link", url, "--json", sim=sim).lines[0]["kind"] == "link"
+        assert tilesync("doctor", "--source", url, "--json", sim=sim).exit == 0
+        for command in ("mirror", "exports", "link"):
+            more = [tmp_path / "e"] if command == "mirror" else []
+            done = tilesync(command, f"https://developer.bentley.com/my-itwins/{twin}", *more, "--json", sim=sim)
+            assert done.last["exit"] == 2
+            assert done.last["message"] == "which iModel that URL means is not plain"
+    assert os.listdir(tmp_path) == ["d"]

@@ -1,0 +1,466 @@
+"""Exports with files that are broken, or of no use for who asks for them: what is published, what is told, what is not.
+
+Each is mirrored by its listing and by a walk, since they come to what is asked for in different ways.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import b3dm, glb, gltf_as_glb, manifest_of, stored, tileset, tree
+from commandline import tilesync
+from faults import blob, wrong_bytes
+from simulator import EXPORT, Run, Simulator, verify
+
+from tilesync.events import Failed, Finding, Remarked, Warned
+from tilesync.model import Globs, Inventory
+
+TILE = glb(b"tile")
+PAGE = b"<html>error</html>"
+
+both = pytest.mark.parametrize("inventory", list(Inventory))
+
+
+def mirror(files: dict[str, bytes], dest: Path, inventory: Inventory, *, md5: bool = True, **wishes: Any) -> Run:
+    """Mirror a container with these files."""
+    with Simulator() as sim:
+        sim.hold(files, md5=md5)
+        return sim.mirror(dest, inventory=inventory, **wishes)
+
+
+def held(dest: Path) -> dict[str, bytes]:
+    return tree(dest / "versions" / EXPORT)
+
+
+def implicit(subtrees: str = "s/{level}/{x}/{y}", contents: str = "c/{level}/{x}/{y}.glb", **tiling: Any) -> bytes:
+    """A root whose only tile is implicit."""
+    said = json.loads(tileset())
+    levels = {"subdivisionScheme": "QUADTREE", "subtreeLevels": 1, "availableLevels": 1, **tiling}
+    said["root"] |= {"content": {"uri": contents}, "implicitTiling": {**levels, "subtrees": {"uri": subtrees}}}
+    return json.dumps(said).encode()
+
+
+def subtree(*, children: int = 0, **more: Any) -> bytes:
+    """A subtree of which everything is there."""
+    available = {"tileAvailability": {"constant": 1}, "contentAvailability": [{"constant": 1}]}
+    text = json.dumps({**available, "childSubtreeAvailability": {"constant": children}, **more}).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<4sIQQ", b"subt", 1, len(text), 0) + text
+
+
+def failures(run: Run) -> dict[str, str]:
+    return {failed.name: failed.message for failed in run.of(Failed)}
+
+
+def problems(run: Run) -> set[tuple[str, str]]:
+    return {(remark.name, remark.problem) for remark in run.of(Remarked)}
+
+
+# --- contents and schemas ---
+
+NO_JSON = {
+    "a page": PAGE,
+    "UTF-16": tileset("b.glb").decode().encode("utf-16"),
+    "a list": b"[",
+    "no bytes": b"",
+    "cut off": tileset("b.glb")[:-9],
+    "NULs behind it": tileset("b.glb") + b"\0\0",
+    "bytes behind it": tileset("b.glb") + b"x",
+    "a page within gzip": gzip.compress(PAGE),
+}
+
+
+@both
+@pytest.mark.parametrize("data", NO_JSON.values(), ids=NO_JSON)
+@pytest.mark.parametrize("name", ["e.json", "e.gltf"])
+def test_a_content_that_is_no_json_is_an_error(name: str, data: bytes, inventory: Inventory, tmp_path: Path) -> None:
+    """A content that is called JSON and is none takes the branch below it along: exit 3, nothing is published."""
+    files = {"tileset.json": tileset(name, "a.glb"), name: data, "a.glb": TILE, "b.glb": TILE}
+    run = mirror(files, tmp_path, inventory)
+    assert run.exit == 3
+    assert len(run.of(Failed)) == 1
+    assert name in run.of(Failed)[0].message + run.of(Failed)[0].name
+    assert not (tmp_path / "tileset.json").exists()
+
+
+@both
+@pytest.mark.parametrize("data", [PAGE, b"", b'{"id"', b'{"id": "s"}\0'], ids=["page", "empty", "cut", "padded"])
+@pytest.mark.parametrize("name", ["s.json", "schema"])
+def test_a_schema_that_is_none_is_an_error(name: str, data: bytes, inventory: Inventory, tmp_path: Path) -> None:
+    """Viewers that cannot read the schema of a tileset show nothing of it."""
+    if name == "schema" and data == b'{"id": "s"}\0':
+        data = b"\0\0\0\0"
+    run = mirror({"tileset.json": tileset("a.glb", schemaUri=name), name: data, "a.glb": TILE}, tmp_path, inventory)
+    assert (run.exit, failures(run).keys()) == (3, {name})
+
+
+@both
+@pytest.mark.parametrize(
+    "data", [tileset("a.glb") + b"\0", PAGE, b"[]", b"", tileset("a.glb").decode().encode("utf-16")]
+)
+def test_a_root_that_is_no_json_is_an_error(data: bytes, inventory: Inventory, tmp_path: Path) -> None:
+    """The root is asked for by every viewer."""
+    run = mirror({"tileset.json": data, "a.glb": TILE}, tmp_path, inventory)
+    assert run.exit == 3
+    assert not (tmp_path / "tileset.json").exists()
+
+
+@both
+def test_a_byte_order_mark_is_borne(inventory: Inventory, tmp_path: Path) -> None:
+    """Viewers drop that of UTF-8, before tilesets as before schemas."""
+    mark = b"\xef\xbb\xbf"
+    files = {"tileset.json": mark + tileset("e.json", schemaUri="s.json"), "e.json": mark + tileset("a.glb"),
+             "s.json": mark + b"{}", "a.glb": TILE}  # fmt: skip
+    assert mirror(files, tmp_path, inventory).exit == 0
+    assert held(tmp_path) == files
+
+
+@both
+def test_a_page_in_place_of_a_tile_is_an_error(inventory: Inventory, tmp_path: Path) -> None:
+    """Whatever the tile is called."""
+    for number, name in enumerate(["a.b3dm", "a.tile", "a", "a.pnts"]):
+        run = mirror({"tileset.json": tileset(name), name: PAGE}, tmp_path / str(number), inventory)
+        assert (run.exit, failures(run).keys()) == (3, {name})
+
+
+@both
+def test_a_page_that_came_once_is_fetched_anew(inventory: Inventory, tmp_path: Path) -> None:
+    """Bytes that nothing proves are asked for twice before they are believed."""
+    files = {"tileset.json": tileset("e.json"), "e.json": tileset("a.glb"), "a.glb": TILE}
+    with Simulator() as sim:
+        sim.hold(files, md5=False)
+        sim.fault(blob("e.json"), lambda request, proceed: _with_body(proceed(), PAGE.ljust(len(files["e.json"]))))
+        run = sim.mirror(tmp_path, inventory=inventory)
+        assert len(sim.asked("e.json")) >= 2
+    assert run.exit == 0
+    assert held(tmp_path) == files
+
+
+def _with_body(answer: Any, body: bytes) -> Any:
+    answer.body = body
+    return answer
+
+
+@both
+def test_what_is_broken_is_fetched_anew_by_the_next_run(inventory: Inventory, tmp_path: Path) -> None:
+    """What failed is not held: once the container has it right, the same command brings it."""
+    files = {"tileset.json": tileset("e.json"), "e.json": PAGE, "a.glb": TILE}
+    with Simulator() as sim:
+        sim.hold(files)
+        first = sim.mirror(tmp_path, inventory=inventory)
+        assert (first.exit, first.tally.failed) == (3, 1)
+        tally = first.tally
+        assert tally.listed == tally.fetched + tally.kept + tally.reused + tally.failed
+        assert not (tmp_path / "tileset.json").exists()
+        files["e.json"] = tileset("a.glb")
+        sim.containers[EXPORT].update(stored({"e.json": files["e.json"]}))
+        assert sim.mirror(tmp_path, inventory=inventory).exit == 0
+    assert held(tmp_path) == files
+    assert verify(tmp_path).exit == 0
+
+
+# --- what nothing asks for ---
+
+ORPHANS = {
+    "log.json": b'{"a":1',
+    "old/broken.glb": TILE[:-10],
+    "upload.tmp.b3dm": struct.pack("<4s6I", b"b3dm", 1, 100, 0, 0, 0, 0) + b"x" * 12,
+    "old/page.glb": PAGE,
+    "old/cut.json.gz": gzip.compress(b"some text")[:-4],
+}
+
+
+@pytest.mark.parametrize("md5", [True, False])
+def test_broken_files_that_nothing_asks_for_are_published(md5: bool, tmp_path: Path) -> None:
+    """Each is told and noted in the manifest; the audit, a night and a copy take it as it is."""
+    files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}
+    with Simulator() as sim:
+        sim.hold(files, md5=md5)
+        run = sim.mirror(tmp_path)
+        assert run.exit == 0
+        assert problems(run) == {(name, "damaged orphan") for name in ORPHANS}
+        assert any(str(warned.message).startswith("damaged orphan: ") for warned in run.of(Warned))
+        assert all(len(sim.asked(name)) == (1 if md5 else 2) for name in ORPHANS)
+        assert sim.mirror(tmp_path).exit == 0
+    assert held(tmp_path) == files
+    head, rows = manifest_of(tmp_path, EXPORT)
+    assert head["damaged_names"] == sorted(ORPHANS)
+    assert (head["orphans"], head["missing"], rows.keys()) == (len(ORPHANS), 0, files.keys())
+    audit = verify(tmp_path)
+    assert (audit.exit, audit.of(Finding)) == (0, [])
+    assert ("log.json", "damaged orphan") in problems(audit)
+
+
+def test_a_broken_orphan_that_changes_on_the_disk_is_found(tmp_path: Path) -> None:
+    """That it is broken is known, and how."""
+    mirror({"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}, tmp_path, Inventory.LIST)
+    path = tmp_path / "versions" / EXPORT / "old/broken.glb"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    (found,) = verify(tmp_path).of(Finding)
+    assert (found.name, found.problem) == ("old/broken.glb", "content")
+
+
+def test_an_orphan_whose_bytes_are_not_the_listed_ones_is_an_error(tmp_path: Path) -> None:
+    """Damage on the way is none of the container's: it is fetched anew, and fails the run where it stays."""
+    with Simulator() as sim:
+        sim.hold({"tileset.json": tileset("a.glb"), "a.glb": TILE, "log.json": b"{}"})
+        sim.fault(blob("log.json"), wrong_bytes, times=None)
+        run = sim.mirror(tmp_path)
+    assert (run.exit, failures(run).keys()) == (3, {"log.json"})
+
+
+def test_a_lost_catalog_and_a_copy_know_broken_orphans(tmp_path: Path) -> None:
+    """A destination is taken over with them, and mirrored on into another one."""
+    mirror({"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}, tmp_path / "a", Inventory.LIST)
+    (tmp_path / "a/.tilesync/catalog.sqlite3").unlink()
+    files = {"tileset.json": tileset("a.glb", "b.glb"), "a.glb": TILE, "b.glb": TILE, **ORPHANS}
+    with Simulator() as sim:
+        sim.hold(files, lastModified="2026-03-02T08:30:00Z")
+        run = sim.mirror(tmp_path / "a")
+        assert run.exit == 0
+        assert not {name for name in ORPHANS if sim.asked(name)}
+    copied = tilesync("mirror", tmp_path / "a", tmp_path / "b", "--json")
+    assert copied.exit == 0
+    (version,) = tree(tmp_path / "b/manifests")
+    for place in ("a", "b"):
+        assert tree(tmp_path / place / "versions" / version.removesuffix(".jsonl")) == files
+        assert manifest_of(tmp_path / place, version.removesuffix(".jsonl"))[0]["damaged_names"] == sorted(ORPHANS)
+
+
+@both
+@pytest.mark.parametrize("content", ["stored", "decoded"])
+def test_files_that_are_left_out_are_not_judged(content: str, inventory: Inventory, tmp_path: Path) -> None:
+    """With a glob that leaves the broken one out the others are published."""
+    files = {"tileset.json": tileset("a.glb", "e.json"), "a.glb": TILE, "e.json": PAGE}
+    run = mirror(files, tmp_path, inventory, globs=Globs(exclude=("e.json",)))
+    assert run.exit == 0
+    assert held(tmp_path).keys() == {"tileset.json", "a.glb"}
+
+
+# --- tiles of another format than their names say ---
+
+
+@both
+def test_a_glb_that_holds_another_tile_is_followed(inventory: Inventory, tmp_path: Path) -> None:
+    """Viewers go by what a tile holds: a warning, and what the tile asks for is there too."""
+    said = json.dumps({"asset": {"version": "2.0"}, "images": [{"uri": "t.png"}]}).encode()
+    files = {"tileset.json": tileset("b.glb", "g.glb"), "b.glb": b3dm(TILE), "g.glb": said, "t.png": b"\x89PNG...."}
+    run = mirror(files, tmp_path, inventory)
+    assert run.exit == 0
+    assert problems(run) == {("b.glb", "other format"), ("g.glb", "other format")}
+    assert len(run.of(Warned)) == 1
+    assert held(tmp_path) == files
+    assert verify(tmp_path).exit == 0
+
+
+@both
+def test_a_glb_without_bytes_is_a_missing_content(inventory: Inventory, tmp_path: Path) -> None:
+    """Exit 3, said in words that fit; with --allow-missing published, and known from then on."""
+    files = {"tileset.json": tileset("a.glb", "b.glb"), "a.glb": b"", "b.glb": TILE}
+    run = mirror(files, tmp_path / "no", inventory)
+    assert (run.exit, failures(run)) == (3, {"a.glb": "a.glb is empty; tileset.json asks for it (content)"})
+    assert "--allow-missing" in run.error.hint if run.error else False
+    with Simulator() as sim:
+        sim.hold(files)
+        run = sim.mirror(tmp_path, inventory=inventory, allow_missing=True)
+        assert (run.exit, run.tally.completeness.missing) == (0, 1)
+        assert held(tmp_path) == files
+        assert manifest_of(tmp_path, EXPORT)[0]["missing_names"] == ["a.glb"]
+        assert verify(tmp_path).exit == 0
+        sim.exports[0]["lastModified"] = "2026-03-02T08:30:00Z"
+        night = sim.mirror(tmp_path, inventory=inventory)
+        assert night.exit == 0
+        assert [path.name for path in (tmp_path / "versions").iterdir()] == [EXPORT]
+
+
+def test_an_empty_glb_that_nothing_asks_for_is_no_matter(tmp_path: Path) -> None:
+    """Nothing is missing then."""
+    run = mirror({"tileset.json": tileset("b.glb"), "a.glb": b"", "b.glb": TILE}, tmp_path, Inventory.LIST)
+    assert (run.exit, run.tally.completeness.missing) == (0, 0)
+
+
+# --- images and buffers ---
+
+TEXTURED = gltf_as_glb(images=[{"uri": "t.png"}], buffers=[{"byteLength": 100, "uri": "x.bin"}])
+GOOD = {"t.png": b"\x89PNG\r\n\x1a\n", "x.bin": b"\0" * 100}
+FAULTY = {
+    "an empty image": ("t.png", b""),
+    "a page as an image": ("t.png", PAGE),
+    "JSON as an image": ("t.png", b'{"error": {"code": "x"}}'),
+    "text as an image": ("t.png", b"what is this"),
+    "a short buffer": ("x.bin", b"ab"),
+    "an empty buffer": ("x.bin", b""),
+    "a page as a buffer": ("x.bin", PAGE.ljust(200)),
+}
+faulty = pytest.mark.parametrize(("name", "data"), FAULTY.values(), ids=FAULTY)
+
+
+@both
+@faulty
+def test_images_and_buffers_of_no_use_are_told(name: str, data: bytes, inventory: Inventory, tmp_path: Path) -> None:
+    """Where the container states their MD5 it holds them so: published, with a warning, and noted in the manifest."""
+    files = {"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, name: data}
+    run = mirror(files, tmp_path, inventory)
+    assert run.exit == 0
+    assert problems(run) == {(name, "damaged")}
+    assert any(str(warned.message).startswith(f"damaged: {name}: ") for warned in run.of(Warned))
+    assert manifest_of(tmp_path, EXPORT)[0]["damaged_names"] == [name]
+    assert held(tmp_path) == files
+    assert verify(tmp_path).exit == 0
+
+
+@faulty
+def test_a_walk_does_not_believe_what_nothing_proves(name: str, data: bytes, tmp_path: Path) -> None:
+    """Without an MD5 a page may be a gateway's: exit 3, and fetched again by the next run; allowed on request."""
+    files = {"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, name: data}
+    with Simulator() as sim:
+        sim.hold(files, md5=False)
+        run = sim.mirror(tmp_path, inventory=Inventory.WALK)
+        assert (run.exit, failures(run).keys()) == (3, {name})
+        sim.containers[EXPORT].update(stored({name: GOOD[name]}, md5=False))
+        assert sim.mirror(tmp_path, inventory=Inventory.WALK).exit == 0
+        assert held(tmp_path) == {**files, **GOOD}
+    allowed = mirror(files, tmp_path / "b", Inventory.WALK, md5=False, allow_missing=True)
+    assert (allowed.exit, problems(allowed)) == (0, {(name, "damaged")})
+    assert verify(tmp_path / "b").exit == 0
+
+
+@both
+def test_images_and_buffers_that_viewers_take(inventory: Inventory, tmp_path: Path) -> None:
+    """Each format by its magic, formats that nobody here knows, and buffers that are longer than they must be."""
+    images = {"a.png": b"\x89PNG", "b.jpg": b"\xff\xd8\xff\xe0", "c.webp": b"RIFF....WEBP", "d.ktx2": b"\xabKTX 20\xbb",
+              "e.dds": b"DDS ....", "f": b"\x89PNG", "g.basis": b"sB.."}  # fmt: skip
+    said = {"images": [{"uri": name} for name in images], "buffers": [{"byteLength": 3, "uri": "x.bin"}]}
+    files = {"tileset.json": tileset("a.glb"), "a.glb": gltf_as_glb(**said), **images, "x.bin": b"long"}
+    run = mirror(files, tmp_path, inventory, md5=False)
+    assert (run.exit, problems(run)) == (0, set())
+
+
+def test_a_packed_buffer_is_longer_than_it_seems(tmp_path: Path) -> None:
+    """Of a buffer that is stored as gzip nobody knows how long it is for viewers."""
+    with Simulator() as sim:
+        sim.hold({"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, "x.bin": gzip.compress(GOOD["x.bin"])})
+        sim.blob("x.bin").content_encoding = "gzip"
+        run = sim.mirror(tmp_path)
+    assert (run.exit, problems(run)) == (0, set())
+
+
+# --- shaders, and metadata of a subtree ---
+
+
+@both
+def test_shaders_of_techniques_are_followed(inventory: Inventory, tmp_path: Path) -> None:
+    """KHR_techniques_webgl names shaders as glTF 1.0 did."""
+    said = {"shaders": [{"type": 35632, "uri": "fs.glsl"}, {"type": 35633, "bufferView": 0}], "programs": []}
+    model = json.dumps({"asset": {"version": "2.0"}, "extensions": {"KHR_techniques_webgl": said}}).encode()
+    files = {"tileset.json": tileset("a.gltf"), "a.gltf": model, "fs.glsl": b"void main(){}"}
+    run = mirror(files, tmp_path, inventory)
+    assert (run.exit, run.tally.completeness.unfollowed, run.tally.completeness.orphans) == (0, 0, 0)
+    assert held(tmp_path) == files
+
+
+# --- what leads elsewhere ---
+
+
+def absolute(home: str) -> list[str]:
+    """Every way to name the container from wherever one stands."""
+    path = home.partition("//")[2].partition("/")[2]
+    link = f"{home}/c.glb?sv=2024-05-04&se=2026-11-29T07%3A48%3A27Z&sr=c&sp=rl&sig=s3cret%3D"
+    return [f"{home}/a.glb", f"/{path}/b.glb", link, f"{home.partition(':')[2]}/d.glb", f"../{path}/e%20f.glb"]
+
+
+@both
+def test_absolute_uris_into_the_container_are_refused(inventory: Inventory, tmp_path: Path) -> None:
+    """A copy must not lead back to a link that dies: exit 3, each URI counted, one remark, and no secret in it."""
+    with Simulator() as sim:
+        uris = absolute(f"{sim.url}/{EXPORT}")
+        sim.hold({"tileset.json": tileset(*uris), **{f"{name}.glb": TILE for name in ("a", "b", "c", "d", "e f")}})
+        run = sim.mirror(tmp_path, inventory=inventory)
+        assert (run.exit, run.tally.completeness.unfollowed) == (3, len(uris))
+        (failure,) = run.of(Failed)
+        assert (failure.name, failure.error) == ("tileset.json", "LeadsAway")
+        assert failure.message.startswith(
+            f"tileset.json: {len(uris)} URIs lead elsewhere: the first, {uris[0]} leads back"
+        )
+        assert len([remark for remark in run.of(Remarked) if remark.problem == "absolute URL"]) == 1
+        assert not (tmp_path / "tileset.json").exists()
+        allowed = sim.mirror(tmp_path, inventory=inventory, allow_missing=True)
+    assert (allowed.exit, allowed.tally.completeness.missing) == (0, 0)
+    assert "s3cret" not in json.dumps([str(event) for event in (*run.events, *allowed.events)])
+    pointer = json.loads((tmp_path / "tileset.json").read_bytes())
+    assert [child["content"]["uri"] for child in pointer["root"]["children"]] == [
+        f"versions/{EXPORT}/{name}.glb" for name in ("a", "b", "c", "d", "e%20f")
+    ]
+    assert len(manifest_of(tmp_path, EXPORT)[0]["elsewhere"]) == 1
+    assert verify(tmp_path).exit == 0
+
+
+@both
+def test_absolute_uris_of_a_tileset_below_are_refused(inventory: Inventory, tmp_path: Path) -> None:
+    """It is kept byte for byte, so nothing can mend it; a copy of what was published on request is published too."""
+    with Simulator() as sim:
+        home = f"{sim.url}/{EXPORT}"
+        sim.hold({"tileset.json": tileset("e.json"), "e.json": tileset(f"{home}/a.glb"), "a.glb": TILE})
+        run = sim.mirror(tmp_path / "a", inventory=inventory)
+        assert (run.exit, failures(run).keys()) == (3, {"e.json"})
+        assert sim.mirror(tmp_path / "a", inventory=inventory, allow_missing=True).exit == 0
+    assert tilesync("mirror", tmp_path / "a", tmp_path / "b", "--json").exit == 0
+
+
+@both
+@pytest.mark.parametrize(
+    "uri", ["/v1/3dtiles/datasets/x/files/y.json?session=abc", "https://h.invalid/a.glb?sig=s3cret"]
+)
+def test_a_root_that_leads_away_is_no_mirror(uri: str, inventory: Inventory, tmp_path: Path) -> None:
+    """A copy without what the root asks for is hollow: exit 3, unless it is allowed."""
+    files = {"tileset.json": tileset(uri, "a.glb"), "a.glb": TILE}
+    run = mirror(files, tmp_path, inventory)
+    assert (run.exit, run.tally.completeness.unfollowed, failures(run).keys()) == (3, 1, {"tileset.json"})
+    assert "session" not in str(run.events)
+    assert "s3cret" not in str(run.events)
+    assert mirror(files, tmp_path / "b", inventory, allow_missing=True).exit == 0
+
+
+@both
+def test_an_implicit_root_that_leads_away_is_no_mirror(inventory: Inventory, tmp_path: Path) -> None:
+    """Templates are URIs like others: of contents as of subtrees."""
+    for number, uris in enumerate([("https://h.invalid/{level}", "c/{level}/{x}/{y}.glb"),
+                                   ("s/{level}/{x}/{y}", "https://h.invalid/{level}/{x}/{y}.glb")]):  # fmt: skip
+        files = {"tileset.json": implicit(*uris), "s/0/0/0": subtree()}
+        run = mirror(files, tmp_path / str(number), inventory)
+        assert (run.exit, run.tally.completeness.unfollowed) == (3, 1)
+
+
+@both
+def test_what_lies_elsewhere_below_the_root_is_counted(inventory: Inventory, tmp_path: Path) -> None:
+    """An external tileset that asks other hosts is told, in one remark, with how many URIs do."""
+    uris = [f"https://h.invalid/{number}.glb" for number in range(30)]
+    run = mirror({"tileset.json": tileset("e.json"), "e.json": tileset(*uris)}, tmp_path, inventory)
+    assert (run.exit, run.tally.completeness.unfollowed) == (0, 30)
+    assert problems(run) == {("e.json", "unfollowed")}
+    assert len(run.of(Remarked)) == 1
+
+
+def test_orphans_are_not_asked_where_they_lead(tmp_path: Path) -> None:
+    """What is unfollowed counts in the closure of the root, as everything that is counted of it."""
+    files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, "old.json": tileset("https://h.invalid/a.glb")}
+    run = mirror(files, tmp_path, Inventory.LIST)
+    assert (run.exit, run.tally.completeness.unfollowed) == (0, 0)
+
+
+# --- implicit tilesets ---
+
+
+@both
+def test_a_whole_number_with_a_point_is_one(inventory: Inventory, tmp_path: Path) -> None:
+    """JSON writes 0 as 0.0 as well: the table of a subtree's metadata is found all the same."""
+    tables = {"propertyTables": [{"class": "t", "count": 1, "properties": {"h": {"values": 0}}}],
+              "buffers": [{"byteLength": 0}], "bufferViews": [{"buffer": 0, "byteLength": 0}]}  # fmt: skip
+    for number, chosen in enumerate([{"tileMetadata": 0.0}, {"contentMetadata": [0.0]}, {"tileMetadata": 0}]):
+        files = {"tileset.json": implicit(), "s/0/0/0": subtree(**tables, **chosen), "c/0/0/0.glb": TILE}
+        assert mirror(files, tmp_path / str(number), inventory).exit == 0

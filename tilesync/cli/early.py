@@ -1,0 +1,78 @@
+"""Runs that end before they begin: usage errors, bugs and signals, told on stderr, in JSON and in the report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from tilesync.cli.masking import Masking
+from tilesync.cli.output import JsonLines, Out, Summary, failed_to_write, say_error, write_report
+from tilesync.cli.shown import shown_dest, shown_source
+from tilesync.errors import TilesyncError
+from tilesync.jobs.tally import Tally
+
+_TRUE = {"1", "true", "yes", "on", "t", "y"}
+
+
+def end_early(command: click.Group, arguments: list[str], error: TilesyncError, *, kind: str = "") -> int:
+    """Tell an error that no session met: the last JSON line and the report, where they are asked for; the exit code.
+
+    What the words mean is told as far as it can be without parsing them: they may be what is wrong. `kind` stands for
+    the class of the error in JSON.
+    """
+    words = list(_positional(command, arguments))
+    source, dest = (_given(words, 0, "TILESYNC_SOURCE"), _given(words, 1, "TILESYNC_DEST"))
+    if arguments[:1] == ["verify"]:
+        source, dest = None, _given(words, 0, "TILESYNC_DEST")
+    summary = Summary(Tally(), source=shown_source(source), dest=shown_dest(dest))
+    message = Masking(os.environ).text(str(error))
+    said = summary.failed(error.exit_code, kind or type(error).__name__, message, error.hint)
+    if "--json" in arguments or os.environ.get("TILESYNC_JSON", "").lower() in _TRUE:
+        JsonLines(Out(), verbose=False).write(said)
+    if (path := _report(arguments)) is not None:
+        try:
+            write_report(path, said, summary)
+        except OSError as problem:
+            say_error(failed_to_write(path, problem))
+    return error.exit_code
+
+
+def _report(arguments: list[str]) -> Path | None:
+    """The file of --report, for the commands that write one."""
+    if arguments[:1] not in (["mirror"], ["verify"]):
+        return None
+    path = os.environ.get("TILESYNC_REPORT", "")
+    for number, word in enumerate(arguments):
+        if word == "--":
+            break
+        if word == "--report" and number + 1 < len(arguments):
+            path = arguments[number + 1]
+        elif word.startswith("--report="):
+            path = word.partition("=")[2]
+    return Path(path) if path.strip() and "://" not in path else None
+
+
+def _positional(group: click.Group, arguments: list[str]) -> Iterator[str]:
+    """The words behind the command that are neither options nor their values."""
+    command = group.commands.get(arguments[0]) if arguments else None
+    valued = {
+        name
+        for option in (command.params if command is not None else [])
+        if isinstance(option, click.Option) and not option.is_flag
+        for name in option.opts
+    }
+    rest = iter(arguments[1:])
+    for word in rest:
+        if word == "--":
+            yield from rest
+        elif word in valued:
+            next(rest, None)
+        elif word == "-" or not word.startswith("-"):
+            yield word
+
+
+def _given(words: list[str], number: int, variable: str) -> str | None:
+    return words[number] if number < len(words) else os.environ.get(variable)

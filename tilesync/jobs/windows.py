@@ -1,0 +1,38 @@
+"""Warn of names that this place holds and Windows cannot: once a run, counted, with the first ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tilesync.events import Warned
+from tilesync.protocols import Observer
+from tilesync.rules.names import left_out, quoted, windows_cannot
+
+SHOWN = 3
+
+
+class WindowsNames:
+    """Counts the names that Windows cannot hold. Safe from any thread that looks at other names."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, None] = {}
+        self._told = False
+
+    def look(self, names: Sequence[str]) -> None:
+        """Look at some names."""
+        if not self._told:
+            self._found.update(dict.fromkeys(windows_cannot(names)))
+
+    def tell(self, observe: Observer) -> None:
+        """Warn, the first time that there is something to warn of."""
+        if not self._found or self._told:
+            return
+        self._told, some, count = True, list(self._found)[:SHOWN], len(self._found)
+        what = "a name that Windows cannot hold" if count == 1 else f"{count:,} names that Windows cannot hold"
+        more = "" if count <= SHOWN else ", …"
+        observe(
+            Warned(
+                f"{what}: {', '.join(map(quoted, some))}{more}; held here, and lost where this copy goes to Windows"
+                f" ({left_out(some)})"
+            )
+        )
