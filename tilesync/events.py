@@ -199,6 +199,16 @@ class Deleted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class GzipStored(Event):
+    """Files of a version in a folder, of these endings, are gzip: a web server must say so, or no viewer reads them."""
+
+    kind: ClassVar[str] = "gzip"
+    version: str
+    files: int
+    endings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Published(Event):
     """The pointer names `version` now."""
 

@@ -24,7 +24,8 @@ from simulator import EXPORT, Simulator, latest
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 COUNTS = {
     "owner", "imodel", "export", "version", "newest", "behind", "listed", "fetched", "reused", "reused_bytes", "kept",
-    "excluded", "failed", "deleted", "retired", "referenced", "missing", "orphans", "unfollowed", "verified", "looked",
+    "excluded", "failed", "deleted", "retired", "gzip_files", "referenced", "missing", "orphans", "unfollowed",
+    "verified", "looked",
     "bytes", "renewals", "retries", "seconds", "published",
 }  # fmt: skip
 ABOUT = {"started", "finished", "source", "dest", "host", "tilesync"}
@@ -98,7 +99,7 @@ def test_a_first_and_an_unchanged_run_say_the_contract(service: Simulator, tmp_p
         "imodel": IMODEL, "export": EXPORT, "version": EXPORT, "newest": EXPORT,
         "behind": False,
         "listed": len(files), "fetched": len(files), "reused": 0, "reused_bytes": 0, "kept": 0, "excluded": 0,
-        "failed": 0, "deleted": 0, "retired": 0,
+        "failed": 0, "deleted": 0, "retired": 0, "gzip_files": 0,
         "referenced": len(files) - 1, "missing": 0, "orphans": 1, "unfollowed": 0,
         "verified": len(files), "looked": len(files), "bytes": total, "renewals": 0, "retries": 0, "published": True,
     }  # fmt: skip

@@ -28,6 +28,7 @@ from tilesync.events import (
     ExportFailed,
     Failed,
     Finding,
+    GzipStored,
     Notice,
     Owned,
     PageListed,
@@ -80,6 +81,8 @@ class Summary:
         self.stays = False
         self.state = ""
         self.retired = 0
+        self.gzip_files = 0
+        self.gzip_endings: tuple[str, ...] = ()
         self.failures: list[dict[str, Any]] = []
         self.remarks: list[dict[str, Any]] = []
         self.warnings: list[str] = []
@@ -96,6 +99,8 @@ class Summary:
                 self.version, self.state, self.stays = event.version, event.state, False
             case PointerStays():
                 self.stays = True
+            case GzipStored():
+                self.gzip_files, self.gzip_endings = self.gzip_files + event.files, event.endings
             case Published():
                 self.published, self.pointed, self.files = True, event.version, event.files
             case Retired() | Planned(action="retire"):
@@ -138,6 +143,7 @@ class Summary:
             "failed": tally.failed,
             "deleted": tally.deleted,
             "retired": self.retired,
+            "gzip_files": self.gzip_files,
             **asdict(tally.completeness),
             "verified": tally.verified,
             "looked": tally.looked,

@@ -56,7 +56,19 @@ def mirrored(summary: Summary, tally: Tally, dest: Place, *, dry_run: bool) -> s
         if summary.published:
             verb, version, count = "published", summary.pointed, summary.files
         lines.append(f"{verb}: {at_top(dest, 'tileset.json')} -> version {version}, {files(count)}")
+    if summary.gzip_files:
+        lines.append(gzip_told(summary.gzip_files, summary.gzip_endings, dest))
     return "\n".join(lines)
+
+
+def gzip_told(count: int, endings: Sequence[str], dest: Place) -> str:
+    """What a folder with files that are stored as gzip asks of the web server before it."""
+    return (
+        f"{files(count)} ({', '.join(endings)}) {'is' if count == 1 else 'are'} stored as gzip: the web server must"
+        " send `Content-Encoding: gzip` for them, or no viewer can read them;"
+        f" `tilesync doctor {dest} --public-url URL` checks that and prints the lines (README, Hosting); or mirror with"
+        " --content decoded"
+    )
 
 
 def seen(tally: Tally) -> str:

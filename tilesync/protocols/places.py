@@ -85,12 +85,13 @@ class Files(HeldFiles, Protocol):
     """The files of the versions of a destination, to be read and written.
 
     `links`: what two versions share takes its room once. `proves_md5`: a proof must tell the MD5. `keeps_parts`: what
-    has come of a file is kept for a later run.
+    has come of a file is kept for a later run. `states_encoding`: each file is served with the encoding that it has.
     """
 
     links: bool
     keeps_parts: bool
     proves_md5: bool
+    states_encoding: bool
 
     def free(self) -> int | None:
         """Bytes of room left; None where that has no meaning."""
