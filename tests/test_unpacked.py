@@ -29,6 +29,7 @@ from tilesync.cli.summary import version_row
 from tilesync.demo.city import city
 from tilesync.errors import Incomplete
 from tilesync.events import Finding, Planned
+from tilesync.jobs.ownership import Standing
 from tilesync.model import Content, Inventory, Layout
 from tilesync.stores.unpacking import Unpacking
 
@@ -111,7 +112,7 @@ def test_files_lie_unpacked_and_the_manifest_says_so(tmp_path: Path) -> None:
     assert sums(tmp_path) == 0
     assert list((tmp_path / ".tilesync/parts").iterdir()) == []
     (told,) = wiring.holdings(tmp_path, lambda event: None, state_dir=None)
-    assert {"content": "decoded", "bytes": head["bytes"]}.items() <= version_row(told).items()
+    assert {"content": "decoded", "bytes": head["bytes"]}.items() <= version_row(told, Standing(None, None)).items()
 
 
 def test_many_small_files_come_unpacked_by_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

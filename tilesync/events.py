@@ -53,6 +53,14 @@ class Resolved(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Owned(Event):
+    """Whose exports the destination holds: the id of an iModel, or the URL of a container."""
+
+    kind: ClassVar[str] = "owner"
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
 class VersionChosen(Event):
     """The version that this run is about: `begun` now, `continued` from an earlier run, or `held` whole already."""
 

@@ -23,7 +23,7 @@ from simulator import EXPORT, Simulator, latest
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 COUNTS = {
-    "imodel", "export", "version", "newest", "behind", "listed", "fetched", "reused", "reused_bytes", "kept",
+    "owner", "imodel", "export", "version", "newest", "behind", "listed", "fetched", "reused", "reused_bytes", "kept",
     "excluded", "failed", "deleted", "retired", "referenced", "missing", "orphans", "unfollowed", "verified", "looked",
     "bytes", "renewals", "retries", "seconds", "published",
 }  # fmt: skip
@@ -94,7 +94,8 @@ def test_a_first_and_an_unchanged_run_say_the_contract(service: Simulator, tmp_p
     about = {key: said.pop(key) for key in ABOUT}
     assert (about["source"], about["dest"]) == (IMODEL, str(tmp_path))
     assert said == {
-        "kind": "finished", "exit": 0, "imodel": IMODEL, "export": EXPORT, "version": EXPORT, "newest": EXPORT,
+        "kind": "finished", "exit": 0, "owner": IMODEL,
+        "imodel": IMODEL, "export": EXPORT, "version": EXPORT, "newest": EXPORT,
         "behind": False,
         "listed": len(files), "fetched": len(files), "reused": 0, "reused_bytes": 0, "kept": 0, "excluded": 0,
         "failed": 0, "deleted": 0, "retired": 0,
@@ -687,7 +688,7 @@ def test_a_history_is_mirrored_shown_and_gone_back_in(service: Simulator, tmp_pa
     assert [row["version"] for row in rows] == [OTHER, EXPORT]
     assert rows[0].keys() == {
         "kind", "version", "export", "imodel", "changeset", "modified", "finished", "files", "bytes", "shared_bytes",
-        "state", "current", "pinned", "content",
+        "state", "current", "pinned", "content", "owner", "checked",
     }  # fmt: skip
     assert rows[0]["shared_bytes"] == rows[1]["shared_bytes"] == said["reused_bytes"]
     assert [(row["current"], row["pinned"]) for row in rows] == [(True, False), (False, False)]

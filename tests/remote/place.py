@@ -50,6 +50,14 @@ class Place:
 
     # --- Published ---
 
+    def owner(self) -> str | None:
+        """None: nothing is recorded."""
+        return None
+
+    def checked(self) -> Mapping[str, Any] | None:
+        """None: no run ended here."""
+        return None
+
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
         """The lines of a manifest."""
         if version not in self.manifests:

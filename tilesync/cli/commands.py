@@ -19,6 +19,7 @@ from tilesync import __version__
 from tilesync.cli.doctor import doctor, viewer_place
 from tilesync.cli.held import rollback, verify, versions
 from tilesync.cli.options import (
+    ADOPT,
     ALLOW_HTTP,
     AZURE_ENDPOINT,
     DELETION,
@@ -76,6 +77,7 @@ for command in (verify, versions, rollback, doctor):
 @option("--link-command", help="Command that prints a fresh container link when SOURCE is a link.")
 @HISTORY
 @INVENTORY
+@ADOPT
 @DELETION
 @option("--bwlimit", type=Rate(), metavar="RATE", help="Bytes a second at most: 500k, 10M, 1.5Mi.")
 @option("--transfers", type=CountOr("auto", most=1000), default="auto", show_default=True, help="Transfers at once.")

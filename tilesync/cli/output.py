@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tilesync import __version__
 from tilesync.cli.masking import Masking
+from tilesync.cli.outfile import open_to_append, replace_file
 from tilesync.cli.table import cut_front
 from tilesync.cli.terminal import columns_of
 from tilesync.cli.text import files, size
@@ -28,6 +29,7 @@ from tilesync.events import (
     Failed,
     Finding,
     Notice,
+    Owned,
     PageListed,
     Planned,
     PointerStays,
@@ -63,6 +65,7 @@ class Summary:
     def __init__(self, tally: Tally, *, source: str | None = None, dest: str | None = None) -> None:
         self._tally = tally
         self._began = time.monotonic()
+        self.owner: str | None = None
         self._started = datetime.now(UTC)
         self.source = source
         self.dest = dest
@@ -84,6 +87,8 @@ class Summary:
     def __call__(self, event: Event) -> None:
         """Take note."""
         match event:
+            case Owned():
+                self.owner = event.owner
             case Resolved():
                 self.imodel, self.export = event.imodel, event.export
                 self.newest, self.behind = event.newest, event.behind
@@ -118,6 +123,7 @@ class Summary:
     def _facts(self) -> dict[str, Any]:
         tally = self._tally
         return {
+            "owner": self.owner,
             "imodel": self.imodel,
             "export": self.export,
             "version": self.version,
@@ -223,7 +229,7 @@ class LogFile:
         self._warn = warn
         self._broken = False
         try:
-            self._file = path.open("a", encoding="utf-8", buffering=1)
+            self._file = open(open_to_append(path, create=True), "a", encoding="utf-8", buffering=1)  # noqa: SIM115
         except OSError as error:
             raise UsageError(
                 f"the log file {path} cannot be written ({error.strerror})", hint="check --log-file"
@@ -378,11 +384,10 @@ def reported(last: dict[str, Any], summary: Summary) -> dict[str, Any]:
 
 
 def write_report(path: Path, last: dict[str, Any], summary: Summary) -> None:
-    """The report, written in one step."""
+    """The report, written in one step; where a device or FIFO stands, to that. Raises OSError."""
     data = reported(last, summary)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    text = json.dumps(data, ensure_ascii=False, indent=2) + "\n"
+    replace_file(path, text.encode(errors="surrogatepass"))
 
 
 def failed_to_write(path: Path, error: OSError) -> UsageError:

@@ -9,8 +9,10 @@ from tilesync.cli.output import Summary
 from tilesync.cli.table import table
 from tilesync.cli.text import Place, at_top, counted, files, size
 from tilesync.jobs.holdings import Holding, held_as
+from tilesync.jobs.ownership import Standing
 from tilesync.jobs.tally import Tally
 from tilesync.model import Completeness, Export
+from tilesync.rules.ownership import shown
 
 SIGNED_VIEWERS = (
     "CesiumJS passes its signature on to every file; 3d-tiles-renderer wants the few lines of README.md (Private"
@@ -135,8 +137,17 @@ def export_table(
     )
 
 
-def version_row(holding: Holding) -> dict[str, Any]:
-    """One held version for programs. `modified` is when the service exported it, `finished` when it was mirrored."""
+def belongs(dest: Place, standing: Standing) -> str:
+    """Whose a destination is, and when a run last ended well."""
+    of = shown(standing.owner) if standing.owner else "nobody that is known"
+    last = f"the last mirror that ended well was at {standing.checked}" if standing.checked else ""
+    return f"{dest} belongs to {of}" + (f"; {last}" if last else "")
+
+
+def version_row(holding: Holding, standing: Standing) -> dict[str, Any]:
+    """One held version for programs. `modified` is when the service exported it, `finished` when it was mirrored;
+    `owner` and `checked` are of the whole destination.
+    """
     version = holding.version
     return {
         "kind": "version",
@@ -153,6 +164,8 @@ def version_row(holding: Holding) -> dict[str, Any]:
         "current": holding.current,
         "pinned": holding.pinned,
         "content": version.content.value,
+        "owner": standing.owner,
+        "checked": standing.checked,
     }
 
 
