@@ -80,14 +80,11 @@ class Where:
             return self.state_dir.absolute()
         from platformdirs import user_state_path
 
-        states = None
+        states = Path()
         with suppress(RuntimeError):  # neither HOME nor the list of users tells a folder; older ones give `~` back
             states = user_state_path("tilesync")
-        if states is None or not states.is_absolute():
-            raise UsageError(
-                "this user has no home folder for the state of a destination in a store",
-                hint="say where it is to be: --state-dir FOLDER, or set HOME or XDG_STATE_HOME",
-            )
+        if not states.is_absolute():
+            raise UsageError("this user has no home folder for the state of a destination in a store", hint=_NO_HOME)
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(self.place))[:80].strip("-")
         name = f"{slug}-{hashlib.sha256(home.encode()).hexdigest()[:12]}"
         return states / "destinations" / name
@@ -353,6 +350,7 @@ def _with_token(place: AzurePlace, reach: Reach, token: str) -> SasUrl:
     return SasUrl(base, query, expires=expiry(query), fetched=monotonic())
 
 
+_NO_HOME = "say where it is to be: --state-dir FOLDER, or set HOME or XDG_STATE_HOME"
 _LINK = "it must print https://ACCOUNT.blob.core.windows.net/CONTAINER?SAS and nothing else"
 
 
