@@ -269,12 +269,13 @@ class Arrival(NamedTuple):
 
 class Brought(NamedTuple):
     """What came of some small blobs: those that are in place, those that did not come at once, each with its number,
-    and how many seconds an answer took.
+    and how many seconds an answer took, and took to begin.
     """
 
     arrivals: tuple[Arrival, ...]
     left: tuple[tuple[int, Blob], ...]
     seconds: float
+    first: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
+import threading
+from time import monotonic
 
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 """Opening fails where a symlink stands (on systems that know it)."""
@@ -72,3 +75,56 @@ def open_regular(
         return descriptor
     os.close(descriptor)
     raise WrongFileType(errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO, file_type(mode), "file", shown)
+
+
+LONGEST = 1 << 20
+"""Bytes of a file that is read whole, such as a token: it has some thousand."""
+
+WAIT = 30.0
+"""Seconds that a pipe may take to say what it has to say."""
+
+_LOOK = 0.1
+
+
+def read_named(path: str | os.PathLike[str], *, stop: threading.Event | None = None, wait: float = WAIT) -> bytes:
+    """The bytes of a small file that its user named: through symlinks, and of a pipe or terminal until its other side
+    ends. `stop` ends the wait for that.
+
+    Raises TimeoutError when it has not ended in time, WrongFileType for a folder or the like, OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | BINARY | NO_WAIT)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            data = _read_file(descriptor)
+        elif (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)) and hasattr(select, "poll"):
+            data = _read_pipe(descriptor, stop, monotonic() + wait)
+        else:
+            raise WrongFileType(errno.EINVAL, file_type(mode), "file", os.fspath(path))
+    finally:
+        os.close(descriptor)
+    if len(data) > LONGEST:
+        raise OSError(errno.EFBIG, f"it is longer than {LONGEST:,} bytes")
+    return data
+
+
+def _read_file(descriptor: int) -> bytes:
+    data = b""
+    while len(data) <= LONGEST and (chunk := os.read(descriptor, 1 << 16)):
+        data += chunk
+    return data
+
+
+def _read_pipe(descriptor: int, stop: threading.Event | None, until: float) -> bytes:
+    """Nobody writing yet looks like an end (read(2) gives nothing), but for a hang-up: that comes after a writer."""
+    data, poll = b"", select.poll()
+    poll.register(descriptor, select.POLLIN)
+    while len(data) <= LONGEST:
+        if monotonic() > until or (stop is not None and stop.is_set()):
+            raise TimeoutError(errno.ETIMEDOUT, "its other side does not end")
+        for _, event in poll.poll(_LOOK * 1000):
+            chunk = os.read(descriptor, 1 << 16)
+            data += chunk
+            if not chunk and (data or event & select.POLLHUP):
+                return data
+    return data

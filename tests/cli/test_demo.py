@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -37,6 +38,7 @@ def test_it_mirrors_a_city_twice_and_says_what_to_try_next(tmp_path: Path) -> No
     assert len(files) > 400
     pointer = json.loads((tmp_path / "city/tileset.json").read_bytes())
     assert pointer["asset"]["version"] == "1.1"
+    assert 6.35e6 < math.hypot(*pointer["root"]["transform"][12:15]) < 6.38e6  # on the earth, not at its centre
 
     done = demo(tmp_path / "city", "--json")
     assert done.returncode == 0, done.stderr

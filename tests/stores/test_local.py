@@ -1,6 +1,7 @@
 """A local folder as destination."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import stat
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,59 +235,118 @@ def outside(tmp_path: Path) -> Iterator[Path]:
     assert tree(folder) == before
 
 
-def everything(root: Path) -> None:
+def everything(root: Path, layout: Layout = Layout.VERSIONED) -> None:
     """All that a run does with a destination."""
-    with opened(root) as there:
+    with open_local(root, state_dir=None, layout=layout) as there:
         there.settle()
         held = run(put(there, blob("a/b/c", BIG), BIG))
         run(put(there, blob("a/b/d", b"small"), b"small"))
+        run(put(there, blob("tileset.json", b"{}"), b"{}"))
         there.files.unchanged(VERSION, [held])
         there.files.remove(VERSION, ["a/b/c"])
         there.publication.write_manifest(VERSION, [{"version": "e1"}])
+        there.publication.lay_out(VERSION, ["a/b/d", "tileset.json"], MOMENT)
         there.publication.point_at(VERSION, [b"{}"], {"version": "e1", "manifest": "m"})
         there.files.tidy()
+        there.publication.discard(OTHER, [held._replace(blob=blob("a/b/d", b"small"))], MOMENT)
+        there.publication.retire(VERSION, MOMENT)
+        there.publication.empty_trash("2027-01-01T00:00:00Z")
 
 
-@pytest.mark.parametrize(
-    "place",
-    ["versions", "versions/e1", "versions/e1/a", "versions/e1/a/b", "manifests", ".tilesync", ".tilesync/parts"],
-)
+MOMENT = "2026-03-01T08:30:00Z"
+OTHER = replace(VERSION, name="e2")
+
+FOLDERS = [
+    *((Layout.VERSIONED, place) for place in ("versions", "versions/e1", "versions/e1/a", "versions/e1/a/b")),
+    *((Layout.VERSIONED, place) for place in ("manifests", ".tilesync", ".tilesync/parts", ".tilesync/trash")),
+    *((Layout.FLAT, place) for place in ("a", "a/b", ".tilesync", ".tilesync/parts", ".tilesync/trash")),
+    *((Layout.FLAT, f".tilesync/{place}") for place in ("manifests", "staged", "staged/e1", "staged/e1/a")),
+]
+
+
+@pytest.mark.parametrize(("layout", "place"), FOLDERS)
 @pytest.mark.parametrize("target", ["outside", "outside/sub", "outside/not-there", "d"])
-def test_planted_folder_links_are_refused(tmp_path: Path, outside: Path, place: str, target: str) -> None:
-    """A symlink where a folder of the destination belongs is refused with a clear error, wherever it leads."""
+def test_planted_folder_links_are_refused(
+    tmp_path: Path, outside: Path, layout: Layout, place: str, target: str
+) -> None:
+    """A symlink where a folder of the destination belongs is refused with an error that names it, wherever it leads."""
     link = tmp_path / "d" / place
     link.parent.mkdir(parents=True)
     link.symlink_to(tmp_path / target)
-    with pytest.raises(DestinationError):
-        everything(tmp_path / "d")
+    with pytest.raises(DestinationError, match=f"a symlink stands where a folder is needed: {link}"):
+        everything(tmp_path / "d", layout)
     assert link.is_symlink()
 
 
 PART = "part of a/b/c"
 
 
-@pytest.mark.parametrize(
-    "place",
-    ["versions/e1/a/b/c", "versions/e1/a/b/d", "manifests/e1.jsonl", "latest.json", "current", ".tilesync/lock",
-     ".tilesync/catalog.sqlite3", ".tilesync/catalog.sqlite3-wal", ".tilesync/catalog.sqlite3-journal",
-     ".tilesync/parts/manifest", ".tilesync/parts/pointer", ".tilesync/parts/latest", ".tilesync/parts/current",
-     ".tilesync/parts/case-Probe", ".tilesync/parts/" + PART],
-)  # fmt: skip
-@pytest.mark.parametrize("target", ["outside/file", "outside/not-there", "outside/sub"])
-def test_planted_file_links_touch_nothing(tmp_path: Path, outside: Path, place: str, target: str) -> None:
-    """A symlink where a file of the destination belongs is replaced or refused; what it leads to stands."""
+FILES = [
+    *((Layout.VERSIONED, place) for place in ("versions/e1/a/b/c", "versions/e1/a/b/d", "manifests/e1.jsonl")),
+    *((Layout.VERSIONED, place) for place in ("tileset.json", "latest.json", "current")),
+    *((Layout.FLAT, place) for place in ("a/b/d", "tileset.json", ".tilesync/latest.json")),
+    *((Layout.FLAT, f".tilesync/{place}") for place in ("manifests/e1.jsonl", "staged/e1/a/b/c", "staged/e1/a/b/d")),
+    *(
+        (layout, f".tilesync/{name}")
+        for layout in Layout
+        for name in (
+            "lock", "catalog.sqlite3", "catalog.sqlite3-wal", "catalog.sqlite3-shm", "catalog.sqlite3-journal",
+            "parts/manifest", "parts/pointer", "parts/latest", "parts/current", "parts/case-Probe", f"parts/{PART}",
+        )
+    ),
+]  # fmt: skip
+
+
+def place_of(dest: Path, layout: Layout, place: str) -> Path:
+    """Where something is to be planted: the part of a file has a name that tilesync gives it."""
     if place.endswith(PART):
-        with opened(tmp_path / "d") as there:
+        with open_local(dest, state_dir=None, layout=layout) as there:
             part = there.files.draft(VERSION, blob("a/b/c", BIG))._part.name
         place = place.replace(PART, part)
-    link = tmp_path / "d" / place
-    link.parent.mkdir(parents=True, exist_ok=True)
+    (dest / place).parent.mkdir(parents=True, exist_ok=True)
+    return dest / place
+
+
+@pytest.mark.parametrize(("layout", "place"), FILES)
+@pytest.mark.parametrize("target", ["outside/file", "outside/not-there", "outside/sub"])
+def test_planted_file_links_touch_nothing(
+    tmp_path: Path, outside: Path, layout: Layout, place: str, target: str
+) -> None:
+    """A symlink where a file of the destination belongs is replaced or refused; what it leads to stands."""
+    link = place_of(tmp_path / "d", layout, place)
     link.symlink_to(tmp_path / target)
     try:
-        everything(tmp_path / "d")
+        everything(tmp_path / "d", layout)
     except DestinationError:
         return
     assert not link.is_symlink() or place == "current"
+
+
+@pytest.mark.parametrize(("layout", "place"), FILES)
+@pytest.mark.parametrize("size", [0, 8, 3 << 20])
+def test_planted_hard_links_are_not_written_through(tmp_path: Path, layout: Layout, place: str, size: int) -> None:
+    """A file elsewhere that has a name in the destination keeps its bytes, whatever is done under that name."""
+    precious, link = tmp_path / "precious", place_of(tmp_path / "d", layout, place)
+    precious.write_bytes(BIG[:size])
+    os.link(precious, link)
+    with contextlib.suppress(DestinationError):
+        everything(tmp_path / "d", layout)
+    assert precious.read_bytes() == BIG[:size]
+
+
+@pytest.mark.parametrize(("layout", "place"), [each for each in FILES if not each[1].endswith(PART)])
+def test_planted_fifos_keep_nobody_waiting(tmp_path: Path, layout: Layout, place: str) -> None:
+    """A FIFO where a file of the destination belongs is replaced or refused, and never opened to wait."""
+    os.mkfifo(place_of(tmp_path / "d", layout, place))
+    code = "import sys; sys.path[:0] = sys.argv[3:]; import test_local as t; t.everything_or_refused(*sys.argv[1:3])"
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    subprocess.run([sys.executable, "-c", code, tmp_path / "d", layout, *folders], check=True, timeout=100)
+
+
+def everything_or_refused(root: str, layout: str) -> None:
+    """All that a run does, as far as the destination lets it."""
+    with contextlib.suppress(DestinationError):
+        everything(Path(root), Layout(layout))
 
 
 @pytest.mark.parametrize("place", ["versions", "versions/e1", "versions/e1/sub"])
@@ -484,12 +545,12 @@ def test_a_folder_that_another_thread_makes_first_is_a_folder(tmp_path: Path, mo
     """Two threads that need the same new folder both have it."""
     mkdir = os.mkdir
 
-    def late(*arguments: Any) -> None:
-        mkdir(*arguments)
-        mkdir(*arguments)
+    def late(*arguments: Any, **where: Any) -> None:
+        mkdir(*arguments, **where)
+        mkdir(*arguments, **where)
 
     monkeypatch.setattr(os, "mkdir", late)
     assert real_folder(tmp_path / "new", make=True)
-    monkeypatch.setattr(os, "mkdir", lambda *_: (tmp_path / "file").touch())
+    monkeypatch.setattr(os, "mkdir", lambda *_, **__: (tmp_path / "file").touch())
     with pytest.raises(DestinationError, match="a file stands"):
         real_folder(tmp_path / "file", make=True)

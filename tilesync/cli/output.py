@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tilesync import __version__
+from tilesync.cli.masking import Masking
+from tilesync.cli.outfile import open_to_append, replace_file
 from tilesync.cli.table import cut_front
 from tilesync.cli.terminal import columns_of
 from tilesync.cli.text import files, size
@@ -26,7 +28,9 @@ from tilesync.events import (
     ExportFailed,
     Failed,
     Finding,
+    GzipStored,
     Notice,
+    Owned,
     PageListed,
     Planned,
     PointerStays,
@@ -62,6 +66,7 @@ class Summary:
     def __init__(self, tally: Tally, *, source: str | None = None, dest: str | None = None) -> None:
         self._tally = tally
         self._began = time.monotonic()
+        self.owner: str | None = None
         self._started = datetime.now(UTC)
         self.source = source
         self.dest = dest
@@ -76,6 +81,8 @@ class Summary:
         self.stays = False
         self.state = ""
         self.retired = 0
+        self.gzip_files = 0
+        self.gzip_endings: tuple[str, ...] = ()
         self.failures: list[dict[str, Any]] = []
         self.remarks: list[dict[str, Any]] = []
         self.warnings: list[str] = []
@@ -83,6 +90,8 @@ class Summary:
     def __call__(self, event: Event) -> None:
         """Take note."""
         match event:
+            case Owned():
+                self.owner = event.owner
             case Resolved():
                 self.imodel, self.export = event.imodel, event.export
                 self.newest, self.behind = event.newest, event.behind
@@ -90,6 +99,8 @@ class Summary:
                 self.version, self.state, self.stays = event.version, event.state, False
             case PointerStays():
                 self.stays = True
+            case GzipStored():
+                self.gzip_files, self.gzip_endings = self.gzip_files + event.files, event.endings
             case Published():
                 self.published, self.pointed, self.files = True, event.version, event.files
             case Retired() | Planned(action="retire"):
@@ -117,6 +128,7 @@ class Summary:
     def _facts(self) -> dict[str, Any]:
         tally = self._tally
         return {
+            "owner": self.owner,
             "imodel": self.imodel,
             "export": self.export,
             "version": self.version,
@@ -131,6 +143,7 @@ class Summary:
             "failed": tally.failed,
             "deleted": tally.deleted,
             "retired": self.retired,
+            "gzip_files": self.gzip_files,
             **asdict(tally.completeness),
             "verified": tally.verified,
             "looked": tally.looked,
@@ -171,7 +184,7 @@ def say(stream: TextIO | None, text: str) -> OSError | None:
 
 def say_error(error: TilesyncError) -> None:
     """Tell an error on stderr, as far as that can be written."""
-    say(sys.stderr, explain(error) + "\n")
+    say(sys.stderr, Masking(os.environ).text(explain(error)) + "\n")
 
 
 def output_lost(error: OSError) -> OutputLost:
@@ -222,7 +235,7 @@ class LogFile:
         self._warn = warn
         self._broken = False
         try:
-            self._file = path.open("a", encoding="utf-8", buffering=1)
+            self._file = open(open_to_append(path, create=True), "a", encoding="utf-8", buffering=1)  # noqa: SIM115
         except OSError as error:
             raise UsageError(
                 f"the log file {path} cannot be written ({error.strerror})", hint="check --log-file"
@@ -377,11 +390,10 @@ def reported(last: dict[str, Any], summary: Summary) -> dict[str, Any]:
 
 
 def write_report(path: Path, last: dict[str, Any], summary: Summary) -> None:
-    """The report, written in one step."""
+    """The report, written in one step; where a device or FIFO stands, to that. Raises OSError."""
     data = reported(last, summary)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    text = json.dumps(data, ensure_ascii=False, indent=2) + "\n"
+    replace_file(path, text.encode(errors="surrogatepass"))
 
 
 def failed_to_write(path: Path, error: OSError) -> UsageError:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from tilesync.errors import BlobDamaged, DestinationError, Incomplete
+from tilesync.errors import BlobDamaged, DestinationError, Incomplete, Unreadable
 from tilesync.events import Notice, Warned
 from tilesync.jobs.examine import examine_held
 from tilesync.jobs.groups import gathered
@@ -47,6 +47,10 @@ async def adopt_version(destination: Destination, name: str, run: Run) -> None:
     latest = await in_thread(destination.publication.latest) or {}
     try:
         version = await _adopt(destination, name)
+    except Unreadable:  # what may not be looked at is not lost: it is not fetched again
+        for half in destination.catalog.versions(name=name):
+            destination.catalog.forget(half)
+        raise
     except (DestinationError, Incomplete, StopIteration, KeyError, TypeError, ValueError) as error:
         run.observe(Warned(f"version {name} cannot be taken over ({error}); its files stay where they are"))
         for half in destination.catalog.versions(name=name):

@@ -8,12 +8,13 @@ from functools import partial
 from typing import Any
 
 from tilesync.errors import Incomplete
-from tilesync.events import Failed, Remarked
+from tilesync.events import Failed, GzipStored, Remarked
 from tilesync.jobs.complete import Unmet, settle, tell_remarks, unmet
 from tilesync.jobs.examine import SPOOL
+from tilesync.jobs.gzip_files import GzipFiles
 from tilesync.jobs.run import Run
 from tilesync.jobs.soundness import bearable, is_of_the_scene, sentence, unusable
-from tilesync.model import ROOT, Version
+from tilesync.model import ROOT, Content, Version
 from tilesync.protocols import Destination
 from tilesync.rules import notes
 from tilesync.rules.manifest import header, line, stamp
@@ -52,17 +53,24 @@ class Publisher:
         version = replace(
             version, published=published, damaged=False, files=totals.files, bytes=totals.bytes + totals.growth
         )
-        return await in_thread(self.seal, version)
+        return await in_thread(partial(self.seal, version, tells=True))
 
-    def seal(self, version: Version) -> Version:
-        """Make every file durable, then write the manifest; from here on the catalog knows the version as it is."""
+    def seal(self, version: Version, *, tells: bool = False) -> Version:
+        """Make every file durable, then write the manifest; from here on the catalog knows the version as it is.
+        `tells`: what a web server must say of its files is told.
+        """
+        gzip = GzipFiles()
         jobs: list[Callable[[], Any]] = [
             partial(self._publication.note, version, self._notes(version)),
-            partial(self._publication.write_manifest, version, self._manifest(version)),
+            partial(self._publication.write_manifest, version, self._manifest(version, gzip)),
         ]
         _, sha256 = side_by_side(lambda job: job(), jobs, width=2)
         version = replace(version, manifest_sha256=sha256)
         self._catalog.update(version)
+        if tells and not self._files.states_encoding and version.content is Content.STORED:
+            count, endings = gzip.found(self._files, version)
+            if count:
+                self._run.observe(GzipStored(version.name, count, tuple(endings)))
         return version
 
     def _judge_completeness(self, version: Version, lacks: Collection[str]) -> Version:
@@ -150,7 +158,7 @@ class Publisher:
             for name, reading in self._catalog.references.told(version, list(traces), together=SPOOL):
                 yield notes.line(Note(name, traces[name], reading))
 
-    def _manifest(self, version: Version) -> Iterator[Mapping[str, Any]]:
+    def _manifest(self, version: Version, gzip: GzipFiles) -> Iterator[Mapping[str, Any]]:
         lost = self._unmet(version)
         yield header(
             version,
@@ -162,7 +170,9 @@ class Publisher:
         after = ""
         while batch := self._catalog.held(version, after, limit=BATCH):
             after = batch[-1][0]
-            yield from (line(held) for _, held in batch)
+            for _, held in batch:
+                gzip.add(held)
+                yield line(held)
 
 
 def _incomplete(lost: int, unreadable: int, first: str, *, empty: bool, broken: int, led: int) -> Incomplete:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tilesync.errors import BlobDamaged, BlobError, BlobMissing
 from tilesync.events import Remarked
-from tilesync.jobs.expansion import Expansion
+from tilesync.jobs.expansion import LARGEST, Expansion
 from tilesync.jobs.groups import gathered
 from tilesync.jobs.persistence import Persistence
 from tilesync.jobs.run import Run
@@ -95,6 +95,8 @@ class Survey:
             if not pieces[0].startswith(_LEADS_ON) and blob.name not in self._buffers:
                 return Reading()
             check.feed(chunk)
+            if check.size > LARGEST:
+                raise BlobDamaged(f"{blob.name}: it has more than {LARGEST:,} bytes, and is read whole")
         try:
             check.finish()
         except BlobDamaged as error:

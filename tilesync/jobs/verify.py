@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from tilesync.errors import BlobDamaged, DestinationError, Incomplete, VerifyFailed
+from tilesync.errors import BlobDamaged, DestinationError, Incomplete, Unreadable, VerifyFailed
 from tilesync.events import Finding, Warned
 from tilesync.jobs.complete import settle, tell_remarks, unmet
 from tilesync.jobs.inspect import Inspector, look
+from tilesync.jobs.ownership import tell_owner
 from tilesync.jobs.pointing import pointer_digest
 from tilesync.jobs.reuse import as_there
 from tilesync.jobs.soundness import sentence, unusable
@@ -22,6 +23,11 @@ from tilesync.rules.manifest import lacking, read_header, read_line
 from tilesync.threads import in_thread
 
 UNMARKED = "the state is not here or cannot be written, so `tilesync mirror` will not know: verify with its --state-dir"
+UNREADABLE = "unreadable"
+MEND = (
+    "mend what keeps the unreadable files from being read (permissions, the disk, what stands in their place), then"
+    " verify again: they count as held, so `tilesync mirror` does not fetch them; it does when they are removed"
+)
 EVERY = -1
 """The number of no version: twins of all others are those of every one."""
 AT_ONCE = 6
@@ -61,6 +67,7 @@ class Verify:
 
         Raises VerifyFailed when there is any finding, DestinationError when nothing is held.
         """
+        await in_thread(tell_owner, self._audited.publication, self._observe)
         latest = (self._audited.publication.latest() or {}).get("version")
         if latest is None and self._audited.catalog is not None:
             latest = self._audited.catalog.recall("points")
@@ -83,7 +90,7 @@ class Verify:
             self._tally.add(before)
         await self._inspector.aclose()
         if found:
-            raise VerifyFailed(_told(found), hint=None if marked else UNMARKED)
+            raise VerifyFailed(_told(found), hint=_hint(found, marked=marked))
 
 
 def _content(held: Held) -> bytes | str:
@@ -101,6 +108,15 @@ def _told(found: Sequence[Finding]) -> str:
         return f"the manifest of version {first.version} {first.message}"
     where = f"version {first.version}" if len(versions) == 1 else f"{len(versions)} versions"
     return f"{len(found)} {'problem' if len(found) == 1 else 'problems'} found in {where}"
+
+
+def _hint(found: Sequence[Finding], *, marked: bool) -> str | None:
+    """What to do about findings, if not the usual: what cannot be read is not fetched again."""
+    unreadable = sum(finding.problem == UNREADABLE for finding in found)
+    usual = VerifyFailed.hint_text if marked else UNMARKED
+    if not unreadable:
+        return None if marked else UNMARKED
+    return MEND if unreadable == len(found) else f"{MEND}; of the others: {usual}"
 
 
 class _Audit:
@@ -129,6 +145,9 @@ class _Audit:
             said = next(lines)
             version = self._version = self._scratch.begin(read_header(said, name=self._name))
             await self._files_of(version, lines)
+        except Unreadable as error:
+            self._find(Finding(f"manifests/{self._name}.jsonl", UNREADABLE, str(error)))
+            return
         except (DestinationError, Incomplete, StopIteration, KeyError, TypeError, ValueError) as error:
             self._find(Finding(f"manifests/{self._name}.jsonl", "manifest", f"cannot be read: {error}"))
             return
@@ -285,8 +304,10 @@ class _Audit:
         try:
             known = self._catalog.versions(name=self._name) if self._catalog is not None else []
             if self._catalog is not None and known:
-                broken = any(finding.problem != "pointer" for finding in self.findings)
+                broken = any(finding.problem not in {"pointer", UNREADABLE} for finding in self.findings)
                 gone = {finding.name for finding in self.findings if finding.problem == "missing"}
+                unread = {finding.name for finding in self.findings if finding.problem == UNREADABLE}
+                bad = [name for name in bad if name not in unread]
                 self._catalog.release(known[0], [name for name in bad if name in gone])
                 self._catalog.release(known[0], [name for name in bad if name not in gone], linked=True)
                 self._catalog.update(replace(known[0], damaged=broken or known[0].damaged))

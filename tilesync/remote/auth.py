@@ -9,13 +9,14 @@ from urllib.parse import urlencode
 
 from tilesync.errors import NotAuthorised
 from tilesync.model import Secret
+from tilesync.opening import read_named
 from tilesync.protocols import Clock
 from tilesync.rules.replies import Verdict, api_message, judge_api, parse_token
 from tilesync.rules.tokens import decoded
 from tilesync.rules.verdicts import demand
-from tilesync.threads import in_thread
+from tilesync.threads import STOP, in_thread
 from tilesync.wire.commands import printed
-from tilesync.wire.http import Ask, Conversation, Reply
+from tilesync.wire.http import LARGEST_TOKEN, Ask, Conversation, Reply
 from tilesync.wire.retry_after import asked_wait
 
 EARLY = 60.0
@@ -98,10 +99,14 @@ async def from_environment(token: Secret) -> tuple[Secret, None]:
 async def from_file(path: Path) -> tuple[Secret, None]:
     """The token that a file holds now."""
     try:
-        text = decoded(await asyncio.to_thread(path.read_bytes))
+        text = decoded(await in_thread(_content_of, path))
     except (OSError, ValueError) as error:
         raise NotAuthorised(f"the token file {path} cannot be read ({error})", hint="check --token-file") from error
     return token_from(text, f"the token file {path}"), None
+
+
+def _content_of(path: Path) -> bytes:
+    return read_named(path, stop=STOP.get())
 
 
 async def from_command(command: str) -> tuple[Secret, None]:
@@ -138,7 +143,7 @@ class ClientCredentials:
         return Ask(self._url, headers, urlencode(form).encode())
 
     async def _accept(self, reply: Reply) -> tuple[Secret, float]:
-        body = await reply.read()
+        body = await reply.read(LARGEST_TOKEN)
         verdict = judge_api(reply.status)
         if verdict in {Verdict.DENIED, Verdict.FORBIDDEN, Verdict.INVALID}:
             said = api_message(body, [self._secret.text])

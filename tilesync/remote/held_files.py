@@ -31,8 +31,10 @@ PAGE = 2000
 PIECE = 1 << 20
 """Bytes that are read at a time; a smaller file is read at once."""
 
-FOR_GOOD = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG})
-"""What another look at a file does not cure: no permission, a symlink or a folder in its place. Source: open(2)."""
+FOR_GOOD = frozenset(
+    {errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENAMETOOLONG}
+)
+"""What another look at a file does not cure: no permission, a symlink, a folder or a FIFO there. Source: open(2)."""
 
 Pace = Callable[[int], Awaitable[None]]
 """Returns when so many bytes may come."""

@@ -79,7 +79,7 @@ class LocalFiles(HeldFiles):
 
     portable = False
     links = keeps_parts = True
-    proves_md5 = False
+    proves_md5 = states_encoding = False
 
     def __init__(
         self,
