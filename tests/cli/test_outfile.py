@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ def reader_of(fifo: Path, found: list[bytes]) -> threading.Thread:
     os.set_blocking(descriptor, True)
 
     def read() -> None:
+        select.select([descriptor], [], [])  # until somebody writes: before that it would look like an end
         with open(descriptor, "rb") as file:
             found.append(file.read())
 
