@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import struct
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from faults import blob, wrong_bytes
 from simulator import EXPORT, Run, Simulator, verify
 
 from tilesync.events import Failed, Finding, Remarked, Warned
-from tilesync.model import Globs, Inventory
+from tilesync.model import Content, Globs, Inventory, Layout
 
 TILE = glb(b"tile")
 PAGE = b"<html>error</html>"
@@ -96,7 +97,7 @@ def test_a_schema_that_is_none_is_an_error(name: str, data: bytes, inventory: In
     if name == "schema" and data == b'{"id": "s"}\0':
         data = b"\0\0\0\0"
     run = mirror({"tileset.json": tileset("a.glb", schemaUri=name), name: data, "a.glb": TILE}, tmp_path, inventory)
-    assert (run.exit, failures(run).keys()) == (3, {name})
+    assert (run.exit, set(failures(run))) == (3, {name})
 
 
 @both
@@ -125,7 +126,7 @@ def test_a_page_in_place_of_a_tile_is_an_error(inventory: Inventory, tmp_path: P
     """Whatever the tile is called."""
     for number, name in enumerate(["a.b3dm", "a.tile", "a", "a.pnts"]):
         run = mirror({"tileset.json": tileset(name), name: PAGE}, tmp_path / str(number), inventory)
-        assert (run.exit, failures(run).keys()) == (3, {name})
+        assert (run.exit, set(failures(run))) == (3, {name})
 
 
 @both
@@ -176,24 +177,38 @@ ORPHANS = {
 
 
 @pytest.mark.parametrize("md5", [True, False])
-def test_broken_files_that_nothing_asks_for_are_published(md5: bool, tmp_path: Path) -> None:
-    """Each is told and noted in the manifest; the audit, a night and a copy take it as it is."""
+@pytest.mark.parametrize("content", list(Content))
+def test_broken_files_that_nothing_asks_for_are_published(content: Content, md5: bool, tmp_path: Path) -> None:
+    """Each is told and noted in the manifest; the audit and a night take it as it is. What cannot be unpacked lies as
+    it is stored.
+    """
     files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}
     with Simulator() as sim:
         sim.hold(files, md5=md5)
-        run = sim.mirror(tmp_path)
+        run = sim.mirror(tmp_path, content=content)
         assert run.exit == 0
         assert problems(run) == {(name, "damaged orphan") for name in ORPHANS}
         assert any(str(warned.message).startswith("damaged orphan: ") for warned in run.of(Warned))
         assert all(len(sim.asked(name)) == (1 if md5 else 2) for name in ORPHANS)
-        assert sim.mirror(tmp_path).exit == 0
+        assert sim.mirror(tmp_path, content=content).exit == 0
     assert held(tmp_path) == files
     head, rows = manifest_of(tmp_path, EXPORT)
     assert head["damaged_names"] == sorted(ORPHANS)
-    assert (head["orphans"], head["missing"], rows.keys()) == (len(ORPHANS), 0, files.keys())
+    assert (head["orphans"], head["missing"], set(rows)) == (len(ORPHANS), 0, set(files))
     audit = verify(tmp_path)
     assert (audit.exit, audit.of(Finding)) == (0, [])
     assert ("log.json", "damaged orphan") in problems(audit)
+
+
+def test_a_flat_destination_takes_broken_orphans_too(tmp_path: Path) -> None:
+    """Every layout does."""
+    files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}
+    assert mirror(files, tmp_path, Inventory.LIST, layout=Layout.FLAT).exit == 0
+    assert {name: data for name, data in tree(tmp_path).items() if not name.startswith(".")} == files
+    assert verify(tmp_path).exit == 0
+    broken = {"tileset.json": tileset("a.glb", "e.json"), "a.glb": TILE, "e.json": PAGE}
+    assert mirror(broken, tmp_path / "b", Inventory.LIST, layout=Layout.FLAT).exit == 3
+    assert not (tmp_path / "b/tileset.json").exists()
 
 
 def test_a_broken_orphan_that_changes_on_the_disk_is_found(tmp_path: Path) -> None:
@@ -211,7 +226,7 @@ def test_an_orphan_whose_bytes_are_not_the_listed_ones_is_an_error(tmp_path: Pat
         sim.hold({"tileset.json": tileset("a.glb"), "a.glb": TILE, "log.json": b"{}"})
         sim.fault(blob("log.json"), wrong_bytes, times=None)
         run = sim.mirror(tmp_path)
-    assert (run.exit, failures(run).keys()) == (3, {"log.json"})
+    assert (run.exit, set(failures(run))) == (3, {"log.json"})
 
 
 def test_a_lost_catalog_and_a_copy_know_broken_orphans(tmp_path: Path) -> None:
@@ -233,13 +248,23 @@ def test_a_lost_catalog_and_a_copy_know_broken_orphans(tmp_path: Path) -> None:
 
 
 @both
-@pytest.mark.parametrize("content", ["stored", "decoded"])
-def test_files_that_are_left_out_are_not_judged(content: str, inventory: Inventory, tmp_path: Path) -> None:
+def test_files_that_are_left_out_are_not_judged(inventory: Inventory, tmp_path: Path) -> None:
     """With a glob that leaves the broken one out the others are published."""
     files = {"tileset.json": tileset("a.glb", "e.json"), "a.glb": TILE, "e.json": PAGE}
     run = mirror(files, tmp_path, inventory, globs=Globs(exclude=("e.json",)))
     assert run.exit == 0
     assert held(tmp_path).keys() == {"tileset.json", "a.glb"}
+
+
+def test_a_large_broken_file_is_unpacked_by_nobody(tmp_path: Path) -> None:
+    """What passes through a part, and is cut off, lies as it is stored."""
+    dice = random.Random(1)
+    cut = gzip.compress(dice.randbytes(3_000_000))[:-9]
+    files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, "big.bin": cut, "big.gz": gzip.compress(cut)}
+    run = mirror(files, tmp_path, Inventory.LIST, content=Content.DECODED)
+    assert (run.exit, problems(run)) == (0, {("big.bin", "damaged orphan")})
+    assert held(tmp_path) == {**files, "big.gz": cut}
+    assert verify(tmp_path).exit == 0
 
 
 # --- tiles of another format than their names say ---
@@ -264,7 +289,10 @@ def test_a_glb_without_bytes_is_a_missing_content(inventory: Inventory, tmp_path
     files = {"tileset.json": tileset("a.glb", "b.glb"), "a.glb": b"", "b.glb": TILE}
     run = mirror(files, tmp_path / "no", inventory)
     assert (run.exit, failures(run)) == (3, {"a.glb": "a.glb is empty; tileset.json asks for it (content)"})
-    assert "--allow-missing" in run.error.hint if run.error else False
+    assert run.error is not None
+    assert str(run.error).endswith("not in the container, or empty")
+    assert "--allow-missing" in run.error.hint
+    assert not run.of(Warned)
     with Simulator() as sim:
         sim.hold(files)
         run = sim.mirror(tmp_path, inventory=inventory, allow_missing=True)
@@ -321,7 +349,7 @@ def test_a_walk_does_not_believe_what_nothing_proves(name: str, data: bytes, tmp
     with Simulator() as sim:
         sim.hold(files, md5=False)
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
-        assert (run.exit, failures(run).keys()) == (3, {name})
+        assert (run.exit, set(failures(run))) == (3, {name})
         sim.containers[EXPORT].update(stored({name: GOOD[name]}, md5=False))
         assert sim.mirror(tmp_path, inventory=Inventory.WALK).exit == 0
         assert held(tmp_path) == {**files, **GOOD}
@@ -407,7 +435,7 @@ def test_absolute_uris_of_a_tileset_below_are_refused(inventory: Inventory, tmp_
         home = f"{sim.url}/{EXPORT}"
         sim.hold({"tileset.json": tileset("e.json"), "e.json": tileset(f"{home}/a.glb"), "a.glb": TILE})
         run = sim.mirror(tmp_path / "a", inventory=inventory)
-        assert (run.exit, failures(run).keys()) == (3, {"e.json"})
+        assert (run.exit, set(failures(run))) == (3, {"e.json"})
         assert sim.mirror(tmp_path / "a", inventory=inventory, allow_missing=True).exit == 0
     assert tilesync("mirror", tmp_path / "a", tmp_path / "b", "--json").exit == 0
 
@@ -420,7 +448,7 @@ def test_a_root_that_leads_away_is_no_mirror(uri: str, inventory: Inventory, tmp
     """A copy without what the root asks for is hollow: exit 3, unless it is allowed."""
     files = {"tileset.json": tileset(uri, "a.glb"), "a.glb": TILE}
     run = mirror(files, tmp_path, inventory)
-    assert (run.exit, run.tally.completeness.unfollowed, failures(run).keys()) == (3, 1, {"tileset.json"})
+    assert (run.exit, run.tally.completeness.unfollowed, set(failures(run))) == (3, 1, {"tileset.json"})
     assert "session" not in str(run.events)
     assert "s3cret" not in str(run.events)
     assert mirror(files, tmp_path / "b", inventory, allow_missing=True).exit == 0
@@ -459,8 +487,58 @@ def test_orphans_are_not_asked_where_they_lead(tmp_path: Path) -> None:
 @both
 def test_a_whole_number_with_a_point_is_one(inventory: Inventory, tmp_path: Path) -> None:
     """JSON writes 0 as 0.0 as well: the table of a subtree's metadata is found all the same."""
-    tables = {"propertyTables": [{"class": "t", "count": 1, "properties": {"h": {"values": 0}}}],
+    tables: dict[str, Any] = {"propertyTables": [{"class": "t", "count": 1, "properties": {"h": {"values": 0}}}],
               "buffers": [{"byteLength": 0}], "bufferViews": [{"buffer": 0, "byteLength": 0}]}  # fmt: skip
-    for number, chosen in enumerate([{"tileMetadata": 0.0}, {"contentMetadata": [0.0]}, {"tileMetadata": 0}]):
+    choices: list[dict[str, Any]] = [{"tileMetadata": 0.0}, {"contentMetadata": [0.0]}, {"tileMetadata": 0}]
+    for number, chosen in enumerate(choices):
         files = {"tileset.json": implicit(), "s/0/0/0": subtree(**tables, **chosen), "c/0/0/0.glb": TILE}
         assert mirror(files, tmp_path / str(number), inventory).exit == 0
+
+
+@both
+@pytest.mark.parametrize("template", ["s/{level}", "s/{x}", "s"])
+def test_a_subtree_file_that_serves_several_tiles(template: str, inventory: Inventory, tmp_path: Path) -> None:
+    """Each tile has its contents from it, and each is mirrored; where one of them is missing that is said."""
+    files = {"tileset.json": implicit(template, availableLevels=2)}
+    files |= {template.format(level=n, x=n): subtree(children=1 - n) for n in (1, 0)}
+    files["s"] = subtree(children=1) if template == "s" else b""
+    cells = [(0, 0, 0), *((1, x, y) for x in (0, 1) for y in (0, 1))]
+    if template == "s/{x}":
+        files["s/1"] = subtree()
+    files |= {f"c/{level}/{x}/{y}.glb": glb(bytes([level, x, y])) for level, x, y in cells}
+    files = {name: data for name, data in files.items() if data}
+    with Simulator() as sim:
+        sim.hold(files)
+        run = sim.mirror(tmp_path, inventory=inventory)
+        assert (run.exit, run.tally.completeness.orphans) == (0, 0)
+        assert held(tmp_path) == files
+        assert verify(tmp_path).tally.completeness == run.tally.completeness
+        del sim.containers[EXPORT]["c/1/1/1.glb"]
+        assert set(failures(sim.mirror(tmp_path / "b", inventory=inventory))) == {"c/1/1/1.glb"}
+
+
+@both
+def test_contents_whose_template_lacks_a_coordinate(inventory: Inventory, tmp_path: Path) -> None:
+    """One content stands for several tiles then, and is there once."""
+    files = {
+        "tileset.json": implicit(contents="c/{level}.glb", subtreeLevels=3, availableLevels=3),
+        "s/0/0/0": subtree(),
+    }
+    files |= {f"c/{level}.glb": TILE for level in range(3)}
+    run = mirror(files, tmp_path, inventory)
+    assert (run.exit, run.tally.completeness.referenced) == (0, 5)
+    assert held(tmp_path) == files
+
+
+@both
+@pytest.mark.parametrize("children", [0, 1])
+def test_a_few_bytes_that_announce_a_million_files(children: int, inventory: Inventory, tmp_path: Path) -> None:
+    """They are asked for as far as it takes to see that they are not there, which is said: exit 3."""
+    files = {"tileset.json": implicit(subtreeLevels=10, availableLevels=20), "s/0/0/0": subtree(children=children)}
+    with Simulator() as sim:
+        sim.hold(files)
+        run = sim.mirror(tmp_path, inventory=inventory)
+        assert len(sim.requests) < 30_000
+    assert run.exit == 3
+    assert any("given up" in failed.message for failed in run.of(Failed))
+    assert len(run.of(Failed)) < 30_000

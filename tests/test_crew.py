@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import pytest
 
+from tilesync import crew as crew_module
 from tilesync.crew import Crew, Lost, Tools
 
 T = TypeVar("T")
@@ -37,8 +38,20 @@ class Fail:
 
 @dataclass(frozen=True)
 class Hang:
+    seconds: float = 60.0
+
     async def __call__(self, tools: Tools) -> None:
-        await asyncio.sleep(60)
+        await asyncio.sleep(self.seconds)
+
+
+@dataclass(frozen=True)
+class Carry:
+    """Brings much along."""
+
+    data: bytes
+
+    async def __call__(self, tools: Tools) -> int:
+        return len(self.data)
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,20 @@ def with_crew(work: Callable[[Crew], Awaitable[T]], size: int = 2) -> T:
             await crew.aclose()
 
     return asyncio.run(main())
+
+
+def children() -> list[int]:
+    """The processes of a crew that this one has started."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid() and b"tilesync.crew" in command:
+            found.append(int(pid))
+    return found
 
 
 def gone(pid: int) -> bool:
@@ -155,6 +182,90 @@ def test_a_process_that_is_killed_loses_its_errands_alone() -> None:
         return left
 
     with_crew(work)
+
+
+@pytest.fixture
+def shorten(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From when it is called a process that answers nothing for two seconds is taken for stuck."""
+    monkeypatch.setattr(crew_module, "_TICK", 0.1)
+    return lambda: monkeypatch.setattr(crew_module, "_SILENCE", 2.0)
+
+
+def test_a_process_that_is_stopped_is_killed(shorten: Callable[[], None]) -> None:
+    """Errands of a process that answers no more are lost after a while, and it is gone; the other one goes on."""
+
+    async def work(crew: Crew) -> tuple[int, int]:
+        first, second = set(await asyncio.gather(*(crew.do(Who()) for _ in range(6))))
+        shorten()
+        os.kill(first, signal.SIGSTOP)
+        answers = await asyncio.gather(*(crew.do(Who()) for _ in range(6)), return_exceptions=True)
+        assert sorted(map(str, answers)) == sorted([str(second)] * 3 + ["the process fell silent"] * 3)
+        assert {await crew.do(Who()) for _ in range(4)} == {second}
+        return first, second
+
+    assert all(gone(pid) for pid in with_crew(work))
+
+
+def test_a_stopped_process_takes_no_more_than_a_pipe_holds(shorten: Callable[[], None]) -> None:
+    """Also an errand that the process does not even read is lost."""
+
+    async def work(crew: Crew) -> None:
+        os.kill(await crew.do(Who()), signal.SIGSTOP)
+        shorten()
+        with pytest.raises(Lost):
+            await crew.do(Carry(b"x" * 3_000_000))
+
+    with_crew(work, 1)
+
+
+def test_large_errands_have_more_time(shorten: Callable[[], None]) -> None:
+    """What is about so many bytes that it may take long is waited for."""
+
+    async def work(crew: Crew) -> None:
+        shorten()
+        await crew.do(Hang(3.5), weight=60 << 20)
+        with pytest.raises(Lost):
+            await crew.do(Hang(60))
+
+    with_crew(work, 1)
+
+
+def test_one_that_is_stopped_in_its_first_errand_keeps_nobody(shorten: Callable[[], None]) -> None:
+    """A process that never gets ready is killed, and the crew starts without it."""
+
+    async def main() -> set[int]:
+        crew = Crew(2)
+        try:
+            crew.call(Who())
+            while len(started := children()) < 2:
+                await asyncio.sleep(0.001)
+            os.kill(started[0], signal.SIGSTOP)
+            while all(member.busy for member in crew._members):
+                await asyncio.sleep(0.01)
+            shorten()
+            async with asyncio.timeout(30):
+                await crew.start(Who())
+                return {await crew.do(Who()) for _ in range(4)} - set(started[1:])
+        finally:
+            await crew.aclose()
+
+    assert asyncio.run(main()) == set()
+    assert children() == []
+
+
+def test_closing_does_not_wait_for_one_that_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped processes are killed when the crew is closed, all at the same time."""
+    monkeypatch.setattr(crew_module, "_FAREWELL", 1.0)
+
+    async def work(crew: Crew) -> float:
+        for pid in set(await asyncio.gather(*(crew.do(Who()) for _ in range(8)))):
+            os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        await crew.aclose()
+        return time.monotonic() - began
+
+    assert with_crew(work, 4) < 4
+    assert children() == []
 
 
 def test_closing_leaves_errands_undone() -> None:

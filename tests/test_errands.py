@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
 import threading
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +17,18 @@ import pytest
 from builders import export, glb, md5_of, tileset, tree
 from faults import Effect, after, any_blob, blob, blob_name, cut, error, listing, states, torn, wrong_bytes
 from simulator import EXPORT, Simulator, verify
+from test_crew import children
 
-from tilesync import wiring
+from tilesync import crew, wiring
 from tilesync.errors import Incomplete, NotAuthorised, VerifyFailed
 from tilesync.events import Finding, Stored
+from tilesync.jobs.inspect import Inspector
+from tilesync.model import Arrival, Held, Version
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 TILES = 2000
 LATE = 1500
 """Requests after which the helpers are at work."""
-
-
-def children() -> list[int]:
-    """The processes that this one has started."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if int(fields[1]) == os.getpid() and b"tilesync.crew" in command:
-            found.append(int(pid))
-    return found
 
 
 @pytest.fixture(autouse=True)
@@ -182,9 +174,9 @@ def test_absolute_links_are_told_apart_as_ever(tmp_path: Path) -> None:
         files["tiles/zz.json"] = tileset(f"{base}/tiles/000.glb", "https://elsewhere.invalid/x.glb")
         files["tileset.json"] = tileset("tiles/tileset.json", "tiles/zz.json")
         sim.hold(files)
-        run = sim.mirror(tmp_path)
+        run = sim.mirror(tmp_path, allow_missing=True)
         assert run.exit == 0
-        assert run.tally.completeness.unfollowed == 1
+        assert run.tally.completeness.unfollowed == 2
         assert any("leads back to the container" in str(event) for event in run.events)
 
 
@@ -224,6 +216,90 @@ def test_helpers_that_are_killed_are_done_without(tmp_path: Path, both: bool) ->
         assert (run.exit, run.tally.fetched) == (0, len(files))
     assert tree(tmp_path / "versions" / EXPORT) == files
     assert verify(tmp_path).exit == 0
+
+
+@pytest.fixture
+def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper that answers nothing for five seconds is taken for stuck."""
+    monkeypatch.setattr(crew, "_SILENCE", 5.0)
+
+
+@contextmanager
+def stopping_the_first() -> Iterator[list[int]]:
+    """SIGSTOP for every second helper in the moment that it is there; those that were stopped."""
+    stopped, seen, over = list[int](), set[int](), threading.Event()
+
+    def stop() -> None:
+        while not over.wait(0.002):
+            for pid in set(children()) - seen:
+                seen.add(pid)
+                if len(seen) % 2:
+                    os.kill(pid, signal.SIGSTOP)
+                    stopped.append(pid)
+
+    watching = threading.Thread(target=stop)
+    watching.start()
+    try:
+        yield stopped
+    finally:
+        over.set()
+        watching.join()
+
+
+@pytest.mark.usefixtures("short_silence")
+def test_a_helper_that_is_stopped_in_its_first_task_is_done_without(tmp_path: Path) -> None:
+    """Mirror and verify end well though a helper never gets ready; none is left behind."""
+    with Simulator(delay=0.02) as sim, stopping_the_first() as stopped:
+        files = sim.hold(export(TILES))
+        run = sim.mirror(tmp_path)
+        assert (run.exit, run.tally.fetched) == (0, len(files))
+        assert len(stopped) == 1
+        assert children() == []
+        audit = verify(tmp_path)
+        assert (audit.exit, audit.tally.verified) == (0, len(files))
+        assert len(stopped) == 2
+    assert children() == []
+    assert tree(tmp_path / "versions" / EXPORT) == files
+
+
+@pytest.mark.usefixtures("short_silence")
+@pytest.mark.parametrize("late", [LATE, TILES], ids=["in the middle", "at the end"])
+@pytest.mark.parametrize("both", [False, True])
+def test_helpers_that_are_stopped_are_done_without(tmp_path: Path, late: int, both: bool) -> None:
+    """A helper that stops in the middle, or before it is to end, costs nothing but time; none is left behind."""
+    with Simulator() as sim:
+        files = sim.hold(export(TILES))
+
+        def stop() -> None:
+            for pid in children()[: 2 if both else 1]:
+                os.kill(pid, signal.SIGSTOP)
+
+        sim.on(late, any_blob, stop)
+        run = sim.mirror(tmp_path)
+        assert (run.exit, run.tally.fetched) == (0, len(files))
+    assert children() == []
+    assert tree(tmp_path / "versions" / EXPORT) == files
+
+
+@pytest.mark.usefixtures("short_silence")
+def test_verify_does_without_helpers_that_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Helpers that stop with files in their hands: every file is judged all the same, by this process."""
+    files = held(tmp_path)
+    stopped, usual = list[int](), Inspector.inspect
+
+    async def inspect(self: Inspector, version: Version, some: Sequence[Held]) -> dict[str, Finding | Arrival]:
+        assert self._starting is not None
+        await asyncio.wait([self._starting])
+        for pid in set(children()) - set(stopped):
+            os.kill(pid, signal.SIGSTOP)
+            stopped.append(pid)
+        return await usual(self, version, some)
+
+    monkeypatch.setattr(Inspector, "inspect", inspect)
+    run = verify(tmp_path)
+    assert len(stopped) == 2
+    assert (run.exit, run.tally.verified, run.tally.failed) == (0, len(files), 0)
+    assert children() == []
 
 
 def test_one_stuck_blob_keeps_no_other_from_the_catalog(tmp_path: Path) -> None:

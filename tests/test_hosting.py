@@ -7,23 +7,29 @@ import json
 import re
 import shlex
 import shutil
+import ssl
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import trustme
 from azure.storage.blob import BlobServiceClient, CorsRule
 from azurite import ACCOUNT, KEY, Azurite
 from builders import IMODEL, export, glb, tileset
 from commandline import Done, tilesync
-from s3 import ENVIRONMENT, SECRET, BucketServer
+from s3 import ENVIRONMENT, SECRET, BucketRoad, BucketServer
 from simulator import EXPORT, Simulator
 from test_web_servers import needs
-from web_servers import nginx
+from web_servers import caddy, nginx
 
-from tilesync.rules.mending import BESIDE, INSIDE
+from tilesync.rules.web_servers import BESIDE, CADDY, INSIDE
 
 ORIGIN = "https://viewer.example"
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
@@ -67,7 +73,7 @@ def applied(hint: str, change: Change) -> Change:
     """A changed configuration with what a hint says put into it."""
     beside, inside, target = list[str](), list[str](), list[str]()
     for line in hint.splitlines():
-        if line in {BESIDE, INSIDE}:
+        if line in {BESIDE, INSIDE, CADDY}:
             target = beside if line == BESIDE else inside
         else:
             target.append(line)
@@ -75,7 +81,8 @@ def applied(hint: str, change: Change) -> Change:
 
     def mended(text: str) -> str:
         text = change(text)
-        return "\n".join(beside) + "\n" + text.replace("server {\n", "server {\n" + "\n".join(inside) + "\n")
+        opening = "server {\n" if "server {\n" in text else ":8080 {\n"
+        return "\n".join(beside) + "\n" + text.replace(opening, opening + "\n".join(inside) + "\n")
 
     return mended
 
@@ -101,8 +108,24 @@ CASES: dict[str, tuple[Change, str, str]] = {
         "warn",
     ),
     "types": (without(r"^ *types \{.*?}\n", r"^ *default_type.*?\n"), "types", "fail"),
-    "state": (without(r"^ *location \^~ /.tilesync/.*?}\n"), "state", "fail"),
+    "state": (without(r"^ *location ~\* /.*?}\n"), "state", "fail"),
     "caching": (without(r"^map \$uri \$tiles_cache.*?}\n", r"^ *add_header Cache-Control.*?\n"), "caching", "warn"),
+}
+
+CADDY_CASES: dict[str, tuple[Change, str, str]] = {
+    "origin": (without(r"^\theader Access-Control-Allow-Origin.*?\n"), "origin", "fail"),
+    "preflight": (
+        without(r"^\theader Access-Control-Allow-Headers.*?\n", r"^\t@preflight.*?\n", r"^\trespond @preflight.*?\n"),
+        "preflight",
+        "warn",
+    ),
+    "types": (without(r"^\t@glb.*?\n", r"^\theader @glb.*?\n"), "types", "fail"),
+    "state": (without(r"^\t@state.*?\n", r"^\terror @state.*?\n"), "state", "fail"),
+    "caching": (
+        without(r"^\t@versions \{.*?\n\t}\n", r"^\t@others not.*?\n\t}\n", r"^\theader @(versions|others).*?\n"),
+        "caching",
+        "warn",
+    ),
 }
 
 TOO = {"origin": {"preflight"}, "caching": {"pointer-caching"}}
@@ -122,6 +145,36 @@ def test_what_is_printed_mends_it(dest: Path, tmp_path: Path, case: str) -> None
     with nginx(dest, tmp_path / "well", applied(ill.checks[name]["hint"], change)) as server:
         well = doctor(dest, server.url)
     assert (well.exit, well.results) == (0, {})
+
+
+@pytest.mark.parametrize("case", CADDY_CASES)
+def test_caddy_is_told_in_its_own_words(dest: Path, tmp_path: Path, case: str) -> None:
+    """Where Caddy answers, the lines that are printed are Caddy's, and mend it."""
+    needs("caddy")
+    change, name, result = CADDY_CASES[case]
+    wrong = (lambda text: text.replace("Type model/gltf-binary", "Type text/plain")) if case == "types" else change
+    with caddy(dest, tmp_path / "ill", wrong) as server:
+        ill = doctor(dest, server.url)
+    assert ill.checks[name]["result"] == result
+    assert "nginx" not in ill.checks[name]["hint"]
+    with caddy(dest, tmp_path / "well", applied(ill.checks[name]["hint"], change)) as server:
+        well = doctor(dest, server.url)
+    assert (well.exit, well.results) == (0, {})
+
+
+def test_another_server_is_told_in_words(dest: Path, tmp_path: Path) -> None:
+    """Of a server whose configuration tilesync does not write it is said what must hold, and whose lines follow."""
+    handler = partial(SimpleHTTPRequestHandler, directory=dest)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        done = doctor(dest, f"http://127.0.0.1:{server.server_address[1]}")
+        server.shutdown()
+    assert done.results["state"] == "fail"
+    for name, rule in (("state", "must be answered with 404"), ("origin", "must have the header `Access-Control-")):
+        hint = done.checks[name]["hint"]
+        assert hint.startswith("the server calls itself SimpleHTTP/")
+        assert rule in hint
+        assert "nginx says it so:" in hint
 
 
 def test_an_export_that_is_stored_as_gzip(tmp_path: Path) -> None:
@@ -213,6 +266,11 @@ def test_without_an_address_only_the_inside_is_looked_at(dest: Path) -> None:
     done = doctor(dest)
     assert (done.exit, list(done.checks), done.results) == (0, ["held", "pointer", "outside"], {"outside": "skipped"})
     assert "--public-url" in done.checks["outside"]["hint"]
+    assert "were not looked at" in done.checks["outside"]["message"]
+    people = tilesync("doctor", dest)
+    assert "nothing stands in the way" not in people.out + people.err
+    assert "no web server was asked" in people.err
+    assert people.err.count("--public-url") == 1
 
 
 @pytest.mark.parametrize("lost", ["latest.json", f"manifests/{EXPORT}.jsonl", "tileset.json"])
@@ -346,3 +404,26 @@ def test_a_bucket_from_private_to_public(bucket_server: BucketServer, bucket: st
     well = doctor(dest, **environment)
     assert (well.exit, well.results) == (0, {"preflight": "warn"})
     assert SECRET not in "".join(done.out + done.err for done in (private, well))
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "profile"])
+def test_a_bucket_is_looked_for_where_the_run_finds_it(
+    bucket_server: BucketServer, bucket: str, tmp_path: Path, variable: str
+) -> None:
+    """Its endpoint comes from AWS's variables and profiles too, and so do the authorities that it is trusted by."""
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with BucketRoad(bucket_server, tls=tls) as road:
+        config = tmp_path / "config"
+        config.write_text(f"[profile mine]\nendpoint_url = {road.url}\nca_bundle = {tmp_path / 'ca.pem'}\n")
+        named = {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "mine"}
+        if variable != "profile":
+            named = {variable: road.url, "AWS_CA_BUNDLE": str(tmp_path / "ca.pem")}
+        done = doctor(f"s3://{bucket}/p", **{**ENVIRONMENT, **named, "XDG_STATE_HOME": str(tmp_path)})
+        hosts = {request.headers["host"] for request in road.passed}
+    assert (done.results["held"], done.results["public"]) == ("fail", "fail")
+    assert "nothing is published" in done.checks["held"]["message"]
+    assert f"{road.url}/{bucket}/p/tileset.json is not there" in done.checks["public"]["message"]
+    assert f"--endpoint-url {road.url}" in done.checks["public"]["hint"]
+    assert hosts == {urlsplit(road.url).netloc}

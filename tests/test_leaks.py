@@ -147,6 +147,15 @@ def test_an_older_catalog_with_more_fields(tmp_path: Path) -> None:
     assert json.loads(manifest.splitlines()[0])["export"].keys() >= {"id", "status", "request"}
 
 
+@pytest.mark.parametrize("words", [("--transfers", LINK), ("--wait", LINK), (LINK,), ("--layout", LINK)])
+def test_a_link_in_the_wrong_place(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """A usage error that repeats what was given, as click does, repeats no signature."""
+    report = tmp_path / "report.json"
+    done = tilesync("mirror", IMODEL, tmp_path / "dest", *words, "--json", "--report", report)
+    assert done.exit == 2
+    assert_silent(done.out, done.err, report.read_text())
+
+
 def test_the_last_net(tmp_path: Path) -> None:
     """What the environment holds is in nothing that is told, whoever quotes it."""
     said = f"keys {KEY} and aws-secret-0123456789 and {LINK}"

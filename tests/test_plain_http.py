@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from azurite import ACCOUNT, KEY, Azurite, new_container, signed
 from builders import IMODEL, export, tree
+from commandline import tilesync
 from s3 import ENVIRONMENT, BucketRoad, BucketServer, Mishap
 from simulator import EXPORT, Ended, Simulator, command
 
@@ -74,7 +76,6 @@ def test_it_is_refused_with_the_option_named(lan: Lan, tmp_path: Path) -> None:
         ("mirror", lan.place, str(tmp_path / "d")),
         ("verify", lan.place),
         ("versions", lan.place),
-        ("doctor", lan.place),
     ):
         ended = lan.run(*words, TILESYNC_TOKEN="t", TILESYNC_API_URL="http://127.0.0.1:9")
         assert (ended.exit, ended.last["error"]) == (2, "UsageError"), ended.said
@@ -97,6 +98,19 @@ def test_it_is_allowed_and_said_each_time(lan: Lan, sim: Simulator, tmp_path: Pa
         assert ended.exit == 0, ended.said
         assert is_loud(ended), words
     assert tree(tmp_path / "d" / "versions" / EXPORT) == files
+
+
+def test_doctor_names_the_option_too(bucket: Lan) -> None:
+    """What may not be read from inside is said beside its check; with the option it is read, and that is loud."""
+    env: dict[str, Any] = dict(bucket.env)
+    refused = tilesync("doctor", bucket.place, "--json", "--retry-for", "0s", **env)
+    assert (refused.exit, refused.checks["held"]["result"]) == (2, "fail")
+    assert "--allow-http" in refused.checks["held"]["hint"]
+    assert {request.headers.get("authorization") for request in bucket.road.passed} == {None}
+    allowed = tilesync("doctor", bucket.place, "--allow-http", "--json", "--retry-for", "0s", **env)
+    assert "nothing is published" in allowed.checks["held"]["message"]
+    assert "over plain http, as --allow-http says" in allowed.err
+    assert f"http://{STORE}/" in allowed.checks["public"]["message"]
 
 
 def test_a_link_to_such_a_container(container: Lan, sim: Simulator, azurite: Azurite) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from builders import IMODEL, export, glb, manifest_of, tileset, tree
+from commandline import tilesync
 from faults import after, any_blob, blob, blob_name
 from simulator import EXPORT, Simulator, command, latest, verify
 from test_errands import TILES, watched
@@ -29,6 +30,7 @@ from tilesync.cli.summary import version_row
 from tilesync.demo.city import city
 from tilesync.errors import Incomplete
 from tilesync.events import Finding, Planned
+from tilesync.jobs.ownership import Standing
 from tilesync.model import Content, Inventory, Layout
 from tilesync.stores.unpacking import Unpacking
 
@@ -111,7 +113,41 @@ def test_files_lie_unpacked_and_the_manifest_says_so(tmp_path: Path) -> None:
     assert sums(tmp_path) == 0
     assert list((tmp_path / ".tilesync/parts").iterdir()) == []
     (told,) = wiring.holdings(tmp_path, lambda event: None, state_dir=None)
-    assert {"content": "decoded", "bytes": head["bytes"]}.items() <= version_row(told).items()
+    assert {"content": "decoded", "bytes": head["bytes"]}.items() <= version_row(told, Standing(None, None)).items()
+
+
+def test_a_folder_with_gzip_files_says_what_a_web_server_must_send(tmp_path: Path) -> None:
+    """At the end of the run, once, with the kinds and their count; not where nothing is gzip, or lies unpacked."""
+    with Simulator() as sim:
+        files, plain = city_of()
+        sim.hold(files)
+        run = sim.command(tmp_path / "stored")
+        assert (run.exit, run.last["gzip_files"] >= len(gz_names(files))) == (0, True)
+        people = tilesync("mirror", IMODEL, tmp_path / "again", sim=sim)
+        last = people.err.splitlines()[-1]
+        assert "are stored as gzip: the web server must send `Content-Encoding: gzip`" in last
+        assert "glb" in last
+        assert f"tilesync doctor {tmp_path / 'again'} --public-url" in last
+        quiet = tilesync("mirror", IMODEL, tmp_path / "again", sim=sim)
+        decoded = sim.command(tmp_path / "decoded", *DECODED)
+        assert ("gzip" in quiet.err, decoded.last["gzip_files"]) == (False, 0)
+        sim.hold(plain, export_id=OTHER)
+        assert sim.command(tmp_path / "plain").last["gzip_files"] == 0
+
+
+def test_what_the_container_calls_gzip_is_counted(tmp_path: Path) -> None:
+    """Where it says so of each file the count is that of those; what it calls so, and is not, does not count."""
+    with Simulator() as sim:
+        files = {
+            "tileset.json": tileset("a.glb", "b.glb", "c.bin"),
+            "a.glb": glb(b"a"),
+            "b.glb": packed(glb(b"b" * 99)),
+        }
+        sim.hold(files | {"c.bin": b"plain"})
+        for name in ("b.glb", "c.bin"):
+            sim.blob(name).content_encoding = "gzip"
+        run = sim.command(tmp_path)
+        assert (run.exit, run.last["gzip_files"]) == (0, 1), run.said
 
 
 def test_many_small_files_come_unpacked_by_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
+import shutil
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -73,6 +76,46 @@ def test_types_caching_origins_and_the_state(serve: Serve, dest: Path, tmp_path:
         whole = (dest / "versions" / EXPORT / "tiles/000.glb").read_bytes()
         part = client.get(f"/versions/{EXPORT}/tiles/000.glb", headers={"Range": "bytes=4-11"})
         assert (part.status_code, part.content) == (206, whole[4:12])
+
+
+def test_several_destinations_below_one_root(serve: Serve, dest: Path, tmp_path: Path) -> None:
+    """With the same lines the state of each of them hides, however it is asked for, and each is cached as one alone."""
+    root = tmp_path / "root"
+    for name in ("bridge", "tunnel", "north/tower"):
+        shutil.copytree(dest, root / name, symlinks=True)
+    with serve(root, tmp_path / "state") as server:
+        for name in ("bridge", "tunnel", "north/tower"):
+            for path in (
+                "/.tilesync/catalog.sqlite3",
+                "/.tilesync/",
+                "/.tilesync",
+                "/%2Etilesync/catalog.sqlite3",
+                "//.tilesync//catalog.sqlite3",
+                "/versions/../.tilesync/catalog.sqlite3",
+                "/current/../../.tilesync/catalog.sqlite3",
+            ):
+                assert raw_status(server.url, f"/{name}{path}") in {400, 404}, path
+            immutable = "public, max-age=31536000, immutable"
+            with httpx.Client(base_url=f"{server.url}/{name}", trust_env=False) as client:
+                for path, caching in (
+                    ("/tileset.json", "no-cache"),
+                    ("/latest.json", "no-cache"),
+                    ("/current/tileset.json", "no-cache"),
+                    (f"/versions/{EXPORT}/tiles/000.glb", immutable),
+                ):
+                    answer = client.get(path)
+                    assert (answer.status_code, answer.headers["cache-control"]) == (200, caching), path
+
+
+def raw_status(url: str, path: str) -> int:
+    """The status of an answer to a path as it stands: no client tidies it up."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=20)
+    connection.putrequest("GET", path, skip_host=False)
+    connection.endheaders()
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 def test_a_rolled_back_pointer_is_never_taken_for_the_other(serve: Serve, dest: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from tilesync.errors import BlobDamaged
 from tilesync.jobs.examine import examine
 from tilesync.jobs.expansion import Expansion
 from tilesync.model import Arrival, Blob, Held, Remark, Trace, Version
+from tilesync.protocols import Catalog as CatalogProtocol
+from tilesync.protocols import Glance
 from tilesync.stores.catalog import Catalog
 
 
@@ -39,6 +41,10 @@ class Folder:
         return path.stat().st_size if path.is_file() else None
 
     def survey(self, version: Version) -> None:
+        """Not asked for."""
+        raise NotImplementedError
+
+    def glances(self, version: Version, catalog: CatalogProtocol, place: str) -> Iterator[Glance]:
         """Not asked for."""
         raise NotImplementedError
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from tilesync.destinations import Reach, Where, account_at, audited, by_token, endpoint_of, no_bodies
 from tilesync.errors import Transient, Unavailable, UsageError
 from tilesync.model import SasUrl, Selector
 from tilesync.protocols import HeldFiles, Observer, Published
-from tilesync.rules.mending import AzureMending, BucketMending, Mending, ServerMending
+from tilesync.rules.mending import AzureMending, BucketMending, Mending
 from tilesync.rules.public import public_url
 from tilesync.rules.viewing import Wanted
+from tilesync.rules.web_servers import ServerMending
 from tilesync.services import Identity, Service, WallClock, token_of
 from tilesync.storage import AzurePlace, BucketPlace
 
@@ -67,27 +66,26 @@ class HostingRequest:
     budget: timedelta = timedelta(seconds=10)
 
     @property
-    def url(self) -> str | None:
-        """Where viewers reach it; None where that is not known."""
-        place, reach = self.where.place, self.where.reach
-        if self.public is not None or isinstance(place, Path):
-            return self.public
-        endpoint = endpoint_of(place, reach) if isinstance(place, AzurePlace) else reach.endpoint_url
-        return public_url(place, endpoint=endpoint, region=_region(os.environ))
-
-    @property
-    def mending(self) -> Mending:
-        """What mends it."""
-        place = self.where.place
+    def address(self) -> StoreAddress:
+        """Where viewers reach it, and what mends it there."""
+        place, reach, public = self.where.place, self.where.reach, self.public
         if isinstance(place, AzurePlace):
-            return AzureMending(place)
-        return (
-            BucketMending(place, self.where.reach.endpoint_url) if isinstance(place, BucketPlace) else ServerMending()
-        )
+            return StoreAddress(public or public_url(place, endpoint=endpoint_of(place, reach)), AzureMending(place))
+        if isinstance(place, BucketPlace):
+            from tilesync.stores.bucket import address_of
+
+            found = address_of(place.bucket, reach.endpoint_url)
+            own = public_url(place, endpoint=found.endpoint, region=found.region, virtual=found.virtual)
+            return StoreAddress(public or own, BucketMending(place, found.endpoint), found.authorities)
+        return StoreAddress(public, ServerMending())
 
 
-def _region(environ: Mapping[str, str]) -> str | None:
-    return environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or None
+class StoreAddress(NamedTuple):
+    """Where viewers reach a place, None where that is not known; what mends it; more authorities to trust (PEM)."""
+
+    url: str | None
+    mending: Mending
+    authorities: bytes | None = None
 
 
 async def check_hosting(request: HostingRequest, observe: Observer) -> None:
@@ -103,12 +101,12 @@ async def check_hosting(request: HostingRequest, observe: Observer) -> None:
             sight = closing.enter_context(audited(request.where, observe))
             return sight.files, sight.publication
 
-        outside, url = None, request.url
-        if url is not None:
-            talk = closing.enter_context(blocking(observe, budget=request.budget))
+        outside, address = None, request.address
+        if address.url is not None:
+            talk = closing.enter_context(blocking(observe, budget=request.budget, bundle=address.authorities))
             wanted = Wanted(request.origin or EXAMPLE, any=request.origin is None)
             hides = isinstance(request.where.place, Path)
-            outside = Outside(url, AnyVisitor(talk), wanted, request.mending, hides)
+            outside = Outside(address.url, AnyVisitor(talk), wanted, address.mending, hides)
         await examine(HostingChecks(Inside(enter, str(request.where.place)), outside).probes(), observe)
 
 
@@ -152,4 +150,4 @@ def _minted(place: AzurePlace, reach: Reach, life: timedelta) -> SasUrl:
         try:
             return account.mint(READ, life=life)
         except Transient as error:
-            raise Unavailable(str(error)) from error
+            raise Unavailable(str(error), hint=error.hint or None) from error

@@ -34,14 +34,24 @@ from tilesync.crew import serve
 serve()
 """
 _FAREWELL = 5.0
-"""Seconds that a process has to end when it is asked to."""
+"""Seconds that a process has to end when it is asked to, and again when it is killed."""
+
+_SILENCE = 20.0
+"""Seconds after which a process that has errands, and answers none of them, is killed: it may be stopped, or wait for a
+disk that does not answer. Beside them those that the bytes of its errands may take.
+"""
+
+_SLOWEST = 1 << 20
+"""Bytes a second that a process gets through at least."""
+
+_TICK = 1.0
 
 _PR_SET_PDEATHSIG = 1
 """Source: prctl(2)."""
 
 
 class Lost(Exception):
-    """A process ended before its errand did, or could not be started."""
+    """A process ended before its errand did, fell silent, or could not be started."""
 
 
 class Tools:
@@ -93,34 +103,35 @@ class Crew:
         assert self._starting is not None
         await asyncio.shield(self._starting)
 
-    async def do(self, errand: Errand[T]) -> T:
-        """What the errand gives, by the process that has the fewest. Raises Lost."""
+    async def do(self, errand: Errand[T], *, weight: int = 0) -> T:
+        """What the errand gives, by the process that has the fewest. `weight`: bytes that it is about. Raises Lost."""
         living = [member for member in self._members if member.lives]
         if not living:
             raise Lost("no process runs")
-        result: T = await min(living, key=lambda member: member.busy).do(errand)
+        result: T = await min(living, key=lambda member: member.busy).do(errand, weight)
         return result
 
     async def aclose(self) -> None:
-        """Return when every process has ended; what they were doing is left undone."""
-        for member in self._members:
-            await member.aclose()
+        """Return when every process has ended, or was killed; what they were doing is left undone."""
+        await asyncio.gather(*(member.aclose() for member in self._members))
 
 
 class _Member:
     """One process, on this side."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._waiting: dict[int, tuple[asyncio.Future[Any], int]] = {}
         self._numbers = itertools.count()
         self._process: asyncio.subprocess.Process | None = None
         self._starting = asyncio.create_task(self._start())
         self._listening: asyncio.Task[None] | None = None
+        self._watching = asyncio.create_task(self._watch())
+        self._silent = 0.0
 
     @property
     def lives(self) -> bool:
-        """Whether it has been started, and has not ended."""
-        return self._listening is not None and not self._listening.done()
+        """Whether it has been started, and has not ended or fallen silent."""
+        return self._listening is not None and not self._listening.done() and not self._watching.done()
 
     @property
     def busy(self) -> int:
@@ -137,9 +148,9 @@ class _Member:
         )
         self._listening = asyncio.create_task(self._listen(self._process))
 
-    async def do(self, errand: Errand[T]) -> T:
+    async def do(self, errand: Errand[T], weight: int = 0) -> T:
         number, answer = next(self._numbers), asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer
+        self._waiting[number] = answer, weight
         try:
             await asyncio.shield(self._starting)
             assert self._process is not None
@@ -158,33 +169,52 @@ class _Member:
         with contextlib.suppress(asyncio.IncompleteReadError, OSError):
             while True:
                 number, done, result = pickle.loads(await _frame(process.stdout))  # noqa: S301 - from our own process
-                answer = self._waiting.get(number)
+                self._silent = 0.0
+                answer, _ = self._waiting.get(number, (None, 0))
                 if answer is None or answer.done():
                     continue
                 if done:
                     answer.set_result(result)
                 else:
                     answer.set_exception(Lost(result))
-        for answer in self._waiting.values():
+        self._lose("the process ended")
+
+    def _lose(self, why: str) -> None:
+        for answer, _ in self._waiting.values():
             if not answer.done():
-                answer.set_exception(Lost("the process ended"))
+                answer.set_exception(Lost(why))
+
+    async def _watch(self) -> None:
+        """Kill the process when it has been silent for too long. Each tick counts once, however long it took: this
+        process may have been stopped itself.
+        """
+        while self._silent < _SILENCE + sum(weight for _, weight in self._waiting.values()) / _SLOWEST:
+            await asyncio.sleep(_TICK)
+            self._silent = self._silent + _TICK if self._waiting else 0.0
+        self._kill()
+        self._lose("the process fell silent")  # also where it outlives that, in the hands of a disk
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
 
     async def aclose(self) -> None:
+        self._watching.cancel()
         with contextlib.suppress(OSError):
             await self._starting
-        process = self._process
-        if process is None:
+        if self._process is None or self._listening is None:
             return
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            async with asyncio.timeout(_FAREWELL):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-        if self._listening is not None:
-            await self._listening
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        for _ in range(2):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FAREWELL):
+                    await self._process.wait()
+                    await self._listening
+                    return
+            self._kill()
+        self._lose("the process does not end")
 
 
 def _framed(what: object) -> bytes:

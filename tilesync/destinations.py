@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tilesync.errors import NotAuthorised, UsageError
 from tilesync.events import Notice, Warned
 from tilesync.model import Layout, SasUrl, Version
-from tilesync.protocols import Files, Objects, Observer
+from tilesync.protocols import Admission, Files, Objects, Observer
 from tilesync.rules.links import expiry, in_clear, travels_in_clear
 from tilesync.rules.places import parse_place
 from tilesync.rules.serving import Serving
@@ -80,15 +80,14 @@ class Where:
             return self.state_dir.absolute()
         from platformdirs import user_state_path
 
-        home_of_states = user_state_path("tilesync")
-        if not home_of_states.is_absolute():  # neither HOME nor the list of users tells one
-            raise UsageError(
-                "this user has no home folder for the state of a destination in a store",
-                hint="say where it is to be: --state-dir FOLDER, or set HOME or XDG_STATE_HOME",
-            )
+        states = Path()
+        with suppress(RuntimeError):  # neither HOME nor the list of users tells a folder; older ones give `~` back
+            states = user_state_path("tilesync")
+        if not states.is_absolute():
+            raise UsageError("this user has no home folder for the state of a destination in a store", hint=_NO_HOME)
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(self.place))[:80].strip("-")
         name = f"{slug}-{hashlib.sha256(home.encode()).hexdigest()[:12]}"
-        return home_of_states / "destinations" / name
+        return states / "destinations" / name
 
     @property
     def identity(self) -> str:
@@ -104,16 +103,18 @@ async def opened(
     layout: Layout | None,
     bulk: Callable[[], Awaitable[Bulk]],
     observe: Observer,
+    admission: Admission | None = None,
     *,
     pace: Pace | None = None,
 ) -> AsyncIterator[LocalDestination | ObjectDestination]:
     """The destination, locked for this run alone. Without a `layout` something must be held there. `pace`: how fast
-    bytes may leave for it.
+    bytes may leave for it. `admission`: who comes; None is somebody who needs none.
     """
     if isinstance(where.place, Path):
         from tilesync.stores.local import open_local
 
-        with open_local(where.place, state_dir=where.state_dir, layout=layout) as destination:
+        local = open_local(where.place, state_dir=where.state_dir, layout=layout, admission=admission, observe=observe)
+        with local as destination:
             yield destination
         return
     from tilesync.stores.away import open_objects
@@ -125,7 +126,7 @@ async def opened(
         making = _objects(where, bulk, observe, create=where.reach.create)
         objects = await in_thread(closing.enter_context, making)
         keeping = objects, where.state(objects.home), where.reach.serving, observe
-        opening = partial(open_objects, *keeping, new=layout is not None, pace=pace)
+        opening = partial(open_objects, *keeping, new=layout is not None, pace=pace, admission=admission)
         yield await _entered(lambda: closing.enter_context(opening()), objects, observe)
     except asyncio.CancelledError:
         await hastily(closing.close)
@@ -176,12 +177,14 @@ def shelf_of(files: Files, serving: Serving) -> FindShelf | None:
 
 
 @contextmanager
-def looked_at(where: Where, layout: Layout, observe: Observer) -> Iterator[Sight | ObjectSight]:
+def looked_at(
+    where: Where, layout: Layout, observe: Observer, admission: Admission | None = None
+) -> Iterator[Sight | ObjectSight]:
     """What a destination knows, without writing anything; it need not be there."""
     if isinstance(where.place, Path):
         from tilesync.stores.local import look_at
 
-        with look_at(where.place, state_dir=where.state_dir, layout=layout) as sight:
+        with look_at(where.place, state_dir=where.state_dir, layout=layout, admission=admission) as sight:
             yield sight
         return
     from tilesync.stores.away import look_at_objects
@@ -189,7 +192,7 @@ def looked_at(where: Where, layout: Layout, observe: Observer) -> Iterator[Sight
     _refuse_flat(layout)
     with (
         _objects(where, no_bodies, observe) as objects,
-        look_at_objects(objects, where.state(objects.home), observe) as there,
+        look_at_objects(objects, where.state(objects.home), observe, admission) as there,
     ):
         yield there
 
@@ -347,6 +350,7 @@ def _with_token(place: AzurePlace, reach: Reach, token: str) -> SasUrl:
     return SasUrl(base, query, expires=expiry(query), fetched=monotonic())
 
 
+_NO_HOME = "say where it is to be: --state-dir FOLDER, or set HOME or XDG_STATE_HOME"
 _LINK = "it must print https://ACCOUNT.blob.core.windows.net/CONTAINER?SAS and nothing else"
 
 

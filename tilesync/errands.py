@@ -49,17 +49,20 @@ class Bring:
     blobs: tuple[Blob, ...]
     at_once: int
 
-    async def __call__(self, tools: Tools) -> tuple[list[Placed | None], float]:
-        """For each blob what it is and where it lies, None where it did not come; and the median answer in seconds."""
+    async def __call__(self, tools: Tools) -> tuple[list[Placed | None], float, float]:
+        """For each blob what it is and where it lies, None where it did not come; and the seconds that an answer took,
+        and that one took to begin, each the median.
+        """
         shelf = self.shelf
         if isinstance(shelf, Shelf):  # the one of the first errand has its folders open
             shelf = (await tools.keep(shelves)).setdefault(shelf, shelf)
         found: list[Placed | None] = [None] * len(self.blobs)
-        times, onward = list[float](), list[tuple[int, Wish, Proof, Reading]]()
+        times, firsts, onward = list[float](), list[float](), list[tuple[int, Wish, Proof, Reading]]()
 
         def hear(number: int, reply: Reply) -> None:
             if reply.seconds:
                 times.append(reply.seconds)
+                firsts.append(reply.first)
             with suppress(TilesyncError):
                 blob = self.blobs[number]
                 proof, reading = self._prove(blob, reply)
@@ -79,7 +82,8 @@ class Bring:
             if isinstance(shelf, BlobShelf):
                 await self._put(pool, shelf, onward, found, times)
         came = 0.0 if any(found) else LONGEST.total_seconds()
-        return found, statistics.median(times) if times else came
+        seconds = statistics.median(times) if times else came
+        return found, seconds, statistics.median(firsts) if firsts else seconds
 
     async def _put(
         self,

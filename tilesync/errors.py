@@ -160,6 +160,12 @@ class DestinationError(RunError):
     hint_text = "choose another destination, or mend what the message names, then run again"
 
 
+class OtherOwner(DestinationError):
+    """The destination belongs to another iModel, or another container, than is asked for."""
+
+    hint_text = "choose another DEST; or give --adopt, if this one is to hold the other from now on"
+
+
 class DiskFull(DestinationError):
     """The destination has no room."""
 

@@ -53,6 +53,14 @@ class Resolved(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Owned(Event):
+    """Whose exports the destination holds: the id of an iModel, or the URL of a container."""
+
+    kind: ClassVar[str] = "owner"
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
 class VersionChosen(Event):
     """The version that this run is about: `begun` now, `continued` from an earlier run, or `held` whole already."""
 
@@ -188,6 +196,16 @@ class Deleted(Event):
     kind: ClassVar[str] = "deleted"
     name: str
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GzipStored(Event):
+    """Files of a version in a folder, of these endings, are gzip: a web server must say so, or no viewer reads them."""
+
+    kind: ClassVar[str] = "gzip"
+    version: str
+    files: int
+    endings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class Helpers:
             return Brought((), tuple(some), 0.0)
         errand = Bring(way, shelf, version.name, version.home, blobs, share)
         try:
-            found, seconds = await self._crew.do(errand)
+            found, seconds, first = await self._crew.do(errand, weight=sum(blob.size for blob in blobs))
         except Lost:
             return Brought((), tuple(some), 0.0)
         arrivals, left = list[Arrival](), list[tuple[int, Blob]]()
@@ -64,7 +64,7 @@ class Helpers:
             else:
                 sha256, md5, trace, unpacked, reading = each
                 arrivals.append(Arrival(number, Held(blob._replace(md5=md5), sha256, *trace, unpacked), reading))
-        return Brought(tuple(arrivals), tuple(left), seconds)
+        return Brought(tuple(arrivals), tuple(left), seconds, first)
 
     async def inspect(self, version: Version, some: Sequence[Held]) -> Sequence[Finding | Arrival]:
         """What is to be said of held files that fit into memory, in their order; nothing where that cannot be done."""
@@ -73,7 +73,8 @@ class Helpers:
         if self._files is None:
             return ()
         try:
-            told = await self._crew.do(Inspect(self._files, replace(version, record={}), tuple(some)))
+            errand = Inspect(self._files, replace(version, record={}), tuple(some))
+            told = await self._crew.do(errand, weight=sum(held.size for held in some))
         except Lost:
             return ()
         return [

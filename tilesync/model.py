@@ -222,26 +222,6 @@ class Remark(NamedTuple):
     detail: str
 
 
-DAMAGED: Final = "damaged"
-"""The problem of a file whose structure is broken, and that the container holds so."""
-
-HOLLOW: Final = "empty tile"
-"""The problem of a tile without any bytes: for who asks for it, it is missing."""
-
-NEEDS: Final = "buffer"
-"""No problem: the detail says how many bytes a file needs another to have at least, and its name, after a blank."""
-
-
-UNFOLLOWED: Final = "unfollowed"
-"""The problem of a file with URIs that lead elsewhere, or stand where nobody knows what they are."""
-
-AWAY: Final = "leads away"
-"""The problem of the root where contents or subtrees of it lie elsewhere: no copy of the container is all of it."""
-
-BACK: Final = "absolute URL"
-"""The problem of a file with URIs that lead back to its container, from wherever a copy of it stands."""
-
-
 class Reading(NamedTuple):
     """What the bytes of one file say. `implicit`: it is a tileset with implicit tiling, so its subtrees say more."""
 
@@ -289,12 +269,13 @@ class Arrival(NamedTuple):
 
 class Brought(NamedTuple):
     """What came of some small blobs: those that are in place, those that did not come at once, each with its number,
-    and how many seconds an answer took.
+    and how many seconds an answer took, and took to begin.
     """
 
     arrivals: tuple[Arrival, ...]
     left: tuple[tuple[int, Blob], ...]
     seconds: float
+    first: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from tilesync.model import EVERYTHING, Content, Export, Globs, Inventory, Layout
 from tilesync.protocols import Destination, Observer, Origin
 from tilesync.rules.guards import Most
 from tilesync.rules.links import parse_link, travels_in_clear
+from tilesync.rules.ownership import Asked
 from tilesync.rules.retention import KEEP_ALL, Keep
 from tilesync.services import Service, WallClock, exports_of, wired
 from tilesync.storage import AzurePlace
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from tilesync.jobs.announce import Announce
     from tilesync.jobs.holdings import Holding
     from tilesync.jobs.mirror import Wishes
+    from tilesync.jobs.ownership import Ownership, Standing
     from tilesync.jobs.run import Run
     from tilesync.jobs.tally import Tally
     from tilesync.protocols import Helpers
@@ -87,12 +89,22 @@ class MirrorRequest:
     server_copy: bool = False
     held: Place | None = None
     content: Content = Content.STORED
+    adopt: bool = False
     source_reach: Reach = field(default_factory=Reach)
 
     @property
     def where(self) -> Where:
         """The destination."""
         return Where(self.destination, self.reach, self.state_dir)
+
+    def ownership(self, observe: Observer) -> Ownership:
+        """Whose exports are asked for, as far as nobody needs to be asked, and whether DEST is to become theirs."""
+        from tilesync.jobs.ownership import Ownership
+
+        asked = Asked("" if self.held is not None else self.selector.imodel or "")
+        if self.link is not None:
+            asked = Asked(self.link.base, self.link.container)
+        return Ownership(asked, str(self.destination), observe, self.adopt)
 
 
 def _origin(request: MirrorRequest, wires: Wires) -> Origin:
@@ -173,10 +185,12 @@ async def mirror(request: MirrorRequest, observe: Observer, tally: Tally, *, ann
     _refuse_signatures_in_clear(request)
     async with (
         wired(request.service, observe, bwlimit=request.bwlimit) as wires,
-        opened(request.where, request.layout, wires.sends, observe, pace=_pace(request, wires)) as destination,
+        opened(
+            request.where, request.layout, wires.sends, observe, request.ownership(observe), pace=_pace(request, wires)
+        ) as destination,
     ):
         run = _run(request, wires, tally, _helpers(request, wires, destination))
-        wishes = _wishes(request)
+        wishes = _wishes(request, observe)
         try:
             if request.all_exports:
                 from tilesync.jobs.history import History
@@ -201,18 +215,18 @@ async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> No
 
     _refuse_overlap(request)
     _refuse_signatures_in_clear(request)
-    with looked_at(request.where, request.layout, observe) as there, scratch() as desk:
+    with looked_at(request.where, request.layout, observe, request.ownership(observe)) as there, scratch() as desk:
         assert there.catalog is not None
         async with wired(request.service, observe, bwlimit=request.bwlimit) as wires:
             view = View(there.catalog, there.files, there.publication, there.judge, Desk(*desk), there.layout)
-            plan = Preview(view, _run(request, wires, tally), _wishes(request))
+            plan = Preview(view, _run(request, wires, tally), _wishes(request, observe))
             if request.all_exports:
                 await plan.run_all(_origins(request, wires))
             else:
                 await plan.run(_origin(request, wires))
 
 
-def _wishes(request: MirrorRequest) -> Wishes:
+def _wishes(request: MirrorRequest, observe: Observer) -> Wishes:
     from tilesync.jobs.mirror import Wishes
 
     return Wishes(
@@ -224,6 +238,7 @@ def _wishes(request: MirrorRequest) -> Wishes:
         keep=request.keep,
         delete=request.delete,
         content=request.content,
+        ownership=request.ownership(observe),
     )
 
 
@@ -325,11 +340,17 @@ def holdings(
     state_dir: Path | None,
     retired: bool = False,
     reach: Reach | None = None,
+    tell: Callable[[Standing], None] | None = None,
 ) -> list[Holding]:
-    """What a destination holds, and held where `retired` is asked for: nothing where there is none."""
+    """What a destination holds, and held where `retired` is asked for: nothing where there is none. `tell` gets to know
+    whose it is.
+    """
     from tilesync.jobs.holdings import holdings as told
+    from tilesync.jobs.ownership import standing
 
     with audited(Where(destination, reach or Reach(), state_dir), observe) as there:
+        if tell is not None:
+            tell(standing(there.publication))
         return told(there.publication, there.catalog, observe, retired=retired)
 
 

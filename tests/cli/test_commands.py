@@ -23,8 +23,9 @@ from simulator import EXPORT, Simulator, latest
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 COUNTS = {
-    "imodel", "export", "version", "newest", "behind", "listed", "fetched", "reused", "reused_bytes", "kept",
-    "excluded", "failed", "deleted", "retired", "referenced", "missing", "orphans", "unfollowed", "verified", "looked",
+    "owner", "imodel", "export", "version", "newest", "behind", "listed", "fetched", "reused", "reused_bytes", "kept",
+    "excluded", "failed", "deleted", "retired", "gzip_files", "referenced", "missing", "orphans", "unfollowed",
+    "verified", "looked",
     "bytes", "renewals", "retries", "seconds", "published",
 }  # fmt: skip
 ABOUT = {"started", "finished", "source", "dest", "host", "tilesync"}
@@ -94,10 +95,11 @@ def test_a_first_and_an_unchanged_run_say_the_contract(service: Simulator, tmp_p
     about = {key: said.pop(key) for key in ABOUT}
     assert (about["source"], about["dest"]) == (IMODEL, str(tmp_path))
     assert said == {
-        "kind": "finished", "exit": 0, "imodel": IMODEL, "export": EXPORT, "version": EXPORT, "newest": EXPORT,
+        "kind": "finished", "exit": 0, "owner": IMODEL,
+        "imodel": IMODEL, "export": EXPORT, "version": EXPORT, "newest": EXPORT,
         "behind": False,
         "listed": len(files), "fetched": len(files), "reused": 0, "reused_bytes": 0, "kept": 0, "excluded": 0,
-        "failed": 0, "deleted": 0, "retired": 0,
+        "failed": 0, "deleted": 0, "retired": 0, "gzip_files": 0,
         "referenced": len(files) - 1, "missing": 0, "orphans": 1, "unfollowed": 0,
         "verified": len(files), "looked": len(files), "bytes": total, "renewals": 0, "retries": 0, "published": True,
     }  # fmt: skip
@@ -687,7 +689,7 @@ def test_a_history_is_mirrored_shown_and_gone_back_in(service: Simulator, tmp_pa
     assert [row["version"] for row in rows] == [OTHER, EXPORT]
     assert rows[0].keys() == {
         "kind", "version", "export", "imodel", "changeset", "modified", "finished", "files", "bytes", "shared_bytes",
-        "state", "current", "pinned", "content",
+        "state", "current", "pinned", "content", "owner", "checked",
     }  # fmt: skip
     assert rows[0]["shared_bytes"] == rows[1]["shared_bytes"] == said["reused_bytes"]
     assert [(row["current"], row["pinned"]) for row in rows] == [(True, False), (False, False)]

@@ -78,7 +78,7 @@ def test_the_published_tree_is_the_container_byte_for_byte(tmp_path: Path) -> No
     assert len(sim.asked()) == len(files)
     assert len(sim.asked_pages) == -(-len(files) // 5)
     assert {p.name for p in tmp_path.iterdir()} == {
-        "tileset.json", "latest.json", "current", "versions", "manifests", ".tilesync"
+        "tileset.json", "latest.json", "checked.json", "current", "versions", "manifests", ".tilesync"
     }  # fmt: skip
 
 
@@ -112,12 +112,12 @@ def test_the_manifest_says_what_each_file_is(tmp_path: Path) -> None:
 
 
 def test_latest_json_and_current_lead_to_the_version(tmp_path: Path) -> None:
-    """latest.json has the seven fields of the contract, and `current` is a relative symlink to the version."""
+    """latest.json has the fields of the contract, and `current` is a relative symlink to the version."""
     with Simulator() as sim:
         sim.hold()
         sim.mirror(tmp_path)
     said = latest(tmp_path)
-    assert said.keys() == {"version", "export", "imodel", "changeset", "finished", "tileset", "manifest"}
+    assert said.keys() == {"version", "export", "imodel", "owner", "changeset", "finished", "tileset", "manifest"}
     assert (said["version"], said["export"], said["imodel"]) == (EXPORT, EXPORT, IMODEL)
     assert (tmp_path / said["tileset"]).is_file()
     assert (tmp_path / said["manifest"]).is_file()

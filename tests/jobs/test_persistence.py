@@ -12,8 +12,9 @@ from clock import FakeClock
 
 from tilesync.errors import BlobDamaged, BlobUnreachable, NotAuthorised, RangeRefused, Transient, Unavailable
 from tilesync.events import Event, Retried
+from tilesync.jobs.adaptive_limit import START
 from tilesync.jobs.persistence import Persistence
-from tilesync.jobs.pressure import START, Gate
+from tilesync.jobs.pressure import Gate
 from tilesync.jobs.run import Run
 from tilesync.jobs.tally import Tally
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from clock import FakeClock
 
-from tilesync.jobs.pressure import BREATH, LEAST, MOST, START, Gate
+from tilesync.jobs.adaptive_limit import BREATH, LEAST, MOST, START
+from tilesync.jobs.pressure import Gate
 
 
 def test_a_fixed_gate_never_moves() -> None:
@@ -147,6 +149,59 @@ def test_a_raised_limit_is_used_by_those_who_wait() -> None:
             task.cancel()
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("fixed", [None, START])
+def test_one_who_waits_outside_makes_room(fixed: int | None) -> None:
+    """Who waits to try again leaves the place to another, and is in again without waiting; a fixed number keeps it."""
+
+    async def work() -> list[str]:
+        gate, order, go = Gate(FakeClock(), fixed=fixed), list[str](), asyncio.Event()
+
+        async def wait_outside() -> None:
+            async with gate.turn():
+                await gate.outside(wait())
+                order.append("again")
+
+        async def wait() -> None:
+            await go.wait()
+
+        async def visit() -> None:
+            async with gate.turn():
+                order.append("visitor")
+
+        for _ in range(START - 1):
+            await gate.enter(1)
+        tasks = [asyncio.create_task(wait_outside()), asyncio.create_task(visit())]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        go.set()
+        async with asyncio.timeout(5):
+            await asyncio.gather(*tasks)
+        gate.leave(START - 1)
+        assert gate.inside == 0
+        return order
+
+    assert asyncio.run(work()) == (["visitor", "again"] if fixed is None else ["again", "visitor"])
+
+
+def test_one_who_is_cancelled_outside_leaves_no_place_lost() -> None:
+    """Cancelled while another has the place: in the end all places are free."""
+
+    async def work() -> int:
+        gate = Gate(FakeClock())
+
+        async def visit() -> None:
+            async with gate.turn():
+                await gate.outside(asyncio.sleep(60))
+
+        task = asyncio.create_task(visit())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        return gate.inside
+
+    assert asyncio.run(work()) == 0
 
 
 # --- finding the way ---

@@ -9,6 +9,7 @@ from typing import Any
 
 from tilesync.errors import DestinationError
 from tilesync.model import Blob, Held, Trace, Version
+from tilesync.protocols import Catalog, Glance
 from tilesync.rules.manifest import header, line
 
 
@@ -48,6 +49,14 @@ class Place:
         self.pointed = {"version": name, "manifest": f"manifests/{name}.jsonl", **more}
 
     # --- Published ---
+
+    def owner(self) -> str | None:
+        """None: nothing is recorded."""
+        return None
+
+    def checked(self) -> Mapping[str, Any] | None:
+        """None: no run ended here."""
+        return None
 
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
         """The lines of a manifest."""
@@ -115,6 +124,10 @@ class Place:
         raise NotImplementedError
 
     def survey(self, version: Version) -> None:
+        """Not asked for."""
+        raise NotImplementedError
+
+    def glances(self, version: Version, catalog: Catalog, place: str) -> Iterator[Glance]:
         """Not asked for."""
         raise NotImplementedError
 

@@ -266,3 +266,11 @@ def test_a_token_that_expires_in_mid_run_is_renewed(tmp_path: Path) -> None:
         assert sim.asked_api[-1].headers["authorization"] == "Bearer t2"
     assert run.error is None
     assert len([p for p in (tmp_path / "versions" / EXPORT).rglob("*") if p.is_file()]) == len(files)
+
+
+def test_a_token_file_that_is_too_large(tmp_path: Path) -> None:
+    """What holds more than a token can have is refused in words, and not read to its end."""
+    path = tmp_path / "token"
+    path.write_bytes(b"x" * ((1 << 16) + 1))
+    with pytest.raises(NotAuthorised, match="more than 64 KiB"):
+        asyncio.run(from_file(path))

@@ -189,6 +189,25 @@ def test_a_marker_that_comes_again_ends_the_run(service: Simulator, circle: list
         using(service, lambda container, _: inventory(container))
 
 
+@pytest.mark.parametrize(
+    "brings", ["", "<Blob><Name>a</Name><Properties><Content-Length>1</Content-Length></Properties></Blob>"]
+)
+def test_pages_that_bring_nothing_new_end(service: Simulator, brings: str) -> None:
+    """A listing whose marker is always another one, and whose pages bring nothing new, is given up."""
+    count = 0
+
+    def page(_: Any, __: Any) -> Any:
+        nonlocal count
+        count += 1
+        xml = f"<EnumerationResults><Blobs>{brings}</Blobs><NextMarker>m{count}</NextMarker></EnumerationResults>"
+        return Answer(200, xml.encode())
+
+    service.fault(listing, page, times=300)
+    with pytest.raises(Unavailable, match="in a row brought nothing new"):
+        using(service, lambda container, _: inventory(container))
+    assert count <= 110
+
+
 def test_a_page_without_blobs_in_the_middle_is_normal(service: Simulator) -> None:
     """Azure may give an empty page with a marker: the listing goes on."""
     xml = b"<EnumerationResults><Blobs/><NextMarker>2!0</NextMarker></EnumerationResults>"

@@ -15,7 +15,7 @@ from clock import FakeClock
 from faults import api, error, late
 from simulator import EXPORT, Run, Simulator
 
-from tilesync.demo.standin import Request
+from tilesync.demo.standin import Answer, Request
 from tilesync.errors import ExportReplaced, InvalidRequest, NoExport, NotAuthorised, TilesyncError, Unavailable
 from tilesync.events import Retried, Waiting
 from tilesync.model import Export, Resolution, SasUrl, Secret, Selector
@@ -144,6 +144,22 @@ def test_a_circle_of_next_links_ends(service: Simulator) -> None:
     with pytest.raises(Unavailable, match="circle"):
         latest(service)
     assert len(service.asked_api) <= 3
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_pages_that_bring_nothing_new_end(service: Simulator, rows: int) -> None:
+    """A list whose `next` is always another one, and that brings no new row, is given up."""
+    service.hold(status="Invalid")
+    some = [service._row(service.exports[0], _representation())][:rows]
+
+    def page(_: Any, __: Any) -> Any:
+        following = {"next": {"href": f"https://x.invalid/?$skip={len(service.asked_api)}"}}
+        return Answer(200, json.dumps({"exports": some, "_links": following}).encode())
+
+    service.fault(api, page, times=None)
+    with pytest.raises(Unavailable, match="in a row brought nothing new"):
+        latest(service)
+    assert len(service.asked_api) <= 30
 
 
 def test_a_changeset_and_an_id_select(service: Simulator) -> None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from test_shapes import FILES, NAMED, NAMING, b3dm, chunk, cmpt, glb, glb_1, gltf, i3dm, subt
 
 from tilesync.errors import BlobDamaged
-from tilesync.model import DAMAGED, HOLLOW, ROOT, UNKNOWN, Blob, Kind, Proof, Reading, Reference, Remark, Role
+from tilesync.model import ROOT, UNKNOWN, Blob, Kind, Proof, Reading, Reference, Remark, Role
+from tilesync.problems import DAMAGED, HOLLOW
 from tilesync.rules.content import ContentCheck
 from tilesync.rules.shapes import KINDS
 

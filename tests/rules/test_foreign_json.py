@@ -245,7 +245,8 @@ def test_any_value_in_latest_json(data: st.DataObject) -> None:
 
 def test_a_row_without_an_id_is_no_list() -> None:
     """An export is known by its id and its status, which are texts; what else is of another type counts as missing."""
-    for broken in ({**ROW, "id": 5}, {**ROW, "status": None}, 5, None, []):
+    rows: list[Any] = [{**ROW, "id": 5}, {**ROW, "status": None}, 5, None, []]
+    for broken in rows:
         with pytest.raises(Transient, match="no export list"):
             parse_exports(json.dumps({"exports": [broken]}).encode())
     odd = {**ROW, "request": {"iModelId": 5, "changesetId": [], "exportType": {}}, "stats": {"compressedSize": -1}}

@@ -212,3 +212,12 @@ def test_stamps() -> None:
     moment = datetime(2026, 3, 1, 9, 30, 0, 999_999, tzinfo=timezone(timedelta(hours=1)))
     assert stamp(moment) == "2026-03-01T08:30:00Z"
     assert datetime.fromisoformat(stamp(moment)) == datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
+
+
+def test_what_is_broken_or_leads_elsewhere_is_named_where_there_is_any() -> None:
+    """Old readers find the manifest of a sound version as it was, and read one of a broken version too."""
+    plain = header(VERSION)
+    assert not plain.keys() & {"damaged_names", "elsewhere"}
+    said = header(VERSION, damaged=["a.glb"], elsewhere=["a.json: x leads back"])
+    assert (said["damaged_names"], said["elsewhere"]) == (["a.glb"], ["a.json: x leads back"])
+    assert read_header(said, name=VERSION.name) == read_header(plain, name=VERSION.name)

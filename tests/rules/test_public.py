@@ -7,6 +7,7 @@ import pytest
 from tilesync.errors import UsageError
 from tilesync.rules.places import parse_place
 from tilesync.rules.public import given_origin, given_url, public_url
+from tilesync.storage import BucketPlace
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,14 @@ def test_a_store_has_an_address_of_its_own(place: str, endpoint: str | None, reg
     found = parse_place(place)
     assert found is not None
     assert public_url(found, endpoint=endpoint, region=region) == url
+
+
+def test_the_host_may_name_the_bucket_elsewhere_too() -> None:
+    """Where a server is asked so, viewers ask it so."""
+    place = BucketPlace("pail", "p/")
+    assert (
+        public_url(place, endpoint="https://minio.example:9000/", virtual=True) == "https://pail.minio.example:9000/p"
+    )
 
 
 def test_what_is_given_is_made_plain() -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesync.model import AWAY, ROOT, UNFOLLOWED, Reference, Remark, Role
+from tilesync.model import ROOT, Reference, Remark, Role
+from tilesync.problems import AWAY, UNFOLLOWED
 from tilesync.rules.references import References
 
 HOME = "https://acct.blob.core.windows.net/c1"

@@ -580,3 +580,32 @@ def test_nothing_but_sites_changes(tileset: dict[str, Any], indent: int | None) 
     sites = [uri for _, uri in every_uri(before) if relative(uri)]
     assert after.count(b"~prefix/") <= len(sites)
     assert any(uri[0] <= " " for uri in sites) or after.replace(b"~prefix/", b"") == before
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [(f"{HOME}/a.glb", "a.glb"), (f"{HOME}/c/a%20b.glb?sv=1&sig=s3cret#f", "c/a%20b.glb"),
+     ("/c1/a.glb", "a.glb"), ("../c1/x/a.glb", "x/a.glb"), (f" {HOME}/a.3tz/b.json", "a.3tz/b.json"),
+     (f"{HOME}/{{level}}/{{x}}.glb", "{level}/{x}.glb")],
+)  # fmt: skip
+def test_a_uri_that_leads_back_becomes_relative(uri: str, path: str) -> None:
+    """In a pointer, where the container's address is known: without its query, which may sign it."""
+    document = {"root": {"content": {"uri": uri}, "children": [{"content": {"uri": "https://h/a.glb"}}]}}
+    for data in (as_bytes(document), json.dumps(document, indent=2).encode()):
+        said = json.loads(b"".join(rebase(pieces(data, 1), PREFIX, HOME)))
+        assert said["root"]["content"]["uri"] == PREFIX + path
+        assert said["root"]["children"] == document["root"]["children"]
+
+
+def test_shaders_of_techniques_are_told() -> None:
+    """KHR_techniques_webgl keeps them in an extension, where glTF 1.0 had them at the top."""
+    said = {"shaders": [{"type": 35632, "uri": "fs.glsl"}, {"type": 35633, "bufferView": 0}], "techniques": []}
+    assert told({"asset": {}, "extensions": {"KHR_techniques_webgl": said}}) == [(Role.SHADER, "fs.glsl")]
+
+
+def test_buffers_elsewhere_tell_how_long_they_must_be() -> None:
+    """A buffer with a URI has its length beside it; one that is embedded, or has no bytes of its own, tells none."""
+    fallback = {"EXT_meshopt_compression": {"fallback": True}}
+    buffers = [{"byteLength": 4}, {"byteLength": 9, "uri": "x.bin"}, {"uri": "y.bin"}, {"byteLength": "z", "uri": "z"},
+               {"byteLength": 7, "uri": "f.bin", "extensions": fallback}]  # fmt: skip
+    assert read({"asset": {}, "buffers": buffers})[0].lengths == [("x.bin", 9)]

@@ -12,8 +12,9 @@ import pytest
 from tilesync.errors import DestinationError, VerifyFailed
 from tilesync.rules import viewing
 from tilesync.rules.checks import Result
-from tilesync.rules.mending import AzureMending, BucketMending, Mending, ServerMending
+from tilesync.rules.mending import AzureMending, BucketMending, Mending
 from tilesync.rules.viewing import Sample, Tried, Wanted
+from tilesync.rules.web_servers import ServerMending
 from tilesync.storage import Answer, AzurePlace, BucketPlace, Label
 
 MENDS: tuple[Mending, ...] = (

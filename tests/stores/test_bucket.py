@@ -115,10 +115,13 @@ def test_the_region_is_found(bucket_server: BucketServer, bucket: str) -> None:
 def test_authorities(
     bucket_server: BucketServer, bucket: str, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server is trusted when its authority is named, by either variable, for small objects and for large ones."""
+    """A server is trusted when its authority is named, among others, by either variable; for small objects, for large
+    ones, and for the probe that asks as viewers do.
+    """
     authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"), append=True)
     with BucketRoad(bucket_server, tls=tls) as road:
         with (
             bucket_objects(road.url, bucket, budget=timedelta()) as objects,
@@ -127,6 +130,8 @@ def test_authorities(
             objects.write("small", [b"1"], PLAIN)
         monkeypatch.setenv(variable, str(tmp_path / "ca.pem"))
         write_both(bucket, road.url)
+        with bucket_objects(road.url, bucket, budget=timedelta()) as objects:
+            assert objects.misread() == []
     assert bucket_server.keys(bucket) == ["large", "small"]
 
 

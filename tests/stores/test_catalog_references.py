@@ -24,8 +24,10 @@ from tilesync.model import (
     Reference,
     Remark,
     Role,
+    Unsound,
     Version,
 )
+from tilesync.problems import AWAY, BACK, DAMAGED, HOLLOW, NEEDS, UNFOLLOWED
 from tilesync.stores.catalog import Catalog
 
 SHA = b"s" * 32
@@ -449,3 +451,70 @@ def test_many_references_are_settled_quickly(tmp_path: Path) -> None:
     assert time.perf_counter() - started < 15
     assert found.orphans == 0
     catalog.close()
+
+
+# --- what is broken, or leads elsewhere -----------------------------------------------------------------------------
+
+
+def test_what_is_of_no_use(catalog: Catalog, version: Version) -> None:
+    """Broken files with who asks for them, in the role without which most is lost; images, schemas and short buffers by
+    what they are; and nothing of what is sound, or not asked for.
+    """
+    broken = Reading(Kind.GLB, remarks=(Remark(DAMAGED, "it is cut off"),))
+    images = tuple(Reference(name, Role.IMAGE) for name in ("a", "empty", "json", "odd", "png"))
+    model = (*images, Reference("short", Role.BUFFER), Reference("long", Role.BUFFER), Reference("none", Role.SCHEMA))
+    needs = (Remark(NEEDS, "100 short"), Remark(NEEDS, "1 long"), Remark(NEEDS, "9 gone"))
+    put_all(
+        catalog,
+        version,
+        **{ROOT: reading("a", "model")},
+        model=Reading(Kind.GLTF, model, needs),
+        a=broken,
+        orphan=broken,
+        **{"empty": Reading(Kind.EMPTY), "json": Reading(Kind.JSON), "odd": Reading(), "png": Reading(Kind.IMAGE)},
+        **{"short": Reading(), "long": Reading(), "none": Reading(), "free": Reading(Kind.EMPTY)},
+    )
+    catalog.references.settle(version)
+    assert catalog.references.is_doubtful(version)
+    found = {each.name: each for each in catalog.references.unsound(version)}
+    assert found["a"] == Unsound("a", "it is cut off", ROOT, "content", stated=found["a"].stated)
+    assert found["orphan"] == Unsound("orphan", "it is cut off", stated=found["orphan"].stated)
+    assert {name: each.reason for name, each in found.items() if name not in {"a", "orphan"}} == {
+        "empty": "it is empty",
+        "json": "it holds json, no image",
+        "none": "it holds no schema",
+        "short": found["short"].reason,
+    }
+    assert found["short"].reason.endswith("is to have 100")
+    assert found["short"].role == "buffer"
+    hidden = {remark.problem for _, remark in catalog.references.remarks(version)}
+    assert not hidden & {DAMAGED, NEEDS}
+
+
+def test_nothing_is_doubtful_of_a_sound_version(catalog: Catalog, version: Version) -> None:
+    """So nobody needs to look further."""
+    put_all(catalog, version, **{ROOT: reading("a")}, a=Reading(Kind.GLB))
+    assert not catalog.references.is_doubtful(version)
+    assert catalog.references.unsound(version) == []
+
+
+def test_where_files_lead_counts_in_the_closure(catalog: Catalog, version: Version) -> None:
+    """Each URI counts, also where one remark stands for many; those of orphans do not."""
+    away = Remark(AWAY, "12 URIs lead elsewhere: the first, https://h/0 leads to another host (h)")
+    put_all(
+        catalog,
+        version,
+        **{ROOT: reading("a")._replace(remarks=(away,))},
+        a=Reading(remarks=(Remark(BACK, "x leads back"), Remark(UNFOLLOWED, "7.glb stands in an extension"))),
+        orphan=Reading(remarks=(Remark(UNFOLLOWED, "x"), away)),
+    )
+    assert catalog.references.settle(version).unfollowed == 12 + 1 + 1
+    assert catalog.references.leading_away(version) == [("a", "x leads back"), (ROOT, away.detail)]
+
+
+def test_a_tile_without_bytes_is_missing_for_who_asks(catalog: Catalog, version: Version) -> None:
+    """Though it is held; where nobody asks it is no matter."""
+    hollow = Reading(Kind.EMPTY, remarks=(Remark(HOLLOW, "it is empty"),))
+    put_all(catalog, version, **{ROOT: reading("a")}, a=hollow, orphan=hollow)
+    assert catalog.references.settle(version) == Completeness(referenced=2, missing=1, orphans=1)
+    assert missing(catalog, version) == [("a", ROOT, "content")]

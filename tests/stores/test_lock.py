@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 import uuid
@@ -16,6 +18,7 @@ from azurite import Azurite, Passing, Refusal, Road, new_container
 
 from tilesync.errors import DestinationBusy, DestinationError, Transient, Unavailable
 from tilesync.protocols import Lease, Objects
+from tilesync.storage import Label
 from tilesync.stores.leases import LOCK
 from tilesync.stores.lock import HeldElsewhere, Lock, locked, owner_of
 
@@ -43,6 +46,25 @@ def test_one_run_at_a_time(objects: Objects, tmp_path: Path) -> None:
             pass
     with locked(objects.lease(), two, "x") as lock:
         lock.demand()
+
+
+def test_the_holder_is_told_by_process_host_and_time(objects: Objects, tmp_path: Path) -> None:
+    """Who is kept out hears who holds it, since when, and whose the place is; in a place of a run of another release,
+    no more than that somebody does.
+    """
+    one, two = states(tmp_path)
+    deadline, said = time.monotonic() + 10, ""
+    with locked(objects.lease(), one, "x"):
+        while "process" not in said and time.monotonic() < deadline:  # it is written while the run goes on
+            with pytest.raises(HeldElsewhere) as error, locked(objects.lease(), two, "x", lambda: "imodel-1"):
+                pass
+            said = str(error.value)
+    name = f"another run holds x, for the iModel imodel-1: process {os.getpid()} on {socket.gethostname()}, since 20"
+    assert said.startswith(name)
+    objects.write(LOCK, [b""], Label("", None, ""))
+    assert objects.lease().take(owner_of(one))
+    with pytest.raises(HeldElsewhere, match=r"another run holds x$"), locked(objects.lease(), two, "x"):
+        pass
 
 
 def test_who_was_killed_takes_its_own_up_at_once(objects: Objects, tmp_path: Path) -> None:
@@ -77,6 +99,12 @@ class Scripted:
 
     def take(self, owner: str) -> bool:
         return True
+
+    def announce(self, owner: str) -> None:
+        pass
+
+    def holder(self) -> object:
+        return None
 
     def keep(self, owner: str) -> bool:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]

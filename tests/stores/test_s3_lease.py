@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -212,8 +214,8 @@ def test_a_refusal_is_told(bucket_server: BucketServer, bucket: str) -> None:
 
 
 def test_a_destination_is_locked_by_it(bucket_server: BucketServer, bucket: str, tmp_path: Path) -> None:
-    """While a run is under way another machine is refused, and what it saw counts when it asks again: after a term
-    without a beat the destination is its own.
+    """While a run is under way another machine is refused, and told who runs; what it saw counts when it asks again:
+    after a term without a beat the destination is its own.
     """
     with (
         bucket_objects(bucket_server.url, bucket, term=timedelta(seconds=3)) as mine,
@@ -222,7 +224,7 @@ def test_a_destination_is_locked_by_it(bucket_server: BucketServer, bucket: str,
         assert mine.lease() is mine.lease()
         with (
             open_objects(mine, tmp_path / "mine", Serving(), silent),
-            pytest.raises(HeldElsewhere),
+            pytest.raises(HeldElsewhere, match=rf": process {os.getpid()} on {socket.gethostname()}, since 20"),
             open_objects(yours, tmp_path / "yours", Serving(), silent),
         ):
             pass

@@ -202,6 +202,7 @@ def fails(make: Callable[[bytes, threading.Event], Handle], said: bytes, monkeyp
     finally:
         over.set()
     assert silent(error.value)
+    assert error.value.pressure  # it may have too much to do
 
 
 def test_a_connection_that_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:

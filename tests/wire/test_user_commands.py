@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import shlex
+import signal
 import sys
 import threading
 import time
@@ -50,6 +53,37 @@ def test_one_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> No
     began = time.monotonic()
     with pytest.raises(NotAuthorised, match="has not ended within"):
         printed(shlex.join(python(stubborn)), "--x")
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("then", ["", "; time.sleep(60)"], ids=["ends", "goes on"])
+def test_one_that_prints_without_end_is_ended(then: str) -> None:
+    """More than a secret can have is no secret: told as such, at once, in little memory."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    code = f"import os, time; [os.write(1, b'x' * 1_000_000) for _ in range(1000)]{then}"
+    began = time.monotonic()
+    with pytest.raises(NotAuthorised, match="--x printed more than 64 KiB"):
+        printed(shlex.join(python(code)), "--x")
+    assert time.monotonic() - began < 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+@pytest.mark.parametrize(("size", "fits"), [(1 << 16, True), ((1 << 16) + 1, False)])
+def test_how_much_one_may_print(size: int, fits: bool) -> None:
+    """Just as much as is said, not a byte more."""
+    command = shlex.join(python(f"print('x' * {size}, end='')"))
+    if fits:
+        assert printed(command, "--x") == "x" * size
+    else:
+        with pytest.raises(NotAuthorised, match="printed more than"):
+            printed(command, "--x")
+
+
+def test_one_that_leaves_a_process_behind() -> None:
+    """Its own end counts, though what it started, such as an agent, holds its stdout open for as long as it lives."""
+    began = time.monotonic()
+    left_behind = int(printed("sh -c 'sleep 60 & echo $!'", "--x"))
+    os.kill(left_behind, signal.SIGKILL)
     assert time.monotonic() - began < 20
 
 

@@ -19,6 +19,7 @@ from tilesync import __version__
 from tilesync.cli.doctor import doctor, viewer_place
 from tilesync.cli.held import rollback, verify, versions
 from tilesync.cli.options import (
+    ADOPT,
     ALLOW_HTTP,
     AZURE_ENDPOINT,
     DELETION,
@@ -76,6 +77,7 @@ for command in (verify, versions, rollback, doctor):
 @option("--link-command", help="Command that prints a fresh container link when SOURCE is a link.")
 @HISTORY
 @INVENTORY
+@ADOPT
 @DELETION
 @option("--bwlimit", type=Rate(), metavar="RATE", help="Bytes a second at most: 500k, 10M, 1.5Mi.")
 @option("--transfers", type=CountOr("auto", most=1000), default="auto", show_default=True, help="Transfers at once.")
@@ -281,11 +283,12 @@ def _told(arguments: list[str], error: TilesyncError) -> int:
 def _refused(arguments: list[str], error: click.ClickException) -> int:
     """Tell a usage error as click words it, with the usage of the command."""
     from tilesync.cli.early import end_early
+    from tilesync.cli.masking import Masking
     from tilesync.cli.output import say
 
     text = io.StringIO()
     error.show(text)
-    say(sys.stderr, text.getvalue())
+    say(sys.stderr, Masking(os.environ).text(text.getvalue()))
     return end_early(cli, arguments, UsageError(error.format_message()))
 
 
@@ -303,9 +306,10 @@ def _met_a_bug(arguments: list[str], error: Exception) -> int:
     import traceback
 
     from tilesync.cli.early import end_early
+    from tilesync.cli.masking import Masking
     from tilesync.cli.output import say
 
-    say(sys.stderr, traceback.format_exc())
+    say(sys.stderr, Masking(os.environ).text(traceback.format_exc()))
     wrong = TilesyncError("tilesync met a bug", hint="please report it with the lines above")
     return end_early(cli, arguments, wrong, kind=type(error).__name__)
 

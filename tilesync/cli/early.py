@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from tilesync.cli.masking import Masking
 from tilesync.cli.output import JsonLines, Out, Summary, failed_to_write, say_error, write_report
 from tilesync.cli.shown import shown_dest, shown_source
 from tilesync.errors import TilesyncError
@@ -27,7 +28,8 @@ def end_early(command: click.Group, arguments: list[str], error: TilesyncError, 
     if arguments[:1] == ["verify"]:
         source, dest = None, _given(words, 0, "TILESYNC_DEST")
     summary = Summary(Tally(), source=shown_source(source), dest=shown_dest(dest))
-    said = summary.failed(error.exit_code, kind or type(error).__name__, str(error), error.hint)
+    safe = Masking(os.environ).text
+    said = summary.failed(error.exit_code, kind or type(error).__name__, safe(str(error)), safe(error.hint))
     if "--json" in arguments or os.environ.get("TILESYNC_JSON", "").lower() in _TRUE:
         JsonLines(Out(), verbose=False).write(said)
     if (path := _report(arguments)) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from tilesync.cli.options import NO_PROGRESS, ON_PUBLISH, REACH, SERVING, STATE_
 from tilesync.cli.requests import reach_of, session_of
 from tilesync.cli.text import Destination, FilePath, Place, at_top
 from tilesync.errors import DestinationError, UsageError
+
+if TYPE_CHECKING:
+    from tilesync.jobs.ownership import Standing
 
 
 @click.command(short_help="Audit what a destination holds.")
@@ -49,7 +52,7 @@ def verify(dest: Place, *, quick: bool, every: bool, **options: Any) -> int:
 @VOICE
 def versions(dest: Place, sha256sums: str | None, state_dir: Path | None, **options: Any) -> int:
     """Show the versions that DEST holds, the newest first; `*` marks the one that the pointer names."""
-    from tilesync.cli.summary import version_row, version_table
+    from tilesync.cli.summary import belongs, version_row, version_table
 
     if sha256sums is not None and options["as_json"]:
         raise UsageError("--sha256sums prints lines for sha256sum, and no JSON", hint="leave --json away")
@@ -64,13 +67,16 @@ def versions(dest: Place, sha256sums: str | None, state_dir: Path | None, **opti
             ):
                 session.print(line)
             return
-        rows = wiring.holdings(dest, session.observe, state_dir=state_dir, reach=reach_of(options))
+        told: list[Standing] = []
+        rows = wiring.holdings(dest, session.observe, state_dir=state_dir, reach=reach_of(options), tell=told.append)
         if not rows:
             raise DestinationError(f"no version is held in {dest}", hint="give the place that `tilesync mirror` filled")
         for row in rows if options["as_json"] else ():
-            session.tell(version_row(row))
+            session.tell(version_row(row, told[0]))
         if not options["as_json"]:
             session.print(version_table(rows, width=session.width))
+        session.summary.owner = told[0].owner
+        session.say(belongs(dest, told[0]))
 
     return session.run(work)
 

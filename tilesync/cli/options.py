@@ -102,6 +102,13 @@ HISTORY = stacked(
     ),
 )
 
+ADOPT = option(
+    "--adopt",
+    is_flag=True,
+    envvar=None,
+    help="Give DEST to SOURCE, though it belongs to another iModel, or holds other files that are not in the way.",
+)
+
 DELETION = stacked(
     option(
         "--keep-versions",

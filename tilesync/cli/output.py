@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tilesync import __version__
+from tilesync.cli.masking import Masking
 from tilesync.cli.outfile import open_to_append, replace_file
 from tilesync.cli.table import cut_front
 from tilesync.cli.terminal import columns_of
@@ -27,7 +28,9 @@ from tilesync.events import (
     ExportFailed,
     Failed,
     Finding,
+    GzipStored,
     Notice,
+    Owned,
     PageListed,
     Planned,
     PointerStays,
@@ -63,6 +66,7 @@ class Summary:
     def __init__(self, tally: Tally, *, source: str | None = None, dest: str | None = None) -> None:
         self._tally = tally
         self._began = time.monotonic()
+        self.owner: str | None = None
         self._started = datetime.now(UTC)
         self.source = source
         self.dest = dest
@@ -77,6 +81,8 @@ class Summary:
         self.stays = False
         self.state = ""
         self.retired = 0
+        self.gzip_files = 0
+        self.gzip_endings: tuple[str, ...] = ()
         self.failures: list[dict[str, Any]] = []
         self.remarks: list[dict[str, Any]] = []
         self.warnings: list[str] = []
@@ -84,6 +90,8 @@ class Summary:
     def __call__(self, event: Event) -> None:
         """Take note."""
         match event:
+            case Owned():
+                self.owner = event.owner
             case Resolved():
                 self.imodel, self.export = event.imodel, event.export
                 self.newest, self.behind = event.newest, event.behind
@@ -91,6 +99,8 @@ class Summary:
                 self.version, self.state, self.stays = event.version, event.state, False
             case PointerStays():
                 self.stays = True
+            case GzipStored():
+                self.gzip_files, self.gzip_endings = self.gzip_files + event.files, event.endings
             case Published():
                 self.published, self.pointed, self.files = True, event.version, event.files
             case Retired() | Planned(action="retire"):
@@ -118,6 +128,7 @@ class Summary:
     def _facts(self) -> dict[str, Any]:
         tally = self._tally
         return {
+            "owner": self.owner,
             "imodel": self.imodel,
             "export": self.export,
             "version": self.version,
@@ -132,6 +143,7 @@ class Summary:
             "failed": tally.failed,
             "deleted": tally.deleted,
             "retired": self.retired,
+            "gzip_files": self.gzip_files,
             **asdict(tally.completeness),
             "verified": tally.verified,
             "looked": tally.looked,
@@ -172,7 +184,7 @@ def say(stream: TextIO | None, text: str) -> OSError | None:
 
 def say_error(error: TilesyncError) -> None:
     """Tell an error on stderr, as far as that can be written."""
-    say(sys.stderr, explain(error) + "\n")
+    say(sys.stderr, Masking(os.environ).text(explain(error)) + "\n")
 
 
 def output_lost(error: OSError) -> OutputLost:

@@ -210,6 +210,7 @@ def mirror_request(source: str, dest: Place, options: dict[str, Any]) -> MirrorR
         server_copy=options["server_copy"],
         held=held,
         content=Content(options["content"]),
+        adopt=options["adopt"],
         source_reach=replace(reach_of(options), link_command=options["link_command"] or None, create=False),
     )
 

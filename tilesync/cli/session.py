@@ -180,7 +180,7 @@ class Session:
             if stopped:
                 for each in (signal.SIGINT, signal.SIGTERM):
                     signal.signal(each, signal.SIG_DFL)  # writing may hang as well
-                self._last(self._failure(_stopped_by(stopped[0])))
+                self._last(self._failure(_stopped_by(number)))
                 os._exit(128 + number)
             stopped.append(number)
             self._progress.print_line("stopping; once more to stop at once")

@@ -9,8 +9,10 @@ from tilesync.cli.output import Summary
 from tilesync.cli.table import table
 from tilesync.cli.text import Place, at_top, counted, files, size
 from tilesync.jobs.holdings import Holding, held_as
+from tilesync.jobs.ownership import Standing
 from tilesync.jobs.tally import Tally
 from tilesync.model import Completeness, Export
+from tilesync.rules.ownership import shown
 
 SIGNED_VIEWERS = (
     "CesiumJS passes its signature on to every file; 3d-tiles-renderer wants the few lines of README.md (Private"
@@ -54,7 +56,19 @@ def mirrored(summary: Summary, tally: Tally, dest: Place, *, dry_run: bool) -> s
         if summary.published:
             verb, version, count = "published", summary.pointed, summary.files
         lines.append(f"{verb}: {at_top(dest, 'tileset.json')} -> version {version}, {files(count)}")
+    if summary.gzip_files:
+        lines.append(gzip_told(summary.gzip_files, summary.gzip_endings, dest))
     return "\n".join(lines)
+
+
+def gzip_told(count: int, endings: Sequence[str], dest: Place) -> str:
+    """What a folder with files that are stored as gzip asks of the web server before it."""
+    return (
+        f"{files(count)} ({', '.join(endings)}) {'is' if count == 1 else 'are'} stored as gzip: the web server must"
+        " send `Content-Encoding: gzip` for them, or no viewer can read them;"
+        f" `tilesync doctor {dest} --public-url URL` checks that and prints the lines (README, Hosting); or mirror with"
+        " --content decoded"
+    )
 
 
 def seen(tally: Tally) -> str:
@@ -135,8 +149,17 @@ def export_table(
     )
 
 
-def version_row(holding: Holding) -> dict[str, Any]:
-    """One held version for programs. `modified` is when the service exported it, `finished` when it was mirrored."""
+def belongs(dest: Place, standing: Standing) -> str:
+    """Whose a destination is, and when a run last ended well."""
+    of = shown(standing.owner) if standing.owner else "nobody that is known"
+    last = f"the last mirror that ended well was at {standing.checked}" if standing.checked else ""
+    return f"{dest} belongs to {of}" + (f"; {last}" if last else "")
+
+
+def version_row(holding: Holding, standing: Standing) -> dict[str, Any]:
+    """One held version for programs. `modified` is when the service exported it, `finished` when it was mirrored;
+    `owner` and `checked` are of the whole destination.
+    """
     version = holding.version
     return {
         "kind": "version",
@@ -153,6 +176,8 @@ def version_row(holding: Holding) -> dict[str, Any]:
         "current": holding.current,
         "pinned": holding.pinned,
         "content": version.content.value,
+        "owner": standing.owner,
+        "checked": standing.checked,
     }
 
 

@@ -31,6 +31,15 @@ MOST_BRANCHES = 1 << 20
 MOST_CONTENTS = 1 << 22
 """Contents that one subtree may ask for."""
 
+MOST_REPEATED = 1 << 22
+"""Files that subtrees may announce, all in all, where they serve a tile that is not their first."""
+
+AGAIN = 64
+"""As many files a subtree counts as that is followed again."""
+
+FIRST = 1 << 14
+"""Files that subtrees may ask for before the first look at whether they are there."""
+
 _NOT_FROM_HERE = (
     "its subtrees may name contents by CONTENT_URI, relative to the folder of their version: a reader that knows it"
     " must begin with the tileset.json there, not with the one at the top"
@@ -62,7 +71,8 @@ class _Branch:
 class Expansion:
     """Follows the subtrees of one version through the files that are held, and records what they ask for.
 
-    It keeps in memory which subtrees wait for their files; the next one begins with the tilesets again, and what an
+    A subtree file may serve several tiles, and is followed for each. It keeps in memory which subtrees wait for their
+    files; the next one begins with the tilesets again, and what an
     earlier one recorded of a file is void then: schema, buffers and templates may have changed.
     """
 
@@ -72,35 +82,60 @@ class Expansion:
         self._files = files
         self._begun: set[str] = set()
         self._seen: set[tuple[int, str]] = set()
-        self._circles: set[tuple[int, str]] = set()
+        self._barren: set[tuple[int, str]] = set()
         self._told: set[str] = set()
         self._grown: set[str] = set()
         self._waiting: list[_Branch] = []
+        self._steps: list[Iterator[_Branch | None]] = []
         self._roots = 0
+        self._repeated = 0
+        self._asked = 0
+        self._checkpoint = FIRST
+        self._tileset = ROOT
+        self._stopped = False
 
     def grow(self, *, last: bool = False) -> set[str]:
         """Follow what can be followed now; the files that are found to ask for more. Reads held files.
 
-        `last`: nothing more comes, so a schema that is not there is taken for one that says nothing.
+        `last`: nothing more comes, so a schema that is not there is taken for one that says nothing, and what has been
+        asked for is there or missing.
         """
         waiting, self._waiting = self._waiting, []
         for tileset in self._catalog.references.implicit(self._version):
-            if tileset not in self._begun:
+            if tileset not in self._begun and not self._stopped:
                 waiting += self._begin(tileset, last=last)
-        pending = self._ready(waiting)
-        while pending:
-            pending += self._ready(self._follow(pending.pop()))
+        self._steps.append(iter(waiting))
+        while self._steps and self._may_go_on(last=last):
+            branches = list(_until_a_pause(self._steps[-1]))
+            if not branches:
+                self._steps.pop()
+            self._steps += [self._follow(branch) for branch in self._ready(filter(None, branches))]
         grown, self._grown = self._grown, set()
         return grown
 
+    def _may_go_on(self, *, last: bool) -> bool:
+        """Whether more may be asked for: a few bytes can announce a million files, which are not asked for before it is
+        known that those asked for so far are there. From one look to the next their number doubles.
+        """
+        if self._asked < self._checkpoint:
+            return True
+        if not last:
+            return False
+        self._checkpoint = 2 * self._asked
+        announced, lacking = self._catalog.references.announced(self._version)
+        if lacking * 16 > announced * 15:
+            sentence = f"its subtrees announce {FIRST:,} files or more, of which hardly any is there: they are given up"
+            self._remark(self._tileset, "unreadable", sentence)
+            self._stopped = True
+            self._steps, self._waiting = [], []
+        return not self._stopped
+
     def _ready(self, branches: Iterable[_Branch]) -> list[_Branch]:
         """The branches that can be followed now; the others wait."""
-        ready, coming = list[_Branch](), iter(branches)
-        while some := list(islice(coming, _TOGETHER)):
-            held = self._held({branch.awaits for branch in some})
-            for branch in some:
-                (ready if branch.awaits in held else self._waiting).append(branch)
-        return ready
+        some = list(branches)
+        held = self._held({branch.awaits for branch in some})
+        self._waiting += [branch for branch in some if branch.awaits not in held]
+        return [branch for branch in some if branch.awaits in held]
 
     # --- tilesets ---
 
@@ -146,49 +181,71 @@ class Expansion:
         """The branch of a cell, once it is clear which file it is; what lies in an archive is not walked."""
         asked(Role.SUBTREE, uri)
         target = resolve(uri, root.tileset, self._version.home)
-        if isinstance(target, Inside) and not target.inner and not self._leads_back(root, target.name):
+        if isinstance(target, Inside) and not target.inner and (root.number, target.name) not in self._barren:
             yield _Branch(root, cell, target.name, target.name)
 
-    def _follow(self, branch: _Branch) -> Iterator[_Branch]:
-        """Record what one held subtree asks for; the branches behind it, or itself while a buffer of it is not held."""
+    def _follow(self, branch: _Branch) -> Iterator[_Branch | None]:
+        """Record what one held subtree asks for; the branches behind it, or itself while a buffer of it is not held.
+        None is a pause, after as much as is recorded at once.
+        """
         self._void(branch.name)
         try:
             yield from self._expand(branch)
         except BlobDamaged as error:
             self._remark(branch.name, "unreadable", str(error))
 
-    def _expand(self, branch: _Branch) -> Iterator[_Branch]:
+    def _expand(self, branch: _Branch) -> Iterator[_Branch | None]:
         root = branch.root
-        if self._leads_back(root, branch.name):
+        self._tileset = root.tileset
+        if (root.number, branch.name) in self._barren:
             return
         subtree = parse_subtree(self._bytes(branch.name), branch.name)
         buffers = self._buffers(subtree)
         if isinstance(buffers, str):
             yield replace(branch, awaits=buffers)
             return
-        self._seen.add((root.number, branch.name))
         found = self._announced(branch, subtree, buffers)
+        if not self._may_be_followed(branch, found):
+            return
         for sentence in found.problems:
             self._remark(branch.name, "availability", sentence)
         asked = self._asking(root.tileset)
         for uri in found.contents:
             asked(Role.CONTENT, uri)
+            self._asked += 1
             if len(asked) >= SPOOL:
                 self._tell(branch.name, asked, last=False)
+                yield None
         for cell, uri in found.subtrees:
             yield from self._branch(root, cell, uri, asked)
+            self._asked += 1
             if len(asked) >= SPOOL:
                 self._tell(branch.name, asked, last=False)
+                yield None
         self._tell(branch.name, asked)
 
-    def _leads_back(self, root: _Root, name: str) -> bool:
-        """Whether this root asked for a subtree before, which is remarked once."""
-        if (root.number, name) not in self._seen:
+    def _may_be_followed(self, branch: _Branch, found: Announced) -> bool:
+        """Whether a subtree is followed at its cell: at the first one always; at others, since a template may lack a
+        variable, within the available levels, until that is too much. One that announces nothing does so everywhere.
+        """
+        root, key = branch.root, (branch.root.number, branch.name)
+        if not found.count:
+            self._barren.add(key)
+        first = key not in self._seen
+        self._seen.add(key)
+        if first or not found.count:
+            return True
+        if branch.cell.level >= root.implicit.available_levels:
+            self._remark(
+                branch.name, "cycle", "it is asked for below the available levels again, and not followed there"
+            )
             return False
-        if (root.number, name) not in self._circles:
-            self._circles.add((root.number, name))
-            sentence = "it is asked for as the subtree of more than one tile, and followed once"
-            self._remark(name, "cycle", sentence)
+        self._repeated += found.count + AGAIN
+        if self._repeated > MOST_REPEATED:
+            sentence = "it serves too many tiles: not all of what they ask for is known"
+            self._remark(branch.name, "unreadable", sentence)
+            self._barren.add(key)
+            return False
         return True
 
     def _buffers(self, subtree: Subtree) -> dict[str, bytes] | str:
@@ -256,6 +313,14 @@ class Expansion:
     def _remark(self, source: str, problem: str, detail: str) -> None:
         grown = Reading(remarks=(Remark(problem, detail),))
         self._catalog.references.add(self._version, source, grown, grown=True)
+
+
+def _until_a_pause(branches: Iterator[_Branch | None]) -> Iterator[_Branch | None]:
+    """Some of the branches; the first of them alone, where it is a pause."""
+    for branch in islice(branches, _TOGETHER):
+        yield branch
+        if branch is None:
+            return
 
 
 def _exceeds(found: Iterator[object], most: int) -> bool:

@@ -45,7 +45,7 @@ class Express:
         self._tell_ready = ready
         self._open: list[tuple[int, Blob]] = []
         self._rests_until = 0.0
-        self._called = asyncio.Event()
+        self._called, self._finished = asyncio.Event(), asyncio.Event()
         if self._helpers is not None and self._helpers.called:
             self._called.set()
         self._ready = self._over = False
@@ -86,8 +86,7 @@ class Express:
         if helpers is None or not self._width:
             return
         await self._called.wait()
-        if not self._over:
-            await helpers.start()
+        await self._started(helpers)
         if self._over:
             return
         self._ready = True
@@ -95,6 +94,16 @@ class Express:
         async with asyncio.TaskGroup() as group:
             for _ in range(self._width):
                 group.create_task(self._work(helpers))
+
+    async def _started(self, helpers: Helpers) -> None:
+        """Return when helpers can be asked, or nothing more is sent: who is done waits for none that are stuck."""
+        waits = [asyncio.create_task(helpers.start()), asyncio.create_task(self._finished.wait())]
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            _ = [task.result() for task in done]
+        finally:
+            for task in waits:
+                task.cancel()
 
     def call(self) -> None:
         """There is so much to do that helpers are worth their start; until they are there nothing suits."""
@@ -104,6 +113,7 @@ class Express:
         """Nothing more is sent."""
         self._over = True
         self._called.set()
+        self._finished.set()
         await self.flush()
         for _ in range(self._width if self._ready else 0):
             await self._groups.put(None)
@@ -122,7 +132,7 @@ class Express:
                 self._run.gate.moved(arrival.held.blob.size)
                 self._take(arrival)
             if brought.arrivals:
-                self._run.gate.answered(brought.seconds)
+                self._run.gate.answered(brought.first)
                 self._run.gate.swift = brought.seconds < SWIFT
             if brought.left:
                 self._rests_until = self._run.clock.monotonic() + REST

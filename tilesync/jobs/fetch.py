@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tilesync.errors import BlobDamaged, RangeRefused, Transient
+from tilesync.errors import BlobDamaged, BlobUnreachable, RangeRefused, Transient
 from tilesync.events import Retried
 from tilesync.jobs.examine import SPOOL, Examined
 from tilesync.jobs.persistence import Persistence
@@ -27,6 +27,9 @@ SWIFT = 1.0
 
 SPILL = 1 << 20
 """So many bytes of one blob are kept in memory; then they are checked and go into the draft."""
+
+UNSTATED = 1 << 32
+"""Bytes at most of a body that states no length: one that does not end must not fill the disk."""
 
 TICK = 0.25
 """Seconds after which what has arrived of a blob goes into the draft, however little it is: what a kill can lose."""
@@ -124,7 +127,8 @@ class Fetch:
         at_once = small and self._body is None and run.gate.swift
         if self._body is None:
             self._body = await self._road.source.open(self._blob, self._received, ahead=size + 1 if at_once else 1)
-            run.gate.answered(run.clock.monotonic() - self._since)
+            if not at_once:  # else that is the time of the body, which depends on its size
+                run.gate.answered(run.clock.monotonic() - self._since)
         try:
             if self._body.start != self._received:
                 await self._start_over()
@@ -144,6 +148,8 @@ class Fetch:
             self._add(chunk)
             if self._received > self._blob.size != UNKNOWN:
                 return
+            if self._received > UNSTATED and self._blob.size == UNKNOWN:
+                raise BlobUnreachable(f"{self._blob.name}: its body does not end, and states no length")
             late = self._road.run.clock.monotonic() - self._since >= TICK
             if late or self._received - self._spilled >= SPILL:
                 await self._spill()

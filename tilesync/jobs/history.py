@@ -8,7 +8,9 @@ from typing import Protocol
 
 from tilesync.errors import DiskFull, InvalidRequest, TilesyncError, UsageError
 from tilesync.events import ExportFailed, Warned
+from tilesync.jobs.checked import note_checked
 from tilesync.jobs.mirror import Mirror, Wishes
+from tilesync.jobs.ownership import take_over
 from tilesync.jobs.prepare import prepare
 from tilesync.jobs.run import Run
 from tilesync.jobs.tally import Tally
@@ -30,17 +32,23 @@ class History:
         self._destination = destination
         self._run = run
         self._wishes = wishes
+        self._version: Version | None = None
 
     async def run(self) -> None:
         """Mirror them one after another; one that fails does not stop the next. Raises what the last failure was."""
+        await take_over(self._destination, self._wishes.ownership, self._exports.resolve)
         await prepare(self._destination, self._run)
         there = self._destination.catalog, self._destination.files, self._wishes
         await one_by_one(await self._exports.finished(), self._mirror, lambda export: had(export, *there), self._run)
         await Tidy(self._destination, self._run, self._wishes.keep, self._wishes.delete).run()
+        if self._version is not None:
+            await note_checked(self._destination, self._version, self._run)
 
     async def _mirror(self, export: Export, *, newest: bool) -> None:
         wishes = replace(self._wishes, point=self._wishes.point and newest)
-        await Mirror(self._exports.origin(export), self._destination, self._run, wishes).mirror()
+        mirror = Mirror(self._exports.origin(export), self._destination, self._run, wishes)
+        await mirror.mirror()
+        self._version = mirror.version
 
 
 class EachExport(Protocol):

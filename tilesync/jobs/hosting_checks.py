@@ -68,19 +68,24 @@ class HostingChecks:
         if self._outside is None:
             yield Probe("outside", self._unknown)
             return
-        files, answered = ("held", "public"), self._outside
-        yield Probe("public", lambda: self._public(answered))
+        files = ("held", "public")
+        yield Probe("public", self._public)
         yield Probe("current", self._current, ("public", "pointer"))
-        yield Probe("pointer-caching", lambda: self._pointer_caching(answered), ("public",))
-        yield Probe("files", lambda: self._files(answered), files)
+        yield Probe("pointer-caching", self._pointer_caching, ("public",))
+        yield Probe("files", self._files, files)
         yield Probe("names", lambda: _now(viewing.names(self._tried, self._odd)), files)
-        yield Probe("origin", lambda: self._origin(answered), ("public",))
-        yield Probe("preflight", lambda: self._preflight(answered))
+        yield Probe("origin", self._origin, ("public",))
+        yield Probe("preflight", self._preflight)
         for name, judge in (("types", viewing.types), ("encoding", viewing.encodings), ("range", viewing.ranges)):
-            yield Probe(name, self._of_files(judge, answered), files)
-        yield Probe("caching", self._of_files(self._caching, answered), files)
-        if answered.hides:
-            yield Probe("state", lambda: self._hidden(answered), ("public",))
+            yield Probe(name, self._of_files(judge), files)
+        yield Probe("caching", self._of_files(self._caching), files)
+        if self._there.hides:
+            yield Probe("state", self._hidden, ("public",))
+
+    @property
+    def _there(self) -> Outside:
+        assert self._outside is not None
+        return self._outside
 
     # --- from inside ---
 
@@ -128,21 +133,24 @@ class HostingChecks:
 
     async def _unknown(self) -> Said:
         return Said(
-            "how viewers reach this folder is not known, so nothing was asked as they do",
+            "how viewers reach this folder is not known, so no web server was asked: caching, other origins, types,"
+            " encoding, parts, and whether the state hides, were not looked at",
             Result.SKIPPED,
             "give --public-url, the address under which a web server or CDN serves it",
         )
 
     # --- from outside ---
 
-    async def _get(self, outside: Outside, path: str, *, method: str = "GET", **more: str) -> Answer:
-        headers = {"Origin": outside.wanted.origin, "Accept-Encoding": "identity"}
+    async def _get(self, path: str, *, method: str = "GET", **more: str) -> Answer:
+        headers = {"Origin": self._there.wanted.origin, "Accept-Encoding": "identity"}
         headers |= {name.replace("_", "-"): value for name, value in more.items()}
-        return await outside.visitor.ask(method, f"{outside.url}/{quote(path, safe='/~')}", headers)
+        return await self._there.visitor.ask(method, f"{self._there.url}/{quote(path, safe='/~')}", headers)
 
-    async def _public(self, outside: Outside) -> Said:
-        self._pointer = await self._get(outside, POINTER)
-        return viewing.reached(self._pointer, outside.mend)
+    async def _public(self) -> Said:
+        self._pointer = await self._get(POINTER)
+        mend = self._there.mend.served_by(self._pointer.headers.get("server"))
+        self._outside = self._there._replace(mend=mend)
+        return viewing.reached(self._pointer, mend)
 
     def _root(self) -> Answer:
         assert self._pointer is not None
@@ -152,34 +160,32 @@ class HostingChecks:
         assert self._version is not None
         return viewing.leads(self._root(), self._version.name, self._pointer_sha256)
 
-    async def _pointer_caching(self, outside: Outside) -> Said:
-        return viewing.pointer_caching(self._root(), outside.mend)
+    async def _pointer_caching(self) -> Said:
+        return viewing.pointer_caching(self._root(), self._there.mend)
 
-    async def _files(self, outside: Outside) -> Said:
+    async def _files(self) -> Said:
         for sample in self._samples:
-            whole = await self._get(outside, sample.path)
-            part = await self._get(outside, sample.path, Range="bytes=0-0")
+            whole = await self._get(sample.path)
+            part = await self._get(sample.path, Range="bytes=0-0")
             self._tried.append(Tried(sample, whole, part))
         return viewing.whole(self._tried)
 
-    async def _origin(self, outside: Outside) -> Said:
+    async def _origin(self) -> Said:
         answers = [self._root(), *(each.whole for each in self._tried if each.whole.status == 200)]
-        return viewing.admits(answers, outside.wanted, outside.mend)
+        return viewing.admits(answers, self._there.wanted, self._there.mend)
 
-    async def _preflight(self, outside: Outside) -> Said:
+    async def _preflight(self) -> Said:
         """Also where nobody may read: a store answers by its rules for all origins."""
         if self._pointer is None:
             return Said("not looked at, since nothing answers there", Result.SKIPPED)
         asked = {"Access_Control_Request_Method": "GET", "Access_Control_Request_Headers": "range"}
-        answer = await self._get(outside, POINTER, method="OPTIONS", **asked)
-        return viewing.preflight(answer, outside.wanted, outside.mend)
+        answer = await self._get(POINTER, method="OPTIONS", **asked)
+        return viewing.preflight(answer, self._there.wanted, self._there.mend)
 
-    def _of_files(
-        self, judge: Callable[[list[Tried], Mending], Said], outside: Outside
-    ) -> Callable[[], Awaitable[Said]]:
+    def _of_files(self, judge: Callable[[list[Tried], Mending], Said]) -> Callable[[], Awaitable[Said]]:
         async def look() -> Said:
             answered = [each for each in self._tried if each.whole.status == 200]
-            return judge(answered, outside.mend) if answered else Said("no file is served", Result.SKIPPED)
+            return judge(answered, self._there.mend) if answered else Said("no file is served", Result.SKIPPED)
 
         return look
 
@@ -188,9 +194,9 @@ class HostingChecks:
             return Said("the flat layout has no version that never changes", Result.SKIPPED)
         return viewing.caching(tried, mend)
 
-    async def _hidden(self, outside: Outside) -> Said:
-        answer = await self._get(outside, ".tilesync/catalog.sqlite3", method="HEAD")
-        return viewing.hidden(answer, outside.mend)
+    async def _hidden(self) -> Said:
+        answer = await self._get(".tilesync/catalog.sqlite3", method="HEAD")
+        return viewing.hidden(answer, self._there.mend)
 
 
 async def _now(said: Said) -> Said:

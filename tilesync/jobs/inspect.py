@@ -78,6 +78,7 @@ class Inspector:
         return {held.blob.name: inspect(self._files, self._references, version, held) for held in some}
 
     async def aclose(self) -> None:
-        """Wait for helpers that are starting."""
+        """Wait for no helpers any more: all files are read."""
         if self._starting is not None:
-            await self._starting
+            self._starting.cancel()
+            await asyncio.wait([self._starting])

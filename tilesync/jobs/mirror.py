@@ -8,8 +8,10 @@ from functools import partial
 
 from tilesync.errors import ExportReplaced, Incomplete, ListingDenied, NotAuthorised
 from tilesync.events import Notice, PointerStays, Resolved, VersionChosen, Warned
+from tilesync.jobs.checked import note_checked
 from tilesync.jobs.layout import SharedPlace
 from tilesync.jobs.listing import Listing
+from tilesync.jobs.ownership import Ownership, take_over
 from tilesync.jobs.pointing import Pointing
 from tilesync.jobs.prepare import prepare
 from tilesync.jobs.presence import Presence
@@ -57,6 +59,7 @@ class Wishes:
 
     `point`: the pointer is to lead to the export in the end. `delete`: how many files that the container no longer has
     may be deleted where all versions share one place; None leaves them. `content`: how the files are to lie.
+    `ownership`: whose exports the destination must hold; None asks nobody.
     """
 
     inventory: Inventory | None = None
@@ -67,10 +70,11 @@ class Wishes:
     keep: Keep = KEEP_ALL
     delete: Most | None = None
     content: Content = Content.STORED
+    ownership: Ownership | None = None
 
 
 class Mirror:
-    """One run of the main job into one destination; events tell how far it came."""
+    """One run of the main job into one destination; events tell how far it came, and `version` what it was about."""
 
     def __init__(self, origin: Origin, destination: Destination, run: Run, wishes: Wishes) -> None:
         self._origin = origin
@@ -86,12 +90,18 @@ class Mirror:
         self._publisher = Publisher(destination, run, allow_missing=wishes.allow_missing)
         self._held_before: dict[int, int] = {}
         self._follows = False  # the export is the newest finished one
+        self._first: Resolution | None = None  # what SOURCE resolved to already
+        self.version: Version | None = None
 
     async def run(self) -> None:
         """Mirror the export that the origin resolves to, then tidy. Raises as `mirror` does."""
+        ownership = self._wishes.ownership
+        self._first = await take_over(self._destination, ownership, self._origin.resolve)
         await prepare(self._destination, self._run)
         await self.mirror()
         await Tidy(self._destination, self._run, self._wishes.keep, self._wishes.delete).run()
+        if self.version is not None:
+            await note_checked(self._destination, self.version, self._run)
 
     async def mirror(self) -> None:
         """Mirror the export that the origin resolves to; when it changes under the run, list and plan again.
@@ -114,7 +124,7 @@ class Mirror:
     # --- resolve ---
 
     async def _resolve(self, *, again: bool) -> Resolution:
-        resolution = await self._origin.resolve(again=again)
+        resolution, self._first = self._first or await self._origin.resolve(again=again), None
         export = resolution.export
         self._run.observe(
             Resolved(export.id, export.imodel, export.changeset, export.modified, resolution.newest, resolution.behind)
@@ -312,7 +322,7 @@ class Mirror:
 
     async def _point(self, version: Version) -> None:
         """See that the pointer leads to the version, or to the one that it is pinned to. Raises GuardTripped."""
-        pinned = await in_thread(self._pointing.pinned)
+        self.version, pinned = version, await in_thread(self._pointing.pinned)
         if self._follows:
             self._catalog.remember("newest", version.name)
         if not self._wishes.point:

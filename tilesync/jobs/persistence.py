@@ -58,7 +58,7 @@ class Persistence:
         if wait is None:
             self._give_up(name, error, patience.since or began)
         self._run.observe(Retried(name, str(error), wait))
-        await self._run.clock.sleep(wait)
+        await self._run.gate.outside(self._run.clock.sleep(wait))
 
     def _give_up(self, name: str, error: Transient, since: float) -> NoReturn:
         others_arrive = self._last_success is not None and self._last_success >= since

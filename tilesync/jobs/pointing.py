@@ -87,7 +87,8 @@ class Pointing:
         if moved:
             self._catalog.remember(UNANNOUNCED, version.name)
         self.forget()
-        latest = _latest(version, prefix, pinned=pin is not None and pin.serial == version.serial)
+        is_pinned = pin is not None and pin.serial == version.serial
+        latest = _latest(version, prefix, owner=self._publication.owner(), pinned=is_pinned)
         self._publication.point_at(version, document, latest)
         self._catalog.remember("pointer", pointer)
         self._catalog.remember(PINNING, "")
@@ -143,11 +144,12 @@ def pointer_digest(version: Version, files: HeldFiles, prefix: str) -> str:
     return digest.hexdigest()
 
 
-def _latest(version: Version, prefix: str, *, pinned: bool) -> dict[str, Any]:
+def _latest(version: Version, prefix: str, *, owner: str | None, pinned: bool) -> dict[str, Any]:
     return {
         "version": version.name,
         "export": version.export,
         "imodel": version.imodel,
+        "owner": owner or version.imodel or version.home or None,
         "changeset": version.changeset,
         "finished": version.published,
         "tileset": f"{prefix}{ROOT}",

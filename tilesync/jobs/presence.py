@@ -43,9 +43,10 @@ class Presence:
         """
         key = PLACE.format(version.name)
         count, _, place = (self._catalog.recall(key) or "").partition(" ")
+        found = int(count) if count.isdecimal() else 0
         self._catalog.remember(key, "")
         try:
-            look = self._go_on(version, key, int(count or 0), place)
+            look = self._go_on(version, key, found, place)
             if look.files or not look.sound:
                 return look
         except DestinationError:

@@ -11,6 +11,7 @@ from tilesync.jobs.history import had, one_by_one
 from tilesync.jobs.layout import in_the_way, left_by_others, to_delete
 from tilesync.jobs.listing import changed
 from tilesync.jobs.mirror import Wishes
+from tilesync.jobs.ownership import Resolve
 from tilesync.jobs.pointing import named, pinned, stands
 from tilesync.jobs.presence import Presence
 from tilesync.jobs.run import Run
@@ -62,11 +63,13 @@ class Preview:
 
     async def run(self, origin: Origin) -> None:
         """Tell the plan for the export that the origin resolves to."""
+        await self._see_owner(origin.resolve)
         self._say_if_lost()
         self._tell_what_follows(await self._plan(origin))
 
     async def run_all(self, exports: Exports) -> None:
         """Tell the plan for every finished export that is not held yet, oldest first."""
+        await self._see_owner(exports.resolve)
         self._say_if_lost()
         self._looks_back = True
         planned: list[Version] = []
@@ -79,6 +82,12 @@ class Preview:
         await one_by_one(await exports.finished(), plan, lambda export: had(export, *there), self._run)
         for version in planned:
             self._tell_what_follows(version)
+
+    async def _see_owner(self, resolve: Resolve) -> None:
+        """Raise OtherOwner where a run would."""
+        if self._wishes.ownership is not None:
+            view = self._view
+            await self._wishes.ownership.settle(view.publication, self._catalog, resolve)
 
     def _say_if_lost(self) -> None:
         if self._catalog.recall("adopted") is None and self._view.publication.manifest_names():

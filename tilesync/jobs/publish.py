@@ -8,12 +8,13 @@ from functools import partial
 from typing import Any
 
 from tilesync.errors import Incomplete
-from tilesync.events import Failed, Remarked
+from tilesync.events import Failed, GzipStored, Remarked
 from tilesync.jobs.complete import Unmet, settle, tell_remarks, unmet
 from tilesync.jobs.examine import SPOOL
+from tilesync.jobs.gzip_files import GzipFiles
 from tilesync.jobs.run import Run
 from tilesync.jobs.soundness import bearable, is_of_the_scene, sentence, unusable
-from tilesync.model import ROOT, Version
+from tilesync.model import ROOT, Content, Version
 from tilesync.protocols import Destination
 from tilesync.rules import notes
 from tilesync.rules.manifest import header, line, stamp
@@ -52,17 +53,24 @@ class Publisher:
         version = replace(
             version, published=published, damaged=False, files=totals.files, bytes=totals.bytes + totals.growth
         )
-        return await in_thread(self.seal, version)
+        return await in_thread(partial(self.seal, version, tells=True))
 
-    def seal(self, version: Version) -> Version:
-        """Make every file durable, then write the manifest; from here on the catalog knows the version as it is."""
+    def seal(self, version: Version, *, tells: bool = False) -> Version:
+        """Make every file durable, then write the manifest; from here on the catalog knows the version as it is.
+        `tells`: what a web server must say of its files is told.
+        """
+        gzip = GzipFiles()
         jobs: list[Callable[[], Any]] = [
             partial(self._publication.note, version, self._notes(version)),
-            partial(self._publication.write_manifest, version, self._manifest(version)),
+            partial(self._publication.write_manifest, version, self._manifest(version, gzip)),
         ]
         _, sha256 = side_by_side(lambda job: job(), jobs, width=2)
         version = replace(version, manifest_sha256=sha256)
         self._catalog.update(version)
+        if tells and not self._files.states_encoding and version.content is Content.STORED:
+            count, endings = gzip.found(self._files, version)
+            if count:
+                self._run.observe(GzipStored(version.name, count, tuple(endings)))
         return version
 
     def _judge_completeness(self, version: Version, lacks: Collection[str]) -> Version:
@@ -74,7 +82,7 @@ class Publisher:
         tell_remarks(version, self._catalog, self._run.observe)
         known = version.published is not None and found.missing <= version.completeness.missing
         lost = unreadable = 0
-        first = ""
+        first, empty = "", False
         for each in unmet(version, self._catalog):
             where, message = each.where, each.message
             allowed = self._allow_missing or known or (each.name or message) in lacks
@@ -84,10 +92,11 @@ class Publisher:
                 unreadable, first = unreadable + 1, first or message
             elif not allowed:
                 lost += 1
+                empty = empty or each.held
         broken = self._judge_soundness(version, lacks)
         led = self._judge_where_it_leads(version, lacks)
         if lost or unreadable or broken or led:
-            raise _incomplete(lost, unreadable, first, broken=broken, led=led)
+            raise _incomplete(lost, unreadable, first, empty=empty, broken=broken, led=led)
         return replace(version, completeness=found)
 
     def _judge_where_it_leads(self, version: Version, lacks: Collection[str]) -> int:
@@ -103,11 +112,11 @@ class Publisher:
 
     def _judge_soundness(self, version: Version, lacks: Collection[str]) -> int:
         """Tell the broken files that something asks for; how many of them are errors. Those are not held any more, so
-        that the next run fetches them anew.
+        that the next run fetches them anew. What was published before may have been so on request.
         """
-        failed = list[str]()
+        failed, bears = list[str](), self._allow_missing or version.published is not None
         for each in unusable(version, self._catalog):
-            if each.name in lacks or (self._allow_missing and not is_of_the_scene(each)):
+            if each.name in lacks or (bears and not is_of_the_scene(each)):
                 self._run.observe(Remarked(each.name, "damaged", sentence(each)))
                 continue
             self._run.observe(Failed(each.name, "BlobDamaged", f"{each.name}: {sentence(each)}"))
@@ -149,7 +158,7 @@ class Publisher:
             for name, reading in self._catalog.references.told(version, list(traces), together=SPOOL):
                 yield notes.line(Note(name, traces[name], reading))
 
-    def _manifest(self, version: Version) -> Iterator[Mapping[str, Any]]:
+    def _manifest(self, version: Version, gzip: GzipFiles) -> Iterator[Mapping[str, Any]]:
         lost = self._unmet(version)
         yield header(
             version,
@@ -161,17 +170,20 @@ class Publisher:
         after = ""
         while batch := self._catalog.held(version, after, limit=BATCH):
             after = batch[-1][0]
-            yield from (line(held) for _, held in batch)
+            for _, held in batch:
+                gzip.add(held)
+                yield line(held)
 
 
-def _incomplete(lost: int, unreadable: int, first: str, *, broken: int, led: int) -> Incomplete:
+def _incomplete(lost: int, unreadable: int, first: str, *, empty: bool, broken: int, led: int) -> Incomplete:
     """Count what is asked for in vain: files that are missing or broken, references that no copy can follow, and files
     that lead viewers of a copy elsewhere.
     """
     what, hints = [], []
     if lost:
         count = f"{lost:,} {'file' if lost == 1 else 'files'}"
-        what.append(f"{count} that the tilesets ask for {'is' if lost == 1 else 'are'} not in the container")
+        state = f"not in the container{', or empty' if empty else ''}"
+        what.append(f"{count} that the tilesets ask for {'is' if lost == 1 else 'are'} {state}")
         hints.append("if the export was made so, run again with --allow-missing")
     if unreadable:
         count = f"{unreadable:,} {'reference' if unreadable == 1 else 'references'}"

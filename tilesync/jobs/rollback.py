@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tilesync.errors import DestinationError, GuardTripped, UsageError, VerifyFailed
 from tilesync.events import VersionChosen, Warned
+from tilesync.jobs.ownership import tell_owner
 from tilesync.jobs.pointing import Pointing
 from tilesync.jobs.prepare import prepare
 from tilesync.jobs.run import Run
@@ -28,6 +29,7 @@ async def rollback(destination: Destination, run: Run, name: str | None, *, late
     """
     if destination.layout is Layout.FLAT:
         raise UsageError("the flat layout holds one version: there is none to point back at", hint=ONE)
+    await in_thread(tell_owner, destination.publication, run.observe)
     await prepare(destination, run)
     pointing = Pointing(destination, run.clock, run.observe)
     history = newest_first(destination.catalog.versions())

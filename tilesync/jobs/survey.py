@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from tilesync.errors import BlobDamaged, BlobError, BlobMissing
 from tilesync.events import Remarked
-from tilesync.jobs.expansion import Expansion
+from tilesync.jobs.expansion import LARGEST, Expansion
 from tilesync.jobs.groups import gathered
 from tilesync.jobs.persistence import Persistence
 from tilesync.jobs.run import Run
-from tilesync.model import DAMAGED, ROOT, Arrival, Blob, Globs, Held, Inventory, Kind, Reading, Version
+from tilesync.model import ROOT, Arrival, Blob, Globs, Held, Inventory, Kind, Reading, Version
+from tilesync.problems import DAMAGED
 from tilesync.protocols import Body, Catalog, HeldFiles, Source
 from tilesync.rules.content import ContentCheck
 
@@ -94,6 +95,8 @@ class Survey:
             if not pieces[0].startswith(_LEADS_ON) and blob.name not in self._buffers:
                 return Reading()
             check.feed(chunk)
+            if check.size > LARGEST:
+                raise BlobDamaged(f"{blob.name}: it has more than {LARGEST:,} bytes, and is read whole")
         try:
             check.finish()
         except BlobDamaged as error:

@@ -12,6 +12,7 @@ from tilesync.errors import BlobDamaged, DestinationError, Incomplete, Unreadabl
 from tilesync.events import Finding, Warned
 from tilesync.jobs.complete import settle, tell_remarks, unmet
 from tilesync.jobs.inspect import Inspector, look
+from tilesync.jobs.ownership import tell_owner
 from tilesync.jobs.pointing import pointer_digest
 from tilesync.jobs.reuse import as_there
 from tilesync.jobs.soundness import sentence, unusable
@@ -66,6 +67,7 @@ class Verify:
 
         Raises VerifyFailed when there is any finding, DestinationError when nothing is held.
         """
+        await in_thread(tell_owner, self._audited.publication, self._observe)
         latest = (self._audited.publication.latest() or {}).get("version")
         if latest is None and self._audited.catalog is not None:
             latest = self._audited.catalog.recall("points")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from tilesync.protocols.checkup import Credential, ServiceSight, Visitor
 from tilesync.protocols.objects import Lease, Objects, Stored, Upload
-from tilesync.protocols.places import Destination, Draft, Files, Glance, HeldFiles, Publication, Published
+from tilesync.protocols.places import Admission, Destination, Draft, Files, Glance, HeldFiles, Publication, Published
 from tilesync.protocols.state import Catalog, Leftovers, References, Twins
 from tilesync.protocols.world import Body, Clock, Exports, Helpers, Link, Observer, Origin, Source, TokenProvider
 
 __all__ = [
+    "Admission",
     "Body",
     "Catalog",
     "Clock",

@@ -37,6 +37,12 @@ class Lease(Protocol):
     def take(self, owner: str) -> bool:
         """Take it, or take it up where this owner had it; whether that was possible."""
 
+    def announce(self, owner: str) -> None:
+        """Say who holds it, where taking it did not; it is for a message only."""
+
+    def holder(self) -> object:
+        """What the one who has it said of itself, as it was read; None where nothing is known."""
+
     def keep(self, owner: str) -> bool:
         """Hold it for another term; whether that was possible. Raises Unavailable where nobody could be asked."""
 

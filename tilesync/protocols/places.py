@@ -85,12 +85,13 @@ class Files(HeldFiles, Protocol):
     """The files of the versions of a destination, to be read and written.
 
     `links`: what two versions share takes its room once. `proves_md5`: a proof must tell the MD5. `keeps_parts`: what
-    has come of a file is kept for a later run.
+    has come of a file is kept for a later run. `states_encoding`: each file is served with the encoding that it has.
     """
 
     links: bool
     keeps_parts: bool
     proves_md5: bool
+    states_encoding: bool
 
     def free(self) -> int | None:
         """Bytes of room left; None where that has no meaning."""
@@ -155,6 +156,12 @@ class Published(Protocol):
     def latest(self) -> Mapping[str, Any] | None:
         """What `latest.json` says; None when there is none."""
 
+    def owner(self) -> str | None:
+        """Whose exports the destination holds, as it was recorded there; None where nothing was."""
+
+    def checked(self) -> Mapping[str, Any] | None:
+        """What `checked.json` says of the last successful run; None when there is none."""
+
     def prefix(self, version: Version) -> str:
         """What leads from the pointer to the version's own folder: empty where the pointer is its root tileset."""
 
@@ -168,6 +175,17 @@ class Published(Protocol):
         """Whether all else that names the current version names `version`."""
 
 
+class Admission(Protocol):
+    """Who may make a place a destination, or write to one. `adopt`: also where others have put something."""
+
+    @property
+    def adopt(self) -> bool:
+        """Whether a place that is not ours may become a destination, where nothing in it is in the way."""
+
+    def admit(self, publication: Published) -> None:
+        """Raise a DestinationError where the destination is another's. Reads only."""
+
+
 class Publication(Published, Protocol):
     """What leads to the versions of a destination, to be read and written."""
 
@@ -176,6 +194,12 @@ class Publication(Published, Protocol):
 
     def note(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> None:
         """Keep what can be told of a version without reading its files again, where reading them is dear."""
+
+    def set_owner(self, owner: str) -> None:
+        """Record whose exports the destination holds."""
+
+    def set_checked(self, said: Mapping[str, Any]) -> None:
+        """Replace `checked.json`."""
 
     def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:
         """Move the pointer, `latest.json` and what else names the current version. May be done again."""

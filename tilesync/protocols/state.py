@@ -37,6 +37,9 @@ class References(Protocol):
     def of(self, version: Version, source: str, role: Role) -> list[str]:
         """What one file asks for in one role."""
 
+    def announced(self, version: Version) -> tuple[int, int]:
+        """How many files subtrees announce, and how many of them are not there, or are not known to be."""
+
     def implicit(self, version: Version) -> list[str]:
         """The held tilesets with implicit tiling."""
 

@@ -183,6 +183,9 @@ class Origin(Protocol):
 class Exports(Protocol):
     """The finished exports that SOURCE stands for."""
 
+    async def resolve(self, *, again: bool = False) -> Resolution:
+        """The one that SOURCE comes to where one is meant."""
+
     async def finished(self) -> list[Export]:
         """The Complete ones, oldest first; waited for while there is none. Raises NoExport."""
 

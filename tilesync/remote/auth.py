@@ -16,7 +16,7 @@ from tilesync.rules.tokens import decoded
 from tilesync.rules.verdicts import demand
 from tilesync.threads import STOP, in_thread
 from tilesync.wire.commands import printed
-from tilesync.wire.http import Ask, Conversation, Reply
+from tilesync.wire.http import LARGEST_TOKEN, Ask, Conversation, Reply
 from tilesync.wire.retry_after import asked_wait
 
 EARLY = 60.0
@@ -143,7 +143,7 @@ class ClientCredentials:
         return Ask(self._url, headers, urlencode(form).encode())
 
     async def _accept(self, reply: Reply) -> tuple[Secret, float]:
-        body = await reply.read()
+        body = await reply.read(LARGEST_TOKEN)
         verdict = judge_api(reply.status)
         if verdict in {Verdict.DENIED, Verdict.FORBIDDEN, Verdict.INVALID}:
             said = api_message(body, [self._secret.text])

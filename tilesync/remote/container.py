@@ -29,7 +29,7 @@ from tilesync.rules.statements import is_certain
 from tilesync.rules.storage_hints import BAD_SIGNATURE, LISTABLE, storage_hint
 from tilesync.rules.verdicts import demand
 from tilesync.threads import in_thread
-from tilesync.wire.http import Ask, Conversation, Reply
+from tilesync.wire.http import LARGEST_PAGE, Ask, Conversation, Reply
 from tilesync.wire.retry_after import asked_wait
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ ENTRY = 700
 
 FULL, SLIGHT = 5000, 100
 """Blobs of a page: the most that there are, and the fewest that are asked for. Source: "List Blobs" (REST)."""
+
+IDLE_PAGES = 100
+"""Pages in a row without a new blob, at most: a service may cut pages short, but not for ever."""
 
 _NO_CONTAINER = {400, 405}
 """What a listing is answered where the path is that of no container. Source: "Blob service error codes"."""
@@ -80,6 +83,7 @@ class Container:
         ListingDenied when the first page is refused.
         """
         seen: set[str | None] = {marker}
+        lasts, idle = set[str](), 0
         depth = await self._find_depth()
         while True:
             try:
@@ -89,6 +93,13 @@ class Container:
             yield page
             if page.marker is None:
                 return
+            last = page.blobs[-1].name if page.blobs else ""
+            idle = idle + 1 if last in lasts or not last else 0
+            lasts.add(last)
+            if idle > IDLE_PAGES:
+                raise Unavailable(
+                    f"{idle} pages of the listing in a row brought nothing new", hint="this export was not published"
+                )
             if page.marker in seen:
                 raise Unavailable(
                     "the listing leads in a circle: a marker came twice", hint="this export was not published"
@@ -124,7 +135,7 @@ class Container:
         async def accept(reply: Reply) -> Page:
             if reply.status == 200:
                 self._provenance.learn(reply.header)
-                page = await in_thread(parse_page, b"".join([chunk async for chunk in reply.chunks()]))
+                page = await in_thread(parse_page, await reply.read(LARGEST_PAGE, within=None))
                 return _below(page, sas.folder(depth))
             body = await reply.read()
             code = storage_code(reply.header("x-ms-error-code"), body)

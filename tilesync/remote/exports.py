@@ -24,6 +24,9 @@ LATEST_PAGE = 10
 
 WHOLE_PAGE = 100
 
+IDLE_PAGES = 20
+"""Pages in a row without a new row, at most."""
+
 MEMBERSHIP = (
     "a service application sees an iModel only when CLIENT_ID@apps.imsoidc.bentley.com is a member of its iTwin"
 )
@@ -82,6 +85,7 @@ class MeshExports:
         link only the query counts. Raises the RunErrors of the service.
         """
         filters, following, seen = _filters(selector, cdn=cdn), dict[str, str](), set[str]()
+        known, idle = set[str](), 0
         while True:
             query = urlencode({"$top": str(top), **following, **filters}, safe="$:")
             if query in seen:
@@ -91,6 +95,10 @@ class MeshExports:
             yield replace(page, rows=[row for row in page.rows if matches(row, selector)])
             if page.following is None:
                 return
+            new = {row.id for row in page.rows} - known
+            known, idle = known | new, 0 if new else idle + 1
+            if idle > IDLE_PAGES:
+                raise Unavailable(f"{idle} pages of the service's list of exports in a row brought nothing new")
             following = page.following
 
     async def _page(self, query: str) -> Listing:

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from tilesync.errors import BlobDamaged, RangeRefused
-from tilesync.model import DAMAGED, HOLLOW, ROOT, UNKNOWN, Blob, Kind, Proof, Reading
+from tilesync.model import ROOT, UNKNOWN, Blob, Kind, Proof, Reading
+from tilesync.problems import DAMAGED, HOLLOW
 from tilesync.rules.packed import PACKED, Unpacker
 from tilesync.rules.references import References
 from tilesync.rules.shapes import KINDS, Shape

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
-import json
 import re
 from datetime import UTC, datetime
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from tilesync.errors import UsageError
 from tilesync.model import ROOT, SasUrl
+from tilesync.rules.foreign_json import loads, number
 
 _AZURE = re.compile(r"\.blob\.(?:core|storage)\.")
 _EMULATED = "devstoreaccount1"
@@ -142,8 +142,8 @@ def _sas_time(text: str) -> datetime | None:
 def _policy_time(text: str, condition: str = "DateLessThan") -> datetime | None:
     """A date of a CloudFront custom policy (base64 with `-_~` for `+=/`)."""
     try:
-        policy = json.loads(base64.b64decode(unquote(text).translate(str.maketrans("-_~", "+=/"))))
+        policy = loads(base64.b64decode(unquote(text).translate(str.maketrans("-_~", "+=/"))))
         ends = [s["Condition"][condition]["AWS:EpochTime"] for s in policy["Statement"]]
-        return datetime.fromtimestamp(min(ends), UTC)
-    except (ValueError, KeyError, TypeError, binascii.Error, OverflowError):
+        return datetime.fromtimestamp(number(min(ends)), UTC)
+    except (ValueError, KeyError, TypeError, binascii.Error, OverflowError, OSError):
         return None

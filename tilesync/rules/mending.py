@@ -1,6 +1,6 @@
-"""What mends a place that viewers cannot use: the command, JSON or configuration, filled in.
+"""What mends a place that viewers cannot use: the command, or JSON, filled in; for web servers see web_servers.py.
 
-Sources: `az storage`, `aws s3api`, nginx (ngx_http_headers_module, ngx_http_map_module).
+Sources: `az storage`, `aws s3api`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tilesync.rules.serving import IMMUTABLE, REVALIDATED
 from tilesync.storage import AzurePlace, BucketPlace, Label
 
 ANY = "*"
@@ -43,6 +42,9 @@ class Mending(Protocol):
 
     def hiding(self) -> str:
         """The state is served."""
+
+    def served_by(self, server: str | None) -> Mending:
+        """The same, where something that calls itself so answers."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,10 @@ class AzureMending:
     def hiding(self) -> str:
         """Nothing: what lies there is no secret."""
         return ""
+
+    def served_by(self, server: str | None) -> Mending:
+        """The same: what mends a store goes to the store."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -158,72 +164,13 @@ class BucketMending:
         """Nothing: what lies there is no secret."""
         return ""
 
+    def served_by(self, server: str | None) -> Mending:
+        """The same: what mends a store goes to the store."""
+        return self
+
     def _api(self, *words: str) -> str:
         verb, *more = words
         return shlex.join(["aws", "s3api", verb, "--bucket", self.place.bucket, *more, *self._where()])
 
     def _where(self) -> list[str]:
         return ["--endpoint-url", self.endpoint] if self.endpoint else []
-
-
-BESIDE = "nginx, beside `server { … }`:"
-INSIDE = "nginx, inside `server { … }`, in the place of what is there for it:"
-UNPACK = "have the files lie unpacked (`tilesync mirror --content decoded`), or say how they lie:"
-
-TYPES = """\
-types {
-    application/json   json geojson;
-    model/gltf-binary  glb;
-    model/gltf+json    gltf;
-    image/png          png;
-    image/jpeg         jpg jpeg;
-    image/webp         webp;
-    image/ktx2         ktx2;
-}
-default_type application/octet-stream;"""
-
-
-class ServerMending:
-    """A web server before a folder: lines for nginx; the README has whole configurations, for Caddy too."""
-
-    def access(self) -> str:
-        """The address leads elsewhere, or the server may not read."""
-        return (
-            "--public-url must be the address of the folder itself, and the server's user must be able to read it and"
-            " to enter the folders above (`namei -l FOLDER/tileset.json` shows)"
-        )
-
-    def cors(self, origin: str) -> str:
-        """A header, in the place of one that lets others in."""
-        return f'{INSIDE}\nadd_header Access-Control-Allow-Origin "{origin}" always;'
-
-    def preflight(self, origin: str) -> str:
-        """Another header, and an answer to OPTIONS."""
-        lines = [
-            'add_header Access-Control-Allow-Headers "Range" always;',
-            "if ($request_method = OPTIONS) {",
-            "    return 204;",
-            "}",
-        ]
-        return "\n".join([INSIDE, *lines])
-
-    def label(self, name: str, label: Label) -> str:
-        """The table of types."""
-        return f"{INSIDE}\n{TYPES}"
-
-    def packed(self, names: Sequence[str], label: Label) -> str:
-        """The encoding, by the endings."""
-        endings = "|".join(sorted({name.rpartition("/")[2].rpartition(".")[2] for name in names}))
-        lines = ['    default "";', f"    ~^/versions/.+\\.({endings})$ {label.content_encoding};"]
-        server = ["add_header Content-Encoding $tiles_encoding;", "gzip off;"]
-        return "\n".join([UNPACK, BESIDE, "map $uri $tiles_encoding {", *lines, "}", INSIDE, *server])
-
-    def caching(self, name: str, label: Label) -> str:
-        """A header by the path."""
-        lines = [f"    default       {REVALIDATED};", f'    ~^/versions/  "{IMMUTABLE}";']
-        server = "add_header Cache-Control $tiles_cache;"
-        return "\n".join([BESIDE, "map $uri $tiles_cache {", *lines, "}", INSIDE, server])
-
-    def hiding(self) -> str:
-        """The state's folder is nobody's business."""
-        return "\n".join([INSIDE, "location ^~ /.tilesync/ {", "    return 404;", "}"])

@@ -24,9 +24,16 @@ SEGMENT_BYTES = 255
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?:\..*)?", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WINDOWS = re.compile(r'[<>:"|?*]| (?:/|$)')
-_WINDOWS_DOUBT = re.compile(
-    r'[<>:"|?*]|[ .](?:/|$)|(?:^|/)(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])', re.IGNORECASE | re.MULTILINE
+_WINDOWS_SIGNS = (
+    *'<>:"|?*',
+    " /",
+    " \n",
+    "./",
+    ".\n",
+    *(f"{lead}{word}" for lead in "/\n" for word in ("con", "prn", "aux", "nul", "com", "lpt")),
 )
+_DEVICES = re.compile(r"[/\n](?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)[./\n]")
+"""In names one below the other, in lower case: what those have that Windows cannot hold, and perhaps others too."""
 _SUSPECT = re.compile(
     r"(?:^|/)(?:\.{0,2}(?:/|$)|con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])|\.(?:/|$)|^.:|\\|[\x00-\x09\x0b-\x1f\x7f]",
     re.IGNORECASE | re.MULTILINE,
@@ -102,7 +109,9 @@ def unaskable(name: str) -> str | None:
 
 def windows_cannot(names: Sequence[str]) -> list[str]:
     """Those of some names that Windows alone cannot hold. Source: Microsoft, "Naming Files, Paths, and Namespaces"."""
-    if not _WINDOWS_DOUBT.search("\n".join(names)):
+    together = "\n".join(("", *names, "")).lower()
+    signs = {sign for sign in _WINDOWS_SIGNS if sign in together}
+    if not signs or (all(sign[:1] in "/\n" for sign in signs) and not _DEVICES.search(together)):
         return []
     return [name for name in names if _windows_problem(name, name.split("/"))]
 
@@ -126,9 +135,14 @@ def refuse(bad: Sequence[tuple[str, str]], where: str, *, elsewhere: str = "") -
 
 def left_out(names: Sequence[str]) -> str:
     """How to leave some files out, for a hint."""
-    options = " ".join(f"--exclude {shlex.quote(name)}" for name in names[:_OPTIONS] if name.isprintable())
+    options = " ".join(f"--exclude {shlex.quote(name)}" for name in names[:_OPTIONS] if _typed(name))
     more = " and so on" if len(names) > _OPTIONS else ""
     return f"leave {'it' if len(names) == 1 else 'them'} out with {options or '--exclude GLOB'}{more}"
+
+
+def _typed(name: str) -> bool:
+    """Whether a person can write a name on a command line."""
+    return len(name) <= LONGEST_NAME and name.isprintable()
 
 
 def refuse_both(file: str, inside: str) -> None:

@@ -8,9 +8,11 @@ from tilesync.errors import UsageError
 from tilesync.storage import AzurePlace, BucketPlace
 
 
-def public_url(place: AzurePlace | BucketPlace, *, endpoint: str | None, region: str | None = None) -> str:
+def public_url(
+    place: AzurePlace | BucketPlace, *, endpoint: str | None, region: str | None = None, virtual: bool = False
+) -> str:
     """The store's own address of the place, without a slash at its end. `endpoint`: that of the account, or of the S3
-    service, where it is no usual one.
+    service, where it is no usual one; `virtual`: its host names the bucket there, too.
 
     Source: "Resource URI syntax" (Blob service); "Virtual hosting of buckets" (S3).
     """
@@ -18,6 +20,9 @@ def public_url(place: AzurePlace | BucketPlace, *, endpoint: str | None, region:
     if isinstance(place, AzurePlace):
         usual = f"{(endpoint or f'https://{place.account}.blob.core.windows.net').rstrip('/')}/{place.container}"
         base = place.link.base if place.link is not None else usual
+    elif endpoint and virtual:
+        parts = urlsplit(endpoint)
+        base = f"{parts.scheme}://{place.bucket}.{parts.netloc}{parts.path.rstrip('/')}"
     elif endpoint:
         base = f"{endpoint.rstrip('/')}/{place.bucket}"
     else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tilesync.model import AWAY, BACK, NEEDS, ROOT, UNFOLLOWED, Reference, Remark, Role
+from tilesync.model import ROOT, Reference, Remark, Role
+from tilesync.problems import AWAY, BACK, NEEDS, UNFOLLOWED
 from tilesync.rules.uris import Inside, Outside, resolve, shown
 
 SEVERAL: Final = " URIs lead elsewhere: "

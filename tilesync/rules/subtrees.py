@@ -48,12 +48,14 @@ class Expansion:
     """What one subtree announces. Both iterators are lazy, go in the order of the bits, and can be walked once.
 
     `contents` are URIs relative to the tileset; a CONTENT_URI that cannot be read raises BlobDamaged in its turn.
-    `problems` are sentences on what the specification forbids and viewers bear.
+    `count` is that of both, which is the same wherever the subtree lies. `problems` are sentences on what the
+    specification forbids and viewers bear.
     """
 
     contents: Iterator[str]
     subtrees: Iterator[tuple[Cell, str]]
     problems: tuple[str, ...]
+    count: int
 
 
 def expand(
@@ -294,7 +296,10 @@ def _expand(
     columns = [_column(subtree, number, announced, held, content_uris) for number in range(len(contents))]
     uris = chain.from_iterable(map(announced.uris, implicit.contents, contents, columns))
     counted = zip((subtree.tiles, *subtree.contents, subtree.children), (tiles, *contents, children), strict=True)
-    return Expansion(uris, announced.subtrees(), (*_remarks(subtree, counted), *announced.problems()))
+    problems = (*_remarks(subtree, counted), *announced.problems())
+    templated = zip(implicit.contents, contents, strict=False)
+    count = sum(content.both(tiles).total() for _, content in templated) + announced.below_tiles().total()
+    return Expansion(uris, announced.subtrees(), problems, count)
 
 
 def _claims(implicit: Implicit, at: Cell, contents: int) -> tuple[int, int]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from datetime import UTC, datetime
+
+from tilesync.rules.foreign_json import loads
 
 
 def decoded(data: bytes) -> str:
@@ -25,7 +26,7 @@ def token_end(token: str) -> datetime | None:
     if len(parts) != 3:
         return None
     try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        claims = loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
         return datetime.fromtimestamp(float(claims["exp"]), UTC)
-    except (ValueError, TypeError, KeyError, binascii.Error, OverflowError, OSError, RecursionError):
+    except (ValueError, TypeError, KeyError, binascii.Error, OverflowError, OSError):
         return None

@@ -10,6 +10,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -80,7 +81,8 @@ def reached(answer: Answer, mend: Mending) -> Said:
     if answer.status != 200:
         raise DestinationError(f"{answer.url} answers {answer.status}", hint=mend.access())
     try:
-        json.loads(plain(answer))
+        with suppress(RecursionError):  # a tree of tiles may be deeper than this parser goes
+            json.loads(plain(answer))
     except ValueError:
         raise DestinationError(f"{answer.url} is no JSON", hint=mend.access()) from None
     return Said(f"{answer.url} can be read by anyone, {len(answer.body):,} bytes")

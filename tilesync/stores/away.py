@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tilesync.errors import DestinationBusy, DestinationError
+from tilesync.errors import DestinationError
 from tilesync.model import Layout
-from tilesync.protocols import Objects, Observer
+from tilesync.protocols import Admission, Objects, Observer
 from tilesync.rules.serving import Serving
 from tilesync.stores.catalog import SCHEMA_VERSIONS, Catalog
 from tilesync.stores.database import schema_of
-from tilesync.stores.disk import mapped, real_folder, refuse_shared
+from tilesync.stores.disk import mapped
 from tilesync.stores.lock import locked
+from tilesync.stores.lock_file import locked_folder
 from tilesync.stores.misread import Misread
 from tilesync.stores.objects import ObjectFiles, ObjectHeldFiles, Pace, judge_keys
 from tilesync.stores.shown import ObjectPublication, ObjectPublished
@@ -63,46 +64,46 @@ def open_objects(
     *,
     new: bool = True,
     pace: Pace | None = None,
+    admission: Admission | None = None,
 ) -> Iterator[ObjectDestination]:
     """The destination, locked for this run alone. Not `new`: something must be held there. `state` belongs to it alone.
 
     Raises DestinationBusy at once when another run holds it, HeldElsewhere where that may have ended without a word.
     """
-    from filelock import FileLock, Timeout
-
     if not new and not ObjectPublished(objects).manifest_names():
         raise DestinationError(f"no version is held in {objects.shown}", hint="give the place that was mirrored to")
-    with mapped(f"cannot use {state}", hint=ANOTHER_STATE):
-        state.parent.mkdir(parents=True, exist_ok=True)
-        real_folder(state, make=True, mode=0o700)
     with ExitStack() as closing:
-        lock = FileLock(state / "lock", thread_local=False)
-        with mapped(f"cannot lock {state}", hint=ANOTHER_STATE):
-            refuse_shared(state / "lock")
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                raise DestinationBusy(f"another run holds {objects.shown}") from None
-        closing.callback(lock.release)
+        published = ObjectPublished(objects)
+        closing.enter_context(locked_folder(state, objects.shown, hint=ANOTHER_STATE))
         catalog = Catalog(state / CATALOG)
         catalog.has_folders = False
         closing.callback(catalog.close)
         if not _is_of(catalog, objects.home):
-            ObjectPublished(objects).refuse_foreign()
-        lease = closing.enter_context(locked(objects.lease(), state, objects.shown))
+            published.refuse_foreign()
+            if admission is not None:
+                published.refuse_occupied(adopt=admission.adopt)
+        lease = closing.enter_context(locked(objects.lease(), state, objects.shown, published.owner))
         objects.guard = lease.demand
+        publication = ObjectPublication(objects, catalog, serving, lease)
+        if admission is not None:
+            admission.admit(publication)
         catalog.remember(PLACE, objects.home)
         look = Misread(_misread(objects, catalog), observe, sure=True)
         files = ObjectFiles(objects, serving, lease, look=look, pace=pace)
         closing.callback(files.close)
-        yield ObjectDestination(files, ObjectPublication(objects, catalog, serving, lease), catalog)
+        yield ObjectDestination(files, publication, catalog)
 
 
 @contextmanager
-def look_at_objects(objects: Objects, state: Path, observe: Observer) -> Iterator[ObjectSight]:
+def look_at_objects(
+    objects: Objects, state: Path, observe: Observer, admission: Admission | None = None
+) -> Iterator[ObjectSight]:
     """What a destination knows, without writing anything; it need not be there."""
     published = ObjectPublished(objects)
     published.refuse_foreign()
+    if admission is not None:
+        published.refuse_occupied(adopt=admission.adopt)
+        admission.admit(published)
     with mapped(f"cannot read the state in {state}"):
         catalog = Catalog(state / CATALOG, read_only=True)
         catalog.has_folders = False

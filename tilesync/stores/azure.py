@@ -31,6 +31,7 @@ from tilesync.stores.server_copy import taken
 from tilesync.stores.signed import SignedLink
 from tilesync.threads import in_thread, side_by_side
 from tilesync.wire.blocking import Blocking, Reply, Send
+from tilesync.wire.http import LARGEST_PAGE
 from tilesync.wire.insistence import Insistence
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class AzureObjects:
             send = Send("GET", sas.listing(marker, prefix=lead), {"x-ms-version": VERSION})
             with self._talk.send(send) as reply:
                 self._demand(reply, "the listing", act="read")
-                return parse_page(reply.read())
+                return parse_page(reply.read(LARGEST_PAGE))
 
         return self._insist(attempt)
 
@@ -311,10 +312,10 @@ class AzureObjects:
 
     def lease(self) -> BlobLease:
         """The right to write here: a lease of the blob `.tilesync/lock`."""
-        return BlobLease(self.lease_request, self.term, self.shown)
+        return BlobLease(self.lease_request, self.term, self.shown, self.read)
 
     def lease_request(
-        self, name: str, headers: Mapping[str, str], *, query: str = "", beats: bool = False
+        self, name: str, headers: Mapping[str, str], *, query: str = "", beats: bool = False, body: bytes = b""
     ) -> tuple[int, str]:
         """The answer to one request about a lease, which may be no: its status and code. One that `beats` is not borne
         with for long: the next beat asks again.
@@ -328,7 +329,7 @@ class AzureObjects:
 
         def attempt(sas: SasUrl) -> tuple[int, str]:
             url, within = _url(sas, self._prefix + name, query), patience_of(self.term) if beats else None
-            send = Send("PUT", url, {"x-ms-version": VERSION, **headers}, b"", within=within)
+            send = Send("PUT", url, {"x-ms-version": VERSION, **headers}, body, within=within)
             with self._talk.send(send) as reply:
                 return accept(reply)
 

@@ -53,6 +53,17 @@ _HOME: Final = "us-east-1"
 _AMAZON: Final = (".amazonaws.com", ".amazonaws.com.cn")
 
 
+class BucketAddress(NamedTuple):
+    """Where a bucket answers. `endpoint`: of its service, None where that is Amazon's own; `virtual`: its host names
+    the bucket. `authorities`: whom it is trusted by, besides the usual ones (PEM).
+    """
+
+    endpoint: str | None
+    region: str | None
+    virtual: bool = False
+    authorities: bytes | None = None
+
+
 class _Found(NamedTuple):
     """What the environment and the profiles say."""
 
@@ -107,6 +118,37 @@ def open_bucket(
         found.client.close()
 
 
+def address_of(bucket: str, endpoint_url: str | None) -> BucketAddress:
+    """Where `open_bucket` finds a bucket, without asking anybody. Raises UsageError, DestinationError."""
+    try:
+        import boto3
+        import botocore.session
+        from botocore.exceptions import BotoCoreError
+    except ImportError:
+        raise UsageError("S3 needs the packages obstore and boto3", hint=_EXTRA) from None
+    try:
+        core = botocore.session.Session()
+        session = boto3.Session(botocore_session=core)
+        region, (bundle, authorities) = session.region_name, _bundle(core)
+        client = _client(session, bucket, region or _HOME, endpoint_url, bundle)
+    except BotoCoreError as error:
+        raise UsageError(f"the settings for s3://{bucket} cannot be read ({_kind(error)})", hint=_SET) from None
+    endpoint, style = client.meta.endpoint_url, _style(client)
+    client.close()
+    if _amazon(endpoint):
+        return BucketAddress(None, region, authorities=authorities)
+    return BucketAddress(endpoint, region, addressed(bucket, endpoint, style)[1], authorities)
+
+
+def _bundle(core: Any) -> tuple[str | None, bytes | None]:
+    """The file of authorities that AWS_CA_BUNDLE, or a profile, names; and what is in it."""
+    bundle: str | None = core.get_config_variable("ca_bundle") or None
+    if bundle is None:
+        return None, None
+    with mapped(f"cannot read {bundle}"), open(open_regular(bundle, follow=True), "rb") as file:
+        return bundle, file.read()
+
+
 def _look_around(bucket: str, endpoint_url: str | None, shown: str, insistence: Insistence) -> _Found:
     import boto3
     import botocore.session
@@ -122,10 +164,7 @@ def _look_around(bucket: str, endpoint_url: str | None, shown: str, insistence: 
         provider()
     except (BotoCoreError, ClientError) as error:
         raise NotAuthorised(f"the credentials for {shown} cannot be had ({_kind(error)})", hint=_SET) from None
-    bundle, authorities = core.get_config_variable("ca_bundle"), None
-    if bundle:
-        with mapped(f"cannot read {bundle}"), open(open_regular(bundle, follow=True), "rb") as file:
-            authorities = file.read()
+    bundle, authorities = _bundle(core)
     verify = bundle or ssl.get_default_verify_paths().cafile  # botocore knows neither SSL_CERT_FILE nor the system's
     region = session.region_name
     client = _client(session, bucket, region or _HOME, endpoint_url, verify)

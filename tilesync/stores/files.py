@@ -57,16 +57,21 @@ class Shelf:
         doing = "write"
         try:  # `mapped` would cost a tenth of what a small file takes
             temporary = self.parts.folder().entry(f"whole-{os.getpid()}-{get_ident()}")
-            if self.unpacks and data.startswith(PACKED):
-                trace, size, sha256 = unpack([data], temporary, blob.last_modified)
-                held = Held(blob, sha256, *trace, Unpacked(size, proof.sha256))
-            else:
-                held = Held(blob, proof.sha256, *write_whole(temporary, data, blob.last_modified))
+            held = self._unpacked(temporary, blob, data, proof) if self.unpacks and data.startswith(PACKED) else None
+            held = held or Held(blob, proof.sha256, *write_whole(temporary, data, blob.last_modified))
             doing = "place"
             temporary.move(self.door.entry(version, blob.name, make=True))
         except OSError as error:
             raise translate(error, f"cannot {doing} {blob.name} in version {version}") from error
         return held
+
+    def _unpacked(self, temporary: Entry, blob: Blob, data: bytes, proof: Proof) -> Held | None:
+        """The file, unpacked; None where the payload is broken: since it is proven, the container holds it so."""
+        try:
+            trace, size, sha256 = unpack([data], temporary, blob.last_modified)
+        except BlobDamaged:
+            return None
+        return Held(blob, sha256, *trace, Unpacked(size, proof.sha256))
 
 
 class LocalFiles(HeldFiles):
@@ -74,7 +79,7 @@ class LocalFiles(HeldFiles):
 
     portable = False
     links = keeps_parts = True
-    proves_md5 = False
+    proves_md5 = states_encoding = False
 
     def __init__(
         self,
@@ -310,15 +315,16 @@ class LocalDraft:
             await self.append(b"")
         with mapped(f"cannot read the part of {self._blob.name}"):
             packed = self._version.content is Content.DECODED and await in_thread(is_packed, self._part)
-        if packed:
-            held = await self._unpack(proof)
-        else:
+        held = await self._unpack(proof) if packed else None
+        if held is None:
             held = Held(self._blob, proof.sha256, *await self._files.placed(self._version.name, self._blob, self._part))
         self.held = 0
         return held
 
-    async def _unpack(self, proof: Proof) -> Held:
-        """Place what the part holds, unpacked; the part stays until that is done, however it is interrupted."""
+    async def _unpack(self, proof: Proof) -> Held | None:
+        """Place what the part holds, unpacked; the part stays until that is done, however it is interrupted. None where
+        the payload is broken: since it is proven, the container holds it so.
+        """
         beside = self._part.folder.entry(f"{self._part.name}-unpacked")
         try:
             with mapped(f"cannot unpack {self._blob.name}"):
@@ -329,6 +335,8 @@ class LocalDraft:
                 finally:
                     unpacking.give_up()
             trace = await self._files.placed(self._version.name, self._blob, beside)
+        except BlobDamaged:
+            return None
         finally:
             beside.unlink()
         self._part.unlink()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final, Protocol
 
 from tilesync.errors import DestinationError
+from tilesync.protocols import Stored
+from tilesync.rules.storage_hints import storage_hint
+from tilesync.stores.lock_file import this_process
+from tilesync.stores.status_files import document, read_document
 
 LOCK: Final = ".tilesync/lock"
 _OTHERS: Final = {
@@ -21,15 +26,20 @@ _OTHERS: Final = {
 class Request(Protocol):
     """Sends one request about a lease, and gives status and code of the answer. `beats`: there is no time to lose."""
 
-    def __call__(self, name: str, headers: dict[str, str], *, query: str = "", beats: bool = False) -> tuple[int, str]:
+    def __call__(
+        self, name: str, headers: dict[str, str], *, query: str = "", beats: bool = False, body: bytes = b""
+    ) -> tuple[int, str]:
         """Send it."""
 
 
 class BlobLease:
     """The lease. Its id is the owner's, so whoever had it takes it up again at once, after whatever end."""
 
-    def __init__(self, request: Request, term: timedelta, shown: str) -> None:
+    def __init__(
+        self, request: Request, term: timedelta, shown: str, read: Callable[[str], Stored | None] = lambda name: None
+    ) -> None:
         self._request = request
+        self._read = read
         self._shown = shown
         self.term = term
 
@@ -43,6 +53,16 @@ class BlobLease:
             self._request(LOCK, made)  # 409 or 412: someone else made it meanwhile
             status, code = self._act("acquire", headers)
         return self._granted(status, code)
+
+    def announce(self, owner: str) -> None:
+        """Write it into the blob: to take the lease says nothing of who takes it."""
+        headers = {"x-ms-blob-type": "BlockBlob", "x-ms-lease-id": owner}
+        self._request(LOCK, headers, beats=True, body=document(this_process().record()))
+
+    def holder(self) -> object:
+        """What stands in the blob."""
+        stored = self._read(LOCK)
+        return read_document(b"".join(stored.chunks)) if stored is not None else None
 
     def keep(self, owner: str) -> bool:
         """Renew it; one that has ended, and that nobody has taken since, comes to life again."""
@@ -60,4 +80,5 @@ class BlobLease:
             return True
         if code in _OTHERS or code.startswith("LeaseIdMismatch"):
             return False
-        raise DestinationError(f"{self._shown} cannot be locked ({status} {code})".replace(" )", ")"))
+        said = f"({status} {code})".replace(" )", ")")
+        raise DestinationError(f"{self._shown} cannot be locked {said}", hint=storage_hint(code) or None)

@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tilesync.errors import DestinationBusy, DestinationError, UsageError
+from tilesync.errors import DestinationError, UsageError
 from tilesync.model import Layout, Version
+from tilesync.protocols import Admission, Observer
+from tilesync.rules.occupants import OURS, clashing, listed, strangers
+from tilesync.rules.ownership import is_export_id
 from tilesync.stores.catalog import SCHEMA_VERSIONS, Catalog
 from tilesync.stores.database import schema_of
-from tilesync.stores.disk import boot_id, mapped, reading, real_folder, refuse_shared, write_whole
+from tilesync.stores.disk import boot_id, mapped, reading, real_folder, write_whole
 from tilesync.stores.files import LocalFiles, folds_case, judge_names, path_limit
 from tilesync.stores.flat import STAGED, FlatPublication
 from tilesync.stores.folders import Tree
-from tilesync.stores.held import Door, HeldFiles
+from tilesync.stores.held import VERSIONS, Door, HeldFiles
+from tilesync.stores.lock_file import lent_folder, locked_folder
 from tilesync.stores.publication import MANIFESTS, PARTS, Publication
 
 STATE = ".tilesync"
@@ -80,6 +84,34 @@ class Place:
         if state == root or (inside and layout is Layout.FLAT):
             raise DestinationError(f"the state cannot lie in {self.state}, among the files", hint="check --state-dir")
 
+    def refuse_occupied(self, layout: Layout, *, adopt: bool) -> None:
+        """Raise DestinationError where things of others lie in a folder that is no destination yet. With `adopt` that
+        is meant, and only what is in the way is refused; in the flat layout that may be anything.
+        """
+        with mapped(f"cannot read {self.root}"):
+            names = os.listdir(self.root) if self.root.is_dir() else []
+            there = [name for name in strangers(names) if not self.state.is_relative_to(self.root / name)]
+            begun = os.path.isdir(self.root / STATE) or self._seems_begun(there)
+        if not there or begun or self.layout() is not None:
+            return
+        in_the_way = there if layout is Layout.FLAT else clashing(there)
+        if in_the_way:
+            raise DestinationError(
+                f"{self.root} is no destination of tilesync, and holds {listed(in_the_way)}",
+                hint="choose an empty folder, or one that tilesync made",
+            )
+        if not adopt:
+            raise DestinationError(
+                f"{self.root} is no destination of tilesync, and is not empty: it holds {listed(there)}",
+                hint="choose an empty folder; or give --adopt, if these files are to stay beside the tiles",
+            )
+
+    def _seems_begun(self, there: list[str]) -> bool:
+        """Whether what lies there is what a first run left: its state is known, or the names of exports show it."""
+        if (self.state / CATALOG).exists() and OURS.issuperset(there):
+            return True
+        return there == [VERSIONS] and all(map(is_export_id, os.listdir(self.root / VERSIONS)))
+
     def catalog(self) -> Path:
         """The path of the catalog. Raises DestinationError where a link leads to it from the root."""
         with reading(f"cannot read the state in {self.state}"):
@@ -126,8 +158,10 @@ class LocalDestination:
         self.publication = place.publication(layout, doors, catalog)
         catalog.set_folds(folds=folds_case(parts))
         self.publication.refuse_foreign()
-        refuse_other(place, known_layout(catalog) or layout, layout)
-        catalog.remember("layout", layout)
+        known = known_layout(catalog)
+        refuse_other(place, known or layout, layout)
+        if known is None:
+            catalog.remember("layout", layout)
 
     def settle(self) -> None:
         """Everything that is recorded as held has been checked since the machine started."""
@@ -158,15 +192,18 @@ def refuse_other(place: Place, found: Layout | None, wanted: Layout) -> None:
 
 @contextmanager
 def open_local(
-    root: Path, *, state_dir: Path | None, layout: Layout | None = Layout.VERSIONED
+    root: Path,
+    *,
+    state_dir: Path | None,
+    layout: Layout | None = Layout.VERSIONED,
+    admission: Admission | None = None,
+    observe: Observer | None = None,
 ) -> Iterator[LocalDestination]:
     """The destination, locked for this run alone; made where it is missing. Without a `layout` it must be there.
 
-    Raises DestinationBusy at once when another run holds it, DestinationError when it cannot serve. The lock is the
-    kernel's: it ends with the process, also with kill -9.
+    Raises DestinationBusy at once when another run holds it, DestinationError when it cannot serve: then nothing was
+    written. Two locks are held: one in DEST, which runs with other state folders see, and that of the state folder.
     """
-    from filelock import FileLock, Timeout
-
     place = Place.of(root, state_dir)
     found = place.layout()
     layout = layout or found
@@ -175,30 +212,30 @@ def open_local(
         raise DestinationError(
             f"no version is held in {place.root}", hint="give the folder that `tilesync mirror` filled"
         )
-    refuse_other(place, found, layout)
+    publication = _admitted(place, found, layout, admission)
     with mapped(f"cannot make the folder {place.root}"):
         place.root.mkdir(parents=True, exist_ok=True)
-    place.publication(layout).refuse_foreign()
     place.catalog()  # refuses links on the way there
-    state = _folder(
-        place.state,
-        hint=None if place.state == place.root / STATE else "give another folder with --state-dir, or mend that one",
-    )
-    lock = FileLock(state / "lock")
-    with mapped(f"cannot lock {state}"):
-        refuse_shared(state / "lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise DestinationBusy(f"another run holds {place.root}") from None
-    try:
-        catalog = Catalog(state / CATALOG)
-        try:
-            yield LocalDestination(place, layout, catalog)
-        finally:
-            catalog.close()
-    finally:
-        lock.release()
+    shown, owner = str(place.root), publication.owner()
+    with ExitStack() as closing:
+        if elsewhere := place.state != place.root / STATE:
+            closing.enter_context(lent_folder(place.root / STATE, shown, owner, observe or (lambda event: None)))
+        hint = "give another folder with --state-dir, or mend that one" if elsewhere else None
+        closing.enter_context(locked_folder(place.state, shown, owner, hint=hint))
+        catalog = Catalog(place.state / CATALOG)
+        closing.callback(catalog.close)
+        yield LocalDestination(place, layout, catalog)
+
+
+def _admitted(place: Place, found: Layout | None, layout: Layout, admission: Admission | None) -> Publication:
+    """What leads to the versions, to be read, where they may be mirrored to. Raises DestinationError."""
+    refuse_other(place, found, layout)
+    publication = place.publication(layout)
+    publication.refuse_foreign()
+    if admission is not None:
+        place.refuse_occupied(layout, adopt=admission.adopt)
+        admission.admit(publication)
+    return publication
 
 
 def known_layout(catalog: Catalog) -> Layout | None:
@@ -209,12 +246,12 @@ def known_layout(catalog: Catalog) -> Layout | None:
 
 
 @contextmanager
-def look_at(root: Path, *, state_dir: Path | None, layout: Layout) -> Iterator[Sight]:
+def look_at(
+    root: Path, *, state_dir: Path | None, layout: Layout, admission: Admission | None = None
+) -> Iterator[Sight]:
     """What a destination knows, without writing anything; it need not be there."""
     place = Place.of(root, state_dir)
-    refuse_other(place, place.layout(), layout)
-    publication = place.publication(layout)
-    publication.refuse_foreign()
+    publication = _admitted(place, place.layout(), layout, admission)
     with reading(f"cannot read the state in {place.state}"):
         catalog = Catalog(place.catalog(), read_only=True)
     try:

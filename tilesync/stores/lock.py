@@ -6,15 +6,17 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
 from tilesync.errors import DestinationBusy, DestinationError, TilesyncError, Transient, Unavailable
 from tilesync.protocols import Lease
+from tilesync.rules.holder import read_holder
 from tilesync.stores.disk import mapped, place, read_regular, reading
 from tilesync.stores.folders import Tree
+from tilesync.stores.lock_file import busy
 from tilesync.threads import STOP
 
 OWNER = "owner"
@@ -94,6 +96,8 @@ class Lock:
     def _keep(self) -> None:
         STOP.set(self._ended)
         pause = self._term / _BEATS
+        with suppress(TilesyncError):  # it is for a message only
+            self._lease.announce(self._owner)
         while not self._lost and not self._ended.wait(pause):
             pause = self._term / _PAUSE
             with suppress(TilesyncError):  # not reached: the next beat tries again, and `demand` knows the time
@@ -110,20 +114,28 @@ class Lock:
 
 
 @contextmanager
-def locked(lease: Lease, state: Path, shown: str) -> Iterator[Lock]:
-    """The lease, as long as the context is open. Raises HeldElsewhere at once when another has it.
+def locked(lease: Lease, state: Path, shown: str, of: Callable[[], str | None] = lambda: None) -> Iterator[Lock]:
+    """The lease, as long as the context is open. Raises HeldElsewhere at once when another has it; `of` says whose the
+    place is, for that sentence.
 
     Its owner is told by the state folder: who was killed there takes it up again at once.
     """
     owner = owner_of(state)
     lock = Lock(lease, owner, shown)  # its time counts from before the lease is asked for
     if not lease.take(owner):
-        raise HeldElsewhere(f"another run holds {shown}", hint="wait for the other run to end")
+        raise _kept_out(lease, shown, of)
     lock.start()
     try:
         yield lock
     finally:
         lock.release()
+
+
+def _kept_out(lease: Lease, shown: str, of: Callable[[], str | None]) -> HeldElsewhere:
+    holder, owner = None, None
+    with suppress(TilesyncError):  # it says less then
+        holder, owner = read_holder(lease.holder()), of()
+    return HeldElsewhere(busy(shown, holder, owner), hint="wait for the other run to end")
 
 
 def owner_of(state: Path) -> str:

@@ -198,7 +198,7 @@ class ObjectFiles(ObjectHeldFiles):
     """Reading and writing. `lock` says whether that is still this run's to do."""
 
     links = keeps_parts = False
-    proves_md5 = True
+    proves_md5 = states_encoding = True
 
     def __init__(
         self,

@@ -17,10 +17,12 @@ from tilesync.model import POINTER, Version
 from tilesync.opening import WrongFileType
 from tilesync.rules.foreign_json import DOCUMENT, loads, mapping
 from tilesync.rules.manifest import read_latest
+from tilesync.rules.ownership import owner_record, read_owner, tells_another
 from tilesync.stores.apart import Apart
 from tilesync.stores.disk import barrier, mapped, place, read_regular, reading, unreadable
 from tilesync.stores.folders import Entry, Folder, Tree
 from tilesync.stores.held import VERSIONS
+from tilesync.stores.status_files import CHECKED, OWNERSHIP, document, read_document, write_document
 
 PARTS = "parts"
 TRASH = "trash"
@@ -113,6 +115,33 @@ class Publication(Apart):
         data = self._read(self._home, LATEST)
         return read_latest(data) if data is not None else None
 
+    def owner(self) -> str | None:
+        """Whose exports the destination holds: as `latest.json` tells, which every state folder shares, else the record
+        of this one; None where neither does.
+        """
+        return read_owner(self.latest()) or read_owner(read_document(self._read(self._state, OWNERSHIP)))
+
+    def set_owner(self, owner: str) -> None:
+        """Record whose exports the destination holds."""
+        latest = self.latest()
+        with mapped(f"cannot record the owner of {self._root}"):
+            if latest is not None and tells_another(latest, owner):
+                self._write(self._home, LATEST, {**latest, "owner": owner})
+            self._write(self._state, OWNERSHIP, owner_record(owner))
+
+    def checked(self) -> Mapping[str, Any] | None:
+        """What `checked.json` says of the last successful run; None when there is none."""
+        return read_document(self._read(self._home, CHECKED))
+
+    def set_checked(self, said: Mapping[str, Any]) -> None:
+        """Replace `checked.json`."""
+        with mapped(f"cannot write {CHECKED}"):
+            self._write(self._home, CHECKED, said)
+
+    def _write(self, tree: Tree, name: str, said: Mapping[str, Any]) -> None:
+        """Put a document in place in one step. Raises OSError."""
+        write_document(self._temporary(name), tree.folder().entry(name), said)
+
     def pointer(self) -> str | None:
         """SHA-256 of the pointer, in hexadecimal; None when there is no regular file. Raises Unreadable."""
         data = self._read(self._top, POINTER)
@@ -186,8 +215,7 @@ class Publication(Apart):
             self._relink(version)
 
     def _tell_latest(self, latest: Mapping[str, Any]) -> None:
-        data = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
-        place(self._temporary("latest"), self._home.folder().entry(LATEST), [data])
+        place(self._temporary("latest"), self._home.folder().entry(LATEST), [document(latest)])
 
     def retire(self, version: Version, moment: str) -> None:
         """Move a version and its manifest into the trash: the manifest first, so that what has one is always whole."""

@@ -6,23 +6,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tilesync.model import (
-    AWAY,
-    BACK,
-    DAMAGED,
-    HOLLOW,
-    NEEDS,
-    ROOT,
-    UNFOLLOWED,
-    Completeness,
-    Kind,
-    Reading,
-    Reference,
-    Remark,
-    Role,
-    Unsound,
-    Version,
-)
+from tilesync.model import ROOT, Completeness, Kind, Reading, Reference, Remark, Role, Unsound, Version
+from tilesync.problems import AWAY, BACK, DAMAGED, HOLLOW, NEEDS, UNFOLLOWED
 from tilesync.rules.filters import keeper
 from tilesync.rules.references import SEVERAL
 from tilesync.stores.rows import MISSING
@@ -94,8 +79,14 @@ _WEIGHT = (Role.CONTENT, Role.SUBTREE, Role.SCHEMA, Role.MODEL)
 _NO_IMAGE = ", ".join(f"'{kind}'" for kind in Kind if kind not in {Kind.IMAGE, Kind.NONE, Kind.EMPTY})
 _OF_OTHER_KIND = f"""
   FROM reference r CROSS JOIN blob b ON b.version=r.version AND b.key=r.target AND b.state=1
-  WHERE r.version=?1 AND (r.role='{Role.IMAGE}' AND b.kind IN ({_NO_IMAGE}, '{Kind.EMPTY}')
-    OR r.role='{Role.SCHEMA}' AND b.kind IN ('{Kind.NONE}', '{Kind.EMPTY}'))
+  WHERE r.version=?1 AND r.role IN ('{Role.IMAGE}', '{Role.SCHEMA}')
+    AND (r.role='{Role.IMAGE}' AND b.kind IN ({_NO_IMAGE}, '{Kind.EMPTY}')
+      OR r.role='{Role.SCHEMA}' AND b.kind IN ('{Kind.NONE}', '{Kind.EMPTY}'))
+"""
+_ANNOUNCED = "SELECT count(DISTINCT target) FROM reference WHERE version=? AND grown=1"
+_IN_VAIN = f"""
+SELECT DISTINCT r.target, coalesce(r.name, r.target) FROM reference r WHERE r.version=?1 AND r.grown=1
+  AND NOT EXISTS (SELECT 1 FROM blob b WHERE b.version=?1 AND b.key=r.target AND b.state<>{MISSING})
 """
 _UNFIT = f"""
 SELECT DISTINCT b.key, CASE WHEN b.kind='{Kind.EMPTY}' THEN 'it is empty'
@@ -165,8 +156,16 @@ class References:
 
     def implicit(self, version: Version) -> list[str]:
         """The held tilesets with implicit tiling."""
-        sql = "SELECT coalesce(name, key) FROM blob WHERE version=? AND implicit=1 AND state=1"
+        sql = "SELECT coalesce(name, key) FROM blob WHERE version=? AND implicit=1 AND state=1 ORDER BY key"
         return [row[0] for row in self._catalog.query(sql, version.serial)]
+
+    def announced(self, version: Version) -> tuple[int, int]:
+        """How many files subtrees announce, and how many of them are not there, or are not known to be."""
+        count: int = self._catalog.query(_ANNOUNCED, version.serial)[0][0]
+        if not version.globs:
+            return count, self._catalog.query(f"SELECT count(*) FROM ({_IN_VAIN})", version.serial)[0][0]
+        keeps = keeper(version.globs)
+        return count, sum(keeps(name) for _, name in self._catalog.query(_IN_VAIN, version.serial))
 
     def told(self, version: Version, names: Sequence[str], *, together: int) -> Iterator[tuple[str, Reading]]:
         """What each of some held files says by itself; of one that says much, one part behind the other."""
@@ -294,7 +293,9 @@ class References:
         sql = (
             "SELECT DISTINCT coalesce(b.name, b.key), b.kind FROM reference r"
             " JOIN blob b ON b.version=r.version AND b.key=r.target"
-            f" WHERE r.version=? AND r.role='content' AND b.state=1 AND b.kind IN ({kinds}) ORDER BY 1"
+            f" WHERE r.version=? AND r.role='content' AND b.state=1 AND b.kind IN ({kinds})"
+            f" AND NOT EXISTS (SELECT 1 FROM remark t WHERE t.version=r.version AND t.source=b.key"
+            f" AND t.problem IN {(DAMAGED, HOLLOW)}) ORDER BY 1"
         )
         for key, kind in self._catalog.query(sql, version.serial):
             is_empty = kind == Kind.EMPTY

@@ -17,6 +17,7 @@ from tilesync.errors import ConditionFailed, DestinationError
 from tilesync.protocols import Stored
 from tilesync.rules.foreign_json import count, loads, mapping, text
 from tilesync.storage import Found, Label
+from tilesync.stores.lock_file import this_process
 
 LOCK: Final = ".tilesync/lock"
 TERM: Final = timedelta(seconds=60)
@@ -46,11 +47,14 @@ class Place(Protocol):
 
 
 class Seen(NamedTuple):
-    """What stands there: its ETag, empty where nothing does; whose it is, empty where nobody's."""
+    """What stands there: its ETag, empty where nothing does; whose it is, empty where nobody's; what that one says of
+    itself.
+    """
 
     etag: str
     owner: str
     beat: int
+    holder: object = None
 
 
 class ObjectLease:
@@ -71,18 +75,28 @@ class ObjectLease:
         self._monotonic = monotonic
         self._mine = Seen("", "", 0)
         self._other = ""
+        self._holder: object = None
+        self._said = this_process().record()
         self._since = 0.0
         self.term = term
 
     def take(self, owner: str) -> bool:
         """Take it where it is free, this owner's, or another's that has not moved for a term."""
         seen = self._look(self._place)
+        self._holder = seen.holder
         if seen.owner not in {"", owner} and not self._ended(seen.etag):
             return False
         if not self._put(self._place, owner, seen):
             return False
         self._prove(owner)
         return True
+
+    def announce(self, owner: str) -> None:
+        """Nothing: it stands in the object."""
+
+    def holder(self) -> object:
+        """What stood in the object when this one wanted to take it."""
+        return self._holder
 
     def keep(self, owner: str) -> bool:
         """A beat. One whose answer was lost stands there, and is known as this owner's."""
@@ -112,7 +126,7 @@ class ObjectLease:
             return Seen("", "", 0)
         try:
             said = mapping(loads(b"".join(stored.chunks), most=LONGEST))
-            return Seen(stored.found.etag, text(said["owner"]), count(said["beat"]))
+            return Seen(stored.found.etag, text(said["owner"]), count(said["beat"]), said.get("holder"))
         except (ValueError, KeyError):
             raise DestinationError(
                 f"{LOCK} in {self._place.shown} is not a lock of tilesync",
@@ -129,7 +143,8 @@ class ObjectLease:
     def _put(self, place: Place, owner: str, seen: Seen) -> bool:
         """Replace what was seen; whether it was there still. No two bodies are alike, so that no two ETags are."""
         mine = Seen("", owner, seen.beat + 1)
-        body = json.dumps({"owner": owner, "beat": mine.beat, "at": time.time_ns()}).encode()
+        said = {"holder": self._said} if owner else {}
+        body = json.dumps({"owner": owner, "beat": mine.beat, "at": time.time_ns(), **said}).encode()
         try:
             found = place.write(LOCK, [body], _LABEL, instead_of=seen.etag)
         except ConditionFailed:

@@ -14,24 +14,31 @@ from typing import Any, Protocol
 
 from tilesync.errors import ConditionFailed, DestinationBusy, DestinationError
 from tilesync.model import POINTER, Version
-from tilesync.protocols import Objects
+from tilesync.protocols import Objects, Stored
 from tilesync.rules.foreign_json import DOCUMENT, loads, mapping
 from tilesync.rules.manifest import read_latest
+from tilesync.rules.occupants import clashing, listed, strangers
+from tilesync.rules.ownership import owner_record, read_owner, tells_another
 from tilesync.rules.serving import Serving
 from tilesync.storage import Found, Label
 from tilesync.stores.apart import Apart
 from tilesync.stores.objects import TOGETHER, VERSIONS, Right
+from tilesync.stores.status_files import CHECKED, document, read_document
 from tilesync.threads import side_by_side
 
 MANIFESTS = "manifests/"
 LATEST = "latest.json"
+OWNERSHIP = ".tilesync/ownership.json"
 NOTES = ".tilesync/notes/"
+LOCK = ".tilesync/lock"
 TRASH = ".tilesync/trash/"
 
 _LINE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 _MOMENT = re.compile(r"(\d{8}T\d{6}Z)-(.+)\.jsonl")
 _LINES = "application/jsonl"
 _OURS = Label(_LINES, None, "no-cache")
+_STATUS = Label("application/json", None, "no-cache")
+"""For what no viewer asks for: what is read there must be what stands there now."""
 
 
 class Memory(Protocol):
@@ -53,6 +60,8 @@ class ObjectPublished:
         self._latest: Mapping[str, Any] | None = None
         self._knows_latest = False
         self._latest_etag = ""
+        self._owner: str | None = None
+        self._knows_owner = False
 
     def prefix(self, version: Version) -> str:
         """What leads from the pointer to the version's own folder."""
@@ -68,6 +77,33 @@ class ObjectPublished:
                 f"{self._objects.shown} holds a {there} that tilesync did not write",
                 hint="choose an empty place, or one that tilesync made",
             )
+
+    def refuse_occupied(self, *, adopt: bool) -> None:
+        """Raise DestinationError where things of others lie in a place that is no destination yet. With `adopt` that is
+        meant, and only what is in the way is refused.
+        """
+        if self.latest() is not None or self._objects.find(LOCK) is not None or self.manifest_names():
+            return
+        there = self._first_strangers()
+        if in_the_way := clashing(there):
+            raise DestinationError(
+                f"{self._objects.shown} is no destination of tilesync, and holds {listed(in_the_way)}",
+                hint="choose an empty place, or one that tilesync made",
+            )
+        if there and not adopt:
+            raise DestinationError(
+                f"{self._objects.shown} is no destination of tilesync, and is not empty: it holds {listed(there)}",
+                hint="choose another prefix; or give --adopt, if these are to stay beside the tiles",
+            )
+
+    def _first_strangers(self) -> list[str]:
+        """What others put at the top, of the first page where there is any; and, however much there is, what is in the
+        way. Folders are what names begin with.
+        """
+        pages = (strangers({each.name.partition("/")[0] for each in page}) for page in self._objects.pages(""))
+        there = next(filter(None, pages), [])
+        inside = [name for name in (VERSIONS, MANIFESTS) if there and any(self._objects.pages(name))]
+        return sorted({*there, *(name.rstrip("/") for name in inside)})
 
     def manifest_names(self) -> list[str]:
         """The versions that have a manifest."""
@@ -112,6 +148,20 @@ class ObjectPublished:
             self._latest = read_latest(b"".join(stored.chunks)) if stored is not None else None
             self._knows_latest = True
         return self._latest
+
+    def owner(self) -> str | None:
+        """Whose exports the destination holds: as `latest.json` tells, else the record that is older than the first of
+        it; None where neither does. Asked for once.
+        """
+        if owner := read_owner(self.latest()):
+            return owner
+        if not self._knows_owner:
+            self._owner, self._knows_owner = read_owner(_said(self._objects.read(OWNERSHIP))), True
+        return self._owner
+
+    def checked(self) -> Mapping[str, Any] | None:
+        """What `checked.json` says of the last successful run; None when there is none."""
+        return _said(self._objects.read(CHECKED))
 
     def pointer(self) -> str | None:
         """SHA-256 of the pointer, in hexadecimal; None when there is none. It is read where it may be another one."""
@@ -176,6 +226,20 @@ class ObjectPublication(Apart, ObjectPublished):
         self._lock.secure()
         self._objects.write(f"{NOTES}{version.name}.jsonl", _joined(lines), _OURS)
 
+    def set_owner(self, owner: str) -> None:
+        """Record whose exports the destination holds."""
+        latest = self.latest()
+        if latest is not None and tells_another(latest, owner):
+            self._tell_latest({**latest, "owner": owner})
+        self._lock.secure()
+        self._objects.write(OWNERSHIP, [document(owner_record(owner))], _STATUS)
+        self._owner, self._knows_owner = owner, True
+
+    def set_checked(self, said: Mapping[str, Any]) -> None:
+        """Replace `checked.json`."""
+        self._lock.secure()
+        self._objects.write(CHECKED, [document(said)], _STATUS)
+
     def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:
         """Move the pointer, then `latest.json`. Raises DestinationBusy when someone else moves it meanwhile."""
         self._lock.secure()
@@ -184,8 +248,11 @@ class ObjectPublication(Apart, ObjectPublished):
         data = _digested(pointer, sha256.update)
         found = self._replace(POINTER, data, there.etag if there is not None else "")
         self._remember_pointer(found.etag, sha256.hexdigest())
+        self._tell_latest(latest)
+
+    def _tell_latest(self, latest: Mapping[str, Any]) -> None:
         self._lock.secure()
-        said = json.dumps(latest, ensure_ascii=False, indent=2).encode() + b"\n"
+        said = document(latest)
         self.latest()
         self._knows_latest = False
         self._latest_etag = self._replace(LATEST, [said], self._latest_etag).etag
@@ -233,6 +300,11 @@ class ObjectPublication(Apart, ObjectPublished):
         coming = (each.name for page in self._objects.pages(prefix) for each in page)
         while some := list(islice(coming, TOGETHER)):
             self._objects.delete(some)
+
+
+def _said(stored: Stored | None) -> Mapping[str, Any] | None:
+    """What a small document says; None where there is none, or another thing."""
+    return read_document(b"".join(stored.chunks)) if stored is not None else None
 
 
 def _joined(lines: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ The engine is that of bulk.py; its waits happen outside the interpreter lock, so
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from tilesync.errors import Transient, UsageError
 from tilesync.protocols import Observer
 from tilesync.rules.links import check_store
 from tilesync.wire.bulk import SILENCE, SLOWEST, explained, plain_builder, unanswered
+from tilesync.wire.http import LARGEST_ANSWER, LARGEST_ERROR
 from tilesync.wire.insistence import Insistence
+from tilesync.wire.progress import Progress
 from tilesync.wire.trust import fallback_bundle
 
 T = TypeVar("T")
@@ -60,17 +63,41 @@ class Reply:
         """All values of a header, which may have come more than once."""
         return list(self._response.get_header_all(name))
 
-    def read(self) -> bytes:
-        """The whole body."""
-        return b"".join(self.chunks())
+    def read(self, most: int = LARGEST_ANSWER) -> bytes:
+        """The whole body; of an error its beginning. Raises Transient for more than `most` bytes."""
+        body = bytearray()
+        for chunk in self.chunks():
+            body += chunk
+            if self.status >= 400 and len(body) >= LARGEST_ERROR:
+                break
+            if len(body) > most:
+                raise Transient(f"an answer of more than {most:,} bytes")
+        return bytes(body)
 
     def chunks(self) -> Iterator[bytes]:
-        """The body as it comes. Raises Transient when it breaks off."""
-        try:
-            while chunk := self._response.body_reader.read(PIECE):
-                yield bytes(chunk)
-        except PyreqwestError as error:
-            raise Transient(explained(error)) from None
+        """The body as it comes. Raises Transient when it breaks off, or trickles."""
+        progress, began, reader = Progress(), time.monotonic(), self._response.body_reader
+        parts, size, broken = list[bytes](), 0, ""
+        while True:
+            try:
+                chunk = reader.read_chunk()  # as it comes: what waits for a whole piece does not see a trickle
+                if chunk:
+                    progress.note(len(chunk), time.monotonic() - began)
+            except PyreqwestError as error:
+                chunk, broken = None, explained(error)
+            except Transient as error:
+                chunk, broken = None, str(error)
+            if chunk:
+                parts.append(bytes(chunk))
+                size += len(chunk)
+            if parts and (not chunk or size >= PIECE):
+                yield b"".join(parts)
+                parts, size = [], 0
+            if not chunk:
+                break
+            began = time.monotonic()
+        if broken:
+            raise Transient(broken)
 
 
 class Blocking:
@@ -102,7 +129,7 @@ class Blocking:
             if send.body is not None:  # the engine leaves the length of an empty body out
                 within = send.within or ANSWER + timedelta(seconds=len(send.body) / SLOWEST)
                 request = request.body_bytes(send.body).header("Content-Length", str(len(send.body))).timeout(within)
-            streamed = request.build_streamed()
+            streamed = request.streamed_read_buffer_limit(1).build_streamed()  # more is waited for, however it trickles
         except (BuilderError, ValueError):
             raise UsageError("not a URL, or not a header, that can be sent") from None
         try:

@@ -6,7 +6,7 @@ The engine is pyreqwest (Rust, hyper, rustls); this file is the seam at which an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -30,8 +30,10 @@ from tilesync.errors import TilesyncError, Transient, UsageError
 from tilesync.rules.proxies import Proxies
 from tilesync.wire.bandwidth import Bandwidth
 from tilesync.wire.connect_errors import lasting_error
+from tilesync.wire.progress import Progress
 from tilesync.wire.trust import fallback_bundle, proxies, user_agent
 
+Value = TypeVar("Value")
 Builder = TypeVar("Builder", bound=BaseClientBuilder)
 
 SILENCE: Final = timedelta(seconds=30)
@@ -39,6 +41,9 @@ SILENCE: Final = timedelta(seconds=30)
 
 SLOWEST: Final = 1 << 14
 """Bytes a second with which a body may leave; a slower line than that carries nothing."""
+
+SLOW: Final = 1 << 11
+"""Bytes a second with which a body that is awaited at once may come; one that comes slower is better streamed."""
 
 CONNECT: Final = timedelta(seconds=20)
 """How long a connection may take to be made."""
@@ -77,11 +82,12 @@ class Answer:
 
         A long one that comes fast is taken in larger pieces from LONG bytes on: a break then costs one of them.
         """
-        reader, now = self._response.body_reader, asyncio.get_running_loop().time
+        reader, now, progress = self._response.body_reader, asyncio.get_running_loop().time, Progress()
         most, total, began = 0, 0, now()
         try:
-            while (chunk := await (reader.read(most) if most else reader.read_chunk())) is not None:
+            while (chunk := await (_in_time(reader.read(most), most) if most else reader.read_chunk())) is not None:
                 _obey_cancellation()
+                progress.note(len(chunk), now() - began)
                 await self._pay(len(chunk))
                 data, came = bytes(chunk), now()
                 yield data
@@ -89,19 +95,19 @@ class Answer:
                 most = PIECE if total >= LONG and came - began < _FAST else 0
                 began = now()
         except PyreqwestError as error:
-            raise Transient(explained(error)) from None
+            raise _broken(error) from None
 
     async def read(self, most: int) -> bytes:
         """The whole body, undecoded; of one that is longer than `most` bytes no more than shows that it is."""
         length = self.header("content-length") or ""
         try:
             if length.isdecimal() and int(length) <= most:
-                body = bytes(await self._response.bytes())
+                body = bytes(await _in_time(self._response.bytes(), int(length)))
                 _obey_cancellation()
                 await self._pay(len(body))
                 return body
         except PyreqwestError as error:
-            raise Transient(explained(error)) from None
+            raise _broken(error) from None
         body = b""
         async for chunk in self.chunks():
             body += chunk
@@ -158,7 +164,8 @@ class Bulk:
             await self._bandwidth.take(ahead)
         try:
             request = self._client.get(url).headers(headers).streamed_read_buffer_limit(ahead).build_streamed()
-            answer = Answer(request, await request.__aenter__(), self._bandwidth, paid=ahead)
+            response = await (request.__aenter__() if ahead == 1 else _in_time(request.__aenter__(), ahead))
+            answer = Answer(request, response, self._bandwidth, paid=ahead)
             self._reached = True
         except (BuilderError, ValueError):
             raise UsageError("not a URL, or not a header, that can be sent") from None
@@ -196,6 +203,16 @@ class Bulk:
         return told
 
 
+async def _in_time(coming: Awaitable[Value], count: int) -> Value:
+    """What comes of so many bytes that are awaited at once. Raises Transient where that trickles."""
+    within = SILENCE.total_seconds() + count / SLOW
+    try:
+        async with asyncio.timeout(within):
+            return await coming
+    except TimeoutError:
+        raise Transient(f"fewer than {count:,} bytes within {within:.0f} s") from None
+
+
 def _obey_cancellation() -> None:
     """Raise the CancelledError that the engine swallows when a result comes in the same moment (pyreqwest 0.15.1)."""
     task = asyncio.current_task()
@@ -208,7 +225,12 @@ def unanswered(error: PyreqwestError, url: str, *, reached: bool, within: timede
     `explained`.
     """
     lasting = lasting_error(_last_cause(error), url, reached=reached) if isinstance(error, ConnectError) else None
-    return lasting or Transient(explained(error, within=within))
+    return lasting or _broken(error, within)
+
+
+def _broken(error: PyreqwestError, within: timedelta | None = None) -> Transient:
+    """A server that falls silent may have too much to do."""
+    return Transient(explained(error, within=within), pressure=isinstance(error, RequestTimeoutError))
 
 
 def explained(error: PyreqwestError, *, within: timedelta | None = None) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -20,12 +21,29 @@ from tilesync.rules.replies import header_date
 from tilesync.rules.retries import Patience
 from tilesync.wire.bandwidth import Bandwidth
 from tilesync.wire.connect_errors import lasting_error
+from tilesync.wire.decoding import Decoder
+from tilesync.wire.progress import Progress
 from tilesync.wire.trust import proxies, roots, user_agent
 
 T = TypeVar("T")
 
 HANG = timedelta(seconds=60)
 """A server that says nothing for this long hangs."""
+
+WHOLE = timedelta(seconds=120)
+"""How long the headers of an answer may take, and how long an answer that is read whole: it is small, so one that takes
+longer trickles.
+"""
+
+LARGEST_ANSWER = 1 << 24
+LARGEST_TOKEN = 1 << 20
+LARGEST_ERROR = 1 << 16
+"""Decoded bytes of an answer that is read whole, of one with a token, and of an error, at most."""
+
+LARGEST_PAGE = 48 << 20
+"""Decoded bytes of a page of a listing at most: 5,000 blobs with names of 1,024 characters, each of them three bytes,
+percent-encoded. Source: "List Blobs" (REST); "Naming and Referencing Containers, Blobs, and Metadata".
+"""
 
 CONNECT = timedelta(seconds=20)
 """How long a connection may take to be made."""
@@ -53,19 +71,37 @@ class Reply:
         value: str | None = self._response.headers.get(name)
         return value
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes, its transfer and content codings undone."""
-        paid = 0
-        async for chunk in self._response.aiter_bytes():
-            come = self._response.num_bytes_downloaded
-            if self._bandwidth is not None:
-                await self._bandwidth.take(come - paid)
-            paid = come
-            yield chunk
+    async def chunks(self, *, paid: bool = True) -> AsyncIterator[bytes]:
+        """The body as it comes, its transfer and content codings undone. Raises Transient for one that trickles.
 
-    async def read(self) -> bytes:
-        """The whole body."""
-        return await self._response.aread()
+        `paid`: it counts towards the bandwidth.
+        """
+        decoder, progress, now = Decoder(self.header("content-encoding")), Progress(), asyncio.get_running_loop().time
+        began = now()
+        async for chunk in self._response.aiter_raw():
+            progress.note(len(chunk), now() - began)
+            if self._bandwidth is not None and paid:
+                await self._bandwidth.take(len(chunk))
+            for piece in decoder.feed(chunk):
+                yield piece
+            began = now()
+        decoder.finish()
+
+    async def read(self, most: int = LARGEST_ANSWER, *, within: timedelta | None = WHOLE) -> bytes:
+        """The whole body; of an error its beginning.
+
+        Raises Transient for more than `most` bytes, and for one that takes longer than `within`.
+        """
+        body = bytearray()
+        with in_time("no whole answer", within):
+            async with asyncio.timeout(None if within is None else within.total_seconds()):
+                async for piece in self.chunks(paid=within is None):
+                    body += piece
+                    if self.status >= 400 and len(body) >= LARGEST_ERROR:
+                        break
+                    if len(body) > most:
+                        raise Transient(f"an answer of more than {most:,} bytes")
+        return bytes(body)
 
     def server_time(self) -> datetime | None:
         """The server's clock as its `Date` header says (whole seconds); None when it says nothing readable."""
@@ -129,7 +165,9 @@ class Conversation:
         except (httpx.InvalidURL, ValueError):
             raise UsageError("not a URL, or not a header, that can be sent") from None
         try:
-            response = await client.send(request, stream=True)
+            with in_time("no answer", WHOLE):
+                async with asyncio.timeout(WHOLE.total_seconds()):
+                    response = await client.send(request, stream=True)
             self._reached.add(request.url.host)
             try:
                 return await accept(Reply(response, self._bandwidth))
@@ -153,6 +191,16 @@ class Conversation:
             await client.aclose()
 
 
+@contextmanager
+def in_time(what: str, within: timedelta | None) -> Iterator[None]:
+    """Tell a time that ran out as Transient."""
+    try:
+        yield
+    except TimeoutError:
+        limit = "in time" if within is None else f"within {within.total_seconds():.0f} s"
+        raise Transient(f"{what} {limit}") from None
+
+
 def _broken(error: httpx.RequestError) -> Transient:
     return Transient(f"the connection failed ({str(error) or type(error).__name__})")
 
@@ -161,7 +209,7 @@ def _client(proxy: Proxy | None) -> httpx.AsyncClient:
     logging.getLogger("httpx").addFilter(_keep_urls_out)
     limits = httpx.Limits(max_connections=8)
     timeout = httpx.Timeout(HANG.total_seconds(), connect=CONNECT.total_seconds())
-    headers = {"User-Agent": user_agent()}
+    headers = {"User-Agent": user_agent(), "Accept-Encoding": "identity"}
     try:
         trusted = roots()
         secure = trusted if proxy is not None and proxy.url.startswith("https:") else None

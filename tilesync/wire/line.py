@@ -21,13 +21,14 @@ _END: Final = b"0\r\n\r\n"
 
 
 class Reply(NamedTuple):
-    """An answer with the wished status, and a body of the wished size; and the seconds that it took. `md5` is that of
-    the whole body in base64, where the answer states it.
+    """An answer with the wished status, and a body of the wished size; the seconds it took, and its beginning took.
+    `md5` is that of the whole body in base64, where the answer states it.
     """
 
     etag: str | None
     body: bytes
     seconds: float
+    first: float = 0.0
     md5: str | None = None
 
 
@@ -90,7 +91,7 @@ class Line:
         self._etag: str | None = None
         self._md5: str | None = None
         self._keeps = True
-        self._began = 0.0
+        self._began = self._first = 0.0
         self._loop.add_reader(sock.fileno(), self._readable)
 
     @property
@@ -149,6 +150,7 @@ class Line:
             if expected is None:
                 self._answered(ask, None)
                 return True
+            self._first = self._loop.time() - self._began
             self._parts, self._left = [], expected
             self._expected = expected
         self._parts.append(data)
@@ -161,7 +163,8 @@ class Line:
         if self._expected != ask.size and body != _END:
             self._answered(ask, None)
             return True
-        self._answered(ask, Reply(self._etag, body[: ask.size], self._loop.time() - self._began, self._md5))
+        seconds = self._loop.time() - self._began
+        self._answered(ask, Reply(self._etag, body[: ask.size], seconds, self._first, self._md5))
         return True
 
     def _expects(self, head: bytes, ask: Ask) -> int | None:
@@ -171,8 +174,10 @@ class Line:
         """
         lower = head.lower()
         self._etag = _text(_field(head, lower, b"etag"))
-        md5 = _field(head, lower, b"x-ms-blob-content-md5")
-        self._md5 = _text(_field(head, lower, b"content-md5") if md5 is None else md5)
+        self._md5 = None
+        if b"content-md5:" in lower:
+            md5 = _field(head, lower, b"x-ms-blob-content-md5")
+            self._md5 = _text(_field(head, lower, b"content-md5") if md5 is None else md5)
         self._keeps = _field(lower, lower, b"connection") in {None, b"keep-alive"}
         if not head.startswith(b"HTTP/1.1 " + ask.status) or lower.count(b"\n") != lower.count(b"\r\n"):
             return None

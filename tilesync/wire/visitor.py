@@ -19,6 +19,7 @@ HEADERS = (
     "content-range",
     "content-type",
     "location",
+    "server",
 )
 """What is looked at; one that came twice has both values, as browsers see it."""
 

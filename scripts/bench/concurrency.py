@@ -1,0 +1,85 @@
+"""`--transfers auto` beside fixed numbers, against servers of six shapes: `python scripts/bench/concurrency.py`.
+
+Each server (shapes.py) runs in a process of its own; runs of the same shape take turns, and medians are printed, with
+how many times as long as the best fixed number `auto` takes. Most of the time all wait: a busy machine disturbs the
+shape `fast` alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from measure import run
+from service import SAS
+from shapes import SHAPES
+
+FILES = {"slow": 6000, "capped": 4000, "refusing": 6000, "far": 6000, "lossy": 12000, "fast": 20000}
+"""So many that the best number takes some ten seconds or more: a run has to find its way first."""
+
+NUMBERS = {"slow": [64, 128, 256], "far": [64, 128, 256]}
+"""Where fewer at once take minutes they are left out."""
+
+USUAL = [8, 16, 32, 64, 128, 256]
+
+
+@contextmanager
+def serving(shape: str, files: int) -> Iterator[str]:
+    """A server of that shape, as long as the context is open; the link of its container."""
+    command = [sys.executable, str(Path(__file__).with_name("shapes.py")), shape, str(files)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            yield f"http://127.0.0.1:{int(server.stdout.readline())}/account/bench?{SAS}"
+        finally:
+            server.kill()
+
+
+def mirrored(link: str, number: str) -> float:
+    """Seconds that a first run with that many transfers takes."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+        dest = f"{folder}/dest"
+        command = [f"{Path(sys.executable).parent}/tilesync", "mirror", link, dest, "--transfers", number, "--json"]
+        return run(command, {}, Path(folder, "log")).seconds
+
+
+def compare(shape: str, numbers: list[str], *, files: int, rounds: int) -> float:
+    """Print what one shape takes; how many times as long as the best fixed number auto takes."""
+    seconds: dict[str, list[float]] = {number: [] for number in ["auto", *numbers]}
+    with serving(shape, files) as link:
+        for _ in range(rounds):
+            for number, taken in seconds.items():
+                taken.append(mirrored(link, number))
+    medians = {number: statistics.median(taken) for number, taken in seconds.items()}
+    best = min(numbers, key=medians.__getitem__)
+    ratio = medians["auto"] / medians[best]
+    told = "  ".join(f"{number}: {taken:.1f}" for number, taken in medians.items())
+    print(f"{shape:9} {told}  seconds; auto takes {ratio:.2f} times as long as {best}", flush=True)
+    return ratio
+
+
+def main() -> None:
+    """Compare the shapes that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shapes", nargs="*", metavar="SHAPE", help=f"of {', '.join(SHAPES)}; all of them by default")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--files", type=int, help="of each container")
+    parser.add_argument("--numbers", help="the fixed numbers, with commas between them")
+    asked = parser.parse_args()
+    for shape in asked.shapes or SHAPES:
+        if shape not in SHAPES:
+            parser.error(f"no shape {shape}")
+        numbers = asked.numbers.split(",") if asked.numbers else list(map(str, NUMBERS.get(shape, USUAL)))
+        compare(shape, numbers, files=asked.files or FILES[shape], rounds=asked.rounds)
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+
+
+if __name__ == "__main__":
+    main()

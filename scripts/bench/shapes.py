@@ -1,0 +1,190 @@
+"""A blob service of one of six shapes, in a process of its own.
+
+`python scripts/bench/shapes.py SHAPE FILES` prints its port, and serves one container until it is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import tempfile
+from dataclasses import dataclass
+from email.utils import formatdate
+from pathlib import Path
+from typing import Final, cast
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from data import MADE, Listed, glb, tileset, write_listing
+
+PIECE: Final = 1 << 14
+TICK: Final = 0.05
+"""Seconds between two pieces of a body that is slow on its connection."""
+
+MEDIAN: Final = 30_000
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a server answers. Rates are bytes a second, but `accepts`, which is requests a second; 0 is no limit."""
+
+    latency: float = 0.0
+    per_connection: int = 0
+    total: int = 0
+    accepts: int = 0
+    loss: float = 0.0
+
+
+SHAPES: Final = {
+    "slow": Shape(latency=0.05, per_connection=60_000),
+    "capped": Shape(latency=0.03, total=8_000_000),
+    "refusing": Shape(latency=0.1, accepts=400),
+    "far": Shape(latency=0.6),
+    "lossy": Shape(latency=0.05, loss=0.02),
+    "fast": Shape(),
+}
+
+
+class Container:
+    """So many tiles, made when they are asked for."""
+
+    def __init__(self, files: int) -> None:
+        dice = random.Random(1)
+        self._noise = dice.randbytes(1 << 21)
+        self._sizes = {
+            f"tiles/{number:06d}.glb": int(min(max(dice.lognormvariate(0, 0.9) * MEDIAN, 300), 1_000_000))
+            for number in range(files)
+        }
+        self._root = tileset(self._sizes)
+        listed = [Listed(name, len(self.body(name) or b""), "", MADE) for name in [*self._sizes, "tileset.json"]]
+        with tempfile.TemporaryDirectory() as folder:
+            write_listing(Path(folder), "bench", listed)
+            self._pages = {page.stem: page.read_bytes() for page in Path(folder).iterdir() if page.stem.isdecimal()}
+
+    def page(self, marker: str) -> bytes:
+        """A page of the listing."""
+        return self._pages[marker or "0"]
+
+    def body(self, name: str) -> bytes | None:
+        """A blob, None where there is none of this name."""
+        if name == "tileset.json":
+            return self._root
+        size = self._sizes.get(name)
+        return None if size is None else glb(self._noise[size % 4093 : size % 4093 + size])
+
+
+class Server:
+    """What the connections share."""
+
+    def __init__(self, shape: Shape, container: Container) -> None:
+        self.shape = shape
+        self.container = container
+        self.dice = random.Random(2)
+        self._free_at = 0.0
+        self._tokens, self._filled_at = shape.accepts / 10, 0.0
+
+    def accepts(self, now: float) -> bool:
+        """Whether one more request is within the rate."""
+        rate = self.shape.accepts
+        self._tokens = min(rate / 10, self._tokens + (now - self._filled_at) * rate)
+        self._filled_at = now
+        if rate and self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def slot(self, now: float, size: int) -> float:
+        """When the next piece may leave over the line that all share."""
+        if not self.shape.total:
+            return now
+        self._free_at = max(now, self._free_at) + size / self.shape.total
+        return self._free_at
+
+
+class Connection(asyncio.Protocol):
+    """Answers one request after the other."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._received = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep it."""
+        self._transport = cast("asyncio.Transport", transport)  # that of uvloop is no subclass
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Send no more."""
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        """Answer what is whole, after the latency."""
+        self._received += data
+        head, end, rest = self._received.partition(b"\r\n\r\n")
+        if end:
+            self._received = rest
+            self._loop.call_later(self._server.shape.latency, self._answer, head.decode("latin-1"))
+
+    def _answer(self, head: str) -> None:
+        parts, shape = urlsplit(head.split(" ", 2)[1]), self._server.shape
+        asked = parse_qs(parts.query, keep_blank_values=True)
+        name = unquote(parts.path).split("/", 3)[3:]
+        if "comp" in asked:
+            self._send(
+                _answered("200 OK", self._server.container.page(asked.get("marker", [""])[0]), "application/xml")
+            )
+        elif not self._server.accepts(self._loop.time()):
+            busy = b"<Error><Code>ServerBusy</Code></Error>"
+            self._send(
+                _answered("503 Busy", busy, "application/xml", "Retry-After: 1\r\nx-ms-error-code: ServerBusy\r\n")
+            )
+        else:
+            body = self._server.container.body(name[0] if name else "")
+            answer = _answered("404 No", b"", "text/plain") if body is None else _answered("200 OK", body, "model/gltf")
+            lost = self._server.dice.random() < shape.loss
+            self._send(answer[: len(answer) // 2] if lost else answer, lost=lost)
+
+    def _send(self, answer: bytes, *, lost: bool = False) -> None:
+        """Send a piece, and the next one when its time has come."""
+        shape = self._server.shape
+        if self._transport is None or not answer:
+            if lost and self._transport is not None:
+                self._transport.abort()
+            return
+        size = int(shape.per_connection * TICK) or (PIECE if shape.total else len(answer))
+        self._transport.write(answer[:size])
+        now = self._loop.time()
+        wait = TICK if shape.per_connection else self._server.slot(now, min(size, len(answer))) - now
+        if wait > 0:
+            self._loop.call_later(wait, lambda: self._send(answer[size:], lost=lost))
+        else:
+            self._send(answer[size:], lost=lost)
+
+
+def _answered(status: str, body: bytes, kind: str, more: str = "") -> bytes:
+    etag = f'ETag: "{MADE:x}-{len(body):x}"\r\n' if status.startswith("200") else ""
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nContent-Type: {kind}\r\n{etag}{more}"
+        f"Last-Modified: {formatdate(MADE, usegmt=True)}\r\nx-ms-blob-type: BlockBlob\r\nx-ms-version: 2024-05-04\r\n"
+        "x-ms-request-id: 0\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def main(shape: str, files: int) -> None:
+    """Serve, and say where."""
+    server = Server(SHAPES[shape], Container(files))
+    listening = await asyncio.get_running_loop().create_server(lambda: Connection(server), "127.0.0.1", 0, backlog=1024)
+    sys.stdout.write(f"{listening.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    await listening.serve_forever()
+
+
+if __name__ == "__main__":
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    else:
+        uvloop.run(main(sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,134 @@
+"""Ownership of a destination: the iModel whose exports it holds, or the container where no iModel is known.
+
+An owner is a text: the id of an iModel, or the bare URL of a container; an empty one is not known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from tilesync import __version__
+from tilesync.model import Export
+
+_GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_LENGTH: Final = 36
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Whose exports a run is asked for, and the id of its export; None until SOURCE was asked for it."""
+
+    owner: str
+    export: str | None = None
+
+    def resolved(self, export: Export) -> Asked:
+        """The same, with the export that SOURCE came to; its owner counts where none was named."""
+        of = export.held.home if export.held is not None else ""
+        of = export.link.base if export.link is not None and not of else of
+        return replace(self, owner=self.owner or export.imodel or of, export=export.id)
+
+
+class Claim(Enum):
+    """How a destination and what is asked for go together.
+
+    `UNSURE`: that shows when the export is known. `SAME_EXPORT`: under another name, but an export that is held.
+    """
+
+    SAME = "same"
+    SAME_EXPORT = "same export"
+    OTHER = "other"
+    UNSURE = "unsure"
+
+
+def compare(owner: str, asked: Asked, held: Iterable[str] | None) -> Claim:
+    """Compare what is asked for with the owner of a destination, which has versions of these names; None where nobody
+    has looked yet.
+
+    An export is of one iModel, so a container belongs to an iModel where it is the one of an export that is held. Two
+    containers of one name are one only where the name is an id, as the service gives: through a CDN, say.
+    """
+    if owner and asked.owner and same_owner(owner, asked.owner):
+        return Claim.SAME
+    if owner and asked.owner and not is_container(owner) and not is_container(asked.owner):
+        return Claim.OTHER
+    if asked.export is None:
+        return Claim.UNSURE if owner or not asked.owner else Claim.SAME
+    if not owner:
+        return Claim.SAME
+    both = is_container(owner) and is_container(asked.owner)
+    if both and not _GUID.fullmatch(asked.export):
+        return Claim.OTHER
+    if held is None:
+        return Claim.UNSURE
+    known = _name(owner) == asked.export.lower() or any(is_version_of(name, asked.export) for name in held)
+    return Claim.SAME_EXPORT if known else Claim.OTHER
+
+
+def owner_after(owner: str, asked: Asked, claim: Claim) -> str:
+    """The owner of a destination that has taken in what was asked for: an iModel says more than its container."""
+    if claim is Claim.OTHER or not owner:
+        return asked.owner or owner
+    known = claim is Claim.SAME_EXPORT and is_container(owner) and asked.owner and not is_container(asked.owner)
+    return asked.owner if known else owner
+
+
+def same_owner(one: str, other: str) -> bool:
+    """Whether two texts name one owner: ids and hosts compare without case."""
+    return _plain(one) == _plain(other)
+
+
+def is_container(owner: str) -> bool:
+    """Whether an owner is a container, and no iModel."""
+    return "://" in owner
+
+
+def shown(owner: str) -> str:
+    """An owner for people."""
+    return f"the container {owner}" if is_container(owner) else f"the iModel {owner}"
+
+
+def owner_record(owner: str) -> dict[str, Any]:
+    """What a destination keeps of its owner."""
+    return {"owner": owner, "tilesync": __version__}
+
+
+def read_owner(said: Mapping[str, Any] | None) -> str | None:
+    """The owner that a record, or `latest.json`, tells; None where it tells none: others can write there."""
+    owner = (said or {}).get("owner")
+    return owner if isinstance(owner, str) and owner else None
+
+
+def tells_another(latest: Mapping[str, Any], owner: str) -> bool:
+    """Whether `latest.json` names another owner, or did before it had that field."""
+    said = read_owner(latest) or read_owner({"owner": latest.get("imodel")})
+    return said is not None and not same_owner(said, owner)
+
+
+def is_version_of(version: str, export: str) -> bool:
+    """Whether a version is named after an export: by its id, or by that and a number."""
+    stem, number = version[: len(export)], version[len(export) :]
+    return stem.lower() == export.lower() and (not number or (number[0] == "-" and number[1:].isdecimal()))
+
+
+def is_export_id(name: str) -> bool:
+    """Whether a name is an id as the service gives them, or that of a version which is named after one."""
+    return _GUID.match(name) is not None and is_version_of(name, name[:_LENGTH])
+
+
+def _plain(owner: str) -> str:
+    if not is_container(owner):
+        return owner.strip().lower()
+    url = urlsplit(owner)
+    port = f":{url.port}" if url.port not in {None, _PORTS.get(url.scheme)} else ""
+    return f"{url.scheme}://{url.hostname or ''}{port}{url.path.rstrip('/')}"
+
+
+def _name(owner: str) -> str:
+    """The last segment of a container's URL, in lower case: for a mesh export its id."""
+    return urlsplit(owner).path.rstrip("/").rpartition("/")[2].lower() if is_container(owner) else ""
