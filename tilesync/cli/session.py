@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from tilesync.cli.announce import announce
+from tilesync.cli.log_file import LogFile
 from tilesync.cli.masking import Masking
 from tilesync.cli.output import (
     JsonLines,
     Lines,
-    LogFile,
     Out,
     Summary,
     explain,
