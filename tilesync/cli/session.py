@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tilesync.cli.announce import announce
+from tilesync.cli.log_file import LogFile
 from tilesync.cli.masking import Masking
-from tilesync.cli.output import JsonLines, Lines, LogFile, Out, explain, say
+from tilesync.cli.output import JsonLines, Lines, Out, explain, say
 from tilesync.cli.progress import Progress
 from tilesync.cli.report import Summary, failed_to_write, reported, write_report
 from tilesync.cli.terminal import columns_of
