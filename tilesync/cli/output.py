@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import singledispatchmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from tilesync import __version__
 from tilesync.cli.masking import Masking
@@ -49,9 +49,6 @@ from tilesync.events import (
 from tilesync.jobs.tally import Tally
 from tilesync.rules.manifest import stamp
 from tilesync.rules.retention import TRASH_FOR
-
-if TYPE_CHECKING:
-    pass
 
 _SHORTEST_NAME = 24
 """Letters of a name that a plan shows at least, however narrow the terminal."""
