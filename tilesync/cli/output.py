@@ -20,7 +20,7 @@ from tilesync.cli.masking import Masking
 from tilesync.cli.outfile import open_to_append, replace_file
 from tilesync.cli.table import cut_front
 from tilesync.cli.terminal import columns_of
-from tilesync.cli.text import files, size
+from tilesync.cli.text import explain, files, size
 from tilesync.errors import OutputLost, TilesyncError, UsageError
 from tilesync.events import (
     Deleted,
@@ -396,8 +396,3 @@ def write_report(path: Path, last: dict[str, Any], summary: Summary) -> None:
 def failed_to_write(path: Path, error: OSError) -> UsageError:
     """The error of a report that cannot be written."""
     return UsageError(f"the report {path} cannot be written ({error.strerror})", hint="check --report")
-
-
-def explain(error: TilesyncError) -> str:
-    """An error and what to do about it."""
-    return f"error: {error}" + (f"\n  {error.hint}" if error.hint else "")

@@ -21,7 +21,6 @@ from tilesync.cli.output import (
     LogFile,
     Out,
     Summary,
-    explain,
     failed_to_write,
     reported,
     say,
@@ -29,6 +28,7 @@ from tilesync.cli.output import (
 )
 from tilesync.cli.progress import Progress
 from tilesync.cli.terminal import columns_of
+from tilesync.cli.text import explain
 from tilesync.crew import loop_factory, tidy_memory
 from tilesync.errors import Interrupted, Terminated, TilesyncError, UsageError
 from tilesync.events import Event, Warned
