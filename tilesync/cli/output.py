@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import singledispatchmethod
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from tilesync.cli.masking import Masking
 from tilesync.cli.table import cut_front
 from tilesync.cli.terminal import columns_of
-from tilesync.cli.text import files, size
+from tilesync.cli.text import explain, files, size
 from tilesync.errors import OutputLost, TilesyncError
 from tilesync.events import (
     Deleted,
@@ -38,9 +38,6 @@ from tilesync.events import (
     Warned,
 )
 from tilesync.rules.retention import TRASH_FOR
-
-if TYPE_CHECKING:
-    pass
 
 _SHORTEST_NAME = 24
 """Letters of a name that a plan shows at least, however narrow the terminal."""
@@ -231,8 +228,3 @@ class Lines:
     def _(self, event: Reused) -> None:
         if self._verbose:
             self._print(f"reused {event.name} ({size(event.bytes)})")
-
-
-def explain(error: TilesyncError) -> str:
-    """An error and what to do about it."""
-    return f"error: {error}" + (f"\n  {error.hint}" if error.hint else "")

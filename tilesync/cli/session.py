@@ -16,10 +16,11 @@ from typing import Any
 from tilesync.cli.announce import announce
 from tilesync.cli.log_file import LogFile
 from tilesync.cli.masking import Masking
-from tilesync.cli.output import JsonLines, Lines, Out, explain, say
+from tilesync.cli.output import JsonLines, Lines, Out, say
 from tilesync.cli.progress import Progress
 from tilesync.cli.report import Summary, failed_to_write, reported, write_report
 from tilesync.cli.terminal import columns_of
+from tilesync.cli.text import explain
 from tilesync.crew import loop_factory, tidy_memory
 from tilesync.errors import Interrupted, Terminated, TilesyncError, UsageError
 from tilesync.events import Event, Warned

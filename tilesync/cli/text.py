@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from tilesync.errors import TilesyncError
 from tilesync.rules.guards import Most
 from tilesync.storage import AzurePlace, BucketPlace
 
@@ -160,3 +161,8 @@ class Limit(click.ParamType[Most]):
         if not match[2] and "." in match[1]:
             self.fail(f"{value!r} is no whole number of files", param, ctx)
         return Most(percent=float(match[1])) if match[2] else Most(int(match[1]))
+
+
+def explain(error: TilesyncError) -> str:
+    """An error and what to do about it."""
+    return f"error: {error}" + (f"\n  {error.hint}" if error.hint else "")
