@@ -19,7 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"wiring", "services", "destinations", "checkups", "errands", "helpers"},
+    {"wiring", "services", "destinations", "targets", "checkups", "errands", "helpers"},
     {"jobs", "remote", "stores", "demo"},
     {"protocols", "rules", "wire", "threads", "crew"},
     {"opening"},

@@ -19,7 +19,7 @@ from faults import blob, wrong_bytes
 from simulator import EXPORT, Run, Simulator, verify
 
 from tilesync.events import Failed, Finding, Remarked, Warned
-from tilesync.model import Content, Globs, Inventory
+from tilesync.model import Content, Globs, Inventory, Layout
 
 TILE = glb(b"tile")
 PAGE = b"<html>error</html>"
@@ -200,6 +200,17 @@ def test_broken_files_that_nothing_asks_for_are_published(content: Content, md5:
     assert ("log.json", "damaged orphan") in problems(audit)
 
 
+def test_a_flat_destination_takes_broken_orphans_too(tmp_path: Path) -> None:
+    """Every layout does."""
+    files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}
+    assert mirror(files, tmp_path, Inventory.LIST, layout=Layout.FLAT).exit == 0
+    assert {name: data for name, data in tree(tmp_path).items() if not name.startswith(".")} == files
+    assert verify(tmp_path).exit == 0
+    broken = {"tileset.json": tileset("a.glb", "e.json"), "a.glb": TILE, "e.json": PAGE}
+    assert mirror(broken, tmp_path / "b", Inventory.LIST, layout=Layout.FLAT).exit == 3
+    assert not (tmp_path / "b/tileset.json").exists()
+
+
 def test_a_broken_orphan_that_changes_on_the_disk_is_found(tmp_path: Path) -> None:
     """That it is broken is known, and how."""
     mirror({"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}, tmp_path, Inventory.LIST)
@@ -278,7 +289,10 @@ def test_a_glb_without_bytes_is_a_missing_content(inventory: Inventory, tmp_path
     files = {"tileset.json": tileset("a.glb", "b.glb"), "a.glb": b"", "b.glb": TILE}
     run = mirror(files, tmp_path / "no", inventory)
     assert (run.exit, failures(run)) == (3, {"a.glb": "a.glb is empty; tileset.json asks for it (content)"})
-    assert "--allow-missing" in run.error.hint if run.error else False
+    assert run.error is not None
+    assert str(run.error).endswith("not in the container, or empty")
+    assert "--allow-missing" in run.error.hint
+    assert not run.of(Warned)
     with Simulator() as sim:
         sim.hold(files)
         run = sim.mirror(tmp_path, inventory=inventory, allow_missing=True)

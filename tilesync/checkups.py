@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tilesync.destinations import Reach, Where, account_at, audited, by_token, endpoint_of, no_bodies
+from tilesync.destinations import account_at, audited, no_bodies
 from tilesync.errors import Transient, Unavailable, UsageError
 from tilesync.model import SasUrl, Selector
 from tilesync.protocols import HeldFiles, Observer, Published
@@ -19,6 +19,7 @@ from tilesync.rules.viewing import Wanted
 from tilesync.rules.web_servers import ServerMending
 from tilesync.services import Identity, Service, WallClock, token_of
 from tilesync.storage import AzurePlace, BucketPlace
+from tilesync.targets import Reach, Where, by_token, endpoint_of
 
 EXAMPLE: Final = "http://localhost:8080"
 """The origin that is asked as where none is named: a page that someone tries on the own machine."""

@@ -13,18 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from tilesync.destinations import (
-    Place,
-    Reach,
-    Where,
-    audited,
-    looked_at,
-    many_threads,
-    no_bodies,
-    opened,
-    shelf_of,
-    url_of,
-)
+from tilesync.destinations import audited, looked_at, many_threads, no_bodies, opened, shelf_of
 from tilesync.errors import TilesyncError, UsageError
 from tilesync.events import Warned
 from tilesync.model import EVERYTHING, Content, Export, Globs, Inventory, Layout, SasUrl, Selector, Version
@@ -35,6 +24,7 @@ from tilesync.rules.ownership import Asked
 from tilesync.rules.retention import KEEP_ALL, Keep
 from tilesync.services import Service, WallClock, exports_of, wired
 from tilesync.storage import AzurePlace
+from tilesync.targets import Place, Reach, Where, url_of
 
 if TYPE_CHECKING:
     from tilesync.crew import Crew

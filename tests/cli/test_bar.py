@@ -2,10 +2,17 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tqdm import tqdm
 
-from tilesync.cli.bar import WINDOW, RecentRate, Sample, State, bar_line, clock_time
+from tilesync.cli.bar import WINDOW, RecentRate, Sample, State, bar_format, clock_time, share_of
 
 MB = 1_000_000
+
+
+def bar_line(state: State, columns: int) -> str:
+    """The line as tqdm draws it."""
+    form = bar_format(state, columns)
+    return tqdm.format_meter(share_of(state) * 100, 100, 1.0, ncols=max(columns - 1, 1), ascii=" #", bar_format=form)
 
 
 def ran(*phases: tuple[int, float, float], began: float = 100.0) -> tuple[RecentRate, Sample]:
@@ -85,7 +92,7 @@ def test_what_a_bar_says() -> None:
     state = State(1_234, 5_678, False, 12_300_000, 45_600_000, 79.0, 297.0, 1_200_000.0)
     assert bar_line(state, 60) == "1,234/5,678 files  27% 12.3 MB/45.6 MB, 04:57 left"
     wide = bar_line(state, 200)
-    assert wide.startswith("1,234/5,678 files  27% |###########-----")
+    assert wide.startswith("1,234/5,678 files  27% |##########     ")
     assert wide.endswith("| 12.3 MB/45.6 MB [01:19<04:57, 1.2 MB/s]")
     assert "(listing)" in bar_line(state._replace(listing=True), 200)
     assert "04:57+" in bar_line(state._replace(listing=True), 200)

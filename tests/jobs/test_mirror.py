@@ -53,6 +53,7 @@ from tilesync.stores import files as files_of_stores
 from tilesync.stores import publication
 from tilesync.stores.disk import barrier, place, write_whole
 from tilesync.stores.files import LocalFiles
+from tilesync.stores.folders import Entry
 from tilesync.stores.publication import Publication
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
@@ -859,7 +860,7 @@ def test_a_kill_between_two_steps_of_publishing_is_mended(
             files = sim.hold(export(seed=2), export_id=OTHER)
         done = [0]
 
-        def stopping(temporary: Path, final: Path, data: Iterable[bytes]) -> None:
+        def stopping(temporary: Entry, final: Entry, data: Iterable[bytes]) -> None:
             if done[0] == step - 1:
                 raise Killed
             done[0] += 1

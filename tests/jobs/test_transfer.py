@@ -32,6 +32,7 @@ from tilesync.rules.content import ContentCheck
 from tilesync.services import WallClock
 from tilesync.stores import files as files_of_stores
 from tilesync.stores.disk import write_at
+from tilesync.stores.folders import Entry
 from tilesync.stores.local import LocalDestination, open_local
 from tilesync.wire.bulk import PIECE
 
@@ -672,9 +673,9 @@ def test_a_slow_disk_holds_the_network_back(tmp_path: Path, monkeypatch: pytest.
         fetches.add(self)
         most[0] = max(most[0], sum(each._received - each._spilled for each in fetches if each._draft is not None))
 
-    def slow(path: Path, offset: int, data: bytes) -> None:
+    def slow(part: Entry, offset: int, data: bytes) -> None:
         time.sleep(0.02)
-        write(path, offset, data)
+        write(part, offset, data)
 
     monkeypatch.setattr(Fetch, "_add", watched)
     monkeypatch.setattr(files_of_stores, "write_at", slow)

@@ -23,6 +23,7 @@ from tilesync.errors import BlobDamaged
 from tilesync.model import Arrival, Blob, Content, Held, Layout, Unpacked, Version
 from tilesync.rules import packed
 from tilesync.stores.files import LocalFiles
+from tilesync.stores.folders import Entry, Folder
 from tilesync.stores.local import LocalDestination, open_local
 from tilesync.stores.unpacking import STRETCH, Unpacking, is_packed, pieces_of, unpack
 
@@ -33,6 +34,11 @@ STORED, DECODED = (
     for number, content in enumerate(Content, start=1)
 )
 DATE = 1772353800
+
+
+def entry(path: Path) -> Entry:
+    """A path as an entry of an open folder."""
+    return Folder(str(path.parent)).entry(path.name)
 
 
 @pytest.fixture
@@ -80,7 +86,7 @@ def put(files: LocalFiles, version: Version, item: Blob, data: bytes, *, small: 
 
 def parts(files: Any) -> list[str]:
     """What lies beside."""
-    return sorted(os.listdir(files.shelf(STORED).parts))
+    return sorted(os.listdir(files.shelf(STORED).parts.path))
 
 
 @pytest.mark.parametrize("small", [True, False])
@@ -128,7 +134,7 @@ def test_unpacking_takes_little_memory(tmp_path: Path) -> None:
     bomb = gzip.compress(bytes(200_000_000), mtime=0)
     tracemalloc.start()
     try:
-        laid = unpack([bomb], str(tmp_path / "a"), None)
+        laid = unpack([bomb], entry(tmp_path / "a"), None)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -162,7 +168,7 @@ def test_a_cancelled_commit_leaves_the_part(there: LocalDestination, monkeypatch
     monkeypatch.undo()
     (part,) = parts(there.files)
     assert not part.endswith("unpacked")
-    assert (Path(there.files.shelf(DECODED).parts) / part).read_bytes() == data
+    assert (Path(there.files.shelf(DECODED).parts.path) / part).read_bytes() == data
 
 
 def test_a_shelf_can_go_elsewhere(there: LocalDestination) -> None:
@@ -213,7 +219,9 @@ def test_sharing(there: LocalDestination, of: Version, to: Version, data: bytes)
 def test_what_changed_is_not_unpacked(there: LocalDestination) -> None:
     """A stored file that is no longer what was left there, though it looks so, is not unpacked from."""
     held = put(there.files, STORED, blob("a", PACKED, last_modified=DATE), PACKED)
-    path = there.files.where(STORED.name, "a")
+    lying = there.files.find(STORED.name, "a")
+    assert lying is not None
+    path = lying[0].path
     for wrong in (PACKED[:-1] + b"!", gzip.compress(PLAIN, 2, mtime=1)[: len(PACKED)].ljust(len(PACKED), b"\0")):
         Path(path).write_bytes(wrong)
         os.utime(path, (DATE, DATE))
@@ -280,7 +288,7 @@ def test_what_lies_there_already(there: LocalDestination) -> None:
 def test_unpacking_goes_on_by_stretches(tmp_path: Path) -> None:
     """Each stretch ends soon behind its limit; after the last one all is written."""
     data = bytes(2 * STRETCH) + PLAIN
-    unpacking = Unpacking([gzip.compress(data, 1, mtime=0)], tmp_path / "a")
+    unpacking = Unpacking([gzip.compress(data, 1, mtime=0)], entry(tmp_path / "a"))
     sizes = [0]
     while unpacking.go_on():
         sizes.append(unpacking.size)
@@ -294,7 +302,7 @@ def test_unpacking_goes_on_by_stretches(tmp_path: Path) -> None:
 def test_a_broken_payload_leaves_nothing(tmp_path: Path) -> None:
     """What cannot be unpacked is damaged, and no file is left."""
     with pytest.raises(BlobDamaged):
-        unpack([PACKED[:-4]], str(tmp_path / "a"), None)
+        unpack([PACKED[:-4]], entry(tmp_path / "a"), None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -302,9 +310,11 @@ def test_symlinks_are_not_followed(tmp_path: Path) -> None:
     """Neither to read what is packed nor to write what is unpacked."""
     (tmp_path / "real").write_bytes(PACKED)
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    assert is_packed(tmp_path / "real")
-    link = tmp_path / "link"
-    for work in (lambda: is_packed(link), lambda: list(pieces_of(link)), lambda: Unpacking([], link)):
-        with pytest.raises(OSError, match="symbolic"):
+    assert is_packed(entry(tmp_path / "real"))
+    link = entry(tmp_path / "link")
+    for work in (lambda: is_packed(link), lambda: list(pieces_of(link))):
+        with pytest.raises(OSError, match="a symlink stands where a file is needed"):
             work()
+    Unpacking([], link).give_up()  # what stood there gives way to a new file
+    assert not (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_bytes() == PACKED

@@ -1,4 +1,7 @@
-"""The progress bar as text: how far a run is, how fast it was lately, and how long it takes at that rate."""
+"""What the progress bar says: how far a run is, how fast it was lately, and how long it takes at that rate.
+
+tqdm draws it. Its own estimate is of bytes alone; here files count too, since many small ones may follow a few large.
+"""
 
 from __future__ import annotations
 
@@ -80,19 +83,22 @@ class State(NamedTuple):
     rate: float
 
 
-def bar_line(state: State, columns: int) -> str:
-    """One line that leaves the last column of a terminal free; what has no room is left out, the least wanted first."""
+def bar_format(state: State, columns: int) -> str:
+    """The format that tqdm draws: `{bar}` where there is room for one, and texts. It leaves the last column of a
+    terminal free; what has no room is left out, the least wanted first.
+    """
     room = max(columns - 1, 1)
-    share = min(state.bytes / state.planned, 1.0) if state.planned > 0 else 1.0
     count = f"{state.done:,}/{files(state.listed)}"
-    percent, left = f"{100 * share:3.0f}%", clock_time(state.left) + ("+" if state.listing and state.left else "")
+    percent, left = (
+        f"{100 * share_of(state):3.0f}%",
+        clock_time(state.left) + ("+" if state.listing and state.left else ""),
+    )
     moved = f"{size(state.bytes)}/{size(state.planned)}"
     times = f"[{clock_time(state.elapsed)}<{left}, {size(state.rate)}/s]"
     noted = f"{count} (listing)" if state.listing else count
     bar_room = min(room - len(f"{noted} {percent} || {moved} {times}"), _WIDEST_BAR)
     if bar_room >= _NARROWEST_BAR:
-        bar = ("#" * round(share * bar_room)).ljust(bar_room, "-")
-        return f"{noted} {percent} |{bar}| {moved} {times}"
+        return f"{noted} {percent} |{{bar:{bar_room}}}| {moved} {times}"
     shorter = (
         f"{noted} {percent} {moved} {times}",
         f"{noted} {percent} {moved}, {left} left",
@@ -103,10 +109,13 @@ def bar_line(state: State, columns: int) -> str:
     return next((line for line in shorter if len(line) <= room), percent.strip()[:room])
 
 
+def share_of(state: State) -> float:
+    """How much of the bytes has come, from 0 to 1."""
+    return min(state.bytes / state.planned, 1.0) if state.planned > 0 else 1.0
+
+
 def clock_time(seconds: float | None) -> str:
     """`04:57`, `1:02:03`; `--:--` for what is not known."""
-    if seconds is None or seconds >= 1e8:
-        return "--:--"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
+    from tqdm import tqdm
+
+    return "--:--" if seconds is None or seconds >= 1e8 else tqdm.format_interval(round(seconds))

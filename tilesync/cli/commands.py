@@ -211,7 +211,7 @@ def _held_url(session: Session, place: Place, options: dict[str, Any]) -> str:
     """The signed URL of what is mirrored; what it allows, and which viewers can use it, is said beside it."""
     from tilesync.checkups import viewer_url
     from tilesync.cli.summary import SIGNED_VIEWERS
-    from tilesync.destinations import Where
+    from tilesync.targets import Where
 
     url, ends = viewer_url(Where(place, reach_of(options)), options["life"])
     until = f" until {ends:%Y-%m-%d %H:%M:%S} UTC" if ends is not None else ""

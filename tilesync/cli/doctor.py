@@ -90,8 +90,8 @@ def _refuse_lost(context: click.Context) -> None:
 
 def _request(dest: Place, options: dict[str, Any]) -> HostingRequest:
     from tilesync.checkups import HostingRequest
-    from tilesync.destinations import Where
     from tilesync.rules.public import given_origin, given_url
+    from tilesync.targets import Where
 
     return HostingRequest(
         Where(dest, reach_of(options), options["state_dir"]),

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from tilesync.cli.masking import Masking
-from tilesync.cli.output import JsonLines, Out, Summary, failed_to_write, say_error, write_report
+from tilesync.cli.output import JsonLines, Out, say_error
+from tilesync.cli.report import Summary, failed_to_write, write_report
 from tilesync.cli.shown import shown_dest, shown_source
 from tilesync.errors import TilesyncError
 from tilesync.jobs.tally import Tally

@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from typing import TYPE_CHECKING, Any
 
-from tilesync.cli.bar import RecentRate, Sample, State, bar_line
+from tilesync.cli.bar import RecentRate, Sample, State, bar_format, share_of
 from tilesync.cli.output import say
 from tilesync.cli.terminal import USUAL, columns_of
 from tilesync.cli.text import files, size
 from tilesync.jobs.tally import Tally
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+_WHOLE = 1000
+"""What a bar counts to."""
 
 MINUTE = 60.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -26,14 +33,15 @@ class Progress:
         self._began = time.monotonic()
         self._rate = RecentRate()
         self._was_listing = True
-        self._line = ""
+        self._bar: tqdm[Any] | None = None
 
     def print_line(self, line: str) -> None:
         """A sentence on stderr, above the bar."""
-        bar = self._line
-        self._show("")
+        if self._bar is not None:
+            self._bar.clear()
         say(sys.stderr, line + "\n")
-        self._show(bar)
+        if self._bar is not None:
+            self._bar.refresh()
 
     async def follow(self) -> None:
         """Show how the run goes until cancelled."""
@@ -45,9 +53,10 @@ class Progress:
                 else:
                     self.print_line(self.sentence())
         finally:
-            if self._line:
+            if self._bar is not None:
                 self._draw()
-                self._show("")
+                self._bar.close()
+                self._bar = None
 
     def sentence(self) -> str:
         """How far the run is."""
@@ -57,8 +66,18 @@ class Progress:
         return f"{there:,} of {files(tally.listed)}, {size(tally.bytes)} fetched{listing}, {tally.retries} retries"
 
     def _draw(self) -> None:
-        if self._tally.listed:
-            self._show(bar_line(self._state(), columns_of(sys.stderr) or USUAL))
+        if not self._tally.listed:
+            return
+        state, columns = self._state(), columns_of(sys.stderr) or USUAL
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=_WHOLE, file=sys.stderr, leave=False, bar_format=" ", ncols=columns - 1)
+        if columns - 1 < (self._bar.ncols or 0):  # tqdm hides the line before by as many blanks as that was wide
+            self._bar.sp = self._bar.status_printer(self._bar.fp)
+        self._bar.bar_format, self._bar.ncols = bar_format(state, columns), columns - 1
+        self._bar.n = round(_WHOLE * share_of(state))
+        self._bar.refresh()
 
     def _state(self) -> State:
         tally, now = self._tally, time.monotonic()
@@ -73,15 +92,3 @@ class Progress:
         rate = self._rate.per_second()[0]
         planned = max(tally.planned_bytes, tally.bytes)
         return State(done, tally.listed, listing, tally.bytes, planned, now - self._began, left, rate)
-
-    def _show(self, line: str) -> None:
-        """Put a line in the place of the last one; an empty one leaves nothing. Blanks hide what was there, as far as
-        the terminal is wide now.
-        """
-        if not line and not self._line:
-            return
-        columns = columns_of(sys.stderr) or USUAL
-        shown = line[: columns - 1]
-        blanks = " " * (min(len(self._line), columns - 1) - len(shown))
-        say(sys.stderr, f"\r{shown}{blanks}" + ("" if line else "\r"))
-        self._line = line

@@ -18,9 +18,9 @@ from tilesync.storage import AzurePlace
 if TYPE_CHECKING:
     from tilesync.cli.session import Session
     from tilesync.cli.text import Place
-    from tilesync.destinations import Reach
     from tilesync.model import SasUrl, Selector
     from tilesync.services import Service
+    from tilesync.targets import Reach
     from tilesync.wiring import MirrorRequest
 
 
@@ -226,8 +226,8 @@ def told_source(request: MirrorRequest, given: str | None) -> str | None:
 
 def reach_of(options: dict[str, Any]) -> Reach:
     """How a destination in an object store is reached and served. Raises UsageError for a plain http address."""
-    from tilesync.destinations import Reach
     from tilesync.rules.serving import IMMUTABLE, REVALIDATED, Serving, field_value
+    from tilesync.targets import Reach
 
     serving = Serving(
         field_value(options.get("cache_control") or IMMUTABLE, "--cache-control"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tilesync.cli.output import Summary
+from tilesync.cli.report import Summary
 from tilesync.cli.table import table
 from tilesync.cli.text import Place, at_top, counted, files, size
 from tilesync.jobs.holdings import Holding, held_as

@@ -45,12 +45,13 @@ class Ownership:
         if owner:
             self.observe(Owned(owner))
         asked, first = self.asked, None
-        held = {version.name for version in catalog.versions()}
-        held.update(await in_thread(publication.manifest_names))
-        claim = compare(owner, asked, held)
-        if claim is Claim.UNSURE:  # `held` is known: it is the export that is not
-            first = await resolve()
-            asked = asked.resolved(first.export)
+        claim = compare(owner, asked, None)
+        if claim is Claim.UNSURE:
+            held = {version.name for version in catalog.versions()}
+            held.update(await in_thread(publication.manifest_names))
+            if asked.export is None:
+                first = await resolve()
+                asked = asked.resolved(first.export)
             claim = compare(owner, asked, held)
         if claim is Claim.OTHER and not self.adopt:
             raise self._refusal(owner, asked)

@@ -82,7 +82,7 @@ class Publisher:
         tell_remarks(version, self._catalog, self._run.observe)
         known = version.published is not None and found.missing <= version.completeness.missing
         lost = unreadable = 0
-        first = ""
+        first, empty = "", False
         for each in unmet(version, self._catalog):
             where, message = each.where, each.message
             allowed = self._allow_missing or known or (each.name or message) in lacks
@@ -92,10 +92,11 @@ class Publisher:
                 unreadable, first = unreadable + 1, first or message
             elif not allowed:
                 lost += 1
+                empty = empty or each.held
         broken = self._judge_soundness(version, lacks)
         led = self._judge_where_it_leads(version, lacks)
         if lost or unreadable or broken or led:
-            raise _incomplete(lost, unreadable, first, broken=broken, led=led)
+            raise _incomplete(lost, unreadable, first, empty=empty, broken=broken, led=led)
         return replace(version, completeness=found)
 
     def _judge_where_it_leads(self, version: Version, lacks: Collection[str]) -> int:
@@ -111,11 +112,11 @@ class Publisher:
 
     def _judge_soundness(self, version: Version, lacks: Collection[str]) -> int:
         """Tell the broken files that something asks for; how many of them are errors. Those are not held any more, so
-        that the next run fetches them anew.
+        that the next run fetches them anew. What was published before may have been so on request.
         """
-        failed = list[str]()
+        failed, bears = list[str](), self._allow_missing or version.published is not None
         for each in unusable(version, self._catalog):
-            if each.name in lacks or (self._allow_missing and not is_of_the_scene(each)):
+            if each.name in lacks or (bears and not is_of_the_scene(each)):
                 self._run.observe(Remarked(each.name, "damaged", sentence(each)))
                 continue
             self._run.observe(Failed(each.name, "BlobDamaged", f"{each.name}: {sentence(each)}"))
@@ -174,14 +175,15 @@ class Publisher:
                 yield line(held)
 
 
-def _incomplete(lost: int, unreadable: int, first: str, *, broken: int, led: int) -> Incomplete:
+def _incomplete(lost: int, unreadable: int, first: str, *, empty: bool, broken: int, led: int) -> Incomplete:
     """Count what is asked for in vain: files that are missing or broken, references that no copy can follow, and files
     that lead viewers of a copy elsewhere.
     """
     what, hints = [], []
     if lost:
         count = f"{lost:,} {'file' if lost == 1 else 'files'}"
-        what.append(f"{count} that the tilesets ask for {'is' if lost == 1 else 'are'} not in the container")
+        state = f"not in the container{', or empty' if empty else ''}"
+        what.append(f"{count} that the tilesets ask for {'is' if lost == 1 else 'are'} {state}")
         hints.append("if the export was made so, run again with --allow-missing")
     if unreadable:
         count = f"{unreadable:,} {'reference' if unreadable == 1 else 'references'}"

@@ -28,6 +28,9 @@ _PATIENCE = 6
 _PAUSE = 12
 """What part of its term an unanswered beat may take, and how long after it comes the next: two such lose nothing."""
 
+_SHORT = 1.0
+"""Seconds after which it is said who holds a lease: a run that is over by then needs no request for that."""
+
 _TURNS = 3
 """Times that one beats to be sure of it: the first may have waited longer than it proves."""
 
@@ -96,8 +99,9 @@ class Lock:
     def _keep(self) -> None:
         STOP.set(self._ended)
         pause = self._term / _BEATS
-        with suppress(TilesyncError):  # it is for a message only
-            self._lease.announce(self._owner)
+        if not self._ended.wait(min(_SHORT, pause)):
+            with suppress(TilesyncError):  # it is for a message only
+                self._lease.announce(self._owner)
         while not self._lost and not self._ended.wait(pause):
             pause = self._term / _PAUSE
             with suppress(TilesyncError):  # not reached: the next beat tries again, and `demand` knows the time

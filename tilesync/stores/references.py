@@ -293,7 +293,9 @@ class References:
         sql = (
             "SELECT DISTINCT coalesce(b.name, b.key), b.kind FROM reference r"
             " JOIN blob b ON b.version=r.version AND b.key=r.target"
-            f" WHERE r.version=? AND r.role='content' AND b.state=1 AND b.kind IN ({kinds}) ORDER BY 1"
+            f" WHERE r.version=? AND r.role='content' AND b.state=1 AND b.kind IN ({kinds})"
+            f" AND NOT EXISTS (SELECT 1 FROM remark t WHERE t.version=r.version AND t.source=b.key"
+            f" AND t.problem IN {(DAMAGED, HOLLOW)}) ORDER BY 1"
         )
         for key, kind in self._catalog.query(sql, version.serial):
             is_empty = kind == Kind.EMPTY
