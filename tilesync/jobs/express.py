@@ -86,7 +86,8 @@ class Express:
         if helpers is None or not self._width:
             return
         await self._called.wait()
-        await self._started(helpers)
+        if not self._over:
+            await self._started(helpers)
         if self._over:
             return
         self._ready = True
