@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from tilesync.cli.masking import Masking
-from tilesync.cli.output import JsonLines, Out, Summary, failed_to_write, say_error, write_report
+from tilesync.cli.output import JsonLines, Summary, failed_to_write, say_error, write_report
 from tilesync.cli.shown import shown_dest, shown_source
+from tilesync.cli.streams import Out
 from tilesync.errors import TilesyncError
 from tilesync.jobs.tally import Tally
 

@@ -15,19 +15,9 @@ from typing import Any
 
 from tilesync.cli.announce import announce
 from tilesync.cli.masking import Masking
-from tilesync.cli.output import (
-    JsonLines,
-    Lines,
-    LogFile,
-    Out,
-    Summary,
-    explain,
-    failed_to_write,
-    reported,
-    say,
-    write_report,
-)
+from tilesync.cli.output import JsonLines, Lines, LogFile, Summary, explain, failed_to_write, reported, write_report
 from tilesync.cli.progress import Progress
+from tilesync.cli.streams import Out, say
 from tilesync.cli.terminal import columns_of
 from tilesync.crew import loop_factory, tidy_memory
 from tilesync.errors import Interrupted, Terminated, TilesyncError, UsageError
