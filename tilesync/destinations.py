@@ -230,10 +230,9 @@ def _blobs(
     with ExitStack() as closing:
         talk = closing.enter_context(blocking(observe, budget=reach.budget, allow_http=reach.allow_http))
         option = "--link-command" if reads else "--dest-link-command"
-        first, fetch = place.link, _asking(reach, option)
+        fetch = _asking(reach, option)
         base = f"{endpoint_of(place, reach)}/{place.container}" if fetch is not None else None
-        if first is None:
-            first = by_token(place, reach, reads=reads)
+        first = place.link or by_token(place, reach, reads=reads)
         copying: SignedLink | None = None
         if first is None and fetch is None:
             from tilesync.stores.account import READ, READS, WRITES

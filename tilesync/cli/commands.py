@@ -284,7 +284,7 @@ def _refused(arguments: list[str], error: click.ClickException) -> int:
     """Tell a usage error as click words it, with the usage of the command."""
     from tilesync.cli.early import end_early
     from tilesync.cli.masking import Masking
-    from tilesync.cli.output import say
+    from tilesync.cli.streams import say
 
     text = io.StringIO()
     error.show(text)
@@ -294,7 +294,7 @@ def _refused(arguments: list[str], error: click.ClickException) -> int:
 
 def _failed_to_print(arguments: list[str], error: Exception) -> int:
     """The exit code where --help or --version could not be written; 0 for any other error."""
-    from tilesync.cli.output import output_lost, say
+    from tilesync.cli.streams import output_lost, say
 
     if not isinstance(error, OSError) or not {"-h", "--help", "--version"} & set(arguments):
         return 0
@@ -307,7 +307,7 @@ def _met_a_bug(arguments: list[str], error: Exception) -> int:
 
     from tilesync.cli.early import end_early
     from tilesync.cli.masking import Masking
-    from tilesync.cli.output import say
+    from tilesync.cli.streams import say
 
     say(sys.stderr, Masking(os.environ).text(traceback.format_exc()))
     wrong = TilesyncError("tilesync met a bug", hint="please report it with the lines above")

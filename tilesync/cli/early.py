@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from tilesync.cli.masking import Masking
-from tilesync.cli.output import JsonLines, Out, say_error
+from tilesync.cli.output import JsonLines, say_error
 from tilesync.cli.report import Summary, failed_to_write, write_report
 from tilesync.cli.shown import shown_dest, shown_source
+from tilesync.cli.streams import Out
 from tilesync.errors import TilesyncError
 from tilesync.jobs.tally import Tally
 

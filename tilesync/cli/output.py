@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import singledispatchmethod
-from typing import Any, TextIO
+from typing import Any
 
 from tilesync.cli.masking import Masking
+from tilesync.cli.streams import Out, say
 from tilesync.cli.table import cut_front
 from tilesync.cli.terminal import columns_of
 from tilesync.cli.text import explain, files, size
-from tilesync.errors import OutputLost, TilesyncError
+from tilesync.errors import TilesyncError
 from tilesync.events import (
     Deleted,
     Event,
@@ -46,51 +46,9 @@ LISTED = 20
 """Failures and findings that are shown one by one; a report holds them all."""
 
 
-def say(stream: TextIO | None, text: str) -> OSError | None:
-    """Write and flush; why that failed, where it did: a stream that is closed or full ends no run. One whose reader
-    went away (`| head -1`) is no failure.
-    """
-    if stream is None:
-        return OSError(errno.EBADF, "it is closed")
-    try:
-        try:
-            stream.write(text)
-        except UnicodeEncodeError:  # a locale without such letters: programs want the name as it is
-            stream.flush()
-            stream.buffer.write(text.encode(errors="surrogatepass"))
-        stream.flush()
-    except OSError as error:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-        return None if isinstance(error, BrokenPipeError) else error
-    return None
-
-
 def say_error(error: TilesyncError) -> None:
     """Tell an error on stderr, as far as that can be written."""
     say(sys.stderr, Masking(os.environ).text(explain(error)) + "\n")
-
-
-def output_lost(error: OSError) -> OutputLost:
-    """The error of a run whose output did not reach its reader."""
-    return OutputLost(f"standard output cannot be written ({error.strerror}): what was to be read there is lost")
-
-
-class Out:
-    """Standard output. `lost`: why something that was written did not get there; what comes after that is dropped."""
-
-    def __init__(self) -> None:
-        self.lost: OSError | None = None
-
-    def write(self, text: str) -> None:
-        """Write and flush."""
-        if self.lost is None:
-            self.lost = say(sys.stdout, text)
-
-    def failure(self) -> OutputLost | None:
-        """The error that follows from what was lost; None where nothing was."""
-        return output_lost(self.lost) if self.lost is not None else None
 
 
 class JsonLines:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tilesync.cli.bar import RecentRate, Sample, State, bar_format, share_of
-from tilesync.cli.output import say
+from tilesync.cli.streams import say
 from tilesync.cli.terminal import USUAL, columns_of
 from tilesync.cli.text import files, size
 from tilesync.jobs.tally import Tally

@@ -16,9 +16,10 @@ from typing import Any
 from tilesync.cli.announce import announce
 from tilesync.cli.log_file import LogFile
 from tilesync.cli.masking import Masking
-from tilesync.cli.output import JsonLines, Lines, Out, say
+from tilesync.cli.output import JsonLines, Lines
 from tilesync.cli.progress import Progress
 from tilesync.cli.report import Summary, failed_to_write, reported, write_report
+from tilesync.cli.streams import Out, say
 from tilesync.cli.terminal import columns_of
 from tilesync.cli.text import explain
 from tilesync.crew import loop_factory, tidy_memory
