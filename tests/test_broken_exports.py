@@ -293,17 +293,18 @@ def test_a_glb_without_bytes_is_a_missing_content(inventory: Inventory, tmp_path
     assert str(run.error).endswith("not in the container, or empty")
     assert "--allow-missing" in run.error.hint
     assert not run.of(Warned)
+    dest = tmp_path / "allowed"
     with Simulator() as sim:
         sim.hold(files)
-        run = sim.mirror(tmp_path, inventory=inventory, allow_missing=True)
+        run = sim.mirror(dest, inventory=inventory, allow_missing=True)
         assert (run.exit, run.tally.completeness.missing) == (0, 1)
-        assert held(tmp_path) == files
-        assert manifest_of(tmp_path, EXPORT)[0]["missing_names"] == ["a.glb"]
-        assert verify(tmp_path).exit == 0
+        assert held(dest) == files
+        assert manifest_of(dest, EXPORT)[0]["missing_names"] == ["a.glb"]
+        assert verify(dest).exit == 0
         sim.exports[0]["lastModified"] = "2026-03-02T08:30:00Z"
-        night = sim.mirror(tmp_path, inventory=inventory)
+        night = sim.mirror(dest, inventory=inventory)
         assert night.exit == 0
-        assert [path.name for path in (tmp_path / "versions").iterdir()] == [EXPORT]
+        assert [path.name for path in (dest / "versions").iterdir()] == [EXPORT]
 
 
 def test_an_empty_glb_that_nothing_asks_for_is_no_matter(tmp_path: Path) -> None:
