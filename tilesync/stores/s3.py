@@ -99,7 +99,7 @@ class S3Objects:
 
     def pages(self, prefix: str) -> Iterator[list[Found]]:
         """The objects whose names begin so, page by page; each page is asked for until it comes."""
-        return (page for page, _ in self.pages_from(prefix, ""))
+        return (page for page, _ in self.pages_from(prefix, "") if page)
 
     def pages_from(self, prefix: str, place: str) -> Iterator[tuple[list[Found], str]]:
         """Likewise, from behind a name on, each page with its last name."""
