@@ -111,6 +111,40 @@ def test_a_root_that_is_no_json_is_an_error(data: bytes, inventory: Inventory, t
     assert not (tmp_path / "tileset.json").exists()
 
 
+NO_TILESET = {
+    "nothing": b"{}",
+    "an error": b'{"error": {"code": "NotFound"}}',
+    "no root": b'{"asset": {"version": "1.1"}, "geometricError": 64}',
+    "root null": b'{"asset": {"version": "1.1"}, "geometricError": 64, "root": null}',
+    "a tile": TILE,
+}
+
+
+@both
+@pytest.mark.parametrize("layout", list(Layout))
+@pytest.mark.parametrize("data", NO_TILESET.values(), ids=NO_TILESET)
+def test_a_root_that_is_no_tileset_is_an_error(
+    data: bytes, layout: Layout, inventory: Inventory, tmp_path: Path
+) -> None:
+    """No viewer can begin there: exit 3 before a manifest is written, pointer or not, with a hint that can help."""
+    for publish in (True, False):
+        run = mirror({"tileset.json": data, "a.glb": TILE}, tmp_path, inventory, layout=layout, publish=publish)
+        assert (run.exit, set(failures(run))) == (3, {"tileset.json"})
+        assert run.error is not None
+        assert "make the export anew" in run.error.hint
+        assert "--exclude" not in run.error.hint
+    assert not list((tmp_path / "manifests").glob("*"))
+
+
+@both
+@pytest.mark.parametrize("root", [None, [], "x"])
+def test_a_tileset_below_without_a_root_tile_is_an_error(root: object, inventory: Inventory, tmp_path: Path) -> None:
+    """It has an asset as a glTF has, but a tileset's geometric error: its branch is lost, so exit 3."""
+    data = json.dumps({"asset": {"version": "1.1"}, "geometricError": 1, "root": root}).encode()
+    run = mirror({"tileset.json": tileset("e.json", "a.glb"), "e.json": data, "a.glb": TILE}, tmp_path, inventory)
+    assert (run.exit, set(failures(run))) == (3, {"e.json"})
+
+
 @both
 def test_a_byte_order_mark_is_borne(inventory: Inventory, tmp_path: Path) -> None:
     """Viewers drop that of UTF-8, before tilesets as before schemas."""
