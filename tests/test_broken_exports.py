@@ -111,6 +111,15 @@ def test_a_root_that_is_no_json_is_an_error(data: bytes, inventory: Inventory, t
     assert not (tmp_path / "tileset.json").exists()
 
 
+@both
+@pytest.mark.parametrize("data", [TILE, b"\x89PNG\r\n\x1a\n...."], ids=["tile", "image"])
+@pytest.mark.parametrize("name", ["s.json", "schema"])
+def test_a_schema_of_another_format_is_an_error(name: str, data: bytes, inventory: Inventory, tmp_path: Path) -> None:
+    """A whole file of another kind is no schema either, whatever it is called."""
+    run = mirror({"tileset.json": tileset("a.glb", schemaUri=name), name: data, "a.glb": TILE}, tmp_path, inventory)
+    assert (run.exit, set(failures(run))) == (3, {name})
+
+
 NO_TILESET = {
     "nothing": b"{}",
     "an error": b'{"error": {"code": "NotFound"}}',

@@ -77,11 +77,14 @@ _WEIGHT = (Role.CONTENT, Role.SUBTREE, Role.SCHEMA, Role.MODEL)
 """Roles without which something is lost, in this order; then any other."""
 
 _NO_IMAGE = ", ".join(f"'{kind}'" for kind in Kind if kind not in {Kind.IMAGE, Kind.NONE, Kind.EMPTY})
+_NO_SCHEMA = ", ".join(
+    f"'{kind}'" for kind in Kind if kind not in {Kind.JSON, Kind.SCHEMA, Kind.TILESET, Kind.GLTF, Kind.GEOJSON}
+)
 _OF_OTHER_KIND = f"""
   FROM reference r CROSS JOIN blob b ON b.version=r.version AND b.key=r.target AND b.state=1
   WHERE r.version=?1 AND r.role IN ('{Role.IMAGE}', '{Role.SCHEMA}')
     AND (r.role='{Role.IMAGE}' AND b.kind IN ({_NO_IMAGE}, '{Kind.EMPTY}')
-      OR r.role='{Role.SCHEMA}' AND b.kind IN ('{Kind.NONE}', '{Kind.EMPTY}'))
+      OR r.role='{Role.SCHEMA}' AND b.kind IN ({_NO_SCHEMA}))
 """
 _ANNOUNCED = "SELECT count(DISTINCT target) FROM reference WHERE version=? AND grown=1"
 _IN_VAIN = f"""
