@@ -586,3 +586,23 @@ def test_a_few_bytes_that_announce_a_million_files(children: int, inventory: Inv
     assert run.exit == 3
     assert any("given up" in failed.message for failed in run.of(Failed))
     assert len(run.of(Failed)) < 30_000
+
+
+@pytest.mark.parametrize("folder", ["old", "zold"])
+def test_what_nothing_asks_for_does_not_end_the_following(folder: str, tmp_path: Path) -> None:
+    """An implicit tileset that nothing leads to may claim a million files: what viewers come to is followed, all of
+    it, and what is missing there is told; tilesets that subtrees lead to are followed, too.
+    """
+    bomb = {"tileset.json": implicit(subtreeLevels=10, availableLevels=10), "s/0/0/0": subtree()}
+    below = {"tileset.json": implicit(contents="c/{level}.glb"), "s/0/0/0": subtree(), "c/0.glb": TILE}
+    files = {
+        "tileset.json": implicit(contents="z/{level}/tileset.json"),
+        "s/0/0/0": subtree(),
+        **{f"z/0/{name}": data for name, data in below.items()},
+        **{f"{folder}/{name}": data for name, data in bomb.items()},
+    }
+    run = mirror(files, tmp_path, Inventory.LIST)
+    found = run.tally.completeness
+    assert (run.exit, found.referenced, found.missing, found.orphans) == (0, 5, 0, 2)
+    del files["z/0/c/0.glb"]
+    assert set(failures(mirror(files, tmp_path / "lost", Inventory.LIST))) == {"z/0/c/0.glb"}
