@@ -170,6 +170,14 @@ def test_usage_errors_write_a_report(tmp_path: Path, words: str) -> None:
     assert said["message"]
 
 
+@pytest.mark.parametrize("words", ["mirorr {dest} --report {report}", "--report {report} mirror {dest}"])
+def test_what_is_no_command_writes_a_report(tmp_path: Path, words: str) -> None:
+    """A misspelt command, or an option before it, leaves no `finished` behind; nothing is told as SOURCE by guess."""
+    report = tmp_path / "r"
+    said = written(None, report, words.format(dest=tmp_path / "d", report=report))
+    assert (said["kind"], said["exit"], said["source"], said["dest"]) == ("failed", 2, None, None)
+
+
 def test_a_report_that_the_environment_names(tmp_path: Path) -> None:
     """TILESYNC_REPORT counts likewise, and is left alone by commands that write none."""
     report = tmp_path / "r"
