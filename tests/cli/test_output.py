@@ -113,6 +113,18 @@ def test_nobody_hears(word: str) -> None:
         assert shell(None, word, redirected=streams).returncode == 2
 
 
+def test_no_message_steers_the_terminal(service: Simulator, tmp_path: Path) -> None:
+    """What others wrote, here whose a destination is, is told without control characters."""
+    assert shell(service, f"mirror {IMODEL} {tmp_path / 'd'}").returncode == 0
+    latest = tmp_path / "d/latest.json"
+    said = json.loads(latest.read_text())
+    latest.write_text(json.dumps({**said, "owner": "a\x1b]0;x\x07b"}))
+    for words in (f"versions {tmp_path / 'd'}", f"mirror {IMODEL} {tmp_path / 'd'}"):
+        done = shell(service, words)
+        assert "the iModel a\ufffd]0;x\ufffdb" in done.stderr
+        assert "\x1b" not in done.stdout + done.stderr
+
+
 def test_a_log_file_on_a_full_disk(service: Simulator, tmp_path: Path) -> None:
     """It is warned of once, and the mirror goes on to its end."""
     done = shell(service, f"mirror {IMODEL} {tmp_path / 'd'} --log-file /dev/full --json")
