@@ -225,6 +225,20 @@ def test_a_store_whose_answer_does_not_end_is_cut(over: threading.Event) -> None
         reply.read(1_000_000)
 
 
+@pytest.mark.parametrize("status", ["201 Created", "403 No"])
+def test_of_an_answer_to_what_was_put_the_beginning_is_read(over: threading.Event, status: str) -> None:
+    """Whatever a store answers to a body that it was sent, no more of it is kept than a message takes."""
+
+    async def work(url: str) -> bulk.Told:
+        async with engine(sends=True) as pool:
+            return await pool.put(url, {}, b"body")
+
+    with serving(sending(f"{status}\r\nConnection: close", b"x" * 65536, over=over)) as server:
+        told = asyncio.run(asyncio.wait_for(work(server.url()), 20))
+    assert str(told.status) in status
+    assert len(told.body) <= 4096
+
+
 def test_slow_and_steady_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """An honest line that is slow, and keeps above the floor, is borne with."""
     monkeypatch.setattr(progress, "WINDOW", timedelta(seconds=0.2))

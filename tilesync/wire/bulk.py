@@ -187,12 +187,11 @@ class Bulk:
         within += timedelta(seconds=len(body) / SLOWEST)
         try:  # the engine leaves the length of an empty body out
             said = {**headers, "Content-Length": str(len(body))}
-            request = self._client.put(url).headers(said).body_bytes(body).timeout(within).build()
-            response = await request.send()
-            self._reached = True
-            told = Told(
-                response.status, response.headers, b"" if response.status < 300 else bytes(await response.bytes())
-            )
+            request = self._client.put(url).headers(said).body_bytes(body).timeout(within)
+            async with request.streamed_read_buffer_limit(_ERROR_BODY).build_streamed() as response:
+                self._reached = True
+                beginning = await response.body_reader.read(_ERROR_BODY)  # of one that is granted nothing is used
+                told = Told(response.status, response.headers, bytes(beginning or b""))
         except (BuilderError, ValueError):
             raise UsageError("not a URL, or not a header, that can be sent") from None
         except RequestTimeoutError as error:
