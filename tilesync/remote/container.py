@@ -134,8 +134,8 @@ class Container:
 
         async def accept(reply: Reply) -> Page:
             if reply.status == 200:
-                self._provenance.learn(reply.header)
                 page = await in_thread(parse_page, await reply.read(LARGEST_PAGE, within=None))
+                self._provenance.learn(reply.header)
                 return _below(page, sas.folder(depth))
             body = await reply.read()
             code = storage_code(reply.header("x-ms-error-code"), body)
