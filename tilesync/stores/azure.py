@@ -71,14 +71,24 @@ class Wires:
 
 
 class AzureObjects:
-    """The blobs of one container below a prefix, which is empty or ends with a slash."""
+    """The blobs of one container below a prefix, which is empty or ends with a slash. `creatable`: an option of the
+    command that is run would make the container.
+    """
 
     part = BLOCK
     doubtful = ""
     only_paths = False
 
     def __init__(
-        self, wires: Wires, prefix: str, observe: Observer, *, shown: str, home: str, term: timedelta = TERM
+        self,
+        wires: Wires,
+        prefix: str,
+        observe: Observer,
+        *,
+        shown: str,
+        home: str,
+        term: timedelta = TERM,
+        creatable: bool = False,
     ) -> None:
         self._link = wires.link
         self._prefix = prefix
@@ -88,6 +98,7 @@ class AzureObjects:
         self._deletes_together = True
         self._copies = Copies(wires.link, wires.copying, prefix, self._ask, self._demand)
         self._beating = Insistence(observe, budget=patience_of(term))
+        self._creatable = creatable
         self.guard: Callable[[], None] = lambda: None
         self.shown = shown
         self.home = home
@@ -308,7 +319,7 @@ class AzureObjects:
 
     def _demand(self, reply: Reply, name: str, *, act: Act = "put") -> None:
         body = b"" if reply.status < 300 else reply.read()
-        demand(reply.status, reply.header, body, name, self.shown, act=act)
+        demand(reply.status, reply.header, body, name, self.shown, act=act, creatable=self._creatable)
 
     def lease(self) -> BlobLease:
         """The right to write here: a lease of the blob `.tilesync/lock`."""
