@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from tilesync.errors import ConditionFailed, DestinationError, LinkRefused, NotAuthorised, Transient, Unavailable
 from tilesync.model import Page, SasUrl
 from tilesync.protocols import Observer, Stored
-from tilesync.rules.listings import parse_page
+from tilesync.rules.listings import PageGuard, parse_page
 from tilesync.rules.replies import storage_code
 from tilesync.rules.serving import Serving
 from tilesync.storage import Elsewhere, Found, Label
@@ -128,6 +128,7 @@ class AzureObjects:
     def pages_from(self, prefix: str, place: str) -> Iterator[tuple[list[Found], str]]:
         """Likewise, from a marker on, each page with the marker of the next one."""
         lead, marker = self._prefix + prefix, place or None
+        guard = PageGuard(marker)
         while True:
             page = self._page(lead, marker)
             marker = page.marker
@@ -135,6 +136,7 @@ class AzureObjects:
             yield blobs, marker or ""
             if marker is None:
                 return
+            guard.note(blobs[-1].name if blobs else "", marker)
 
     def _page(self, lead: str, marker: str | None) -> Page:
         def attempt(sas: SasUrl) -> Page:
