@@ -27,6 +27,8 @@ def policy(*ends: object) -> str:
         ("https://a.blob.core.windows.net/c/tileset.json?sv=1&sig=a%2Fb%3D", "https://a.blob.core.windows.net/c"),
         ("http://127.0.0.1:10000/acc/c?sv=1&sig=a%2Fb%3D", "http://127.0.0.1:10000/acc/c"),
         ("HTTPS://a.net/c%20d?sv=1&sig=a%2Fb%3D", "https://a.net/c%20d"),
+        ("https://a.net/c/e 1/ä%2F?sv=1&sig=a%2Fb%3D", "https://a.net/c/e%201/%C3%A4%2F"),
+        ("https://a.net/c/e1//tileset.json/?sv=1&sig=a%2Fb%3D", "https://a.net/c/e1"),
     ],
 )
 def test_a_link_is_split(href: str, base: str) -> None:

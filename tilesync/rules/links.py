@@ -7,13 +7,16 @@ import binascii
 import ipaddress
 import re
 from datetime import UTC, datetime
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from tilesync.errors import UsageError
 from tilesync.model import ROOT, SasUrl
 from tilesync.rules.foreign_json import loads, number
 
 _AZURE = re.compile(r"\.blob\.(?:core|storage)\.")
+_AS_IT_IS = "/%~!$&'()*+,;=:@"
+"""What a path may hold as it is, or holds encoded already. Source: RFC 3986, section 3.3."""
+
 _EMULATED = "devstoreaccount1"
 """The account of emulators. Source: "Use the Azurite emulator for local Azure Storage development"."""
 
@@ -25,7 +28,7 @@ def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
     CloudFront `Policy`. Raises UsageError, which does not repeat the link, when `href` is no signed https URL.
     """
     parts = _split(href.strip("\ufeff \t\r\n"))
-    path = parts.path.rstrip("/").removesuffix(f"/{ROOT}")
+    path = quote(parts.path.rstrip("/").removesuffix(f"/{ROOT}").rstrip("/"), safe=_AS_IT_IS)
     if parts.scheme not in {"https", "http"} or not parts.hostname or path in {"", "/"}:
         raise UsageError("the link is not of the form https://ACCOUNT/CONTAINER?SAS")
     refuse_credentials(parts)
