@@ -137,7 +137,7 @@ def looked_at(
 
     _refuse_flat(layout)
     with (
-        _objects(where, no_bodies, observe) as objects,
+        _objects(where, no_bodies, observe, create=False) as objects,
         look_at_objects(objects, where.state(objects.home), observe, admission) as there,
     ):
         yield there
@@ -180,9 +180,11 @@ def _objects(
     observe: Observer,
     *,
     reads: bool = False,
-    create: bool = False,
+    create: bool | None = None,
 ) -> Iterator[Objects]:
-    """The objects of the place; `reads`: it is never written to; `create`: its container may be made."""
+    """The objects of the place; `reads`: it is never written to; `create`: its container may be made, None where no
+    option could say so.
+    """
     with _reached(where, bulk, observe, reads=reads, create=create) as objects:
         if travels_in_clear(objects.home):
             observe(Warned(in_clear(objects.home, str(where.place))))
@@ -191,7 +193,7 @@ def _objects(
 
 @contextmanager
 def _reached(
-    where: Where, bulk: Callable[[], Awaitable[Bulk]], observe: Observer, *, reads: bool, create: bool
+    where: Where, bulk: Callable[[], Awaitable[Bulk]], observe: Observer, *, reads: bool, create: bool | None
 ) -> Iterator[Objects]:
     if isinstance(where.place, AzurePlace):
         with _blobs(where.place, where.reach, bulk, observe, reads=reads, create=create) as blobs:
@@ -220,7 +222,7 @@ def _blobs(
     observe: Observer,
     *,
     reads: bool,
-    create: bool,
+    create: bool | None,
 ) -> Iterator[Objects]:
     from tilesync.stores.account import delete_many
     from tilesync.stores.azure import AzureObjects, Wires
@@ -251,7 +253,8 @@ def _blobs(
         link = SignedLink(fetch, observe, first=first, base=base, option=option, allow_http=reach.allow_http)
         wires = Wires(link, copying, talk, _kept(bulk), delete_many)
         home = f"{talk.insist(f'the storage account {place.account}', link.current).base}/{place.prefix}"
-        yield AzureObjects(wires, place.prefix, observe, shown=str(place), home=home)
+        creatable = create is not None
+        yield AzureObjects(wires, place.prefix, observe, shown=str(place), home=home, creatable=creatable)
 
 
 def account_at(place: AzurePlace, reach: Reach) -> AbstractContextManager[Account]:

@@ -76,7 +76,7 @@ class SasUrl:
     @property
     def container(self) -> str:
         """The last segment of the path: for a mesh export the export id."""
-        return urlsplit(self.base).path.rpartition("/")[2]
+        return unquote(urlsplit(self.base).path.rpartition("/")[2])
 
     def blob(self, name: str) -> str:
         """The signed URL of one blob: each segment of the name quoted once, the query as it was given."""

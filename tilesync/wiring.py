@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from tilesync.destinations import audited, looked_at, many_threads, no_bodies, opened, shelf_of
-from tilesync.errors import TilesyncError, UsageError
+from tilesync.errors import NotAuthorised, TilesyncError, UsageError
 from tilesync.events import Warned
 from tilesync.model import EVERYTHING, Content, Export, Globs, Inventory, Layout, SasUrl, Selector, Version
 from tilesync.protocols import Destination, Observer, Origin
@@ -156,7 +156,14 @@ async def _link_from(command: str) -> SasUrl:
     """The container link that a command prints."""
     from tilesync.remote.auth import output_of
 
-    return parse_link(await output_of(command, "--link-command"), fetched=monotonic())
+    printed = await output_of(command, "--link-command")
+    try:
+        return parse_link(printed, fetched=monotonic())
+    except UsageError as error:
+        raise NotAuthorised(
+            f"the output of --link-command cannot be used: {error}",
+            hint="it must print https://ACCOUNT.blob.core.windows.net/CONTAINER?SAS and nothing else",
+        ) from None
 
 
 def _pace(request: MirrorRequest, wires: Wires) -> Pace | None:

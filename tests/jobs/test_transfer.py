@@ -19,6 +19,7 @@ from clock import FakeClock
 from faults import after, any_blob, blob, cut, error, held_until, ignore_range, late, redirect, torn, wrong_bytes
 from simulator import EXPORT, Run, Simulator
 
+from tilesync.demo.standin import Answer, Request
 from tilesync.errors import NotAuthorised, Transient, Unavailable
 from tilesync.events import Failed, Retried
 from tilesync.jobs.fetch import SPILL, Fetch
@@ -28,6 +29,7 @@ from tilesync.jobs.run import Run as JobRun
 from tilesync.jobs.transfer import FEW, JOURNAL, Supply, Transfer
 from tilesync.model import Arrival, Blob, Brought, Page, Proof, SasUrl, Version
 from tilesync.protocols import Body, Source
+from tilesync.rules import retries
 from tilesync.rules.content import ContentCheck
 from tilesync.services import WallClock
 from tilesync.stores import files as files_of_stores
@@ -310,6 +312,23 @@ def test_a_silent_body_is_broken_off_and_continued(tmp_path: Path, monkeypatch: 
     assert run.exit == 0
     assert held(tmp_path) == files
     assert len(run.of(Retried)) == 1
+
+
+def test_a_body_that_trickles_is_not_continued_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes an attempt, however often it is continued, are no progress that gives the budget back."""
+    monkeypatch.setattr(retries, "WINDOW", timedelta(seconds=0.2))
+
+    def trickle(request: Request, proceed: Callable[[], Answer]) -> Answer:
+        time.sleep(0.3)
+        return cut(40)(request, proceed)
+
+    with Simulator() as sim:
+        sim.hold({**export(3), BIG: glb(bytes(4000))})
+        sim.fault(blob(BIG), trickle, times=None)
+        run = sim.mirror(tmp_path, retry_for=timedelta(seconds=2))
+        assert 1 < len(sim.ranges(BIG)) < 20
+    assert run.exit == 3
+    assert [failure.error for failure in run.of(Failed)] == ["BlobUnreachable"]
 
 
 def test_a_small_file_is_never_seen_half(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from builders import glb, glb_with_image, md5_of, tileset, tree
-from faults import Effect, any_blob, blob, cut, error, ranged, states, unsized
+from faults import Effect, Fault, any_blob, blob, cut, error, listing, ranged, states, unsized
 from simulator import EXPORT, Simulator, verify
 
 from tilesync.errors import RunError
@@ -80,6 +80,19 @@ def test_a_listing_shows_the_marks_too(tmp_path: Path) -> None:
         sim.fault(any_blob, error(404))
         run = sim.mirror(tmp_path)
     assert (run.exit, len(run.of(Retried))) == (0, 1)
+
+
+@pytest.mark.parametrize("inventory", Inventory)
+def test_what_a_foreign_page_has_is_not_expected_of_the_storage(tmp_path: Path, inventory: Inventory) -> None:
+    """A page in place of the first answer is asked for again; its headers say nothing of those of the storage."""
+    first = listing if inventory is Inventory.LIST else blob("tileset.json")
+    with Simulator() as sim:
+        sim.hold(FILES)
+        sim.fault(any_blob, states(etag=None), times=None)
+        sim.faults.insert(0, Fault(first, page(Content_Type="text/html", ETag='"5f1"', x_ms_request_id="0f2c")))
+        run = sim.mirror(tmp_path, inventory=inventory)
+    assert (run.exit, len(run.of(Retried))) == (0, 1)
+    assert tree(tmp_path / "versions" / EXPORT) == FILES
 
 
 def test_a_foreign_answer_that_stays_publishes_nothing(tmp_path: Path) -> None:

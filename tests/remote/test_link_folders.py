@@ -73,8 +73,37 @@ def test_a_renewed_link_leads_to_the_same_folder(tmp_path: Path) -> None:
         files = filled(sim)
         run = renewed(sim, tmp_path / "one", "exports/e%201")
         assert (run.error, held(tmp_path / "one")) == (None, files)
-        run = renewed(sim, tmp_path / "two", "exports/e%201x")
+        for folder in ("exports/e 1", "exports/e%201/"):
+            assert renewed(sim, tmp_path / "one", folder).error is None
+        for folder in ("exports/e%201x", "others/e%201"):
+            run = renewed(sim, tmp_path / "two", folder)
+            assert isinstance(run.error, NotAuthorised)
+            assert f"/cont/{folder}, not http" in str(run.error)
+
+
+@pytest.mark.parametrize("inventory", Inventory)
+def test_a_folder_without_a_root_is_told(tmp_path: Path, inventory: Inventory) -> None:
+    """A folder that is not there, or one above the export, has no root: said so, in a plan too."""
+    with Simulator() as sim:
+        filled(sim)
+        for folder in ("exports", "nothing"):
+            found = [job(tmp_path / folder, link=link_into(sim, folder), inventory=inventory).error
+                     for job in (sim.mirror, sim.preview)]  # fmt: skip
+            assert "the container has no tileset.json" in str(found[0])
+            assert found[0] is not None
+            assert "folder" in found[0].hint
+            assert inventory is Inventory.LIST or str(found[1]) == str(found[0])
+
+
+def test_a_command_that_prints_no_link_is_named(tmp_path: Path) -> None:
+    """What a command printed in place of a link is told as its output, not as what was asked for."""
+    with Simulator() as sim:
+        filled(sim)
+        link = link_into(sim)
+        sim.revoke()
+        run = sim.mirror(tmp_path, link=link, link_command="echo hello")
     assert isinstance(run.error, NotAuthorised)
+    assert "the output of --link-command" in str(run.error)
 
 
 def test_a_real_container_has_folders(azurite: Azurite, tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ def policy(*ends: object) -> str:
         ("https://a.blob.core.windows.net/c/tileset.json?sv=1&sig=a%2Fb%3D", "https://a.blob.core.windows.net/c"),
         ("http://127.0.0.1:10000/acc/c?sv=1&sig=a%2Fb%3D", "http://127.0.0.1:10000/acc/c"),
         ("HTTPS://a.net/c%20d?sv=1&sig=a%2Fb%3D", "https://a.net/c%20d"),
+        ("https://a.net/c/e 1/ä%2F?sv=1&sig=a%2Fb%3D", "https://a.net/c/e%201/%C3%A4%2F"),
+        ("https://a.net/c/e1//tileset.json/?sv=1&sig=a%2Fb%3D", "https://a.net/c/e1"),
     ],
 )
 def test_a_link_is_split(href: str, base: str) -> None:
@@ -39,7 +41,8 @@ def test_a_link_is_split(href: str, base: str) -> None:
     "href",
     ["", "nonsense", "ftp://a/c?sig=SECRET", "https://a.net?sig=SECRET", "https://a.net/?sig=SECRET", "/c?sig=SECRET",
      "https:///c?sig=SECRET", "https://a.net/tileset.json?sig=SECRET", "https://a.net/c", "https://a.net/c?",
-     "https://a.net/c#sig=SECRET", "https://[a/c?sig=SECRET", "https://a.net:port/c?sig=SECRET"],
+     "https://a.net/c#sig=SECRET", "https://[a/c?sig=SECRET", "https://a.net:port/c?sig=SECRET",
+     "https://user:SECRET@a.net/c?sig=SECRET", "https://SECRET@a.net/c?sig=SECRET"],
 )  # fmt: skip
 def test_no_link(href: str) -> None:
     """What is no signed container link is a usage error that does not repeat it."""

@@ -2,11 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from away import azure_destination
+from away import azure_destination, azure_objects
 from azurite import Azurite, Road, new_container
 from contract import VERSION, DestinationContract, Open, blob, put, run
+from faults import listing
+from simulator import EXPORT, Simulator
+
+from tilesync.demo.standin import Answer
+from tilesync.errors import Unavailable
+from tilesync.rules.links import parse_link
 
 
 class TestContainer(DestinationContract):
@@ -40,3 +47,25 @@ def test_what_others_put_into_one_version_leaves_what_is_known_of_others(azurite
         there.files.touch(VERSION)
         assert there.files.unchanged(VERSION, [held]) == [True]
         assert len(road.told) == asked + 1
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_a_listing_that_does_not_end_is_given_up(moves: bool) -> None:
+    """Pages that bring nothing new, each with another marker or all with one, are not asked for without end."""
+    count = 0
+
+    def page(_: Any, __: Any) -> Answer:
+        nonlocal count
+        count += 1
+        there = "<Blob><Name>a</Name><Properties><Content-Length>1</Content-Length></Properties></Blob>"
+        marker = f"m{count if moves else 0}"
+        xml = f"<EnumerationResults><Blobs>{there}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
+        return Answer(200, xml.encode())
+
+    with Simulator() as sim:
+        sim.hold()
+        sim.fault(listing, page, times=300)
+        link = parse_link(sim.link(EXPORT))
+        with azure_objects(link.base, fetch=lambda: link) as objects, pytest.raises(Unavailable, match="the listing"):
+            list(objects.pages(""))
+    assert count <= 110

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 
 import pytest
 
 from tilesync.errors import ConditionFailed, DestinationError, Transient, Unavailable
 from tilesync.storage import Found
+from tilesync.stores import bodies
 from tilesync.stores.bodies import BREAKS, unbroken
 
 DATA = bytes(range(100))
@@ -62,6 +64,20 @@ def test_it_is_not_asked_for_for_ever() -> None:
     with pytest.raises(Unavailable, match="byte 50 again and again: cut"):
         body(some(0, 40, breaks=True), again)
     assert asked == [40, *[50] * (BREAKS + 1)]
+
+
+def test_a_trickle_is_not_asked_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes each time, after a long wait for each, are no progress that begins the count anew."""
+    clock, asked = count(step=60), list[int]()
+    monkeypatch.setattr(bodies, "monotonic", lambda: next(clock))
+
+    def again(at: int) -> Iterator[bytes]:
+        asked.append(at)
+        return some(at, at + 2, breaks=True)
+
+    with pytest.raises(Unavailable, match="again and again: cut"):
+        body(some(0, 2, breaks=True), again)
+    assert len(asked) == BREAKS
 
 
 def test_without_a_size_only_its_end_tells_that_it_is_whole() -> None:

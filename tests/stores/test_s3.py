@@ -193,6 +193,20 @@ def test_labels_are_served(bucket_server: BucketServer, bucket: str, way: str) -
         assert answer.read() in {b"1", BIG}
 
 
+def test_a_listing_that_does_not_end_is_given_up(
+    bucket_server: BucketServer, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages that bring the same names again, with a token each, are not asked for without end."""
+    monkeypatch.setattr(s3_whole, "PAGE", 1)
+    entry = "<Contents><Key>v/a</Key><LastModified>2026-01-01T00:00:00Z</LastModified><Size>1</Size></Contents>"
+    page = f"<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>{entry}"
+    endless = Mishap(lambda request: "list-type" in request.query, (200, f"{page}</ListBucketResult>"), times=300)
+    road = BucketRoad(bucket_server, endless)
+    with road, bucket_objects(road.url, bucket) as objects, pytest.raises(Unavailable, match="brought nothing new"):
+        list(objects.pages("v/"))
+    assert endless.hits < 300
+
+
 def test_what_is_found_is_as_it_was_put(bucket_server: BucketServer, bucket: str) -> None:
     """Putting, finding, reading and listing tell the same size, ETag without quotes, and MD5."""
     with bucket_objects(bucket_server.url, bucket) as objects:

@@ -225,6 +225,50 @@ def test_a_store_whose_answer_does_not_end_is_cut(over: threading.Event) -> None
         reply.read(1_000_000)
 
 
+@pytest.mark.parametrize("status", ["201 Created", "403 No"])
+def test_of_an_answer_to_what_was_put_the_beginning_is_read(over: threading.Event, status: str) -> None:
+    """Whatever a store answers to a body that it was sent, no more of it is kept than a message takes."""
+
+    async def work(url: str) -> bulk.Told:
+        async with engine(sends=True) as pool:
+            return await pool.put(url, {}, b"body")
+
+    with serving(sending(f"{status}\r\nConnection: close", b"x" * 65536, over=over)) as server:
+        told = asyncio.run(asyncio.wait_for(work(server.url()), 20))
+    assert str(told.status) in status
+    assert len(told.body) <= 4096
+
+
+ODD = "Retry-After: \xb2\r\nServer: caf\xe9\r\nETag: a\r\nContent-Length: 0"
+
+
+def odd(request: Any) -> None:
+    """An answer with headers that are no ASCII."""
+    request.wfile.write(f"HTTP/1.1 503 Busy\r\n{ODD}\r\n\r\n".encode("latin-1"))
+
+
+def test_headers_that_are_no_text_are_as_good_as_absent() -> None:
+    """Bytes in a header that no service sends are no crash, on no way."""
+
+    async def work(url: str) -> tuple[list[str | None], dict[str, str]]:
+        async with engine(sends=True) as pool:
+            answer = await pool.get(url, {})
+            got = [answer.header(name) for name in ("retry-after", "server", "etag")]
+            await answer.aclose()
+            return got, dict((await pool.put(url, {}, b"")).headers)
+
+    with serving(odd) as server:
+        got, told = asyncio.run(work(server.url()))
+        with (
+            blocking(lambda _: None, budget=timedelta()) as talk,
+            talk.send(Send("GET", server.url(), {})) as reply,
+        ):
+            assert [reply.header(name) for name in ("retry-after", "etag")] == [None, "a"]
+            assert [reply.values(name) for name in ("server", "etag")] == [[], ["a"]]
+    assert got == [None, None, "a"]
+    assert told == {"etag": "a", "content-length": "0"}
+
+
 def test_slow_and_steady_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """An honest line that is slow, and keeps above the floor, is borne with."""
     monkeypatch.setattr(progress, "WINDOW", timedelta(seconds=0.2))

@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
         self.server.handle(self)
 
-    do_POST = do_CONNECT = do_GET  # noqa: N815 - the names that http.server looks for
+    do_POST = do_PUT = do_CONNECT = do_GET  # noqa: N815 - the names that http.server looks for
 
 
 @contextmanager

@@ -6,15 +6,24 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tilesync.errors import Incomplete
 from tilesync.events import Remarked, Warned
 from tilesync.jobs.expansion import Expansion
 from tilesync.jobs.soundness import bearable
-from tilesync.model import Completeness, Remark, Version
+from tilesync.model import ROOT, Completeness, Remark, Version
 from tilesync.protocols import Catalog, HeldFiles, Observer
 from tilesync.rules.cycles import cycles
 
 QUIET = frozenset({"padding", "query", "empty URI"})
 """Remarks that are worth a line in a report, and no warning."""
+
+
+def rootless() -> Incomplete:
+    """The error for a container without a root tileset, however that came to light."""
+    return Incomplete(
+        f"the container has no {ROOT}: what it holds is no mesh export, or not a whole one",
+        hint="this export was not published; is this the container, or the folder in one, of a 3D Tiles export?",
+    )
 
 
 def settle(version: Version, catalog: Catalog, files: HeldFiles) -> Completeness:

@@ -12,6 +12,7 @@ from tilesync.jobs.run import Run
 from tilesync.model import UNKNOWN, Blob, Proof, Version
 from tilesync.protocols import Body, Draft, Files, References, Source
 from tilesync.rules.content import ContentCheck
+from tilesync.rules.retries import trickled
 from tilesync.threads import in_thread
 
 DAMAGED_FETCHES = 4
@@ -95,9 +96,10 @@ class Fetch:
                 self._broke = True
                 if isinstance(error, RangeRefused) or not self._pinned:
                     await self._start_over()
-                if self._received > best:
+                if (more := self._received - best) > 0:
                     best = self._received
-                    patience.progress()
+                    if not trickled(more, clock.monotonic() - began):
+                        patience.progress()
                 await persistence.pause(self._blob.name, error, patience, began)
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 
 from tilesync.errors import Incomplete
 from tilesync.events import Failed, GzipStored, Remarked
-from tilesync.jobs.complete import Unmet, settle, tell_remarks, unmet
+from tilesync.jobs.complete import Unmet, rootless, settle, tell_remarks, unmet
 from tilesync.jobs.examine import SPOOL
 from tilesync.jobs.gzip_files import GzipFiles
 from tilesync.jobs.run import Run
@@ -44,10 +44,7 @@ class Publisher:
         if totals.held_files != totals.files:
             raise Incomplete(f"{totals.files - totals.held_files} files are missing; this export was not published")
         if await in_thread(self._files.size, version, ROOT) is None:
-            raise Incomplete(
-                f"the container has no {ROOT}: what it holds is no mesh export, or not a whole one",
-                hint="this export was not published; is this the container of a 3D Tiles export?",
-            )
+            raise rootless()
         version = await in_thread(self._judge_completeness, version, lacks)
         published = version.published or stamp(self._run.clock.now())
         version = replace(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tilesync.errors import BlobDamaged, BlobError, BlobMissing
 from tilesync.events import Remarked
+from tilesync.jobs.complete import rootless
 from tilesync.jobs.expansion import LARGEST, Expansion
 from tilesync.jobs.groups import gathered
 from tilesync.jobs.persistence import Persistence
@@ -69,9 +70,9 @@ class Survey:
     async def _look(self, version: Version, number: int, name: str) -> Arrival | None:
         try:
             blob, reading = await self._persistence.insist(name, lambda: self._read(version, name))
-        except BlobMissing:
+        except BlobMissing as error:
             if name == ROOT:
-                raise
+                raise rootless() from error
             self._desk.catalog.miss(version, [number])
             self._run.observe(Remarked(name, "missing", "it is asked for, and is not in the container"))
             return None

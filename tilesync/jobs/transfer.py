@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from tilesync.errors import BlobDamaged, BlobError, BlobMissing, DestinationError, TilesyncError
 from tilesync.events import Failed, Reused, Stored
+from tilesync.jobs.complete import rootless
 from tilesync.jobs.examine import examine
 from tilesync.jobs.expansion import Expansion
 from tilesync.jobs.express import Express
@@ -246,9 +247,11 @@ class Transfer:
                 return
         try:
             arrival = await self._move(number, blob)
-        except BlobMissing:
-            if blob.size != UNKNOWN or blob.name == ROOT:
+        except BlobMissing as error:
+            if blob.size != UNKNOWN:
                 raise
+            if blob.name == ROOT:
+                raise rootless() from error
             self._missed.append(number)
             self._run.tally.listed -= 1
             return

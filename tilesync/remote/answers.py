@@ -58,9 +58,10 @@ class Provenance:
         marks = marks_of(header)
         if lacking := sorted(self._expected - marks):
             raise Transient(f"the answer does not come from the storage (it lacks {' and '.join(lacking)})")
-        if MARK not in marks and is_foreign_page(blob, header("content-type")):
+        if not is_foreign_page(blob, header("content-type")):
+            self.learn(header)
+        elif MARK not in marks:
             raise Transient("the answer does not come from the storage (it is a web page)")
-        self.learn(header)
 
     def judge_refusal(self, status: int, verdict: Verdict, header: Header) -> None:
         """Raise Transient for a refusal that is not the storage's."""

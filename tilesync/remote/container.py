@@ -17,13 +17,12 @@ from tilesync.errors import (
     NoFreshLink,
     NotAuthorised,
     Transient,
-    Unavailable,
 )
 from tilesync.model import UNKNOWN, Blob, Held, Page, SasUrl
 from tilesync.protocols import Clock, Link
 from tilesync.remote.answers import BlobBody, Provenance, accept
 from tilesync.rules.links import folder_depths
-from tilesync.rules.listings import parse_page
+from tilesync.rules.listings import PageGuard, parse_page
 from tilesync.rules.replies import Verdict, judge_storage, storage_code
 from tilesync.rules.statements import is_certain
 from tilesync.rules.storage_hints import BAD_SIGNATURE, LISTABLE, storage_hint
@@ -46,9 +45,6 @@ ENTRY = 700
 
 FULL, SLIGHT = 5000, 100
 """Blobs of a page: the most that there are, and the fewest that are asked for. Source: "List Blobs" (REST)."""
-
-IDLE_PAGES = 100
-"""Pages in a row without a new blob, at most: a service may cut pages short, but not for ever."""
 
 _NO_CONTAINER = {400, 405}
 """What a listing is answered where the path is that of no container. Source: "Blob service error codes"."""
@@ -82,8 +78,7 @@ class Container:
         A page is given out whole or not at all. Raises Unavailable when a page stays torn or a marker comes again, and
         ListingDenied when the first page is refused.
         """
-        seen: set[str | None] = {marker}
-        lasts, idle = set[str](), 0
+        guard = PageGuard(marker, hint="this export was not published")
         depth = await self._find_depth()
         while True:
             try:
@@ -93,18 +88,7 @@ class Container:
             yield page
             if page.marker is None:
                 return
-            last = page.blobs[-1].name if page.blobs else ""
-            idle = idle + 1 if last in lasts or not last else 0
-            lasts.add(last)
-            if idle > IDLE_PAGES:
-                raise Unavailable(
-                    f"{idle} pages of the listing in a row brought nothing new", hint="this export was not published"
-                )
-            if page.marker in seen:
-                raise Unavailable(
-                    "the listing leads in a circle: a marker came twice", hint="this export was not published"
-                )
-            seen.add(page.marker)
+            guard.note(page.blobs[-1].name if page.blobs else "", page.marker)
             marker = page.marker
 
     async def _find_depth(self) -> int:
@@ -134,8 +118,8 @@ class Container:
 
         async def accept(reply: Reply) -> Page:
             if reply.status == 200:
-                self._provenance.learn(reply.header)
                 page = await in_thread(parse_page, await reply.read(LARGEST_PAGE, within=None))
+                self._provenance.learn(reply.header)
                 return _below(page, sas.folder(depth))
             body = await reply.read()
             code = storage_code(reply.header("x-ms-error-code"), body)

@@ -164,8 +164,8 @@ class RenewingLink:
         old = self._link
         if old is not None and link.base != old.base:
             raise NotAuthorised(
-                f"the fresh link leads to another container ({link.container}, not {old.container})",
-                hint="the run is pinned to one container; start a new run for the other",
+                f"the fresh link leads to another container or folder ({link.base}, not {old.base})",
+                hint="the run is pinned to one export; start a new run for the other",
             )
         self.adopt(link, server_time)
         if old is not None:

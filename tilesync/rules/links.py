@@ -7,13 +7,16 @@ import binascii
 import ipaddress
 import re
 from datetime import UTC, datetime
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from tilesync.errors import UsageError
 from tilesync.model import ROOT, SasUrl
 from tilesync.rules.foreign_json import loads, number
 
 _AZURE = re.compile(r"\.blob\.(?:core|storage)\.")
+_AS_IT_IS = "/%~!$&'()*+,;=:@"
+"""What a path may hold as it is, or holds encoded already. Source: RFC 3986, section 3.3."""
+
 _EMULATED = "devstoreaccount1"
 """The account of emulators. Source: "Use the Azurite emulator for local Azure Storage development"."""
 
@@ -25,9 +28,10 @@ def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
     CloudFront `Policy`. Raises UsageError, which does not repeat the link, when `href` is no signed https URL.
     """
     parts = _split(href.strip("\ufeff \t\r\n"))
-    path = parts.path.rstrip("/").removesuffix(f"/{ROOT}")
+    path = quote(parts.path.rstrip("/").removesuffix(f"/{ROOT}").rstrip("/"), safe=_AS_IT_IS)
     if parts.scheme not in {"https", "http"} or not parts.hostname or path in {"", "/"}:
         raise UsageError("the link is not of the form https://ACCOUNT/CONTAINER?SAS")
+    refuse_credentials(parts)
     if not parts.query:
         raise UsageError(
             "the link carries no signature (nothing stands behind a '?')",
@@ -66,6 +70,15 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         raise UsageError("that is no URL") from None
     return parts
+
+
+def refuse_credentials(parts: SplitResult) -> None:
+    """Raise UsageError for a link with a user before its host: the bare URL of a container is told in many places."""
+    if "@" in parts.netloc:
+        raise UsageError(
+            "the link names a user or a password before its host, which no container takes",
+            hint="leave out what stands before the @: the signature behind the ? is what lets in",
+        )
 
 
 def check_scheme(url: str) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from xml.parsers import expat
 from xml.sax.saxutils import unescape
 
-from tilesync.errors import Transient
+from tilesync.errors import Transient, Unavailable
 from tilesync.model import Blob, Page
 from tilesync.rules.foreign_json import COUNT
 from tilesync.rules.replies import http_date, parse_md5, plain_etag, plain_value, weak_etag
@@ -58,6 +58,32 @@ _FIELDS: Final = {
     "Name", "NextMarker", "Etag", "Content-Length", "Content-Type", "Content-Encoding", "Content-MD5", "Last-Modified",
     "ResourceType",
 }  # fmt: skip
+
+
+IDLE_PAGES: Final = 100
+"""Pages in a row without a new name, at most: a service may cut pages short, but not for ever."""
+
+
+class PageGuard:
+    """Watches that a listing comes to its end. `hint`: what is to be said of one that does not."""
+
+    def __init__(self, marker: str | None = None, *, hint: str | None = None) -> None:
+        self._markers: set[str | None] = {marker}
+        self._lasts = set[str]()
+        self._idle = 0
+        self._hint = hint
+
+    def note(self, last: str, marker: str | None = None) -> None:
+        """A page came: its last name, empty where it has none, and the marker of the next. Raises Unavailable where a
+        marker comes twice, or page after page brings nothing new.
+        """
+        self._idle = self._idle + 1 if last in self._lasts or not last else 0
+        self._lasts.add(last)
+        if self._idle > IDLE_PAGES:
+            raise Unavailable(f"{self._idle} pages of the listing in a row brought nothing new", hint=self._hint)
+        if marker and marker in self._markers:
+            raise Unavailable("the listing leads in a circle: a marker came twice", hint=self._hint)
+        self._markers.add(marker)
 
 
 def parse_page(body: bytes) -> Page:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from random import Random
 
 FIRST = 0.25
@@ -13,6 +14,17 @@ LONGEST = 20.0
 
 OBEYED = 120.0
 """The longest Retry-After, in seconds, that is waited for beyond the budget, once."""
+
+WINDOW = timedelta(seconds=30)
+LEAST = 1 << 10
+"""Fewer bytes than that in a window of waiting are no progress: a line that slow carries nothing."""
+
+
+def trickled(came: int, seconds: float) -> bool:
+    """Whether what an attempt brought, in so many seconds, is too little to go on for: a body that trickles, or falls
+    silent behind a few bytes, would otherwise never use up its patience, however often it is continued.
+    """
+    return came < LEAST and seconds >= WINDOW.total_seconds()
 
 
 @dataclass

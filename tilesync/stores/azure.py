@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from tilesync.errors import ConditionFailed, DestinationError, LinkRefused, NotAuthorised, Transient, Unavailable
 from tilesync.model import Page, SasUrl
 from tilesync.protocols import Observer, Stored
-from tilesync.rules.listings import parse_page
+from tilesync.rules.listings import PageGuard, parse_page
 from tilesync.rules.replies import storage_code
 from tilesync.rules.serving import Serving
 from tilesync.storage import Elsewhere, Found, Label
@@ -71,14 +71,24 @@ class Wires:
 
 
 class AzureObjects:
-    """The blobs of one container below a prefix, which is empty or ends with a slash."""
+    """The blobs of one container below a prefix, which is empty or ends with a slash. `creatable`: an option of the
+    command that is run would make the container.
+    """
 
     part = BLOCK
     doubtful = ""
     only_paths = False
 
     def __init__(
-        self, wires: Wires, prefix: str, observe: Observer, *, shown: str, home: str, term: timedelta = TERM
+        self,
+        wires: Wires,
+        prefix: str,
+        observe: Observer,
+        *,
+        shown: str,
+        home: str,
+        term: timedelta = TERM,
+        creatable: bool = False,
     ) -> None:
         self._link = wires.link
         self._prefix = prefix
@@ -88,6 +98,7 @@ class AzureObjects:
         self._deletes_together = True
         self._copies = Copies(wires.link, wires.copying, prefix, self._ask, self._demand)
         self._beating = Insistence(observe, budget=patience_of(term))
+        self._creatable = creatable
         self.guard: Callable[[], None] = lambda: None
         self.shown = shown
         self.home = home
@@ -117,6 +128,7 @@ class AzureObjects:
     def pages_from(self, prefix: str, place: str) -> Iterator[tuple[list[Found], str]]:
         """Likewise, from a marker on, each page with the marker of the next one."""
         lead, marker = self._prefix + prefix, place or None
+        guard = PageGuard(marker)
         while True:
             page = self._page(lead, marker)
             marker = page.marker
@@ -124,6 +136,7 @@ class AzureObjects:
             yield blobs, marker or ""
             if marker is None:
                 return
+            guard.note(blobs[-1].name if blobs else "", marker)
 
     def _page(self, lead: str, marker: str | None) -> Page:
         def attempt(sas: SasUrl) -> Page:
@@ -308,7 +321,7 @@ class AzureObjects:
 
     def _demand(self, reply: Reply, name: str, *, act: Act = "put") -> None:
         body = b"" if reply.status < 300 else reply.read()
-        demand(reply.status, reply.header, body, name, self.shown, act=act)
+        demand(reply.status, reply.header, body, name, self.shown, act=act, creatable=self._creatable)
 
     def lease(self) -> BlobLease:
         """The right to write here: a lease of the blob `.tilesync/lock`."""

@@ -32,10 +32,15 @@ _RIGHTS: Final[Mapping[Act, str]] = {
 Header = Callable[[str], str | None]
 
 
-def demand(status: int, header: Header, body: bytes, name: str, shown: str, *, act: Act = "put") -> None:
-    """Return when a request about the blob `name` was granted; else raise what follows from the answer."""
+def demand(
+    status: int, header: Header, body: bytes, name: str, shown: str, *, act: Act = "put", creatable: bool | None = None
+) -> None:
+    """Return when a request about the blob `name` was granted; else raise what follows from the answer. `creatable`: an
+    option would make a container that is missing; unless said otherwise, where it is written to.
+    """
     if status < 300:
         return
+    creatable = act != "read" if creatable is None else creatable
     code = storage_code(header("x-ms-error-code"), body)
     said = f"({status} {code})".replace(" )", ")")
     if code in _SPOILT:
@@ -50,7 +55,7 @@ def demand(status: int, header: Header, body: bytes, name: str, shown: str, *, a
         case Verdict.GONE:
             raise DestinationError(
                 f"there is no container at {shown} {said}",
-                hint="check the name" + ("; `mirror --create-container` makes it" if act != "read" else ""),
+                hint="check the name" + ("; `mirror --create-container` makes it" if creatable else ""),
             )
         case Verdict.CHANGED | Verdict.REFUSED if (status == 412 and not code.startswith("Lease")) or code == _THERE:
             raise ConditionFailed(f"{name} is another one by now {said}")

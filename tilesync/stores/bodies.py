@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Final
 
 from tilesync.errors import ConditionFailed, DestinationError, Transient, Unavailable
+from tilesync.rules.retries import trickled
 from tilesync.storage import Found
 from tilesync.threads import STOP
 
 BREAKS: Final = 5
-"""Times in a row that a body may break off where the one before did."""
+"""Times in a row that a body may break off where the one before did, or hardly behind it."""
 
 
 def unbroken(
@@ -24,7 +26,7 @@ def unbroken(
     """
     in_vain, stop = 0, STOP.get()
     while True:
-        began, broke = at, ""
+        began, since, broke = at, monotonic(), ""
         try:
             for chunk in chunks:
                 at += len(chunk)
@@ -35,7 +37,7 @@ def unbroken(
             broke = str(error)
         if at >= found.size and (found.size or not broke):  # where no size is told, only its end tells that it is whole
             return
-        in_vain = in_vain + 1 if at == began else 0
+        in_vain = in_vain + 1 if at == began or trickled(at - began, monotonic() - since) else 0
         if in_vain > BREAKS:
             raise Unavailable(f"{found.name} breaks off at byte {at} again and again: {broke or 'it ends'}")
         chunks = _again(found, at, again, shown)

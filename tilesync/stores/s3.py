@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, TypeVar
 from tilesync.errors import ConditionFailed, Transient
 from tilesync.events import Warned
 from tilesync.protocols import Observer, Stored
+from tilesync.rules.listings import PageGuard
 from tilesync.storage import Elsewhere, Found, Label
 from tilesync.stores.bodies import unbroken
 from tilesync.stores.s3_lease import TERM, ObjectLease
@@ -99,13 +100,13 @@ class S3Objects:
 
     def pages(self, prefix: str) -> Iterator[list[Found]]:
         """The objects whose names begin so, page by page; each page is asked for until it comes."""
-        return (page for page, _ in self.pages_from(prefix, ""))
+        return (page for page, _ in self.pages_from(prefix, "") if page)
 
     def pages_from(self, prefix: str, place: str) -> Iterator[tuple[list[Found], str]]:
         """Likewise, from behind a name on, each page with its last name."""
         lead, after = self._prefix + prefix, place or None
         folder = lead.rpartition("/")[0]  # obstore knows prefixes of whole segments only
-        coming = self._whole.pages(folder, after=after)
+        coming, guard = self._whole.pages(folder, after=after), PageGuard()
         while True:
             try:
                 page = next(coming, None)
@@ -114,6 +115,7 @@ class S3Objects:
             if page is None:
                 break
             after = page[-1].name if page else after
+            guard.note(page[-1].name if page else "")
             yield [self._near(each) for each in page if each.name.startswith(lead)], after or ""
         yield [], ""
 

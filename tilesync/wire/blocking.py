@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -19,7 +19,7 @@ from pyreqwest.response import SyncResponse
 from tilesync.errors import Transient, UsageError
 from tilesync.protocols import Observer
 from tilesync.rules.links import check_store
-from tilesync.wire.bulk import SILENCE, SLOWEST, explained, plain_builder, unanswered
+from tilesync.wire.bulk import SILENCE, SLOWEST, explained, first_value, plain_builder, unanswered
 from tilesync.wire.http import LARGEST_ANSWER, LARGEST_ERROR
 from tilesync.wire.insistence import Insistence
 from tilesync.wire.progress import Progress
@@ -56,12 +56,14 @@ class Reply:
         self.status = response.status
 
     def header(self, name: str) -> str | None:
-        """The first value of a header, None when it is absent."""
-        return self._response.get_header(name)
+        """The first value of a header, None when it is absent or holds bytes that are no ASCII."""
+        return first_value(self._response.get_header, name)
 
     def values(self, name: str) -> list[str]:
-        """All values of a header, which may have come more than once."""
-        return list(self._response.get_header_all(name))
+        """All values of a header, which may have come more than once; none where one holds bytes that are no ASCII."""
+        with suppress(ValueError):
+            return list(self._response.get_header_all(name))
+        return []
 
     def read(self, most: int = LARGEST_ANSWER) -> bytes:
         """The whole body; of an error its beginning. Raises Transient for more than `most` bytes."""

@@ -6,7 +6,7 @@ The engine is pyreqwest (Rust, hyper, rustls); this file is the seam at which an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -58,6 +58,16 @@ _FAST: Final = 0.1
 """Seconds within which a part comes where the next one may be a whole piece."""
 
 
+def first_value(get: Callable[[str], str | None], name: str) -> str | None:
+    """What `get` gives as the first value of a header; None when it is absent, or when it holds bytes that are no ASCII: the engine raises
+    for these, and no service means anything by them (RFC 9110, section 5.5).
+    """
+    try:
+        return get(name)
+    except ValueError:
+        return None
+
+
 class Answer:
     """An answer whose body is still on the wire. Errors met while reading are Transient and name no URL."""
 
@@ -74,8 +84,8 @@ class Answer:
         return self._response.version
 
     def header(self, name: str) -> str | None:
-        """The first value of a header, None when it is absent."""
-        return self._response.get_header(name)
+        """The first value of a header, None when it is absent or holds bytes that are no ASCII."""
+        return first_value(self._response.get_header, name)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes, undecoded; what came before a break is given out first.
@@ -187,12 +197,13 @@ class Bulk:
         within += timedelta(seconds=len(body) / SLOWEST)
         try:  # the engine leaves the length of an empty body out
             said = {**headers, "Content-Length": str(len(body))}
-            request = self._client.put(url).headers(said).body_bytes(body).timeout(within).build()
-            response = await request.send()
-            self._reached = True
-            told = Told(
-                response.status, response.headers, b"" if response.status < 300 else bytes(await response.bytes())
-            )
+            request = self._client.put(url).headers(said).body_bytes(body).timeout(within)
+            async with request.streamed_read_buffer_limit(_ERROR_BODY).build_streamed() as response:
+                self._reached = True
+                beginning = await response.body_reader.read(_ERROR_BODY)  # of one that is granted nothing is used
+                found = ((name, first_value(response.get_header, name)) for name in set(response.headers))
+                readable = {name: value for name, value in found if value is not None}
+                told = Told(response.status, readable, bytes(beginning or b""))
         except (BuilderError, ValueError):
             raise UsageError("not a URL, or not a header, that can be sent") from None
         except RequestTimeoutError as error:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Final
-
 from tilesync.errors import Transient
-
-WINDOW: Final = timedelta(seconds=30)
-LEAST: Final = 1 << 10
-"""Fewer bytes than that in a window of waiting are no progress: a line that slow carries nothing."""
+from tilesync.rules.retries import LEAST, WINDOW
 
 
 class Progress:
