@@ -606,3 +606,13 @@ def test_what_nothing_asks_for_does_not_end_the_following(folder: str, tmp_path:
     assert (run.exit, found.referenced, found.missing, found.orphans) == (0, 5, 0, 2)
     del files["z/0/c/0.glb"]
     assert set(failures(mirror(files, tmp_path / "lost", Inventory.LIST))) == {"z/0/c/0.glb"}
+
+
+@both
+def test_a_shader_without_bytes_is_told(inventory: Inventory, tmp_path: Path) -> None:
+    """What it should draw is not drawn: a warning, as of an image without bytes."""
+    said = {"extensions": {"KHR_techniques_webgl": {"shaders": [{"uri": "fs.glsl"}]}}}
+    files = {"tileset.json": tileset("a.glb"), "a.glb": gltf_as_glb(**said), "fs.glsl": b""}
+    run = mirror(files, tmp_path, inventory)
+    assert (run.exit, problems(run)) == (0, {("fs.glsl", "damaged")})
+    assert [event.message for event in run.of(Warned)] == ["damaged: fs.glsl: it is empty; a.glb asks for it (shader)"]

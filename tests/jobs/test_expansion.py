@@ -517,13 +517,9 @@ def test_a_file_that_serves_more_tiles_than_anybody_asks_for_is_unreadable(shelf
     """A tree of 30 levels in a few bytes: not all of what it asks for is known, which is said, and settling ends."""
     shelf.put_all({"tileset.json": implicit(subtrees="{x}.subtree", content="c", available=30), "c": GLB})
     shelf.put_all({f"{x}.subtree": subtree(children=ALL) for x in range(2)})
-    started = time.perf_counter()
-    module_most, module.MOST_REPEATED = module.MOST_REPEATED, 1 << 17
-    try:
-        assert shelf.settle().missing > 1
-    finally:
-        module.MOST_REPEATED = module_most
-    assert time.perf_counter() - started < 60
+    started = time.process_time()
+    assert shelf.settle().missing > 1
+    assert time.process_time() - started < 15
     assert any("serves too many tiles" in name for name in shelf.missing())
 
 

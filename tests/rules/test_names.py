@@ -193,3 +193,11 @@ def test_a_file_that_is_a_folder_too_is_refused_with_what_can_be_left_out(file: 
         refuse_both(file, f"{file}/1")
     assert refused.value.hint.startswith(f"leave one of them out: {first}")
     assert "--exclude tileset.json," not in refused.value.hint
+
+
+@pytest.mark.parametrize(("names", "ends"), [(["../up"], "--exclude ../up"), (["../up", "/a"], "; elsewhere")])
+def test_another_place_is_named_where_it_can_hold_a_name(names: list[str], ends: str) -> None:
+    """No place holds a name that nobody can ask for: the hint sends nobody to one."""
+    with pytest.raises(UnsafeName) as refused:
+        refuse([(name, "is odd") for name in names], "cannot be held", elsewhere="; elsewhere")
+    assert refused.value.hint.endswith(ends)

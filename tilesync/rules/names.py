@@ -126,11 +126,14 @@ def _windows_problem(name: str, segments: Sequence[str]) -> str | None:
 
 
 def refuse(bad: Sequence[tuple[str, str]], where: str, *, elsewhere: str = "") -> None:
-    """Raise UnsafeName for names with the reason of each, where there are any. `elsewhere` ends the hint."""
+    """Raise UnsafeName for names with the reason of each, where there are any. `elsewhere` ends the hint, where another
+    place could hold any of them.
+    """
     if bad:
         named = "; ".join(f"{quoted(name)} {why}" for name, why in bad[:_SHOWN])
         more = f"; and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
-        hint = f"nothing of these was written; {left_out([name for name, _ in bad])}{elsewhere}"
+        way_out = "" if all(unaskable(name) for name, _ in bad) else elsewhere
+        hint = f"nothing of these was written; {left_out([name for name, _ in bad])}{way_out}"
         raise UnsafeName(f"the container names files that {where}: {named}{more}", hint=hint)
 
 

@@ -82,9 +82,10 @@ _NO_SCHEMA = ", ".join(
 )
 _OF_OTHER_KIND = f"""
   FROM reference r CROSS JOIN blob b ON b.version=r.version AND b.key=r.target AND b.state=1
-  WHERE r.version=?1 AND r.role IN ('{Role.IMAGE}', '{Role.SCHEMA}')
+  WHERE r.version=?1 AND r.role IN ('{Role.IMAGE}', '{Role.SCHEMA}', '{Role.SHADER}')
     AND (r.role='{Role.IMAGE}' AND b.kind IN ({_NO_IMAGE}, '{Kind.EMPTY}')
-      OR r.role='{Role.SCHEMA}' AND b.kind IN ({_NO_SCHEMA}))
+      OR r.role='{Role.SCHEMA}' AND b.kind IN ({_NO_SCHEMA})
+      OR r.role='{Role.SHADER}' AND b.kind='{Kind.EMPTY}')
 """
 _ANNOUNCED = "SELECT count(DISTINCT target) FROM reference WHERE version=? AND grown=1"
 _IN_VAIN = f"""
