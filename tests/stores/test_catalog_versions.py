@@ -197,3 +197,24 @@ def test_supposed_files_keep_their_claim(catalog: Catalog) -> None:
     catalog.add_page(version, [(claim("a"), None)], ())
     catalog.suppose(version)
     assert catalog.twins.by_digest(new, [claim("a")]).keys() == {"a"}
+
+
+@pytest.mark.parametrize("column", ["modified", "home"])
+def test_bytes_in_the_place_of_a_text_are_damage(tmp_path: Path, column: str) -> None:
+    """What others wrote into the file is told as damage with what helps, and is no bug somewhere behind."""
+    import sqlite3
+
+    from tilesync.errors import DestinationError
+
+    path = tmp_path / "c.sqlite3"
+    catalog = Catalog(path)
+    catalog.begin(Version(0, "e1", "e1", "i", "c", "2026", {"id": "e1"}))
+    catalog.close()
+    database = sqlite3.connect(path)
+    database.execute(f"UPDATE version SET {column} = x'ffee'")
+    database.commit()
+    database.close()
+    catalog = Catalog(path)
+    with pytest.raises(DestinationError, match="damaged"):
+        catalog.versions()
+    catalog.close()

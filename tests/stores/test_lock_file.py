@@ -208,7 +208,12 @@ def test_what_stands_in_the_place_of_a_lock_is_named(tmp_path: Path, kind: str) 
     """The file itself is named, with what stands there, and that is left as it is."""
     lock = tmp_path / "f/lock"
     lock.parent.mkdir()
-    {"symlink": lambda: lock.symlink_to("x"), "FIFO": lambda: os.mkfifo(lock), "folder": lock.mkdir}[kind]()
+    if kind == "symlink":
+        lock.symlink_to("x")
+    elif kind == "FIFO":
+        os.mkfifo(lock)
+    else:
+        lock.mkdir()
     wrong = pytest.raises(DestinationError, match=f"a {kind} stands where a file is needed: {lock}")
     with wrong, locked_folder(tmp_path / "f", "D"):
         pass

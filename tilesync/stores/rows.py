@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tilesync.model import UNKNOWN, Arrival, Blob, Completeness, Content, Globs, Held, Unpacked, Version
-from tilesync.rules.foreign_json import lenient, loads, mapping, texts
+from tilesync.rules.foreign_json import lenient, loads, mapping, optional, text, texts
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -152,6 +152,8 @@ def read_version(row: Sequence[Any]) -> Version:
     """The version of a row: its serial, then the columns of `version_row`. Raises ValueError for what is none."""
     serial, name, export, imodel, changeset, modified, record, listing, listed, marker, damaged, *rest = row
     published, files, size, digest, inventory, home, include, exclude, *counts, begun, left, retired, content = rest
+    for each in (name, export, imodel, changeset, modified, marker, published, digest, home):
+        optional(each, text)
     return Version(
         serial, name, export, imodel, changeset, modified, lenient(record, _object, {}), listing, bool(listed), marker,
         bool(damaged), published, files, size, digest, inventory, home,
