@@ -112,6 +112,49 @@ def test_a_root_that_is_no_json_is_an_error(data: bytes, inventory: Inventory, t
 
 
 @both
+@pytest.mark.parametrize("data", [TILE, b"\x89PNG\r\n\x1a\n...."], ids=["tile", "image"])
+@pytest.mark.parametrize("name", ["s.json", "schema"])
+def test_a_schema_of_another_format_is_an_error(name: str, data: bytes, inventory: Inventory, tmp_path: Path) -> None:
+    """A whole file of another kind is no schema either, whatever it is called."""
+    run = mirror({"tileset.json": tileset("a.glb", schemaUri=name), name: data, "a.glb": TILE}, tmp_path, inventory)
+    assert (run.exit, set(failures(run))) == (3, {name})
+
+
+NO_TILESET = {
+    "nothing": b"{}",
+    "an error": b'{"error": {"code": "NotFound"}}',
+    "no root": b'{"asset": {"version": "1.1"}, "geometricError": 64}',
+    "root null": b'{"asset": {"version": "1.1"}, "geometricError": 64, "root": null}',
+    "a tile": TILE,
+}
+
+
+@both
+@pytest.mark.parametrize("layout", list(Layout))
+@pytest.mark.parametrize("data", NO_TILESET.values(), ids=NO_TILESET)
+def test_a_root_that_is_no_tileset_is_an_error(
+    data: bytes, layout: Layout, inventory: Inventory, tmp_path: Path
+) -> None:
+    """No viewer can begin there: exit 3 before a manifest is written, pointer or not, with a hint that can help."""
+    for publish in (True, False):
+        run = mirror({"tileset.json": data, "a.glb": TILE}, tmp_path, inventory, layout=layout, publish=publish)
+        assert (run.exit, set(failures(run))) == (3, {"tileset.json"})
+        assert run.error is not None
+        assert "make the export anew" in run.error.hint
+        assert "--exclude" not in run.error.hint
+    assert not list((tmp_path / "manifests").glob("*"))
+
+
+@both
+@pytest.mark.parametrize("root", [None, [], "x"])
+def test_a_tileset_below_without_a_root_tile_is_an_error(root: object, inventory: Inventory, tmp_path: Path) -> None:
+    """It has an asset as a glTF has, but a tileset's geometric error: its branch is lost, so exit 3."""
+    data = json.dumps({"asset": {"version": "1.1"}, "geometricError": 1, "root": root}).encode()
+    run = mirror({"tileset.json": tileset("e.json", "a.glb"), "e.json": data, "a.glb": TILE}, tmp_path, inventory)
+    assert (run.exit, set(failures(run))) == (3, {"e.json"})
+
+
+@both
 def test_a_byte_order_mark_is_borne(inventory: Inventory, tmp_path: Path) -> None:
     """Viewers drop that of UTF-8, before tilesets as before schemas."""
     mark = b"\xef\xbb\xbf"
@@ -543,3 +586,23 @@ def test_a_few_bytes_that_announce_a_million_files(children: int, inventory: Inv
     assert run.exit == 3
     assert any("given up" in failed.message for failed in run.of(Failed))
     assert len(run.of(Failed)) < 30_000
+
+
+@pytest.mark.parametrize("folder", ["old", "zold"])
+def test_what_nothing_asks_for_does_not_end_the_following(folder: str, tmp_path: Path) -> None:
+    """An implicit tileset that nothing leads to may claim a million files: what viewers come to is followed, all of
+    it, and what is missing there is told; tilesets that subtrees lead to are followed, too.
+    """
+    bomb = {"tileset.json": implicit(subtreeLevels=10, availableLevels=10), "s/0/0/0": subtree()}
+    below = {"tileset.json": implicit(contents="c/{level}.glb"), "s/0/0/0": subtree(), "c/0.glb": TILE}
+    files = {
+        "tileset.json": implicit(contents="z/{level}/tileset.json"),
+        "s/0/0/0": subtree(),
+        **{f"z/0/{name}": data for name, data in below.items()},
+        **{f"{folder}/{name}": data for name, data in bomb.items()},
+    }
+    run = mirror(files, tmp_path, Inventory.LIST)
+    found = run.tally.completeness
+    assert (run.exit, found.referenced, found.missing, found.orphans) == (0, 5, 0, 2)
+    del files["z/0/c/0.glb"]
+    assert set(failures(mirror(files, tmp_path / "lost", Inventory.LIST))) == {"z/0/c/0.glb"}

@@ -113,6 +113,18 @@ def test_nobody_hears(word: str) -> None:
         assert shell(None, word, redirected=streams).returncode == 2
 
 
+def test_no_message_steers_the_terminal(service: Simulator, tmp_path: Path) -> None:
+    """What others wrote, here whose a destination is, is told without control characters."""
+    assert shell(service, f"mirror {IMODEL} {tmp_path / 'd'}").returncode == 0
+    latest = tmp_path / "d/latest.json"
+    said = json.loads(latest.read_text())
+    latest.write_text(json.dumps({**said, "owner": "a\x1b]0;x\x07b"}))
+    for words in (f"versions {tmp_path / 'd'}", f"mirror {IMODEL} {tmp_path / 'd'}"):
+        done = shell(service, words)
+        assert "the iModel a\ufffd]0;x\ufffdb" in done.stderr
+        assert "\x1b" not in done.stdout + done.stderr
+
+
 def test_a_log_file_on_a_full_disk(service: Simulator, tmp_path: Path) -> None:
     """It is warned of once, and the mirror goes on to its end."""
     done = shell(service, f"mirror {IMODEL} {tmp_path / 'd'} --log-file /dev/full --json")
@@ -168,6 +180,14 @@ def test_usage_errors_write_a_report(tmp_path: Path, words: str) -> None:
     assert (said["kind"], said["exit"], said["error"]) == ("failed", 2, "UsageError")
     assert (said["source"], said["dest"]) == (IMODEL, str(dest))
     assert said["message"]
+
+
+@pytest.mark.parametrize("words", ["mirorr {dest} --report {report}", "--report {report} mirror {dest}"])
+def test_what_is_no_command_writes_a_report(tmp_path: Path, words: str) -> None:
+    """A misspelt command, or an option before it, leaves no `finished` behind; nothing is told as SOURCE by guess."""
+    report = tmp_path / "r"
+    said = written(None, report, words.format(dest=tmp_path / "d", report=report))
+    assert (said["kind"], said["exit"], said["source"], said["dest"]) == ("failed", 2, None, None)
 
 
 def test_a_report_that_the_environment_names(tmp_path: Path) -> None:

@@ -68,3 +68,8 @@ def test_sentences_are_wrapped_between_words() -> None:
     assert max(map(len, shown.splitlines())) <= 80
     assert shown.count(ID) == 4
     assert wrapped(text, first="ok    ", then="", width=None) == "ok    " + text
+
+
+def test_no_cell_steers_the_terminal() -> None:
+    """Texts of others, such as the name of an export, stay in their row and color nothing."""
+    assert table(["ID", "NAME"], [["1", "a\x1b[31mb\nc\x9b2J"]]) == "ID  NAME\n1   a\ufffd[31mb c\ufffd2J"

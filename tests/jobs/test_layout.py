@@ -17,7 +17,7 @@ from shelf import Shelf
 from simulator import EXPORT, Run, Simulator, rollback, verify
 
 from tilesync import wiring
-from tilesync.events import Deleted, Planned, Published, Warned
+from tilesync.events import Deleted, Finding, Planned, Published, Warned
 from tilesync.jobs.layout import SharedPlace, in_order
 from tilesync.model import Globs, Inventory, Layout
 from tilesync.rules.guards import HALF, Most
@@ -288,6 +288,25 @@ def test_verify_then_mirror_heals(tmp_path: Path) -> None:
     assert run.error is None
     assert files_at(tmp_path) == files
     assert verify(tmp_path).error is None
+
+
+def test_verify_finds_what_waits_for_its_place(tmp_path: Path) -> None:
+    """Files that came in again and could not come to their places are not where viewers look: that is no whole copy,
+    until what was in their way is gone.
+    """
+    with Simulator() as sim:
+        sim.hold()
+        mirror(sim, tmp_path / "d")
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "d/tiles").rename(tmp_path / "away")
+        (tmp_path / "d/tiles").symlink_to("../elsewhere")
+        assert mirror(sim, tmp_path / "d").exit == 8
+        for quick in (False, True):
+            run = verify(tmp_path / "d", quick=quick)
+            assert [(event.name, event.problem) for event in run.of(Finding)] == [("tileset.json", "pointer")]
+        (tmp_path / "d/tiles").unlink()
+        assert mirror(sim, tmp_path / "d").error is None
+    assert verify(tmp_path / "d").error is None
 
 
 def test_state_elsewhere(tmp_path: Path) -> None:

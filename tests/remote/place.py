@@ -119,6 +119,10 @@ class Place:
         """Not asked for."""
         raise NotImplementedError
 
+    def staged(self, version: Version) -> bool:
+        """Not asked for."""
+        raise NotImplementedError
+
     def complete(self, version: Version) -> bool:
         """Not asked for."""
         raise NotImplementedError

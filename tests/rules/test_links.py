@@ -41,7 +41,8 @@ def test_a_link_is_split(href: str, base: str) -> None:
     "href",
     ["", "nonsense", "ftp://a/c?sig=SECRET", "https://a.net?sig=SECRET", "https://a.net/?sig=SECRET", "/c?sig=SECRET",
      "https:///c?sig=SECRET", "https://a.net/tileset.json?sig=SECRET", "https://a.net/c", "https://a.net/c?",
-     "https://a.net/c#sig=SECRET", "https://[a/c?sig=SECRET", "https://a.net:port/c?sig=SECRET"],
+     "https://a.net/c#sig=SECRET", "https://[a/c?sig=SECRET", "https://a.net:port/c?sig=SECRET",
+     "https://user:SECRET@a.net/c?sig=SECRET", "https://SECRET@a.net/c?sig=SECRET"],
 )  # fmt: skip
 def test_no_link(href: str) -> None:
     """What is no signed container link is a usage error that does not repeat it."""

@@ -14,6 +14,7 @@ from tilesync.rules.names import (
     plain,
     problem,
     refuse,
+    refuse_both,
     unaskable,
     version_name,
     windows_cannot,
@@ -181,3 +182,14 @@ def test_most_names_are_plain() -> None:
 def test_the_folders_of_names_are_those_of_each(names: list[str]) -> None:
     """Taken together or one by one, names imply the same folders."""
     assert folders_of(names) - {""} == {folder for name in names for folder in folders(name)} - {""}
+
+
+@pytest.mark.parametrize(
+    ("file", "first"), [("t", "--exclude t, or --exclude 't/**'"), ("tileset.json", "--exclude 't")]
+)
+def test_a_file_that_is_a_folder_too_is_refused_with_what_can_be_left_out(file: str, first: str) -> None:
+    """Either of both, but never the root: without it there is nothing to show."""
+    with pytest.raises(UnsafeName) as refused:
+        refuse_both(file, f"{file}/1")
+    assert refused.value.hint.startswith(f"leave one of them out: {first}")
+    assert "--exclude tileset.json," not in refused.value.hint

@@ -95,6 +95,7 @@ def test_links_to_containers(url: str, endpoint: str | None, place: str, base: s
         f"https://acc.blob.core.windows.net/?{SAS}",
         f"https://acc.blob.core.windows.net:x/tiles?{SAS}",
         f"https://[::1/tiles?{SAS}",
+        f"https://user:TOPSECRET@acc.blob.core.windows.net/tiles?{SAS}",
     ],
 )
 def test_what_is_no_place_is_refused(text: str) -> None:

@@ -201,3 +201,15 @@ def test_a_lock_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     with pytest.raises(DestinationError):
         opens(tmp_path / "d", tmp_path / "s")
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("kind", ["symlink", "FIFO", "folder"])
+def test_what_stands_in_the_place_of_a_lock_is_named(tmp_path: Path, kind: str) -> None:
+    """The file itself is named, with what stands there, and that is left as it is."""
+    lock = tmp_path / "f/lock"
+    lock.parent.mkdir()
+    {"symlink": lambda: lock.symlink_to("x"), "FIFO": lambda: os.mkfifo(lock), "folder": lock.mkdir}[kind]()
+    wrong = pytest.raises(DestinationError, match=f"a {kind} stands where a file is needed: {lock}")
+    with wrong, locked_folder(tmp_path / "f", "D"):
+        pass
+    assert list(lock.parent.iterdir()) == [lock]

@@ -184,6 +184,14 @@ def test_complete_is_about_the_symlink(root: Path, publication: Publication) -> 
             (root / "current").rmdir()
 
 
+@pytest.mark.parametrize("name", ["tileset.json", "latest.json"])
+def test_a_folder_in_the_place_of_a_document_is_named(root: Path, publication: Publication, name: str) -> None:
+    """What cannot be replaced is told by its name, so that somebody can move it away."""
+    (root / name).mkdir()
+    with pytest.raises(DestinationError, match=f"cannot write {name} in {root}"):
+        publish(publication, VERSION)
+
+
 def test_a_folder_named_current_stays(root: Path, publication: Publication) -> None:
     """A folder of the user's that is called `current` is not replaced, and publishing works without the symlink."""
     (root / "current").mkdir()

@@ -79,7 +79,8 @@ def _told(unseen: list[str]) -> str:
     """What it comes to where no check failed. `unseen`: what would let it look at what it did not look at."""
     if not unseen:
         return "nothing stands in the way"
-    return f"what is held stands; no web server was asked, so viewers may still fail: {unseen[0]}"
+    looked = "the pointer stands, and so do the files that were looked at"
+    return f"{looked}; no web server was asked, so viewers may still fail: {unseen[0]}"
 
 
 def _refuse_lost(context: click.Context) -> None:

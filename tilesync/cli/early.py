@@ -34,7 +34,7 @@ def end_early(command: click.Group, arguments: list[str], error: TilesyncError, 
     said = summary.failed(error.exit_code, kind or type(error).__name__, safe(str(error)), safe(error.hint))
     if "--json" in arguments or os.environ.get("TILESYNC_JSON", "").lower() in _TRUE:
         JsonLines(Out(), verbose=False).write(said)
-    if (path := _report(arguments)) is not None:
+    if (path := _report(command, arguments)) is not None:
         try:
             write_report(path, said, summary)
         except OSError as problem:
@@ -42,9 +42,9 @@ def end_early(command: click.Group, arguments: list[str], error: TilesyncError, 
     return error.exit_code
 
 
-def _report(arguments: list[str]) -> Path | None:
-    """The file of --report, for the commands that write one."""
-    if arguments[:1] not in (["mirror"], ["verify"]):
+def _report(group: click.Group, arguments: list[str]) -> Path | None:
+    """The file of --report, for the commands that write one, and for what is no command: it may have been meant so."""
+    if arguments[:1] not in (["mirror"], ["verify"]) and set(arguments[:1]) <= set(group.commands):
         return None
     path = os.environ.get("TILESYNC_REPORT", "")
     for number, word in enumerate(arguments):
@@ -66,7 +66,7 @@ def _positional(group: click.Group, arguments: list[str]) -> Iterator[str]:
         if isinstance(option, click.Option) and not option.is_flag
         for name in option.opts
     }
-    rest = iter(arguments[1:])
+    rest = iter(arguments[1:] if command is not None else ())
     for word in rest:
         if word == "--":
             yield from rest

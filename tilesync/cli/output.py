@@ -14,7 +14,7 @@ from tilesync.cli.masking import Masking
 from tilesync.cli.streams import Out, say
 from tilesync.cli.table import cut_front
 from tilesync.cli.terminal import columns_of
-from tilesync.cli.text import explain, files, size
+from tilesync.cli.text import explain, files, printable, size
 from tilesync.errors import TilesyncError
 from tilesync.events import (
     Deleted,
@@ -48,7 +48,7 @@ LISTED = 20
 
 def say_error(error: TilesyncError) -> None:
     """Tell an error on stderr, as far as that can be written."""
-    say(sys.stderr, Masking(os.environ).text(explain(error)) + "\n")
+    say(sys.stderr, printable(Masking(os.environ).text(explain(error))) + "\n")
 
 
 class JsonLines:

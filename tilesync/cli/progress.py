@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tilesync.cli.bar import RecentRate, Sample, State, bar_format, share_of
 from tilesync.cli.streams import say
 from tilesync.cli.terminal import USUAL, columns_of
-from tilesync.cli.text import files, size
+from tilesync.cli.text import files, printable, size
 from tilesync.jobs.tally import Tally
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Progress:
         """A sentence on stderr, above the bar."""
         if self._bar is not None:
             self._bar.clear()
-        say(sys.stderr, line + "\n")
+        say(sys.stderr, printable(line) + "\n")
         if self._bar is not None:
             self._bar.refresh()
 

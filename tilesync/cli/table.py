@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Collection, Sequence
 
+from tilesync.cli.text import printable
+
 GAP = "  "
 INDENT = "    "
 _SHORTEST = 12
@@ -17,7 +19,7 @@ def table(
     """Aligned columns. With a `width` no line is wider: free texts (the columns `elided`) are cut short, and columns
     that still have no room go on in a line below. Ids, sizes and times are never cut. Without a width all is shown.
     """
-    lines = [head, *rows]
+    lines = [head, *([printable(cell).replace("\n", " ") for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     groups = [list(range(len(head)))]
     if width is not None:

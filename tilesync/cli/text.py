@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -161,6 +162,15 @@ class Limit(click.ParamType[Most]):
         if not match[2] and "." in match[1]:
             self.fail(f"{value!r} is no whole number of files", param, ctx)
         return Most(percent=float(match[1])) if match[2] else Most(int(match[1]))
+
+
+def printable(text: str) -> str:
+    """A text without what would steer a terminal: others wrote some of it. Line breaks and tabs stay."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters. Source: ECMA-48, C0 and C1."""
 
 
 def explain(error: TilesyncError) -> str:

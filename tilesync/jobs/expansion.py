@@ -97,21 +97,40 @@ class Expansion:
     def grow(self, *, last: bool = False) -> set[str]:
         """Follow what can be followed now; the files that are found to ask for more. Reads held files.
 
-        `last`: nothing more comes, so a schema that is not there is taken for one that says nothing, and what has been
-        asked for is there or missing.
+        `last`: nothing more comes, so a schema that is not there is taken for one that says nothing, what has been
+        asked for is there or missing, and only what viewers come to from the root is followed, which may lead to more.
         """
         waiting, self._waiting = self._waiting, []
-        for tileset in self._catalog.references.implicit(self._version):
-            if tileset not in self._begun and not self._stopped:
+        while True:
+            begun = len(self._begun)
+            for tileset in self._implicit(last=last):
                 waiting += self._begin(tileset, last=last)
+            self._follow_all(waiting, last=last)
+            waiting = []
+            if not last or len(self._begun) == begun:
+                break
+        grown, self._grown = self._grown, set()
+        return grown
+
+    def _implicit(self, *, last: bool) -> list[str]:
+        """The tilesets to take up. Once everything is there those that nothing leads to are left alone: what they
+        claim costs time, and must not end the following of those that viewers come to.
+        """
+        if self._stopped:
+            return []
+        found = [name for name in self._catalog.references.implicit(self._version) if name not in self._begun]
+        if not found or not last:
+            return found
+        reached = set(self._catalog.references.implicit(self._version, reached=True))
+        return [name for name in found if name in reached]
+
+    def _follow_all(self, waiting: Iterable[_Branch], *, last: bool) -> None:
         self._steps.append(iter(waiting))
         while self._steps and self._may_go_on(last=last):
             branches = list(_until_a_pause(self._steps[-1]))
             if not branches:
                 self._steps.pop()
             self._steps += [self._follow(branch) for branch in self._ready(filter(None, branches))]
-        grown, self._grown = self._grown, set()
-        return grown
 
     def _may_go_on(self, *, last: bool) -> bool:
         """Whether more may be asked for: a few bytes can announce a million files, which are not asked for before it is

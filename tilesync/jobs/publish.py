@@ -107,9 +107,9 @@ class Publisher:
                 failed += 1
         return failed
 
-    def _judge_soundness(self, version: Version, lacks: Collection[str]) -> int:
-        """Tell the broken files that something asks for; how many of them are errors. Those are not held any more, so
-        that the next run fetches them anew. What was published before may have been so on request.
+    def _judge_soundness(self, version: Version, lacks: Collection[str]) -> list[str]:
+        """Tell the broken files that something asks for; the names of those that are errors. They are not held any
+        more, so that the next run fetches them anew. What was published before may have been so on request.
         """
         failed, bears = list[str](), self._allow_missing or version.published is not None
         for each in unusable(version, self._catalog):
@@ -120,7 +120,7 @@ class Publisher:
             failed.append(each.name)
         self._catalog.release(version, failed)
         self._run.tally.fail(len(failed))
-        return len(failed)
+        return failed
 
     def missing(self, version: Version) -> list[str]:
         """The names that a published version asks for and that its container did not have."""
@@ -172,7 +172,9 @@ class Publisher:
                 yield line(held)
 
 
-def _incomplete(lost: int, unreadable: int, first: str, *, empty: bool, broken: int, led: int) -> Incomplete:
+def _incomplete(
+    lost: int, unreadable: int, first: str, *, empty: bool, broken: Collection[str], led: int
+) -> Incomplete:
     """Count what is asked for in vain: files that are missing or broken, references that no copy can follow, and files
     that lead viewers of a copy elsewhere.
     """
@@ -189,12 +191,11 @@ def _incomplete(lost: int, unreadable: int, first: str, *, empty: bool, broken: 
             "what lies behind such a reference is lost: make the export anew, or publish without (--allow-missing)"
         )
     if broken:
-        count = f"{broken:,} {'file' if broken == 1 else 'files'}"
-        what.append(f"{count} that the tilesets ask for {'is' if broken == 1 else 'are'} broken")
-        hints.append(
-            "the next run fetches broken files anew; what the container itself holds so can be left out with"
-            " --exclude NAME"
-        )
+        count = f"{len(broken):,} {'file' if len(broken) == 1 else 'files'}"
+        what.append(f"{count} that the tilesets ask for {'is' if len(broken) == 1 else 'are'} broken")
+        no_way = "no viewer can show: make the export anew"
+        way = no_way if ROOT in broken else "can be left out with --exclude NAME"
+        hints.append(f"the next run fetches broken files anew; what the container itself holds so {way}")
     if led:
         count = f"{led:,} {'file' if led == 1 else 'files'}"
         what.append(f"{count} of the tileset {'leads' if led == 1 else 'lead'} viewers of a copy elsewhere")

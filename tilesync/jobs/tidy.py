@@ -59,7 +59,7 @@ class Tidy:
             self._run.observe(
                 Warned(
                     f"version {version.name} lacks {'a file' if lost == 1 else f'{lost} files'} that no other is known"
-                    f" to have; `--export-id {version.export} --no-publish` fetches as long as the service has it"
+                    f" to have; `--export-id {version.export} --no-publish` fetches it as long as the service has it"
                 )
             )
             return

@@ -295,8 +295,13 @@ class _Audit:
             pointer, files = self._publication.pointer(), self._files
             stands = pointer == pointer_digest(version, files, prefix)  # or as it was made before absolute URIs were
             stands = stands or pointer == pointer_digest(replace(version, home=""), files, prefix)
+            staged = self._publication.staged(version)
         except (DestinationError, BlobDamaged) as error:
             return f"cannot be compared with the root tileset: {error}"
+        if staged:
+            return (
+                f"stands for all files of version {version.name}, and some of them wait in the state for their places"
+            )
         return None if stands else f"does not lead to version {version.name} as it was published"
 
     def _mark(self, bad: list[str]) -> bool:

@@ -174,6 +174,9 @@ class Published(Protocol):
     def complete(self, version: Version) -> bool:
         """Whether all else that names the current version names `version`."""
 
+    def staged(self, version: Version) -> bool:
+        """Whether files of `version` have come in, and are not where viewers find them."""
+
 
 class Admission(Protocol):
     """Who may make a place a destination, or write to one. `adopt`: also where others have put something."""

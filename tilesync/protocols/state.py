@@ -40,8 +40,8 @@ class References(Protocol):
     def announced(self, version: Version) -> tuple[int, int]:
         """How many files subtrees announce, and how many of them are not there, or are not known to be."""
 
-    def implicit(self, version: Version) -> list[str]:
-        """The held tilesets with implicit tiling."""
+    def implicit(self, version: Version, *, reached: bool = False) -> list[str]:
+        """The held tilesets with implicit tiling; `reached`: those that the root leads to, as far as is known."""
 
     def settle(self, version: Version) -> Completeness:
         """Count what the version asks for."""

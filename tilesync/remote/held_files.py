@@ -204,9 +204,9 @@ class HeldSource:
             return BlobMissing(f"{name} is not there any more in version {self._version.name} of {self._shown}")
         if isinstance(cause, OSError) and cause.errno not in FOR_GOOD:
             return Transient(str(error))
-        if isinstance(cause, OSError):
-            return BlobDamaged(str(error))
-        return BlobUnreachable(str(error))  # the store keeps it back, as one that is archived: its bytes are not known
+        if cause is None:
+            return BlobUnreachable(str(error))  # the store keeps it back, as one that is archived
+        return BlobDamaged(str(error))
 
 
 class HeldBody:

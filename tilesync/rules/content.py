@@ -114,6 +114,7 @@ class Payload:
 
     def __init__(self, name: str, references: References, *, packed: bool = False) -> None:
         self._name = name.lower()
+        self._is_root = name == ROOT
         self._references = references
         self._packed = packed
         self._start: bytes | None = b""
@@ -167,7 +168,7 @@ class Payload:
         if self.kind in promise.kinds:
             sentence = f"it is named {ending} and holds {self.kind}: viewers go by what it holds"
             self._references.remark("other format", sentence)
-        elif is_list and ending in _MUST_SAY and self._name != ROOT:
+        elif is_list and ending in _MUST_SAY and not self._is_root:
             self._references.remark("unreadable", f"it is named {ending} and holds no {promise.what}")
         else:
             raise BlobDamaged(f"it is named {ending} but holds no {promise.what}")
@@ -189,6 +190,7 @@ class Payload:
         elif self._start is not None:
             self._judge_empty()
         if self._follower is None:
+            self._judge_root()
             return
         try:
             self._follower.finish()
@@ -201,6 +203,12 @@ class Payload:
         if isinstance(self._follower, Document):
             self._keep_promise()
         self._take_remarks(self._follower)
+        self._judge_root()
+
+    def _judge_root(self) -> None:
+        """Every viewer begins with the root, and reads it as a tileset, whatever it holds."""
+        if self._is_root and self.kind is not Kind.TILESET:
+            raise BlobDamaged("it is no tileset (it has no root tile)")
 
     def tell_lengths(self) -> None:
         """Let the references know how long the buffers must be that have been named so far."""

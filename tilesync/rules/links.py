@@ -31,6 +31,7 @@ def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
     path = quote(parts.path.rstrip("/").removesuffix(f"/{ROOT}").rstrip("/"), safe=_AS_IT_IS)
     if parts.scheme not in {"https", "http"} or not parts.hostname or path in {"", "/"}:
         raise UsageError("the link is not of the form https://ACCOUNT/CONTAINER?SAS")
+    refuse_credentials(parts)
     if not parts.query:
         raise UsageError(
             "the link carries no signature (nothing stands behind a '?')",
@@ -69,6 +70,15 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         raise UsageError("that is no URL") from None
     return parts
+
+
+def refuse_credentials(parts: SplitResult) -> None:
+    """Raise UsageError for a link with a user before its host: the bare URL of a container is told in many places."""
+    if "@" in parts.netloc:
+        raise UsageError(
+            "the link names a user or a password before its host, which no container takes",
+            hint="leave out what stands before the @: the signature behind the ? is what lets in",
+        )
 
 
 def check_scheme(url: str) -> None:

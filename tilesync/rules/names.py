@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, count
 
 from tilesync.errors import UnsafeName, UsageError
+from tilesync.model import ROOT
 
 LONGEST_NAME = 1024
 """Characters of a blob's name at most. Source: "Naming and Referencing Containers, Blobs, and Metadata"."""
@@ -147,11 +148,12 @@ def _typed(name: str) -> bool:
 
 def refuse_both(file: str, inside: str) -> None:
     """Raise UnsafeName for a blob that is a folder of another blob."""
+    globs = [file, f"{file}/**"] if file != ROOT else [f"{file}/**"]  # without the root nothing can be shown
+    options = ", or ".join(f"--exclude {shlex.quote(glob)}" for glob in globs)
     raise UnsafeName(
         f"the container has a name that is both a file and a folder: {file}, beside {inside}; this place can hold one"
         " of them",
-        hint=f"leave one of them out: --exclude {shlex.quote(file)}, or --exclude {shlex.quote(f'{file}/**')};"
-        " an object store can hold both",
+        hint=f"leave one of them out: {options}; an object store can hold both",
     )
 
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from tilesync.errors import UsageError
 from tilesync.model import SasUrl
-from tilesync.rules.links import expiry, loopback
+from tilesync.rules.links import expiry, loopback, refuse_credentials
 from tilesync.rules.names import problem
 from tilesync.storage import AzurePlace, BucketPlace
 
@@ -55,6 +55,7 @@ def _container_link(text: str, endpoint: str | None, fetched: float) -> AzurePla
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         raise UsageError("that is no URL") from None
+    refuse_credentials(parts)
     if not parts.query:
         raise UsageError(
             "the URL of the destination carries no signature (nothing stands behind a '?')",

@@ -116,6 +116,7 @@ def _resource(role: Role, **more: Node | Leaf) -> Node:
 _DOCUMENT = _known(
     {
         "asset": Node({"extensions": _UNKNOWN}, other=_OPAQUE, scope="asset"),
+        "geometricError": _value("geometricError"),
         "groups": _GROUPS,
         "root": _TILE,
         "schemaUri": _uri(Role.SCHEMA),
@@ -196,6 +197,8 @@ class Document:
             self._scanner.finish()
         except Malformed as error:
             raise BlobDamaged(str(error)) from None
+        if self.kind is Kind.GLTF and "geometricError" in self._marks:
+            raise BlobDamaged("it is a tileset without a root tile")
 
     @property
     def kind(self) -> Kind:
@@ -224,7 +227,9 @@ class Document:
 
     def value(self, leaf: Leaf, raw: bytes) -> None:
         """A flat value at a leaf."""
-        if leaf.role == "byteLength":
+        if leaf.role == "geometricError":
+            self._marks.add(leaf.role)
+        elif leaf.role == "byteLength":
             self._open[-1].bytes = _number(raw)
         elif leaf.role == "fallback":
             self._open[-1].fallback = raw == b"true"

@@ -141,7 +141,7 @@ def _taken(lock: Entry, mode: int) -> Callable[[], None] | None:
 
     flags = os.O_RDWR | os.O_CREAT | NO_FOLLOW | NO_WAIT
     for _ in range(_TURNS):
-        descriptor = os.open(lock.folder.at(lock.name), flags, mode, dir_fd=lock.folder.fd)
+        descriptor = _opened(lock, flags, mode)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             mine, there = os.fstat(descriptor), lock.find()
@@ -156,6 +156,15 @@ def _taken(lock: Entry, mode: int) -> Callable[[], None] | None:
             raise
         os.close(descriptor)
     return None
+
+
+def _opened(lock: Entry, flags: int, mode: int) -> int:
+    try:
+        return os.open(lock.folder.at(lock.name), flags, mode, dir_fd=lock.folder.fd)
+    except OSError:
+        if (found := lock.find()) is not None:
+            _refuse_shared(found, lock)
+        raise
 
 
 def _refuse_shared(found: os.stat_result, lock: Entry) -> None:

@@ -183,6 +183,10 @@ class Publication(Apart):
             target = self._top.folder().entry(CURRENT).target() if os.name != "nt" else None
         return os.name == "nt" or target == f"{VERSIONS}/{version.name}"
 
+    def staged(self, version: Version) -> bool:
+        """No: the files of a version come straight to their places."""
+        return False
+
     def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
         """Make every file durable, then put the manifest in place. Returns its SHA-256."""
         digest = hashlib.sha256()
@@ -209,13 +213,15 @@ class Publication(Apart):
 
     def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:
         """Move the pointer, then `latest.json`, then the symlink: each one rename."""
-        with mapped(f"cannot publish in {self._root}"):
+        with mapped(f"cannot write {POINTER} in {self._root}"):
             place(self._temporary("pointer"), self._top.folder().entry(POINTER), pointer)
-            self._tell_latest(latest)
+        self._tell_latest(latest)
+        with mapped(f"cannot publish in {self._root}"):
             self._relink(version)
 
     def _tell_latest(self, latest: Mapping[str, Any]) -> None:
-        place(self._temporary("latest"), self._home.folder().entry(LATEST), [document(latest)])
+        with mapped(f"cannot write {LATEST} in {self._home.path}"):
+            place(self._temporary("latest"), self._home.folder().entry(LATEST), [document(latest)])
 
     def retire(self, version: Version, moment: str) -> None:
         """Move a version and its manifest into the trash: the manifest first, so that what has one is always whole."""

@@ -77,11 +77,14 @@ _WEIGHT = (Role.CONTENT, Role.SUBTREE, Role.SCHEMA, Role.MODEL)
 """Roles without which something is lost, in this order; then any other."""
 
 _NO_IMAGE = ", ".join(f"'{kind}'" for kind in Kind if kind not in {Kind.IMAGE, Kind.NONE, Kind.EMPTY})
+_NO_SCHEMA = ", ".join(
+    f"'{kind}'" for kind in Kind if kind not in {Kind.JSON, Kind.SCHEMA, Kind.TILESET, Kind.GLTF, Kind.GEOJSON}
+)
 _OF_OTHER_KIND = f"""
   FROM reference r CROSS JOIN blob b ON b.version=r.version AND b.key=r.target AND b.state=1
   WHERE r.version=?1 AND r.role IN ('{Role.IMAGE}', '{Role.SCHEMA}')
     AND (r.role='{Role.IMAGE}' AND b.kind IN ({_NO_IMAGE}, '{Kind.EMPTY}')
-      OR r.role='{Role.SCHEMA}' AND b.kind IN ('{Kind.NONE}', '{Kind.EMPTY}'))
+      OR r.role='{Role.SCHEMA}' AND b.kind IN ({_NO_SCHEMA}))
 """
 _ANNOUNCED = "SELECT count(DISTINCT target) FROM reference WHERE version=? AND grown=1"
 _IN_VAIN = f"""
@@ -154,10 +157,20 @@ class References:
         sql = "SELECT coalesce(name, target) FROM reference WHERE version=? AND source=? AND role=?"
         return [row[0] for row in self._catalog.query(sql, version.serial, self._catalog.key(source), role)]
 
-    def implicit(self, version: Version) -> list[str]:
-        """The held tilesets with implicit tiling."""
-        sql = "SELECT coalesce(name, key) FROM blob WHERE version=? AND implicit=1 AND state=1 ORDER BY key"
+    def implicit(self, version: Version, *, reached: bool = False) -> list[str]:
+        """The held tilesets with implicit tiling; `reached`: those that the root leads to, as far as is known."""
+        if reached:
+            with self._catalog.transaction() as db:
+                self._reach(db, version)
+        sql = f"""SELECT coalesce(name, key) FROM blob WHERE version=? AND implicit=1 AND state=1
+          {"AND key IN reached" if reached else ""} ORDER BY key"""
         return [row[0] for row in self._catalog.query(sql, version.serial)]
+
+    def _reach(self, db: sqlite3.Connection, version: Version) -> None:
+        """Note what the root leads to, itself among it, within a transaction."""
+        db.execute(_REACHED_TABLE)
+        db.execute("DELETE FROM reached")
+        db.execute(_REACHED, (version.serial, self._catalog.key(ROOT)))
 
     def announced(self, version: Version) -> tuple[int, int]:
         """How many files subtrees announce, and how many of them are not there, or are not known to be."""
@@ -202,10 +215,9 @@ class References:
         What the globs of the version leave out is not missing.
         """
         with self._catalog.transaction() as db:
-            for table in ("reached", "absent"):
-                db.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table} (key TEXT PRIMARY KEY) WITHOUT ROWID")
-                db.execute(f"DELETE FROM {table}")
-            db.execute(_REACHED, (version.serial, self._catalog.key(ROOT)))
+            self._reach(db, version)
+            db.execute("CREATE TEMP TABLE IF NOT EXISTS absent (key TEXT PRIMARY KEY) WITHOUT ROWID")
+            db.execute("DELETE FROM absent")
             there = f"SELECT key FROM blob WHERE version=? AND state<>{MISSING}"
             db.execute(f"INSERT INTO absent SELECT key FROM reached WHERE key NOT IN ({there})", (version.serial,))
             hollow = f"SELECT source FROM remark WHERE version=?1 AND problem='{HOLLOW}' AND {_ASKING}"

@@ -192,6 +192,10 @@ class ObjectPublished:
             and self._objects.find(f"{MANIFESTS}{version.name}.jsonl") is not None
         )
 
+    def staged(self, version: Version) -> bool:
+        """No: the files of a version come straight to their places."""
+        return False
+
     def complete(self, version: Version) -> bool:
         """There is nothing else that names the current version."""
         return True
