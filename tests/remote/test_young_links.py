@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -67,6 +67,18 @@ def test_a_link_that_is_valid_much_later_is_told(tmp_path: Path) -> None:
     assert isinstance(run.error, NotAuthorised)
     assert "the link is valid from" in str(run.error)
     assert "--retry-for" in run.error.hint
+
+
+def test_a_link_that_is_valid_much_later_is_replaced_where_there_is_another(tmp_path: Path) -> None:
+    """Where a fresh link can be had it is asked for, before a run is given up for one that is valid too late."""
+    with Simulator() as sim:
+        files = sim.hold()
+        valid = sim.link(EXPORT)
+        command = f"printf %s '{valid}'"
+        late = f"{valid}&st={datetime.now(UTC) + HOUR:%Y-%m-%dT%H:%M:%SZ}"
+        run = sim.mirror(tmp_path, link=late, link_command=command, retry_for=timedelta(seconds=5))
+    assert run.error is None
+    assert tree(tmp_path / "versions" / EXPORT) == files
 
 
 def test_a_refusal_that_time_does_not_cure_is_final(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class RenewingLink:
             return 0.0
         if link is self._worked or self.expired(link):
             return None
-        if ahead:
+        if ahead and (last or ahead <= self._budget):  # else a fresh one may be valid sooner
             self._tell_wait(link, ahead)
             self._valid_from = now + ahead
             return ahead + AGAIN

@@ -59,8 +59,8 @@ _FAST: Final = 0.1
 
 
 def first_value(get: Callable[[str], str | None], name: str) -> str | None:
-    """What `get` gives as the first value of a header; None when it is absent, or when it holds bytes that are no ASCII:
-    the engine raises for these, and no service means anything by them (RFC 9110, section 5.5).
+    """What `get` gives as the first value of a header; None when it is absent, or holds bytes that are no ASCII: the
+    engine raises for these, and no service means anything by them (RFC 9110, section 5.5).
     """
     try:
         return get(name)
