@@ -300,7 +300,9 @@ def laid_down(dest: Path, files: dict[str, bytes]) -> None:
         blob = Blob(name, len(data), "0x1", hashlib.md5(data).digest())
         lines.append(manifest.line(Held(blob, hashlib.sha256(data).digest(), 0)))
     total = sum(map(len, files.values()))
-    version = Version(0, EXPORT, EXPORT, IMODEL, None, "2026-03-01T08:30:00Z", {"id": EXPORT}, published="2026-03-01")
+    version = Version(
+        0, EXPORT, EXPORT, IMODEL, None, "2026-03-01T08:30:00Z", {"id": EXPORT}, published="2026-03-01T08:31:00Z"
+    )
     lines.insert(0, manifest.header(replace(version, files=len(files), bytes=total)))
     (dest / "manifests").mkdir()
     (dest / "manifests" / f"{EXPORT}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

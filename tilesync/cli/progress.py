@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _WHOLE = 1000
 """What a bar counts to."""
 
+_ROWS = 24
+"""Rows for tqdm, which draws nothing on a terminal that does not say how many it has."""
+
 MINUTE = 60.0
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -72,7 +75,7 @@ class Progress:
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=_WHOLE, file=sys.stderr, leave=False, bar_format=" ", ncols=columns - 1)
+            self._bar = tqdm(total=_WHOLE, file=sys.stderr, leave=False, bar_format=" ", ncols=columns - 1, nrows=_ROWS)
         if columns - 1 < (self._bar.ncols or 0):  # tqdm hides the line before by as many blanks as that was wide
             self._bar.sp = self._bar.status_printer(self._bar.fp)
         self._bar.bar_format, self._bar.ncols = bar_format(state, columns), columns - 1
