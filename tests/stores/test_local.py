@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tilesync.errors import DestinationBusy, DestinationError, DiskFull
 from tilesync.model import Blob, Layout
 from tilesync.stores import local
 from tilesync.stores.disk import boot_id, real_folder
-from tilesync.stores.local import LocalDestination, look_at, open_local
+from tilesync.stores.local import LocalDestination, look_at, open_for_audit, open_local
 
 
 def opened(root: Path, state_dir: Path | None = None) -> AbstractContextManager[LocalDestination]:
@@ -128,6 +129,7 @@ def test_a_second_run_is_busy_at_once(tmp_path: Path) -> None:
 
 HOLD = """
 import sys, time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from tilesync.stores.local import open_local
@@ -554,3 +556,26 @@ def test_a_folder_that_another_thread_makes_first_is_a_folder(tmp_path: Path, mo
     monkeypatch.setattr(os, "mkdir", lambda *_, **__: (tmp_path / "file").touch())
     with pytest.raises(DestinationError, match="a file stands"):
         real_folder(tmp_path / "file", make=True)
+
+
+@pytest.mark.parametrize("layout", Layout)
+def test_a_state_folder_serves_one_destination(tmp_path: Path, layout: Layout) -> None:
+    """A second DEST with the state of the first is refused in words, wherever it is opened; one that moved is not."""
+    state = tmp_path / "state"
+    with open_local(tmp_path / "one", state_dir=state, layout=layout):
+        pass
+    refused = partial(pytest.raises, DestinationError, match=f"that of {tmp_path}/one, not of {tmp_path}/two")
+    with refused() as raised, open_local(tmp_path / "two", state_dir=state, layout=layout):
+        pass
+    assert "--state-dir of its own" in raised.value.hint
+    with refused(), look_at(tmp_path / "two", state_dir=state, layout=layout):
+        pass
+    with refused(), open_for_audit(tmp_path / "two", state):
+        pass
+    assert not (tmp_path / "two").exists()
+    (tmp_path / "one").rename(tmp_path / "two")
+    with open_local(tmp_path / "two", state_dir=state, layout=layout):
+        pass
+    (tmp_path / "one").mkdir()
+    with pytest.raises(DestinationError), open_local(tmp_path / "one", state_dir=state, layout=layout):
+        pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,9 @@ from tilesync.stores.publication import MANIFESTS, PARTS, Publication
 
 STATE = ".tilesync"
 CATALOG = "catalog.sqlite3"
+SERVES = "serves"
+"""Under which key the catalog in a state folder elsewhere keeps the DEST that it is of."""
+
 _EFFECTIVE = os.access in os.supports_effective_ids
 
 
@@ -118,6 +121,24 @@ class Place:
             self._tree(self.state).find()
         return self.state / CATALOG
 
+    def refuse_state_of_another(self) -> None:
+        """Raise DestinationError where the state is that of another folder, which is there still. One that was moved
+        takes its state along.
+        """
+        if self.state == self.root / STATE or not os.path.isfile(path := self.catalog()):
+            return
+        known = None
+        with (
+            suppress(DestinationError),
+            closing(Catalog(path, read_only=True)) as catalog,
+        ):  # a damaged one is told later
+            known = catalog.recall(SERVES)
+        if known and known != os.path.realpath(self.root) and os.path.isdir(known):
+            raise DestinationError(
+                f"the state in {self.state} is that of {known}, not of {self.root}",
+                hint="give each DEST a --state-dir of its own",
+            )
+
     def doors(self, layout: Layout) -> Sequence[Door]:
         """The ways to the files."""
         if layout is Layout.FLAT:
@@ -162,6 +183,9 @@ class LocalDestination:
         refuse_other(place, known or layout, layout)
         if known is None:
             catalog.remember("layout", layout)
+        home = os.path.realpath(place.root)
+        if place.state != place.root / STATE and catalog.recall(SERVES) != home:
+            catalog.remember(SERVES, home)
 
     def settle(self) -> None:
         """Everything that is recorded as held has been checked since the machine started."""
@@ -205,6 +229,7 @@ def open_local(
     written. Two locks are held: one in DEST, which runs with other state folders see, and that of the state folder.
     """
     place = Place.of(root, state_dir)
+    place.refuse_state_of_another()
     found = place.layout()
     layout = layout or found
     place.refuse_state_inside(layout)
@@ -217,13 +242,13 @@ def open_local(
         place.root.mkdir(parents=True, exist_ok=True)
     place.catalog()  # refuses links on the way there
     shown, owner = str(place.root), publication.owner()
-    with ExitStack() as closing:
+    with ExitStack() as leaving:
         if elsewhere := place.state != place.root / STATE:
-            closing.enter_context(lent_folder(place.root / STATE, shown, owner, observe or (lambda event: None)))
+            leaving.enter_context(lent_folder(place.root / STATE, shown, owner, observe or (lambda event: None)))
         hint = "give another folder with --state-dir, or mend that one" if elsewhere else None
-        closing.enter_context(locked_folder(place.state, shown, owner, hint=hint))
+        leaving.enter_context(locked_folder(place.state, shown, owner, hint=hint))
         catalog = Catalog(place.state / CATALOG)
-        closing.callback(catalog.close)
+        leaving.callback(catalog.close)
         yield LocalDestination(place, layout, catalog)
 
 
@@ -251,6 +276,7 @@ def look_at(
 ) -> Iterator[Sight]:
     """What a destination knows, without writing anything; it need not be there."""
     place = Place.of(root, state_dir)
+    place.refuse_state_of_another()
     publication = _admitted(place, place.layout(), layout, admission)
     with reading(f"cannot read the state in {place.state}"):
         catalog = Catalog(place.catalog(), read_only=True)
@@ -292,6 +318,7 @@ def _within(path: Path, folder: Path) -> bool:
 def open_for_audit(root: Path, state_dir: Path | None) -> Iterator[Sight]:
     """What a destination holds, and its catalog to mark findings in: None when there is none that can be written."""
     place = Place.of(root, state_dir)
+    place.refuse_state_of_another()
     layout, path = place.layout() or Layout.VERSIONED, place.catalog()
     try:
         usable = os.access(path, os.W_OK, effective_ids=_EFFECTIVE) and schema_of(path) in SCHEMA_VERSIONS
