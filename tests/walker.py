@@ -10,7 +10,7 @@ from pathlib import Path
 from tilesync.errors import BlobDamaged
 from tilesync.jobs.examine import examine
 from tilesync.jobs.expansion import Expansion
-from tilesync.model import Arrival, Blob, Held, Remark, Trace, Version
+from tilesync.model import ROOT, Arrival, Blob, Held, Kind, Reading, Reference, Remark, Role, Trace, Version
 from tilesync.protocols import Catalog as CatalogProtocol
 from tilesync.protocols import Glance
 from tilesync.stores.catalog import Catalog
@@ -82,6 +82,9 @@ def walk(folder: Path, entry: str = "tileset.json", *, home: str = "https://host
     with tempfile.TemporaryDirectory() as state:
         catalog = Catalog(Path(state) / "catalog.sqlite3")
         version = catalog.begin(Version(0, "v", "e", None, None, "", {}, home=home))
+        if entry != ROOT:  # what no root leads to is not followed
+            leads = Reading(Kind.TILESET, (Reference(entry, Role.CONTENT),))
+            catalog.add_held(version, [Arrival(0, Held(Blob(ROOT, 0), b"", 0), leads)])
         expansion = Expansion(version, catalog, files)
         pending, seen = [entry], {entry}
         while pending or (pending := _more(catalog, expansion, seen)):

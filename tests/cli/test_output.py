@@ -84,7 +84,7 @@ def test_a_closed_standard_output(service: Simulator, tmp_path: Path) -> None:
 def test_a_reader_that_has_enough(service: Simulator, tmp_path: Path) -> None:
     """A pipe whose reader went away is no failure, and nothing is said of it."""
     assert shell(service, f"mirror {IMODEL} {tmp_path / 'd'}").returncode == 0
-    script = f'"{sys.executable}" -m tilesync versions {tmp_path / "d"} --json; echo $? >&2'
+    script = f'"{sys.executable}" -m tilesync versions {tmp_path / "d"} --json -q; echo $? >&2'
     done = subprocess.run(
         ["sh", "-c", f"({script}) | true"],
         env=environment(service), capture_output=True, text=True, timeout=60, check=False,

@@ -271,6 +271,6 @@ def test_a_token_that_expires_in_mid_run_is_renewed(tmp_path: Path) -> None:
 def test_a_token_file_that_is_too_large(tmp_path: Path) -> None:
     """What holds more than a token can have is refused in words, and not read to its end."""
     path = tmp_path / "token"
-    path.write_bytes(b"x" * ((1 << 16) + 1))
-    with pytest.raises(NotAuthorised, match="more than 64 KiB"):
+    path.write_bytes(b"x" * ((1 << 20) + 1))
+    with pytest.raises(NotAuthorised, match="longer than 1,048,576 bytes"):
         asyncio.run(from_file(path))

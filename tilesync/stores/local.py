@@ -24,6 +24,7 @@ from tilesync.stores.folders import Tree
 from tilesync.stores.held import VERSIONS, Door, HeldFiles
 from tilesync.stores.lock_file import lent_folder, locked_folder
 from tilesync.stores.publication import MANIFESTS, PARTS, Publication
+from tilesync.stores.status_files import CHECKED
 
 STATE = ".tilesync"
 CATALOG = "catalog.sqlite3"
@@ -113,7 +114,7 @@ class Place:
         """Whether what lies there is what a first run left: its state is known, or the names of exports show it."""
         if (self.state / CATALOG).exists() and OURS.issuperset(there):
             return True
-        return there == [VERSIONS] and all(map(is_export_id, os.listdir(self.root / VERSIONS)))
+        return set(there) - {CHECKED} == {VERSIONS} and all(map(is_export_id, os.listdir(self.root / VERSIONS)))
 
     def catalog(self) -> Path:
         """The path of the catalog. Raises DestinationError where a link leads to it from the root."""
