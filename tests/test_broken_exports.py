@@ -9,6 +9,7 @@ import gzip
 import json
 import random
 import struct
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -400,6 +401,33 @@ def test_a_walk_does_not_believe_what_nothing_proves(name: str, data: bytes, tmp
     allowed = mirror(files, tmp_path / "b", Inventory.WALK, md5=False, allow_missing=True)
     assert (allowed.exit, problems(allowed)) == (0, {(name, "damaged")})
     assert verify(tmp_path / "b").exit == 0
+
+
+@both
+@pytest.mark.parametrize(("size", "told"), [(7, {("bits.bin", "damaged")}), (8, set())])
+@pytest.mark.parametrize("form", ["binary", "JSON"])
+def test_a_short_buffer_of_a_subtree_is_told(
+    form: str, size: int, told: set[tuple[str, str]], inventory: Inventory, tmp_path: Path
+) -> None:
+    """Also where what it has is enough for the views."""
+    views = [{"buffer": 0, "byteOffset": 0, "byteLength": 1}]
+    said = subtree(buffers=[{"uri": "../../../bits.bin", "byteLength": 8}], bufferViews=views)
+    said = said if form == "binary" else said[24:]
+    files = {"tileset.json": implicit(), "s/0/0/0": said, "c/0/0/0.glb": TILE, "bits.bin": b"\0" * size}
+    run = mirror(files, tmp_path, inventory)
+    assert (run.exit, problems(run)) == (0, told)
+
+
+@pytest.mark.parametrize(("lost", "allowed"), [("t.png", True), ("x.bin", True), ("a.glb", False)])
+def test_what_helps_is_what_fits(lost: str, allowed: bool, tmp_path: Path) -> None:
+    """--allow-missing is named where it helps: for images and buffers, not for a part of the scene."""
+    files = {"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, lost: b"" if lost != "a.glb" else b"<html>"}
+    run = mirror(files, tmp_path, Inventory.WALK, md5=False, retry_for=timedelta())
+    assert (run.exit, set(failures(run))) == (3, {lost})
+    assert run.error is not None
+    if allowed:
+        assert "--allow-missing" in run.error.hint
+        assert mirror(files, tmp_path, Inventory.WALK, md5=False, allow_missing=True).exit == 0
 
 
 @both

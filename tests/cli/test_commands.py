@@ -276,6 +276,8 @@ def test_report_and_log_file(service: Simulator, tmp_path: Path) -> None:
         ["verify"],
         ["no-such-command"],
         ["mirror", IMODEL, "d", "--log-file", "/nowhere/at/all"],
+        ["mirror", IMODEL, "d", "--report", "-"],
+        ["verify", "d", "--log-file=-"],
     ],
 )
 def test_usage_errors_end_with_2(arguments: list[str], tmp_path: Path) -> None:

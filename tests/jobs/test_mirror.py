@@ -47,8 +47,8 @@ from tilesync.errors import (
     NotAuthorised,
     UnsafeName,
 )
-from tilesync.events import Failed, Planned, Published, Renewed, Resolved, Retried, VersionChosen, Warned
-from tilesync.model import Selector, Trace
+from tilesync.events import Failed, Notice, Planned, Published, Renewed, Resolved, Retried, VersionChosen, Warned
+from tilesync.model import Inventory, Selector, Trace
 from tilesync.stores import files as files_of_stores
 from tilesync.stores import publication
 from tilesync.stores.disk import barrier, place, write_whole
@@ -567,6 +567,37 @@ def test_a_link_command_renews_a_container_link(tmp_path: Path) -> None:
     assert run.exit == 0
     assert run.tally.renewals == 1
     assert held(tmp_path / "d") == files
+
+
+def test_a_link_command_that_fails_is_no_refusal_of_the_listing(tmp_path: Path) -> None:
+    """Nothing is walked instead: without a link there is no walk either."""
+    with Simulator() as sim:
+        sim.hold()
+        stale = sim.link(EXPORT)
+        sim.revoke()
+        run = sim.mirror(tmp_path / "d", link=stale, link_command="false")
+    assert isinstance(run.error, NotAuthorised)
+    assert "--link-command" in str(run.error)
+    assert not [event for event in run.of(Notice) if "walking" in event.message]
+
+
+# --- facts that no file can have ---
+
+
+@pytest.mark.parametrize("inventory", list(Inventory))
+@pytest.mark.parametrize("count", [1, 2])
+def test_dates_that_no_file_can_have_are_told_once(inventory: Inventory, count: int, tmp_path: Path) -> None:
+    """By listing and by walk: how many, and that they are stored as unknown."""
+    with Simulator() as sim:
+        files = sim.hold()
+        for name in list(files)[:count]:
+            sim.blob(name).modified = datetime(9999, 12, 31, tzinfo=UTC)
+        run = sim.mirror(tmp_path, inventory=inventory)
+    assert run.exit == 0
+    (warned,) = run.of(Warned)
+    assert f"of {count} file{'s' if count > 1 else ''} that no file can have" in warned.message
+    _, lines = manifest_of(tmp_path, EXPORT)
+    assert [lines[name].get("last_modified") for name in list(files)[:count]] == [None] * count
 
 
 # --- an export that changes under the run ---

@@ -15,7 +15,7 @@ from faults import error, storage
 from simulator import EXPORT, Run, Simulator
 
 from tilesync.errors import NotAuthorised
-from tilesync.events import Notice
+from tilesync.events import Notice, Warned
 from tilesync.model import SasUrl
 from tilesync.remote.link import AGAIN, RenewingLink
 from tilesync.rules.links import parse_link, starts
@@ -173,6 +173,31 @@ def test_a_refused_link_is_not_gone_back_to() -> None:
         assert link.too_early(new, clock.now(), last=True) == AGAIN
         clock.advance(10)
         assert link.too_early(new, clock.now(), last=True) is None
+
+    asyncio.run(work())
+
+
+def test_a_fresh_link_that_has_ended_already_is_not_used() -> None:
+    """The one before is, as long as it lives, and a fresh one is asked for no more often than any other."""
+
+    async def work() -> None:
+        clock, run = FakeClock(), Run()
+        old, dead, new = made(clock), made(clock, life=timedelta(minutes=1), n=1), made(clock, life=3 * HOUR, n=2)
+        given = [dead, dead, new]
+        link = renewing(clock, iter(given), run)
+        link.adopt(old, clock.now())
+        clock.advance(50 * 60)
+        for _ in range(100):
+            assert await link.current() is old
+            await breathe()
+        assert ["ended already" in event.message for event in run.of(Warned)] == [True]
+        clock.advance(60)
+        assert await link.current() is old
+        await breathe()
+        clock.advance(60)
+        await link.current()
+        await breathe()
+        assert await link.current() is new
 
     asyncio.run(work())
 

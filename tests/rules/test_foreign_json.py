@@ -254,6 +254,25 @@ def test_a_row_without_an_id_is_no_list() -> None:
     assert (row.id, row.imodel, row.changeset, row.type, row.size) == ("e1", None, None, "", None)
 
 
+@pytest.mark.parametrize(
+    "body", [b"<!DOCTYPE html><html></html>", b"\xef\xbb\xbf\n <html>", b"<?xml version='1.0'?><E/>"]
+)
+def test_a_web_page_in_place_of_the_list_is_told_in_words(body: bytes) -> None:
+    """No name of a Python class, and what to look at."""
+    with pytest.raises(Transient, match="no export list but a web page") as refused:
+        parse_exports(body)
+    assert "--api-url" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("body", "why"), [(b"{}", "exports"), (b'{"exports": 5}', "are no list"), (b"nonsense", "Expecting value")]
+)
+def test_what_is_no_list_says_why(body: bytes, why: str) -> None:
+    """The reason stands in the message."""
+    with pytest.raises(Transient, match=f"no export list \\(.*{why}"):
+        parse_exports(body)
+
+
 @pytest.mark.parametrize("life", [-1, 1e300, 1 << 40, "-5", "inf", "nan", 0, None])
 def test_a_lifetime_that_no_token_has(life: Any) -> None:
     """An absurd lifetime counts as not told: an hour."""

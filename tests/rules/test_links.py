@@ -51,6 +51,17 @@ def test_no_link(href: str) -> None:
     assert "SECRET" not in str(error.value) + error.value.hint
 
 
+@pytest.mark.parametrize(
+    "host", ["a.dfs.core.windows.net", "a.z1.dfs.storage.azure.net", "a.dfs.core.chinacloudapi.cn"]
+)
+def test_a_link_of_the_data_lake_service_is_told(host: str) -> None:
+    """Its listing is JSON and its answers state no MD5; the blob service of the same account takes the signature."""
+    with pytest.raises(UsageError, match="Data Lake") as refused:
+        parse_link(f"https://{host}/c?sv=1&sig=SECRET")
+    assert ".blob." in refused.value.hint
+    assert parse_link(f"https://{host.replace('.dfs.', '.blob.')}/c?sv=1&sig=SECRET")
+
+
 def test_a_link_is_silent() -> None:
     """The representation of a link holds no signature."""
     assert "SECRET" not in repr(parse_link("https://a.net/c?sig=SECRET"))

@@ -122,6 +122,7 @@ def test_storage_code() -> None:
     [("0", 0.0), ("1", 1.0), (" 30 ", 30.0), ("", None), ("-1", None), ("1.5", None), ("soon", None), ("²", None),
      ("Sun, 01 Mar 2026 08:30:00 GMT", 90.0), ("Sunday, 01-Mar-26 08:30:00 GMT", 90.0),
      ("Sun Mar  1 08:30:00 2026", 90.0), ("Sun, 01 Mar 2026 09:30:00 +0100", 90.0),
+     ("9" * 400, None), ("Sun, 01 Mar 9999 08:00:00 GMT", None), ("31536000", 31536000.0), ("31536001", None),
      ("Sun, 01 Mar 2026 08:00:00 GMT", 0.0), ("Sun, 41 Mar 2026 08:30:00 GMT", None)],
 )  # fmt: skip
 def test_retry_after(text: str, seconds: float | None) -> None:

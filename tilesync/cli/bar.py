@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, NamedTuple
 
-from tilesync.cli.text import files, size
+from tilesync.cli.text import size
+from tilesync.rules.wording import files
 
 WINDOW: Final = 45.0
 """Seconds of the past that tell the rate: long enough for a wave of large files, short enough for a change of pace."""

@@ -54,7 +54,7 @@ def _report(group: click.Group, arguments: list[str]) -> Path | None:
             path = arguments[number + 1]
         elif word.startswith("--report="):
             path = word.partition("=")[2]
-    return Path(path) if path.strip() and "://" not in path else None
+    return Path(path) if path.strip() not in {"", "-"} and "://" not in path else None
 
 
 def _positional(group: click.Group, arguments: list[str]) -> Iterator[str]:

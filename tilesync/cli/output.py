@@ -14,7 +14,7 @@ from tilesync.cli.masking import Masking
 from tilesync.cli.streams import Out, say
 from tilesync.cli.table import cut_front
 from tilesync.cli.terminal import columns_of
-from tilesync.cli.text import explain, files, printable, size
+from tilesync.cli.text import explain, printable, size
 from tilesync.errors import TilesyncError
 from tilesync.events import (
     Deleted,
@@ -38,6 +38,7 @@ from tilesync.events import (
     Warned,
 )
 from tilesync.rules.retention import TRASH_FOR
+from tilesync.rules.wording import files
 
 _SHORTEST_NAME = 24
 """Letters of a name that a plan shows at least, however narrow the terminal."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tilesync.cli.bar import RecentRate, Sample, State, bar_format, share_of
 from tilesync.cli.streams import say
 from tilesync.cli.terminal import USUAL, columns_of
-from tilesync.cli.text import files, printable, size
+from tilesync.cli.text import printable, size
 from tilesync.jobs.tally import Tally
+from tilesync.rules.wording import files
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -8,9 +8,10 @@ from pathlib import Path
 from tilesync import services, wiring
 from tilesync.cli.session import Session
 from tilesync.cli.summary import mirrored
-from tilesync.cli.text import files, size
+from tilesync.cli.text import size
 from tilesync.demo.service import IMODEL, LIFE, DemoService
 from tilesync.model import Secret, Selector
+from tilesync.rules.wording import files
 
 FOLDER = Path("tilesync-demo")
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from tilesync.cli.report import Summary
 from tilesync.cli.table import table
-from tilesync.cli.text import Place, at_top, counted, files, size
+from tilesync.cli.text import Place, at_top, size
 from tilesync.jobs.holdings import Holding, held_as
 from tilesync.jobs.ownership import Standing
 from tilesync.jobs.tally import Tally
 from tilesync.model import Completeness, Export
 from tilesync.rules.ownership import shown
+from tilesync.rules.wording import counted, files
 
 SIGNED_VIEWERS = (
     "CesiumJS passes its signature on to every file; 3d-tiles-renderer wants the few lines of README.md (Private"

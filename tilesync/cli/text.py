@@ -34,16 +34,6 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 file`, `2 files`, `12,345 files`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def files(count: int) -> str:
-    """That many files."""
-    return counted(count, "file")
-
-
 class Destination(click.ParamType[Place]):
     """A place to mirror into: a folder, a container, a bucket."""
 
@@ -81,11 +71,14 @@ class FilePath(click.ParamType[Path | None]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path | None:
         """The path, None for an empty text: the variable of a script may be unset. A URL is a usage error, and not
-        shown, since it may carry a signature.
+        shown, since it may carry a signature; so is a dash, which other programs take
+        for a standard stream.
         """
         text = str(value)
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
             self.fail("this must be a path of this machine, not a URL", param, ctx)
+        if text.strip() == "-":
+            self.fail("a dash is no path here: standard input is /dev/stdin, standard output /dev/stdout", param, ctx)
         return Path(text) if text.strip() else None
 
 

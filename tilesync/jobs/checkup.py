@@ -9,6 +9,7 @@ from tilesync.errors import TilesyncError
 from tilesync.events import Checked
 from tilesync.protocols import Observer
 from tilesync.rules.checks import Result, Said
+from tilesync.rules.wording import counted
 
 
 class Probe(NamedTuple):
@@ -40,7 +41,7 @@ async def examine(probes: Iterable[Probe], observe: Observer) -> None:
         observe(Checked(probe.name, said.result, said.message, said.hint))
     if failed:
         name, first = failed[0]
-        count_failed = "1 check" if len(failed) == 1 else f"{len(failed)} checks"
+        count_failed = counted(len(failed), "check")
         raise type(first)(
             f"{count_failed} of {count} failed, first `{name}`: {first}", hint="what mends it stands beside each"
         )

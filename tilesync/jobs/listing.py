@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tilesync.errors import DiskFull
-from tilesync.events import PageListed, Warned
+from tilesync.events import PageListed
 from tilesync.jobs.run import Run
 from tilesync.jobs.tally import Tally
 from tilesync.jobs.transfer import Supply
@@ -27,17 +27,13 @@ class Listing:
 
     async def take(self, version: Version, source: Source, supply: Supply) -> None:
         """Take in the inventory from the version's marker on. Raises UnsafeName, DiskFull, Incomplete."""
-        earlier, keeps, undated = version.listing > 1, keeper(version.globs), 0
+        earlier, keeps = version.listing > 1, keeper(version.globs)
         async for page in source.pages(version.marker):
-            undated += page.undated
             self._files.judge(blob.name for blob in page.blobs if keeps(blob.name))
             version = replace(version, marker=page.marker)
             self._run.tally.add(await in_thread(self._take_in, version, page, compare=earlier))
             self._run.observe(PageListed(self._run.tally.listed, self._run.tally.listed_bytes, complete=False))
             supply.add()
-        if undated:
-            what = f"{undated:,} files were modified at a time" if undated > 1 else "1 file was modified at a time"
-            self._run.observe(Warned(f"the container says that {what} that no file can have: it is taken for unknown"))
         await self.finish(version)
         supply.add(complete=True)
 

@@ -40,6 +40,7 @@ from tilesync.protocols import Destination, Origin, Source
 from tilesync.rules.guards import Most, guard_against_shrinking
 from tilesync.rules.plan import Choice, choose
 from tilesync.rules.retention import KEEP_ALL, Keep
+from tilesync.rules.wording import files
 from tilesync.threads import in_thread
 
 REPLANS = 2
@@ -235,15 +236,14 @@ class Mirror:
         """
         lost = await self._versions.vanished(version)
         if lost:
-            what = "1 file of this version" if lost == 1 else f"{lost:,} files of this version"
-            self._run.observe(Warned(f"{what} vanished or changed under the run; fetching again"))
+            what = f"{files(lost)} of this version vanished or changed under the run"
+            self._run.observe(Warned(f"{what}; fetching again"))
             self._run.tally.start_over()
             await self._transfer(version, source)
             lost = await self._versions.vanished(version)
         if lost:
-            what = "1 file" if lost == 1 else f"{lost:,} files"
             raise Incomplete(
-                f"{what} vanished or changed under the run, twice; this export was not published",
+                f"{files(lost)} vanished or changed under the run, twice; this export was not published",
                 hint="find out what else deletes or changes files of DEST; the next run fetches them again",
             )
 
@@ -297,11 +297,17 @@ class Mirror:
             raise
         finally:
             self._run.names.tell(self._run.observe)
+            self._tell_undated(source)
             if self._run.tally.inventory_complete:
                 held = self._catalog.totals(version).held_files
                 self._run.tally.settle(held, held_before=self._held_before[version.serial])
         if self._run.tally.failed:
             raise self._incomplete(version, source)
+
+    def _tell_undated(self, source: Source) -> None:
+        if source.undated:
+            dates = f"a modification time of {files(source.undated)} that no file can have"
+            self._run.observe(Warned(f"the container states {dates}: it is taken for unknown"))
 
     def _begin_walk(self, version: Version) -> None:
         self._catalog.ask_again(version)
@@ -310,8 +316,7 @@ class Mirror:
     def _incomplete(self, version: Version, source: Source) -> Incomplete:
         """Files failed: the container may not be what was listed."""
         self._versions.look_again(self._versions.current(version))
-        count = self._run.tally.failed
-        what = f"{count} {'file' if count == 1 else 'files'} failed; this export was not published"
+        what = f"{files(self._run.tally.failed)} failed; this export was not published"
         return Incomplete(what, hint=source.remedy or _remedy(self._run.tally.hints))
 
     # --- publish ---

@@ -14,11 +14,12 @@ from tilesync.jobs.examine import SPOOL
 from tilesync.jobs.gzip_files import GzipFiles
 from tilesync.jobs.run import Run
 from tilesync.jobs.soundness import bearable, is_of_the_scene, sentence, unusable
-from tilesync.model import ROOT, Content, Version
+from tilesync.model import ROOT, Content, Unsound, Version
 from tilesync.protocols import Destination
 from tilesync.rules import notes
 from tilesync.rules.manifest import header, line, stamp
 from tilesync.rules.notes import Note
+from tilesync.rules.wording import counted, files
 from tilesync.threads import in_thread, side_by_side
 
 BATCH = 2000
@@ -78,22 +79,24 @@ class Publisher:
         self._run.tally.completeness = found
         tell_remarks(version, self._catalog, self._run.observe)
         known = version.published is not None and found.missing <= version.completeness.missing
-        lost = unreadable = 0
+        absent = blind = 0
         first, empty = "", False
         for each in unmet(version, self._catalog):
-            where, message = each.where, each.message
-            allowed = self._allow_missing or known or (each.name or message) in lacks
-            event = Remarked(where, "missing", message) if allowed else Failed(where, "BlobMissing", message)
-            self._run.observe(event)
-            if not allowed and each.name is None:
-                unreadable, first = unreadable + 1, first or message
-            elif not allowed:
-                lost += 1
-                empty = empty or each.held
+            allowed = self._allow_missing or known or (each.name or each.message) in lacks
+            if allowed:
+                self._run.observe(Remarked(each.where, "missing", each.message))
+                continue
+            self._run.observe(Failed(each.where, "BlobMissing", each.message))
+            if each.name is None:
+                blind, first = blind + 1, first or each.message
+            else:
+                absent, empty = absent + 1, empty or each.held
         broken = self._judge_soundness(version, lacks)
         led = self._judge_where_it_leads(version, lacks)
-        if lost or unreadable or broken or led:
-            raise _incomplete(lost, unreadable, first, empty=empty, broken=broken, led=led)
+        problems = [*_missing(absent, empty=empty), *_unreadable(blind, first), *_broken(broken), *_leading_away(led)]
+        if problems:
+            what, hints = ("; ".join(parts) for parts in zip(*problems, strict=True))
+            raise Incomplete(what, hint=f"this export was not published; {hints}")
         return replace(version, completeness=found)
 
     def _judge_where_it_leads(self, version: Version, lacks: Collection[str]) -> int:
@@ -107,18 +110,18 @@ class Publisher:
                 failed += 1
         return failed
 
-    def _judge_soundness(self, version: Version, lacks: Collection[str]) -> list[str]:
-        """Tell the broken files that something asks for; the names of those that are errors. They are not held any
+    def _judge_soundness(self, version: Version, lacks: Collection[str]) -> list[Unsound]:
+        """Tell the broken files that something asks for, and return those that are errors. They are not held any
         more, so that the next run fetches them anew. What was published before may have been so on request.
         """
-        failed, bears = list[str](), self._allow_missing or version.published is not None
+        failed, bears = list[Unsound](), self._allow_missing or version.published is not None
         for each in unusable(version, self._catalog):
             if each.name in lacks or (bears and not is_of_the_scene(each)):
                 self._run.observe(Remarked(each.name, "damaged", sentence(each)))
                 continue
             self._run.observe(Failed(each.name, "BlobDamaged", f"{each.name}: {sentence(each)}"))
-            failed.append(each.name)
-        self._catalog.release(version, failed)
+            failed.append(each)
+        self._catalog.release(version, [each.name for each in failed])
         self._run.tally.fail(len(failed))
         return failed
 
@@ -172,34 +175,45 @@ class Publisher:
                 yield line(held)
 
 
-def _incomplete(
-    lost: int, unreadable: int, first: str, *, empty: bool, broken: Collection[str], led: int
-) -> Incomplete:
-    """Count what is asked for in vain: files that are missing or broken, references that no copy can follow, and files
-    that lead viewers of a copy elsewhere.
-    """
-    what, hints = [], []
-    if lost:
-        count = f"{lost:,} {'file' if lost == 1 else 'files'}"
+_Problem = tuple[str, str]
+"""What is wrong, and what helps."""
+
+
+def _missing(count: int, *, empty: bool) -> Iterator[_Problem]:
+    """Files that are asked for in vain; `empty`: some are there, without bytes."""
+    if count:
         state = f"not in the container{', or empty' if empty else ''}"
-        what.append(f"{count} that the tilesets ask for {'is' if lost == 1 else 'are'} {state}")
-        hints.append("if the export was made so, run again with --allow-missing")
-    if unreadable:
-        count = f"{unreadable:,} {'reference' if unreadable == 1 else 'references'}"
-        what.append(f"{count} of the tilesets cannot be followed ({first})")
-        hints.append(
-            "what lies behind such a reference is lost: make the export anew, or publish without (--allow-missing)"
-        )
-    if broken:
-        count = f"{len(broken):,} {'file' if len(broken) == 1 else 'files'}"
-        what.append(f"{count} that the tilesets ask for {'is' if len(broken) == 1 else 'are'} broken")
-        no_way = "no viewer can show: make the export anew"
-        way = no_way if ROOT in broken else "can be left out with --exclude NAME"
-        hints.append(f"the next run fetches broken files anew; what the container itself holds so {way}")
-    if led:
-        count = f"{led:,} {'file' if led == 1 else 'files'}"
-        what.append(f"{count} of the tileset {'leads' if led == 1 else 'lead'} viewers of a copy elsewhere")
-        hints.append(
+        what = f"{files(count)} that the tilesets ask for {'is' if count == 1 else 'are'} {state}"
+        yield what, "if the export was made so, run again with --allow-missing"
+
+
+def _unreadable(count: int, first: str) -> Iterator[_Problem]:
+    """References that no copy can follow."""
+    if count:
+        what = f"{counted(count, 'reference')} of the tilesets cannot be followed ({first})"
+        hint = "what lies behind such a reference is lost: make the export anew, or publish without (--allow-missing)"
+        yield what, hint
+
+
+def _broken(broken: Collection[Unsound]) -> Iterator[_Problem]:
+    """Files that lie here and are of no use for who asks for them."""
+    if not broken:
+        return
+    what = f"{files(len(broken))} that the tilesets ask for {'is' if len(broken) == 1 else 'are'} broken"
+    if any(each.name == ROOT for each in broken):
+        way = "no viewer can show: make the export anew"
+    elif any(is_of_the_scene(each) for each in broken):
+        way = "can be left out with --exclude NAME"
+    else:
+        way = "is published with --allow-missing, or left out with --exclude NAME"
+    yield what, f"the next run fetches broken files anew; what the container itself holds so {way}"
+
+
+def _leading_away(count: int) -> Iterator[_Problem]:
+    """Files that lead viewers of a copy elsewhere."""
+    if count:
+        what = f"{files(count)} of the tileset {'leads' if count == 1 else 'lead'} viewers of a copy elsewhere"
+        hint = (
             "such URIs end with the link, or are none of this container; with --allow-missing it is published as it is"
         )
-    return Incomplete("; ".join(what), hint=f"this export was not published; {'; '.join(hints)}")
+        yield what, hint

@@ -13,6 +13,7 @@ from tilesync.protocols import Clock, ServiceSight
 from tilesync.rules.checks import Result, Said
 from tilesync.rules.lifetimes import left
 from tilesync.rules.tokens import token_end
+from tilesync.rules.wording import counted
 
 SKEWED = timedelta(seconds=60)
 """A clock that is off by more is worth setting."""
@@ -122,7 +123,7 @@ class ServiceChecks:
 
     async def _api(self) -> Said:
         count = await self._sight.visible(self._selector)
-        shown = "1 export" if count == 1 else f"{count} exports"
+        shown = counted(count, "export")
         of = "of this iModel" if self._selector.imodel else "of all iModels (--source names one)"
         return Said(f"it takes this identity, and its first page shows {shown} {of}")
 

@@ -16,6 +16,7 @@ from tilesync.protocols import Destination
 from tilesync.rules.guards import Most
 from tilesync.rules.manifest import stamp
 from tilesync.rules.retention import TRASH_FOR, Keep, to_retire
+from tilesync.rules.wording import files
 from tilesync.threads import in_thread
 
 BATCH = 2000
@@ -58,7 +59,7 @@ class Tidy:
         if lost := totals.files - totals.held_files:
             self._run.observe(
                 Warned(
-                    f"version {version.name} lacks {'a file' if lost == 1 else f'{lost} files'} that no other is known"
+                    f"version {version.name} lacks {files(lost)} that no other is known"
                     f" to have; `--export-id {version.export} --no-publish` fetches it as long as the service has it"
                 )
             )

@@ -20,6 +20,7 @@ from tilesync.jobs.tally import Tally
 from tilesync.model import POINTER, Arrival, Held, Twin, Version
 from tilesync.protocols import Catalog, HeldFiles, Helpers, Observer, Published
 from tilesync.rules.manifest import lacking, read_header, read_line
+from tilesync.rules.wording import counted
 from tilesync.threads import in_thread
 
 UNMARKED = "the state is not here or cannot be written, so `tilesync mirror` will not know: verify with its --state-dir"
@@ -106,8 +107,8 @@ def _told(found: Sequence[Finding]) -> str:
     first, versions = found[0], {finding.version for finding in found}
     if len(found) == 1 and first.problem == "manifest":
         return f"the manifest of version {first.version} {first.message}"
-    where = f"version {first.version}" if len(versions) == 1 else f"{len(versions)} versions"
-    return f"{len(found)} {'problem' if len(found) == 1 else 'problems'} found in {where}"
+    where = f"version {first.version}" if len(versions) == 1 else counted(len(versions), "version")
+    return f"{counted(len(found), 'problem')} found in {where}"
 
 
 def _hint(found: Sequence[Finding], *, marked: bool) -> str | None:

@@ -16,6 +16,7 @@ from tilesync.protocols import Catalog, Clock, Destination, HeldFiles, Published
 from tilesync.rules.filters import keeper
 from tilesync.rules.manifest import stamp
 from tilesync.rules.names import next_version
+from tilesync.rules.wording import files
 from tilesync.threads import in_thread
 
 BATCH = 2000
@@ -143,7 +144,7 @@ class Versions:
         self._run.tally.looked = version.files
         lost = version.files - self._catalog.totals(version).held_files
         if lost:
-            what = "1 file is" if lost == 1 else f"{lost} files are"
+            what = f"{files(lost)} {'is' if lost == 1 else 'are'}"
             self._run.observe(Warned(f"{what} gone or changed in version {version.name}"))
             version = replace(version, damaged=True)
             self._catalog.update(version)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tilesync.events import Warned
 from tilesync.protocols import Observer
 from tilesync.rules.names import left_out, quoted, windows_cannot
+from tilesync.rules.wording import counted
 
 SHOWN = 3
 
@@ -28,11 +29,6 @@ class WindowsNames:
         if not self._found or self._told:
             return
         self._told, some, count = True, list(self._found)[:SHOWN], len(self._found)
-        what = "a name that Windows cannot hold" if count == 1 else f"{count:,} names that Windows cannot hold"
-        more = "" if count <= SHOWN else ", …"
-        observe(
-            Warned(
-                f"{what}: {', '.join(map(quoted, some))}{more}; held here, and lost where this copy goes to Windows"
-                f" ({left_out(some)})"
-            )
-        )
+        shown = ", ".join([*map(quoted, some), *(["…"] if count > SHOWN else [])])
+        what = f"{counted(count, 'name')} that Windows cannot hold: {shown}"
+        observe(Warned(f"{what}; held here, and lost where this copy goes to Windows ({left_out(some)})"))

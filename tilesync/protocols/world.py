@@ -91,7 +91,8 @@ class Source(Protocol):
 
     `has_way`: other processes can read its blobs too. `has_link`: others can, through a link. `place`: what a listing
     of it that broke off can go on with, and no other; empty for a container, whose bare URL says that. `remedy`: what
-    to do where files of it fail.
+    to do where files of it fail. `undated`: how many of the blobs that it told of so far were modified at a time that
+    no file can have.
     """
 
     @property
@@ -109,6 +110,10 @@ class Source(Protocol):
     @property
     def remedy(self) -> str:
         """A sentence for who runs it; empty where running it again is all."""
+
+    @property
+    def undated(self) -> int:
+        """Blobs with a date out of range."""
 
     def pages(self, marker: str | None) -> AsyncIterator[Page]:
         """The inventory from `marker` on, page by page; each page complete and well-formed."""

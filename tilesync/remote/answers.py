@@ -15,6 +15,7 @@ from tilesync.rules.statements import (
     describe,
     is_certain,
     is_foreign_page,
+    is_undated,
     marks_of,
     range_fits,
     server_time,
@@ -88,6 +89,11 @@ class BlobBody:
     def described(self, name: str) -> Blob:
         """What the answer says of the blob."""
         return describe(name, self._answer.header)
+
+    @property
+    def is_undated(self) -> bool:
+        """Whether the answer says that the blob was modified at a time that no file can have."""
+        return is_undated(self._answer.header)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The stored bytes as they come."""

@@ -71,6 +71,7 @@ class Container:
         self._clock = clock
         self._provenance = Provenance(cdn=content is not listing)
         self._depth: int | None = None
+        self.undated = 0
 
     async def pages(self, marker: str | None) -> AsyncIterator[Page]:
         """The inventory from `marker` on. Source: "Enumerating blob resources" (REST).
@@ -84,7 +85,10 @@ class Container:
             try:
                 page = await self._patiently(self._listing, partial(self._page, marker, depth))
             except NotAuthorised as error:
-                raise error if marker else ListingDenied(error) from error
+                if marker or not isinstance(error.__cause__, LinkRefused):
+                    raise
+                raise ListingDenied(error) from error
+            self.undated += page.undated
             yield page
             if page.marker is None:
                 return
@@ -167,6 +171,7 @@ class Container:
     async def first(self, name: str) -> tuple[Blob, BlobBody]:
         """What the container says of a blob that is known by its name alone, and its bytes from the start."""
         body = await self.open(Blob(name, UNKNOWN), 0)
+        self.undated += body.is_undated
         return body.described(name), body
 
     async def unchanged(self, held: Held) -> bool:

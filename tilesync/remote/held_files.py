@@ -70,6 +70,7 @@ class HeldSource:
     """
 
     has_link = False
+    undated = 0
 
     def __init__(
         self, version: Version, published: Published, files: HeldFiles, shown: str, *, pace: Pace | None = None

@@ -167,6 +167,9 @@ class RenewingLink:
                 f"the fresh link leads to another container or folder ({link.base}, not {old.base})",
                 hint="the run is pinned to one export; start a new run for the other",
             )
+        self._take_time(server_time)
+        if old is not None and old is not self._refused and self.expired(link) and not self.expired(old):
+            raise NotAuthorised("the fresh link has ended already, and the one before it lives still")
         self.adopt(link, server_time)
         if old is not None:
             self._observe(Renewed(link.expires.isoformat() if link.expires else None))

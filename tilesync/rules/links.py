@@ -13,6 +13,7 @@ from tilesync.errors import UsageError
 from tilesync.model import ROOT, SasUrl
 from tilesync.rules.foreign_json import loads, number
 
+_DATA_LAKE = re.compile(r"\.dfs\.(?:core|storage)\.")
 _AZURE = re.compile(r"\.blob\.(?:core|storage)\.")
 _AS_IT_IS = "/%~!$&'()*+,;=:@"
 """What a path may hold as it is, or holds encoded already. Source: RFC 3986, section 3.3."""
@@ -32,6 +33,11 @@ def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
     if parts.scheme not in {"https", "http"} or not parts.hostname or path in {"", "/"}:
         raise UsageError("the link is not of the form https://ACCOUNT/CONTAINER?SAS")
     refuse_credentials(parts)
+    if _DATA_LAKE.search(parts.hostname):
+        raise UsageError(
+            "the link leads to the Data Lake service of the account (dfs), which lists and serves blobs in another way",
+            hint="put .blob. in the place of .dfs. in its host: the signature stays good",
+        )
     if not parts.query:
         raise UsageError(
             "the link carries no signature (nothing stands behind a '?')",

@@ -91,14 +91,20 @@ def storage_code(header: str | None, body: bytes) -> str:
     return match[1].decode() if match else ""
 
 
+YEAR = 365 * 86_400.0
+
+
 def retry_after(text: str, now: datetime) -> float | None:
     """Seconds that a Retry-After header asks for, as a number or as a date (RFC 9110, section 10.2.3); none before 0,
-    None where it is neither.
+    None where it is neither, or asks for more than YEAR.
     """
     if text.strip().isdecimal():
-        return float(text)
-    until = header_date(text)
-    return None if until is None else max(0.0, (until - now).total_seconds())
+        asked = float(text)
+    elif (until := header_date(text)) is not None:
+        asked = max(0.0, (until - now).total_seconds())
+    else:
+        return None
+    return asked if asked <= YEAR else None
 
 
 def header_date(text: str | None) -> datetime | None:
@@ -134,6 +140,11 @@ def plain_value(text: str | None) -> str | None:
 # --- Mesh Export API ---------------------------------------------------------------------------------------------
 
 
+_WEB_PAGE = (
+    "is --api-url (TILESYNC_API_URL) the service's address? A proxy or a login of this network may answer in its place"
+)
+
+
 def parse_exports(
     body: bytes, *, fetched: float = 0.0, secrets: Iterable[str] = ()
 ) -> tuple[list[Export], dict[str, str] | None]:
@@ -150,7 +161,9 @@ def parse_exports(
         following = lenient(_mapping(_mapping(reply.get("_links")).get("next")).get("href"), text, "")
         return rows, dict(parse_qsl(urlsplit(following).query)) if following else None
     except (ValueError, KeyError) as error:
-        raise Transient(f"the service's answer is no export list ({type(error).__name__})") from error
+        if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+            raise Transient("the service's answer is no export list but a web page", hint=_WEB_PAGE) from error
+        raise Transient(f"the service's answer is no export list ({error or type(error).__name__})") from error
 
 
 def _export(row: Mapping[str, Any], fetched: float, secrets: tuple[str, ...]) -> Export:

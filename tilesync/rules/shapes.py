@@ -341,6 +341,7 @@ class Shape:
         document = Document(self._found)
         yield _Span(size, document)
         document.finish()
+        self.lengths += document.lengths
         yield _Span(body)
         return self._declared
 

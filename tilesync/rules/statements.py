@@ -42,6 +42,11 @@ def stated_md5(header: Header, *, whole: bool) -> bytes | None:
     return parse_md5(header("x-ms-blob-content-md5")) or (parse_md5(header("content-md5")) if whole else None)
 
 
+def is_undated(header: Header) -> bool:
+    """Whether an answer says that the blob was modified at a time that no file can have."""
+    return bool(header("last-modified")) and http_date(header("last-modified")) is None
+
+
 def server_time(header: Header) -> datetime | None:
     """The clock of the server, in whole seconds."""
     seconds = http_date(header("date"))

@@ -1,0 +1,13 @@
+"""Words that depend on a number."""
+
+from __future__ import annotations
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 file`, `2 files`, `12,345 files`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def files(count: int) -> str:
+    """That many files."""
+    return counted(count, "file")
