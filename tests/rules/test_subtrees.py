@@ -747,10 +747,10 @@ def test_flipped_bytes_raise_nothing_else(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "no readable subtree"),
+        (b"", r"no readable subtree \(it is empty\)"),
         (b"subx", "no readable subtree"),
         (b"[]", "the subtree is missing, or of a wrong type"),
-        (b"[" * 100_000, "no readable subtree"),
+        (b"[" * 100_000, r"no readable subtree \(it is nested too deep\)"),
         (b"{}", "tileAvailability"),
         (b"\xff\xfe{}", "no readable subtree"),
         (as_binary(EVERYTHING).replace(b"subt\1", b"subt\2"), "version 2 is unknown"),

@@ -115,7 +115,7 @@ class HostingChecks:
             chosen, self._odd = choose(map(read_line, lines))
         except (KeyError, TypeError, ValueError, StopIteration) as error:
             raise DestinationError(
-                f"the manifest of version {name} cannot be read ({type(error).__name__})",
+                f"the manifest of version {name} cannot be read ({str(error) or 'it is empty'})",
                 hint="run `tilesync mirror` again: it writes it anew",
             ) from error
         self._version, self._prefix = version, published.prefix(version)

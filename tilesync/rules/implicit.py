@@ -152,8 +152,11 @@ def parse_subtree(data: bytes, name: str) -> Subtree:
         return _read_subtree(_typed(dict, said, "the subtree"), name, binary, surplus)
     except BlobDamaged as error:
         raise BlobDamaged(f"{name}: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise BlobDamaged(f"{name}: it is no readable subtree ({type(error).__name__})") from error
+    except RecursionError as error:
+        raise BlobDamaged(f"{name}: it is no readable subtree (it is nested too deep)") from error
+    except ValueError as error:
+        why = str(error) if data else "it is empty"
+        raise BlobDamaged(f"{name}: it is no readable subtree ({why})") from error
 
 
 def unpack(data: bytes) -> bytes:
