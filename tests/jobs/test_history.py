@@ -13,7 +13,7 @@ from nights import FOURTH, THIRD, offer
 from nights import SECOND as OTHER
 from simulator import Simulator, latest, rollback, verify
 
-from tilesync.events import ExportFailed, Planned, PointerStays, Published, Resolved, Retired
+from tilesync.events import ExportFailed, Planned, PointerStays, Published, Resolved, Retired, Warned
 from tilesync.model import Inventory
 from tilesync.rules.retention import Keep
 
@@ -60,6 +60,29 @@ def test_what_is_held_is_not_asked_for_again(tmp_path: Path) -> None:
         assert all(request.is_api for request in sim.requests)
     assert again.tally.kept == again.tally.listed == run.tally.listed
     assert again.of(Published) == []
+
+
+def test_older_versions_are_looked_at_too(tmp_path: Path) -> None:
+    """What vanished from one of them is fetched again, and counts as planned; the pointer stays where it is."""
+    with Simulator() as sim:
+        files = offer(sim, *ALL)
+        sim.mirror(tmp_path, all_exports=True)
+        calm = sim.mirror(tmp_path, all_exports=True)
+        elsewhere = {*files[OTHER].values(), *files[THIRD].values()}
+        lost = next(name for name, data in files[EXPORT].items() if name.endswith(".glb") and data not in elsewhere)
+        (tmp_path / "versions" / EXPORT / lost).unlink()
+        plan = sim.preview(tmp_path, all_exports=True)
+        sim.forget()
+        run = sim.mirror(tmp_path, all_exports=True)
+        assert len(sim.asked()) == 1
+    everything = sum(map(len, files.values()))
+    assert (calm.tally.looked, calm.tally.kept) == (everything, everything)
+    assert (plan.exit, plan.tally.fetched) == (0, 1)
+    assert (run.exit, run.tally.fetched, run.tally.kept) == (0, 1, everything - 1)
+    assert [w.message for w in run.of(Warned)] == [f"1 file is gone or changed in version {EXPORT}"]
+    assert {which: held(tmp_path, which) for which in ALL} == files
+    assert latest(tmp_path)["version"] == THIRD
+    assert not run.of(Published)
 
 
 def test_one_that_fails_does_not_stop_the_next(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -12,13 +12,15 @@ from tilesync.jobs.checked import note_checked
 from tilesync.jobs.mirror import Mirror, Wishes
 from tilesync.jobs.ownership import take_over
 from tilesync.jobs.prepare import prepare
+from tilesync.jobs.presence import Presence
 from tilesync.jobs.run import Run
 from tilesync.jobs.tally import Tally
 from tilesync.jobs.tidy import Tidy
 from tilesync.jobs.versions import of_export
 from tilesync.model import ROOT, Export, Version
-from tilesync.protocols import Catalog, Destination, Exports, HeldFiles
+from tilesync.protocols import Catalog, Clock, Destination, Exports, HeldFiles
 from tilesync.rules.plan import choose
+from tilesync.threads import in_thread
 
 FINAL = (DiskFull, InvalidRequest, UsageError)
 """Errors that the next export would meet as well."""
@@ -38,8 +40,10 @@ class History:
         """Mirror them one after another; one that fails does not stop the next. Raises what the last failure was."""
         await take_over(self._destination, self._wishes.ownership, self._exports.resolve)
         await prepare(self._destination, self._run)
-        there = self._destination.catalog, self._destination.files, self._wishes
-        await one_by_one(await self._exports.finished(), self._mirror, lambda export: had(export, *there), self._run)
+        there = self._destination.catalog, self._destination.files, self._wishes, self._run.clock
+        await one_by_one(
+            await self._exports.finished(), self._mirror, lambda export: in_thread(had, export, *there), self._run
+        )
         await Tidy(self._destination, self._run, self._wishes.keep, self._wishes.delete).run()
         if self._version is not None:
             await note_checked(self._destination, self._version, self._run)
@@ -61,7 +65,7 @@ class EachExport(Protocol):
 async def one_by_one(
     exports: list[Export],
     mirror: EachExport,
-    had: Callable[[Export], Tally | None],
+    had: Callable[[Export], Awaitable[Tally | None]],
     run: Run,
 ) -> None:
     """Call `mirror` for each that is not `had`, and for the last, the newest, which it is told; all counts add up.
@@ -74,7 +78,7 @@ async def one_by_one(
         newest = export is exports[-1]
         before = run.tally.set_aside()
         try:
-            known = None if newest else had(export)
+            known = None if newest else await had(export)
             if known is not None:
                 run.tally.add(known)
             else:
@@ -92,16 +96,23 @@ async def one_by_one(
         raise failed
 
 
-def had(export: Export, catalog: Catalog, files: HeldFiles, wishes: Wishes) -> Tally | None:
-    """What counts for an export that is held, and whole; or was, and has retired. None where it is to be mirrored."""
+def had(export: Export, catalog: Catalog, files: HeldFiles, wishes: Wishes, clock: Clock) -> Tally | None:
+    """What counts for an export that is held, and whole as far as a short look tells; or was, and has retired. None
+    where it is to be mirrored.
+    """
     choice = choose(of_export(export, catalog), export, wishes.globs, wishes.content)
     retired = (v for v in catalog.versions(export=export.id, retired=True) if v.retired and v.published)
     if any(_was(v, export) and (v.globs, v.content) == (choice.globs, choice.content) for v in retired):
         return Tally()
     if not choice.unchanged or choice.held is None or choice.held.damaged or not files.size(choice.held, ROOT):
         return None
+    look = Presence(catalog, files, clock).look(choice.held)
+    if not look.sound:
+        catalog.update(replace(choice.held, damaged=True))
+        return None
     totals = catalog.totals(choice.held)
-    tally = Tally(listed=totals.files + totals.excluded, kept=totals.files, excluded=totals.excluded)
+    listed = totals.files + totals.excluded
+    tally = Tally(listed=listed, kept=totals.files, excluded=totals.excluded, looked=look.files)
     tally.completeness = choice.held.completeness
     return tally
 

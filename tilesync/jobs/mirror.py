@@ -157,7 +157,7 @@ class Mirror:
         there = await in_thread(self._destination.files.size, version, ROOT) is not None
         stands = there and await in_thread(self._pointing.stands, version)
         if version.damaged:
-            return version
+            return await self._versions.healed(version)
         if stands or (there and not await in_thread(self._may_point, version)):
             look = await in_thread(self._presence.look, version)
             self._run.tally.looked = look.files

@@ -26,6 +26,7 @@ from tilesync.rules.manifest import stamp
 from tilesync.rules.names import folders_of
 from tilesync.rules.plan import Action, Decision, choose, decide
 from tilesync.rules.retention import to_retire
+from tilesync.threads import in_thread
 
 LEFT_OUT = Decision(Action.EXCLUDE, "left out by --include or --exclude")
 GONE = "the container does not have it any more"
@@ -78,8 +79,8 @@ class Preview:
             version = await self._plan(exports.origin(export))
             planned.extend([version] if newest else [])
 
-        there = self._catalog, self._view.files, self._wishes
-        await one_by_one(await exports.finished(), plan, lambda export: had(export, *there), self._run)
+        there = self._catalog, self._view.files, self._wishes, self._run.clock
+        await one_by_one(await exports.finished(), plan, lambda export: in_thread(had, export, *there), self._run)
         for version in planned:
             self._tell_what_follows(version)
 
@@ -107,7 +108,7 @@ class Preview:
         choice = choose(of_export(export, self._catalog), export, self._wishes.globs, self._wishes.content)
         self._globs = choice.globs
         if choice.unchanged and choice.held is not None:
-            damaged = choice.held.damaged or self._has_lost(choice.held)
+            damaged = self._has_lost(choice.held) or choice.held.damaged
             observe(VersionChosen(choice.held.name, "continued" if damaged else "held"))
             return self._healed(choice.held) if damaged else self._unchanged(choice.held)
         version = choice.begun
