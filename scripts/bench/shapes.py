@@ -131,9 +131,8 @@ class Connection(asyncio.Protocol):
         asked = parse_qs(parts.query, keep_blank_values=True)
         name = unquote(parts.path).split("/", 3)[3:]
         if "comp" in asked:
-            self._send(
-                _answered("200 OK", self._server.container.page(asked.get("marker", [""])[0]), "application/xml")
-            )
+            page = self._server.container.page(asked.get("marker", [""])[0])
+            self._write(_answered("200 OK", page, "application/xml"))  # as soon as ever: blobs are compared
         elif not self._server.accepts(self._loop.time()):
             busy = b"<Error><Code>ServerBusy</Code></Error>"
             self._send(
@@ -144,6 +143,10 @@ class Connection(asyncio.Protocol):
             answer = _answered("404 No", b"", "text/plain") if body is None else _answered("200 OK", body, "model/gltf")
             lost = self._server.dice.random() < shape.loss
             self._send(answer[: len(answer) // 2] if lost else answer, lost=lost)
+
+    def _write(self, answer: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(answer)
 
     def _send(self, answer: bytes, *, lost: bool = False) -> None:
         """Send a piece, and the next one when its time has come."""

@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from tilesync.jobs.adaptive_limit import MOST, START, AdaptiveLimit
+from tilesync.jobs.adaptive_limit import MOST, REQUEST, START, AdaptiveLimit
 
 FIXED = [8, 16, 32, 64, 128, 256]
 LONGEST_WAIT = 20.0
@@ -212,6 +212,28 @@ def test_a_short_fright_is_forgotten() -> None:
     """A refusal or two in the first second, as of a server that wakes up, cost seconds."""
     usual = run(SLOW, 20_000).seconds
     assert run(replace(SLOW, bad=(0.0, 1.0, BAD["it refuses everything"])), 20_000).seconds <= usual + 12
+
+
+def test_what_comes_before_the_first_transfer_says_nothing() -> None:
+    """A listing may take a minute: the rate of the first round is that of its transfers."""
+    limit, now = AdaptiveLimit(0.0), 60.0
+    limit.begin(now)
+    for _ in range(START):
+        now += 0.01
+        limit.answered(0.1)
+        limit.moved(30_000, now, used=True)
+        limit.succeeded(now, used=True)
+    rate, _ = limit._best
+    assert rate == pytest.approx((30_000 + REQUEST) / 0.01, rel=0.1)
+
+
+def test_a_round_counts_by_the_average_of_its_limits() -> None:
+    """Where answers come quickly the limit doubles several times within a round: its rate is not that of the first."""
+    limit, now = AdaptiveLimit(0.0), 0.0
+    while not limit._best[0]:
+        now += 0.001
+        limit.succeeded(now, used=True)
+    assert START + 100 < limit._best[1] < limit.value
 
 
 def test_times_with_little_to_do_say_nothing() -> None:

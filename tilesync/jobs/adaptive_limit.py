@@ -21,7 +21,12 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-START = 16
+START = 32
+"""So many that the first round trips cost a short run little, and few for a storage to refuse some of."""
+
+FEW = 16
+"""Fewer are not tried; a storage that refuses some brings it down to LEAST."""
+
 MOST = 256
 LEAST = 4
 
@@ -45,9 +50,6 @@ REQUEST = 1 << 15
 
 RECOVERY = 20
 """After pressure a breath without any raises the limit by one, and by the limit divided by this."""
-
-GAIN = 1.1
-"""What moves so much more while the limit grows goes on growing."""
 
 FOLLOWS = 0.75
 """Throughput follows the limit where it grows by so much of its share."""
@@ -89,6 +91,7 @@ class AdaptiveLimit:
         self._holds = False  # a round without growth decides whether it goes on
         self._settles = False  # the round shows what was under way before a try
         self._work = self._ended = 0
+        self._raised, self._raised_after = 0, 0.0  # how often, and the sum of the seconds after which
         self._began, self._limit = now, START  # of the round
         self._tried_at = now
         self._stride = STRIDE
@@ -98,12 +101,19 @@ class AdaptiveLimit:
         self._answers: list[float] = []
         self._quickest: float | None = None
 
+    def begin(self, now: float) -> None:
+        """The first transfer begins: what came before it says nothing of the storage."""
+        self._tried_at = now
+        self._begin(now)
+
     def succeeded(self, now: float, *, used: bool) -> None:
         """One more transfer went well. `used`: so many as the limit allows are wanted."""
         self._ended += 1
         if self._phase is Phase.GROW:
             if used and not self._holds and self.value < self.most:
                 self.value += 1
+                self._raised += 1
+                self._raised_after += now - self._began
         elif self._phase is Phase.EASED:
             self._given += 1
             self._recover(now)
@@ -114,9 +124,9 @@ class AdaptiveLimit:
         self._work += size
         span = now - self._began
         if span >= (MOMENT if self._phase is Phase.GROW else BREATH) and (self._ended >= self._limit or span >= LONG):
-            rate, limit = self._work / span, self._limit
             if used:
-                self._judge(rate, limit, now)
+                raised = (self._raised * span - self._raised_after) / span  # on the average of the round
+                self._judge(self._work / span, self._limit + int(raised), now)
             self._begin(now)
 
     def answered(self, seconds: float) -> None:
@@ -125,6 +135,7 @@ class AdaptiveLimit:
 
     def _begin(self, now: float) -> None:
         self._began, self._limit, self._work, self._ended = now, self.value, 0, 0
+        self._raised, self._raised_after = 0, 0.0
         self._answers = []
 
     def _judge(self, rate: float, limit: int, now: float) -> None:
@@ -140,17 +151,18 @@ class AdaptiveLimit:
             self._judge_fewer(rate, limit, now)
         elif self._phase is Phase.STEADY:
             self._best = rate, limit
-            if queued and limit > START and now >= self._no_fewer_until:
-                self._try(Phase.FEWER, max(START, limit * 4 // 5))
+            if queued and limit > FEW and now >= self._no_fewer_until:
+                self._try(Phase.FEWER, max(FEW, limit * 4 // 5))
             elif limit < self.most and now - self._tried_at >= PERIOD:
                 self._try_more(limit)
 
     def _grow(self, rate: float, limit: int, now: float) -> None:
         best, best_limit = self._best
-        follows = rate >= best * (1 + FOLLOWS * (limit / best_limit - 1))
-        if rate >= best * GAIN or not best:
+        more = limit / best_limit - 1
+        follows = rate >= best * (1 + FOLLOWS * more)
+        if rate >= best * (1 + WORTH * more):
             self._best = rate, limit
-        elif self._holds or limit == self.most:
+        elif self._holds or best_limit == self.most:
             self.value = best_limit
             self._rest(now)
             return

@@ -38,6 +38,7 @@ class Gate:
         self.inside = 0
         """How many are in."""
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._has_begun = False
         self.swift = True
         """Whether the last body came within a moment."""
 
@@ -52,6 +53,10 @@ class Gate:
 
     async def enter(self, count: int) -> None:
         """Return when there is room for so many."""
+        if not self._has_begun:
+            self._has_begun = True
+            if self._adaptive is not None:
+                self._adaptive.begin(self._clock.monotonic())
         if self._waiting or not self._has_room(count):
             await self._wait(count)
         else:
