@@ -132,6 +132,9 @@ class Catalog(Protocol):
     def versions(self, *, export: str | None = None, name: str | None = None, retired: bool = False) -> list[Version]:
         """The versions in the order in which they were begun; with `retired` also those that were given up."""
 
+    def is_vacant(self) -> bool:
+        """Whether no version is finished, and none lists or holds anything; what a walk only wants does not count."""
+
     def begin(self, version: Version) -> Version:
         """Record a new version; its serial is given here."""
 

@@ -81,6 +81,16 @@ class Catalog(Database):
         with self.reading():
             return [read_version(row) for row in self.query(sql, export, name, retired)]
 
+    def is_vacant(self) -> bool:
+        """Whether no version is finished, and none lists or holds anything; what a walk only wants does not count."""
+        some = f"b.version=v.serial AND (b.state={HELD} OR v.inventory=?)"
+        sql = (
+            "SELECT 1 FROM version v WHERE retired IS NULL"
+            f" AND (published IS NOT NULL OR EXISTS (SELECT 1 FROM blob b WHERE {some})) LIMIT 1"
+        )
+        with self.reading():
+            return not self.query(sql, Inventory.LIST)
+
     def begin(self, version: Version) -> Version:
         """Record a new version; its serial is given here."""
         row = version_row(version)
