@@ -174,6 +174,11 @@ class Catalog(Protocol):
     ) -> list[tuple[str, Held]]:
         """What is held, or what of these kinds is, by key in byte order; `after` is exclusive."""
 
+    def names(self, version: Version, after: str = "", *, limit: int) -> list[tuple[str, str]]:
+        """The name of every file that is known of a version, also of those left out or missing, with its key; by key in
+        byte order, `after` is exclusive.
+        """
+
     def hold(self, version: Version, arrivals: Sequence[Arrival]) -> int:
         """Record files that are in place now, with what they ask for; how many names a walk learns by that."""
 

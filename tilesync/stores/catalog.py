@@ -246,6 +246,13 @@ class Catalog(Database):
         rows = self.query(sql, version.serial, HELD, after, *kinds, limit)
         return [(row[0], read_held(row[1:])) for row in rows]
 
+    def names(self, version: Version, after: str = "", *, limit: int) -> list[tuple[str, str]]:
+        """The name of every file that is known of a version, also of those left out or missing, with its key; by key in
+        byte order, `after` is exclusive.
+        """
+        sql = "SELECT key, coalesce(name, key) FROM blob WHERE version=? AND key>? ORDER BY key LIMIT ?"
+        return self.query(sql, version.serial, after, limit)
+
     def hold(self, version: Version, arrivals: Sequence[Arrival]) -> int:
         """Record files that are in place now, with what they ask for; how many names a walk learns by that."""
         with self.transaction() as db:
