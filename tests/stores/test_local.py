@@ -173,9 +173,12 @@ def test_a_foreign_tileset_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_layout_is_refused(tmp_path: Path) -> None:
-    """A destination of another layout is refused."""
+    """A destination of another layout is refused; one that a run left with nothing in it has none."""
     with opened(tmp_path / "d") as there:
         there.catalog.remember("layout", "flat")
+    with opened(tmp_path / "d") as there:
+        there.catalog.remember("layout", "flat")
+        there.catalog.begin(Version(0, "v", "e", None, None, "", {}, published="2026-01-01T00:00:00Z"))
     with pytest.raises(DestinationError, match="layout flat"), opened(tmp_path / "d"):
         pass
 
