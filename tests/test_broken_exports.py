@@ -55,6 +55,11 @@ def subtree(*, children: int = 0, **more: Any) -> bytes:
     return struct.pack("<4sIQQ", b"subt", 1, len(text), 0) + text
 
 
+def i3dm(uri: bytes) -> bytes:
+    """Instances of a model that lies elsewhere."""
+    return struct.pack("<4s7I", b"i3dm", 1, 32 + len(uri), 0, 0, 0, 0, 0) + uri
+
+
 def failures(run: Run) -> dict[str, str]:
     return {failed.name: failed.message for failed in run.of(Failed)}
 
@@ -416,6 +421,120 @@ def test_a_short_buffer_of_a_subtree_is_told(
     files = {"tileset.json": implicit(), "s/0/0/0": said, "c/0/0/0.glb": TILE, "bits.bin": b"\0" * size}
     run = mirror(files, tmp_path, inventory)
     assert (run.exit, problems(run)) == (0, told)
+
+
+ERRORS = {
+    "XML": b"\xef\xbb\xbf<?xml version='1.0' encoding='utf-8'?><Error><Code>BlobNotFound</Code></Error>",
+    "JSON": b'{ "error" : {"code": "ExportNotFound"}}',
+    "HTML behind a comment": b"<!-- proxy -->\n<?xml version='1.0'?>\n<!DOCTYPE html><html></html>",
+    "half a page": b"<head><title>404",
+}
+errors = pytest.mark.parametrize("said", [*ERRORS.values(), PAGE], ids=[*ERRORS, "HTML"])
+
+
+@both
+@errors
+@pytest.mark.parametrize("asks", ["tileset", "i3dm", "subtree"])
+def test_an_error_in_place_of_a_part_of_the_scene(asks: str, said: bytes, inventory: Inventory, tmp_path: Path) -> None:
+    """What a server says in place of a file is broken, whatever the name promises: exit 3."""
+    views = [{"buffer": 0, "byteOffset": 0, "byteLength": 1}]
+    buffers = [{"uri": "../../../part", "byteLength": 1}]
+    bits = subtree(buffers=buffers, bufferViews=views, contentAvailability=[{"bitstream": 0}])
+    files = {
+        "tileset": {"tileset.json": tileset("b.glb", "part"), "b.glb": TILE},
+        "i3dm": {"tileset.json": tileset("a.i3dm"), "a.i3dm": i3dm(b"part")},
+        "subtree": {"tileset.json": implicit(), "s/0/0/0": bits, "c/0/0/0.glb": TILE},
+    }[asks]
+    run = mirror({**files, "part": said}, tmp_path, inventory)
+    assert (run.exit, set(failures(run))) == (3, {"part"})
+    assert run.error is not None
+    assert "--exclude" in run.error.hint
+
+
+@both
+@errors
+@pytest.mark.parametrize("name", ["t", "x.bin", "s"])
+def test_an_error_in_place_of_another_file_is_told(
+    name: str, said: bytes, inventory: Inventory, tmp_path: Path
+) -> None:
+    """An image, a buffer, a schema: told, and where it takes the whole scene with it an error."""
+    model = gltf_as_glb(images=[{"uri": "t"}], buffers=[{"byteLength": 4, "uri": "x.bin"}])
+    good = {"t": b"\x89PNG\r\n\x1a\n", "x.bin": b"\0" * 100, "s": b'{"id": "s", "classes": {}}'}
+    files = {"tileset.json": tileset("a.glb", schemaUri="s"), "a.glb": model, **good}
+    assert problems(mirror(files, tmp_path / "good", inventory)) == set()
+    run = mirror({**files, name: said}, tmp_path / "d", inventory)
+    assert (run.exit, set(failures(run))) == ((3, {"s"}) if name == "s" else (0, set()))
+    assert name == "s" or problems(run) == {(name, "damaged")}
+
+
+@both
+@pytest.mark.parametrize("code", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["ext/tileset", "ext/t.bin", "ext/t.b3dm", "ext/t.json"])
+def test_a_tileset_in_utf_16_is_never_lost(name: str, code: str, inventory: Inventory, tmp_path: Path) -> None:
+    """Whatever it is called: the branch below it would be."""
+    said = tileset("b.glb").decode().encode(code)
+    files = {"tileset.json": tileset(name, "a.glb"), name: said, "a.glb": TILE, "ext/b.glb": TILE}
+    run = mirror(files, tmp_path, inventory)
+    assert (run.exit, set(failures(run))) == (3, {name})
+
+
+@both
+@pytest.mark.parametrize("role", ["content", "model"])
+def test_what_no_viewer_shows_is_told(role: str, inventory: Inventory, tmp_path: Path) -> None:
+    """An image as a tile, and anything but a glTF as the model of an i3dm: published, with a warning."""
+    odd = b"\x89PNG\r\n\x1a\n" if role == "content" else b"not found"
+    files = {"tileset.json": tileset("b.glb", "t"), "b.glb": TILE, "t": odd}
+    if role == "model":
+        files = {"tileset.json": tileset("b.glb", "a.i3dm"), "b.glb": TILE, "a.i3dm": i3dm(b"t"), "t": odd}
+    run = mirror(files, tmp_path, inventory)
+    assert (run.exit, problems(run)) == (0, {("t", "unknown content")})
+    assert len(run.of(Warned)) == 1
+
+
+@both
+def test_nuls_behind_the_json_of_a_model_are_told(inventory: Inventory, tmp_path: Path) -> None:
+    """JSON readers refuse it, and viewers with them: a warning."""
+    text = b'{"asset":{"version":"2.0"}}'.ljust(32, b"\0")
+    data = struct.pack("<5I", 0x46546C67, 2, 20 + len(text), len(text), 0x4E4F534A) + text
+    run = mirror({"tileset.json": tileset("a.glb"), "a.glb": data}, tmp_path, inventory)
+    assert (run.exit, problems(run)) == (0, {("a.glb", "NULs")})
+    assert len(run.of(Warned)) == 1
+
+
+@both
+def test_of_a_key_that_stands_twice_the_last_one_counts(inventory: Inventory, tmp_path: Path) -> None:
+    """As in every browser: nothing that a viewer asks for is lost."""
+    root = implicit(subtreeLevels=2, availableLevels=2).replace(
+        b'"subtreeLevels"', b'"subtreeLevels": 1, "subtreeLevels"'
+    )
+    below = {f"c/1/{x}/{y}.glb": TILE for x in (0, 1) for y in (0, 1)}
+    files = {"tileset.json": root, "s/0/0/0": subtree(), "c/0/0/0.glb": TILE, **below}
+    run = mirror(files, tmp_path, inventory)
+    assert (run.exit, run.tally.completeness.orphans) == (0, 0)
+    assert held(tmp_path) == files
+
+
+@both
+def test_contents_without_a_stated_availability_are_told(inventory: Inventory, tmp_path: Path) -> None:
+    """Two templates, and the availability of one: viewers stumble, so it is said."""
+    said = json.loads(implicit())
+    del said["root"]["content"]
+    said["root"]["contents"] = [{"uri": f"{name}/{{level}}/{{x}}/{{y}}.glb"} for name in ("c", "d")]
+    files = {"tileset.json": json.dumps(said).encode(), "s/0/0/0": subtree(), "c/0/0/0.glb": TILE}
+    run = mirror(files, tmp_path, inventory)
+    assert (run.exit, problems(run)) == (0, {("s/0/0/0", "availability")})
+
+
+@both
+@pytest.mark.parametrize("length", [100, 100.0])
+def test_a_length_is_a_whole_number_however_it_is_written(length: float, inventory: Inventory, tmp_path: Path) -> None:
+    """JSON knows no difference between 100 and 100.0."""
+    model = gltf_as_glb(buffers=[{"byteLength": length, "uri": "x.bin"}])
+    run = mirror({"tileset.json": tileset("a.glb"), "a.glb": model, "x.bin": b"ab"}, tmp_path / "a", inventory)
+    assert (run.exit, problems(run)) == (0, {("x.bin", "damaged")})
+    inside = mirror({"tileset.json": tileset("a.glb"), "a.glb": gltf_as_glb(buffers=[{"byteLength": length}])},
+                    tmp_path / "b", inventory)  # fmt: skip
+    assert (inside.exit, set(failures(inside))) == (3, {"a.glb"})
 
 
 @pytest.mark.parametrize(("lost", "allowed"), [("t.png", True), ("x.bin", True), ("a.glb", False)])

@@ -36,7 +36,7 @@ UNSATISFIED = ("unsafe name", "unreadable")
 UNTOLD = (*UNSATISFIED, DAMAGED, HOLLOW, NEEDS)
 """Remarks that are told otherwise, where what they mean depends on other files."""
 
-_NO_TILES = (Kind.NONE, Kind.EMPTY, Kind.JSON, Kind.SCHEMA, Kind.SUBTREE)
+_NO_TILES = (Kind.NONE, Kind.EMPTY, Kind.JSON, Kind.SCHEMA, Kind.SUBTREE, Kind.IMAGE)
 
 _REACHED_TABLE = "CREATE TEMP TABLE IF NOT EXISTS reached (key TEXT PRIMARY KEY) WITHOUT ROWID"
 _REACHED = """
@@ -107,8 +107,9 @@ SELECT key, coalesce(lying_size, size) FROM blob WHERE version=? AND key=? AND s
   AND (lying_size IS NOT NULL OR coalesce(content_encoding, '')='')
 """
 _UNSOUND = f"""
-SELECT key, reason, coalesce(name, key), md5 IS NOT NULL, source, role FROM suspect
-  JOIN blob b USING (key) LEFT JOIN (SELECT target, {_NAME.format("r.source")} AS source, role FROM reference r
+SELECT key, reason, coalesce(name, key), md5 IS NOT NULL, source, role, asks FROM suspect
+  JOIN blob b USING (key) LEFT JOIN (SELECT target, {_NAME.format("r.source")} AS source, role,
+    (SELECT kind FROM blob s WHERE s.version=?1 AND s.key=r.source) AS asks FROM reference r
     CROSS JOIN suspect ON suspect.key=r.target WHERE r.version=?1 AND r.{_ASKING}) ON target=key
   WHERE b.version=?1 AND b.state=1 ORDER BY key, source
 """
@@ -265,15 +266,18 @@ class References:
             db.execute("CREATE TEMP TABLE IF NOT EXISTS suspect (key TEXT PRIMARY KEY, reason TEXT) WITHOUT ROWID")
         suspects: dict[str, str] = dict(self._catalog.query(_UNFIT, version.serial))
         suspects.update(self._short(version))
-        suspects.update(self._catalog.query(broken, version.serial))
+        damaged = dict(self._catalog.query(broken, version.serial))
+        suspects |= damaged
         if not suspects:
             return []
         with self._catalog.transaction() as db:
             db.execute("DELETE FROM suspect")
             db.executemany("INSERT INTO suspect VALUES (?, ?)", suspects.items())
         found = dict[str, Unsound]()
-        for key, reason, name, stated, source, role in self._catalog.query(_UNSOUND, version.serial):
+        for key, reason, name, stated, source, role, asks in self._catalog.query(_UNSOUND, version.serial):
             role = Role.CONTENT if name == ROOT else role or ""  # every viewer asks for the root
+            if role == Role.BUFFER and asks == Kind.SUBTREE and key in damaged:
+                role = Role.SUBTREE  # it says what there is
             if key not in found or _weight(role) < _weight(found[key].role):
                 found[key] = Unsound(name, reason, source or "", role, bool(stated))
         return list(found.values())
@@ -306,7 +310,7 @@ class References:
         sql = (
             "SELECT DISTINCT coalesce(b.name, b.key), b.kind FROM reference r"
             " JOIN blob b ON b.version=r.version AND b.key=r.target"
-            f" WHERE r.version=? AND r.role='content' AND b.state=1 AND b.kind IN ({kinds})"
+            f" WHERE r.version=? AND r.role IN ('{Role.CONTENT}', '{Role.MODEL}') AND b.state=1 AND b.kind IN ({kinds})"
             f" AND NOT EXISTS (SELECT 1 FROM remark t WHERE t.version=r.version AND t.source=b.key"
             f" AND t.problem IN {(DAMAGED, HOLLOW)}) ORDER BY 1"
         )
