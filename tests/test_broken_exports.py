@@ -423,6 +423,18 @@ def test_a_short_buffer_of_a_subtree_is_told(
     assert (run.exit, problems(run)) == (0, told)
 
 
+@both
+def test_a_broken_subtree_is_told_once(inventory: Inventory, tmp_path: Path) -> None:
+    """As broken, with what helps; not also as one that --allow-missing would publish."""
+    files = {"tileset.json": implicit(), "s/0/0/0": PAGE, "c/0/0/0.glb": TILE}
+    run = mirror(files, tmp_path, inventory)
+    assert (run.exit, set(failures(run)), len(run.of(Failed))) == (3, {"s/0/0/0"}, 1)
+    assert run.error is not None
+    assert str(run.error) == "1 file that the tilesets ask for is broken"
+    assert "--exclude" in run.error.hint
+    assert "--allow-missing" not in run.error.hint
+
+
 ERRORS = {
     "XML": b"\xef\xbb\xbf<?xml version='1.0' encoding='utf-8'?><Error><Code>BlobNotFound</Code></Error>",
     "JSON": b'{ "error" : {"code": "ExportNotFound"}}',
@@ -560,13 +572,19 @@ def test_images_and_buffers_that_viewers_take(inventory: Inventory, tmp_path: Pa
     assert (run.exit, problems(run)) == (0, set())
 
 
-def test_a_packed_buffer_is_longer_than_it_seems(tmp_path: Path) -> None:
-    """Of a buffer that is stored as gzip nobody knows how long it is for viewers."""
+@both
+@pytest.mark.parametrize("encoding", ["gzip", ""])
+@pytest.mark.parametrize(("size", "told"), [(100, set()), (99, {("x.bin", "damaged")}), (0, {("x.bin", "damaged")})])
+@pytest.mark.parametrize("content", list(Content))
+def test_a_packed_buffer_is_as_long_as_what_is_in_it(
+    content: Content, size: int, told: set[tuple[str, str]], encoding: str, inventory: Inventory, tmp_path: Path
+) -> None:
+    """Viewers get it unpacked."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, "x.bin": gzip.compress(GOOD["x.bin"])})
-        sim.blob("x.bin").content_encoding = "gzip"
-        run = sim.mirror(tmp_path)
-    assert (run.exit, problems(run)) == (0, set())
+        sim.hold({"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, "x.bin": gzip.compress(bytes(size))})
+        sim.blob("x.bin").content_encoding = encoding
+        run = sim.mirror(tmp_path, inventory=inventory, content=content)
+    assert (run.exit, problems(run)) == (0, told)
 
 
 # --- shaders, and metadata of a subtree ---

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tilesync.errors import BlobDamaged, RangeRefused
 from tilesync.model import ROOT, UNKNOWN, Blob, Kind, Proof, Reading
-from tilesync.problems import DAMAGED, HOLLOW
+from tilesync.problems import DAMAGED, HOLLOW, UNPACKED
 from tilesync.rules.packed import PACKED, Unpacker
 from tilesync.rules.references import References
 from tilesync.rules.shapes import KINDS, Shape
@@ -104,6 +104,8 @@ class Packed:
         if self._broken is not None:
             raise self._broken
         self._inner.finish()
+        if self.kind in {Kind.NONE, Kind.EMPTY}:
+            self._inner.remark(UNPACKED, str(self._unpacker.size))
 
     @property
     def kind(self) -> Kind:
@@ -138,6 +140,10 @@ class Payload:
     def follows(self) -> bool:
         """Whether what comes next may say more: of its first bytes nobody knows that, too."""
         return self._start is not None or self._follower is not None
+
+    def remark(self, problem: str, detail: str) -> None:
+        """Take in what is to be said of the file."""
+        self._references.remark(problem, detail)
 
     def feed(self, data: bytes) -> None:
         """Take in the next bytes."""

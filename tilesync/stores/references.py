@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tilesync.model import ROOT, Completeness, Kind, Reading, Reference, Remark, Role, Unsound, Version
-from tilesync.problems import AWAY, BACK, DAMAGED, HOLLOW, NEEDS, UNFOLLOWED
+from tilesync.problems import AWAY, BACK, DAMAGED, HOLLOW, NEEDS, UNFOLLOWED, UNPACKED
 from tilesync.rules.filters import keeper
 from tilesync.rules.references import SEVERAL
 from tilesync.stores.rows import MISSING
@@ -33,7 +33,7 @@ SELECT coalesce(sum(iif(instr(detail, '{SEVERAL}'), max(1, CAST(detail AS INTEGE
 UNSATISFIED = ("unsafe name", "unreadable")
 """Remarks that say that something is asked for which no copy can hold."""
 
-UNTOLD = (*UNSATISFIED, DAMAGED, HOLLOW, NEEDS)
+UNTOLD = (*UNSATISFIED, DAMAGED, HOLLOW, NEEDS, UNPACKED)
 """Remarks that are told otherwise, where what they mean depends on other files."""
 
 _NO_TILES = (Kind.NONE, Kind.EMPTY, Kind.JSON, Kind.SCHEMA, Kind.SUBTREE, Kind.IMAGE)
@@ -102,9 +102,11 @@ _NEEDED = f"""
 SELECT substr(detail, instr(detail, ' ') + 1), max(CAST(detail AS INTEGER)) FROM remark
   WHERE version=?1 AND problem='{NEEDS}' AND {_ASKING} GROUP BY 1
 """
-_SIZE = """
-SELECT key, coalesce(lying_size, size) FROM blob WHERE version=? AND key=? AND state=1
-  AND (lying_size IS NOT NULL OR coalesce(content_encoding, '')='')
+_SIZE = f"""
+SELECT key, coalesce(lying_size, (SELECT CAST(detail AS INTEGER) FROM remark r
+    WHERE r.version=b.version AND r.source=b.key AND problem='{UNPACKED}'),
+  CASE WHEN coalesce(content_encoding, '') IN ('', 'identity') THEN size END)
+  FROM blob b WHERE version=? AND key=? AND state=1
 """
 _UNSOUND = f"""
 SELECT key, reason, coalesce(name, key), md5 IS NOT NULL, source, role, asks FROM suspect
@@ -283,10 +285,10 @@ class References:
         return list(found.values())
 
     def _short(self, version: Version) -> Iterator[tuple[str, str]]:
-        """Buffers that have fewer bytes than a file says; of one that is stored packed nobody knows how many it has."""
+        """Buffers that have fewer bytes, once unpacked, than a file says."""
         for name, least in self._catalog.query(_NEEDED, version.serial):
             for key, size in self._catalog.query(_SIZE, version.serial, self._catalog.key(name)):
-                if size < least:
+                if size is not None and size < least:
                     yield key, f"it has {size:,} bytes, and is to have {least:,}"
 
     def askers(self, version: Version, names: Sequence[str]) -> dict[str, str]:
