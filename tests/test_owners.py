@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from test_buckets import Bucket
 
 from tilesync.errors import DestinationError, OtherOwner
 from tilesync.events import Notice, Owned
-from tilesync.model import Layout, Selector
+from tilesync.model import Inventory, Layout, Selector
 from tilesync.rules.guards import HALF
 
 STRANGER = "99999999-2222-3333-4444-555555555555"
@@ -146,6 +147,110 @@ def test_ids_compare_without_case(tmp_path: Path) -> None:
         sim.mirror(tmp_path)
         assert sim.mirror(tmp_path, selector=Selector(imodel=IMODEL.upper(), export_type="3DTiles")).error is None
     assert latest(tmp_path)["owner"] == IMODEL
+
+
+# --- what a run that got nothing leaves ---
+
+UNREACHABLE = "https://acount.invalid/cont?sv=2020-01-01&sig=x"
+AT_ONCE = {"retry_for": timedelta(), "wait": timedelta()}
+MISTYPED: dict[str, dict[str, Any]] = {
+    "a host that is none": {"link": UNREACHABLE},
+    "a host that is none, by walk": {"link": UNREACHABLE, "inventory": Inventory.WALK},
+    "an iModel without exports": {"selector": Selector(imodel=STRANGER, export_type="3DTiles")},
+}
+
+
+@pytest.mark.parametrize("wrong", MISTYPED.values(), ids=MISTYPED)
+@pytest.mark.parametrize("layout", list(Layout))
+def test_a_mistyped_source_does_not_claim_the_destination(
+    tmp_path: Path, wrong: dict[str, Any], layout: Layout
+) -> None:
+    """A run that got nothing leaves no owner behind: the right SOURCE is planned and mirrored there without a word of
+    the other, and so is a third one after the same mistake.
+    """
+    with Simulator() as sim:
+        sim.hold()
+        for _ in range(2):
+            assert sim.mirror(tmp_path, **wrong, **AT_ONCE).exit in {4, 6}
+        for look in (sim.preview, sim.mirror):
+            run = look(tmp_path, layout=layout)
+            assert run.error is None, run.error
+            assert [event.owner for event in run.of(Owned)][-1] == IMODEL
+            assert not any("belong" in event.message for event in run.of(Notice))
+        home = tmp_path / ".tilesync" if layout is Layout.FLAT else tmp_path
+        assert json.loads((home / "latest.json").read_text())["owner"] == IMODEL
+        assert verify(tmp_path).error is None
+        strange(sim)
+        assert sim.mirror(tmp_path, **wrong, **AT_ONCE).exit == 8
+        refused(sim.mirror(tmp_path, selector=OTHERS, layout=layout), IMODEL, STRANGER)
+
+
+def test_a_mistake_claims_no_state_folder(tmp_path: Path) -> None:
+    """With the state elsewhere, too, a run that got nothing gives way."""
+    dest, state = tmp_path / "d", tmp_path / "state"
+    with Simulator() as sim:
+        sim.hold()
+        assert sim.mirror(dest, state_dir=state, link=UNREACHABLE, **AT_ONCE).exit == 6
+        assert sim.mirror(dest, state_dir=state).error is None
+    assert latest(dest)["owner"] == IMODEL
+
+
+def test_a_container_that_lists_nothing_does_not_own_the_destination(tmp_path: Path) -> None:
+    """An empty container gives nothing, and leaves no owner behind; one that lists files does, by listing alone."""
+    from faults import any_blob, error
+
+    with Simulator() as sim:
+        sim.hold()
+        sim.add_export(THEIRS, STRANGER, {})
+        assert sim.mirror(tmp_path, link=sim.link(THEIRS), **AT_ONCE).exit == 3
+        fault = sim.fault(any_blob, error(404, "BlobNotFound"))
+        assert sim.mirror(tmp_path).exit == 3
+        sim.faults.remove(fault)
+        refused(sim.mirror(tmp_path, selector=OTHERS), IMODEL, STRANGER)
+        assert sim.mirror(tmp_path).error is None
+
+
+def test_what_was_fetched_keeps_its_owner_although_the_catalog_is_lost(tmp_path: Path) -> None:
+    """Files that lie there are somebody's, whether anyone knows of them or not."""
+    from faults import any_blob, error
+
+    with Simulator() as sim:
+        sim.hold()
+        fault = sim.fault(any_blob, error(404, "BlobNotFound"), skip=5)
+        assert sim.mirror(tmp_path).exit == 3
+        sim.faults.remove(fault)
+        strange(sim)
+        for path in (tmp_path / ".tilesync").glob("catalog*"):
+            path.unlink()
+        refused(sim.mirror(tmp_path, selector=OTHERS), IMODEL, STRANGER)
+        refused(sim.preview(tmp_path, selector=OTHERS), IMODEL, STRANGER)
+        assert sim.mirror(tmp_path).error is None
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_an_owner_that_was_stated_holds_in_an_empty_destination(tmp_path: Path, before: bool) -> None:
+    """Whoever says --adopt means it: another is refused, although nothing could be fetched yet."""
+    with Simulator() as sim:
+        sim.hold()
+        for adopt in (False, True) if before else (True,):
+            assert sim.mirror(tmp_path, selector=OTHERS, adopt=adopt, **AT_ONCE).exit == 4
+        refused(sim.mirror(tmp_path), IMODEL, STRANGER)
+        assert sim.mirror(tmp_path, adopt=True).error is None
+
+
+def test_two_first_runs_at_once_do_not_mix(tmp_path: Path) -> None:
+    """While one run fetches into an empty DEST, one of another iModel is turned away, and refused afterwards."""
+    from faults import any_blob
+
+    seen: list[Run] = []
+    with Simulator() as sim:
+        sim.hold()
+        strange(sim)
+        sim.on(1, any_blob, lambda: seen.append(sim.mirror(tmp_path, selector=OTHERS)))
+        assert sim.mirror(tmp_path).error is None
+        assert [run.exit for run in seen] == [9]
+        refused(sim.mirror(tmp_path, selector=OTHERS), IMODEL, STRANGER)
+    assert verify(tmp_path).error is None
 
 
 # --- containers ---
@@ -296,6 +401,31 @@ def test_an_option_that_overrides_a_guard_reads_no_variable(tmp_path: Path) -> N
 
 
 # --- stores ---
+
+
+def test_a_mistyped_source_does_not_claim_a_container(away: Away, sim: Simulator, tmp_path: Path) -> None:
+    """In Azure too, from every machine; what was fetched keeps its owner, known or not."""
+    sim.hold(export(3))
+    strange(sim)
+    machine = {**away.env, "XDG_STATE_HOME": str(tmp_path / "another machine"), "TILESYNC_RETRY_FOR": "0s"}
+    assert command("mirror", UNREACHABLE, away.place, env=machine).exit == 6
+    assert away.mirror(sim, "-n").exit == 0
+    away.client.upload_blob(f"versions/{EXPORT}/b.glb", b"of an interrupted run")
+    assert away.mirror(sim, "-n").exit == 8
+    assert away.mirror(sim).exit == 8
+    away.client.delete_blob(f"versions/{EXPORT}/b.glb")
+    assert away.mirror(sim).exit == 0
+    assert away.said("latest.json")["owner"] == IMODEL
+
+
+def test_a_mistyped_source_does_not_claim_a_bucket(bucket_server: BucketServer, sim: Simulator, tmp_path: Path) -> None:
+    """In S3 too."""
+    place = Bucket(bucket_server, tmp_path / "state")
+    sim.hold(export(3))
+    assert command("mirror", UNREACHABLE, place.place, env={**place.env, "TILESYNC_RETRY_FOR": "0s"}).exit == 6
+    assert place.mirror(sim, "-n").exit == 0
+    assert place.mirror(sim).exit == 0
+    assert json.loads(place.read("latest.json"))["owner"] == IMODEL
 
 
 def test_a_container_belongs_to_one_imodel(away: Away, sim: Simulator, tmp_path: Path) -> None:

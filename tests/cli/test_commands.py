@@ -164,7 +164,7 @@ def test_a_dry_run_writes_nothing(service: Simulator, tmp_path: Path) -> None:
     assert not (tmp_path / "d").exists()
     assert service.asked() == []
     said = last(tilesync("mirror", IMODEL, tmp_path / "d", "-n", "--json", sim=service))
-    assert said.keys() == FINISHED
+    assert said.keys() == FINISHED | {"dry_run"}
     assert (said["exit"], said["published"], said["bytes"]) == (0, False, 0)
 
 
@@ -816,3 +816,103 @@ def test_what_deletes_is_no_habit(service: Simulator, tmp_path: Path) -> None:
     done = tilesync("mirror", IMODEL, tmp_path, sim=service, TILESYNC_LAYOUT="flat", **more)
     assert done.returncode == 0
     assert (tmp_path / "tiles").is_dir()
+
+
+# --- texts that a script got wrong ---
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "mirror {} d",
+        "link {}",
+        "exports {}",
+        "demo {}",
+        "doctor --source {}",
+        "verify {}",
+        "versions {}",
+        "mirror x {}",
+    ],
+)
+def test_an_empty_source_or_folder_is_a_usage_error(tmp_path: Path, words: str, empty: str) -> None:
+    """An unset variable of a script is not the current folder, nor all that can be seen; nothing is written."""
+    before, there = tree(tmp_path), [*(word.replace("{}", empty) for word in words.split(" ")), "--json"]
+    command = [sys.executable, "-m", "tilesync", *there]
+    done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert "empty" in failed(done, 2, "UsageError")["message"]
+    assert tree(tmp_path) == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_variable_is_none(service: Simulator, tmp_path: Path) -> None:
+    """TILESYNC_SOURCE may be set to nothing where no SOURCE is needed."""
+    assert tilesync("exports", "--json", sim=service, TILESYNC_SOURCE="").returncode == 0
+    assert "missing" in failed(tilesync("mirror", "--json", TILESYNC_SOURCE=""), 2, "UsageError")["message"].lower()
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "instead"),
+    [
+        (["mirror", IMODEL], {"TILESYNC_DEST": "~/tiles"}, "$HOME/tiles, here {home}/tiles"),
+        (["mirror", IMODEL, "~"], {}, "$HOME/, here {home}"),
+        (["mirror", IMODEL, "d"], {"TILESYNC_STATE_DIR": "~/state"}, "$HOME/state"),
+        (["mirror", IMODEL, "~nobody-of-that-name/tiles"], {}, "the whole path ("),
+        (["demo", "~/demo"], {}, "$HOME/demo"),
+        (["versions", "~/tiles"], {}, "$HOME/tiles"),
+    ],
+)
+def test_a_tilde_that_nobody_expanded_is_a_usage_error(
+    service: Simulator, tmp_path: Path, words: list[str], more: dict[str, str], instead: str
+) -> None:
+    """No folder named `~` is made: environment files and quotes leave it as it is, and it is said what to write."""
+    home = tmp_path / "home"
+    command = [sys.executable, "-m", "tilesync", *words, "--json"]
+    env = environment(service, **more, HOME=str(home))
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert instead.format(home=home) in failed(done, 2, "UsageError")["message"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dest", ["./~/tiles", "~/tiles", "~old/tiles"])
+def test_a_folder_whose_name_begins_with_a_tilde_can_be_meant(service: Simulator, tmp_path: Path, dest: str) -> None:
+    """One that is there is meant, and one behind a dot."""
+    if not dest.startswith("."):
+        (tmp_path / dest).parent.mkdir()
+    command = [sys.executable, "-m", "tilesync", "mirror", IMODEL, dest, "--json"]
+    done = subprocess.run(
+        command, env=environment(service), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / dest / "tileset.json").is_file()
+
+
+def test_a_source_below_home_is_found(service: Simulator, tmp_path: Path) -> None:
+    """A SOURCE is only read, and its `~` is that of the user, as before."""
+    assert tilesync("mirror", IMODEL, tmp_path / "one", sim=service).returncode == 0
+    done = tilesync("mirror", tmp_path / "copy", TILESYNC_SOURCE="~/one", HOME=str(tmp_path))
+    assert done.returncode == 2  # one word is SOURCE, whatever the variable says
+    assert tilesync("mirror", "~/one", tmp_path / "copy", HOME=str(tmp_path)).returncode == 0
+
+
+# --- plans ---
+
+
+def test_a_plan_is_told_from_a_run_by_its_last_line(service: Simulator, tmp_path: Path) -> None:
+    """`dry_run` is true in the last line, the report and the log of a plan, also of one that failed, and is in no
+    other line.
+    """
+    report, log = tmp_path / "r", tmp_path / "log"
+    more = ("--json", "--report", report, "--log-file", log)
+    for option in ("-n", "--dry-run"):
+        said = last(tilesync("mirror", IMODEL, tmp_path / "d", option, *more, sim=service))
+        assert said.keys() == FINISHED | {"dry_run"}
+        assert said["dry_run"] is True
+        assert json.loads(report.read_text())["dry_run"] is True
+        assert json.loads(log.read_text().splitlines()[-1])["dry_run"] is True
+    assert last(tilesync("mirror", OTHER, tmp_path / "d", "-n", "--wait", "0s", *more, sim=service))["dry_run"] is True
+    wrong = last(tilesync("mirror", IMODEL, tmp_path / "d", "--bogus", "--json", sim=service, TILESYNC_DRY_RUN="1"))
+    assert (wrong["exit"], wrong["dry_run"]) == (2, True)
+    assert last(tilesync("mirror", IMODEL, tmp_path / "d", *more, sim=service)).keys() == FINISHED
+    assert "dry_run" not in json.loads(report.read_text())

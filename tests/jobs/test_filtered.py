@@ -9,8 +9,10 @@ from builders import export, glb, manifest_of, tileset, tree
 from faults import blob, error
 from simulator import EXPORT, Run, Simulator, latest, verify
 
-from tilesync.events import Finding, PageListed, Planned
-from tilesync.model import EVERYTHING, Globs, Inventory
+from tilesync.errors import GuardTripped
+from tilesync.events import Finding, PageListed, Planned, Warned
+from tilesync.model import EVERYTHING, Globs, Inventory, Layout, Selector
+from tilesync.rules.guards import Most
 
 INVENTORIES = pytest.mark.parametrize("inventory", list(Inventory))
 SOME = Globs(exclude=("tiles/00[3-5].glb",))
@@ -184,3 +186,88 @@ def test_a_file_that_was_wanted_and_is_gone_is_found(tmp_path: Path) -> None:
     run = verify(tmp_path)
     assert run.exit == 10
     assert [finding.name for finding in run.of(Finding)] == ["tiles/006.glb"]
+
+
+# --- globs that match nothing ---
+
+
+def warned(run: Run) -> list[str]:
+    return [event.message for event in run.of(Warned)]
+
+
+@INVENTORIES
+@pytest.mark.parametrize("plan", [False, True])
+def test_a_glob_that_matches_no_file_is_told_of(tmp_path: Path, inventory: Inventory, plan: bool) -> None:
+    """One warning each, in a run and in its plan, with the number of files that it was held against; a walk says what
+    it cannot know. One that matches anything, also what another leaves out, is not mentioned.
+    """
+    globs = Globs(include=("tiles/*",), exclude=("*.jpg", "*/00[1-3].glb", "*/001.glb"))
+    with Simulator() as sim:
+        files = sim.hold(walkable())
+        run = (sim.preview if plan else sim.mirror)(tmp_path, inventory=inventory, globs=globs)
+    assert run.error is None
+    (told,) = warned(run)
+    assert told.startswith(f"--exclude '*.jpg' matches none of the {len(files)} files that ")
+    assert ("left out would ask for" in told) is (inventory is Inventory.WALK)
+    assert ("textures" in told) is (plan and inventory is Inventory.WALK)
+
+
+@INVENTORIES
+def test_a_mistyped_include_does_not_replace_what_is_published(tmp_path: Path, inventory: Inventory) -> None:
+    """Where filters leave only the root of a full export, exit 11 and the old version stands, every time, and its plan
+    says so; with `allow_shrink` that is meant; the right filters go on.
+    """
+    how = {"inventory": inventory, "globs": Globs(include=("*.glbb",))}
+    with Simulator() as sim:
+        sim.hold(walkable())
+        assert sim.mirror(tmp_path).error is None
+        plan = sim.preview(tmp_path, **how)
+        assert plan.error is None
+        assert any("would stop" in told and "root tileset" in told for told in warned(plan))
+        for _ in range(2):
+            run = sim.mirror(tmp_path, **how)
+            assert isinstance(run.error, GuardTripped), run.error
+            assert run.exit == 11
+            assert "--include" in run.error.hint
+            assert latest(tmp_path)["version"] == EXPORT
+        assert sim.mirror(tmp_path).error is None
+        assert verify(tmp_path).error is None
+        assert sim.mirror(tmp_path, **how, allow_shrink=True).error is None
+    assert latest(tmp_path)["version"] == f"{EXPORT}-2"
+
+
+@INVENTORIES
+@pytest.mark.parametrize("layout", list(Layout))
+def test_a_first_version_of_the_root_alone_is_warned_of(tmp_path: Path, inventory: Inventory, layout: Layout) -> None:
+    """Where nothing is published before, it is published, and told of."""
+    with Simulator() as sim:
+        sim.hold(walkable())
+        run = sim.mirror(tmp_path, inventory=inventory, globs=Globs(include=("*.glbb",)), layout=layout)
+    assert run.error is None
+    assert [("'*.glbb' matches none" in told, "nothing but the root" in told) for told in warned(run)] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_a_mistyped_include_does_not_empty_a_flat_folder(tmp_path: Path) -> None:
+    """In the flat layout nothing is deleted, nor put in place."""
+    with Simulator() as sim:
+        sim.hold(walkable())
+        flat = {"layout": Layout.FLAT, "delete": Most(percent=100)}
+        assert sim.mirror(tmp_path, **flat).error is None
+        before = {name: data for name, data in tree(tmp_path).items() if not name.startswith(".tilesync")}
+        assert sim.mirror(tmp_path, **flat, globs=Globs(include=("*.glbb",))).exit == 11
+    assert {name: data for name, data in tree(tmp_path).items() if not name.startswith(".tilesync")} == before
+
+
+def test_filters_of_a_copy_are_compared_with_what_it_was_chosen_by(tmp_path: Path) -> None:
+    """The same filters for a mirror and for a copy of it: what was left out there is not missed here."""
+    some, more = Globs(exclude=("*/001.glb",)), Globs(exclude=("*/001.glb", "*/0x1.glb"))
+    with Simulator() as sim:
+        sim.hold(walkable())
+        assert sim.mirror(tmp_path / "one", globs=some).error is None
+        for globs, count in ((some, 0), (more, 1)):
+            run = sim.mirror(tmp_path / f"copy{count}", held=tmp_path / "one", selector=Selector(), globs=globs)
+            assert run.error is None
+            assert len(warned(run)) == count

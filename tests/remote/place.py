@@ -54,6 +54,10 @@ class Place:
         """None: nothing is recorded."""
         return None
 
+    def is_vacant(self) -> bool:
+        """It holds what it was made with."""
+        return False
+
     def checked(self) -> Mapping[str, Any] | None:
         """None: no run ended here."""
         return None

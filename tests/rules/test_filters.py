@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tilesync.errors import UsageError
 from tilesync.model import EVERYTHING, Globs
-from tilesync.rules.filters import globs, keeper
+from tilesync.rules.filters import added, globs, keeper, unmatched
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,19 @@ def test_the_same_wishes_are_equal() -> None:
     assert globs(("b", "a", "a"), ("c",)) == globs(["a", "b"], ["c"]) == Globs(("a", "b"), ("c",))
     assert globs((), ()) == EVERYTHING
     assert not EVERYTHING
+
+
+def test_globs_that_match_nothing_are_named() -> None:
+    """Each with its option; names are read only until every glob has matched one, wanted or not."""
+    of = Globs(include=("*.glb", "*.glbb"), exclude=("a/", "b/"))
+    assert unmatched(of, ["a/x.glb", "tileset.json"]) == [("--include", "*.glbb"), ("--exclude", "b/")]
+    names = iter(["a/x.glb", "b/y.glbb", "never read"])
+    assert unmatched(of, names) == []
+    assert next(names) == "never read"
+    assert unmatched(EVERYTHING, ["a"]) == []
+
+
+def test_globs_of_the_source_are_not_those_of_a_command() -> None:
+    """What was chosen by the same globs before has nothing left that they would match."""
+    own, given_now = Globs(include=("*.glb",), exclude=("*.png",)), Globs(exclude=("*.jpg", "*.png"))
+    assert added(own, given_now) == Globs(exclude=("*.jpg",))

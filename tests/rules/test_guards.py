@@ -49,12 +49,22 @@ def test_an_export_that_shrank(files: int, size: int, stops: bool) -> None:
         guard_against_shrinking(other, CURRENT)
 
 
+def test_filters_that_leave_only_the_root() -> None:
+    """Other filters mean fewer files, but not none: that stops, unless no more is published either."""
+    bare = replace(CURRENT, serial=2, files=1, bytes=1, globs=Globs(include=("*.glbb",)))
+    with pytest.raises(GuardTripped, match="nothing but its root tileset, and 100 files"):
+        guard_against_shrinking(bare, CURRENT)
+    guard_against_shrinking(replace(bare, files=2), CURRENT)
+    guard_against_shrinking(bare, replace(CURRENT, files=1))
+    guard_against_shrinking(bare, None)
+
+
 def test_what_cannot_be_compared_does_not_shrink() -> None:
     """The first export, the same version, and one with other filters; of packed and unpacked files the bytes."""
     tiny = replace(CURRENT, serial=2, files=1, bytes=1)
     guard_against_shrinking(tiny, None)
     guard_against_shrinking(replace(CURRENT, files=1), CURRENT)
-    guard_against_shrinking(replace(tiny, globs=Globs(exclude=("*.png",))), CURRENT)
+    guard_against_shrinking(replace(tiny, files=2, globs=Globs(exclude=("*.png",))), CURRENT)
     guard_against_shrinking(replace(tiny, files=50), replace(CURRENT, content=Content.DECODED))
     with pytest.raises(GuardTripped):
         guard_against_shrinking(tiny, replace(CURRENT, content=Content.DECODED))

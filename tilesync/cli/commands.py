@@ -46,7 +46,7 @@ from tilesync.cli.requests import (
     session_of,
     told_source,
 )
-from tilesync.cli.text import CountOr, Destination, Duration, FilePath, Place, Rate
+from tilesync.cli.text import CountOr, Destination, Duration, FilePath, Folder, Place, Rate, Source
 from tilesync.errors import Interrupted, Terminated, TilesyncError, UsageError
 from tilesync.storage import AzurePlace
 
@@ -70,7 +70,7 @@ for command in (verify, versions, rollback, doctor):
 
 
 @cli.command(short_help="Mirror an export.")
-@click.argument("source", envvar="TILESYNC_SOURCE")
+@click.argument("source", envvar="TILESYNC_SOURCE", type=Source())
 @click.argument("dest", envvar="TILESYNC_DEST", type=Destination())
 @SELECTION
 @waiting("10m")
@@ -108,6 +108,7 @@ def mirror(context: click.Context, /, source: str, dest: Place, *, dry_run: bool
     from tilesync.cli.summary import mirrored
 
     session = session_of(options, source=source, dest=dest)
+    session.summary.dry_run = dry_run
     seen = is_argument(context, "source") and source != "-"
 
     async def work() -> None:
@@ -133,7 +134,7 @@ def mirror(context: click.Context, /, source: str, dest: Place, *, dry_run: bool
 
 
 @cli.command(short_help="List the exports.")
-@click.argument("imodel_id", required=False, envvar="TILESYNC_SOURCE")
+@click.argument("imodel_id", required=False, envvar="TILESYNC_SOURCE", type=Source())
 @option("--held", metavar="DEST", type=Destination(), help="Say which of them this destination holds.")
 @option("--state-dir", type=FilePath(), help="Where its state is, if not at its usual place.")
 @REACH
@@ -167,7 +168,7 @@ def exports(imodel_id: str | None, held: Place | None, state_dir: Path | None, *
 
 
 @cli.command(short_help="Print a viewer URL: a secret.")
-@click.argument("what", metavar="IMODEL_ID|DEST", envvar="TILESYNC_SOURCE")
+@click.argument("what", metavar="IMODEL_ID|DEST", envvar="TILESYNC_SOURCE", type=Source())
 @SELECTION
 @waiting("0s")
 @option("--life", type=Duration(), default="1h", show_default=True, help="How long the URL of a DEST is good.")
@@ -221,7 +222,7 @@ def _held_url(session: Session, place: Place, options: dict[str, Any]) -> str:
 
 
 @cli.command(short_help="See it work; no account needed.")
-@click.argument("folder", required=False, type=FilePath())
+@click.argument("folder", required=False, type=Folder())
 @NO_PROGRESS
 @VOICE
 def demo(folder: Path | None, **options: Any) -> int:

@@ -10,7 +10,7 @@ import click
 from tilesync.cli.options import IDENTITY, REACH, STATE_DIR, VOICE, option
 from tilesync.cli.requests import imodel_of, is_argument, link_of, reach_of, service_of, session_of
 from tilesync.cli.table import wrapped
-from tilesync.cli.text import Destination, Duration, Place
+from tilesync.cli.text import Destination, Duration, Place, Source
 from tilesync.errors import UsageError
 from tilesync.storage import AzurePlace
 
@@ -25,7 +25,13 @@ WIDTH = 16
 
 @click.command(short_help="Check identity and service; or, with DEST, what viewers need of it.")
 @click.argument("dest", required=False, type=Destination())
-@option("--source", metavar="SOURCE", envvar="TILESYNC_SOURCE", help="iModel id, or a container link (`-`: on stdin).")
+@option(
+    "--source",
+    metavar="SOURCE",
+    envvar="TILESYNC_SOURCE",
+    type=Source(),
+    help="iModel id, or a container link (`-`: on stdin).",
+)
 @option("--public-url", metavar="URL", help="Where viewers reach DEST: of a web server, or a CDN.")
 @option("--origin", metavar="URL", help="Scheme, host and port of the viewer's page.  [default: an example]")
 @IDENTITY

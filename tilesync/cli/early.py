@@ -30,9 +30,10 @@ def end_early(command: click.Group, arguments: list[str], error: TilesyncError, 
     if arguments[:1] == ["verify"]:
         source, dest = None, _given(words, 0, "TILESYNC_DEST")
     summary = Summary(Tally(), source=shown_source(source), dest=shown_dest(dest))
+    summary.dry_run = arguments[:1] == ["mirror"] and _is_dry_run(arguments)
     safe = Masking(os.environ).text
     said = summary.failed(error.exit_code, kind or type(error).__name__, safe(str(error)), safe(error.hint))
-    if "--json" in arguments or os.environ.get("TILESYNC_JSON", "").lower() in _TRUE:
+    if "--json" in arguments or _is_set("TILESYNC_JSON"):
         JsonLines(Out(), verbose=False).write(said)
     if (path := _report(command, arguments)) is not None:
         try:
@@ -40,6 +41,14 @@ def end_early(command: click.Group, arguments: list[str], error: TilesyncError, 
         except OSError as problem:
             say_error(failed_to_write(path, problem))
     return error.exit_code
+
+
+def _is_dry_run(arguments: list[str]) -> bool:
+    return not {"-n", "--dry-run"}.isdisjoint(arguments) or _is_set("TILESYNC_DRY_RUN")
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in _TRUE
 
 
 def _report(group: click.Group, arguments: list[str]) -> Path | None:

@@ -80,7 +80,12 @@ INVENTORY = stacked(
         envvar=None,
         help="Publish although the tilesets ask for files that are not there, or that lie elsewhere.",
     ),
-    option("--allow-shrink", is_flag=True, envvar=None, help="Publish an export with under half the files or bytes."),
+    option(
+        "--allow-shrink",
+        is_flag=True,
+        envvar=None,
+        help="Publish an export with under half the files or bytes, or of which filters leave only the root.",
+    ),
 )
 
 HISTORY = stacked(

@@ -39,6 +39,8 @@ class Summary:
     def __init__(self, tally: Tally, *, source: str | None = None, dest: str | None = None) -> None:
         self._tally = tally
         self._began = time.monotonic()
+        self.dry_run = False
+        """Nothing was done: the counts are those of a plan."""
         self.owner: str | None = None
         self._started = datetime.now(UTC)
         self.source = source
@@ -125,6 +127,7 @@ class Summary:
             "retries": tally.retries,
             "seconds": round(self.seconds(), 3),
             "published": self.published,
+            **({"dry_run": True} if self.dry_run else {}),
             "started": stamp(self._started),
             "finished": stamp(datetime.now(UTC)),
             "source": self.source,

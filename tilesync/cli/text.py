@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -34,6 +35,50 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def refuse_unexpanded(text: str, param: click.Parameter | None, ctx: click.Context | None) -> None:
+    """Raise a usage error for a path that begins with a `~` which nobody expanded: it would be a folder of that name.
+    One that is there is meant.
+    """
+    first = Path(text).parts[:1]
+    if not text.startswith("~") or os.path.lexists(first[0]):
+        return
+    rest, whole = "/".join(Path(text).parts[1:]), os.path.expanduser(text)
+    instead = f"write $HOME/{rest}" + (f", here {whole}" if whole != text else "")
+    if first[0] != "~":
+        instead = "write the whole path" + (f", here {whole}" if whole != text else "")
+    raise click.BadParameter(
+        f"the ~ of {text} was not expanded: a shell does that only where it stands unquoted, an environment file never"
+        f" does; {instead} (./{text} is a folder of that name)",
+        ctx,
+        param,
+    )
+
+
+class Source(click.ParamType[str]):
+    """An iModel id, a link, or a place that is read; never an empty text, which an unset variable of a script gives."""
+
+    name = "source"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text as it was given. An empty one is a usage error."""
+        text = str(value)
+        if not text.strip():
+            self.fail("it is empty: an unset variable of a script?", param, ctx)
+        return text
+
+
+class Folder(click.ParamType[Path]):
+    """A folder to write to; never an empty text."""
+
+    name = "folder"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path. An empty text is a usage error, and so is what is none."""
+        path = FilePath().convert(Source().convert(value, param, ctx), param, ctx)
+        assert path is not None
+        return path
+
+
 class Destination(click.ParamType[Place]):
     """A place to mirror into: a folder, a container, a bucket."""
 
@@ -56,6 +101,8 @@ class Destination(click.ParamType[Place]):
         )
         if place is None and ("?sig=" in text or "&sig=" in text):
             self.fail("that is no folder, but a link that is not whole: it begins with https://", param, ctx)
+        if place is None:
+            refuse_unexpanded(text, param, ctx)
         return place or Path(text)
 
 
@@ -79,6 +126,7 @@ class FilePath(click.ParamType[Path | None]):
             self.fail("this must be a path of this machine, not a URL", param, ctx)
         if text.strip() == "-":
             self.fail("a dash is no path here: standard input is /dev/stdin, standard output /dev/stdout", param, ctx)
+        refuse_unexpanded(text, param, ctx)
         return Path(text) if text.strip() else None
 
 

@@ -21,6 +21,7 @@ from tilesync.jobs.run import Run
 from tilesync.jobs.sameness import same_files, same_listing
 from tilesync.jobs.tidy import Tidy
 from tilesync.jobs.transfer import Supply, Transfer
+from tilesync.jobs.unmatched import filter_warnings
 from tilesync.jobs.versions import Versions, as_said, is_stale, of_export
 from tilesync.model import (
     EVERYTHING,
@@ -37,6 +38,7 @@ from tilesync.model import (
     Version,
 )
 from tilesync.protocols import Destination, Origin, Source
+from tilesync.rules.filters import added
 from tilesync.rules.guards import Most, guard_against_shrinking
 from tilesync.rules.plan import Choice, choose
 from tilesync.rules.retention import KEEP_ALL, Keep
@@ -90,6 +92,7 @@ class Mirror:
         self._place = SharedPlace(destination, run, wishes.delete)
         self._publisher = Publisher(destination, run, allow_missing=wishes.allow_missing)
         self._held_before: dict[int, int] = {}
+        self._warned: set[str] = set()
         self._follows = False  # the export is the newest finished one
         self._first: Resolution | None = None  # what SOURCE resolved to already
         self.version: Version | None = None
@@ -211,6 +214,7 @@ class Mirror:
         """Transfer and publish, unless another version of the same export has the same content."""
         export = resolution.export
         if held := await self._same(choice.alike, version, source):
+            await self._tell_of_filters(self._versions.current(version), resolution)
             self._catalog.forget(version)
             held = as_said(held, export) if export.held is None else held
             self._catalog.update(held)
@@ -218,6 +222,7 @@ class Mirror:
             await (self._fill(held, choice, resolution) if held.damaged else self._keep(held))
             return
         await self._transfer(self._versions.current(version), source)
+        await self._tell_of_filters(self._versions.current(version), resolution)
         await self._confirm(self._versions.current(version), source)
         version = self._versions.current(version)
         if version.inventory == Inventory.WALK and version.published is None:
@@ -303,6 +308,17 @@ class Mirror:
                 self._run.tally.settle(held, held_before=self._held_before[version.serial])
         if self._run.tally.failed:
             raise self._incomplete(version, source)
+
+    async def _tell_of_filters(self, version: Version, resolution: Resolution) -> None:
+        """Warn once of globs that match nothing, and of those that leave nothing, where all names are known."""
+        if not version.listed:
+            return
+        own = resolution.export.held.globs if resolution.export.held is not None else EVERYTHING
+        given = added(own, self._wishes.globs)
+        for sentence in await in_thread(filter_warnings, version, given, self._catalog):
+            if sentence not in self._warned:
+                self._run.observe(Warned(sentence))
+                self._warned.add(sentence)
 
     def _tell_undated(self, source: Source) -> None:
         if source.undated:

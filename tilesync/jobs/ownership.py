@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from tilesync.errors import DestinationError, OtherOwner
 from tilesync.events import Notice, Owned
@@ -32,13 +33,14 @@ class Ownership:
         look at SOURCE. Reads only.
         """
         owner = recorded(publication)
-        if not self.adopt and compare(owner, self.asked, None) is Claim.OTHER:
+        if not self.adopt and compare(owner, self.asked, None) is Claim.OTHER and not publication.is_vacant():
             self.observe(Owned(owner))
             raise self._refusal(owner, self.asked)
 
     async def settle(self, publication: Published, catalog: Catalog, resolve: Resolve) -> tuple[str, Resolution | None]:
         """The owner that the destination has from now on; and what SOURCE resolved to, where it had to be asked.
 
+        A run that got nothing, for a mistyped SOURCE say, left no owner behind: another takes over without a word.
         Raises OtherOwner. Writes nothing.
         """
         owner = await in_thread(recorded, publication) or _begun_for(catalog)
@@ -54,7 +56,9 @@ class Ownership:
                 asked = asked.resolved(first.export)
             claim = compare(owner, asked, held)
         if claim is Claim.OTHER and not self.adopt:
-            raise self._refusal(owner, asked)
+            if not (catalog.is_vacant() and await in_thread(publication.is_vacant)):
+                raise self._refusal(owner, asked)
+            owner = ""
         after = owner_after(owner, asked, claim)
         if owner and after != owner:
             what = f"{self.place} belonged to {shown(owner)}; from now on it belongs to {shown(after)}"
@@ -76,9 +80,19 @@ async def take_over(destination: Destination, ownership: Ownership | None, resol
         return None
     publication = destination.publication
     owner, first = await ownership.settle(publication, destination.catalog, resolve)
-    if owner and await in_thread(publication.owner) != owner:
-        await in_thread(publication.set_owner, owner)
+    before = await in_thread(publication.owner)
+    if before and before != owner and not ownership.adopt:
+        _forget_begun(destination.catalog)
+    if owner and (before != owner or (ownership.adopt and await in_thread(publication.is_vacant))):
+        await in_thread(partial(publication.set_owner, owner, stated=ownership.adopt))
     return first
+
+
+def _forget_begun(catalog: Catalog) -> None:
+    """Forget the versions that others began here: of a vacant destination, so they hold nothing."""
+    if catalog.is_vacant():
+        for version in catalog.versions():
+            catalog.forget(version)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from tilesync.jobs.presence import Presence
 from tilesync.jobs.run import Run
 from tilesync.jobs.sameness import same_listing
 from tilesync.jobs.survey import Desk, Survey
+from tilesync.jobs.unmatched import filter_warnings
 from tilesync.jobs.versions import as_said, begun, changed_since, of_export, proven
-from tilesync.model import ROOT, Blob, Content, Export, Held, Inventory, Layout, Twin, Version
+from tilesync.model import EVERYTHING, ROOT, Blob, Content, Export, Held, Inventory, Layout, Twin, Version
 from tilesync.protocols import Catalog, Exports, HeldFiles, Origin, Published, Source
-from tilesync.rules.filters import keeper
+from tilesync.rules.filters import added, keeper
 from tilesync.rules.guards import guard_against_deleting, guard_against_shrinking
 from tilesync.rules.manifest import stamp
 from tilesync.rules.names import folders_of
@@ -59,6 +60,7 @@ class Preview:
         self._run = run
         self._wishes = wishes
         self._globs = wishes.globs
+        self._listed = False  # the inventory is a listing; else a walk, which tells of its filters itself
         self._why: dict[str, str] = {}  # what was held and is to be fetched again
         self._looks_back = view.layout is Layout.FLAT  # what follows depends on which files would be held
 
@@ -120,6 +122,10 @@ class Preview:
         source = await origin.source(resolution)
         alike = choice.alike if choice.begun is None else ()
         await self._list(source, version)
+        if self._listed:
+            own = export.held.globs if export.held is not None else EVERYTHING
+            for sentence in filter_warnings(version, added(own, self._wishes.globs), self._catalog):
+                observe(Warned(sentence))
         for before in alike:
             if same_listing(version, before, self._catalog):
                 self._catalog.forget(version)
@@ -187,11 +193,12 @@ class Preview:
 
     async def _pages(self, source: Source) -> AsyncIterator[Sequence[Blob]]:
         """The blobs of the container by its listing, or where that is denied, or not wished for, by a walk."""
-        wished = self._wishes.inventory
+        wished, self._listed = self._wishes.inventory, False
         if wished is Inventory.LIST or (wished is None and await source.listable()):
             try:
                 async for page in source.pages(None):
                     yield page.blobs
+                self._listed = True
                 return
             except ListingDenied as denied:
                 if wished is not None:

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from tilesync.errors import BlobDamaged, BlobError, BlobMissing
-from tilesync.events import Remarked
+from tilesync.events import Remarked, Warned
 from tilesync.jobs.complete import rootless
 from tilesync.jobs.expansion import LARGEST, Expansion
 from tilesync.jobs.groups import gathered
 from tilesync.jobs.persistence import Persistence
 from tilesync.jobs.run import Run
+from tilesync.jobs.unmatched import filter_warnings
 from tilesync.model import ROOT, Arrival, Blob, Globs, Held, Inventory, Kind, Reading, Version
 from tilesync.problems import DAMAGED
 from tilesync.protocols import Body, Catalog, HeldFiles, Source
@@ -64,6 +65,8 @@ class Survey:
             after = batch[-1][0] if batch else after
             for arrival in arrivals:
                 yield arrival.held.blob
+        for sentence in filter_warnings(version, self._globs, desk.catalog, planned=True):
+            self._run.observe(Warned(sentence))
         self._run.tally.excluded = desk.catalog.totals(version).excluded
         self._run.tally.listed += self._run.tally.excluded
 

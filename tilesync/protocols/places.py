@@ -159,6 +159,9 @@ class Published(Protocol):
     def owner(self) -> str | None:
         """Whose exports the destination holds, as it was recorded there; None where nothing was."""
 
+    def is_vacant(self) -> bool:
+        """Whether nothing of an export lies here, and nobody stated whose it is: a recorded owner does not count."""
+
     def checked(self) -> Mapping[str, Any] | None:
         """What `checked.json` says of the last successful run; None when there is none."""
 
@@ -198,8 +201,8 @@ class Publication(Published, Protocol):
     def note(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> None:
         """Keep what can be told of a version without reading its files again, where reading them is dear."""
 
-    def set_owner(self, owner: str) -> None:
-        """Record whose exports the destination holds."""
+    def set_owner(self, owner: str, *, stated: bool = False) -> None:
+        """Record whose exports the destination holds; `stated`: somebody said so, and it holds from now on."""
 
     def set_checked(self, said: Mapping[str, Any]) -> None:
         """Replace `checked.json`."""

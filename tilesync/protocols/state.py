@@ -132,6 +132,9 @@ class Catalog(Protocol):
     def versions(self, *, export: str | None = None, name: str | None = None, retired: bool = False) -> list[Version]:
         """The versions in the order in which they were begun; with `retired` also those that were given up."""
 
+    def is_vacant(self) -> bool:
+        """Whether no version is finished, and none lists or holds anything; what a walk only wants does not count."""
+
     def begin(self, version: Version) -> Version:
         """Record a new version; its serial is given here."""
 
@@ -170,6 +173,11 @@ class Catalog(Protocol):
         self, version: Version, after: str = "", *, limit: int, kinds: Collection[Kind] = ()
     ) -> list[tuple[str, Held]]:
         """What is held, or what of these kinds is, by key in byte order; `after` is exclusive."""
+
+    def names(self, version: Version, after: str = "", *, limit: int) -> list[tuple[str, str]]:
+        """The name of every file that is known of a version, also of those left out or missing, with its key; by key in
+        byte order, `after` is exclusive.
+        """
 
     def hold(self, version: Version, arrivals: Sequence[Arrival]) -> int:
         """Record files that are in place now, with what they ask for; how many names a walk learns by that."""

@@ -34,6 +34,29 @@ def narrowed(own: Globs, given: Globs) -> Globs:
     return Globs(given.include or own.include, tuple(sorted({*own.exclude, *given.exclude})))
 
 
+def added(own: Globs, given: Globs) -> Globs:
+    """The globs that a command gave beyond those by which the files were chosen before."""
+    new = (tuple(glob for glob in g if glob not in o) for o, g in zip(_both(own), _both(given), strict=True))
+    return Globs(*new)
+
+
+def _both(of: Globs) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return of.include, of.exclude
+
+
+def unmatched(of: Globs, names: Iterable[str]) -> list[tuple[str, str]]:
+    """The globs that match none of these names, each with its option. Reads no further than to the last first match."""
+    left = [("--include", glob) for glob in of.include] + [("--exclude", glob) for glob in of.exclude]
+    matchers = {each: _matcher(each[1:]) for each in left}
+    for name in names:
+        if hit := [each for each, matches in matchers.items() if matches(name)]:
+            for each in hit:
+                del matchers[each]
+            if not matchers:
+                break
+    return list(matchers)
+
+
 @lru_cache(maxsize=8)
 def keeper(of: Globs) -> Callable[[str], bool]:
     """What says whether a name is wanted: one that `include` matches, or any where that is empty, unless `exclude`

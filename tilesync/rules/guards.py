@@ -26,11 +26,26 @@ class Most:
 HALF = Most(percent=50.0)
 
 
+def is_bare(files: int, excluded: int) -> bool:
+    """Whether filters leave an export nothing but its root tileset, which they always keep."""
+    return files == 1 and excluded > 0
+
+
 def guard_against_shrinking(version: Version, current: Version | None) -> None:
     """Raise GuardTripped for a version with under half the files or bytes of the one that is current. Bytes of packed
-    and unpacked files are not compared.
+    and unpacked files are not compared. With other filters fewer files are meant, but for those that leave only the
+    root tileset: a glob was mistyped.
     """
-    if current is None or current.serial == version.serial or current.globs != version.globs:
+    if current is None or current.serial == version.serial:
+        return
+    if current.globs != version.globs:
+        if version.globs and version.files == 1 < current.files:
+            raise GuardTripped(
+                f"the filters leave version {version.name} nothing but its root tileset, and {current.files:,} files"
+                " are published",
+                hint="this export was not published; check --include and --exclude, or give --allow-shrink if that is"
+                " what you want",
+            )
         return
     fewer = version.content is current.content and version.bytes * 2 < current.bytes
     if fewer or version.files * 2 < current.files:

@@ -93,9 +93,14 @@ def shown(owner: str) -> str:
     return f"the container {owner}" if is_container(owner) else f"the iModel {owner}"
 
 
-def owner_record(owner: str) -> dict[str, Any]:
-    """What a destination keeps of its owner."""
-    return {"owner": owner, "tilesync": __version__}
+def owner_record(owner: str, *, stated: bool) -> dict[str, Any]:
+    """What a destination keeps of its owner; `stated`: somebody said so with --adopt."""
+    return {"owner": owner, **({"stated": True} if stated else {}), "tilesync": __version__}
+
+
+def is_stated(said: Mapping[str, Any] | None) -> bool:
+    """Whether a record tells an owner that somebody stated: it holds while nothing is in the destination, too."""
+    return (said or {}).get("stated") is True
 
 
 def read_owner(said: Mapping[str, Any] | None) -> str | None:

@@ -81,6 +81,16 @@ class Catalog(Database):
         with self.reading():
             return [read_version(row) for row in self.query(sql, export, name, retired)]
 
+    def is_vacant(self) -> bool:
+        """Whether no version is finished, and none lists or holds anything; what a walk only wants does not count."""
+        some = f"b.version=v.serial AND (b.state={HELD} OR v.inventory=?)"
+        sql = (
+            "SELECT 1 FROM version v WHERE retired IS NULL"
+            f" AND (published IS NOT NULL OR EXISTS (SELECT 1 FROM blob b WHERE {some})) LIMIT 1"
+        )
+        with self.reading():
+            return not self.query(sql, Inventory.LIST)
+
     def begin(self, version: Version) -> Version:
         """Record a new version; its serial is given here."""
         row = version_row(version)
@@ -235,6 +245,13 @@ class Catalog(Database):
         sql = f"SELECT key, {HELD_BLOB} FROM blob WHERE version=? AND state=? AND key>?{some} ORDER BY key LIMIT ?"
         rows = self.query(sql, version.serial, HELD, after, *kinds, limit)
         return [(row[0], read_held(row[1:])) for row in rows]
+
+    def names(self, version: Version, after: str = "", *, limit: int) -> list[tuple[str, str]]:
+        """The name of every file that is known of a version, also of those left out or missing, with its key; by key in
+        byte order, `after` is exclusive.
+        """
+        sql = "SELECT key, coalesce(name, key) FROM blob WHERE version=? AND key>? ORDER BY key LIMIT ?"
+        return self.query(sql, version.serial, after, limit)
 
     def hold(self, version: Version, arrivals: Sequence[Arrival]) -> int:
         """Record files that are in place now, with what they ask for; how many names a walk learns by that."""

@@ -265,8 +265,10 @@ def _admitted(place: Place, found: Layout | None, layout: Layout, admission: Adm
 
 
 def known_layout(catalog: Catalog) -> Layout | None:
-    """The layout that the catalog knows; None where it knows none. Raises DestinationError for one that is none."""
-    said = catalog.recall("layout")
+    """The layout that the catalog knows; None where it knows none, or knows it of a run that got nothing. Raises
+    DestinationError for one that is none.
+    """
+    said = "" if catalog.is_vacant() else catalog.recall("layout")
     with catalog.reading():
         return Layout(said) if said else None
 

@@ -17,7 +17,7 @@ from tilesync.model import POINTER, Version
 from tilesync.opening import WrongFileType
 from tilesync.rules.foreign_json import DOCUMENT, loads, mapping
 from tilesync.rules.manifest import read_latest
-from tilesync.rules.ownership import owner_record, read_owner, tells_another
+from tilesync.rules.ownership import is_stated, owner_record, read_owner, tells_another
 from tilesync.stores.apart import Apart
 from tilesync.stores.disk import barrier, mapped, place, read_regular, reading, unreadable
 from tilesync.stores.folders import Entry, Folder, Tree
@@ -121,13 +121,24 @@ class Publication(Apart):
         """
         return read_owner(self.latest()) or read_owner(read_document(self._read(self._state, OWNERSHIP)))
 
-    def set_owner(self, owner: str) -> None:
-        """Record whose exports the destination holds."""
+    def is_vacant(self) -> bool:
+        """Whether nothing of an export lies here, and nobody stated whose it is."""
+        said = read_document(self._read(self._state, OWNERSHIP))
+        return self.latest() is None and not self.manifest_names() and not is_stated(said) and not self._holds_files()
+
+    def _holds_files(self) -> bool:
+        """Whether a file lies in the folder of any version."""
+        with reading(f"cannot look at the versions in {self._root}"):
+            folder = self._versions.find()
+            return folder is not None and next(folder.walk(), None) is not None
+
+    def set_owner(self, owner: str, *, stated: bool = False) -> None:
+        """Record whose exports the destination holds; `stated`: somebody said so, and it holds from now on."""
         latest = self.latest()
         with mapped(f"cannot record the owner of {self._root}"):
             if latest is not None and tells_another(latest, owner):
                 self._write(self._home, LATEST, {**latest, "owner": owner})
-            self._write(self._state, OWNERSHIP, owner_record(owner))
+            self._write(self._state, OWNERSHIP, owner_record(owner, stated=stated))
 
     def checked(self) -> Mapping[str, Any] | None:
         """What `checked.json` says of the last successful run; None when there is none."""

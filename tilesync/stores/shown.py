@@ -18,7 +18,7 @@ from tilesync.protocols import Objects, Stored
 from tilesync.rules.foreign_json import DOCUMENT, loads, mapping
 from tilesync.rules.manifest import read_latest
 from tilesync.rules.occupants import clashing, listed, strangers
-from tilesync.rules.ownership import owner_record, read_owner, tells_another
+from tilesync.rules.ownership import is_stated, owner_record, read_owner, tells_another
 from tilesync.rules.serving import Serving
 from tilesync.storage import Found, Label
 from tilesync.stores.apart import Apart
@@ -159,6 +159,15 @@ class ObjectPublished:
             self._owner, self._knows_owner = read_owner(_said(self._objects.read(OWNERSHIP))), True
         return self._owner
 
+    def is_vacant(self) -> bool:
+        """Whether nothing of an export lies here, and nobody stated whose it is."""
+        return (
+            self.latest() is None
+            and not self.manifest_names()
+            and not is_stated(_said(self._objects.read(OWNERSHIP)))
+            and not any(page for page in self._objects.pages(VERSIONS))
+        )
+
     def checked(self) -> Mapping[str, Any] | None:
         """What `checked.json` says of the last successful run; None when there is none."""
         return _said(self._objects.read(CHECKED))
@@ -230,13 +239,13 @@ class ObjectPublication(Apart, ObjectPublished):
         self._lock.secure()
         self._objects.write(f"{NOTES}{version.name}.jsonl", _joined(lines), _OURS)
 
-    def set_owner(self, owner: str) -> None:
-        """Record whose exports the destination holds."""
+    def set_owner(self, owner: str, *, stated: bool = False) -> None:
+        """Record whose exports the destination holds; `stated`: somebody said so, and it holds from now on."""
         latest = self.latest()
         if latest is not None and tells_another(latest, owner):
             self._tell_latest({**latest, "owner": owner})
         self._lock.secure()
-        self._objects.write(OWNERSHIP, [document(owner_record(owner))], _STATUS)
+        self._objects.write(OWNERSHIP, [document(owner_record(owner, stated=stated))], _STATUS)
         self._owner, self._knows_owner = owner, True
 
     def set_checked(self, said: Mapping[str, Any]) -> None:
