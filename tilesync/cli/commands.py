@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -46,8 +45,9 @@ from tilesync.cli.requests import (
     session_of,
     told_source,
 )
+from tilesync.cli.signals import raise_when_stopped
 from tilesync.cli.text import CountOr, Destination, Duration, FilePath, Place, Rate
-from tilesync.errors import Interrupted, Terminated, TilesyncError, UsageError
+from tilesync.errors import Interrupted, TilesyncError, UsageError
 from tilesync.storage import AzurePlace
 
 if TYPE_CHECKING:
@@ -244,8 +244,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """The entry point: every way out has its exit code, and with `--json` its last line."""
     arguments = sys.argv[1:] if arguments is None else arguments
     _fill_gaps()
-    with contextlib.suppress(ValueError):  # signals are for the main thread
-        signal.signal(signal.SIGTERM, _on_terminate)
+    raise_when_stopped()
     try:
         code = cli.main(arguments, prog_name="tilesync", standalone_mode=False)
     except click.exceptions.Abort:
@@ -312,8 +311,3 @@ def _met_a_bug(arguments: list[str], error: Exception) -> int:
     say(sys.stderr, Masking(os.environ).text(traceback.format_exc()))
     wrong = TilesyncError("tilesync met a bug", hint="please report it with the lines above")
     return end_early(cli, arguments, wrong, kind=type(error).__name__)
-
-
-def _on_terminate(number: int, frame: object) -> NoReturn:
-    """SIGTERM before the session has its own handler, and after."""
-    raise Terminated("stopped by a signal")

@@ -19,11 +19,12 @@ from tilesync.cli.masking import Masking
 from tilesync.cli.output import JsonLines, Lines
 from tilesync.cli.progress import Progress
 from tilesync.cli.report import Summary, failed_to_write, reported, write_report
+from tilesync.cli.signals import HANGUP, stopped_by, stopping_signals
 from tilesync.cli.streams import Out, say
 from tilesync.cli.terminal import columns_of
 from tilesync.cli.text import explain
 from tilesync.crew import loop_factory, tidy_memory
-from tilesync.errors import Interrupted, Terminated, TilesyncError, UsageError
+from tilesync.errors import Interrupted, TilesyncError, UsageError
 from tilesync.events import Event, Warned
 from tilesync.jobs.tally import Tally
 from tilesync.protocols import Observer
@@ -165,15 +166,19 @@ class Session:
         return said
 
     async def _attended(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work` with progress beside it; SIGINT and SIGTERM cancel it, and the second one ends it at once."""
+        """Run `work` with progress beside it; the first signal cancels it, and the second one ends it at once. A second
+        SIGHUP does nothing: the kernel and the shell may both send one when a terminal is closed.
+        """
         stopped: list[int] = []
         running = asyncio.ensure_future(work())
 
         def stop(number: int) -> None:
+            if stopped and number == HANGUP:
+                return
             if stopped:
-                for each in (signal.SIGINT, signal.SIGTERM):
+                for each in stopping_signals():
                     signal.signal(each, signal.SIG_DFL)  # writing may hang as well
-                self._last(self._failure(_stopped_by(number)))
+                self._last(self._failure(stopped_by(number)))
                 os._exit(128 + number)
             stopped.append(number)
             self._progress.print_line("stopping; once more to stop at once")
@@ -186,7 +191,7 @@ class Session:
             except asyncio.CancelledError:
                 if not stopped:
                     raise
-                raise _stopped_by(stopped[0]) from None
+                raise stopped_by(stopped[0]) from None
             finally:
                 following.cancel()
                 for error in await asyncio.gather(following, return_exceptions=True):
@@ -194,15 +199,11 @@ class Session:
                         self._progress.print_line(f"warning: the progress display failed ({error!r})")
 
 
-def _stopped_by(number: int) -> Interrupted:
-    return (Terminated if number == signal.SIGTERM else Interrupted)("stopped by a signal")
-
-
 @contextlib.contextmanager
 def _signals(stop: Callable[[int], None]) -> Any:
-    """Call `stop` for SIGINT and SIGTERM while inside."""
+    """Call `stop` for the signals that stop a run while inside."""
     loop = asyncio.get_running_loop()
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers = stopping_signals()
     try:
         for number in numbers:
             loop.add_signal_handler(number, stop, number)
