@@ -25,11 +25,16 @@ if TYPE_CHECKING:
 
 
 def session_of(options: dict[str, Any], *, source: str | None = None, dest: Place | None = None) -> Session:
-    """A session that speaks as the options of a command say, about this SOURCE and DEST."""
+    """A session that speaks as the options of a command say, about this SOURCE and DEST. Raises UsageError for output
+    files that must not be written.
+    """
+    from tilesync.cli.output_files import OutputFiles, local_folders
     from tilesync.cli.session import Session, Voice
     from tilesync.cli.shown import shown_dest, shown_source
     from tilesync.events import Warned
 
+    folders = local_folders((source, dest))
+    OutputFiles(options.get("report"), options["log_file"], folders, options.get("state_dir")).check()
     session = Session(
         Voice(
             json=options["as_json"],

@@ -24,7 +24,7 @@ from tilesync.cli.streams import Out, say
 from tilesync.cli.terminal import columns_of
 from tilesync.cli.text import explain
 from tilesync.crew import loop_factory, tidy_memory
-from tilesync.errors import Interrupted, TilesyncError, UsageError
+from tilesync.errors import Interrupted, TilesyncError
 from tilesync.events import Event, Warned
 from tilesync.jobs.tally import Tally
 from tilesync.protocols import Observer
@@ -53,8 +53,6 @@ class Session:
         self._voice = voice
         self._out = Out()
         self._masking = Masking(os.environ)
-        if voice.report is not None and not voice.report.absolute().parent.is_dir():
-            raise UsageError(f"there is no folder for the report {voice.report}", hint="check --report")
         terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         show = voice.progress and not voice.quiet
         self._progress = Progress(self.tally, bar=show and terminal, lines=show and not terminal)
