@@ -87,6 +87,16 @@ def test_links_do_not_hide_what_is_kept(here: Path, tmp_path: Path, option: str,
     assert tree(here) == before
 
 
+@pytest.mark.parametrize("words", [["verify", "v/tileset.json"], ["verify", "v/versions"], ["versions", "f"]])
+def test_a_destination_that_the_command_is_not_about_is_kept_too(here: Path, words: list[str]) -> None:
+    """A DEST that is a file or a folder of a destination, or another one, does not open that to reports and logs."""
+    before = tree(here)
+    refused(tilesync(words[0], here / words[1], "--log-file", here / "v/tileset.json"), "what tilesync keeps")
+    if words[0] == "verify":
+        refused(tilesync(*words[:1], here / words[1], "--report", here / "v/tileset.json"), "what tilesync keeps")
+    assert tree(here) == before
+
+
 @pytest.mark.parametrize("dry", [[], ["-n"]])
 def test_a_source_that_is_read_is_kept_too(here: Path, tmp_path: Path, dry: list[str]) -> None:
     """A mirror of a folder writes no report on what that folder keeps, and makes no DEST before it says so."""

@@ -52,7 +52,7 @@ class OutputFiles:
     def _refuse_kept(self, option: str, path: Path) -> None:
         if self.state is not None and _inside(path, self.state) is not None:
             raise UsageError(f"{option} {path} lies in the state folder {self.state}", hint="give a path elsewhere")
-        for folder in self.folders:
+        for folder in (*self.folders, *_destinations_around(path)):
             parts = _inside(path, folder)
             if (parts and parts[0].lower() in OURS) or any(_is_file(path, folder / name) for name in OURS):
                 raise UsageError(
@@ -70,6 +70,17 @@ def local_folders(texts: Iterable[object]) -> tuple[Path, ...]:
     """Those of some words that name folders of this machine."""
     given = [text for text in map(str, filter(None, texts)) if "://" not in text and "\0" not in text]
     return tuple(path for path in (Path(os.path.expanduser(text)) for text in given) if os.path.isdir(path))
+
+
+def _destinations_around(path: Path) -> list[Path]:
+    """The destinations that a path lies in, whether the command is about them or not."""
+    real = os.path.realpath(path)
+    return [folder for folder in Path(real).parents if _is_destination(folder)]
+
+
+def _is_destination(folder: Path) -> bool:
+    published = os.path.isdir(folder / "manifests") and os.path.isfile(folder / "latest.json")
+    return published or os.path.isdir(folder / ".tilesync")
 
 
 def _inside(path: Path, folder: Path) -> tuple[str, ...] | None:

@@ -128,6 +128,10 @@ def held_of(source: str, endpoint: str | None) -> Place | None:
         return None
     path = Path(os.path.expanduser(source))
     if any(sign in source for sign in "/\\") or source.startswith((".", "~")):
+        if os.path.exists(path) and not os.path.isdir(path):
+            from tilesync.stores.folder_paths import folder_hint
+
+            raise UsageError(f"{path} is no folder", hint=folder_hint(path))
         if not os.path.isdir(path):
             raise UsageError(f"there is no folder {path}", hint=_SOURCES)
         return path
