@@ -107,7 +107,7 @@ def mirror(context: click.Context, /, source: str, dest: Place, *, dry_run: bool
     """
     from tilesync.cli.summary import mirrored
 
-    session = session_of(options, source=source, dest=dest)
+    session = session_of(options, source=source, dest=dest, acts=not dry_run)
     seen = is_argument(context, "source") and source != "-"
 
     async def work() -> None:
@@ -228,7 +228,7 @@ def demo(folder: Path | None, **options: Any) -> int:
     """Run the main job against an embedded stand-in of the service; no account needed."""
     from tilesync.cli.show import FOLDER, show
 
-    return show(session_of(options, dest=folder or FOLDER), folder or FOLDER)
+    return show(session_of(options, dest=folder or FOLDER, acts=True), folder or FOLDER)
 
 
 def _fill_gaps() -> None:

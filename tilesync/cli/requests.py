@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     from tilesync.wiring import MirrorRequest
 
 
-def session_of(options: dict[str, Any], *, source: str | None = None, dest: Place | None = None) -> Session:
+def session_of(
+    options: dict[str, Any],
+    *,
+    source: str | None = None,
+    dest: Place | None = None,
+    acts: bool = False,
+    steps: bool = False,
+) -> Session:
     """A session that speaks as the options of a command say, about this SOURCE and DEST. Raises UsageError for output
     files that must not be written.
     """
@@ -45,6 +52,8 @@ def session_of(options: dict[str, Any], *, source: str | None = None, dest: Plac
             report=options.get("report"),
             source=shown_source(source),
             dest=shown_dest(dest),
+            acts=acts,
+            steps=steps,
         )
     )
     group = click.get_current_context().find_root().command

@@ -24,7 +24,7 @@ from tilesync.cli.streams import Out, say
 from tilesync.cli.terminal import columns_of
 from tilesync.cli.text import explain
 from tilesync.crew import loop_factory, tidy_memory
-from tilesync.errors import Interrupted, TilesyncError
+from tilesync.errors import Interrupted, OutputLost, TilesyncError
 from tilesync.events import Event, Warned
 from tilesync.jobs.tally import Tally
 from tilesync.protocols import Observer
@@ -32,7 +32,9 @@ from tilesync.protocols import Observer
 
 @dataclass(frozen=True)
 class Voice:
-    """How a run speaks, and what it is about: SOURCE and DEST as they may be told."""
+    """How a run speaks, and what it is about: SOURCE and DEST as they may be told. `acts`: the command changes DEST.
+    `steps`: each time that it is run it goes one step further.
+    """
 
     json: bool = False
     quiet: bool = False
@@ -42,6 +44,11 @@ class Voice:
     report: Path | None = None
     source: str | None = None
     dest: str | None = None
+    acts: bool = False
+    steps: bool = False
+
+
+_DONE = "what was done stands: `tilesync versions DEST` shows it"
 
 
 class Session:
@@ -126,12 +133,20 @@ class Session:
     def _failed(self, error: TilesyncError) -> int:
         if self.summary.published:
             self._progress.print_line(f"version {self.summary.pointed} was published")
-        self._progress.print_line(self._masking.text(explain(error)))
+        self._progress.print_line(self._masking.text(explain(self._hinted(error))))
         return self._last(self._failure(error))
 
     def _failure(self, error: TilesyncError) -> dict[str, Any]:
-        message, hint = self._masking.text(str(error)), self._masking.text(error.hint)
+        message, hint = self._masking.text(str(error)), self._masking.text(self._hinted(error).hint)
         return self.summary.failed(error.exit_code, type(error).__name__, message, hint)
+
+    def _hinted(self, error: TilesyncError) -> TilesyncError:
+        """The error, whose hint does not ask to run a command again that has done its work."""
+        lost = isinstance(error, OutputLost) and self._voice.acts
+        stopped = isinstance(error, Interrupted) and self._voice.steps and self.summary.published
+        if lost or stopped:
+            error.hint = _DONE
+        return error
 
     def _ended(self, exit_code: int, error: str, message: str, hint: str) -> int:
         return self._last(self.summary.failed(exit_code, error, message, hint))
@@ -143,7 +158,7 @@ class Session:
         said = self._reported(said)
         self.tell(said)
         if (lost := self._out.failure()) is not None:
-            self._progress.print_line(explain(lost))
+            self._progress.print_line(explain(self._hinted(lost)))
             if not said["exit"]:
                 said = self._reported(self._failure(lost))
         if self._log is not None:
