@@ -230,7 +230,7 @@ class Document:
         if leaf.role == "geometricError":
             self._marks.add(leaf.role)
         elif leaf.role == "byteLength":
-            self._open[-1].bytes = _number(raw)
+            self._open[-1].bytes = count_of(_number(raw))
         elif leaf.role == "fallback":
             self._open[-1].fallback = raw == b"true"
         else:
@@ -248,14 +248,14 @@ class Document:
     def _say(self, key: str, value: object) -> None:
         said = self._open[-1].said
         if said is not None:
-            said.setdefault(key, value)
+            said[key] = value  # of a key that stands twice the last one counts, as in every browser
 
     def enter(self, scope: str) -> None:
         """An object with a scope begins."""
         if self._scanner.depth == 1:
             self._marks.update(self._scanner.keys)
         if scope == "implicit":
-            self._open[-1].said = self._open[-1].said or {}
+            self._open[-1].said = {}
         elif scope == "embedded":
             self._open[-1].embedded = True
         elif scope in _ITEMS:
@@ -275,7 +275,7 @@ class Document:
         if not item.embedded:
             for uri in item.uris:
                 self._found(_ITEMS[scope], uri)
-                if scope == Role.BUFFER and isinstance(item.bytes, int) and not item.fallback:
+                if scope == Role.BUFFER and item.bytes is not None and not item.fallback:
                     self.lengths.append((uri, item.bytes))
 
     def _take_implicit(self, said: Mapping[str, Any], templates: list[str]) -> None:
@@ -288,6 +288,13 @@ class Document:
 def _number(raw: bytes) -> Any:
     """What a number or literal says; None for whole numbers that Python refuses to read (4300 digits)."""
     return json.loads(raw) if len(raw) < 4000 else None
+
+
+def count_of(said: object) -> int | None:
+    """A whole number, also one that is written as 20.0; None for anything else."""
+    if type(said) is float and said.is_integer():
+        return int(said)
+    return said if type(said) is int else None
 
 
 EMBEDDED_BUFFER = "binary_glTF"
