@@ -149,7 +149,7 @@ def test_standard_output_that_is_a_socket_is_written_to() -> None:
     here, there = socket.socketpair()
     code = "from tilesync.cli.outfile import replace_file; replace_file('/dev/stdout', b'report')"
     with here, there:
-        done = subprocess.run([sys.executable, "-c", code], stdout=there, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run([sys.executable, "-c", code], stdout=there.fileno(), stderr=subprocess.PIPE, check=False)
         there.close()
         assert (here.recv(100), done.stderr) == (b"report", b"")
 

@@ -108,11 +108,17 @@ def test_a_source_that_is_read_is_kept_too(here: Path, tmp_path: Path, dry: list
 
 
 def test_the_state_folder_is_kept(here: Path, tmp_path: Path) -> None:
-    """Nothing in --state-dir is an output file."""
+    """Nothing in --state-dir is an output file, nor in the folder of the states of object stores."""
     (tmp_path / "s").mkdir()
     done = tilesync("verify", here / "v", "--state-dir", tmp_path / "s", "--log-file", tmp_path / "s/log")
     refused(done, "the state folder")
     assert list((tmp_path / "s").iterdir()) == []
+    usual = tmp_path / "home/tilesync/destinations/one"
+    usual.mkdir(parents=True)
+    (usual / "catalog.sqlite3").write_bytes(b"kept")
+    done = tilesync("verify", here / "v", "--report", usual / "catalog.sqlite3", XDG_STATE_HOME=str(tmp_path / "home"))
+    refused(done, "the state folder")
+    assert (usual / "catalog.sqlite3").read_bytes() == b"kept"
 
 
 @pytest.mark.parametrize(

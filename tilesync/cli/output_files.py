@@ -15,6 +15,7 @@ from tilesync.cli.report import failed_to_write
 from tilesync.errors import UsageError
 from tilesync.opening import open_regular
 from tilesync.rules.occupants import OURS
+from tilesync.targets import usual_states
 
 _WRITTEN_BEFORE = re.compile(rb'\{\n  "kind": "(?:finished|failed)"|\{"time": "[^"]{1,40}", "kind": "')
 """How a report begins, and how a log."""
@@ -22,14 +23,14 @@ _WRITTEN_BEFORE = re.compile(rb'\{\n  "kind": "(?:finished|failed)"|\{"time": "[
 
 @dataclass(frozen=True)
 class OutputFiles:
-    """The files that a command line names for output. `folders` are those that tilesync fills or reads, `state` is all
-    its own.
+    """The files that a command line names for output. `folders` are those that tilesync fills or reads; `state_dir`,
+    and where the states of object stores lie, are all its own.
     """
 
     report: Path | None
     log_file: Path | None
     folders: tuple[Path, ...] = ()
-    state: Path | None = None
+    state_dir: Path | None = None
 
     def check(self) -> None:
         """Raise UsageError where one of them must not be written, or the report cannot. Nothing is changed."""
@@ -50,8 +51,9 @@ class OutputFiles:
             raise failed_to_write(self.report, error) from None
 
     def _refuse_kept(self, option: str, path: Path) -> None:
-        if self.state is not None and _inside(path, self.state) is not None:
-            raise UsageError(f"{option} {path} lies in the state folder {self.state}", hint="give a path elsewhere")
+        for state in filter(None, (self.state_dir, usual_states())):
+            if _inside(path, state) is not None:
+                raise UsageError(f"{option} {path} lies in the state folder {state}", hint="give a path elsewhere")
         for folder in (*self.folders, *_destinations_around(path)):
             parts = _inside(path, folder)
             if (parts and parts[0].lower() in OURS) or any(_is_file(path, folder / name) for name in OURS):
