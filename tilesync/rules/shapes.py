@@ -16,7 +16,8 @@ from typing import Final, NoReturn
 
 from tilesync.errors import BlobDamaged
 from tilesync.model import Kind, Remark, Role
-from tilesync.rules.tilesets import Buffer, Document, count_of
+from tilesync.rules.foreign_json import count, lenient
+from tilesync.rules.tilesets import Buffer, Document
 
 Found = Callable[[Role, str], None]
 """Is told each URI that names a file, with what it is asked for."""
@@ -159,7 +160,7 @@ class Shape:
     def _tell(self, uris: list[_Named]) -> None:
         for role, uri, length in uris:
             self._found(role, uri)
-            if (least := count_of(length)) is not None:
+            if (least := lenient(length, count, None)) is not None:
                 self.lengths.append((uri, least))
 
     def _remark(self, problem: str, detail: str) -> None:
@@ -379,6 +380,6 @@ def _read_plainly(text: bytes) -> tuple[Buffer | None, list[_Named]] | None:
         if len(uris) != len(_URI_KEY.findall(text)) or not all(type(uri) is str for _, uri, _ in uris):
             return None
         first = next(iter(said.get("buffers", ())), None)
-        return None if first is None else (count_of(first.get("byteLength")), "uri" in first), uris
+        return None if first is None else (lenient(first.get("byteLength"), count, None), "uri" in first), uris
     except (ValueError, RecursionError, AttributeError, TypeError):
         return None

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from tilesync.errors import BlobDamaged
 from tilesync.model import ROOT, Kind, Role
+from tilesync.rules.foreign_json import count, lenient
 from tilesync.rules.implicit import Implicit, read_implicit
 from tilesync.rules.packed import unpacked
 from tilesync.rules.scan import BOM, LONGEST, Leaf, Malformed, Node, Scanner
@@ -230,7 +231,7 @@ class Document:
         if leaf.role == "geometricError":
             self._marks.add(leaf.role)
         elif leaf.role == "byteLength":
-            self._open[-1].bytes = count_of(_number(raw))
+            self._open[-1].bytes = lenient(_number(raw), count, None)
         elif leaf.role == "fallback":
             self._open[-1].fallback = raw == b"true"
         else:
@@ -288,13 +289,6 @@ class Document:
 def _number(raw: bytes) -> Any:
     """What a number or literal says; None for whole numbers that Python refuses to read (4300 digits)."""
     return json.loads(raw) if len(raw) < 4000 else None
-
-
-def count_of(said: object) -> int | None:
-    """A whole number, also one that is written as 20.0; None for anything else."""
-    if type(said) is float and said.is_integer():
-        return int(said)
-    return said if type(said) is int else None
 
 
 EMBEDDED_BUFFER = "binary_glTF"
