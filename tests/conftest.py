@@ -20,6 +20,11 @@ settings.register_profile("tilesync", deadline=None, suppress_health_check=[Heal
 settings.load_profile("tilesync")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores for `-n auto`: the longest tests wait, for a lease to end or a run to be killed."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A headless Chromium with the viewers beside it."""

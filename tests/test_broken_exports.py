@@ -55,6 +55,11 @@ def subtree(*, children: int = 0, **more: Any) -> bytes:
     return struct.pack("<4sIQQ", b"subt", 1, len(text), 0) + text
 
 
+def i3dm(uri: bytes) -> bytes:
+    """Instances of a model that lies elsewhere."""
+    return struct.pack("<4s7I", b"i3dm", 1, 32 + len(uri), 0, 0, 0, 0, 0) + uri
+
+
 def failures(run: Run) -> dict[str, str]:
     return {failed.name: failed.message for failed in run.of(Failed)}
 
@@ -418,6 +423,132 @@ def test_a_short_buffer_of_a_subtree_is_told(
     assert (run.exit, problems(run)) == (0, told)
 
 
+@both
+def test_a_broken_subtree_is_told_once(inventory: Inventory, tmp_path: Path) -> None:
+    """As broken, with what helps; not also as one that --allow-missing would publish."""
+    files = {"tileset.json": implicit(), "s/0/0/0": PAGE, "c/0/0/0.glb": TILE}
+    run = mirror(files, tmp_path, inventory)
+    assert (run.exit, set(failures(run)), len(run.of(Failed))) == (3, {"s/0/0/0"}, 1)
+    assert run.error is not None
+    assert str(run.error) == "1 file that the tilesets ask for is broken"
+    assert "--exclude" in run.error.hint
+    assert "--allow-missing" not in run.error.hint
+
+
+ERRORS = {
+    "XML": b"\xef\xbb\xbf<?xml version='1.0' encoding='utf-8'?><Error><Code>BlobNotFound</Code></Error>",
+    "JSON": b'{ "error" : {"code": "ExportNotFound"}}',
+    "HTML behind a comment": b"<!-- proxy -->\n<?xml version='1.0'?>\n<!DOCTYPE html><html></html>",
+    "half a page": b"<head><title>404",
+}
+errors = pytest.mark.parametrize("said", [*ERRORS.values(), PAGE], ids=[*ERRORS, "HTML"])
+
+
+@both
+@errors
+@pytest.mark.parametrize("asks", ["tileset", "i3dm", "subtree"])
+def test_an_error_in_place_of_a_part_of_the_scene(asks: str, said: bytes, inventory: Inventory, tmp_path: Path) -> None:
+    """What a server says in place of a file is broken, whatever the name promises: exit 3."""
+    views = [{"buffer": 0, "byteOffset": 0, "byteLength": 1}]
+    buffers = [{"uri": "../../../part", "byteLength": 1}]
+    bits = subtree(buffers=buffers, bufferViews=views, contentAvailability=[{"bitstream": 0}])
+    files = {
+        "tileset": {"tileset.json": tileset("b.glb", "part"), "b.glb": TILE},
+        "i3dm": {"tileset.json": tileset("a.i3dm"), "a.i3dm": i3dm(b"part")},
+        "subtree": {"tileset.json": implicit(), "s/0/0/0": bits, "c/0/0/0.glb": TILE},
+    }[asks]
+    run = mirror({**files, "part": said}, tmp_path, inventory)
+    assert (run.exit, set(failures(run))) == (3, {"part"})
+    assert run.error is not None
+    assert "--exclude" in run.error.hint
+
+
+@both
+@errors
+@pytest.mark.parametrize("name", ["t", "x.bin", "s"])
+def test_an_error_in_place_of_another_file_is_told(
+    name: str, said: bytes, inventory: Inventory, tmp_path: Path
+) -> None:
+    """An image, a buffer, a schema: told, and where it takes the whole scene with it an error."""
+    model = gltf_as_glb(images=[{"uri": "t"}], buffers=[{"byteLength": 4, "uri": "x.bin"}])
+    good = {"t": b"\x89PNG\r\n\x1a\n", "x.bin": b"\0" * 100, "s": b'{"id": "s", "classes": {}}'}
+    files = {"tileset.json": tileset("a.glb", schemaUri="s"), "a.glb": model, **good}
+    assert problems(mirror(files, tmp_path / "good", inventory)) == set()
+    run = mirror({**files, name: said}, tmp_path / "d", inventory)
+    assert (run.exit, set(failures(run))) == ((3, {"s"}) if name == "s" else (0, set()))
+    assert name == "s" or problems(run) == {(name, "damaged")}
+
+
+@both
+@pytest.mark.parametrize("code", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["ext/tileset", "ext/t.bin", "ext/t.b3dm", "ext/t.json"])
+def test_a_tileset_in_utf_16_is_never_lost(name: str, code: str, inventory: Inventory, tmp_path: Path) -> None:
+    """Whatever it is called: the branch below it would be."""
+    said = tileset("b.glb").decode().encode(code)
+    files = {"tileset.json": tileset(name, "a.glb"), name: said, "a.glb": TILE, "ext/b.glb": TILE}
+    run = mirror(files, tmp_path, inventory)
+    assert (run.exit, set(failures(run))) == (3, {name})
+
+
+@both
+@pytest.mark.parametrize("role", ["content", "model"])
+def test_what_no_viewer_shows_is_told(role: str, inventory: Inventory, tmp_path: Path) -> None:
+    """An image as a tile, and anything but a glTF as the model of an i3dm: published, with a warning."""
+    odd = b"\x89PNG\r\n\x1a\n" if role == "content" else b"not found"
+    files = {"tileset.json": tileset("b.glb", "t"), "b.glb": TILE, "t": odd}
+    if role == "model":
+        files = {"tileset.json": tileset("b.glb", "a.i3dm"), "b.glb": TILE, "a.i3dm": i3dm(b"t"), "t": odd}
+    run = mirror(files, tmp_path, inventory)
+    assert (run.exit, problems(run)) == (0, {("t", "unknown content")})
+    assert len(run.of(Warned)) == 1
+
+
+@both
+def test_nuls_behind_the_json_of_a_model_are_told(inventory: Inventory, tmp_path: Path) -> None:
+    """JSON readers refuse it, and viewers with them: a warning."""
+    text = b'{"asset":{"version":"2.0"}}'.ljust(32, b"\0")
+    data = struct.pack("<5I", 0x46546C67, 2, 20 + len(text), len(text), 0x4E4F534A) + text
+    run = mirror({"tileset.json": tileset("a.glb"), "a.glb": data}, tmp_path, inventory)
+    assert (run.exit, problems(run)) == (0, {("a.glb", "NULs")})
+    assert len(run.of(Warned)) == 1
+
+
+@both
+def test_of_a_key_that_stands_twice_the_last_one_counts(inventory: Inventory, tmp_path: Path) -> None:
+    """As in every browser: nothing that a viewer asks for is lost."""
+    root = implicit(subtreeLevels=2, availableLevels=2).replace(
+        b'"subtreeLevels"', b'"subtreeLevels": 1, "subtreeLevels"'
+    )
+    below = {f"c/1/{x}/{y}.glb": TILE for x in (0, 1) for y in (0, 1)}
+    files = {"tileset.json": root, "s/0/0/0": subtree(), "c/0/0/0.glb": TILE, **below}
+    run = mirror(files, tmp_path, inventory)
+    assert (run.exit, run.tally.completeness.orphans) == (0, 0)
+    assert held(tmp_path) == files
+
+
+@both
+def test_contents_without_a_stated_availability_are_told(inventory: Inventory, tmp_path: Path) -> None:
+    """Two templates, and the availability of one: viewers stumble, so it is said."""
+    said = json.loads(implicit())
+    del said["root"]["content"]
+    said["root"]["contents"] = [{"uri": f"{name}/{{level}}/{{x}}/{{y}}.glb"} for name in ("c", "d")]
+    files = {"tileset.json": json.dumps(said).encode(), "s/0/0/0": subtree(), "c/0/0/0.glb": TILE}
+    run = mirror(files, tmp_path, inventory)
+    assert (run.exit, problems(run)) == (0, {("s/0/0/0", "availability")})
+
+
+@both
+@pytest.mark.parametrize("length", [100, 100.0])
+def test_a_length_is_a_whole_number_however_it_is_written(length: float, inventory: Inventory, tmp_path: Path) -> None:
+    """JSON knows no difference between 100 and 100.0."""
+    model = gltf_as_glb(buffers=[{"byteLength": length, "uri": "x.bin"}])
+    run = mirror({"tileset.json": tileset("a.glb"), "a.glb": model, "x.bin": b"ab"}, tmp_path / "a", inventory)
+    assert (run.exit, problems(run)) == (0, {("x.bin", "damaged")})
+    inside = mirror({"tileset.json": tileset("a.glb"), "a.glb": gltf_as_glb(buffers=[{"byteLength": length}])},
+                    tmp_path / "b", inventory)  # fmt: skip
+    assert (inside.exit, set(failures(inside))) == (3, {"a.glb"})
+
+
 @pytest.mark.parametrize(("lost", "allowed"), [("t.png", True), ("x.bin", True), ("a.glb", False)])
 def test_what_helps_is_what_fits(lost: str, allowed: bool, tmp_path: Path) -> None:
     """--allow-missing is named where it helps: for images and buffers, not for a part of the scene."""
@@ -441,13 +572,19 @@ def test_images_and_buffers_that_viewers_take(inventory: Inventory, tmp_path: Pa
     assert (run.exit, problems(run)) == (0, set())
 
 
-def test_a_packed_buffer_is_longer_than_it_seems(tmp_path: Path) -> None:
-    """Of a buffer that is stored as gzip nobody knows how long it is for viewers."""
+@both
+@pytest.mark.parametrize("encoding", ["gzip", ""])
+@pytest.mark.parametrize(("size", "told"), [(100, set()), (99, {("x.bin", "damaged")}), (0, {("x.bin", "damaged")})])
+@pytest.mark.parametrize("content", list(Content))
+def test_a_packed_buffer_is_as_long_as_what_is_in_it(
+    content: Content, size: int, told: set[tuple[str, str]], encoding: str, inventory: Inventory, tmp_path: Path
+) -> None:
+    """Viewers get it unpacked."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, "x.bin": gzip.compress(GOOD["x.bin"])})
-        sim.blob("x.bin").content_encoding = "gzip"
-        run = sim.mirror(tmp_path)
-    assert (run.exit, problems(run)) == (0, set())
+        sim.hold({"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, "x.bin": gzip.compress(bytes(size))})
+        sim.blob("x.bin").content_encoding = encoding
+        run = sim.mirror(tmp_path, inventory=inventory, content=content)
+    assert (run.exit, problems(run)) == (0, told)
 
 
 # --- shaders, and metadata of a subtree ---

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -293,6 +295,56 @@ def test_interrupts_are_for_the_one_who_started_them() -> None:
         return pid - await crew.do(Who())
 
     assert with_crew(work, 1) == 0
+
+
+def test_a_process_that_loads_hears_no_interrupts_of_the_group() -> None:
+    """Ctrl-C while the processes start, again and again, ends none of them and writes nothing on stderr."""
+    code = """
+import asyncio, signal, sys
+sys.path.insert(0, sys.argv[1])
+from test_crew import Crew, Who
+async def main():
+    signal.signal(signal.SIGINT, lambda *_: None)
+    crew = Crew(2)
+    crew.call(Who())
+    await asyncio.gather(*(member._starting for member in crew._members))
+    print("they load", flush=True)
+    await crew.start(Who())
+    print(len(set(await asyncio.gather(*(crew.do(Who()) for _ in range(4))))), flush=True)
+    await crew.aclose()
+asyncio.run(main())
+"""
+    command = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "they load\n"
+        while not select.select([running.stdout], [], [], 0.002)[0]:
+            os.killpg(running.pid, signal.SIGINT)
+        out, err = running.communicate()
+    assert (running.returncode, out, err) == (0, "2\n", "")
+
+
+def test_an_errand_that_is_lost_twice_is_told_once() -> None:
+    """A process that dies while an errand is sent to it ends that errand, and asyncio has nothing left to report."""
+    reported = list[str]()
+
+    async def work(crew: Crew) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(str(context)))
+        pid = await crew.do(Who())
+        os.kill(pid, signal.SIGSTOP)
+        sending = asyncio.create_task(crew.do(Carry(b"x" * 3_000_000)))
+        await asyncio.sleep(0.05)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(Lost):
+            await sending
+        del sending
+        gc.collect()
+
+    with_crew(work, 1)
+    gc.collect()
+    assert reported == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the end of a pipe tells, a moment later")

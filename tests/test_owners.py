@@ -248,7 +248,7 @@ def test_two_first_runs_at_once_do_not_mix(tmp_path: Path) -> None:
         strange(sim)
         sim.on(1, any_blob, lambda: seen.append(sim.mirror(tmp_path, selector=OTHERS)))
         assert sim.mirror(tmp_path).error is None
-        assert [run.exit for run in seen] == [9]
+        assert [run.exit for run in seen] in ([9], [8])  # by the lock, or by what lies there already
         refused(sim.mirror(tmp_path, selector=OTHERS), IMODEL, STRANGER)
     assert verify(tmp_path).error is None
 

@@ -1,6 +1,20 @@
-"""`python -m tilesync`."""
+"""The entry point: `tilesync`, and `python -m tilesync`."""
 
-from tilesync.cli.commands import main
+import os
+
+_INTERRUPTED = 130
+"""The exit code after Ctrl-C; what defines it is not loaded yet."""
+
+
+def main() -> None:
+    """Load the command line and run it. Ctrl-C while it loads ends with the exit code and no traceback."""
+    try:
+        from tilesync.cli.commands import main as run
+
+        run()
+    except KeyboardInterrupt:
+        os._exit(_INTERRUPTED)  # at once: a second Ctrl-C would be told while Python winds down
+
 
 if __name__ == "__main__":
     main()

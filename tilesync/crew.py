@@ -28,8 +28,8 @@ R_co = TypeVar("R_co", covariant=True)
 _LENGTH = struct.Struct(">I")
 _START = """\
 import signal
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, signal.SIG_IGN)  # the whole group hears them; who started this decides
+for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+    signal.signal(number, signal.SIG_IGN)  # a service manager sends them to all; who started this decides
 from tilesync.crew import serve
 serve()
 """
@@ -145,6 +145,7 @@ class _Member:
             env={**os.environ, "PYTHONPATH": path},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # a terminal does not reach it, while it loads least of all
         )
         self._listening = asyncio.create_task(self._listen(self._process))
 
@@ -162,6 +163,8 @@ class _Member:
             raise Lost(str(error)) from error
         finally:
             self._waiting.pop(number, None)
+            if not answer.cancel() and not answer.cancelled():
+                answer.exception()  # it may be lost by two causes at once: asyncio reports what nobody looked at
         return result
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:

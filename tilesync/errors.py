@@ -222,3 +222,9 @@ class Terminated(Interrupted):
     """SIGTERM."""
 
     exit_code = 143
+
+
+class HungUp(Interrupted):
+    """SIGHUP: the terminal or the ssh session was closed."""
+
+    exit_code = 129

@@ -13,6 +13,8 @@ HOLLOW: Final = "empty tile"
 NEEDS: Final = "buffer"
 """No problem: the detail says how many bytes a file needs another to have at least, and its name, after a blank."""
 
+UNPACKED: Final = "unpacked"
+"""No problem: the detail says how many bytes a file of no known kind has once it is unpacked."""
 
 UNFOLLOWED: Final = "unfollowed"
 """The problem of a file with URIs that lead elsewhere, or stand where nobody knows what they are."""

@@ -53,16 +53,12 @@ class Where:
         """The folder with the state of a place in an object store, which its `home` tells from all others."""
         if self.state_dir is not None:
             return self.state_dir.absolute()
-        from platformdirs import user_state_path
-
-        states = Path()
-        with suppress(RuntimeError):  # neither HOME nor the list of users tells a folder; older ones give `~` back
-            states = user_state_path("tilesync")
-        if not states.is_absolute():
+        states = usual_states()
+        if states is None:
             raise UsageError("this user has no home folder for the state of a destination in a store", hint=_NO_HOME)
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(self.place))[:80].strip("-")
         name = f"{slug}-{hashlib.sha256(home.encode()).hexdigest()[:12]}"
-        return states / "destinations" / name
+        return states / name
 
     @property
     def identity(self) -> str:
@@ -70,6 +66,16 @@ class Where:
         if isinstance(self.place, AzurePlace):
             return f"{url_of(self.place, self.reach)}/{self.place.prefix}"
         return f"{self.place}/" if isinstance(self.place, BucketPlace) else str(self.place)
+
+
+def usual_states() -> Path | None:
+    """The folder with the states of places in object stores; None where this user has no home folder."""
+    from platformdirs import user_state_path
+
+    states = Path()
+    with suppress(RuntimeError):  # neither HOME nor the list of users tells a folder; older ones give `~` back
+        states = user_state_path("tilesync")
+    return states / "destinations" if states.is_absolute() else None
 
 
 def url_of(place: AzurePlace, reach: Reach) -> str:

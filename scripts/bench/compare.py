@@ -7,10 +7,8 @@ same work against it, in rounds that alternate. The tables hold medians, and go 
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -23,18 +21,17 @@ from pathlib import Path
 import data
 from measure import Costs, run
 from peers import BIN, Peers, install
+from results import EVERY, record
 from service import nginx, publish
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1] / ".bench"
 MEMORY = Path("/dev/shm")
-RESULTS = HERE / "RESULTS.md"
 TILES, MEDIAN = 20_000, 20_000
 LARGE, SIZE = 24, 64 << 20
 MANY, FEWER = 1_000_000, 100_000
 CHANGES = 3
 PUTS, EACH = 10_000, 32 << 10
-EVERY = ("start", "large", "small", "uploads", "growth", "changed", "unchanged", "listing", "verify")
 
 Command = Sequence[str]
 
@@ -330,13 +327,8 @@ def announce(url: str, imodel: str, container: str, modified: str) -> None:
 
 def keep(name: str, table: str) -> None:
     """Put the tables of one workload, with date and machine, in the place of its last ones; all others stay."""
-    today = datetime.datetime.now(datetime.UTC).date()
     print(table)
-    said = RESULTS.read_text() if RESULTS.exists() else ""
-    there = dict(re.findall(r"^<!-- (\w+) -->\n(.*?)(?=^<!-- |\Z)", said, re.MULTILINE | re.DOTALL))
-    there[name] = f"{table}\nMeasured {today}: {machine()}; {versions()}.\n\n"
-    sections = [f"<!-- {each} -->\n{there[each]}" for each in EVERY if each in there]
-    RESULTS.write_text("# Measured\n\nServer and clients share the machine.\n\n" + "".join(sections).rstrip() + "\n")
+    record(name, table, f"; {versions()}")
 
 
 def prepare() -> None:
@@ -372,17 +364,6 @@ def memory() -> Iterator[Path | None]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def machine() -> str:
-    """What this ran on."""
-    with Path("/proc/cpuinfo").open() as info:
-        model = next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), "unknown")
-    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    cores = len(os.sched_getaffinity(0))
-    return (
-        f"{cores} cores ({model}), {gigabytes:.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}"
-    )
 
 
 def versions() -> str:

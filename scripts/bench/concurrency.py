@@ -1,8 +1,8 @@
 """`--transfers auto` beside fixed numbers, against servers of six shapes: `python scripts/bench/concurrency.py`.
 
 Each server (shapes.py) runs in a process of its own; runs of the same shape take turns, and medians are printed, with
-how many times as long as the best fixed number `auto` takes. Most of the time all wait: a busy machine disturbs the
-shape `fast` alone.
+how many times as long as the best fixed number `auto` takes; a run of all shapes goes to RESULTS.md. Most of the time
+all wait: a busy machine disturbs the shape `fast` alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from measure import run
+from results import CONCURRENCY, record
 from service import SAS
 from shapes import SHAPES
 
@@ -28,6 +29,14 @@ NUMBERS = {"slow": [64, 128, 256], "far": [64, 128, 256]}
 """Where fewer at once take minutes they are left out."""
 
 USUAL = [8, 16, 32, 64, 128, 256]
+
+TABLE = """### `--transfers auto` on six kinds of servers
+
+Seconds of a first run, the medians; the ratio is auto by the best fixed number (less than 1: auto is faster).
+
+| server | auto | fixed numbers | ratio |
+| --- | ---: | --- | ---: |
+"""
 
 
 @contextmanager
@@ -50,8 +59,8 @@ def mirrored(link: str, number: str) -> float:
         return run(command, {}, Path(folder, "log")).seconds
 
 
-def compare(shape: str, numbers: list[str], *, files: int, rounds: int) -> float:
-    """Print what one shape takes; how many times as long as the best fixed number auto takes."""
+def compare(shape: str, numbers: list[str], *, files: int, rounds: int) -> str:
+    """Print what one shape takes, and how many times as long as the best fixed number auto takes; a row of a table."""
     seconds: dict[str, list[float]] = {number: [] for number in ["auto", *numbers]}
     with serving(shape, files) as link:
         for _ in range(rounds):
@@ -62,7 +71,8 @@ def compare(shape: str, numbers: list[str], *, files: int, rounds: int) -> float
     ratio = medians["auto"] / medians[best]
     told = "  ".join(f"{number}: {taken:.1f}" for number, taken in medians.items())
     print(f"{shape:9} {told}  seconds; auto takes {ratio:.2f} times as long as {best}", flush=True)
-    return ratio
+    shown = ", ".join(f"{number}: {taken:.1f}" for number, taken in medians.items() if number != "auto")
+    return f"| {shape} | {medians['auto']:.1f} | {shown} | {ratio:.2f} |"
 
 
 def main() -> None:
@@ -73,11 +83,14 @@ def main() -> None:
     parser.add_argument("--files", type=int, help="of each container")
     parser.add_argument("--numbers", help="the fixed numbers, with commas between them")
     asked = parser.parse_args()
+    rows = list[str]()
     for shape in asked.shapes or SHAPES:
         if shape not in SHAPES:
             parser.error(f"no shape {shape}")
         numbers = asked.numbers.split(",") if asked.numbers else list(map(str, NUMBERS.get(shape, USUAL)))
-        compare(shape, numbers, files=asked.files or FILES[shape], rounds=asked.rounds)
+        rows.append(compare(shape, numbers, files=asked.files or FILES[shape], rounds=asked.rounds))
+    if not asked.shapes:
+        record(CONCURRENCY, TABLE + "\n".join(rows) + "\n")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 

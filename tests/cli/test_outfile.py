@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import subprocess
 import sys
 import threading
@@ -126,6 +127,31 @@ def test_standard_output_is_not_cut_off(tmp_path: Path) -> None:
     with (tmp_path / "out").open("ab") as out:
         subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
     assert (tmp_path / "out").read_text() == "a\nreport\nb\n"
+
+
+@pytest.mark.parametrize("named", ["/dev/stdout", "out"])
+@pytest.mark.parametrize("standing", ["", "what was there before, and is longer than all that comes\n"])
+def test_standard_output_that_starts_anew_is_not_overwritten(tmp_path: Path, named: str, standing: str) -> None:
+    """`> FILE` opens it at its beginning: what is printed after a report or a log line comes behind it."""
+    (tmp_path / "out").write_text(standing)
+    code = (
+        "import os, sys; from tilesync.cli.outfile import open_to_append, replace_file; path = sys.argv[1]\n"
+        "print('a', flush=True); replace_file(path, b'report\\n'); print('b', flush=True)\n"
+        "os.write(open_to_append(path, create=True), b'log\\n'); print('c', flush=True); replace_file(path, b'last\\n')"
+    )
+    with (tmp_path / "out").open("wb") as out:
+        subprocess.run([sys.executable, "-c", code, named], cwd=tmp_path, stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == "a\nreport\nb\nlog\nc\nlast\n"
+
+
+def test_standard_output_that_is_a_socket_is_written_to() -> None:
+    """A service manager gives a socket as standard output, and no system opens one by its path."""
+    here, there = socket.socketpair()
+    code = "from tilesync.cli.outfile import replace_file; replace_file('/dev/stdout', b'report')"
+    with here, there:
+        done = subprocess.run([sys.executable, "-c", code], stdout=there.fileno(), stderr=subprocess.PIPE, check=False)
+        there.close()
+        assert (here.recv(100), done.stderr) == (b"report", b"")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from simulator import EXPORT, Simulator
 from tilesync import __version__
 from tilesync.cli.shown import shown_dest, shown_source
 
+SECOND = "bbbbbbbb-0000-4000-8000-000000000002"
 LOST = "error: standard output cannot be written (No space left on device)"
 
 
@@ -68,8 +69,35 @@ def test_output_that_does_not_get_there(service: Simulator, tmp_path: Path, comm
     done = shell(service, words, redirected=">/dev/full")
     assert done.returncode == 8, done.stderr
     assert done.stderr.count(LOST) == 1
+    acts = command.startswith(("mirror", "rollback")) and " -n" not in command and "--help" not in command
+    assert ("run the same command again" in done.stderr) != acts
+    assert ("what was done stands: `tilesync versions DEST` shows it" in done.stderr) == acts
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+def two_versions(service: Simulator, dest: Path) -> list[str]:
+    """A destination with two versions, the newest first."""
+    assert shell(service, f"mirror {IMODEL} {dest}").returncode == 0
+    service.hold(export_id=SECOND)
+    assert shell(service, f"mirror {IMODEL} {dest}").returncode == 0
+    return [SECOND, EXPORT]
+
+
+@pytest.mark.parametrize("how", ["lost", "interrupted"])
+def test_a_rollback_that_moved_the_pointer_does_not_ask_to_be_repeated(
+    service: Simulator, tmp_path: Path, how: str
+) -> None:
+    """The same command again would go one version further, whatever went wrong after the pointer had moved."""
+    _, older = two_versions(service, tmp_path / "d")
+    hook = f"--on-publish {tmp_path / 'hook'}" if how == "interrupted" else ""
+    (tmp_path / "hook").write_text("#!/bin/sh\nkill -INT $PPID\nexec sleep 60\n")
+    (tmp_path / "hook").chmod(0o700)
+    done = shell(service, f"rollback {tmp_path / 'd'} --json {hook}", redirected=">/dev/full" if how == "lost" else "")
+    assert done.returncode == (130 if how == "interrupted" else 8), done.stderr
+    assert json.loads((tmp_path / "d/latest.json").read_text())["version"] == older
+    assert "again" not in done.stderr
+    assert "what was done stands: `tilesync versions DEST` shows it" in done.stderr
 
 
 def test_a_closed_standard_output(service: Simulator, tmp_path: Path) -> None:

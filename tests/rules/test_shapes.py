@@ -290,7 +290,10 @@ def test_broken_glbs(data: bytes, words: str) -> None:
         ({"byteLength": 99, "uri": "data:,x"}, 4, []),
         ({"byteLength": 99, "extensions": {"EXT_meshopt_compression": {"fallback": True}}}, None, []),
         ({"byteLength": 99, "extensions": {"KHR_meshopt_compression": {"fallback": True}}, "uri": 5}, 4, []),
-        ({"byteLength": 20.0}, 4, []),
+        ({"byteLength": 20.0}, 20, []),
+        ({"byteLength": 16.0}, 20, ["padding"]),
+        ({"byteLength": 20.5}, 4, []),
+        ({"byteLength": True}, None, []),
         ({"byteLength": "x"}, None, []),
         ({}, None, []),
     ],
@@ -312,7 +315,7 @@ def test_odd_buffers(text: bytes) -> None:
 def test_padding_by_nuls_is_remarked() -> None:
     """A JSON chunk that NULs pad is read, and remarked, since most readers refuse it."""
     for text in (b'{"a":1}\0', b'{"images":[{"uri":"a"}]}\0\0'):
-        assert [remark.problem for remark in remarks(gltf(chunk(b"JSON", text)))] == ["padding"]
+        assert [remark.problem for remark in remarks(gltf(chunk(b"JSON", text)))] == ["NULs"]
     assert remarks(gltf(chunk(b"JSON", b'{"a":1}   '))) == []
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -46,8 +45,9 @@ from tilesync.cli.requests import (
     session_of,
     told_source,
 )
+from tilesync.cli.signals import raise_when_stopped
 from tilesync.cli.text import CountOr, Destination, Duration, FilePath, Folder, Place, Rate, Source
-from tilesync.errors import Interrupted, Terminated, TilesyncError, UsageError
+from tilesync.errors import Interrupted, TilesyncError, UsageError
 from tilesync.storage import AzurePlace
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def mirror(context: click.Context, /, source: str, dest: Place, *, dry_run: bool
     """
     from tilesync.cli.summary import mirrored
 
-    session = session_of(options, source=source, dest=dest)
+    session = session_of(options, source=source, dest=dest, acts=not dry_run)
     session.summary.dry_run = dry_run
     seen = is_argument(context, "source") and source != "-"
 
@@ -229,7 +229,7 @@ def demo(folder: Path | None, **options: Any) -> int:
     """Run the main job against an embedded stand-in of the service; no account needed."""
     from tilesync.cli.show import FOLDER, show
 
-    return show(session_of(options, dest=folder or FOLDER), folder or FOLDER)
+    return show(session_of(options, dest=folder or FOLDER, acts=True), folder or FOLDER)
 
 
 def _fill_gaps() -> None:
@@ -245,8 +245,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """The entry point: every way out has its exit code, and with `--json` its last line."""
     arguments = sys.argv[1:] if arguments is None else arguments
     _fill_gaps()
-    with contextlib.suppress(ValueError):  # signals are for the main thread
-        signal.signal(signal.SIGTERM, _on_terminate)
+    raise_when_stopped()
     try:
         code = cli.main(arguments, prog_name="tilesync", standalone_mode=False)
     except click.exceptions.Abort:
@@ -313,8 +312,3 @@ def _met_a_bug(arguments: list[str], error: Exception) -> int:
     say(sys.stderr, Masking(os.environ).text(traceback.format_exc()))
     wrong = TilesyncError("tilesync met a bug", hint="please report it with the lines above")
     return end_early(cli, arguments, wrong, kind=type(error).__name__)
-
-
-def _on_terminate(number: int, frame: object) -> NoReturn:
-    """SIGTERM before the session has its own handler, and after."""
-    raise Terminated("stopped by a signal")

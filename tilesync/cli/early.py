@@ -10,10 +10,11 @@ import click
 
 from tilesync.cli.masking import Masking
 from tilesync.cli.output import JsonLines, say_error
+from tilesync.cli.output_files import OutputFiles, local_folders
 from tilesync.cli.report import Summary, failed_to_write, write_report
 from tilesync.cli.shown import shown_dest, shown_source
 from tilesync.cli.streams import Out
-from tilesync.errors import TilesyncError
+from tilesync.errors import TilesyncError, UsageError
 from tilesync.jobs.tally import Tally
 
 _TRUE = {"1", "true", "yes", "on", "t", "y"}
@@ -36,8 +37,14 @@ def end_early(command: click.Group, arguments: list[str], error: TilesyncError, 
     if "--json" in arguments or _is_set("TILESYNC_JSON"):
         JsonLines(Out(), verbose=False).write(said)
     if (path := _report(command, arguments)) is not None:
+        known = (*words, *(os.environ.get(name) for name in ("TILESYNC_SOURCE", "TILESYNC_DEST")))
+        log_file, state = (_path(arguments, option) for option in ("--log-file", "--state-dir"))
         try:
+            OutputFiles(path, log_file, local_folders(known), state).check()
             write_report(path, said, summary)
+        except UsageError as refusal:
+            if str(refusal) != str(error):  # that is told already
+                say_error(refusal)
         except OSError as problem:
             say_error(failed_to_write(path, problem))
     return error.exit_code
@@ -55,13 +62,18 @@ def _report(group: click.Group, arguments: list[str]) -> Path | None:
     """The file of --report, for the commands that write one, and for what is no command: it may have been meant so."""
     if arguments[:1] not in (["mirror"], ["verify"]) and set(arguments[:1]) <= set(group.commands):
         return None
-    path = os.environ.get("TILESYNC_REPORT", "")
+    return _path(arguments, "--report")
+
+
+def _path(arguments: list[str], option: str) -> Path | None:
+    """The path that an option is given, or its variable; None where there is none."""
+    path = os.environ.get("TILESYNC_" + option.lstrip("-").replace("-", "_").upper(), "")
     for number, word in enumerate(arguments):
         if word == "--":
             break
-        if word == "--report" and number + 1 < len(arguments):
+        if word == option and number + 1 < len(arguments):
             path = arguments[number + 1]
-        elif word.startswith("--report="):
+        elif word.startswith(f"{option}="):
             path = word.partition("=")[2]
     return Path(path) if path.strip() not in {"", "-"} and "://" not in path else None
 

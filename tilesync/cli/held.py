@@ -96,7 +96,7 @@ def rollback(dest: Place, version: str | None, *, latest: bool, state_dir: Path 
     """
     if latest and version is not None:
         raise UsageError("--latest and a version are two wishes", hint="give one of them")
-    session = session_of(options, dest=dest)
+    session = session_of(options, dest=dest, acts=True, steps=version is None and not latest)
     chosen: list[str] = []
 
     async def work() -> None:

@@ -24,12 +24,24 @@ if TYPE_CHECKING:
     from tilesync.wiring import MirrorRequest
 
 
-def session_of(options: dict[str, Any], *, source: str | None = None, dest: Place | None = None) -> Session:
-    """A session that speaks as the options of a command say, about this SOURCE and DEST."""
+def session_of(
+    options: dict[str, Any],
+    *,
+    source: str | None = None,
+    dest: Place | None = None,
+    acts: bool = False,
+    steps: bool = False,
+) -> Session:
+    """A session that speaks as the options of a command say, about this SOURCE and DEST. Raises UsageError for output
+    files that must not be written.
+    """
+    from tilesync.cli.output_files import OutputFiles, local_folders
     from tilesync.cli.session import Session, Voice
     from tilesync.cli.shown import shown_dest, shown_source
     from tilesync.events import Warned
 
+    folders = local_folders((source, dest))
+    OutputFiles(options.get("report"), options["log_file"], folders, options.get("state_dir")).check()
     session = Session(
         Voice(
             json=options["as_json"],
@@ -40,6 +52,8 @@ def session_of(options: dict[str, Any], *, source: str | None = None, dest: Plac
             report=options.get("report"),
             source=shown_source(source),
             dest=shown_dest(dest),
+            acts=acts,
+            steps=steps,
         )
     )
     group = click.get_current_context().find_root().command
@@ -123,6 +137,10 @@ def held_of(source: str, endpoint: str | None) -> Place | None:
         return None
     path = Path(os.path.expanduser(source))
     if any(sign in source for sign in "/\\") or source.startswith((".", "~")):
+        if os.path.exists(path) and not os.path.isdir(path):
+            from tilesync.stores.folder_paths import folder_hint
+
+            raise UsageError(f"{path} is no folder", hint=folder_hint(path))
         if not os.path.isdir(path):
             raise UsageError(f"there is no folder {path}", hint=_SOURCES)
         return path

@@ -19,11 +19,12 @@ from tilesync.cli.masking import Masking
 from tilesync.cli.output import JsonLines, Lines
 from tilesync.cli.progress import Progress
 from tilesync.cli.report import Summary, failed_to_write, reported, write_report
+from tilesync.cli.signals import HANGUP, stopped_by, stopping_signals
 from tilesync.cli.streams import Out, say
 from tilesync.cli.terminal import columns_of
 from tilesync.cli.text import explain
 from tilesync.crew import loop_factory, tidy_memory
-from tilesync.errors import Interrupted, Terminated, TilesyncError, UsageError
+from tilesync.errors import Interrupted, OutputLost, TilesyncError
 from tilesync.events import Event, Warned
 from tilesync.jobs.tally import Tally
 from tilesync.protocols import Observer
@@ -31,7 +32,9 @@ from tilesync.protocols import Observer
 
 @dataclass(frozen=True)
 class Voice:
-    """How a run speaks, and what it is about: SOURCE and DEST as they may be told."""
+    """How a run speaks, and what it is about: SOURCE and DEST as they may be told. `acts`: the command changes DEST.
+    `steps`: each time that it is run it goes one step further.
+    """
 
     json: bool = False
     quiet: bool = False
@@ -41,6 +44,11 @@ class Voice:
     report: Path | None = None
     source: str | None = None
     dest: str | None = None
+    acts: bool = False
+    steps: bool = False
+
+
+_DONE = "what was done stands: `tilesync versions DEST` shows it"
 
 
 class Session:
@@ -52,8 +60,6 @@ class Session:
         self._voice = voice
         self._out = Out()
         self._masking = Masking(os.environ)
-        if voice.report is not None and not voice.report.absolute().parent.is_dir():
-            raise UsageError(f"there is no folder for the report {voice.report}", hint="check --report")
         terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         show = voice.progress and not voice.quiet
         self._progress = Progress(self.tally, bar=show and terminal, lines=show and not terminal)
@@ -127,12 +133,20 @@ class Session:
     def _failed(self, error: TilesyncError) -> int:
         if self.summary.published:
             self._progress.print_line(f"version {self.summary.pointed} was published")
-        self._progress.print_line(self._masking.text(explain(error)))
+        self._progress.print_line(self._masking.text(explain(self._hinted(error))))
         return self._last(self._failure(error))
 
     def _failure(self, error: TilesyncError) -> dict[str, Any]:
-        message, hint = self._masking.text(str(error)), self._masking.text(error.hint)
+        message, hint = self._masking.text(str(error)), self._masking.text(self._hinted(error).hint)
         return self.summary.failed(error.exit_code, type(error).__name__, message, hint)
+
+    def _hinted(self, error: TilesyncError) -> TilesyncError:
+        """The error, whose hint does not ask to run a command again that has done its work."""
+        lost = isinstance(error, OutputLost) and self._voice.acts
+        stopped = isinstance(error, Interrupted) and self._voice.steps and self.summary.published
+        if lost or stopped:
+            error.hint = _DONE
+        return error
 
     def _ended(self, exit_code: int, error: str, message: str, hint: str) -> int:
         return self._last(self.summary.failed(exit_code, error, message, hint))
@@ -144,7 +158,7 @@ class Session:
         said = self._reported(said)
         self.tell(said)
         if (lost := self._out.failure()) is not None:
-            self._progress.print_line(explain(lost))
+            self._progress.print_line(explain(self._hinted(lost)))
             if not said["exit"]:
                 said = self._reported(self._failure(lost))
         if self._log is not None:
@@ -165,15 +179,19 @@ class Session:
         return said
 
     async def _attended(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work` with progress beside it; SIGINT and SIGTERM cancel it, and the second one ends it at once."""
+        """Run `work` with progress beside it; the first signal cancels it, and the second one ends it at once. A second
+        SIGHUP does nothing: the kernel and the shell may both send one when a terminal is closed.
+        """
         stopped: list[int] = []
         running = asyncio.ensure_future(work())
 
         def stop(number: int) -> None:
+            if stopped and number == HANGUP:
+                return
             if stopped:
-                for each in (signal.SIGINT, signal.SIGTERM):
+                for each in stopping_signals():
                     signal.signal(each, signal.SIG_DFL)  # writing may hang as well
-                self._last(self._failure(_stopped_by(number)))
+                self._last(self._failure(stopped_by(number)))
                 os._exit(128 + number)
             stopped.append(number)
             self._progress.print_line("stopping; once more to stop at once")
@@ -186,7 +204,7 @@ class Session:
             except asyncio.CancelledError:
                 if not stopped:
                     raise
-                raise _stopped_by(stopped[0]) from None
+                raise stopped_by(stopped[0]) from None
             finally:
                 following.cancel()
                 for error in await asyncio.gather(following, return_exceptions=True):
@@ -194,15 +212,11 @@ class Session:
                         self._progress.print_line(f"warning: the progress display failed ({error!r})")
 
 
-def _stopped_by(number: int) -> Interrupted:
-    return (Terminated if number == signal.SIGTERM else Interrupted)("stopped by a signal")
-
-
 @contextlib.contextmanager
 def _signals(stop: Callable[[int], None]) -> Any:
-    """Call `stop` for SIGINT and SIGTERM while inside."""
+    """Call `stop` for the signals that stop a run while inside."""
     loop = asyncio.get_running_loop()
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers = stopping_signals()
     try:
         for number in numbers:
             loop.add_signal_handler(number, stop, number)

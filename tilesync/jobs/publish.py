@@ -79,10 +79,14 @@ class Publisher:
         self._run.tally.completeness = found
         tell_remarks(version, self._catalog, self._run.observe)
         known = version.published is not None and found.missing <= version.completeness.missing
+        broken = self._judge_soundness(version, lacks)
+        useless = {each.name for each in broken}
         absent = blind = 0
         first, empty = "", False
         for each in unmet(version, self._catalog):
             allowed = self._allow_missing or known or (each.name or each.message) in lacks
+            if each.name is None and each.where in useless:
+                continue  # what it says cannot be followed since it is broken
             if allowed:
                 self._run.observe(Remarked(each.where, "missing", each.message))
                 continue
@@ -91,7 +95,6 @@ class Publisher:
                 blind, first = blind + 1, first or each.message
             else:
                 absent, empty = absent + 1, empty or each.held
-        broken = self._judge_soundness(version, lacks)
         led = self._judge_where_it_leads(version, lacks)
         problems = [*_missing(absent, empty=empty), *_unreadable(blind, first), *_broken(broken), *_leading_away(led)]
         if problems:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tilesync.errors import BlobDamaged, RangeRefused
 from tilesync.model import ROOT, UNKNOWN, Blob, Kind, Proof, Reading
-from tilesync.problems import DAMAGED, HOLLOW
+from tilesync.problems import DAMAGED, HOLLOW, UNPACKED
 from tilesync.rules.packed import PACKED, Unpacker
 from tilesync.rules.references import References
 from tilesync.rules.shapes import KINDS, Shape
@@ -29,9 +29,16 @@ _LEAD = 1 << 12
 _ANY_JSON = {Kind.JSON, Kind.GEOJSON}
 """What any JSON may be taken for: lines of a log have a `type` too."""
 
-_PAGE = re.compile(rb"<!doctype html|<html", re.IGNORECASE)
-_PAGE_BYTES = 16
-"""Bytes that tell a page from other markup."""
+_LEADING = rb"(?><!--.*?-->|<\?xml[^>]*>|\s)*+"
+_PAGE = re.compile(_LEADING + rb"<(?:!doctype html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+_ERROR = re.compile(_LEADING + rb"<Error\b|\{\s{0,8}\"error\"\s{0,8}:\s{0,8}\{", re.DOTALL)
+"""How an error of the storage begins, in XML ("Status and error codes"), and one of the API, in JSON."""
+
+_ERROR_BYTES = 40
+"""Bytes that tell an error in JSON from other objects."""
+
+_WIDE = re.compile(rb"\xff\xfe\{\0|\xfe\xff\0\{|\{\0[\"\s]\0|\0\{\0[\"\s]")
+"""How an object of JSON begins in UTF-16: by chance only one file of numbers in a milliard begins so."""
 
 _PAGE_NAMES = (".html", ".htm", ".xhtml")
 
@@ -97,6 +104,8 @@ class Packed:
         if self._broken is not None:
             raise self._broken
         self._inner.finish()
+        if self.kind in {Kind.NONE, Kind.EMPTY}:
+            self._inner.remark(UNPACKED, str(self._unpacker.size))
 
     @property
     def kind(self) -> Kind:
@@ -132,6 +141,10 @@ class Payload:
         """Whether what comes next may say more: of its first bytes nobody knows that, too."""
         return self._start is not None or self._follower is not None
 
+    def remark(self, problem: str, detail: str) -> None:
+        """Take in what is to be said of the file."""
+        self._references.remark(problem, detail)
+
     def feed(self, data: bytes) -> None:
         """Take in the next bytes."""
         if self._start is not None:
@@ -152,12 +165,19 @@ class Payload:
             self._references.remark("unfollowed", "it is an archive, taken as one file: what lies in it is not walked")
         if magic in KINDS:
             self._follower = Shape(magic, self._references)
-        elif (visible := start[:_LEAD].lstrip(_BEFORE_JSON))[:1] in {b"{", b""}:
+            self._keep_promise()
+            return
+        visible = start[:_LEAD].lstrip(_BEFORE_JSON)
+        if _ERROR.match(visible):
+            raise BlobDamaged("it is an error message of a server")
+        if _WIDE.match(start):
+            raise BlobDamaged("it is JSON in UTF-16, which viewers do not read")
+        if visible[:1] in {b"{", b""}:
             self._follower = Document(self._references)
             return
-        elif _PAGE.match(visible) and not self._name.endswith(_PAGE_NAMES):
+        if _PAGE.match(visible) and not self._name.endswith(_PAGE_NAMES):
             raise BlobDamaged("it is a page of HTML")
-        self._keep_promise(is_list=visible.startswith(b"[") if self._follower is None else False)
+        self._keep_promise(is_list=visible.startswith(b"["))
 
     def _keep_promise(self, *, is_list: bool = False) -> None:
         """Compare what the file is with what its name says. A list is JSON that only who asks for it cannot use."""
@@ -251,7 +271,7 @@ def _is_too_short(data: bytes) -> bool:
     if len(data) >= _LEAD:
         return False
     visible = data.lstrip(_BEFORE_JSON)
-    return not visible or (visible.startswith(b"<") and len(visible) < _PAGE_BYTES)
+    return visible[:1] in {b"", b"<"} or (visible.startswith(b"{") and len(visible) < _ERROR_BYTES)
 
 
 class ContentCheck:

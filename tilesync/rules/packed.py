@@ -19,11 +19,14 @@ _PIECE = 1 << 16
 
 
 class Unpacker:
-    """One gzip payload, in one member or several, fed in pieces. Raises BlobDamaged for one that is broken."""
+    """One gzip payload, in one member or several, fed in pieces. Raises BlobDamaged for one that is broken.
+
+    `size`: how many bytes it unpacked to so far.
+    """
 
     def __init__(self) -> None:
         self._gzip = zlib.decompressobj(wbits=31)
-        self._size = 0
+        self.size = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The bytes that the next ones unpack to, in pieces that are not small even where the members are."""
@@ -48,8 +51,8 @@ class Unpacker:
                 piece = self._gzip.decompress(data, _PIECE)
             except zlib.error:
                 raise BlobDamaged("its gzip payload is damaged") from None
-            self._size += len(piece)
-            if self._size > MOST:
+            self.size += len(piece)
+            if self.size > MOST:
                 raise BlobDamaged(f"its gzip payload unpacks to more than {MOST:,} bytes")
             data = self._gzip.unused_data if self._gzip.eof else self._gzip.unconsumed_tail
             yield piece

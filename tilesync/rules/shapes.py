@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 
 from tilesync.errors import BlobDamaged
 from tilesync.model import Kind, Remark, Role
+from tilesync.rules.foreign_json import count, lenient
 from tilesync.rules.tilesets import Buffer, Document
 
 Found = Callable[[Role, str], None]
@@ -159,8 +160,8 @@ class Shape:
     def _tell(self, uris: list[_Named]) -> None:
         for role, uri, length in uris:
             self._found(role, uri)
-            if type(length) is int:
-                self.lengths.append((uri, length))
+            if (least := lenient(length, count, None)) is not None:
+                self.lengths.append((uri, least))
 
     def _remark(self, problem: str, detail: str) -> None:
         self.remarks.append(Remark(problem, detail))
@@ -317,13 +318,13 @@ class Shape:
         document.finish()
         self.lengths += document.lengths
         if document.padded:
-            self._remark("padding", "the JSON of the glTF is padded with NULs, which JSON readers refuse")
+            self._remark("NULs", "the JSON of the glTF is padded with NULs, which JSON readers refuse")
         return document.first_buffer
 
     def _judge_body(self, buffer: Buffer | None, body: int | None) -> None:
         """The first buffer without a URI is the BIN chunk, which may be up to 3 bytes longer."""
         stated, elsewhere = buffer or (None, True)
-        if elsewhere or not isinstance(stated, int):
+        if elsewhere or stated is None:
             return
         if (body or 0) < stated:
             there = "there is no BIN chunk" if body is None else f"its BIN chunk has {body}"
@@ -379,6 +380,6 @@ def _read_plainly(text: bytes) -> tuple[Buffer | None, list[_Named]] | None:
         if len(uris) != len(_URI_KEY.findall(text)) or not all(type(uri) is str for _, uri, _ in uris):
             return None
         first = next(iter(said.get("buffers", ())), None)
-        return None if first is None else (first.get("byteLength"), "uri" in first), uris
+        return None if first is None else (lenient(first.get("byteLength"), count, None), "uri" in first), uris
     except (ValueError, RecursionError, AttributeError, TypeError):
         return None

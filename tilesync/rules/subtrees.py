@@ -262,6 +262,8 @@ class _Announced:
 
     def problems(self) -> Iterator[str]:
         """What the specification forbids ("Tile Availability", "Content Availability", `availableLevels`)."""
+        for number in range(len(self.contents) or len(self.implicit.contents), len(self.implicit.contents)):
+            yield f"the availability of contents {number} is not stated, and the tileset has a template for them"
         for number, content in enumerate(self.contents):
             if lost := content.beside(self.tiles):
                 yield f"{lost} of contents {number} belong to tiles that are not available"

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from tilesync.errors import BlobDamaged
 from tilesync.model import ROOT, Kind, Role
+from tilesync.rules.foreign_json import count, lenient
 from tilesync.rules.implicit import Implicit, read_implicit
 from tilesync.rules.packed import unpacked
 from tilesync.rules.scan import BOM, LONGEST, Leaf, Malformed, Node, Scanner
@@ -230,7 +231,7 @@ class Document:
         if leaf.role == "geometricError":
             self._marks.add(leaf.role)
         elif leaf.role == "byteLength":
-            self._open[-1].bytes = _number(raw)
+            self._open[-1].bytes = lenient(_number(raw), count, None)
         elif leaf.role == "fallback":
             self._open[-1].fallback = raw == b"true"
         else:
@@ -248,14 +249,14 @@ class Document:
     def _say(self, key: str, value: object) -> None:
         said = self._open[-1].said
         if said is not None:
-            said.setdefault(key, value)
+            said[key] = value  # of a key that stands twice the last one counts, as in every browser
 
     def enter(self, scope: str) -> None:
         """An object with a scope begins."""
         if self._scanner.depth == 1:
             self._marks.update(self._scanner.keys)
         if scope == "implicit":
-            self._open[-1].said = self._open[-1].said or {}
+            self._open[-1].said = {}
         elif scope == "embedded":
             self._open[-1].embedded = True
         elif scope in _ITEMS:
@@ -275,7 +276,7 @@ class Document:
         if not item.embedded:
             for uri in item.uris:
                 self._found(_ITEMS[scope], uri)
-                if scope == Role.BUFFER and isinstance(item.bytes, int) and not item.fallback:
+                if scope == Role.BUFFER and item.bytes is not None and not item.fallback:
                     self.lengths.append((uri, item.bytes))
 
     def _take_implicit(self, said: Mapping[str, Any], templates: list[str]) -> None:

@@ -20,6 +20,7 @@ from tilesync.stores.database import schema_of
 from tilesync.stores.disk import boot_id, mapped, reading, real_folder, write_whole
 from tilesync.stores.files import LocalFiles, folds_case, judge_names, path_limit
 from tilesync.stores.flat import STAGED, FlatPublication
+from tilesync.stores.folder_paths import refuse_file
 from tilesync.stores.folders import Tree
 from tilesync.stores.held import VERSIONS, Door, HeldFiles
 from tilesync.stores.lock_file import lent_folder, locked_folder
@@ -43,8 +44,11 @@ class Place:
 
     @classmethod
     def of(cls, root: Path, state_dir: Path | None) -> Place:
-        """The folder, with its state inside unless that is chosen elsewhere."""
+        """The folder, with its state inside unless that is chosen elsewhere. Raises DestinationError for a file."""
         root = root.absolute()
+        refuse_file(root)
+        if state_dir is not None:
+            refuse_file(state_dir.absolute(), hint="check --state-dir")
         return cls(root, state_dir.absolute() if state_dir is not None else root / STATE)
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tilesync.model import ROOT, Completeness, Kind, Reading, Reference, Remark, Role, Unsound, Version
-from tilesync.problems import AWAY, BACK, DAMAGED, HOLLOW, NEEDS, UNFOLLOWED
+from tilesync.problems import AWAY, BACK, DAMAGED, HOLLOW, NEEDS, UNFOLLOWED, UNPACKED
 from tilesync.rules.filters import keeper
 from tilesync.rules.references import SEVERAL
 from tilesync.stores.rows import MISSING
@@ -33,10 +33,10 @@ SELECT coalesce(sum(iif(instr(detail, '{SEVERAL}'), max(1, CAST(detail AS INTEGE
 UNSATISFIED = ("unsafe name", "unreadable")
 """Remarks that say that something is asked for which no copy can hold."""
 
-UNTOLD = (*UNSATISFIED, DAMAGED, HOLLOW, NEEDS)
+UNTOLD = (*UNSATISFIED, DAMAGED, HOLLOW, NEEDS, UNPACKED)
 """Remarks that are told otherwise, where what they mean depends on other files."""
 
-_NO_TILES = (Kind.NONE, Kind.EMPTY, Kind.JSON, Kind.SCHEMA, Kind.SUBTREE)
+_NO_TILES = (Kind.NONE, Kind.EMPTY, Kind.JSON, Kind.SCHEMA, Kind.SUBTREE, Kind.IMAGE)
 
 _REACHED_TABLE = "CREATE TEMP TABLE IF NOT EXISTS reached (key TEXT PRIMARY KEY) WITHOUT ROWID"
 _REACHED = """
@@ -102,13 +102,16 @@ _NEEDED = f"""
 SELECT substr(detail, instr(detail, ' ') + 1), max(CAST(detail AS INTEGER)) FROM remark
   WHERE version=?1 AND problem='{NEEDS}' AND {_ASKING} GROUP BY 1
 """
-_SIZE = """
-SELECT key, coalesce(lying_size, size) FROM blob WHERE version=? AND key=? AND state=1
-  AND (lying_size IS NOT NULL OR coalesce(content_encoding, '')='')
+_SIZE = f"""
+SELECT key, coalesce(lying_size, (SELECT CAST(detail AS INTEGER) FROM remark r
+    WHERE r.version=b.version AND r.source=b.key AND problem='{UNPACKED}'),
+  CASE WHEN coalesce(content_encoding, '') IN ('', 'identity') THEN size END)
+  FROM blob b WHERE version=? AND key=? AND state=1
 """
 _UNSOUND = f"""
-SELECT key, reason, coalesce(name, key), md5 IS NOT NULL, source, role FROM suspect
-  JOIN blob b USING (key) LEFT JOIN (SELECT target, {_NAME.format("r.source")} AS source, role FROM reference r
+SELECT key, reason, coalesce(name, key), md5 IS NOT NULL, source, role, asks FROM suspect
+  JOIN blob b USING (key) LEFT JOIN (SELECT target, {_NAME.format("r.source")} AS source, role,
+    (SELECT kind FROM blob s WHERE s.version=?1 AND s.key=r.source) AS asks FROM reference r
     CROSS JOIN suspect ON suspect.key=r.target WHERE r.version=?1 AND r.{_ASKING}) ON target=key
   WHERE b.version=?1 AND b.state=1 ORDER BY key, source
 """
@@ -265,24 +268,27 @@ class References:
             db.execute("CREATE TEMP TABLE IF NOT EXISTS suspect (key TEXT PRIMARY KEY, reason TEXT) WITHOUT ROWID")
         suspects: dict[str, str] = dict(self._catalog.query(_UNFIT, version.serial))
         suspects.update(self._short(version))
-        suspects.update(self._catalog.query(broken, version.serial))
+        damaged = dict(self._catalog.query(broken, version.serial))
+        suspects |= damaged
         if not suspects:
             return []
         with self._catalog.transaction() as db:
             db.execute("DELETE FROM suspect")
             db.executemany("INSERT INTO suspect VALUES (?, ?)", suspects.items())
         found = dict[str, Unsound]()
-        for key, reason, name, stated, source, role in self._catalog.query(_UNSOUND, version.serial):
+        for key, reason, name, stated, source, role, asks in self._catalog.query(_UNSOUND, version.serial):
             role = Role.CONTENT if name == ROOT else role or ""  # every viewer asks for the root
+            if role == Role.BUFFER and asks == Kind.SUBTREE and key in damaged:
+                role = Role.SUBTREE  # it says what there is
             if key not in found or _weight(role) < _weight(found[key].role):
                 found[key] = Unsound(name, reason, source or "", role, bool(stated))
         return list(found.values())
 
     def _short(self, version: Version) -> Iterator[tuple[str, str]]:
-        """Buffers that have fewer bytes than a file says; of one that is stored packed nobody knows how many it has."""
+        """Buffers that have fewer bytes, once unpacked, than a file says."""
         for name, least in self._catalog.query(_NEEDED, version.serial):
             for key, size in self._catalog.query(_SIZE, version.serial, self._catalog.key(name)):
-                if size < least:
+                if size is not None and size < least:
                     yield key, f"it has {size:,} bytes, and is to have {least:,}"
 
     def askers(self, version: Version, names: Sequence[str]) -> dict[str, str]:
@@ -306,7 +312,7 @@ class References:
         sql = (
             "SELECT DISTINCT coalesce(b.name, b.key), b.kind FROM reference r"
             " JOIN blob b ON b.version=r.version AND b.key=r.target"
-            f" WHERE r.version=? AND r.role='content' AND b.state=1 AND b.kind IN ({kinds})"
+            f" WHERE r.version=? AND r.role IN ('{Role.CONTENT}', '{Role.MODEL}') AND b.state=1 AND b.kind IN ({kinds})"
             f" AND NOT EXISTS (SELECT 1 FROM remark t WHERE t.version=r.version AND t.source=b.key"
             f" AND t.problem IN {(DAMAGED, HOLLOW)}) ORDER BY 1"
         )

@@ -1,0 +1,35 @@
+"""RESULTS.md beside this file: what was measured last of each workload, with date and machine."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+EVERY = ("start", "large", "small", "uploads", "growth", "changed", "unchanged", "listing", "verify")
+CONCURRENCY = "concurrency"
+"""The section that concurrency.py writes."""
+
+
+def record(name: str, table: str, with_what: str = "") -> None:
+    """Put a table in the place of the last one of that name; all others stay."""
+    today = datetime.datetime.now(datetime.UTC).date()
+    said = RESULTS.read_text() if RESULTS.exists() else ""
+    there = dict(re.findall(r"^<!-- (\w+) -->\n(.*?)(?=^<!-- |\Z)", said, re.MULTILINE | re.DOTALL))
+    there[name] = f"{table}\nMeasured {today}: {machine()}{with_what}.\n\n"
+    sections = [f"<!-- {each} -->\n{there[each]}" for each in (*EVERY, CONCURRENCY) if each in there]
+    RESULTS.write_text("# Measured\n\nServer and clients share the machine.\n\n" + "".join(sections).rstrip() + "\n")
+
+
+def machine() -> str:
+    """What this ran on."""
+    with Path("/proc/cpuinfo").open() as info:
+        model = next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), "unknown")
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores = len(os.sched_getaffinity(0))
+    return (
+        f"{cores} cores ({model}), {gigabytes:.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}"
+    )

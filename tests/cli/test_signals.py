@@ -1,0 +1,168 @@
+"""Signals: a closed terminal, a signal while the program loads, and what the whole process group hears."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import IMODEL
+from commandline import tilesync
+from faults import after, any_blob
+from simulator import EXPORT, Simulator
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def service() -> Iterator[Simulator]:
+    """A simulator with a small export."""
+    with Simulator() as sim:
+        sim.hold()
+        yield sim
+
+
+def environment(sim: Simulator | None = None) -> dict[str, str]:
+    """A bare environment."""
+    given = {} if sim is None else {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
+    return {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **given}
+
+
+def report_of(path: Path) -> dict[str, Any]:
+    """A report."""
+    said: dict[str, Any] = json.loads(path.read_text())
+    return said
+
+
+class Halted:
+    """A service that answers nine files, then waits: a run against it is in the middle."""
+
+    def __init__(self, service: Simulator) -> None:
+        self.gate, self.reached = threading.Event(), threading.Event()
+        service.fault(any_blob, after(self.reached.set, lambda: self.gate.wait(30)), skip=9)
+
+
+# --- SIGHUP ---
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_hangup_is_told_and_resumable(service: Simulator, tmp_path: Path, times: int) -> None:
+    """SIGHUP ends a run with 129, its report and its last line, once or twice; what came in is kept by the next run."""
+    halted, report = Halted(service), tmp_path / "r"
+    running = subprocess.Popen(
+        [sys.executable, "-m", "tilesync", "mirror", IMODEL, str(tmp_path / "d"), "--json", "--transfers", "1",
+         "--report", str(report)],
+        env=environment(service), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert halted.reached.wait(20)
+    for _ in range(times):
+        running.send_signal(signal.SIGHUP)
+    out, err = running.communicate(timeout=30)
+    halted.gate.set()
+    said = json.loads(out.splitlines()[-1])
+    assert (running.returncode, said["exit"], said["error"]) == (129, 129, "HungUp"), err
+    assert "run the same command again" in said["hint"]
+    assert report_of(report)["error"] == "HungUp"
+    again = tilesync("mirror", IMODEL, tmp_path / "d", "--json", sim=service).last
+    assert (again["kept"], again["published"]) == (9, True)
+
+
+def test_a_closed_terminal_ends_a_run_with_its_report(service: Simulator, tmp_path: Path) -> None:
+    """The kernel sends SIGHUP when the terminal goes away: the bar cannot be drawn then, and the report is written."""
+    pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
+    halted, report = Halted(service), tmp_path / "r"
+    pid, master = pty.fork()
+    if pid == 0:
+        arguments = ["mirror", IMODEL, str(tmp_path / "d"), "--transfers", "1", "--report", str(report)]
+        os.execve(
+            sys.executable, [sys.executable, "-m", "tilesync", *arguments], {**environment(service), "TERM": "xterm"}
+        )
+    assert halted.reached.wait(20)
+    while b"/" not in os.read(master, 4096):
+        pass  # until the bar is there
+    os.close(master)
+    _, status = os.waitpid(pid, 0)
+    halted.gate.set()
+    assert os.waitstatus_to_exitcode(status) == 129
+    assert (report_of(report)["error"], report_of(report)["exit"]) == ("HungUp", 129)
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(service: Simulator, tmp_path: Path) -> None:
+    """Under `nohup` a run goes on to its end, and its helpers with it."""
+    halted = Halted(service)
+    running = subprocess.Popen(
+        ["nohup", sys.executable, "-m", "tilesync", "mirror", IMODEL, str(tmp_path / "d"), "--transfers", "1", "-q"],
+        env=environment(service), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert halted.reached.wait(20)
+    os.killpg(running.pid, signal.SIGHUP)
+    halted.gate.set()
+    _, err = running.communicate(timeout=30)
+    assert (running.returncode, err) == (0, "nohup: ignoring input\n" if "ignoring" in err else "")
+    assert (tmp_path / "d" / "versions" / EXPORT).is_dir()
+
+
+def test_a_hangup_before_the_session(tmp_path: Path) -> None:
+    """SIGHUP while a command loads writes a report too."""
+    report = tmp_path / "r"
+    code = (
+        "import os, signal, tilesync.cli.commands as c\n"
+        "def slow(*a, **k): os.kill(os.getpid(), signal.SIGHUP)\n"
+        "c.session_of = slow\n"
+        "c.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "mirror", IMODEL, str(tmp_path / "d"), "--report", str(report)],
+        env=environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, report_of(report)["exit"], report_of(report)["error"]) == (129, 129, "HungUp")
+
+
+# --- Ctrl-C while the program loads ---
+
+
+INTERRUPTED_IMPORT = """
+import os, runpy, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+if sys.argv[2] == "module":
+    runpy.run_module("tilesync", run_name="__main__")
+else:
+    from tilesync.__main__ import main
+    main()
+"""
+
+
+@pytest.mark.parametrize("how", ["module", "script"])
+@pytest.mark.parametrize("module", ["tilesync.cli.commands", "click", "tilesync.errors"])
+def test_ctrl_c_while_the_program_loads_is_quiet(module: str, how: str) -> None:
+    """SIGINT in an import at the start ends with 130, and with no traceback."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IMPORT, module, how],
+        env=environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_the_script_is_the_quiet_entry_point() -> None:
+    """What is installed as `tilesync` loads the commands only within that function."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert scripts == {"tilesync": "tilesync.__main__:main"}
+    loaded = (
+        "import sys, tilesync.__main__; print(*sorted(n for n in sys.modules if n.partition('.')[0] == 'tilesync'))"
+    )
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["tilesync", "tilesync.__main__"]
