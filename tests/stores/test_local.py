@@ -18,7 +18,7 @@ import pytest
 from contract import BIG, VERSION, Open, PartsContract, blob, bytes_of, never, proof, put, run
 
 from tilesync.errors import DestinationBusy, DestinationError, DiskFull
-from tilesync.model import Blob, Layout
+from tilesync.model import Blob, Layout, Version
 from tilesync.stores import local
 from tilesync.stores.disk import boot_id, real_folder
 from tilesync.stores.local import LocalDestination, look_at, open_for_audit, open_local
