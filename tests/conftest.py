@@ -9,6 +9,8 @@ from pathlib import Path
 import azurite as azure
 import pytest
 import s3
+from builders import IMODEL
+from commandline import tilesync
 from hypothesis import HealthCheck, settings
 from roads import Away
 from simulator import Simulator
@@ -87,3 +89,14 @@ def sim() -> Iterator[Simulator]:
     """A service."""
     with Simulator() as simulator:
         yield simulator
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a versioned destination, `v`, and a flat one, `f`."""
+    there = tmp_path_factory.mktemp("kept")
+    with Simulator() as sim:
+        sim.hold()
+        assert tilesync("mirror", IMODEL, there / "v", sim=sim).exit == 0
+        assert tilesync("mirror", IMODEL, there / "f", "--layout", "flat", sim=sim).exit == 0
+    return there

@@ -124,15 +124,20 @@ def test_state_folders_of_their_own_know_one_owner(tmp_path: Path, adopt: bool) 
         refused(sim.mirror(dest, state_dir=one), IMODEL, STRANGER)
 
 
-def test_an_interrupted_first_run_has_an_owner(tmp_path: Path) -> None:
-    """A first run that failed half-way made the folder its own: another iModel is refused, its own continues."""
+def interrupted(sim: Simulator, dest: Path) -> None:
+    """A first run that fails half-way."""
     from faults import any_blob, error
 
+    fault = sim.fault(any_blob, error(404, "BlobNotFound"), skip=5)
+    assert sim.mirror(dest).exit == 3
+    sim.faults.remove(fault)
+
+
+def test_an_interrupted_first_run_has_an_owner(tmp_path: Path) -> None:
+    """A first run that failed half-way made the folder its own: another iModel is refused, its own continues."""
     with Simulator() as sim:
         sim.hold()
-        fault = sim.fault(any_blob, error(404, "BlobNotFound"), skip=5)
-        assert sim.mirror(tmp_path).exit == 3
-        sim.faults.remove(fault)
+        interrupted(sim, tmp_path)
         strange(sim)
         refused(sim.mirror(tmp_path, selector=OTHERS), IMODEL, STRANGER)
         (tmp_path / ".tilesync/ownership.json").unlink()  # as the release before left it
@@ -212,13 +217,9 @@ def test_a_container_that_lists_nothing_does_not_own_the_destination(tmp_path: P
 
 def test_what_was_fetched_keeps_its_owner_although_the_catalog_is_lost(tmp_path: Path) -> None:
     """Files that lie there are somebody's, whether anyone knows of them or not."""
-    from faults import any_blob, error
-
     with Simulator() as sim:
         sim.hold()
-        fault = sim.fault(any_blob, error(404, "BlobNotFound"), skip=5)
-        assert sim.mirror(tmp_path).exit == 3
-        sim.faults.remove(fault)
+        interrupted(sim, tmp_path)
         strange(sim)
         for path in (tmp_path / ".tilesync").glob("catalog*"):
             path.unlink()

@@ -8,18 +8,7 @@ from pathlib import Path
 import pytest
 from builders import IMODEL
 from commandline import tilesync
-from simulator import EXPORT, Simulator
-
-
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a versioned destination, `v`, and a flat one, `f`."""
-    there = tmp_path_factory.mktemp("kept")
-    with Simulator() as sim:
-        sim.hold()
-        assert tilesync("mirror", IMODEL, there / "v", sim=sim).exit == 0
-        assert tilesync("mirror", IMODEL, there / "f", "--layout", "flat", sim=sim).exit == 0
-    return there
+from simulator import EXPORT
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_odd_values_in_the_rows_of_the_service(tmp_path: Path, value: Any) -> No
         if not isinstance(value, str):
             sim.exports[0]["request"] |= {"iModelId": value, "exportType": value}
         row = {**sim.exports[0], "_links": {"mesh": {"href": sim.link(EXPORT)}}}
-        sim.answer_api = answered({"exports": [row], "_links": value})  # type: ignore[method-assign, assignment]
+        sim.answer_api = answered({"exports": [row], "_links": value})  # type: ignore[method-assign, assignment]  # any page
         done = tilesync("mirror", IMODEL, tmp_path / "dest", "--json", "--retry-for=0s", "--wait=0s", sim=sim)
     if value == "\ud800":
         assert (done.exit, done.last["error"]) == (6, "Unavailable"), done.err

@@ -290,12 +290,13 @@ def test_signals_write_a_report(
     assert said["dest"] == str(tmp_path / "d")
 
 
-def test_a_signal_before_the_session(tmp_path: Path) -> None:
-    """SIGTERM while the program still loads writes a report too."""
+@pytest.mark.parametrize(("name", "exit_code", "wrong"), [("SIGTERM", 143, "Terminated"), ("SIGHUP", 129, "HungUp")])
+def test_a_signal_before_the_session(tmp_path: Path, name: str, exit_code: int, wrong: str) -> None:
+    """A signal while the command still loads writes a report too."""
     report = tmp_path / "r"
     code = (
         "import os, signal, tilesync.cli.commands as c\n"
-        "def slow(*a, **k): os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"def slow(*a, **k): os.kill(os.getpid(), signal.{name})\n"
         "c.session_of = slow\n"
         "c.main()"
     )
@@ -304,7 +305,7 @@ def test_a_signal_before_the_session(tmp_path: Path) -> None:
         env=environment(None), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     said = report_of(report)
-    assert (done.returncode, said["exit"], said["error"]) == (143, 143, "Terminated")
+    assert (done.returncode, said["exit"], said["error"]) == (exit_code, exit_code, wrong)
 
 
 @pytest.mark.parametrize(

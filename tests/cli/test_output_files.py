@@ -17,17 +17,6 @@ READ_ONLY = Path("/proc" if os.path.isdir("/proc") else "/")
 """A folder that takes no file, from root neither."""
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a versioned destination, `v`, and a flat one, `f`."""
-    there = tmp_path_factory.mktemp("kept")
-    with Simulator() as sim:
-        sim.hold()
-        assert tilesync("mirror", IMODEL, there / "v", sim=sim).exit == 0
-        assert tilesync("mirror", IMODEL, there / "f", "--layout", "flat", sim=sim).exit == 0
-    return there
-
-
 @pytest.fixture
 def here(kept: Path, tmp_path: Path) -> Path:
     """Both of them, to be used up."""

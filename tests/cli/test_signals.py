@@ -111,22 +111,6 @@ def test_a_hangup_that_is_ignored_stays_ignored(service: Simulator, tmp_path: Pa
     assert (tmp_path / "d" / "versions" / EXPORT).is_dir()
 
 
-def test_a_hangup_before_the_session(tmp_path: Path) -> None:
-    """SIGHUP while a command loads writes a report too."""
-    report = tmp_path / "r"
-    code = (
-        "import os, signal, tilesync.cli.commands as c\n"
-        "def slow(*a, **k): os.kill(os.getpid(), signal.SIGHUP)\n"
-        "c.session_of = slow\n"
-        "c.main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "mirror", IMODEL, str(tmp_path / "d"), "--report", str(report)],
-        env=environment(), capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert (done.returncode, report_of(report)["exit"], report_of(report)["error"]) == (129, 129, "HungUp")
-
-
 # --- Ctrl-C while the program loads ---
 
 

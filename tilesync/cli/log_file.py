@@ -24,7 +24,7 @@ class LogFile:
         self._warn = warn
         self._broken = False
         try:
-            self._file = open(open_to_append(path, create=True), "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - `close`
+            self._file = open(open_to_append(path, create=True), "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed by `close`
         except OSError as error:
             raise UsageError(
                 f"the log file {path} cannot be written ({error.strerror})", hint="check --log-file"

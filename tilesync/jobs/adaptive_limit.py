@@ -1,7 +1,8 @@
 """The adaptive concurrency limit: how many transfers at once move the most, found by trying.
 
 What counts is throughput, taken over rounds: a round is over when as many transfers ended as were under way when it
-began, so that it shows what its limit moves, however slow each of them is.
+began, so that it shows what its limit moves, however slow each of them is. Where the limit grew within a round, its
+average counts.
 
 - **Grow.** Each success raises the limit by one, so it doubles in a round, for as long as throughput follows. A round
   in which it follows by less than three quarters is followed by one without growth, and that one decides.

@@ -98,7 +98,7 @@ async def one_by_one(
 
 def had(export: Export, catalog: Catalog, files: HeldFiles, wishes: Wishes, clock: Clock) -> Tally | None:
     """What counts for an export that is held, and whole as far as a short look tells; or was, and has retired. None
-    where it is to be mirrored.
+    where it is to be mirrored; one that the look finds not to be whole is marked as damaged.
     """
     choice = choose(of_export(export, catalog), export, wishes.globs, wishes.content)
     retired = (v for v in catalog.versions(export=export.id, retired=True) if v.retired and v.published)

@@ -92,6 +92,7 @@ def storage_code(header: str | None, body: bytes) -> str:
 
 
 YEAR = 365 * 86_400.0
+"""Seconds: whoever asks to wait longer has made a mistake."""
 
 
 def retry_after(text: str, now: datetime) -> float | None:
