@@ -6,15 +6,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import azurite as azure
 import pytest
-import s3
-from builders import IMODEL
-from commandline import tilesync
 from hypothesis import HealthCheck, settings
-from roads import Away
-from simulator import Simulator
-from viewers import Browser, find, running
+
+from tests.support import azurite as azure
+from tests.support import s3
+from tests.support.azure_proxy import Away
+from tests.support.builders import IMODEL
+from tests.support.commandline import tilesync
+from tests.support.simulator import Simulator
+from tests.support.viewers import Browser, find, running
 
 pytest.register_assert_rewrite("contract")
 

@@ -9,7 +9,7 @@ _INTERRUPTED = 130
 def main() -> None:
     """Load the command line and run it. Ctrl-C while it loads ends with the exit code and no traceback."""
     try:
-        from tilesync.cli.commands import main as run
+        from tilesync.cli.main import main as run
 
         run()
     except KeyboardInterrupt:

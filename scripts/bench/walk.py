@@ -60,7 +60,7 @@ def chunks(path: Path) -> Iterator[bytes]:
 def walk(path: Path) -> int:
     """Check and read it as it passes; the references are handed on as in a transfer."""
     from tilesync.model import Blob
-    from tilesync.rules.content import ContentCheck
+    from tilesync.tiles.validator import ContentCheck
 
     check, found = ContentCheck(Blob("tileset.json", path.stat().st_size), "https://host/container"), 0
     for piece in chunks(path):
@@ -73,7 +73,7 @@ def walk(path: Path) -> int:
 
 def rebase(path: Path) -> int:
     """Make the pointer of it."""
-    from tilesync.rules.tilesets import rebase
+    from tilesync.tiles.json_documents import rebase
 
     return sum(map(len, rebase(chunks(path), "versions/00000000-0000-0000-0000-000000000000/")))
 

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from builders import tree
+from tests.support.builders import tree
 
 BOUND = 45
 """Seconds; the demo promises 15 on an idle machine."""

@@ -10,12 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from builders import IMODEL
-from commandline import Done, tilesync
-from faults import api, blob, error, listing
-from simulator import EXPORT, Simulator
 
-from tilesync.demo.standin import Answer, Request
+from tests.support.builders import IMODEL
+from tests.support.commandline import Done, tilesync
+from tests.support.faults import api, blob, error, listing
+from tests.support.simulator import EXPORT, Simulator
+from tilesync.demo.fake_service import Answer, Request
 
 ALL = ["proxy", "authorities", "reach", "clock", "identity", "token", "api", "export", "link", "listing", "tileset"]
 

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from builders import IMODEL
-from commandline import Done, tilesync
-from simulator import EXPORT, Simulator
 
-from tilesync.cli.commands import cli
+from tests.support.builders import IMODEL
+from tests.support.commandline import Done, tilesync
+from tests.support.simulator import EXPORT, Simulator
 from tilesync.cli.environment import stray_variables
+from tilesync.cli.main import cli
 
 
 def warned(done: Done) -> list[str]:

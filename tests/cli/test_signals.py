@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import IMODEL
-from commandline import tilesync
-from faults import after, any_blob
-from simulator import EXPORT, Simulator
+
+from tests.support.builders import IMODEL
+from tests.support.commandline import tilesync
+from tests.support.faults import after, any_blob
+from tests.support.simulator import EXPORT, Simulator
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,7 +132,7 @@ else:
 
 
 @pytest.mark.parametrize("how", ["module", "script"])
-@pytest.mark.parametrize("module", ["tilesync.cli.commands", "click", "tilesync.errors"])
+@pytest.mark.parametrize("module", ["tilesync.cli.main", "click", "tilesync.errors"])
 def test_ctrl_c_while_the_program_loads_is_quiet(module: str, how: str) -> None:
     """SIGINT in an import at the start ends with 130, and with no traceback."""
     done = subprocess.run(

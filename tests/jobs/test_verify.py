@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import export, glb, tree
-from faults import blob_name
-from simulator import EXPORT, Run, Simulator, verify
 
+from tests.support.builders import export, glb, tree
+from tests.support.faults import blob_name
+from tests.support.simulator import EXPORT, Run, Simulator, verify
 from tilesync.errors import DestinationError, VerifyFailed
 from tilesync.events import Finding
 from tilesync.model import Trace, Version
-from tilesync.stores.held import HeldFiles
+from tilesync.stores.local.reader import HeldFiles
 
 FILES = export()
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tilesync.cli.options import IDENTITY, REACH, STATE_DIR, VOICE, option
-from tilesync.cli.requests import imodel_of, is_argument, link_of, reach_of, service_of, session_of
-from tilesync.cli.table import wrapped
-from tilesync.cli.text import Destination, Duration, Place, Source
+from tilesync.cli.output.table import wrapped
+from tilesync.cli.params import Destination, Duration, Place, Source
+from tilesync.cli.parse import imodel_of, is_argument, link_of, reach_of, service_of, session_of
 from tilesync.errors import UsageError
-from tilesync.storage import AzurePlace
+from tilesync.model.storage import AzurePlace
 
 if TYPE_CHECKING:
-    from tilesync.checkups import HostingRequest
     from tilesync.cli.session import Session
+    from tilesync.doctor.commands import HostingRequest
     from tilesync.events import Event
 
 MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL", "skipped": "-"}
@@ -59,7 +59,7 @@ def doctor(context: click.Context, /, dest: Place | None, source: str | None, **
     unseen = list[str]()
 
     async def work() -> None:
-        from tilesync import checkups
+        from tilesync.doctor import commands as checkups
         from tilesync.events import Checked, Notice
         from tilesync.model import Selector
 
@@ -96,9 +96,9 @@ def _refuse_lost(context: click.Context) -> None:
 
 
 def _request(dest: Place, options: dict[str, Any]) -> HostingRequest:
-    from tilesync.checkups import HostingRequest
-    from tilesync.rules.public import given_origin, given_url
-    from tilesync.targets import Where
+    from tilesync.app.requests import Where
+    from tilesync.doctor.commands import HostingRequest
+    from tilesync.doctor.public_url import given_origin, given_url
 
     return HostingRequest(
         Where(dest, reach_of(options), options["state_dir"]),
@@ -126,8 +126,8 @@ def _print(session: Session, event: Event, options: dict[str, Any]) -> None:
 
 def viewer_place(text: str, endpoint: str | None) -> Place | None:
     """The destination that `link` is asked about; None where it is an iModel id."""
-    from tilesync.rules.places import parse_place
-    from tilesync.rules.portal import imodel_in
+    from tilesync.app.locations import parse_place
+    from tilesync.itwin.portal_urls import imodel_in
 
     if "://" in text and imodel_in(text) is not None:
         return None

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tilesync.cli.options import NO_PROGRESS, ON_PUBLISH, REACH, SERVING, STATE_DIR, VOICE, option
-from tilesync.cli.requests import reach_of, session_of
-from tilesync.cli.text import Destination, FilePath, Place, at_top
+from tilesync.cli.params import Destination, FilePath, Place, at_top
+from tilesync.cli.parse import reach_of, session_of
 from tilesync.errors import DestinationError, UsageError
 
 if TYPE_CHECKING:
-    from tilesync.jobs.ownership import Standing
+    from tilesync.jobs.versions.ownership import Standing
 
 
 @click.command(short_help="Audit what a destination holds.")
@@ -29,12 +29,12 @@ def verify(dest: Place, *, quick: bool, every: bool, **options: Any) -> int:
     """Audit what DEST holds against its manifests; what is found bad is fetched again by the next mirror, as long as
     another version or the service has it.
     """
-    from tilesync.cli.summary import verified
+    from tilesync.cli.output.summary import verified
 
     session = session_of(options, dest=dest)
 
     async def work() -> None:
-        from tilesync import wiring
+        from tilesync.app import commands as wiring
 
         state_dir = options["state_dir"]
         await wiring.verify(
@@ -52,14 +52,14 @@ def verify(dest: Place, *, quick: bool, every: bool, **options: Any) -> int:
 @VOICE
 def versions(dest: Place, sha256sums: str | None, state_dir: Path | None, **options: Any) -> int:
     """Show the versions that DEST holds, the newest first; `*` marks the one that the pointer names."""
-    from tilesync.cli.summary import belongs, version_row, version_table
+    from tilesync.cli.output.summary import belongs, version_row, version_table
 
     if sha256sums is not None and options["as_json"]:
         raise UsageError("--sha256sums prints lines for sha256sum, and no JSON", hint="leave --json away")
     session = session_of(options, dest=dest)
 
     async def work() -> None:
-        from tilesync import wiring
+        from tilesync.app import commands as wiring
 
         if sha256sums is not None:
             for line in wiring.sha256sums(
@@ -100,7 +100,7 @@ def rollback(dest: Place, version: str | None, *, latest: bool, state_dir: Path 
     chosen: list[str] = []
 
     async def work() -> None:
-        from tilesync import wiring
+        from tilesync.app import commands as wiring
 
         announce = session.announcing(options["on_publish"])
         found = await wiring.rollback(

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from tilesync.cli.text import CountOr, Duration, FilePath, Limit
+from tilesync.cli.params import CountOr, Duration, FilePath, Limit
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -13,21 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tilesync.cli.announce import announce
-from tilesync.cli.log_file import LogFile
-from tilesync.cli.masking import Masking
-from tilesync.cli.output import JsonLines, Lines
-from tilesync.cli.progress import Progress
-from tilesync.cli.report import Summary, failed_to_write, reported, write_report
+from tilesync.cli.output.log_file import LogFile
+from tilesync.cli.output.masking import Masking
+from tilesync.cli.output.progress import Progress
+from tilesync.cli.output.report import Summary, failed_to_write, reported, write_report
+from tilesync.cli.output.reporters import JsonLines, Lines
+from tilesync.cli.output.streams import Out, say
+from tilesync.cli.output.terminal import columns_of
+from tilesync.cli.params import explain
+from tilesync.cli.publish_hook import announce
 from tilesync.cli.signals import HANGUP, stopped_by, stopping_signals
-from tilesync.cli.streams import Out, say
-from tilesync.cli.terminal import columns_of
-from tilesync.cli.text import explain
-from tilesync.crew import loop_factory, tidy_memory
 from tilesync.errors import Interrupted, OutputLost, TilesyncError
 from tilesync.events import Event, Warned
-from tilesync.jobs.tally import Tally
+from tilesync.jobs.run.stats import Tally
 from tilesync.protocols import Observer
+from tilesync.runtime.process_pool import loop_factory, tidy_memory
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Session:
         """What runs a command with the report so far; None where there is no command. Raises UsageError."""
         if not command:
             return None
-        from tilesync.wire.commands import words_of
+        from tilesync.runtime.subprocess import words_of
 
         words = words_of(command, "--on-publish")
 

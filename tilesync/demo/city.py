@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from random import Random
 
-from tilesync.demo.block import COARSE, FINE, MIDDLE, Block, draw, draw_into, draw_life
+from tilesync.demo.buildings import COARSE, FINE, MIDDLE, Block, draw, draw_into, draw_life
+from tilesync.demo.city_plan import between, houses, minster, park, towers, villas, works
+from tilesync.demo.geometry import Ring, Spot, cap, lathe, walls
 from tilesync.demo.glb import Mesh, Point, Tint, glb, tint
-from tilesync.demo.paint import textures
-from tilesync.demo.plans import between, houses, minster, park, towers, villas, works
-from tilesync.demo.shapes import Ring, Spot, cap, lathe, walls
+from tilesync.demo.textures import textures
 
 Cell = tuple[int, int]
 Box = tuple[Point, Point]

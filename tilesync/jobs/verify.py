@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from tilesync.core.manifest import lacking, read_header, read_line
+from tilesync.core.wording import counted
 from tilesync.errors import BlobDamaged, DestinationError, Incomplete, Unreadable, VerifyFailed
 from tilesync.events import Finding, Warned
-from tilesync.jobs.complete import settle, tell_remarks, unmet
-from tilesync.jobs.inspect import Inspector, look
-from tilesync.jobs.ownership import tell_owner
-from tilesync.jobs.pointing import pointer_digest
-from tilesync.jobs.reuse import as_there
-from tilesync.jobs.soundness import sentence, unusable
-from tilesync.jobs.tally import Tally
+from tilesync.jobs.run.stats import Tally
+from tilesync.jobs.transfer.reuse import as_there
+from tilesync.jobs.versions.completeness import settle, tell_remarks, unmet
+from tilesync.jobs.versions.file_audit import Inspector, look
+from tilesync.jobs.versions.ownership import tell_owner
+from tilesync.jobs.versions.pointer import pointer_digest
+from tilesync.jobs.versions.soundness import sentence, unusable
 from tilesync.model import POINTER, Arrival, Held, Twin, Version
 from tilesync.protocols import Catalog, HeldFiles, Helpers, Observer, Published
-from tilesync.rules.manifest import lacking, read_header, read_line
-from tilesync.rules.wording import counted
-from tilesync.threads import in_thread
+from tilesync.runtime.threads import in_thread
 
 UNMARKED = "the state is not here or cannot be written, so `tilesync mirror` will not know: verify with its --state-dir"
 UNREADABLE = "unreadable"

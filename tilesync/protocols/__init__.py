@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from tilesync.protocols.checkup import Credential, ServiceSight, Visitor
-from tilesync.protocols.objects import Lease, Objects, Stored, Upload
-from tilesync.protocols.places import Admission, Destination, Draft, Files, Glance, HeldFiles, Publication, Published
-from tilesync.protocols.state import Catalog, Leftovers, References, Twins
-from tilesync.protocols.world import Body, Clock, Exports, Helpers, Link, Observer, Origin, Source, TokenProvider
+from tilesync.doctor.protocols import Credential, ServiceSight, Visitor
+from tilesync.protocols.catalog import Catalog, Leftovers, References, Twins
+from tilesync.protocols.destination import (
+    Admission,
+    Destination,
+    Draft,
+    Files,
+    Glance,
+    HeldFiles,
+    Publication,
+    Published,
+)
+from tilesync.protocols.object_store import Lease, Objects, Stored, Upload
+from tilesync.protocols.source import Body, Clock, Exports, Helpers, Link, Observer, Origin, Source, TokenProvider
 
 __all__ = [
     "Admission",

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tilesync.rules.foreign_json import loads, mapping
-from tilesync.stores.disk import place
-from tilesync.stores.folders import Entry
+from tilesync.core.foreign_json import loads, mapping
+from tilesync.stores.local.directory_handles import Entry
+from tilesync.stores.local.fs import place
 
 CHECKED: Final = "checked.json"
 OWNERSHIP: Final = "ownership.json"

@@ -1,0 +1,1 @@
+"""The tests, mirrored: those of `tilesync/a/b.py` are in `tests/a/test_b.py`."""

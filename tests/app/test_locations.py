@@ -1,0 +1,105 @@
+"""What the name of a destination means."""
+
+from __future__ import annotations
+
+import pytest
+
+from tilesync.app.locations import parse_place
+from tilesync.errors import UsageError
+from tilesync.model.storage import AzurePlace, BucketPlace
+
+SAS = "sv=2024&se=2026-11-26T13%3A00%3A00Z&sig=TOPSECRET"
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("az://account1/tiles", AzurePlace("account1", "tiles")),
+        ("az://account1/tiles/", AzurePlace("account1", "tiles")),
+        ("az://account1/tiles/a b/c+d/", AzurePlace("account1", "tiles", "a b/c+d/")),
+        ("az://account1/$web", AzurePlace("account1", "$web")),
+        ("az://account1/a-b", AzurePlace("account1", "a-b")),
+        (f"az://account1/{'a' * 63}", AzurePlace("account1", "a" * 63)),
+        ("s3://my-bucket", BucketPlace("my-bucket")),
+        ("s3://My_bucket.de/x/y%2F", BucketPlace("My_bucket.de", "x/y%2F/")),
+        ("/srv/tiles", None),
+        ("tiles", None),
+        ("C:\\tiles", None),
+        ("./az", None),
+    ],
+)
+def test_places(text: str, place: AzurePlace | BucketPlace | None) -> None:
+    """A place in a store has its parts, its prefix ends with one slash; what is none can only be a folder."""
+    assert parse_place(text) == place
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint", "place", "base"),
+    [
+        ("https://acc.blob.core.windows.net/tiles", None, "az://acc/tiles", "https://acc.blob.core.windows.net/tiles"),
+        (
+            "https://acc.blob.core.chinacloudapi.cn/tiles/a/b%20c/",
+            None,
+            "az://acc/tiles/a/b c",
+            "https://acc.blob.core.chinacloudapi.cn/tiles",
+        ),
+        ("http://127.0.0.1:10000/acc/tiles/x", None, "az://acc/tiles/x", "http://127.0.0.1:10000/acc/tiles"),
+        (
+            "https://storage.example/blobs/acc/tiles/x",
+            "https://storage.example/blobs/acc",
+            "az://acc/tiles/x",
+            "https://storage.example/blobs/acc/tiles",
+        ),
+        (
+            "https://storage.example/blobs/acc/tiles/x",
+            "https://storage.example/blobs/{account}",
+            "az://acc/tiles/x",
+            "https://storage.example/blobs/acc/tiles",
+        ),
+        ("http://127.0.0.1:1/acc/a-b", "http://127.0.0.1:1/{account}", "az://acc/a-b", "http://127.0.0.1:1/acc/a-b"),
+        (
+            "https://acc.blob.core.usgovcloudapi.net/tiles",
+            "https://{account}.blob.core.usgovcloudapi.net",
+            "az://acc/tiles",
+            "https://acc.blob.core.usgovcloudapi.net/tiles",
+        ),
+    ],
+)
+def test_links_to_containers(url: str, endpoint: str | None, place: str, base: str) -> None:
+    """Account, container and prefix are told apart, also behind emulators and other endpoints; the link is kept."""
+    found = parse_place(f"{url}?{SAS}", endpoint=endpoint, fetched=3.0)
+    assert isinstance(found, AzurePlace)
+    assert str(found) == place
+    assert found.link is not None
+    assert (found.link.base, found.link.query, found.link.fetched) == (base, SAS, 3.0)
+    assert found.link.expires is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "az:account/tiles",
+        "az://account1",
+        "az://account1/",
+        "az://Account/tiles",
+        "az://account1/T",
+        "az://account1/tiles/../x",
+        "az://account1/tiles/a//b",
+        "az://account1/tiles?sig=TOPSECRET",
+        "s3:bucket",
+        "s3://",
+        "s3://b/x",
+        "s3://bucket?sig=TOPSECRET",
+        "ftp://host/x",
+        "https://acc.blob.core.windows.net/tiles",
+        f"https://acc.blob.core.windows.net/?{SAS}",
+        f"https://acc.blob.core.windows.net:x/tiles?{SAS}",
+        f"https://[::1/tiles?{SAS}",
+        f"https://user:TOPSECRET@acc.blob.core.windows.net/tiles?{SAS}",
+    ],
+)
+def test_what_is_no_place_is_refused(text: str) -> None:
+    """Each is a usage error, which does not repeat a signature."""
+    with pytest.raises(UsageError) as error:
+        parse_place(text)
+    assert "TOPSECRET" not in str(error.value) + error.value.hint

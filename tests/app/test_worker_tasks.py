@@ -1,0 +1,402 @@
+"""Runs that are large enough for helpers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runtime.test_process_pool import children
+from tests.support.builders import export, glb, md5_of, tileset, tree
+from tests.support.faults import (
+    Effect,
+    after,
+    any_blob,
+    blob,
+    blob_name,
+    cut,
+    error,
+    listing,
+    states,
+    torn,
+    wrong_bytes,
+)
+from tests.support.simulator import EXPORT, Simulator, verify
+from tilesync.app import commands as wiring
+from tilesync.errors import Incomplete, NotAuthorised, VerifyFailed
+from tilesync.events import Finding, Stored
+from tilesync.jobs.versions.file_audit import Inspector
+from tilesync.model import Arrival, Held, Version
+from tilesync.runtime import process_pool as crew
+
+OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
+TILES = 2000
+LATE = 1500
+"""Requests after which the helpers are at work."""
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wiring, "cores", lambda: 2)
+
+
+def watched(sim: Simulator, seen: list[int]) -> None:
+    """Note the helpers that are there when most blobs have been asked for."""
+    sim.on(LATE, any_blob, lambda: seen.extend(children()))
+
+
+def test_a_large_export_comes_by_way_of_helpers(tmp_path: Path) -> None:
+    """Every file is right, asked for once and told once; the helpers are gone when the run is."""
+    seen: list[int] = []
+    with Simulator() as sim:
+        files = sim.hold(export(TILES))
+        watched(sim, seen)
+        run = sim.mirror(tmp_path, every_file=True)
+        assert (run.exit, run.tally.fetched, run.tally.verified) == (0, len(files), len(files))
+        assert Counter(blob_name(request) for request in sim.asked()) == Counter(files.keys())
+        assert all(request.headers.get("if-match") for request in sim.asked())
+    assert len(seen) == 2
+    assert children() == []
+    assert Counter(event.name for event in run.of(Stored)) == Counter(files.keys())
+    assert run.tally.bytes == sum(map(len, files.values()))
+    assert tree(tmp_path / "versions" / EXPORT) == files
+    assert verify(tmp_path).exit == 0
+    assert list((tmp_path / ".tilesync/parts").iterdir()) == []
+
+
+def alone(tmp_path: Path, **changes: Any) -> None:
+    """A run that this process does by itself, and that is whole."""
+    seen: list[int] = []
+    with Simulator() as sim:
+        files = sim.hold(export(TILES))
+        watched(sim, seen)
+        assert sim.mirror(tmp_path, **changes).exit == 0
+    assert seen == []
+    assert tree(tmp_path / "versions" / EXPORT) == files
+
+
+@pytest.mark.parametrize("changes", [{"bwlimit": 1e9}, {"transfers": 4}])
+def test_where_helpers_make_no_sense_there_are_none(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """With a limited bandwidth, or few transfers, this process does everything."""
+    alone(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "http_proxy", "ALL_PROXY"])
+def test_nothing_goes_around_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """Where a proxy is set, be it for other hosts, this process does everything: helpers know none."""
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    alone(tmp_path)
+
+
+def test_one_core_needs_no_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one core this process does everything."""
+    monkeypatch.setattr(wiring, "cores", lambda: 1)
+    alone(tmp_path)
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_helpers_start_while_a_large_first_export_is_listed(tmp_path: Path, large: bool) -> None:
+    """Of a first export that the service calls large the listing need not be waited for; of the next night's it is,
+    and where one file is new no helper starts at all.
+    """
+    seen: list[int] = []
+    with Simulator(page_size=80, delay=0.1) as sim:
+        files = sim.hold(export(TILES), stats={"compressedSize": 60_000_000 if large else 60_000})
+        sim.on(3, listing, lambda: seen.extend(children()))
+        assert sim.mirror(tmp_path).exit == 0
+        assert len(seen) == (2 if large else 0)
+        seen.clear()
+        sim.faults.clear()
+        sim.hold({**files, "tiles/new.glb": glb(b"new")}, export_id=OTHER, stats={"compressedSize": 60_000_000})
+        sim.on(1, blob("tiles/new.glb"), lambda: seen.extend(children()))
+        run = sim.mirror(tmp_path)
+        assert (run.exit, run.tally.fetched, seen) == (0, 1, [])
+
+
+@pytest.mark.parametrize(
+    ("effect", "times"),
+    [
+        (error(503, "ServerBusy", Retry_After="0"), 40),
+        (error(500, "InternalError"), 40),
+        (error(403, "AuthenticationFailed"), 3),
+        (cut(100), 40),
+        (cut(0), 40),
+        (torn, 5),
+        (wrong_bytes, 5),
+    ],
+)
+def test_what_fails_on_the_way_comes_by_the_usual_one(tmp_path: Path, effect: Effect, times: int) -> None:
+    """Whatever goes wrong with some blobs in the middle: in the end every byte is right."""
+    with Simulator() as sim:
+        files = sim.hold(export(TILES))
+        sim.fault(any_blob, effect, times=times, skip=LATE)
+        run = sim.mirror(tmp_path)
+        assert (run.exit, run.tally.fetched) == (0, len(files))
+    assert tree(tmp_path / "versions" / EXPORT) == files
+    assert verify(tmp_path).exit == 0
+
+
+def test_links_that_end_in_the_middle(tmp_path: Path) -> None:
+    """Links that live half a second: renewed, and every byte is right."""
+    from datetime import timedelta
+
+    with Simulator(life=timedelta(seconds=0.5), delay=0.05) as sim:
+        files = sim.hold(export(TILES))
+        run = sim.mirror(tmp_path)
+        assert run.exit == 0
+        assert run.tally.renewals >= 1
+    assert tree(tmp_path / "versions" / EXPORT) == files
+
+
+def test_a_link_that_cannot_be_renewed_ends_the_run(tmp_path: Path) -> None:
+    """Refused in the middle, and no fresh link to be had: the run ends so, and the next one goes on."""
+    with Simulator() as sim:
+        files = sim.hold(export(TILES))
+
+        def refuse() -> None:
+            sim.revoke()
+            sim.token = "another"
+
+        sim.on(LATE, any_blob, refuse)
+        run = sim.mirror(tmp_path)
+        assert isinstance(run.error, NotAuthorised)
+        assert children() == []
+        held = len(tree(tmp_path / "versions" / EXPORT))
+        assert 0 < held < len(files)
+        sim.forget()
+        assert sim.mirror(tmp_path).exit == 0
+        assert len(sim.asked()) < len(files)
+    assert tree(tmp_path / "versions" / EXPORT) == files
+
+
+def test_absolute_links_are_told_apart_as_ever(tmp_path: Path) -> None:
+    """A tileset that a helper reads knows the container that it is from, also where bytes come through another."""
+    with Simulator() as sim:
+        files = export(TILES)
+        base = f"{sim.url}/{EXPORT}"
+        files["tiles/zz.json"] = tileset(f"{base}/tiles/000.glb", "https://elsewhere.invalid/x.glb")
+        files["tileset.json"] = tileset("tiles/tileset.json", "tiles/zz.json")
+        sim.hold(files)
+        run = sim.mirror(tmp_path, allow_missing=True)
+        assert run.exit == 0
+        assert run.tally.completeness.unfollowed == 2
+        assert any("leads back to the container" in str(event) for event in run.events)
+
+
+def test_a_damaged_blob_fails_alone(tmp_path: Path) -> None:
+    """A blob that the container holds damaged is the one that fails; nothing is published."""
+    with Simulator() as sim:
+        files = sim.hold(export(TILES))
+        sim.fault(blob("tiles/1900.glb"), wrong_bytes, times=None)
+        run = sim.mirror(tmp_path)
+        assert isinstance(run.error, Incomplete)
+        assert (run.tally.failed, run.tally.fetched) == (1, len(files) - 1)
+    assert not (tmp_path / "tileset.json").exists()
+
+
+def test_an_export_that_changes_under_the_run(tmp_path: Path) -> None:
+    """Regenerated in the middle: listed and planned again, and what is published is the new one alone."""
+    with Simulator() as sim:
+        sim.hold(export(TILES))
+        new = export(TILES, seed=5)
+        sim.on(LATE, any_blob, lambda: sim.regenerate(new))
+        assert sim.mirror(tmp_path).exit == 0
+    assert tree(tmp_path / "versions" / EXPORT) == new
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_helpers_that_are_killed_are_done_without(tmp_path: Path, both: bool) -> None:
+    """A helper that dies in the middle costs nothing but time."""
+    with Simulator() as sim:
+        files = sim.hold(export(TILES))
+
+        def kill() -> None:
+            for pid in children()[: 2 if both else 1]:
+                os.kill(pid, signal.SIGKILL)
+
+        sim.on(LATE, any_blob, kill)
+        run = sim.mirror(tmp_path)
+        assert (run.exit, run.tally.fetched) == (0, len(files))
+    assert tree(tmp_path / "versions" / EXPORT) == files
+    assert verify(tmp_path).exit == 0
+
+
+@pytest.fixture
+def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper that answers nothing for five seconds is taken for stuck."""
+    monkeypatch.setattr(crew, "_SILENCE", 5.0)
+
+
+@contextmanager
+def stopping_the_first() -> Iterator[list[int]]:
+    """SIGSTOP for every second helper in the moment that it is there; those that were stopped."""
+    stopped, seen, over = list[int](), set[int](), threading.Event()
+
+    def stop() -> None:
+        while not over.wait(0.002):
+            for pid in set(children()) - seen:
+                seen.add(pid)
+                if len(seen) % 2:
+                    os.kill(pid, signal.SIGSTOP)
+                    stopped.append(pid)
+
+    watching = threading.Thread(target=stop)
+    watching.start()
+    try:
+        yield stopped
+    finally:
+        over.set()
+        watching.join()
+
+
+@pytest.mark.usefixtures("short_silence")
+def test_a_helper_that_is_stopped_in_its_first_task_is_done_without(tmp_path: Path) -> None:
+    """Mirror and verify end well though a helper never gets ready; none is left behind."""
+    with Simulator(delay=0.02) as sim, stopping_the_first() as stopped:
+        files = sim.hold(export(TILES))
+        run = sim.mirror(tmp_path)
+        assert (run.exit, run.tally.fetched) == (0, len(files))
+        assert len(stopped) == 1
+        assert children() == []
+        audit = verify(tmp_path)
+        assert (audit.exit, audit.tally.verified) == (0, len(files))
+        assert len(stopped) == 2
+    assert children() == []
+    assert tree(tmp_path / "versions" / EXPORT) == files
+
+
+@pytest.mark.usefixtures("short_silence")
+@pytest.mark.parametrize("late", [LATE, TILES], ids=["in the middle", "at the end"])
+@pytest.mark.parametrize("both", [False, True])
+def test_helpers_that_are_stopped_are_done_without(tmp_path: Path, late: int, both: bool) -> None:
+    """A helper that stops in the middle, or before it is to end, costs nothing but time; none is left behind."""
+    with Simulator() as sim:
+        files = sim.hold(export(TILES))
+
+        def stop() -> None:
+            for pid in children()[: 2 if both else 1]:
+                os.kill(pid, signal.SIGSTOP)
+
+        sim.on(late, any_blob, stop)
+        run = sim.mirror(tmp_path)
+        assert (run.exit, run.tally.fetched) == (0, len(files))
+    assert children() == []
+    assert tree(tmp_path / "versions" / EXPORT) == files
+
+
+@pytest.mark.usefixtures("short_silence")
+def test_verify_does_without_helpers_that_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Helpers that stop with files in their hands: every file is judged all the same, by this process."""
+    files = held(tmp_path)
+    stopped, usual = list[int](), Inspector.inspect
+
+    async def inspect(self: Inspector, version: Version, some: Sequence[Held]) -> dict[str, Finding | Arrival]:
+        assert self._starting is not None
+        await asyncio.wait([self._starting])
+        for pid in set(children()) - set(stopped):
+            os.kill(pid, signal.SIGSTOP)
+            stopped.append(pid)
+        return await usual(self, version, some)
+
+    monkeypatch.setattr(Inspector, "inspect", inspect)
+    run = verify(tmp_path)
+    assert len(stopped) == 2
+    assert (run.exit, run.tally.verified, run.tally.failed) == (0, len(files), 0)
+    assert children() == []
+
+
+def test_one_stuck_blob_keeps_no_other_from_the_catalog(tmp_path: Path) -> None:
+    """A blob whose answer does not come is asked for again by the usual way; the others of its batch are recorded."""
+    go, late = threading.Event(), "tiles/1998.glb"
+    with Simulator(delay=0.03) as sim:
+        files = sim.hold(export(TILES))
+        sim.fault(blob(late), after(lambda: go.wait(20)))
+        sim.on(1, blob(late), go.set)
+        run = sim.mirror(tmp_path)
+        assert (run.exit, run.tally.fetched) == (0, len(files))
+        assert len(sim.asked(late)) == 2
+    assert tree(tmp_path / "versions" / EXPORT) == files
+
+
+# --- verify ---
+
+
+def held(tmp_path: Path) -> dict[str, bytes]:
+    with Simulator() as sim:
+        files = sim.hold({**export(TILES), "tiles/same.glb": glb(b"same"), "tiles/as.glb": glb(b"same")})
+        assert sim.mirror(tmp_path).exit == 0
+    return files
+
+
+def test_verify_finds_with_helpers_what_it_finds_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every kind of damage, told in the same words; bytes and files counted alike."""
+    held(tmp_path)
+    folder = tmp_path / "versions" / EXPORT / "tiles"
+    dice = random.Random(3)
+    names = dice.sample(range(TILES), 40)
+    for number, name in enumerate(f"{each:03d}.glb" for each in names):
+        path = folder / name
+        data = path.read_bytes()
+        if number % 4 == 0:
+            path.unlink()
+        elif number % 4 == 1:
+            path.write_bytes(data[:-1])
+        elif number % 4 == 2:
+            path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        else:
+            path.unlink()
+            path.symlink_to("/etc/passwd")
+    told, tallies = [], []
+    for cores in (2, 1):
+        monkeypatch.setattr(wiring, "cores", lambda cores=cores: cores)
+        run = verify(tmp_path)
+        assert isinstance(run.error, VerifyFailed)
+        told.append(sorted((each.name, each.problem, each.message, each.asked_by) for each in run.of(Finding)))
+        tallies.append((run.tally.listed, run.tally.verified, run.tally.failed, run.tally.bytes))
+    assert told[0] == told[1]
+    assert tallies[0] == tallies[1]
+    assert {problem for _, problem, *_ in told[0]} == {"missing", "size", "content"}
+    assert len(told[0]) == 40
+
+
+def test_verify_reads_a_file_of_two_names_as_both(tmp_path: Path) -> None:
+    """A whole destination is in order, and what its tilesets ask for is there."""
+    files = held(tmp_path)
+    run = verify(tmp_path)
+    assert (run.exit, run.tally.verified, run.tally.failed) == (0, len(files), 0)
+    assert run.tally.completeness.missing == 0
+
+
+def test_verify_sees_a_missing_file_that_helpers_read_of(tmp_path: Path) -> None:
+    """What a tileset that a helper has read asks for is looked for."""
+    with Simulator() as sim:
+        files = export(TILES)
+        files["tiles/extra.json"] = tileset("000.glb", "lost.glb")
+        files["tileset.json"] = tileset("tiles/tileset.json", "tiles/extra.json")
+        sim.hold(files)
+        assert sim.mirror(tmp_path, allow_missing=True).exit == 0
+    run = verify(tmp_path)
+    assert run.exit == 0
+    assert run.tally.completeness.missing == 1
+    assert any("lost.glb" in str(event) for event in run.events)
+
+
+@pytest.mark.parametrize("header", ["content_md5", "x_ms_blob_content_md5"])
+def test_helpers_check_the_md5_that_an_answer_states(tmp_path: Path, header: str) -> None:
+    """Where the listing has no MD5 and an answer states one, bytes that do not have it are fetched again."""
+    with Simulator() as sim:
+        files = sim.hold(export(TILES), md5=False)
+        fault = sim.fault(any_blob, states(**{header: md5_of(b"other bytes")}), times=40, skip=LATE)
+        assert sim.mirror(tmp_path).exit == 0
+        assert len(sim.asked()) >= len(files) + fault.hits
+    assert tree(tmp_path / "versions" / EXPORT) == files

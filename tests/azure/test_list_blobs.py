@@ -1,0 +1,387 @@
+"""A page that is written as Azure writes it, and any other: the same bytes mean the same."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from xml.sax.saxutils import escape
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tilesync.azure.list_blobs import _parsed, _plain, parse_page
+from tilesync.errors import Transient
+from tilesync.model import Blob, Page
+
+HEAD = (
+    '<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="https://a/" ContainerName="c"><Blobs>'
+)
+FOOT = "</Blobs><NextMarker>{}</NextMarker></EnumerationResults>"
+WHEN = "Sun, 01 Mar 2026 08:30:00 GMT"
+MD5 = bytes(range(16))
+
+
+def entry(name: str, size: object = 7, **more: str) -> str:
+    fields = {
+        "Creation-Time": WHEN,
+        "Last-Modified": WHEN,
+        "Etag": "0x8D",
+        "Content-Length": str(size),
+        "Content-Type": "model/gltf-binary",
+        "Content-Encoding": "",
+        "Content-MD5": base64.b64encode(MD5).decode(),
+        **{key.replace("_", "-"): value for key, value in more.items()},
+    }
+    inner = "".join(f"<{key}>{escape(value)}</{key}>" if value else f"<{key} />" for key, value in fields.items())
+    return f"<Blob><Name>{escape(name)}</Name><Properties>{inner}</Properties><OrMetadata /></Blob>"
+
+
+def page(*entries: str, marker: str = "") -> bytes:
+    return f"{HEAD}{''.join(entries)}{FOOT.format(escape(marker))}".encode()
+
+
+def meaning(body: bytes) -> Page | str:
+    """What the parser says of a page, or that it is none."""
+    try:
+        return _parsed(body)
+    except Transient:
+        return "torn"
+
+
+def test_azures_own_form_is_read_plainly() -> None:
+    """What Azure writes needs no parser, and says what it says to one."""
+    body = page(entry("tiles/a&b <c>.glb"), entry("tileset.json", Content_Encoding="gzip"), marker="2!76!x&y")
+    plain = _plain(body.decode())
+    assert plain == Page(
+        (
+            Blob("tiles/a&b <c>.glb", 7, "0x8D", MD5, "model/gltf-binary", None, 1772353800),
+            Blob("tileset.json", 7, "0x8D", MD5, "model/gltf-binary", "gzip", 1772353800),
+        ),
+        "2!76!x&y",
+    )
+    assert plain == _parsed(body) == parse_page(body) == parse_page(b"\xef\xbb\xbf" + body)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["<Marker>2!76!x&amp;y</Marker>", "<MaxResults>357</MaxResults>", "<Prefix /><Marker /><MaxResults>1</MaxResults>"],
+)
+def test_a_page_that_tells_what_was_asked_for(asked: str) -> None:
+    """Every page but the first tells the marker that it was asked by: it is read as quickly, and means no more."""
+    body = page(entry("a"), marker="m").replace(b"<Blobs>", f"{asked}<Blobs>".encode())
+    assert _plain(body.decode()) == _parsed(body) == parse_page(page(entry("a"), marker="m"))
+
+
+def test_an_empty_page_and_placeholders() -> None:
+    """No blobs are no error; placeholders of folders are counted and left out."""
+    assert parse_page(page()) == Page((), None)
+    body = page(entry("a/", 0), entry("b", 0, ResourceType="directory"), entry("c", 0))
+    assert parse_page(body) == _parsed(body)
+    assert (len(parse_page(body).blobs), parse_page(body).skipped) == (1, 2)
+
+
+NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
+ENTRIES = st.builds(
+    entry,
+    NAMES,
+    st.sampled_from([0, 1, 10**15, -1, "", "x", " 5", "1_0"]),
+    Etag=st.sampled_from(["", '"0x8D"', 'W/"1"', "a&b", "a>b", "a\tb"]),
+    Content_MD5=st.sampled_from(["", "AAAA", base64.b64encode(MD5).decode()]),
+    Last_Modified=st.sampled_from(["", WHEN, "soon"]),
+    ResourceType=st.sampled_from(["", "file", "directory"]),
+    Content_Language=st.sampled_from(["", "de"]),
+    Odd=st.sampled_from(["", "text", "a&b"]),
+)
+
+
+@given(st.lists(ENTRIES, max_size=3), st.sampled_from(["", "m", "a&b"]))
+@settings(max_examples=400, deadline=None)
+def test_both_ways_say_the_same(entries: list[str], marker: str) -> None:
+    """Where a page is read plainly at all, the parser says the same of it."""
+    body = page(*entries, marker=marker)
+    try:
+        plain = _plain(body.decode())
+    except (ValueError, KeyError):
+        plain = None
+    assert plain is None or plain == meaning(body)
+
+
+BODY = page(entry("a&b"), entry("dir/ü.glb", Etag='"0x8D"'), marker="next")
+
+
+@pytest.mark.parametrize("cut", range(1, len(BODY)))
+def test_a_page_cut_anywhere_is_torn(cut: int) -> None:
+    """No beginning of a page is a page."""
+    with pytest.raises(Transient):
+        parse_page(BODY[:cut])
+
+
+@given(
+    st.integers(0, len(BODY) - 1), st.sampled_from([b"", b"<", b"&", b">", b"\x00", b"\xff", b"</Blob>", b"<!--", b"x"])
+)
+@settings(max_examples=600, deadline=None)
+def test_a_page_with_something_amiss_means_what_the_parser_says(at: int, other: bytes) -> None:
+    """One byte replaced, or lost: what is read is what a parser reads, or an error, as it is for the parser."""
+    body = BODY[:at] + other + BODY[at + 1 :]
+    try:
+        found: Page | str = parse_page(body)
+    except Transient:
+        found = "torn"
+    assert found == meaning(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        page("<Blob><Name>a</Name></Blob>"),
+        page(entry("")),
+        page(entry("a", -1)),
+        b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY e "y">]><EnumerationResults><Blobs/></EnumerationResults>',
+        page(entry("a")).replace(b"</EnumerationResults>", b"</EnumerationResults><more/>"),
+        page(entry("a")) + b"x",
+        b"",
+        b"<html>no</html>",
+    ],
+)
+def test_what_is_no_page(body: bytes) -> None:
+    """Nothing that is not a whole page is taken for one."""
+    with pytest.raises(Transient):
+        parse_page(body)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b"<Blobs>", b"<Blobs>\n  "),
+        (b"<Name>a</Name>", b"<!-- c --><Name>a</Name>"),
+        (b"<Name>a</Name>", b'<Name Encoded="true">%61</Name>'),
+        (b"<Name>a</Name>", b"<Name>&#97;</Name>"),
+        (b"<Name>a</Name>", b"<Name><![CDATA[a]]></Name>"),
+        (b"<OrMetadata />", b"<Metadata><Name>trap</Name><Etag>trap</Etag></Metadata>"),
+        (b"<Properties>", b"<Properties><Nested><Etag>trap</Etag></Nested>"),
+        (b'encoding="utf-8"', b'encoding="UTF-8"'),
+    ],
+)
+def test_other_ways_to_write_the_same(change: tuple[bytes, bytes]) -> None:
+    """Written otherwise, a page is read by the parser, and means the same."""
+    body = page(entry("a"), marker="m")
+    assert change[0] in body
+    assert parse_page(body.replace(*change, 1)) == parse_page(body)
+
+
+@pytest.mark.parametrize(
+    ("change", "blobs"),
+    [
+        ((b"</Properties>", b"<Etag>last</Etag><Content-MD5 /></Properties>"), [("last", None)]),
+        ((b"</Properties>", b"<ResourceType>directory</ResourceType></Properties>"), []),
+        ((b"<Etag>0x8D</Etag>", b""), [("", MD5)]),
+        ((b"</Properties>", b"<Name>other</Name></Properties>"), [("0x8D", MD5)]),
+        ((b"</Properties>", b"</Properties><Name>other</Name>"), [("0x8D", MD5)]),
+    ],
+)
+def test_other_properties_than_usual(change: tuple[bytes, bytes], blobs: list[tuple[str, bytes | None]]) -> None:
+    """A property that comes twice, is missing, or is of another storage, means what it means to the parser."""
+    body = page(entry("a")).replace(*change, 1)
+    assert parse_page(body) == _parsed(body)
+    assert [(blob.etag, blob.md5) for blob in parse_page(body).blobs] == blobs
+
+
+# --- however they are written ---
+
+TILE = hashlib.md5(b"tile").digest()
+CLAIMED = base64.b64encode(TILE).decode()
+
+LISTING = f"""\ufeff<?xml version="1.0" encoding="utf-8"?><EnumerationResults
+ ServiceEndpoint="https://a.blob.core.windows.net/" ContainerName="c"><Prefix></Prefix><Marker>2!4!aaa</Marker>
+<MaxResults>5000</MaxResults><Blobs><Blob><Name>tileset.json</Name><VersionId>1</VersionId><Properties>
+<Creation-Time>Sun, 01 Mar 2026 08:30:00 GMT</Creation-Time><Last-Modified>Sun, 01 Mar 2026 08:30:00 GMT</Last-Modified>
+<Etag>0x8DA1</Etag><Content-Length>10</Content-Length><Content-Type>application/json</Content-Type>
+<Content-Encoding>gzip</Content-Encoding><Content-MD5>{CLAIMED}</Content-MD5><BlobType>BlockBlob</BlobType>
+<ServerEncrypted>true</ServerEncrypted></Properties><OrMetadata /></Blob>
+<Blob><Name>data/tile &amp; &#252;ml&#xE4;ut+50%25.glb</Name><Properties>
+<Last-Modified>Sun, 01 Mar 2026 08:30:01 GMT</Last-Modified><Etag>"0x8DA2"</Etag><Content-Length>7</Content-Length>
+<Content-Type /><Content-Encoding /><Content-MD5 /></Properties></Blob>
+<Blob><Name>data</Name><Properties><Etag>0x8DA3</Etag><ResourceType>directory</ResourceType>
+<Content-Length>0</Content-Length></Properties></Blob><BlobPrefix><Name>data/</Name></BlobPrefix>
+</Blobs><NextMarker>2!100!bmV4dA--</NextMarker></EnumerationResults>""".encode()
+
+INVENTORY = Page(
+    (
+        Blob("tileset.json", 10, "0x8DA1", TILE, "application/json", "gzip", 1772353800),
+        Blob("data/tile & ümläut+50%25.glb", 7, "0x8DA2", None, None, None, 1772353801),
+    ),
+    "2!100!bmV4dA--",
+    1,
+)
+
+
+def listed(entries: str, marker: str = "<NextMarker />") -> Page:
+    return parse_page(f"<EnumerationResults><Blobs>{entries}</Blobs>{marker}</EnumerationResults>".encode())
+
+
+def bare(name: str = "<Name>a</Name>", properties: str = "<Content-Length>1</Content-Length>") -> str:
+    return f"<Blob>{name}<Properties>{properties}</Properties></Blob>"
+
+
+def test_a_realistic_page() -> None:
+    """A page as Azure sends it gives names, sizes, tags, types and dates, without the folder placeholder."""
+    assert parse_page(LISTING) == INVENTORY
+
+
+def test_a_torn_page_is_an_error_at_every_byte() -> None:
+    """No prefix of a page is ever taken for a shorter inventory."""
+    for end in range(len(LISTING)):
+        with pytest.raises(Transient):
+            parse_page(LISTING[:end])
+
+
+@given(st.integers(0, len(LISTING) - 1), st.integers(1, 200))
+def test_a_page_with_a_hole_is_never_short(at: int, size: int) -> None:
+    """A page that lost bytes in its middle is refused, or still names every blob that it has an element for."""
+    torn = LISTING[:at] + LISTING[at + size :]
+    try:
+        page = parse_page(torn)
+    except Transient:
+        return
+    assert len(page.blobs) + page.skipped == torn.count(b"</Blob>")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"   ",
+        b"not xml",
+        b"<html><body>Sign in</body></html>",
+        b"<Error><Code>ServerBusy</Code></Error>",
+        b"<EnumerationResults></EnumerationResults>",
+        b"<Other><Blobs /></Other>",
+        LISTING + b"<more/>",
+        LISTING.replace(b"</Blobs>", b"</Blob>"),
+        LISTING.replace(b"tileset.json", b"tile\xffset.json"),
+        b'<?xml version="1.0" encoding="no-such-encoding"?><EnumerationResults><Blobs /></EnumerationResults>',
+        b"<EnumerationResults><Blobs><Blob><Name>a&nbsp;b</Name></Blob></Blobs></EnumerationResults>",
+    ],
+)
+def test_malformed_pages(body: bytes) -> None:
+    """What is no well-formed listing is an error that another attempt may cure."""
+    with pytest.raises(Transient):
+        parse_page(body)
+
+
+@pytest.mark.parametrize(
+    "properties",
+    ["", "<Content-Length />", "<Content-Length>-1</Content-Length>", "<Content-Length>many</Content-Length>",
+     "<Content-Length>1.5</Content-Length>", f"<Content-Length>{'9' * 5000}</Content-Length>"],
+)  # fmt: skip
+def test_a_blob_without_a_length_tears_the_page(properties: str) -> None:
+    """A length that is missing, negative or no number makes the page an error, not the blob a guess."""
+    with pytest.raises(Transient):
+        listed(bare(properties=properties))
+
+
+@pytest.mark.parametrize("name", ["", "<Name />", "<Name></Name>", '<Name Encoded="true">%FF</Name>'])
+def test_a_blob_without_a_readable_name_tears_the_page(name: str) -> None:
+    """A name that is missing, empty or no UTF-8 makes the page an error."""
+    with pytest.raises(Transient):
+        listed(bare(name=name))
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("<Name>a%20b+c</Name>", "a%20b+c"),
+        ('<Name Encoded="false">a%20b</Name>', "a%20b"),
+        ('<Name Encoded="true">a%20b+c%2Fd%EF%BF%BE</Name>', "a b+c/d\ufffe"),
+        ('<Name Encoded="True">100%25</Name>', "100%"),
+        ("<Name> a b </Name>", " a b "),
+        ("<Name>&lt;a&gt; &amp; &quot;b&quot; &apos;c&apos;&#x20;</Name>", "<a> & \"b\" 'c' "),
+        ("<Name><![CDATA[a&b]]></Name>", "a&b"),
+        ("<Name>\U0001f3d9/\u00fc</Name>", "\U0001f3d9/\u00fc"),
+    ],
+)
+def test_names(name: str, read: str) -> None:
+    """A name is taken to the letter, percent-decoded only where the listing says that it is encoded."""
+    assert [blob.name for blob in listed(bare(name=name)).blobs] == [read]
+
+
+def test_encoding_concerns_one_name() -> None:
+    """The mark of one encoded name does not spread to the next."""
+    page = listed(bare('<Name Encoded="true">%41</Name>') + bare("<Name>%41</Name>"))
+    assert [blob.name for blob in page.blobs] == ["A", "%41"]
+
+
+@pytest.mark.parametrize("text", ["", "not base64!", "AAAA", base64.b64encode(b"x" * 15).decode()])
+def test_an_unreadable_md5_is_none(text: str) -> None:
+    """A Content-MD5 that is no base64 of 16 bytes claims nothing."""
+    assert listed(bare(properties=f"<Content-Length>1</Content-Length><Content-MD5>{text}</Content-MD5>")).blobs == (
+        Blob("a", 1),
+    )
+
+
+@pytest.mark.parametrize(("text", "etag"), [("0x8D", "0x8D"), ('"0x8D"', "0x8D"), ('W/"0x8D"', ""), ("", "")])
+def test_etags_of_a_listing(text: str, etag: str) -> None:
+    """A strong tag is kept without quotes; a weak one is dropped, since no condition can be built on it."""
+    page = listed(bare(properties=f"<Content-Length>1</Content-Length><Etag>{text}</Etag>"))
+    assert [blob.etag for blob in page.blobs] == [etag]
+
+
+def test_unknown_elements_are_ignored() -> None:
+    """Elements that tilesync does not know change nothing, wherever they stand and whatever they are called."""
+    page = listed(
+        "<Blob><Metadata><Name>no</Name><Content-Length>9</Content-Length></Metadata><Name>yes</Name><New><Blob/></New>"
+        "<Properties><Content-Length>1</Content-Length><Deep><Etag>no</Etag></Deep></Properties>"
+        "<Tags><TagSet><Tag><Key>Etag</Key></Tag></TagSet></Tags></Blob><BlobPrefix><Name>p/</Name></BlobPrefix>"
+    )
+    assert page == Page((Blob("yes", 1),), None)
+
+
+def test_fields_do_not_leak_into_the_next_blob() -> None:
+    """What one blob states is not taken for the next one."""
+    first = "<Content-Length>1</Content-Length><Etag>e</Etag><Content-Type>t</Content-Type>"
+    assert listed(bare(properties=first) + bare("<Name>b</Name>")).blobs[1] == Blob("b", 1)
+
+
+def test_folder_placeholders() -> None:
+    """Directories and empty names with a trailing slash are counted, not listed; an empty blob is a blob."""
+    page = listed(
+        bare(properties="<Content-Length>0</Content-Length><ResourceType>directory</ResourceType>")
+        + bare("<Name>b/</Name>", "<Content-Length>0</Content-Length>")
+        + bare("<Name>c</Name>", "<Content-Length>0</Content-Length>")
+        + bare("<Name>d</Name>", "<Content-Length>1</Content-Length><ResourceType>file</ResourceType>")
+    )
+    assert page == Page((Blob("c", 0), Blob("d", 1)), None, 2)
+
+
+def test_an_empty_container() -> None:
+    """A well-formed page without blobs is a page."""
+    assert listed("") == Page((), None)
+
+
+@pytest.mark.parametrize(
+    ("marker", "read"),
+    [
+        ("<NextMarker />", None),
+        ("<NextMarker></NextMarker>", None),
+        ("", None),
+        ("<NextMarker>a&amp;b=</NextMarker>", "a&b="),
+    ],
+)
+def test_markers(marker: str, read: str | None) -> None:
+    """An empty marker ends the listing; any other is kept to the letter."""
+    assert listed(bare(), marker).marker == read
+
+
+@pytest.mark.parametrize(
+    "doctype",
+    [
+        b"<!DOCTYPE EnumerationResults>",
+        b'<!DOCTYPE r SYSTEM "file:///etc/passwd">',
+        b'<!DOCTYPE r [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;">]>',
+    ],
+)
+def test_document_types_are_refused(doctype: bytes) -> None:
+    """A page with a document type, and so every entity bomb, is refused before it is expanded."""
+    with pytest.raises(Transient, match="document type"):
+        parse_page(doctype + b"<EnumerationResults><Blobs>&c;</Blobs></EnumerationResults>")

@@ -1,0 +1,153 @@
+"""What a signed link says about itself."""
+
+import base64
+import json
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilesync.azure.sas import check_scheme, expiry, loopback, parse_link
+from tilesync.errors import UsageError
+
+
+def policy(*ends: object) -> str:
+    """A CloudFront custom policy as it stands in a query."""
+    said = {"Statement": [{"Condition": {"DateLessThan": {"AWS:EpochTime": end}}} for end in ends]}
+    return base64.b64encode(json.dumps(said).encode()).decode().translate(str.maketrans("+=/", "-_~"))
+
+
+@pytest.mark.parametrize(
+    ("href", "base"),
+    [
+        ("https://a.blob.core.windows.net/c?sv=1&sig=a%2Fb%3D", "https://a.blob.core.windows.net/c"),
+        ("  https://a.blob.core.windows.net/c/?sv=1&sig=a%2Fb%3D\n", "https://a.blob.core.windows.net/c"),
+        ("https://a.blob.core.windows.net/c/tileset.json?sv=1&sig=a%2Fb%3D", "https://a.blob.core.windows.net/c"),
+        ("http://127.0.0.1:10000/acc/c?sv=1&sig=a%2Fb%3D", "http://127.0.0.1:10000/acc/c"),
+        ("HTTPS://a.net/c%20d?sv=1&sig=a%2Fb%3D", "https://a.net/c%20d"),
+        ("https://a.net/c/e 1/ä%2F?sv=1&sig=a%2Fb%3D", "https://a.net/c/e%201/%C3%A4%2F"),
+        ("https://a.net/c/e1//tileset.json/?sv=1&sig=a%2Fb%3D", "https://a.net/c/e1"),
+    ],
+)
+def test_a_link_is_split(href: str, base: str) -> None:
+    """Base and query come apart, the query to the letter, and `/tileset.json` before the `?` is dropped."""
+    link = parse_link(href, fetched=3.0)
+    assert (link.base, link.query, link.fetched) == (base, "sv=1&sig=a%2Fb%3D", 3.0)
+
+
+@pytest.mark.parametrize(
+    "href",
+    ["", "nonsense", "ftp://a/c?sig=SECRET", "https://a.net?sig=SECRET", "https://a.net/?sig=SECRET", "/c?sig=SECRET",
+     "https:///c?sig=SECRET", "https://a.net/tileset.json?sig=SECRET", "https://a.net/c", "https://a.net/c?",
+     "https://a.net/c#sig=SECRET", "https://[a/c?sig=SECRET", "https://a.net:port/c?sig=SECRET",
+     "https://user:SECRET@a.net/c?sig=SECRET", "https://SECRET@a.net/c?sig=SECRET"],
+)  # fmt: skip
+def test_no_link(href: str) -> None:
+    """What is no signed container link is a usage error that does not repeat it."""
+    with pytest.raises(UsageError) as error:
+        parse_link(href)
+    assert "SECRET" not in str(error.value) + error.value.hint
+
+
+@pytest.mark.parametrize(
+    "host", ["a.dfs.core.windows.net", "a.z1.dfs.storage.azure.net", "a.dfs.core.chinacloudapi.cn"]
+)
+def test_a_link_of_the_data_lake_service_is_told(host: str) -> None:
+    """Its listing is JSON and its answers state no MD5; the blob service of the same account takes the signature."""
+    with pytest.raises(UsageError, match="Data Lake") as refused:
+        parse_link(f"https://{host}/c?sv=1&sig=SECRET")
+    assert ".blob." in refused.value.hint
+    assert parse_link(f"https://{host.replace('.dfs.', '.blob.')}/c?sv=1&sig=SECRET")
+
+
+def test_a_link_is_silent() -> None:
+    """The representation of a link holds no signature."""
+    assert "SECRET" not in repr(parse_link("https://a.net/c?sig=SECRET"))
+
+
+@pytest.mark.parametrize(
+    ("query", "end"),
+    [
+        ("se=2026-03-01T09:30:00Z&sig=x", datetime(2026, 3, 1, 9, 30, tzinfo=UTC)),
+        ("sig=x&se=2026-03-01T09%3A30%3A00Z", datetime(2026, 3, 1, 9, 30, tzinfo=UTC)),
+        ("se=2026-03-01T09:30Z", datetime(2026, 3, 1, 9, 30, tzinfo=UTC)),
+        ("se=2026-03-01", datetime(2026, 3, 1, tzinfo=UTC)),
+        ("se=2026-03-01T09:30:00.1234567Z", datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)),
+        ("se=2026-03-01T10:30:00%2B01:00", datetime(2026, 3, 1, 9, 30, tzinfo=UTC)),
+        ("se=9999-12-31T23:59:59Z", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        (f"Policy={policy(1772357400)}&Signature=x", datetime(2026, 3, 1, 9, 30, tzinfo=UTC)),
+        (f"Policy={quote(policy(1772357400))}", datetime(2026, 3, 1, 9, 30, tzinfo=UTC)),
+        (f"Policy={policy(1772357401, 1772357400)}", datetime(2026, 3, 1, 9, 30, tzinfo=UTC)),
+        (f"se=2026-03-01T09:30:00Z&Policy={policy(1772357401)}", datetime(2026, 3, 1, 9, 30, tzinfo=UTC)),
+        (f"se=2026-03-01T09:30:01Z&Policy={policy(1772357400)}", datetime(2026, 3, 1, 9, 30, tzinfo=UTC)),
+        ("sig=x", None),
+        ("", None),
+        ("se=", None),
+        ("se=soon", None),
+        ("se=0001-01-01T00:00:00%2B01:00", None),
+        ("Policy=AAAA", None),
+        (f"Policy={policy()}", None),
+        (f"Policy={policy('soon')}", None),
+        (f"Policy={policy(10**30)}", None),
+        ("ske=2026-03-01T09:30:00Z&st=2026-03-01T08:30:00Z", None),
+    ],
+)
+def test_expiry(query: str, end: datetime | None) -> None:
+    """The earliest end that a query states counts, in UTC; what cannot be read states none."""
+    assert expiry(query) == end
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_expiry_never_fails(se: str, policy_text: str) -> None:
+    """Whatever stands in a query, its end is a moment in UTC or None."""
+    end = expiry(f"se={quote(se)}&Policy={quote(policy_text)}")
+    assert end is None or end.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    "url", ["https://a.net/x", "http://127.0.0.1:1/x", "http://localhost/x", "http://[::1]:8/x", "http://a.localhost/x"]
+)
+def test_safe_schemes(url: str) -> None:
+    """Https goes anywhere, http to this machine."""
+    check_scheme(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://a.net/x", "http://127.0.0.1.evil.net/x", "http://localhost.evil.net/x", "http://127.0.0.1@evil.net/x",
+     "http://0.0.0.0/x", "http://10.0.0.1/x", "ftp://127.0.0.1/x", "file:///etc/passwd", "a.net/x", "", "http://[x/y"],
+)  # fmt: skip
+def test_unsafe_schemes(url: str) -> None:
+    """Plain http to another machine, and every other scheme, is a usage error."""
+    with pytest.raises(UsageError):
+        check_scheme(url)
+
+
+def test_loopback() -> None:
+    """All of 127/8, ::1 and the names of localhost are this machine, nothing else is."""
+    assert all(map(loopback, ("127.0.0.1", "127.9.9.9", "::1", "localhost", "x.localhost")))
+    assert not any(map(loopback, ("", "128.0.0.1", "::", "localhost.net", "notlocalhost")))
+
+
+def test_a_viewer_url_has_no_slash_behind_its_path() -> None:
+    """The signature's slashes are quoted, and nothing else is another one: viewers look for the last slash."""
+    link = parse_link("https://account/c?sv=1&sig=a/b%2Fc%3D")
+    assert link.viewer() == "https://account/c/tileset.json?sv=1&sig=a%2Fb%2Fc%3D"
+    assert link.viewer("a b/") == "https://account/c/a%20b/tileset.json?sv=1&sig=a%2Fb%2Fc%3D"
+
+
+@pytest.mark.parametrize(
+    ("query", "reads_only"),
+    [
+        ("sp=r&sig=x", True),
+        ("sig=x&sp=rl", True),
+        ("sp=racwdl&sig=x", False),
+        ("sp=l&sig=x", False),
+        ("si=p&sig=x", False),
+    ],
+)
+def test_a_link_says_what_it_allows(query: str, reads_only: bool) -> None:
+    """Only `sp` does: what a stored policy allows is not known."""
+    assert parse_link(f"https://account/c?{query}").reads_only is reads_only

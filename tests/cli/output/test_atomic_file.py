@@ -1,0 +1,218 @@
+"""Files for output: replaced in one step, and what is no regular file is written to, never replaced."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.support.commandline import tilesync
+from tilesync.cli.output.atomic_file import open_to_append, replace_file
+from tilesync.runtime.safe_open import WrongFileType
+
+
+def null_of(folder: Path) -> Path:
+    """A device like /dev/null, in a folder."""
+    if os.geteuid() != 0:
+        pytest.skip("only root makes devices")
+    os.mknod(folder / "null", 0o666 | 0o020000, os.makedev(1, 3))
+    return folder / "null"
+
+
+def reader_of(fifo: Path, found: list[bytes]) -> threading.Thread:
+    """Somebody who reads a FIFO to its end, and has opened it."""
+    descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(descriptor, True)
+
+    def read() -> None:
+        select.select([descriptor], [], [])  # until somebody writes: before that it would look like an end
+        with open(descriptor, "rb") as file:
+            found.append(file.read())
+
+    return threading.Thread(target=read)
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    """New or old, it has the new content, the umask's mode, and nothing lies beside it."""
+    before = os.umask(0o027)
+    try:
+        for data in (b"one", b"two"):
+            replace_file(tmp_path / "r", data)
+            assert (tmp_path / "r").read_bytes() == data
+    finally:
+        os.umask(before)
+    assert os.listdir(tmp_path) == ["r"]
+    assert (tmp_path / "r").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_lies_beside_is_not_touched(tmp_path: Path) -> None:
+    """Another's `r.tmp`, be it a file or a link, stands; so does what shares the old file's content by a hard link."""
+    (tmp_path / "r.tmp").write_bytes(b"mine")
+    (tmp_path / "r").write_bytes(b"old")
+    os.link(tmp_path / "r", tmp_path / "other")
+    replace_file(tmp_path / "r", b"new")
+    assert (tmp_path / "r.tmp").read_bytes() == b"mine"
+    assert (tmp_path / "other").read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["other", "r", "r.tmp"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_symlink_stays(tmp_path: Path, there: bool) -> None:
+    """What it leads to is replaced, or made."""
+    (tmp_path / "far").mkdir()
+    (tmp_path / "r").symlink_to("far/target")
+    if there:
+        (tmp_path / "far/target").write_bytes(b"old")
+    replace_file(tmp_path / "r", b"new")
+    assert os.readlink(tmp_path / "r") == "far/target"
+    assert (tmp_path / "far/target").read_bytes() == b"new"
+    assert os.listdir(tmp_path / "far") == ["target"]
+
+
+def test_a_device_stays(tmp_path: Path) -> None:
+    """Also behind a symlink: it is written to, and is the device that it was."""
+    device = null_of(tmp_path)
+    (tmp_path / "link").symlink_to("null")
+    for path in (device, tmp_path / "link"):
+        replace_file(path, b"report")
+    assert device.is_char_device()
+    assert device.stat().st_rdev == os.makedev(1, 3)
+    assert sorted(os.listdir(tmp_path)) == ["link", "null"]
+
+
+def test_a_fifo_is_written_to(tmp_path: Path) -> None:
+    """Whoever reads it gets all, also more than a pipe holds; without a reader it is an error, and no wait."""
+    fifo, found = tmp_path / "r", list[bytes]()
+    os.mkfifo(fifo)
+    with pytest.raises(OSError, match="no program reads"):
+        replace_file(fifo, b"report")
+    reader = reader_of(fifo, found)
+    reader.start()
+    replace_file(fifo, b"x" * 200_000)
+    reader.join(10)
+    assert found == [b"x" * 200_000]
+    assert fifo.is_fifo()
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    """Neither written to nor replaced."""
+    (tmp_path / "r").mkdir()
+    with pytest.raises(OSError):
+        replace_file(tmp_path / "r", b"report")
+    assert (tmp_path / "r").is_dir()
+
+
+def test_a_block_device_is_refused(tmp_path: Path) -> None:
+    """A disk is no place for a report, whoever asks."""
+    if os.geteuid() != 0:
+        pytest.skip("only root makes devices")
+    os.mknod(tmp_path / "disk", 0o600 | 0o060000, os.makedev(240, 250))  # for experiments: no such disk is there
+    with pytest.raises(OSError):
+        replace_file(tmp_path / "disk", b"x")
+    with pytest.raises(OSError):
+        open_to_append(tmp_path / "disk")
+    assert (tmp_path / "disk").is_block_device()
+
+
+def test_standard_output_is_not_cut_off(tmp_path: Path) -> None:
+    """`--report /dev/stdout > FILE` adds to the file that standard output goes to."""
+    code = "import sys; from tilesync.cli.output.atomic_file import replace_file; print('a', flush=True)\n"
+    code += "replace_file('/dev/stdout', b'report\\n'); print('b')"
+    with (tmp_path / "out").open("ab") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == "a\nreport\nb\n"
+
+
+@pytest.mark.parametrize("named", ["/dev/stdout", "out"])
+@pytest.mark.parametrize("standing", ["", "what was there before, and is longer than all that comes\n"])
+def test_standard_output_that_starts_anew_is_not_overwritten(tmp_path: Path, named: str, standing: str) -> None:
+    """`> FILE` opens it at its beginning: what is printed after a report or a log line comes behind it."""
+    (tmp_path / "out").write_text(standing)
+    code = (
+        "import os, sys; from tilesync.cli.output.atomic_file import open_to_append, replace_file; path = sys.argv[1]\n"
+        "print('a', flush=True); replace_file(path, b'report\\n'); print('b', flush=True)\n"
+        "os.write(open_to_append(path, create=True), b'log\\n'); print('c', flush=True); replace_file(path, b'last\\n')"
+    )
+    with (tmp_path / "out").open("wb") as out:
+        subprocess.run([sys.executable, "-c", code, named], cwd=tmp_path, stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == "a\nreport\nb\nlog\nc\nlast\n"
+
+
+def test_standard_output_that_is_a_socket_is_written_to() -> None:
+    """A service manager gives a socket as standard output, and no system opens one by its path."""
+    here, there = socket.socketpair()
+    code = "from tilesync.cli.output.atomic_file import replace_file; replace_file('/dev/stdout', b'report')"
+    with here, there:
+        done = subprocess.run([sys.executable, "-c", code], stdout=there.fileno(), stderr=subprocess.PIPE, check=False)
+        there.close()
+        assert (here.recv(100), done.stderr) == (b"report", b"")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the new one cannot be put in place, the old one stands and nothing lies beside it."""
+    (tmp_path / "r").write_bytes(b"old")
+
+    def refuse(*_: object) -> None:
+        raise OSError(5, "broken")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="broken"):
+        replace_file(tmp_path / "r", b"new")
+    assert (tmp_path / "r").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["r"]
+
+
+def test_appending_makes_and_goes_on(tmp_path: Path) -> None:
+    """A log file is made where it is missing, and goes on behind what it holds; a link to one is followed."""
+    (tmp_path / "link").symlink_to("log")
+    for _ in range(2):
+        with open(open_to_append(tmp_path / "link", create=True), "a", encoding="utf-8") as log:
+            log.write("x")
+    assert (tmp_path / "log").read_text() == "xx"
+    with pytest.raises(FileNotFoundError):
+        open_to_append(tmp_path / "none")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError):
+        open_to_append(tmp_path / "folder", create=True)
+
+
+# --- the command line ---
+
+
+@pytest.mark.parametrize("option", ["--report", "--log-file"])
+def test_a_device_that_is_named_stays_a_device(tmp_path: Path, option: str) -> None:
+    """As root the machine's own /dev/null was replaced by a report."""
+    device = null_of(tmp_path)
+    done = tilesync("verify", tmp_path / "d", option, device)
+    assert done.exit == 8
+    assert device.is_char_device()
+
+
+def test_a_log_file_that_is_a_fifo_without_a_reader_is_a_usage_error(tmp_path: Path) -> None:
+    """Nothing waits for a reader."""
+    os.mkfifo(tmp_path / "log")
+    done = tilesync("verify", tmp_path / "d", "--log-file", tmp_path / "log")
+    assert done.exit == 2
+    assert "no program reads from this FIFO" in done.err
+
+
+def test_a_report_to_a_fifo_without_a_reader_is_said(tmp_path: Path) -> None:
+    """The run ends with its own exit code, and says why there is no report."""
+    os.mkfifo(tmp_path / "r")
+    done = tilesync("verify", tmp_path / "d", "--report", tmp_path / "r")
+    assert done.exit == 8
+    assert "no program reads from this FIFO" in done.err
+    assert (tmp_path / "r").is_fifo()
+
+
+def test_wrong_types_are_named(tmp_path: Path) -> None:
+    """The error says what stands there."""
+    os.mknod(tmp_path / "s", 0o600 | 0o140000)
+    with pytest.raises(WrongFileType, match="a socket stands where a file is needed"):
+        open_to_append(tmp_path / "s")

@@ -1,0 +1,919 @@
+"""The command line as programs and people meet it: a real process, its exit code, its two outputs, its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.builders import IMODEL, glb, tileset, tree
+from tests.support.faults import after, any_blob, api, blob, error, listing, storage, wrong_bytes
+from tests.support.simulator import EXPORT, Simulator, latest
+
+OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
+COUNTS = {
+    "owner", "imodel", "export", "version", "newest", "behind", "listed", "fetched", "reused", "reused_bytes", "kept",
+    "excluded", "failed", "deleted", "retired", "gzip_files", "referenced", "missing", "orphans", "unfollowed",
+    "verified", "looked",
+    "bytes", "renewals", "retries", "seconds", "published",
+}  # fmt: skip
+ABOUT = {"started", "finished", "source", "dest", "host", "tilesync"}
+FINISHED = {"kind", "exit", *COUNTS, *ABOUT}
+FAILED = FINISHED | {"error", "message", "hint"}
+
+
+def environment(sim: Simulator | None = None, **more: str) -> dict[str, str]:
+    """A bare environment, as cron has it, with a token and the address of the simulator."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ}
+    service = {} if sim is None else {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
+    return {**kept, "LC_ALL": "C.UTF-8", **service, **more}
+
+
+def tilesync(
+    *arguments: object, sim: Simulator | None = None, stdin: str = "", **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command; what it said and how it ended."""
+    command = [sys.executable, "-m", "tilesync", *map(str, arguments)]
+    return subprocess.run(
+        command, env=environment(sim, **more), input=stdin, capture_output=True, text=True, timeout=60, encoding="utf-8"
+    )
+
+
+def last(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The last JSON line; every line must be one flat object with a kind."""
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    for line in lines:
+        assert isinstance(line["kind"], str)
+        assert not any(isinstance(value, dict | list) for value in line.values()), line
+    said: dict[str, Any] = lines[-1]
+    assert said["exit"] == done.returncode
+    assert [line["kind"] for line in lines if line["kind"] in {"finished", "failed"}] == [said["kind"]]
+    return said
+
+
+def failed(done: subprocess.CompletedProcess[str], code: int, kind: str) -> dict[str, Any]:
+    """The last line of a run that failed so."""
+    said = last(done)
+    assert (done.returncode, said["kind"], said["error"]) == (code, "failed", kind), (done.stdout, done.stderr)
+    assert said.keys() == FAILED
+    assert said["message"]
+    assert said["hint"]
+    assert "Traceback" not in done.stderr
+    assert said["message"] in done.stderr
+    return said
+
+
+@pytest.fixture
+def service() -> Iterator[Simulator]:
+    """A simulator with a small export whose unhit faults fail the test."""
+    with Simulator() as sim:
+        sim.hold()
+        yield sim
+
+
+# --- runs that end well ---
+
+
+def test_a_first_and_an_unchanged_run_say_the_contract(service: Simulator, tmp_path: Path) -> None:
+    """Exit 0 and the last line to the letter, for the run that publishes and for the one with nothing to do."""
+    files = service.containers[EXPORT]
+    total = sum(len(item.data) for item in files.values())
+    said = last(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
+    assert said.keys() == FINISHED
+    assert isinstance(said.pop("seconds"), float)
+    about = {key: said.pop(key) for key in ABOUT}
+    assert (about["source"], about["dest"]) == (IMODEL, str(tmp_path))
+    assert said == {
+        "kind": "finished", "exit": 0, "owner": IMODEL,
+        "imodel": IMODEL, "export": EXPORT, "version": EXPORT, "newest": EXPORT,
+        "behind": False,
+        "listed": len(files), "fetched": len(files), "reused": 0, "reused_bytes": 0, "kept": 0, "excluded": 0,
+        "failed": 0, "deleted": 0, "retired": 0, "gzip_files": 0,
+        "referenced": len(files) - 1, "missing": 0, "orphans": 1, "unfollowed": 0,
+        "verified": len(files), "looked": len(files), "bytes": total, "renewals": 0, "retries": 0, "published": True,
+    }  # fmt: skip
+    assert list(tree(tmp_path / "versions" / EXPORT)) != []
+    again = last(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
+    assert again.keys() == FINISHED
+    assert (again["exit"], again["fetched"], again["kept"], again["published"]) == (0, 0, len(files), False)
+
+
+def test_behind_is_said(service: Simulator, tmp_path: Path) -> None:
+    """A newer export that is not finished: mirrored is the older one, and `behind` is true."""
+    service.hold(export_id=OTHER, status="InProgress")
+    said = last(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
+    assert (said["export"], said["newest"], said["behind"]) == (EXPORT, OTHER, True)
+
+
+def test_people_read_stderr(service: Simulator, tmp_path: Path) -> None:
+    """Without --json stdout stays empty; stderr ends with what was done; no bar, no control characters in a pipe."""
+    done = tilesync("mirror", IMODEL, tmp_path, sim=service)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "published" in done.stderr
+    assert "\r" not in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_quiet_says_nothing_when_all_is_well(service: Simulator, tmp_path: Path) -> None:
+    """-q: neither output has a word on a good run."""
+    done = tilesync("mirror", IMODEL, tmp_path, "-q", sim=service)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_verbose_names_every_file(service: Simulator, tmp_path: Path) -> None:
+    """-v: each file that arrived is named."""
+    done = tilesync("mirror", IMODEL, tmp_path, "-v", sim=service)
+    assert all(name in done.stderr for name in service.containers[EXPORT])
+
+
+def test_source_and_destination_come_from_the_environment(service: Simulator, tmp_path: Path) -> None:
+    """TILESYNC_SOURCE, TILESYNC_DEST and TILESYNC_JSON stand for the arguments; a flag goes before."""
+    done = tilesync(
+        "mirror", sim=service, TILESYNC_SOURCE=IMODEL, TILESYNC_DEST=str(tmp_path / "d"), TILESYNC_JSON="1",
+        TILESYNC_EXPORT_TYPE="3dtiles", TILESYNC_WAIT="0s",
+    )  # fmt: skip
+    assert last(done)["published"] is True
+    assert (tmp_path / "d/tileset.json").is_file()
+    done = tilesync("mirror", IMODEL, tmp_path / "e", "--export-type", "3DTiles", sim=service, TILESYNC_EXPORT_TYPE="X")
+    assert done.returncode == 0
+
+
+def test_itp_api_url_is_read_too(service: Simulator, tmp_path: Path) -> None:
+    """ITP_API_URL names the service where TILESYNC_API_URL does not."""
+    done = tilesync("mirror", IMODEL, tmp_path, ITP_API_URL=service.url, TILESYNC_TOKEN="demo")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_dry_run_writes_nothing(service: Simulator, tmp_path: Path) -> None:
+    """-n: the plan with reasons, exit 0, DEST not even made, no blob asked for."""
+    done = tilesync("mirror", IMODEL, tmp_path / "d", "-n", sim=service)
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in service.containers[EXPORT])
+    assert "not held" in done.stdout
+    assert not (tmp_path / "d").exists()
+    assert service.asked() == []
+    said = last(tilesync("mirror", IMODEL, tmp_path / "d", "-n", "--json", sim=service))
+    assert said.keys() == FINISHED | {"dry_run"}
+    assert (said["exit"], said["published"], said["bytes"]) == (0, False, 0)
+
+
+def test_exports_lists_what_the_service_has(service: Simulator, tmp_path: Path) -> None:
+    """Newest first, for people aligned, for programs a line each with the same facts."""
+    service.hold(export_id=OTHER, status="Invalid", error={"code": "X", "message": "no geometry"})
+    done = tilesync("exports", IMODEL, sim=service)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("ID")
+    assert [line.split()[0] for line in lines[1:]] == [OTHER, EXPORT]
+    done = tilesync("exports", "--json", sim=service)
+    rows = [json.loads(line) for line in done.stdout.splitlines() if '"export"' in line and '"id"' in line]
+    assert [(row["id"], row["status"], row["type"]) for row in rows] == [
+        (OTHER, "Invalid", "3DTiles"),
+        (EXPORT, "Complete", "3DTiles"),
+    ]
+    assert last(done)["kind"] == "finished"
+
+
+def test_link_prints_the_viewer_url(service: Simulator) -> None:
+    """Stdout holds the signed URL of the root and nothing else."""
+    done = tilesync("link", IMODEL, sim=service)
+    assert done.returncode == 0
+    assert re.fullmatch(rf"{re.escape(service.url)}/{EXPORT}/tileset\.json\?\S+sig=\S+\n", done.stdout)
+    assert "sig=" not in done.stderr
+
+
+def test_a_link_on_the_command_line_works_with_a_hint(service: Simulator, tmp_path: Path) -> None:
+    """An argument can be seen by others: said once, and not said for `-` and TILESYNC_SOURCE."""
+    link = service.link(EXPORT)
+    done = tilesync("mirror", link, tmp_path / "a", sim=service)
+    assert done.returncode == 0
+    assert "others" in done.stderr
+    for run in (
+        tilesync("mirror", "-", tmp_path / "b", sim=service, stdin=link + "\n"),
+        tilesync("mirror", sim=service, TILESYNC_SOURCE=link, TILESYNC_DEST=str(tmp_path / "c")),
+    ):
+        assert run.returncode == 0, run.stderr
+        assert "others" not in run.stderr
+    assert tree(tmp_path / "b/versions") == tree(tmp_path / "c/versions") != {}
+
+
+def test_verify_after_mirror(service: Simulator, tmp_path: Path) -> None:
+    """0 with the same keys when all is whole; 10 with every finding when not; mirror heals; 0 again."""
+    tilesync("mirror", IMODEL, tmp_path, sim=service)
+    said = last(tilesync("verify", tmp_path, "--json"))
+    assert said.keys() == FINISHED
+    assert said["verified"] == len(service.containers[EXPORT])
+    (tmp_path / "versions" / EXPORT / "tiles/001.glb").unlink()
+    (tmp_path / "versions" / EXPORT / "tiles/002.glb").write_bytes(b"")
+    done = tilesync("verify", tmp_path, "--json")
+    failed(done, 10, "VerifyFailed")
+    findings = [json.loads(line) for line in done.stdout.splitlines() if '"finding"' in line]
+    assert {(row["name"], row["problem"]) for row in findings} == {
+        ("tiles/001.glb", "missing"),
+        ("tiles/002.glb", "size"),
+    }
+    assert tilesync("mirror", IMODEL, tmp_path, sim=service).returncode == 0
+    assert tilesync("verify", tmp_path).returncode == 0
+
+
+def test_report_and_log_file(service: Simulator, tmp_path: Path) -> None:
+    """--report holds the last line with all failures, --log-file every event with its time, appended."""
+    fault = service.fault(blob("tiles/001.glb", "tiles/002.glb"), error(404, "BlobNotFound"), times=2)
+    where = ("--report", tmp_path / "report.json", "--log-file", tmp_path / "log")
+    done = tilesync("mirror", IMODEL, tmp_path / "d", "--json", *where, sim=service)
+    assert fault.hits == 2
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {row["name"] for row in report["failures"]} == {"tiles/001.glb", "tiles/002.glb"}
+    assert {key: report[key] for key in last(done)} == last(done)
+    first = (tmp_path / "log").read_text().splitlines()
+    assert all({"time", "kind"} <= json.loads(line).keys() for line in first)
+    assert tilesync("mirror", IMODEL, tmp_path / "d", *where, sim=service).returncode == 0
+    assert (tmp_path / "log").read_text().splitlines()[: len(first)] == first
+    assert json.loads((tmp_path / "report.json").read_text())["failures"] == []
+
+
+# --- exit codes ---
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["mirror"],
+        ["mirror", IMODEL],
+        ["mirror", IMODEL, "d", "--no-such-option"],
+        ["mirror", IMODEL, "d", "--wait", "soon"],
+        ["mirror", IMODEL, "d", "--wait", "99999999999d"],
+        ["mirror", IMODEL, "d", "--keep-for", "999999999d"],
+        ["mirror", IMODEL, "d", "--keep-versions", "0"],
+        ["mirror", IMODEL, "d", "--transfers", "0"],
+        ["mirror", IMODEL, "d", "--transfers", "²"],
+        ["mirror", IMODEL, "d", "--delete", "--max-delete", "9" * 5000],
+        ["mirror", "https://example.com/container", "d"],
+        ["mirror", "http://example.com/container?sig=x", "d"],
+        ["mirror", IMODEL, "az://account/c"],
+        ["mirror", "two words", "d"],
+        ["mirror", IMODEL, "d", "--api-url", "http://example.com"],
+        ["mirror", IMODEL, "d", "--state-dir", "az://account/container"],
+        ["demo", "s3://bucket/prefix"],
+        ["mirror", "s3://bucket/a", "s3://bucket/a/versions"],
+        ["mirror", "az://account/box/a", "az://account/box"],
+        ["mirror", IMODEL, "s3://bucket/a", "--create-container"],
+        ["mirror", IMODEL, "s3://bucket/a", "--cache-control", "a\nb"],
+        ["mirror", IMODEL, "s3://bucket/a", "--pointer-cache-control", "ä"],
+        ["mirror", IMODEL, "s3://bucket/a", "--endpoint-url", "127.0.0.1:9000"],
+        ["mirror", IMODEL, "s3://bucket/a", "--endpoint-url", "https://127.0.0.1:9000?x=1"],
+        ["verify"],
+        ["no-such-command"],
+        ["mirror", IMODEL, "d", "--log-file", "/nowhere/at/all"],
+        ["mirror", IMODEL, "d", "--report", "-"],
+        ["verify", "d", "--log-file=-"],
+    ],
+)
+def test_usage_errors_end_with_2(arguments: list[str], tmp_path: Path) -> None:
+    """Exit 2, a sentence on stderr, with --json the last line too, nothing written."""
+    command = [sys.executable, "-m", "tilesync", *arguments]
+    env = environment(TILESYNC_TOKEN="x")
+    for more in ([], ["--json"]):
+        done = subprocess.run(
+            [*command, *more], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, encoding="utf-8"
+        )
+        assert done.returncode == 2, done.stderr
+        assert done.stderr
+        assert "Traceback" not in done.stderr
+    said = last(done)
+    assert (said["kind"], said["error"]) == ("failed", "UsageError")
+    assert {"kind", "exit", "error", "message", "hint"} <= said.keys() <= FAILED
+    assert (
+        list(tmp_path.iterdir()) == []
+        or arguments[-2:] == ["--api-url", "http://example.com"]
+        or "sig=x" in arguments[1]
+    )
+
+
+def test_a_usage_error_has_its_json_line_where_the_environment_asks_for_json(tmp_path: Path) -> None:
+    """TILESYNC_JSON=1 is --json, for usage errors too."""
+    done = tilesync("mirror", IMODEL, tmp_path, "--no-such-option", TILESYNC_JSON="1")
+    assert last(done)["exit"] == 2
+
+
+def test_an_invalid_request_ends_with_2(service: Simulator, tmp_path: Path) -> None:
+    """422 of the service: exit 2 with its details."""
+    body = json.dumps(
+        {
+            "error": {
+                "code": "X",
+                "message": "Bad.",
+                "details": [{"code": "I", "message": "no guid", "target": "iModelId"}],
+            }
+        }
+    )
+    service.fault(api, error(422, body=body.encode()))
+    said = failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 2, "InvalidRequest")
+    assert "no guid" in said["message"]
+
+
+def test_failed_files_end_with_3(service: Simulator, tmp_path: Path) -> None:
+    """Wrong bytes for good: exit 3, the file named, nothing published, the counts add up."""
+    service.fault(blob("tiles/001.glb"), wrong_bytes, times=None)
+    done = tilesync("mirror", IMODEL, tmp_path, "--json", sim=service)
+    said = failed(done, 3, "Incomplete")
+    assert (said["failed"], said["published"]) == (1, False)
+    assert said["listed"] == said["fetched"] + said["reused"] + said["kept"] + said["excluded"] + said["failed"]
+    assert any('"file-failed"' in line and "tiles/001.glb" in line for line in done.stdout.splitlines())
+    assert not (tmp_path / "tileset.json").exists()
+
+
+def test_no_export_ends_with_4(service: Simulator, tmp_path: Path) -> None:
+    """None listed, and none finished within --wait: exit 4, saying why, with a bounded wait."""
+    service.exports.clear()
+    failed(tilesync("mirror", IMODEL, tmp_path, "--json", "--wait", "0s", sim=service), 4, "NoExport")
+    service.hold(status="InProgress")
+    begun = time.monotonic()
+    done = tilesync("mirror", IMODEL, tmp_path, "--json", "--wait", "1s", "--poll", "0.3s", sim=service)
+    failed(done, 4, "NoExport")
+    assert 1 <= time.monotonic() - begun < 10
+    assert '"waiting"' in done.stdout
+
+
+def test_a_refused_identity_ends_with_5(service: Simulator, tmp_path: Path) -> None:
+    """401 of the API, no identity at all, and 403 of the storage: exit 5 each."""
+    failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service, TILESYNC_TOKEN="wrong"), 5, "NotAuthorised")
+    failed(tilesync("mirror", IMODEL, tmp_path, "--json", TILESYNC_API_URL=service.url), 5, "NotAuthorised")
+    service.fault(storage, error(403, "AuthorizationFailure"), times=None)
+    failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 5, "NotAuthorised")
+
+
+@pytest.mark.parametrize("when", [api, listing, any_blob])
+def test_a_service_that_keeps_failing_ends_with_6(service: Simulator, tmp_path: Path, when: Any) -> None:
+    """5xx past --retry-for, from the API, the listing or the blobs: exit 6, soon after the budget."""
+    service.fault(when, error(503, "ServerBusy"), times=None)
+    begun = time.monotonic()
+    done = tilesync("mirror", IMODEL, tmp_path, "--json", "--retry-for", "1s", sim=service)
+    failed(done, 6, "Unavailable")
+    assert time.monotonic() - begun < 10
+
+
+def test_an_export_that_is_gone_ends_with_7(service: Simulator, tmp_path: Path) -> None:
+    """The container is gone: exit 7."""
+    del service.containers[EXPORT]
+    failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 7, "ExportReplaced")
+    failed(tilesync("mirror", "-", tmp_path, "--json", sim=service, stdin=service.link(EXPORT)), 7, "ExportReplaced")
+
+
+def test_a_destination_that_cannot_serve_ends_with_8(service: Simulator, tmp_path: Path) -> None:
+    """A foreign tileset.json, a file for a folder, nothing to verify: exit 8."""
+    (tmp_path / "tileset.json").write_text("{}")
+    failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 8, "DestinationError")
+    failed(tilesync("mirror", IMODEL, tmp_path / "tileset.json", "--json", sim=service), 8, "DestinationError")
+    failed(tilesync("mirror", IMODEL, "/proc/nowhere", "--json", sim=service), 8, "DestinationError")
+    failed(tilesync("verify", tmp_path / "nothing", "--json"), 8, "DestinationError")
+
+
+def test_a_destination_in_use_ends_with_9(service: Simulator, tmp_path: Path) -> None:
+    """While a run holds DEST a second one ends at once with 9; the first publishes undisturbed."""
+    gate, inside = threading.Event(), threading.Event()
+    service.fault(blob("tileset.json"), after(inside.set, lambda: gate.wait(30)))
+    first = start("mirror", IMODEL, tmp_path, sim=service)
+    try:
+        assert inside.wait(20)
+        begun = time.monotonic()
+        failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 9, "DestinationBusy")
+        assert time.monotonic() - begun < 5
+    finally:
+        gate.set()
+    first.communicate(timeout=30)
+    assert first.returncode == 0
+    assert latest(tmp_path)["version"] == EXPORT
+
+
+def test_a_shrunken_export_ends_with_11(service: Simulator, tmp_path: Path) -> None:
+    """Under half of what is published is not published: exit 11, the old version stands."""
+    tilesync("mirror", IMODEL, tmp_path, sim=service)
+    service.hold({"tileset.json": tileset()}, export_id=OTHER)
+    done = tilesync("mirror", IMODEL, tmp_path, "--json", sim=service)
+    assert (done.returncode, last(done)["kind"]) == (11, "failed")
+    assert latest(tmp_path)["version"] == EXPORT
+
+
+# --- signals ---
+
+
+def start(*arguments: object, sim: Simulator, **more: str) -> subprocess.Popen[str]:
+    """A run under way."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tilesync", *map(str, arguments)],
+        env=environment(sim, **more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "kind"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")]
+)
+def test_a_signal_stops_cleanly_and_the_next_run_resumes(
+    service: Simulator, tmp_path: Path, number: int, code: int, kind: str
+) -> None:
+    """130 or 143, how to resume is said, what arrived is kept, nothing was published; the rest comes next time."""
+    gate, inside = threading.Event(), threading.Event()
+    service.fault(any_blob, after(inside.set, lambda: gate.wait(30)), skip=9)
+    running = start("mirror", IMODEL, tmp_path, "--json", "--transfers", "1", sim=service)
+    assert inside.wait(20)
+    running.send_signal(number)
+    out, err = running.communicate(timeout=20)
+    gate.set()
+    said = failed(subprocess.CompletedProcess([], running.returncode, out, err), code, kind)
+    assert "again" in said["hint"]
+    assert not (tmp_path / "tileset.json").exists()
+    service.forget()
+    again = last(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
+    assert (again["kept"], again["fetched"], again["published"]) == (9, len(service.containers[EXPORT]) - 9, True)
+    assert len(service.asked()) == again["fetched"]
+
+
+def test_a_signal_while_waiting_for_an_export(service: Simulator, tmp_path: Path) -> None:
+    """SIGINT during --wait ends at once with 130."""
+    service.exports[0]["status"] = "InProgress"
+    running = start("mirror", IMODEL, tmp_path, "--json", sim=service)
+    assert running.stdout is not None
+    while '"waiting"' not in (line := running.stdout.readline()):
+        assert line
+    begun = time.monotonic()
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=20)
+    assert running.returncode == 130
+    assert time.monotonic() - begun < 5
+
+
+# --- terminals ---
+
+
+def in_terminal(*arguments: object, sim: Simulator, size: tuple[int, int] = (24, 100), **more: str) -> tuple[int, str]:
+    """Run with stderr on a pseudo-terminal; exit code and what it showed."""
+    reason = "this system has no pseudo-terminals"
+    fcntl, pty, termios = (pytest.importorskip(name, reason=reason) for name in ("fcntl", "pty", "termios"))
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+    command = [sys.executable, "-m", "tilesync", *map(str, arguments)]
+    running = subprocess.Popen(
+        command, env=environment(sim, **more), stdin=slave, stdout=subprocess.DEVNULL, stderr=slave
+    )
+    os.close(slave)
+    shown = b""
+    try:
+        while select.select([master], [], [], 30)[0]:
+            try:
+                data = os.read(master, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            shown += data
+    finally:
+        os.close(master)
+    return running.wait(20), shown.decode(errors="replace")
+
+
+@pytest.mark.parametrize("size", [(24, 100), (0, 0)])
+def test_a_bar_is_drawn_on_a_terminal(service: Simulator, tmp_path: Path, size: tuple[int, int]) -> None:
+    """On a terminal a bar is drawn, also on one that does not state its size."""
+    service.delay = 0.15
+    code, shown = in_terminal("mirror", IMODEL, tmp_path, "--transfers", "2", sim=service, size=size, TERM="xterm")
+    assert code == 0
+    assert "%" in shown
+    assert "\r" in shown.replace("\r\n", "\n")
+
+
+def test_no_bar_where_none_is_wanted(service: Simulator, tmp_path: Path) -> None:
+    """With --no-progress, with -q, and on a dumb terminal nothing is drawn."""
+    service.delay = 0.1
+    for number, (flag, term) in enumerate((("--no-progress", "xterm"), ("-q", "xterm"), ("-v", "dumb"))):
+        code, shown = in_terminal("mirror", IMODEL, tmp_path / str(number), flag, sim=service, TERM=term)
+        assert code == 0
+        assert "\r" not in shown.replace("\r\n", "\n")
+
+
+# --- secrets ---
+
+
+def test_no_secret_in_any_output_or_file(service: Simulator, tmp_path: Path) -> None:
+    """Renewals, retries, failures and a bare link, with everything written down: no token, no signature anywhere."""
+    service.token = "T0KEN-very-secret"
+    service.fault(blob("tiles/001.glb"), error(404, "BlobNotFound"))
+    service.fault(any_blob, error(500, "InternalError"), times=3, skip=4)
+    service.on(11, any_blob, service.revoke)
+    voice = ("--json", "-v", "--log-file", tmp_path / "log", "--report", tmp_path / "report", "--transfers", "2")
+    runs = [tilesync("mirror", IMODEL, tmp_path / "d", *voice, sim=service) for _ in range(2)]
+    link = service.link(EXPORT)
+    runs.append(tilesync("mirror", link, tmp_path / "e", *voice, sim=service))
+    service.revoke()
+    runs.append(tilesync("mirror", link, tmp_path / "f", *voice, sim=service))
+    runs.append(tilesync("verify", tmp_path / "d", "--json", "-v"))
+    assert [run.returncode for run in runs] == [3, 0, 0, 5, 0]
+    said = "".join(run.stdout + run.stderr for run in runs).encode()
+    for data in (said, *tree(tmp_path).values()):
+        assert b"T0KEN" not in data
+        assert b"sig=" not in data
+        assert b"sig%3D" not in data
+
+
+def test_a_bad_link_is_not_repeated(tmp_path: Path) -> None:
+    """What is refused as a link is not shown: it may hold a signature."""
+    done = tilesync("mirror", "-", tmp_path, "--json", stdin="ftp://account/container?sig=HUSH\n")
+    assert done.returncode == 2
+    assert "HUSH" not in done.stdout + done.stderr
+
+
+# --- the rest ---
+
+
+def test_help_and_version() -> None:
+    """--help names the commands, --version the version; both are 0 and quick to say."""
+    from tilesync import __version__
+
+    for flag in ("--help", "-h"):
+        done = tilesync(flag)
+        assert done.returncode == 0
+        assert all(command in done.stdout for command in ("mirror", "verify", "exports", "link", "demo"))
+    assert __version__ in tilesync("--version").stdout
+    assert tilesync("mirror", "--help").returncode == 0
+
+
+def test_a_token_file_and_a_token_command(service: Simulator, tmp_path: Path) -> None:
+    """--token-file and --token-command stand for TILESYNC_TOKEN."""
+    (tmp_path / "token").write_text("demo\n")
+    for number, option in enumerate(
+        (("--token-file", tmp_path / "token"), ("--token-command", f"cat {tmp_path / 'token'}"))
+    ):
+        done = tilesync("mirror", IMODEL, tmp_path / str(number), *option, TILESYNC_API_URL=service.url)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_that_went_away_is_no_bug(service: Simulator, tmp_path: Path) -> None:
+    """`tilesync exports | head -0`: no traceback when nobody reads stdout."""
+    running = start("exports", IMODEL, "--json", sim=service)
+    assert running.stdout is not None
+    assert running.stderr is not None
+    running.stdout.close()
+    shown = running.stderr.read()
+    running.stderr.close()
+    running.wait(20)
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("streams", "exit_code"),
+    [(">&-", 8), (">&- 2>&-", 8), (">/dev/full", 8), ("2>/dev/full", 0), ("2>&-", 0), ("<&-", 0)],
+)
+def test_streams_that_are_closed_or_full_end_no_run(
+    service: Simulator, tmp_path: Path, streams: str, exit_code: int
+) -> None:
+    """Without stdout, stderr or stdin, or with a full one, the export is mirrored all the same; 8 says that what was
+    asked for on stdout did not get there.
+    """
+    command = f'exec "{sys.executable}" -m tilesync mirror {IMODEL} "{tmp_path / "d"}" --json {streams}'
+    done = subprocess.run(["sh", "-c", command], env=environment(service), timeout=60, check=False)
+    assert done.returncode == exit_code
+    assert (tmp_path / "d" / "tileset.json").is_file()
+
+
+@pytest.mark.parametrize("command", ["link", "exports", "mirror"])
+@pytest.mark.parametrize(
+    "link", ["https://account/c?sig=TOPSECRET", "http:/account/c?sig=TOPSECRET", "c?sig=TOPSECRET"]
+)
+def test_a_link_where_none_belongs_is_refused_unseen(tmp_path: Path, command: str, link: str) -> None:
+    """A link in the place of an iModel id or DEST ends with 2, and its signature is in no message."""
+    arguments = [command, IMODEL, link] if command == "mirror" else [command, link]
+    done = tilesync(*arguments, "--json", TILESYNC_TOKEN="t")
+    assert done.returncode == 2
+    assert "TOPSECRET" not in done.stdout + done.stderr
+
+
+# --- completeness ---
+
+
+def test_missing_files_are_named_and_allowed(service: Simulator, tmp_path: Path) -> None:
+    """Exit 3 with who asks, on stderr and in the report; with --allow-missing exit 0 and the count in the last line."""
+    service.hold({"tileset.json": tileset("a.glb", "gone.glb"), "a.glb": glb(b"a")}, export_id=OTHER)
+    report = tmp_path / "report.json"
+    done = tilesync("mirror", IMODEL, tmp_path / "d", "--report", report, sim=service)
+    assert done.returncode == 3
+    assert "gone.glb is not there; tileset.json asks for it" in done.stderr
+    assert "--allow-missing" in done.stderr
+    said = json.loads(report.read_text())
+    assert (said["missing"], [failure["name"] for failure in said["failures"]]) == (1, ["gone.glb"])
+    done = tilesync("mirror", IMODEL, tmp_path / "d", "--allow-missing", sim=service)
+    assert done.returncode == 0
+    assert "the tilesets ask for 3 files, and 1 is missing" in done.stderr
+
+
+def test_allowing_what_is_missing_is_no_habit(service: Simulator, tmp_path: Path) -> None:
+    """The flag that overrides the check has no environment variable."""
+    service.hold({"tileset.json": tileset("gone.glb")}, export_id=OTHER)
+    assert tilesync("mirror", IMODEL, tmp_path, sim=service, TILESYNC_ALLOW_MISSING="1").returncode == 3
+
+
+def test_files_are_chosen(service: Simulator, tmp_path: Path) -> None:
+    """--include and --exclude, each again, or by the environment; a glob that cannot be read is a usage error."""
+    service.hold({"tileset.json": tileset("a.glb", "b.glb"), "a.glb": glb(b"a"), "b.glb": glb(b"b")}, export_id=OTHER)
+    done = tilesync("mirror", IMODEL, tmp_path / "a", "--exclude", "a.*", "--exclude", "no such", sim=service)
+    assert done.returncode == 0
+    assert "listed 3 files" in done.stderr
+    assert "fetched 2 files" in done.stderr
+    assert "1 left out" in done.stderr
+    assert "the tilesets ask for 3 files, 1 is left out and all others are there" in done.stderr
+    assert done.stderr.rstrip().endswith("2 files")
+    plan = tilesync("mirror", IMODEL, tmp_path / "b", "-n", sim=service, TILESYNC_INCLUDE="tileset.json b.glb")
+    assert "a.glb  (left out by --include or --exclude)" in plan.stdout
+    assert "leave out 1 file;" in plan.stderr
+    done = tilesync("mirror", IMODEL, tmp_path / "c", "--include", "[z-a]", sim=service)
+    assert done.returncode == 2
+    assert "[z-a]" in done.stderr
+
+
+def test_the_inventory_is_chosen(service: Simulator, tmp_path: Path) -> None:
+    """--inventory, or TILESYNC_INVENTORY; another word is a usage error."""
+    assert tilesync("mirror", IMODEL, tmp_path / "a", "--inventory", "walk", sim=service).returncode == 0
+    assert tilesync("mirror", IMODEL, tmp_path / "b", sim=service, TILESYNC_INVENTORY="walk").returncode == 0
+    assert not service.asked_pages
+    assert tilesync("mirror", IMODEL, tmp_path / "c", "--inventory", "guess", sim=service).returncode == 2
+
+
+def test_what_is_not_followed_is_listed(service: Simulator, tmp_path: Path) -> None:
+    """References that leave the container: a line each in --json and with -v, a count for people."""
+    service.hold({"tileset.json": tileset("https://elsewhere.invalid/x.glb?sig=s3cret")}, export_id=OTHER)
+    options = ("--json", "--allow-shrink", "--allow-missing")
+    done = tilesync("mirror", IMODEL, tmp_path, *options, sim=service)
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    (remark,) = [line for line in said if line["kind"] == "remark"]
+    assert (remark["problem"], remark["name"]) == ("leads away", "tileset.json")
+    assert "elsewhere.invalid" in remark["message"]
+    assert said[-1]["unfollowed"] == 1
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+# --- histories ---
+
+
+def offer(service: Simulator, export_id: str, day: int) -> None:
+    """An export that differs from the others in one file."""
+    files = {name: item.data for name, item in service.containers[EXPORT].items()}
+    files["tiles/003.glb"] = glb(export_id.encode())
+    service.hold(files, export_id=export_id, lastModified=f"2026-03-{day:02d}T08:30:00Z")
+
+
+def lines(done: subprocess.CompletedProcess[str], kind: str) -> list[dict[str, Any]]:
+    """The JSON lines of one kind."""
+    return [said for said in map(json.loads, done.stdout.splitlines()) if said["kind"] == kind]
+
+
+def test_a_history_is_mirrored_shown_and_gone_back_in(service: Simulator, tmp_path: Path) -> None:
+    """all-exports, versions, rollback, verify --all and retention, by their words, exit codes and JSON."""
+    offer(service, OTHER, 2)
+    done = tilesync("mirror", IMODEL, tmp_path, "--all-exports", "--json", sim=service)
+    said = last(done)
+    assert (said["exit"], said["version"], said["published"], said["behind"]) == (0, OTHER, True, False)
+    assert said["reused_bytes"] > 0
+    assert said["listed"] == said["referenced"] - said["missing"] + said["orphans"]
+
+    shown = tilesync("versions", tmp_path, "--json")
+    rows = lines(shown, "version")
+    assert last(shown)["exit"] == 0
+    assert [row["version"] for row in rows] == [OTHER, EXPORT]
+    assert rows[0].keys() == {
+        "kind", "version", "export", "imodel", "changeset", "modified", "finished", "files", "bytes", "shared_bytes",
+        "state", "current", "pinned", "content", "owner", "checked",
+    }  # fmt: skip
+    assert rows[0]["shared_bytes"] == rows[1]["shared_bytes"] == said["reused_bytes"]
+    assert [(row["current"], row["pinned"]) for row in rows] == [(True, False), (False, False)]
+
+    back = tilesync("rollback", tmp_path, EXPORT[:8], "--json")
+    assert last(back)["version"] == EXPORT
+    assert latest(tmp_path)["version"] == EXPORT
+    table = tilesync("versions", tmp_path).stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["VERSION", OTHER, "*"]
+    assert table[2].endswith("held, pinned")
+    stays = tilesync("mirror", IMODEL, tmp_path, sim=service)
+    assert stays.returncode == 0
+    assert "pinned" in stays.stderr
+    assert "rollback DEST --latest" in stays.stderr
+    assert last(tilesync("rollback", tmp_path, "--latest", "--json"))["version"] == OTHER
+
+    assert "whole" in tilesync("verify", tmp_path, "--all").stderr
+    keep = ("--keep-versions", "1", "--keep-for", "0s")
+    plan = tilesync("mirror", IMODEL, tmp_path, *keep, "-n", sim=service)
+    assert [line.split()[0] for line in plan.stdout.splitlines()] == ["keep", "retire"]
+    assert "retire 1 version" in plan.stderr
+    assert last(tilesync("mirror", IMODEL, tmp_path, *keep, "--json", sim=service))["retired"] == 1
+    assert [path.name for path in (tmp_path / "versions").iterdir()] == [OTHER]
+
+
+def test_sha256sums_are_piped(service: Simulator, tmp_path: Path) -> None:
+    """The list goes to stdout alone, for sha256sum to read."""
+    tilesync("mirror", IMODEL, tmp_path, sim=service)
+    done = tilesync("versions", tmp_path, "--sha256sums", EXPORT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == len(service.containers[EXPORT])
+    assert tilesync("versions", tmp_path, "--sha256sums", "nope").returncode == 2
+    assert tilesync("versions", tmp_path, "--sha256sums", EXPORT, "--json").returncode == 2
+    assert tilesync("versions", tmp_path / "missing").returncode == 8
+
+
+def test_exports_say_what_a_folder_holds(service: Simulator, tmp_path: Path) -> None:
+    """--held marks each export, in the table and the JSON, and warns of the one that is deleted next."""
+    offer(service, OTHER, 2)
+    tilesync("mirror", IMODEL, tmp_path, sim=service)
+    done = tilesync("exports", IMODEL, "--held", tmp_path, "--json", sim=service)
+    assert [row["held"] for row in lines(done, "export")] == ["held", None]
+    assert lines(done, "warning") == []
+    for day in (3, 4, 5):
+        offer(service, f"cccccccc-0000-4000-8000-00000000000{day}", day)
+    done = tilesync("exports", IMODEL, "--held", tmp_path, sim=service)
+    assert "HELD" in done.stdout.splitlines()[0]
+    assert EXPORT in done.stderr
+    assert "deleted when" in done.stderr
+    assert tilesync("exports", IMODEL, "--held", tmp_path / "new", sim=service).returncode == 0
+    assert not (tmp_path / "new").exists()
+
+
+def test_these_options_have_variables_too(service: Simulator, tmp_path: Path) -> None:
+    """Options that neither delete nor lift a guard read their variables, those of the newer commands too."""
+    offer(service, OTHER, 2)
+    tilesync("mirror", IMODEL, tmp_path, sim=service, TILESYNC_ALL_EXPORTS="1")
+    assert latest(tmp_path)["version"] == OTHER
+    sums = tilesync("versions", tmp_path, TILESYNC_SHA256SUMS=EXPORT)
+    assert len(sums.stdout.splitlines()) == len(service.containers[EXPORT])
+    tilesync("rollback", tmp_path)
+    assert last(tilesync("rollback", tmp_path, "--json", TILESYNC_LATEST="1"))["version"] == OTHER
+    held = tilesync("exports", IMODEL, "--json", sim=service, TILESYNC_HELD=str(tmp_path))
+    assert [row["held"] for row in lines(held, "export")] == ["held", "held"]
+
+
+def test_a_flat_mirror(service: Simulator, tmp_path: Path) -> None:
+    """The container's files and the state; deletions by option, their guard, and no other layout on top."""
+    flat = ("mirror", IMODEL, tmp_path, "--layout", "flat", "--json")
+    assert last(tilesync(*flat, sim=service))["published"] is True
+    offer(service, OTHER, 2)
+    for name in ("tiles/004.glb", "tiles/005.glb"):
+        service.blob("tiles/tileset.json", OTHER).data = service.blob("tiles/tileset.json", OTHER).data.replace(
+            name.removeprefix("tiles/").encode(), b"003.glb"
+        )
+        del service.containers[OTHER][name]
+    service.blob("tiles/tileset.json", OTHER).md5 = ""
+    stopped = tilesync(*flat, "--delete", "--max-delete", "1", sim=service)
+    failed(stopped, 11, "GuardTripped")
+    done = tilesync(*flat, "--delete", "--max-delete", "50%", "-v", sim=service)
+    assert last(done)["deleted"] == 2
+    assert {row["name"] for row in lines(done, "deleted")} == {"tiles/004.glb", "tiles/005.glb"}
+    assert not (tmp_path / "tiles/004.glb").exists()
+    failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 8, "DestinationError")
+    failed(tilesync("rollback", tmp_path, "--json"), 2, "UsageError")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--layout", "flat", "--all-exports"),
+        ("--layout", "flat", "--no-publish"),
+        ("--layout", "flat", "--keep-versions", "3"),
+        ("--delete",),
+        ("--layout", "flat", "--max-delete", "3"),
+        ("--keep-versions", "0"),
+        ("--keep-versions", "some"),
+        ("--layout", "flat", "--delete", "--max-delete", "101%"),
+        ("--layout", "flat", "--delete", "--max-delete", "1.5"),
+        ("--layout", "deep"),
+    ],
+)
+def test_wishes_that_do_not_go_together(service: Simulator, tmp_path: Path, wrong: tuple[str, ...]) -> None:
+    """Each ends with 2 and a sentence, before anything is asked or made."""
+    done = tilesync("mirror", IMODEL, tmp_path / "d", *wrong, "--json", sim=service)
+    assert done.returncode == 2
+    assert last(done)["error"] == "UsageError"
+    assert wrong[-1 if wrong[-1].startswith("--") else -2] in done.stderr
+    assert service.requests == []
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_link_has_no_history(service: Simulator, tmp_path: Path) -> None:
+    """--all-exports with a container link is a wrong request."""
+    done = tilesync("mirror", "-", tmp_path, "--all-exports", "--json", stdin=service.link(EXPORT), sim=service)
+    failed(done, 2, "UsageError")
+
+
+def test_what_deletes_is_no_habit(service: Simulator, tmp_path: Path) -> None:
+    """No variable of the environment deletes, retires or lifts a limit; layout and the rest may be set so."""
+    more = {"TILESYNC_DELETE": "1", "TILESYNC_KEEP_VERSIONS": "0", "TILESYNC_MAX_DELETE": "x", "TILESYNC_KEEP_FOR": "x"}
+    done = tilesync("mirror", IMODEL, tmp_path, sim=service, TILESYNC_LAYOUT="flat", **more)
+    assert done.returncode == 0
+    assert (tmp_path / "tiles").is_dir()
+
+
+# --- texts that a script got wrong ---
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "mirror {} d",
+        "link {}",
+        "exports {}",
+        "demo {}",
+        "doctor --source {}",
+        "verify {}",
+        "versions {}",
+        "mirror x {}",
+    ],
+)
+def test_an_empty_source_or_folder_is_a_usage_error(tmp_path: Path, words: str, empty: str) -> None:
+    """An unset variable of a script is not the current folder, nor all that can be seen; nothing is written."""
+    before, there = tree(tmp_path), [*(word.replace("{}", empty) for word in words.split(" ")), "--json"]
+    command = [sys.executable, "-m", "tilesync", *there]
+    done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert "empty" in failed(done, 2, "UsageError")["message"]
+    assert tree(tmp_path) == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_variable_is_none(service: Simulator, tmp_path: Path) -> None:
+    """TILESYNC_SOURCE may be set to nothing where no SOURCE is needed."""
+    assert tilesync("exports", "--json", sim=service, TILESYNC_SOURCE="").returncode == 0
+    assert "missing" in failed(tilesync("mirror", "--json", TILESYNC_SOURCE=""), 2, "UsageError")["message"].lower()
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "instead"),
+    [
+        (["mirror", IMODEL], {"TILESYNC_DEST": "~/tiles"}, "$HOME/tiles, here {home}/tiles"),
+        (["mirror", IMODEL, "~"], {}, "$HOME/, here {home}"),
+        (["mirror", IMODEL, "d"], {"TILESYNC_STATE_DIR": "~/state"}, "$HOME/state"),
+        (["mirror", IMODEL, "~nobody-of-that-name/tiles"], {}, "the whole path ("),
+        (["demo", "~/demo"], {}, "$HOME/demo"),
+        (["versions", "~/tiles"], {}, "$HOME/tiles"),
+    ],
+)
+def test_a_tilde_that_nobody_expanded_is_a_usage_error(
+    service: Simulator, tmp_path: Path, words: list[str], more: dict[str, str], instead: str
+) -> None:
+    """No folder named `~` is made: environment files and quotes leave it as it is, and it is said what to write."""
+    home = tmp_path / "home"
+    command = [sys.executable, "-m", "tilesync", *words, "--json"]
+    env = environment(service, **more, HOME=str(home))
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert instead.format(home=home) in failed(done, 2, "UsageError")["message"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dest", ["./~/tiles", "~/tiles", "~old/tiles"])
+def test_a_folder_whose_name_begins_with_a_tilde_can_be_meant(service: Simulator, tmp_path: Path, dest: str) -> None:
+    """One that is there is meant, and one behind a dot."""
+    if not dest.startswith("."):
+        (tmp_path / dest).parent.mkdir()
+    command = [sys.executable, "-m", "tilesync", "mirror", IMODEL, dest, "--json"]
+    done = subprocess.run(
+        command, env=environment(service), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / dest / "tileset.json").is_file()
+
+
+def test_a_source_below_home_is_found(service: Simulator, tmp_path: Path) -> None:
+    """A SOURCE is only read, and its `~` is that of the user, as before."""
+    assert tilesync("mirror", IMODEL, tmp_path / "one", sim=service).returncode == 0
+    done = tilesync("mirror", tmp_path / "copy", TILESYNC_SOURCE="~/one", HOME=str(tmp_path))
+    assert done.returncode == 2  # one word is SOURCE, whatever the variable says
+    assert tilesync("mirror", "~/one", tmp_path / "copy", HOME=str(tmp_path)).returncode == 0
+
+
+# --- plans ---
+
+
+def test_a_plan_is_told_from_a_run_by_its_last_line(service: Simulator, tmp_path: Path) -> None:
+    """`dry_run` is true in the last line, the report and the log of a plan, also of one that failed, and is in no
+    other line.
+    """
+    report, log = tmp_path / "r", tmp_path / "log"
+    more = ("--json", "--report", report, "--log-file", log)
+    for option in ("-n", "--dry-run"):
+        said = last(tilesync("mirror", IMODEL, tmp_path / "d", option, *more, sim=service))
+        assert said.keys() == FINISHED | {"dry_run"}
+        assert said["dry_run"] is True
+        assert json.loads(report.read_text())["dry_run"] is True
+        assert json.loads(log.read_text().splitlines()[-1])["dry_run"] is True
+    assert last(tilesync("mirror", OTHER, tmp_path / "d", "-n", "--wait", "0s", *more, sim=service))["dry_run"] is True
+    wrong = last(tilesync("mirror", IMODEL, tmp_path / "d", "--bogus", "--json", sim=service, TILESYNC_DRY_RUN="1"))
+    assert (wrong["exit"], wrong["dry_run"]) == (2, True)
+    assert last(tilesync("mirror", IMODEL, tmp_path / "d", *more, sim=service)).keys() == FINISHED
+    assert "dry_run" not in json.loads(report.read_text())

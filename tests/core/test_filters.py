@@ -1,0 +1,96 @@
+"""Which files of an export are wanted: globs on their names."""
+
+import fnmatch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilesync.core.filters import added, globs, keeper, unmatched
+from tilesync.errors import UsageError
+from tilesync.model import EVERYTHING, Globs
+
+
+@pytest.mark.parametrize(
+    ("glob", "matched", "unmatched"),
+    [
+        ("*.png", ["a.png", "x/y/a.png"], ["a.png/b", "a.PNG", "png"]),
+        ("tiles/*.glb", ["tiles/a.glb"], ["tiles/x/a.glb", "a.glb", "x/tiles/a.glb"]),
+        ("tiles/**", ["tiles/a", "tiles/x/y"], ["tiles", "other/tiles/a"]),
+        ("**/a.glb", ["a.glb", "x/a.glb", "x/y/a.glb"], ["ba.glb"]),
+        ("/a.glb", ["a.glb"], ["x/a.glb"]),
+        ("tile?.glb", ["tile1.glb", "x/tileb.glb"], ["tile.glb", "tile/.glb"]),
+        ("[a-c]?.bin", ["b1.bin"], ["d1.bin", "1.bin"]),
+        ("[!a]*", ["b", "x/b"], ["a", "x/ab"]),
+        ("a+b (1).glb", ["a+b (1).glb"], ["aab (1).glb"]),
+        ("a[", ["a["], ["a"]),
+        ("d[!x]f.glb", ["dyf.glb", "q/dyf.glb"], ["d/f.glb", "dxf.glb"]),
+        ("d/a[+-9]b", ["d/a5b"], ["d/a/b"]),
+        ("textures/", ["textures/a.png", "textures/x/a.png"], ["textures", "x/textures/a.png"]),
+        ("//a.glb", ["/a.glb"], ["a.glb"]),
+        ("/b.glb", ["b.glb", "/b.glb"], ["x/b.glb"]),
+        ("[x].glb", ["x.glb", "[x].glb"], ["y.glb"]),
+        ("[\\d]", ["\\", "d"], ["1"]),
+    ],
+)
+def test_globs(glob: str, matched: list[str], unmatched: list[str]) -> None:
+    """Stars stop at slashes, double stars do not; without a slash the last part is meant."""
+    wanted = keeper(Globs(include=(glob,)))
+    assert [name for name in matched + unmatched if wanted(name)] == matched
+    unwanted = keeper(Globs(exclude=(glob,)))
+    assert [name for name in matched + unmatched if unwanted(name)] == unmatched
+
+
+def test_exclude_wins() -> None:
+    """What both match is left out."""
+    both = keeper(Globs(include=("*.glb",), exclude=("a*",)))
+    assert [name for name in ("a.glb", "b.glb", "b.png") if both(name)] == ["b.glb"]
+
+
+def test_the_root_is_always_kept() -> None:
+    """No filter can leave out the root tileset; others of its name it can."""
+    nothing = keeper(Globs(include=("no such",), exclude=("*", "**")))
+    assert nothing("tileset.json")
+    assert not nothing("x/tileset.json")
+
+
+@given(st.text("abc*?[]!-.", min_size=1, max_size=8), st.text("abc-.!", max_size=6))
+def test_within_one_part_globs_are_those_of_the_shell(glob: str, name: str) -> None:
+    """Against fnmatch, which knows no slashes; what it reads otherwise (`[]…]`, `[!]…]`, `**`) is left out."""
+    if "**" in glob or "[]" in glob or "[!]" in glob or "[!" in glob or "--" in glob:
+        return
+    try:
+        wanted = keeper(globs((glob,), ()))
+    except UsageError:
+        return
+    assert wanted(name) == fnmatch.fnmatchcase(name, glob)
+
+
+@pytest.mark.parametrize("glob", ["", "/", "[z-a]"])
+def test_globs_that_say_nothing_are_refused(glob: str) -> None:
+    """An empty glob, or a set that runs backwards: a usage error that names it."""
+    with pytest.raises(UsageError):
+        globs((), (glob,))
+
+
+def test_the_same_wishes_are_equal() -> None:
+    """Whatever the order in which they were given."""
+    assert globs(("b", "a", "a"), ("c",)) == globs(["a", "b"], ["c"]) == Globs(("a", "b"), ("c",))
+    assert globs((), ()) == EVERYTHING
+    assert not EVERYTHING
+
+
+def test_globs_that_match_nothing_are_named() -> None:
+    """Each with its option; names are read only until every glob has matched one, wanted or not."""
+    of = Globs(include=("*.glb", "*.glbb"), exclude=("a/", "b/"))
+    assert unmatched(of, ["a/x.glb", "tileset.json"]) == [("--include", "*.glbb"), ("--exclude", "b/")]
+    names = iter(["a/x.glb", "b/y.glbb", "never read"])
+    assert unmatched(of, names) == []
+    assert next(names) == "never read"
+    assert unmatched(EVERYTHING, ["a"]) == []
+
+
+def test_globs_of_the_source_are_not_those_of_a_command() -> None:
+    """What was chosen by the same globs before has nothing left that they would match."""
+    own, given_now = Globs(include=("*.glb",), exclude=("*.png",)), Globs(exclude=("*.jpg", "*.png"))
+    assert added(own, given_now) == Globs(exclude=("*.jpg",))

@@ -1,0 +1,114 @@
+"""Facts that others state of files: what no file can have counts as unknown, all the way into the manifest and back."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilesync.azure.list_blobs import parse_page
+from tilesync.azure.responses import http_date, plain_etag, plain_value
+from tilesync.catalog.catalog import Catalog
+from tilesync.core.foreign_json import DATES, loads
+from tilesync.core.manifest import line, read_line
+from tilesync.errors import Transient
+from tilesync.model import Held, Version
+
+XML = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"))
+DATES_OF_OTHERS = (
+    st.datetimes().map(lambda moment: f"Sun, {moment:%d} Mar {moment.year:04d} {moment:%H:%M:%S} GMT")
+    | st.builds("Sun, {:02d} Jan {:d} {:02d}:00:00 GMT".format, st.integers(0, 99), st.integers(), st.integers(0, 99))
+    | st.sampled_from(
+        ["Mon, 01 Jan 0001 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 1 00:00:00 -2359"]
+    )
+    | XML
+)
+
+
+def page(name: str, modified: str, etag: str, size: int, kind: str, *, head: str = "") -> bytes:
+    """A page of one blob, with these facts as they are."""
+    fields = {"Last-Modified": modified, "Etag": etag, "Content-Length": str(size), "Content-Type": kind}
+    said = "".join(f"<{field}>{escape(value)}</{field}>" for field, value in fields.items())
+    said += "<Content-Encoding /><Content-MD5 />"
+    return (
+        f'<?xml version="1.0" encoding="utf-8"?><EnumerationResults>{head}<Blobs><Blob><Name>{escape(name)}</Name>'
+        f"<Properties>{said}</Properties></Blob></Blobs><NextMarker /></EnumerationResults>"
+    ).encode()
+
+
+@given(DATES_OF_OTHERS, XML, st.integers(), XML)
+def test_what_a_listing_states_reaches_the_manifest_and_comes_back(
+    modified: str, etag: str, size: int, kind: str
+) -> None:
+    """Whatever a page states of a blob, it is refused as malformed, or its line of the manifest is read as it was
+    written, and the catalog can keep it.
+    """
+    try:
+        read = parse_page(page("a.glb", modified, etag, size, kind))
+    except Transient:
+        assert not 0 <= size < 1 << 63
+        return
+    (blob,) = read.blobs
+    assert read.undated == (blob.last_modified is None and bool(modified))
+    held = Held(blob, b"s" * 32, 0)
+    assert read_line(loads(json.dumps(line(held), ensure_ascii=False).encode())) == held
+    catalog = Catalog(Path(":memory:"))
+    version = catalog.begin(Version(0, "e1", "e1", None, None, "", {}))
+    catalog.add_page(version, [(blob, held)], [])
+    assert [each.blob for _, each in catalog.held(version, limit=2)] == [blob]
+    catalog.close()
+
+
+@pytest.mark.parametrize("head", ["", "<!-- as no Azure writes it -->"], ids=["plain", "parsed"])
+@pytest.mark.parametrize("modified", ["Mon, 01 Jan 0001 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", "soon"])
+def test_both_ways_of_reading_a_page_count_what_is_undated(modified: str, head: str) -> None:
+    """A time that no file can have is told by the page, however that is written."""
+    read = parse_page(page("a.glb", modified, "0x8D", 1, "x/y", head=head))
+    assert ([blob.last_modified for blob in read.blobs], read.undated) == ([None], 1)
+    assert parse_page(page("a.glb", "", "0x8D", 1, "x/y", head=head)).undated == 0
+
+
+@given(DATES_OF_OTHERS)
+def test_a_date_is_one_that_a_file_can_have(text: str) -> None:
+    """A date is read within its range, or not at all; never is there another error."""
+    seconds = http_date(text)
+    assert seconds is None or (seconds in DATES and datetime.fromtimestamp(seconds, UTC).year in range(1970, 2200))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("Tue, 31 Dec 2199 23:59:59 GMT", DATES[-1]),
+        ("Wed, 01 Jan 2200 00:00:00 GMT", None),
+        ("Wed, 31 Dec 1969 23:59:59 GMT", None),
+        ("Mon, 01 Jan 0001 00:00:00 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", None),
+        ("Fri, 99 Dec 2026 23:59:59 GMT", None),
+        ("Fri, 01 Jan 99999999999 00:00:00 GMT", None),
+        ("Fri, 01 Jan -5 00:00:00 GMT", None),
+    ],
+)
+def test_the_ends_of_the_range(text: str, seconds: int | None) -> None:
+    """From 1970 to the end of 2199, and days that a calendar has."""
+    assert http_date(text) == seconds
+
+
+def test_values_that_no_header_carries() -> None:
+    """Tags and types that could not be sent back count as none; a type as they are stays as it is."""
+    assert plain_etag('"' + "x" * 257 + '"') == plain_etag('"a\nb"') == plain_etag("ä") == ""
+    assert plain_etag('"' + "x" * 256 + '"') == "x" * 256
+    assert plain_value("x" * 257) is plain_value("a\nb") is plain_value("ä") is plain_value("") is None
+    assert plain_value("text/html; charset=utf-8") == "text/html; charset=utf-8"
+
+
+@pytest.mark.parametrize("said", ["1-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", None])
+def test_a_time_in_an_earlier_manifest(said: str | None) -> None:
+    """What an earlier tilesync wrote of such a file is read, with no time."""
+    whole = line(Held(parse_page(page("a", "", "e", 1, "x/y")).blobs[0], b"s" * 32, 0))
+    assert read_line({**whole, "last_modified": said}).blob.last_modified is None

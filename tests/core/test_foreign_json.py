@@ -1,0 +1,279 @@
+"""The door for JSON of others, and what stands behind it: no value of another type, size or depth gets through."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilesync.azure.responses import api_message, parse_exports, parse_token
+from tilesync.catalog.catalog import Catalog
+from tilesync.core import sidecar as notes
+from tilesync.core.export_record import record_of
+from tilesync.core.foreign_json import (
+    COUNT,
+    DEPTH,
+    count,
+    digest,
+    lenient,
+    loads,
+    mapping,
+    moment,
+    number,
+    optional,
+    text,
+    texts,
+)
+from tilesync.core.manifest import header, lacking, line, read_header, read_latest, read_line
+from tilesync.errors import Transient
+from tilesync.model import Blob, Completeness, Held, Kind, Reading, Reference, Remark, Role, Unpacked, Version
+
+DEEP = "[" * 50_000 + "]" * 50_000
+
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(), max_size=8)
+    | st.sampled_from([1 << 63, -(1 << 63), 1 << 200, "", "\ud800", "x" * 500, "0001-01-01T00:00:00Z", [], {}]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+"""Anything that Python writes as JSON, with what JSON does not know."""
+
+VERSION = Version(
+    0, "e1", "e1", "i", "c", "2026-03-01T08:30:00Z",
+    {"id": "e1", "request": {"iModelId": "i"}, "stats": {"rawSize": 1}},
+    published="2026-03-02T00:00:00Z", files=1, bytes=1, completeness=Completeness(1, 0, 0, 0),
+)  # fmt: skip
+LINE = line(Held(Blob("a", 1, "e", b"m" * 16, "model/gltf-binary", "gzip", 1), b"s" * 32, 0))
+UNPACKED = line(Held(Blob("a", 1, "e", b"m" * 16, None, "gzip", 1), b"s" * 32, 0, 0, Unpacked(2, b"t" * 32)))
+NOTE = notes.line(notes.Note("a", 7, Reading(Kind.TILESET, (Reference("b", Role.CONTENT),), (Remark("p", "d"),))))
+ROW = {
+    "id": "e1", "displayName": "City", "status": "Complete", "lastModified": "2026", "error": {"code": "c"},
+    "request": {"iModelId": "i", "changesetId": "c", "exportType": "3DTiles"},
+    "stats": {"compressedSize": 1, "metrics": {"numTiles": 1}},
+    "_links": {"mesh": {"href": "https://account.blob.core.windows.net/e1?sig=s"}},
+}  # fmt: skip
+
+
+# --- the door ---
+
+
+@given(VALUES)
+def test_what_is_json_comes_through_as_it_is(said: Any) -> None:
+    """What JSON knows is read as the parser of the language reads it; anything else is refused, whatever is around."""
+    data = json.dumps({"a": [said]}).encode()
+    try:
+        read = loads(data)
+    except ValueError:
+        read = None
+    assert read == (json.loads(data) if is_json(said) else None)
+
+
+def is_json(said: Any) -> bool:
+    """Whether any program may read this value as JSON."""
+    try:
+        json.dumps(said, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (DEEP, "nested more than"),
+        ('{"a":' * 40 + "1" + "}" * 40, "nested more than"),
+        ("NaN", "NaN is no number"),
+        ('{"a": -Infinity}', "-Infinity is no number"),
+        ("1e999", "too large a number"),
+        ('["\\ud800"]', "surrogate"),
+        ('{"\\udc00": 1}', "surrogate"),
+        ('[["\\ud83d"]]', "surrogate"),
+        ("1" * 5000, "limit"),
+        ("{", "Expecting"),
+        ("", "Expecting"),
+        ("\x00", "Expecting"),
+    ],
+)
+def test_what_does_not_come_through(data: str, why: str) -> None:
+    """Each of these is a ValueError, in words."""
+    with pytest.raises(ValueError, match=why):
+        loads(data.encode())
+
+
+def test_odd_but_whole_documents() -> None:
+    """A byte order mark, pairs of surrogates, many flat brackets are fine; what is not UTF-8, or too long, is not."""
+    assert loads(b"\xef\xbb\xbf{}") == {}
+    assert loads(b'"\\ud83d\\ude00"') == "\U0001f600"
+    assert loads(b"[" + b"[]," * 100 + b"[]]") == [[]] * 101
+    assert loads(b"[" * DEPTH + b"]" * DEPTH)
+    with pytest.raises(ValueError, match="utf-8"):
+        loads(b'"\xff"')
+    with pytest.raises(ValueError, match="it has over 4 bytes"):
+        loads(b"[1,2]", most=4)
+
+
+@pytest.mark.parametrize(
+    ("read", "good", "bad"),
+    [
+        (mapping, [{}], [[], "a", None, 1]),
+        (text, ["", "ä"], [None, 1, [], {}, b"a"]),
+        (count, [0, 1, COUNT, 3.0], [-1, COUNT + 1, 1.5, True, "1", None, math.nan, math.inf, 2.0**63]),
+        (number, [0, -1.5], [True, "1", None, math.nan, math.inf, 1 << 63]),
+        (moment, ["2026-03-01T08:30:00Z"], ["", "soon", "2026-03-01T08:30:00", None, 1]),
+        (texts, [[], ["a"]], ["a", None, [1], {}]),
+        (lambda said: digest(said, 2), ["00ff"], ["00", "xx00", None, 1]),
+    ],
+)
+def test_readers(read: Callable[[Any], Any], good: list[Any], bad: list[Any]) -> None:
+    """A reader gives what is of its type, and raises ValueError for anything else."""
+    for said in good:
+        read(said)
+    for said in bad:
+        with pytest.raises(ValueError):
+            read(said)
+        assert lenient(said, read, "other") == "other"
+    assert optional(None, read) is None
+
+
+# --- every field of every document ---
+
+
+def places(said: Any, lead: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where each value of a document stands, the document itself among them."""
+    inner = said.items() if isinstance(said, dict) else enumerate(said) if isinstance(said, list) else ()
+    return [lead, *(place for key, each in inner for place in places(each, (*lead, key)))]
+
+
+def with_value(said: Any, place: tuple[Any, ...], value: Any) -> Any:
+    """The document with another value in one place."""
+    if not place:
+        return value
+    copy = dict(said) if isinstance(said, dict) else list(said)
+    copy[place[0]] = with_value(said[place[0]], place[1:], value)
+    return copy
+
+
+def through(said: Any, read: Callable[[Any], Any]) -> None:
+    """Write a document as JSON, and read it through the door: what comes of it, or ValueError or KeyError."""
+    with suppress(ValueError, KeyError):
+        read(loads(json.dumps(said).encode()))
+
+
+@pytest.mark.parametrize(
+    ("document", "read"),
+    [
+        (header(VERSION, ("a",), ("b",)), lambda said: (header(read_header(said, name="e1")), lacking(said))),
+        (LINE, lambda said: line(read_line(said))),
+        (UNPACKED, lambda said: line(read_line(said))),
+        (NOTE, lambda said: notes.line(notes.read_line(mapping(said)))),
+    ],
+    ids=["header", "line", "unpacked", "note"],
+)
+@given(st.data())
+def test_any_value_in_any_field(document: Any, read: Callable[[Any], Any], data: st.DataObject) -> None:
+    """Whatever stands in a field of a manifest or a note, it is read, or refused as its reader promises; what is read
+    can be written again.
+    """
+    place = data.draw(st.sampled_from(places(document)))
+    through(with_value(document, place, data.draw(VALUES)), read)
+
+
+@given(st.data())
+def test_any_value_in_any_field_reaches_the_catalog(data: st.DataObject) -> None:
+    """What comes through of a line of a manifest, and of its first one, the catalog can keep and give back."""
+    catalog = Catalog(Path(":memory:"))
+    try:
+        first = with_value(header(VERSION), data.draw(st.sampled_from(places(header(VERSION)))), data.draw(VALUES))
+        other = with_value(LINE, data.draw(st.sampled_from(places(LINE))), data.draw(VALUES))
+        with suppress(ValueError, KeyError):
+            version = catalog.begin(read_header(loads(json.dumps(first).encode()), name="e1"))
+            assert catalog.versions() == [version]
+            held = read_line(loads(json.dumps(other).encode()))
+            catalog.add_page(version, [(held.blob, held)], [])
+            assert [each for _, each in catalog.held(version, limit=9)] == [held._replace(inode=0)]
+    finally:
+        catalog.close()
+
+
+@given(st.data())
+def test_any_value_in_any_field_of_the_service(data: st.DataObject) -> None:
+    """Whatever the API says in a field, the rows are read, or it is no export list; each field is of its type then."""
+    answer = {"exports": [ROW], "_links": {"next": {"href": "https://api/?$skip=1"}}}
+    answer = with_value(answer, data.draw(st.sampled_from(places(answer))), data.draw(VALUES))
+    with suppress(Transient):
+        rows, following = parse_exports(json.dumps(answer).encode())
+        for row in rows:
+            texts([row.id, row.status, row.name, row.type, row.modified, row.error])
+            optional(row.imodel, text), optional(row.changeset, text), optional(row.size, count)
+            assert record_of(loads(json.dumps(row.record).encode())) == row.record
+        assert following is None or texts(list(following.values())) is not None
+
+
+@given(st.data())
+def test_any_value_in_an_error_or_a_token(data: st.DataObject) -> None:
+    """An error of the API gives a text, a token answer a token and a lifetime, or it is no such answer."""
+    error = {"error": {"code": "c", "message": "m", "details": [{"code": "c", "target": "t", "message": "m"}]}}
+    said = with_value(error, data.draw(st.sampled_from(places(error))), data.draw(VALUES))
+    assert isinstance(api_message(json.dumps(said).encode()), str)
+    token = {"access_token": "t", "expires_in": 3600}
+    said = with_value(token, data.draw(st.sampled_from(places(token))), data.draw(VALUES))
+    with suppress(Transient):
+        given_, life = parse_token(json.dumps(said).encode())
+        assert text(given_)
+        assert 0 < life < 1 << 31
+
+
+@given(st.data())
+def test_any_value_in_latest_json(data: st.DataObject) -> None:
+    """It is one that tilesync can have written, as far as its names go, or none."""
+    latest = {"version": "e1", "export": "e1", "manifest": "manifests/e1.jsonl", "pinned": True}
+    said = with_value(latest, data.draw(st.sampled_from(places(latest))), data.draw(VALUES))
+    if (read := read_latest(json.dumps(said).encode())) is not None:
+        texts([read["version"], read["manifest"]])
+
+
+def test_a_row_without_an_id_is_no_list() -> None:
+    """An export is known by its id and its status, which are texts; what else is of another type counts as missing."""
+    rows: list[Any] = [{**ROW, "id": 5}, {**ROW, "status": None}, 5, None, []]
+    for broken in rows:
+        with pytest.raises(Transient, match="no export list"):
+            parse_exports(json.dumps({"exports": [broken]}).encode())
+    odd = {**ROW, "request": {"iModelId": 5, "changesetId": [], "exportType": {}}, "stats": {"compressedSize": -1}}
+    ((row,), _) = parse_exports(json.dumps({"exports": [odd]}).encode())
+    assert (row.id, row.imodel, row.changeset, row.type, row.size) == ("e1", None, None, "", None)
+
+
+@pytest.mark.parametrize(
+    "body", [b"<!DOCTYPE html><html></html>", b"\xef\xbb\xbf\n <html>", b"<?xml version='1.0'?><E/>"]
+)
+def test_a_web_page_in_place_of_the_list_is_told_in_words(body: bytes) -> None:
+    """No name of a Python class, and what to look at."""
+    with pytest.raises(Transient, match="no export list but a web page") as refused:
+        parse_exports(body)
+    assert "--api-url" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("body", "why"), [(b"{}", "exports"), (b'{"exports": 5}', "are no list"), (b"nonsense", "Expecting value")]
+)
+def test_what_is_no_list_says_why(body: bytes, why: str) -> None:
+    """The reason stands in the message."""
+    with pytest.raises(Transient, match=f"no export list \\(.*{why}"):
+        parse_exports(body)
+
+
+@pytest.mark.parametrize("life", [-1, 1e300, 1 << 40, "-5", "inf", "nan", 0, None])
+def test_a_lifetime_that_no_token_has(life: Any) -> None:
+    """An absurd lifetime counts as not told: an hour."""
+    assert parse_token(json.dumps({"access_token": "t", "expires_in": life}).encode()) == ("t", 3600.0)

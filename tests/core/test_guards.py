@@ -1,0 +1,70 @@
+"""What looks like a mistake is stopped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tilesync.core.guards import HALF, Most, guard_against_deleting, guard_against_shrinking
+from tilesync.errors import GuardTripped
+from tilesync.model import Content, Globs, Version
+
+CURRENT = Version(1, "v1", "e1", None, None, "", {}, files=100, bytes=1000)
+
+
+@pytest.mark.parametrize(
+    ("most", "count", "of", "allowed"),
+    [
+        (Most(0), 0, 10, True),
+        (Most(0), 1, 10, False),
+        (Most(3), 3, 3, True),
+        (Most(3), 4, 400, False),
+        (HALF, 5, 10, True),
+        (HALF, 6, 11, False),
+        (Most(percent=0.5), 5, 1000, True),
+        (Most(percent=0.5), 6, 1000, False),
+        (Most(percent=100), 7, 7, True),
+        (HALF, 0, 0, True),
+    ],
+)
+def test_how_much_may_be_deleted(most: Most, count: int, of: int, allowed: bool) -> None:
+    """A number or a share of the files that are there; as much as is said, and no more."""
+    assert most.allows(count, of=of) is allowed
+    if allowed:
+        guard_against_deleting(count, most, of=of)
+    else:
+        with pytest.raises(GuardTripped, match=f"{count:,} of {of:,} files"):
+            guard_against_deleting(count, most, of=of)
+
+
+@pytest.mark.parametrize(("files", "size", "stops"), [(50, 500, False), (49, 1000, True), (100, 499, True)])
+def test_an_export_that_shrank(files: int, size: int, stops: bool) -> None:
+    """Under half of the files or bytes stops."""
+    other = replace(CURRENT, serial=2, name="v2", files=files, bytes=size)
+    if stops:
+        with pytest.raises(GuardTripped):
+            guard_against_shrinking(other, CURRENT)
+    else:
+        guard_against_shrinking(other, CURRENT)
+
+
+def test_filters_that_leave_only_the_root() -> None:
+    """Other filters mean fewer files, but not none: that stops, unless no more is published either."""
+    bare = replace(CURRENT, serial=2, files=1, bytes=1, globs=Globs(include=("*.glbb",)))
+    with pytest.raises(GuardTripped, match="nothing but its root tileset, and 100 files"):
+        guard_against_shrinking(bare, CURRENT)
+    guard_against_shrinking(replace(bare, files=2), CURRENT)
+    guard_against_shrinking(bare, replace(CURRENT, files=1))
+    guard_against_shrinking(bare, None)
+
+
+def test_what_cannot_be_compared_does_not_shrink() -> None:
+    """The first export, the same version, and one with other filters; of packed and unpacked files the bytes."""
+    tiny = replace(CURRENT, serial=2, files=1, bytes=1)
+    guard_against_shrinking(tiny, None)
+    guard_against_shrinking(replace(CURRENT, files=1), CURRENT)
+    guard_against_shrinking(replace(tiny, files=2, globs=Globs(exclude=("*.png",))), CURRENT)
+    guard_against_shrinking(replace(tiny, files=50), replace(CURRENT, content=Content.DECODED))
+    with pytest.raises(GuardTripped):
+        guard_against_shrinking(tiny, replace(CURRENT, content=Content.DECODED))

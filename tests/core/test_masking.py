@@ -1,0 +1,138 @@
+"""Secrets in texts of others: none is left, and what is no secret stays as it is."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilesync.core.export_record import FIELDS, LONGEST, record_of
+from tilesync.core.masking import masked, parts_of
+
+SIG = "AbC9dEf/gHi+JkLmNoPqRsTuVwXyZ0123456789abcd="
+QUERY = f"sv=2023-11-03&se=2026-03-01T09%3A30%3A00Z&sr=c&sp=rl&sig={quote(SIG, safe='')}"
+LINK = f"https://account.blob.core.windows.net/e1?{QUERY}"
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dBjftJeZ4CVPmB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+SECRETS = [
+    (f"see {LINK}", SIG),
+    (f"see {LINK.upper()}", SIG.upper()),
+    (f'"{LINK}"', SIG),
+    (f"https://elsewhere.example/?next={quote(LINK, safe='')}&x=1", SIG),
+    (f"sig={SIG}", SIG),
+    (f"?sv=1&sig={quote(SIG, safe='')}&x", SIG),
+    (f"sig%3D{quote(SIG, safe='')}", SIG),
+    (f"sig%253D{quote(SIG, safe='')}", SIG),
+    ("https://d1.cloudfront.net/e1?Policy=eyJTdGF0ZW1lbnQi&Signature=abcDEF~1-&Key-Pair-Id=K1", "abcDEF~1-"),
+    ("Signature=abcDEF~1-", "abcDEF~1-"),
+    ("X-Amz-Signature=0123456789abcdef&X-Amz-Security-Token=tokentoken", "tokentoken"),
+    (f"token {JWT} is expired", JWT),
+    (f"Authorization: Bearer {JWT}", JWT),
+    ("Bearer 0123456789abcdef0123 refused", "0123456789abcdef0123"),
+    ("Basic dXNlcjpwYXNzd29yZA== refused", "dXNlcjpwYXNzd29yZA=="),
+    ("SharedKey account:c2lnbmF0dXJlc2lnbmF0dXJl", "c2lnbmF0dXJlc2lnbmF0dXJl"),
+    ('{"access_token": "opaque-token-1"}', "opaque-token-1"),
+    ('{\\"access_token\\":\\"opaque-token-1\\"}', "opaque-token-1"),
+    ("client_secret=s3cr3t-value&grant_type=client_credentials", "s3cr3t-value"),
+    ("client_secret: s3cr3t-value", "s3cr3t-value"),
+    (f"DefaultEndpointsProtocol=https;AccountName=a;AccountKey={KEY};EndpointSuffix=x", KEY),
+    (f"the key {KEY} is wrong", KEY),
+    ("https://user:pa55word@host/path", "pa55word"),
+    ("AKIAIOSFODNN7EXAMPLE has no rights", "AKIAIOSFODNN7EXAMPLE"),
+]
+
+
+@pytest.mark.parametrize(("text", "secret"), SECRETS)
+def test_what_looks_like_a_secret_is_masked(text: str, secret: str) -> None:
+    """A signature, a token or a key is masked wherever it stands, also quoted, and the rest can still be read."""
+    said = masked(text)
+    for form in (secret, quote(secret, safe=""), quote(secret)):
+        assert form not in said
+    assert "…" in said
+    assert masked(said) == said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the service refuses the token (401: Header Authorization was not found in the request. Access denied)",
+        "iModelId is invalid.; $top: $top must be lower or equal to 1000",
+        "give it as https://ACCOUNT.blob.core.windows.net/CONTAINER?SAS and nothing else",
+        "check that the link may list (`sp=rl`), or walk the tilesets instead: --inventory walk",
+        "Bearer authentication failed; Basic authentication is off",
+        "the token: expired",
+        "tiles/a?b=c.glb",
+        "https://host/path#fragment and https://host/other",
+        "export aaaaaaaa-0000-4000-8000-000000000001, changeset e3a5dece-c1eb-477c-a782-32a4c43ba2ad",
+        "signature=" ,
+        "",
+    ],
+)  # fmt: skip
+def test_what_is_no_secret_stays(text: str) -> None:
+    """Sentences of the service and of tilesync itself are told as they are."""
+    assert masked(text) == text
+
+
+@given(st.text(min_size=6).filter(lambda secret: "…" not in secret), st.text(), st.text())
+def test_known_secrets_are_masked_however_they_are_quoted(secret: str, before: str, behind: str) -> None:
+    """What is known to be a secret is in no text, whatever it looks like and whatever stands around it."""
+    for form in (secret, quote(secret, safe="", errors="replace")):
+        said = masked(f"{before} {form} {behind}", [secret])
+        assert secret not in said.replace(before, "").replace(behind, "")
+
+
+def test_short_words_are_no_secrets() -> None:
+    """A secret of a few letters, or none, would be found in any word."""
+    assert masked("a demo of it", ["", "demo"]) == "a demo of it"
+
+
+def test_parts_of_a_secret() -> None:
+    """Of a header the value, of a link its fields that sign it."""
+    assert parts_of("Bearer abc") == ("Bearer abc", "abc")
+    assert parts_of("https://h/c?sv=1&sig=xyz%3D") == ("https://h/c?sv=1&sig=xyz%3D", "xyz%3D")
+
+
+# --- the record of an export ---
+
+LINKS = st.sampled_from(
+    [LINK, f"log: {LINK}.", {"href": LINK}, [LINK], {"a": [{"b": LINK}]}, f"sig={SIG}", quote(LINK, safe="")]
+)
+NAMES = st.sampled_from([*FIELDS, "error", "new", "log", "resultUrl"])
+INNER = st.sampled_from(["iModelId", "startTime", "metrics", "message", "code", "link", "numTiles"])
+
+
+@given(st.dictionaries(NAMES, LINKS | st.dictionaries(INNER, LINKS) | st.lists(LINKS)))
+def test_a_link_in_any_field_leaves_no_signature(row: dict[str, object]) -> None:
+    """Wherever a link stands in a record, nothing that is kept of it has the signature."""
+    said = json.dumps(record_of(row))
+    assert SIG not in said
+    assert quote(SIG, safe="") not in said
+    assert quote(quote(SIG, safe=""), safe="") not in said
+
+
+def test_known_fields_are_kept_and_others_are_not() -> None:
+    """What the service's reference names stays as it is; what it may add later is nobody's business."""
+    row = {
+        "id": "e1", "displayName": "City", "status": "Complete", "lastModified": "2026-03-01T08:30:00Z",
+        "request": {"iModelId": "i", "changesetId": "c", "exportType": "3DTiles", "geometryOptions": {"x": 1}},
+        "stats": {"iModelSize": 1, "compressedSize": 2, "rawSize": 3.5, "startTime": "t", "duration": 4,
+                  "metrics": {"numTiles": 7, "url": "x"}, "odd": True},
+        "error": "Export failed, see linked zipped logs", "logs": LINK, "_links": {"mesh": {"href": LINK}},
+    }  # fmt: skip
+    assert record_of(row) == {
+        "id": "e1", "displayName": "City", "status": "Complete", "lastModified": "2026-03-01T08:30:00Z",
+        "request": {"iModelId": "i", "changesetId": "c", "exportType": "3DTiles"},
+        "stats": {"iModelSize": 1, "compressedSize": 2, "rawSize": 3.5, "startTime": "t", "duration": 4,
+                  "metrics": {"numTiles": 7}},
+        "error": "Export failed, see linked zipped logs",
+    }  # fmt: skip
+
+
+def test_texts_of_a_record_are_bounded() -> None:
+    """A name of a megabyte is cut; a known secret in it is masked."""
+    record = record_of({"displayName": "x" * 10**6, "error": {"message": "no to token-123"}}, ["token-123"])
+    assert record == {"displayName": "x" * LONGEST, "error": {"message": "no to …"}}

@@ -1,0 +1,203 @@
+"""Which blob names a folder can hold safely."""
+
+import os.path
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from tilesync.core.safe_names import (
+    SEGMENT_BYTES,
+    folders,
+    folders_of,
+    plain,
+    problem,
+    refuse,
+    refuse_both,
+    unaskable,
+    version_name,
+    windows_cannot,
+)
+from tilesync.errors import UnsafeName
+
+PIECES = st.sampled_from(
+    ["a", "Ü", "..", ".", "", "/", "//", "\\", "C:", "con", "NUL", "aux.txt", "com1", "com¹", "a.", " ", "a b", "\0",
+     "\n", "\x7f", "x" * 255, "x" * 256, "é" * 128, "%2e%2e", "~", "tileset.json", "…", "．．", "\u2215", "\ud800"]
+)  # fmt: skip
+NAMES = st.lists(PIECES, max_size=6).map("".join) | st.lists(PIECES, max_size=6).map("/".join) | st.text(max_size=30)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "is empty"),
+        ("/etc/passwd", "absolute"),
+        ("//server/share", "absolute"),
+        ("../up", "'..'"),
+        ("a/../../up", "'..'"),
+        ("a/..", "'..'"),
+        ("..", "'..'"),
+        ("./a", "'.' folder"),
+        ("a/./b", "'.' folder"),
+        (".", "'.' folder"),
+        ("a//b", "empty folder"),
+        ("a/", "empty folder"),
+        ("a\\b", "backslash"),
+        ("..\\up", "backslash"),
+        ("a\0b", "NUL"),
+        ("a\nb", "control"),
+        ("a\x1bb", "control"),
+        ("a\x7fb", "control"),
+        ("a\tb/c", "control"),
+        ("x" * 256, "longer than 255"),
+        ("a/" + "é" * 128, "longer than 255"),
+        ("a/" * 512 + "b", "longer than the 1,024 characters"),
+    ],
+)
+def test_refused_names(name: str, reason: str) -> None:
+    """Each class of unsafe names is refused, with a reason that a person understands."""
+    assert reason in (problem(name) or "accepted")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tileset.json", "a/b/c.glb", ".hidden", "a..b", "..a", "a b", " a", "100%", "a%2Fb", "%2e%2e/x", "Ümläut/🏙.glb",
+     "~x", "console.json", "com10", "nulls", "auxiliary/x", "lpt", "ab:c", "-rf", "x" * 255, "é" * 127,
+     "a/" * 100 + "b"],
+)  # fmt: skip
+def test_accepted_names(name: str) -> None:
+    """Ordinary names pass, odd ones and those next to the refused too."""
+    assert problem(name) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["ab:c", "a?b", "a*b", "a<b", 'a"b', "a|b", "a ", "a /b", "C:", "c:evil", "C:/Windows"], "character"),
+        (["CON", "con.txt", "a/nul/b", "Aux.tar.gz", "prn", "COM1", "com9.x", "lpt1", "COM¹"], "device"),
+        (["a.", "a./b", "..."], "ends with a dot"),
+    ],
+)
+def test_windows_refuses_more(names: list[str], reason: str) -> None:
+    """What only Windows cannot store is refused only there, and found among other names."""
+    assert [problem(name) for name in names] == [None] * len(names)
+    assert all(reason in (problem(name, windows=True) or "accepted") for name in names)
+    assert windows_cannot(["x.glb", *names, "console.json"]) == names
+
+
+@pytest.mark.parametrize("name", ["/lead.glb", "x//y.glb", "d/", "n" * 300])
+def test_stores_hold_more(name: str) -> None:
+    """What a folder cannot hold, and can be asked for as it is written, is left to who has no folders."""
+    assert problem(name) is not None
+    assert unaskable(name) is None
+
+
+@pytest.mark.parametrize("name", ["", "a/../b", "./a", "a\\b", "a\0b", "a\nb", "n" * 1025])
+def test_some_names_nobody_can_ask_for(name: str) -> None:
+    """A name that a URL does not carry as it is written can be held nowhere."""
+    assert unaskable(name) is not None
+
+
+def test_many_refusals_are_told_shortly() -> None:
+    """A refusal names the first names, cut where they are long, and how to leave them out."""
+    with pytest.raises(UnsafeName) as error:
+        refuse([("/a b", "is an absolute path")] + [("x" * 50_000_000, "is long")] * 29, "cannot be held")
+    assert len(str(error.value)) < 10_000
+    assert "'/a b' is an absolute path" in str(error.value)
+    assert str(error.value).endswith("; and 10 more")
+    assert "--exclude '/a b'" in error.value.hint
+
+
+def test_windows_accepts_what_is_plain() -> None:
+    """Plain names pass on Windows too."""
+    assert problem("a/b c.glb", windows=True) is None
+
+
+def test_long_paths() -> None:
+    """The whole name is held against the room for it, in bytes of UTF-8, the limit itself included."""
+    assert problem("é/" * 10 + "b", path_bytes=31) is None
+    assert problem("é/" * 10 + "b", path_bytes=30) == "is longer than the 30 bytes that fit here"
+
+
+@given(NAMES)
+@example("a/../b")
+@example("a\\..\\..\\b")
+def test_an_accepted_name_stays_below_its_folder(name: str) -> None:
+    """Joined to a folder, an accepted name is a path below it that needs no normalising, in parts that fit."""
+    assume(problem(name) is None)
+    path = os.path.join("/root/versions/v", name)
+    assert os.path.normpath(path) == path
+    assert path.startswith("/root/versions/v/")
+    assert all(0 < len(part.encode(errors="surrogatepass")) <= SEGMENT_BYTES for part in name.split("/"))
+    assert not {"\\", "\0"} & set(name)
+
+
+@given(NAMES)
+def test_windows_is_never_laxer(name: str) -> None:
+    """Windows, and a limit of the path, refuse what is refused elsewhere, and perhaps more."""
+    assume(problem(name) is not None)
+    assert problem(name, windows=True) is not None
+    assert problem(name, path_bytes=10) is not None
+
+
+def test_folders() -> None:
+    """A name implies its folders, outermost first, and a name at the top implies none."""
+    assert folders("a/b/c") == ["a", "a/b"]
+    assert folders("c") == []
+
+
+@given(st.text(max_size=200) | NAMES)
+@example("a" * 119 + ".b")
+@example("con")
+def test_version_names_are_safe(text: str) -> None:
+    """Whatever an export is called, its version has a name that a folder and a URL hold as it is."""
+    name = version_name(text)
+    assert problem(name, windows=True) is None
+    assert name.isascii()
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+def test_version_names_keep_ids() -> None:
+    """The id of an export is its version's name, unchanged."""
+    assert version_name("5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40") == "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
+
+
+@given(st.lists(NAMES, max_size=5), st.sampled_from([0, 40, 300]))
+def test_names_judged_together_are_judged_as_each_alone(names: list[str], path_bytes: int) -> None:
+    """What is plain together has no problem in any name; a few plain names are seen to be so."""
+    if plain(names, path_bytes=path_bytes):
+        assert [problem(name, path_bytes=path_bytes) for name in names] == [None] * len(names)
+
+
+def test_most_names_are_plain() -> None:
+    """Names as exports have them are plain, also the shortest lists."""
+    assert plain([])
+    assert plain(["tileset.json", "tiles/00000/0000000.glb", "10-0.glb", "a b+c%20.bin", ".hidden/x..y"])
+    assert not plain(["tileset.json", "aux/x.glb"])
+    assert not plain(["a", ""])
+    assert not plain(["a\nb", "c"])
+
+
+@given(st.lists(NAMES, max_size=5))
+def test_the_folders_of_names_are_those_of_each(names: list[str]) -> None:
+    """Taken together or one by one, names imply the same folders."""
+    assert folders_of(names) - {""} == {folder for name in names for folder in folders(name)} - {""}
+
+
+@pytest.mark.parametrize(
+    ("file", "first"), [("t", "--exclude t, or --exclude 't/**'"), ("tileset.json", "--exclude 't")]
+)
+def test_a_file_that_is_a_folder_too_is_refused_with_what_can_be_left_out(file: str, first: str) -> None:
+    """Either of both, but never the root: without it there is nothing to show."""
+    with pytest.raises(UnsafeName) as refused:
+        refuse_both(file, f"{file}/1")
+    assert refused.value.hint.startswith(f"leave one of them out: {first}")
+    assert "--exclude tileset.json," not in refused.value.hint
+
+
+@pytest.mark.parametrize(("names", "ends"), [(["../up"], "--exclude ../up"), (["../up", "/a"], "; elsewhere")])
+def test_another_place_is_named_where_it_can_hold_a_name(names: list[str], ends: str) -> None:
+    """No place holds a name that nobody can ask for: the hint sends nobody to one."""
+    with pytest.raises(UnsafeName) as refused:
+        refuse([(name, "is odd") for name in names], "cannot be held", elsewhere="; elsewhere")
+    assert refused.value.hint.endswith(ends)

@@ -1,0 +1,53 @@
+"""Notes of files, written and read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tilesync.core.sidecar import Note, line, read_line
+from tilesync.model import Kind, Reading, Reference, Remark, Role
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        Note("a", 0, Reading()),
+        Note("ä/b.glb", (1 << 63) - 1, Reading(Kind.GLB)),
+        Note(
+            "t.json",
+            5,
+            Reading(
+                Kind.TILESET,
+                (Reference("a", Role.CONTENT), Reference("b", Role.SUBTREE)),
+                (Remark("unfollowed", "https://x"),),
+                implicit=True,
+            ),
+        ),
+    ],
+)
+def test_notes_come_back(note: Note) -> None:
+    """What is written as JSON is read as it was."""
+    assert read_line(json.loads(json.dumps(line(note)))) == note
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"name": "a", "trace": "zz"},
+        {"name": "a", "trace": "-1"},
+        {"name": "a", "trace": f"{1 << 63:x}"},
+        {"name": "a", "kind": "nothing known"},
+        {"name": "a", "asks": [["b"]]},
+        {"name": "a", "asks": [["b", "no role"]]},
+        {"name": "a", "remarks": "x"},
+        {"name": "a", "trace": 5},
+    ],
+)
+def test_what_is_no_note_is_refused(said: dict[str, Any]) -> None:
+    """A store is where others can write: nothing is guessed."""
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        read_line(said)

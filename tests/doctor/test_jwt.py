@@ -1,0 +1,35 @@
+"""What a token says of its end."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from tilesync.doctor.jwt import token_end
+
+
+def token(claims: object) -> str:
+    return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.c2ln"
+
+
+def test_the_end_is_read() -> None:
+    """`exp` is in seconds since the epoch; nothing else is asked of the token."""
+    assert token_end(token({"exp": 1_767_225_600})) == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+CLAIMS: tuple[object, ...] = ({}, [], "x", None, {"exp": "soon"}, {"exp": None}, {"exp": 1e300})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "demo", "a.b", "a.b.c", "a.!!.c", "a.é.c"),
+        *map(token, CLAIMS),
+    ],
+)
+def test_anything_else_says_nothing(text: str) -> None:
+    """What is no such token, or says nothing that can be read, has no known end."""
+    assert token_end(text) is None

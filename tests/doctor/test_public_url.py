@@ -1,0 +1,65 @@
+"""Addresses of places, as viewers use them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tilesync.app.locations import parse_place
+from tilesync.doctor.public_url import given_origin, given_url, public_url
+from tilesync.errors import UsageError
+from tilesync.model.storage import BucketPlace
+
+
+@pytest.mark.parametrize(
+    ("place", "endpoint", "region", "url"),
+    [
+        ("az://acct/box", None, None, "https://acct.blob.core.windows.net/box"),
+        ("az://acct/box/a b/c+", None, None, "https://acct.blob.core.windows.net/box/a%20b/c%2B"),
+        ("az://acct/box", "http://127.0.0.1:1/acct/", None, "http://127.0.0.1:1/acct/box"),
+        ("https://acct.blob.core.windows.net/box/p?sig=x", None, None, "https://acct.blob.core.windows.net/box/p"),
+        ("s3://pail/p", None, None, "https://pail.s3.amazonaws.com/p"),
+        ("s3://pail/p", None, "eu-west-1", "https://pail.s3.eu-west-1.amazonaws.com/p"),
+        ("s3://pa.il", None, "eu-west-1", "https://s3.eu-west-1.amazonaws.com/pa.il"),
+        ("s3://pail/p", "https://minio.example", "eu-west-1", "https://minio.example/pail/p"),
+    ],
+)
+def test_a_store_has_an_address_of_its_own(place: str, endpoint: str | None, region: str | None, url: str) -> None:
+    """That of the account or the bucket, its prefix quoted; a signature is no part of it."""
+    found = parse_place(place)
+    assert found is not None
+    assert public_url(found, endpoint=endpoint, region=region) == url
+
+
+def test_the_host_may_name_the_bucket_elsewhere_too() -> None:
+    """Where a server is asked so, viewers ask it so."""
+    place = BucketPlace("pail", "p/")
+    assert (
+        public_url(place, endpoint="https://minio.example:9000/", virtual=True) == "https://pail.minio.example:9000/p"
+    )
+
+
+def test_what_is_given_is_made_plain() -> None:
+    """No slash at the end, and no tileset.json."""
+    assert given_url("https://t.example/bridge/tileset.json ") == "https://t.example/bridge"
+    assert given_url("http://t.example:80/") == "http://t.example:80"
+    assert given_origin("https://V.example:8443/") == "https://v.example:8443"
+    assert given_origin("https://ü.example") == "https://xn--tda.example"
+
+
+@pytest.mark.parametrize(
+    "text", ["t.example", "ftp://t", "https://", "https://t/x?sig=S", "https://u:p@t/", "http://[", "http://t:x"]
+)
+def test_what_is_no_public_url(text: str) -> None:
+    """Queries and credentials are nothing that viewers come with; they are not repeated."""
+    with pytest.raises(UsageError) as caught:
+        given_url(text)
+    assert "sig" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["v.example", "https://v.example/page", "https://", "http://v:x", "file:///a", "https://ü" + "x" * 70]
+)
+def test_what_is_no_origin(text: str) -> None:
+    """An origin is scheme, host and port."""
+    with pytest.raises(UsageError):
+        given_origin(text)

@@ -1,0 +1,238 @@
+"""What answers come to, case by case."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tilesync.doctor import response_rules as viewing
+from tilesync.doctor.remedies import AzureMending, BucketMending, Mending
+from tilesync.doctor.response_rules import Sample, Tried, Wanted
+from tilesync.doctor.result import Result
+from tilesync.doctor.web_servers import ServerMending
+from tilesync.errors import DestinationError, VerifyFailed
+from tilesync.model.storage import Answer, AzurePlace, BucketPlace, Label
+
+MENDS: tuple[Mending, ...] = (
+    AzureMending(AzurePlace("acct", "box", "p/")),
+    BucketMending(BucketPlace("pail", "p/"), "https://minio.example"),
+    ServerMending(),
+)
+MEND = MENDS[2]
+WANTED = Wanted("https://v.example", any=False)
+DATA = b"glTF and more"
+PACKED = gzip.compress(DATA, mtime=0)
+
+
+def answer(body: bytes = b"", status: int = 200, url: str = "https://t.example/x", **headers: str) -> Answer:
+    return Answer(url, status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+
+def tried(
+    body: bytes = DATA,
+    *,
+    held: bytes = DATA,
+    path: str = "versions/v/a.glb",
+    media: str = "model/gltf-binary",
+    part: Answer | None = None,
+    status: int = 200,
+    **headers: str,
+) -> Tried:
+    packed = held.startswith(b"\x1f\x8b")
+    label = Label(media, "gzip" if packed else None, "public, max-age=31536000, immutable")
+    sample = Sample(path, len(held), hashlib.sha256(held).digest(), packed, label)
+    first = answer(held[:1], 206, content_range=f"bytes 0-0/{len(held)}")
+    return Tried(sample, answer(body, status, **headers), part or first)
+
+
+@pytest.mark.parametrize("mend", MENDS)
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (answer(status=302, location="https://other.example/b/tileset.json?sig=S"), "sends elsewhere"),
+        *((answer(status=status), "not there for everybody") for status in (401, 403, 404, 409)),
+        (answer(status=405), "answers 405"),
+        (answer(b"<html>"), "is no JSON"),
+    ],
+)
+def test_a_pointer_that_cannot_be_read(found: Answer, words: str, mend: Mending) -> None:
+    """Each says what it is, and what mends it; where a redirect leads to is told without its query."""
+    with pytest.raises(DestinationError, match=words) as caught:
+        viewing.reached(found, mend)
+    assert caught.value.hint
+    assert "sig" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_pointer_that_can_be_read() -> None:
+    """JSON is enough, packed on its way or not."""
+    assert viewing.reached(answer(b"{}"), MEND).result is Result.OK
+    assert viewing.reached(answer(gzip.compress(b"{}", mtime=0), content_encoding="gzip"), MEND).result is Result.OK
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [(b'{"uri": "versions/old/a.glb"}', "leads to version old; a cache has had it for 99 s"), (b"{}", "other ones")],
+)
+def test_another_pointer(body: bytes, words: str) -> None:
+    """It is told where it leads, and how long a cache has had it."""
+    with pytest.raises(DestinationError, match=words):
+        viewing.leads(answer(body, age="99"), "new", "0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("said", "result"),
+    [
+        *((said, "ok") for said in ("no-cache", "max-age=0, must-revalidate", "No-Store", 'max-age="60"')),
+        *((said, "warn") for said in ("", "max-age=61", "public", "max-age=soon", "max-age=0, s-maxage=3600")),
+    ],
+)
+def test_how_long_a_pointer_is_cached(said: str, result: str) -> None:
+    """A minute at most; of a shared cache its own rule counts."""
+    found = viewing.pointer_caching(answer(cache_control=said) if said else answer(), MEND)
+    assert found.result == result
+    assert bool(found.hint) == (result == "warn")
+
+
+@pytest.mark.parametrize("said", ["*", "https://v.example"])
+def test_an_origin_is_let_in(said: str) -> None:
+    """By its name, or with all others."""
+    assert viewing.admits([answer(access_control_allow_origin=said)], WANTED, MEND).result is Result.OK
+
+
+@pytest.mark.parametrize("mend", MENDS)
+@pytest.mark.parametrize("said", ["", "https://w.example", "*, *", "https://v.example:8443", "null"])
+def test_an_origin_is_kept_out(said: str, mend: Mending) -> None:
+    """One answer that does not name it is enough; a header that came twice is none."""
+    shut = answer(access_control_allow_origin=said) if said else answer()
+    with pytest.raises(DestinationError) as caught:
+        viewing.admits([answer(access_control_allow_origin="*"), shut], WANTED, mend)
+    assert "https://v.example" in caught.value.hint
+
+
+def test_tiles_in_clear_for_a_page_that_is_not() -> None:
+    """An https page loads nothing from http, but from its own machine."""
+    for url, result in (("http://t.example/x", "warn"), ("http://127.0.0.1/x", "ok")):
+        found = viewing.admits([answer(url=url, access_control_allow_origin="*")], WANTED, MEND)
+        assert found.result == result
+
+
+@pytest.mark.parametrize(
+    ("status", "allowed", "result"), [(204, "Range", "ok"), (200, "a, *", "ok"), (204, "", "warn"), (405, "*", "warn")]
+)
+def test_a_preflight(status: int, allowed: str, result: str) -> None:
+    """Range is named, or anything is allowed, by an answer that is no error."""
+    found = answer(status=status, access_control_allow_origin="*", access_control_allow_headers=allowed)
+    assert viewing.preflight(found, WANTED, MEND).result == result
+
+
+@pytest.mark.parametrize(
+    "each",
+    [
+        tried(),
+        tried(PACKED, content_encoding="gzip"),
+        tried(PACKED, held=PACKED, content_encoding="gzip"),
+        tried(DATA, held=PACKED),
+    ],
+)
+def test_bytes_as_they_are_held(each: Tried) -> None:
+    """Also where they were packed on their way; what the server unpacked has no digest to compare with."""
+    assert viewing.whole([each]).result is Result.OK
+
+
+def test_files_that_are_not_there_or_others() -> None:
+    """All of them are counted, the first are named."""
+    lost = [tried(status=404, path=f"versions/v/{number}") for number in range(5)]
+    with pytest.raises(DestinationError, match=r"versions/v/0 \(404\).* and 2 more"):
+        viewing.whole(lost)
+    with pytest.raises(VerifyFailed, match=r"a\.glb"):
+        viewing.whole([tried(b"other")])
+
+
+@pytest.mark.parametrize(
+    ("path", "media", "said", "fits"),
+    [
+        ("a.glb", "model/gltf-binary", "model/gltf-binary", True),
+        ("a.glb", "model/gltf-binary", "application/octet-stream", False),
+        ("a.glb", "model/gltf-binary", "", False),
+        ("a.bin", "model/gltf-binary", "application/octet-stream", True),
+        ("a.bin", "model/gltf-binary", "", True),
+        ("a.bin", "model/gltf-binary", "text/plain", False),
+        ("a.json", "application/json", "Application/JSON; charset=utf-8", True),
+        ("a.geojson", "application/geo+json", "application/json", True),
+        ("a.json", "application/json", "text/html", False),
+        ("a.b3dm", "application/octet-stream", "application/x-b3dm", True),
+        ("a.b3dm", "application/octet-stream", "text/plain", False),
+    ],
+)
+def test_types(path: str, media: str, said: str, fits: bool) -> None:
+    """A server knows types by the ends of names; where it cannot, octets will do, and text never."""
+    content: dict[str, Any] = {"content_type": said} if said else {}
+    each = tried(path=path, media=media, **content)
+    if fits:
+        assert viewing.types([each], MEND).result is Result.OK
+    else:
+        for mend in MENDS:
+            with pytest.raises(DestinationError) as caught:
+                viewing.types([each], mend)
+            assert media in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("each", "words"),
+    [
+        (tried(PACKED, held=PACKED), "not said to be"),
+        (tried(DATA, content_encoding="gzip"), "and not"),
+    ],
+)
+def test_encodings_that_no_viewer_can_read(each: Tried, words: str) -> None:
+    """Packed and not said to be; said to be, and not."""
+    with pytest.raises(DestinationError, match=words):
+        viewing.encodings([each], MEND)
+
+
+@pytest.mark.parametrize(
+    "each", [tried(), tried(PACKED, content_encoding="GZIP"), tried(PACKED, held=PACKED, content_encoding="gzip")]
+)
+def test_encodings_that_say_what_is(each: Tried) -> None:
+    """Plain, packed on the way, and stored packed."""
+    assert viewing.encodings([each], MEND).result is Result.OK
+
+
+def test_ranges() -> None:
+    """A part is right, or ignored, which is a warning; a wrong one is an error."""
+    assert viewing.ranges([tried()], MEND).result is Result.OK
+    assert viewing.ranges([tried(part=answer(DATA))], MEND).result is Result.WARN
+    wrong = [answer(b"g", 206), answer(DATA, 206, content_range="bytes 0-0/13"), answer(status=416)]
+    for part in wrong:
+        with pytest.raises(DestinationError):
+            viewing.ranges([tried(part=part)], MEND)
+
+
+@pytest.mark.parametrize(
+    ("said", "result"),
+    [("public, max-age=31536000, immutable", "ok"), ("max-age=86400", "ok"), ("max-age=60", "warn"), ("", "warn")],
+)
+def test_how_long_a_file_is_cached(said: str, result: str) -> None:
+    """A day is long enough."""
+    assert viewing.caching([tried(cache_control=said)], MEND).result == result
+
+
+def test_names_and_the_state() -> None:
+    """An odd name is asked for where there is one; the state answers nobody."""
+    assert viewing.names([], None).result is Result.SKIPPED
+    assert viewing.names([tried(path="a b")], "a b").result is Result.OK
+    with pytest.raises(DestinationError, match="not served"):
+        viewing.names([tried(path="a b", status=404)], "a b")
+    assert viewing.hidden(answer(status=404), MEND).result is Result.OK
+    with pytest.raises(DestinationError, match="state is served"):
+        viewing.hidden(answer(), MEND)
+
+
+@pytest.mark.parametrize("call", [lambda m: m.access(), lambda m: m.hiding(), lambda m: m.preflight("*")])
+def test_every_place_has_its_own_words(call: Callable[[Mending], Any]) -> None:
+    """What mends a container, a bucket and a web server are three things."""
+    assert all(isinstance(call(mend), str) for mend in MENDS)

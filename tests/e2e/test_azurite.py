@@ -1,0 +1,433 @@
+"""The whole program against a real blob service: real containers, real SAS links, the real command line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.support.azurite import Azurite, Passing, Road, Upload, allow, put
+from tests.support.builders import IMODEL, glb, tileset
+from tilesync.demo.city import city
+from tilesync.demo.fake_service import StandIn
+
+TYPES = {"json": "application/json", "glb": "model/gltf-binary", "png": "image/png"}
+ODD = ("a+b", "a b", "100%", "%41%2F", "Zürich–日本", "q?x#y&z=1;w", "~tilde'(quote)!", "A", "deep/er/a")
+JOURNAL = 0.25
+"""Seconds of work that a kill may lose."""
+
+
+@pytest.fixture(scope="module")
+def town(azurite: Azurite) -> dict[str, Upload]:
+    """The demonstration city and blobs that are awkward to name or to read, in the container `town`, never changed."""
+    blobs = {name: Upload(data, TYPES[name.rpartition(".")[2]]) for name, data in city().items()}
+    for name in ODD:
+        blobs[f"odd/{name}.bin"] = Upload(name.encode())
+    packed = gzip.compress(b'{"packed": true}', mtime=0)
+    blobs["odd/packed.json"] = Upload(packed, "application/json", content_encoding="gzip")
+    blobs["odd/packed.glb"] = Upload(gzip.compress(glb(b"packed"), mtime=0), TYPES["glb"], content_encoding="gzip")
+    blobs["odd/empty.bin"] = Upload(b"")
+    blobs["odd/no-md5.glb"] = Upload(glb(bytes(300_000)), TYPES["glb"], blocks=True)
+    azurite.fill("town", blobs)
+    return blobs
+
+
+def hamlet(tiles: int = 40) -> dict[str, Upload]:
+    """A small export, for a container of one's own."""
+    names = [f"tiles/{number:03}.glb" for number in range(tiles)]
+    blobs = {name: Upload(glb(name.encode()), TYPES["glb"]) for name in names}
+    return {"tileset.json": Upload(tileset(*names), TYPES["json"]), **blobs}
+
+
+class Service(StandIn):
+    """The Mesh Export API before real containers: `links` makes a fresh link to one."""
+
+    def __init__(self, links: Callable[[str], str], *containers: str) -> None:
+        super().__init__()
+        self._links = links
+        for container in containers:
+            self.add_export(container, IMODEL, {})
+
+    def link(self, container: str) -> str:
+        return self._links(container)
+
+
+@dataclass
+class Run:
+    """How a run of the program ended: its exit code, its last line for programs, all that it said."""
+
+    exit: int
+    last: dict[str, Any]
+    said: str
+
+
+def environment(service: Service | None) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TILESYNC_", "ITP_"))}
+    api = {"TILESYNC_API_URL": service.url, "TILESYNC_TOKEN": service.token} if service is not None else {}
+    return {**kept, **api, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+
+
+def command(source: str, dest: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "tilesync", "mirror", source, str(dest), "--json", "-v", *options]
+
+
+def mirror(source: str, dest: Path, *options: str, service: Service | None = None, stdin: str = "") -> Run:
+    """Run the program to its end; no signature is in what it says."""
+    done = subprocess.run(
+        command(source, dest, *options),
+        env=environment(service),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert "sig=" not in said
+    return Run(done.returncode, json.loads(done.stdout.splitlines()[-1]), said)
+
+
+def assert_whole(dest: Path, blobs: Mapping[str, Upload]) -> None:
+    """What is published are the stored bytes of all of `blobs` and nothing else, and no signature lies anywhere."""
+    version = json.loads((dest / "latest.json").read_text())["version"]
+    root = dest / "versions" / version
+    files = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    assert files == {name: upload.data for name, upload in blobs.items()}
+    pointer = json.loads((dest / "tileset.json").read_bytes())
+    assert pointer["asset"] == json.loads(blobs["tileset.json"].data)["asset"]
+    state = [path.read_bytes() for path in (dest / ".tilesync").rglob("*") if path.is_file()]
+    manifest = (dest / "manifests" / f"{version}.jsonl").read_bytes()
+    assert not [data for data in [manifest, *state] if b"sig=" in data]
+
+
+def manifest(dest: Path) -> dict[str, dict[str, Any]]:
+    """The manifest's lines by name."""
+    version = json.loads((dest / "latest.json").read_text())["version"]
+    _, *lines = (dest / "manifests" / f"{version}.jsonl").read_text().splitlines()
+    return {row["name"]: row for row in map(json.loads, lines)}
+
+
+def hours(azurite: Azurite, road: Road | None = None) -> Callable[[str], str]:
+    """Links that outlive the test."""
+    return lambda container: azurite.link(container, life=timedelta(hours=1), url=road.url if road else None)
+
+
+def at_its_end(number: int) -> Callable[[Passing], None]:
+    """A gate that holds one request for a blob until the link it carries has ended."""
+    once = threading.Lock()
+
+    def hold(passing: Passing) -> None:
+        if passing.blob and passing.number >= number and once.acquire(blocking=False):
+            time.sleep(max(0.0, (passing.link_ends - datetime.now(UTC)).total_seconds()) + 0.05)
+
+    return hold
+
+
+def of_one_own() -> str:
+    """The name of a container that no other test uses."""
+    return str(uuid.uuid4())
+
+
+# --- whole ---
+
+
+def test_a_real_container_is_mirrored_whole(azurite: Azurite, town: dict[str, Upload], tmp_path: Path) -> None:
+    """Every blob arrives under its own name with its stored bytes, type and encoding, and a second run asks nothing."""
+    with Road(azurite) as road, Service(hours(azurite, road), "town") as service:
+        run = mirror(IMODEL, tmp_path, service=service)
+        assert (run.exit, run.last["kind"]) == (0, "finished"), run.said
+        assert {run.last[count] for count in ("listed", "fetched", "verified")} == {len(town)}
+        assert run.last["bytes"] == sum(len(upload.data) for upload in town.values())
+        assert_whole(tmp_path, town)
+        rows = manifest(tmp_path)
+        assert {name: row["content_encoding"] for name, row in rows.items()} == {
+            name: upload.content_encoding for name, upload in town.items()
+        }
+        assert {name: row["content_type"] for name, row in rows.items()} == {
+            name: upload.content_type for name, upload in town.items()
+        }
+        assert rows["odd/no-md5.glb"]["md5"] is None
+        asked = len(road.passed)
+        again = mirror(IMODEL, tmp_path, service=service)
+        assert (again.exit, again.last["kept"], again.last["fetched"]) == (0, len(town), 0)
+        assert len(road.passed) == asked
+
+
+def test_a_listing_of_many_pages_is_taken_in_whole(azurite: Azurite, town: dict[str, Upload], tmp_path: Path) -> None:
+    """Azurite's own markers lead through all pages, and nothing is lost or taken twice between them."""
+    with Road(azurite, page_size=50) as road, Service(hours(azurite, road), "town") as service:
+        run = mirror(IMODEL, tmp_path, service=service)
+    assert (run.exit, run.last["listed"]) == (0, len(town)), run.said
+    assert len(road.statuses("")) == -(-len(town) // 50)
+    assert_whole(tmp_path, town)
+
+
+# --- links ---
+
+
+def test_a_link_is_renewed_before_it_ends(azurite: Azurite, town: dict[str, Upload], tmp_path: Path) -> None:
+    """A run that takes longer than a link lives renews it, and finishes."""
+
+    def short(container: str) -> str:
+        return azurite.link(container, life=timedelta(seconds=3), url=road.url)
+
+    with Road(azurite, delay=0.02) as road, Service(short, "town") as service:
+        run = mirror(IMODEL, tmp_path, "--transfers", "2", service=service)
+    assert run.exit == 0, run.said
+    assert run.last["seconds"] > 3
+    assert run.last["renewals"] > 0
+    assert_whole(tmp_path, town)
+
+
+def test_a_link_that_ended_on_its_way_is_renewed(azurite: Azurite, tmp_path: Path) -> None:
+    """A request that arrives after the end of its link is refused by the container, and made again with a fresh one."""
+    name, blobs = of_one_own(), hamlet()
+    azurite.fill(name, blobs)
+
+    def short(container: str) -> str:
+        return azurite.link(container, life=timedelta(seconds=2), url=road.url)
+
+    with Road(azurite) as road, Service(short, name) as service:
+        road.gate = at_its_end(20)
+        run = mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
+    assert run.exit == 0, run.said
+    assert [road.statuses(blob) for blob, status in road.passed if status == 403] == [[403, 200]]
+    assert run.last["renewals"] > 0
+    assert_whole(tmp_path, blobs)
+
+
+def test_a_revoked_link_is_renewed(azurite: Azurite, tmp_path: Path) -> None:
+    """A link whose access policy is taken away in mid-run is refused at once, and replaced by one that still holds."""
+    name, blobs = of_one_own(), hamlet()
+    container = azurite.fill(name, blobs)
+    policies = ["first"]
+    allow(container, policies[-1])
+
+    def revoke(passing: Passing) -> None:
+        if passing.number == 20 and len(policies) == 1:
+            policies.append("second")
+            allow(container, policies[-1])
+
+    def newest(container: str) -> str:
+        return azurite.link(container, policy=policies[-1], url=road.url)
+
+    with Road(azurite) as road, Service(newest, name) as service:
+        road.gate = revoke
+        run = mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
+    assert run.exit == 0, run.said
+    assert [status for _, status in road.passed].count(403) == 1
+    assert run.last["renewals"] == 1
+    assert_whole(tmp_path, blobs)
+
+
+def test_a_link_revoked_for_good_is_not_authorised(azurite: Azurite, tmp_path: Path) -> None:
+    """When fresh links are refused as the old one was, the run ends with 5 after one renewal, and publishes nothing."""
+    name = of_one_own()
+    container = azurite.fill(name, hamlet())
+    allow(container, "first")
+
+    def revoke(passing: Passing) -> None:
+        if passing.number == 20:
+            allow(container, "another")
+
+    with Road(azurite) as road, Service(lambda _: azurite.link(name, policy="first", url=road.url), name) as service:
+        road.gate = revoke
+        run = mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
+    assert (run.exit, run.last["error"], run.last["renewals"]) == (5, "NotAuthorised", 1), run.said
+    assert not (tmp_path / "tileset.json").exists()
+
+
+def test_a_link_alone_is_a_source(azurite: Azurite, tmp_path: Path) -> None:
+    """A container link on standard input, the root's name in it or not, is mirrored without any service."""
+    name, blobs = of_one_own(), hamlet()
+    azurite.fill(name, blobs)
+    link = hours(azurite)(name)
+    run = mirror("-", tmp_path / "one", stdin=link)
+    assert (run.exit, run.last["export"]) == (0, name), run.said
+    assert_whole(tmp_path / "one", blobs)
+    run = mirror("-", tmp_path / "two", stdin=link.replace("?", "/tileset.json?") + "\n")
+    assert run.exit == 0, run.said
+    assert_whole(tmp_path / "two", blobs)
+
+
+def test_an_expired_link_alone_is_not_authorised(azurite: Azurite, tmp_path: Path) -> None:
+    """An expired link that nothing can renew ends with exit 5, says how to go on, and leaves nothing published."""
+    name = of_one_own()
+    azurite.fill(name, hamlet(1))
+    run = mirror("-", tmp_path, stdin=azurite.link(name, life=timedelta(minutes=-5)))
+    assert (run.exit, run.last["exit"], run.last["error"]) == (5, 5, "NotAuthorised"), run.said
+    assert "--link-command" in run.last["hint"]
+    assert not (tmp_path / "tileset.json").exists()
+
+
+def test_a_link_alone_that_ends_in_mid_run_can_be_followed_by_another(azurite: Azurite, tmp_path: Path) -> None:
+    """When a bare link ends in mid-run the run ends with 5, and the next one, with a fresh link, goes on from there."""
+    name, blobs = of_one_own(), hamlet()
+    azurite.fill(name, blobs)
+    with Road(azurite) as road:
+        road.gate = at_its_end(20)
+        stale = azurite.link(name, life=timedelta(seconds=4), url=road.url)
+        run = mirror("-", tmp_path, "--transfers", "1", stdin=stale)
+        assert (run.exit, run.last["error"]) == (5, "NotAuthorised"), run.said
+        assert not (tmp_path / "tileset.json").exists()
+        run = mirror("-", tmp_path, stdin=hours(azurite, road)(name))
+    assert (run.exit, run.last["kept"]) == (0, 19), run.said
+    assert_whole(tmp_path, blobs)
+
+
+def test_an_expired_link_is_renewed_by_a_command(azurite: Azurite, tmp_path: Path) -> None:
+    """`--link-command` brings the fresh link that an expired one needs."""
+    name, blobs = of_one_own(), hamlet()
+    azurite.fill(name, blobs)
+    fresh = tmp_path / "link"
+    fresh.write_text(hours(azurite)(name))
+    stale = azurite.link(name, life=timedelta(minutes=-5))
+    run = mirror("-", tmp_path / "dest", "--link-command", f"cat '{fresh}'", stdin=stale)
+    assert (run.exit, run.last.get("renewals")) == (0, 1), run.said
+    assert_whole(tmp_path / "dest", blobs)
+
+
+# --- what happens under a run ---
+
+
+def test_a_blob_overwritten_under_the_run_is_planned_again(azurite: Azurite, tmp_path: Path) -> None:
+    """A blob written anew between its listing and its fetch is refused (412) and mirrored as listed next."""
+    name, blobs = of_one_own(), hamlet()
+    container = azurite.fill(name, blobs)
+    now = {**blobs, "tiles/020.glb": Upload(glb(b"written anew"), TYPES["glb"])}
+
+    def overwrite(passing: Passing) -> None:
+        if passing.blob == "tiles/020.glb" and not road.statuses(passing.blob):
+            put(container, passing.blob, now[passing.blob])
+
+    with Road(azurite) as road, Service(hours(azurite, road), name) as service:
+        road.gate = overwrite
+        run = mirror(IMODEL, tmp_path, service=service)
+    assert run.exit == 0, run.said
+    assert road.statuses("tiles/020.glb") == [412, 200]
+    assert len(road.statuses("")) == 2
+    assert_whole(tmp_path, now)
+
+
+def test_a_blob_overwritten_behind_a_link_alone_ends_the_run(azurite: Azurite, tmp_path: Path) -> None:
+    """Behind a bare link a changed blob ends the run with 7 at once, and the next run mirrors what is there then."""
+    name, blobs = of_one_own(), hamlet()
+    container = azurite.fill(name, blobs)
+    now = {**blobs, "tiles/020.glb": Upload(glb(b"written anew"), TYPES["glb"])}
+
+    def overwrite(passing: Passing) -> None:
+        if passing.blob == "tiles/020.glb" and not road.statuses(passing.blob):
+            put(container, passing.blob, now[passing.blob])
+
+    with Road(azurite) as road:
+        road.gate = overwrite
+        link = hours(azurite, road)(name)
+        run = mirror("-", tmp_path, stdin=link)
+        assert (run.exit, run.last["error"]) == (7, "ExportReplaced"), run.said
+        assert not (tmp_path / "tileset.json").exists()
+        run = mirror("-", tmp_path, stdin=link)
+        assert run.exit == 0, run.said
+    assert_whole(tmp_path, now)
+
+
+def test_a_body_that_breaks_is_continued_where_it_broke(azurite: Azurite, tmp_path: Path) -> None:
+    """Only the rest of a broken body is asked for again, and what Azurite gives for that range makes the blob whole."""
+    name, big = of_one_own(), glb(Random(1).randbytes(3_000_000))
+    blobs = {**hamlet(3), "big.glb": Upload(big, TYPES["glb"]), "unsummed.glb": Upload(big, TYPES["glb"], blocks=True)}
+    azurite.fill(name, blobs)
+    with Road(azurite) as road, Service(hours(azurite, road), name) as service:
+        road.cuts = {"big.glb": 1_000_000, "unsummed.glb": 2_500_000}
+        run = mirror(IMODEL, tmp_path, service=service)
+    assert run.exit == 0, run.said
+    assert (road.statuses("big.glb"), road.statuses("unsummed.glb")) == ([200, 206], [200, 206])
+    assert run.last["retries"] == 2
+    assert_whole(tmp_path, blobs)
+
+
+def test_a_blob_deleted_under_the_run_is_missed(azurite: Azurite, tmp_path: Path) -> None:
+    """A blob deleted between its listing and its fetch (412) is listed no more, and the tileset misses it."""
+    name, blobs = of_one_own(), hamlet()
+    container = azurite.fill(name, blobs)
+    last = "tiles/039.glb"
+
+    def delete(passing: Passing) -> None:
+        if passing.blob == last:
+            container.delete_blob(last)
+
+    now = {blob: upload for blob, upload in blobs.items() if blob != last}
+    with Road(azurite) as road, Service(hours(azurite, road), name) as service:
+        road.gate = delete
+        run = mirror(IMODEL, tmp_path, service=service)
+        assert (run.exit, run.last["listed"], run.last["missing"]) == (3, len(now), 1), run.said
+        assert not (tmp_path / "tileset.json").exists()
+        assert road.statuses(last) == [412]
+        run = mirror(IMODEL, tmp_path, "--allow-missing", service=service)
+    assert (run.exit, run.last["missing"], run.last["fetched"]) == (0, 1, 0), run.said
+    assert_whole(tmp_path, now)
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["still-listed", "unlisted"])
+def test_a_container_deleted_under_the_run_ends_it(azurite: Azurite, tmp_path: Path, listed: bool) -> None:
+    """A container that goes away in mid-run ends it with 7, whether the service still lists the export or not."""
+    name = of_one_own()
+    container = azurite.fill(name, hamlet())
+    gone = threading.Lock()
+
+    def delete(passing: Passing) -> None:
+        if passing.number >= 20 and gone.acquire(blocking=False):
+            container.delete_container()
+            if not listed:
+                service.exports.clear()
+
+    with Road(azurite) as road, Service(hours(azurite, road), name) as service:
+        road.gate = delete
+        run = mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
+    assert (run.exit, run.last["error"]) == (7, "ExportReplaced"), run.said
+    assert 404 in {status for _, status in road.passed}
+    assert not (tmp_path / "tileset.json").exists()
+
+
+def test_a_killed_run_is_continued(azurite: Azurite, town: dict[str, Upload], tmp_path: Path) -> None:
+    """After a kill -9 nothing is published, and the next run fetches only what the last quarter second had not kept."""
+    reached, opened = threading.Event(), threading.Event()
+    third = len(town) // 3
+
+    def close(passing: Passing) -> None:
+        if passing.number > third and not opened.is_set():
+            reached.set()
+            opened.wait(60)
+
+    with Road(azurite) as road, Service(hours(azurite, road), "town") as service:
+        road.gate = close
+        run = subprocess.Popen(
+            command(IMODEL, tmp_path, "--transfers", "4"),
+            env=environment(service),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            assert reached.wait(30)
+            time.sleep(4 * JOURNAL)  # nothing moves any more, and what moved has had its entry in the journal
+        finally:
+            run.kill()
+            run.wait()
+            opened.set()
+        assert not (tmp_path / "tileset.json").exists()
+        again = mirror(IMODEL, tmp_path, service=service)
+    assert again.exit == 0, again.said
+    assert again.last["kept"] >= third - 4
+    assert again.last["fetched"] == len(town) - again.last["kept"]
+    assert_whole(tmp_path, town)

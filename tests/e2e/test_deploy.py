@@ -1,0 +1,108 @@
+"""The files of scripts/deploy, as far as they can be run here: a store as DEST fits them, too."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.builders import IMODEL
+from tests.support.s3 import ENVIRONMENT, BucketServer
+from tests.support.simulator import Simulator
+
+DEPLOY = Path(__file__).resolve().parents[2] / "scripts" / "deploy"
+
+
+def text(name: str) -> str:
+    """A file, with its folders."""
+    return (DEPLOY / name).read_text(encoding="utf-8")
+
+
+def here(words: str, root: Path) -> str:
+    """What a file says, with the folders of this test in the place of the machine's."""
+    for folder in ("/etc/tilesync", "/var/log", "/var/lib", "/srv/tiles", "/opt/tilesync"):
+        words = words.replace(folder, f"{root}{folder}")
+    return words
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A machine with the folders that the files ask for, and tilesync where they have it installed."""
+    for folder in ("etc/tilesync", "var/log/tilesync", "var/lib/tilesync", "srv/tiles", "opt/tilesync/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    program = tmp_path / "opt/tilesync/bin/tilesync"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m tilesync "$@"\n')
+    program.chmod(0o755)
+    return tmp_path
+
+
+def settings(machine: Path, dest: str, sim: Simulator, **more: str) -> None:
+    """The file with the settings of a mirror, written after the example."""
+    named = {
+        "TILESYNC_SOURCE": IMODEL,
+        "TILESYNC_DEST": dest,
+        "TILESYNC_API_URL": sim.url,
+        "TILESYNC_TOKEN": sim.token,
+        "TILESYNC_RETRY_FOR": "10s",
+        **more,
+    }
+    lines = "".join(f"{name}='{value}'\n" for name, value in named.items())
+    (machine / "etc/tilesync/office.env").write_text(lines)
+
+
+def cron(machine: Path) -> subprocess.CompletedProcess[str]:
+    """Run the line as cron does: by /bin/sh, with HOME and what the file sets, and nothing else."""
+    said = here(text("tilesync.cron"), machine)
+    environment = dict(re.findall(r"^([A-Z_]+)=(.*)$", said, re.MULTILINE))
+    (line,) = re.findall(r"^17 2 \* \* \*  tilesync  (.*)$", said, re.MULTILINE)
+    home = {"HOME": "/nonexistent", "LOGNAME": "tilesync", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    shell = [environment["SHELL"], "-c", line]
+    return subprocess.run(shell, env={**home, **environment}, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_line_of_cron_fills_a_folder(machine: Path, sim: Simulator) -> None:
+    """It prints nothing, writes its report, and keeps the state in the folder."""
+    sim.hold()
+    settings(machine, f"{machine}/srv/tiles/office", sim)
+    ended = cron(machine)
+    assert (ended.stdout, ended.stderr) == ("", ""), (machine / "var/log/tilesync/office.log").read_text()
+    assert (machine / "srv/tiles/office/tileset.json").exists()
+    assert (machine / "srv/tiles/office/.tilesync").is_dir()
+    assert json.loads((machine / "var/log/tilesync/office.json").read_text())["exit"] == 0
+
+
+def test_the_line_of_cron_fills_a_store(machine: Path, sim: Simulator, bucket_server: BucketServer) -> None:
+    """The state of a store lies where the file says, although the user has no home; a night that fails says so."""
+    sim.hold()
+    place = f"s3://{bucket_server.new_bucket()}/office"
+    settings(machine, place, sim, **ENVIRONMENT, AWS_ENDPOINT_URL=bucket_server.url)
+    ended = cron(machine)
+    assert (ended.stdout, ended.stderr) == ("", ""), (machine / "var/log/tilesync/office.log").read_text()
+    assert len(list((machine / "var/lib/tilesync/destinations").iterdir())) == 1
+    settings(machine, "gs://nowhere", sim)
+    assert "tilesync mirror office: exit 2" in cron(machine).stdout
+
+
+def test_the_service_of_systemd_has_a_folder_for_the_state() -> None:
+    """Below what StateDirectory makes tilesync finds its state; a missing /srv/tiles stops nothing."""
+    unit = text("tilesync@.service")
+    assert "\nStateDirectory=tilesync\n" in unit
+    assert "\nEnvironment=XDG_STATE_HOME=%S\n" in unit
+    assert "\nReadWritePaths=-/srv/tiles\n" in unit
+
+
+def test_the_job_of_kubernetes_has_a_volume_for_the_state() -> None:
+    """What it writes beside DEST lies on volumes, on a root file system that is read only; no report is served."""
+    job = text("kubernetes.yaml")
+    mounts = dict(re.findall(r"\{name: (\w+), mountPath: (\S+)\}", job))
+    assert mounts.keys() == set(re.findall(r"- name: (\w+)$", job.partition("volumes:\n")[2], re.MULTILINE))
+    environment = dict(re.findall(r"- name: (\w+)\n +value: (\S+)", job))
+    assert environment["XDG_STATE_HOME"] in mounts.values()
+    (report,) = re.findall(r"--report, ([^\]]+)\]", job)
+    assert str(Path(report).parent) in mounts.values()
+    assert not Path(environment["TILESYNC_DEST"]).is_relative_to(Path(report).parent)

@@ -1,0 +1,292 @@
+"""Documents that others wrote, or damaged, met by the program: an exit code and a sentence, and never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.builders import IMODEL, export
+from tests.support.commandline import Done, tilesync
+from tests.support.s3 import ENVIRONMENT, BucketServer
+from tests.support.simulator import EXPORT, Simulator
+from tilesync.errors import DestinationError
+from tilesync.stores.local.destination import open_to_read
+
+MANIFEST = f"manifests/{EXPORT}.jsonl"
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A destination with one version."""
+    dest = tmp_path_factory.mktemp("published") / "dest"
+    with Simulator() as sim:
+        sim.hold(export(2))
+        assert sim.mirror(dest).exit == 0
+    return dest
+
+
+@pytest.fixture
+def dest(published: Path, tmp_path: Path) -> Path:
+    """A copy of it to be damaged."""
+    shutil.copytree(published, tmp_path / "dest", symlinks=True)
+    return tmp_path / "dest"
+
+
+def first_line(**changes: Any) -> Callable[[str], str]:
+    """The first line of a manifest says something else."""
+
+    def change(text: str) -> str:
+        first, _, rest = text.partition("\n")
+        return f"{json.dumps({**json.loads(first), **changes})}\n{rest}"
+
+    return change
+
+
+def second_line(**changes: Any) -> Callable[[str], str]:
+    """The line of a file says something else."""
+
+    def change(text: str) -> str:
+        first, second, rest = text.split("\n", 2)
+        return f"{first}\n{json.dumps({**json.loads(second), **changes})}\n{rest}"
+
+    return change
+
+
+DAMAGES: dict[str, Callable[[str], str]] = {
+    "deep": lambda text: DEEP + "\n",
+    "deep field": lambda text: text.replace('"include":[]', f'"include":{DEEP}'),
+    "Infinity": lambda text: text.replace('"missing":0', '"missing":Infinity'),
+    "1e999": lambda text: text.replace('"missing":0', '"missing":1e999'),
+    "NaN": second_line(size=float("nan")),
+    "a list": lambda text: "[]\n" + text,
+    "no export": first_line(export=None),
+    "odd export": first_line(export={"id": ["e1"]}),
+    "odd counts": first_line(files={}),
+    "odd moment": first_line(finished="yesterday"),
+    "lone surrogate": second_line(name="tiles/\ud800.glb"),
+    "odd name": second_line(name=5),
+    "odd type": second_line(content_type={"a": 1}),
+    "huge size": second_line(size=1 << 64),
+    "not UTF-8": lambda text: "\udcff" + text,
+}
+"""What becomes of a manifest."""
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_manifest(dest: Path, damage: str) -> None:
+    """`verify` finds it, `versions` warns of it, a run without its catalog leaves the version alone, and one that reads
+    from there refuses; all in words.
+    """
+    path = dest / MANIFEST
+    before = path.read_text()
+    after = DAMAGES[damage](before)
+    assert after != before
+    path.write_bytes(after.encode(errors="surrogateescape"))
+    found = tilesync("verify", dest, "--json")
+    assert (found.exit, found.last["error"]) == (10, "VerifyFailed")
+    assert f"manifests/{EXPORT}.jsonl" in found.out
+    done = tilesync("mirror", dest, dest.with_name("copy"), "--json")
+    assert (done.exit, done.last["error"]) in {(3, "Incomplete"), (4, "NoExport")}, done.err
+
+
+@pytest.mark.parametrize("damage", ["deep", "NaN", "lone surrogate", "huge size"])
+def test_a_lost_catalog_and_a_damaged_manifest(dest: Path, damage: str) -> None:
+    """The version is not taken over, its files stay, and the export comes in as another one."""
+    path = dest / MANIFEST
+    path.write_text(DAMAGES[damage](path.read_text()))
+    for catalog in (dest / ".tilesync").glob("catalog.sqlite3*"):
+        catalog.unlink()
+    assert tilesync("versions", dest, "--json").exit == (8 if damage == "deep" else 0)
+    with Simulator() as sim:
+        sim.hold(export(2))
+        done = tilesync("mirror", IMODEL, dest, "--json", sim=sim)
+    assert (done.exit, done.last["version"]) == (0, f"{EXPORT}-2"), done.err
+    assert f"version {EXPORT} cannot be taken over" in done.err
+    assert (dest / "versions" / EXPORT / "tileset.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        DEEP,
+        '{"version": Infinity, "manifest": 1}',
+        '{"version": {}, "manifest": "m"}',
+        '{"version": "\\ud800"}',
+        "[]",
+        "",
+    ],
+    ids=["deep", "Infinity", "other types", "lone surrogate", "a list", "empty"],
+)
+def test_a_damaged_latest_json(dest: Path, said: str) -> None:
+    """It counts as lost: the next run writes it anew, and what needs it says so."""
+    whole = (dest / "latest.json").read_text()
+    (dest / "latest.json").write_text(said)
+    assert tilesync("versions", dest, "--json").exit == 0
+    found = tilesync("verify", dest, "--json")
+    assert (found.exit, found.last["error"]) == (10, "VerifyFailed")
+    with Simulator() as sim:
+        sim.hold(export(2))
+        done = tilesync("mirror", IMODEL, dest, "--json", sim=sim)
+    assert done.exit == 0, done.err
+    assert json.loads((dest / "latest.json").read_text())["version"] == json.loads(whole)["version"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ("UPDATE meta SET value='four' WHERE key='schema'", "its schema is 'four', which is no number"),
+        ("UPDATE meta SET value='9999999999999999999' WHERE key='schema'", "which is no number"),
+        ("UPDATE meta SET value='4.5' WHERE key='schema'", "its schema is '4.5'"),
+        ("UPDATE meta SET value='round' WHERE key='layout'", "'round' is not a valid Layout"),
+        ("UPDATE version SET content='boxed'", "'boxed' is not a valid Content"),
+        ("UPDATE version SET include='{'", "Expecting"),
+    ],
+)
+def test_a_damaged_catalog(dest: Path, sql: str, why: str) -> None:
+    """Exit 8, what is wrong with it, and the file to delete; once that is done nothing is lost."""
+    catalog = dest / ".tilesync/catalog.sqlite3"
+    with closing(sqlite3.connect(catalog)) as db, db:
+        assert db.execute(sql).rowcount
+    with Simulator() as sim:
+        sim.hold(export(2))
+        done = tilesync("mirror", IMODEL, dest, "--json", sim=sim)
+        assert (done.exit, done.last["error"]) == (8, "DestinationError"), done.err
+        assert f"the catalog is damaged ({why}" in done.last["message"] or why in done.last["message"]
+        assert f"delete {catalog}" in done.last["hint"]
+        for path in catalog.parent.glob("catalog.sqlite3*"):
+            path.unlink()
+        assert tilesync("mirror", IMODEL, dest, "--json", sim=sim).exit == 0
+
+
+def test_a_damaged_record_costs_nothing(dest: Path) -> None:
+    """What the service said of an export is told to people, and decides nothing."""
+    with closing(sqlite3.connect(dest / ".tilesync/catalog.sqlite3")) as db, db:
+        db.execute("UPDATE version SET record=?", (DEEP,))
+    with Simulator() as sim:
+        sim.hold(export(2))
+        done = tilesync("mirror", IMODEL, dest, "--json", sim=sim)
+    assert (done.exit, done.last["fetched"]) == (0, 0), done.err
+
+
+ODD: list[Any] = [5, None, {}, [], True, 1e300, "\ud800", "x" * 100_000]
+
+
+@pytest.mark.parametrize("value", ODD, ids=[ascii(value)[:12] for value in ODD])
+def test_odd_values_in_the_rows_of_the_service(tmp_path: Path, value: Any) -> None:
+    """Fields of another type count as missing; half of a surrogate pair makes it no list of exports."""
+    with Simulator() as sim:
+        sim.hold(export(2))
+        sim.exports[0] |= {
+            "displayName": value,
+            "lastModified": value,
+            "error": value,
+            "stats": {"compressedSize": value},
+        }
+        sim.exports[0]["request"] = {"changesetId": value}
+        if not isinstance(value, str):
+            sim.exports[0]["request"] |= {"iModelId": value, "exportType": value}
+        row = {**sim.exports[0], "_links": {"mesh": {"href": sim.link(EXPORT)}}}
+        sim.answer_api = answered({"exports": [row], "_links": value})  # type: ignore[method-assign, assignment]  # any page
+        done = tilesync("mirror", IMODEL, tmp_path / "dest", "--json", "--retry-for=0s", "--wait=0s", sim=sim)
+    if value == "\ud800":
+        assert (done.exit, done.last["error"]) == (6, "Unavailable"), done.err
+    else:
+        assert done.exit == 0, done.err
+        assert json.loads((tmp_path / "dest" / MANIFEST).read_text().splitlines()[0])["export"]["id"] == EXPORT
+
+
+def answered(said: Any) -> Callable[[Any], Any]:
+    """The API answers always the same."""
+    from tilesync.demo.fake_service import Answer
+
+    return lambda request: Answer(200, json.dumps(said).encode(), {"Content-Type": "application/json"})
+
+
+# --- manifests/ that cannot be looked into ---
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Within it this process has the rights of nobody."""
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_manifests_is_a_file(dest: Path) -> None:
+    """Exit 8: it is not taken for a place without versions."""
+    shutil.rmtree(dest / "manifests")
+    (dest / "manifests").write_text("")
+    done = tilesync("versions", dest, "--json")
+    assert (done.exit, done.last["error"]) == (8, "DestinationError"), done.err
+    assert f"cannot read {dest / 'manifests'}" in done.last["message"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may become another user")
+def test_manifests_cannot_be_read(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Who may not look into it hears that; it is not taken for a place without versions."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        manifests = Path(folder) / "manifests"
+        manifests.mkdir(mode=0o700)
+        (manifests / "e1.jsonl").write_text("{}")
+        with (
+            open_to_read(Path(folder)) as sight,
+            as_nobody(),
+            pytest.raises(DestinationError, match="Permission denied"),
+        ):
+            sight.publication.manifest_names()
+
+
+# --- nobody's home ---
+
+
+def run_homeless(*words: str, **env: str) -> Done:
+    """Run the program for a user that no list knows, and without HOME."""
+    code = (
+        "import os, pwd, sys\n"
+        "def nobody(uid): raise KeyError(uid)\n"
+        "pwd.getpwuid = nobody\n"
+        "from tilesync.cli.main import main; main(sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", ""), **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def test_no_home_for_the_state(bucket_server: BucketServer) -> None:
+    """Exit 2, and the option that helps; a folder named `~` is made nowhere."""
+    place, server = f"s3://{bucket_server.new_bucket()}/there", {"TILESYNC_ENDPOINT_URL": bucket_server.url}
+    done = run_homeless("versions", place, "--json", **ENVIRONMENT, **server)
+    assert (done.exit, done.last["error"]) == (2, "UsageError"), done.err
+    assert "no home folder for the state" in done.last["message"]
+    assert "--state-dir" in done.last["hint"]
+    assert not Path("~").exists()
+
+
+def test_no_home_in_a_source(tmp_path: Path) -> None:
+    """`~` is no folder then, in words."""
+    done = run_homeless("mirror", "~/somewhere", str(tmp_path / "dest"), "--json")
+    assert (done.exit, done.last["error"]) == (2, "UsageError"), done.err
+    assert "there is no folder" in done.last["message"]

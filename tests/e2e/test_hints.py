@@ -1,0 +1,341 @@
+"""The table of hints: a cause, the sentence that tells it, and what helps; each of them looked at.
+
+A hint must be able to help in exactly its case. Where nothing does there is none: that is better than a wrong one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.builders import IMODEL, export, tileset
+from tests.support.commandline import tilesync
+from tests.support.faults import When, api, blob, error, listing, storage, wrong_bytes
+from tests.support.simulator import EXPORT, Run, Simulator
+from tilesync.app.locations import parse_place
+from tilesync.azure.error_hints import storage_hint
+from tilesync.azure.sas import parse_link
+from tilesync.errors import LinkRefused, NotAuthorised, TilesyncError, UsageError
+from tilesync.itwin.auth import from_file
+from tilesync.model import Inventory
+from tilesync.stores.azure import credentials as account
+from tilesync.stores.azure import errors as azure_replies
+from tilesync.stores.azure.sas_link import SignedLink
+from tilesync.stores.s3 import errors as s3_replies
+from tilesync.transport.connect_errors import lasting_error
+
+AGAIN = "run the same command again"
+LATER = "run the same command again later"
+FRESH = "run the same command with a fresh link"
+TILE = "tiles/003.glb"
+
+
+class Row(NamedTuple):
+    """What befalls a run, the class and a part of the sentence that tell it, and a part of the hint: "" for none."""
+
+    when: When
+    status: int
+    code: str
+    kind: str
+    sentence: str
+    hint: str
+    inventory: str | None = None
+
+
+everything, tile = storage, blob(TILE)
+
+FROM_LINK = [
+    Row(everything, 403, "AuthenticationFailed", "NotAuthorised", "refused to be listed", "is the link whole"),
+    Row(everything, 403, "AuthorizationFailure", "NotAuthorised", "AuthorizationFailure", "firewall"),
+    Row(everything, 403, "AuthorizationSourceIPMismatch", "NotAuthorised", "SourceIP", "(`sip=`): run from one"),
+    Row(everything, 403, "AuthorizationProtocolMismatch", "NotAuthorised", "Protocol", "`spr=https`"),
+    Row(everything, 403, "AuthorizationServiceMismatch", "NotAuthorised", "Service", "`ss=b`"),
+    Row(everything, 403, "AuthorizationResourceTypeMismatch", "NotAuthorised", "Resource", "`srt=co`"),
+    Row(everything, 403, "AuthorizationPermissionMismatch", "NotAuthorised", "Permission", "must allow to read"),
+    Row(everything, 403, "AccountIsDisabled", "NotAuthorised", "AccountIsDisabled", "only its owner can enable it"),
+    Row(everything, 403, "KeyBasedAuthenticationNotPermitted", "NotAuthorised", "KeyBased", "a user delegation SAS"),
+    Row(everything, 403, "KeyVaultEncryptionKeyNotFound", "NotAuthorised", "KeyVault", "key in Key Vault: its owner"),
+    Row(everything, 409, "PublicAccessNotPermitted", "NotAuthorised", "PublicAccess", "copy the link whole"),
+    Row(everything, 400, "InvalidQueryParameterValue", "Unavailable", "answered 400", "the link is damaged"),
+    Row(everything, 404, "ContainerNotFound", "ExportReplaced", "replaced or deleted", "link of the newest export"),
+    Row(everything, 407, "", "Unavailable", "a proxy wants a user name", "HTTPS_PROXY, as http://USER:PASSWORD@"),
+    Row(everything, 302, "", "Unavailable", "answered 302", "a gateway or a login page"),
+    Row(everything, 418, "", "Unavailable", "answered 418", ""),
+    Row(everything, 429, "", "Unavailable", "kept failing", LATER),
+    Row(everything, 500, "InternalError", "Unavailable", "kept failing", LATER),
+    Row(everything, 503, "ServerBusy", "Unavailable", "kept failing", LATER),
+    Row(listing, 403, "AuthorizationPermissionMismatch", "ListingDenied", "refused", "may list (`sp=rl`)", "list"),
+    Row(listing, 403, "AccountIsDisabled", "ListingDenied", "refused", "only its owner can enable it", "list"),
+    Row(tile, 403, "AuthorizationPermissionMismatch", "NotAuthorised", f"refused {TILE}", "must allow to read"),
+    Row(tile, 404, "BlobNotFound", "Incomplete", "1 file failed", AGAIN),
+    Row(tile, 409, "BlobArchived", "Incomplete", "1 file failed", "archive tier: its owner must set its tier"),
+    Row(tile, 409, "BlobBeingRehydrated", "Incomplete", "1 file failed", "it can be read in some hours"),
+    Row(tile, 409, "BlobUsesCustomerSpecifiedEncryption", "Incomplete", "1 file failed", "a key that only its writer"),
+    Row(tile, 407, "", "Incomplete", "1 file failed", "HTTPS_PROXY"),
+    Row(tile, 418, "", "Incomplete", "1 file failed", "another run is refused as well"),
+    Row(tile, 412, "ConditionNotMet", "ExportReplaced", "replaced or deleted", "link of the newest export"),
+]  # fmt: skip
+
+FROM_SERVICE = [
+    Row(api, 400, "", "InvalidRequest", "invalid (400)", "correct the ids or options"),
+    Row(api, 401, "", "NotAuthorised", "refuses the token", "put a fresh one in TILESYNC_TOKEN"),
+    Row(api, 403, "", "NotAuthorised", "may not see these exports", "is a member of its iTwin"),
+    Row(api, 404, "", "NoExport", "knows nothing of this", "check the iModel id and --api-url"),
+    Row(api, 405, "", "Unavailable", "answered 405", "is --api-url (TILESYNC_API_URL) the service's address?"),
+    Row(api, 407, "", "Unavailable", "a proxy wants a user name", "HTTPS_PROXY"),
+    Row(api, 302, "", "Unavailable", "answered 302", "a gateway or a login page"),
+    Row(api, 409, "", "Unavailable", "answered 409", "is --api-url (TILESYNC_API_URL) the service's address?"),
+    Row(api, 422, "", "InvalidRequest", "invalid (422)", "correct the ids or options"),
+    Row(api, 429, "", "Unavailable", "kept failing", LATER),
+    Row(api, 500, "", "Unavailable", "kept failing", LATER),
+    Row(api, 503, "", "Unavailable", "kept failing", LATER),
+    Row(everything, 403, "AuthenticationFailed", "NotAuthorised", "also through a fresh link", "that rewrites URLs"),
+    Row(everything, 403, "AccountIsDisabled", "NotAuthorised", "also through a fresh link", "only its owner"),
+    Row(everything, 404, "ContainerNotFound", "ExportReplaced", "the container is gone", "the newest export anew"),
+]  # fmt: skip
+
+
+def told(found: TilesyncError | None, kind: str, sentence: str, hint: str) -> None:
+    """An error has this class, sentence and hint; one that another run does not cure does not promise that."""
+    assert found is not None
+    assert (type(found).__name__, sentence in str(found)) == (kind, True), found
+    assert found.hint == "" if not hint else hint in found.hint, found.hint
+    assert hint.startswith(AGAIN) or AGAIN not in found.hint
+    assert "member" in hint or "member" not in found.hint
+
+
+@pytest.mark.parametrize("row", FROM_LINK, ids=lambda row: f"{row.status}-{row.code or row.sentence}")
+def test_a_container_behind_a_link(row: Row, tmp_path: Path) -> None:
+    """What the storage of a link answers is told with what helps against that very answer."""
+    with Simulator() as sim:
+        sim.hold()
+        sim.fault(row.when, error(row.status, row.code), times=None)
+        more = {"inventory": Inventory(row.inventory)} if row.inventory else {}
+        run = sim.mirror(tmp_path, link=sim.link(EXPORT), retry_for=timedelta(0), **more)
+    told(run.error, row.kind, row.sentence, row.hint)
+
+
+@pytest.mark.parametrize("row", FROM_SERVICE, ids=lambda row: f"{row.status}-{row.code or row.sentence}")
+def test_an_imodel(row: Row, tmp_path: Path) -> None:
+    """What the service answers, and the storage to links that the service makes, likewise."""
+    with Simulator() as sim:
+        sim.hold()
+        sim.fault(row.when, error(row.status, row.code), times=None)
+        run = sim.mirror(tmp_path, retry_for=timedelta(0))
+    told(run.error, row.kind, row.sentence, row.hint)
+
+
+# --- files that fail, references that lead nowhere ---
+
+
+def test_bytes_that_stay_wrong(tmp_path: Path) -> None:
+    """A file that the container holds damaged is not promised to be whole after another run."""
+    with Simulator() as sim:
+        sim.hold()
+        sim.fault(tile, wrong_bytes, times=None)
+        run = sim.mirror(tmp_path)
+    told(run.error, "Incomplete", "1 file failed", "another run brings the same bytes")
+
+
+def test_failures_of_two_kinds(tmp_path: Path) -> None:
+    """Where another run helps against some of the failures alone, both are said."""
+    with Simulator() as sim:
+        sim.hold()
+        sim.fault(tile, error(409, "BlobArchived"), times=None)
+        sim.fault(blob("tiles/004.glb"), error(404, "BlobNotFound"), times=None)
+        run = sim.mirror(tmp_path)
+    assert run.error is not None
+    assert run.error.hint.startswith("the blob is in the archive tier")
+    assert f"; for the others {AGAIN}" in run.error.hint
+
+
+def lacking(tmp_path: Path, *uris: str) -> Run:
+    """A run over an export whose root asks for these as well."""
+    with Simulator() as sim:
+        sim.hold({**export(), "tileset.json": tileset("tiles/tileset.json", *uris)})
+        return sim.mirror(tmp_path)
+
+
+def test_what_is_not_in_the_container(tmp_path: Path) -> None:
+    """A file that is missing may be meant so; a reference that no copy can follow is told as what it is."""
+    found = lacking(tmp_path / "a", "gone.glb").error
+    told(found, "Incomplete", "1 file that the tilesets ask for is not in the container", "with --allow-missing")
+    found = lacking(tmp_path / "b", "%FF.glb").error
+    told(found, "Incomplete", "1 reference of the tilesets cannot be followed (", "what lies behind such a reference")
+    assert "not in the container" not in str(found)
+    both = lacking(tmp_path / "c", "gone.glb", "%FF.glb").error
+    told(both, "Incomplete", "is not in the container; 1 reference", "if the export was made so")
+
+
+# --- stores ---
+
+READS, WRITES = "(`sp=rl`)", "(`sp=racwdl`)"
+AZURE = [
+    ("read", 403, "AuthorizationPermissionMismatch", "az://a/c refuses x", READS),
+    ("put", 403, "AuthorizationPermissionMismatch", "az://a/c refuses x", WRITES),
+    ("delete", 403, "AuthorizationPermissionMismatch", "az://a/c refuses x", WRITES),
+    ("put", 403, "AuthorizationFailure", "az://a/c refuses x", "firewall"),
+    ("put", 403, "AccountIsDisabled", "az://a/c refuses x", "only its owner"),
+    ("put", 403, "KeyVaultVaultNotFound", "az://a/c refuses x", "key in Key Vault: its owner"),
+    ("read", 404, "ContainerNotFound", "there is no container at az://a/c", "check the name"),
+    ("put", 404, "ContainerNotFound", "there is no container at az://a/c", "--create-container` makes it"),
+    ("read", 409, "BlobArchived", "x cannot be read from az://a/c", "archive tier"),
+    (
+        "read",
+        409,
+        "BlobUsesCustomerSpecifiedEncryption",
+        "x cannot be read from az://a/c",
+        "a key that only its writer",
+    ),
+    ("put", 409, "BlobImmutableDueToPolicy", "x cannot be put into az://a/c", "a policy of the container"),
+    ("delete", 409, "BlobImmutableDueToPolicy", "x cannot be deleted from az://a/c", "a policy of the container"),
+    ("put", 412, "LeaseIdMissing", "x cannot be put into az://a/c", "break the lease, or wait"),
+    ("read", 400, "InvalidUri", "x cannot be read from az://a/c", ""),
+]
+
+
+@pytest.mark.parametrize(("act", "status", "code", "sentence", "hint"), AZURE)
+def test_a_container_that_is_written_to(
+    act: azure_replies.Act, status: int, code: str, sentence: str, hint: str
+) -> None:
+    """A store in Azure is told with what it was asked to do; reading wants other rights than writing."""
+    header = {"x-ms-error-code": code}.get
+    with pytest.raises(TilesyncError) as raised:
+        azure_replies.demand(status, header, b"", "x", "az://a/c", act=act)
+    assert sentence in str(raised.value)
+    assert raised.value.hint == "" if not hint else hint in raised.value.hint
+
+
+def test_links_that_were_just_made() -> None:
+    """A signature that is refused on a link of one's own making is a matter of the key or the clock, not of quotes."""
+    link = parse_link("https://a.blob.core.windows.net/c?sp=rl&sig=x")
+    refusal = LinkRefused("az://a/c refuses x", hint=storage_hint("AuthenticationFailed"))
+    with pytest.raises(NotAuthorised) as raised:
+        SignedLink(lambda: link, lambda event: None, first=link).refused(link, refusal, again=True)
+    assert "AZURE_STORAGE_KEY" in raised.value.hint
+    with pytest.raises(NotAuthorised) as raised:
+        SignedLink(None, lambda event: None, first=link).refused(link, refusal, again=False)
+    assert "is the link whole" in raised.value.hint
+
+
+def test_entra_is_not_installed_twice() -> None:
+    """Who is refused by Entra has its package: only who lacks it is told to install it."""
+    from azure.core.exceptions import ClientAuthenticationError
+
+    with pytest.raises(NotAuthorised) as raised, account._mapped("a link cannot be signed"):
+        raise ClientAuthenticationError("no token")
+    assert "az login" in raised.value.hint
+    assert "pip install" not in raised.value.hint
+
+
+S3 = [
+    ("read", 403, "AccessDenied", "s3://b/ refuses x", "s3:GetObject on what lies in it"),
+    ("write", 403, "AccessDenied", "s3://b/ refuses x", "s3:PutObject"),
+    ("read", 403, "InvalidObjectState", "x in s3://b/ is archived", "restore it first"),
+    ("read", 403, "AllAccessDisabled", "refuses who asks", "only its owner"),
+    ("write", 403, "SignatureDoesNotMatch", "refuses who asks", "AWS_SECRET_ACCESS_KEY"),
+    ("write", 403, "RequestTimeTooSkewed", "refuses who asks", "clock"),
+    ("write", 400, "KMS.DisabledException", "cannot do what was asked about x", "the key that encrypts the bucket"),
+    ("read", 404, "NoSuchBucket", "there is no bucket at s3://b/", "check the name, and --endpoint-url"),
+    ("write", 404, "NoSuchBucket", "there is no bucket at s3://b/", "or make the bucket"),
+    ("write", 405, "MethodNotAllowed", "cannot do what was asked about x", "--endpoint-url"),
+    ("write", 501, "NotImplemented", "cannot do what was asked about x", "knows no SHA-256 checksums"),
+    ("replace", 501, "NotImplemented", "cannot do what was asked about x", "must know conditional writes"),
+    ("write", 301, "PermanentRedirect", "another region", "AWS_REGION"),
+    ("write", 507, "XMinioStorageFull", "has no room", "make room"),
+]
+
+
+@pytest.mark.parametrize(("act", "status", "code", "sentence", "hint"), S3)
+def test_a_bucket(act: s3_replies.Act, status: int, code: str, sentence: str, hint: str) -> None:
+    """A bucket is told likewise."""
+    with pytest.raises(TilesyncError) as raised:
+        s3_replies.refuse(status, code, "x", "s3://b/", act=act)
+    assert sentence in str(raised.value)
+    assert hint in raised.value.hint
+    assert "AWS_REQUEST_CHECKSUM_CALCULATION" not in raised.value.hint or status == 501
+
+
+def test_a_state_folder_that_cannot_be_used() -> None:
+    """The state of a store lies in a folder that nobody named: the hint names the option that moves it."""
+    done = tilesync(
+        "mirror", IMODEL, "https://127.0.0.1:9/account/tiles?sig=x", "--json",
+        TILESYNC_TOKEN="t", XDG_STATE_HOME="/proc/nowhere",
+    )  # fmt: skip
+    assert (done.last["exit"], done.last["error"]) == (8, "DestinationError")
+    assert done.last["message"].startswith("cannot use /proc/nowhere/")
+    assert "--state-dir" in done.last["hint"]
+
+
+# --- links and tokens as they are pasted ---
+
+
+@pytest.mark.parametrize("resource", ["b", "bs", "bv"])
+def test_a_link_for_one_file(resource: str) -> None:
+    """A link that signs one blob cannot be mirrored: it is refused before anything is asked, with what to get."""
+    with pytest.raises(UsageError, match="for one file alone") as raised:
+        parse_link(f"https://a.blob.core.windows.net/c/tileset.json?sv=1&sr={resource}&sp=r&sig=SECRET")
+    assert "`sr=c`" in raised.value.hint
+    assert "SECRET" not in str(raised.value)
+
+
+def test_marks_of_byte_order(tmp_path: Path) -> None:
+    """Editors and shells put a mark before a link or a token, or write UTF-16: it is read all the same."""
+    text = "https://acc.blob.core.windows.net/tiles?sp=racwdl&sig=x"
+    assert parse_link(f"\ufeff{text}\r\n").base == "https://acc.blob.core.windows.net/tiles"
+    assert str(parse_place(f"\ufeff{text}")) == str(parse_place(text))
+    token = base64.b64encode(b"token").decode()
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / "token").write_bytes(f"{token}\r\n".encode(encoding))
+        assert asyncio.run(from_file(tmp_path / "token"))[0].text == token
+
+
+# --- names that do not resolve ---
+
+NOBODY = "https://nobody.invalid"
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "said", "hint"),
+    [
+        (["exports", "--api-url", NOBODY], {"TILESYNC_TOKEN": "t"}, "nobody.invalid does not", "check the name"),
+        (["mirror", f"{NOBODY}/tiles?sp=rl&sig=x", "D"], {}, "nobody.invalid does not", "check the name"),
+        (
+            ["versions", "az://nobody/tiles", "--azure-endpoint", "https://{account}.invalid"],
+            {"AZURE_STORAGE_KEY": "a2V5"}, "the name nobody.invalid does not", "check the name",
+        ),
+        (
+            ["versions", "s3://tiles", "--endpoint-url", NOBODY],
+            {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}, "s3://tiles/ does not resolve", "--endpoint-url",
+        ),
+    ],
+    ids=["service", "link", "azure", "s3"],
+)  # fmt: skip
+def test_a_name_that_nobody_has(
+    words: list[str], settings: dict[str, str], said: str, hint: str, tmp_path: Path
+) -> None:
+    """A wrong name is told within seconds, not after a minute of trying again, and the host is named."""
+    began = time.monotonic()
+    named = [str(tmp_path / word) if word == "D" else word for word in words]
+    done = tilesync(*named, "--json", sim=None, **settings)
+    assert time.monotonic() - began < 40
+    assert (done.last["exit"], done.last["error"]) == (6, "Unavailable")
+    assert said in done.last["message"]
+    assert hint in done.last["hint"]
+
+
+def test_a_resolver_that_fails_for_a_moment() -> None:
+    """What may be cured by time is tried again as long as all else; so is a name that was known a moment ago."""
+    url = "https://nobody.invalid/?sig=x"
+    assert lasting_error("Temporary failure in name resolution", url, reached=False) is None
+    assert lasting_error("Name or service not known", url, reached=True) is None
+    assert lasting_error("Connection refused", url, reached=False) is None
+    found = lasting_error("[Errno -2] Name or service not known", url, reached=False)
+    assert found is not None
+    assert "sig" not in str(found)

@@ -1,0 +1,260 @@
+"""Long histories: random changes, faults and kills, and readers that never stop reading."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from tests.e2e.test_kill import kill_at, reachable, start
+from tests.support.builders import glb, tileset, tree
+from tests.support.faults import after, any_blob, blob_name, cut, error, listing, storage, wrong_bytes
+from tests.support.simulator import Simulator, latest, rollback, verify
+from tilesync.app import commands as wiring
+from tilesync.core.guards import Most
+from tilesync.core.retention import Keep
+from tilesync.events import Event, Published, Retired
+from tilesync.model import Inventory, Layout
+
+KEPT = 5
+"""Exports that the service keeps."""
+
+
+def identity(number: int) -> str:
+    return f"{number:08d}-0000-4000-8000-000000000000"
+
+
+class Model:
+    """An iModel that changes: its tiles, the tilesets that name them, and its exports."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self.dice = dice
+        self.tiles = {f"tiles/{number:03d}.glb": self.content() for number in range(14)}
+
+    def content(self) -> bytes:
+        """A tile that no other is like."""
+        return glb(self.dice.randbytes(self.dice.randint(8, 4000)))
+
+    def change(self) -> None:
+        """One to five tiles are added, removed, changed, renamed, or get the content of another."""
+        for _ in range(self.dice.randint(1, 5)):
+            name = self.dice.choice(sorted(self.tiles))
+            fresh = f"{self.dice.choice(['tiles', 'more/deep', 'ä b+%20'])}/{self.dice.randrange(10**6)}.glb"
+            match self.dice.choice(["add", "remove", "change", "rename", "copy", "swap"]):
+                case "add":
+                    self.tiles[fresh] = self.content()
+                case "remove" if len(self.tiles) > 8:
+                    del self.tiles[name]
+                case "rename":
+                    self.tiles[fresh] = self.tiles.pop(name)
+                case "copy":
+                    self.tiles[fresh] = self.tiles[name]
+                case "swap":
+                    other = self.dice.choice(sorted(self.tiles))
+                    self.tiles[name], self.tiles[other] = self.tiles[other], self.tiles[name]
+                case _:
+                    self.tiles[name] = self.content()
+
+    def export(self) -> dict[str, bytes]:
+        """The files of an export of it now: half of the tiles lie behind an external tileset."""
+        names = sorted(self.tiles)
+        outer, inner = names[::2], names[1::2]
+        return {
+            **self.tiles,
+            "tileset.json": tileset("inner/tileset.json", *map(quote, outer)),
+            "inner/tileset.json": tileset(*(f"../{quote(name)}" for name in inner)),
+        }
+
+
+def befall(sim: Simulator, dice: random.Random, *, md5: bool) -> None:
+    """A few things go wrong in the next run, each of which it bears. Wrong bytes of the right length and shape are
+    known by their MD5 alone.
+    """
+    effects = [
+        (any_blob, cut(dice.randint(0, 300))),
+        (storage, error(503, "ServerBusy")),
+        (any_blob, error(500, "InternalError")),
+        (listing, cut(dice.randint(1, 2000))),
+        (storage, error(403, "AuthenticationFailed")),
+    ]
+    if md5:
+        effects.append((any_blob, wrong_bytes))
+    for when, effect in dice.sample(effects, dice.randint(0, 3)):
+        sim.fault(when, effect, skip=dice.randint(0, 9), optional=True)
+
+
+def killed_runs(sim: Simulator, dice: random.Random, dest: Path, *options: str) -> int:
+    """A few runs end by SIGKILL, at a request that is not answered till then, or some time later; how many did."""
+    count = 0
+    for more in range(dice.randint(1, 2)):
+        asked, killed = threading.Event(), threading.Event()
+        later = dice.choice([0.0, 0.0, dice.uniform(0.0, 0.25)])
+        answer = after(asked.set, lambda: later or killed.wait(20))  # noqa: B023 - called before the next round
+        fault = sim.fault(storage, answer, skip=0 if more else dice.randint(0, 2), optional=True)
+        ended = kill_at(start(sim, dest, *options), asked, later)
+        killed.set()
+        sim.faults.remove(fault)
+        count += ended
+        if not ended:
+            break
+    return count
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
+    """Thirty random versions under random faults and kills: each is byte for byte what was exported, the pointer right
+    after every run, all of it proven by verify; nothing is fetched that lies there by a known MD5.
+    """
+    dice = random.Random(seed)
+    model, expected, ids, known = Model(dice), dict[str, dict[str, bytes]](), list[str](), set[bytes]()
+    kills = 0
+    with Simulator(page_size=9, delay=0.002) as sim:
+        while len(expected) < 30:
+            model.change()
+            md5 = dice.random() < 0.8
+            if ids and dice.random() < 0.25:
+                sim.regenerate(model.export(), export_id=ids[-1], md5=md5)
+            else:
+                ids.append(identity(len(ids) + 1))
+                day = f"{2026 + len(ids) // 300}-{len(ids) // 25 % 12 + 1:02d}-{len(ids) % 25 + 1:02d}"
+                modified = f"{day}T08:30:00Z"
+                sim.hold(model.export(), export_id=ids[-1], md5=md5, lastModified=modified)
+            for old in ids[:-KEPT]:
+                sim.delete(old)
+            befall(sim, dice, md5=md5)
+            inventory = dice.choice([Inventory.LIST, Inventory.LIST, Inventory.WALK])
+            if dice.random() < 0.3:
+                kills += killed_runs(sim, dice, tmp_path, "--inventory", inventory)
+                reachable(tmp_path)  # whatever the pointer leads to is whole
+            if dice.random() < 0.1:
+                shutil.rmtree(tmp_path / ".tilesync", ignore_errors=True)
+            sim.forget()
+            run = sim.mirror(tmp_path, inventory=inventory, allow_shrink=True)
+            assert run.error is None
+            if md5 and inventory is Inventory.LIST:
+                assert not {name for name in map(blob_name, sim.asked()) if name and model.export()[name] in known}
+            known |= set(model.export().values()) if md5 else set()
+            current = latest(tmp_path)["version"]
+            assert current.startswith(ids[-1])
+            expected.setdefault(current, model.export())
+            assert tree(tmp_path / "versions" / current) == model.export() == expected[current]
+            if len(expected) > 1 and dice.random() < 0.2:
+                assert rollback(tmp_path).error is None
+                reachable(tmp_path)
+                assert sim.mirror(tmp_path, inventory=inventory).error is None
+                assert rollback(tmp_path, latest=True).error is None
+                assert latest(tmp_path)["version"] == current
+            reachable(tmp_path)
+            sim.faults.clear()
+    assert kills >= 3
+    assert {path.name for path in (tmp_path / "versions").iterdir()} >= expected.keys()
+    for name, files in expected.items():
+        assert tree(tmp_path / "versions" / name) == files, name
+    assert verify(tmp_path, every=True).error is None
+    held = wiring.holdings(tmp_path, lambda event: None, state_dir=None)
+    assert {each.version.name for each in held if each.state == "held"} >= expected.keys()
+    assert [each.version.name for each in held if each.current] == [current]
+
+
+def test_a_flat_history(tmp_path: Path) -> None:
+    """Thirty exports in the flat layout, under faults and kills: after each run exactly its files are there."""
+    dice = random.Random(7)
+    model, kills = Model(dice), 0
+    flat = ("--layout", "flat", "--delete", "--max-delete", "100%", "--allow-shrink")
+    with Simulator(page_size=9, delay=0.002) as sim:
+        for number in range(1, 31):
+            model.change()
+            md5 = dice.random() < 0.8
+            if number > 1 and dice.random() < 0.25:
+                sim.regenerate(model.export(), export_id=sim.exports[0]["id"], md5=md5)
+            else:
+                modified = f"2026-01-{number:02d}T08:30:00Z"
+                sim.hold(model.export(), export_id=identity(number), md5=md5, lastModified=modified)
+            befall(sim, dice, md5=md5)
+            if dice.random() < 0.4:
+                kills += killed_runs(sim, dice, tmp_path, *flat)
+            run = sim.mirror(tmp_path, layout=Layout.FLAT, delete=Most(percent=100), allow_shrink=True)
+            assert run.error is None
+            files = {name: data for name, data in tree(tmp_path).items() if not name.startswith(".tilesync/")}
+            assert files == model.export()
+            sim.faults.clear()
+    assert kills >= 3
+    assert verify(tmp_path).error is None
+
+
+class Readers:
+    """Threads that follow the pointer to every file, over and over, as viewers do."""
+
+    def __init__(self, dest: Path, count: int) -> None:
+        self._dest = dest
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._read) for _ in range(count)]
+        self.errors: list[BaseException] = []
+        self.rounds = 0
+        self.seen: set[str] = set()
+
+    def __enter__(self) -> Readers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _read(self) -> None:
+        try:
+            while not self._stop.is_set():
+                reachable(self._dest)
+                said = json.loads((self._dest / "latest.json").read_bytes())
+                assert (self._dest / said["tileset"]).stat().st_size
+                assert (self._dest / said["manifest"]).stat().st_size
+                assert (self._dest / "current" / "tileset.json").read_bytes().startswith(b"{")
+                self.seen.add(said["version"])
+                self.rounds += 1
+        except BaseException as error:
+            self.errors.append(error)
+
+
+@pytest.mark.parametrize("keep", [Keep(), Keep(2, timedelta(seconds=1))])
+def test_readers_never_miss_a_file(tmp_path: Path, keep: Keep) -> None:
+    """While twenty versions are published, one after another, readers of the pointer find every file that it leads to;
+    also while old versions retire that nobody reads any more.
+    """
+    dice = random.Random(5)
+    model, retired, published = Model(dice), list[Event](), list[Event]()
+    with Simulator() as sim:
+        sim.hold(model.export(), export_id=identity(1), lastModified="2026-01-01T08:30:00Z")
+        assert sim.mirror(tmp_path).error is None
+        with Readers(tmp_path, 2) as readers:
+            for number in range(2, 22):
+                model.change()
+                modified = f"2026-02-{number:02d}T08:30:00Z"
+                sim.hold(model.export(), export_id=identity(number), lastModified=modified)
+                run = sim.mirror(tmp_path, keep=keep, allow_shrink=True)
+                assert run.error is None
+                retired += run.of(Retired)
+                published += run.of(Published)
+                before = readers.rounds
+                _until(lambda: readers.rounds > before + 2 or bool(readers.errors))  # noqa: B023 - called at once
+    assert readers.errors == []
+    assert len(published) == 20
+    assert len(readers.seen) >= 15
+    assert bool(retired) == (keep.versions is not None)
+    assert verify(tmp_path, every=True).error is None
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)

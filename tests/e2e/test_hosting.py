@@ -1,0 +1,429 @@
+"""`tilesync doctor DEST` before real servers: what is well, what is not, and that what it prints mends it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shlex
+import shutil
+import ssl
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import trustme
+from azure.storage.blob import BlobServiceClient, CorsRule
+
+from tests.e2e.test_web_servers import needs
+from tests.support.azurite import ACCOUNT, KEY, Azurite
+from tests.support.builders import IMODEL, export, glb, tileset
+from tests.support.commandline import Done, tilesync
+from tests.support.s3 import ENVIRONMENT, SECRET, BucketRoad, BucketServer
+from tests.support.simulator import EXPORT, Simulator
+from tests.support.web_servers import caddy, nginx
+from tilesync.doctor.web_servers import BESIDE, CADDY, INSIDE
+
+ORIGIN = "https://viewer.example"
+OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
+Change = Callable[[str], str]
+
+
+def mirrored(dest: Path, files: dict[str, bytes], **more: Any) -> None:
+    with Simulator() as sim:
+        sim.hold(files, **more)
+        assert sim.mirror(dest).error is None
+
+
+@pytest.fixture
+def dest(tmp_path: Path) -> Path:
+    mirrored(tmp_path / "d", export(4) | {"ä b+%20/t.png": b"\x89PNG\r\n\x1a\n"})
+    return tmp_path / "d"
+
+
+def doctor(dest: object, url: str | None = None, origin: str | None = ORIGIN, **more: Any) -> Done:
+    public = () if url is None else ("--public-url", url)
+    named = () if origin is None else ("--origin", origin)
+    return tilesync("doctor", dest, *public, *named, "--json", "--retry-for", "0s", **more)
+
+
+# --- a folder behind nginx ---
+
+
+def without(*patterns: str) -> Change:
+    """The configuration without what these patterns mean."""
+
+    def change(text: str) -> str:
+        for pattern in patterns:
+            text, count = re.subn(pattern, "", text, flags=re.MULTILINE | re.DOTALL)
+            assert count
+        return text
+
+    return change
+
+
+def applied(hint: str, change: Change) -> Change:
+    """A changed configuration with what a hint says put into it."""
+    beside, inside, target = list[str](), list[str](), list[str]()
+    for line in hint.splitlines():
+        if line in {BESIDE, INSIDE, CADDY}:
+            target = beside if line == BESIDE else inside
+        else:
+            target.append(line)
+    assert beside or inside
+
+    def mended(text: str) -> str:
+        text = change(text)
+        opening = "server {\n" if "server {\n" in text else ":8080 {\n"
+        return "\n".join(beside) + "\n" + text.replace(opening, opening + "\n".join(inside) + "\n")
+
+    return mended
+
+
+def test_the_configuration_of_the_readme_is_well(dest: Path, tmp_path: Path) -> None:
+    """Every check is ok; the files are a sample of each kind, and one with a name that must be quoted."""
+    needs("nginx")
+    with nginx(dest, tmp_path / "state") as server:
+        done = doctor(dest, server.url)
+        asked = {path for path, _ in server.asked()}
+    assert (done.exit, done.results) == (0, {})
+    assert "state" in done.checks
+    lead = f"/versions/{EXPORT}"
+    assert f"{lead}/ä b+%20/t.png" in asked
+    assert {path.rpartition(".")[2] for path in asked if path.startswith(lead)} == {"json", "glb", "png", "bin"}
+
+
+CASES: dict[str, tuple[Change, str, str]] = {
+    "origin": (without(r"^ *add_header Access-Control-Allow-Origin.*?\n"), "origin", "fail"),
+    "preflight": (
+        without(r"^ *add_header Access-Control-Allow-Headers.*?\n", r"^ *if \(\$request_method.*?}\n"),
+        "preflight",
+        "warn",
+    ),
+    "types": (without(r"^ *types \{.*?}\n", r"^ *default_type.*?\n"), "types", "fail"),
+    "state": (without(r"^ *location ~\* /.*?}\n"), "state", "fail"),
+    "caching": (without(r"^map \$uri \$tiles_cache.*?}\n", r"^ *add_header Cache-Control.*?\n"), "caching", "warn"),
+}
+
+CADDY_CASES: dict[str, tuple[Change, str, str]] = {
+    "origin": (without(r"^\theader Access-Control-Allow-Origin.*?\n"), "origin", "fail"),
+    "preflight": (
+        without(r"^\theader Access-Control-Allow-Headers.*?\n", r"^\t@preflight.*?\n", r"^\trespond @preflight.*?\n"),
+        "preflight",
+        "warn",
+    ),
+    "types": (without(r"^\t@glb.*?\n", r"^\theader @glb.*?\n"), "types", "fail"),
+    "state": (without(r"^\t@state.*?\n", r"^\terror @state.*?\n"), "state", "fail"),
+    "caching": (
+        without(r"^\t@versions \{.*?\n\t}\n", r"^\t@others not.*?\n\t}\n", r"^\theader @(versions|others).*?\n"),
+        "caching",
+        "warn",
+    ),
+}
+
+TOO = {"origin": {"preflight"}, "caching": {"pointer-caching"}}
+"""What the same lines are about."""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_printed_mends_it(dest: Path, tmp_path: Path, case: str) -> None:
+    """Without a part of the configuration its check says so, and with the lines that it prints all is well again."""
+    needs("nginx")
+    change, name, result = CASES[case]
+    with nginx(dest, tmp_path / "ill", change) as server:
+        ill = doctor(dest, server.url)
+    assert ill.checks[name]["result"] == result
+    assert set(ill.results) == {name} | TOO.get(case, set())
+    assert ill.exit == (8 if result == "fail" else 0)
+    with nginx(dest, tmp_path / "well", applied(ill.checks[name]["hint"], change)) as server:
+        well = doctor(dest, server.url)
+    assert (well.exit, well.results) == (0, {})
+
+
+@pytest.mark.parametrize("case", CADDY_CASES)
+def test_caddy_is_told_in_its_own_words(dest: Path, tmp_path: Path, case: str) -> None:
+    """Where Caddy answers, the lines that are printed are Caddy's, and mend it."""
+    needs("caddy")
+    change, name, result = CADDY_CASES[case]
+    wrong = (lambda text: text.replace("Type model/gltf-binary", "Type text/plain")) if case == "types" else change
+    with caddy(dest, tmp_path / "ill", wrong) as server:
+        ill = doctor(dest, server.url)
+    assert ill.checks[name]["result"] == result
+    assert "nginx" not in ill.checks[name]["hint"]
+    with caddy(dest, tmp_path / "well", applied(ill.checks[name]["hint"], change)) as server:
+        well = doctor(dest, server.url)
+    assert (well.exit, well.results) == (0, {})
+
+
+def test_another_server_is_told_in_words(dest: Path, tmp_path: Path) -> None:
+    """Of a server whose configuration tilesync does not write it is said what must hold, and whose lines follow."""
+    handler = partial(SimpleHTTPRequestHandler, directory=dest)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        done = doctor(dest, f"http://127.0.0.1:{server.server_address[1]}")
+        server.shutdown()
+    assert done.results["state"] == "fail"
+    for name, rule in (("state", "must be answered with 404"), ("origin", "must have the header `Access-Control-")):
+        hint = done.checks[name]["hint"]
+        assert hint.startswith("the server calls itself SimpleHTTP/")
+        assert rule in hint
+        assert "nginx says it so:" in hint
+
+
+def test_an_export_that_is_stored_as_gzip(tmp_path: Path) -> None:
+    """A payload that nobody says is gzip fails, since no viewer reads it; the lines that are printed mend it."""
+    needs("nginx")
+    files = {"tileset.json": tileset("a.glb", "b.b3dm"), "a.glb": gzip.compress(glb(b"packed"), mtime=0)}
+    files["b.b3dm"] = gzip.compress(glb(b"packed too"), mtime=0)
+    mirrored(tmp_path / "d", files)
+    change = without(r"^map \$uri \$tiles_encoding.*?^}\n", r"^ *add_header Content-Encoding.*?\n", r"^ *gzip on.*?\n")
+    with nginx(tmp_path / "d", tmp_path / "ill", change) as server:
+        ill = doctor(tmp_path / "d", server.url)
+    assert (ill.exit, ill.results) == (8, {"encoding": "fail", "names": "skipped"})
+    assert "no viewer can read it" in ill.checks["encoding"]["message"]
+    assert "--content decoded" in ill.checks["encoding"]["hint"]
+    with nginx(tmp_path / "d", tmp_path / "well", applied(ill.checks["encoding"]["hint"], change)) as server:
+        assert doctor(tmp_path / "d", server.url).results == {"names": "skipped"}
+
+
+def test_an_origin_that_is_not_let_in(dest: Path, tmp_path: Path) -> None:
+    """A server that names one origin keeps others out; without --origin an example is asked as, and said to be one."""
+    needs("nginx")
+
+    def named(text: str) -> str:
+        return text.replace('Allow-Origin "*"', f'Allow-Origin "{ORIGIN}"')
+
+    with nginx(dest, tmp_path / "state", named) as server:
+        assert doctor(dest, server.url).results == {}
+        other = doctor(dest, server.url, "https://other.example")
+        example = doctor(dest, server.url, None)
+    assert (other.exit, other.results) == (8, {"origin": "fail", "preflight": "warn"})
+    assert f"Access-Control-Allow-Origin is {ORIGIN}" in other.checks["origin"]["message"]
+    assert '"https://other.example"' in other.checks["origin"]["hint"]
+    assert "an example: --origin names yours" in example.checks["origin"]["message"]
+    assert '"*"' in example.checks["origin"]["hint"]
+
+
+def test_an_old_pointer_is_noticed(dest: Path, tmp_path: Path) -> None:
+    """A server that still gives the pointer of an older version is told from one that gives the held one."""
+    needs("nginx")
+    old = shutil.copytree(dest, tmp_path / "old", symlinks=True)
+    mirrored(dest, export(4, seed=1), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+    with nginx(old, tmp_path / "state") as server:
+        done = doctor(dest, server.url)
+    assert (done.exit, done.results) == (8, {"current": "fail", "files": "fail", "names": "fail"} | UNSEEN)
+    assert f"to version {OTHER}: it leads to version {EXPORT}" in done.checks["current"]["message"]
+
+
+UNSEEN = dict.fromkeys(("types", "encoding", "range", "caching"), "skipped")
+
+
+def test_a_file_with_other_bytes(dest: Path, tmp_path: Path) -> None:
+    """What is served is compared with the manifest: exit 10, as `verify` has it."""
+    needs("nginx")
+    changed = shutil.copytree(dest, tmp_path / "changed", symlinks=True)
+    tile = min((changed / "versions" / EXPORT / "tiles").glob("*.glb"), key=lambda path: path.stat().st_size)
+    tile.write_bytes(tile.read_bytes()[:-1] + b"!")
+    with nginx(changed, tmp_path / "state") as server:
+        done = doctor(dest, server.url)
+    assert (done.exit, done.last["error"], done.checks["files"]["result"]) == (10, "VerifyFailed", "fail")
+    assert tile.name in done.checks["files"]["message"]
+
+
+def test_an_address_that_leads_elsewhere(dest: Path, tmp_path: Path) -> None:
+    """No pointer there: exit 8, and what needs it is not looked at."""
+    needs("nginx")
+    with nginx(dest, tmp_path / "state") as server:
+        done = doctor(dest, f"{server.url}/elsewhere")
+    assert (done.exit, done.checks["public"]["result"], done.checks["files"]["result"]) == (8, "fail", "skipped")
+    assert "--public-url" in done.checks["public"]["hint"]
+
+
+def test_the_flat_layout(tmp_path: Path) -> None:
+    """There the pointer is the root itself, and nothing is cached for ever."""
+    needs("nginx")
+    with Simulator() as sim:
+        sim.hold()
+        run = tilesync("mirror", IMODEL, tmp_path / "d", "--layout", "flat", sim=sim)
+        assert run.exit == 0
+    with nginx(tmp_path / "d", tmp_path / "state") as server:
+        done = doctor(tmp_path / "d", server.url)
+    assert (done.exit, done.results) == (0, {"caching": "skipped"})
+
+
+# --- from inside ---
+
+
+def test_without_an_address_only_the_inside_is_looked_at(dest: Path) -> None:
+    """A folder has no address of its own: what is held is checked, and what is missing is said."""
+    done = doctor(dest)
+    assert (done.exit, list(done.checks), done.results) == (0, ["held", "pointer", "outside"], {"outside": "skipped"})
+    assert "--public-url" in done.checks["outside"]["hint"]
+    assert "were not looked at" in done.checks["outside"]["message"]
+    people = tilesync("doctor", dest)
+    assert "nothing stands in the way" not in people.out + people.err
+    assert "no web server was asked" in people.err
+    assert people.err.count("--public-url") == 1
+
+
+@pytest.mark.parametrize("lost", ["latest.json", f"manifests/{EXPORT}.jsonl", "tileset.json"])
+def test_what_is_lost_inside(dest: Path, lost: str) -> None:
+    """latest.json, its manifest and the pointer are each missed: exit 8, and what puts it right."""
+    (dest / lost).unlink()
+    done = doctor(dest)
+    assert (done.exit, done.last["error"]) == (8, "DestinationError")
+    assert done.checks["pointer" if lost == "tileset.json" else "held"]["result"] == "fail"
+    assert "tilesync mirror" in next(line["hint"] for line in done.checks.values() if line["result"] == "fail")
+
+
+def test_a_pointer_to_another_version(dest: Path) -> None:
+    """A pointer that was changed by hand does not lead where latest.json says."""
+    (dest / "tileset.json").write_bytes(b"{}")
+    assert doctor(dest).results == {"pointer": "fail", "outside": "skipped"}
+
+
+# --- a container ---
+
+
+@pytest.fixture
+def account(azurite: Azurite) -> Iterator[BlobServiceClient]:
+    credential = {"account_name": ACCOUNT, "account_key": KEY}
+    with BlobServiceClient(f"{azurite.url}/{ACCOUNT}", credential=credential) as found:
+        yield found
+        found.set_service_properties(cors=[])
+
+
+def rule(command: str) -> CorsRule:
+    """What a printed `az storage cors add` would set."""
+    words, options = shlex.split(command), dict[str, list[str]]()
+    assert words[:4] == ["az", "storage", "cors", "add"]
+    for word in words[4:]:
+        if word.startswith("--"):
+            options[word] = []
+        else:
+            options[next(reversed(options))].append(word)
+    assert options["--services"] == ["b"]
+    assert options["--account-name"] == [ACCOUNT]
+    return CorsRule(
+        options["--origins"],
+        options["--methods"],
+        allowed_headers=options["--allowed-headers"],
+        exposed_headers=options["--exposed-headers"],
+        max_age_in_seconds=int(options["--max-age"][0]),
+    )
+
+
+def test_a_container_from_private_to_well(azurite: Azurite, account: BlobServiceClient, tmp_path: Path) -> None:
+    """Private: both ways out are printed. Public without CORS: a command, and with what that sets all is well."""
+    account.set_service_properties(cors=[])  # other tests share this service
+    name = f"h{uuid.uuid4()}"
+    container = account.create_container(name)
+    dest = f"az://{ACCOUNT}/{name}/a b"
+    environment: dict[str, Any] = {
+        "AZURE_STORAGE_KEY": KEY,
+        "TILESYNC_AZURE_ENDPOINT": f"{azurite.url}/{ACCOUNT}",
+        "XDG_STATE_HOME": str(tmp_path),
+    }
+    with Simulator() as sim:
+        sim.hold(export(4) | {"ä b+%20/t.png": b"\x89PNG\r\n\x1a\n"})
+        assert tilesync("mirror", IMODEL, dest, sim=sim, **environment).exit == 0
+
+    private = doctor(dest, **environment)
+    assert (private.exit, private.last["error"], private.checks["public"]["result"]) == (8, "DestinationError", "fail")
+    hint = private.checks["public"]["hint"]
+    public = ["--account-name", ACCOUNT, "--name", name, "--public-access", "blob"]
+    assert shlex.join(["az", "storage", "container", "set-permission", *public]) in hint
+    assert shlex.join(["tilesync", "link", dest]) in hint
+    assert private.checks["preflight"]["result"] == "warn"
+
+    container.set_container_access_policy({}, public_access="blob")
+    shut = doctor(dest, **environment)
+    assert (shut.exit, shut.results) == (8, {"origin": "fail", "preflight": "warn"})
+    account.set_service_properties(cors=[rule(shut.checks["origin"]["hint"].splitlines()[-1])])
+    well = doctor(dest, **environment)
+    assert (well.exit, well.results) == (0, {})
+    assert "state" not in well.checks
+    signed = azurite.link(name, life=timedelta(hours=1)).replace("?", "/a%20b?")
+    by_link = doctor(signed, XDG_STATE_HOME=str(tmp_path))
+    assert (by_link.exit, by_link.results) == (0, {})
+    assert "others on this machine can see the link" in by_link.err
+    assert doctor(dest, origin="https://other.example", **environment).checks["origin"]["result"] == "fail"
+
+    account.set_service_properties(cors=[])
+    container.set_container_access_policy({}, public_access=None)
+    every = "".join(done.out + done.err for done in (private, shut, well, by_link))
+    assert KEY not in every
+    assert "sig=" not in every
+
+
+def test_an_identity_that_is_none() -> None:
+    """What cannot be read from inside is still asked for from outside: both are said, and the first is the exit."""
+    done = doctor("az://acct/box", "http://127.0.0.1:9", AZURE_STORAGE_KEY="no key TOPSECRET")
+    assert (done.exit, done.results["held"], done.results["public"]) == (2, "fail", "fail")
+    assert "AZURE_STORAGE_KEY" in done.checks["held"]["hint"]
+    assert "TOPSECRET" not in done.out + done.err
+
+
+# --- a bucket ---
+
+
+def said(hint: str, verb: str, option: str) -> Any:
+    """The JSON of a printed `aws s3api` command."""
+    words = next(shlex.split(line) for line in hint.splitlines() if f" {verb} " in line)
+    return json.loads(words[words.index(option) + 1])
+
+
+def test_a_bucket_from_private_to_public(bucket_server: BucketServer, bucket: str, tmp_path: Path) -> None:
+    """Private: a policy and rules are printed, and the server takes both as they stand; then viewers are let in.
+
+    This server lets every page read what is public, whatever the rules are; and it answers a preflight by the policy,
+    which the real one does not.
+    """
+    dest = f"s3://{bucket}/a b"
+    environment: dict[str, Any] = {
+        **ENVIRONMENT,
+        "TILESYNC_ENDPOINT_URL": bucket_server.url,
+        "XDG_STATE_HOME": str(tmp_path),
+    }
+    with Simulator() as sim:
+        sim.hold(export(4) | {"ä b+%20/t.png": b"\x89PNG\r\n\x1a\n"})
+        assert tilesync("mirror", IMODEL, dest, sim=sim, **environment).exit == 0
+    private = doctor(dest, **environment)
+    assert (private.exit, private.checks["public"]["result"]) == (8, "fail")
+    policy = said(private.checks["public"]["hint"], "put-bucket-policy", "--policy")
+    bucket_server.client.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+    rules = said(private.checks["preflight"]["hint"], "put-bucket-cors", "--cors-configuration")
+    bucket_server.client.put_bucket_cors(Bucket=bucket, CORSConfiguration=rules)
+    well = doctor(dest, **environment)
+    assert (well.exit, well.results) == (0, {"preflight": "warn"})
+    assert SECRET not in "".join(done.out + done.err for done in (private, well))
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "profile"])
+def test_a_bucket_is_looked_for_where_the_run_finds_it(
+    bucket_server: BucketServer, bucket: str, tmp_path: Path, variable: str
+) -> None:
+    """Its endpoint comes from AWS's variables and profiles too, and so do the authorities that it is trusted by."""
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with BucketRoad(bucket_server, tls=tls) as road:
+        config = tmp_path / "config"
+        config.write_text(f"[profile mine]\nendpoint_url = {road.url}\nca_bundle = {tmp_path / 'ca.pem'}\n")
+        named = {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "mine"}
+        if variable != "profile":
+            named = {variable: road.url, "AWS_CA_BUNDLE": str(tmp_path / "ca.pem")}
+        done = doctor(f"s3://{bucket}/p", **{**ENVIRONMENT, **named, "XDG_STATE_HOME": str(tmp_path)})
+        hosts = {request.headers["host"] for request in road.passed}
+    assert (done.results["held"], done.results["public"]) == ("fail", "fail")
+    assert "nothing is published" in done.checks["held"]["message"]
+    assert f"{road.url}/{bucket}/p/tileset.json is not there" in done.checks["public"]["message"]
+    assert f"--endpoint-url {road.url}" in done.checks["public"]["hint"]
+    assert hosts == {urlsplit(road.url).netloc}

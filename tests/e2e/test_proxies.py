@@ -1,0 +1,392 @@
+"""Every engine goes the way that the environment says, whatever the form in which it says so."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+import socketserver
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.azurite import ACCOUNT, KEY
+from tests.support.builders import IMODEL, tree
+from tests.support.s3 import ENVIRONMENT
+from tests.support.simulator import EXPORT, Simulator, command
+from tilesync.app.service import WallClock
+from tilesync.errors import TilesyncError, UsageError
+from tilesync.model import SasUrl
+from tilesync.model.storage import Label
+from tilesync.stores.azure.credentials import account_of, delete_many
+from tilesync.stores.s3.multipart import PART
+from tilesync.stores.s3.session import open_bucket
+from tilesync.transport.api_client import Ask, conversations
+from tilesync.transport.blob_client import engine
+from tilesync.transport.blob_client_sync import Send, blocking
+
+NOW = timedelta()
+
+
+def silent(event: object) -> None:
+    """Hear nothing."""
+
+
+# --- engines ---
+
+
+def httpx_asks(url: str) -> None:
+    async def make() -> Ask:
+        return Ask(url)
+
+    async def accept(reply: Any) -> int:
+        return int(reply.status)
+
+    async def main() -> None:
+        async with conversations(WallClock(), silent, budget=NOW) as talk:
+            await talk.ask("it", make, accept)
+
+    asyncio.run(main())
+
+
+def pyreqwest_asks(url: str) -> None:
+    async def main() -> None:
+        async with engine() as bulk:
+            await (await bulk.get(url, {})).aclose()
+            await bulk.put(url, {}, b"1")
+
+    asyncio.run(main())
+
+
+def blocking_asks(url: str) -> None:
+    with blocking(silent, budget=NOW) as talk:
+        for body in (None, b"1"):
+            with talk.send(Send("GET" if body is None else "PUT", url, {}, body)):
+                pass
+
+
+def obstore_asks(url: str) -> None:
+    with open_bucket("bucket", "", silent, endpoint_url=url, budget=NOW) as objects:
+        objects.write("small", [b"1"], Label("text/plain"))
+
+
+def boto3_asks(url: str) -> None:
+    with open_bucket("bucket", "", silent, endpoint_url=url, budget=NOW) as objects:
+        objects.write("large", [bytes(PART + 1)], Label("text/plain"))
+
+
+def azure_asks(url: str) -> None:
+    with account_of(ACCOUNT, "tiles", f"{url}/{ACCOUNT}", {"AZURE_STORAGE_KEY": KEY}) as account:
+        account.create()
+
+
+def azure_string_asks(url: str) -> None:
+    scheme = url.partition("://")[0]
+    endpoint = f"{url}/{ACCOUNT}"
+    text = f"DefaultEndpointsProtocol={scheme};AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={endpoint}"
+    with account_of(ACCOUNT, "tiles", endpoint, {"AZURE_STORAGE_CONNECTION_STRING": text}) as account:
+        account.create()
+
+
+def azure_deletes(url: str) -> None:
+    delete_many(SasUrl(f"{url}/{ACCOUNT}/tiles", "sig=x", expires=None, fetched=0.0), ["a", "b"])
+
+
+ENGINES = [
+    httpx_asks,
+    pyreqwest_asks,
+    blocking_asks,
+    obstore_asks,
+    boto3_asks,
+    azure_asks,
+    azure_string_asks,
+    azure_deletes,
+]
+
+
+# --- servers ---
+
+
+class Counted(ThreadingHTTPServer):
+    """A server that answers 404 to everything, and knows what it was asked; `asked` counts connections."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.asked: list[str] = []
+        self.accepted = 0
+        self.headers: list[dict[str, str]] = []
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        self.accepted += 1
+        return super().get_request()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that speaks TLS to it is no error of the test."""
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Counted
+
+    def log_message(self, *_: object) -> None:
+        """Be silent."""
+
+    def answer(self) -> None:
+        self.server.asked.append(self.path)
+        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+for verb in ("GET", "HEAD", "PUT", "POST", "DELETE", "CONNECT"):
+    setattr(_Handler, f"do_{verb}", _Handler.answer)
+
+
+@contextmanager
+def serving() -> Iterator[Counted]:
+    with Counted() as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
+    """A proxy that refuses whatever it is asked for; what else of this machine says how to reach servers is gone."""
+    for name in [name for name in os.environ if name.upper().endswith("_PROXY") or name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in ENVIRONMENT.items():
+        if name.upper() != "NO_PROXY":
+            monkeypatch.setenv(name, value)
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def target() -> Iterator[Counted]:
+    with serving() as server:
+        yield server
+
+
+def ways(ask: Callable[[str], None], url: str, target: Counted, proxy: Counted) -> set[str]:
+    """Which ways an engine goes."""
+    target.accepted = proxy.accepted = 0
+    with suppress(TilesyncError):
+        ask(url)
+    return {name for name, server in (("direct", target), ("proxy", proxy)) if server.accepted}
+
+
+# --- which way ---
+
+
+@pytest.mark.parametrize(
+    ("base", "spared", "way"),
+    [
+        ("http://127.0.0.1", None, "proxy"),
+        ("http://127.0.0.1", "*", "direct"),
+        ("http://127.0.0.1", "other.net,127.0.0.1", "direct"),
+        ("http://127.0.0.1", "other.net 127.0.0.0/8", "direct"),
+        ("http://127.0.0.1", "10.0.0.0/8,localhost,.1", "proxy"),
+        ("http://127.0.0.1", "127.0.0.1:{port}", "direct"),
+        ("http://127.0.0.1", "127.0.0.1:1", "proxy"),
+        ("http://localhost", "LOCALHOST.", "direct"),
+        ("http://localhost", "*.localhost:{port}", "direct"),
+        ("http://localhost", "localhost:1,host,127.0.0.0/8", "proxy"),
+        ("https://127.0.0.1", None, "proxy"),
+        ("https://127.0.0.1", "127.0.0.0/8", "direct"),
+        ("https://localhost", "*", "direct"),
+        ("https://localhost", ".localhost", "direct"),
+    ],
+)
+def test_all_engines_go_one_way(
+    proxy: Counted,
+    target: Counted,
+    monkeypatch: pytest.MonkeyPatch,
+    base: str,
+    spared: str | None,
+    way: str,
+) -> None:
+    """Whatever NO_PROXY says, no engine goes around the proxy, or through it, where another does not."""
+    monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{proxy.port}")
+    if spared is not None:
+        monkeypatch.setenv("NO_PROXY", spared.format(port=target.port))
+    url = f"{base}:{target.port}"
+    assert {ask.__name__: ways(ask, url, target, proxy) for ask in ENGINES} == {ask.__name__: {way} for ask in ENGINES}
+
+
+@pytest.mark.parametrize("ask", ENGINES, ids=[ask.__name__ for ask in ENGINES])
+def test_the_proxy_is_told_who_asks(
+    proxy: Counted, target: Counted, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
+) -> None:
+    """Name and password of a proxy reach it, unquoted."""
+    monkeypatch.setenv("http_proxy", f"http://me:p%40ss@127.0.0.1:{proxy.port}")
+    assert ways(ask, f"http://127.0.0.1:{target.port}", target, proxy) == {"proxy"}
+    assert {headers["proxy-authorization"] for headers in proxy.headers} == {"Basic bWU6cEBzcw=="}
+
+
+def test_entra_goes_that_way_too(proxy: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens of Entra are fetched through the proxy that is right for Entra, whatever is right for the account."""
+    who = {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": "c", "AZURE_CLIENT_SECRET": "s"}
+    for name, value in {**who, "AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("no_proxy", "account.example.invalid")
+    opening = account_of(ACCOUNT, "tiles", "https://account.example.invalid", who)
+    with opening as account, pytest.raises(TilesyncError):
+        account.create()
+    assert set(proxy.asked) == {"login.microsoftonline.com:443"}
+
+
+def test_no_worker_goes_around_a_proxy(proxy: Counted, tmp_path: Path) -> None:
+    """A run whose service is spared by a CIDR block is whole, and the proxy sees nothing of it."""
+    with Simulator() as sim:
+        sim.hold()
+        env = {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}", "ALL_PROXY": f"127.0.0.1:{proxy.port}"}
+        spared = sim.command(tmp_path / "d", env={**env, "NO_PROXY": "127.0.0.0/8"})
+        assert (spared.exit, proxy.accepted) == (0, 0), spared.said
+        through = sim.command(tmp_path / "e", env={**env, "TILESYNC_RETRY_FOR": "0s"})
+        assert through.exit != 0
+        assert proxy.accepted
+
+
+# --- SOCKS ---
+
+
+class Socks(socketserver.ThreadingTCPServer):
+    """A SOCKS5 proxy that lets everything pass; `asked` has the hosts, as they were named. Source: RFC 1928."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _SocksHandler)
+        self.asked: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"socks5://127.0.0.1:{self.server_address[1]}"
+
+
+class _SocksHandler(socketserver.BaseRequestHandler):
+    server: Socks
+
+    def handle(self) -> None:
+        near = self.request
+        near.recv(2 + near.recv(2, socket.MSG_PEEK)[1])
+        near.sendall(b"\x05\x00")
+        kind = near.recv(4)[3]
+        host = socket.inet_ntoa(near.recv(4)) if kind == 1 else near.recv(near.recv(1)[0]).decode()
+        port = int.from_bytes(near.recv(2), "big")
+        self.server.asked.append(host)
+        with socket.create_connection(("127.0.0.1", port)) as far:
+            near.sendall(b"\x05\x00\x00\x01" + bytes(6))
+            while True:
+                for one in select.select([near, far], [], [])[0]:
+                    data = one.recv(65536)
+                    if not data:
+                        return
+                    (far if one is near else near).sendall(data)
+
+
+@pytest.fixture
+def socks(proxy: Counted) -> Iterator[Socks]:
+    """A SOCKS proxy, and no other."""
+    with Socks() as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def has_socks() -> None:
+    """The test is skipped where the packages of the extra are not installed, or fails where they are required."""
+    if not all(map(find_spec, ("socksio", "socks"))):
+        reason = "no socksio, or no PySocks: `make test` installs them with the packages of the tests"
+        if "socks" in os.environ.get("TILESYNC_REQUIRE", ""):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.mark.parametrize("ask", [each for each in ENGINES if each not in {obstore_asks, boto3_asks}])
+def test_a_socks_proxy_serves_all_engines_but_those_of_s3(
+    socks: Socks, target: Counted, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
+) -> None:
+    """Every engine goes through it, and leaves it to the proxy to resolve names."""
+    has_socks()
+    monkeypatch.setenv("ALL_PROXY", socks.url)
+    with suppress(TilesyncError):
+        ask(f"http://tiles.localhost:{target.port}")
+    assert set(socks.asked) == {"tiles.localhost"}
+    assert target.asked
+
+
+@pytest.mark.parametrize("ask", [obstore_asks, boto3_asks])
+def test_s3_refuses_a_socks_proxy_in_a_sentence(
+    socks: Socks, target: Counted, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
+) -> None:
+    """Before anything is sent; a store that is spared is asked directly."""
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", socks.url)
+    with pytest.raises(UsageError, match="ALL_PROXY") as raised:
+        ask(f"http://127.0.0.1:{target.port}")
+    assert "NO_PROXY" in str(raised.value.hint)
+    assert (target.asked, socks.asked) == ([], [])
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with suppress(TilesyncError):
+        ask(f"http://127.0.0.1:{target.port}")
+    assert (bool(target.asked), socks.asked) == (True, [])
+
+
+@pytest.mark.parametrize("ask", [httpx_asks, azure_asks, azure_deletes])
+def test_what_socks_needs_is_named(
+    socks: Socks, target: Counted, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
+) -> None:
+    """Without the packages of the extra it is said what to install, before anything is sent."""
+    monkeypatch.setenv("ALL_PROXY", socks.url)
+    for package in ("socksio", "socks"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UsageError) as raised:
+        ask(f"http://127.0.0.1:{target.port}")
+    assert "pip install socksio pysocks" in str(raised.value.hint)
+    assert (target.asked, socks.asked) == ([], [])
+
+
+@pytest.mark.parametrize("value", ["socks4://127.0.0.1:1", "gopher://me:SECRET@127.0.0.1"])
+def test_a_proxy_of_another_kind_is_a_usage_error(proxy: Counted, tmp_path: Path, value: str) -> None:
+    """Exit 2 and a sentence with the variable's name, no traceback; for doctor, too."""
+    env = {"TILESYNC_API_URL": "https://api.example.invalid", "TILESYNC_TOKEN": "t", "HTTPS_PROXY": value}
+    for words in (("mirror", IMODEL, str(tmp_path / "d")), ("exports", IMODEL), ("doctor", "--retry-for", "0s")):
+        ended = command(*words, env=env)
+        assert (ended.exit, ended.last["error"]) == (2, "UsageError")
+        assert "HTTPS_PROXY" in ended.last["message"]
+        assert "SECRET" not in ended.said + str(ended.last)
+        assert "Traceback" not in ended.said
+
+
+def test_a_whole_run_through_a_socks_proxy(socks: Socks, tmp_path: Path) -> None:
+    """The service and its storage are reached through it, and the files are whole."""
+    has_socks()
+    with Simulator() as sim:
+        files = sim.hold()
+        ended = sim.command(tmp_path, env={"ALL_PROXY": socks.url})
+        assert ended.exit == 0, ended.said
+        assert tree(tmp_path / "versions" / EXPORT) == files
+    assert set(socks.asked) == {"127.0.0.1"}
+    assert len(socks.asked) >= 2

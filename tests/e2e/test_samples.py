@@ -1,0 +1,143 @@
+"""Real tilesets, walked and mirrored.
+
+What each must give was computed by an independent walker, and stands in the table of their SOURCES.md.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support import samples
+from tests.support.builders import tree
+from tests.support.faults import error, listing
+from tests.support.simulator import EXPORT, Simulator, verify
+from tests.support.viewer_walk import walk
+from tilesync.events import Failed, Remarked
+from tilesync.model import ROOT, Inventory
+
+ROW = re.compile(r"\| (?P<name>\w+)/(?P<entry>\S+\.json) \| (?P<files>\d+)[^|]*\| (?P<bytes>[\d,]+) \|")
+
+TRUNCATED = "TilesetOfTilesetsWithError"
+INCOMPLETE = "ImplicitTileMetadata"
+CYCLIC = "CyclicExternalTilesets"
+EMPTY = "FullQuadtree"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One tileset: its folder, its entry, and what can be asked for from there on."""
+
+    folder: Path
+    entry: str
+    files: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def blobs(self) -> dict[str, bytes]:
+        """Its files as a container whose root is the entry."""
+        files = tree(self.folder)
+        return {ROOT: files[self.entry], **{name: data for name, data in files.items() if name != ROOT}}
+
+
+def listed() -> list[Sample]:
+    """Those of the table."""
+    folder = samples.FOLDER
+    rows = ROW.finditer((folder / "SOURCES.md").read_text(encoding="utf-8")) if folder else ()
+    return [
+        Sample(samples.folder(row["name"]), row["entry"], int(row["files"]), int(row["bytes"].replace(",", "")))
+        for row in rows
+    ]
+
+
+SAMPLES = listed()
+each = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
+
+
+def named(name: str) -> Sample:
+    folder = samples.folder(name)
+    return next(sample for sample in SAMPLES if sample.folder == folder)
+
+
+@samples.needed
+def test_there_are_samples() -> None:
+    """A folder that is named holds tilesets, each in the table."""
+    assert len(SAMPLES) >= 10
+    assert {sample.name for sample in SAMPLES} == {path.name for path in samples.folder().iterdir() if path.is_dir()}
+
+
+@samples.needed
+@each
+def test_the_closure_of_a_real_tileset(sample: Sample) -> None:
+    """As many files and bytes as the independent walker found, and the errors that are known."""
+    found = walk(sample.folder, sample.entry)
+    size = sum((sample.folder / name).stat().st_size for name in found.files)
+    assert (len(found.files), size) == (sample.files, sample.size)
+    assert found.missing == ({"content/1/1/0.b3dm"} if sample.name == INCOMPLETE else set())
+    assert set(found.damaged) == ({"tileset3/ll.b3dm"} if sample.name == TRUNCATED else set())
+    empty = [name for name, remark in found.remarks if remark.problem == "empty content"]
+    assert len(empty) == (21 if sample.name == EMPTY else 0)
+
+
+@samples.needed
+@each
+@pytest.mark.parametrize("inventory", list(Inventory))
+def test_a_real_tileset_is_mirrored(sample: Sample, inventory: Inventory, tmp_path: Path) -> None:
+    """By listing and by walk the closure arrives; the pointer's closure is that of the version's own root."""
+    blobs = sample.blobs()
+    with Simulator() as service:
+        service.hold(blobs)
+        run = service.mirror(tmp_path, inventory=inventory, allow_missing=sample.name == INCOMPLETE)
+    if sample.name == TRUNCATED:
+        assert run.exit == 3
+        assert [failed.name for failed in run.of(Failed)] == ["tileset3/ll.b3dm"]
+        return
+    assert run.error is None
+    version = tmp_path / "versions" / EXPORT
+    whole = walk(version)
+    assert tree(version) == (blobs if inventory is Inventory.LIST else {name: blobs[name] for name in whole.files})
+    copies = sample.name == CYCLIC
+    assert len(whole.files) == sample.files + copies  # one of the circle asks for the entry under its own name
+    found = run.tally.completeness
+    assert found.referenced - found.missing + found.orphans == run.tally.listed
+    assert found.referenced - found.missing == sample.files + copies
+    pointer = walk(tmp_path)
+    assert pointer.files - {ROOT} == {f"versions/{EXPORT}/{name}" for name in whole.files - {ROOT}}
+    assert pointer.missing == {f"versions/{EXPORT}/{name}" for name in whole.missing}
+    audit = verify(tmp_path)
+    assert audit.exit == 0
+    assert audit.tally.completeness == found
+
+
+def test_without_listing_permission_every_shared_image_arrives(tmp_path: Path) -> None:
+    """100 GLBs that share two images beside them, from a container that may be read and not listed: 103 files."""
+    sample = named("SharedImages")
+    with Simulator() as service:
+        service.hold(sample.blobs())
+        service.fault(listing, error(403, "AuthorizationPermissionMismatch"), times=None)
+        run = service.mirror(tmp_path)
+        images = [request.path.rpartition("/")[2] for request in service.asked() if request.path.endswith(".png")]
+    assert run.error is None
+    assert tree(tmp_path / "versions" / EXPORT) == sample.blobs()
+    assert run.tally.fetched == sample.files == 103
+    assert sorted(images) == ["texture0.png", "texture1.png"]
+
+
+def test_what_is_known_of_the_imperfect_ones_is_said(tmp_path: Path) -> None:
+    """The circle, the missing content and the empty contents are told, each with its file."""
+    told: dict[str, list[Remarked]] = {}
+    for name in (CYCLIC, INCOMPLETE, EMPTY):
+        with Simulator() as service:
+            service.hold(named(name).blobs())
+            told[name] = service.mirror(tmp_path / name, allow_missing=True).of(Remarked)
+    assert [remark.name for remark in told[CYCLIC] if remark.problem == "cycle"] == ["tilesetWithCycleA.json"]
+    (missing,) = [remark for remark in told[INCOMPLETE] if remark.problem == "missing"]
+    assert missing.name == "content/1/1/0.b3dm"
+    assert "subtrees/1.1/0.0.0.json asks for it" in missing.message
+    assert len([remark for remark in told[EMPTY] if remark.problem == "empty content"]) == 21

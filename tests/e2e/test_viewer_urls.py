@@ -1,0 +1,140 @@
+"""What `tilesync link DEST` prints, opened by viewers: a private container of a real blob service."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from azure.storage.blob import BlobServiceClient, CorsRule
+
+from tests.support.azurite import ACCOUNT, KEY, Azurite, Road
+from tests.support.builders import IMODEL
+from tests.support.commandline import tilesync
+from tests.support.simulator import EXPORT, Simulator
+from tests.support.viewers import FLIGHT, PAGES, Browser, fly_over
+from tests.support.web_servers import README
+from tilesync.demo.city import city
+
+
+@dataclass
+class Held:
+    """A private container with the demonstration city below a prefix, whose account lets any page in."""
+
+    dest: str
+    environment: dict[str, Any]
+    prefix: str
+
+    def url(self, road: Road) -> str:
+        """A fresh viewer URL, through the road, with a slash in its signature: half of them have one."""
+        environment = {**self.environment, "TILESYNC_AZURE_ENDPOINT": f"{road.url}/{ACCOUNT}"}
+        for seconds in range(3600, 3700):
+            done = tilesync("link", self.dest, "-q", "--life", f"{seconds}s", **environment)
+            assert (done.exit, done.err) == (0, "")
+            if "/" in parse_qs(urlsplit(done.out).query)["sig"][0]:
+                return done.out.strip()
+        raise AssertionError("no signature has a slash")
+
+
+@pytest.fixture(scope="module")
+def held(azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
+    name, home = f"v{uuid.uuid4()}", tmp_path_factory.mktemp("home")
+    azurite.fill(name, {})
+    environment: dict[str, Any] = {
+        "AZURE_STORAGE_KEY": KEY,
+        "TILESYNC_AZURE_ENDPOINT": f"{azurite.url}/{ACCOUNT}",
+        "XDG_STATE_HOME": str(home),
+    }
+    there = Held(f"az://{ACCOUNT}/{name}/a city", environment, "a city/")
+    with Simulator() as sim:
+        sim.hold(city())
+        done = tilesync("mirror", IMODEL, there.dest, "-q", sim=sim, **environment)
+        assert done.exit == 0, done.err
+    credential = {"account_name": ACCOUNT, "account_key": KEY}
+    with BlobServiceClient(environment["TILESYNC_AZURE_ENDPOINT"], credential=credential) as account:
+        account.set_service_properties(cors=[CorsRule(["*"], ["GET"])])
+        yield there
+        account.set_service_properties(cors=[])
+
+
+def test_the_lines_of_the_readme_are_those_that_are_tried() -> None:
+    """What the README shows for 3d-tiles-renderer stands in the page, line by line."""
+    (shown,) = re.findall(r"^```js\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    page = [line.split(" //")[0].strip() for line in (PAGES / "three.js").read_text().splitlines()]
+    lines = [line.split(" //")[0].strip() for line in shown.splitlines()]
+    at = page.index(lines[0])
+    assert page[at : at + len(lines)] == lines
+
+
+@pytest.mark.parametrize("viewer", ["cesium", "three?signed"])
+def test_a_viewer_opens_a_private_container(browser: Browser, azurite: Azurite, held: Held, viewer: str) -> None:
+    """CesiumJS by itself, 3d-tiles-renderer with the lines of the README: nothing is refused, and all is drawn."""
+    with Road(azurite) as road:
+        flight = fly_over(browser, viewer, held.url(road))
+        asked = list(road.passed)
+    assert flight.wrongs == []
+    assert flight.loaded > 0
+    assert any(0.01 < share < 0.99 for share in flight.drawn())
+    assert {status for _, status in asked} == {200}
+    lead = f"{held.prefix}versions/{EXPORT}/"
+    names = {name.removeprefix(lead) for name, _ in asked} - {f"{held.prefix}tileset.json"}
+    assert names <= city().keys()
+    assert len(names) >= 0.9 * (len(city()) - 1)
+
+
+def test_a_viewer_that_passes_nothing_on_is_refused(browser: Browser, azurite: Azurite, held: Held) -> None:
+    """3d-tiles-renderer as it comes reads the tileset, and is refused every tile."""
+    with Road(azurite) as road:
+        flight = fly_over(browser, "three", held.url(road), FLIGHT[:1])
+        asked = list(road.passed)
+    assert flight.loaded == 0
+    assert flight.wrongs
+    assert (f"{held.prefix}tileset.json", 200) in asked
+    assert {status for name, status in asked if not name.endswith("a city/tileset.json")} == {403}
+
+
+def test_what_the_url_allows(azurite: Azurite, held: Held) -> None:
+    """It reads, and neither lists nor writes; it lives as long as was asked; people are told on the other stream."""
+    done = tilesync("link", held.dest, "--life", "7d", **held.environment)
+    query = parse_qs(urlsplit(done.out.strip()).query)
+    assert (done.exit, query["sp"], query["sr"]) == (0, ["r"], ["c"])
+    end = datetime.fromisoformat(query["se"][0])
+    assert timedelta(days=6.99) < end - datetime.now(UTC) <= timedelta(days=7)
+    assert "whole container" in done.err
+    assert "CesiumJS" in done.err
+    assert query["sig"][0] not in done.err
+    assert done.out.count("\n") == 1
+    said = tilesync("link", held.dest, "--json", **held.environment)
+    assert [line["kind"] for line in said.lines] == ["link", "finished"]
+    assert said.lines[0]["url"].startswith(f"{azurite.url}/{ACCOUNT}/")
+
+
+def test_a_link_that_only_reads_is_passed_on(azurite: Azurite, held: Held) -> None:
+    """A container link with `sp=rl` serves as it is; one that may write is refused, and not repeated."""
+    container = held.dest.split("/")[3]
+    base = f"{azurite.url}/{ACCOUNT}/{container}/a%20city"
+    read = tilesync("link", f"{base}?sv=2024-05-04&sp=rl&sig=SECRET")
+    assert (read.exit, read.out.strip()) == (0, f"{base}/tileset.json?sv=2024-05-04&sp=rl&sig=SECRET")
+    write = tilesync("link", f"{base}?sv=2024-05-04&sp=racwdl&sig=SECRET", "--json")
+    assert (write.exit, write.last["error"]) == (2, "UsageError")
+    assert "az://ACCOUNT/CONTAINER" in write.last["hint"]
+    assert "SECRET" not in write.out + write.err
+
+
+@pytest.mark.parametrize(("dest", "word"), [("s3://bucket/prefix", "CDN"), (".", "doctor"), ("some/folder", "doctor")])
+def test_places_without_such_a_url(dest: str, word: str) -> None:
+    """A bucket and a folder have none: exit 2, and what to do instead."""
+    done = tilesync("link", dest, "--json")
+    assert (done.exit, done.last["error"]) == (2, "UsageError")
+    assert word in done.last["hint"]
+
+
+def test_a_folder_with_the_name_of_nothing_is_an_imodel(tmp_path: Path) -> None:
+    """What is no folder that is there, and has no slash, is an iModel id."""
+    assert tilesync("link", IMODEL, "--json").last["error"] == "NotAuthorised"

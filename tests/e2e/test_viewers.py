@@ -1,0 +1,131 @@
+"""What viewers make of a mirror: CesiumJS and 3d-tiles-renderer fly over it in a headless Chromium."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.support import samples
+from tests.support.builders import tree
+from tests.support.simulator import Simulator
+from tests.support.viewer_walk import closure as closure_of
+from tests.support.viewers import BACKGROUND, FLIGHT, Browser, Flight, fly, pixels
+from tilesync.demo.city import city
+
+VIEWERS = ("cesium", "three")
+"""The pages of `tests/viewers/`."""
+TILESETS = ("city", "SharedImages", "TilesetWithExternalResources", "SparseImplicitOctree", "SparseImplicitQuadtree")
+SHORTENED = {("three", "SharedImages"): (FLIGHT[:1], 0.2)}
+"""Views, and the share of the closure to be asked for: it decodes the images for each tile, till its cache is full."""
+
+
+@pytest.fixture(scope="module")
+def mirror_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A destination that holds the sample of that name, or the demonstration city; each is mirrored once."""
+
+    @cache
+    def mirrored(name: str) -> Path:
+        files = city() if name == "city" else tree(samples.folder(name))
+        folder = tmp_path_factory.mktemp(name)
+        with Simulator() as service:
+            service.hold(files)
+            assert service.mirror(folder).error is None
+        return folder
+
+    return mirrored
+
+
+def keep(flight: Flight, folder: Path) -> None:
+    """Leave the pictures where pytest keeps the folders of the last runs."""
+    for name, png in flight.pictures.items():
+        (folder / f"{name}.png").write_bytes(png)
+
+
+@pytest.mark.parametrize(
+    ("viewer", "name"),
+    [
+        *((viewer, name) for name in TILESETS for viewer in VIEWERS),
+        ("cesium", "MultipleContents"),  # 3d-tiles-renderer 0.5 knows no `contents`
+    ],
+)
+def test_a_viewer_is_given_all_that_it_asks_for(
+    browser: Browser, mirror_of: Callable[[str], Path], tmp_path: Path, viewer: str, name: str
+) -> None:
+    """A flight asks for names of the closure only, and for most; each is answered 200, and something is drawn."""
+    mirror = mirror_of(name)
+    closure = closure_of(mirror)
+    views, least = SHORTENED.get((viewer, name), (FLIGHT, 0.9))
+    flight = fly(browser, viewer, mirror, views)
+    keep(flight, tmp_path)
+    assert flight.faults(closure) == []
+    assert len(flight.names) >= least * len(closure)
+    assert flight.loaded > 0
+    assert any(0.01 < share < 0.99 for share in flight.drawn())
+
+
+@pytest.mark.parametrize("viewer", VIEWERS)
+def test_a_missing_tile_is_noticed(
+    browser: Browser, mirror_of: Callable[[str], Path], tmp_path: Path, viewer: str
+) -> None:
+    """A tile that was deleted from the mirror is answered 404, and the viewer says so too."""
+    mirror = shutil.copytree(mirror_of("city"), tmp_path / "mirror", symlinks=True)
+    closure = closure_of(mirror)
+    victim = next(name for name in sorted(closure) if name.endswith("/terrain.glb"))
+    (mirror / victim).unlink()
+    flight = fly(browser, viewer, mirror, FLIGHT[:1])
+    keep(flight, tmp_path)
+    faults = flight.faults(closure)
+    assert f"answered 404: {victim}" in faults
+    assert any(fault.startswith(("tileFailed", "load-error")) and victim in fault for fault in faults)
+    assert {status for name, status in flight.asked if name != victim} == {200}
+
+
+def test_a_request_beside_the_closure_is_a_fault() -> None:
+    """What is asked for, was answered, and is no part of the tileset is told by its name."""
+    flight = Flight(asked=[("tileset.json", 200), ("/elsewhere.glb", 200)])
+    assert flight.faults({"tileset.json", "a.glb"}) == ["not in the closure: /elsewhere.glb"]
+
+
+def test_an_empty_picture_shows_nothing() -> None:
+    """The share that is drawn counts pixels that differ from the background, whatever filters the PNG has."""
+    other = (1, 200, 30)
+    rows = [
+        [BACKGROUND] * 3,
+        [BACKGROUND, other, other],
+        [BACKGROUND] * 3,
+        [other, BACKGROUND, BACKGROUND],
+        [other] * 3,
+    ]
+    assert list(pixels(png(rows))) == [pixel for row in rows for pixel in row]
+    flight = Flight(pictures={"some": png(rows), "none": png([[BACKGROUND]])})
+    assert list(flight.drawn()) == [1 - 9 / 15, 0.0]
+
+
+def png(rows: list[list[tuple[int, int, int]]]) -> bytes:
+    """A PNG of these pixels, its lines filtered in all five ways in turn (PNG, section 9.2)."""
+    lines, above = b"", bytes(3 * len(rows[0]))
+    for number, row in enumerate(rows):
+        line = bytes(sample for pixel in row for sample in pixel)
+        lines += bytes([number % 5]) + filtered(number % 5, line, above)
+        above = line
+    header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 2, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    chunks = (struct.pack(">I", len(data)) + kind + data + bytes(4) for kind, data in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def filtered(kind: int, line: bytes, above: bytes) -> bytes:
+    """A line as the differences from its prediction."""
+    left, corner = bytes(3) + line, bytes(3) + above
+    out = bytearray()
+    for at, value in enumerate(line):
+        a, b, c = left[at], above[at], corner[at]
+        nearest = sorted((a, b, c), key=lambda near: abs(a + b - c - near))[0]
+        out.append((value - (0, a, b, (a + b) // 2, nearest)[kind]) & 255)
+    return bytes(out)

@@ -1,0 +1,220 @@
+"""What web servers make of a destination, with the very configurations that the README shows."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.support import samples
+from tests.support.builders import export, glb, tree
+from tests.support.simulator import EXPORT, Run, Simulator, latest, rollback
+from tests.support.viewers import FLIGHT, Browser, View, fly_over
+from tests.support.web_servers import WebServer, caddy, configuration, nginx, program
+from tilesync.demo.city import city
+
+OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
+Serve = Callable[..., AbstractContextManager[WebServer]]
+
+
+def needs(name: str) -> None:
+    """The test is skipped where there is no such server, or fails where it is required."""
+    if program(name) is None:
+        reason = f"{name} is not installed"
+        if name in os.environ.get("TILESYNC_REQUIRE", ""):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture(params=[nginx, caddy], ids=["nginx", "caddy"])
+def serve(request: pytest.FixtureRequest) -> Serve:
+    needs(request.param.__name__)
+    found: Serve = request.param
+    return found
+
+
+@pytest.fixture
+def dest(tmp_path: Path) -> Path:
+    with Simulator() as sim:
+        sim.hold(export(4) | {"ä b+%20/t.png": b"\x89PNG\r\n\x1a\n", ".hidden/a.glb": glb(b"h")})
+        assert sim.mirror(tmp_path / "d").error is None
+    return tmp_path / "d"
+
+
+def test_types_caching_origins_and_the_state(serve: Serve, dest: Path, tmp_path: Path) -> None:
+    """The pointer is asked for anew each time, a version never again; types are the viewers'; the state hides."""
+    with serve(dest, tmp_path / "state") as server, httpx.Client(base_url=server.url, trust_env=False) as client:
+        immutable = "public, max-age=31536000, immutable"
+        for path, kind, caching in (
+            ("/tileset.json", "application/json", "no-cache"),
+            ("/latest.json", "application/json", "no-cache"),
+            (f"/versions/{EXPORT}/tileset.json", "application/json", immutable),
+            (f"/versions/{EXPORT}/tiles/000.glb", "model/gltf-binary", immutable),
+            (f"/versions/{EXPORT}/ä%20b+%2520/t.png", "image/png", immutable),
+            (f"/versions/{EXPORT}/.hidden/a.glb", "model/gltf-binary", immutable),
+            ("/current/tileset.json", "application/json", "no-cache"),
+        ):
+            answer = client.get(path, headers={"Origin": "https://viewer.example"})
+            assert answer.status_code == 200, path
+            assert answer.headers["content-type"].split(";")[0] == kind, path
+            assert answer.headers["cache-control"] == caching, path
+            assert answer.headers["access-control-allow-origin"] == "*", path
+        for path in ("/.tilesync/catalog.sqlite3", "/.tilesync/", f"/versions/{EXPORT}/missing.glb"):
+            answer = client.get(path)
+            assert answer.status_code == 404, path
+            assert "immutable" not in answer.headers.get("cache-control", ""), path
+            assert answer.headers["access-control-allow-origin"] == "*", path
+        whole = (dest / "versions" / EXPORT / "tiles/000.glb").read_bytes()
+        part = client.get(f"/versions/{EXPORT}/tiles/000.glb", headers={"Range": "bytes=4-11"})
+        assert (part.status_code, part.content) == (206, whole[4:12])
+
+
+def test_several_destinations_below_one_root(serve: Serve, dest: Path, tmp_path: Path) -> None:
+    """With the same lines the state of each of them hides, however it is asked for, and each is cached as one alone."""
+    root = tmp_path / "root"
+    for name in ("bridge", "tunnel", "north/tower"):
+        shutil.copytree(dest, root / name, symlinks=True)
+    with serve(root, tmp_path / "state") as server:
+        for name in ("bridge", "tunnel", "north/tower"):
+            for path in (
+                "/.tilesync/catalog.sqlite3",
+                "/.tilesync/",
+                "/.tilesync",
+                "/%2Etilesync/catalog.sqlite3",
+                "//.tilesync//catalog.sqlite3",
+                "/versions/../.tilesync/catalog.sqlite3",
+                "/current/../../.tilesync/catalog.sqlite3",
+            ):
+                assert raw_status(server.url, f"/{name}{path}") in {400, 404}, path
+            immutable = "public, max-age=31536000, immutable"
+            with httpx.Client(base_url=f"{server.url}/{name}", trust_env=False) as client:
+                for path, caching in (
+                    ("/tileset.json", "no-cache"),
+                    ("/latest.json", "no-cache"),
+                    ("/current/tileset.json", "no-cache"),
+                    (f"/versions/{EXPORT}/tiles/000.glb", immutable),
+                ):
+                    answer = client.get(path)
+                    assert (answer.status_code, answer.headers["cache-control"]) == (200, caching), path
+
+
+def raw_status(url: str, path: str) -> int:
+    """The status of an answer to a path as it stands: no client tidies it up."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=20)
+    connection.putrequest("GET", path, skip_host=False)
+    connection.endheaders()
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_a_rolled_back_pointer_is_never_taken_for_the_other(serve: Serve, dest: Path, tmp_path: Path) -> None:
+    """Two pointers of one length, published within a second, are told apart when a viewer asks conditionally."""
+    with Simulator() as sim:
+        sim.hold(export(4), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+        assert sim.mirror(dest).error is None
+    with serve(dest, tmp_path / "state") as server, httpx.Client(base_url=server.url, trust_env=False) as client:
+        new = client.get("/tileset.json", headers={"Accept-Encoding": "identity"})
+        rollback(dest)
+        asked = {"If-None-Match": new.headers["etag"], "If-Modified-Since": new.headers["last-modified"]}
+        old = client.get("/tileset.json", headers={"Accept-Encoding": "identity", **asked})
+        assert old.status_code == 200
+        assert EXPORT in old.text
+        assert OTHER in new.text
+        same = client.get(
+            "/tileset.json", headers={"Accept-Encoding": "identity", "If-None-Match": old.headers["etag"]}
+        )
+        assert same.status_code == 304
+
+
+def gzipped(text: str) -> str:
+    """The configuration with what it says of gzipped exports in force."""
+    text = re.sub(r"^.*(gzip on|gzip_types|encode gzip).*\n", "", text, flags=re.MULTILINE)
+    text, count = re.subn(r"^(\s*)# (~|@gzipped|header @gzipped)", r"\1\2", text, flags=re.MULTILINE)
+    assert count
+    return text
+
+
+@samples.needed
+def test_an_export_that_is_stored_gzipped(serve: Serve, tmp_path: Path) -> None:
+    """With the lines for it, payloads come as what they are, said to be gzip; the pointer comes unpacked."""
+    files = tree(samples.folder("TilesetGzipped"))
+    with Simulator() as sim:
+        sim.hold(files)
+        assert sim.mirror(tmp_path / "d").error is None
+    serving = serve(tmp_path / "d", tmp_path / "state", gzipped)
+    with serving as server, httpx.Client(base_url=server.url, trust_env=False) as client:
+        pointer = client.get("/tileset.json")
+        assert "content-encoding" not in pointer.headers
+        assert pointer.json()["root"]["content"]["uri"] == f"versions/{EXPORT}/parent.b3dm"
+        tile = client.get(f"/versions/{EXPORT}/ll.b3dm")
+        assert tile.headers["content-encoding"] == "gzip"
+        assert tile.content.startswith(b"b3dm")
+
+
+def test_both_configurations_stand_in_the_readme() -> None:
+    """There is one of each, for the same folder."""
+    for language in ("nginx", "caddy"):
+        assert "/srv/tiles/bridge" in configuration(language)
+
+
+class Publishing:
+    """A second edition of the city, published beside a flight."""
+
+    def __init__(self, sim: Simulator, dest: Path) -> None:
+        self._sim = sim
+        self._dest = dest
+        self._thread = threading.Thread(target=self._work)
+        self.runs: list[Run] = []
+
+    def __call__(self, view: View) -> None:
+        """Begin when the camera is about to come near; be through before its last view."""
+        if view is FLIGHT[1]:
+            self._thread.start()
+        if view is FLIGHT[-1]:
+            self._thread.join()
+
+    def _work(self) -> None:
+        self.runs.append(self._sim.mirror(self._dest))
+
+
+def test_a_viewer_streams_through_nginx_while_a_version_is_published(browser: Browser, tmp_path: Path) -> None:
+    """Before, while and after a new version is published no request of a viewer fails; the one that began with the old
+    version ends with it, the next one sees the new one.
+    """
+    needs("nginx")
+    dest = tmp_path / "d"
+    dest.mkdir()
+    with Simulator() as sim, nginx(dest, tmp_path / "state") as server:
+        first = sim.hold(city(edition=1))
+        assert sim.mirror(dest).error is None
+        second = sim.hold(city(edition=2), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+        sim.delay = 0.01
+        publishing = Publishing(sim, dest)
+        before = fly_over(browser, "cesium", f"{server.url}/tileset.json", meanwhile=publishing)
+        asked_before = server.asked()
+        assert [run.error for run in publishing.runs] == [None]
+        assert latest(dest)["version"] == OTHER
+        after = fly_over(browser, "cesium", f"{server.url}/tileset.json")
+        asked_after = server.asked()[len(asked_before) :]
+    for flight, asked, version, files in (
+        (before, asked_before, EXPORT, first),
+        (after, asked_after, OTHER, second),
+    ):
+        assert flight.wrongs == []
+        assert flight.loaded > 0
+        assert any(0.01 < share < 0.99 for share in flight.drawn())
+        assert {status for _, status in asked} <= {200, 304}
+        names = {path.removeprefix(f"/versions/{version}/") for path, _ in asked if path != "/tileset.json"}
+        assert names <= files.keys()
+        assert len(names) >= 0.9 * (len(files) - 1)

@@ -1,0 +1,277 @@
+"""Identity: where tokens come from, when they are fetched again, and that it happens once for all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qs
+
+import pytest
+
+from tests.support.clock import FakeClock
+from tests.support.faults import any_blob, error
+from tests.support.simulator import EXPORT, Run, Simulator
+from tilesync.app import commands as wiring
+from tilesync.app import service as services
+from tilesync.demo.fake_service import Answer
+from tilesync.errors import NotAuthorised, TilesyncError, Unavailable, UsageError
+from tilesync.itwin.auth import (
+    ClientCredentials,
+    ShareKey,
+    Token,
+    from_command,
+    from_environment,
+    from_file,
+    token_from,
+)
+from tilesync.model import Secret
+from tilesync.transport.api_client import conversations
+
+T = TypeVar("T")
+
+
+def talking(sim: Simulator, clock: FakeClock, job: Callable[[Any], Awaitable[T]], *, budget: float = 5) -> T:
+    async def work() -> T:
+        async with conversations(clock, Run(), budget=timedelta(seconds=budget)) as conversation:
+            return await job(conversation)
+
+    return asyncio.run(work())
+
+
+def issuing(sim: Simulator, expires_in: Any = 3600) -> None:
+    issued = [0]
+
+    def answer(_: Any) -> Answer:
+        issued[0] += 1
+        said = {"access_token": f"t{issued[0]}", "token_type": "Bearer", "expires_in": expires_in}
+        return Answer(200, json.dumps(said).encode(), {"Content-Type": "application/json"})
+
+    sim.token_answer = answer
+
+
+@pytest.mark.parametrize("text", ["abc.def", " abc.def\n", "Bearer abc.def", "Bearer  abc.def \r\n"])
+def test_a_token_is_read_with_or_without_bearer(text: str) -> None:
+    """White space around it and the word Bearer do not matter."""
+    assert token_from(text, "here").text == "abc.def"
+
+
+@pytest.mark.parametrize("text", ["", "  ", "Bearer ", "two words", "two\nlines", "tökén"])
+def test_what_is_no_token_is_refused_without_repeating_it(text: str) -> None:
+    """Empty, several words, not ASCII: NotAuthorised that names the place and not the text."""
+    with pytest.raises(NotAuthorised) as caught:
+        token_from(text, "the place")
+    assert "the place" in str(caught.value)
+    assert "two" not in str(caught.value) + caught.value.hint
+
+
+def test_the_environments_token_stays_refused() -> None:
+    """It cannot be read again: once refused there is no other."""
+
+    async def work() -> None:
+        token = Token(lambda: from_environment(Secret("abc")), FakeClock())
+        header = await token.header()
+        assert header == "Bearer abc"
+        assert await token.refused(header) is False
+
+    asyncio.run(work())
+
+
+def test_a_file_is_read_again_when_refused(tmp_path: Path) -> None:
+    """The file holds another token meanwhile: that one is used; while it is the same the refusal stands."""
+    path = tmp_path / "token"
+    path.write_text("one\n")
+
+    async def work() -> None:
+        token = Token(lambda: from_file(path), FakeClock())
+        first = await token.header()
+        assert await token.refused(first) is False
+        path.write_text("two\n")
+        assert await token.header() == "Bearer one"
+        assert await token.refused(first) is True
+        assert await token.header() == "Bearer two"
+
+    asyncio.run(work())
+
+
+def test_a_file_that_is_missing_says_so(tmp_path: Path) -> None:
+    """NotAuthorised, with the path."""
+    with pytest.raises(NotAuthorised, match="token"):
+        asyncio.run(from_file(tmp_path / "token"))
+
+
+def test_a_file_of_bytes_says_so(tmp_path: Path) -> None:
+    """A file that is no text is an error of ours, not a bug."""
+    (tmp_path / "token").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(NotAuthorised):
+        asyncio.run(from_file(tmp_path / "token"))
+
+
+def test_a_command_is_run_again_when_refused(tmp_path: Path) -> None:
+    """Each refusal runs the command anew; quoted arguments stay whole."""
+    counter = tmp_path / "with space"
+    script = "import sys; p = sys.argv[1]; open(p, 'a').write('x'); print('t%d' % len(open(p).read()))"
+    command = f'{sys.executable} -c "{script}" "{counter}"'
+
+    async def work() -> None:
+        token = Token(lambda: from_command(command), FakeClock())
+        assert await token.header() == "Bearer t1"
+        assert await token.header() == "Bearer t1"
+        assert await token.refused("Bearer t1") is True
+        assert await token.header() == "Bearer t2"
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ("false", NotAuthorised),
+        ("/nowhere/at/all", NotAuthorised),
+        ("true", NotAuthorised),
+        ("'unbalanced", UsageError),
+        ("", UsageError),
+    ],
+)
+def test_a_command_that_gives_no_token_says_so(command: str, error: type[TilesyncError]) -> None:
+    """Fails, is not there, prints nothing, cannot be parsed: an error with a hint."""
+    with pytest.raises(error) as caught:
+        asyncio.run(from_command(command))
+    assert caught.value.hint
+
+
+def test_many_refusals_cause_one_fetch() -> None:
+    """64 callers hold the same refused token: one fetch for all of them."""
+    fetched = [0]
+
+    async def fetch() -> tuple[Secret, float | None]:
+        fetched[0] += 1
+        await asyncio.sleep(0)
+        return Secret(f"t{fetched[0]}"), None
+
+    async def work() -> None:
+        token = Token(fetch, FakeClock())
+        headers = await asyncio.gather(*(token.header() for _ in range(64)))
+        assert set(headers) == {"Bearer t1"}
+        again = await asyncio.gather(*(token.refused("Bearer t1") for _ in range(64)))
+        assert set(again) == {True}
+        assert fetched[0] == 2
+
+    asyncio.run(work())
+
+
+def test_client_credentials_are_a_form_post(tmp_path: Path) -> None:
+    """POST to {issuer}/connect/token, id, secret and scope form-encoded in the body, nothing of it in the URL."""
+    secret, identity = "p&ss=wörd+%/", "service-AbC 1"
+    with Simulator() as sim:
+        issuing(sim)
+        found, life = talking(
+            sim, FakeClock(), lambda talk: ClientCredentials(talk, sim.url + "/", identity, Secret(secret)).fetch()
+        )
+        (request,) = sim.requests
+    assert (found.text, life) == ("t1", 3600)
+    assert (request.path, request.query) == ("/connect/token", {})
+    assert request.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert parse_qs(request.body.decode()) == {
+        "grant_type": ["client_credentials"], "client_id": [identity], "client_secret": [secret],
+        "scope": ["itwin-platform"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("life", "due"), [(3600, 3540), (100, 40), (600, 540)])
+def test_a_token_is_renewed_a_minute_early(life: float, due: float) -> None:
+    """Not before a minute is left, and a very short one at half its life."""
+    clock = FakeClock()
+    fetched = [0]
+
+    async def fetch() -> tuple[Secret, float | None]:
+        fetched[0] += 1
+        return Secret(f"t{fetched[0]}"), life
+
+    async def work() -> None:
+        token = Token(fetch, clock)
+        await token.header()
+        clock.advance(due - 1)
+        assert await token.header() == "Bearer t1"
+        clock.advance(1)
+        headers = await asyncio.gather(*(token.header() for _ in range(16)))
+        assert set(headers) == {"Bearer t2"}
+        assert fetched[0] == 2
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_refused_credentials_end_with_5(status: int) -> None:
+    """invalid_client and its like: NotAuthorised, after one request, without the secret in the message."""
+    with Simulator() as sim:
+        sim.token_answer = lambda _: Answer(status, b'{"error": "invalid_client"}')
+        with pytest.raises(NotAuthorised) as caught:
+            talking(sim, FakeClock(), lambda talk: ClientCredentials(talk, sim.url, "id", Secret("hush")).fetch())
+        assert len(sim.requests) == 1
+    assert "hush" not in str(caught.value) + caught.value.hint
+    assert "ITP_SERVICE_CLIENT_ID" in caught.value.hint
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"access_token": null}'])
+def test_an_answer_without_a_token_is_an_error(body: bytes) -> None:
+    """Status 200 and no token in it: an error of ours, never a request with an empty token."""
+    with Simulator() as sim:
+        sim.token_answer = lambda _: Answer(200, body)
+        with pytest.raises((Unavailable, NotAuthorised)):
+            talking(sim, FakeClock(), lambda talk: ClientCredentials(talk, sim.url, "id", Secret("hush")).fetch())
+
+
+def test_a_busy_issuer_is_borne_with() -> None:
+    """503 at the token endpoint is tried again."""
+    with Simulator() as sim:
+        issuing(sim)
+        sim.fault(lambda r: r.path == "/connect/token", error(503), times=2)
+        found, _ = talking(sim, FakeClock(), lambda talk: ClientCredentials(talk, sim.url, "id", Secret("s")).fetch())
+    assert found.text == "t1"
+
+
+def test_a_share_key_is_basic_and_final() -> None:
+    """Authorization: Basic, and nothing to renew."""
+
+    async def work() -> None:
+        key = ShareKey(Secret("abc"))
+        assert await key.header() == "Basic abc"
+        assert await key.refused("Basic abc") is False
+
+    asyncio.run(work())
+
+
+def test_a_token_that_expires_in_mid_run_is_renewed(tmp_path: Path) -> None:
+    """The API refuses the token when the link wants renewing: client credentials fetch one more, the run succeeds."""
+    with Simulator() as sim:
+        files = sim.hold()
+        issuing(sim)
+        sim.token = "t1"
+
+        def expire() -> None:
+            sim.token = "t2"
+            sim.revoke()
+
+        sim.on(6, any_blob, expire)
+        request = sim.request(tmp_path, transfers=4)
+        who = services.Identity(client_id="id", client_secret=Secret("s"), issuer=sim.url)
+        request = replace(request, service=replace(request.service, identity=who))
+        run = sim._run(wiring.mirror, request)
+        assert len([r for r in sim.requests if r.path == "/connect/token"]) == 2
+        assert sim.asked_api[-1].headers["authorization"] == "Bearer t2"
+    assert run.error is None
+    assert len([p for p in (tmp_path / "versions" / EXPORT).rglob("*") if p.is_file()]) == len(files)
+
+
+def test_a_token_file_that_is_too_large(tmp_path: Path) -> None:
+    """What holds more than a token can have is refused in words, and not read to its end."""
+    path = tmp_path / "token"
+    path.write_bytes(b"x" * ((1 << 20) + 1))
+    with pytest.raises(NotAuthorised, match="longer than 1,048,576 bytes"):
+        asyncio.run(from_file(path))

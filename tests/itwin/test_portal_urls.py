@@ -1,0 +1,63 @@
+"""iModel ids in the URLs that people copy from portals and viewers."""
+
+import pytest
+
+from tilesync.errors import UsageError
+from tilesync.itwin.portal_urls import guid_in, imodel_in
+
+TWIN, MODEL = "0a1b2c3d-0000-4111-8222-333344445555", "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://api.bentley.com/imodels/{MODEL}",
+        f"https://imodelhub.bentley.com/context/{TWIN}/imodel/{MODEL}/versions",
+        f"https://connect.bentley.com/itwins/{TWIN}/imodels/{MODEL}?tab=exports",
+        f"https://developer.bentley.com/my-itwins/{TWIN}/{MODEL}/view",
+        f"https://viewer.example.com/?iTwinId={TWIN}&iModelId={MODEL}",
+        f"https://viewer.example.com/?imodelid={MODEL.upper()}",
+        f"http://localhost:3000/#/itwin/{TWIN}/imodel/{MODEL}",
+        f"https://x.bentley.com/app#/view?contextId={TWIN}&iModelId={MODEL}",
+    ],
+)
+def test_the_imodel_of_a_url(url: str) -> None:
+    """The id behind a word for iModels, or the only one beside that of the iTwin."""
+    assert imodel_in(url) == MODEL
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://developer.bentley.com/{TWIN}/{MODEL}",
+        f"https://developer.bentley.com/my-itwins/{TWIN}",
+        f"https://api.bentley.com/mesh-export/{MODEL}",
+        f"https://api.bentley.com/imodels/{MODEL}/compare/imodels/{TWIN}",
+    ],
+)
+def test_a_url_that_could_mean_anything(url: str) -> None:
+    """One of Bentley with ids that are none of an iModel, or with several, is refused with what to copy."""
+    with pytest.raises(UsageError, match="which iModel") as raised:
+        imodel_in(url)
+    assert "copy the id alone" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://account.blob.core.windows.net/imodels/{MODEL}?sv=1&sig=x",
+        f"https://cdn.example.com/imodels/{MODEL}?Policy=x&Signature=y",
+        f"https://account.blob.core.windows.net/{MODEL}",
+        "https://developer.bentley.com/my-itwins",
+        "https://[bad",
+    ],
+)
+def test_what_is_left_to_others(url: str) -> None:
+    """A signed link is that of a container, whatever its path says; so is what has no id of an iModel."""
+    assert imodel_in(url) is None
+
+
+@pytest.mark.parametrize(("text", "found"), [(MODEL, MODEL), (f" {{{MODEL}}}\n", MODEL), ("nosuch", None), ("", None)])
+def test_ids(text: str, found: str | None) -> None:
+    """An id is a GUID, with or without braces."""
+    assert guid_in(text) == found

@@ -1,0 +1,152 @@
+"""What lies there and cannot be read: a finding of its own, never taken for gone, and never fetched again for that."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.builders import export
+from tests.support.simulator import EXPORT, Run, Simulator, verify
+from tilesync.events import Finding
+from tilesync.jobs.verify import MEND
+from tilesync.model import Layout
+
+NOBODY = 65534
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Everything that runs need is imported: the other user may not read where Python lies."""
+    with Simulator() as service:
+        service.hold(export(4))
+        for layout in Layout:
+            folder = tmp_path_factory.mktemp(layout)
+            assert service.mirror(folder, layout=layout).error is None
+            assert verify(folder).error is None
+
+
+@pytest.fixture
+def folder(loaded: None) -> Iterator[Path]:
+    """A folder of a user whom permissions stop, who runs everything in the test."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be another user for a while")
+    with tempfile.TemporaryDirectory() as there:
+        os.chown(there, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield Path(there)
+        finally:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def sim(folder: Path) -> Iterator[Simulator]:
+    """A service whose export is mirrored already; what is asked for after that counts."""
+    with Simulator() as service:
+        service.hold(export(8))
+        assert service.mirror(folder / "d").error is None
+        service.forget()
+        yield service
+
+
+def problems(run: Run) -> dict[str, str]:
+    return {finding.name: finding.problem for finding in run.of(Finding)}
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_an_unreadable_folder_is_told_as_such(folder: Path, sim: Simulator, quick: bool) -> None:
+    """Its files are neither missing nor fetched again: exit 10 with a hint, 8 for a mirror, and all is well after."""
+    tiles = folder / "d/versions" / EXPORT / "tiles"
+    tiles.chmod(0)
+    run = verify(folder / "d", quick=quick)
+    tiles.chmod(0o755)
+    assert run.exit == 10
+    assert problems(run) == {name: "unreadable" for name in export(8) if name.startswith("tiles/")}
+    assert run.error is not None
+    assert run.error.hint == MEND
+    tiles.chmod(0)
+    night = sim.mirror(folder / "d")
+    tiles.chmod(0o755)
+    assert night.exit == 8
+    assert "Permission denied" in str(night.error)
+    again = sim.mirror(folder / "d")
+    assert (again.exit, again.tally.fetched, sim.asked()) == (0, 0, [])
+    assert verify(folder / "d").error is None
+
+
+def test_an_unreadable_file_is_told_as_such(folder: Path, sim: Simulator) -> None:
+    """It still counts as held; beside it, a damaged file is marked and fetched again, and both hints are given."""
+    files = folder / "d/versions" / EXPORT
+    (files / "tiles/003.glb").chmod(0)
+    (files / "tiles/004.glb").write_bytes(b"damaged")
+    run = verify(folder / "d")
+    assert problems(run) == {"tiles/003.glb": "unreadable", "tiles/004.glb": "size"}
+    assert run.error is not None
+    assert run.error.hint.startswith(MEND)
+    assert "fetches what was found bad" in run.error.hint
+    assert sim.mirror(folder / "d").error is None
+    assert [request.path.rpartition("/")[2] for request in sim.asked()] == ["004.glb"]
+    (files / "tiles/003.glb").chmod(0o644)
+    assert verify(folder / "d").error is None
+
+
+def test_an_unreadable_manifest_is_told_as_such(folder: Path, sim: Simulator) -> None:
+    """It is not damaged: the next run writes none anew, and the audit ends well once it may be read."""
+    manifest = folder / f"d/manifests/{EXPORT}.jsonl"
+    before = manifest.read_bytes()
+    manifest.chmod(0)
+    run = verify(folder / "d")
+    assert problems(run) == {f"manifests/{EXPORT}.jsonl": "unreadable"}
+    assert run.exit == 10
+    assert sim.mirror(folder / "d").exit in {0, 8}
+    manifest.chmod(0o644)
+    assert (manifest.read_bytes(), sim.asked()) == (before, [])
+    assert verify(folder / "d").error is None
+
+
+@pytest.mark.parametrize("place", ["manifests", "latest.json", "tileset.json", "versions", "."])
+def test_a_mirror_takes_nothing_for_gone_that_it_may_not_look_at(folder: Path, sim: Simulator, place: str) -> None:
+    """Exit 8, nothing is fetched, nothing is written; the audit says so, too."""
+    path = folder / "d" / place
+    mode = path.stat().st_mode
+    path.chmod(0)
+    exits = sim.mirror(folder / "d").exit, verify(folder / "d").exit
+    path.chmod(mode)
+    assert exits[0] == 8
+    assert exits[1] in {8, 10}
+    assert sim.asked() == []
+    assert sim.mirror(folder / "d").error is None
+    assert sim.asked() == []
+
+
+def test_a_lost_catalog_is_not_told_again_from_what_may_not_be_read(folder: Path, sim: Simulator) -> None:
+    """Exit 8; once all may be read, the version is taken over and nothing is fetched."""
+    file = folder / "d/versions" / EXPORT / "tiles/003.glb"
+    for path in (folder / "d/.tilesync").glob("catalog*"):
+        path.unlink()
+    file.chmod(0)
+    run = sim.mirror(folder / "d")
+    file.chmod(0o644)
+    assert run.exit == 8
+    assert "tiles/003.glb" in str(run.error)
+    assert sim.mirror(folder / "d").error is None
+    assert sim.asked() == []
+
+
+def test_flat_files_that_may_not_be_read_are_not_gone(folder: Path) -> None:
+    """Where versions share a place, too."""
+    with Simulator() as sim:
+        sim.hold(export(8))
+        assert sim.mirror(folder / "d", layout=Layout.FLAT).error is None
+        sim.forget()
+        (folder / "d/tiles").chmod(0)
+        audit, night = verify(folder / "d"), sim.mirror(folder / "d", layout=Layout.FLAT)
+        (folder / "d/tiles").chmod(0o755)
+        assert set(problems(audit).values()) == {"unreadable"}
+        assert (night.exit, sim.asked()) == (8, [])
+        assert sim.mirror(folder / "d", layout=Layout.FLAT).error is None
+        assert sim.asked() == []

@@ -1,0 +1,588 @@
+"""The flat layout: the container's files at the container's paths, brought in by order, and deleted on request."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import samples
+from tests.support.builders import export, glb, tileset, tree
+from tests.support.catalog_fixture import Shelf
+from tests.support.crash_injection import Killed, Life
+from tests.support.faults import any_blob, blob_name, error
+from tests.support.simulator import EXPORT, Run, Simulator, rollback, verify
+from tilesync.app import commands as wiring
+from tilesync.catalog.catalog import Catalog
+from tilesync.core.guards import HALF, Most
+from tilesync.events import Deleted, Finding, Planned, Published, Warned
+from tilesync.jobs.versions.flat_layout import SharedPlace, in_order
+from tilesync.model import Globs, Inventory, Layout
+
+OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
+THIRD = "cccccccc-0000-4000-8000-000000000003"
+
+
+def mirror(sim: Simulator, dest: Path, **changes: Any) -> Run:
+    return sim.mirror(dest, layout=Layout.FLAT, **changes)
+
+
+def files_at(dest: Path) -> dict[str, bytes]:
+    """Everything at the destination but the state."""
+    return {name: data for name, data in tree(dest).items() if not name.startswith(".tilesync/")}
+
+
+def asked(sim: Simulator) -> set[str]:
+    return {str(blob_name(request)) for request in sim.asked()}
+
+
+def second(sim: Simulator, files: dict[str, bytes], export_id: str = OTHER) -> None:
+    """The next export, and requests counted from here."""
+    day = 1 + (EXPORT, OTHER, THIRD).index(export_id)
+    sim.hold(files, export_id=export_id, lastModified=f"2026-03-0{day}T08:30:00Z")
+    sim.forget()
+
+
+def test_the_container_s_files_and_nothing_else(tmp_path: Path) -> None:
+    """Every file lies at its own name with its own bytes; beside them there is the state folder alone."""
+    with Simulator(page_size=5) as sim:
+        files = sim.hold()
+        run = mirror(sim, tmp_path)
+    assert run.error is None
+    assert files_at(tmp_path) == files
+    assert {path.name for path in tmp_path.iterdir()} == {name.split("/")[0] for name in files} | {".tilesync"}
+    assert [event.version for event in run.of(Published)] == [EXPORT]
+    assert (tmp_path / "tiles/003.glb").stat().st_mtime == 1772353800
+    assert not (tmp_path / ".tilesync/staged" / EXPORT).exists()
+    assert verify(tmp_path).error is None
+    assert verify(tmp_path, every=True).error is None
+
+
+def test_an_unchanged_night_is_one_request(tmp_path: Path) -> None:
+    """As in the other layout: one question to the API, and nothing is touched but what says when that was."""
+    with Simulator() as sim:
+        sim.hold()
+        mirror(sim, tmp_path)
+        before = {path: path.stat().st_ino for path in tmp_path.rglob("*") if path.is_file()}
+        del before[tmp_path / ".tilesync/checked.json"]
+        sim.forget()
+        run = mirror(sim, tmp_path)
+        assert len(sim.requests) == 1
+    assert run.of(Published) == []
+    assert {path: path.stat().st_ino for path in before} == before
+
+
+def test_a_night_moves_what_changed(tmp_path: Path) -> None:
+    """The next export: what did not change stays in its place, untouched; what moved to another name is not fetched."""
+    with Simulator(page_size=7) as sim:
+        files = sim.hold(export(20))
+        mirror(sim, tmp_path)
+        inode = (tmp_path / "tiles/001.glb").stat().st_ino
+        changed = files | {"tiles/007.glb": glb(b"new"), "extra.glb": files["tiles/002.glb"]}
+        second(sim, changed)
+        run = mirror(sim, tmp_path)
+        assert asked(sim) == {"tiles/007.glb"}
+    assert run.error is None
+    assert (run.tally.fetched, run.tally.reused) == (1, len(files))
+    assert files_at(tmp_path) == changed
+    assert (tmp_path / "tiles/001.glb").stat().st_ino == inode
+    assert verify(tmp_path).error is None
+
+
+def test_contents_that_change_places(tmp_path: Path) -> None:
+    """Two files that swapped their names, and a circle of three, end where they belong without a fetch."""
+    with Simulator() as sim:
+        files = sim.hold(export(8))
+        mirror(sim, tmp_path)
+        a, b, c, d, e = (f"tiles/00{number}.glb" for number in range(5))
+        turned = files | {a: files[b], b: files[a], c: files[d], d: files[e], e: files[c]}
+        second(sim, turned)
+        run = mirror(sim, tmp_path)
+        assert asked(sim) == set()
+    assert run.error is None
+    assert files_at(tmp_path) == turned
+    assert verify(tmp_path).error is None
+
+
+def test_nothing_is_deleted_by_default(tmp_path: Path) -> None:
+    """What the container lost stays, and goes when that is wished; what tilesync did not put there never goes."""
+    with Simulator() as sim:
+        files = sim.hold(export(12))
+        mirror(sim, tmp_path)
+        (tmp_path / "tiles/mine.txt").write_text("mine")
+        (tmp_path / "robots.txt").write_text("mine")
+        fewer = export(9)
+        second(sim, fewer)
+        assert mirror(sim, tmp_path).tally.deleted == 0
+        mine = {"tiles/mine.txt": b"mine", "robots.txt": b"mine"}
+        assert files_at(tmp_path) == files | fewer | mine
+        sim.forget()
+        run = mirror(sim, tmp_path, delete=HALF)
+        assert len(sim.requests) == 1
+    gone = files.keys() - fewer.keys()
+    assert run.tally.deleted == len(gone) == 3
+    assert {event.name for event in run.of(Deleted)} == gone
+    assert files_at(tmp_path) == fewer | mine
+    trashed = tree(tmp_path / ".tilesync/trash")
+    assert {name.split("/files/")[1]: data for name, data in trashed.items() if "/files/" in name} == {
+        name: files[name] for name in gone
+    }
+    assert mirror_again(tmp_path, fewer).tally.deleted == 0
+
+
+def mirror_again(dest: Path, files: dict[str, bytes]) -> Run:
+    with Simulator() as sim:
+        second(sim, files)
+        return mirror(sim, dest, delete=HALF)
+
+
+def test_deleted_in_the_run_that_publishes(tmp_path: Path) -> None:
+    """The wish is served right after the new root stands; folders that are left empty go too."""
+    with Simulator() as sim:
+        sim.hold(export(6) | {"old/deep/a.glb": glb(b"a")})
+        mirror(sim, tmp_path)
+        second(sim, export(6))
+        run = mirror(sim, tmp_path, delete=Most(1))
+    assert run.tally.deleted == 1
+    assert files_at(tmp_path) == export(6)
+    assert not (tmp_path / "old").exists()
+    assert verify(tmp_path).error is None
+
+
+@pytest.mark.parametrize("most", [Most(2), Most(percent=10)])
+def test_too_many_deletions_stop_the_run(tmp_path: Path, most: Most) -> None:
+    """Over the limit nothing is deleted and nothing laid out: the old export stands. A larger limit does it."""
+    with Simulator() as sim:
+        files = sim.hold(export(12))
+        mirror(sim, tmp_path)
+        fewer = export(9, seed=3)
+        second(sim, fewer)
+        run = mirror(sim, tmp_path, delete=most)
+        assert run.exit == 11
+        assert "3 of" in str(run.error)
+        assert files_at(tmp_path) == files
+        assert verify(tmp_path).error is None
+        sim.forget()
+        again = mirror(sim, tmp_path, delete=Most(3))
+        assert asked(sim) == set()
+    assert again.tally.deleted == 3
+    assert files_at(tmp_path) == fewer
+
+
+def test_a_file_that_was_changed_here_is_not_deleted(tmp_path: Path) -> None:
+    """Someone's own bytes under a mirrored name stay when the container loses that name."""
+    with Simulator() as sim:
+        sim.hold(export(12))
+        mirror(sim, tmp_path)
+        (tmp_path / "tiles/010.glb").write_bytes(b"mine now")
+        second(sim, export(9))
+        run = mirror(sim, tmp_path, delete=HALF)
+    assert run.tally.deleted == 2
+    assert (tmp_path / "tiles/010.glb").read_bytes() == b"mine now"
+
+
+def test_what_is_in_the_way_goes_to_the_trash(tmp_path: Path) -> None:
+    """A file of someone else at the place of a mirrored one is replaced, and kept in the trash."""
+    with Simulator() as sim:
+        (tmp_path / ".tilesync").mkdir()
+        (tmp_path / "tiles").mkdir()
+        (tmp_path / "tiles/003.glb").write_bytes(b"mine")
+        files = sim.hold()
+        assert mirror(sim, tmp_path).error is None
+    assert files_at(tmp_path) == files
+    assert b"mine" in tree(tmp_path / ".tilesync/trash").values()
+
+
+def test_filters_protect_what_they_leave_out(tmp_path: Path) -> None:
+    """With other filters, what is no longer wanted is not deleted: it is in the container still."""
+    with Simulator() as sim:
+        files = sim.hold(export(6) | {"a.png": b"png"})
+        mirror(sim, tmp_path)
+        run = mirror(sim, tmp_path, globs=Globs(exclude=("*.png",)), delete=HALF)
+    assert run.error is None
+    assert run.tally.deleted == 0
+    assert files_at(tmp_path) == files
+
+
+def test_a_file_becomes_a_folder_and_a_folder_a_file(tmp_path: Path) -> None:
+    """What an older export has in the way of a newer one goes to the trash, whether deleting was wished or not."""
+    with Simulator() as sim:
+        sim.hold(export(4) | {"a": glb(b"file"), "b/c/d.glb": glb(b"deep")})
+        mirror(sim, tmp_path)
+        turned = export(4) | {"a/x.glb": glb(b"x"), "b": glb(b"b")}
+        second(sim, turned)
+        run = mirror(sim, tmp_path)
+    assert run.error is None
+    assert files_at(tmp_path) == turned
+    assert verify(tmp_path).error is None
+
+
+@pytest.mark.parametrize(("first", "then"), [(Layout.FLAT, Layout.VERSIONED), (Layout.VERSIONED, Layout.FLAT)])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_switch_of_layout_is_refused(tmp_path: Path, first: Layout, then: Layout, lost: bool) -> None:
+    """Also where the catalog was lost, and by a dry run; nothing is touched."""
+    with Simulator() as sim:
+        sim.hold()
+        assert sim.mirror(tmp_path, layout=first).error is None
+        if lost:
+            (tmp_path / ".tilesync/catalog.sqlite3").unlink()
+        before = tree(tmp_path)
+        for run in (sim.mirror(tmp_path, layout=then), sim.preview(tmp_path, layout=then)):
+            assert run.exit == 8
+            assert run.error is not None
+            assert first in str(run.error)
+            assert f"--layout {first}" in run.error.hint
+        assert tree(tmp_path) == before
+
+
+def test_a_foreign_tileset_is_refused(tmp_path: Path) -> None:
+    """A tileset.json that tilesync did not write stays as it is."""
+    (tmp_path / "tileset.json").write_text("{}")
+    with Simulator() as sim:
+        sim.hold()
+        run = mirror(sim, tmp_path)
+    assert run.exit == 8
+    assert tree(tmp_path) == {"tileset.json": b"{}"}
+
+
+@pytest.mark.parametrize("name", [".tilesync/catalog.sqlite3", ".TileSync/x"])
+def test_a_container_cannot_reach_the_state(tmp_path: Path, name: str) -> None:
+    """A name in the state folder is refused before anything is written."""
+    with Simulator() as sim:
+        sim.hold(export(3) | {name: b"evil"})
+        run = mirror(sim, tmp_path)
+        assert run.exit == 8
+        assert name in str(run.error)
+        assert sim.asked() == []
+        assert sim.mirror(tmp_path / "versioned").error is None
+
+
+def test_a_lost_catalog_costs_a_re_check(tmp_path: Path) -> None:
+    """The manifest in the state folder and the bytes tell what is held; nothing is fetched."""
+    with Simulator() as sim:
+        files = sim.hold()
+        mirror(sim, tmp_path)
+        (tmp_path / ".tilesync/catalog.sqlite3").unlink()
+        sim.forget()
+        run = mirror(sim, tmp_path)
+        assert asked(sim) == set()
+    assert run.error is None
+    assert files_at(tmp_path) == files
+
+
+def test_verify_then_mirror_heals(tmp_path: Path) -> None:
+    """What is bad is fetched again and put in its place, the root tileset among it."""
+    with Simulator() as sim:
+        files = sim.hold()
+        mirror(sim, tmp_path)
+        (tmp_path / "tiles/003.glb").write_bytes(b"rotten")
+        (tmp_path / "tileset.json").unlink()
+        assert verify(tmp_path).exit == 10
+        sim.forget()
+        run = mirror(sim, tmp_path)
+        assert asked(sim) == {"tiles/003.glb", "tileset.json"}
+    assert run.error is None
+    assert files_at(tmp_path) == files
+    assert verify(tmp_path).error is None
+
+
+def test_verify_finds_what_waits_for_its_place(tmp_path: Path) -> None:
+    """Files that came in again and could not come to their places are not where viewers look: that is no whole copy,
+    until what was in their way is gone.
+    """
+    with Simulator() as sim:
+        sim.hold()
+        mirror(sim, tmp_path / "d")
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "d/tiles").rename(tmp_path / "away")
+        (tmp_path / "d/tiles").symlink_to("../elsewhere")
+        assert mirror(sim, tmp_path / "d").exit == 8
+        for quick in (False, True):
+            run = verify(tmp_path / "d", quick=quick)
+            assert [(event.name, event.problem) for event in run.of(Finding)] == [("tileset.json", "pointer")]
+        (tmp_path / "d/tiles").unlink()
+        assert mirror(sim, tmp_path / "d").error is None
+    assert verify(tmp_path / "d").error is None
+
+
+def test_state_elsewhere(tmp_path: Path) -> None:
+    """With its state in another place the folder holds the container's files and nothing else at all."""
+    dest, state = tmp_path / "d", tmp_path / "s"
+    with Simulator() as sim:
+        files = sim.hold()
+        assert mirror(sim, dest, state_dir=state).error is None
+        assert tree(dest) == files
+        sim.forget()
+        assert mirror(sim, dest, state_dir=state).error is None
+        assert len(sim.requests) == 1
+        assert mirror(sim, dest).exit == 8
+    assert verify(dest, state_dir=state).error is None
+
+
+def test_a_walk(tmp_path: Path) -> None:
+    """Walked, renewed and laid out as a listed export is."""
+    with Simulator() as sim:
+        files = {name: data for name, data in export(8).items() if data}
+        sim.hold(files)
+        assert mirror(sim, tmp_path, inventory=Inventory.WALK).error is None
+        second(sim, files | {"tiles/003.glb": glb(b"new")})
+        run = mirror(sim, tmp_path, inventory=Inventory.WALK)
+    assert run.error is None
+    assert files_at(tmp_path) == files | {"tiles/003.glb": glb(b"new")}
+
+
+def test_one_version_is_held(tmp_path: Path) -> None:
+    """There is no way back: rollback says so, and the versions are one."""
+    with Simulator() as sim:
+        sim.hold()
+        mirror(sim, tmp_path)
+        second(sim, export(seed=4))
+        mirror(sim, tmp_path)
+    run = rollback(tmp_path)
+    assert run.exit == 2
+    assert "flat" in str(run.error)
+    (only,) = wiring.holdings(tmp_path, Run(), state_dir=None)
+    assert (only.version.name, only.current, only.shared) == (OTHER, True, 0)
+
+
+# --- the plan ---
+
+
+def test_the_plan_tells_deletions(tmp_path: Path) -> None:
+    """A dry run names what would go, with its bytes and why, and what a guard would say; and does nothing."""
+    with Simulator() as sim:
+        files = sim.hold(export(12))
+        mirror(sim, tmp_path)
+        second(sim, export(9) | {"tiles/003.glb": glb(b"new")})
+        before = tree(tmp_path)
+        plan = sim.preview(tmp_path, layout=Layout.FLAT, delete=Most(2))
+        assert tree(tmp_path) == before
+        told = {event.name: event for event in plan.of(Planned)}
+        assert {name for name, event in told.items() if event.action == "delete"} == files.keys() - export(9).keys()
+        assert told["tiles/010.glb"].bytes == len(files["tiles/010.glb"])
+        assert told["tiles/003.glb"].action == "fetch"
+        assert told["tiles/001.glb"].action == "reuse"
+        assert any("would stop" in event.message for event in plan.of(Warned))
+        assert plan.tally.deleted == 3
+        real = mirror(sim, tmp_path, delete=Most(3))
+    assert (real.tally.fetched, real.tally.reused, real.tally.deleted) == (plan.tally.fetched, plan.tally.reused, 3)
+
+
+# --- order, and kills ---
+
+
+def test_each_file_comes_behind_what_it_asks_for(tmp_path: Path) -> None:
+    """Contents, then subtrees, then tilesets, the deepest first, the root last, whatever their names are."""
+    shelf = Shelf(tmp_path)
+    shelf.put_all(
+        {
+            "tileset.json": tileset("z/tileset.json", "a.json"),
+            "z/tileset.json": tileset("../m.json", "b.glb"),
+            "m.json": tileset("c.glb"),
+            "a.json": tileset("m.json"),
+            "lonely.json": tileset("c.glb"),
+            "z/b.glb": glb(b"b"),
+            "c.glb": glb(b"c"),
+            "noise.bin": b"noise",
+        }
+    )
+    order = list(in_order(shelf.version, shelf.catalog))
+    assert len(order) == 8
+    place = {name: number for number, name in enumerate(order)}
+    assert order[-1] == "tileset.json"
+    for source, target, _ in shelf.asked():
+        assert place[target] < place[source], (source, target)
+
+
+@samples.needed
+@pytest.mark.parametrize("name", ["SparseImplicitQuadtree", "TilesetWithExternalResources", "CompositeOfComposite"])
+def test_real_tilesets_are_laid_out_in_order(tmp_path: Path, name: str) -> None:
+    """No real file is in place before what it asks for."""
+    shelf = Shelf(tmp_path)
+    shelf.put_all(tree(samples.folder(name)))
+    shelf.settle()
+    place = {each: number for number, each in enumerate(in_order(shelf.version, shelf.catalog))}
+    asks = [(source, target) for source, target, _ in shelf.asked() if {source, target} <= place.keys()]
+    assert asks
+    assert [ask for ask in asks if place[ask[1]] > place[ask[0]] and not ask[1].endswith(".subtree")] == []
+
+
+STEPS = 28
+"""Renames, links that go, and writes of the catalog between a finished version and the end of its run, at least."""
+
+
+def killing(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process ends before the nth of them."""
+    life = Life(step)
+
+    def begin(self: SharedPlace, *args: Any) -> None:
+        for name in ("replace", "rename", "unlink"):
+            monkeypatch.setattr(os, name, life.counted(getattr(os, name)))
+        monkeypatch.setattr(Catalog, "transaction", life.counted(Catalog.transaction))
+        monkeypatch.setattr(SharedPlace, "lay_out", real)
+        real(self, *args)
+
+    real = SharedPlace.lay_out
+    monkeypatch.setattr(SharedPlace, "lay_out", begin)
+
+
+@pytest.mark.parametrize("then", ["same", "next", "back", "lost"])
+@pytest.mark.parametrize("step", range(1, STEPS + 1, 2))
+def test_a_run_killed_between_two_renames_ends_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, then: str
+) -> None:
+    """Killed anywhere while it is laid out, the next run ends right: with the same export, with the next one, with the
+    one before, because the service deleted the new one, or with the catalog lost.
+    """
+    dest = tmp_path / "d"
+    with Simulator() as sim:
+        files = sim.hold(export(10) | {"gone/a.glb": glb(b"a")})
+        mirror(sim, dest)
+        new = export(14, seed=2) | {"gone": glb(b"file"), "tiles/001.glb": export(10)["tiles/002.glb"]}
+        second(sim, new)
+        with monkeypatch.context() as patch:
+            killing(step, patch)
+            with pytest.raises(Killed):
+                mirror(sim, dest, delete=Most(percent=100))
+        if then == "next":
+            new = export(5, seed=3) | {"gone/b.glb": glb(b"b")}
+            second(sim, new, THIRD)
+        if then == "back":
+            sim.delete(OTHER)
+            new = files
+        if then == "lost":
+            (dest / ".tilesync/catalog.sqlite3").unlink()
+        run = mirror(sim, dest, delete=Most(percent=100), allow_shrink=True)
+    assert run.error is None
+    if then == "lost":
+        assert new.items() <= files_at(dest).items()
+    else:
+        assert files_at(dest) == new
+    assert verify(dest, every=True).error is None
+    assert not list((dest / ".tilesync/staged").glob("*"))
+
+
+def test_a_broken_export_leaves_the_old_one(tmp_path: Path) -> None:
+    """Files that fail are exit 3, and nothing of the new export is in place."""
+    with Simulator() as sim:
+        files = sim.hold()
+        mirror(sim, tmp_path)
+        second(sim, export(seed=7))
+        fault = sim.fault(any_blob, error(404, "BlobNotFound"), skip=3)
+        run = mirror(sim, tmp_path)
+        assert run.exit == 3
+        assert files_at(tmp_path) == files
+        sim.faults.remove(fault)
+        assert mirror(sim, tmp_path).error is None
+    assert files_at(tmp_path) == export(seed=7)
+
+
+def test_a_folder_in_the_way_is_an_error_before_anything_moves(tmp_path: Path) -> None:
+    """Someone's folder where the container has a file stays, with all that is in it, and the old export too."""
+    with Simulator() as sim:
+        files = sim.hold()
+        mirror(sim, tmp_path)
+        second(sim, export(seed=7) | {"mine": glb(b"mine")})
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine/document").write_text("mine")
+        run = mirror(sim, tmp_path)
+        assert run.exit == 8
+        assert "mine" in str(run.error)
+        assert files_at(tmp_path) == files | {"mine/document": b"mine"}
+        assert verify(tmp_path).error is None
+        (tmp_path / "mine/document").unlink()
+        assert mirror(sim, tmp_path).error is None
+    assert files_at(tmp_path).items() >= (export(seed=7) | {"mine": glb(b"mine")}).items()
+
+
+def test_what_goes_to_the_trash_for_others_is_said(tmp_path: Path) -> None:
+    """A strange file at a mirrored name is told by its name when it is replaced; one of tilesync's own is not."""
+    with Simulator() as sim:
+        (tmp_path / ".tilesync").mkdir()
+        (tmp_path / "tiles").mkdir()
+        (tmp_path / "tiles/003.glb").write_bytes(b"mine")
+        sim.hold()
+        run = mirror(sim, tmp_path)
+        assert ["tiles/003.glb" in event.message for event in run.of(Warned)] == [True]
+        second(sim, export(seed=7))
+        assert mirror(sim, tmp_path).of(Warned) == []
+
+
+def test_a_copied_destination_is_still_tilesync_s(tmp_path: Path) -> None:
+    """With new inodes and mtimes the bytes tell whose a file is: replaced quietly, deleted on request."""
+    with Simulator() as sim:
+        sim.hold(export(12) | {"d": glb(b"d"), "gone/a.glb": glb(b"a")})
+        mirror(sim, tmp_path / "old")
+        shutil.copytree(tmp_path / "old", tmp_path / "new", copy_function=shutil.copyfile)
+        files = export(8, seed=3) | {"d/e.glb": glb(b"e"), "gone": glb(b"g")}
+        second(sim, files)
+        run = mirror(sim, tmp_path / "new", delete=HALF)
+    assert run.error is None
+    assert run.of(Warned) == []
+    assert files_at(tmp_path / "new") == files
+
+
+def file_for_a_folder(dest: Path) -> None:
+    (dest / "new").write_text("mine")
+
+
+def link_for_a_folder(dest: Path) -> None:
+    (dest.parent / "elsewhere").mkdir()
+    (dest / "new").symlink_to("../elsewhere")
+
+
+def link_within_a_folder(dest: Path) -> None:
+    (dest / "x").mkdir()
+    (dest / "x/link").symlink_to("../tiles")
+
+
+@pytest.mark.parametrize("obstruct", [file_for_a_folder, link_for_a_folder, link_within_a_folder])
+def test_nothing_moves_where_something_else_is_in_the_way(tmp_path: Path, obstruct: Callable[[Path], None]) -> None:
+    """Whatever of someone's stands in the place of a file, or of a folder of it: the old export stays whole."""
+    dest = tmp_path / "d"
+    with Simulator() as sim:
+        files = sim.hold(export(6))
+        mirror(sim, dest)
+        second(sim, export(6, seed=3) | {"x": glb(b"x"), "new/q.glb": glb(b"q")})
+        obstruct(dest)
+        run = mirror(sim, dest)
+        assert run.exit == 8
+        assert files.items() <= files_at(dest).items()
+        assert verify(dest).error is None
+    assert not (tmp_path / "elsewhere/q.glb").exists()
+
+
+def test_empty_folders_give_way(tmp_path: Path) -> None:
+    """A folder in which there is nothing, however deep, is no one's."""
+    with Simulator() as sim:
+        sim.hold(export(6))
+        mirror(sim, tmp_path)
+        (tmp_path / "x/y/z").mkdir(parents=True)
+        second(sim, export(6) | {"x": glb(b"x")})
+        assert mirror(sim, tmp_path).error is None
+    assert (tmp_path / "x").is_file()
+
+
+def test_a_fresh_state_dir_takes_over_what_is_in_the_folder(tmp_path: Path) -> None:
+    """A state elsewhere that is new, or was lost, finds the manifest beside the files; plan and run agree."""
+    with Simulator() as sim:
+        files = sim.hold()
+        mirror(sim, tmp_path / "d")
+        sim.forget()
+        plan = sim.preview(tmp_path / "d", layout=Layout.FLAT, state_dir=tmp_path / "s")
+        run = mirror(sim, tmp_path / "d", state_dir=tmp_path / "s")
+        assert asked(sim) == set()
+    assert (plan.exit, run.exit) == (0, 0)
+    assert files_at(tmp_path / "d") == files
+
+
+def test_a_state_dir_by_a_detour_is_refused_too(tmp_path: Path) -> None:
+    """The state cannot lie among the files, however its path is written."""
+    with Simulator() as sim:
+        sim.hold()
+        (tmp_path / "d").mkdir()
+        assert mirror(sim, tmp_path / "d", state_dir=tmp_path / "d/../d/st").exit == 8

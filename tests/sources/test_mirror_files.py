@@ -1,0 +1,224 @@
+"""The files of a held version as a source: listed by their manifest, read in pieces, each failure in its own terms."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import random
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import pytest
+
+from tests.support.fake_destination import Place
+from tilesync.errors import BlobDamaged, BlobMissing, ExportReplaced, Incomplete, TilesyncError, Transient
+from tilesync.model import Blob, Held, Page
+from tilesync.sources.mirror_files import PAGE, PIECE, HeldSource
+
+T = TypeVar("T")
+
+BIG = random.Random(1).randbytes(3 * PIECE + 17)
+
+
+def run(work: Awaitable[T]) -> T:
+    async def main() -> T:
+        return await work
+
+    return asyncio.run(main())
+
+
+def held(place: Place, files: dict[str, bytes]) -> HeldSource:
+    return HeldSource(place.add("e1", files), place, place, "/srv/tiles")
+
+
+async def pages(source: HeldSource, marker: str | None = None) -> list[Page]:
+    return [page async for page in source.pages(marker)]
+
+
+def many(count: int) -> dict[str, bytes]:
+    return {f"{number:05d}": b"x" * (number % 3) for number in range(count)}
+
+
+async def whole(source: HeldSource, blob: Blob, offset: int = 0) -> bytes:
+    body = await source.open(blob, offset)
+    assert body.start == offset
+    data = b"".join([chunk async for chunk in body.chunks()])
+    await body.aclose()
+    await body.aclose()
+    return data
+
+
+def claimed(name: str, data: bytes) -> Blob:
+    return Blob(name, len(data), "e", sha256=hashlib.sha256(data).digest())
+
+
+# --- the listing ---
+
+
+@pytest.mark.parametrize("count", [0, 1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE + 500])
+def test_the_manifest_is_the_listing(count: int) -> None:
+    """Every file once, with the SHA-256 that it must have, and from any marker on the rest."""
+    files = many(count)
+    found = run(pages(held(Place(), files)))
+    listed = [blob for page in found for blob in page.blobs]
+    assert listed == [claimed(name, data) for name, data in files.items()]
+    assert [len(page.blobs) for page in found[:-1]] == [PAGE] * (len(found) - 1)
+    for place, page in enumerate(found):
+        assert (page.marker is None) == (place == len(found) - 1)
+        if page.marker is not None:
+            assert run(pages(held(Place(), files), page.marker)) == found[place + 1 :]
+
+
+@pytest.mark.parametrize("marker", [None, str(PAGE)])
+@pytest.mark.parametrize("lost", [1, PAGE + 1])
+def test_a_manifest_that_was_cut_off_is_no_listing(marker: str | None, lost: int) -> None:
+    """Where lines are missing at the end the last page is not given, also where the listing goes on from earlier."""
+    place, given = Place(), list[Page]()
+    source = held(place, many(2 * PAGE + 1))
+    del place.manifests["e1"][-lost:]
+
+    async def work() -> None:
+        async for page in source.pages(marker):
+            given.append(page)
+
+    with pytest.raises(Incomplete, match="e1 in /srv/tiles"):
+        run(work())
+    assert all(page.marker is not None for page in given)
+
+
+@pytest.mark.parametrize("wrong", [None, [], {}, {"name": "a", "size": -1}, "text"])
+def test_a_line_that_is_none(wrong: object) -> None:
+    """A manifest that is damaged within says so, and names its version."""
+    place = Place()
+    source = held(place, many(3))
+    place.manifests["e1"][2] = wrong
+    with pytest.raises(Incomplete, match="e1 in /srv/tiles cannot be read"):
+        run(pages(source))
+
+
+def test_what_it_is() -> None:
+    """It has the container's URL of its manifest, and no link; it can be listed, and is one place with one version."""
+    source = held(Place(), many(1))
+    assert run(source.home()) == "https://a/c"
+    assert run(source.listable())
+    assert not source.has_link
+    assert source.place.split(" ")[0] == "e1"
+    assert "tilesync verify /srv/tiles" in source.remedy
+    with pytest.raises(NotImplementedError):
+        run(source.link())
+
+
+def test_no_faster_than_it_may() -> None:
+    """Every byte is asked leave for, once."""
+    place, paid = Place(), list[int]()
+
+    async def pace(count: int) -> None:
+        paid.append(count)
+
+    source = HeldSource(place.add("e1", {"a": BIG, "b": b"abc"}), place, place, "/srv/tiles", pace=pace)
+    assert run(whole(source, claimed("a", BIG))) == BIG
+    assert run(whole(source, claimed("b", b"abc"))) == b"abc"
+    assert sum(paid) == len(BIG) + 3
+
+
+# --- bodies ---
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, len(BIG)])
+@pytest.mark.parametrize("step", [1 << 16, PIECE, 5 * PIECE])
+def test_bytes_come_whole_from_any_offset(size: int, step: int) -> None:
+    """However a store cuts them, the bytes of a file are given from the offset on, and all at once where asked so."""
+    data = BIG[:size]
+    source = held(Place(step=step), {"a": data})
+    for offset in {0, 1, size // 2, size - 1} & set(range(size + 1)):
+        assert run(whole(source, claimed("a", data), offset)) == data[offset:]
+
+    async def at_once(most: int) -> bytes:
+        return await (await source.open(claimed("a", data), 0, ahead=most)).read(most)
+
+    assert run(at_once(size)) == data
+    assert len(run(at_once(size // 2))) > size // 2 or size == 0
+
+
+def test_many_at_once() -> None:
+    """Each of many that are read together gets its own bytes, and an error is that of its own file."""
+    files = {f"{number}": BIG[number : number + number % 9] for number in range(300)}
+    place = Place()
+    source = held(place, files)
+    del place.files["e1", "7"]
+
+    async def work() -> list[bytes | BaseException]:
+        wishes = (whole(source, claimed(name, data)) for name, data in files.items())
+        return await asyncio.gather(*wishes, return_exceptions=True)
+
+    found = dict(zip(files, run(work()), strict=True))
+    assert isinstance(found.pop("7"), BlobMissing)
+    assert found == {name: data for name, data in files.items() if name != "7"}
+
+
+@pytest.mark.parametrize(
+    ("cause", "error"),
+    [
+        (FileNotFoundError(errno.ENOENT, "no"), BlobMissing),
+        (PermissionError(errno.EACCES, "no"), BlobDamaged),
+        (OSError(errno.ELOOP, "no"), BlobDamaged),
+        (OSError(errno.EIO, "no"), Transient),
+        (OSError(errno.ESTALE, "no"), Transient),
+        (ValueError(), BlobDamaged),
+    ],
+)
+def test_what_cannot_be_read(cause: Exception, error: type[TilesyncError]) -> None:
+    """What is gone is missing, what another look does not cure is damaged, all else may be tried again."""
+    place = Place()
+    source = held(place, {"a": b"abc"})
+    place.broken["a"] = cause
+    for job in (source.open(claimed("a", b"abc"), 0), source.unchanged(Held(claimed("a", b"abc"), b"", 0))):
+        with pytest.raises(error, match="a"):
+            run(job)
+
+
+def test_a_version_that_retires_meanwhile_is_replaced() -> None:
+    """A file or a manifest that is gone together with its version ends the run."""
+    place = Place()
+    source = held(place, {"a": b"abc"})
+    place.manifests.clear()
+    place.files.clear()
+    for job in (source.open(claimed("a", b"abc"), 0), pages(source)):
+        with pytest.raises(ExportReplaced, match="e1"):
+            run(job)
+
+
+def test_a_file_that_nothing_is_said_of_is_compared_with_the_manifest() -> None:
+    """Where who asks knows no SHA-256 the manifest does: other bytes are damaged before any of them is given."""
+    place = Place()
+    source = held(place, {"a": b"abc", "b": b"abc"})
+    bare = Blob("b", 3, "e")
+    assert run(whole(source, bare)) == b"abc"
+    place.files["e1", "b"] = b"abd"
+    with pytest.raises(BlobDamaged, match="b: its SHA-256"):
+        run(source.open(bare, 0))
+
+
+def test_one_file_by_its_name() -> None:
+    """The manifest describes it; what it does not name is missing."""
+    source = held(Place(), {"a": b"abc", "b": b"bcd"})
+
+    async def first(name: str) -> tuple[Blob, bytes]:
+        blob, body = await source.first(name)
+        return blob, await body.read(9)
+
+    assert run(first("b")) == (claimed("b", b"bcd"), b"bcd")
+    with pytest.raises(BlobMissing):
+        run(first("c"))
+
+
+def test_unchanged_is_by_the_bytes() -> None:
+    """A file is unchanged when its bytes are those that are held elsewhere; one that is gone is not."""
+    place = Place()
+    source = held(place, {"a": b"abc"})
+    same, other = Held(Blob("a", 3), hashlib.sha256(b"abc").digest(), 0), Held(Blob("a", 3), b"s" * 32, 0)
+    assert run(source.unchanged(same))
+    assert not run(source.unchanged(other))
+    del place.files["e1", "a"]
+    assert not run(source.unchanged(same))

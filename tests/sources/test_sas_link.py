@@ -1,0 +1,390 @@
+"""The link that renews itself: once for all, ahead of its end, and never to another container."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.clock import FakeClock
+from tests.support.simulator import Run
+from tilesync.errors import ExportReplaced, NotAuthorised, Unavailable, UsageError
+from tilesync.events import Renewed, Warned
+from tilesync.model import SasUrl
+from tilesync.sources.sas_link import RenewingLink
+
+BASE = "https://account.blob.core.windows.net/export"
+
+
+class Service:
+    """Gives links: each lives `life`; `fixed` gives all of them one end; `error` is raised instead."""
+
+    def __init__(self, clock: FakeClock, life: float = 3600, *, ahead: float = 0) -> None:
+        self.clock = clock
+        self.life = timedelta(seconds=life)
+        self.ahead = timedelta(seconds=ahead)
+        self.calls = 0
+        self.fixed: datetime | None = None
+        self.error: Exception | None = None
+        self.base = BASE
+        self.gate: asyncio.Event | None = None
+
+    async def fetch(self) -> tuple[SasUrl, datetime | None]:
+        self.calls += 1
+        self.clock.advance(0.0001)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        return self.link(), self.clock.now() + self.ahead
+
+    def link(self) -> SasUrl:
+        end = self.fixed or self.clock.now() + self.ahead + self.life
+        return SasUrl(self.base, f"n={self.calls}&sig=s", end, self.clock.monotonic())
+
+
+def renewing(service: Service, run: Run | None = None) -> RenewingLink:
+    return RenewingLink(service.fetch, service.clock, run if run is not None else Run())
+
+
+async def breathe() -> None:
+    """Let tasks that can go on do so."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_many_who_meet_403_cause_one_fetch() -> None:
+    """64 workers renew the same stale link at once: one fetch, and all have the new link."""
+
+    async def work() -> None:
+        service = Service(FakeClock())
+        link = renewing(service)
+        stale = await link.current()
+        await asyncio.gather(*(link.renew(stale) for _ in range(64)))
+        assert service.calls == 2
+        assert {(await link.current()).query for _ in range(64)} == {"n=2&sig=s"}
+
+    asyncio.run(work())
+
+
+def test_renewing_what_is_no_longer_current_does_nothing() -> None:
+    """A late worker with the link before causes no fetch."""
+
+    async def work() -> None:
+        service = Service(FakeClock())
+        link = renewing(service)
+        stale = await link.current()
+        await link.renew(stale)
+        for _ in range(10):
+            await link.renew(stale)
+        assert service.calls == 2
+
+    asyncio.run(work())
+
+
+def test_who_joins_a_renewal_hears_its_error() -> None:
+    """A renewal that fails on demand fails for all who wait for it, after one fetch; the next one may succeed."""
+
+    async def work() -> None:
+        service = Service(FakeClock())
+        link = renewing(service)
+        stale = await link.current()
+        service.error = Unavailable("no")
+        results = await asyncio.gather(*(link.renew(stale) for _ in range(8)), return_exceptions=True)
+        assert all(isinstance(result, Unavailable) for result in results)
+        assert service.calls == 2
+        service.error = None
+        await link.renew(stale)
+        assert (await link.current()).query == "n=3&sig=s"
+
+    asyncio.run(work())
+
+
+def test_one_who_is_cancelled_does_not_take_the_renewal_along() -> None:
+    """A cancelled worker leaves the fetch to those who still wait for it."""
+
+    async def work() -> None:
+        service = Service(FakeClock())
+        link = renewing(service)
+        stale = await link.current()
+        service.gate = asyncio.Event()
+        first, second = (asyncio.create_task(link.renew(stale)) for _ in range(2))
+        await breathe()
+        first.cancel()
+        await breathe()
+        service.gate.set()
+        await second
+        assert service.calls == 2
+        assert (await link.current()).query == "n=2&sig=s"
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("life", "due"),
+    [(10, 8), (100, 80), (1000, 800), (1500, 1200), (2000, 1700), (3000, 2700), (3600, 3000), (86400, 3000)],
+)
+def test_it_renews_ahead_of_time(life: float, due: float) -> None:
+    """The margin is min(5 minutes, 20 % of the life), and 50 minutes after the fetch at the latest."""
+
+    async def work() -> None:
+        clock = FakeClock()
+        service = Service(clock, life)
+        link = renewing(service)
+        await link.current()
+        clock.advance(due - 0.5)
+        await link.current()
+        await breathe()
+        assert service.calls == 1
+        clock.advance(0.5)
+        await link.current()
+        await breathe()
+        assert service.calls == 2
+
+    asyncio.run(work())
+
+
+def test_a_link_without_an_end_is_renewed_after_50_minutes() -> None:
+    """Where the query states no end the service's promise of an hour counts."""
+
+    async def work() -> None:
+        clock = FakeClock()
+        service = Service(clock)
+        link = RenewingLink(service.fetch, clock, Run())
+        link.adopt(SasUrl(BASE, "sig=s"), clock.now())
+        clock.advance(2999)
+        await link.current()
+        await breathe()
+        assert service.calls == 0
+        assert not link.expired(await link.current())
+        clock.advance(2)
+        await link.current()
+        await breathe()
+        assert service.calls == 1
+
+    asyncio.run(work())
+
+
+def test_ahead_of_time_nobody_waits() -> None:
+    """While a renewal ahead of time is under way the living link is given out; one fetch for all."""
+
+    async def work() -> None:
+        clock = FakeClock()
+        service = Service(clock, 100)
+        link = renewing(service)
+        first = await link.current()
+        clock.advance(85)
+        service.gate = asyncio.Event()
+        for _ in range(20):
+            assert await link.current() == first
+            await breathe()
+        assert service.calls == 2
+        service.gate.set()
+        await breathe()
+        assert (await link.current()).query == "n=2&sig=s"
+        await link.aclose()
+
+    asyncio.run(work())
+
+
+def test_past_its_end_everyone_waits_for_the_new_one() -> None:
+    """An expired link is not given out."""
+
+    async def work() -> None:
+        clock = FakeClock()
+        service = Service(clock, 100)
+        link = renewing(service)
+        await link.current()
+        clock.advance(101)
+        links = await asyncio.gather(*(link.current() for _ in range(64)))
+        assert {item.query for item in links} == {"n=2&sig=s"}
+        assert service.calls == 2
+
+    asyncio.run(work())
+
+
+def test_a_renewal_that_does_not_move_the_end_is_not_repeated_for_a_minute() -> None:
+    """The service gives links with one and the same end: not more than one renewal ahead of time a minute."""
+
+    async def work() -> None:
+        clock = FakeClock()
+        service = Service(clock)
+        service.fixed = clock.now() + timedelta(seconds=400)
+        link = renewing(service)
+        await link.current()
+        clock.advance(330)
+        await link.current()
+        await breathe()
+        assert service.calls == 2
+        for _ in range(59):
+            clock.advance(1)
+            await link.current()
+            await breathe()
+        assert service.calls == 2
+        clock.advance(2)
+        await link.current()
+        await breathe()
+        assert service.calls == 3
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("ahead", [-7200, -3700, -600, 600, 3700, 7200])
+def test_the_servers_time_counts(ahead: float) -> None:
+    """Whatever our clock says: a link is expired, and renewed, by the server's time."""
+
+    async def work() -> None:
+        clock = FakeClock()
+        service = Service(clock, 100, ahead=ahead)
+        link = renewing(service)
+        first = await link.current()
+        assert not link.expired(first)
+        clock.advance(79)
+        await link.current()
+        await breathe()
+        assert service.calls == 1
+        clock.advance(22)
+        assert link.expired(first)
+        assert (await link.current()).query == "n=2&sig=s"
+
+    asyncio.run(work())
+
+
+def test_a_link_to_another_container_is_refused() -> None:
+    """The fresh link leads elsewhere: NotAuthorised, and the old one stays the current one."""
+
+    async def work() -> None:
+        service = Service(FakeClock())
+        link = renewing(service)
+        stale = await link.current()
+        service.base = BASE + "-other"
+        with pytest.raises(NotAuthorised, match="another container"):
+            await link.renew(stale)
+        assert await link.current() == stale
+
+    asyncio.run(work())
+
+
+def test_a_quiet_renewal_may_fail_while_the_link_lives() -> None:
+    """Ahead of time an error is a warning; past the end it is an error."""
+
+    async def work() -> None:
+        clock, run = FakeClock(), Run()
+        service = Service(clock, 1000)
+        link = renewing(service, run)
+        first = await link.current()
+        clock.advance(801)
+        service.error = Unavailable("down")
+        for _ in range(10):
+            assert await link.current() == first
+            await breathe()
+        assert service.calls == 2
+        assert len(run.of(Warned)) == 1
+        clock.advance(70)
+        assert await link.current() == first
+        await breathe()
+        assert service.calls == 3
+        clock.advance(200)
+        with pytest.raises(Unavailable):
+            await link.current()
+
+    asyncio.run(work())
+
+
+def test_a_quiet_failure_warns_without_the_secret() -> None:
+    """Neither warning nor renewal event holds a signature."""
+
+    async def work() -> None:
+        clock, run = FakeClock(), Run()
+        service = Service(clock, 100)
+        link = renewing(service, run)
+        stale = await link.current()
+        await link.renew(stale)
+        assert len(run.of(Renewed)) == 1
+        assert "sig" not in repr(run.events)
+        assert "sig=" not in repr(stale)
+
+    asyncio.run(work())
+
+
+def test_that_the_export_is_gone_is_heard() -> None:
+    """ExportReplaced from the service comes through as itself."""
+
+    async def work() -> None:
+        service = Service(FakeClock())
+        link = renewing(service)
+        stale = await link.current()
+        service.error = ExportReplaced("gone")
+        with pytest.raises(ExportReplaced):
+            await link.renew(stale)
+
+    asyncio.run(work())
+
+
+def test_a_link_that_cannot_be_renewed_says_so() -> None:
+    """A bare link's end is the end: NotAuthorised with what to do, and never a renewal ahead of time."""
+
+    async def work() -> None:
+        clock = FakeClock()
+        link = RenewingLink(None, clock, Run())
+        bare = SasUrl(BASE, "sig=s", clock.now() + timedelta(hours=1))
+        link.adopt(bare, None)
+        clock.advance(3599)
+        assert await link.current() == bare
+        with pytest.raises(NotAuthorised) as caught:
+            await link.renew(bare)
+        assert "--link-command" in caught.value.hint
+        assert "13:00:00" in str(caught.value)
+
+    asyncio.run(work())
+
+
+def test_a_link_in_clear_is_refused() -> None:
+    """Http is for this machine alone: a signature never travels in clear."""
+    link = RenewingLink(None, FakeClock(), Run())
+    with pytest.raises(UsageError):
+        link.adopt(SasUrl("http://example.com/c", "sig=s"), None)
+    link.adopt(SasUrl("http://127.0.0.1:1/c", "sig=s"), None)
+
+
+def test_closing_stops_a_renewal() -> None:
+    """No renewal outlives the run."""
+
+    async def work() -> None:
+        clock = FakeClock()
+        service = Service(clock, 100)
+        link = renewing(service)
+        await link.current()
+        clock.advance(90)
+        service.gate = asyncio.Event()
+        await link.current()
+        await breathe()
+        await link.aclose()
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(work())
+
+
+@given(
+    life=st.floats(1, 7200), ahead=st.floats(-90000, 90000), steps=st.lists(st.floats(0, 2000), min_size=1, max_size=30)
+)
+def test_a_link_given_out_is_never_expired(life: float, ahead: float, steps: list[float]) -> None:
+    """However time passes: what `current` gives lives by the server's time (to the two seconds of its Date header)."""
+
+    async def work() -> None:
+        clock = FakeClock()
+        service = Service(clock, life, ahead=ahead)
+        link = renewing(service)
+        for step in steps:
+            given_out = await link.current()
+            assert given_out.expires is not None
+            assert given_out.expires > clock.now() + service.ahead - timedelta(seconds=2)
+            await breathe()
+            clock.advance(step)
+        assert service.calls <= len(steps) + 1
+        await link.aclose()
+
+    asyncio.run(work())

@@ -1,0 +1,1 @@
+"""What tests share: the simulator, real peers, and faults."""

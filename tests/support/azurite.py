@@ -1,0 +1,349 @@
+"""A real Azure Blob service for the tests: Azurite, its containers and SAS links, and a road to it with a gate.
+
+Azurite is looked for in the variable AZURITE (the program's path), in `.azurite/` of the checkout (`make test` puts it
+there) and on the PATH.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from azure.storage.blob import (
+    AccessPolicy,
+    BlobBlock,
+    BlobServiceClient,
+    ContainerClient,
+    ContentSettings,
+    CorsRule,
+    generate_container_sas,
+)
+
+from tilesync.azure.sas import parse_link
+from tilesync.model import SasUrl
+
+ACCOUNT = "devstoreaccount1"
+KEY = base64.b64encode(b"a key of these tests, 64 bytes long as those of real accounts are").decode()
+PROGRAM = "azurite-blob"
+HERE = Path(__file__).resolve().parents[2] / ".azurite" / "node_modules" / ".bin" / PROGRAM
+OPTIONS = ("--disableTelemetry", "--skipApiVersionCheck", "--silent", "--loose", "--inMemoryPersistence")
+LISTENS = "successfully listens on "
+STARTED_WITHIN = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A blob to be: its stored bytes and what is said of them. In `blocks` the service computes no MD5."""
+
+    data: bytes
+    content_type: str = "application/octet-stream"
+    content_encoding: str | None = None
+    blocks: bool = False
+
+
+def find() -> str | None:
+    """The path of Azurite's blob service; None where there is none."""
+    given = os.environ.get("AZURITE")
+    return given or (str(HERE) if HERE.exists() and shutil.which("node") else shutil.which(PROGRAM))
+
+
+class Azurite:
+    """A running blob service at `url`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._account = BlobServiceClient(f"{url}/{ACCOUNT}", credential={"account_name": ACCOUNT, "account_key": KEY})
+
+    def fill(self, container: str, blobs: Mapping[str, Upload]) -> ContainerClient:
+        """Make a container that holds `blobs`."""
+        client = self._account.create_container(container)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda item: put(client, *item), blobs.items()))
+        return client
+
+    def link(
+        self, container: str, *, life: timedelta | None = None, policy: str | None = None, url: str | None = None
+    ) -> str:
+        """A real container SAS link that may read and list; it begins with `url` where that is not this service's.
+
+        It lives for `life`, cut to whole seconds, or as long as the container has the access policy `policy`.
+        """
+        end = {"permission": "rl", "expiry": datetime.now(UTC) + life} if life is not None else {"policy_id": policy}
+        query = generate_container_sas(ACCOUNT, container, KEY, protocol="https,http", **end)
+        return f"{url or self.url}/{ACCOUNT}/{container}?{query}"
+
+    def share_with_pages(self) -> None:
+        """Let pages of any origin read what is public."""
+        rule = CorsRule(["*"], ["GET", "HEAD", "OPTIONS"], allowed_headers=["*"], exposed_headers=["*"])
+        self._account.set_service_properties(cors=[rule])
+
+    def close(self) -> None:
+        """Close the client's connections."""
+        self._account.close()
+
+
+def put(container: ContainerClient, name: str, upload: Upload) -> None:
+    """Write one blob, over what has its name."""
+    said = ContentSettings(content_type=upload.content_type, content_encoding=upload.content_encoding)
+    blob = container.get_blob_client(name)
+    if upload.blocks:
+        blob.stage_block("MDAwMA==", upload.data)
+        blob.commit_block_list([BlobBlock("MDAwMA==")], content_settings=said)
+    else:
+        blob.upload_blob(upload.data, overwrite=True, content_settings=said)
+
+
+def allow(container: ContainerClient, policy: str) -> None:
+    """Let `policy` be the container's only access policy: reading and listing, for an hour."""
+    end = datetime.now(UTC) + timedelta(hours=1)
+    container.set_container_access_policy({policy: AccessPolicy("rl", expiry=end)})
+
+
+@contextmanager
+def running(program: str, *options: str) -> Iterator[Azurite]:
+    """Azurite on a free port of loopback, all in memory; it ends with the context."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [program, "--blobHost", "127.0.0.1", "--blobPort", "0", *OPTIONS, *options],
+                cwd=folder,
+                env={**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}"},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            azurite = Azurite(_listening(process, log))
+            try:
+                yield azurite
+            finally:
+                azurite.close()
+        finally:
+            _stop(process)
+
+
+def _listening(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Where it says that it listens. Raises RuntimeError with its words when it does not come to that."""
+    deadline = time.monotonic() + STARTED_WITHIN.total_seconds()
+    while process.poll() is None and time.monotonic() < deadline:
+        said = log.read_text(errors="replace")
+        if LISTENS in said and said.endswith("\n"):
+            return said.rpartition(LISTENS)[2].split()[0]
+        time.sleep(0.02)
+    raise RuntimeError(f"Azurite did not start: {log.read_text(errors='replace')}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+# --- containers to write to ---
+
+
+def new_container(azurite: Azurite) -> str:
+    """The bare URL of a new, empty container."""
+    name = f"d{uuid.uuid4()}"
+    azurite.fill(name, {})
+    return f"{azurite.url}/{ACCOUNT}/{name}"
+
+
+def signed(url: str, *, life: timedelta = timedelta(hours=1), permission: str = "racwdl") -> SasUrl:
+    """A link that may write to a container."""
+    end = datetime.now(UTC) + life
+    query = generate_container_sas(
+        ACCOUNT, url.rpartition("/")[2], KEY, protocol="https,http", permission=permission, expiry=end
+    )
+    return parse_link(f"{url}?{query}")
+
+
+# --- the road ---
+
+
+@dataclass(frozen=True)
+class Passing:
+    """A request on its way to Azurite; `blob` is empty for a listing, `number` counts the requests for blobs from 1."""
+
+    blob: str
+    number: int
+    query: dict[str, str]
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def link_ends(self) -> datetime:
+        """The end of the link that signs it."""
+        return datetime.fromisoformat(self.query["se"])
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What is answered in Azurite's place."""
+
+    status: int
+    code: str
+
+
+Gate = Callable[[Passing], Refusal | None]
+
+
+class Road:
+    """A reverse proxy on loopback before Azurite, which knows nothing of it: requests pass as they are.
+
+    `gate` is called with each before it passes, may take its time, and may refuse it. Each answer for a blob takes
+    `delay` seconds. `page_size` asks for smaller listing pages than the client did. Of a blob in `cuts` so many bytes
+    pass once, then the connection breaks. `passed` holds (blob, status) of each answer, `told` the requests.
+    """
+
+    def __init__(self, azurite: Azurite, *, delay: float = 0.0, page_size: int | None = None) -> None:
+        self.target = urlsplit(azurite.url)
+        self.delay = delay
+        self.page_size = page_size
+        self.gate: Gate = lambda passing: None
+        self.cuts: dict[str, int] = {}
+        self.passed: list[tuple[str, int]] = []
+        self.told: list[Passing] = []
+        self.copies = False
+        """Whether it copies from URLs, which Azure does, and Azurite does not."""
+        self._blobs = 0
+        self._lock = threading.Lock()
+        self._server: ThreadingHTTPServer | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it begins."""
+        assert self._server is not None
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def statuses(self, blob: str) -> list[int]:
+        """What Azurite answered for one blob, in order."""
+        return [status for name, status in self.passed if name == blob]
+
+    def passing(self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Passing:
+        """The request that `path` makes."""
+        parts = urlsplit(path)
+        name = "/".join(unquote(parts.path).split("/")[3:])
+        query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+        with self._lock:
+            self._blobs += bool(name)
+            passing = Passing(name, self._blobs, query, method, headers or {})
+            self.told.append(passing)
+            return passing
+
+    def __enter__(self) -> Road:
+        handler = type("Handler", (_Handler,), {"road": self})
+        self._server = _Server(("127.0.0.1", 0), handler)
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was killed is no error of the road."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    road: Road
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        super().setup()
+        self.onward = http.client.HTTPConnection(str(self.road.target.hostname), self.road.target.port, timeout=30)
+
+    def finish(self) -> None:
+        self.onward.close()
+        super().finish()
+
+    def log_message(self, *_: object) -> None:
+        """Be silent."""
+
+    def do_GET(self) -> None:
+        """Let one request pass, and its answer back."""
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        passing = self.road.passing(self.path, self.command, headers)
+        sent = self.rfile.read(int(headers.get("content-length") or 0))
+        if (refusal := self.road.gate(passing)) is not None:
+            self.road.passed.append((passing.blob, refusal.status))
+            no = f"HTTP/1.1 {refusal.status} No\r\nx-ms-error-code: {refusal.code}\r\nContent-Length: 0\r\n\r\n"
+            self.wfile.write(no.encode())
+            return
+        if passing.blob:
+            time.sleep(self.road.delay)
+        if self.road.copies and "x-ms-copy-source" in headers and "x-ms-requires-sync" not in headers:
+            sent, headers = self._fetched(headers)
+            if not headers:
+                self.wfile.write(sent)
+                return
+        lists = passing.query.get("comp") == "list"
+        more = f"&maxresults={self.road.page_size}" if self.road.page_size and lists else ""
+        onward = {name: value for name, value in headers.items() if name not in {"host", "connection"}}
+        self.onward.request(self.command, self.path + more, body=sent or None, headers=onward)
+        answer = self.onward.getresponse()
+        body = answer.read()
+        self.road.passed.append((passing.blob, answer.status))
+        said = [(name, value) for name, value in answer.getheaders() if name.lower() not in _OF_ONE_HOP]
+        length = answer.getheader("content-length") if self.command == "HEAD" else str(len(body))
+        lines = [f"{name}: {value}" for name, value in [*said, ("Content-Length", length or "0")]]
+        head = "\r\n".join([f"HTTP/1.1 {answer.status} {answer.reason}", *lines, "", ""])
+        cut = self.road.cuts.pop(passing.blob, None)
+        self.wfile.write(head.encode("latin-1") + body[:cut])
+        if cut is not None:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _fetched(self, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
+        """The bytes of the source that a copy names, and the headers to put them with; or an answer, and none."""
+        source = urlsplit(headers.pop("x-ms-copy-source"))
+        connection = http.client.HTTPConnection(str(source.hostname), source.port, timeout=30)
+        asked = {"If-Match": etag} if (etag := headers.pop("x-ms-source-if-match", None)) else {}
+        if piece := headers.pop("x-ms-source-range", None):
+            asked["Range"] = piece
+        connection.request("GET", f"{source.path}?{source.query}", headers=asked)
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        md5 = headers.pop("x-ms-source-content-md5", None)
+        headers.pop("x-ms-copy-source-blob-properties", None)
+        wrong = md5 is not None and base64.b64encode(hashlib.md5(data).digest()).decode() != md5
+        if answer.status >= 300 or wrong:
+            code = "Md5Mismatch" if wrong else "CannotVerifyCopySource"
+            no = f"HTTP/1.1 {400 if wrong else 403} No\r\nx-ms-error-code: {code}\r\nContent-Length: 0\r\n\r\n"
+            return no.encode(), {}
+        return data, {**headers, "content-length": str(len(data))}
+
+    do_PUT = do_HEAD = do_DELETE = do_POST = do_GET  # noqa: N815 - names of http.server
+
+
+_OF_ONE_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}

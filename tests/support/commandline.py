@@ -1,0 +1,60 @@
+"""The program as a real process, with a bare environment; and what its `doctor` said."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tests.support.simulator import Simulator
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run that ended: its exit code and its two outputs."""
+
+    exit: int
+    out: str
+    err: str
+
+    @cached_property
+    def lines(self) -> list[dict[str, Any]]:
+        """The JSON lines."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last JSON line."""
+        assert self.lines[-1]["exit"] == self.exit, (self.out, self.err)
+        return self.lines[-1]
+
+    @cached_property
+    def checks(self) -> dict[str, dict[str, Any]]:
+        """The checks by their names."""
+        return {line["name"]: line for line in self.lines if line["kind"] == "check"}
+
+    @property
+    def results(self) -> dict[str, str]:
+        """How each check came out, but for those that are ok."""
+        return {name: line["result"] for name, line in self.checks.items() if line["result"] != "ok"}
+
+
+def tilesync(*arguments: object, sim: Simulator | None = None, stdin: str = "", **more: str) -> Done:
+    """Run the command."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ}
+    service = {} if sim is None else {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
+    done = subprocess.run(
+        [sys.executable, "-m", "tilesync", *map(str, arguments)],
+        env={**kept, "LC_ALL": "C.UTF-8", **service, **more},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        encoding="utf-8",
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return Done(done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,287 @@
+"""A real S3 server for the tests: moto in a process of its own, and a road to it on which things go wrong."""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import os
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from tilesync.events import Event
+from tilesync.stores.s3.client import S3Objects
+from tilesync.stores.s3.session import open_bucket
+
+KEY, SECRET, REGION = "AKIAOFTHESETESTS", "the-secret-of-these-tests", "eu-central-1"
+STARTED_WITHIN = timedelta(seconds=60)
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": KEY,
+    "AWS_SECRET_ACCESS_KEY": SECRET,
+    "AWS_REGION": REGION,
+    "AWS_DEFAULT_REGION": REGION,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "NO_PROXY": "127.0.0.1",
+    "no_proxy": "127.0.0.1",
+}
+"""Who these tests are, and that nothing else of this machine counts."""
+
+
+def missing() -> bool:
+    """Whether there is no server to be had, or nothing to speak to it."""
+    return not all(importlib.util.find_spec(name) for name in ("moto", "flask", "boto3", "obstore"))
+
+
+class BucketServer:
+    """A running server at `url`, and a client of another make to look behind the scenes."""
+
+    def __init__(self, url: str) -> None:
+        import boto3
+        from botocore.config import Config
+
+        self.url = url
+        self.client: Any = boto3.client(
+            "s3",
+            endpoint_url=url,
+            region_name=REGION,
+            aws_access_key_id=KEY,
+            aws_secret_access_key=SECRET,
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+
+    def new_bucket(self) -> str:
+        """The name of a new, empty bucket."""
+        name = f"d{uuid.uuid4()}"
+        self.client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+        return name
+
+    def keys(self, bucket: str) -> list[str]:
+        """What lies in a bucket."""
+        return sorted(each["Key"] for each in self.client.list_objects_v2(Bucket=bucket).get("Contents", []))
+
+    def uploads(self, bucket: str) -> list[str]:
+        """The names of the uploads in parts that are neither complete nor given up."""
+        told = self.client.list_multipart_uploads(Bucket=bucket)
+        return [each["Key"] for each in told.get("Uploads", [])]
+
+
+@contextmanager
+def running() -> Iterator[BucketServer]:
+    """The server on a free port of loopback, all in memory; it ends with the context."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-c", "import moto.server; moto.server.main()", "-H", "127.0.0.1", "-p", "0"],
+                cwd=folder,
+                env={**os.environ, **ENVIRONMENT, "MOTO_ENABLE_ISO_REGIONS": "false"},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            server = BucketServer(_listening(process, log))
+            yield server
+            server.client.close()
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _listening(process: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + STARTED_WITHIN.total_seconds()
+    while process.poll() is None and time.monotonic() < deadline:
+        found = re.search(r"Running on (http://127\.0\.0\.1:\d+)\s", log.read_text(errors="replace"))
+        if found:
+            return found[1]
+        time.sleep(0.02)
+    raise RuntimeError(f"moto did not start: {log.read_text(errors='replace')}")
+
+
+def silent(event: Event) -> None:
+    """Hear nothing."""
+
+
+@contextmanager
+def bucket_objects(
+    url: str,
+    bucket: str,
+    *,
+    prefix: str = "",
+    observe: Callable[[Event], None] = silent,
+    budget: timedelta = timedelta(seconds=20),
+    term: timedelta = timedelta(seconds=15),
+) -> Iterator[S3Objects]:
+    """The objects of a bucket."""
+    with open_bucket(bucket, prefix, observe, endpoint_url=url, budget=budget, term=term) as objects:
+        yield objects
+
+
+# --- the road ---
+
+
+@dataclass
+class Request:
+    """A request on its way; its `target` is path and query as they were sent."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def query(self) -> str:
+        return urlsplit(self.target).query
+
+
+@dataclass
+class Mishap:
+    """What befalls the `times` first requests that `when` means, after `skip` of them; a request meets one at most.
+
+    `answer`: this comes instead, a status and a body. `lost`: it passes, and its answer never comes. `cut`: so many
+    bytes of the body come, then the connection breaks. `strip`: these headers do not arrive. `etag`: the answer tells
+    this one.
+    """
+
+    when: Callable[[Request], bool]
+    answer: tuple[int, str] | None = None
+    lost: bool = False
+    cut: int | None = None
+    strip: tuple[str, ...] = ()
+    etag: str | None = None
+    times: int = 1
+    skip: int = 0
+    hits: int = 0
+    seen: int = 0
+
+    def strikes(self, request: Request) -> bool:
+        """Whether this request is befallen."""
+        if not self.when(request):
+            return False
+        self.seen += 1
+        struck = self.seen > self.skip and self.hits < self.times
+        self.hits += struck
+        return struck
+
+
+def error(status: int, code: str) -> tuple[int, str]:
+    """An error as S3 words it."""
+    return status, f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>of the test, {SECRET}</Message></Error>"
+
+
+class HasUrl(Protocol):
+    """A server."""
+
+    url: str
+
+
+class BucketRoad:
+    """A reverse proxy on loopback before a server. `passed` holds what came; a mishap that struck nothing fails the
+    test; `rewrite` changes where requests go.
+    """
+
+    def __init__(self, server: HasUrl, *mishaps: Mishap, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
+        self.onward = urlsplit(server.url).netloc
+        self.mishaps = mishaps
+        self.rewrite: Callable[[str], str] = lambda target: target
+        self.passed: list[Request] = []
+        self.lock = threading.Lock()
+
+    def __enter__(self) -> BucketRoad:
+        handler = type("Handler", (_Handler,), {"road": self})
+        self._server = _Server(("127.0.0.1", 0), handler)
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        assert kind is not None or all(mishap.hits for mishap in self.mishaps), "a mishap struck nothing"
+
+    def meets(self, request: Request) -> Mishap | None:
+        """What befalls it."""
+        with self.lock:
+            self.passed.append(request)
+            return next((mishap for mishap in self.mishaps if mishap.strikes(request)), None)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no error of the road."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    road: BucketRoad
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_: object) -> None:
+        """Be silent."""
+
+    def pass_on(self) -> None:
+        """Let one request pass, and its answer back."""
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        request = Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body)
+        mishap = self.road.meets(request)
+        if mishap is not None and mishap.answer is not None:
+            status, text = mishap.answer
+            self.give(status, [], b"" if self.command == "HEAD" else text.encode())
+            return
+        strip = {"connection", *(mishap.strip if mishap is not None else ())}
+        onward = http.client.HTTPConnection(self.road.onward, timeout=60)
+        try:
+            headers = {name: value for name, value in request.headers.items() if name not in strip}
+            onward.request(self.command, self.road.rewrite(self.path), body=body, headers=headers)
+            answer = onward.getresponse()
+            data = answer.read()
+        finally:
+            onward.close()
+        if mishap is not None and mishap.lost:
+            self.break_off()
+            return
+        said = [*answer.getheaders(), *([("ETag", mishap.etag)] if mishap is not None and mishap.etag else [])]
+        self.give(answer.status, said, data, cut=mishap.cut if mishap is not None else None)
+
+    def give(self, status: int, headers: list[tuple[str, str]], body: bytes, *, cut: int | None = None) -> None:
+        """Answer."""
+        said = {name.lower(): value for name, value in headers}
+        said = {name: value for name, value in said.items() if name not in {"connection", "transfer-encoding"}}
+        if self.command != "HEAD" or "content-length" not in said:
+            said["content-length"] = str(len(body))
+        lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in said.items()), "", ""]
+        self.wfile.write("\r\n".join(lines).encode("latin-1") + body[:cut])
+        if cut is not None:
+            self.break_off()
+
+    def break_off(self) -> None:
+        """End the connection in the middle."""
+        self.wfile.flush()
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+
+for verb in ("GET", "HEAD", "PUT", "POST", "DELETE"):
+    setattr(_Handler, f"do_{verb}", _Handler.pass_on)

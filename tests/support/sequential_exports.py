@@ -1,0 +1,35 @@
+"""Exports of consecutive days that differ in one file each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.builders import export, glb
+from tests.support.simulator import EXPORT, Simulator
+
+FIRST, SECOND, THIRD, FOURTH, FIFTH = IDS = (
+    EXPORT,
+    *(f"{letter * 8}-0000-4000-8000-00000000000{number}" for number, letter in enumerate("bcde", 2)),
+)
+DIFFERS = "tiles/003.glb"
+
+
+def files_of(which: str) -> dict[str, bytes]:
+    """The files of one of the exports."""
+    return export(6) | {DIFFERS: glb(which.encode())}
+
+
+def offer(sim: Simulator, *ids: str) -> dict[str, dict[str, bytes]]:
+    """Offer these exports, given from the oldest on; their files."""
+    for which in ids:
+        sim.hold(files_of(which), export_id=which, lastModified=f"2026-03-0{1 + IDS.index(which)}T08:30:00Z")
+    return {which: files_of(which) for which in ids}
+
+
+def mirrored(dest: Path, *ids: str) -> Path:
+    """The destination, when each of these was mirrored in its night."""
+    with Simulator() as sim:
+        for which in ids:
+            offer(sim, which)
+            assert sim.mirror(dest).error is None
+    return dest

@@ -1,0 +1,352 @@
+"""Real viewers for the tests: CesiumJS and 3d-tiles-renderer in a headless Chromium, and what they asked for.
+
+`make viewers` puts the packages and a program that starts Chromium into `.viewers/` of the checkout; the variable
+CHROMIUM names another one. The browser is driven over a pipe, in the Chrome DevTools Protocol.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+PAGES = Path(__file__).resolve().parents[1] / "viewers"
+INSTALLED = PAGES.parent.parent / ".viewers"
+STAMP = INSTALLED / "installed.json"
+PACKAGES = INSTALLED / "node_modules"
+OPTIONS = (
+    "--headless",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+    "--no-sandbox",  # root, and most containers, cannot have it; the only pages are ours
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--no-proxy-server",
+    "--no-first-run",
+    "--remote-debugging-pipe",
+)
+ANSWERS_WITHIN = timedelta(seconds=120)
+WIDTH, HEIGHT = 360, 240
+BACKGROUND = (255, 0, 255)
+
+
+def find() -> str | None:
+    """The path of a program that starts Chromium; None where it or the viewers are not installed."""
+    return shutil.which(os.environ.get("CHROMIUM") or INSTALLED / "browser") if STAMP.exists() else None
+
+
+# --- the flight ---
+
+
+@dataclass(frozen=True)
+class View:
+    """Where a camera stands: degrees, radii of the tileset's sphere away from its centre, and the error it bears."""
+
+    name: str
+    heading: float
+    pitch: float
+    distance: float
+    error: float
+
+
+FLIGHT = (
+    View("far", 30, -35, 2.5, 16),
+    View("oblique", 120, -50, 1.3, 0.1),
+    View("near", 210, -25, 0.5, 1),
+    View("inside", 300, -10, 0.05, 1),
+)
+
+
+@dataclass
+class Flight:
+    """What a viewer loaded, what it said went wrong, a PNG of each view, and what it asked the mirror for."""
+
+    loaded: int = 0
+    wrongs: list[str] = field(default_factory=list)
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    asked: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def names(self) -> set[str]:
+        """The files that were asked for."""
+        return {name for name, _ in self.asked}
+
+    def faults(self, closure: set[str]) -> list[str]:
+        """Each reason why this flight does not prove the mirror good: all of them."""
+        refused = [f"answered {status}: {name}" for name, status in self.asked if status != 200]
+        strange = [f"not in the closure: {name}" for name in sorted(self.names - closure)]
+        return [*refused, *strange, *self.wrongs]
+
+    def drawn(self) -> Iterator[float]:
+        """The share of each picture that is not background. All of it is as suspicious as nothing: a lost canvas."""
+        for png in self.pictures.values():
+            counts = Counter(pixels(png))
+            yield 1 - counts[BACKGROUND] / counts.total()
+
+
+def fly(browser: Browser, viewer: str, folder: Path, views: Sequence[View] = FLIGHT) -> Flight:
+    """Open the `tileset.json` of a mirror's folder, on an origin of its own, and stay at each view till all is in."""
+    with Site({"/mirrors/this one/": folder}) as mirror:
+        flight = fly_over(browser, viewer, f"{mirror.url}/mirrors/this%20one/tileset.json", views)
+        flight.asked = [(name.removeprefix("/mirrors/this one/"), status) for name, status in mirror.asked]
+    return flight
+
+
+def fly_over(
+    browser: Browser,
+    viewer: str,
+    url: str,
+    views: Sequence[View] = FLIGHT,
+    meanwhile: Callable[[View], object] = lambda view: None,
+) -> Flight:
+    """Open a tileset, and stay at each view till all is in; what was asked of its server is for that one to say.
+
+    What stands behind a `?` in `viewer` is for the page. `meanwhile` is called before each view.
+    """
+    flight = Flight()
+    name, mark, more = viewer.partition("?")
+    with Site({"/": PAGES, "/packages/": PACKAGES}) as ground:
+        with browser.page(f"{ground.url}/{name}.html{mark}{more}") as page:
+            page.run("begin", url, f"rgb{BACKGROUND}")
+            for view in views:
+                meanwhile(view)
+                seen = page.run("look", vars(view))
+                flight.loaded, flight.wrongs = seen["loaded"], seen["wrongs"]
+                flight.pictures[view.name] = page.screenshot()
+        flight.wrongs += [f"the page lacks {name}" for name, status in ground.asked if status != 200]
+    return flight
+
+
+# --- a site ---
+
+
+class Site:
+    """Folders served on loopback, to pages of any origin; `asked` holds (decoded path, status) of each request."""
+
+    def __init__(self, folders: dict[str, Path]) -> None:
+        self.folders = folders
+        self.asked: list[tuple[str, int]] = []
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"site": self}))
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def file(self, path: str) -> Path:
+        """The file that a decoded path names, in the folder with the longest mount that begins it."""
+        mount = max((mount for mount in self.folders if path.startswith(mount)), key=len, default=None)
+        return self.folders[mount] / path.removeprefix(mount) if mount else Path("/nonexistent")
+
+    def __enter__(self) -> Site:
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 256
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A page that was closed is no error of the site."""
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    site: Site
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def translate_path(self, path: str) -> str:
+        return str(self.site.file(unquote(urlsplit(path).path)))
+
+    def log_request(self, code: Any = "-", size: Any = "-") -> None:
+        if self.path != "/favicon.ico":
+            self.site.asked.append((unquote(urlsplit(self.path).path), int(code)))
+
+    def log_message(self, *_: object) -> None:
+        """Be silent."""
+
+    def end_headers(self) -> None:
+        self.send_header("Access-Control-Allow-Origin", "*")
+        self.send_header("Cache-Control", "no-store")
+        super().end_headers()
+
+
+# --- a browser ---
+
+
+class Browser:
+    """A running Chromium, spoken to over its pipe; messages end with a NUL."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._unread = b""
+        self._number = 0
+        self._kept: list[dict[str, Any]] = []
+
+    @contextmanager
+    def page(self, url: str) -> Iterator[Page]:
+        """A page that has loaded; it is closed with the context."""
+        self._kept.clear()
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        try:
+            for domain in ("Page", "Inspector", "Runtime"):
+                self.call(f"{domain}.enable", session)
+            size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+            self.call("Emulation.setDeviceMetricsOverride", session, **size)
+            self.call("Page.navigate", session, url=url)
+            self._until(method="Page.loadEventFired", sessionId=session)
+            thrown = [said["params"] for said in self._kept if said.get("method") == "Runtime.exceptionThrown"]
+            if thrown:
+                raise RuntimeError(f"{url} does not load: {json.dumps(thrown)}")
+            yield Page(self, session)
+        finally:
+            self.call("Target.closeTarget", targetId=target)
+
+    def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
+        """What the browser answers. Raises RuntimeError when it refuses or ends, TimeoutError when it says nothing."""
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": params}
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0")
+        answer = self._until(id=self._number)
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def _until(self, **wanted: Any) -> dict[str, Any]:
+        """The first message with these entries; others are kept."""
+        for message in self._kept:
+            if wanted.items() <= message.items():
+                self._kept.remove(message)
+                return message
+        deadline = time.monotonic() + ANSWERS_WITHIN.total_seconds()
+        while True:
+            message = self._read(deadline)
+            if message.get("method") == "Inspector.targetCrashed":
+                raise RuntimeError("the page crashed")
+            if all(message.get(key) == value for key, value in wanted.items()):
+                return message
+            self._kept.append(message)
+
+    def _read(self, deadline: float) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
+        while b"\0" not in self._unread:
+            if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError(f"the browser said nothing for {ANSWERS_WITHIN}")
+            piece = os.read(pipe, 1 << 20)
+            if not piece:
+                raise RuntimeError("the browser ended")
+            self._unread += piece
+        line, _, self._unread = self._unread.partition(b"\0")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+
+@dataclass
+class Page:
+    """A page of the browser."""
+
+    browser: Browser
+    session: str
+
+    def run(self, function: str, *values: Any) -> Any:
+        """What a function of the page comes to. Raises RuntimeError with its words when it throws."""
+        expression = f"{function}({', '.join(map(json.dumps, values))})"
+        said = self.browser.call(
+            "Runtime.evaluate", self.session, expression=expression, awaitPromise=True, returnByValue=True
+        )
+        if "exceptionDetails" in said:
+            raise RuntimeError(f"{expression}: {json.dumps(said['exceptionDetails'])}")
+        return said["result"].get("value")
+
+    def screenshot(self) -> bytes:
+        """What is seen now, a PNG."""
+        return base64.b64decode(self.browser.call("Page.captureScreenshot", self.session, format="png")["data"])
+
+
+@contextmanager
+def running(program: str) -> Iterator[Browser]:
+    """Chromium without a window; it ends with the context. Raises RuntimeError with its words if it does not start."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        log = Path(folder, "log")
+        # It reads the descriptor 3 and writes the descriptor 4.
+        command = ["/bin/sh", "-c", 'exec "$@" 3<&0 4>&1 </dev/null >&2', "sh", program, *OPTIONS]
+        with log.open("wb") as err:
+            process = subprocess.Popen(
+                [*command, f"--user-data-dir={folder}/profile"],
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=err,
+                start_new_session=True,
+            )
+        with process:
+            try:
+                browser = Browser(process)
+                try:
+                    browser.call("Browser.getVersion")
+                except (OSError, RuntimeError) as error:
+                    raise RuntimeError(f"{program} did not start: {log.read_text(errors='replace')}") from error
+                yield browser
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+
+def pixels(png: bytes) -> Iterator[tuple[int, ...]]:
+    """The (red, green, blue) of each pixel of a PNG with 8 bits a sample and no interlacing (PNG, sections 7 and 9)."""
+    parts, at = bytearray(), 8
+    while at < len(png):
+        length, kind = struct.unpack_from(">I4s", png, at)
+        if kind == b"IDAT":
+            parts += png[at + 8 : at + 8 + length]
+        at += 12 + length
+    width, height, depth, colour, _, _, interlace = struct.unpack_from(">IIBBBBB", png, 16)
+    assert (depth, interlace) == (8, 0)
+    step = {2: 3, 6: 4}[colour]
+    lines, above = memoryview(zlib.decompress(parts)), bytes(width * step)
+    for row in range(height):
+        start = row * (width * step + 1)
+        above = _unfiltered(lines[start], lines[start + 1 : start + 1 + width * step], above, step)
+        for at in range(0, width * step, step):
+            yield above[at], above[at + 1], above[at + 2]
+
+
+def _unfiltered(kind: int, line: memoryview, above: bytes, step: int) -> bytes:
+    """A line of samples, from what it differs by from those to the left and above."""
+    if kind == 0:
+        return bytes(line)
+    out = bytearray(step)
+    above = bytes(step) + above
+    for at, value in enumerate(line):
+        left, up, corner = out[at], above[at + step], above[at]
+        out.append((value + (left, up, (left + up) // 2, _paeth(left, up, corner))[kind - 1]) & 255)
+    return bytes(out[step:])
+
+
+def _paeth(left: int, up: int, corner: int) -> int:
+    guess = left + up - corner
+    return min((left, up, corner), key=lambda value: abs(guess - value))

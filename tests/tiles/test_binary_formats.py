@@ -1,0 +1,544 @@
+"""The structure of the binary tile formats, and what they name."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tilesync.errors import BlobDamaged
+from tilesync.model import Kind, Remark, Role
+from tilesync.tiles.binary_formats import KINDS, Shape
+
+Outcome = tuple[Kind, list[tuple[Role, str]], list[Remark]] | str
+
+# --- small files of each format ---
+
+
+def padded(text: bytes, to: int = 4, by: bytes = b" ") -> bytes:
+    return text + by * (-len(text) % to)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack("<I4s", len(data), kind) + data
+
+
+def gltf(*chunks: bytes, version: int = 2, length: int | None = None) -> bytes:
+    """A GLB of these chunks, or whatever else is given as chunks."""
+    body = b"".join(chunks)
+    return struct.pack("<4sII", b"glTF", version, 12 + len(body) if length is None else length) + body
+
+
+def glb(body: bytes = b"\1\2\3\4" * 5, **said: Any) -> bytes:
+    """A GLB of version 2; what its JSON says besides its asset and its buffer."""
+    buffers = [{"byteLength": len(body)}] if body else []
+    text = json.dumps({"asset": {"version": "2.0"}, "buffers": buffers, **said}).encode()
+    return gltf(chunk(b"JSON", padded(text)), *([chunk(b"BIN\0", padded(body, by=b"\0"))] if body else []))
+
+
+def glb_1(body: bytes = b"body", *, form: int = 0, **said: Any) -> bytes:
+    """A GLB of version 1, of glTF 1.0."""
+    text = padded(json.dumps(said).encode())
+    return gltf(struct.pack("<II", len(text), form), text, body, version=1)
+
+
+def tile(magic: bytes, *tables: bytes, more: bytes = b"", model: bytes = b"", length: int | None = None) -> bytes:
+    """A tile with a header that states the lengths of its tables, and `more`."""
+    header = b"".join(struct.pack("<I", len(table)) for table in tables) + more
+    body = b"".join(tables) + model
+    size = 12 + len(header) + len(body)
+    return struct.pack("<4sII", magic, 1, size if length is None else length) + header + body
+
+
+TABLES = (b'{"BATCH_LENGTH":1}', b"\0\0", b'{"uri":["no.json"]}  ', b"x")
+
+
+def b3dm(model: bytes, *tables: bytes) -> bytes:
+    return tile(b"b3dm", *(tables or TABLES), model=model)
+
+
+def b3dm_20(model: bytes, table: bytes = b'{"id":[1]}') -> bytes:
+    """With the oldest header: batchLength and the length of the batch table."""
+    return tile(b"b3dm", more=struct.pack("<II", 7, len(table)), model=table + model)
+
+
+def b3dm_24(model: bytes, table: bytes = b'{"id":[1]}', binary: bytes = b"\0\0") -> bytes:
+    """With the second header: the lengths of the batch table, and batchLength."""
+    return tile(b"b3dm", table, binary, model=b"")[:20] + b3dm_24_rest(model, table, binary)
+
+
+def b3dm_24_rest(model: bytes, table: bytes, binary: bytes) -> bytes:
+    return struct.pack("<I", 7) + table + binary + model
+
+
+def sized(data: bytes) -> bytes:
+    """The tile with its true length in its header."""
+    return data[:8] + struct.pack("<I", len(data)) + data[12:]
+
+
+def i3dm(model: bytes, form: int = 1, *tables: bytes) -> bytes:
+    header = b"".join(struct.pack("<I", len(table)) for table in tables or TABLES)
+    return sized(struct.pack("<4sII", b"i3dm", 1, 0) + header + struct.pack("<I", form)
+                 + b"".join(tables or TABLES) + model)  # fmt: skip
+
+
+def cmpt(*tiles: bytes, count: int | None = None, length: int | None = None, rest: bytes = b"") -> bytes:
+    body = b"".join(tiles) + rest
+    size = 16 + len(body) if length is None else length
+    return struct.pack("<4sIII", b"cmpt", 1, size, len(tiles) if count is None else count) + body
+
+
+def subt(said: dict[str, Any], body: bytes = b"", *, version: int = 1) -> bytes:
+    text, body = padded(json.dumps(said).encode(), 8), padded(body, 8, b"\0")
+    return struct.pack("<4sIQQ", b"subt", version, len(text), len(body)) + text + body
+
+
+NAMING = glb(images=[{"uri": "a.png"}], extensions={"EXT_structural_metadata": {"schemaUri": "s.json"}})
+NAMED = [(Role.IMAGE, "a.png"), (Role.SCHEMA, "s.json")]
+EXTERNAL = glb(b"", buffers=[{"uri": "a.bin", "byteLength": 99}])
+
+FILES: dict[str, tuple[bytes, list[tuple[Role, str]]]] = {
+    "glb": (glb(), []),
+    "glb-without-body": (glb(b""), []),
+    "glb-naming": (NAMING, NAMED),
+    "glb-external": (EXTERNAL, [(Role.BUFFER, "a.bin")]),
+    "glb-more-chunks": (
+        gltf(glb()[12:], chunk(b"XTRA", b"12345678"), chunk(b"BIN\0", b"1234"), chunk(b"NONE", b"")),
+        [],
+    ),
+    "glb-1": (
+        glb_1(shaders={"s": {"uri": "s.glsl"}}, buffers={"binary_glTF": {"uri": "x"}}),
+        [(Role.SHADER, "s.glsl")],
+    ),
+    "b3dm": (b3dm(glb()), []),
+    "b3dm-naming": (b3dm(NAMING), NAMED),
+    "b3dm-bare": (b3dm(glb(), b"", b"", b"", b""), []),
+    "b3dm-20": (b3dm_20(NAMING), NAMED),
+    "b3dm-20-bare": (b3dm_20(glb_1(), b""), []),
+    "b3dm-24": (sized(b3dm_24(NAMING)), NAMED),
+    "b3dm-24-bare": (sized(b3dm_24(glb(), b"", b"")), []),
+    "i3dm": (i3dm(NAMING), NAMED),
+    "i3dm-uri": (i3dm(b"m.glb", 0), [(Role.MODEL, "m.glb")]),
+    "i3dm-uri-spaces": (i3dm(b"m.glb   ", 0), [(Role.MODEL, "m.glb")]),
+    "i3dm-uri-nuls": (i3dm(b" m.glb\0\0", 0, b"", b"", b"", b""), [(Role.MODEL, "m.glb")]),
+    "pnts": (tile(b"pnts", *TABLES), []),
+    "vctr": (tile(b"vctr", *TABLES, more=b"whatever"), []),
+    "geom": (tile(b"geom"), []),
+    "cmpt": (cmpt(b3dm(NAMING), i3dm(b"m.glb ", 0), tile(b"pnts", *TABLES)), [*NAMED, (Role.MODEL, "m.glb")]),
+    "cmpt-empty": (cmpt(), []),
+    "cmpt-glb": (cmpt(NAMING), NAMED),
+    "cmpt-nested": (
+        cmpt(cmpt(b3dm(NAMING)), cmpt(), cmpt(cmpt(), i3dm(b"m.glb", 0)), tile(b"geom")),
+        [*NAMED, (Role.MODEL, "m.glb")],
+    ),
+    "cmpt-padding": (cmpt(cmpt(tile(b"geom"), rest=b"\0\0\0"), b3dm(NAMING), rest=b"\0" * 7), NAMED),
+    "subt": (subt({"tileAvailability": {"constant": 1}, "buffers": [{"byteLength": 3}]}, b"abc"), []),
+    "subt-naming": (subt({"tileAvailability": {}, "buffers": [{"uri": "b.bin"}]}), [(Role.BUFFER, "b.bin")]),
+}
+
+
+def follow(data: bytes, cuts: list[int] | int = 0) -> Outcome:
+    """What a payload is, what it names and the remarks on it, or why it is damaged."""
+    told: list[tuple[Role, str]] = []
+    shape = Shape(data[:4], lambda role, uri: told.append((role, uri)))
+    inner = range(cuts, len(data), cuts) if isinstance(cuts, int) and cuts else cuts or []
+    assert not isinstance(inner, int)
+    try:
+        for start, end in pairwise([0, *sorted(cut % (len(data) + 1) for cut in inner), len(data)]):
+            shape.feed(data[start:end])
+        shape.finish()
+    except BlobDamaged as error:
+        return str(error)
+    return shape.kind, told, shape.remarks
+
+
+def complaint(data: bytes) -> str:
+    """Why a payload is damaged, which does not depend on how it is cut."""
+    found = follow(data)
+    assert isinstance(found, str), found
+    assert follow(data, 1) == found
+    return found
+
+
+def remarks(data: bytes) -> list[Remark]:
+    found = follow(data)
+    assert not isinstance(found, str), found
+    assert follow(data, 1) == found
+    return found[2]
+
+
+# --- what is sound ---
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_sound_files(name: str) -> None:
+    """A sound file of each format is followed to its end, and what it names is told, however it is cut."""
+    data, named = FILES[name]
+    assert follow(data) == follow(data, 1) == follow(data, 7) == (KINDS[data[:4]], named, [])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_cut_anywhere_is_damaged(name: str) -> None:
+    """A file that lost its end is damaged, wherever it was cut."""
+    data, _ = FILES[name]
+    for end in range(4, len(data)):
+        assert "cut off" in complaint(data[:end]), end
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("tail", [b"x", b"\0" * 4, glb()])
+def test_trailing_bytes_are_remarked(name: str, tail: bytes) -> None:
+    """Bytes behind the declared length do no harm, as in every viewer, and are counted."""
+    data, named = FILES[name]
+    found = follow(data + tail)
+    assert found == follow(data + tail, 1)
+    assert isinstance(found, tuple)
+    assert found[:2] == (KINDS[data[:4]], named)
+    assert [(remark.problem, remark.detail.split()[0]) for remark in found[2]] == [("trailing bytes", str(len(tail)))]
+
+
+@pytest.mark.parametrize("name", sorted(set(FILES) - {"subt", "subt-naming"}))
+@pytest.mark.parametrize("change", [1, 4, 1000, 1 << 31])
+def test_a_length_that_is_too_large(name: str, change: int) -> None:
+    """A file that is shorter than it says is cut off, and both lengths are told."""
+    data, _ = FILES[name]
+    stated = min(len(data) + change, (1 << 32) - 1)
+    said = complaint(data[:8] + struct.pack("<I", stated) + data[12:])
+    assert "cut off" in said or "the URI of the i3dm has" in said
+    assert name.startswith(("glb", "i3dm-uri")) or f"says {stated} bytes, {len(data)} are there" in said
+
+
+@pytest.mark.parametrize("name", sorted(set(FILES) - {"subt", "subt-naming", "vctr", "cmpt-padding"}))
+def test_a_length_that_is_too_small(name: str) -> None:
+    """A length that leaves no room for what the file holds is damage; a URI may be cut short by it, and padding."""
+    data, _ = FILES[name]
+    for stated in range(len(data)):
+        found = follow(data[:8] + struct.pack("<I", stated) + data[12:])
+        if isinstance(found, tuple):
+            assert name.startswith(("i3dm-uri", "glb")) or found[2][0].problem == "empty"
+            assert found[2][-1] == Remark(
+                "trailing bytes", f"{len(data) - stated} bytes follow after the {label(data)}"
+            )
+        else:
+            assert found == complaint(data[:8] + struct.pack("<I", stated) + data[12:])
+
+
+def label(data: bytes) -> str:
+    return "GLB" if data.startswith(b"glTF") else data[:4].decode()
+
+
+# --- binary glTF ---
+
+JSON = chunk(b"JSON", b'{"asset":{"version":"2.0"}}  ')
+BIN = chunk(b"BIN\0", b"\1\2\3\4" * 5)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (gltf(JSON, version=3), "version 3"),
+        (gltf(JSON, version=0), "version 0"),
+        (gltf(BIN), "not JSON"),
+        (gltf(chunk(b"json", b"{}")), "not JSON"),
+        (gltf(length=12), "chunk table is cut off"),
+        (gltf(length=11), "states a length of 11 bytes"),
+        (gltf(JSON, length=0), "states a length of 0 bytes"),
+        (gltf(JSON, BIN, length=len(gltf(JSON, BIN)) - 4), "behind the declared length"),
+        (gltf(JSON, BIN, length=len(gltf(JSON, BIN)) + 4), "cut off"),
+        (gltf(JSON, BIN, b"\0\0\0\0"), "chunk table is cut off"),
+        (gltf(struct.pack("<I4s", 0xFFFFFFFF, b"JSON")), "behind the declared length"),
+        (gltf(JSON, struct.pack("<I4s", 0xFFFFFFFF, b"BIN\0")), "behind the declared length"),
+        (gltf(chunk(b"JSON", b"{]  ")), "JSON is cut off, or broken"),
+        (gltf(chunk(b"JSON", b"")), "JSON is cut off, or broken"),
+        (gltf(chunk(b"JSON", b"[1] ")), "no JSON object"),
+        (gltf(chunk(b"JSON", b'{"a":NaN}')), "JSON is cut off, or broken"),
+        (gltf(chunk(b"JSON", b'{"a":01, "uri":1}')), "JSON is cut off, or broken"),
+        (gltf(chunk(b"JSON", b"{} {}")), "behind its JSON object"),
+        (gltf(chunk(b"JSON", b'{"buffers":[{"byteLength":4}]}')), "4 bytes, but there is no BIN chunk"),
+        (gltf(chunk(b"JSON", b'{"buffers":[{"byteLength":21}]}'), BIN), "21 bytes, but its BIN chunk has 20"),
+        (gltf(chunk(b"JSON", b'{"buffers":[{"byteLength":4}]}'), chunk(b"BIM\0", b"1234")), "there is no BIN chunk"),
+        (glb_1(form=1), "version 1 is broken"),
+        (gltf(struct.pack("<II", 100, 0), b"{}", version=1), "version 1 is broken"),
+        (gltf(struct.pack("<II", 0, 0), b"{}", version=1), "JSON is cut off"),
+        (gltf(struct.pack("<II", 2, 0), b"{x", version=1), "JSON is cut off"),
+    ],
+    ids=range(25),
+)
+def test_broken_glbs(data: bytes, words: str) -> None:
+    """Each way to be no sound GLB is named; within a b3dm too."""
+    assert words in complaint(data)
+    if int.from_bytes(data[8:12], "little") == len(data):
+        assert words in complaint(b3dm(data))
+
+
+@pytest.mark.parametrize(
+    ("stated", "body", "problems"),
+    [
+        ({"byteLength": 20}, 20, []),
+        ({"byteLength": 17}, 20, []),
+        ({"byteLength": 16}, 20, ["padding"]),
+        ({"byteLength": 0}, 20, ["padding"]),
+        ({"byteLength": 0}, None, []),
+        ({"byteLength": 99, "uri": "a.bin"}, None, []),
+        ({"byteLength": 99, "uri": "data:,x"}, 4, []),
+        ({"byteLength": 99, "extensions": {"EXT_meshopt_compression": {"fallback": True}}}, None, []),
+        ({"byteLength": 99, "extensions": {"KHR_meshopt_compression": {"fallback": True}}, "uri": 5}, 4, []),
+        ({"byteLength": 20.0}, 20, []),
+        ({"byteLength": 16.0}, 20, ["padding"]),
+        ({"byteLength": 20.5}, 4, []),
+        ({"byteLength": True}, None, []),
+        ({"byteLength": "x"}, None, []),
+        ({}, None, []),
+    ],
+)
+@pytest.mark.parametrize("more", [{}, {"x": "\\"}, {"x": ["\u00e4"]}])
+def test_the_first_buffer(stated: dict[str, Any], body: int | None, problems: list[str], more: dict[str, Any]) -> None:
+    """A BIN chunk holds the first buffer that is not elsewhere, and is hardly longer."""
+    text = padded(json.dumps({"buffers": [stated, {"byteLength": 1 << 40}], **more}).encode())
+    chunks = [chunk(b"JSON", text), *([chunk(b"BIN\0", bytes(body))] if body is not None else [])]
+    assert [remark.problem for remark in remarks(gltf(*chunks))] == problems
+
+
+@pytest.mark.parametrize("text", [b"null", b"5", b"{}", b'{"byteLength":1}', b"[5]", b'["x"]', b"[[]]", b"[null]"])
+def test_odd_buffers(text: bytes) -> None:
+    """Buffers that are no list of objects are not judged."""
+    assert remarks(gltf(chunk(b"JSON", b'{"buffers":' + text + b"}"))) == []
+
+
+def test_padding_by_nuls_is_remarked() -> None:
+    """A JSON chunk that NULs pad is read, and remarked, since most readers refuse it."""
+    for text in (b'{"a":1}\0', b'{"images":[{"uri":"a"}]}\0\0'):
+        assert [remark.problem for remark in remarks(gltf(chunk(b"JSON", text)))] == ["NULs"]
+    assert remarks(gltf(chunk(b"JSON", b'{"a":1}   '))) == []
+
+
+@pytest.mark.parametrize("size", [1 << 10, (1 << 20) - 5, 3 << 20])
+def test_large_json(size: int) -> None:
+    """JSON of any size is read; what is small and names nothing is read at once, with the same result."""
+    filler: dict[str, Any] = {"extras": ["x" * 1000] * (size // 1000)}
+    found = follow(glb(**filler, images=[{"uri": "a.png"}]), 50_000)
+    assert found == (Kind.GLB, [(Role.IMAGE, "a.png")], [])
+    assert follow(glb(**filler)) == (Kind.GLB, [], [])
+    assert "NaN" in str(follow(glb(**filler, x=float("nan")))) or "broken" in str(follow(glb(**filler, x=float("nan"))))
+
+
+@pytest.mark.parametrize("key", ["uri", "dataUri", "schemaURI", "imageurl", "xUrl", "\\u0075ri", "ur\\u0069"])
+def test_keys_that_may_name_files(key: str) -> None:
+    """The quick way through JSON that names nothing is not taken where something may be named."""
+    text = b'{"extensions":{"X":{"' + key.encode() + b'":"a"}},"images":[{"' + key.encode() + b'":"b"}]}'
+    found = follow(gltf(chunk(b"JSON", text)))
+    assert isinstance(found, tuple)
+    assert (len(found[1]) > 0) is (key != "imageurl")
+
+
+ITEMS = st.fixed_dictionaries(
+    {},
+    optional={
+        "uri": st.sampled_from(["a.bin", "b.png", "data:,x", "", "x\u00e4"]) | st.none() | st.integers(0, 3),
+        "byteLength": st.integers(0, 8) | st.sampled_from([10**25, True, None, 2.0, "4", [4]]),
+        "name": st.sampled_from(["uri", "xUri", "buffers"]),
+        "extras": st.just({"uri": "no"}),
+        "extensions": st.sampled_from(
+            [{"X": {"uri": "u"}}, {"KHR_binary_glTF": {}}, {"EXT_meshopt_compression": {"fallback": True}}]
+        ),
+    },
+)
+LISTS = st.lists(ITEMS | st.sampled_from(["uri", 5, None, ["uri"]]), max_size=3) | st.dictionaries(
+    st.sampled_from(["uri", "b", "binary_glTF"]), ITEMS, max_size=2
+)
+GLTFS = st.fixed_dictionaries(
+    {},
+    optional={
+        "buffers": LISTS | st.sampled_from([None, 5, "uri", {"uri": "x"}]),
+        "images": LISTS,
+        "shaders": LISTS,
+        "extensions": st.sampled_from([{"EXT_structural_metadata": {"schemaUri": "s.json"}}, {"X": {"dataUrl": "u"}}]),
+        "asset": st.just({"version": "2.0"}),
+    },
+)
+
+
+@given(GLTFS, st.none() | st.integers(0, 9), st.sampled_from([None, 1]))
+def test_the_quick_way_finds_the_same(said: dict[str, Any], body: int | None, indent: int | None) -> None:
+    """JSON that is read at once and JSON that is read closely say the same, in whatever order."""
+    outcomes = []
+    for more in ({}, {"close": "\x7f\\"}):
+        text = json.dumps({**said, **more}, indent=indent).encode()
+        found = follow(gltf(chunk(b"JSON", text), *([] if body is None else [chunk(b"BIN\0", bytes(body))])))
+        outcomes.append(found if isinstance(found, str) else (sorted(found[1]), found[2]))
+    assert outcomes[0] == outcomes[1]
+
+
+# --- tiles ---
+
+
+@pytest.mark.parametrize("magic", [b"b3dm", b"i3dm", b"pnts"])
+def test_tables_beyond_the_tile(magic: bytes) -> None:
+    """Tables that end behind the declared length are damage."""
+    for tables in ([100, 0, 0, 0], [0, 0, 0, 1 << 29], [5, 5, 5, 5]):
+        data = struct.pack("<4s6I", magic, 1, 44, *tables) + struct.pack("<I", 1) + bytes(12)
+        assert "behind its declared length 44" in complaint(sized(data))
+
+
+@pytest.mark.parametrize("short", range(12, 32))
+def test_tiles_that_are_shorter_than_their_header(short: int) -> None:
+    """A tile whose stated length ends within its header is damage, also where more bytes follow."""
+    for magic, header in ((b"b3dm", 28), (b"i3dm", 32), (b"pnts", 28)):
+        data = struct.pack("<4sII", magic, 1, short) + struct.pack("<5I", 0, 0, 0, 0, 1)
+        if short < header:
+            assert "behind its declared length" in complaint(data)
+        if magic == b"pnts" and short < header:
+            assert "behind its declared length" in complaint(cmpt(data[:short], tile(b"geom"), tile(b"geom")))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [(b"x", "has 1 bytes"), (b"glTF" + bytes(7), "has 11 bytes"), (b"<html>Sorry</html>", "something else"),
+     (glb()[:-1], "glTF of a tile is cut off"), (b"m.glb       ", "something else")],
+)  # fmt: skip
+def test_tiles_without_a_sound_model(model: bytes, words: str) -> None:
+    """A tile must hold a glTF of which all bytes are there."""
+    for data in (b3dm(model), b3dm_20(model), i3dm(model)):
+        if int.from_bytes(data[20:24], "little") < 0x22000000:
+            assert words in complaint(data)
+            assert words in complaint(cmpt(data))
+
+
+def test_tiles_without_any_model() -> None:
+    """A tile that holds no glTF is remarked, and no more: viewers show nothing of it."""
+    for data in (b3dm(b""), i3dm(b""), cmpt(b3dm(b""))):
+        assert [remark.problem for remark in remarks(data)] == ["empty"]
+
+
+def test_padding_behind_a_model() -> None:
+    """A model may be followed by padding up to the end of its tile."""
+    for make in (b3dm, b3dm_20, lambda model: sized(b3dm_24(model)), i3dm):
+        assert remarks(make(NAMING + bytes(7))) == []
+        assert remarks(cmpt(make(NAMING + bytes(7)), make(NAMING))) == []
+
+
+@pytest.mark.parametrize("form", [2, 3, 0xFFFFFFFF])
+def test_unknown_forms_of_i3dm(form: int) -> None:
+    """Only a URI and a GLB are known as what an i3dm holds."""
+    assert f"gltfFormat of the i3dm is {form}" in complaint(i3dm(glb(), form))
+
+
+@pytest.mark.parametrize(
+    ("body", "uri"),
+    [(b"", ""), (b"   \0", ""), (b"a b.glb", "a b.glb"), ("ü.glb".encode(), "ü.glb"), (b"\xff.glb", "\ufffd.glb"),
+     (b"a\0b", "a\0b"), (b"\0 a \0 \0", "a")],
+)  # fmt: skip
+def test_uris_of_i3dm(body: bytes, uri: str) -> None:
+    """The URI of an i3dm is told without its padding, and it is for others to judge it."""
+    assert follow(i3dm(body, 0)) == follow(i3dm(body, 0), 1) == (Kind.I3DM, [(Role.MODEL, uri)], [])
+
+
+def test_a_uri_that_is_none() -> None:
+    """An i3dm whose URI takes megabytes is damage, before they are kept."""
+    data = sized(i3dm(b"x" * ((1 << 20) + 1), 0))
+    assert "URI of the i3dm has 1048577 bytes" in str(follow(data[:200]))
+
+
+# --- composites ---
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (cmpt(b3dm(glb()) + b"x", count=2, rest=bytes(20)), "unknown magic b'x"),
+        (cmpt(subt({})), "unknown magic b'subt'"),
+        (cmpt(b"\x1f\x8b\x08\0" + bytes(20)), "unknown magic"),
+        (cmpt(tile(b"geom"), length=27), "reaches 1 bytes beyond"),
+        (cmpt(tile(b"geom", length=13)), "reaches 1 bytes beyond"),
+        (cmpt(cmpt(tile(b"geom"), length=17), rest=bytes(99)), "reaches 11 bytes beyond"),
+        (cmpt(cmpt(tile(b"geom"), tile(b"geom"), length=28), rest=bytes(99)), "reaches 12 bytes beyond"),
+        (cmpt(cmpt(length=15), rest=bytes(9)), "states a length of 15 bytes"),
+        (cmpt(tile(b"geom", length=11), rest=bytes(9)), "states a length of 11 bytes"),
+        (cmpt(length=15), "states a length of 15 bytes"),
+        (cmpt(count=1), "cut off"),
+        (cmpt(tile(b"geom"), count=1 << 31), "cut off"),
+        (cmpt(tile(b"geom"), count=2) + tile(b"geom"), "reaches 12 bytes beyond"),
+        (cmpt(b3dm(glb()[:-1])), "glTF of a tile is cut off"),
+        (cmpt(tile(b"geom"), cmpt(i3dm(glb(), 7))), "gltfFormat"),
+    ],
+    ids=range(15),
+)
+def test_broken_composites(data: bytes, words: str) -> None:
+    """What stands in a composite is judged as it would be alone, and must lie within it."""
+    assert words in complaint(data)
+
+
+def test_nested_composites() -> None:
+    """Composites within composites are followed up to a bound, without recursion."""
+    data = b3dm(NAMING)
+    for _ in range(64):
+        data = cmpt(data)
+    assert follow(data) == follow(data, 1) == (Kind.CMPT, NAMED, [])
+    assert "nested deeper than 64" in complaint(cmpt(data))
+
+
+@pytest.mark.parametrize(
+    ("make", "piece"),
+    [
+        (lambda count: cmpt(*[tile(b"geom")] * count), 1 << 20),
+        (lambda count: cmpt(*[cmpt()] * count), 1 << 20),
+        (lambda count: gltf(JSON, *[chunk(b"BIN\0", b"")] * count), 1 << 20),
+        (lambda count: gltf(JSON, chunk(b"BIN\0", bytes(count * 10))), 10),
+    ],
+    ids=["tiles", "composites", "chunks", "bytes"],
+)
+def test_time_grows_with_the_size(make: Callable[[int], bytes], piece: int) -> None:
+    """Neither many small parts in one large piece nor many small pieces take more than linear time."""
+    data, began = make(60_000), time.process_time()
+    assert isinstance(follow(data, piece), tuple)
+    assert time.process_time() - began < 3
+
+
+# --- subtrees ---
+
+
+def test_subtrees() -> None:
+    """A subtree has a known version and readable JSON, and padding of both parts."""
+    assert "subtree version 2" in complaint(subt({}, version=2))
+    assert "JSON is cut off" in complaint(struct.pack("<4sIQQ", b"subt", 1, 3, 0) + b'{"a')
+    assert "no JSON object" in complaint(struct.pack("<4sIQQ", b"subt", 1, 3, 0) + b"[1]")
+    assert "cut off" in complaint(struct.pack("<4sIQQ", b"subt", 1, 3, (1 << 64) - 1) + b"{} " + bytes(50))
+    assert "cut off" in complaint(struct.pack("<4sIQQ", b"subt", 1, (1 << 64) - 1, 0) + b"{} " + b" " * 50)
+    assert "cut off" in complaint(subt({})[:20])
+
+
+# --- anything ---
+
+CUTS = st.lists(st.integers(0, 5000), max_size=8)
+WORDS = st.sampled_from(
+    [struct.pack("<I", number) for number in (0, 1, 2, 12, 16, 20, 28, 255, 0x21FFFFFF, 0x22000000, (1 << 32) - 1)]
+    + [b"glTF", b"b3dm", b"i3dm", b"cmpt", b"geom", b"subt", b"JSON", b"BIN\0", b'{"a"', b"\0", b'"']
+)
+
+
+@given(st.sampled_from(sorted(FILES)), st.lists(st.tuples(st.integers(4, 400), WORDS), max_size=3), CUTS, CUTS)
+def test_mutations(name: str, changes: list[tuple[int, bytes]], ends: list[int], cuts: list[int]) -> None:
+    """Whatever is overwritten in a file, it is sound or damaged, never more, and the same however it is cut."""
+    data, _ = FILES[name]
+    for at, word in changes:
+        at = 4 + at % (len(data) - 3)
+        data = data[:at] + word + data[at + len(word) :]
+    data = data[: 4 + ends[0] % len(data)] if ends else data
+    found = follow(data)
+    assert isinstance(found, tuple | str)
+    assert follow(data, cuts) == follow(data, 1) == found
+
+
+@given(st.sampled_from(sorted(KINDS)), st.lists(WORDS | st.binary(max_size=6), max_size=20).map(b"".join), CUTS)
+@example(b"cmpt", struct.pack("<III", 1, 16, 1), [])
+def test_any_bytes(magic: bytes, data: bytes, cuts: list[int]) -> None:
+    """Bytes of any kind behind a magic are followed or refused, never more, and the same however they are cut."""
+    found = follow(magic + data)
+    assert follow(magic + data, cuts) == follow(magic + data, 1) == found

@@ -1,0 +1,473 @@
+"""A JSON object read as a stream."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NoReturn
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tilesync.tiles.json_scanner import BOM, DEEPEST, LONGEST, Leaf, Malformed, Node, Scanner
+
+MIB = 1 << 20
+
+OPAQUE = Node()
+TABLE = Node(scope="top")
+TABLE[b"uri"] = Leaf("uri", TABLE)
+TABLE[b"\xc3\xa9"] = Leaf("accent", TABLE)
+TABLE[b"n"] = Leaf("n", TABLE, text=False)
+TABLE[b"box"] = Node({"uri": Leaf("boxed", OPAQUE)}, other=TABLE, scope="box")
+TABLE[b"list"] = Node({"": Node({"uri": Leaf("item", OPAQUE)}, other=OPAQUE, scope="item")}, other=OPAQUE)
+TABLE[b"texts"] = Node({"": Leaf("text", OPAQUE)}, other=OPAQUE)
+TABLE[b"extras"] = OPAQUE
+
+Told = list[tuple[Any, ...]]
+
+
+class Ear:
+    """Writes down what it hears, and where the scanner is then."""
+
+    def __init__(self) -> None:
+        self.told: Told = []
+        self.scanner = Scanner(TABLE, self)
+
+    def keys(self) -> tuple[str, ...]:
+        return self.scanner.keys if self.scanner.depth < 100 else ()
+
+    def text(self, leaf: Leaf, text: str, start: int, end: int) -> None:
+        text = text if len(text) < 1000 else f"{text[:20]} and {len(text)} signs, {hash(text)}"
+        self.told.append(("text", leaf.role, text, start, end, self.scanner.depth, self.keys()))
+
+    def value(self, leaf: Leaf, raw: bytes) -> None:
+        self.told.append(("value", leaf.role, raw))
+
+    def enter(self, scope: str) -> None:
+        self.told.append(("enter", scope, self.scanner.depth, self.keys()))
+
+    def leave(self, scope: str) -> None:
+        self.told.append(("leave", scope, self.scanner.depth, self.keys()))
+
+
+def pieces(data: bytes, cuts: Sequence[int] | int) -> Iterator[bytes]:
+    """The data in pieces of so many bytes, or cut at so many places."""
+    inner = range(cuts, len(data), cuts) if isinstance(cuts, int) else sorted(cut % (len(data) + 1) for cut in cuts)
+    return (data[start:end] for start, end in pairwise([0, *inner, len(data)]))
+
+
+def scan(data: bytes, cuts: Sequence[int] | int = ()) -> tuple[Told, str | int]:
+    """What is told, and the complaint, or how far it was read."""
+    ear = Ear()
+    try:
+        for piece in pieces(data, cuts):
+            ear.scanner.feed(piece)
+        ear.scanner.finish()
+    except Malformed as error:
+        return ear.told, str(error)
+    return ear.told, ear.scanner.position
+
+
+def accepted(data: bytes, cuts: Sequence[int] | int = ()) -> bool:
+    return isinstance(scan(data, cuts)[1], int)
+
+
+# --- the oracle: the standard library's reader, told to be strict ---
+
+
+class Pairs(list[tuple[str, Any]]):
+    """An object with all its members, double ones too."""
+
+
+def refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+def read(data: bytes) -> Pairs | None:
+    """The object in `data`, None where RFC 8259 has none; a mark before it and padding behind it are forgiven."""
+    text = data.removeprefix(BOM).rstrip(b" \t\n\r\0").decode(errors="replace")
+    try:
+        said = json.loads(text, parse_constant=refuse, object_pairs_hook=Pairs)
+    except ValueError:
+        return None
+    return said if isinstance(said, Pairs) else None
+
+
+def expected(said: Any, node: Node | Leaf) -> Iterator[tuple[Any, ...]]:
+    """What the table says that is told of an object or array, but for places."""
+    node = node.inside if isinstance(node, Leaf) else node
+    members = said if isinstance(said, Pairs) else [("", item) for item in said]
+    if scope := isinstance(said, Pairs) and node.scope:
+        yield "enter", scope
+    for key, value in members:
+        child = node[key.encode(errors="replace")]
+        if isinstance(value, list):
+            yield from expected(value, child)
+        elif isinstance(child, Leaf) and (isinstance(value, str) or not child.text):
+            yield "text" if isinstance(value, str) else "value", child.role, value
+    if scope:
+        yield "leave", scope
+
+
+def without_places(told: Told) -> Told:
+    return [(one[0], one[1], json.loads(one[2])) if one[0] == "value" else one[: 3 if one[0] == "text" else 2]
+            for one in told]  # fmt: skip
+
+
+# --- documents ---
+
+KEYS = st.sampled_from(["uri", "n", "box", "list", "texts", "extras", "é", "", "x", 'a"b\\', "\ud800"]) | st.text(
+    max_size=5
+)
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20)
+)
+NUMBERS = st.lists(st.integers(-9, 9) | st.floats(-1, 1), max_size=4)
+INNER = st.recursive(
+    SCALARS | NUMBERS | st.fixed_dictionaries({}, optional={"box": NUMBERS, "sphere": NUMBERS}),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+OBJECTS = st.dictionaries(KEYS, INNER, max_size=5)
+STYLES: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [{}, {"indent": 1}, {"indent": "\t"}, {"separators": (",", ":")}, {"ensure_ascii": False}]
+)
+CUTS = st.lists(st.integers(0, 5000), max_size=12)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> bytes:
+    """JSON objects, well written."""
+    text = json.dumps(draw(OBJECTS), **draw(STYLES))
+    frame = draw(st.sampled_from([(b"", b""), (BOM, b""), (b" \n", b"\r\n"), (b"", b"\0\0"), (BOM + b"\t", b" \0 ")]))
+    return frame[0] + text.encode(errors="replace") + frame[1]
+
+
+BITS = st.sampled_from(
+    [b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"0", b"01", b"1.", b"-", b"1e", b".5", b"+1", b"e5", b"\0",
+     b"\x1f", b"\x7f", b"\xff", b"\xed\xa0\x80", b"\\ud800", b"\\u12", b"\\x", b"\\/", b"NaN", b"Infinity", b"true",
+     b"nul", b" ", b"\n", b"\x0c", b"/**/", b"'", BOM, b'"uri":"a",', b'{"box":[1]}', b"[1,2]", b"[1,]", b"[,1]", b'""']
+)  # fmt: skip
+
+
+@st.composite
+def broken(draw: st.DrawFn) -> bytes:
+    """Documents with a few places overwritten; many of them are still well-formed."""
+    data = draw(documents())
+    for _ in range(draw(st.integers(1, 3))):
+        at, gone = draw(st.integers(0, len(data))), draw(st.integers(0, 3))
+        data = data[:at] + draw(BITS | st.just(b"")) + data[at + gone :]
+    return data
+
+
+# --- strictness ---
+
+
+@given(documents(), CUTS)
+def test_objects_are_read_however_they_are_cut(data: bytes, cuts: list[int]) -> None:
+    """A JSON object is accepted and told as its table says, in pieces of any size and byte by byte."""
+    said = read(data)
+    assert said is not None
+    told, end = scan(data)
+    assert without_places(told) == list(expected(said, TABLE))
+    assert end == len(data)
+    assert scan(data, cuts) == scan(data, 1) == (told, end)
+
+
+@given(broken(), CUTS)
+@example(b'{"a":01}', [])
+@example(b'{"n":1}' + b"\0" * 3, [7])
+@example(b'{"uri":"\xff\xfe"}', [9])
+def test_what_is_no_object_is_refused(data: bytes, cuts: list[int]) -> None:
+    """A document is accepted where a strict reader accepts it, and the complaint does not depend on the cuts."""
+    found = scan(data)
+    assert isinstance(found[1], int) == (read(data) is not None)
+    assert scan(data, cuts) == scan(data, 1) == found
+
+
+@given(st.lists(BITS, max_size=8).map(b"".join), CUTS)
+def test_any_bytes(data: bytes, cuts: list[int]) -> None:
+    """Bytes of any kind are accepted or refused, never more, and the same however they are cut."""
+    for document in (data, b"{" + data, b'{"uri":[' + data + b"]}"):
+        assert isinstance(scan(document)[1], int) == (read(document) is not None)
+        assert scan(document, cuts) == scan(document, 1) == scan(document)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["01", "1.", "-", "-01", "1e", "1e+", "+1", ".5", "0x1", "1_0", "NaN", "Infinity", "-Infinity", "True", "nul",
+     "'a'", '"a', '"\\x"', '"\\u12"', '"\\u12g4"', '"a\nb"', '"\x00"', '"\x1f"', "[1,]", "[,1]", "[1 2]", "[01]",
+     "[1.]", "[1", "{", '{"a"}', '{"a":}', '{"a":1,}', "{,}", "{1:2}", "{a:1}", '{"a":1 "b":2}', "1,", "1]", "1}",
+     '{"box":[1.]}', '{"box":[1,]}', '{"box":[1]', "//x", "1/**/", "\x0c1", "\u00a01", ""],
+)  # fmt: skip
+def test_what_json_forbids(value: str) -> None:
+    """No leniency of any reader is shared: numbers, literals, texts, commas and blanks are as RFC 8259 says."""
+    document = f'{{"n":{value}}}'.encode()
+    assert not accepted(document)
+    assert scan(document, 1) == scan(document)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [b"{}", b" \t\r\n{ } ", b'{"a":0}', b'{"a":-0.0e-00}', b'{"a":1E+5,"a":2}', b'{"":"\\/\\u0000\\ud800\x7f"}',
+     b'{"a":[ ],"b":[ 1 , 2.5 ],"c":{ "box" : [ ] }}', BOM + b"{}", BOM + b"\n {}", b"{}\0", b"{}\n\0 \0",
+     b'{"a":"\xff\xc3"}', b'{"\xff":{}}', b'{"a":[[],[[1]],{},[{}]]}', b'{"a":' + b"9" * 5000 + b"}"],
+    ids=range(15),
+)  # fmt: skip
+def test_what_json_allows(document: bytes) -> None:
+    """Odd but lawful objects are accepted, and so are a byte order mark, NULs behind, and texts that are no UTF-8."""
+    assert accepted(document)
+    assert accepted(document, 1)
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [(b"", "cut off, or broken, at byte 0"), (b"x", "no JSON object"), (b"[]", "no JSON object"), (b"\0{}", "no JSON"),
+     (b"1", "no JSON object"), (BOM[:2] + b"{}", "no JSON object"), (BOM + BOM + b"{}", "no JSON object"),
+     (BOM, "cut off, or broken, at byte 0"), (b"{", "at byte 1"), (b'{"a":1', "at byte 6"), (b'{"a":1x', "at byte 6"),
+     (b"{} {}", "behind its JSON object"), (b"{}x", "behind its JSON object"), (b"{}" + BOM, "behind its JSON object")],
+)  # fmt: skip
+def test_complaints(document: bytes, words: str) -> None:
+    """What is no object, is cut off, or has something behind it is told apart, with the byte where reading ended."""
+    assert words in str(scan(document)[1])
+    assert scan(document, 1) == scan(document)
+
+
+def test_padding_is_told() -> None:
+    """NULs behind the object are noted, blanks are not."""
+    for data, padded in ((b"{}\0", True), (b"{} \0 ", True), (b"{}  ", False), (b'{"a":"b"}', False)):
+        ear = Ear()
+        for piece in pieces(data, 1):
+            ear.scanner.feed(piece)
+        ear.scanner.finish()
+        assert ear.scanner.padded is padded
+
+
+# --- what is told ---
+
+
+@given(documents(), CUTS)
+def test_places_are_exact(data: bytes, cuts: list[int]) -> None:
+    """A text stands at the bytes that are told with it, as JSON writes it."""
+    for one in scan(data, cuts)[0]:
+        if one[0] == "text":
+            _, _, text, start, end, _, _ = one
+            assert data[start - 1 : start] == data[end : end + 1] == b'"'
+            assert json.loads(b'"' + data[start:end] + b'"') == text
+
+
+@pytest.mark.parametrize("key", ['"\\u0075ri"', '"u\\u0072\\u0069"', '"uri"'])
+def test_escaped_keys(key: str) -> None:
+    """A key is told by what it says, however it is written."""
+    assert without_places(scan(f'{{{key}:"a"}}'.encode(), 1)[0])[1:-1] == [("text", "uri", "a")]
+    assert without_places(scan(f'{{{key}  :"{"a" * 80_000}"}}'.encode(), 999)[0])[1][1] == "uri"
+
+
+def test_double_keys_are_all_told() -> None:
+    """Of two members of one name both are told: readers do not agree which counts."""
+    told = without_places(scan(b'{"uri":"a","uri":"b"}')[0])
+    assert told[1:-1] == [("text", "uri", "a"), ("text", "uri", "b")]
+
+
+def test_texts_that_are_no_utf8() -> None:
+    """Bytes that are no UTF-8 come as U+FFFD, escaped halves of surrogate pairs as they are."""
+    told = without_places(scan(b'{"uri":"a\xffb","uri":"\xffb\\n","uri":"\\ud83c\\udfd9\\ud800"}', 1)[0])
+    assert [one[2] for one in told[1:-1]] == ["a\ufffdb", "\ufffdb\n", "🏙\ud800"]
+
+
+def test_only_scalars_are_values() -> None:
+    """At a place for numbers neither arrays nor objects are told, and at a place for texts no numbers are."""
+    told, _ = scan(b'{"n":1.50,"n":true,"n":[1,2],"n":{"box":[1]},"n":"a","uri":5,"uri":null,"uri":[1]}')
+    assert [one[:3] for one in told if one[0] in {"text", "value"}] == [
+        ("value", "n", b"1.50"),
+        ("value", "n", b"true"),
+        ("text", "n", "a"),
+    ]
+
+
+@pytest.mark.parametrize("inside", [b'{"box":[1,2]}', b'{"x":[]}', b"{}", b'{"x":1}'])
+def test_every_object_with_a_scope_is_entered_and_left(inside: bytes) -> None:
+    """An object with a scope is told although it looks like a bounding volume, with depth and keys of its place."""
+    document = b'{"x":{"box":' + inside + b'},"list":[' + inside + b",[" + inside + b"]]}"
+    told, _ = scan(document)
+    assert scan(document, 1)[0] == told
+    assert ("enter", "box", 2, ("x", "box")) in told
+    assert ("leave", "box", 2, ("x", "box")) in told
+    assert [one for one in told if one[1] == "item"] == [
+        ("enter", "item", 2, ("list", "")),
+        ("leave", "item", 2, ("list", "")),
+    ]
+
+
+# --- long texts ---
+
+LONG = [LONGEST - 1, LONGEST, LONGEST + 1, MIB + 5]
+
+
+@pytest.mark.parametrize("size", LONG)
+@pytest.mark.parametrize("unit", [b"x", b"\\u0041", "é".encode(), b"\\ud83c\\udfd9", b"\\\\", b"ab\\n\xff"])
+@pytest.mark.parametrize("step", [LONGEST, 49_999])
+def test_long_texts(size: int, unit: bytes, step: int) -> None:
+    """A long text is told once, at its place, from its beginning on; what follows it is read as ever."""
+    body = unit * (size // len(unit))
+    document = b'{"extras":"' + body + b'","list":[{"uri":"' + body + b'"}],"texts":["' + body + b'"],"uri":"last"}'
+    told, end = scan(document)
+    assert end == len(document)
+    assert scan(document, step) == (told, end)
+    texts = [one for one in told if one[0] == "text"]
+    assert [one[1] for one in texts] == ["item", "text", "uri"]
+    assert all(bytes_equal(document[start:stop], body) for _, _, _, start, stop, _, _ in texts[:2])
+
+
+def bytes_equal(one: bytes, other: bytes) -> bool:
+    """So that pytest does not describe how a megabyte differs."""
+    return one == other
+
+
+@pytest.mark.parametrize("unit", [b"x", b"\\u0041", "é".encode(), b"\\ud83c\\udfd9", b"\\\\", b"ab\\n"])
+def test_what_is_told_of_a_long_text(unit: bytes) -> None:
+    """A text of LONGEST bytes is told whole, and of a longer one its beginning, without half an escape."""
+    ear = Whole()
+    for size in (LONGEST, LONGEST + 1, 2 * LONGEST):
+        body = unit * (size // len(unit)) + b"x" * (size % len(unit))
+        ear.texts = []
+        scanner = Scanner(TABLE, ear)
+        scanner.feed(b'{"uri":"' + body + b'"}')
+        said = json.loads(b'"' + body + b'"')
+        told = ear.texts[0].rstrip("\ufffd")
+        assert said.startswith(told)
+        assert (told == said) is (size == LONGEST)
+        assert len(json.dumps(told, ensure_ascii=b"\\u" in unit).encode()) > LONGEST - 12 or unit == b"\\u0041"
+
+
+class Whole(Ear):
+    """Keeps the texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def text(self, leaf: Leaf, text: str, start: int, end: int) -> None:
+        self.texts.append(text)
+
+
+@given(st.integers(0, LONGEST + 40), st.sampled_from([b"\\u00e9", "🏙".encode(), b"\\\\"]), CUTS)
+def test_long_texts_cut_anywhere(lead: int, unit: bytes, cuts: list[int]) -> None:
+    """An escape or a letter that a piece, or the limit of what is told, cuts in two changes nothing."""
+    document = b'{"uri":"' + b"a" * lead + unit * 40 + b'","n":1}'
+    near = [8 + lead + cut % 250 for cut in cuts] + [8 + LONGEST]
+    assert scan(document, near) == scan(document)
+
+
+@pytest.mark.parametrize("tail", [b"\x01", b"\n", b"\\x", b"\\u12g4", b"\\u12", b"\\", b"", b'"', b'"]', b'"x', b'"}x'])
+@pytest.mark.parametrize("more", [0, 10, MIB])
+def test_long_texts_that_are_broken(tail: bytes, more: int) -> None:
+    """A long text with a bad byte, a bad escape, no end or a bad follower is refused the same however it is cut."""
+    document = b'{"uri":"' + b"a" * 100_000 + tail + b"b" * more
+    found = scan(document)
+    assert "at byte" in str(found[1]) or "behind" in str(found[1])
+    assert scan(document, 997) == scan(document, 65_536) == found
+
+
+@pytest.mark.parametrize("step", [65_536, 700_001])
+@pytest.mark.parametrize("over", [0, 1])
+@pytest.mark.parametrize(
+    ("head", "unit", "tail", "taken"),
+    [
+        (b"", b" ", b"{}", 0),
+        (b"{", b" ", b"}", 0),
+        (b"{", b" ", b'"uri":"a"}', 6),
+        (b'{"n":', b" ", b"1}", 5),
+        (b'{"uri":', b" ", b'"a"}', 6),
+        (b'{"uri":', b" ", b'"' + b"a" * 70_000 + b'"}', 6),
+        (b'{"', b"k", b'":{}}', 3),
+        (b'{"n":', b"1", b"}", 4),
+        (b'{"box":', b" ", b"{}}", 6),
+        (b'{"box":', b" ", b'{"box":[1]}}', 6),
+        (b'{"box":', b" ", b"[1]}", 6),
+    ],
+    ids=range(11),
+)
+def test_what_no_document_needs(head: bytes, unit: bytes, tail: bytes, taken: int, over: int, step: int) -> None:
+    """More than 1 MiB of blanks, of a key or of a number is refused, however it is cut; just as much is not."""
+    document = head + unit * (MIB - taken + over) + tail
+    found = scan(document)
+    assert isinstance(found[1], str) is bool(over), found[1]
+    assert scan(document, step) == found
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [b"[" + b"1, " * 400_000 + b"1]", b'{"box":[' + b"1.25,\n" * 200_000 + b"1]}", b"[" + b"[1,2]," * 180_000 + b"1]",
+     b"[1" + b" " * 1_048_577 + b"]", b'{"box":[1,' + b" " * 1_048_600 + b"1]}", b"[" + b"1" * 1_048_577 + b"]"],
+    ids=range(6),
+)  # fmt: skip
+def test_long_arrays(inside: bytes) -> None:
+    """An array may be of any length, but nothing in it; both are told the same however they are cut."""
+    document = b'{"x":' + inside + b',"box":' + inside + b',"uri":"last"}'
+    found = scan(document)
+    assert scan(document, 65_536) == found
+    assert isinstance(found[1], str) == (b" " * 1000 in inside or b"1" * 1000 in inside)
+
+
+# --- bounds ---
+
+
+@pytest.mark.parametrize(
+    ("opening", "inside", "closing", "brackets"),
+    [
+        (b'{"x":', b"1", b"}", 0),
+        (b'{"x":', b"[1]", b"}", 1),
+        (b'{"x":', b'{"box":[1]}', b"}", 2),
+        (b'{"x":', b'{"x":"a"}', b"}", 1),
+        (b'{"children":[', b"{}", b"]}", 1),
+    ],
+)
+def test_depth(opening: bytes, inside: bytes, closing: bytes, brackets: int) -> None:
+    """Brackets within brackets are followed without recursion up to a bound, which is the same however it is cut."""
+    each = 2 if b"[" in opening else 1
+    levels = (DEEPEST + 1 - brackets) // each
+    for count, fits in ((levels, True), (levels + 1, False)):
+        document = opening * count + inside + closing * count
+        found = scan(document)
+        assert isinstance(found[1], int) is fits
+        assert fits or "nested deeper than" in str(found[1])
+        assert scan(document, 1000) == found
+
+
+def test_memory_is_bounded() -> None:
+    """A document of 20 MB, with long texts and deep and flat parts, is read in far less memory than it has."""
+    item = b'{"uri":"' + b"a/" * 100 + b'","x":[' + b"1.5," * 300 + b"2]},"
+    part = item * 40 + b'{"uri":"data:,' + b"A" * 150_000 + b'"},'
+    heard = Silent()
+    scanner = Scanner(TABLE, heard)
+    tracemalloc.start()
+    scanner.feed(b'{"list":[')
+    for _ in range(100):
+        for start in range(0, len(part), 1 << 16):
+            scanner.feed(part[start : start + (1 << 16)])
+    scanner.feed(b"{}]}")
+    scanner.finish()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert scanner.position > 20_000_000
+    assert heard.count == 4100
+    assert peak < 1_000_000
+
+
+class Silent:
+    """Counts the texts."""
+
+    count = 0
+
+    def text(self, leaf: Leaf, text: str, start: int, end: int) -> None:
+        self.count += 1
+
+    def value(self, leaf: Leaf, raw: bytes) -> None: ...
+
+    def enter(self, scope: str) -> None: ...
+
+    def leave(self, scope: str) -> None: ...

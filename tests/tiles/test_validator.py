@@ -1,0 +1,541 @@
+"""What the bytes of one blob prove, and what they name."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import random
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support import samples
+from tests.tiles.test_binary_formats import FILES, NAMED, NAMING, b3dm, chunk, cmpt, glb, glb_1, gltf, i3dm, subt
+from tilesync.errors import BlobDamaged
+from tilesync.model import ROOT, UNKNOWN, Blob, Kind, Proof, Reading, Reference, Remark, Role
+from tilesync.model.problems import DAMAGED, HOLLOW, UNPACKED
+from tilesync.tiles.binary_formats import KINDS
+from tilesync.tiles.validator import ContentCheck
+
+REAL = sorted(path for path in samples.FOLDER.glob("*/**/*") if path.is_file()) if samples.FOLDER else []
+HOME = "https://acct.blob.core.windows.net/c1"
+
+WHOLE = glb()
+ONE = glb_1(b"rest")
+BOMB = gltf(chunk(b"JSON", b'{"asset":{"version":"2.0"}}  '), chunk(b"BIN\0", bytes(400_000)))
+TILESET: dict[str, Any] = {"asset": {"version": "1.1"}, "root": {"content": {"uri": "a.glb"}, "children": []}}
+
+
+def packed(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
+
+
+def as_bytes(said: Any) -> bytes:
+    return json.dumps(said).encode()
+
+
+SAMPLES = {
+    "plain.bin": b"anything at all",
+    "empty": b"",
+    "empty.glb": b"",
+    "tile.glb": WHOLE,
+    "TILE.GLB": WHOLE + b"trailing bytes",
+    "tile": WHOLE,
+    "old.glb": ONE,
+    "short.glb": WHOLE[:-1],
+    "packed.glb": packed(WHOLE),
+    "packed-in-parts.glb": packed(WHOLE[:9]) + packed(WHOLE[9:]),
+    "packed-short.glb": packed(WHOLE)[:-3],
+    "packed-bad.glb": packed(WHOLE)[:-6] + b"\xff" * 6,
+    "packed-big.glb": packed(BOMB),
+    "packed-none.glb": packed(b"no glTF here"),
+    "packed-empty": packed(b""),
+    "packed-twice": packed(packed(as_bytes(TILESET))),
+    "none.glb": b"<html>Sorry</html>",
+    "tileset.json": as_bytes(TILESET),
+    "mark.json": b"\xef\xbb\xbf\r\n" + as_bytes(TILESET),
+    "blank.json": b" " * 300 + as_bytes(TILESET),
+    "blank-list.json": b"     [1]",
+    "blanks.json": b" " * 5000,
+    "broken.json": b'{"a":',
+    "broken.txt": b'  {"a":',
+    "odd.json": b'{"schemaUri":5,"type":null,"root":[{}],"classes":{"c":{"properties":{"p":{"semantic":1}}}}}',
+    "broken-tileset": as_bytes(TILESET) + b"x",
+    "packed.json": packed(as_bytes(TILESET)),
+    "packed-broken.txt": packed(b'{"a":'),
+    "b3dm": b3dm(NAMING),
+    "cmpt": packed(cmpt(b3dm(NAMING), i3dm(b"m.glb", 0))),
+}
+CUTS = st.lists(st.integers(0, 2000), max_size=20)
+
+
+def check(name: str, data: bytes, cuts: list[int] | int = 0, *, md5: bytes | None = None) -> tuple[Any, Reading] | str:
+    """Proof and reading, or the complaint."""
+    checked = ContentCheck(Blob(name, len(data), md5=md5), HOME)
+    inner = list(range(cuts, len(data), cuts)) if isinstance(cuts, int) and cuts else cuts or []
+    assert isinstance(inner, list)
+    for start, end in pairwise([0, *sorted(cut % (len(data) + 1) for cut in inner), len(data)]):
+        checked.feed(data[start:end])
+    try:
+        return checked.finish(), checked.take()
+    except BlobDamaged as error:
+        return str(error)
+
+
+def reading(name: str, data: bytes) -> Reading:
+    """What sound bytes say, which does not depend on how they are cut; but for their size where they were packed."""
+    found = check(name, data)
+    assert not isinstance(found, str), found
+    assert check(name, data, 1) == check(name, data, 3) == found
+    said = found[1]
+    return said._replace(remarks=tuple(remark for remark in said.remarks if remark.problem != UNPACKED))
+
+
+def complaint(name: str, data: bytes) -> str:
+    found = check(name, data)
+    assert isinstance(found, str), found
+    assert check(name, data, 1) == check(name, data, 3) == found
+    return found
+
+
+# --- what is proved ---
+
+
+@given(st.sampled_from(sorted(SAMPLES)), CUTS)
+def test_chunking_makes_no_difference(name: str, cuts: list[int]) -> None:
+    """Proof and reading or complaint, the result does not depend on how the bytes are cut."""
+    data = SAMPLES[name]
+    md5 = hashlib.md5(data).digest()
+    assert check(name, data, cuts, md5=md5) == check(name, data, md5=md5)
+
+
+@pytest.mark.parametrize("name", sorted(set(SAMPLES) - {"packed-big.glb"}))
+def test_byte_by_byte_makes_no_difference(name: str) -> None:
+    """Single bytes give the same result as one piece."""
+    assert check(name, SAMPLES[name], 1) == check(name, SAMPLES[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("plain.bin", Kind.NONE), ("empty", Kind.EMPTY), ("tile.glb", Kind.GLB), ("TILE.GLB", Kind.GLB),
+     ("tile", Kind.GLB), ("old.glb", Kind.GLB), ("packed.glb", Kind.GLB), ("packed-in-parts.glb", Kind.GLB),
+     ("packed-big.glb", Kind.GLB), ("packed-empty", Kind.EMPTY), ("packed-twice", Kind.NONE),
+     ("tileset.json", Kind.TILESET), ("mark.json", Kind.TILESET), ("blank.json", Kind.TILESET),
+     ("blank-list.json", Kind.NONE), ("broken.txt", Kind.NONE), ("odd.json", Kind.SCHEMA),
+     ("packed.json", Kind.TILESET), ("packed-broken.txt", Kind.NONE), ("b3dm", Kind.B3DM), ("cmpt", Kind.CMPT)],
+)  # fmt: skip
+def test_proofs(name: str, kind: Kind) -> None:
+    """Sound content is proved by its length and SHA-256, and told by its payload."""
+    data = SAMPLES[name]
+    found = check(name, data)
+    assert not isinstance(found, str), found
+    assert found[0] == Proof(len(data), hashlib.sha256(data).digest())
+    assert found[1].kind == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.glb", b"gl", "holds no glTF"),
+        ("a.glb", b"<htm", "holds no glTF"),
+        ("a.glb", b"[1]", "holds no glTF"),
+        ("a.glb", b'{"code": "x"}', "holds no glTF"),
+        ("a.glb", b'{"asset": {}', "JSON"),
+        ("a.glb", b"\x89PNG....", "holds no glTF"),
+        ("none.glb", SAMPLES["none.glb"], "a page of HTML"),
+        ("a.glb", b"glTF", "GLB header is cut off"),
+        ("packed-none.glb", SAMPLES["packed-none.glb"], "holds no glTF"),
+        ("a.glb", packed(packed(WHOLE)), "holds no glTF"),
+        ("packed-short.glb", SAMPLES["packed-short.glb"], "gzip payload is cut off"),
+        ("packed-bad.glb", SAMPLES["packed-bad.glb"], "gzip payload is damaged"),
+        ("a.glb", gltf(length=12), "chunk table is cut off"),
+        *((f"a.{kind}", b"what is this", "holds no tile") for kind in ("b3dm", "i3dm", "PNTS", "cmpt", "vctr", "geom")),
+        ("a.b3dm", b'{"error": 1}', "holds no tile"),
+        ("a.subtree", b"what is this", "holds no subtree"),
+        *((f"a.{kind}", b"what is this", "holds no image") for kind in ("png", "JPG", "jpeg", "webp", "ktx2", "gif")),
+        ("a.png", b'{"error": 1}', "holds no image"),
+        ("no-suffix", WHOLE[:-1], "GLB is cut off"),
+        ("no-suffix", b"b3dm", "b3dm header is cut off"),
+        ("no-suffix", subt({"a": 1})[:-1], "subtree is cut off"),
+        ("no-suffix", b"\x1f\x8b\x08\x08garbage", "gzip payload is"),
+        ("no-suffix", packed(b"x")[:-2], "gzip payload is cut off"),
+        ("no-suffix", packed(b"x") + b"x", "gzip payload is"),
+    ],
+)
+def test_damaged_content(name: str, data: bytes, words: str) -> None:
+    """Each way to be damaged is named, with the name of the blob."""
+    said = complaint(name, data)
+    assert said.startswith(f"{name}: ")
+    assert words in said
+
+
+@pytest.mark.parametrize("data", [WHOLE, ONE, packed(WHOLE)], ids=["v2", "v1", "gzip"])
+def test_a_glb_cut_anywhere_is_damaged(data: bytes) -> None:
+    """A GLB that lost its end at any byte is damaged, although its length is the listed one."""
+    for end in range(1, len(data)):
+        assert isinstance(check("a.glb", data[:end]), str), end
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_packed_file_cut_anywhere_is_damaged(name: str) -> None:
+    """What holds for a file holds for it within gzip: it is told, and damaged where it is cut, inside or outside."""
+    data, named = FILES[name]
+    found = reading("x", packed(data))
+    assert found == reading("x", data)
+    assert (found.kind, [reference.role for reference in found.references]) == (KINDS[data[:4]], [r for r, _ in named])
+    for end in range(4, len(data), 5):
+        assert isinstance(check("x", packed(data[:end])), str), end
+    for end in range(4, len(packed(data)), 3):
+        assert "gzip payload is cut off" in str(check("x", packed(data)[:end])), end
+
+
+def test_trailing_bytes_are_tolerated() -> None:
+    """Bytes behind the declared length of a GLB do no harm, as in every viewer, and are remarked."""
+    for tail in (b"x", b"\0" * 100, WHOLE):
+        for data in (WHOLE + tail, packed(WHOLE + tail)):
+            (remark,) = reading("a.glb", data).remarks
+            assert remark == Remark("trailing bytes", f"{len(tail)} bytes follow after the GLB")
+
+
+@pytest.mark.parametrize("data", [b"gl", b"\x1f\x8b", b"\x1f\x8b\0\0\0\0\0\0", b"subx", b"[1]", b"<x/>", b'"{"'])
+def test_other_files_have_no_structure(data: bytes) -> None:
+    """What begins as nothing that is known is not looked into, although it is nearly gzip."""
+    assert reading("a.bin", data) == reading("a", data) == Reading(Kind.NONE)
+
+
+PAGES = (b"<html>", b"<!DOCTYPE html><p>", b" \r\n<HTML lang=de>", b"\xef\xbb\xbf<!doctype HTML>", packed(b"<html>"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_of_html(page: bytes) -> None:
+    """A page is no file of a tileset, unless its name says that it is one."""
+    for name in ("a", "t/a.b3dm", "a.json", "a.bin", "a.png", ROOT):
+        assert "page of HTML" in complaint(name, page)
+    assert reading("index.html", page) == reading("a.HTM", page) == Reading(Kind.NONE)
+
+
+TILES = [(b3dm(WHOLE), Kind.B3DM), (as_bytes(TILESET), Kind.TILESET), (as_bytes({"asset": {}}), Kind.GLTF)]
+
+
+@pytest.mark.parametrize(("data", "kind"), TILES)
+def test_a_tile_of_another_format_than_its_name_says(data: bytes, kind: Kind) -> None:
+    """Viewers find out by themselves what a content is: a `.glb` that holds another tile is remarked, and followed."""
+    for stored in (data, packed(data)):
+        found, plain = reading("a.GLB", stored), reading("a", stored)
+        assert found._replace(remarks=()) == plain
+        (remark,) = found.remarks
+        assert (remark.problem, kind in remark.detail) == ("other format", True)
+    assert reading("a.b3dm", WHOLE).remarks[0].problem == "other format"
+
+
+def test_a_glb_without_bytes() -> None:
+    """It is no damage, and a thing of its own: whoever asks for it gets no tile."""
+    for data in (b"", packed(b"")):
+        found = reading("a.glb", data)
+        assert (found.kind, [remark.problem for remark in found.remarks]) == (Kind.EMPTY, [HOLLOW])
+    assert reading("a.b3dm", b"") == reading("a", b"") == Reading(Kind.EMPTY)
+
+
+# --- what is broken and proven ---
+
+BROKEN = [("a.glb", WHOLE[:-1]), ("a.json", b"<html>"), (ROOT, b'{"root": {'), ("a.json", b""), ("a.png", b"no png")]
+
+
+@pytest.mark.parametrize(("name", "data"), BROKEN)
+def test_broken_bytes_that_are_proven(name: str, data: bytes) -> None:
+    """What a digest proves, or came before, is what the container holds: damage is a remark then, else an error."""
+    for blob, seen in (
+        (Blob(name, len(data), md5=hashlib.md5(data).digest()), []),
+        (Blob(name, len(data), sha256=hashlib.sha256(data).digest()), []),
+        (Blob(name, len(data)), [b"?", hashlib.sha256(data).digest()]),
+    ):
+        checked = ContentCheck(blob)
+        checked.feed(data)
+        assert checked.finish(seen=seen).sha256 == hashlib.sha256(data).digest()
+        assert DAMAGED in {remark.problem for remark in checked.take().remarks}
+    complaint(name, data)
+
+
+def test_wrong_bytes_are_proven_by_nothing() -> None:
+    """Broken bytes of another length or digest are an error, although they came before."""
+    data = WHOLE[:-1]
+    for blob in (Blob("a.glb", len(data), md5=b"\0" * 16), Blob("a.glb", len(WHOLE))):
+        checked = ContentCheck(blob)
+        checked.feed(data)
+        with pytest.raises(BlobDamaged, match="cut off"):
+            checked.finish(seen=[hashlib.sha256(data).digest()])
+
+
+def test_a_broken_tileset_asks_for_nothing() -> None:
+    """What it names before it breaks is no part of the closure: its implicit tiles may be half read."""
+    tree = {"subdivisionScheme": "OCTREE", "subtreeLevels": 2, "availableLevels": 3, "subtrees": {"uri": "s"}}
+    data = as_bytes({"schemaUri": "s.json", "root": {"content": {"uri": "c"}, "implicitTiling": tree}})[:-1]
+    checked = ContentCheck(Blob("a.json", len(data), md5=hashlib.md5(data).digest()))
+    checked.feed(data)
+    checked.finish()
+    found = checked.take()
+    assert (found.references, found.implicit) == ((), False)
+
+
+@pytest.mark.parametrize(
+    ("begins", "kind"),
+    [(b"\x89PNG", Kind.IMAGE), (b"\xff\xd8\xff\xe0", Kind.IMAGE), (b"RIFF", Kind.IMAGE), (b"\xabKTX 20", Kind.IMAGE),
+     (b"GIF89a", Kind.IMAGE), (b"voxl", Kind.VOXELS), (b"vctr", Kind.VECTOR), (b"geom", Kind.VECTOR)],
+)  # fmt: skip
+def test_other_kinds(begins: bytes, kind: Kind) -> None:
+    """Files without references are told by their first bytes."""
+    data = begins + b"\1\0\0\0\x0c\0\0\0" if kind is Kind.VECTOR else begins + b"whatever"
+    assert reading("x.bin", data) == Reading(kind)
+
+
+def test_archives() -> None:
+    """An archive is one file, and it is remarked that what lies in it is not walked."""
+    found = reading("a.3tz", b"PK\x03\x04 and so on")
+    assert found.kind == Kind.ARCHIVE
+    assert [remark.problem for remark in found.remarks] == ["unfollowed"]
+
+
+# --- JSON ---
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("tileset.json", b'{"a":'), ("tileset.json", b" "), ("a.gltf", b'{"asset":{}'), ("a", b'{"root":{'),
+     ("a", b'{"asset":{},'), ("a", b'{"tileAvailability":{}'), ("a.txt", b'\xef\xbb\xbf {"asset":{}} x'),
+     ("a", packed(b'{"root":{}} x')), ("a", b'{"root":{}}\0'), (ROOT, as_bytes(TILESET) + b"\0\0"), (ROOT, b"[1]"),
+     ("a.json", as_bytes({"root": {}}).decode().encode("utf-16")), ("a.json", "{}".encode("utf-16-le"))],
+)  # fmt: skip
+def test_broken_json_is_damaged(name: str, data: bytes) -> None:
+    """JSON that is broken is damage where its beginning says that it is of 3D Tiles, and in the root tileset."""
+    assert "JSON" in complaint(name, data)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a.json", b'{"a":'), ("a.json", b'{"a":1}x'), ("A.JSON", b"{]"), ("a.gltf", b"{"), ("a.geojson", b'{"type":"x"'),
+     ("a.json", packed(b'{"a":')), ("a.json", b"\xef\xbb"), ("a.json", b'{"a":1}\n{"a":2}'), ("a.json", b'{"a":NaN}'),
+     ("a.json", b" " * 5000), ("a.json", b"what is this"), ("a.json", b"nu"), ("a.json", b"{}\0")],
+)  # fmt: skip
+def test_what_is_called_json_and_is_broken(name: str, data: bytes) -> None:
+    """JSON of no known kind, broken where a name says JSON, is damage: whether that matters depends on who asks."""
+    assert "JSON" in complaint(name, data)
+
+
+def test_a_list_is_json_that_only_who_asks_for_it_cannot_use() -> None:
+    """A `.json` that holds a list is sound, and unreadable as a document of 3D Tiles."""
+    for data in (b"[1]", b"  [{}]", packed(b"[")):
+        assert [remark.problem for remark in reading("a.json", data).remarks] == ["unreadable"]
+
+
+@pytest.mark.parametrize("blank", [b" " * 4095, b" " * 4096, b"\n" * 20_000, b"\xef\xbb\xbf" + b"\t" * 9000])
+def test_json_behind_blanks(blank: bytes) -> None:
+    """However many blanks stand before it, a tileset is one."""
+    for data in (blank + json.dumps(TILESET).encode(), packed(blank + json.dumps(TILESET).encode())):
+        assert reading("a", data) == reading("a", json.dumps(TILESET).encode())
+
+
+def test_a_content_uri_of_explicit_tiles_is_remarked() -> None:
+    """What the metadata of explicit tiles may say of their contents is not followed, and that is said."""
+    classes = {"c": {"properties": {"u": {"type": "STRING", "semantic": "CONTENT_URI"}}}}
+    (remark,) = reading("a", json.dumps(TILESET | {"schema": {"classes": classes}}).encode()).remarks
+    assert remark.problem == "unfollowed"
+    assert "CONTENT_URI" in remark.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a.txt", b'{"a":'), ("a", b"{ this is a text }"), ("a.bin", b"{\0\1\2"), ("a", b'{"x":{"root":{}},'),
+     ("log.jsonl", b'{"type":"x"}\n{"type":"y"}\n'), ("a", packed(b"{,")), ("a.jsonx", b"{")],
+)  # fmt: skip
+def test_broken_json_is_no_json(name: str, data: bytes) -> None:
+    """What only begins as JSON does, and by nothing says that it is of 3D Tiles, is a file that is not known."""
+    assert reading(name, data).kind == Kind.NONE
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [(TILESET, Kind.TILESET), ({"asset": {"version": "2.0"}}, Kind.GLTF), ({"tileAvailability": {}}, Kind.SUBTREE),
+     ({"classes": {}}, Kind.SCHEMA), ({"type": "Feature"}, Kind.GEOJSON), ({"x": 1}, Kind.JSON)],
+)  # fmt: skip
+def test_kinds_of_json(said: dict[str, Any], kind: Kind) -> None:
+    """JSON is told by its keys, whatever it is called, plain or packed."""
+    for name in ("a.json", "a", "a.tile"):
+        assert reading(name, as_bytes(said)).kind == reading(name, packed(as_bytes(said))).kind == kind
+
+
+def test_implicit_tilesets() -> None:
+    """It is told of a tileset that it has implicit tiles, and why where they cannot be understood."""
+    tree = {"subdivisionScheme": "OCTREE", "subtreeLevels": 2, "availableLevels": 3, "subtrees": {"uri": "s"}}
+    good = as_bytes({"root": {"content": {"uri": "c"}, "implicitTiling": tree}})
+    for data in (good, packed(good)):
+        assert reading("tileset.json", data) == Reading(Kind.TILESET, implicit=True)
+    bad = as_bytes({"root": {"implicitTiling": {**tree, "subdivisionScheme": "?"}}})
+    for data in (bad, packed(bad)):
+        found = reading("tileset.json", data)
+        assert [remark.problem for remark in found.remarks] == ["unreadable"]
+        assert not found.implicit
+    assert not reading("tileset.json", as_bytes(TILESET)).implicit
+
+
+# --- references ---
+
+
+@pytest.mark.parametrize(
+    "data",
+    [NAMING, b3dm(NAMING), cmpt(b3dm(NAMING)), cmpt(cmpt(i3dm(NAMING))), packed(NAMING), packed(cmpt(b3dm(NAMING))),
+     as_bytes({"images": [{"uri": "a.png"}], "extensions": {"EXT_structural_metadata": {"schemaUri": "s.json"}}})],
+    ids=["glb", "b3dm", "cmpt", "cmpt-cmpt", "gzip", "gzip-cmpt", "gltf"],
+)  # fmt: skip
+def test_references_are_relative_to_the_file(data: bytes) -> None:
+    """What a model names lies beside the file that holds it, however deep the model is in it."""
+    assert reading("d/e/x.tile", data).references == tuple(Reference(f"d/e/{uri}", role) for role, uri in NAMED)
+    assert reading("x", data).references == tuple(Reference(uri, role) for role, uri in NAMED)
+
+
+def test_references_of_instances() -> None:
+    """An i3dm asks for its model by a URI that is padded."""
+    data = cmpt(i3dm(b"../m%20.gltf?v=1  ", 0))
+    found = reading("d/x.cmpt", data)
+    assert found.references == (Reference("m .gltf", Role.MODEL),)
+    assert [remark.problem for remark in found.remarks] == ["query"]
+
+
+def test_references_come_once() -> None:
+    """A file that is named a thousand times is one reference; tilesets name contents, schema and extent."""
+    tileset = {
+        "schemaUri": "s.json",
+        "extensions": {"MAXAR_extent": {"uri": "e.geojson"}, "X": {"uri": "https://h/a"}},
+        "root": {"children": [{"content": {"uri": f"{HOME}/t/{n % 3}.glb"}} for n in range(1000)]},
+    }
+    found = reading("t/tileset.json", as_bytes(tileset))
+    assert found.references == (
+        Reference("t/s.json", Role.SCHEMA),
+        Reference("t/e.geojson", Role.EXTENT),
+        *(Reference(f"t/{n}.glb", Role.CONTENT) for n in range(3)),
+    )
+    assert [remark.problem for remark in found.remarks] == ["unfollowed", "absolute URL"]
+
+
+def test_references_can_be_taken_on_the_way() -> None:
+    """What has been named can be taken before the end, so that a tileset of any size fits in memory."""
+    data = as_bytes({"root": {"children": [{"content": {"uri": f"{n}.glb"}} for n in range(500)]}})
+    checked, taken = ContentCheck(Blob("tileset.json", UNKNOWN), HOME), list[Reference]()
+    for start in range(0, len(data), 100):
+        checked.feed(data[start : start + 100])
+        if checked.named > 10:
+            taken += checked.take().references
+            assert checked.named == 0
+    assert len(taken) > 400
+    checked.finish()
+    last = checked.take()
+    assert [reference.target for reference in (*taken, *last.references)] == [f"{n}.glb" for n in range(500)]
+    assert last.kind == Kind.TILESET
+
+
+# --- length, MD5 ---
+
+
+@pytest.mark.parametrize(("listed", "sent"), [(4, b"abc"), (2, b"abc"), (1, b""), (0, b"a")])
+def test_wrong_lengths(listed: int, sent: bytes) -> None:
+    """Fewer or more bytes than listed are damage, and both numbers are told."""
+    checked = ContentCheck(Blob("a", listed))
+    checked.feed(sent)
+    with pytest.raises(BlobDamaged, match=f"{len(sent)} bytes came, the listing says {listed}"):
+        checked.finish()
+
+
+def test_unknown_lengths() -> None:
+    """Of a blob that no answer has described, any length is right."""
+    for sent in (b"", b"abc"):
+        checked = ContentCheck(Blob("a", UNKNOWN))
+        checked.feed(sent)
+        assert checked.finish().size == len(sent)
+
+
+def test_wrong_md5() -> None:
+    """Bytes that do not have the listed MD5 are damage; without a listed one they are not."""
+    checked = ContentCheck(Blob("a", 3, md5=hashlib.md5(b"abd").digest()))
+    checked.feed(b"abc")
+    with pytest.raises(BlobDamaged, match="MD5"):
+        checked.finish()
+    assert reading("a", b"abc") == Reading(Kind.NONE)
+
+
+def test_every_problem_is_told() -> None:
+    """Length, MD5 and structure are told together, not the first alone."""
+    checked = ContentCheck(Blob("a.glb", 9, md5=b"\0" * 16))
+    checked.feed(b"<html>")
+    with pytest.raises(BlobDamaged, match=r"6 bytes came.*MD5.*page of HTML"):
+        checked.finish()
+
+
+@pytest.mark.parametrize("cut", [1, 7, 1 << 20])
+def test_a_sha256_that_is_claimed_is_compared(cut: int) -> None:
+    """Valid bytes that are not those of the manifest are damaged, however they come; the right ones are proven."""
+    for claim, right in ((hashlib.sha256(WHOLE).digest(), True), (hashlib.sha256(b"").digest(), False)):
+        checked = ContentCheck(Blob("a.glb", len(WHOLE), sha256=claim))
+        for start in range(0, len(WHOLE), cut):
+            checked.feed(WHOLE[start : start + cut])
+        if right:
+            assert checked.finish().sha256 == claim
+        else:
+            with pytest.raises(BlobDamaged, match="its SHA-256 is not the one that the manifest states"):
+                checked.finish()
+
+
+def test_restart_forgets() -> None:
+    """After a restart nothing of the earlier bytes counts, not even a finished complaint, or what they named."""
+    checked = ContentCheck(Blob("a.glb", len(WHOLE), md5=hashlib.md5(WHOLE).digest()))
+    for before in (b"<html>" + random.Random(1).randbytes(100), NAMING, packed(NAMING)[:50]):
+        checked.feed(before)
+        checked.restart()
+        assert (checked.size, checked.named, checked.sha256) == (0, 0, hashlib.sha256().digest())
+    checked.feed(WHOLE)
+    assert checked.finish()[:2] == (len(WHOLE), hashlib.sha256(WHOLE).digest())
+    assert checked.take() == Reading(Kind.GLB)
+
+
+# --- anything ---
+
+
+@given(st.binary(max_size=80), st.sampled_from(["a.glb", "a.json", "a"]), CUTS)
+def test_any_bytes_are_judged(data: bytes, name: str, cuts: list[int]) -> None:
+    """No content makes the check fail in another way than by saying that it is damaged."""
+    for whole in (data, b"glTF" + data, b'{"root":' + data, packed(data)[:-1] + data[:1], packed(data) + data[:9]):
+        assert check(name, whole, cuts) == check(name, whole, 1) == check(name, whole)
+
+
+@given(
+    st.sampled_from(sorted(SAMPLES)), st.lists(st.tuples(st.integers(0, 600), st.binary(max_size=3)), max_size=3), CUTS
+)
+def test_mutations(name: str, changes: list[tuple[int, bytes]], cuts: list[int]) -> None:
+    """Whatever is overwritten in a file, it is sound or damaged, never more, and the same however it is cut."""
+    data = SAMPLES[name]
+    for at, patch in changes:
+        at %= len(data) + 1
+        data = data[:at] + patch + data[at + len(patch) :]
+    if len(data) < 10_000:
+        assert check(name, data, cuts) == check(name, data, 1) == check(name, data)
+
+
+# --- real files ---
+
+
+@samples.needed
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.relative_to(samples.folder()).as_posix())
+def test_real_files(path: Path) -> None:
+    """Real files are sound, but for the one that is known to be cut off, however they are cut."""
+    data, name = path.read_bytes(), path.relative_to(samples.folder()).as_posix()
+    found = check(name, data)
+    assert check(name, data, 1000) == found
+    if name == "TilesetOfTilesetsWithError/tileset3/ll.b3dm":
+        assert found == f"{name}: the b3dm is cut off: its header says 9716 bytes, 9684 are there"
+        return
+    assert not isinstance(found, str), found
+    assert found[1].kind is not Kind.NONE or path.suffix in {".bin", ".md"}
+    assert all((samples.folder() / reference.target).exists() for reference in found[1].references)

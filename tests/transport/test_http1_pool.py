@@ -1,0 +1,583 @@
+"""Small bodies over connections of our own, against real servers on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import trustme
+
+from tests.transport.test_api_client import Handle, Server, answer, cut, hang, in_turn, serving
+from tilesync.errors import UsageError
+from tilesync.runtime.process_pool import loop_factory
+from tilesync.transport import http1_connect as dial
+from tilesync.transport.http1_connect import Dialler
+from tilesync.transport.http1_connection import Reply
+from tilesync.transport.http1_pool import Direct, Wish, direct
+
+T = TypeVar("T")
+Run = Callable[[Callable[[Direct], Awaitable[Any]]], Any]
+Got = Callable[..., list[bytes | None]]
+
+DATA = random.Random(4).randbytes(50_000)
+SOON = 20.0
+"""Seconds that nothing here needs, but for the tests of those that never come."""
+
+LOOPS = [pytest.param(None, id="asyncio"), pytest.param(loop_factory(), id="uvloop")]
+"""Helpers run on uvloop, where there is one."""
+
+
+@pytest.fixture(params=LOOPS)
+def with_pool(request: pytest.FixtureRequest) -> Run:
+    """Runs what is to be done with a new pool, on each kind of loop."""
+
+    def run(work: Callable[[Direct], Awaitable[T]]) -> T:
+        async def main() -> T:
+            async with direct() as pool:
+                return await work(pool)
+
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            return runner.run(main())
+
+    return run
+
+
+@pytest.fixture
+def got(with_pool: Run) -> Got:
+    """Gives the bodies that a new pool brings."""
+
+    def get(*wishes: Wish, at_once: int = 4, within: float = SOON) -> list[bytes | None]:
+        found = with_pool(lambda pool: asked(pool, wishes, at_once=at_once, within=within))
+        return [None if reply is None else reply.body for reply in found]
+
+    return get
+
+
+async def asked(pool: Direct, wishes: Sequence[Wish], *, at_once: int = 4, within: float = SOON) -> list[Reply | None]:
+    """What is heard of each wish; that it is heard once."""
+    found: list[Reply | None] = [None] * len(wishes)
+
+    def hear(number: int, reply: Reply) -> None:
+        assert found[number] is None
+        found[number] = reply
+
+    await pool.get(wishes, hear, at_once=at_once, within=timedelta(seconds=within))
+    return found
+
+
+def raw(data: bytes, *, piece: int = 0) -> Handle:
+    """Answers with these very bytes, in pieces with a pause behind each, and ends the connection."""
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        request.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(data), piece or len(data)):
+            request.wfile.write(data[at : at + (piece or len(data))])
+            request.wfile.flush()
+            if piece:
+                time.sleep(0.001)
+        request.close_connection = True
+
+    return handle
+
+
+def head(*lines: str, status: str = "HTTP/1.1 200 OK") -> bytes:
+    return "\r\n".join([status, *lines, "", ""]).encode()
+
+
+@contextmanager
+def counting(handle: Handle) -> Iterator[tuple[Server, set[Any], list[int]]]:
+    """A server, the connections that it has been asked over, and how many requests were under way at each one."""
+    peers, under_way, lock = set[Any](), [0], threading.Lock()
+
+    def counted(request: BaseHTTPRequestHandler) -> None:
+        with lock:
+            peers.add(request.client_address)
+            under_way.append(under_way[-1] + 1)
+        try:
+            handle(request)
+        finally:
+            with lock:
+                under_way.append(under_way[-1] - 1)
+
+    with serving(counted) as server:
+        yield server, peers, under_way
+
+
+def test_a_body(with_pool: Run) -> None:
+    """ETag and bytes come as the server sent them, and the request says what it should."""
+    with serving(answer(DATA, ETag='"0x8D"', Content_Encoding="gzip")) as server:
+        wish = Wish(server.url("/a%20b%2B?sig=S%2F&x=+"), {"If-Match": '"0x8D"'}, len(DATA))
+        (reply,) = with_pool(lambda pool: asked(pool, [wish]))
+    assert reply is not None
+    assert (reply.etag, reply.body) == ('"0x8D"', DATA)
+    assert 0 <= reply.seconds < SOON  # uvloop's clock counts milliseconds
+    assert server.paths == ["/a%20b%2B?sig=S%2F&x=+"]
+    (said,) = server.headers
+    assert (said["if-match"], said["accept-encoding"]) == ('"0x8D"', "identity")
+    assert said["host"] == f"127.0.0.1:{server.server_address[1]}"
+    assert said["user-agent"].startswith("tilesync/")
+
+
+def test_many_bodies_over_few_connections(with_pool: Run) -> None:
+    """Everything comes, each once, over no more connections than are allowed; callers share them."""
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.002)
+        answer(request.path.encode() * 400)(request)
+
+    async def work(pool: Direct) -> list[list[Reply | None]]:
+        return await asyncio.gather(*(asked(pool, wishes, at_once=5) for wishes in groups))
+
+    with counting(handle) as (server, peers, under_way):
+        paths = [[f"/{group}/{number}" for number in range(60)] for group in range(4)]
+        groups = [[Wish(server.url(path), {}, len(path) * 400) for path in some] for some in paths]
+        found = with_pool(work)
+    assert [[reply and reply.body for reply in some] for some in found] == [
+        [path.encode() * 400 for path in some] for some in paths
+    ]
+    assert len(peers) == 5
+    assert max(under_way) == 5
+
+
+def test_connections_are_used_again(with_pool: Run) -> None:
+    """What one call has opened serves the next one."""
+    with counting(answer(b"x")) as (server, peers, _):
+
+        async def work(pool: Direct) -> None:
+            for _ in range(20):
+                assert await asked(pool, [Wish(server.url(), {}, 1)]) != [None]
+
+        with_pool(work)
+        assert len(server.paths) == 20
+    assert len(peers) == 1
+
+
+def test_fewer_connections_are_kept_when_fewer_are_allowed(with_pool: Run) -> None:
+    """Connections beyond what is allowed now end when they are free, be it that others wait for them."""
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.005)
+        answer(b"x")(request)
+
+    with counting(handle) as (server, peers, under_way):
+
+        async def work(pool: Direct) -> None:
+            wishes = [Wish(server.url(), {}, 1)] * 60
+            first = asyncio.create_task(asked(pool, wishes, at_once=8))
+            while max(under_way, default=0) <= 2 and not first.done():
+                await asyncio.sleep(0.001)
+            await asked(pool, wishes, at_once=2)
+            await first
+            many = len(peers)
+            assert 2 < max(under_way) <= many <= 8
+            under_way[:] = [0]
+            await asked(pool, wishes, at_once=2)
+            assert max(under_way) <= 2
+            assert len(peers) == many
+
+        with_pool(work)
+
+
+def test_connections_that_end_are_made_up_for(got: Got) -> None:
+    """Where each connection serves once, as many are used at once as are allowed, and everything comes."""
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.03)
+        answer(b"x", Connection="close")(request)
+        request.close_connection = True
+
+    with counting(handle) as (server, _, under_way):
+        assert got(*[Wish(server.url(), {}, 1)] * 80, at_once=8) == [b"x"] * 80
+        assert max(under_way[len(under_way) // 2 :]) >= 6
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_most_connections_end_at_once(with_pool: Run, reset: bool) -> None:
+    """A server that takes connections only to end them costs what was asked over them; nothing waits for nothing."""
+    import struct
+
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
+
+        def serve() -> None:
+            for number in range(10**6):
+                try:
+                    sock, _ = listener.accept()
+                except OSError:
+                    return
+                if number % 4 == 3:
+                    threading.Thread(target=talk, args=(sock,), daemon=True).start()
+                    continue
+                if reset:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.close()
+
+        def talk(sock: socket.socket) -> None:
+            with sock:
+                while b"\r\n\r\n" in sock.recv(65536):
+                    sock.sendall(head("Content-Length: 5") + b"hello")
+
+        async def work(pool: Direct) -> float:
+            url, slowest = f"http://127.0.0.1:{listener.getsockname()[1]}/", 0.0
+            for _ in range(40):
+                began = time.monotonic()
+                await asked(pool, [Wish(url, {}, 5)] * 12, at_once=4)
+                slowest = max(slowest, time.monotonic() - began)
+                time.sleep(0.001)  # a busy loop
+            return slowest
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        assert with_pool(work) < SOON
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_many_idle_connections_that_ended_while_nobody_looked(with_pool: Run) -> None:
+    """However many there are: each is done with, and what is wished for comes over new ones."""
+    with serving(answer(b"x")) as server:
+
+        async def work(pool: Direct) -> None:
+            wishes = [Wish(server.url(), {}, 1)] * 400
+            assert None not in await asked(pool, wishes, at_once=400)
+            (origin,) = pool._origins.values()
+            for line in origin._lines:
+                line._socket.shutdown(socket.SHUT_RDWR)
+            assert None not in await asked(pool, wishes[:20], at_once=400)
+
+        with_pool(work)
+
+
+def test_a_handshake_that_hangs_holds_no_place(bundle: trustme.CA, with_pool: Run, monkeypatch: Any) -> None:
+    """A connection that does not come to be is given up, and its place is another's."""
+    monkeypatch.setattr(dial, "PATIENCE", timedelta(seconds=0.3))
+    held = []
+    context = tls(bundle)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    sock, _ = listener.accept()
+                except OSError:
+                    return
+                held.append(sock)
+                if len(held) > 2:
+                    threading.Thread(target=talk, args=(sock,), daemon=True).start()
+
+        def talk(sock: socket.socket) -> None:
+            with context.wrap_socket(sock, server_side=True) as secure:
+                while b"\r\n\r\n" in secure.recv(65536):
+                    secure.sendall(head("Content-Length: 5") + b"hello")
+
+        async def work(pool: Direct) -> list[Reply | None]:
+            url = f"https://localhost:{listener.getsockname()[1]}/"
+            await asked(pool, [Wish(url, {}, 5)] * 4, at_once=2, within=0.1)
+            await asked(pool, [Wish(url, {}, 5)] * 4, at_once=2)  # waits for those that hang, and is left with them
+            return await asked(pool, [Wish(url, {}, 5)] * 4, at_once=2)
+
+        threading.Thread(target=serve, daemon=True).start()
+        found = with_pool(work)
+        listener.shutdown(socket.SHUT_RDWR)
+    assert [reply and reply.body for reply in found] == [b"hello"] * 4
+
+
+def test_every_address_is_tried(monkeypatch: Any) -> None:
+    """One that this system cannot even try, and one where nothing listens, do not keep from the one that answers."""
+
+    async def work(port: int) -> int:
+        dialler, inet = Dialler("localhost", port, None), socket.AF_INET
+        dialler._addresses = [(socket.AF_UNIX, ("/none",)), (inet, ("127.0.0.1", 9)), (inet, ("127.0.0.1", port))]
+        with await dialler.dial() as sock:
+            return int(sock.getpeername()[1])
+
+    with serving(answer()) as server:
+        port = server.server_address[1]
+        assert asyncio.run(work(port)) == port
+
+
+OTHERS = {
+    "not found": head("Content-Length: 5", status="HTTP/1.1 404 Not Found") + b"hello",
+    "a part": head("Content-Length: 5", "Content-Range: bytes 0-4/9", status="HTTP/1.1 206 Partial") + b"hello",
+    "a redirect": head("Content-Length: 5", "Location: /x", status="HTTP/1.1 302 Found") + b"hello",
+    "throttled": head("Content-Length: 5", status="HTTP/1.1 503 Busy") + b"hello",
+    "an interim answer": head(status="HTTP/1.1 100 Continue") + head("Content-Length: 5") + b"hello",
+    "another protocol": head("Content-Length: 5", status="HTTP/1.0 200 OK") + b"hello",
+    "shorter": head("Content-Length: 4") + b"hell",
+    "longer": head("Content-Length: 6") + b"hello!",
+    "two lengths": head("Content-Length: 5", "Content-Length: 5") + b"hello",
+    "a signed length": head("Content-Length: +5") + b"hello",
+    "no length": head("X: y") + b"hello",
+    "chunked": head("Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n",
+    "both": head("Content-Length: 5", "Transfer-Encoding: chunked") + b"hello",
+    "no answer": b"what?\r\n\r\n",
+    "nothing": b"",
+    "a head without end": b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000,
+    "cut in the head": head("Content-Length: 5")[:-3],
+    "cut in the body": head("Content-Length: 5") + b"hell",
+}
+
+
+@pytest.mark.parametrize("data", [pytest.param(data, id=name) for name, data in OTHERS.items()])
+def test_whatever_is_not_the_plain_case_is_left(got: Got, data: bytes) -> None:
+    """An answer that is anything else is not told, at once, and the next wish is served."""
+    with serving(in_turn(raw(data), answer(b"hello"))) as server:
+        wishes = [Wish(server.url("/1"), {}, 5), Wish(server.url("/2"), {}, 5)]
+        began = time.monotonic()
+        assert got(*wishes, at_once=1) == [None, b"hello"]
+        assert time.monotonic() - began < SOON
+        assert server.paths == ["/1", "/2"]
+
+
+@pytest.mark.parametrize("lines", [["Content-Length: 5"], ["content-length:5", 'ETAG:\t"a"'], ["Content-Length:  5 "]])
+def test_an_answer_byte_by_byte(got: Got, lines: list[str]) -> None:
+    """However the bytes come, the answer is the same; a header is read as RFC 9110 writes it."""
+    with serving(raw(head("Date: x", *lines, "X-Content-Length: 9") + b"hello", piece=1)) as server:
+        assert got(Wish(server.url(), {}, 5)) == [b"hello"]
+
+
+def test_a_connection_that_is_to_end_is_not_used_again(with_pool: Run) -> None:
+    """Behind `Connection: close`, and behind bytes that belong to nothing, comes a new connection."""
+    plain, more = head("Content-Length: 5") + b"hello", head("Content-Length: 5", "Connection: Close") + b"hello"
+
+    def handle(data: bytes) -> Handle:
+        def answer(request: BaseHTTPRequestHandler) -> None:
+            request.wfile.write(data)
+
+        return answer
+
+    with counting(in_turn(handle(plain), handle(more), handle(plain + plain), handle(plain))) as (server, peers, _):
+
+        async def work(pool: Direct) -> None:
+            for number in range(6):
+                (reply,) = await asked(pool, [Wish(server.url(f"/{number}"), {}, 5)])
+                assert reply is not None
+                assert reply.body == b"hello"
+
+        with_pool(work)
+        assert server.paths == [f"/{number}" for number in range(6)]
+    assert len(peers) == 3
+
+
+def test_idle_connections_that_ended_are_made_anew(got: Got) -> None:
+    """A server that ends every connection after one answer, without saying so, is asked over new ones."""
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        answer(DATA)(request)
+        request.close_connection = True
+
+    with counting(handle) as (server, peers, _):
+        wishes = [Wish(server.url(f"/{number}"), {}, len(DATA)) for number in range(30)]
+        assert got(*wishes, at_once=3) == [DATA] * 30
+        assert sorted(server.paths) == sorted(f"/{number}" for number in range(30))
+    assert len(peers) == 30
+
+
+def test_what_does_not_come_in_time_is_left(with_pool: Run) -> None:
+    """Who waits long enough waits no more; the others have been heard, and the pool goes on."""
+    over = threading.Event()
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        stuck = request.path == "/0"
+        (hang(head("Content-Length: 5") + b"he", over) if stuck else answer(b"hello"))(request)
+
+    with serving(handle) as server:
+
+        async def work(pool: Direct) -> list[Reply | None]:
+            wishes = [Wish(server.url(f"/{number}"), {}, 5) for number in range(5)]
+            found = await asked(pool, wishes, at_once=2, within=1.0)
+            assert await asked(pool, [Wish(server.url("/more"), {}, 5)] * 3, at_once=2) != [None] * 3
+            return found
+
+        found = with_pool(work)
+        over.set()
+    assert [reply is not None for reply in found] == [False, True, True, True, True]
+
+
+def test_cancelled_it_ends_its_connections(with_pool: Run) -> None:
+    """Cancelled in the middle of a body it hears nothing more, and the server sees the connection end."""
+    over, ended = threading.Event(), threading.Event()
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(head("Content-Length: 5") + b"he")
+        request.wfile.flush()
+        over.set()
+        if not request.connection.recv(1):
+            ended.set()
+        request.close_connection = True
+
+    with serving(handle) as server:
+
+        async def work(pool: Direct) -> None:
+            task = asyncio.create_task(asked(pool, [Wish(server.url(), {}, 5)]))
+            await asyncio.to_thread(over.wait, SOON)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.to_thread(ended.wait, SOON)
+
+        with_pool(work)
+
+
+def test_a_pool_that_is_closed_leaves_what_is_under_way(with_pool: Run) -> None:
+    """What comes no more, because the pool ends, is left at once."""
+    over = threading.Event()
+    with serving(hang(head("Content-Length: 5") + b"he", over)) as server:
+
+        async def work(pool: Direct) -> list[Reply | None]:
+            task = asyncio.create_task(asked(pool, [Wish(server.url(), {}, 5)] * 9, at_once=3))
+            while len(server.paths) < 3:
+                await asyncio.sleep(0.01)
+            pool.close()
+            async with asyncio.timeout(SOON / 2):
+                return await task
+
+        assert with_pool(work) == [None] * 9
+        over.set()
+
+
+def test_a_server_that_is_not_there(got: Got) -> None:
+    """Where nothing listens everything is left at once."""
+    with serving(answer()) as gone:
+        url = gone.url()
+    began = time.monotonic()
+    assert got(*[Wish(url, {}, 5)] * 50, at_once=4) == [None] * 50
+    assert time.monotonic() - began < SOON / 2
+
+
+@pytest.mark.parametrize("host", ["nobody.invalid", "a..b", ".a", f"{'a' * 64}.net"])
+def test_a_name_that_nobody_knows(got: Got, host: str) -> None:
+    """A host that cannot be resolved, or asked for, is one that is not there."""
+    began = time.monotonic()
+    assert got(Wish(f"https://{host}/x", {}, 5)) == [None]
+    assert time.monotonic() - began < SOON
+
+
+@pytest.mark.parametrize("error", [LookupError, TimeoutError])
+def test_what_the_hearer_raises_comes_out(with_pool: Run, error: type[Exception]) -> None:
+    """An error of the one who hears is theirs."""
+
+    def hear(number: int, reply: Reply) -> None:
+        raise error(str(number))
+
+    with serving(answer(b"hello")) as server, pytest.raises(error):
+        with_pool(lambda pool: pool.get([Wish(server.url(), {}, 5)], hear, at_once=1, within=timedelta(seconds=SOON)))
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/a b", {}),
+        ("/a\r\nX: y", {}),
+        ("/ü", {}),
+        ("/x", {"If-Match": '"a"\r\nX: y'}),
+        ("/x", {"If-Match": '"ü"'}),
+    ],
+)
+def test_what_cannot_be_sent_is_not(got: Got, path: str, headers: dict[str, str]) -> None:
+    """Nothing gets into a request that would be more than the part of it that it is for; nothing is asked."""
+    with serving(answer(b"hello")) as server:
+        with pytest.raises(UsageError):
+            got(Wish(server.url("/first"), {}, 5), Wish(server.url(path), headers, 5))
+        assert server.paths == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://127.0.0.1/x", "https:///x", "http://user:word@127.0.0.1/x", "x", "https://h:99999/x", "https://h:x/x",
+     "https://[bad/x", "https://[::g]/x"],
+)  # fmt: skip
+def test_other_urls_are_refused(got: Got, url: str) -> None:
+    """Only plain web addresses are asked for."""
+    with pytest.raises(UsageError):
+        got(Wish(url, {}, 5))
+
+
+# --- TLS ---
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """An authority that this process trusts by SSL_CERT_FILE."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    return authority
+
+
+def tls(authority: trustme.CA, name: str = "localhost") -> Any:
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+def test_bodies_over_tls(got: Got, bundle: trustme.CA) -> None:
+    """Bodies of many records, over connections that are used again."""
+    with serving(answer(DATA), tls(bundle)) as server:
+        wishes = [Wish(server.url(f"/{number}", "localhost"), {}, len(DATA)) for number in range(40)]
+        assert got(*wishes, at_once=4) == [DATA] * 40
+        assert len(server.paths) == 40
+
+
+def test_later_connections_go_on_with_the_session_of_an_earlier_one(with_pool: Run, bundle: trustme.CA) -> None:
+    """Where a host was trusted once, the next connections to it need no certificate."""
+    resumed = list[bool]()
+    together = threading.Barrier(8)
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        resumed.append(bool(request.connection.session_reused))
+        if len(resumed) > 1:
+            together.wait(SOON)
+        answer(b"hello")(request)
+
+    with serving(handle, tls(bundle)) as server:
+        wish = Wish(server.url("/a", "localhost"), {}, 5)
+
+        async def work(pool: Direct) -> list[Reply | None]:
+            return [*await asked(pool, [wish], at_once=1), *await asked(pool, [wish] * 8, at_once=8)]
+
+        assert [reply.body for reply in with_pool(work) if reply] == [b"hello"] * 9
+    assert sorted(resumed) == [False] * 2 + [True] * 7
+
+
+@pytest.mark.parametrize("name", ["localhost", "elsewhere.invalid"])
+def test_who_is_not_trusted_is_not_asked(got: Got, bundle: trustme.CA, name: str) -> None:
+    """Neither a server of an unknown authority, nor one with another name, sees a request."""
+    authority = trustme.CA() if name == "localhost" else bundle
+    with serving(answer(b"hello"), tls(authority, name)) as server:
+        assert got(Wish(server.url("/?sig=SECRET", "localhost"), {}, 5)) == [None]
+        assert server.paths == []
+
+
+def test_a_tls_connection_that_is_cut(got: Got, bundle: trustme.CA) -> None:
+    """A connection that ends without the closure alert, in a body or before one, is one that broke."""
+    with serving(in_turn(cut(DATA, 20_000), answer(DATA)), tls(bundle)) as server:
+        wishes = [Wish(server.url(f"/{number}", "localhost"), {}, len(DATA)) for number in range(3)]
+        assert got(*wishes, at_once=1) == [None, DATA, DATA]
+
+
+def test_connections_that_fail_leave_nothing_open(bundle: trustme.CA, got: Got) -> None:
+    """Descriptors are given back at once, not when the memory is looked through."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(os.listdir("/proc/self/fd"))
+        with serving(answer(), tls(trustme.CA())) as server:
+            wishes = [Wish(server.url("/", "localhost"), {}, 5)] * 20
+            for _ in range(5):
+                assert got(*wishes) == [None] * 20
+        assert len(os.listdir("/proc/self/fd")) <= before + 5
+    finally:
+        gc.enable()

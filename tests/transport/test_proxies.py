@@ -1,0 +1,107 @@
+"""Which proxy a URL goes through, by the environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from tilesync.errors import UsageError
+from tilesync.transport.proxies import read_proxies
+
+PROXY = "http://proxy.example:3128"
+
+
+def asked(url: str, **environ: str) -> str | None:
+    """The proxy that a URL is asked through."""
+    proxy = read_proxies(environ).proxy_for(url)
+    return proxy.url if proxy is not None else None
+
+
+@pytest.mark.parametrize(
+    ("environ", "http", "https"),
+    [
+        ({}, None, None),
+        ({"http_proxy": PROXY}, PROXY, None),
+        ({"HTTPS_PROXY": PROXY}, None, PROXY),
+        ({"ALL_PROXY": PROXY}, PROXY, PROXY),
+        ({"all_proxy": PROXY, "https_proxy": "https://other.example"}, PROXY, "https://other.example"),
+        ({"HTTPS_PROXY": PROXY, "https_proxy": "other.example:1"}, None, "http://other.example:1"),
+        ({"HTTPS_PROXY": PROXY, "https_proxy": ""}, None, None),
+        ({"HTTP_PROXY": PROXY, "REQUEST_METHOD": "GET"}, None, None),
+        ({"http_proxy": PROXY, "REQUEST_METHOD": "GET"}, PROXY, None),
+        ({"ALL_PROXY": "socks5://h:1080/"}, "socks5h://h:1080", "socks5h://h:1080"),
+        ({"ALL_PROXY": " http://me:p%40ss@h:1 "}, "http://me:p%40ss@h:1", "http://me:p%40ss@h:1"),
+    ],
+)
+def test_which_variable_counts(environ: dict[str, str], http: str | None, https: str | None) -> None:
+    """By the scheme, else for all; small letters win, an empty one switches off."""
+    assert (asked("http://host.example/a?sig=1", **environ), asked("https://host.example", **environ)) == (http, https)
+
+
+@pytest.mark.parametrize(
+    ("entry", "spared", "not_spared"),
+    [
+        ("*", ["http://a.example", "https://10.1.2.3", "http://[::1]:8"], []),
+        ("other.net, *", ["http://a.example", "http://10.1.2.3"], []),
+        ("a.example", ["http://a.example:81", "http://b.A.example.", "https://a.example"], ["http://ba.example"]),
+        (".a.example", ["http://a.example", "http://b.a.example"], ["http://ba.example"]),
+        ("*.a.example.", ["http://a.example", "http://b.a.example"], ["http://ba.example"]),
+        ("x.net a.example\tb.example", ["http://a.example", "http://b.example"], ["http://c.example"]),
+        ("a.example:8080", ["http://a.example:8080", "http://b.a.example:8080"], ["http://a.example"]),
+        ("a.example:443", ["https://a.example"], ["http://a.example", "https://a.example:8443"]),
+        ("10.1.2.3", ["http://10.1.2.3", "https://10.1.2.3:9000"], ["http://10.1.2.30", "http://x.10.1.2.3.example"]),
+        ("10.1.2.3:9000", ["http://10.1.2.3:9000"], ["http://10.1.2.3", "http://10.1.2.3:9001"]),
+        ("10.0.0.0/8", ["http://10.1.2.3:9000"], ["http://11.1.2.3", "http://ten.example"]),
+        ("10.1.2.3/8", ["http://10.9.9.9"], ["http://11.1.2.3"]),
+        ("::1", ["http://[::1]", "http://[0:0:0:0:0:0:0:1]:9"], ["http://[::2]", "http://127.0.0.1"]),
+        ("[::1]", ["http://[::1]:9"], ["http://[::2]"]),
+        ("[::1]:9000", ["http://[::1]:9000"], ["http://[::1]"]),
+        ("fd00::/8", ["http://[fd12::1]:9000"], ["http://[fe80::1]"]),
+        ("127.0.0.1", ["http://[::ffff:127.0.0.1]"], ["http://localhost"]),
+        (".3", ["http://a.3"], ["http://10.1.2.3"]),
+        ("localhost", ["http://localhost:1"], ["http://127.0.0.1", "http://mylocalhost"]),
+        ("", [], ["http://localhost", "http://127.0.0.1", "http://a.example"]),
+    ],
+)
+@pytest.mark.parametrize("variable", ["no_proxy", "NO_PROXY"])
+def test_what_is_spared(variable: str, entry: str, spared: list[str], not_spared: list[str]) -> None:
+    """Every form of an entry spares what it says, and nothing else."""
+    environ = {"ALL_PROXY": PROXY, variable: entry}
+    assert [url for url in spared if asked(url, **environ) is not None] == []
+    assert [url for url in not_spared if asked(url, **environ) is None] == []
+
+
+def test_entries_that_cannot_be_read_spare_nothing_and_are_known() -> None:
+    """They are kept, so that somebody can be told."""
+    proxies = read_proxies({"ALL_PROXY": PROXY, "NO_PROXY": "http://a.example, b.example:port, [nonsense], c.example"})
+    assert proxies.unread == ("http://a.example", "b.example:port", "[nonsense]")
+    assert proxies.proxy_for("http://a.example") is not None
+    assert proxies.proxy_for("http://c.example") is None
+
+
+@pytest.mark.parametrize("value", ["socks4://me:SECRET@h:1", "ftp://h", "http://", "http://me:SECRET@h:port", "a b"])
+def test_a_proxy_that_cannot_be_used(value: str) -> None:
+    """It is refused where it would be used, by the name of its variable, without what it holds; nowhere else."""
+    proxies = read_proxies({"HTTPS_PROXY": value, "NO_PROXY": "spared.example"})
+    assert proxies.proxy_for("https://spared.example") is None
+    assert proxies.proxy_for("http://a.example") is None
+    with pytest.raises(UsageError, match="HTTPS_PROXY") as raised:
+        proxies.proxy_for("https://a.example")
+    with pytest.raises(UsageError):
+        proxies.demand_usable()
+    assert "SECRET" not in f"{raised.value} {raised.value.hint} {proxies!r}"
+
+
+def test_the_settings_of_the_system_count_where_no_variable_does() -> None:
+    """They come with their own exemptions; `no_proxy` counts too."""
+    system = {"https": "http://system.example:1"}
+    proxies = read_proxies({"no_proxy": "b.example"}, system, lambda host: host == "intranet")
+    assert bool(proxies)
+    assert [proxies.proxy_for(f"https://{host}") is None for host in ("a.example", "b.example", "intranet")] == [
+        False,
+        True,
+        True,
+    ]
+    by_variable = read_proxies({"https_proxy": PROXY}, system, lambda host: host == "intranet")
+    proxy = by_variable.proxy_for("https://intranet")
+    assert proxy is not None
+    assert proxy.url == PROXY

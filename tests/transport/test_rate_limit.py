@@ -1,0 +1,63 @@
+"""A limited bandwidth, by a clock that is moved."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.support.clock import FakeClock
+from tilesync.transport.rate_limit import LARGEST, SLACK, SMALLEST, Bandwidth
+
+
+@pytest.mark.parametrize("rate", [1e4, 1e6, 1e8])
+@pytest.mark.parametrize("part", [100, 5_000])
+def test_ten_seconds_hold_what_the_rate_says(rate: float, part: int) -> None:
+    """Taken as fast as it gives, in parts of any size, ten seconds are within five hundredths of ten times the rate."""
+    clock, size = FakeClock(), int(rate / part) + 1
+
+    async def work() -> float:
+        bandwidth, taken = Bandwidth(rate, clock), 0
+        while clock.monotonic() < 10:
+            await bandwidth.take(size)
+            taken += size
+        return taken / clock.monotonic()
+
+    assert asyncio.run(work()) == pytest.approx(rate, rel=0.05)
+
+
+def test_many_share_one_rate() -> None:
+    """Connections that take at the same time get the rate together, none of them each."""
+    clock = FakeClock()
+
+    async def taker(bandwidth: Bandwidth) -> None:
+        for _ in range(20):
+            await bandwidth.take(100)
+
+    async def work() -> None:
+        bandwidth = Bandwidth(1000, clock)
+        await asyncio.gather(*(taker(bandwidth) for _ in range(50)))
+
+    asyncio.run(work())
+    assert clock.monotonic() >= 100 - SLACK
+
+
+def test_a_silence_is_not_saved_up() -> None:
+    """After a minute without traffic no more comes at once than the slack."""
+    clock = FakeClock()
+
+    async def work() -> float:
+        bandwidth = Bandwidth(1000, clock)
+        clock.advance(60)
+        await bandwidth.take(1000)
+        return clock.monotonic() - 60
+
+    assert asyncio.run(work()) == pytest.approx(1 - SLACK)
+
+
+def test_a_piece_is_a_sixteenth_of_a_second() -> None:
+    """Pieces grow with the rate, within bounds."""
+    clock = FakeClock()
+    assert Bandwidth(1000, clock).piece == SMALLEST
+    assert Bandwidth(1 << 23, clock).piece == 1 << 19
+    assert Bandwidth(1e12, clock).piece == LARGEST

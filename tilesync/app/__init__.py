@@ -1,0 +1,1 @@
+"""Assembly: the only package that puts adapters together. Request in, job run, outcome out."""

@@ -1,0 +1,101 @@
+"""What the name of a destination means: a place in an object store, or a folder."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote, urlsplit
+
+from tilesync.azure.sas import expiry, loopback, refuse_credentials
+from tilesync.core.safe_names import problem
+from tilesync.errors import UsageError
+from tilesync.model import SasUrl
+from tilesync.model.storage import AzurePlace, BucketPlace
+
+_ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
+_CONTAINER = re.compile(r"\$root|\$web|(?=.{3,63}\Z)[a-z0-9]+(?:-[a-z0-9]+)*")
+"""Source: "Naming and Referencing Containers, Blobs, and Metadata"."""
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+"""More than Amazon allows today: older buckets and other servers are freer. Source: "Bucket naming rules"."""
+
+FORMS = "az://ACCOUNT/CONTAINER[/PREFIX], https://HOST/CONTAINER[/PREFIX]?SAS, s3://BUCKET[/PREFIX]"
+
+
+def parse_place(text: str, *, endpoint: str | None = None, fetched: float = 0.0) -> AzurePlace | BucketPlace | None:
+    """The place in an object store that `text` names; None where it can only be a folder. `endpoint`: that of the
+    account, where it is no usual one.
+
+    Raises UsageError, which does not repeat what may be a signature.
+    """
+    text = text.removeprefix("\ufeff")
+    scheme, colon, rest = text.partition("://")
+    if not colon:
+        if text.startswith(("az:", "s3:")):
+            raise UsageError(f"{text[:3]} wants two slashes: {FORMS}")
+        return None
+    if scheme in {"http", "https"}:
+        return _container_link(text, endpoint, fetched)
+    if "?" in rest or "#" in rest:
+        raise UsageError(f"{scheme}:// takes no query: {FORMS}")
+    first, _, path = rest.partition("/")
+    if scheme == "az":
+        container, _, prefix = path.partition("/")
+        return AzurePlace(_account(first), _container(container), _prefix(prefix))
+    if scheme == "s3":
+        if not _BUCKET.fullmatch(first):
+            raise UsageError(f"{first!r} is no name of a bucket")
+        return BucketPlace(first, _prefix(path))
+    raise UsageError(f"{scheme}:// is no place that tilesync knows: {FORMS}, or a folder")
+
+
+def _container_link(text: str, endpoint: str | None, fetched: float) -> AzurePlace:
+    """Source: "Resource URI syntax" (Blob service): an emulator has the account as the first part of the path."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise UsageError("that is no URL") from None
+    refuse_credentials(parts)
+    if not parts.query:
+        raise UsageError(
+            "the URL of the destination carries no signature (nothing stands behind a '?')",
+            hint="quote it in the shell; or name it as az://ACCOUNT/CONTAINER and give an identity",
+        )
+    path = parts.path.lstrip("/")
+    usual = "{account}" if loopback(host) or _is_address(host) else ""
+    template = (urlsplit(endpoint).path if endpoint else usual).strip("/").split("/")
+    there = path.split("/")
+    if template != [""] and all(sign in {"{account}", word} for sign, word in zip(template, there, strict=False)):
+        lead, path = "/".join(there[: len(template)]), "/".join(there[len(template) :])
+        account = there[template.index("{account}")] if "{account}" in template else template[-1]
+    else:
+        account, lead = host.partition(".")[0], ""
+    container, _, prefix = path.partition("/")
+    base = f"{parts.scheme}://{parts.netloc}/{f'{lead}/' if lead else ''}{_container(container)}"
+    link = SasUrl(base, parts.query, expires=expiry(parts.query), fetched=fetched)
+    return AzurePlace(_account(account), container, _prefix(unquote(prefix)), link)
+
+
+def _is_address(host: str) -> bool:
+    return bool(re.fullmatch(r"[0-9.]+|\[?[0-9a-f:]+\]?", host))
+
+
+def _account(text: str) -> str:
+    if not _ACCOUNT.fullmatch(text):
+        raise UsageError(f"{text!r} is no name of a storage account", hint=f"write {FORMS}")
+    return text
+
+
+def _container(text: str) -> str:
+    if not _CONTAINER.fullmatch(text):
+        what = f"{text!r} is no name of a container" if text else "the container is missing"
+        raise UsageError(what, hint=f"write {FORMS}")
+    return text
+
+
+def _prefix(text: str) -> str:
+    """A prefix as objects have it: empty, or ending with one slash. Raises UsageError for one that is not plain."""
+    text = text.strip("/")
+    if text and (why := problem(text)):
+        raise UsageError(f"the prefix {text!r} {why}")
+    return f"{text}/" if text else ""

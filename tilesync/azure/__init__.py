@@ -1,0 +1,1 @@
+"""What Azure Blob Storage says, without I/O."""

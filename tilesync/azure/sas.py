@@ -1,0 +1,168 @@
+"""What a signed container link says about itself."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from datetime import UTC, datetime
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from tilesync.core.foreign_json import loads, number
+from tilesync.errors import UsageError
+from tilesync.model import ROOT, SasUrl
+
+_DATA_LAKE = re.compile(r"\.dfs\.(?:core|storage)\.")
+_AZURE = re.compile(r"\.blob\.(?:core|storage)\.")
+_AS_IT_IS = "/%~!$&'()*+,;=:@"
+"""What a path may hold as it is, or holds encoded already. Source: RFC 3986, section 3.3."""
+
+_EMULATED = "devstoreaccount1"
+"""The account of emulators. Source: "Use the Azurite emulator for local Azure Storage development"."""
+
+
+def parse_link(href: str, *, fetched: float = 0.0) -> SasUrl:
+    """Split a link into its bare base and the query that signs it; `/tileset.json` before the `?` is dropped.
+
+    The end of the link is the earlier of `se` (SAS, "Construct a service SAS") and, for a CDN link, the epoch in the
+    CloudFront `Policy`. Raises UsageError, which does not repeat the link, when `href` is no signed https URL.
+    """
+    parts = _split(href.strip("\ufeff \t\r\n"))
+    path = quote(parts.path.rstrip("/").removesuffix(f"/{ROOT}").rstrip("/"), safe=_AS_IT_IS)
+    if parts.scheme not in {"https", "http"} or not parts.hostname or path in {"", "/"}:
+        raise UsageError("the link is not of the form https://ACCOUNT/CONTAINER?SAS")
+    refuse_credentials(parts)
+    if _DATA_LAKE.search(parts.hostname):
+        raise UsageError(
+            "the link leads to the Data Lake service of the account (dfs), which lists and serves blobs in another way",
+            hint="put .blob. in the place of .dfs. in its host: the signature stays good",
+        )
+    if not parts.query:
+        raise UsageError(
+            "the link carries no signature (nothing stands behind a '?')",
+            hint="quote the link in the shell: an unquoted & cuts it off",
+        )
+    if (kind := re.search(r"(?:^|&)sr=(b|bs|bv)(?:&|$)", parts.query)) is not None:
+        raise UsageError(
+            f"the link is for one file alone (sr={kind[1]}), and an export has many",
+            hint="get a link of the container (`sr=c`) that may read and list (`sp=rl`)",
+        )
+    return SasUrl(f"{parts.scheme}://{parts.netloc}{path}", parts.query, expires=expiry(parts.query), fetched=fetched)
+
+
+def folder_depths(link: SasUrl) -> list[int]:
+    """How many of the last parts of a link's path may be a folder in its container, the likeliest first.
+
+    Source: "Resource URI syntax" (Blob service): the container is the first part of the path, behind the account where
+    an emulator answers. Elsewhere (a CDN, a proxy) parts may stand before it. "Create a service SAS": `sdd` counts the
+    parts of a folder that is signed by itself (`sr=d`).
+    """
+    parts, fields = urlsplit(link.base), dict(pair.partition("=")[::2] for pair in link.query.split("&"))
+    segments = parts.path.strip("/").split("/")
+    most = len(segments) - 1
+    if _AZURE.search(parts.hostname or ""):
+        return [most]
+    if segments[0] == _EMULATED:
+        return [max(most - 1, 0)]
+    signed = int(fields.get("sdd", "")) if fields.get("sr") == "d" and fields.get("sdd", "").isdecimal() else 0
+    return [depth for depth in dict.fromkeys((signed, *range(most + 1))) if depth <= most]
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise UsageError("that is no URL") from None
+    return parts
+
+
+def refuse_credentials(parts: SplitResult) -> None:
+    """Raise UsageError for a link with a user before its host: the bare URL of a container is told in many places."""
+    if "@" in parts.netloc:
+        raise UsageError(
+            "the link names a user or a password before its host, which no container takes",
+            hint="leave out what stands before the @: the signature behind the ? is what lets in",
+        )
+
+
+def check_scheme(url: str) -> None:
+    """Raise UsageError for plain http to anything but this machine: tokens and signatures would travel in clear."""
+    parts = _split(url)
+    if parts.scheme == "https" or (parts.scheme == "http" and loopback(parts.hostname or "")):
+        return
+    if parts.scheme == "http":
+        raise UsageError(f"plain http is accepted on this machine only, not to {parts.hostname}", hint="use https://")
+    raise UsageError(
+        "a URL of the service or its links must begin with https://", hint="check --api-url and ITP_ISSUER_URL"
+    )
+
+
+def check_store(url: str, *, allow_http: bool) -> None:
+    """Raise UsageError for plain http to a store that is not on this machine, unless the user allows it."""
+    parts = _split(url)
+    if parts.scheme != "http" or loopback(parts.hostname or ""):
+        check_scheme(url)
+    elif not allow_http:
+        raise UsageError(
+            f"plain http is accepted on this machine only, not to {parts.hostname}",
+            hint="use https://; or, for a store in a network of your own, --allow-http: tiles and signatures go in the"
+            " clear",
+        )
+
+
+def travels_in_clear(url: str) -> bool:
+    """Whether what is sent to `url` can be read on the way."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not loopback(parts.hostname or "")
+
+
+def in_clear(url: str, place: str) -> str:
+    """What is to be said of a place that is reached over plain http."""
+    return (
+        f"{place} is reached over plain http, as --allow-http says: tiles, and the requests and links that its keys"
+        f" sign, go to {urlsplit(url).netloc} in the clear, and whoever is on the way can read and change them"
+    )
+
+
+def loopback(host: str) -> bool:
+    """Whether `host` is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def expiry(query: str) -> datetime | None:
+    """The earliest end that a signed query states; None when it states none that can be read."""
+    fields = dict(pair.partition("=")[::2] for pair in query.split("&"))
+    ends = [_sas_time(unquote(fields.get("se", ""))), _policy_time(fields.get("Policy", ""))]
+    return min((end for end in ends if end is not None), default=None)
+
+
+def starts(query: str) -> datetime | None:
+    """The latest beginning that a signed query states (`st`, or that of a CloudFront policy); None when it states none
+    that can be read.
+    """
+    fields = dict(pair.partition("=")[::2] for pair in query.split("&"))
+    begins = [_sas_time(unquote(fields.get("st", ""))), _policy_time(fields.get("Policy", ""), "DateGreaterThan")]
+    return max((begin for begin in begins if begin is not None), default=None)
+
+
+def _sas_time(text: str) -> datetime | None:
+    try:
+        end = datetime.fromisoformat(text)
+        return end.astimezone(UTC) if end.tzinfo else end.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _policy_time(text: str, condition: str = "DateLessThan") -> datetime | None:
+    """A date of a CloudFront custom policy (base64 with `-_~` for `+=/`)."""
+    try:
+        policy = loads(base64.b64decode(unquote(text).translate(str.maketrans("-_~", "+=/"))))
+        ends = [s["Condition"][condition]["AWS:EpochTime"] for s in policy["Statement"]]
+        return datetime.fromtimestamp(number(min(ends)), UTC)
+    except (ValueError, KeyError, TypeError, binascii.Error, OverflowError, OSError):
+        return None

@@ -1,0 +1,1 @@
+"""The catalog: the embedded SQLite state of a destination."""

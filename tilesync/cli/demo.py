@@ -1,0 +1,49 @@
+"""`tilesync demo`: the real main job, over real sockets, against the stand-in."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from tilesync.app import commands as wiring
+from tilesync.app import service as services
+from tilesync.cli.output.summary import mirrored
+from tilesync.cli.params import size
+from tilesync.cli.session import Session
+from tilesync.core.wording import files
+from tilesync.demo.scenario import IMODEL, LIFE, DemoService
+from tilesync.model import Secret, Selector
+
+FOLDER = Path("tilesync-demo")
+
+NEXT = """
+try next:
+  tilesync verify {dest}
+  tilesync demo {dest}            the next export, beside this one
+with an account:
+  export TILESYNC_TOKEN=…         README.md says where it comes from
+  tilesync exports IMODEL_ID
+  tilesync mirror IMODEL_ID DEST"""
+
+
+def show(session: Session, dest: Path) -> int:
+    """Mirror the demo city into `dest` and say what to try next; the exit code. Each time there is a newer export."""
+    held = len(list((dest / "manifests").glob("*.jsonl"))) if dest.is_dir() else 0
+    with DemoService(held + 1) as service:
+        city = f"{files(len(service.city))}, {size(sum(map(len, service.city.values())))}"
+        session.say(f"a stand-in of the service starts on loopback, with a city of {city};")
+        session.say(f"its links live {LIFE.total_seconds()} s, and it has a bad day: busy answers, broken bodies")
+        request = wiring.MirrorRequest(
+            service=services.Service(service.url, services.Identity(token=Secret(service.token))),
+            selector=Selector(imodel=IMODEL, export_type="3DTiles"),
+            destination=dest,
+            poll=timedelta(seconds=1),
+        )
+
+        async def work() -> None:
+            await wiring.mirror(request, session.observe, session.tally)
+
+        def closing() -> str:
+            return mirrored(session.summary, session.tally, dest, dry_run=False) + "\n" + NEXT.format(dest=dest)
+
+        return session.run(work, closing=closing)

@@ -1,0 +1,101 @@
+"""Runs that end before they begin: usage errors, bugs and signals, told on stderr, in JSON and in the report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from tilesync.cli.output.masking import Masking
+from tilesync.cli.output.path_checks import OutputFiles, local_folders
+from tilesync.cli.output.report import Summary, failed_to_write, write_report
+from tilesync.cli.output.reporters import JsonLines, say_error
+from tilesync.cli.output.streams import Out
+from tilesync.cli.output.target_names import shown_dest, shown_source
+from tilesync.errors import TilesyncError, UsageError
+from tilesync.jobs.run.stats import Tally
+
+_TRUE = {"1", "true", "yes", "on", "t", "y"}
+
+
+def end_early(command: click.Group, arguments: list[str], error: TilesyncError, *, kind: str = "") -> int:
+    """Tell an error that no session met: the last JSON line and the report, where they are asked for; the exit code.
+
+    What the words mean is told as far as it can be without parsing them: they may be what is wrong. `kind` stands for
+    the class of the error in JSON.
+    """
+    words = list(_positional(command, arguments))
+    source, dest = (_given(words, 0, "TILESYNC_SOURCE"), _given(words, 1, "TILESYNC_DEST"))
+    if arguments[:1] == ["verify"]:
+        source, dest = None, _given(words, 0, "TILESYNC_DEST")
+    summary = Summary(Tally(), source=shown_source(source), dest=shown_dest(dest))
+    summary.dry_run = arguments[:1] == ["mirror"] and _is_dry_run(arguments)
+    safe = Masking(os.environ).text
+    said = summary.failed(error.exit_code, kind or type(error).__name__, safe(str(error)), safe(error.hint))
+    if "--json" in arguments or _is_set("TILESYNC_JSON"):
+        JsonLines(Out(), verbose=False).write(said)
+    if (path := _report(command, arguments)) is not None:
+        known = (*words, *(os.environ.get(name) for name in ("TILESYNC_SOURCE", "TILESYNC_DEST")))
+        log_file, state = (_path(arguments, option) for option in ("--log-file", "--state-dir"))
+        try:
+            OutputFiles(path, log_file, local_folders(known), state).check()
+            write_report(path, said, summary)
+        except UsageError as refusal:
+            if str(refusal) != str(error):  # that is told already
+                say_error(refusal)
+        except OSError as problem:
+            say_error(failed_to_write(path, problem))
+    return error.exit_code
+
+
+def _is_dry_run(arguments: list[str]) -> bool:
+    return not {"-n", "--dry-run"}.isdisjoint(arguments) or _is_set("TILESYNC_DRY_RUN")
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in _TRUE
+
+
+def _report(group: click.Group, arguments: list[str]) -> Path | None:
+    """The file of --report, for the commands that write one, and for what is no command: it may have been meant so."""
+    if arguments[:1] not in (["mirror"], ["verify"]) and set(arguments[:1]) <= set(group.commands):
+        return None
+    return _path(arguments, "--report")
+
+
+def _path(arguments: list[str], option: str) -> Path | None:
+    """The path that an option is given, or its variable; None where there is none."""
+    path = os.environ.get("TILESYNC_" + option.lstrip("-").replace("-", "_").upper(), "")
+    for number, word in enumerate(arguments):
+        if word == "--":
+            break
+        if word == option and number + 1 < len(arguments):
+            path = arguments[number + 1]
+        elif word.startswith(f"{option}="):
+            path = word.partition("=")[2]
+    return Path(path) if path.strip() not in {"", "-"} and "://" not in path else None
+
+
+def _positional(group: click.Group, arguments: list[str]) -> Iterator[str]:
+    """The words behind the command that are neither options nor their values."""
+    command = group.commands.get(arguments[0]) if arguments else None
+    valued = {
+        name
+        for option in (command.params if command is not None else [])
+        if isinstance(option, click.Option) and not option.is_flag
+        for name in option.opts
+    }
+    rest = iter(arguments[1:] if command is not None else ())
+    for word in rest:
+        if word == "--":
+            yield from rest
+        elif word in valued:
+            next(rest, None)
+        elif word == "-" or not word.startswith("-"):
+            yield word
+
+
+def _given(words: list[str], number: int, variable: str) -> str | None:
+    return words[number] if number < len(words) else os.environ.get(variable)

@@ -1,0 +1,1 @@
+"""What the command line writes: bars, lines, JSON, logs, reports and tables."""

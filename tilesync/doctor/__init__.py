@@ -1,0 +1,1 @@
+"""What `tilesync doctor` looks at, from the environment of this machine to what viewers see."""

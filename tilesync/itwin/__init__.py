@@ -1,0 +1,1 @@
+"""The iTwin service: identity, and the Mesh Export API."""

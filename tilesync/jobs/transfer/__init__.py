@@ -1,0 +1,1 @@
+"""Everything of a version that is wanted: fetched, checked and placed."""

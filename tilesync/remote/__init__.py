@@ -1,1 +1,0 @@
-"""Where tiles come from: identity, exports, the link that stays alive, and the container behind it."""

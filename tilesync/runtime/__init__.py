@@ -1,0 +1,1 @@
+"""What of the machine the rest stands on: event loop, threads, processes, files that are opened safely."""

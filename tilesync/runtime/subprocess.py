@@ -1,0 +1,150 @@
+"""Commands of the user's own: secrets that they print, and what they are told."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Final, TextIO
+
+from tilesync.errors import NotAuthorised, UsageError
+from tilesync.runtime.threads import STOP
+
+LIMIT: Final = timedelta(minutes=5)
+"""How long a secret may be on its way: all others wait for it."""
+
+_LOOK: Final = 0.2
+"""Seconds between two looks whether its end is waited for still."""
+
+MOST: Final = 1 << 16
+"""Bytes that a command may print: tokens and links have a few thousand at most."""
+
+_DRAIN: Final = 1.0
+"""Seconds for what an ended command has printed, where a process that it left behind keeps its stdout open."""
+
+_PARTING: Final = 5.0
+"""Seconds for a command that was asked to end."""
+
+_QUOTE: Final = "give one program with its arguments; no shell sees them, so a pipe or a redirection wants a script"
+
+
+class Abandoned(Exception):
+    """The command was ended: nobody waits for it any more."""
+
+
+class PrintsTooMuch(Exception):
+    """The command was ended: it printed more than MOST bytes."""
+
+
+def words_of(command: str, option: str) -> list[str]:
+    """The words of a command, which no shell sees. Raises UsageError when there are none."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise UsageError(f"the command of {option} cannot be read ({error})", hint=_QUOTE) from None
+    if not words:
+        raise UsageError(f"{option} names no command", hint=_QUOTE)
+    return words
+
+
+def printed(command: str, option: str) -> str:
+    """What a command prints on stdout; it blocks. Raises UsageError, NotAuthorised when it fails or takes too long."""
+    words, hint = words_of(command, option), f"run the command of {option} by hand; it must print the secret and exit 0"
+
+    def look(seconds: float) -> None:
+        if seconds > LIMIT.total_seconds():
+            raise NotAuthorised(f"the command of {option} has not ended within {seconds:.0f} s", hint=hint)
+
+    try:
+        code, out = ended(words, look=look)
+    except (OSError, ValueError) as error:
+        raise NotAuthorised(f"the command of {option} cannot be run ({error})", hint=hint) from error
+    except Abandoned:
+        raise NotAuthorised(f"the command of {option} was ended", hint=hint) from None
+    except PrintsTooMuch:
+        raise NotAuthorised(f"the command of {option} printed more than {MOST >> 10} KiB", hint=hint) from None
+    if code != 0:
+        raise NotAuthorised(f"the command of {option} failed with exit code {code}", hint=hint)
+    return out.decode(errors="replace").strip()
+
+
+def ended(
+    words: list[str], data: bytes = b"", *, into: TextIO | None = None, look: Callable[[float], None]
+) -> tuple[int, bytes]:
+    """Exit code of a command, and what it printed on stdout, unless that goes `into` a file; it blocks. `data` is its
+    standard input. `look` is called with the seconds that it has run, again and again: what that raises ends it.
+
+    The end of the command itself is waited for, not that of processes that it leaves behind, though they may hold its
+    stdout open. Raises OSError and ValueError where it cannot be run, Abandoned where its end is waited for no more,
+    PrintsTooMuch.
+    """
+    stop, began = STOP.get() or threading.Event(), time.monotonic()
+    with tempfile.TemporaryFile() as giving:  # a pipe would want someone who writes while others wait
+        giving.write(data)
+        giving.seek(0)
+        output = _Output() if into is None else None
+        try:
+            process = subprocess.Popen(words, stdin=giving, stdout=output.end if output else into)  # noqa: S603 - the user's own
+        finally:
+            if output is not None:
+                output.start()
+        with process:
+            try:
+                while True:
+                    if output is not None and output.too_much:
+                        raise PrintsTooMuch
+                    with suppress(subprocess.TimeoutExpired):
+                        code = process.wait(_LOOK)
+                        return code, output.take() if output else b""
+                    if stop.is_set():
+                        raise Abandoned
+                    look(time.monotonic() - began)
+            except BaseException:
+                _end(process)
+                raise
+
+
+class _Output:
+    """What comes out of a pipe, up to MOST bytes, read by a thread of its own: that works on every system, and where
+    the pipe outlives the command the thread waits for its end, not the caller.
+    """
+
+    def __init__(self) -> None:
+        self._pipe, self.end = os.pipe()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._parts: list[bytes] = []
+        self.too_much = False
+
+    def start(self) -> None:
+        """Read; the command has its end of the pipe now, or there is no command."""
+        os.close(self.end)
+        self._thread.start()
+
+    def _read(self) -> None:
+        left = MOST
+        while left >= 0 and (data := os.read(self._pipe, MOST)):
+            self._parts.append(data)
+            left -= len(data)
+        self.too_much = left < 0
+        os.close(self._pipe)
+
+    def take(self) -> bytes:
+        """All of it; the command has ended. Raises PrintsTooMuch."""
+        self._thread.join(_DRAIN)
+        if self.too_much:
+            raise PrintsTooMuch
+        return b"".join(self._parts)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_PARTING)
+    except subprocess.TimeoutExpired:
+        process.kill()

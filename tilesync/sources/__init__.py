@@ -1,0 +1,1 @@
+"""Where tiles come from: the container of an export, or what tilesync mirrored before."""

@@ -1,0 +1,1 @@
+"""Destinations in Azure Blob Storage."""

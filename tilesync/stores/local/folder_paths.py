@@ -1,0 +1,37 @@
+"""Refuse a file where a folder is meant, and find the destination that holds it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from tilesync.errors import DestinationError
+from tilesync.runtime.safe_open import file_type
+
+_MANIFESTS: Final = ("manifests", ".tilesync/manifests")
+
+
+def refuse_file(folder: Path, *, hint: str | None = None) -> None:
+    """Raise DestinationError where a file stands at the path of a folder, or on the way to it. Missing is no error.
+    `hint`: what helps, if not another folder.
+    """
+    for path in (folder, *folder.parents):
+        try:
+            mode = os.stat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            return  # whoever opens it says why that fails
+        if not stat.S_ISDIR(mode):
+            raise DestinationError(f"{path} is {file_type(mode)}, not a folder", hint=hint or folder_hint(path))
+        return
+
+
+def folder_hint(file: Path) -> str:
+    """Which folder to give in place of a file."""
+    for folder in file.absolute().parents:
+        if any(os.path.isdir(folder / name) for name in _MANIFESTS):
+            return f"give the folder that tilesync filled: {folder}"
+    return "give a folder, or a path where nothing stands yet"

@@ -1,0 +1,1 @@
+"""What destinations in object stores share, whichever store it is."""

@@ -1,0 +1,1 @@
+"""Destinations in S3, and in what speaks like it."""

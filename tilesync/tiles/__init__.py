@@ -1,0 +1,1 @@
+"""The formats of 3D Tiles and glTF, read as streams, without I/O."""

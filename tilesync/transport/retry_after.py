@@ -1,0 +1,18 @@
+"""How long a server asks to wait before the next attempt, whichever engine its answer came by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from tilesync.azure.responses import header_date, retry_after
+
+
+def asked_wait(header: Callable[[str], str | None]) -> float | None:
+    """Seconds that an answer asks for by `Retry-After`, None when it does not. `header` gives a header's value.
+
+    A date is measured from the answer's own `Date`, so that a wrong clock of either side does not matter; where that
+    is absent, from the clock of this machine.
+    """
+    text = header("retry-after")
+    return None if text is None else retry_after(text, header_date(header("date")) or datetime.now(UTC))
