@@ -9,23 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesync.azure.responses import (
-    API,
-    STORAGE,
-    Verdict,
-    api_message,
-    http_date,
-    judge_api,
-    judge_storage,
-    parse_exports,
-    parse_token,
-    plain_etag,
-    retry_after,
-    storage_code,
-    weak_etag,
-)
-from tilesync.core.http_status import demand
+from tilesync.azure.responses import STORAGE, http_date, judge_storage, plain_etag, storage_code, weak_etag
+from tilesync.core.http_status import Verdict, demand, retry_after
 from tilesync.errors import Transient, Unavailable
+from tilesync.itwin.responses import API, api_message, judge_api, parse_exports, parse_token
 
 # --- verdicts ---
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesync.azure.sas import check_scheme, expiry, loopback, parse_link
+from tilesync.azure.sas import expiry, parse_link
+from tilesync.core.urls import check_scheme, loopback
 from tilesync.errors import UsageError
 
 

@@ -28,7 +28,7 @@ from tilesync.model import (
     Unsound,
     Version,
 )
-from tilesync.model.problems import AWAY, BACK, DAMAGED, HOLLOW, NEEDS, UNFOLLOWED
+from tilesync.model.tiles import AWAY, BACK, DAMAGED, HOLLOW, NEEDS, UNFOLLOWED
 
 SHA = b"s" * 32
 NEW = Version(0, "e1", "e1", None, None, "", {})

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesync.azure.responses import api_message, parse_exports, parse_token
 from tilesync.catalog.catalog import Catalog
 from tilesync.core import sidecar as notes
 from tilesync.core.export_record import record_of
@@ -33,6 +32,7 @@ from tilesync.core.foreign_json import (
 )
 from tilesync.core.manifest import header, lacking, line, read_header, read_latest, read_line
 from tilesync.errors import Transient
+from tilesync.itwin.responses import api_message, parse_exports, parse_token
 from tilesync.model import Blob, Completeness, Held, Kind, Reading, Reference, Remark, Role, Unpacked, Version
 
 DEEP = "[" * 50_000 + "]" * 50_000

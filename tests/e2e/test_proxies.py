@@ -23,10 +23,10 @@ from tests.support.azurite import ACCOUNT, KEY
 from tests.support.builders import IMODEL, tree
 from tests.support.s3 import ENVIRONMENT
 from tests.support.simulator import EXPORT, Simulator, command
-from tilesync.app.service import WallClock
 from tilesync.errors import TilesyncError, UsageError
 from tilesync.model import SasUrl
 from tilesync.model.storage import Label
+from tilesync.runtime.clock import WallClock
 from tilesync.stores.azure.credentials import account_of, delete_many
 from tilesync.stores.s3.multipart import PART
 from tilesync.stores.s3.session import open_bucket

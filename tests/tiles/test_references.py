@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilesync.model import ROOT, Reference, Remark, Role
-from tilesync.model.problems import AWAY, UNFOLLOWED
+from tilesync.model.tiles import AWAY, UNFOLLOWED
 from tilesync.tiles.references import References
 
 HOME = "https://acct.blob.core.windows.net/c1"

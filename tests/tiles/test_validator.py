@@ -18,7 +18,7 @@ from tests.support import samples
 from tests.tiles.test_binary_formats import FILES, NAMED, NAMING, b3dm, chunk, cmpt, glb, glb_1, gltf, i3dm, subt
 from tilesync.errors import BlobDamaged
 from tilesync.model import ROOT, UNKNOWN, Blob, Kind, Proof, Reading, Reference, Remark, Role
-from tilesync.model.problems import DAMAGED, HOLLOW, UNPACKED
+from tilesync.model.tiles import DAMAGED, HOLLOW, UNPACKED
 from tilesync.tiles.binary_formats import KINDS
 from tilesync.tiles.validator import ContentCheck
 

@@ -25,10 +25,10 @@ import pytest
 import trustme
 
 from tests.support.clock import FakeClock
-from tilesync.azure.responses import judge_api
 from tilesync.core.http_status import demand
 from tilesync.errors import Transient, Unavailable, UsageError
 from tilesync.events import Event, Retried
+from tilesync.itwin.responses import judge_api
 from tilesync.transport import api_client as http
 from tilesync.transport.api_client import Ask, Reply, conversations
 from tilesync.transport.retry_after import asked_wait

@@ -21,7 +21,7 @@ import trustme
 
 from tests.transport.test_api_client import Handle, Server, answer, cut, hang, in_turn, serving
 from tilesync.errors import UsageError
-from tilesync.runtime.process_pool import loop_factory
+from tilesync.runtime.event_loop import loop_factory
 from tilesync.transport import http1_connect as dial
 from tilesync.transport.http1_connect import Dialler
 from tilesync.transport.http1_connection import Reply

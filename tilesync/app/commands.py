@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING
 
 from tilesync.app.destinations import audited, looked_at, many_threads, no_bodies, opened, shelf_of
 from tilesync.app.requests import Place, Reach, Where, url_of
-from tilesync.app.service import Service, WallClock, exports_of, wired
-from tilesync.azure.sas import parse_link, travels_in_clear
+from tilesync.app.service import Service, exports_of, wired
+from tilesync.azure.sas import parse_link
 from tilesync.core.guards import Most
 from tilesync.core.ownership import Asked
 from tilesync.core.retention import KEEP_ALL, Keep
+from tilesync.core.urls import travels_in_clear
 from tilesync.errors import NotAuthorised, TilesyncError, UsageError
 from tilesync.events import Warned
 from tilesync.model import EVERYTHING, Content, Export, Globs, Inventory, Layout, SasUrl, Selector, Version
 from tilesync.model.storage import AzurePlace
 from tilesync.protocols import Destination, Observer, Origin
+from tilesync.runtime.clock import WallClock
 
 if TYPE_CHECKING:
     from tilesync.jobs.mirror.job import Wishes

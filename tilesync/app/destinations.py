@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from tilesync.app.locations import parse_place
 from tilesync.app.requests import Reach, Where, by_token, endpoint_of
-from tilesync.azure.sas import in_clear, travels_in_clear
 from tilesync.core.http_headers import Serving
+from tilesync.core.urls import in_clear, travels_in_clear
 from tilesync.errors import NotAuthorised, UsageError
 from tilesync.events import Notice, Warned
 from tilesync.model import Layout, SasUrl, Version

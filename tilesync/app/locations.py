@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote, urlsplit
 
-from tilesync.azure.sas import expiry, loopback, refuse_credentials
+from tilesync.azure.sas import expiry
 from tilesync.core.safe_names import problem
+from tilesync.core.urls import loopback, refuse_credentials
 from tilesync.errors import UsageError
 from tilesync.model import SasUrl
 from tilesync.model.storage import AzurePlace, BucketPlace

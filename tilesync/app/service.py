@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING
 
-from tilesync.azure.sas import check_scheme
+from tilesync.core.urls import check_scheme
 from tilesync.errors import NotAuthorised
 from tilesync.model import Secret
 from tilesync.protocols import Observer
+from tilesync.runtime.clock import WallClock
 
 if TYPE_CHECKING:
     from tilesync.itwin.auth import ShareKey, Token
@@ -29,22 +28,6 @@ ISSUER = "https://ims.bentley.com"
 
 _ENDED = "has ended, or is for another service or scope than itwin-platform"
 _OTHER_ISSUER = "do --api-url and ITP_ISSUER_URL belong together, and may the application ask for itwin-platform?"
-
-
-class WallClock:
-    """The real time."""
-
-    def now(self) -> datetime:
-        """The wall clock, in UTC."""
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        """Seconds on a clock that never goes back."""
-        return monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`."""
-        await asyncio.sleep(seconds)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the Mesh Export API and Azure Blob Storage say, in our terms: the only file that knows their JSON and XML."""
+"""What Azure Blob Storage answers, in our terms: statuses, error codes and headers."""
 
 from __future__ import annotations
 
@@ -6,49 +6,13 @@ import base64
 import binascii
 import calendar
 import re
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
-from enum import Enum, auto
 from functools import lru_cache
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
-from tilesync.azure.sas import parse_link
-from tilesync.core.export_record import record_of
-from tilesync.core.foreign_json import DATES, count, lenient, loads, mapping, number, text
-from tilesync.core.masking import masked
-from tilesync.errors import Transient, UsageError
-from tilesync.model import Export, SasUrl
-
-
-class Verdict(Enum):
-    """What an answer means for the request that it answers."""
-
-    DONE = auto()
-    DENIED = auto()
-    FORBIDDEN = auto()
-    INVALID = auto()
-    MISSING = auto()
-    GONE = auto()
-    CHANGED = auto()
-    UNRANGED = auto()
-    RETRY = auto()
-    PRESSURE = auto()
-    REFUSED = auto()
-
-
-API: Mapping[int, Verdict] = {
-    200: Verdict.DONE,
-    400: Verdict.INVALID,
-    401: Verdict.DENIED,
-    403: Verdict.FORBIDDEN,
-    404: Verdict.MISSING,
-    408: Verdict.RETRY,
-    422: Verdict.INVALID,
-    429: Verdict.PRESSURE,
-}
-"""Verdicts on answers of the Mesh Export API (get-exports, "Response …"); 5xx is RETRY, the rest REFUSED."""
+from tilesync.core.foreign_json import DATES
+from tilesync.core.http_status import Verdict
 
 STORAGE: Mapping[tuple[int, str], Verdict] = {
     (200, ""): Verdict.DONE,
@@ -72,11 +36,6 @@ Source: "Blob service error codes", "Common REST API error codes". 5xx is RETRY,
 """
 
 
-def judge_api(status: int) -> Verdict:
-    """The verdict on one answer of the API."""
-    return API.get(status, Verdict.RETRY if status >= 500 else Verdict.REFUSED)
-
-
 def judge_storage(status: int, code: str) -> Verdict:
     """The verdict on one answer of the storage."""
     other = Verdict.RETRY if status >= 500 else Verdict.REFUSED
@@ -89,32 +48,6 @@ def storage_code(header: str | None, body: bytes) -> str:
         return header
     match = re.search(rb"<Code>([A-Za-z0-9]+)</Code>", body)
     return match[1].decode() if match else ""
-
-
-YEAR = 365 * 86_400.0
-"""Seconds: whoever asks to wait longer has made a mistake."""
-
-
-def retry_after(text: str, now: datetime) -> float | None:
-    """Seconds that a Retry-After header asks for, as a number or as a date (RFC 9110, section 10.2.3); none before 0,
-    None where it is neither, or asks for more than YEAR.
-    """
-    if text.strip().isdecimal():
-        asked = float(text)
-    elif (until := header_date(text)) is not None:
-        asked = max(0.0, (until - now).total_seconds())
-    else:
-        return None
-    return asked if asked <= YEAR else None
-
-
-def header_date(text: str | None) -> datetime | None:
-    """A header's date in any of its three forms (RFC 9110, section 5.6.7); None where it is none."""
-    try:
-        found = parsedate_to_datetime(text or "")
-    except (ValueError, OverflowError):
-        return None
-    return found.replace(tzinfo=found.tzinfo or UTC)
 
 
 LONGEST_ETAG = 256
@@ -139,113 +72,6 @@ def plain_value(text: str | None) -> str | None:
 
 
 # --- Mesh Export API ---------------------------------------------------------------------------------------------
-
-
-_WEB_PAGE = (
-    "is --api-url (TILESYNC_API_URL) the service's address? A proxy or a login of this network may answer in its place"
-)
-
-
-def parse_exports(
-    body: bytes, *, fetched: float = 0.0, secrets: Iterable[str] = ()
-) -> tuple[list[Export], dict[str, str] | None]:
-    """The rows of one page of exports in the service's order, and the query of the next page (None: this was the last).
-
-    Read leniently: fields may be missing or more, and one of another type counts as missing; no text of it has any of
-    the `secrets`. Raises Transient when the body is not an export list at all.
-    """
-    try:
-        reply = mapping(loads(body))
-        if not isinstance(reply["exports"], list):
-            raise ValueError("its `exports` are no list")
-        rows = [_export(mapping(row), fetched, tuple(secrets)) for row in reply["exports"]]
-        following = lenient(_mapping(_mapping(reply.get("_links")).get("next")).get("href"), text, "")
-        return rows, dict(parse_qsl(urlsplit(following).query)) if following else None
-    except (ValueError, KeyError) as error:
-        if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-            raise Transient("the service's answer is no export list but a web page", hint=_WEB_PAGE) from error
-        raise Transient(f"the service's answer is no export list ({error or type(error).__name__})") from error
-
-
-def _export(row: Mapping[str, Any], fetched: float, secrets: tuple[str, ...]) -> Export:
-    """An export; without an id and a status, both texts, it is none. Raises KeyError."""
-    record = record_of(row, secrets)
-    request, stats, error = _mapping(record.get("request")), _mapping(record.get("stats")), record.get("error", "")
-    href = _mapping(_mapping(row.get("_links")).get("mesh")).get("href")
-    return Export(
-        id=record["id"],
-        status=record["status"],
-        name=record.get("displayName", ""),
-        imodel=request.get("iModelId"),
-        changeset=request.get("changesetId"),
-        type=request.get("exportType", ""),
-        modified=record.get("lastModified") or request.get("lastModified") or "",
-        size=lenient(stats.get("compressedSize"), _rounded, None),
-        error=error if isinstance(error, str) else error.get("message", ""),
-        record=record,
-        link=_link(href, fetched),
-    )
-
-
-def _rounded(said: Any) -> int | None:
-    """A size that may have been told as a fraction."""
-    return count(int(number(said)))
-
-
-def _link(href: object, fetched: float) -> SasUrl | None:
-    try:
-        return parse_link(href, fetched=fetched) if isinstance(href, str) else None
-    except UsageError:
-        return None
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def api_message(body: bytes, secrets: Iterable[str] = ()) -> str:
-    """What an error of the API says, with all its details, in so many letters and without any of these `secrets`; the
-    answer may be anything, or nothing.
-    """
-    try:
-        error = _mapping(_mapping(loads(body)).get("error"))
-    except ValueError:
-        return ""
-    listed = error.get("details")
-    details = [d for d in listed if isinstance(d, dict)] if isinstance(listed, list) else []
-    lines = [_word(error, "message", "code")]
-    lines += [f"{_word(d, 'target', 'code')}: {_word(d, 'message')}" for d in details[:DETAILS]]
-    return masked("; ".join(line for line in lines if line), secrets)[:LONGEST]
-
-
-DETAILS = 20
-LONGEST = 2000
-"""Details, and letters, of an error of the API that are told."""
-
-
-def _word(said: Mapping[str, Any], *names: str) -> str:
-    """The first of some fields that is a text with anything in it, without the dot at its end."""
-    return next((word.rstrip(".") for name in names if (word := lenient(said.get(name), text, ""))), "")
-
-
-HOUR = 3600.0
-LONGEST_LIFE = float(1 << 31)
-"""Seconds that a token is taken to live where its answer says nothing, or no time that a token can have. Source: RFC
-6749, section 5.1, leaves that to the documentation; IMS gives an hour.
-"""
-
-
-def parse_token(body: bytes) -> tuple[str, float]:
-    """Access token and lifetime in seconds (RFC 6749, section 5.1). Raises Transient for anything else."""
-    try:
-        reply = mapping(loads(body))
-        token, said = text(reply["access_token"]), reply.get("expires_in") or 0
-        life = float(min(said, LONGEST_LIFE) if isinstance(said, int) else said)
-    except (ValueError, KeyError, TypeError) as error:
-        raise Transient("the token endpoint's answer holds no access_token") from error
-    if not token:
-        raise Transient("the token endpoint's answer holds no access_token")
-    return token, life if 0 < life < LONGEST_LIFE else HOUR
 
 
 # --- headers ---------------------------------------------------------------------------------------------------------

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import re
-from datetime import UTC, datetime
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote, unquote, urlsplit
 
 from tilesync.core.foreign_json import loads, number
+from tilesync.core.urls import _split, refuse_credentials
 from tilesync.errors import UsageError
 from tilesync.model import ROOT, SasUrl
 
@@ -69,71 +69,6 @@ def folder_depths(link: SasUrl) -> list[int]:
     return [depth for depth in dict.fromkeys((signed, *range(most + 1))) if depth <= most]
 
 
-def _split(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        raise UsageError("that is no URL") from None
-    return parts
-
-
-def refuse_credentials(parts: SplitResult) -> None:
-    """Raise UsageError for a link with a user before its host: the bare URL of a container is told in many places."""
-    if "@" in parts.netloc:
-        raise UsageError(
-            "the link names a user or a password before its host, which no container takes",
-            hint="leave out what stands before the @: the signature behind the ? is what lets in",
-        )
-
-
-def check_scheme(url: str) -> None:
-    """Raise UsageError for plain http to anything but this machine: tokens and signatures would travel in clear."""
-    parts = _split(url)
-    if parts.scheme == "https" or (parts.scheme == "http" and loopback(parts.hostname or "")):
-        return
-    if parts.scheme == "http":
-        raise UsageError(f"plain http is accepted on this machine only, not to {parts.hostname}", hint="use https://")
-    raise UsageError(
-        "a URL of the service or its links must begin with https://", hint="check --api-url and ITP_ISSUER_URL"
-    )
-
-
-def check_store(url: str, *, allow_http: bool) -> None:
-    """Raise UsageError for plain http to a store that is not on this machine, unless the user allows it."""
-    parts = _split(url)
-    if parts.scheme != "http" or loopback(parts.hostname or ""):
-        check_scheme(url)
-    elif not allow_http:
-        raise UsageError(
-            f"plain http is accepted on this machine only, not to {parts.hostname}",
-            hint="use https://; or, for a store in a network of your own, --allow-http: tiles and signatures go in the"
-            " clear",
-        )
-
-
-def travels_in_clear(url: str) -> bool:
-    """Whether what is sent to `url` can be read on the way."""
-    parts = urlsplit(url)
-    return parts.scheme == "http" and not loopback(parts.hostname or "")
-
-
-def in_clear(url: str, place: str) -> str:
-    """What is to be said of a place that is reached over plain http."""
-    return (
-        f"{place} is reached over plain http, as --allow-http says: tiles, and the requests and links that its keys"
-        f" sign, go to {urlsplit(url).netloc} in the clear, and whoever is on the way can read and change them"
-    )
-
-
-def loopback(host: str) -> bool:
-    """Whether `host` is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
 def expiry(query: str) -> datetime | None:
     """The earliest end that a signed query states; None when it states none that can be read."""
     fields = dict(pair.partition("=")[::2] for pair in query.split("&"))
@@ -166,3 +101,35 @@ def _policy_time(text: str, condition: str = "DateLessThan") -> datetime | None:
         return datetime.fromtimestamp(number(min(ends)), UTC)
     except (ValueError, KeyError, TypeError, binascii.Error, OverflowError, OSError):
         return None
+
+
+MARGIN = timedelta(minutes=5)
+"""How long before its end a long-lived link is renewed; a short-lived one at 20 % of its life."""
+
+
+TRUSTED = timedelta(minutes=50)
+"""A link is renewed this long after its fetch, whatever it says: the service promises an hour."""
+
+
+STUBBORN = timedelta(seconds=60)
+"""No renewal ahead of time this soon after one that did not move the expiry."""
+
+
+def left(link: SasUrl, now: datetime) -> timedelta | None:
+    """How long a link lives on, by the clock that `now` is of; None for one that states no end."""
+    return None if link.expires is None else link.expires - now
+
+
+def expired(link: SasUrl, now: datetime) -> bool:
+    """Whether a link has ended; one that states no end never has."""
+    rest = left(link, now)
+    return rest is not None and rest <= timedelta()
+
+
+def trusted_for(link: SasUrl, old: SasUrl | None, now: datetime) -> timedelta:
+    """How long a link that was just fetched, in place of `old`, is used before a fresh one is due."""
+    rest = left(link, now)
+    wait = TRUSTED if rest is None or rest <= timedelta() else min(rest - min(MARGIN, rest / 5), TRUSTED)
+    if old is not None and link.expires is not None and old.expires == link.expires:
+        wait = max(wait, STUBBORN)
+    return wait

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from tilesync.catalog.schema import MISSING
 from tilesync.core.filters import keeper
 from tilesync.model import ROOT, Completeness, Kind, Reading, Reference, Remark, Role, Unsound, Version
-from tilesync.model.problems import AWAY, BACK, DAMAGED, HOLLOW, NEEDS, UNFOLLOWED, UNPACKED
-from tilesync.tiles.references import SEVERAL
+from tilesync.model.tiles import AWAY, BACK, DAMAGED, HOLLOW, NEEDS, SEVERAL, UNFOLLOWED, UNPACKED
 
 if TYPE_CHECKING:
     from tilesync.catalog.catalog import Catalog

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tilesync.errors import DestinationError, DiskFull
-from tilesync.runtime.safe_open import open_regular
-from tilesync.stores.local.fs import mapped, refuse_shared
+from tilesync.runtime.os_errors import mapped
+from tilesync.runtime.safe_open import open_regular, refuse_shared
 
 _PIECE = 1 << 20
 

@@ -267,7 +267,7 @@ def _address(text: str | None, option: str, *, allow_http: bool) -> str | None:
     """Where a store answers; None for an empty text. Raises UsageError for what is no address, or a plain http one that
     is not allowed.
     """
-    from tilesync.azure.sas import check_store
+    from tilesync.core.urls import check_store
 
     if not text:
         return None

@@ -27,7 +27,7 @@ from tilesync.errors import Interrupted, OutputLost, TilesyncError
 from tilesync.events import Event, Warned
 from tilesync.jobs.run.stats import Tally
 from tilesync.protocols import Observer
-from tilesync.runtime.process_pool import loop_factory, tidy_memory
+from tilesync.runtime.event_loop import loop_factory, tidy_memory
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from tilesync.app.destinations import account_at, audited, no_bodies
 from tilesync.app.requests import Reach, Where, by_token, endpoint_of
-from tilesync.app.service import Identity, Service, WallClock, token_of
+from tilesync.app.service import Identity, Service, token_of
 from tilesync.doctor.public_url import public_url
 from tilesync.doctor.remedies import AzureMending, BucketMending, Mending
 from tilesync.doctor.response_rules import Wanted
@@ -20,6 +20,7 @@ from tilesync.errors import Transient, Unavailable, UsageError
 from tilesync.model import SasUrl, Selector
 from tilesync.model.storage import AzurePlace, BucketPlace
 from tilesync.protocols import HeldFiles, Observer, Published
+from tilesync.runtime.clock import WallClock
 
 EXAMPLE: Final = "http://localhost:8080"
 """The origin that is asked as where none is named: a page that someone tries on the own machine."""

@@ -10,6 +10,7 @@ from tilesync.core.gzip import PACKED
 from tilesync.core.http_headers import HEAD, Serving
 from tilesync.core.manifest import read_header, read_line
 from tilesync.doctor import response_rules as viewing
+from tilesync.doctor.protocols import Visitor
 from tilesync.doctor.remedies import Mending
 from tilesync.doctor.response_rules import Sample, Tried, Wanted
 from tilesync.doctor.result import Result, Said
@@ -18,7 +19,7 @@ from tilesync.errors import DestinationError
 from tilesync.jobs.versions.pointer import pointer_digest
 from tilesync.model import POINTER, Held, Version
 from tilesync.model.storage import Answer
-from tilesync.protocols import HeldFiles, Published, Visitor
+from tilesync.protocols import HeldFiles, Published
 from tilesync.runtime.threads import in_thread
 
 KINDS = 8

@@ -14,9 +14,9 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from tilesync.azure.sas import loopback
 from tilesync.core.gzip import GZIP_MAGIC
 from tilesync.core.http_headers import REVALIDATED
+from tilesync.core.urls import loopback
 from tilesync.doctor.remedies import ANY, Mending
 from tilesync.doctor.result import Result, Said, some
 from tilesync.errors import DestinationError, VerifyFailed

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
-from tilesync.azure.sas_lifetime import left
+from tilesync.azure.sas import left
 from tilesync.core.wording import counted
-from tilesync.doctor.jwt import token_end
+from tilesync.doctor.protocols import ServiceSight
 from tilesync.doctor.result import Result, Said
 from tilesync.doctor.runner import Probe
 from tilesync.errors import NotAuthorised, Unavailable
+from tilesync.itwin.jwt import token_end
 from tilesync.model import Export, SasUrl, Selector
-from tilesync.protocols import Clock, ServiceSight
+from tilesync.protocols import Clock
 
 SKEWED = timedelta(seconds=60)
 """A clock that is off by more is worth setting."""

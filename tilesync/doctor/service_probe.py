@@ -8,14 +8,15 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from tilesync.azure.error_hints import READABLE, storage_hint
-from tilesync.azure.responses import Verdict, judge_storage, storage_code
-from tilesync.azure.sas import check_scheme, folder_depths
-from tilesync.core.http_status import demand
+from tilesync.azure.responses import judge_storage, storage_code
+from tilesync.azure.sas import folder_depths
+from tilesync.core.http_status import Verdict, demand
+from tilesync.core.urls import check_scheme
+from tilesync.doctor.protocols import Credential
 from tilesync.errors import ExportReplaced, Incomplete, NotAuthorised, Transient, Unavailable
 from tilesync.itwin.auth import ShareKey, Token
 from tilesync.itwin.mesh_export import LATEST_PAGE, MeshExports
 from tilesync.model import ROOT, Export, SasUrl, Secret, Selector
-from tilesync.protocols import Credential
 from tilesync.sources.resolvers import Wires
 from tilesync.transport.api_client import Accept, Ask, Reply
 from tilesync.transport.retry_after import asked_wait

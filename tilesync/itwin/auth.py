@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
-from tilesync.azure.responses import Verdict, api_message, judge_api, parse_token
-from tilesync.core.http_status import demand
-from tilesync.doctor.jwt import decoded
+from tilesync.core.http_status import Verdict, demand
 from tilesync.errors import NotAuthorised
+from tilesync.itwin.jwt import decoded
+from tilesync.itwin.responses import api_message, judge_api, parse_token
 from tilesync.model import Secret
 from tilesync.protocols import Clock
 from tilesync.runtime.safe_open import read_named

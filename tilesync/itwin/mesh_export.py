@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from tilesync.azure.responses import Verdict, api_message, judge_api, parse_exports
-from tilesync.core.http_status import demand
+from tilesync.core.http_status import Verdict, demand
 from tilesync.core.masking import parts_of
 from tilesync.errors import ExportReplaced, InvalidRequest, NoExport, NotAuthorised, Transient, Unavailable
 from tilesync.events import Waiting
+from tilesync.itwin.responses import api_message, judge_api, parse_exports
 from tilesync.model import Export, Resolution, SasUrl, Selector, Status
 from tilesync.protocols import Clock, Observer, TokenProvider
 from tilesync.transport.api_client import Ask, Conversation, Reply

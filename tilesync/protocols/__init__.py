@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tilesync.doctor.protocols import Credential, ServiceSight, Visitor
 from tilesync.protocols.catalog import Catalog, Leftovers, References, Twins
 from tilesync.protocols.destination import (
     Admission,
@@ -22,7 +21,6 @@ __all__ = [
     "Body",
     "Catalog",
     "Clock",
-    "Credential",
     "Destination",
     "Draft",
     "Exports",
@@ -39,11 +37,9 @@ __all__ = [
     "Publication",
     "Published",
     "References",
-    "ServiceSight",
     "Source",
     "Stored",
     "TokenProvider",
     "Twins",
     "Upload",
-    "Visitor",
 ]

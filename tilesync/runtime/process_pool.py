@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import gc
 import itertools
 import os
 import pickle
@@ -21,6 +20,8 @@ import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Protocol, TypeVar
+
+from tilesync.runtime.event_loop import loop_factory, tidy_memory
 
 T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
@@ -278,19 +279,3 @@ def _end_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
-
-
-def tidy_memory() -> None:
-    """Look for circles in the memory less often than small programs do: values that come by the thousand have none."""
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The loop of uvloop, where that is installed (not on Windows): a third less work for each body."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory

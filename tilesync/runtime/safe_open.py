@@ -7,6 +7,7 @@ import os
 import select
 import stat
 import threading
+from pathlib import Path
 from time import monotonic
 
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -128,3 +129,17 @@ def _read_pipe(descriptor: int, stop: threading.Event | None, until: float) -> b
             if not chunk and (data or event & select.POLLHUP):
                 return data
     return data
+
+
+def refuse_shared(path: Path) -> None:
+    """Raise WrongFileType where something else stands than a file, or one that has another name elsewhere: what opens
+    files by their paths alone would follow it. Missing is no error.
+    """
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(found.st_mode):
+        raise WrongFileType(errno.ENXIO, file_type(found.st_mode), "file", str(path))
+    if found.st_nlink > 1:
+        raise WrongFileType(errno.EMLINK, "a hard link", "file", str(path))

@@ -20,8 +20,8 @@ from tilesync.azure.blob_headers import (
     tells_its_end,
 )
 from tilesync.azure.error_hints import READABLE, storage_hint
-from tilesync.azure.responses import Verdict, judge_storage, plain_etag, storage_code
-from tilesync.core.http_status import demand, status_hint
+from tilesync.azure.responses import judge_storage, plain_etag, storage_code
+from tilesync.core.http_status import Verdict, demand, status_hint
 from tilesync.errors import BlobError, BlobMissing, ExportReplaced, LinkRefused, RangeRefused, Transient
 from tilesync.model import UNKNOWN, Blob
 from tilesync.transport.retry_after import asked_wait

@@ -12,9 +12,9 @@ from urllib.parse import parse_qs
 from tilesync.azure.blob_headers import is_certain
 from tilesync.azure.error_hints import BAD_SIGNATURE, LISTABLE, storage_hint
 from tilesync.azure.list_blobs import PageGuard, parse_page
-from tilesync.azure.responses import Verdict, judge_storage, storage_code
+from tilesync.azure.responses import judge_storage, storage_code
 from tilesync.azure.sas import folder_depths
-from tilesync.core.http_status import demand
+from tilesync.core.http_status import Verdict, demand
 from tilesync.errors import (
     BlobMissing,
     ExportReplaced,

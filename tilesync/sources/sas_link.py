@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
-from tilesync.azure.sas import check_scheme, starts
-from tilesync.azure.sas_lifetime import STUBBORN, expired, left, trusted_for
+from tilesync.azure.sas import STUBBORN, expired, left, starts, trusted_for
+from tilesync.core.urls import check_scheme
 from tilesync.errors import NoFreshLink, NotAuthorised
 from tilesync.events import Notice, Renewed, Warned
 from tilesync.model import SasUrl

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from tilesync.model import ROOT, Reference, Remark, Role
-from tilesync.model.problems import AWAY, BACK, NEEDS, UNFOLLOWED
+from tilesync.model.tiles import AWAY, BACK, NEEDS, SEVERAL, UNFOLLOWED
 from tilesync.tiles.uris import Inside, Outside, resolve, shown
-
-SEVERAL: Final = " URIs lead elsewhere: "
-"""What stands behind the number of URIs in a remark on several of them."""
 
 _OF_THE_SCENE = frozenset({Role.CONTENT, Role.SUBTREE})
 

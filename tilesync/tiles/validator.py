@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tilesync.core.gzip import PACKED, Unpacker
 from tilesync.errors import BlobDamaged, RangeRefused
 from tilesync.model import ROOT, UNKNOWN, Blob, Kind, Proof, Reading
-from tilesync.model.problems import DAMAGED, HOLLOW, UNPACKED
+from tilesync.model.tiles import DAMAGED, HOLLOW, UNPACKED
 from tilesync.tiles.binary_formats import KINDS, Shape
 from tilesync.tiles.json_documents import Document
 from tilesync.tiles.references import References

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import httpx
 
-from tilesync.azure.responses import header_date
-from tilesync.azure.sas import check_scheme
 from tilesync.core.backoff import Patience
+from tilesync.core.http_status import header_date
+from tilesync.core.urls import check_scheme
 from tilesync.errors import Transient, Unavailable, UsageError
 from tilesync.events import Notice, Retried
 from tilesync.protocols import Clock, Observer

@@ -16,7 +16,7 @@ from pyreqwest.client import SyncClient, SyncClientBuilder
 from pyreqwest.exceptions import BuilderError, PyreqwestError
 from pyreqwest.response import SyncResponse
 
-from tilesync.azure.sas import check_store
+from tilesync.core.urls import check_store
 from tilesync.errors import Transient, UsageError
 from tilesync.protocols import Observer
 from tilesync.transport.api_client import LARGEST_ANSWER, LARGEST_ERROR

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from tilesync.azure.responses import header_date, retry_after
+from tilesync.core.http_status import header_date, retry_after
 
 
 def asked_wait(header: Callable[[str], str | None]) -> float | None:

@@ -31,7 +31,6 @@ from tests.support.faults import (
     wrong_bytes,
 )
 from tests.support.simulator import EXPORT, Run, Simulator
-from tilesync.app.service import WallClock
 from tilesync.core import backoff as retries
 from tilesync.demo.fake_service import Answer, Request
 from tilesync.errors import NotAuthorised, Transient, Unavailable
@@ -43,6 +42,7 @@ from tilesync.jobs.transfer.reuse import Reuse
 from tilesync.jobs.transfer.transfer import FEW, JOURNAL, Supply, Transfer
 from tilesync.model import Arrival, Blob, Brought, Page, Proof, SasUrl, Version
 from tilesync.protocols import Body, Source
+from tilesync.runtime.clock import WallClock
 from tilesync.stores.local import writer as files_of_stores
 from tilesync.stores.local.destination import LocalDestination, open_local
 from tilesync.stores.local.directory_handles import Entry

@@ -13,7 +13,7 @@ from pathlib import Path
 from tilesync.app.requests import usual_states
 from tilesync.cli.output.atomic_file import check_replaceable, standard_output
 from tilesync.cli.output.report import failed_to_write
-from tilesync.core.foreign_files import OURS
+from tilesync.core.ownership import OURS
 from tilesync.errors import UsageError
 from tilesync.runtime.safe_open import open_regular
 

@@ -16,7 +16,7 @@ from tilesync.jobs.run.retry import Persistence
 from tilesync.jobs.versions.completeness import rootless
 from tilesync.jobs.versions.subtree_walk import LARGEST, Expansion
 from tilesync.model import ROOT, Arrival, Blob, Globs, Held, Inventory, Kind, Reading, Version
-from tilesync.model.problems import DAMAGED
+from tilesync.model.tiles import DAMAGED
 from tilesync.protocols import Body, Catalog, HeldFiles, Source
 from tilesync.runtime.task_groups import gathered
 from tilesync.tiles.validator import ContentCheck

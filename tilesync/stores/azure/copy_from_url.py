@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
-from tilesync.azure.responses import Verdict, judge_storage, parse_md5, storage_code
+from tilesync.azure.responses import judge_storage, parse_md5, storage_code
+from tilesync.core.http_status import Verdict
 from tilesync.core.manifest import COPIED_AT_ONCE as AT_ONCE
 from tilesync.errors import BlobDamaged, Transient
 from tilesync.model.storage import Elsewhere, Found, Label

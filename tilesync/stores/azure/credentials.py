@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from tilesync.azure.error_hints import storage_hint
-from tilesync.azure.sas import check_store, parse_link
+from tilesync.azure.sas import parse_link
+from tilesync.core.urls import check_store
 from tilesync.errors import DestinationError, NotAuthorised, TilesyncError, Transient, UnknownHost, UsageError
 from tilesync.model import SasUrl
 from tilesync.transport.connect_errors import is_unresolved

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from tilesync.azure.error_hints import storage_hint
-from tilesync.azure.responses import Verdict, judge_storage, parse_md5, plain_etag, storage_code
+from tilesync.azure.responses import judge_storage, parse_md5, plain_etag, storage_code
+from tilesync.core.http_status import Verdict
 from tilesync.errors import ConditionFailed, DestinationError, LinkRefused, Transient
 from tilesync.model.storage import Found
 from tilesync.transport.retry_after import asked_wait

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from tilesync.azure.error_hints import BAD_SIGNATURE
-from tilesync.azure.sas import check_store, starts
-from tilesync.azure.sas_lifetime import STUBBORN, expired, trusted_for
+from tilesync.azure.sas import STUBBORN, expired, starts, trusted_for
+from tilesync.core.urls import check_store
 from tilesync.errors import LinkRefused, NoFreshLink, NotAuthorised, TilesyncError, Transient
 from tilesync.events import Renewed, Warned
 from tilesync.model import SasUrl

@@ -12,15 +12,15 @@ from pathlib import Path
 
 from tilesync.catalog.catalog import SCHEMA_VERSIONS, Catalog
 from tilesync.catalog.sqlite import schema_of
-from tilesync.core.foreign_files import OURS, clashing, listed, strangers
-from tilesync.core.ownership import is_export_id
+from tilesync.core.ownership import OURS, clashing, is_export_id, listed, strangers
 from tilesync.errors import DestinationError, UsageError
 from tilesync.model import Layout, Version
 from tilesync.protocols import Admission, Observer
+from tilesync.runtime.os_errors import mapped, reading
 from tilesync.stores.local.directory_handles import Tree
 from tilesync.stores.local.flat_layout import STAGED, FlatPublication
 from tilesync.stores.local.folder_paths import refuse_file
-from tilesync.stores.local.fs import boot_id, mapped, reading, real_folder, write_whole
+from tilesync.stores.local.fs import boot_id, real_folder, write_whole
 from tilesync.stores.local.lock_file import lent_folder, locked_folder
 from tilesync.stores.local.publication import MANIFESTS, PARTS, Publication
 from tilesync.stores.local.reader import VERSIONS, Door, HeldFiles

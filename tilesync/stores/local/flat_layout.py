@@ -15,9 +15,10 @@ from typing import Any
 
 from tilesync.core.safe_names import folders
 from tilesync.model import Held, Trace, Version
+from tilesync.runtime.os_errors import mapped, reading
 from tilesync.runtime.safe_open import WrongFileType
 from tilesync.stores.local.directory_handles import ABSENT, Entry, Tree
-from tilesync.stores.local.fs import barrier, mapped, reading, trace_of
+from tilesync.stores.local.fs import barrier, trace_of
 from tilesync.stores.local.publication import MANIFESTS, Publication
 from tilesync.stores.local.reader import Door
 

@@ -7,17 +7,14 @@ import ctypes
 import errno
 import hashlib
 import os
-import stat
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tilesync.errors import DestinationError, DiskFull, Unreadable
 from tilesync.model import Trace
-from tilesync.runtime.safe_open import WrongFileType, file_type
+from tilesync.runtime.os_errors import mapped
 from tilesync.runtime.threads import outcomes, tell
 from tilesync.stores.local.directory_handles import Entry, Folder
 
@@ -28,8 +25,6 @@ _NO_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errn
 depends on the system: EPERM on FAT, ENOTSUP or ENOSYS on network file systems. Source: link(2).
 """
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
 
 _SIGNED = (1 << 63) - 1
 """Some file systems number their inodes with 64 bits, or know times behind the year 2262; the catalog keeps 63."""
@@ -38,43 +33,6 @@ _SIGNED = (1 << 63) - 1
 def trace_of(found: os.stat_result) -> Trace:
     """The trace that a look at a file found."""
     return Trace(max(-_SIGNED, min(found.st_mtime_ns, _SIGNED)), found.st_ino & _SIGNED)
-
-
-@contextmanager
-def mapped(what: str, *, hint: str | None = None) -> Iterator[None]:
-    """The operating system's errors in our terms; `what` begins the message. `hint`: what helps, if not the usual."""
-    try:
-        yield
-    except OSError as error:
-        raise translate(error, what, hint=hint) from error
-
-
-@contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Likewise, where something is read or looked at: Unreadable for all but what is not there."""
-    try:
-        yield
-    except OSError as error:
-        raise unreadable(error, what) from error
-
-
-def translate(error: OSError, what: str, *, hint: str | None = None) -> DestinationError:
-    """The error of ours that an OSError means."""
-    reason = f"{what}: {error.strerror or error}"
-    if isinstance(error, WrongFileType):
-        return DestinationError(reason, hint="move it away, then run again")
-    if error.errno in _FULL:
-        return DiskFull(reason)
-    if error.errno in {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY}:
-        return DestinationError(f"{reason} (a file stands where a folder is needed, or the other way round)", hint=hint)
-    return DestinationError(reason, hint=hint)
-
-
-def unreadable(error: OSError, what: str) -> DestinationError:
-    """Likewise, where something is read or looked at."""
-    if isinstance(error, WrongFileType | FileNotFoundError | NotADirectoryError):
-        return translate(error, what)
-    return Unreadable(f"{what}: {error.strerror or error}")
 
 
 def real_folder(path: str | Path, *, make: bool, mode: int = 0o777) -> bool:
@@ -88,20 +46,6 @@ def real_folder(path: str | Path, *, make: bool, mode: int = 0o777) -> bool:
                 raise
             return False
     return True
-
-
-def refuse_shared(path: Path) -> None:
-    """Raise WrongFileType where something else stands than a file, or one that has another name elsewhere: what opens
-    files by their paths alone would follow it. Missing is no error.
-    """
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISREG(found.st_mode):
-        raise WrongFileType(errno.ENXIO, file_type(found.st_mode), "file", str(path))
-    if found.st_nlink > 1:
-        raise WrongFileType(errno.EMLINK, "a hard link", "file", str(path))
 
 
 def read_regular(entry: Entry) -> bytes:

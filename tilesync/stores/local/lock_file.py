@@ -17,9 +17,10 @@ from tilesync.core.ownership import shown
 from tilesync.errors import DestinationBusy
 from tilesync.events import Warned
 from tilesync.protocols import Observer
+from tilesync.runtime.os_errors import mapped
 from tilesync.runtime.safe_open import NO_FOLLOW, NO_WAIT, WrongFileType, file_type
 from tilesync.stores.local.directory_handles import Entry, Folder
-from tilesync.stores.local.fs import mapped, read_regular
+from tilesync.stores.local.fs import read_regular
 from tilesync.stores.lock_holder import Holder, read_holder
 from tilesync.stores.status_files import document, read_document
 

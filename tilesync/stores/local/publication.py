@@ -17,10 +17,11 @@ from tilesync.core.manifest import read_latest
 from tilesync.core.ownership import is_stated, owner_record, read_owner, tells_another
 from tilesync.errors import DestinationError
 from tilesync.model import POINTER, Version
+from tilesync.runtime.os_errors import mapped, reading, unreadable
 from tilesync.runtime.safe_open import WrongFileType
 from tilesync.stores.base import Apart
 from tilesync.stores.local.directory_handles import Entry, Folder, Tree
-from tilesync.stores.local.fs import barrier, mapped, place, read_regular, reading, unreadable
+from tilesync.stores.local.fs import barrier, place, read_regular
 from tilesync.stores.local.reader import VERSIONS
 from tilesync.stores.status_files import CHECKED, OWNERSHIP, document, read_document, write_document
 

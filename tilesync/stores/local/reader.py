@@ -15,9 +15,10 @@ from tilesync.core.safe_names import folders, problem
 from tilesync.errors import UnsafeName
 from tilesync.model import Held, Trace, Version
 from tilesync.protocols import Catalog, Glance
+from tilesync.runtime.os_errors import reading, unreadable
 from tilesync.runtime.safe_open import WrongFileType
 from tilesync.stores.local.directory_handles import ABSENT, Entry, Tree
-from tilesync.stores.local.fs import reading, trace_of, unreadable
+from tilesync.stores.local.fs import trace_of
 
 T = TypeVar("T")
 

@@ -17,19 +17,10 @@ from tilesync.core.gzip import PACKED
 from tilesync.core.safe_names import plain, problem, refuse
 from tilesync.errors import BlobDamaged, DestinationError
 from tilesync.model import Blob, Content, Held, Proof, SasUrl, Trace, Unpacked, Version
+from tilesync.runtime.os_errors import mapped, reading, translate
 from tilesync.runtime.threads import in_thread
 from tilesync.stores.local.directory_handles import Entry, Tree
-from tilesync.stores.local.fs import (
-    BatchWriter,
-    copied,
-    linked,
-    mapped,
-    reading,
-    trace_of,
-    translate,
-    write_at,
-    write_whole,
-)
+from tilesync.stores.local.fs import BatchWriter, copied, linked, trace_of, write_at, write_whole
 from tilesync.stores.local.gunzip import Unpacking, is_packed, pieces_of, unpack
 from tilesync.stores.local.reader import READ, Door, HeldFiles, left_there
 

@@ -15,7 +15,7 @@ from tilesync.core.http_headers import Serving
 from tilesync.errors import DestinationError
 from tilesync.model import Layout
 from tilesync.protocols import Admission, Objects, Observer
-from tilesync.stores.local.fs import mapped
+from tilesync.runtime.os_errors import mapped
 from tilesync.stores.local.lock_file import locked_folder
 from tilesync.stores.object_store.files import ObjectFiles, ObjectHeldFiles, Pace, judge_keys
 from tilesync.stores.object_store.lock import locked

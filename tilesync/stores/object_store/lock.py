@@ -13,9 +13,10 @@ from pathlib import Path
 
 from tilesync.errors import DestinationBusy, DestinationError, TilesyncError, Transient, Unavailable
 from tilesync.protocols import Lease
+from tilesync.runtime.os_errors import mapped, reading
 from tilesync.runtime.threads import STOP
 from tilesync.stores.local.directory_handles import Tree
-from tilesync.stores.local.fs import mapped, place, read_regular, reading
+from tilesync.stores.local.fs import place, read_regular
 from tilesync.stores.local.lock_file import busy
 from tilesync.stores.lock_holder import read_holder
 

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Protocol
 
-from tilesync.core.foreign_files import clashing, listed, strangers
 from tilesync.core.foreign_json import DOCUMENT, loads, mapping
 from tilesync.core.http_headers import Serving
 from tilesync.core.manifest import read_latest
-from tilesync.core.ownership import is_stated, owner_record, read_owner, tells_another
+from tilesync.core.ownership import clashing, is_stated, listed, owner_record, read_owner, strangers, tells_another
 from tilesync.errors import ConditionFailed, DestinationBusy, DestinationError
 from tilesync.model import POINTER, Version
 from tilesync.model.storage import Found, Label

@@ -10,11 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from tilesync.azure.sas import check_store
+from tilesync.core.urls import check_store
 from tilesync.errors import NotAuthorised, UsageError
 from tilesync.protocols import Observer
+from tilesync.runtime.os_errors import mapped
 from tilesync.runtime.safe_open import open_regular
-from tilesync.stores.local.fs import mapped
 from tilesync.stores.object_store.lock import patience_of
 from tilesync.stores.s3.client import S3Objects, Wires
 from tilesync.stores.s3.errors import refuse

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tilesync.doctor.jwt import token_end
+from tilesync.itwin.jwt import token_end
 
 
 def token(claims: object) -> str:

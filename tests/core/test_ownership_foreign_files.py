@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilesync.core.foreign_files import clashing, listed, strangers
+from tilesync.core.ownership import clashing, listed, strangers
 
 
 def test_what_systems_leave_is_nobodys() -> None:
