@@ -8,12 +8,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from tilesync.model.blob import UNKNOWN as UNKNOWN
-from tilesync.model.blob import Blob as Blob
-from tilesync.model.blob import Held as Held
-from tilesync.model.blob import Proof as Proof
-from tilesync.model.blob import Trace as Trace
-from tilesync.model.blob import Unpacked as Unpacked
 from tilesync.model.sas import SasUrl
 from tilesync.model.version import Version
 

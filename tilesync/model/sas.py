@@ -6,12 +6,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import quote, unquote, urlsplit
 
-from tilesync.model.blob import UNKNOWN as UNKNOWN
-from tilesync.model.blob import Blob as Blob
-from tilesync.model.blob import Held as Held
-from tilesync.model.blob import Proof as Proof
-from tilesync.model.blob import Trace as Trace
-from tilesync.model.blob import Unpacked as Unpacked
 from tilesync.model.tiles import ROOT
 
 

@@ -5,13 +5,6 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from tilesync.model.blob import UNKNOWN as UNKNOWN
-from tilesync.model.blob import Blob as Blob
-from tilesync.model.blob import Held as Held
-from tilesync.model.blob import Proof as Proof
-from tilesync.model.blob import Trace as Trace
-from tilesync.model.blob import Unpacked as Unpacked
-
 ROOT = "tileset.json"
 """The name of the root tileset in every mesh export (Mesh Export API, "Streaming 3DTiles")."""
 

@@ -7,12 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from tilesync.model.blob import UNKNOWN as UNKNOWN
-from tilesync.model.blob import Blob as Blob
-from tilesync.model.blob import Held as Held
-from tilesync.model.blob import Proof as Proof
-from tilesync.model.blob import Trace as Trace
-from tilesync.model.blob import Unpacked as Unpacked
+from tilesync.model.blob import Blob, Held
 from tilesync.model.tiles import Kind, Reading
 
 
