@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import azurite as azure
 from tests.support import s3
-from tests.support.azure_proxy import Away
+from tests.support.azure_proxy import AzureFixture
 from tests.support.builders import IMODEL
-from tests.support.commandline import tilesync
+from tests.support.commandline import run_tilesync
 from tests.support.simulator import Simulator
-from tests.support.viewers import Browser, find, running
+from tests.support.viewers import Browser, find_browser, start_browser
 
 pytest.register_assert_rewrite("contract")
 
@@ -31,7 +31,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A headless Chromium with the viewers beside it."""
-    program = find()
+    program = find_browser()
     if program is None:
         reason = (
             "no viewers in a browser: `make test` installs them where npm is there, and Chromium on Linux on x86-64"
@@ -39,32 +39,32 @@ def browser() -> Iterator[Browser]:
         if "viewers" in os.environ.get("TILESYNC_REQUIRE", ""):
             pytest.fail(reason)
         pytest.skip(reason)
-    with running(program) as chromium:
+    with start_browser(program) as chromium:
         yield chromium
 
 
 @pytest.fixture(scope="session")
 def azurite() -> Iterator[azure.Azurite]:
     """A real blob service."""
-    program = azure.find()
+    program = azure.find_azurite()
     if program is None:
         reason = "no Azurite: `make test` installs it where npm is there, or name its program in AZURITE"
         if "azurite" in os.environ.get("TILESYNC_REQUIRE", ""):
             pytest.fail(reason)
         pytest.skip(reason)
-    with azure.running(program) as service:
+    with azure.start_azurite(program) as service:
         yield service
 
 
 @pytest.fixture(scope="session")
 def bucket_server() -> Iterator[s3.BucketServer]:
     """A real S3 server."""
-    if s3.missing():
+    if s3.is_missing():
         reason = "no moto: `make test` installs it with the packages of the tests"
         if "s3" in os.environ.get("TILESYNC_REQUIRE", ""):
             pytest.fail(reason)
         pytest.skip(reason)
-    with s3.running() as server:
+    with s3.start_bucket_server() as server:
         yield server
 
 
@@ -79,10 +79,10 @@ def bucket(bucket_server: s3.BucketServer, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 @pytest.fixture
-def away(azurite: azure.Azurite, tmp_path: Path) -> Iterator[Away]:
+def away(azurite: azure.Azurite, tmp_path: Path) -> Iterator[AzureFixture]:
     """A container of one's own, by way of a road."""
-    with azure.Road(azurite) as road:
-        yield Away(azurite, road, tmp_path / "state")
+    with azure.AzureProxy(azurite) as road:
+        yield AzureFixture(azurite, road, tmp_path / "state")
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a versioned destination, `v`, and a flat one, `f`."""
     there = tmp_path_factory.mktemp("kept")
     with Simulator() as sim:
-        sim.hold()
-        assert tilesync("mirror", IMODEL, there / "v", sim=sim).exit == 0
-        assert tilesync("mirror", IMODEL, there / "f", "--layout", "flat", sim=sim).exit == 0
+        sim.offer_export()
+        assert run_tilesync("mirror", IMODEL, there / "v", sim=sim).exit_code == 0
+        assert run_tilesync("mirror", IMODEL, there / "f", "--layout", "flat", sim=sim).exit_code == 0
     return there

@@ -15,11 +15,11 @@ class TilesyncError(Exception):
     """Something that tilesync can name; `str()` is one sentence, safe to show: it never holds a signature or token."""
 
     exit_code: ClassVar[int] = 1
-    hint_text: ClassVar[str] = ""
+    default_hint: ClassVar[str] = ""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
-        self.hint = self.hint_text if hint is None else hint
+        self.hint = self.default_hint if hint is None else hint
 
 
 class Transient(TilesyncError):
@@ -28,20 +28,20 @@ class Transient(TilesyncError):
     `limit`: seconds after which no other attempt helps, if that is not what the retry budget says.
     """
 
-    limit: ClassVar[float | None] = None
+    retry_limit_s: ClassVar[float | None] = None
 
     def __init__(
-        self, message: str, *, retry_after: float | None = None, pressure: bool = False, hint: str | None = None
+        self, message: str, *, retry_after: float | None = None, is_throttled: bool = False, hint: str | None = None
     ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
-        self.pressure = pressure
+        self.is_throttled = is_throttled
 
 
 class UnknownHost(Transient):
     """The name of a host does not resolve: a wrong name, which time does not cure, or a resolver that just starts."""
 
-    limit = 5.0
+    retry_limit_s = 5.0
     hint_text = "check the name, or that of the proxy (HTTPS_PROXY), and the name servers of this machine"
 
 
@@ -61,11 +61,11 @@ class LinkRefused(TilesyncError):
     """
 
     def __init__(
-        self, message: str, *, hint: str | None = None, server_time: datetime | None = None, certain: bool = False
+        self, message: str, *, hint: str | None = None, server_time: datetime | None = None, is_permanent: bool = False
     ) -> None:
         super().__init__(message, hint=hint)
         self.server_time = server_time
-        self.certain = certain
+        self.is_permanent = is_permanent
 
 
 class BlobError(TilesyncError):

@@ -40,7 +40,7 @@ class Waiting(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved(Event):
+class ExportResolved(Event):
     """The run knows what it mirrors, and into which version."""
 
     kind: ClassVar[str] = "resolved"
@@ -53,7 +53,7 @@ class Resolved(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Owned(Event):
+class OwnerIdentified(Event):
     """Whose exports the destination holds: the id of an iModel, or the URL of a container."""
 
     kind: ClassVar[str] = "owner"
@@ -91,7 +91,7 @@ class Planned(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored(Event):
+class FileStored(Event):
     """One file is in, verified. Sent only where someone asked for every file (`-v`)."""
 
     kind: ClassVar[str] = "stored"
@@ -100,7 +100,7 @@ class Stored(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Reused(Event):
+class FileReused(Event):
     """One file is in, taken from another version. Sent only where someone asked for every file (`-v`)."""
 
     kind: ClassVar[str] = "reused"
@@ -109,7 +109,7 @@ class Reused(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Failed(Event):
+class FileFailed(Event):
     """One file failed for good. `hint`: what helps, where another run does not."""
 
     kind: ClassVar[str] = "file-failed"
@@ -130,7 +130,7 @@ class Retried(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Renewed(Event):
+class LinkRenewed(Event):
     """A fresh link replaced the one before."""
 
     kind: ClassVar[str] = "renewed"
@@ -150,7 +150,7 @@ class Finding(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Remarked(Event):
+class DiagnosticReported(Event):
     """Something about one file that a person may want to know, and that is no error. `problem` is a word for it."""
 
     kind: ClassVar[str] = "remark"
@@ -170,7 +170,7 @@ class ExportFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Retired(Event):
+class VersionRetired(Event):
     """A version was given up, and lies in the trash."""
 
     kind: ClassVar[str] = "retired"
@@ -181,7 +181,7 @@ class Retired(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class PointerStays(Event):
+class PointerKept(Event):
     """`version` is held, and the pointer names another one on purpose, or was not to be moved."""
 
     kind: ClassVar[str] = "pointer-stays"
@@ -190,7 +190,7 @@ class PointerStays(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Deleted(Event):
+class FileDeleted(Event):
     """One file that the container no longer has was moved into the trash."""
 
     kind: ClassVar[str] = "deleted"
@@ -209,7 +209,7 @@ class GzipStored(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Published(Event):
+class VersionPublished(Event):
     """The pointer names `version` now."""
 
     kind: ClassVar[str] = "published"
@@ -219,7 +219,7 @@ class Published(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Checked(Event):
+class CheckCompleted(Event):
     """One check of `doctor`. `result`: ok, warn, fail or skipped; `hint`: what mends it, in so many lines."""
 
     kind: ClassVar[str] = "check"

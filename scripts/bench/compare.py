@@ -19,19 +19,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import data
-from measure import Costs, run
-from peers import BIN, Peers, install
-from results import EVERY, record
-from service import nginx, publish
+from measure import RunCosts, run_measured
+from peers import BIN, Peers, install_peers
+from results import WORKLOADS, record_table
+from service import run_nginx, write_export_response
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1] / ".bench"
-MEMORY = Path("/dev/shm")
-TILES, MEDIAN = 20_000, 20_000
-LARGE, SIZE = 24, 64 << 20
-MANY, FEWER = 1_000_000, 100_000
-CHANGES = 3
-PUTS, EACH = 10_000, 32 << 10
+MEMORY_FOLDER = Path("/dev/shm")
+TILE_COUNT, MEDIAN_TILE_BYTES = 20_000, 20_000
+LARGE_FILE_COUNT, LARGE_FILE_BYTES = 24, 64 << 20
+MANY_FILE_COUNT, FEWER_FILE_COUNT = 1_000_000, 100_000
+CHANGED_EXPORT_COUNT = 3
+PUT_COUNT, PUT_BYTES = 10_000, 32 << 10
 
 Command = Sequence[str]
 
@@ -43,18 +43,18 @@ class Runner:
     name: str
     command: Callable[[], Command]
     rounds: int = 3
-    before: Callable[[], None] = lambda: None
-    costs: Costs = field(default_factory=Costs)
+    setup: Callable[[], None] = lambda: None
+    costs: RunCosts = field(default_factory=RunCosts)
 
 
 class Bench:
     """The workloads. Each gives a table."""
 
-    def __init__(self, peers: Peers, out: Path, url: str, taken: Path) -> None:
+    def __init__(self, peers: Peers, out: Path, url: str, uploads: Path) -> None:
         self._peers = peers
         self._out = out
         self._url = url
-        self._taken = taken
+        self._uploads = uploads
         self._log = ROOT / "last.log"
         self._numbers = itertools.count()
 
@@ -63,11 +63,11 @@ class Bench:
         for number in range(max(runner.rounds for runner in runners)):
             for runner in runners:
                 if number < runner.rounds:
-                    runner.before()
+                    runner.setup()
                     os.sync()
-                    cost = run(list(runner.command()), self._peers.env, self._log)
+                    cost = run_measured(list(runner.command()), self._peers.env, self._log)
                     runner.costs.rounds.append(cost)
-                    print(f"{title}: {runner.name}: {cost.seconds:.2f} s, {cost.cpu:.2f} s CPU", flush=True)
+                    print(f"{title}: {runner.name}: {cost.seconds:.2f} s, {cost.cpu_seconds:.2f} s CPU", flush=True)
         ours = runners[0].costs
         lines = [f"### {title}", "", note, ""] if note else [f"### {title}", ""]
         lines += ["| program | seconds | tilesync is so many times as fast | CPU seconds | peak memory, MB |"]
@@ -76,7 +76,7 @@ class Bench:
             costs = runner.costs
             ratio = "" if runner is runners[0] else f"{costs.seconds / ours.seconds:.2f}"
             once = "" if len(costs.rounds) > 1 else " (one round)"
-            figures = f"{costs.seconds:.2f} | {ratio} | {costs.cpu:.2f} | {costs.memory:.0f}"
+            figures = f"{costs.seconds:.2f} | {ratio} | {costs.cpu_seconds:.2f} | {costs.memory_mb:.0f}"
             lines.append(f"| {runner.name}{once} | {figures} |")
         return "\n".join(lines) + "\n"
 
@@ -84,42 +84,42 @@ class Bench:
 
     def small(self, out: Path | None = None, *, where: str = "onto the disk") -> str:
         """Many small files."""
-        names = [blob.name for blob in data.listed(ROOT / "data/containers/small")]
+        names = [blob.name for blob in data.list_folder(ROOT / "data/containers/small")]
         runners = [
             self._tilesync("small", out),
-            self._best((64, 128, 256), lambda count: self._curl("small", names, count, out)),
-            self._best((64, 128, 200), lambda count: self._rclone("small", count, out)),
+            self._fastest((64, 128, 256), lambda count: self._curl("small", names, count, out)),
+            self._fastest((64, 128, 200), lambda count: self._rclone("small", count, out)),
         ]
         if out is None:
             runners += [self._azcopy("small"), self._python("obstore", "small")]
             runners += [self._rclone("small", 4, rounds=1), self._python("azure", "small", rounds=1)]
-        title = f"{len(names):,} files of median {MEDIAN // 1000} KB, {where}"
+        title = f"{len(names):,} files of median {MEDIAN_TILE_BYTES // 1000} KB, {where}"
         return self.measure(title, runners, "Of curl and rclone the best number at once; curl verifies nothing.")
 
     def large(self) -> str:
         """A few large files."""
-        names = [blob.name for blob in data.listed(ROOT / "data/containers/large")]
+        names = [blob.name for blob in data.list_folder(ROOT / "data/containers/large")]
         runners = [
             self._tilesync("large"),
-            self._curl("large", names, LARGE),
+            self._curl("large", names, LARGE_FILE_COUNT),
             self._rclone("large", 16),
             self._azcopy("large"),
             self._python("obstore", "large"),
             self._python("azure", "large"),
         ]
         note = "tilesync computes SHA-256 and MD5, rclone and azcopy MD5, the others nothing."
-        return self.measure(f"{LARGE} files of {SIZE >> 20} MiB", runners, note)
+        return self.measure(f"{LARGE_FILE_COUNT} files of {LARGE_FILE_BYTES >> 20} MiB", runners, note)
 
-    def _best(self, counts: Sequence[int], of: Callable[[int], Runner]) -> Runner:
+    def _fastest(self, counts: Sequence[int], make_runner: Callable[[int], Runner]) -> Runner:
         """The program with the number at once with which it is fastest here."""
         times = dict[int, float]()
         for count in counts:
-            runner = of(count)
-            times[count] = run(list(runner.command()), self._peers.env, self._log).seconds
+            runner = make_runner(count)
+            times[count] = run_measured(list(runner.command()), self._peers.env, self._log).seconds
             print(f"trying {runner.name}: {times[count]:.2f} s", flush=True)
-        return of(min(counts, key=times.__getitem__))
+        return make_runner(min(counts, key=times.__getitem__))
 
-    def _new(self, out: Path | None = None) -> Path:
+    def _new_folder(self, out: Path | None = None) -> Path:
         """A folder that was never there. On the disk nothing is deleted before the end: ext4 passes over inodes that
         were in use within the last minutes, which would cost the next program more than its own work.
         """
@@ -128,75 +128,75 @@ class Bench:
         return (out or self._out) / str(next(self._numbers))
 
     def _tilesync(self, container: str, out: Path | None = None) -> Runner:
-        return Runner("tilesync", lambda: self._peers.tilesync(f"bench-{container}", self._new(out)))
+        return Runner("tilesync", lambda: self._peers.tilesync(f"bench-{container}", self._new_folder(out)))
 
     def _curl(self, container: str, names: list[str], count: int, out: Path | None = None) -> Runner:
         return Runner(
             f"curl --parallel-max {count}",
-            lambda: self._peers.curl(container, names, self._new(out), at_once=count),
+            lambda: self._peers.curl(container, names, self._new_folder(out), at_once=count),
         )
 
     def _rclone(self, container: str, count: int, out: Path | None = None, *, rounds: int = 3) -> Runner:
         return Runner(
             f"rclone --transfers {count}",
-            lambda: self._peers.rclone("copy", container, str(self._new(out)), at_once=count),
+            lambda: self._peers.rclone("copy", container, str(self._new_folder(out)), at_once=count),
             rounds,
         )
 
     def _azcopy(self, container: str) -> Runner:
-        return Runner("azcopy", lambda: self._peers.azcopy("copy", container, str(self._new())))
+        return Runner("azcopy", lambda: self._peers.azcopy("copy", container, str(self._new_folder())))
 
     def _python(self, program: str, container: str, *, rounds: int = 3) -> Runner:
         name = {"azure": "azure-storage-blob"}.get(program, program)
-        return Runner(name, lambda: self._peers.python(program, container, str(self._new())), rounds)
+        return Runner(name, lambda: self._peers.python(program, container, str(self._new_folder())), rounds)
 
     # --- uploads ---
 
     def uploads(self) -> str:
         """Files into a container, from a folder and from another container."""
-        held = self._put()
+        held = self._prepare_upload_folder()
         runners = [
             Runner("tilesync", lambda: self._peers.upload("tilesync", held, self._new_container())),
-            self._best((64, 128, 200), lambda count: self._rclone_up(held, count)),
+            self._fastest((64, 128, 200), lambda count: self._rclone_upload(held, count)),
             Runner("azcopy", lambda: self._peers.upload("azcopy", held, self._new_container())),
         ]
         note = (
             "From a folder that tilesync filled. tilesync reads each file, proves it by its SHA-256, sends its MD5, and"
             " publishes a version with manifest and pointer; rclone and azcopy send the MD5. Of rclone the best number."
         )
-        first = self.measure(f"{PUTS:,} PUTs of {EACH >> 10} KB", runners, note)
-        runners = [self._onward("small", "tilesync, container to container"), self._tilesync("small")]
+        first = self.measure(f"{PUT_COUNT:,} PUTs of {PUT_BYTES >> 10} KB", runners, note)
+        runners = [self._container_copy("small", "tilesync, container to container"), self._tilesync("small")]
         runners[1].name = "tilesync, container to folder"
         note = "Both through this machine, every byte verified."
         return first + "\n" + self.measure("20,201 small files, container to container", runners, note)
 
-    def _put(self) -> Path:
+    def _prepare_upload_folder(self) -> Path:
         """A folder with what is uploaded."""
         held = ROOT / "put"
         if not (held / "latest.json").exists():
-            run(self._peers.tilesync("bench-put", held), self._peers.env, self._log)
+            run_measured(self._peers.tilesync("bench-put", held), self._peers.env, self._log)
         return held
 
-    def _rclone_up(self, held: Path, count: int) -> Runner:
+    def _rclone_upload(self, held: Path, count: int) -> Runner:
         name = f"rclone --transfers {count}"
         return Runner(name, lambda: self._peers.upload("rclone", held, self._new_container(), at_once=count))
 
-    def _onward(self, container: str, name: str, *, rounds: int = 3) -> Runner:
-        return Runner(name, lambda: self._peers.onward(container, self._new_container()), rounds)
+    def _container_copy(self, container: str, name: str, *, rounds: int = 3) -> Runner:
+        return Runner(name, lambda: self._peers.copy_container(container, self._new_container()), rounds)
 
     def _new_container(self) -> str:
         """An empty container that takes blobs; the others go."""
         name = f"up{next(self._numbers)}"
-        for other in self._taken.glob("up*"):
+        for other in self._uploads.glob("up*"):
             shutil.rmtree(other)
-        (self._taken / name).mkdir()
+        (self._uploads / name).mkdir()
         return name
 
     def growth(self) -> str:
         """What ten times the files cost, container to container."""
         runners = [
-            self._onward("fewer", f"tilesync, {FEWER:,} files", rounds=1),
-            self._onward("many", f"tilesync, {MANY:,} files", rounds=1),
+            self._container_copy("fewer", f"tilesync, {FEWER_FILE_COUNT:,} files", rounds=1),
+            self._container_copy("many", f"tilesync, {MANY_FILE_COUNT:,} files", rounds=1),
         ]
         return self.measure("Tiny files, container to container", runners, "Peak memory is that of all its processes.")
 
@@ -204,22 +204,22 @@ class Bench:
 
     def changed(self) -> str:
         """One file changed since the last run."""
-        folders = {name: self._new() for name in ("tilesync", "rclone", "azcopy")}
-        self._export("small", "small", 1)
-        run(self._peers.tilesync("bench-small", folders["tilesync"]), self._peers.env, self._log)
+        folders = {name: self._new_folder() for name in ("tilesync", "rclone", "azcopy")}
+        self._set_newest_export("small", "small", 1)
+        run_measured(self._peers.tilesync("bench-small", folders["tilesync"]), self._peers.env, self._log)
         for name in ("rclone", "azcopy"):
             shutil.copytree(folders["tilesync"] / "versions/small", folders[name])
-        nights = {name: iter(range(1, CHANGES + 1)) for name in folders}
+        nights = {name: iter(range(1, CHANGED_EXPORT_COUNT + 1)) for name in folders}
 
         def after(name: str) -> str:
             return f"small-{next(nights[name])}"
 
         def tonight() -> None:
             container = after("tilesync")
-            self._export("small", container, int(container[-1]) + 1)
+            self._set_newest_export("small", container, int(container[-1]) + 1)
 
         runners = [
-            Runner("tilesync", lambda: self._peers.tilesync("bench-small", folders["tilesync"]), before=tonight),
+            Runner("tilesync", lambda: self._peers.tilesync("bench-small", folders["tilesync"]), setup=tonight),
             Runner(
                 "rclone sync",
                 lambda: self._peers.rclone(
@@ -237,7 +237,7 @@ class Bench:
             "tilesync publishes a whole new version, of links but for the one file, with its own manifest; the old one "
             "stays. The others change files in place.",
         )
-        self._export("small", "small", 9)
+        self._set_newest_export("small", "small", 9)
         return table
 
     def unchanged(self) -> str:
@@ -245,9 +245,9 @@ class Bench:
         held = ROOT / "held"
         if not (held / "latest.json").exists():
             print("mirroring a million files first, once", flush=True)
-            cost = run(self._peers.tilesync("bench-many", held), self._peers.env, self._log)
+            cost = run_measured(self._peers.tilesync("bench-many", held), self._peers.env, self._log)
             (ROOT / "held.txt").write_text(
-                f"{cost.seconds:.0f} s, {cost.cpu:.0f} s of CPU, {cost.memory:.0f} MB at most"
+                f"{cost.seconds:.0f} s, {cost.cpu_seconds:.0f} s of CPU, {cost.memory_mb:.0f} MB at most"
             )
         there = str(held / "versions/many")
         runners = [
@@ -256,14 +256,14 @@ class Bench:
             Runner("azcopy sync", lambda: self._peers.azcopy("sync", "many", there), rounds=1),
         ]
         first = f"tilesync asks the API once. (Mirroring them at first: {(ROOT / 'held.txt').read_text()}.)"
-        return self.measure(f"Nothing changed in {MANY:,} files", runners, first)
+        return self.measure(f"Nothing changed in {MANY_FILE_COUNT:,} files", runners, first)
 
     def listing(self) -> str:
         """A listing taken in and planned."""
-        plan = [("many", MANY), ("fewer", FEWER)]
+        plan = [("many", MANY_FILE_COUNT), ("fewer", FEWER_FILE_COUNT)]
         runners = []
         for container, count in plan:
-            command = self._peers.tilesync(f"bench-{container}", self._new(), "--dry-run")
+            command = self._peers.tilesync(f"bench-{container}", self._new_folder(), "--dry-run")
             runners.append(Runner(f"tilesync, {count:,} listed and planned", lambda c=command: c, rounds=2))
         runners += [
             Runner("rclone size, 1,000,000 listed", lambda: self._peers.rclone("size", "many"), rounds=1),
@@ -276,9 +276,12 @@ class Bench:
     def verify(self) -> str:
         """The audit beside sha256sum."""
         tables = []
-        for container, what in (("large", f"{LARGE} files of {SIZE >> 20} MiB"), ("small", "20,201 small files")):
-            folder = self._new()
-            run(self._peers.tilesync(f"bench-{container}", folder), self._peers.env, self._log)
+        for container, what in (
+            ("large", f"{LARGE_FILE_COUNT} files of {LARGE_FILE_BYTES >> 20} MiB"),
+            ("small", "20,201 small files"),
+        ):
+            folder = self._new_folder()
+            run_measured(self._peers.tilesync(f"bench-{container}", folder), self._peers.env, self._log)
             some = "1" if container == "large" else "200"
             find = f"find {folder}/versions -type f -print0 | xargs -0 -P2 -n {some} sha256sum"
             runners = [
@@ -287,23 +290,25 @@ class Bench:
             ]
             note = "tilesync reads what the tilesets ask for, too."
             tables.append(self.measure(f"Verify: {what}", runners, note))
-        return "\n".join([*tables, self._verify_away()])
+        return "\n".join([*tables, self._verify_container()])
 
-    def _verify_away(self) -> str:
+    def _verify_container(self) -> str:
         """The audit of a container, where each file is a request."""
         container = self._new_container()
-        run(self._peers.upload("tilesync", self._put(), container), self._peers.env, self._log)
+        run_measured(
+            self._peers.upload("tilesync", self._prepare_upload_folder(), container), self._peers.env, self._log
+        )
         link = self._peers.link(container)
         runners = [
             Runner("tilesync verify", lambda: self._peers.verify(link)),
             Runner("tilesync verify --quick", lambda: self._peers.verify(link, "--quick")),
         ]
-        return self.measure(f"Verify: {PUTS:,} files of {EACH >> 10} KB in a container", runners)
+        return self.measure(f"Verify: {PUT_COUNT:,} files of {PUT_BYTES >> 10} KB in a container", runners)
 
     def start(self) -> str:
         """Start-up."""
-        folder = self._new()
-        run(self._peers.tilesync("bench-tiny", folder), self._peers.env, self._log)
+        folder = self._new_folder()
+        run_measured(self._peers.tilesync("bench-tiny", folder), self._peers.env, self._log)
         runners = [
             Runner("tilesync --help", lambda: [str(BIN / "tilesync"), "--help"], rounds=9),
             Runner("tilesync mirror, nothing changed", lambda: self._peers.tilesync("bench-tiny", folder), rounds=9),
@@ -312,26 +317,26 @@ class Bench:
         ]
         return self.measure("Start-up", runners)
 
-    def _export(self, imodel: str, container: str, day: int) -> None:
+    def _set_newest_export(self, imodel: str, container: str, day: int) -> None:
         modified = f"2026-03-{day:02}T08:30:00Z"
-        announce(self._url, imodel, container, modified)
+        set_newest_export(self._url, imodel, container, modified)
 
 
-def announce(url: str, imodel: str, container: str, modified: str) -> None:
+def set_newest_export(url: str, imodel: str, container: str, modified: str) -> None:
     """The API says that a container is the newest export of an iModel, and how large it is."""
     pages = (ROOT / "data/lists" / container).glob("*.xml")
     sizes = (re.findall(r"<Content-Length>(\d+)<", page.read_text()) for page in pages if page.stem.isdecimal())
     size = sum(int(each) for found in sizes for each in found)
-    publish(ROOT / "data", url, f"bench-{imodel}", container=container, modified=modified, size=size)
+    write_export_response(ROOT / "data", url, f"bench-{imodel}", container=container, modified=modified, size=size)
 
 
-def keep(name: str, table: str) -> None:
+def record_tables(name: str, table: str) -> None:
     """Put the tables of one workload, with date and machine, in the place of its last ones; all others stay."""
     print(table)
-    record(name, table, f"; {versions()}")
+    record_table(name, table, f"; {describe_peer_versions()}")
 
 
-def prepare() -> None:
+def generate_exports() -> None:
     """Make the exports and their listings, once."""
     there = ROOT / "data"
     if (there / "made").exists():
@@ -339,34 +344,34 @@ def prepare() -> None:
     print("generating exports: some 4 GB, a minute or two", flush=True)
     shutil.rmtree(there, ignore_errors=True)
     boxes = there / "containers"
-    data.small_files(boxes / "small", tiles=TILES, median=MEDIAN)
-    data.small_files(boxes / "tiny", tiles=20, median=2000)
-    data.large_files(boxes / "large", count=LARGE, size=SIZE)
-    data.equal_files(boxes / "put", count=PUTS, size=EACH)
-    for number in range(1, CHANGES + 1):
-        change = data.tile(1000 + number)
-        data.changed_copy(boxes / f"small-{number}", boxes / "small", change=change, later=1000 * number)
+    data.write_small_files(boxes / "small", tiles=TILE_COUNT, median=MEDIAN_TILE_BYTES)
+    data.write_small_files(boxes / "tiny", tiles=20, median=2000)
+    data.write_large_files(boxes / "large", count=LARGE_FILE_COUNT, size=LARGE_FILE_BYTES)
+    data.write_equal_files(boxes / "put", count=PUT_COUNT, size=PUT_BYTES)
+    for number in range(1, CHANGED_EXPORT_COUNT + 1):
+        change = data.tile_name(1000 + number)
+        data.copy_with_change(boxes / f"small-{number}", boxes / "small", change=change, later_s=1000 * number)
     for box in boxes.iterdir():
-        data.write_listing(there / "lists" / box.name, box.name, data.listed(box))
-    for name, count in (("fewer", FEWER), ("many", MANY)):
-        data.write_listing(there / "lists" / name, name, data.many_files(boxes / name, count=count))
+        data.write_listing(there / "lists" / box.name, box.name, data.list_folder(box))
+    for name, count in (("fewer", FEWER_FILE_COUNT), ("many", MANY_FILE_COUNT)):
+        data.write_listing(there / "lists" / name, name, data.write_many_files(boxes / name, count=count))
     (there / "made").touch()
 
 
 @contextmanager
-def memory() -> Iterator[Path | None]:
+def memory_folder() -> Iterator[Path | None]:
     """A folder in memory, where the system has one that is large enough."""
-    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < 4 << 30:
+    if not MEMORY_FOLDER.is_dir() or shutil.disk_usage(MEMORY_FOLDER).free < 4 << 30:
         yield None
         return
-    folder = MEMORY / "tilesync-bench"
+    folder = MEMORY_FOLDER / "tilesync-bench"
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def versions() -> str:
+def describe_peer_versions() -> str:
     """Of the peers."""
     lines = [
         subprocess.run([name, "--version"], capture_output=True, text=True, check=True).stdout for name in ("curl",)
@@ -378,23 +383,23 @@ def versions() -> str:
 def main() -> None:
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=EVERY, default=EVERY)
+    parser.add_argument("--only", nargs="+", choices=WORKLOADS, default=WORKLOADS)
     chosen = parser.parse_args().only
     if sys.platform != "linux":
         sys.exit("the bench runs on Linux")
-    install(ROOT / "tools")
-    prepare()
+    install_peers(ROOT / "tools")
+    generate_exports()
     out = ROOT / "out"
     shutil.rmtree(out, ignore_errors=True)
-    with memory() as fast, nginx(ROOT / "state", ROOT / "data", taken := (fast or ROOT) / "uploads") as url:
+    with memory_folder() as fast, run_nginx(ROOT / "state", ROOT / "data", taken := (fast or ROOT) / "uploads") as url:
         for container in ("small", "tiny", "large", "put", "fewer", "many"):
-            announce(url, container, container, "2026-03-01T08:30:00Z")
+            set_newest_export(url, container, container, "2026-03-01T08:30:00Z")
         bench = Bench(Peers(url, ROOT / "state", ROOT / "tools"), out, url, taken)
         for name in chosen:
             tables = [getattr(bench, name)()]
             if name == "small" and fast is not None:
                 tables.append(bench.small(fast / "out", where="into memory"))
-            keep(name, "\n".join(tables))
+            record_tables(name, "\n".join(tables))
             if name == "large":
                 shutil.rmtree(out, ignore_errors=True)  # much room, few files
     shutil.rmtree(out, ignore_errors=True)

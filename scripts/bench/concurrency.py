@@ -17,20 +17,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from measure import run
-from results import CONCURRENCY, record
+from measure import run_measured
+from results import CONCURRENCY, record_table
 from service import SAS
 from shapes import SHAPES
 
-FILES = {"slow": 6000, "capped": 4000, "refusing": 6000, "far": 6000, "lossy": 12000, "fast": 20000}
+FILE_COUNTS = {"slow": 6000, "capped": 4000, "refusing": 6000, "far": 6000, "lossy": 12000, "fast": 20000}
 """So many that the best number takes some ten seconds or more: a run has to find its way first."""
 
-NUMBERS = {"slow": [64, 128, 256], "far": [64, 128, 256]}
+FIXED_TRANSFERS = {"slow": [64, 128, 256], "far": [64, 128, 256]}
 """Where fewer at once take minutes they are left out."""
 
-USUAL = [8, 16, 32, 64, 128, 256]
+DEFAULT_TRANSFERS = [8, 16, 32, 64, 128, 256]
 
-TABLE = """### `--transfers auto` on six kinds of servers
+TABLE_HEADER = """### `--transfers auto` on six kinds of servers
 
 Seconds of a first run, the medians; the ratio is auto by the best fixed number (less than 1: auto is faster).
 
@@ -40,7 +40,7 @@ Seconds of a first run, the medians; the ratio is auto by the best fixed number 
 
 
 @contextmanager
-def serving(shape: str, files: int) -> Iterator[str]:
+def run_server(shape: str, files: int) -> Iterator[str]:
     """A server of that shape, as long as the context is open; the link of its container."""
     command = [sys.executable, str(Path(__file__).with_name("shapes.py")), shape, str(files)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
@@ -51,21 +51,21 @@ def serving(shape: str, files: int) -> Iterator[str]:
             server.kill()
 
 
-def mirrored(link: str, number: str) -> float:
+def time_mirror(link: str, transfers: str) -> float:
     """Seconds that a first run with that many transfers takes."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
         dest = f"{folder}/dest"
-        command = [f"{Path(sys.executable).parent}/tilesync", "mirror", link, dest, "--transfers", number, "--json"]
-        return run(command, {}, Path(folder, "log")).seconds
+        command = [f"{Path(sys.executable).parent}/tilesync", "mirror", link, dest, "--transfers", transfers, "--json"]
+        return run_measured(command, {}, Path(folder, "log")).seconds
 
 
-def compare(shape: str, numbers: list[str], *, files: int, rounds: int) -> str:
+def compare_shape(shape: str, numbers: list[str], *, files: int, rounds: int) -> str:
     """Print what one shape takes, and how many times as long as the best fixed number auto takes; a row of a table."""
     seconds: dict[str, list[float]] = {number: [] for number in ["auto", *numbers]}
-    with serving(shape, files) as link:
+    with run_server(shape, files) as link:
         for _ in range(rounds):
             for number, taken in seconds.items():
-                taken.append(mirrored(link, number))
+                taken.append(time_mirror(link, number))
     medians = {number: statistics.median(taken) for number, taken in seconds.items()}
     best = min(numbers, key=medians.__getitem__)
     ratio = medians["auto"] / medians[best]
@@ -87,10 +87,12 @@ def main() -> None:
     for shape in asked.shapes or SHAPES:
         if shape not in SHAPES:
             parser.error(f"no shape {shape}")
-        numbers = asked.numbers.split(",") if asked.numbers else list(map(str, NUMBERS.get(shape, USUAL)))
-        rows.append(compare(shape, numbers, files=asked.files or FILES[shape], rounds=asked.rounds))
+        numbers = (
+            asked.numbers.split(",") if asked.numbers else list(map(str, FIXED_TRANSFERS.get(shape, DEFAULT_TRANSFERS)))
+        )
+        rows.append(compare_shape(shape, numbers, files=asked.files or FILE_COUNTS[shape], rounds=asked.rounds))
     if not asked.shapes:
-        record(CONCURRENCY, TABLE + "\n".join(rows) + "\n")
+        record_table(CONCURRENCY, TABLE_HEADER + "\n".join(rows) + "\n")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 

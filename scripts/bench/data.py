@@ -15,13 +15,13 @@ from pathlib import Path
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
-PAGE = 5000
+BLOBS_PER_PAGE = 5000
 """Blobs on a page, the most that Azure gives."""
 
-MADE = 1_750_000_000
+LAST_MODIFIED_S = 1_750_000_000
 """Last-Modified of everything, but for what is changed later."""
 
-FOLDER = 100
+TILES_PER_FOLDER = 100
 """Tiles in a folder."""
 
 _PAGE_HEAD = '<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="{0}" ContainerName="{1}">'
@@ -36,7 +36,7 @@ _BLOB = (
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedBlob:
     """One blob of a listing."""
 
     name: str
@@ -44,7 +44,7 @@ class Listed:
     md5: str
     modified: int
 
-    def xml(self) -> str:
+    def to_xml(self) -> str:
         """The blob as List Blobs writes it; its ETag is the one that nginx makes of mtime and size."""
         kind = "application/json" if self.name.endswith(".json") else "model/gltf-binary"
         when, etag = formatdate(self.modified, usegmt=True), f"{self.modified:x}-{self.size:x}"
@@ -52,7 +52,7 @@ class Listed:
         return _BLOB.format(name=name, when=when, etag=etag, size=self.size, type=kind, md5=self.md5)
 
 
-def glb(payload: bytes) -> bytes:
+def build_glb(payload: bytes) -> bytes:
     """A GLB with one buffer (glTF 2.0, section 4.4)."""
     body = payload + b"\0" * (-len(payload) % 4)
     said = json.dumps(
@@ -72,7 +72,7 @@ def glb(payload: bytes) -> bytes:
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
-def tileset(uris: Iterable[str]) -> bytes:
+def build_tileset(uris: Iterable[str]) -> bytes:
     """A tileset with one child a URI (3D Tiles 1.1)."""
     box = {"box": [0, 0, 0, 100, 0, 0, 0, 100, 0, 0, 0, 100]}
     children = [{"boundingVolume": box, "geometricError": 1, "content": {"uri": uri}} for uri in uris]
@@ -80,110 +80,111 @@ def tileset(uris: Iterable[str]) -> bytes:
     return json.dumps({"asset": {"version": "1.1"}, "geometricError": 512, "root": root}).encode()
 
 
-def tile(number: int) -> str:
+def tile_name(number: int) -> str:
     """The name of one tile."""
-    return f"tiles/{number // FOLDER:05d}/{number:07d}.glb"
+    return f"tiles/{number // TILES_PER_FOLDER:05d}/{number:07d}.glb"
 
 
-def small_files(folder: Path, *, tiles: int, median: int) -> None:
+def write_small_files(folder: Path, *, tiles: int, median: int) -> None:
     """An export of so many tiles of that median size, with an external tileset a folder, and the root."""
     dice, tilesets = random.Random(1), list[str]()
-    for start in range(0, tiles, FOLDER):
-        names = [tile(number) for number in range(start, min(start + FOLDER, tiles))]
+    for start in range(0, tiles, TILES_PER_FOLDER):
+        names = [tile_name(number) for number in range(start, min(start + TILES_PER_FOLDER, tiles))]
         for name in names:
             size = min(max(dice.lognormvariate(0, 0.9) * median, 300), 1_000_000)
-            put(folder / name, glb(dice.randbytes(int(size))))
+            write_file(folder / name, build_glb(dice.randbytes(int(size))))
         inner = f"{names[0].rpartition('/')[0]}/tileset.json"
-        put(folder / inner, tileset(name.rpartition("/")[2] for name in names))
+        write_file(folder / inner, build_tileset(name.rpartition("/")[2] for name in names))
         tilesets.append(inner)
-    put(folder / "tileset.json", tileset(tilesets))
+    write_file(folder / "tileset.json", build_tileset(tilesets))
 
 
-def equal_files(folder: Path, *, count: int, size: int) -> None:
+def write_equal_files(folder: Path, *, count: int, size: int) -> None:
     """An export of `count` tiles of one size."""
-    dice, names = random.Random(3), [f"{number // FOLDER:03d}/{number:05d}.glb" for number in range(count)]
+    dice, names = random.Random(3), [f"{number // TILES_PER_FOLDER:03d}/{number:05d}.glb" for number in range(count)]
     for name in names:
-        put(folder / name, glb(dice.randbytes(size - 600)))
-    put(folder / "tileset.json", tileset(names))
+        write_file(folder / name, build_glb(dice.randbytes(size - 600)))
+    write_file(folder / "tileset.json", build_tileset(names))
 
 
-def large_files(folder: Path, *, count: int, size: int) -> None:
+def write_large_files(folder: Path, *, count: int, size: int) -> None:
     """An export of `count` large tiles."""
     names = [f"{number:03d}.glb" for number in range(count)]
     for name in names:
-        put(folder / name, glb(os.urandom(size - 1000)))
-    put(folder / "tileset.json", tileset(names))
+        write_file(folder / name, build_glb(os.urandom(size - 1000)))
+    write_file(folder / "tileset.json", build_tileset(names))
 
 
-def many_files(folder: Path, *, count: int) -> list[Listed]:
+def write_many_files(folder: Path, *, count: int) -> list[ListedBlob]:
     """An export of `count` tiny files, whose listing is given back: names are links to a few files, which saves room,
     and time, for the ones who make it.
     """
-    dice, blobs = random.Random(2), list[Listed]()
+    dice, blobs = random.Random(2), list[ListedBlob]()
     data = md5 = ""
     source = Path()
     for number in range(count - 1):
         if number % 20_000 == 0:
-            content = glb(dice.randbytes(200))
+            content = build_glb(dice.randbytes(200))
             data, md5 = len(content), _md5(content)
-            source = folder / tile(number)
-            put(source, content)
+            source = folder / tile_name(number)
+            write_file(source, content)
         else:
-            name = folder / tile(number)
+            name = folder / tile_name(number)
             name.parent.mkdir(parents=True, exist_ok=True)
             os.link(source, name)
-        blobs.append(Listed(tile(number), data, md5, MADE))
-    root = tileset(["tiles/00000/0000000.glb"])
-    put(folder / "tileset.json", root)
-    return [*blobs, Listed("tileset.json", len(root), _md5(root), MADE)]
+        blobs.append(ListedBlob(tile_name(number), data, md5, LAST_MODIFIED_S))
+    root = build_tileset(["tiles/00000/0000000.glb"])
+    write_file(folder / "tileset.json", root)
+    return [*blobs, ListedBlob("tileset.json", len(root), _md5(root), LAST_MODIFIED_S)]
 
 
-def changed_copy(folder: Path, of: Path, *, change: str, later: int) -> None:
+def copy_with_change(folder: Path, source: Path, *, change: str, later_s: int) -> None:
     """The same files, but for one, whose bytes are others and whose Last-Modified is `later` seconds later."""
-    for path in of.rglob("*"):
+    for path in source.rglob("*"):
         if path.is_file():
-            link = folder / path.relative_to(of)
+            link = folder / path.relative_to(source)
             link.parent.mkdir(parents=True, exist_ok=True)
             os.link(path, link)
     (folder / change).unlink()
-    put(folder / change, glb(random.Random(later).randbytes(30_000)), modified=MADE + later)
+    write_file(folder / change, build_glb(random.Random(later_s).randbytes(30_000)), modified=LAST_MODIFIED_S + later_s)
 
 
-def put(path: Path, data: bytes, *, modified: int = MADE) -> None:
+def write_file(path: Path, data: bytes, *, modified: int = LAST_MODIFIED_S) -> None:
     """Write a file with its date."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     os.utime(path, (modified, modified))
 
 
-def listed(folder: Path) -> list[Listed]:
+def list_folder(folder: Path) -> list[ListedBlob]:
     """The listing of a folder, in the order of the names' bytes."""
     paths = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
     return [
-        Listed(name, path.stat().st_size, _md5(path.read_bytes()), int(path.stat().st_mtime)) for name, path in paths
+        ListedBlob(name, path.stat().st_size, _md5(path.read_bytes()), int(path.stat().st_mtime))
+        for name, path in paths
     ]
 
 
-def write_listing(folder: Path, container: str, blobs: list[Listed]) -> None:
+def write_listing(folder: Path, container: str, blobs: list[ListedBlob]) -> None:
     """The pages of the flat listing, and for peers that go folder by folder the listing of each folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, start in enumerate(range(0, len(blobs), PAGE)):
-        more = f"{number + 1}" if start + PAGE < len(blobs) else ""
-        body = "".join(blob.xml() for blob in blobs[start : start + PAGE])
+    for number, start in enumerate(range(0, len(blobs), BLOBS_PER_PAGE)):
+        more = f"{number + 1}" if start + BLOBS_PER_PAGE < len(blobs) else ""
+        body = "".join(blob.to_xml() for blob in blobs[start : start + BLOBS_PER_PAGE])
         asked = f"<Marker>{number}</Marker>" if number else ""
-        (folder / f"{number}.xml").write_text(_page(container, body, more, asked=asked))
+        (folder / f"{number}.xml").write_text(_build_page(container, body, more, marker_xml=asked))
     if len(blobs) <= 100_000:
-        for prefix, inner in _folders(blobs).items():
+        for prefix, inner in _list_folders(blobs).items():
             name = hashlib.md5(prefix.encode(), usedforsecurity=False).hexdigest()
-            (folder / f"{name}.xml").write_text(_page(container, "".join(inner), ""))
+            (folder / f"{name}.xml").write_text(_build_page(container, "".join(inner), ""))
 
 
-def _page(container: str, body: str, marker: str, *, asked: str = "") -> str:
+def _build_page(container: str, body: str, marker: str, *, marker_xml: str = "") -> str:
     head = _PAGE_HEAD.format("https://127.0.0.1/", container)
-    return f"{head}{asked}<Blobs>{body}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
+    return f"{head}{marker_xml}<Blobs>{body}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
 
 
-def _folders(blobs: list[Listed]) -> dict[str, list[str]]:
+def _list_folders(blobs: list[ListedBlob]) -> dict[str, list[str]]:
     """What each folder holds, by its prefix."""
     found: dict[str, list[str]] = {"": []}
     for blob in blobs:
@@ -194,11 +195,11 @@ def _folders(blobs: list[Listed]) -> dict[str, list[str]]:
                 found[inner] = []
                 found[folder].append(f"<BlobPrefix><Name>{inner}</Name></BlobPrefix>")
             folder = inner
-        found[folder].append(blob.xml())
+        found[folder].append(blob.to_xml())
     return found
 
 
-def urls(base: str, names: Iterable[str], query: str) -> Iterator[str]:
+def blob_urls(base: str, names: Iterable[str], query: str) -> Iterator[str]:
     """The URL of each blob."""
     return (f"{base}/{quote(name)}?{query}" for name in names)
 

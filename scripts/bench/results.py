@@ -9,22 +9,22 @@ import re
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-EVERY = ("start", "large", "small", "uploads", "growth", "changed", "unchanged", "listing", "verify")
+WORKLOADS = ("start", "large", "small", "uploads", "growth", "changed", "unchanged", "listing", "verify")
 CONCURRENCY = "concurrency"
 """The section that concurrency.py writes."""
 
 
-def record(name: str, table: str, with_what: str = "") -> None:
+def record_table(name: str, table: str, suffix: str = "") -> None:
     """Put a table in the place of the last one of that name; all others stay."""
     today = datetime.datetime.now(datetime.UTC).date()
     said = RESULTS.read_text() if RESULTS.exists() else ""
     there = dict(re.findall(r"^<!-- (\w+) -->\n(.*?)(?=^<!-- |\Z)", said, re.MULTILINE | re.DOTALL))
-    there[name] = f"{table}\nMeasured {today}: {machine()}{with_what}.\n\n"
-    sections = [f"<!-- {each} -->\n{there[each]}" for each in (*EVERY, CONCURRENCY) if each in there]
+    there[name] = f"{table}\nMeasured {today}: {describe_machine()}{suffix}.\n\n"
+    sections = [f"<!-- {each} -->\n{there[each]}" for each in (*WORKLOADS, CONCURRENCY) if each in there]
     RESULTS.write_text("# Measured\n\nServer and clients share the machine.\n\n" + "".join(sections).rstrip() + "\n")
 
 
-def machine() -> str:
+def describe_machine() -> str:
     """What this ran on."""
     with Path("/proc/cpuinfo").open() as info:
         model = next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), "unknown")

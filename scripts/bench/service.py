@@ -16,10 +16,10 @@ from pathlib import Path
 import trustme
 
 SAS = "sv=2024-05-04&spr=https&se=2099-01-01T00%3A00%3A00Z&sr=c&sp=rl&sig=c2lnbmF0dXJlIG9mIHRoZSBiZW5jaA%3D%3D"
-MODULES = Path("/usr/lib/nginx/modules")
+NGINX_MODULES = Path("/usr/lib/nginx/modules")
 
 # The sleep costs no CPU. The limit on files is high and their cache small: else nginx answers 500 under load.
-_CONF = """
+_NGINX_CONFIG = """
 load_module {modules}/ndk_http_module.so;
 load_module {modules}/ngx_http_lua_module.so;
 {user}
@@ -118,7 +118,7 @@ http {{
 
 
 @contextmanager
-def nginx(state: Path, data: Path, uploads: Path, *, delay: float = 0.03) -> Iterator[str]:
+def run_nginx(state: Path, data: Path, uploads: Path, *, delay_s: float = 0.03) -> Iterator[str]:
     """The service, as long as the context is open; its URL. `state`/ca.pem is the authority that signed for it.
     `uploads` is where it puts what it takes.
     """
@@ -131,7 +131,9 @@ def nginx(state: Path, data: Path, uploads: Path, *, delay: float = 0.03) -> Ite
     )
     port = _free_port()
     user = "user root;" if os.geteuid() == 0 else ""
-    conf = _CONF.format(modules=MODULES, user=user, port=port, delay=delay, data=data, uploads=uploads, files=_files())
+    conf = _NGINX_CONFIG.format(
+        modules=NGINX_MODULES, user=user, port=port, delay=delay_s, data=data, uploads=uploads, files=_max_open_files()
+    )
     (state / "nginx.conf").write_text(conf)
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
     command = [program, "-p", str(state), "-c", str(state / "nginx.conf"), "-e", str(state / "error.log")]
@@ -143,7 +145,7 @@ def nginx(state: Path, data: Path, uploads: Path, *, delay: float = 0.03) -> Ite
             server.terminate()
 
 
-def publish(data: Path, url: str, imodel: str, *, container: str, modified: str, size: int) -> None:
+def write_export_response(data: Path, url: str, imodel: str, *, container: str, modified: str, size: int) -> None:
     """The API says from now on that this container is the newest export of an iModel."""
     row = {
         "id": container,
@@ -159,7 +161,7 @@ def publish(data: Path, url: str, imodel: str, *, container: str, modified: str,
     (data / "api" / f"{imodel}.json").write_text(answer)
 
 
-def _files() -> int:
+def _max_open_files() -> int:
     """As many open files as this system lets a process have."""
     return min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 

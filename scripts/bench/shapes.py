@@ -15,48 +15,51 @@ from pathlib import Path
 from typing import Final, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from data import MADE, Listed, glb, tileset, write_listing
+from data import LAST_MODIFIED_S, ListedBlob, build_glb, build_tileset, write_listing
 
-PIECE: Final = 1 << 14
-TICK: Final = 0.05
+CHUNK_BYTES: Final = 1 << 14
+CHUNK_INTERVAL_S: Final = 0.05
 """Seconds between two pieces of a body that is slow on its connection."""
 
-MEDIAN: Final = 30_000
+MEDIAN_TILE_BYTES: Final = 30_000
 
 
 @dataclass(frozen=True)
-class Shape:
+class ServerShape:
     """How a server answers. Rates are bytes a second, but `accepts`, which is requests a second; 0 is no limit."""
 
-    latency: float = 0.0
-    per_connection: int = 0
-    total: int = 0
-    accepts: int = 0
-    loss: float = 0.0
+    latency_s: float = 0.0
+    connection_bytes_per_s: int = 0
+    total_bytes_per_s: int = 0
+    max_requests_per_s: int = 0
+    loss_ratio: float = 0.0
 
 
 SHAPES: Final = {
-    "slow": Shape(latency=0.05, per_connection=60_000),
-    "capped": Shape(latency=0.03, total=8_000_000),
-    "refusing": Shape(latency=0.1, accepts=400),
-    "far": Shape(latency=0.6),
-    "lossy": Shape(latency=0.05, loss=0.02),
-    "fast": Shape(),
+    "slow": ServerShape(latency_s=0.05, connection_bytes_per_s=60_000),
+    "capped": ServerShape(latency_s=0.03, total_bytes_per_s=8_000_000),
+    "refusing": ServerShape(latency_s=0.1, max_requests_per_s=400),
+    "far": ServerShape(latency_s=0.6),
+    "lossy": ServerShape(latency_s=0.05, loss_ratio=0.02),
+    "fast": ServerShape(),
 }
 
 
-class Container:
+class SyntheticContainer:
     """So many tiles, made when they are asked for."""
 
     def __init__(self, files: int) -> None:
         dice = random.Random(1)
         self._noise = dice.randbytes(1 << 21)
         self._sizes = {
-            f"tiles/{number:06d}.glb": int(min(max(dice.lognormvariate(0, 0.9) * MEDIAN, 300), 1_000_000))
+            f"tiles/{number:06d}.glb": int(min(max(dice.lognormvariate(0, 0.9) * MEDIAN_TILE_BYTES, 300), 1_000_000))
             for number in range(files)
         }
-        self._root = tileset(self._sizes)
-        listed = [Listed(name, len(self.body(name) or b""), "", MADE) for name in [*self._sizes, "tileset.json"]]
+        self._root = build_tileset(self._sizes)
+        listed = [
+            ListedBlob(name, len(self.body(name) or b""), "", LAST_MODIFIED_S)
+            for name in [*self._sizes, "tileset.json"]
+        ]
         with tempfile.TemporaryDirectory() as folder:
             write_listing(Path(folder), "bench", listed)
             self._pages = {page.stem: page.read_bytes() for page in Path(folder).iterdir() if page.stem.isdecimal()}
@@ -70,22 +73,22 @@ class Container:
         if name == "tileset.json":
             return self._root
         size = self._sizes.get(name)
-        return None if size is None else glb(self._noise[size % 4093 : size % 4093 + size])
+        return None if size is None else build_glb(self._noise[size % 4093 : size % 4093 + size])
 
 
-class Server:
+class BlobServer:
     """What the connections share."""
 
-    def __init__(self, shape: Shape, container: Container) -> None:
+    def __init__(self, shape: ServerShape, container: SyntheticContainer) -> None:
         self.shape = shape
         self.container = container
         self.dice = random.Random(2)
         self._free_at = 0.0
-        self._tokens, self._filled_at = shape.accepts / 10, 0.0
+        self._tokens, self._filled_at = shape.max_requests_per_s / 10, 0.0
 
-    def accepts(self, now: float) -> bool:
+    def try_accept(self, now: float) -> bool:
         """Whether one more request is within the rate."""
-        rate = self.shape.accepts
+        rate = self.shape.max_requests_per_s
         self._tokens = min(rate / 10, self._tokens + (now - self._filled_at) * rate)
         self._filled_at = now
         if rate and self._tokens < 1:
@@ -93,18 +96,18 @@ class Server:
         self._tokens -= 1
         return True
 
-    def slot(self, now: float, size: int) -> float:
+    def reserve_send_time(self, now: float, size: int) -> float:
         """When the next piece may leave over the line that all share."""
-        if not self.shape.total:
+        if not self.shape.total_bytes_per_s:
             return now
-        self._free_at = max(now, self._free_at) + size / self.shape.total
+        self._free_at = max(now, self._free_at) + size / self.shape.total_bytes_per_s
         return self._free_at
 
 
-class Connection(asyncio.Protocol):
+class ServerConnection(asyncio.Protocol):
     """Answers one request after the other."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: BlobServer) -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._received = b""
@@ -124,24 +127,30 @@ class Connection(asyncio.Protocol):
         head, end, rest = self._received.partition(b"\r\n\r\n")
         if end:
             self._received = rest
-            self._loop.call_later(self._server.shape.latency, self._answer, head.decode("latin-1"))
+            self._loop.call_later(self._server.shape.latency_s, self._respond, head.decode("latin-1"))
 
-    def _answer(self, head: str) -> None:
+    def _respond(self, head: str) -> None:
         parts, shape = urlsplit(head.split(" ", 2)[1]), self._server.shape
         asked = parse_qs(parts.query, keep_blank_values=True)
         name = unquote(parts.path).split("/", 3)[3:]
         if "comp" in asked:
             page = self._server.container.page(asked.get("marker", [""])[0])
-            self._write(_answered("200 OK", page, "application/xml"))  # as soon as ever: blobs are compared
-        elif not self._server.accepts(self._loop.time()):
+            self._write(_build_response("200 OK", page, "application/xml"))  # as soon as ever: blobs are compared
+        elif not self._server.try_accept(self._loop.time()):
             busy = b"<Error><Code>ServerBusy</Code></Error>"
             self._send(
-                _answered("503 Busy", busy, "application/xml", "Retry-After: 1\r\nx-ms-error-code: ServerBusy\r\n")
+                _build_response(
+                    "503 Busy", busy, "application/xml", "Retry-After: 1\r\nx-ms-error-code: ServerBusy\r\n"
+                )
             )
         else:
             body = self._server.container.body(name[0] if name else "")
-            answer = _answered("404 No", b"", "text/plain") if body is None else _answered("200 OK", body, "model/gltf")
-            lost = self._server.dice.random() < shape.loss
+            answer = (
+                _build_response("404 No", b"", "text/plain")
+                if body is None
+                else _build_response("200 OK", body, "model/gltf")
+            )
+            lost = self._server.dice.random() < shape.loss_ratio
             self._send(answer[: len(answer) // 2] if lost else answer, lost=lost)
 
     def _write(self, answer: bytes) -> None:
@@ -155,21 +164,27 @@ class Connection(asyncio.Protocol):
             if lost and self._transport is not None:
                 self._transport.abort()
             return
-        size = int(shape.per_connection * TICK) or (PIECE if shape.total else len(answer))
+        size = int(shape.connection_bytes_per_s * CHUNK_INTERVAL_S) or (
+            CHUNK_BYTES if shape.total_bytes_per_s else len(answer)
+        )
         self._transport.write(answer[:size])
         now = self._loop.time()
-        wait = TICK if shape.per_connection else self._server.slot(now, min(size, len(answer))) - now
+        wait = (
+            CHUNK_INTERVAL_S
+            if shape.connection_bytes_per_s
+            else self._server.reserve_send_time(now, min(size, len(answer))) - now
+        )
         if wait > 0:
             self._loop.call_later(wait, lambda: self._send(answer[size:], lost=lost))
         else:
             self._send(answer[size:], lost=lost)
 
 
-def _answered(status: str, body: bytes, kind: str, more: str = "") -> bytes:
-    etag = f'ETag: "{MADE:x}-{len(body):x}"\r\n' if status.startswith("200") else ""
+def _build_response(status: str, body: bytes, kind: str, more: str = "") -> bytes:
+    etag = f'ETag: "{LAST_MODIFIED_S:x}-{len(body):x}"\r\n' if status.startswith("200") else ""
     head = (
         f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nContent-Type: {kind}\r\n{etag}{more}"
-        f"Last-Modified: {formatdate(MADE, usegmt=True)}\r\nx-ms-blob-type: BlockBlob\r\nx-ms-version: 2024-05-04\r\n"
+        f"Last-Modified: {formatdate(LAST_MODIFIED_S, usegmt=True)}\r\nx-ms-blob-type: BlockBlob\r\nx-ms-version: 2024-05-04\r\n"
         "x-ms-request-id: 0\r\n\r\n"
     )
     return head.encode() + body
@@ -177,8 +192,10 @@ def _answered(status: str, body: bytes, kind: str, more: str = "") -> bytes:
 
 async def main(shape: str, files: int) -> None:
     """Serve, and say where."""
-    server = Server(SHAPES[shape], Container(files))
-    listening = await asyncio.get_running_loop().create_server(lambda: Connection(server), "127.0.0.1", 0, backlog=1024)
+    server = BlobServer(SHAPES[shape], SyntheticContainer(files))
+    listening = await asyncio.get_running_loop().create_server(
+        lambda: ServerConnection(server), "127.0.0.1", 0, backlog=1024
+    )
     sys.stdout.write(f"{listening.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await listening.serve_forever()

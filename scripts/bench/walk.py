@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROUNDS = 3
-CHUNK = 1 << 16
+CHUNK_BYTES = 1 << 16
 
 
-def write(path: Path, tiles: int) -> None:
+def write_tileset(path: Path, tiles: int) -> None:
     """A tree of tiles, four children each, with full-precision boxes as exporters write them."""
     dice = random.Random(1)
 
@@ -50,43 +50,43 @@ def write(path: Path, tiles: int) -> None:
         out.write("}")
 
 
-def chunks(path: Path) -> Iterator[bytes]:
+def read_chunks(path: Path) -> Iterator[bytes]:
     """The file in pieces."""
     with path.open("rb") as file:
-        while piece := file.read(CHUNK):
+        while piece := file.read(CHUNK_BYTES):
             yield piece
 
 
-def walk(path: Path) -> int:
+def walk_tileset(path: Path) -> int:
     """Check and read it as it passes; the references are handed on as in a transfer."""
     from tilesync.model import Blob
     from tilesync.tiles.validator import ContentCheck
 
     check, found = ContentCheck(Blob("tileset.json", path.stat().st_size), "https://host/container"), 0
-    for piece in chunks(path):
+    for piece in read_chunks(path):
         check.feed(piece)
-        if check.named > 5000:
-            found += len(check.take().references)
+        if check.pending_count > 5000:
+            found += len(check.drain().references)
     check.finish()
-    return found + len(check.take().references)
+    return found + len(check.drain().references)
 
 
-def rebase(path: Path) -> int:
+def rebase_pointer(path: Path) -> int:
     """Make the pointer of it."""
     from tilesync.tiles.json_documents import rebase
 
-    return sum(map(len, rebase(chunks(path), "versions/00000000-0000-0000-0000-000000000000/")))
+    return sum(map(len, rebase(read_chunks(path), "versions/00000000-0000-0000-0000-000000000000/")))
 
 
-def load(path: Path) -> int:
+def load_json(path: Path) -> int:
     """What the standard library does with it."""
     return len(json.loads(path.read_bytes()))
 
 
-JOBS = {"walk": walk, "rebase": rebase, "json.loads": load}
+JOBS = {"walk": walk_tileset, "rebase": rebase_pointer, "json.loads": load_json}
 
 
-def measure(job: str, path: str) -> None:
+def measure_job(job: str, path: str) -> None:
     """In a process of its own: seconds and the peak of memory."""
     begun = time.perf_counter()
     result = JOBS[job](Path(path))
@@ -97,12 +97,12 @@ def measure(job: str, path: str) -> None:
 def main() -> None:
     """Measure everything and print a table."""
     if len(sys.argv) == 4:
-        measure(*sys.argv[2:])
+        measure_job(*sys.argv[2:])
         return
     tiles = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tileset.json"
-        write(path, tiles)
+        write_tileset(path, tiles)
         size = path.stat().st_size / 1e6
         print(f"one tileset JSON, {tiles:,} tiles, {size:.0f} MB\n")
         runs: dict[str, list[tuple[float, float, int]]] = {job: [] for job in JOBS}

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from azure.storage.blob import ContainerClient
 
-THREADS = 32
+THREAD_COUNT = 32
 
 
 def main(link: str, folder: str | None) -> None:
     """List, and download when there is a folder."""
     count = 0
-    with ContainerClient.from_container_url(link) as container, ThreadPoolExecutor(THREADS) as pool:
+    with ContainerClient.from_container_url(link) as container, ThreadPoolExecutor(THREAD_COUNT) as pool:
 
         def download(name: str) -> None:
             path = Path(str(folder)) / name

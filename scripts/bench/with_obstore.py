@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 import obstore
 from obstore.store import AzureStore
 
-AT_ONCE = 128
+MAX_CONCURRENT = 128
 
 
-def store_of(link: str) -> AzureStore:
+def open_store(link: str) -> AzureStore:
     """The container behind a link."""
     parts = urlsplit(link)
     account, container = parts.path.strip("/").split("/")
@@ -24,13 +24,13 @@ def store_of(link: str) -> AzureStore:
 
 async def main(link: str, folder: str | None) -> None:
     """List, and download when there is a folder."""
-    store = store_of(link)
+    store = open_store(link)
     count = 0
     pending = set[asyncio.Task[None]]()
     async for page in store.list(chunk_size=1000):
         count += len(page)
         for item in page if folder else ():
-            if len(pending) >= AT_ONCE:
+            if len(pending) >= MAX_CONCURRENT:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 _ = [task.result() for task in done]
             pending.add(asyncio.create_task(download(store, item["path"], Path(str(folder)) / item["path"])))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tilesync.app.locations import parse_place
+from tilesync.app.locations import parse_location
 from tilesync.errors import UsageError
-from tilesync.model.storage import AzurePlace, BucketPlace
+from tilesync.model.storage import AzureLocation, S3Location
 
 SAS = "sv=2024&se=2026-11-26T13%3A00%3A00Z&sig=TOPSECRET"
 
@@ -14,23 +14,23 @@ SAS = "sv=2024&se=2026-11-26T13%3A00%3A00Z&sig=TOPSECRET"
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("az://account1/tiles", AzurePlace("account1", "tiles")),
-        ("az://account1/tiles/", AzurePlace("account1", "tiles")),
-        ("az://account1/tiles/a b/c+d/", AzurePlace("account1", "tiles", "a b/c+d/")),
-        ("az://account1/$web", AzurePlace("account1", "$web")),
-        ("az://account1/a-b", AzurePlace("account1", "a-b")),
-        (f"az://account1/{'a' * 63}", AzurePlace("account1", "a" * 63)),
-        ("s3://my-bucket", BucketPlace("my-bucket")),
-        ("s3://My_bucket.de/x/y%2F", BucketPlace("My_bucket.de", "x/y%2F/")),
+        ("az://account1/tiles", AzureLocation("account1", "tiles")),
+        ("az://account1/tiles/", AzureLocation("account1", "tiles")),
+        ("az://account1/tiles/a b/c+d/", AzureLocation("account1", "tiles", "a b/c+d/")),
+        ("az://account1/$web", AzureLocation("account1", "$web")),
+        ("az://account1/a-b", AzureLocation("account1", "a-b")),
+        (f"az://account1/{'a' * 63}", AzureLocation("account1", "a" * 63)),
+        ("s3://my-bucket", S3Location("my-bucket")),
+        ("s3://My_bucket.de/x/y%2F", S3Location("My_bucket.de", "x/y%2F/")),
         ("/srv/tiles", None),
         ("tiles", None),
         ("C:\\tiles", None),
         ("./az", None),
     ],
 )
-def test_places(text: str, place: AzurePlace | BucketPlace | None) -> None:
+def test_places(text: str, place: AzureLocation | S3Location | None) -> None:
     """A place in a store has its parts, its prefix ends with one slash; what is none can only be a folder."""
-    assert parse_place(text) == place
+    assert parse_location(text) == place
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,11 @@ def test_places(text: str, place: AzurePlace | BucketPlace | None) -> None:
 )
 def test_links_to_containers(url: str, endpoint: str | None, place: str, base: str) -> None:
     """Account, container and prefix are told apart, also behind emulators and other endpoints; the link is kept."""
-    found = parse_place(f"{url}?{SAS}", endpoint=endpoint, fetched=3.0)
-    assert isinstance(found, AzurePlace)
+    found = parse_location(f"{url}?{SAS}", endpoint=endpoint, fetched=3.0)
+    assert isinstance(found, AzureLocation)
     assert str(found) == place
     assert found.link is not None
-    assert (found.link.base, found.link.query, found.link.fetched) == (base, SAS, 3.0)
+    assert (found.link.base, found.link.query, found.link.fetched_at_s) == (base, SAS, 3.0)
     assert found.link.expires is not None
 
 
@@ -101,5 +101,5 @@ def test_links_to_containers(url: str, endpoint: str | None, place: str, base: s
 def test_what_is_no_place_is_refused(text: str) -> None:
     """Each is a usage error, which does not repeat a signature."""
     with pytest.raises(UsageError) as error:
-        parse_place(text)
+        parse_location(text)
     assert "TOPSECRET" not in str(error.value) + error.value.hint

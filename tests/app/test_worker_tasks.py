@@ -15,27 +15,27 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.test_process_pool import children
-from tests.support.builders import export, glb, md5_of, tileset, tree
+from tests.runtime.test_process_pool import list_worker_pids
+from tests.support.builders import export, glb, md5_base64, read_tree, tileset
 from tests.support.faults import (
     Effect,
-    after,
-    any_blob,
-    blob,
     blob_name,
-    cut,
-    error,
-    listing,
-    states,
-    torn,
-    wrong_bytes,
+    call_before,
+    error_response,
+    flip_last_bit,
+    halve_body,
+    is_blob,
+    is_blob_named,
+    is_listing,
+    replace_headers,
+    truncate_body,
 )
 from tests.support.simulator import EXPORT, Simulator, verify
 from tilesync.app import commands as wiring
 from tilesync.errors import Incomplete, NotAuthorised, VerifyFailed
-from tilesync.events import Finding, Stored
-from tilesync.jobs.versions.file_audit import Inspector
-from tilesync.model import Arrival, Held, Version
+from tilesync.events import FileStored, Finding
+from tilesync.jobs.versions.file_audit import FileVerifier
+from tilesync.model import FileResult, StoredFile, Version
 from tilesync.runtime import process_pool as crew
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
@@ -46,48 +46,48 @@ LATE = 1500
 
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wiring, "cores", lambda: 2)
+    monkeypatch.setattr(wiring, "count_cores", lambda: 2)
 
 
-def watched(sim: Simulator, seen: list[int]) -> None:
+def record_worker_pids(sim: Simulator, seen: list[int]) -> None:
     """Note the helpers that are there when most blobs have been asked for."""
-    sim.on(LATE, any_blob, lambda: seen.extend(children()))
+    sim.run_before_request(LATE, is_blob, lambda: seen.extend(list_worker_pids()))
 
 
 def test_a_large_export_comes_by_way_of_helpers(tmp_path: Path) -> None:
     """Every file is right, asked for once and told once; the helpers are gone when the run is."""
     seen: list[int] = []
     with Simulator() as sim:
-        files = sim.hold(export(TILES))
-        watched(sim, seen)
+        files = sim.offer_export(export(TILES))
+        record_worker_pids(sim, seen)
         run = sim.mirror(tmp_path, every_file=True)
-        assert (run.exit, run.tally.fetched, run.tally.verified) == (0, len(files), len(files))
-        assert Counter(blob_name(request) for request in sim.asked()) == Counter(files.keys())
-        assert all(request.headers.get("if-match") for request in sim.asked())
+        assert (run.exit_code, run.stats.fetched, run.stats.verified) == (0, len(files), len(files))
+        assert Counter(blob_name(request) for request in sim.blob_requests()) == Counter(files.keys())
+        assert all(request.headers.get("if-match") for request in sim.blob_requests())
     assert len(seen) == 2
-    assert children() == []
-    assert Counter(event.name for event in run.of(Stored)) == Counter(files.keys())
-    assert run.tally.bytes == sum(map(len, files.values()))
-    assert tree(tmp_path / "versions" / EXPORT) == files
-    assert verify(tmp_path).exit == 0
+    assert list_worker_pids() == []
+    assert Counter(event.name for event in run.events_of(FileStored)) == Counter(files.keys())
+    assert run.stats.transferred_bytes == sum(map(len, files.values()))
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
+    assert verify(tmp_path).exit_code == 0
     assert list((tmp_path / ".tilesync/parts").iterdir()) == []
 
 
-def alone(tmp_path: Path, **changes: Any) -> None:
+def mirror_without_workers(tmp_path: Path, **changes: Any) -> None:
     """A run that this process does by itself, and that is whole."""
     seen: list[int] = []
     with Simulator() as sim:
-        files = sim.hold(export(TILES))
-        watched(sim, seen)
-        assert sim.mirror(tmp_path, **changes).exit == 0
+        files = sim.offer_export(export(TILES))
+        record_worker_pids(sim, seen)
+        assert sim.mirror(tmp_path, **changes).exit_code == 0
     assert seen == []
-    assert tree(tmp_path / "versions" / EXPORT) == files
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
 @pytest.mark.parametrize("changes", [{"bwlimit": 1e9}, {"transfers": 4}])
 def test_where_helpers_make_no_sense_there_are_none(tmp_path: Path, changes: dict[str, Any]) -> None:
     """With a limited bandwidth, or few transfers, this process does everything."""
-    alone(tmp_path, **changes)
+    mirror_without_workers(tmp_path, **changes)
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "http_proxy", "ALL_PROXY"])
@@ -95,13 +95,13 @@ def test_nothing_goes_around_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Where a proxy is set, be it for other hosts, this process does everything: helpers know none."""
     monkeypatch.setenv(variable, "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    alone(tmp_path)
+    mirror_without_workers(tmp_path)
 
 
 def test_one_core_needs_no_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On one core this process does everything."""
-    monkeypatch.setattr(wiring, "cores", lambda: 1)
-    alone(tmp_path)
+    monkeypatch.setattr(wiring, "count_cores", lambda: 1)
+    mirror_without_workers(tmp_path)
 
 
 @pytest.mark.parametrize("large", [True, False])
@@ -111,39 +111,39 @@ def test_helpers_start_while_a_large_first_export_is_listed(tmp_path: Path, larg
     """
     seen: list[int] = []
     with Simulator(page_size=80, delay=0.1) as sim:
-        files = sim.hold(export(TILES), stats={"compressedSize": 60_000_000 if large else 60_000})
-        sim.on(3, listing, lambda: seen.extend(children()))
-        assert sim.mirror(tmp_path).exit == 0
+        files = sim.offer_export(export(TILES), stats={"compressedSize": 60_000_000 if large else 60_000})
+        sim.run_before_request(3, is_listing, lambda: seen.extend(list_worker_pids()))
+        assert sim.mirror(tmp_path).exit_code == 0
         assert len(seen) == (2 if large else 0)
         seen.clear()
         sim.faults.clear()
-        sim.hold({**files, "tiles/new.glb": glb(b"new")}, export_id=OTHER, stats={"compressedSize": 60_000_000})
-        sim.on(1, blob("tiles/new.glb"), lambda: seen.extend(children()))
+        sim.offer_export({**files, "tiles/new.glb": glb(b"new")}, export_id=OTHER, stats={"compressedSize": 60_000_000})
+        sim.run_before_request(1, is_blob_named("tiles/new.glb"), lambda: seen.extend(list_worker_pids()))
         run = sim.mirror(tmp_path)
-        assert (run.exit, run.tally.fetched, seen) == (0, 1, [])
+        assert (run.exit_code, run.stats.fetched, seen) == (0, 1, [])
 
 
 @pytest.mark.parametrize(
     ("effect", "times"),
     [
-        (error(503, "ServerBusy", Retry_After="0"), 40),
-        (error(500, "InternalError"), 40),
-        (error(403, "AuthenticationFailed"), 3),
-        (cut(100), 40),
-        (cut(0), 40),
-        (torn, 5),
-        (wrong_bytes, 5),
+        (error_response(503, "ServerBusy", Retry_After="0"), 40),
+        (error_response(500, "InternalError"), 40),
+        (error_response(403, "AuthenticationFailed"), 3),
+        (truncate_body(100), 40),
+        (truncate_body(0), 40),
+        (halve_body, 5),
+        (flip_last_bit, 5),
     ],
 )
 def test_what_fails_on_the_way_comes_by_the_usual_one(tmp_path: Path, effect: Effect, times: int) -> None:
     """Whatever goes wrong with some blobs in the middle: in the end every byte is right."""
     with Simulator() as sim:
-        files = sim.hold(export(TILES))
-        sim.fault(any_blob, effect, times=times, skip=LATE)
+        files = sim.offer_export(export(TILES))
+        sim.add_fault(is_blob, effect, times=times, skip=LATE)
         run = sim.mirror(tmp_path)
-        assert (run.exit, run.tally.fetched) == (0, len(files))
-    assert tree(tmp_path / "versions" / EXPORT) == files
-    assert verify(tmp_path).exit == 0
+        assert (run.exit_code, run.stats.fetched) == (0, len(files))
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
+    assert verify(tmp_path).exit_code == 0
 
 
 def test_links_that_end_in_the_middle(tmp_path: Path) -> None:
@@ -151,32 +151,32 @@ def test_links_that_end_in_the_middle(tmp_path: Path) -> None:
     from datetime import timedelta
 
     with Simulator(life=timedelta(seconds=0.5), delay=0.05) as sim:
-        files = sim.hold(export(TILES))
+        files = sim.offer_export(export(TILES))
         run = sim.mirror(tmp_path)
-        assert run.exit == 0
-        assert run.tally.renewals >= 1
-    assert tree(tmp_path / "versions" / EXPORT) == files
+        assert run.exit_code == 0
+        assert run.stats.renewals >= 1
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
 def test_a_link_that_cannot_be_renewed_ends_the_run(tmp_path: Path) -> None:
     """Refused in the middle, and no fresh link to be had: the run ends so, and the next one goes on."""
     with Simulator() as sim:
-        files = sim.hold(export(TILES))
+        files = sim.offer_export(export(TILES))
 
         def refuse() -> None:
-            sim.revoke()
+            sim.revoke_links()
             sim.token = "another"
 
-        sim.on(LATE, any_blob, refuse)
+        sim.run_before_request(LATE, is_blob, refuse)
         run = sim.mirror(tmp_path)
         assert isinstance(run.error, NotAuthorised)
-        assert children() == []
-        held = len(tree(tmp_path / "versions" / EXPORT))
+        assert list_worker_pids() == []
+        held = len(read_tree(tmp_path / "versions" / EXPORT))
         assert 0 < held < len(files)
-        sim.forget()
-        assert sim.mirror(tmp_path).exit == 0
-        assert len(sim.asked()) < len(files)
-    assert tree(tmp_path / "versions" / EXPORT) == files
+        sim.clear_requests()
+        assert sim.mirror(tmp_path).exit_code == 0
+        assert len(sim.blob_requests()) < len(files)
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
 def test_absolute_links_are_told_apart_as_ever(tmp_path: Path) -> None:
@@ -186,55 +186,55 @@ def test_absolute_links_are_told_apart_as_ever(tmp_path: Path) -> None:
         base = f"{sim.url}/{EXPORT}"
         files["tiles/zz.json"] = tileset(f"{base}/tiles/000.glb", "https://elsewhere.invalid/x.glb")
         files["tileset.json"] = tileset("tiles/tileset.json", "tiles/zz.json")
-        sim.hold(files)
+        sim.offer_export(files)
         run = sim.mirror(tmp_path, allow_missing=True)
-        assert run.exit == 0
-        assert run.tally.completeness.unfollowed == 2
+        assert run.exit_code == 0
+        assert run.stats.completeness.unfollowed == 2
         assert any("leads back to the container" in str(event) for event in run.events)
 
 
 def test_a_damaged_blob_fails_alone(tmp_path: Path) -> None:
     """A blob that the container holds damaged is the one that fails; nothing is published."""
     with Simulator() as sim:
-        files = sim.hold(export(TILES))
-        sim.fault(blob("tiles/1900.glb"), wrong_bytes, times=None)
+        files = sim.offer_export(export(TILES))
+        sim.add_fault(is_blob_named("tiles/1900.glb"), flip_last_bit, times=None)
         run = sim.mirror(tmp_path)
         assert isinstance(run.error, Incomplete)
-        assert (run.tally.failed, run.tally.fetched) == (1, len(files) - 1)
+        assert (run.stats.failed, run.stats.fetched) == (1, len(files) - 1)
     assert not (tmp_path / "tileset.json").exists()
 
 
 def test_an_export_that_changes_under_the_run(tmp_path: Path) -> None:
     """Regenerated in the middle: listed and planned again, and what is published is the new one alone."""
     with Simulator() as sim:
-        sim.hold(export(TILES))
+        sim.offer_export(export(TILES))
         new = export(TILES, seed=5)
-        sim.on(LATE, any_blob, lambda: sim.regenerate(new))
-        assert sim.mirror(tmp_path).exit == 0
-    assert tree(tmp_path / "versions" / EXPORT) == new
+        sim.run_before_request(LATE, is_blob, lambda: sim.regenerate(new))
+        assert sim.mirror(tmp_path).exit_code == 0
+    assert read_tree(tmp_path / "versions" / EXPORT) == new
 
 
 @pytest.mark.parametrize("both", [False, True])
 def test_helpers_that_are_killed_are_done_without(tmp_path: Path, both: bool) -> None:
     """A helper that dies in the middle costs nothing but time."""
     with Simulator() as sim:
-        files = sim.hold(export(TILES))
+        files = sim.offer_export(export(TILES))
 
         def kill() -> None:
-            for pid in children()[: 2 if both else 1]:
+            for pid in list_worker_pids()[: 2 if both else 1]:
                 os.kill(pid, signal.SIGKILL)
 
-        sim.on(LATE, any_blob, kill)
+        sim.run_before_request(LATE, is_blob, kill)
         run = sim.mirror(tmp_path)
-        assert (run.exit, run.tally.fetched) == (0, len(files))
-    assert tree(tmp_path / "versions" / EXPORT) == files
-    assert verify(tmp_path).exit == 0
+        assert (run.exit_code, run.stats.fetched) == (0, len(files))
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
+    assert verify(tmp_path).exit_code == 0
 
 
 @pytest.fixture
 def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """A helper that answers nothing for five seconds is taken for stuck."""
-    monkeypatch.setattr(crew, "_SILENCE", 5.0)
+    monkeypatch.setattr(crew, "_MAX_SILENCE_S", 5.0)
 
 
 @contextmanager
@@ -244,7 +244,7 @@ def stopping_the_first() -> Iterator[list[int]]:
 
     def stop() -> None:
         while not over.wait(0.002):
-            for pid in set(children()) - seen:
+            for pid in set(list_worker_pids()) - seen:
                 seen.add(pid)
                 if len(seen) % 2:
                     os.kill(pid, signal.SIGSTOP)
@@ -263,16 +263,16 @@ def stopping_the_first() -> Iterator[list[int]]:
 def test_a_helper_that_is_stopped_in_its_first_task_is_done_without(tmp_path: Path) -> None:
     """Mirror and verify end well though a helper never gets ready; none is left behind."""
     with Simulator(delay=0.02) as sim, stopping_the_first() as stopped:
-        files = sim.hold(export(TILES))
+        files = sim.offer_export(export(TILES))
         run = sim.mirror(tmp_path)
-        assert (run.exit, run.tally.fetched) == (0, len(files))
+        assert (run.exit_code, run.stats.fetched) == (0, len(files))
         assert len(stopped) == 1
-        assert children() == []
+        assert list_worker_pids() == []
         audit = verify(tmp_path)
-        assert (audit.exit, audit.tally.verified) == (0, len(files))
+        assert (audit.exit_code, audit.stats.verified) == (0, len(files))
         assert len(stopped) == 2
-    assert children() == []
-    assert tree(tmp_path / "versions" / EXPORT) == files
+    assert list_worker_pids() == []
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
 @pytest.mark.usefixtures("short_silence")
@@ -281,66 +281,68 @@ def test_a_helper_that_is_stopped_in_its_first_task_is_done_without(tmp_path: Pa
 def test_helpers_that_are_stopped_are_done_without(tmp_path: Path, late: int, both: bool) -> None:
     """A helper that stops in the middle, or before it is to end, costs nothing but time; none is left behind."""
     with Simulator() as sim:
-        files = sim.hold(export(TILES))
+        files = sim.offer_export(export(TILES))
 
         def stop() -> None:
-            for pid in children()[: 2 if both else 1]:
+            for pid in list_worker_pids()[: 2 if both else 1]:
                 os.kill(pid, signal.SIGSTOP)
 
-        sim.on(late, any_blob, stop)
+        sim.run_before_request(late, is_blob, stop)
         run = sim.mirror(tmp_path)
-        assert (run.exit, run.tally.fetched) == (0, len(files))
-    assert children() == []
-    assert tree(tmp_path / "versions" / EXPORT) == files
+        assert (run.exit_code, run.stats.fetched) == (0, len(files))
+    assert list_worker_pids() == []
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
 @pytest.mark.usefixtures("short_silence")
 def test_verify_does_without_helpers_that_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Helpers that stop with files in their hands: every file is judged all the same, by this process."""
-    files = held(tmp_path)
-    stopped, usual = list[int](), Inspector.inspect
+    files = mirror_files(tmp_path)
+    stopped, usual = list[int](), FileVerifier.verify_files
 
-    async def inspect(self: Inspector, version: Version, some: Sequence[Held]) -> dict[str, Finding | Arrival]:
+    async def inspect(
+        self: FileVerifier, version: Version, some: Sequence[StoredFile]
+    ) -> dict[str, Finding | FileResult]:
         assert self._starting is not None
         await asyncio.wait([self._starting])
-        for pid in set(children()) - set(stopped):
+        for pid in set(list_worker_pids()) - set(stopped):
             os.kill(pid, signal.SIGSTOP)
             stopped.append(pid)
         return await usual(self, version, some)
 
-    monkeypatch.setattr(Inspector, "inspect", inspect)
+    monkeypatch.setattr(FileVerifier, "verify_files", inspect)
     run = verify(tmp_path)
     assert len(stopped) == 2
-    assert (run.exit, run.tally.verified, run.tally.failed) == (0, len(files), 0)
-    assert children() == []
+    assert (run.exit_code, run.stats.verified, run.stats.failed) == (0, len(files), 0)
+    assert list_worker_pids() == []
 
 
 def test_one_stuck_blob_keeps_no_other_from_the_catalog(tmp_path: Path) -> None:
     """A blob whose answer does not come is asked for again by the usual way; the others of its batch are recorded."""
     go, late = threading.Event(), "tiles/1998.glb"
     with Simulator(delay=0.03) as sim:
-        files = sim.hold(export(TILES))
-        sim.fault(blob(late), after(lambda: go.wait(20)))
-        sim.on(1, blob(late), go.set)
+        files = sim.offer_export(export(TILES))
+        sim.add_fault(is_blob_named(late), call_before(lambda: go.wait(20)))
+        sim.run_before_request(1, is_blob_named(late), go.set)
         run = sim.mirror(tmp_path)
-        assert (run.exit, run.tally.fetched) == (0, len(files))
-        assert len(sim.asked(late)) == 2
-    assert tree(tmp_path / "versions" / EXPORT) == files
+        assert (run.exit_code, run.stats.fetched) == (0, len(files))
+        assert len(sim.blob_requests(late)) == 2
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
 # --- verify ---
 
 
-def held(tmp_path: Path) -> dict[str, bytes]:
+def mirror_files(tmp_path: Path) -> dict[str, bytes]:
     with Simulator() as sim:
-        files = sim.hold({**export(TILES), "tiles/same.glb": glb(b"same"), "tiles/as.glb": glb(b"same")})
-        assert sim.mirror(tmp_path).exit == 0
+        files = sim.offer_export({**export(TILES), "tiles/same.glb": glb(b"same"), "tiles/as.glb": glb(b"same")})
+        assert sim.mirror(tmp_path).exit_code == 0
     return files
 
 
 def test_verify_finds_with_helpers_what_it_finds_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kind of damage, told in the same words; bytes and files counted alike."""
-    held(tmp_path)
+    mirror_files(tmp_path)
     folder = tmp_path / "versions" / EXPORT / "tiles"
     dice = random.Random(3)
     names = dice.sample(range(TILES), 40)
@@ -358,11 +360,11 @@ def test_verify_finds_with_helpers_what_it_finds_without(tmp_path: Path, monkeyp
             path.symlink_to("/etc/passwd")
     told, tallies = [], []
     for cores in (2, 1):
-        monkeypatch.setattr(wiring, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(wiring, "count_cores", lambda cores=cores: cores)
         run = verify(tmp_path)
         assert isinstance(run.error, VerifyFailed)
-        told.append(sorted((each.name, each.problem, each.message, each.asked_by) for each in run.of(Finding)))
-        tallies.append((run.tally.listed, run.tally.verified, run.tally.failed, run.tally.bytes))
+        told.append(sorted((each.name, each.problem, each.message, each.asked_by) for each in run.events_of(Finding)))
+        tallies.append((run.stats.listed, run.stats.verified, run.stats.failed, run.stats.transferred_bytes))
     assert told[0] == told[1]
     assert tallies[0] == tallies[1]
     assert {problem for _, problem, *_ in told[0]} == {"missing", "size", "content"}
@@ -371,10 +373,10 @@ def test_verify_finds_with_helpers_what_it_finds_without(tmp_path: Path, monkeyp
 
 def test_verify_reads_a_file_of_two_names_as_both(tmp_path: Path) -> None:
     """A whole destination is in order, and what its tilesets ask for is there."""
-    files = held(tmp_path)
+    files = mirror_files(tmp_path)
     run = verify(tmp_path)
-    assert (run.exit, run.tally.verified, run.tally.failed) == (0, len(files), 0)
-    assert run.tally.completeness.missing == 0
+    assert (run.exit_code, run.stats.verified, run.stats.failed) == (0, len(files), 0)
+    assert run.stats.completeness.missing == 0
 
 
 def test_verify_sees_a_missing_file_that_helpers_read_of(tmp_path: Path) -> None:
@@ -383,11 +385,11 @@ def test_verify_sees_a_missing_file_that_helpers_read_of(tmp_path: Path) -> None
         files = export(TILES)
         files["tiles/extra.json"] = tileset("000.glb", "lost.glb")
         files["tileset.json"] = tileset("tiles/tileset.json", "tiles/extra.json")
-        sim.hold(files)
-        assert sim.mirror(tmp_path, allow_missing=True).exit == 0
+        sim.offer_export(files)
+        assert sim.mirror(tmp_path, allow_missing=True).exit_code == 0
     run = verify(tmp_path)
-    assert run.exit == 0
-    assert run.tally.completeness.missing == 1
+    assert run.exit_code == 0
+    assert run.stats.completeness.missing == 1
     assert any("lost.glb" in str(event) for event in run.events)
 
 
@@ -395,8 +397,8 @@ def test_verify_sees_a_missing_file_that_helpers_read_of(tmp_path: Path) -> None
 def test_helpers_check_the_md5_that_an_answer_states(tmp_path: Path, header: str) -> None:
     """Where the listing has no MD5 and an answer states one, bytes that do not have it are fetched again."""
     with Simulator() as sim:
-        files = sim.hold(export(TILES), md5=False)
-        fault = sim.fault(any_blob, states(**{header: md5_of(b"other bytes")}), times=40, skip=LATE)
-        assert sim.mirror(tmp_path).exit == 0
-        assert len(sim.asked()) >= len(files) + fault.hits
-    assert tree(tmp_path / "versions" / EXPORT) == files
+        files = sim.offer_export(export(TILES), md5=False)
+        fault = sim.add_fault(is_blob, replace_headers(**{header: md5_base64(b"other bytes")}), times=40, skip=LATE)
+        assert sim.mirror(tmp_path).exit_code == 0
+        assert len(sim.blob_requests()) >= len(files) + fault.hits
+    assert read_tree(tmp_path / "versions" / EXPORT) == files

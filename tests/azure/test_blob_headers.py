@@ -5,47 +5,47 @@ from __future__ import annotations
 import pytest
 
 from tilesync.azure.blob_headers import (
-    ETAG,
-    MARK,
-    Header,
-    describe,
-    is_foreign_page,
-    marks_of,
-    range_fits,
-    stated_md5,
-    tells_its_end,
+    ETAG_MARK,
+    REQUEST_ID_MARK,
+    HeaderGetter,
+    find_storage_marks,
+    has_known_end,
+    is_unexpected_html,
+    matches_range,
+    parse_blob_headers,
+    parse_stated_md5,
 )
-from tilesync.model import UNKNOWN, Blob
+from tilesync.model import UNKNOWN_SIZE, Blob
 
 ONE, TWO = "AAAAAAAAAAAAAAAAAAAAAA==", "AQAAAAAAAAAAAAAAAAAAAA=="
 
 
-def headers(**said: str) -> Header:
+def headers(**said: str) -> HeaderGetter:
     """Headers as an answer gives them: by names in lower case."""
     return {name.replace("_", "-"): value for name, value in said.items()}.get
 
 
 def test_a_whole_answer_describes_its_blob() -> None:
     """Size, ETag, MD5 and type are those of the headers; a weak ETag counts as none, an absent size is unknown."""
-    said = describe("a", headers(content_length="3", etag='"0x8"', content_md5=ONE, content_type="image/png"))
+    said = parse_blob_headers("a", headers(content_length="3", etag='"0x8"', content_md5=ONE, content_type="image/png"))
     assert said == Blob("a", 3, "0x8", bytes(16), "image/png")
-    assert describe("a", headers(etag='W/"0x8"')) == Blob("a", UNKNOWN)
+    assert parse_blob_headers("a", headers(etag='W/"0x8"')) == Blob("a", UNKNOWN_SIZE)
 
 
 def test_the_md5_of_a_part_is_not_that_of_the_blob() -> None:
     """Of a part Content-MD5 says nothing of the whole, and x-ms-blob-content-md5 does."""
-    assert stated_md5(headers(content_md5=ONE), whole=True) == bytes(16)
-    assert stated_md5(headers(content_md5=ONE), whole=False) is None
-    assert stated_md5(headers(content_md5=TWO, x_ms_blob_content_md5=ONE), whole=False) == bytes(16)
-    assert stated_md5(headers(content_md5="no base64"), whole=True) is None
+    assert parse_stated_md5(headers(content_md5=ONE), is_whole=True) == bytes(16)
+    assert parse_stated_md5(headers(content_md5=ONE), is_whole=False) is None
+    assert parse_stated_md5(headers(content_md5=TWO, x_ms_blob_content_md5=ONE), is_whole=False) == bytes(16)
+    assert parse_stated_md5(headers(content_md5="no base64"), is_whole=True) is None
 
 
 def test_marks() -> None:
     """An ETag is a mark, and each header that only the storage sends stands for another."""
-    assert marks_of(headers()) == set()
-    assert marks_of(headers(etag="x")) == {ETAG}
-    assert marks_of(headers(x_ms_error_code="BlobNotFound")) == {MARK}
-    assert marks_of(headers(etag="x", x_ms_version="2024-05-04")) == {ETAG, MARK}
+    assert find_storage_marks(headers()) == set()
+    assert find_storage_marks(headers(etag="x")) == {ETAG_MARK}
+    assert find_storage_marks(headers(x_ms_error_code="BlobNotFound")) == {REQUEST_ID_MARK}
+    assert find_storage_marks(headers(etag="x", x_ms_version="2024-05-04")) == {ETAG_MARK, REQUEST_ID_MARK}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_marks() -> None:
 )
 def test_pages(blob: Blob, content_type: str | None, foreign: bool) -> None:
     """A web page is foreign where the blob is not listed or named as one."""
-    assert is_foreign_page(blob, content_type) is foreign
+    assert is_unexpected_html(blob, content_type) is foreign
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,9 @@ def test_pages(blob: Blob, content_type: str | None, foreign: bool) -> None:
         (headers(), "HTTP/2.0", True),
     ],
 )
-def test_the_end_of_a_body(said: Header, version: str, known: bool) -> None:
+def test_the_end_of_a_body(said: HeaderGetter, version: str, known: bool) -> None:
     """A length, chunks and HTTP/2 tell where a body ends; the end of a connection does not."""
-    assert tells_its_end(said, version) is known
+    assert has_known_end(said, version) is known
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,10 @@ def test_the_end_of_a_body(said: Header, version: str, known: bool) -> None:
 )
 def test_ranges(said: str, fits: bool) -> None:
     """A part fits that begins where it was asked for, of a blob of the listed size."""
-    assert range_fits(headers(content_range=said), Blob("a", 10), 5) is fits
+    assert matches_range(headers(content_range=said), Blob("a", 10), 5) is fits
 
 
 def test_the_length_of_a_part_is_that_of_its_range() -> None:
     """A part whose Content-Length is not that of its range does not fit."""
-    assert range_fits(headers(content_range="bytes 5-9/10", content_length="5"), Blob("a", UNKNOWN), 5)
-    assert not range_fits(headers(content_range="bytes 5-9/10", content_length="4"), Blob("a", UNKNOWN), 5)
+    assert matches_range(headers(content_range="bytes 5-9/10", content_length="5"), Blob("a", UNKNOWN_SIZE), 5)
+    assert not matches_range(headers(content_range="bytes 5-9/10", content_length="4"), Blob("a", UNKNOWN_SIZE), 5)

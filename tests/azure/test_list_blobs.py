@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilesync.azure.list_blobs import _parsed, _plain, parse_page
+from tilesync.azure.list_blobs import _parse_any_form, _parse_azure_form, parse_page
 from tilesync.errors import Transient
 from tilesync.model import Blob, Page
 
@@ -41,10 +41,10 @@ def page(*entries: str, marker: str = "") -> bytes:
     return f"{HEAD}{''.join(entries)}{FOOT.format(escape(marker))}".encode()
 
 
-def meaning(body: bytes) -> Page | str:
+def parse_or_error(body: bytes) -> Page | str:
     """What the parser says of a page, or that it is none."""
     try:
-        return _parsed(body)
+        return _parse_any_form(body)
     except Transient:
         return "torn"
 
@@ -52,7 +52,7 @@ def meaning(body: bytes) -> Page | str:
 def test_azures_own_form_is_read_plainly() -> None:
     """What Azure writes needs no parser, and says what it says to one."""
     body = page(entry("tiles/a&b <c>.glb"), entry("tileset.json", Content_Encoding="gzip"), marker="2!76!x&y")
-    plain = _plain(body.decode())
+    plain = _parse_azure_form(body.decode())
     assert plain == Page(
         (
             Blob("tiles/a&b <c>.glb", 7, "0x8D", MD5, "model/gltf-binary", None, 1772353800),
@@ -60,7 +60,7 @@ def test_azures_own_form_is_read_plainly() -> None:
         ),
         "2!76!x&y",
     )
-    assert plain == _parsed(body) == parse_page(body) == parse_page(b"\xef\xbb\xbf" + body)
+    assert plain == _parse_any_form(body) == parse_page(body) == parse_page(b"\xef\xbb\xbf" + body)
 
 
 @pytest.mark.parametrize(
@@ -70,14 +70,14 @@ def test_azures_own_form_is_read_plainly() -> None:
 def test_a_page_that_tells_what_was_asked_for(asked: str) -> None:
     """Every page but the first tells the marker that it was asked by: it is read as quickly, and means no more."""
     body = page(entry("a"), marker="m").replace(b"<Blobs>", f"{asked}<Blobs>".encode())
-    assert _plain(body.decode()) == _parsed(body) == parse_page(page(entry("a"), marker="m"))
+    assert _parse_azure_form(body.decode()) == _parse_any_form(body) == parse_page(page(entry("a"), marker="m"))
 
 
 def test_an_empty_page_and_placeholders() -> None:
     """No blobs are no error; placeholders of folders are counted and left out."""
     assert parse_page(page()) == Page((), None)
     body = page(entry("a/", 0), entry("b", 0, ResourceType="directory"), entry("c", 0))
-    assert parse_page(body) == _parsed(body)
+    assert parse_page(body) == _parse_any_form(body)
     assert (len(parse_page(body).blobs), parse_page(body).skipped) == (1, 2)
 
 
@@ -101,10 +101,10 @@ def test_both_ways_say_the_same(entries: list[str], marker: str) -> None:
     """Where a page is read plainly at all, the parser says the same of it."""
     body = page(*entries, marker=marker)
     try:
-        plain = _plain(body.decode())
+        plain = _parse_azure_form(body.decode())
     except (ValueError, KeyError):
         plain = None
-    assert plain is None or plain == meaning(body)
+    assert plain is None or plain == parse_or_error(body)
 
 
 BODY = page(entry("a&b"), entry("dir/ü.glb", Etag='"0x8D"'), marker="next")
@@ -128,7 +128,7 @@ def test_a_page_with_something_amiss_means_what_the_parser_says(at: int, other: 
         found: Page | str = parse_page(body)
     except Transient:
         found = "torn"
-    assert found == meaning(body)
+    assert found == parse_or_error(body)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_other_ways_to_write_the_same(change: tuple[bytes, bytes]) -> None:
 def test_other_properties_than_usual(change: tuple[bytes, bytes], blobs: list[tuple[str, bytes | None]]) -> None:
     """A property that comes twice, is missing, or is of another storage, means what it means to the parser."""
     body = page(entry("a")).replace(*change, 1)
-    assert parse_page(body) == _parsed(body)
+    assert parse_page(body) == _parse_any_form(body)
     assert [(blob.etag, blob.md5) for blob in parse_page(body).blobs] == blobs
 
 

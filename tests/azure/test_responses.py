@@ -9,10 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesync.azure.responses import STORAGE, http_date, judge_storage, plain_etag, storage_code, weak_etag
-from tilesync.core.http_status import Verdict, demand, retry_after
+from tilesync.azure.responses import (
+    VERDICT_BY_STATUS,
+    classify_storage_response,
+    is_weak_etag,
+    parse_etag,
+    parse_http_date,
+    parse_storage_error_code,
+)
+from tilesync.core.http_status import Verdict, parse_retry_after, raise_for_status
 from tilesync.errors import Transient, Unavailable
-from tilesync.itwin.responses import API, api_message, judge_api, parse_exports, parse_token
+from tilesync.itwin.responses import API_STATUS_VERDICTS, api_message, classify_api_status, parse_exports, parse_token
 
 # --- verdicts ---
 
@@ -29,7 +36,7 @@ from tilesync.itwin.responses import API, api_message, judge_api, parse_exports,
         (405, Verdict.REFUSED),
         (408, Verdict.RETRY),
         (422, Verdict.INVALID),
-        (429, Verdict.PRESSURE),
+        (429, Verdict.THROTTLED),
         (500, Verdict.RETRY),
         (502, Verdict.RETRY),
         (503, Verdict.RETRY),
@@ -38,7 +45,7 @@ from tilesync.itwin.responses import API, api_message, judge_api, parse_exports,
 )
 def test_verdicts_of_the_api(status: int, verdict: Verdict) -> None:
     """Each status of the API has the verdict that the service's page gives it."""
-    assert judge_api(status) is verdict
+    assert classify_api_status(status) is verdict
 
 
 @pytest.mark.parametrize(
@@ -62,46 +69,46 @@ def test_verdicts_of_the_api(status: int, verdict: Verdict) -> None:
         (409, "PublicAccessNotPermitted", Verdict.DENIED),
         (409, "BlobArchived", Verdict.REFUSED),
         (412, "ConditionNotMet", Verdict.CHANGED),
-        (416, "InvalidRange", Verdict.UNRANGED),
-        (429, "", Verdict.PRESSURE),
+        (416, "InvalidRange", Verdict.RANGE_REFUSED),
+        (429, "", Verdict.THROTTLED),
         (500, "InternalError", Verdict.RETRY),
         (500, "OperationTimedOut", Verdict.RETRY),
         (502, "", Verdict.RETRY),
-        (503, "ServerBusy", Verdict.PRESSURE),
+        (503, "ServerBusy", Verdict.THROTTLED),
         (504, "", Verdict.RETRY),
     ],
 )
 def test_verdicts_of_the_storage(status: int, code: str, verdict: Verdict) -> None:
     """Each status and error code of the storage has the verdict that its reference gives it."""
-    assert judge_storage(status, code) is verdict
+    assert classify_storage_response(status, code) is verdict
 
 
 def test_every_row_of_the_tables_is_used() -> None:
     """A row of a verdict table decides exactly the answer that it names."""
-    assert {status: judge_api(status) for status in API} == dict(API)
-    assert {key: judge_storage(*key) for key in STORAGE} == dict(STORAGE)
+    assert {status: classify_api_status(status) for status in API_STATUS_VERDICTS} == dict(API_STATUS_VERDICTS)
+    assert {key: classify_storage_response(*key) for key in VERDICT_BY_STATUS} == dict(VERDICT_BY_STATUS)
 
 
 def test_demand() -> None:
     """Done passes, retry and pressure are Transient with the wait that was asked for, the rest ends the run."""
-    demand(Verdict.DONE, 200, None, "it")
+    raise_for_status(Verdict.DONE, 200, None, "it")
     with pytest.raises(Transient) as busy:
-        demand(Verdict.PRESSURE, 503, 7.0, "it")
-    assert (busy.value.retry_after, busy.value.pressure, str(busy.value)) == (7.0, True, "it answered 503")
+        raise_for_status(Verdict.THROTTLED, 503, 7.0, "it")
+    assert (busy.value.retry_after, busy.value.is_throttled, str(busy.value)) == (7.0, True, "it answered 503")
     with pytest.raises(Transient) as failing:
-        demand(Verdict.RETRY, 500, None, "it")
-    assert (failing.value.retry_after, failing.value.pressure) == (None, False)
+        raise_for_status(Verdict.RETRY, 500, None, "it")
+    assert (failing.value.retry_after, failing.value.is_throttled) == (None, False)
     with pytest.raises(Unavailable, match="it answered 302"):
-        demand(Verdict.REFUSED, 302, None, "it")
+        raise_for_status(Verdict.REFUSED, 302, None, "it")
 
 
 def test_storage_code() -> None:
     """The header's error code counts, else the body's, and anything else has none."""
     body = b'<?xml version="1.0"?><Error><Code>BlobNotFound</Code><Message>No.</Message></Error>'
-    assert storage_code("ContainerNotFound", body) == "ContainerNotFound"
-    assert storage_code(None, body) == "BlobNotFound"
-    assert storage_code("", body[:40]) == ""
-    assert storage_code(None, b"\xff<html>") == ""
+    assert parse_storage_error_code("ContainerNotFound", body) == "ContainerNotFound"
+    assert parse_storage_error_code(None, body) == "BlobNotFound"
+    assert parse_storage_error_code("", body[:40]) == ""
+    assert parse_storage_error_code(None, b"\xff<html>") == ""
 
 
 @pytest.mark.parametrize(
@@ -114,7 +121,7 @@ def test_storage_code() -> None:
 )  # fmt: skip
 def test_retry_after(text: str, seconds: float | None) -> None:
     """Retry-After is read as a number of seconds and as a date in each form of HTTP, and ignored otherwise."""
-    assert retry_after(text, datetime(2026, 3, 1, 8, 28, 30, tzinfo=UTC)) == seconds
+    assert parse_retry_after(text, datetime(2026, 3, 1, 8, 28, 30, tzinfo=UTC)) == seconds
 
 
 @pytest.mark.parametrize(
@@ -129,7 +136,7 @@ def test_retry_after(text: str, seconds: float | None) -> None:
 )
 def test_etags(text: str | None, plain: str, weak: bool) -> None:
     """A tag loses its quotes and its weakness mark; that mark is told."""
-    assert (plain_etag(text), weak_etag(text)) == (plain, weak)
+    assert (parse_etag(text), is_weak_etag(text)) == (plain, weak)
 
 
 # --- dates ---
@@ -154,7 +161,7 @@ def test_http_date(text: str | None, seconds: int | None, monkeypatch: pytest.Mo
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
-        assert http_date(text) == seconds
+        assert parse_http_date(text) == seconds
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -163,7 +170,7 @@ def test_http_date(text: str | None, seconds: int | None, monkeypatch: pytest.Mo
 @given(st.text(max_size=40) | st.from_regex(r"\A[A-Z][a-z]{2}, \d{2} Mar \d{1,6} \d\d:\d\d:\d\d [A-Z+0-9-]{3,9}\Z"))
 def test_http_date_never_fails(text: str) -> None:
     """Whatever a server writes as a date is a number of seconds or None."""
-    assert http_date(text) is None or isinstance(http_date(text), int)
+    assert parse_http_date(text) is None or isinstance(parse_http_date(text), int)
 
 
 # --- exports ---
@@ -189,9 +196,9 @@ def test_an_export() -> None:
     """A full row gives every field; its record holds the fields that are known, and nothing else."""
     (export,), following = parse_exports(exports(FULL), fetched=5.0)
     assert (export.id, export.name, export.imodel, export.changeset, export.type) == ("e1", "City", "i", "c", "3DTiles")
-    assert (export.modified, export.size, export.complete, following) == ("2026-03-01T08:30:00Z", 42, True, None)
+    assert (export.modified, export.size, export.is_complete, following) == ("2026-03-01T08:30:00Z", 42, True, None)
     assert export.link is not None
-    assert (export.link.base, export.link.fetched) == ("https://acc.blob.core.windows.net/e1", 5.0)
+    assert (export.link.base, export.link.fetched_at_s) == ("https://acc.blob.core.windows.net/e1", 5.0)
     known = {key: value for key, value in FULL.items() if key != "_links"}
     known["request"] = {"iModelId": "i", "changesetId": "c", "exportType": "3DTiles"}
     assert export.record == known
@@ -213,14 +220,14 @@ def test_an_export() -> None:
 def test_exports_are_read_leniently(row: dict[str, Any]) -> None:
     """Missing, null and odd fields of one row do not spoil the list."""
     (export,), _ = parse_exports(exports(row))
-    assert (export.id, export.link, export.size, export.imodel, export.complete) == ("e", None, None, None, False)
+    assert (export.id, export.link, export.size, export.imodel, export.is_complete) == ("e", None, None, None, False)
 
 
 def test_a_link_alone_is_not_complete() -> None:
     """A row that is not Complete stays so although it has a link."""
     (export,), _ = parse_exports(exports({**FULL, "status": "InProgress"}))
     assert export.link is not None
-    assert not export.complete
+    assert not export.is_complete
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesync.azure.sas import expiry, parse_link
-from tilesync.core.urls import check_scheme, loopback
+from tilesync.azure.sas import parse_expiry, parse_sas_link
+from tilesync.core.urls import check_scheme, is_loopback
 from tilesync.errors import UsageError
 
 
@@ -34,8 +34,8 @@ def policy(*ends: object) -> str:
 )
 def test_a_link_is_split(href: str, base: str) -> None:
     """Base and query come apart, the query to the letter, and `/tileset.json` before the `?` is dropped."""
-    link = parse_link(href, fetched=3.0)
-    assert (link.base, link.query, link.fetched) == (base, "sv=1&sig=a%2Fb%3D", 3.0)
+    link = parse_sas_link(href, fetched=3.0)
+    assert (link.base, link.query, link.fetched_at_s) == (base, "sv=1&sig=a%2Fb%3D", 3.0)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_link_is_split(href: str, base: str) -> None:
 def test_no_link(href: str) -> None:
     """What is no signed container link is a usage error that does not repeat it."""
     with pytest.raises(UsageError) as error:
-        parse_link(href)
+        parse_sas_link(href)
     assert "SECRET" not in str(error.value) + error.value.hint
 
 
@@ -58,14 +58,14 @@ def test_no_link(href: str) -> None:
 def test_a_link_of_the_data_lake_service_is_told(host: str) -> None:
     """Its listing is JSON and its answers state no MD5; the blob service of the same account takes the signature."""
     with pytest.raises(UsageError, match="Data Lake") as refused:
-        parse_link(f"https://{host}/c?sv=1&sig=SECRET")
+        parse_sas_link(f"https://{host}/c?sv=1&sig=SECRET")
     assert ".blob." in refused.value.hint
-    assert parse_link(f"https://{host.replace('.dfs.', '.blob.')}/c?sv=1&sig=SECRET")
+    assert parse_sas_link(f"https://{host.replace('.dfs.', '.blob.')}/c?sv=1&sig=SECRET")
 
 
 def test_a_link_is_silent() -> None:
     """The representation of a link holds no signature."""
-    assert "SECRET" not in repr(parse_link("https://a.net/c?sig=SECRET"))
+    assert "SECRET" not in repr(parse_sas_link("https://a.net/c?sig=SECRET"))
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_a_link_is_silent() -> None:
 )
 def test_expiry(query: str, end: datetime | None) -> None:
     """The earliest end that a query states counts, in UTC; what cannot be read states none."""
-    assert expiry(query) == end
+    assert parse_expiry(query) == end
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_expiry_never_fails(se: str, policy_text: str) -> None:
     """Whatever stands in a query, its end is a moment in UTC or None."""
-    end = expiry(f"se={quote(se)}&Policy={quote(policy_text)}")
+    end = parse_expiry(f"se={quote(se)}&Policy={quote(policy_text)}")
     assert end is None or end.tzinfo is UTC
 
 
@@ -128,15 +128,15 @@ def test_unsafe_schemes(url: str) -> None:
 
 def test_loopback() -> None:
     """All of 127/8, ::1 and the names of localhost are this machine, nothing else is."""
-    assert all(map(loopback, ("127.0.0.1", "127.9.9.9", "::1", "localhost", "x.localhost")))
-    assert not any(map(loopback, ("", "128.0.0.1", "::", "localhost.net", "notlocalhost")))
+    assert all(map(is_loopback, ("127.0.0.1", "127.9.9.9", "::1", "localhost", "x.localhost")))
+    assert not any(map(is_loopback, ("", "128.0.0.1", "::", "localhost.net", "notlocalhost")))
 
 
 def test_a_viewer_url_has_no_slash_behind_its_path() -> None:
     """The signature's slashes are quoted, and nothing else is another one: viewers look for the last slash."""
-    link = parse_link("https://account/c?sv=1&sig=a/b%2Fc%3D")
-    assert link.viewer() == "https://account/c/tileset.json?sv=1&sig=a%2Fb%2Fc%3D"
-    assert link.viewer("a b/") == "https://account/c/a%20b/tileset.json?sv=1&sig=a%2Fb%2Fc%3D"
+    link = parse_sas_link("https://account/c?sv=1&sig=a/b%2Fc%3D")
+    assert link.viewer_url() == "https://account/c/tileset.json?sv=1&sig=a%2Fb%2Fc%3D"
+    assert link.viewer_url("a b/") == "https://account/c/a%20b/tileset.json?sv=1&sig=a%2Fb%2Fc%3D"
 
 
 @pytest.mark.parametrize(
@@ -151,4 +151,4 @@ def test_a_viewer_url_has_no_slash_behind_its_path() -> None:
 )
 def test_a_link_says_what_it_allows(query: str, reads_only: bool) -> None:
     """Only `sp` does: what a stored policy allows is not known."""
-    assert parse_link(f"https://account/c?{query}").reads_only is reads_only
+    assert parse_sas_link(f"https://account/c?{query}").is_read_only is reads_only

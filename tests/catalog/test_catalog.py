@@ -11,32 +11,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilesync.catalog.catalog import SCHEMA_VERSION, Catalog
-from tilesync.catalog.schema import STEPS
+from tilesync.catalog.catalog import SCHEMA_VERSION, SqliteCatalog
+from tilesync.catalog.schema import MIGRATIONS
 from tilesync.errors import DestinationError, Incomplete
 from tilesync.model import (
-    UNKNOWN,
-    Arrival,
+    UNKNOWN_SIZE,
     Blob,
     Completeness,
     Content,
+    Diagnostic,
+    FileResult,
     Globs,
-    Held,
     Inventory,
     Kind,
-    Reading,
+    ParsedContent,
     Reference,
-    Remark,
     Role,
+    StoredFile,
     Totals,
-    Unpacked,
+    UnpackedFile,
     Version,
 )
 
 SHA = b"s" * 32
 DOCUMENTS = (Kind.TILESET, Kind.SUBTREE)
 NEW = Version(0, "e1", "e1", "i", "c", "2026", {"id": "e1", "deep": {"n": [1]}})
-WALKED = replace(NEW, inventory=Inventory.WALK, home="https://host/container")
+WALKED = replace(NEW, inventory=Inventory.WALK, container_url="https://host/container")
 FULL = Blob("a/ä", 3, "0x8D", b"m" * 16, "t", "gzip", 1772353800)
 
 
@@ -45,55 +45,59 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "catalog.sqlite3"
 
 
-def names(catalog: Catalog, version: Version) -> list[str]:
+def names(catalog: SqliteCatalog, version: Version) -> list[str]:
     """What is wanted, in listed order."""
-    rows = [*catalog.wanted(version, 0, limit=100, empty=False), *catalog.wanted(version, 0, limit=100, empty=True)]
+    rows = [
+        *catalog.list_wanted(version, 0, limit=100, empty=False),
+        *catalog.list_wanted(version, 0, limit=100, empty=True),
+    ]
     return [blob.name for _, blob in sorted(rows)]
 
 
-def add(catalog: Catalog, version: Version, *blobs: Blob | str, folders: tuple[str, ...] = ()) -> None:
+def add(catalog: SqliteCatalog, version: Version, *blobs: Blob | str, folders: tuple[str, ...] = ()) -> None:
     catalog.add_page(version, [(b if isinstance(b, Blob) else Blob(b, 1), None) for b in blobs], folders)
 
 
-def again(catalog: Catalog, version: Version) -> Version:
+def relist(catalog: SqliteCatalog, version: Version) -> Version:
     """The same version, its container listed anew."""
-    version = replace(version, listing=version.listing + 1, listed=False, marker=None)
-    catalog.update(version)
+    version = replace(version, listing_number=version.listing_number + 1, listed=False, marker=None)
+    catalog.update_version(version)
     return version
 
 
-def to(name: str, role: Role = Role.CONTENT) -> Reference:
+def reference_to(name: str, role: Role = Role.CONTENT) -> Reference:
     return Reference(name, role)
 
 
-def asking(*names: str, kind: Kind = Kind.TILESET, implicit: bool = False) -> Reading:
+def tileset_content(*names: str, kind: Kind = Kind.TILESET, implicit: bool = False) -> ParsedContent:
     """What a tileset says that asks for these."""
-    return Reading(kind, tuple(to(name) for name in names), implicit=implicit)
+    return ParsedContent(kind, tuple(reference_to(name) for name in names), has_implicit_tiling=implicit)
 
 
-def arrive(catalog: Catalog, version: Version, **readings: Reading) -> int:
+def store_files(catalog: SqliteCatalog, version: Version, **readings: ParsedContent) -> int:
     """Hold what is wanted of these; dots in a name are written `_`."""
     named = {name.replace("_", "."): reading for name, reading in readings.items()}
-    rows = [(number, blob) for number, blob in catalog.wanted(version, 0, limit=100) if blob.name in named]
+    rows = [(number, blob) for number, blob in catalog.list_wanted(version, 0, limit=100) if blob.name in named]
     assert len(rows) == len(named)
     arrivals = [
-        Arrival(number, Held(blob._replace(size=5, etag="0x1"), SHA, 7), named[blob.name]) for number, blob in rows
+        FileResult(number, StoredFile(blob._replace(size=5, etag="0x1"), SHA, 7), named[blob.name])
+        for number, blob in rows
     ]
-    return catalog.hold(version, arrivals)
+    return catalog.mark_stored(version, arrivals)
 
 
-def wanted(catalog: Catalog, version: Version) -> list[str]:
+def wanted(catalog: SqliteCatalog, version: Version) -> list[str]:
     """What is wanted, in the order in which readers meet it."""
-    return [blob.name for _, blob in catalog.wanted(version, 0, limit=100)]
+    return [blob.name for _, blob in catalog.list_wanted(version, 0, limit=100)]
 
 
-def number_of(catalog: Catalog, version: Version, name: str) -> int:
-    return next(number for number, blob in catalog.wanted(version, 0, limit=100) if blob.name == name)
+def number_of(catalog: SqliteCatalog, version: Version, name: str) -> int:
+    return next(number for number, blob in catalog.list_wanted(version, 0, limit=100) if blob.name == name)
 
 
-def hold_all(catalog: Catalog, version: Version) -> None:
-    rows = catalog.wanted(version, 0, limit=100, empty=False)
-    catalog.hold(version, [Arrival(number, Held(blob, SHA, 5)) for number, blob in rows])
+def store_all(catalog: SqliteCatalog, version: Version) -> None:
+    rows = catalog.list_wanted(version, 0, limit=100, empty=False)
+    catalog.mark_stored(version, [FileResult(number, StoredFile(blob, SHA, 5)) for number, blob in rows])
 
 
 # --- versions and facts ---
@@ -101,13 +105,15 @@ def hold_all(catalog: Catalog, version: Version) -> None:
 
 def test_versions_come_back(path: Path) -> None:
     """Versions are told in the order in which they were begun, as they were recorded, also after reopening."""
-    catalog = Catalog(path)
-    one = catalog.begin(NEW)
-    two = catalog.begin(replace(NEW, name="e2", export="e2", imodel=None, changeset=None))
-    three = catalog.begin(replace(NEW, name="e1-2", published="t", files=3, bytes=4, manifest_sha256="00", listed=True))
+    catalog = SqliteCatalog(path)
+    one = catalog.add_version(NEW)
+    two = catalog.add_version(replace(NEW, name="e2", export="e2", imodel=None, changeset=None))
+    three = catalog.add_version(
+        replace(NEW, name="e1-2", published_at="t", files=3, bytes=4, manifest_sha256="00", listed=True)
+    )
     assert len({one.serial, two.serial, three.serial}) == 3
     catalog.close()
-    catalog = Catalog(path)
+    catalog = SqliteCatalog(path)
     assert catalog.versions() == [one, two, three]
     assert catalog.versions(export="e1") == [one, three]
     assert catalog.versions(name="e1-2") == [three]
@@ -117,31 +123,33 @@ def test_versions_come_back(path: Path) -> None:
 
 def test_updates_come_back(path: Path) -> None:
     """Everything that may change about a version is recorded."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     changed = replace(
-        version, modified="2027", record={"id": "e1", "x": None}, listing=2, listed=True, marker="m", damaged=True,
-        published="t", files=1, bytes=2, manifest_sha256="ff", inventory="walk", home="https://host/c",
+        version, modified="2027", record={"id": "e1", "x": None}, listing_number=2, listed=True, marker="m", damaged=True,
+        published_at="t", files=1, bytes=2, manifest_sha256="ff", inventory="walk", container_url="https://host/c",
         completeness=Completeness(4, 3, 2, 1),
     )  # fmt: skip
-    catalog.update(changed)
+    catalog.update_version(changed)
     assert catalog.versions() == [changed]
     catalog.close()
 
 
 def test_forget(path: Path) -> None:
     """A forgotten version leaves nothing behind, and its name is free again."""
-    catalog = Catalog(path)
-    other = catalog.begin(replace(NEW, name="other"))
+    catalog = SqliteCatalog(path)
+    other = catalog.add_version(replace(NEW, name="other"))
     add(catalog, other, "x")
-    version = catalog.begin(NEW)
+    version = catalog.add_version(NEW)
     add(catalog, version, "a/b", folders=("a",))
-    catalog.references.add(version, "a/b", Reading(references=(to("x"),), remarks=(Remark("problem", "detail"),)))
-    catalog.forget(version)
+    catalog.references.add(
+        version, "a/b", ParsedContent(references=(reference_to("x"),), diagnostics=(Diagnostic("problem", "detail"),))
+    )
+    catalog.delete_version(version)
     for table in ("blob", "folder", "reference", "remark"):
         assert catalog.query(f"SELECT count(*) FROM {table} WHERE version=?", version.serial) == [(0,)]
     assert catalog.versions() == [other]
-    fresh = catalog.begin(NEW)
+    fresh = catalog.add_version(NEW)
     add(catalog, fresh, "a")
     assert catalog.finish_listing(fresh) == []
     assert (names(catalog, fresh), names(catalog, other)) == (["a"], ["x"])
@@ -150,15 +158,15 @@ def test_forget(path: Path) -> None:
 
 def test_facts(path: Path) -> None:
     """A fact is kept under its key, the last one counts, and a catalog knows whether it is fresh."""
-    catalog = Catalog(path)
-    assert catalog.fresh
-    assert catalog.recall("boot") is None
-    catalog.remember("boot", "1")
-    catalog.remember("boot", "2")
+    catalog = SqliteCatalog(path)
+    assert catalog.is_new
+    assert catalog.get_value("boot") is None
+    catalog.set_value("boot", "1")
+    catalog.set_value("boot", "2")
     catalog.close()
-    catalog = Catalog(path)
-    assert not catalog.fresh
-    assert catalog.recall("boot") == "2"
+    catalog = SqliteCatalog(path)
+    assert not catalog.is_new
+    assert catalog.get_value("boot") == "2"
     catalog.close()
 
 
@@ -167,55 +175,55 @@ def test_facts(path: Path) -> None:
 
 def test_a_page_comes_back(path: Path) -> None:
     """Blobs come back with everything that the listing says of them, in listed order, with the marker of the page."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     catalog.add_page(replace(version, marker="next"), [(FULL, None), (Blob("0", 1), None)], ["a"])
     catalog.close()
-    catalog = Catalog(path)
-    assert [blob for _, blob in catalog.wanted(version, 0, limit=9, empty=False)] == [FULL, Blob("0", 1)]
+    catalog = SqliteCatalog(path)
+    assert [blob for _, blob in catalog.list_wanted(version, 0, limit=9, empty=False)] == [FULL, Blob("0", 1)]
     assert catalog.versions()[0].marker == "next"
     catalog.close()
 
 
 def test_wanted_is_read_in_portions(path: Path) -> None:
     """What is wanted is handed out from an id on, so many at a time; blobs without bytes come apart."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     add(catalog, version, "c", "b", Blob("empty", 0), "a")
     seen, after = [], 0
-    while rows := catalog.wanted(version, after, limit=2, empty=False):
+    while rows := catalog.list_wanted(version, after, limit=2, empty=False):
         assert len(rows) <= 2
         seen += [blob.name for _, blob in rows]
         after = rows[-1][0]
     assert seen == ["c", "b", "a"]
-    assert [blob.name for _, blob in catalog.wanted(version, 0, limit=9, empty=True)] == ["empty"]
+    assert [blob.name for _, blob in catalog.list_wanted(version, 0, limit=9, empty=True)] == ["empty"]
     catalog.close()
 
 
 def test_what_is_held(path: Path) -> None:
     """What is held is no longer wanted, is found by name and in order, and survives reopening."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     add(catalog, version, "c", FULL, "b")
-    (number, blob), *_ = catalog.wanted(version, 1, limit=1, empty=False)
-    catalog.hold(version, [Arrival(number, Held(blob, SHA, 7))])
+    (number, blob), *_ = catalog.list_wanted(version, 1, limit=1, empty=False)
+    catalog.mark_stored(version, [FileResult(number, StoredFile(blob, SHA, 7))])
     catalog.close()
-    catalog = Catalog(path)
+    catalog = SqliteCatalog(path)
     assert names(catalog, version) == ["c", "b"]
-    assert catalog.held_among(version, ["b", FULL.name, "nothing"]) == {FULL.name: Held(FULL, SHA, 7)}
-    assert catalog.held(version, limit=9) == [(FULL.name, Held(FULL, SHA, 7))]
-    assert catalog.totals(version) == Totals(3, 5, 1, 3)
+    assert catalog.find_stored(version, ["b", FULL.name, "nothing"]) == {FULL.name: StoredFile(FULL, SHA, 7)}
+    assert catalog.list_stored(version, limit=9) == [(FULL.name, StoredFile(FULL, SHA, 7))]
+    assert catalog.compute_totals(version) == Totals(3, 5, 1, 3)
     catalog.close()
 
 
 def test_held_is_read_in_portions(path: Path) -> None:
     """What is held is read in the order of its keys, after the last one read."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     add(catalog, version, "b", "a/b", "a", "ä")
-    hold_all(catalog, version)
+    store_all(catalog, version)
     seen, after = [], ""
-    while rows := catalog.held(version, after, limit=3):
+    while rows := catalog.list_stored(version, after, limit=3):
         seen += [key for key, _ in rows]
         after = rows[-1][0]
     assert seen == ["a", "a/b", "b", "ä"]
@@ -224,96 +232,103 @@ def test_held_is_read_in_portions(path: Path) -> None:
 
 def test_held_among_many(path: Path) -> None:
     """Any number of names can be asked for at once."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     blobs = [Blob(f"{number}", 1) for number in range(2000)]
-    catalog.add_page(version, [(blob, Held(blob, SHA, 1)) for blob in blobs], [])
-    assert set(catalog.held_among(version, [blob.name for blob in blobs])) == {blob.name for blob in blobs}
-    assert catalog.held_among(version, []) == {}
+    catalog.add_page(version, [(blob, StoredFile(blob, SHA, 1)) for blob in blobs], [])
+    assert set(catalog.find_stored(version, [blob.name for blob in blobs])) == {blob.name for blob in blobs}
+    assert catalog.find_stored(version, []) == {}
     catalog.close()
 
 
 def test_release(path: Path) -> None:
     """What is released is wanted again; names that are not there do no harm."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     add(catalog, version, "a", "b")
-    hold_all(catalog, version)
-    catalog.release(version, ["a", "nothing"])
+    store_all(catalog, version)
+    catalog.mark_wanted(version, ["a", "nothing"])
     assert names(catalog, version) == ["a"]
-    assert catalog.totals(version) == Totals(2, 2, 1, 1)
+    assert catalog.compute_totals(version) == Totals(2, 2, 1, 1)
     catalog.close()
 
 
 def test_versions_do_not_mix(path: Path) -> None:
     """The same name in two versions is two files."""
-    catalog = Catalog(path)
-    one, two = catalog.begin(NEW), catalog.begin(replace(NEW, name="e2"))
+    catalog = SqliteCatalog(path)
+    one, two = catalog.add_version(NEW), catalog.add_version(replace(NEW, name="e2"))
     add(catalog, one, "a")
     add(catalog, two, "a")
-    hold_all(catalog, one)
+    store_all(catalog, one)
     assert (names(catalog, one), names(catalog, two)) == ([], ["a"])
     assert catalog.finish_listing(two) == []
-    assert catalog.totals(one) == Totals(1, 1, 1, 1)
+    assert catalog.compute_totals(one) == Totals(1, 1, 1, 1)
     catalog.close()
 
 
 def test_any_spelling_is_found_at_once(path: Path) -> None:
     """Where case is folded two spellings of one name that are asked for together are both found."""
-    catalog = Catalog(path)
-    catalog.set_folds(folds=True)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    catalog.set_case_insensitive(is_case_insensitive=True)
+    version = catalog.add_version(NEW)
     add(catalog, version, "Tile.glb")
-    hold_all(catalog, version)
-    found = catalog.held_among(version, ["tile.glb", "TILE.GLB", "other"])
+    store_all(catalog, version)
+    found = catalog.find_stored(version, ["tile.glb", "TILE.GLB", "other"])
     assert {name: held.blob.name for name, held in found.items()} == {"tile.glb": "Tile.glb", "TILE.GLB": "Tile.glb"}
     catalog.close()
 
 
 def test_what_was_read_where_it_lies(path: Path) -> None:
     """Files that are added as held are held, with what they are and what they ask for; their numbers mean nothing."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     arrivals = [
-        Arrival(77, Held(FULL, SHA, 5), asking("b", implicit=True)),
-        Arrival(77, Held(Blob("b", 2), SHA, 6), asking(kind=Kind.SUBTREE)),
-        Arrival(77, Held(Blob("c", 2), SHA, 6), Reading(Kind.GLB)),
+        FileResult(77, StoredFile(FULL, SHA, 5), tileset_content("b", implicit=True)),
+        FileResult(77, StoredFile(Blob("b", 2), SHA, 6), tileset_content(kind=Kind.SUBTREE)),
+        FileResult(77, StoredFile(Blob("c", 2), SHA, 6), ParsedContent(Kind.GLB)),
     ]
-    catalog.add_held(version, arrivals)
-    assert catalog.held(version, limit=9) == [(a.held.blob.name, a.held) for a in arrivals]
-    assert catalog.held(version, limit=9, kinds=DOCUMENTS) == [(a.held.blob.name, a.held) for a in arrivals[:2]]
-    assert catalog.references.implicit(version) == [FULL.name]
-    assert catalog.references.of(version, FULL.name, Role.CONTENT) == ["b"]
+    catalog.add_stored_files(version, arrivals)
+    assert catalog.list_stored(version, limit=9) == [(a.stored.blob.name, a.stored) for a in arrivals]
+    assert catalog.list_stored(version, limit=9, kinds=DOCUMENTS) == [
+        (a.stored.blob.name, a.stored) for a in arrivals[:2]
+    ]
+    assert catalog.references.list_implicit_tilesets(version) == [FULL.name]
+    assert catalog.references.list_targets(version, FULL.name, Role.CONTENT) == ["b"]
     catalog.close()
 
 
 def test_what_is_added_twice_is_refused(path: Path) -> None:
     """A name that is added as held twice is an error, nothing of that batch is taken in, and no other file changes."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
-    catalog.add_held(version, [Arrival(0, Held(Blob("a", 1), SHA, 5), asking("x"))])
-    catalog.add_held(version, [Arrival(0, Held(Blob("b", 1), SHA, 5), Reading(Kind.GLB))])
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
+    catalog.add_stored_files(version, [FileResult(0, StoredFile(Blob("a", 1), SHA, 5), tileset_content("x"))])
+    catalog.add_stored_files(version, [FileResult(0, StoredFile(Blob("b", 1), SHA, 5), ParsedContent(Kind.GLB))])
     with pytest.raises(Incomplete, match="twice: a"):
-        catalog.add_held(
+        catalog.add_stored_files(
             version,
-            [Arrival(0, Held(Blob(name, 1), SHA, 5), asking("y", implicit=True)) for name in ("c", "a")],
+            [
+                FileResult(0, StoredFile(Blob(name, 1), SHA, 5), tileset_content("y", implicit=True))
+                for name in ("c", "a")
+            ],
         )
-    assert [key for key, _ in catalog.held(version, limit=9)] == ["a", "b"]
-    assert [key for key, _ in catalog.held(version, limit=9, kinds=DOCUMENTS)] == ["a"]
-    assert catalog.references.implicit(version) == []
-    assert catalog.references.of(version, "a", Role.CONTENT) == ["x"]
+    assert [key for key, _ in catalog.list_stored(version, limit=9)] == ["a", "b"]
+    assert [key for key, _ in catalog.list_stored(version, limit=9, kinds=DOCUMENTS)] == ["a"]
+    assert catalog.references.list_implicit_tilesets(version) == []
+    assert catalog.references.list_targets(version, "a", Role.CONTENT) == ["x"]
     catalog.close()
 
 
 def test_documents_are_read_in_portions(path: Path) -> None:
     """Tilesets and subtrees that are held are read in the order of their keys; what is wanted again is not held."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     kinds = {"c": Kind.TILESET, "a": Kind.SUBTREE, "b": Kind.GLB, "d": Kind.TILESET, "e": Kind.TILESET, "f": Kind.JSON}
-    catalog.add_held(version, [Arrival(0, Held(Blob(name, 1), SHA, 5), Reading(kind)) for name, kind in kinds.items()])
-    catalog.release(version, ["d"])
+    catalog.add_stored_files(
+        version, [FileResult(0, StoredFile(Blob(name, 1), SHA, 5), ParsedContent(kind)) for name, kind in kinds.items()]
+    )
+    catalog.mark_wanted(version, ["d"])
     seen, after = [], ""
-    while rows := catalog.held(version, after, limit=2, kinds=DOCUMENTS):
+    while rows := catalog.list_stored(version, after, limit=2, kinds=DOCUMENTS):
         seen += [key for key, _ in rows]
         after = rows[-1][0]
     assert seen == ["a", "c", "e"]
@@ -326,8 +341,8 @@ def test_documents_are_read_in_portions(path: Path) -> None:
 @pytest.mark.parametrize("first", [[], ["z", "a"]], ids=["one page", "two pages"])
 def test_a_name_listed_twice_is_refused(path: Path, first: list[str]) -> None:
     """A name that comes twice in a listing, in one page or two, is an error, and nothing of that page is taken in."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     add(catalog, version, *first)
     with pytest.raises(Incomplete, match="twice"):
         add(catalog, replace(version, marker="m"), "new", "a", "more", *([] if first else ["a"]), folders=("f",))
@@ -341,12 +356,12 @@ def test_a_name_listed_twice_is_refused(path: Path, first: list[str]) -> None:
 @pytest.mark.parametrize(("one", "other"), [("Tile.glb", "tile.GLB"), ("straße", "STRASSE"), ("e\u0301", "é")])
 def test_names_that_a_disk_takes_for_one(path: Path, one: str, other: str) -> None:
     """On a disk that folds case two names that differ in it alone are refused, both named; elsewhere they are two."""
-    catalog = Catalog(path)
-    plain = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    plain = catalog.add_version(NEW)
     add(catalog, plain, one, other)
     assert names(catalog, plain) == [one, other]
-    catalog.set_folds(folds=True)
-    version = catalog.begin(replace(NEW, name="folded"))
+    catalog.set_case_insensitive(is_case_insensitive=True)
+    version = catalog.add_version(replace(NEW, name="folded"))
     with pytest.raises(Incomplete) as error:
         add(catalog, version, one, other)
     assert one in str(error.value)
@@ -360,23 +375,23 @@ def test_names_that_a_disk_takes_for_one(path: Path, one: str, other: str) -> No
 
 def test_folding_keeps_names(path: Path) -> None:
     """Where case is folded a name is still told as the container spells it, and found by any spelling; it is kept."""
-    catalog = Catalog(path)
-    catalog.set_folds(folds=True)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    catalog.set_case_insensitive(is_case_insensitive=True)
+    version = catalog.add_version(NEW)
     add(catalog, version, "Tile.GLB")
-    hold_all(catalog, version)
-    assert [held.blob.name for held in catalog.held_among(version, ["Tile.GLB"]).values()] == ["Tile.GLB"]
-    catalog.release(version, ["Tile.GLB"])
+    store_all(catalog, version)
+    assert [held.blob.name for held in catalog.find_stored(version, ["Tile.GLB"]).values()] == ["Tile.GLB"]
+    catalog.mark_wanted(version, ["Tile.GLB"])
     assert names(catalog, version) == ["Tile.GLB"]
     catalog.close()
-    assert Catalog(path).folds
+    assert SqliteCatalog(path).is_case_insensitive
 
 
 def test_folded_folders_clash(path: Path) -> None:
     """Where case is folded a file clashes with a folder that differs from it in case alone."""
-    catalog = Catalog(path)
-    catalog.set_folds(folds=True)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    catalog.set_case_insensitive(is_case_insensitive=True)
+    version = catalog.add_version(NEW)
     add(catalog, version, "Data", "data/a", folders=("data",))
     with pytest.raises(DestinationError, match="both a file and a folder: Data"):
         catalog.finish_listing(version)
@@ -385,8 +400,8 @@ def test_folded_folders_clash(path: Path) -> None:
 
 def test_a_file_that_is_a_folder_is_refused(path: Path) -> None:
     """A name with bytes that is the folder of another stops the listing from being finished."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     add(catalog, version, "a", "a/b", folders=("a",))
     with pytest.raises(DestinationError, match="both a file and a folder: a"):
         catalog.finish_listing(version)
@@ -396,8 +411,8 @@ def test_a_file_that_is_a_folder_is_refused(path: Path) -> None:
 
 def test_folder_placeholders_leave(path: Path) -> None:
     """An empty blob that is the folder of others leaves the inventory; other empty blobs stay."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     add(catalog, version, Blob("a", 0), "a/b", Blob("empty", 0), folders=("a",))
     assert catalog.finish_listing(version) == []
     assert names(catalog, version) == ["a/b", "empty"]
@@ -410,34 +425,38 @@ def test_folder_placeholders_leave(path: Path) -> None:
 
 def test_relisting_keeps_and_drops(path: Path) -> None:
     """A new listing keeps what is told to be held, wants the rest, and finds what is gone."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     add(catalog, version, "kept", "changed", "gone", "unseen")
-    hold_all(catalog, version)
+    store_all(catalog, version)
     assert catalog.finish_listing(version) == []
-    held = catalog.held_among(version, ["kept"])["kept"]
-    version = again(catalog, version)
-    page = [(Blob("kept", 1, "e2"), Held(Blob("kept", 1), SHA, 5)), (Blob("changed", 2), None), (Blob("new", 1), None)]
+    held = catalog.find_stored(version, ["kept"])["kept"]
+    version = relist(catalog, version)
+    page = [
+        (Blob("kept", 1, "e2"), StoredFile(Blob("kept", 1), SHA, 5)),
+        (Blob("changed", 2), None),
+        (Blob("new", 1), None),
+    ]
     catalog.add_page(version, page, [])
     assert names(catalog, version) == ["changed", "new"]
     assert sorted(catalog.finish_listing(version)) == ["gone", "unseen"]
     assert names(catalog, version) == ["changed", "new"]
-    assert catalog.held_among(version, ["kept", "gone"]) == {"kept": held._replace(blob=Blob("kept", 1, "e2"))}
-    assert catalog.totals(version) == Totals(3, 4, 1, 1)
+    assert catalog.find_stored(version, ["kept", "gone"]) == {"kept": held._replace(blob=Blob("kept", 1, "e2"))}
+    assert catalog.compute_totals(version) == Totals(3, 4, 1, 1)
     catalog.close()
 
 
 def test_relisted_names_come_behind(path: Path) -> None:
     """A reader that goes by id meets every name of the new listing, also those that the old one had."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     add(catalog, version, "a", "b", "c")
-    version = again(catalog, version)
+    version = relist(catalog, version)
     seen: list[str] = []
     after = 0
     for name in ("c", "b", "a", "d"):
         add(catalog, version, name)
-        rows = catalog.wanted(version, after, limit=9, empty=False)
+        rows = catalog.list_wanted(version, after, limit=9, empty=False)
         seen += [blob.name for _, blob in rows]
         after = rows[-1][0]
     assert seen == ["c", "b", "a", "d"]
@@ -447,15 +466,15 @@ def test_relisted_names_come_behind(path: Path) -> None:
 @pytest.mark.parametrize("size", [0, 1])
 def test_what_was_a_folder_may_become_a_file(path: Path, size: int) -> None:
     """Only the current listing decides what is a file and what is a folder."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     add(catalog, version, "a/b", folders=("a",))
     catalog.finish_listing(version)
-    version = again(catalog, version)
+    version = relist(catalog, version)
     add(catalog, version, Blob("a", size))
     assert catalog.finish_listing(version) == ["a/b"]
     assert names(catalog, version) == ["a"]
-    version = again(catalog, version)
+    version = relist(catalog, version)
     add(catalog, version, "a/b", folders=("a",))
     assert catalog.finish_listing(version) == ["a"]
     assert names(catalog, version) == ["a/b"]
@@ -464,49 +483,52 @@ def test_what_was_a_folder_may_become_a_file(path: Path, size: int) -> None:
 
 def test_relisting_finds_doubles_too(path: Path) -> None:
     """A name that comes twice in a second listing is refused there too, and what was held is held."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     add(catalog, version, "a")
-    hold_all(catalog, version)
-    version = again(catalog, version)
+    store_all(catalog, version)
+    version = relist(catalog, version)
     with pytest.raises(Incomplete):
         add(catalog, version, "a", "a")
-    assert list(catalog.held_among(version, ["a"])) == ["a"]
+    assert list(catalog.find_stored(version, ["a"])) == ["a"]
     catalog.close()
 
 
 def test_relisting_keeps_what_files_are(path: Path) -> None:
     """A file that a new listing keeps is still the tileset that it was, and asks for what it asked for."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     add(catalog, version, "tileset.json", "s.subtree", "changed")
-    readings = {"tileset_json": asking("s.subtree", implicit=True), "s_subtree": asking("x", kind=Kind.SUBTREE)}
-    arrive(catalog, version, **readings, changed=asking("tileset.json", implicit=True))
+    readings = {
+        "tileset_json": tileset_content("s.subtree", implicit=True),
+        "s_subtree": tileset_content("x", kind=Kind.SUBTREE),
+    }
+    store_files(catalog, version, **readings, changed=tileset_content("tileset.json", implicit=True))
     catalog.finish_listing(version)
-    version = again(catalog, version)
-    kept = catalog.held_among(version, ["tileset.json", "s.subtree"])
+    version = relist(catalog, version)
+    kept = catalog.find_stored(version, ["tileset.json", "s.subtree"])
     catalog.add_page(version, [(Blob("changed", 2), None), *((held.blob, held) for held in kept.values())], [])
     catalog.finish_listing(version)
-    assert [key for key, _ in catalog.held(version, limit=9, kinds=DOCUMENTS)] == ["s.subtree", "tileset.json"]
-    assert catalog.references.implicit(version) == ["tileset.json"]
-    assert catalog.references.of(version, "s.subtree", Role.CONTENT) == ["x"]
-    assert catalog.references.between_tilesets(version) == []
+    assert [key for key, _ in catalog.list_stored(version, limit=9, kinds=DOCUMENTS)] == ["s.subtree", "tileset.json"]
+    assert catalog.references.list_implicit_tilesets(version) == ["tileset.json"]
+    assert catalog.references.list_targets(version, "s.subtree", Role.CONTENT) == ["x"]
+    assert catalog.references.list_tileset_references(version) == []
     catalog.close()
 
 
 def test_what_leaves_the_listing_asks_for_nothing(path: Path) -> None:
     """What a file asked for that a new listing does not have is forgotten; what others ask for is not."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     add(catalog, version, "tileset.json", "gone.json")
-    arrive(catalog, version, tileset_json=asking("a"), gone_json=asking("b"))
+    store_files(catalog, version, tileset_json=tileset_content("a"), gone_json=tileset_content("b"))
     catalog.finish_listing(version)
-    version = again(catalog, version)
-    (held,) = catalog.held_among(version, ["tileset.json"]).values()
+    version = relist(catalog, version)
+    (held,) = catalog.find_stored(version, ["tileset.json"]).values()
     catalog.add_page(version, [(held.blob, held)], [])
     assert catalog.finish_listing(version) == ["gone.json"]
-    assert catalog.references.of(version, "gone.json", Role.CONTENT) == []
-    assert catalog.references.askers(version, ["a", "b"]) == {"a": "tileset.json"}
+    assert catalog.references.list_targets(version, "gone.json", Role.CONTENT) == []
+    assert catalog.references.find_referrers(version, ["a", "b"]) == {"a": "tileset.json"}
     catalog.close()
 
 
@@ -517,10 +539,10 @@ NAMES = st.lists(st.sampled_from(["a", "A", "a/b", "b", "c/d/e", "ä", "z"]), un
 @settings(max_examples=40)
 def test_the_last_listing_is_the_inventory(listings: list[list[str]]) -> None:
     """After any row of listings the inventory is the last one, each gone name was told once, and order is as listed."""
-    catalog = Catalog(Path(":memory:"))
-    version, before = catalog.begin(NEW), set[str]()
+    catalog = SqliteCatalog(Path(":memory:"))
+    version, before = catalog.add_version(NEW), set[str]()
     for listed in listings:
-        version = again(catalog, version)
+        version = relist(catalog, version)
         for name in listed:
             add(catalog, version, name)
         assert set(catalog.finish_listing(version)) == before - set(listed)
@@ -534,161 +556,169 @@ def test_the_last_listing_is_the_inventory(listings: list[list[str]]) -> None:
 
 def test_a_walk_wants_what_arrives_asks_for(path: Path) -> None:
     """What a file that arrived asks for is wanted, by its name alone, once; how much is new is told."""
-    catalog = Catalog(path)
-    version = catalog.begin(WALKED)
-    catalog.want(version, "tileset.json")
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(WALKED)
+    catalog.add_wanted(version, "tileset.json")
     assert wanted(catalog, version) == ["tileset.json"]
-    assert arrive(catalog, version, tileset_json=asking("b.json", "a", "tileset.json")) == 2
-    assert [blob for _, blob in catalog.wanted(version, 0, limit=9)] == [Blob("a", UNKNOWN), Blob("b.json", UNKNOWN)]
-    assert arrive(catalog, version, b_json=asking("a", "tileset.json", "b.json", "c")) == 1
+    assert store_files(catalog, version, tileset_json=tileset_content("b.json", "a", "tileset.json")) == 2
+    assert [blob for _, blob in catalog.list_wanted(version, 0, limit=9)] == [
+        Blob("a", UNKNOWN_SIZE),
+        Blob("b.json", UNKNOWN_SIZE),
+    ]
+    assert store_files(catalog, version, b_json=tileset_content("a", "tileset.json", "b.json", "c")) == 1
     assert wanted(catalog, version) == ["a", "c"]
-    assert catalog.totals(version) == Totals(4, 10, 2, 10)
+    assert catalog.compute_totals(version) == Totals(4, 10, 2, 10)
     catalog.close()
 
 
 def test_a_walk_reads_on_by_number(path: Path) -> None:
     """What becomes wanted comes behind everything that a reader has met."""
-    catalog = Catalog(path)
-    version = catalog.begin(WALKED)
-    catalog.want(version, "m")
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(WALKED)
+    catalog.add_wanted(version, "m")
     seen: list[str] = []
-    after, readings = 0, {"m": asking("z", "b"), "z": asking("a", "b"), "a": asking("m")}
-    while rows := catalog.wanted(version, after, limit=9):
+    after, readings = 0, {"m": tileset_content("z", "b"), "z": tileset_content("a", "b"), "a": tileset_content("m")}
+    while rows := catalog.list_wanted(version, after, limit=9):
         seen += [blob.name for _, blob in rows]
         after = rows[-1][0]
-        arrive(catalog, version, **{blob.name: readings.get(blob.name, Reading()) for _, blob in rows})
+        store_files(catalog, version, **{blob.name: readings.get(blob.name, ParsedContent()) for _, blob in rows})
     assert seen == ["m", "b", "z", "a"]
-    assert catalog.totals(version).held_files == 4
+    assert catalog.compute_totals(version).stored_files == 4
     catalog.close()
 
 
 def test_wanting_twice_is_wanting_once(path: Path) -> None:
     """A name that is known is not wanted anew, whether it is wanted, held or missing."""
-    catalog = Catalog(path)
-    version = catalog.begin(WALKED)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(WALKED)
     for name in ("held", "missing", "wanted"):
-        catalog.want(version, name)
-    arrive(catalog, version, held=asking("held", "missing", "wanted"))
-    catalog.miss(version, [number_of(catalog, version, "missing")])
+        catalog.add_wanted(version, name)
+    store_files(catalog, version, held=tileset_content("held", "missing", "wanted"))
+    catalog.mark_missing(version, [number_of(catalog, version, "missing")])
     for name in ("held", "missing", "wanted"):
-        catalog.want(version, name)
-    assert catalog.want_what(version, "held") == 0
+        catalog.add_wanted(version, name)
+    assert catalog.add_wanted_references(version, "held") == 0
     assert wanted(catalog, version) == ["wanted"]
     catalog.close()
 
 
 def test_a_listed_version_wants_nothing_by_itself(path: Path) -> None:
     """Where the listing is the inventory, what arrives adds nothing to it."""
-    catalog = Catalog(path)
-    version = catalog.begin(NEW)
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(NEW)
     add(catalog, version, "tileset.json")
-    assert arrive(catalog, version, tileset_json=asking("a", "b")) == 0
+    assert store_files(catalog, version, tileset_json=tileset_content("a", "b")) == 0
     assert wanted(catalog, version) == []
-    assert catalog.totals(version).files == 1
+    assert catalog.compute_totals(version).files == 1
     catalog.close()
 
 
 def test_what_was_told_in_parts_is_wanted_too(path: Path) -> None:
     """Of a file whose references came in parts all are wanted, not only those of the last part."""
-    catalog = Catalog(path)
-    version = catalog.begin(WALKED)
-    catalog.want(version, "tileset.json")
-    catalog.references.add(version, "tileset.json", asking("stale"))
-    catalog.references.add(version, "tileset.json", asking("a", "b"), anew=True)
-    catalog.references.add(version, "tileset.json", asking("c"))
-    ((number, blob),) = catalog.wanted(version, 0, limit=9)
-    whole = Held(blob._replace(size=9), SHA, 7)
-    assert catalog.hold(version, [Arrival(number, whole, Reading(Kind.TILESET), partly=True)]) == 3
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(WALKED)
+    catalog.add_wanted(version, "tileset.json")
+    catalog.references.add(version, "tileset.json", tileset_content("stale"))
+    catalog.references.add(version, "tileset.json", tileset_content("a", "b"), replace_existing=True)
+    catalog.references.add(version, "tileset.json", tileset_content("c"))
+    ((number, blob),) = catalog.list_wanted(version, 0, limit=9)
+    whole = StoredFile(blob._replace(size=9), SHA, 7)
+    assert (
+        catalog.mark_stored(version, [FileResult(number, whole, ParsedContent(Kind.TILESET), has_more_references=True)])
+        == 3
+    )
     assert wanted(catalog, version) == ["a", "b", "c"]
     catalog.close()
 
 
 def test_what_is_missing_is_no_part_of_the_inventory(path: Path) -> None:
     """What the container does not have is not wanted, counted or held, until it is asked for again."""
-    catalog = Catalog(path)
-    version = catalog.begin(WALKED)
-    catalog.want(version, "tileset.json")
-    arrive(catalog, version, tileset_json=asking("a", "b"))
-    catalog.miss(version, [number_of(catalog, version, "a")])
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(WALKED)
+    catalog.add_wanted(version, "tileset.json")
+    store_files(catalog, version, tileset_json=tileset_content("a", "b"))
+    catalog.mark_missing(version, [number_of(catalog, version, "a")])
     assert wanted(catalog, version) == ["b"]
-    assert catalog.totals(version) == Totals(2, 5, 1, 5)
-    assert catalog.held_among(version, ["a"]) == {}
+    assert catalog.compute_totals(version) == Totals(2, 5, 1, 5)
+    assert catalog.find_stored(version, ["a"]) == {}
     catalog.close()
-    catalog = Catalog(path)
-    catalog.ask_again(version)
+    catalog = SqliteCatalog(path)
+    catalog.mark_missing_wanted(version)
     assert wanted(catalog, version) == ["a", "b"]
-    assert catalog.totals(version) == Totals(3, 5, 1, 5)
+    assert catalog.compute_totals(version) == Totals(3, 5, 1, 5)
     catalog.close()
 
 
 def test_asking_again_leaves_other_versions_alone(path: Path) -> None:
     """What is missing of one version stays so while another asks again."""
-    catalog = Catalog(path)
-    one, two = catalog.begin(WALKED), catalog.begin(replace(WALKED, name="e2"))
+    catalog = SqliteCatalog(path)
+    one, two = catalog.add_version(WALKED), catalog.add_version(replace(WALKED, name="e2"))
     for version in (one, two):
-        catalog.want(version, "a")
-        catalog.miss(version, [number_of(catalog, version, "a")])
-    catalog.ask_again(two)
+        catalog.add_wanted(version, "a")
+        catalog.mark_missing(version, [number_of(catalog, version, "a")])
+    catalog.mark_missing_wanted(two)
     assert (wanted(catalog, one), wanted(catalog, two)) == ([], ["a"])
     catalog.close()
 
 
 def test_a_second_walk_wants_everything_anew(path: Path) -> None:
     """What an earlier walk found is wanted anew as this one comes to it, behind all that a reader has met."""
-    catalog = Catalog(path)
-    version = catalog.begin(WALKED)
-    catalog.want(version, "tileset.json")
-    arrive(catalog, version, tileset_json=asking("gone.json", "a", "lost"))
-    arrive(catalog, version, gone_json=asking("g"), a=Reading())
-    catalog.miss(version, [number_of(catalog, version, "lost")])
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(WALKED)
+    catalog.add_wanted(version, "tileset.json")
+    store_files(catalog, version, tileset_json=tileset_content("gone.json", "a", "lost"))
+    store_files(catalog, version, gone_json=tileset_content("g"), a=ParsedContent())
+    catalog.mark_missing(version, [number_of(catalog, version, "lost")])
     catalog.finish_listing(version)
-    version = again(catalog, version)
+    version = relist(catalog, version)
     assert wanted(catalog, version) == []
-    catalog.want(version, "tileset.json")
+    catalog.add_wanted(version, "tileset.json")
     first = number_of(catalog, version, "tileset.json")
-    assert catalog.held_among(version, ["tileset.json"]) == {}
-    assert arrive(catalog, version, tileset_json=asking("a", "new", "lost")) == 3
-    assert min(number for number, _ in catalog.wanted(version, 0, limit=9)) > first
+    assert catalog.find_stored(version, ["tileset.json"]) == {}
+    assert store_files(catalog, version, tileset_json=tileset_content("a", "new", "lost")) == 3
+    assert min(number for number, _ in catalog.list_wanted(version, 0, limit=9)) > first
     assert wanted(catalog, version) == ["a", "lost", "new"]
-    assert arrive(catalog, version, a=asking("tileset.json"), new=Reading(), lost=Reading()) == 0
+    assert (
+        store_files(catalog, version, a=tileset_content("tileset.json"), new=ParsedContent(), lost=ParsedContent()) == 0
+    )
     assert sorted(catalog.finish_listing(version)) == ["g", "gone.json"]
     assert wanted(catalog, version) == []
-    assert catalog.totals(version) == Totals(4, 20, 4, 20)
-    assert catalog.references.settle(version) == Completeness(referenced=4)
+    assert catalog.compute_totals(version) == Totals(4, 20, 4, 20)
+    assert catalog.references.compute_completeness(version) == Completeness(referenced=4)
     catalog.close()
 
 
 def test_what_a_second_walk_misses_asks_for_nothing(path: Path) -> None:
     """A tileset that is not there any more is missing, and what it asked for once is not."""
-    catalog = Catalog(path)
-    version = catalog.begin(WALKED)
-    catalog.want(version, "tileset.json")
-    arrive(catalog, version, tileset_json=asking("a.json"))
-    arrive(catalog, version, a_json=asking("b"))
-    arrive(catalog, version, b=Reading())
+    catalog = SqliteCatalog(path)
+    version = catalog.add_version(WALKED)
+    catalog.add_wanted(version, "tileset.json")
+    store_files(catalog, version, tileset_json=tileset_content("a.json"))
+    store_files(catalog, version, a_json=tileset_content("b"))
+    store_files(catalog, version, b=ParsedContent())
     catalog.finish_listing(version)
-    version = again(catalog, version)
-    catalog.want(version, "tileset.json")
-    arrive(catalog, version, tileset_json=asking("a.json"))
-    catalog.miss(version, [number_of(catalog, version, "a.json")])
+    version = relist(catalog, version)
+    catalog.add_wanted(version, "tileset.json")
+    store_files(catalog, version, tileset_json=tileset_content("a.json"))
+    catalog.mark_missing(version, [number_of(catalog, version, "a.json")])
     assert catalog.finish_listing(version) == ["b"]
-    assert catalog.references.settle(version) == Completeness(referenced=2, missing=1)
-    assert catalog.references.of(version, "a.json", Role.CONTENT) == []
+    assert catalog.references.compute_completeness(version) == Completeness(referenced=2, missing=1)
+    assert catalog.references.list_targets(version, "a.json", Role.CONTENT) == []
     catalog.close()
 
 
 def test_walking_where_case_is_folded(path: Path) -> None:
     """Two spellings of one name are one file, wanted as it was spelled first."""
-    catalog = Catalog(path)
-    catalog.set_folds(folds=True)
-    version = catalog.begin(WALKED)
-    catalog.want(version, "Tileset.json")
-    ((number, blob),) = catalog.wanted(version, 0, limit=9)
+    catalog = SqliteCatalog(path)
+    catalog.set_case_insensitive(is_case_insensitive=True)
+    version = catalog.add_version(WALKED)
+    catalog.add_wanted(version, "Tileset.json")
+    ((number, blob),) = catalog.list_wanted(version, 0, limit=9)
     assert blob.name == "Tileset.json"
-    arrival = Arrival(number, Held(blob._replace(size=1), SHA, 7), asking("A.glb", "TILESET.json"))
-    assert catalog.hold(version, [arrival]) == 1
-    assert catalog.want_what(version, "tileset.JSON") == 0
-    catalog.want(version, "a.GLB")
+    arrival = FileResult(number, StoredFile(blob._replace(size=1), SHA, 7), tileset_content("A.glb", "TILESET.json"))
+    assert catalog.mark_stored(version, [arrival]) == 1
+    assert catalog.add_wanted_references(version, "tileset.JSON") == 0
+    catalog.add_wanted(version, "a.GLB")
     assert wanted(catalog, version) == ["A.glb"]
     catalog.close()
 
@@ -706,32 +736,32 @@ def containers(draw: st.DrawFn) -> list[dict[str, list[str]]]:
 @settings(max_examples=80)
 def test_walks_find_what_can_be_reached(times: list[dict[str, list[str]]], portion: int) -> None:
     """Walk after walk, each asks once for what can be reached then, holds what is there, and drops the rest."""
-    catalog = Catalog(Path(":memory:"))
-    version, before = catalog.begin(WALKED), set[str]()
+    catalog = SqliteCatalog(Path(":memory:"))
+    version, before = catalog.add_version(WALKED), set[str]()
     for container in times:
-        version = again(catalog, version)
+        version = relist(catalog, version)
         reached, pending = set[str](), ["r"]
         while pending:
             if (name := pending.pop()) not in reached:
                 reached.add(name)
                 pending += container.get(name, [])
-        catalog.want(version, "r")
+        catalog.add_wanted(version, "r")
         asked: list[str] = []
         after = 0
-        while rows := catalog.wanted(version, after, limit=portion):
+        while rows := catalog.list_wanted(version, after, limit=portion):
             after = rows[-1][0]
             asked += [blob.name for _, blob in rows]
-            catalog.miss(version, [number for number, blob in rows if blob.name not in container])
+            catalog.mark_missing(version, [number for number, blob in rows if blob.name not in container])
             there = [(number, blob) for number, blob in rows if blob.name in container]
-            readings = [asking(*container[blob.name]) for _, blob in there]
-            held = [Held(blob._replace(size=1), SHA, 1) for _, blob in there]
-            catalog.hold(
+            readings = [tileset_content(*container[blob.name]) for _, blob in there]
+            held = [StoredFile(blob._replace(size=1), SHA, 1) for _, blob in there]
+            catalog.mark_stored(
                 version,
-                [Arrival(n, h, r) for (n, _), h, r in zip(there, held, readings, strict=True)],
+                [FileResult(n, h, r) for (n, _), h, r in zip(there, held, readings, strict=True)],
             )
         assert sorted(asked) == sorted(reached)
         assert set(catalog.finish_listing(version)) == before - reached
-        assert {key for key, _ in catalog.held(version, limit=99)} == reached & container.keys()
+        assert {key for key, _ in catalog.list_stored(version, limit=99)} == reached & container.keys()
         asked_for = {(source, target) for source in reached & container.keys() for target in container[source]}
         assert set(catalog.query("SELECT source, target FROM reference")) == asked_for
         before = reached
@@ -758,9 +788,9 @@ os.kill(os.getpid(), 9)
         return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in path.parent.iterdir()}
 
     before = state()
-    catalog = Catalog(path, read_only=True)
-    assert catalog.recall("told") == "yes"
-    assert not catalog.fresh
+    catalog = SqliteCatalog(path, read_only=True)
+    assert catalog.get_value("told") == "yes"
+    assert not catalog.is_new
     catalog.close()
     assert state() == before
 
@@ -768,7 +798,7 @@ os.kill(os.getpid(), 9)
 def test_reading_only_what_is_not_there(path: Path) -> None:
     """A catalog that is missing, or that a kill left without a byte, reads as an empty one, and stays so."""
     for _ in range(2):
-        catalog = Catalog(path, read_only=True)
+        catalog = SqliteCatalog(path, read_only=True)
         assert catalog.versions() == []
         catalog.close()
         assert not path.exists() or path.stat().st_size == 0
@@ -780,17 +810,17 @@ def test_a_damaged_catalog(path: Path) -> None:
     path.write_bytes(b"this is no database, but long enough to be looked at " * 50)
     for read_only in (False, True):
         with pytest.raises(DestinationError, match="damaged") as error:
-            Catalog(path, read_only=read_only)
+            SqliteCatalog(path, read_only=read_only)
         assert f"delete {path}" in error.value.hint
 
 
 def test_a_newer_catalog(path: Path) -> None:
     """A catalog of a later schema is refused with the advice to upgrade."""
-    catalog = Catalog(path)
-    catalog.remember("schema", str(SCHEMA_VERSION + 1))
+    catalog = SqliteCatalog(path)
+    catalog.set_value("schema", str(SCHEMA_VERSION + 1))
     catalog.close()
     with pytest.raises(DestinationError, match="newer tilesync"):
-        Catalog(path)
+        SqliteCatalog(path)
 
 
 OLD = """
@@ -825,17 +855,17 @@ def test_an_older_catalog_is_emptied(path: Path, left: str) -> None:
         if left == "without a schema":
             db.execute("DELETE FROM meta WHERE key = 'schema'")
     db.close()
-    catalog = Catalog(path)
-    assert catalog.fresh
+    catalog = SqliteCatalog(path)
+    assert catalog.is_new
     assert catalog.versions() == []
-    assert [catalog.recall(key) for key in ("adopted", "boot", "schema")] == [None, None, str(SCHEMA_VERSION)]
-    assert not catalog.folds
-    version = catalog.begin(WALKED)
-    catalog.want(version, "tileset.json")
-    assert arrive(catalog, version, tileset_json=asking("a")) == 1
+    assert [catalog.get_value(key) for key in ("adopted", "boot", "schema")] == [None, None, str(SCHEMA_VERSION)]
+    assert not catalog.is_case_insensitive
+    version = catalog.add_version(WALKED)
+    catalog.add_wanted(version, "tileset.json")
+    assert store_files(catalog, version, tileset_json=tileset_content("a")) == 1
     catalog.close()
-    catalog = Catalog(path)
-    assert not catalog.fresh
+    catalog = SqliteCatalog(path)
+    assert not catalog.is_new
     assert catalog.versions() == [version]
     catalog.close()
 
@@ -846,8 +876,8 @@ def test_looking_at_an_older_catalog_leaves_it(path: Path) -> None:
         db.executescript(OLD)
     db.close()
     before = path.read_bytes()
-    catalog = Catalog(path, read_only=True)
-    assert (catalog.fresh, catalog.versions(), catalog.recall("adopted")) == (True, [], None)
+    catalog = SqliteCatalog(path, read_only=True)
+    assert (catalog.is_new, catalog.versions(), catalog.get_value("adopted")) == (True, [], None)
     catalog.close()
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
@@ -857,7 +887,7 @@ def test_a_planted_symlink(path: Path, tmp_path: Path) -> None:
     """A symlink in the place of the catalog is refused, and nothing is made where it leads."""
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DestinationError, match="symlink"):
-        Catalog(path)
+        SqliteCatalog(path)
     assert os.listdir(tmp_path) == [path.name]
 
 
@@ -887,14 +917,14 @@ def test_a_kill_leaves_whole_batches(path: Path, pages: int) -> None:
         for _ in range(pages):
             told = int(writer.stdout.readline())
         writer.kill()
-    catalog = Catalog(path)
+    catalog = SqliteCatalog(path)
     (version,) = catalog.versions()
-    totals = catalog.totals(version)
-    assert (totals.files % 50, totals.held_files % 50) == (0, 0)
-    assert totals.files - totals.held_files in {0, 50}
-    assert totals.held_files >= 50 * (told + 1)
+    totals = catalog.compute_totals(version)
+    assert (totals.files % 50, totals.stored_files % 50) == (0, 0)
+    assert totals.files - totals.stored_files in {0, 50}
+    assert totals.stored_files >= 50 * (told + 1)
     assert version.marker == str(totals.files // 50 - 1)
-    held = {key for key, _ in catalog.held(version, limit=10**6)}
+    held = {key for key, _ in catalog.list_stored(version, limit=10**6)}
     for table in ("reference", "remark"):
         assert {row[0] for row in catalog.query(f"SELECT source FROM {table}")} == held
     add(catalog, version, "one more")
@@ -939,15 +969,15 @@ def test_a_kill_leaves_whole_steps_of_a_walk(path: Path, batches: int) -> None:
         for _ in range(batches):
             told += int(walker.stdout.readline())
         walker.kill()
-    catalog = Catalog(path)
+    catalog = SqliteCatalog(path)
     (version,) = catalog.versions()
-    held = {key for key, _ in catalog.held(version, limit=10**6)}
+    held = {key for key, _ in catalog.list_stored(version, limit=10**6)}
     assert len(held) >= told
     known = {row[0] for row in catalog.query("SELECT key FROM blob")}
     for name in held:
-        assert catalog.references.of(version, name, Role.CONTENT) == [name + letter for letter in "abc"]
+        assert catalog.references.list_targets(version, name, Role.CONTENT) == [name + letter for letter in "abc"]
         assert {name + letter for letter in "abc"} <= known
-    catalog.ask_again(version)
+    catalog.mark_missing_wanted(version)
     assert len(wanted(catalog, version)) == min(100, len(known - held))
     catalog.close()
 
@@ -987,27 +1017,29 @@ def test_a_catalog_from_before_files_lay_unpacked(path: Path, read_only: bool) -
         db.executescript(BEFORE_CONTENT)
     db.close()
     for _ in range(2):
-        catalog = Catalog(path, read_only=read_only)
-        assert not catalog.fresh
-        assert [catalog.recall(key) for key in ("adopted", "boot", "schema")] == ["yes", "b", str(SCHEMA_VERSION)]
+        catalog = SqliteCatalog(path, read_only=read_only)
+        assert not catalog.is_new
+        assert [catalog.get_value(key) for key in ("adopted", "boot", "schema")] == ["yes", "b", str(SCHEMA_VERSION)]
         (version,) = catalog.versions()
         assert version == Version(
             5, "e1", "e1", "i", "c", "2026", {"id": "e1"}, 2, True, None, False, "then", 2, 4, "m", "list",
             "https://host/container", Globs(("*.glb",)), Completeness(4, 3, 2, 1), "begun", "left", None,
             Content.STORED,
         )  # fmt: skip
-        assert catalog.held(version, limit=9) == [("a", Held(Blob("a", 3, "tag", b"m", "t", "gzip", 99), b"s", 7, 8))]
-        assert catalog.wanted(version, 0, limit=9) == [(2, Blob("b", 1, sha256=b"t"))]
-        assert catalog.totals(version) == Totals(2, 4, 1, 3)
+        assert catalog.list_stored(version, limit=9) == [
+            ("a", StoredFile(Blob("a", 3, "tag", b"m", "t", "gzip", 99), b"s", 7, 8))
+        ]
+        assert catalog.list_wanted(version, 0, limit=9) == [(2, Blob("b", 1, sha256=b"t"))]
+        assert catalog.compute_totals(version) == Totals(2, 4, 1, 3)
         catalog.close()
-    catalog = Catalog(path)
-    newer = catalog.begin(replace(NEW, name="e1-2", content=Content.DECODED))
-    held = Held(FULL, b"lies" * 8, 7, 8, Unpacked(99, b"were" * 8))
-    catalog.add_held(newer, [Arrival(0, held)])
+    catalog = SqliteCatalog(path)
+    newer = catalog.add_version(replace(NEW, name="e1-2", content=Content.DECODED))
+    held = StoredFile(FULL, b"lies" * 8, 7, 8, UnpackedFile(99, b"were" * 8))
+    catalog.add_stored_files(newer, [FileResult(0, held)])
     catalog.close()
-    catalog = Catalog(path)
+    catalog = SqliteCatalog(path)
     assert [version.content for version in catalog.versions()] == [Content.STORED, Content.DECODED]
-    assert catalog.held_among(newer, [FULL.name]) == {FULL.name: held}
+    assert catalog.find_stored(newer, [FULL.name]) == {FULL.name: held}
 
 
 def test_a_step_that_was_killed_is_taken_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1015,10 +1047,10 @@ def test_a_step_that_was_killed_is_taken_again(path: Path, monkeypatch: pytest.M
     with sqlite3.connect(path) as db:
         db.executescript(BEFORE_CONTENT)
     db.close()
-    steps = {3: (*STEPS[3][:2], "this is no statement")}
+    steps = {3: (*MIGRATIONS[3][:2], "this is no statement")}
     with monkeypatch.context() as patched:
-        patched.setattr("tilesync.catalog.catalog.STEPS", steps)
+        patched.setattr("tilesync.catalog.catalog.MIGRATIONS", steps)
         with pytest.raises(DestinationError):
-            Catalog(path)
-    catalog = Catalog(path)
-    assert (catalog.fresh, len(catalog.versions()), catalog.recall("schema")) == (False, 1, str(SCHEMA_VERSION))
+            SqliteCatalog(path)
+    catalog = SqliteCatalog(path)
+    assert (catalog.is_new, len(catalog.versions()), catalog.get_value("schema")) == (False, 1, str(SCHEMA_VERSION))

@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 def opened(
     path: Path, *, schema: str = SCHEMA, version: int = 3, read_only: bool = False, lasting: bool = True
 ) -> Database:
-    return Database(path, schema, version=version, read_only=read_only, lasting=lasting)
+    return Database(path, schema, schema_version=version, read_only=read_only, is_persistent=lasting)
 
 
 def items(database: Database) -> list[str]:
@@ -44,16 +44,16 @@ def fail_half_way(database: Database, error: BaseException) -> None:
 def test_what_is_written_comes_back(path: Path) -> None:
     """A transaction that ends is kept, also after closing; a fact is kept under its key."""
     database = opened(path)
-    assert database.fresh
+    assert database.is_new
     with database.transaction() as db:
         db.execute("INSERT INTO item VALUES ('a'), ('b')")
-    database.remember("fact", "1")
-    database.remember("fact", "2")
+    database.set_value("fact", "1")
+    database.set_value("fact", "2")
     database.close()
     database = opened(path)
-    assert not database.fresh
+    assert not database.is_new
     assert items(database) == ["a", "b"]
-    assert (database.recall("fact"), database.recall("other"), database.recall("schema")) == ("2", None, "3")
+    assert (database.get_value("fact"), database.get_value("other"), database.get_value("schema")) == ("2", None, "3")
     database.close()
 
 
@@ -101,11 +101,11 @@ def test_an_older_file_is_emptied(path: Path) -> None:
     with old.transaction() as db:
         db.execute("INSERT INTO item VALUES ('a')")
         db.execute("CREATE INDEX on_gone ON gone (x)")
-    old.remember("fact", "1")
+    old.set_value("fact", "1")
     old.close()
     for fresh in (True, False):
         database = opened(path)
-        assert (database.fresh, items(database), database.recall("fact")) == (fresh, [], None)
+        assert (database.is_new, items(database), database.get_value("fact")) == (fresh, [], None)
         tables = {row[0] for row in database.query("SELECT name FROM sqlite_schema WHERE type='table'")}
         assert tables == {"meta", "item"}
         database.close()
@@ -122,7 +122,7 @@ def test_a_newer_file_is_refused_and_left(path: Path) -> None:
             opened(path, read_only=read_only)
         assert error.value.hint == "upgrade tilesync"
     newer = opened(path, version=4)
-    assert (newer.fresh, items(newer)) == (False, ["a"])
+    assert (newer.is_new, items(newer)) == (False, ["a"])
     newer.close()
 
 
@@ -145,7 +145,7 @@ def test_reading_only_works_on_a_copy(path: Path) -> None:
 def test_reading_only_what_is_not_there(path: Path) -> None:
     """A file that is missing reads as an empty one, and is not made."""
     reader = opened(path, read_only=True)
-    assert (reader.fresh, items(reader)) == (True, [])
+    assert (reader.is_new, items(reader)) == (True, [])
     reader.close()
     assert os.listdir(path.parent) == []
 
@@ -211,7 +211,7 @@ def test_a_real_bound_on_room(path: Path) -> None:
     with pytest.raises(DiskFull), database.transaction() as db:
         db.executemany("INSERT INTO item VALUES (?)", ((f"{number:01000}",) for number in range(1000)))
     assert items(database) == ["a"]
-    database.remember("fact", "still writes")
+    database.set_value("fact", "still writes")
     database.close()
 
 
@@ -232,7 +232,7 @@ def test_a_kill_undoes_what_is_under_way(path: Path) -> None:
     """Killed within a transaction, a process leaves what it had ended before and nothing of that one."""
     subprocess.run([sys.executable, "-c", KILLED, path, SCHEMA], check=False)
     database = opened(path)
-    assert (database.fresh, items(database)) == (False, ["whole"])
+    assert (database.is_new, items(database)) == (False, ["whole"])
     database.close()
 
 
@@ -268,5 +268,5 @@ def test_a_kill_while_it_is_emptied(path: Path, step: str) -> None:
     killed = subprocess.run([sys.executable, "-c", EMPTYING, path, SCHEMA, step], check=False, capture_output=True)
     assert killed.returncode == -9, killed.stderr
     database = opened(path)
-    assert (database.fresh, items(database), database.recall("schema")) == (True, [], "3")
+    assert (database.is_new, items(database), database.get_value("schema")) == (True, [], "3")
     database.close()

@@ -9,134 +9,137 @@ from typing import Any
 
 import pytest
 
-from tilesync.catalog.catalog import Catalog
-from tilesync.model import Arrival, Blob, Held, Kind, Reading, Reference, Role, Trace, Version
+from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.model import Blob, FileResult, FileStamp, Kind, ParsedContent, Reference, Role, StoredFile, Version
 
 NEW = Version(0, "e1", "e1", "i", "c", "2026", {"id": "e1"})
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
-    return Catalog(tmp_path / "catalog.sqlite3")
+def catalog(tmp_path: Path) -> SqliteCatalog:
+    return SqliteCatalog(tmp_path / "catalog.sqlite3")
 
 
-def begun(catalog: Catalog, name: str, **contents: tuple[str, int]) -> Version:
+def add_version_with_files(catalog: SqliteCatalog, name: str, **contents: tuple[str, int]) -> Version:
     """A version that holds files, each of a content and an inode; `_` in a name is a slash."""
-    version = catalog.begin(replace(NEW, name=name, export=name))
+    version = catalog.add_version(replace(NEW, name=name, export=name))
     arrivals = []
     for written, (content, inode) in contents.items():
         data = content.encode()
         blob = Blob(written.replace("_", "/"), len(data), "0x8D", hashlib.md5(data).digest())
-        reading = Reading(Kind.TILESET, (Reference("a", Role.CONTENT),))
-        arrivals.append(Arrival(0, Held(blob, hashlib.sha256(data).digest(), 7, inode), reading))
-    catalog.add_held(version, arrivals)
+        reading = ParsedContent(Kind.TILESET, (Reference("a", Role.CONTENT),))
+        arrivals.append(FileResult(0, StoredFile(blob, hashlib.sha256(data).digest(), 7, inode), reading))
+    catalog.add_stored_files(version, arrivals)
     return version
 
 
-def left(catalog: Catalog, version: Version, other: Version) -> list[str]:
-    return [held.blob.name for _, held in catalog.leftovers.of(other, version, limit=99)]
+def list_stale_names(catalog: SqliteCatalog, version: Version, other: Version) -> list[str]:
+    return [held.blob.name for _, held in catalog.stale_files.list_stale(other, version, limit=99)]
 
 
-def test_what_is_shared_is_one_file(catalog: Catalog) -> None:
+def test_what_is_shared_is_one_file(catalog: SqliteCatalog) -> None:
     """Bytes count as shared where another version that did not retire holds the same content as the same file."""
-    begun(catalog, "e1", a=("one", 1), b=("twoo", 2), c=("three", 3))
-    begun(catalog, "e2", a=("one", 1), moved=("twoo", 2), c=("three", 33))
-    begun(catalog, "e3", other=("one", 9))
-    assert catalog.shared_bytes() == {"e1": 7, "e2": 7}
-    catalog.update(replace(catalog.versions(name="e2")[0], retired="t"))
-    assert catalog.shared_bytes() == {}
+    add_version_with_files(catalog, "e1", a=("one", 1), b=("twoo", 2), c=("three", 3))
+    add_version_with_files(catalog, "e2", a=("one", 1), moved=("twoo", 2), c=("three", 33))
+    add_version_with_files(catalog, "e3", other=("one", 9))
+    assert catalog.compute_shared_bytes() == {"e1": 7, "e2": 7}
+    catalog.update_version(replace(catalog.versions(name="e2")[0], retired_at="t"))
+    assert catalog.compute_shared_bytes() == {}
 
 
-def test_where_there_are_no_inodes_nothing_is_known_as_shared(catalog: Catalog) -> None:
+def test_where_there_are_no_inodes_nothing_is_known_as_shared(catalog: SqliteCatalog) -> None:
     """An inode of 0 is none."""
-    begun(catalog, "e1", a=("one", 0))
-    begun(catalog, "e2", a=("one", 0))
-    assert catalog.shared_bytes() == {}
+    add_version_with_files(catalog, "e1", a=("one", 0))
+    add_version_with_files(catalog, "e2", a=("one", 0))
+    assert catalog.compute_shared_bytes() == {}
 
 
-def test_leftovers_are_what_this_one_does_not_hold(catalog: Catalog) -> None:
+def test_leftovers_are_what_this_one_does_not_hold(catalog: SqliteCatalog) -> None:
     """By key, in portions, by the version that left them; a name that is held here, with whatever content, is none."""
-    old = begun(catalog, "e1", a=("1", 1), b=("2", 2), d_x=("3", 3), d_y=("4", 4))
-    new = begun(catalog, "e2", b=("other", 5), c=("6", 6))
-    assert left(catalog, new, old) == ["a", "d/x", "d/y"]
-    assert left(catalog, old, new) == ["c"]
-    assert [held.blob.name for _, held in catalog.leftovers.of(old, new, "a", limit=1)] == ["d/x"]
-    catalog.release(new, ["b"])
-    assert left(catalog, new, old) == ["a", "b", "d/x", "d/y"]
+    old = add_version_with_files(catalog, "e1", a=("1", 1), b=("2", 2), d_x=("3", 3), d_y=("4", 4))
+    new = add_version_with_files(catalog, "e2", b=("other", 5), c=("6", 6))
+    assert list_stale_names(catalog, new, old) == ["a", "d/x", "d/y"]
+    assert list_stale_names(catalog, old, new) == ["c"]
+    assert [held.blob.name for _, held in catalog.stale_files.list_stale(old, new, "a", limit=1)] == ["d/x"]
+    catalog.mark_wanted(new, ["b"])
+    assert list_stale_names(catalog, new, old) == ["a", "b", "d/x", "d/y"]
 
 
-def test_superseded_versions_keep_what_they_left(catalog: Catalog) -> None:
+def test_superseded_versions_keep_what_they_left(catalog: SqliteCatalog) -> None:
     """Of the others only leftovers stay known, and nothing of what files ask for; this one is untouched."""
-    old = begun(catalog, "e1", a=("1", 1), b=("2", 2))
-    new = begun(catalog, "e2", b=("2", 2), c=("3", 3))
-    catalog.leftovers.supersede(new)
-    assert left(catalog, new, old) == ["a"]
-    assert catalog.held_among(old, ["a", "b"]).keys() == {"a"}
-    assert catalog.held_among(new, ["b", "c"]).keys() == {"b", "c"}
-    assert catalog.references.of(old, "a", Role.CONTENT) == []
-    assert catalog.references.of(new, "b", Role.CONTENT) == ["a"]
-    catalog.leftovers.drop(number for number, _ in catalog.leftovers.of(old, new, limit=9))
-    assert left(catalog, new, old) == []
+    old = add_version_with_files(catalog, "e1", a=("1", 1), b=("2", 2))
+    new = add_version_with_files(catalog, "e2", b=("2", 2), c=("3", 3))
+    catalog.stale_files.drop_superseded(new)
+    assert list_stale_names(catalog, new, old) == ["a"]
+    assert catalog.find_stored(old, ["a", "b"]).keys() == {"a"}
+    assert catalog.find_stored(new, ["b", "c"]).keys() == {"b", "c"}
+    assert catalog.references.list_targets(old, "a", Role.CONTENT) == []
+    assert catalog.references.list_targets(new, "b", Role.CONTENT) == ["a"]
+    catalog.stale_files.drop(number for number, _ in catalog.stale_files.list_stale(old, new, limit=9))
+    assert list_stale_names(catalog, new, old) == []
 
 
-def test_files_below_a_name(catalog: Catalog) -> None:
+def test_files_below_a_name(catalog: SqliteCatalog) -> None:
     """A folder is what files lie below: a name that only begins like it is none, nor is the file itself."""
-    version = begun(catalog, "e1", a_b=("1", 1), ab=("2", 2), c=("3", 3))
-    assert catalog.leftovers.any_below(version, "a")
-    assert not catalog.leftovers.any_below(version, "c")
-    assert not catalog.leftovers.any_below(version, "a/b")
+    version = add_version_with_files(catalog, "e1", a_b=("1", 1), ab=("2", 2), c=("3", 3))
+    assert catalog.stale_files.has_files_below(version, "a")
+    assert not catalog.stale_files.has_files_below(version, "c")
+    assert not catalog.stale_files.has_files_below(version, "a/b")
 
 
-def test_how_a_file_was_left(catalog: Catalog) -> None:
+def test_how_a_file_was_left(catalog: SqliteCatalog) -> None:
     """Every version, retired or not, says how it left a file of a name; what is held no more has no SHA-256."""
-    one, two = begun(catalog, "e1", a=("1", 1)), begun(catalog, "e2", a=("2", 2))
-    catalog.update(replace(one, retired="t"))
-    catalog.release(two, ["a"])
-    assert catalog.leftovers.known("a") == [(Trace(7, 1), hashlib.sha256(b"1").digest()), (Trace(7, 2), None)]
-    assert catalog.leftovers.known("b") == []
+    one, two = add_version_with_files(catalog, "e1", a=("1", 1)), add_version_with_files(catalog, "e2", a=("2", 2))
+    catalog.update_version(replace(one, retired_at="t"))
+    catalog.mark_wanted(two, ["a"])
+    assert catalog.stale_files.find_stamps("a") == [
+        (FileStamp(7, 1), hashlib.sha256(b"1").digest()),
+        (FileStamp(7, 2), None),
+    ]
+    assert catalog.stale_files.find_stamps("b") == []
 
 
-def test_a_retired_version_is_out_of_sight(catalog: Catalog) -> None:
+def test_a_retired_version_is_out_of_sight(catalog: SqliteCatalog) -> None:
     """It is told only where it is asked for, holds nothing once its files are dropped, and is no one's twin."""
-    old = begun(catalog, "e1", a=("1", 1))
-    new = begun(catalog, "e2")
+    old = add_version_with_files(catalog, "e1", a=("1", 1))
+    new = add_version_with_files(catalog, "e2")
     blob = Blob("x", 1, "", hashlib.md5(b"1").digest())
-    assert catalog.twins.by_digest(new, [blob]).keys() == {"x"}
-    catalog.update(replace(old, retired="t"))
+    assert catalog.duplicates.find_by_digest(new, [blob]).keys() == {"x"}
+    catalog.update_version(replace(old, retired_at="t"))
     assert [version.name for version in catalog.versions()] == ["e2"]
     assert [version.name for version in catalog.versions(retired=True)] == ["e1", "e2"]
-    assert catalog.twins.by_digest(new, [blob]) == {}
+    assert catalog.duplicates.find_by_digest(new, [blob]) == {}
     catalog.drop_files(old)
-    assert catalog.held(old, limit=9) == []
-    assert catalog.references.of(old, "a", Role.CONTENT) == []
+    assert catalog.list_stored(old, limit=9) == []
+    assert catalog.references.list_targets(old, "a", Role.CONTENT) == []
 
 
-def test_twins_of_many_versions(catalog: Catalog) -> None:
+def test_twins_of_many_versions(catalog: SqliteCatalog) -> None:
     """One of the newest versions that has a content is told, all of them where every one is asked for; older ones too
     where the newest have none.
     """
     for number in range(6):
         contents = {"same": ("same", 1), **({"old": ("old", 2)} if number < 2 else {})}
-        begun(catalog, f"e{number}", **contents)
-    new = begun(catalog, "new")
+        add_version_with_files(catalog, f"e{number}", **contents)
+    new = add_version_with_files(catalog, "new")
     blobs = [Blob(name, len(name), "", hashlib.md5(name.encode()).digest()) for name in ("same", "old", "none")]
-    found = catalog.twins.by_digest(new, [*blobs, Blob("bare", 4)])
+    found = catalog.duplicates.find_by_digest(new, [*blobs, Blob("bare", 4)])
     assert {name: [twin.version.name for twin in twins] for name, twins in found.items()} == {
         "same": ["e5"],
         "old": ["e1", "e0"],
     }
-    every = catalog.twins.by_digest(new, blobs, every=True)
+    every = catalog.duplicates.find_by_digest(new, blobs, all_versions=True)
     assert [twin.version.name for twin in every["same"]] == ["e5", "e4", "e3", "e2"]
 
 
-def test_what_is_supposed(catalog: Catalog) -> None:
+def test_what_is_supposed(catalog: SqliteCatalog) -> None:
     """A plan that is carried out in thought leaves nothing wanted, and its files are twins of no bytes."""
-    version = begun(catalog, "e1", a=("1", 1))
+    version = add_version_with_files(catalog, "e1", a=("1", 1))
     catalog.add_page(version, [(Blob("b", 5, "e", b"m" * 16), None)], ())
-    catalog.suppose(version)
-    assert catalog.wanted(version, 0, limit=9) == []
-    assert [held.sha256 for _, held in catalog.held(version, "a", limit=9)] == [b""]
-    assert catalog.totals(version).held_files == 2
+    catalog.mark_all_stored(version)
+    assert catalog.list_wanted(version, 0, limit=9) == []
+    assert [held.sha256 for _, held in catalog.list_stored(version, "a", limit=9)] == [b""]
+    assert catalog.compute_totals(version).stored_files == 2
 
 
 def claim(content: str) -> Blob:
@@ -145,15 +148,15 @@ def claim(content: str) -> Blob:
     return Blob(content, len(data), "e", sha256=hashlib.sha256(data).digest())
 
 
-def test_a_claim_is_kept_while_a_file_is_wanted(catalog: Catalog) -> None:
+def test_a_claim_is_kept_while_a_file_is_wanted(catalog: SqliteCatalog) -> None:
     """The SHA-256 that a manifest tells comes back with what is wanted; what is held has that of its bytes."""
-    version = catalog.begin(NEW)
+    version = catalog.add_version(NEW)
     catalog.add_page(version, [(claim("a"), None), (Blob("b", 1, "e"), None)], ())
-    (number, first), (_, second) = catalog.wanted(version, 0, limit=9)
+    (number, first), (_, second) = catalog.list_wanted(version, 0, limit=9)
     assert (first, second.sha256) == (claim("a"), None)
-    held = Held(first, hashlib.sha256(b"a").digest(), 7, 1)
-    catalog.hold(version, [Arrival(number, held, Reading())])
-    ((_, found),) = catalog.held(version, limit=9)
+    held = StoredFile(first, hashlib.sha256(b"a").digest(), 7, 1)
+    catalog.mark_stored(version, [FileResult(number, held, ParsedContent())])
+    ((_, found),) = catalog.list_stored(version, limit=9)
     assert found == held._replace(blob=first._replace(sha256=None))
 
 
@@ -166,37 +169,37 @@ def test_a_claim_is_kept_while_a_file_is_wanted(catalog: Catalog) -> None:
         ({"inventory": "walk", "published": "t"}, True),
     ],
 )
-def test_what_was_held_must_come_back_as_it_was(catalog: Catalog, changes: dict[str, Any], known: bool) -> None:
+def test_what_was_held_must_come_back_as_it_was(catalog: SqliteCatalog, changes: dict[str, Any], known: bool) -> None:
     """A file that is released is wanted by the SHA-256 that it had, by links too; a walk under way finds what is."""
-    one, two = begun(catalog, "e1", a=("1", 1)), begun(catalog, "e2", b=("1", 1))
+    one, two = add_version_with_files(catalog, "e1", a=("1", 1)), add_version_with_files(catalog, "e2", b=("1", 1))
     for version in (one, two):
-        catalog.update(replace(version, **changes))
-    catalog.release(one, ["a"], linked=True)
+        catalog.update_version(replace(version, **changes))
+    catalog.mark_wanted(one, ["a"], include_linked=True)
     for version in (one, two):
-        ((_, wanted),) = catalog.wanted(version, 0, limit=9)
+        ((_, wanted),) = catalog.list_wanted(version, 0, limit=9)
         assert wanted.sha256 == (hashlib.sha256(b"1").digest() if known else None)
 
 
-def test_twins_by_sha256(catalog: Catalog) -> None:
+def test_twins_by_sha256(catalog: SqliteCatalog) -> None:
     """What tells its SHA-256 has twins by that alone, whatever its MD5; so have the bytes of what is wanted."""
-    begun(catalog, "e1", a=("one", 1), b=("two", 2))
-    new = begun(catalog, "new")
+    add_version_with_files(catalog, "e1", a=("one", 1), b=("two", 2))
+    new = add_version_with_files(catalog, "new")
     md5 = hashlib.md5(b"two").digest()
     blobs = [claim("one"), claim("none"), claim("one")._replace(name="x", md5=md5), Blob("y", 3, "", md5)]
     for every in (False, True):
-        found = catalog.twins.by_digest(new, blobs, every=every)
-        assert {name: twins[0].held.blob.name for name, twins in found.items()} == {"one": "a", "x": "a", "y": "b"}
+        found = catalog.duplicates.find_by_digest(new, blobs, all_versions=every)
+        assert {name: twins[0].stored.blob.name for name, twins in found.items()} == {"one": "a", "x": "a", "y": "b"}
     catalog.add_page(new, [(blob, None) for blob in blobs], ())
-    assert catalog.twins.bytes_of_wanted(new) == 9
-    assert catalog.twins.by_digest(new, [claim("one")._replace(size=4)]) == {}
+    assert catalog.duplicates.count_reusable_bytes(new) == 9
+    assert catalog.duplicates.find_by_digest(new, [claim("one")._replace(size=4)]) == {}
 
 
-def test_supposed_files_keep_their_claim(catalog: Catalog) -> None:
+def test_supposed_files_keep_their_claim(catalog: SqliteCatalog) -> None:
     """What a plan takes for held is the twin of what has the same SHA-256."""
-    version, new = catalog.begin(NEW), begun(catalog, "new")
+    version, new = catalog.add_version(NEW), add_version_with_files(catalog, "new")
     catalog.add_page(version, [(claim("a"), None)], ())
-    catalog.suppose(version)
-    assert catalog.twins.by_digest(new, [claim("a")]).keys() == {"a"}
+    catalog.mark_all_stored(version)
+    assert catalog.duplicates.find_by_digest(new, [claim("a")]).keys() == {"a"}
 
 
 @pytest.mark.parametrize("column", ["modified", "home"])
@@ -207,14 +210,14 @@ def test_bytes_in_the_place_of_a_text_are_damage(tmp_path: Path, column: str) ->
     from tilesync.errors import DestinationError
 
     path = tmp_path / "c.sqlite3"
-    catalog = Catalog(path)
-    catalog.begin(Version(0, "e1", "e1", "i", "c", "2026", {"id": "e1"}))
+    catalog = SqliteCatalog(path)
+    catalog.add_version(Version(0, "e1", "e1", "i", "c", "2026", {"id": "e1"}))
     catalog.close()
     database = sqlite3.connect(path)
     database.execute(f"UPDATE version SET {column} = x'ffee'")
     database.commit()
     database.close()
-    catalog = Catalog(path)
+    catalog = SqliteCatalog(path)
     with pytest.raises(DestinationError, match="damaged"):
         catalog.versions()
     catalog.close()

@@ -10,17 +10,17 @@ import sys
 import time
 from pathlib import Path
 
-from tests.support.builders import tree
+from tests.support.builders import read_tree
 
-BOUND = 45
+MAX_DEMO_S = 45
 """Seconds; the demo promises 15 on an idle machine."""
 
 
-def demo(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def run_demo(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """Run it; the stand-in needs no network, so no proxy may matter."""
     return subprocess.run(
         [sys.executable, "-m", "tilesync", "demo", str(folder), *more],
-        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}, capture_output=True, text=True, timeout=BOUND,
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}, capture_output=True, text=True, timeout=MAX_DEMO_S,
         encoding="utf-8",
     )  # fmt: skip
 
@@ -28,19 +28,19 @@ def demo(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
 def test_it_mirrors_a_city_twice_and_says_what_to_try_next(tmp_path: Path) -> None:
     """Exit 0 in time, a whole version, commands to try; a second demo adds a version beside the first; both verify."""
     begun = time.monotonic()
-    done = demo(tmp_path / "city")
+    done = run_demo(tmp_path / "city")
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - begun < BOUND
+    assert time.monotonic() - begun < MAX_DEMO_S
     for command in ("tilesync verify", "tilesync demo", "tilesync mirror"):
         assert command in done.stderr
     (first,) = (tmp_path / "city/versions").iterdir()
-    files = tree(first)
+    files = read_tree(first)
     assert len(files) > 400
     pointer = json.loads((tmp_path / "city/tileset.json").read_bytes())
     assert pointer["asset"]["version"] == "1.1"
     assert 6.35e6 < math.hypot(*pointer["root"]["transform"][12:15]) < 6.38e6  # on the earth, not at its centre
 
-    done = demo(tmp_path / "city", "--json")
+    done = run_demo(tmp_path / "city", "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     assert (said["kind"], said["exit"], said["published"]) == ("finished", 0, True)
@@ -49,8 +49,8 @@ def test_it_mirrors_a_city_twice_and_says_what_to_try_next(tmp_path: Path) -> No
     versions = {path.name for path in (tmp_path / "city/versions").iterdir()}
     assert len(versions) == 2
     assert first.name in versions
-    assert tree(first) == files
+    assert read_tree(first) == files
     audit = subprocess.run(
-        [sys.executable, "-m", "tilesync", "verify", str(tmp_path / "city")], capture_output=True, timeout=BOUND
+        [sys.executable, "-m", "tilesync", "verify", str(tmp_path / "city")], capture_output=True, timeout=MAX_DEMO_S
     )
     assert audit.returncode == 0

@@ -12,26 +12,38 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders import IMODEL
-from tests.support.commandline import Done, tilesync
-from tests.support.faults import api, blob, error, listing
+from tests.support.commandline import CommandResult, run_tilesync
+from tests.support.faults import error_response, is_api, is_blob_named, is_listing
 from tests.support.simulator import EXPORT, Simulator
-from tilesync.demo.fake_service import Answer, Request
+from tilesync.demo.fake_service import FakeRequest, FakeResponse
 
-ALL = ["proxy", "authorities", "reach", "clock", "identity", "token", "api", "export", "link", "listing", "tileset"]
+ALL_CHECKS = [
+    "proxy",
+    "authorities",
+    "reach",
+    "clock",
+    "identity",
+    "token",
+    "api",
+    "export",
+    "link",
+    "listing",
+    "tileset",
+]
 
 
 @pytest.fixture
 def service() -> Iterator[Simulator]:
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         yield sim
 
 
-def doctor(sim: Simulator, *arguments: object, **more: str) -> Done:
-    return tilesync("doctor", "--json", "--retry-for", "1s", "--source", IMODEL, *arguments, sim=sim, **more)
+def run_doctor(sim: Simulator, *arguments: object, **more: str) -> CommandResult:
+    return run_tilesync("doctor", "--json", "--retry-for", "1s", "--source", IMODEL, *arguments, sim=sim, **more)
 
 
-def jwt(end: float) -> str:
+def make_jwt(end: float) -> str:
     """A token that says when it ends."""
     parts = (json.dumps(part).encode() for part in ({"alg": "none"}, {"exp": end}))
     return ".".join([*(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts), "c2ln"])
@@ -39,35 +51,35 @@ def jwt(end: float) -> str:
 
 def test_all_is_well(service: Simulator) -> None:
     """Exit 0, and a line a check, in order; the last line is that of every command. Only one blob is listed."""
-    done = doctor(service)
-    assert (done.exit, list(done.checks), done.results) == (0, ALL, {})
-    assert done.last["kind"] == "finished"
+    done = run_doctor(service)
+    assert (done.exit_code, list(done.checks), done.failed_checks) == (0, ALL_CHECKS, {})
+    assert done.last_line["kind"] == "finished"
     assert all(line.keys() == {"kind", "name", "result", "message", "hint"} for line in done.checks.values())
-    assert [request.query["maxresults"] for request in service.asked_pages] == ["1"]
-    assert service.ranges("tileset.json") == ["bytes=0-0"]
+    assert [request.query["maxresults"] for request in service.listing_requests] == ["1"]
+    assert service.range_headers("tileset.json") == ["bytes=0-0"]
     assert EXPORT in done.checks["export"]["message"]
 
 
 def test_people_read_it(service: Simulator) -> None:
     """Without --json each check is a line with its mark on stdout; -q leaves what is well away."""
-    done = tilesync("doctor", "--source", IMODEL, sim=service)
-    assert done.exit == 0
-    assert [line.split()[:2] for line in done.out.splitlines()] == [["ok", name] for name in ALL]
-    assert tilesync("doctor", "--source", IMODEL, "-q", sim=service).out == ""
+    done = run_tilesync("doctor", "--source", IMODEL, sim=service)
+    assert done.exit_code == 0
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["ok", name] for name in ALL_CHECKS]
+    assert run_tilesync("doctor", "--source", IMODEL, "-q", sim=service).stdout == ""
 
 
 def test_without_an_imodel_all_that_is_seen_counts(service: Simulator) -> None:
     """No source: whatever the identity sees."""
-    done = tilesync("doctor", "--json", sim=service)
-    assert (done.exit, done.results) == (0, {})
+    done = run_tilesync("doctor", "--json", sim=service)
+    assert (done.exit_code, done.failed_checks) == (0, {})
     assert "1 export of all iModels" in done.checks["api"]["message"]
 
 
 def test_no_identity(service: Simulator) -> None:
     """Exit 5 and how one is given; the service is looked at none the less, what needs the identity is not."""
-    done = doctor(service, TILESYNC_TOKEN="")
-    assert (done.exit, done.last["error"]) == (5, "NotAuthorised")
-    assert done.results == {"identity": "fail"} | dict.fromkeys(ALL[5:], "skipped")
+    done = run_doctor(service, TILESYNC_TOKEN="")
+    assert (done.exit_code, done.last_line["error"]) == (5, "NotAuthorised")
+    assert done.failed_checks == {"identity": "fail"} | dict.fromkeys(ALL_CHECKS[5:], "skipped")
     assert "TILESYNC_TOKEN" in done.checks["identity"]["hint"]
     assert "`identity` failed" in done.checks["tileset"]["message"]
 
@@ -75,69 +87,69 @@ def test_no_identity(service: Simulator) -> None:
 @pytest.mark.parametrize(("ahead", "result"), [(3600, "ok"), (200, "warn"), (-200, "fail")])
 def test_the_end_of_a_token(service: Simulator, ahead: float, result: str) -> None:
     """A JSON Web Token says its end: one that has passed fails, one that is near warns."""
-    service.token = jwt(time.time() + ahead)
-    done = doctor(service)
+    service.token = make_jwt(time.time() + ahead)
+    done = run_doctor(service)
     assert done.checks["token"]["result"] == result
-    assert done.exit == (5 if result == "fail" else 0)
+    assert done.exit_code == (5 if result == "fail" else 0)
     assert ("--token-command" in done.checks["token"]["hint"]) == (result != "ok")
-    assert service.token not in done.out + done.err
+    assert service.token not in done.stdout + done.stderr
 
 
 def test_the_end_of_client_credentials(service: Simulator) -> None:
     """The token endpoint says how long its tokens live; which identity counts is said."""
     body = json.dumps({"access_token": service.token, "expires_in": 3600}).encode()
 
-    def answer(_: Request) -> Answer:
-        return Answer(200, body)
+    def answer(_: FakeRequest) -> FakeResponse:
+        return FakeResponse(200, body)
 
     service.token_answer = answer
     identity = {"ITP_SERVICE_CLIENT_ID": "c", "ITP_SERVICE_CLIENT_SECRET": "TOPSECRET", "ITP_ISSUER_URL": service.url}
-    done = doctor(service, TILESYNC_TOKEN="", **identity)
-    assert (done.exit, done.results) == (0, {})
+    done = run_doctor(service, TILESYNC_TOKEN="", **identity)
+    assert (done.exit_code, done.failed_checks) == (0, {})
     assert "good for 60 min" in done.checks["token"]["message"]
     assert done.checks["identity"]["message"] == "ITP_SERVICE_CLIENT_ID"
-    assert "TOPSECRET" not in done.out + done.err
-    both = doctor(service, **identity)
+    assert "TOPSECRET" not in done.stdout + done.stderr
+    both = run_doctor(service, **identity)
     assert both.checks["identity"]["message"].startswith("TILESYNC_TOKEN (not ITP_SERVICE_CLIENT_ID")
 
 
 def test_a_token_that_is_refused(service: Simulator) -> None:
     """401: exit 5, and what needs the answer is skipped."""
-    done = doctor(service, TILESYNC_TOKEN="other")
-    assert (done.exit, done.results) == (5, {"api": "fail"} | dict.fromkeys(ALL[7:], "skipped"))
+    done = run_doctor(service, TILESYNC_TOKEN="other")
+    assert (done.exit_code, done.failed_checks) == (5, {"api": "fail"} | dict.fromkeys(ALL_CHECKS[7:], "skipped"))
     assert done.checks["api"]["hint"]
 
 
 def test_an_identity_that_may_not(service: Simulator) -> None:
     """403: exit 5, and how a service application becomes a member."""
-    service.fault(api, error(403), times=None)
-    done = doctor(service)
-    assert (done.exit, done.checks["api"]["result"]) == (5, "fail")
+    service.add_fault(is_api, error_response(403), times=None)
+    done = run_doctor(service)
+    assert (done.exit_code, done.checks["api"]["result"]) == (5, "fail")
     assert "member of its iTwin" in done.checks["api"]["hint"]
 
 
 def test_no_export() -> None:
     """An empty list: exit 4, and that it may be the membership."""
     with Simulator() as sim:
-        done = doctor(sim)
-    assert (done.exit, done.last["error"]) == (4, "NoExport")
-    assert done.results == {"export": "fail"} | dict.fromkeys(ALL[8:], "skipped")
+        done = run_doctor(sim)
+    assert (done.exit_code, done.last_line["error"]) == (4, "NoExport")
+    assert done.failed_checks == {"export": "fail"} | dict.fromkeys(ALL_CHECKS[8:], "skipped")
     assert "member of its iTwin" in done.checks["export"]["hint"]
 
 
 def test_no_finished_export(service: Simulator) -> None:
     """One under way is none: exit 4 at once, without waiting."""
     service.exports[0]["status"] = "InProgress"
-    done = doctor(service)
-    assert (done.exit, done.checks["export"]["result"]) == (4, "fail")
+    done = run_doctor(service)
+    assert (done.exit_code, done.checks["export"]["result"]) == (4, "fail")
     assert "no matching export is Complete yet" in done.checks["export"]["message"]
 
 
 def test_a_container_that_may_not_be_listed(service: Simulator) -> None:
     """A warning: the mirror walks then."""
-    service.fault(listing, error(403, "AuthorizationPermissionMismatch"), times=None)
-    done = doctor(service)
-    assert (done.exit, done.results) == (0, {"listing": "warn"})
+    service.add_fault(is_listing, error_response(403, "AuthorizationPermissionMismatch"), times=None)
+    done = run_doctor(service)
+    assert (done.exit_code, done.failed_checks) == (0, {"listing": "warn"})
     assert "sp=rl" in done.checks["listing"]["hint"]
 
 
@@ -152,43 +164,45 @@ def test_a_container_that_may_not_be_listed(service: Simulator) -> None:
 )
 def test_a_root_that_cannot_be_read(service: Simulator, status: int, code: str, exit_code: int, kind: str) -> None:
     """The exit code is that of the class of the failure."""
-    service.fault(blob("tileset.json"), error(status, code), times=None)
-    done = doctor(service)
-    assert (done.exit, done.last["error"], done.results) == (exit_code, kind, {"tileset": "fail"})
+    service.add_fault(is_blob_named("tileset.json"), error_response(status, code), times=None)
+    done = run_doctor(service)
+    assert (done.exit_code, done.last_line["error"], done.failed_checks) == (exit_code, kind, {"tileset": "fail"})
     assert done.checks["tileset"]["hint"]
 
 
 @pytest.mark.parametrize(("ahead", "where"), [(125, "behind"), (-125, "ahead of")])
 def test_a_clock_that_is_off(service: Simulator, ahead: float, where: str) -> None:
     """More than a minute is a warning, with what it breaks."""
-    service.ahead = timedelta(seconds=ahead)
-    done = doctor(service)
-    assert (done.exit, done.results) == (0, {"clock": "warn"})
+    service.clock_offset = timedelta(seconds=ahead)
+    done = run_doctor(service)
+    assert (done.exit_code, done.failed_checks) == (0, {"clock": "warn"})
     assert f" s {where} the server" in done.checks["clock"]["message"]
     assert "timedatectl" in done.checks["clock"]["hint"]
 
 
 def test_a_service_that_cannot_be_reached(tmp_path: Path) -> None:
     """Exit 6, where to look, and all that needs it skipped."""
-    done = tilesync("doctor", "--json", "--retry-for", "0s", TILESYNC_API_URL="http://127.0.0.1:9", TILESYNC_TOKEN="t")
-    assert (done.exit, done.last["error"]) == (6, "Unavailable")
-    assert done.results == {"reach": "fail", "clock": "skipped"} | dict.fromkeys(ALL[6:], "skipped")
+    done = run_tilesync(
+        "doctor", "--json", "--retry-for", "0s", TILESYNC_API_URL="http://127.0.0.1:9", TILESYNC_TOKEN="t"
+    )
+    assert (done.exit_code, done.last_line["error"]) == (6, "Unavailable")
+    assert done.failed_checks == {"reach": "fail", "clock": "skipped"} | dict.fromkeys(ALL_CHECKS[6:], "skipped")
     assert "firewall" in done.checks["reach"]["hint"]
 
 
 def test_proxies_are_shown_without_what_is_secret(service: Simulator) -> None:
     """The variable and the address, never the credentials."""
-    done = doctor(service, HTTPS_PROXY="http://me:TOPSECRET@proxy.example:3128", no_proxy="127.0.0.1")
-    assert done.exit == 0
+    done = run_doctor(service, HTTPS_PROXY="http://me:TOPSECRET@proxy.example:3128", no_proxy="127.0.0.1")
+    assert done.exit_code == 0
     said = done.checks["proxy"]["message"]
     assert said == "HTTPS_PROXY: http://proxy.example:3128 (with credentials); not for 127.0.0.1"
-    assert "TOPSECRET" not in done.out + done.err
+    assert "TOPSECRET" not in done.stdout + done.stderr
 
 
 def test_authorities_are_told(service: Simulator, tmp_path: Path) -> None:
     """The file that is used, and one that is named and not there."""
-    lost = doctor(service, SSL_CERT_FILE=str(tmp_path / "none.pem"))
-    assert (lost.results, lost.checks["authorities"]["hint"]) == (
+    lost = run_doctor(service, SSL_CERT_FILE=str(tmp_path / "none.pem"))
+    assert (lost.failed_checks, lost.checks["authorities"]["hint"]) == (
         {"authorities": "warn"},
         "correct or unset SSL_CERT_FILE",
     )
@@ -196,25 +210,25 @@ def test_authorities_are_told(service: Simulator, tmp_path: Path) -> None:
 
 def test_a_container_link_needs_no_identity(service: Simulator) -> None:
     """With a link as source only the container is looked at, and its end is told; its signature is not."""
-    link = service.link(EXPORT)
-    done = tilesync("doctor", "--json", "--source", "-", stdin=link)
-    assert (done.exit, list(done.checks), done.results) == (
+    link = service.create_link(EXPORT)
+    done = run_tilesync("doctor", "--json", "--source", "-", stdin=link)
+    assert (done.exit_code, list(done.checks), done.failed_checks) == (
         0,
-        [name for name in ALL if name not in {"identity", "token", "api", "export"}],
+        [name for name in ALL_CHECKS if name not in {"identity", "token", "api", "export"}],
         {},
     )
     assert "good for" in done.checks["link"]["message"]
-    assert "sig=" not in done.out + done.err
-    service.life = timedelta(seconds=-30)
-    ended = tilesync("doctor", "--json", TILESYNC_SOURCE=service.link(EXPORT))
-    assert (ended.exit, ended.results) == (5, {"link": "fail", "listing": "skipped", "tileset": "skipped"})
+    assert "sig=" not in done.stdout + done.stderr
+    service.link_lifetime = timedelta(seconds=-30)
+    ended = run_tilesync("doctor", "--json", TILESYNC_SOURCE=service.create_link(EXPORT))
+    assert (ended.exit_code, ended.failed_checks) == (5, {"link": "fail", "listing": "skipped", "tileset": "skipped"})
     assert service.requests[-1].query == {}
 
 
 def test_what_is_about_a_destination_wants_one() -> None:
     """--origin and --public-url without DEST are a usage error."""
     for wish in (("--origin", "https://a.example"), ("--public-url", "https://a.example")):
-        assert tilesync("doctor", *wish, "--json").exit == 2
+        assert run_tilesync("doctor", *wish, "--json").exit_code == 2
     with Simulator() as sim:
-        sim.hold()
-        assert doctor(sim, TILESYNC_ORIGIN="https://a.example").exit == 0
+        sim.offer_export()
+        assert run_doctor(sim, TILESYNC_ORIGIN="https://a.example").exit_code == 0

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders import IMODEL
-from tests.support.commandline import Done, tilesync
+from tests.support.commandline import CommandResult, run_tilesync
 from tests.support.simulator import EXPORT, Simulator
-from tilesync.cli.environment import stray_variables
+from tilesync.cli.environment import find_unknown_variables
 from tilesync.cli.main import cli
 
 
-def warned(done: Done) -> list[str]:
+def list_warnings(done: CommandResult) -> list[str]:
     """What was warned of."""
     return [line["message"] for line in done.lines if line["kind"] == "warning"]
 
@@ -22,14 +22,14 @@ def warned(done: Done) -> list[str]:
 def test_misspelt_variables_are_warned_of(tmp_path: Path) -> None:
     """The nearest one is named; the run goes on as if it were not there, and the report has the warning."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         report = tmp_path / "r"
-        done = tilesync(
+        done = run_tilesync(
             "mirror", IMODEL, tmp_path / "d", "--json", "--report", report,
             sim=sim, TILESYNC_TRANSFER="4", TILESYNC_UNHEARD_OF="1",
         )  # fmt: skip
-    assert done.exit == 0
-    assert warned(done) == [
+    assert done.exit_code == 0
+    assert list_warnings(done) == [
         "TILESYNC_TRANSFER is ignored: no option reads it; is TILESYNC_TRANSFERS meant?",
         "TILESYNC_UNHEARD_OF is ignored: no option reads it",
     ]
@@ -46,7 +46,7 @@ def test_misspelt_variables_are_warned_of(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_counts_as_an_option_alone(variable: str, option: str) -> None:
     """A variable that is ignored on purpose is told with the reason, and with what to write instead."""
-    (said,) = stray_variables(cli, {variable: "3"})
+    (said,) = find_unknown_variables(cli, {variable: "3"})
     assert said.startswith(f"{variable} is ignored: what deletes or overrides a guard")
     assert option in said
 
@@ -67,7 +67,7 @@ def test_variables_that_are_read(tmp_path: Path) -> None:
         "QUICK",
     )
     known = {f"TILESYNC_{name}": "x" for name in names} | {"TILESYNC_NOTHING": "", "HOME": "/", "XTILESYNC_A": "b"}
-    assert list(stray_variables(cli, known)) == []
+    assert list(find_unknown_variables(cli, known)) == []
 
 
 @pytest.mark.parametrize(
@@ -77,13 +77,13 @@ def test_variables_that_are_read(tmp_path: Path) -> None:
 def test_what_is_no_id(words: list[str], tmp_path: Path) -> None:
     """An iModel id is a GUID: anything else is a usage error that says where to find one, and asks nobody."""
     with Simulator() as sim:
-        sim.hold()
-        done = tilesync(*(word.format(d=tmp_path / "d") for word in words), "--json", sim=sim)
+        sim.offer_export()
+        done = run_tilesync(*(word.format(d=tmp_path / "d") for word in words), "--json", sim=sim)
         assert sim.requests == []
-    assert (done.last["exit"], done.last["error"]) == (2, "UsageError")
-    assert done.last["message"] in {"'nosuch' is no iModel id", "'not-an-id' is no iModel id"}
-    assert "`tilesync exports` without an id" in done.last["hint"]
-    assert "My iTwins" in done.last["hint"]
+    assert (done.last_line["exit"], done.last_line["error"]) == (2, "UsageError")
+    assert done.last_line["message"] in {"'nosuch' is no iModel id", "'not-an-id' is no iModel id"}
+    assert "`tilesync exports` without an id" in done.last_line["hint"]
+    assert "My iTwins" in done.last_line["hint"]
     assert not (tmp_path / "d").exists()
 
 
@@ -92,15 +92,15 @@ def test_the_url_of_a_portal(tmp_path: Path) -> None:
     twin = "0a1b2c3d-0000-4111-8222-333344445555"
     url = f"https://developer.bentley.com/my-itwins/{twin}/{IMODEL}/view"
     with Simulator() as sim:
-        sim.hold()
-        done = tilesync("mirror", url, tmp_path / "d", "--json", sim=sim)
-        assert (done.exit, done.last["export"], done.last["source"]) == (0, EXPORT, IMODEL)
-        assert tilesync("exports", url, "--json", sim=sim).lines[0]["id"] == EXPORT
-        assert tilesync("link", url, "--json", sim=sim).lines[0]["kind"] == "link"
-        assert tilesync("doctor", "--source", url, "--json", sim=sim).exit == 0
+        sim.offer_export()
+        done = run_tilesync("mirror", url, tmp_path / "d", "--json", sim=sim)
+        assert (done.exit_code, done.last_line["export"], done.last_line["source"]) == (0, EXPORT, IMODEL)
+        assert run_tilesync("exports", url, "--json", sim=sim).lines[0]["id"] == EXPORT
+        assert run_tilesync("link", url, "--json", sim=sim).lines[0]["kind"] == "link"
+        assert run_tilesync("doctor", "--source", url, "--json", sim=sim).exit_code == 0
         for command in ("mirror", "exports", "link"):
             more = [tmp_path / "e"] if command == "mirror" else []
-            done = tilesync(command, f"https://developer.bentley.com/my-itwins/{twin}", *more, "--json", sim=sim)
-            assert done.last["exit"] == 2
-            assert done.last["message"] == "which iModel that URL means is not plain"
+            done = run_tilesync(command, f"https://developer.bentley.com/my-itwins/{twin}", *more, "--json", sim=sim)
+            assert done.last_line["exit"] == 2
+            assert done.last_line["message"] == "which iModel that URL means is not plain"
     assert os.listdir(tmp_path) == ["d"]

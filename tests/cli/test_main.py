@@ -18,9 +18,18 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders import IMODEL, glb, tileset, tree
-from tests.support.faults import after, any_blob, api, blob, error, listing, storage, wrong_bytes
-from tests.support.simulator import EXPORT, Simulator, latest
+from tests.support.builders import IMODEL, glb, read_tree, tileset
+from tests.support.faults import (
+    call_before,
+    error_response,
+    flip_last_bit,
+    is_api,
+    is_blob,
+    is_blob_named,
+    is_listing,
+    is_storage,
+)
+from tests.support.simulator import EXPORT, Simulator, read_latest
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 COUNTS = {
@@ -29,8 +38,8 @@ COUNTS = {
     "verified", "looked",
     "bytes", "renewals", "retries", "seconds", "published",
 }  # fmt: skip
-ABOUT = {"started", "finished", "source", "dest", "host", "tilesync"}
-FINISHED = {"kind", "exit", *COUNTS, *ABOUT}
+RUN_FIELDS = {"started", "finished", "source", "dest", "host", "tilesync"}
+FINISHED = {"kind", "exit", *COUNTS, *RUN_FIELDS}
 FAILED = FINISHED | {"error", "message", "hint"}
 
 
@@ -51,7 +60,7 @@ def tilesync(
     )
 
 
-def last(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def last_line(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     """The last JSON line; every line must be one flat object with a kind."""
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     for line in lines:
@@ -63,9 +72,9 @@ def last(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return said
 
 
-def failed(done: subprocess.CompletedProcess[str], code: int, kind: str) -> dict[str, Any]:
+def assert_failed(done: subprocess.CompletedProcess[str], code: int, kind: str) -> dict[str, Any]:
     """The last line of a run that failed so."""
-    said = last(done)
+    said = last_line(done)
     assert (done.returncode, said["kind"], said["error"]) == (code, "failed", kind), (done.stdout, done.stderr)
     assert said.keys() == FAILED
     assert said["message"]
@@ -79,7 +88,7 @@ def failed(done: subprocess.CompletedProcess[str], code: int, kind: str) -> dict
 def service() -> Iterator[Simulator]:
     """A simulator with a small export whose unhit faults fail the test."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         yield sim
 
 
@@ -90,10 +99,10 @@ def test_a_first_and_an_unchanged_run_say_the_contract(service: Simulator, tmp_p
     """Exit 0 and the last line to the letter, for the run that publishes and for the one with nothing to do."""
     files = service.containers[EXPORT]
     total = sum(len(item.data) for item in files.values())
-    said = last(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
+    said = last_line(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
     assert said.keys() == FINISHED
     assert isinstance(said.pop("seconds"), float)
-    about = {key: said.pop(key) for key in ABOUT}
+    about = {key: said.pop(key) for key in RUN_FIELDS}
     assert (about["source"], about["dest"]) == (IMODEL, str(tmp_path))
     assert said == {
         "kind": "finished", "exit": 0, "owner": IMODEL,
@@ -104,16 +113,16 @@ def test_a_first_and_an_unchanged_run_say_the_contract(service: Simulator, tmp_p
         "referenced": len(files) - 1, "missing": 0, "orphans": 1, "unfollowed": 0,
         "verified": len(files), "looked": len(files), "bytes": total, "renewals": 0, "retries": 0, "published": True,
     }  # fmt: skip
-    assert list(tree(tmp_path / "versions" / EXPORT)) != []
-    again = last(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
+    assert list(read_tree(tmp_path / "versions" / EXPORT)) != []
+    again = last_line(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
     assert again.keys() == FINISHED
     assert (again["exit"], again["fetched"], again["kept"], again["published"]) == (0, 0, len(files), False)
 
 
 def test_behind_is_said(service: Simulator, tmp_path: Path) -> None:
     """A newer export that is not finished: mirrored is the older one, and `behind` is true."""
-    service.hold(export_id=OTHER, status="InProgress")
-    said = last(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
+    service.offer_export(export_id=OTHER, status="InProgress")
+    said = last_line(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
     assert (said["export"], said["newest"], said["behind"]) == (EXPORT, OTHER, True)
 
 
@@ -144,7 +153,7 @@ def test_source_and_destination_come_from_the_environment(service: Simulator, tm
         "mirror", sim=service, TILESYNC_SOURCE=IMODEL, TILESYNC_DEST=str(tmp_path / "d"), TILESYNC_JSON="1",
         TILESYNC_EXPORT_TYPE="3dtiles", TILESYNC_WAIT="0s",
     )  # fmt: skip
-    assert last(done)["published"] is True
+    assert last_line(done)["published"] is True
     assert (tmp_path / "d/tileset.json").is_file()
     done = tilesync("mirror", IMODEL, tmp_path / "e", "--export-type", "3DTiles", sim=service, TILESYNC_EXPORT_TYPE="X")
     assert done.returncode == 0
@@ -163,15 +172,15 @@ def test_a_dry_run_writes_nothing(service: Simulator, tmp_path: Path) -> None:
     assert all(name in done.stdout for name in service.containers[EXPORT])
     assert "not held" in done.stdout
     assert not (tmp_path / "d").exists()
-    assert service.asked() == []
-    said = last(tilesync("mirror", IMODEL, tmp_path / "d", "-n", "--json", sim=service))
+    assert service.blob_requests() == []
+    said = last_line(tilesync("mirror", IMODEL, tmp_path / "d", "-n", "--json", sim=service))
     assert said.keys() == FINISHED | {"dry_run"}
     assert (said["exit"], said["published"], said["bytes"]) == (0, False, 0)
 
 
 def test_exports_lists_what_the_service_has(service: Simulator, tmp_path: Path) -> None:
     """Newest first, for people aligned, for programs a line each with the same facts."""
-    service.hold(export_id=OTHER, status="Invalid", error={"code": "X", "message": "no geometry"})
+    service.offer_export(export_id=OTHER, status="Invalid", error={"code": "X", "message": "no geometry"})
     done = tilesync("exports", IMODEL, sim=service)
     assert done.returncode == 0
     lines = done.stdout.splitlines()
@@ -183,7 +192,7 @@ def test_exports_lists_what_the_service_has(service: Simulator, tmp_path: Path) 
         (OTHER, "Invalid", "3DTiles"),
         (EXPORT, "Complete", "3DTiles"),
     ]
-    assert last(done)["kind"] == "finished"
+    assert last_line(done)["kind"] == "finished"
 
 
 def test_link_prints_the_viewer_url(service: Simulator) -> None:
@@ -196,7 +205,7 @@ def test_link_prints_the_viewer_url(service: Simulator) -> None:
 
 def test_a_link_on_the_command_line_works_with_a_hint(service: Simulator, tmp_path: Path) -> None:
     """An argument can be seen by others: said once, and not said for `-` and TILESYNC_SOURCE."""
-    link = service.link(EXPORT)
+    link = service.create_link(EXPORT)
     done = tilesync("mirror", link, tmp_path / "a", sim=service)
     assert done.returncode == 0
     assert "others" in done.stderr
@@ -206,19 +215,19 @@ def test_a_link_on_the_command_line_works_with_a_hint(service: Simulator, tmp_pa
     ):
         assert run.returncode == 0, run.stderr
         assert "others" not in run.stderr
-    assert tree(tmp_path / "b/versions") == tree(tmp_path / "c/versions") != {}
+    assert read_tree(tmp_path / "b/versions") == read_tree(tmp_path / "c/versions") != {}
 
 
 def test_verify_after_mirror(service: Simulator, tmp_path: Path) -> None:
     """0 with the same keys when all is whole; 10 with every finding when not; mirror heals; 0 again."""
     tilesync("mirror", IMODEL, tmp_path, sim=service)
-    said = last(tilesync("verify", tmp_path, "--json"))
+    said = last_line(tilesync("verify", tmp_path, "--json"))
     assert said.keys() == FINISHED
     assert said["verified"] == len(service.containers[EXPORT])
     (tmp_path / "versions" / EXPORT / "tiles/001.glb").unlink()
     (tmp_path / "versions" / EXPORT / "tiles/002.glb").write_bytes(b"")
     done = tilesync("verify", tmp_path, "--json")
-    failed(done, 10, "VerifyFailed")
+    assert_failed(done, 10, "VerifyFailed")
     findings = [json.loads(line) for line in done.stdout.splitlines() if '"finding"' in line]
     assert {(row["name"], row["problem"]) for row in findings} == {
         ("tiles/001.glb", "missing"),
@@ -230,13 +239,15 @@ def test_verify_after_mirror(service: Simulator, tmp_path: Path) -> None:
 
 def test_report_and_log_file(service: Simulator, tmp_path: Path) -> None:
     """--report holds the last line with all failures, --log-file every event with its time, appended."""
-    fault = service.fault(blob("tiles/001.glb", "tiles/002.glb"), error(404, "BlobNotFound"), times=2)
+    fault = service.add_fault(
+        is_blob_named("tiles/001.glb", "tiles/002.glb"), error_response(404, "BlobNotFound"), times=2
+    )
     where = ("--report", tmp_path / "report.json", "--log-file", tmp_path / "log")
     done = tilesync("mirror", IMODEL, tmp_path / "d", "--json", *where, sim=service)
     assert fault.hits == 2
     report = json.loads((tmp_path / "report.json").read_text())
     assert {row["name"] for row in report["failures"]} == {"tiles/001.glb", "tiles/002.glb"}
-    assert {key: report[key] for key in last(done)} == last(done)
+    assert {key: report[key] for key in last_line(done)} == last_line(done)
     first = (tmp_path / "log").read_text().splitlines()
     assert all({"time", "kind"} <= json.loads(line).keys() for line in first)
     assert tilesync("mirror", IMODEL, tmp_path / "d", *where, sim=service).returncode == 0
@@ -292,7 +303,7 @@ def test_usage_errors_end_with_2(arguments: list[str], tmp_path: Path) -> None:
         assert done.returncode == 2, done.stderr
         assert done.stderr
         assert "Traceback" not in done.stderr
-    said = last(done)
+    said = last_line(done)
     assert (said["kind"], said["error"]) == ("failed", "UsageError")
     assert {"kind", "exit", "error", "message", "hint"} <= said.keys() <= FAILED
     assert (
@@ -305,7 +316,7 @@ def test_usage_errors_end_with_2(arguments: list[str], tmp_path: Path) -> None:
 def test_a_usage_error_has_its_json_line_where_the_environment_asks_for_json(tmp_path: Path) -> None:
     """TILESYNC_JSON=1 is --json, for usage errors too."""
     done = tilesync("mirror", IMODEL, tmp_path, "--no-such-option", TILESYNC_JSON="1")
-    assert last(done)["exit"] == 2
+    assert last_line(done)["exit"] == 2
 
 
 def test_an_invalid_request_ends_with_2(service: Simulator, tmp_path: Path) -> None:
@@ -319,16 +330,16 @@ def test_an_invalid_request_ends_with_2(service: Simulator, tmp_path: Path) -> N
             }
         }
     )
-    service.fault(api, error(422, body=body.encode()))
-    said = failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 2, "InvalidRequest")
+    service.add_fault(is_api, error_response(422, body=body.encode()))
+    said = assert_failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 2, "InvalidRequest")
     assert "no guid" in said["message"]
 
 
 def test_failed_files_end_with_3(service: Simulator, tmp_path: Path) -> None:
     """Wrong bytes for good: exit 3, the file named, nothing published, the counts add up."""
-    service.fault(blob("tiles/001.glb"), wrong_bytes, times=None)
+    service.add_fault(is_blob_named("tiles/001.glb"), flip_last_bit, times=None)
     done = tilesync("mirror", IMODEL, tmp_path, "--json", sim=service)
-    said = failed(done, 3, "Incomplete")
+    said = assert_failed(done, 3, "Incomplete")
     assert (said["failed"], said["published"]) == (1, False)
     assert said["listed"] == said["fetched"] + said["reused"] + said["kept"] + said["excluded"] + said["failed"]
     assert any('"file-failed"' in line and "tiles/001.glb" in line for line in done.stdout.splitlines())
@@ -338,79 +349,83 @@ def test_failed_files_end_with_3(service: Simulator, tmp_path: Path) -> None:
 def test_no_export_ends_with_4(service: Simulator, tmp_path: Path) -> None:
     """None listed, and none finished within --wait: exit 4, saying why, with a bounded wait."""
     service.exports.clear()
-    failed(tilesync("mirror", IMODEL, tmp_path, "--json", "--wait", "0s", sim=service), 4, "NoExport")
-    service.hold(status="InProgress")
+    assert_failed(tilesync("mirror", IMODEL, tmp_path, "--json", "--wait", "0s", sim=service), 4, "NoExport")
+    service.offer_export(status="InProgress")
     begun = time.monotonic()
     done = tilesync("mirror", IMODEL, tmp_path, "--json", "--wait", "1s", "--poll", "0.3s", sim=service)
-    failed(done, 4, "NoExport")
+    assert_failed(done, 4, "NoExport")
     assert 1 <= time.monotonic() - begun < 10
     assert '"waiting"' in done.stdout
 
 
 def test_a_refused_identity_ends_with_5(service: Simulator, tmp_path: Path) -> None:
     """401 of the API, no identity at all, and 403 of the storage: exit 5 each."""
-    failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service, TILESYNC_TOKEN="wrong"), 5, "NotAuthorised")
-    failed(tilesync("mirror", IMODEL, tmp_path, "--json", TILESYNC_API_URL=service.url), 5, "NotAuthorised")
-    service.fault(storage, error(403, "AuthorizationFailure"), times=None)
-    failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 5, "NotAuthorised")
+    assert_failed(
+        tilesync("mirror", IMODEL, tmp_path, "--json", sim=service, TILESYNC_TOKEN="wrong"), 5, "NotAuthorised"
+    )
+    assert_failed(tilesync("mirror", IMODEL, tmp_path, "--json", TILESYNC_API_URL=service.url), 5, "NotAuthorised")
+    service.add_fault(is_storage, error_response(403, "AuthorizationFailure"), times=None)
+    assert_failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 5, "NotAuthorised")
 
 
-@pytest.mark.parametrize("when", [api, listing, any_blob])
+@pytest.mark.parametrize("when", [is_api, is_listing, is_blob])
 def test_a_service_that_keeps_failing_ends_with_6(service: Simulator, tmp_path: Path, when: Any) -> None:
     """5xx past --retry-for, from the API, the listing or the blobs: exit 6, soon after the budget."""
-    service.fault(when, error(503, "ServerBusy"), times=None)
+    service.add_fault(when, error_response(503, "ServerBusy"), times=None)
     begun = time.monotonic()
     done = tilesync("mirror", IMODEL, tmp_path, "--json", "--retry-for", "1s", sim=service)
-    failed(done, 6, "Unavailable")
+    assert_failed(done, 6, "Unavailable")
     assert time.monotonic() - begun < 10
 
 
 def test_an_export_that_is_gone_ends_with_7(service: Simulator, tmp_path: Path) -> None:
     """The container is gone: exit 7."""
     del service.containers[EXPORT]
-    failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 7, "ExportReplaced")
-    failed(tilesync("mirror", "-", tmp_path, "--json", sim=service, stdin=service.link(EXPORT)), 7, "ExportReplaced")
+    assert_failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 7, "ExportReplaced")
+    assert_failed(
+        tilesync("mirror", "-", tmp_path, "--json", sim=service, stdin=service.create_link(EXPORT)), 7, "ExportReplaced"
+    )
 
 
 def test_a_destination_that_cannot_serve_ends_with_8(service: Simulator, tmp_path: Path) -> None:
     """A foreign tileset.json, a file for a folder, nothing to verify: exit 8."""
     (tmp_path / "tileset.json").write_text("{}")
-    failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 8, "DestinationError")
-    failed(tilesync("mirror", IMODEL, tmp_path / "tileset.json", "--json", sim=service), 8, "DestinationError")
-    failed(tilesync("mirror", IMODEL, "/proc/nowhere", "--json", sim=service), 8, "DestinationError")
-    failed(tilesync("verify", tmp_path / "nothing", "--json"), 8, "DestinationError")
+    assert_failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 8, "DestinationError")
+    assert_failed(tilesync("mirror", IMODEL, tmp_path / "tileset.json", "--json", sim=service), 8, "DestinationError")
+    assert_failed(tilesync("mirror", IMODEL, "/proc/nowhere", "--json", sim=service), 8, "DestinationError")
+    assert_failed(tilesync("verify", tmp_path / "nothing", "--json"), 8, "DestinationError")
 
 
 def test_a_destination_in_use_ends_with_9(service: Simulator, tmp_path: Path) -> None:
     """While a run holds DEST a second one ends at once with 9; the first publishes undisturbed."""
     gate, inside = threading.Event(), threading.Event()
-    service.fault(blob("tileset.json"), after(inside.set, lambda: gate.wait(30)))
-    first = start("mirror", IMODEL, tmp_path, sim=service)
+    service.add_fault(is_blob_named("tileset.json"), call_before(inside.set, lambda: gate.wait(30)))
+    first = start_program("mirror", IMODEL, tmp_path, sim=service)
     try:
         assert inside.wait(20)
         begun = time.monotonic()
-        failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 9, "DestinationBusy")
+        assert_failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 9, "DestinationBusy")
         assert time.monotonic() - begun < 5
     finally:
         gate.set()
     first.communicate(timeout=30)
     assert first.returncode == 0
-    assert latest(tmp_path)["version"] == EXPORT
+    assert read_latest(tmp_path)["version"] == EXPORT
 
 
 def test_a_shrunken_export_ends_with_11(service: Simulator, tmp_path: Path) -> None:
     """Under half of what is published is not published: exit 11, the old version stands."""
     tilesync("mirror", IMODEL, tmp_path, sim=service)
-    service.hold({"tileset.json": tileset()}, export_id=OTHER)
+    service.offer_export({"tileset.json": tileset()}, export_id=OTHER)
     done = tilesync("mirror", IMODEL, tmp_path, "--json", sim=service)
-    assert (done.returncode, last(done)["kind"]) == (11, "failed")
-    assert latest(tmp_path)["version"] == EXPORT
+    assert (done.returncode, last_line(done)["kind"]) == (11, "failed")
+    assert read_latest(tmp_path)["version"] == EXPORT
 
 
 # --- signals ---
 
 
-def start(*arguments: object, sim: Simulator, **more: str) -> subprocess.Popen[str]:
+def start_program(*arguments: object, sim: Simulator, **more: str) -> subprocess.Popen[str]:
     """A run under way."""
     return subprocess.Popen(
         [sys.executable, "-m", "tilesync", *map(str, arguments)],
@@ -426,25 +441,25 @@ def test_a_signal_stops_cleanly_and_the_next_run_resumes(
 ) -> None:
     """130 or 143, how to resume is said, what arrived is kept, nothing was published; the rest comes next time."""
     gate, inside = threading.Event(), threading.Event()
-    service.fault(any_blob, after(inside.set, lambda: gate.wait(30)), skip=9)
-    running = start("mirror", IMODEL, tmp_path, "--json", "--transfers", "1", sim=service)
+    service.add_fault(is_blob, call_before(inside.set, lambda: gate.wait(30)), skip=9)
+    running = start_program("mirror", IMODEL, tmp_path, "--json", "--transfers", "1", sim=service)
     assert inside.wait(20)
     running.send_signal(number)
     out, err = running.communicate(timeout=20)
     gate.set()
-    said = failed(subprocess.CompletedProcess([], running.returncode, out, err), code, kind)
+    said = assert_failed(subprocess.CompletedProcess([], running.returncode, out, err), code, kind)
     assert "again" in said["hint"]
     assert not (tmp_path / "tileset.json").exists()
-    service.forget()
-    again = last(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
+    service.clear_requests()
+    again = last_line(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service))
     assert (again["kept"], again["fetched"], again["published"]) == (9, len(service.containers[EXPORT]) - 9, True)
-    assert len(service.asked()) == again["fetched"]
+    assert len(service.blob_requests()) == again["fetched"]
 
 
 def test_a_signal_while_waiting_for_an_export(service: Simulator, tmp_path: Path) -> None:
     """SIGINT during --wait ends at once with 130."""
     service.exports[0]["status"] = "InProgress"
-    running = start("mirror", IMODEL, tmp_path, "--json", sim=service)
+    running = start_program("mirror", IMODEL, tmp_path, "--json", sim=service)
     assert running.stdout is not None
     while '"waiting"' not in (line := running.stdout.readline()):
         assert line
@@ -458,7 +473,9 @@ def test_a_signal_while_waiting_for_an_export(service: Simulator, tmp_path: Path
 # --- terminals ---
 
 
-def in_terminal(*arguments: object, sim: Simulator, size: tuple[int, int] = (24, 100), **more: str) -> tuple[int, str]:
+def run_in_terminal(
+    *arguments: object, sim: Simulator, size: tuple[int, int] = (24, 100), **more: str
+) -> tuple[int, str]:
     """Run with stderr on a pseudo-terminal; exit code and what it showed."""
     reason = "this system has no pseudo-terminals"
     fcntl, pty, termios = (pytest.importorskip(name, reason=reason) for name in ("fcntl", "pty", "termios"))
@@ -487,8 +504,8 @@ def in_terminal(*arguments: object, sim: Simulator, size: tuple[int, int] = (24,
 @pytest.mark.parametrize("size", [(24, 100), (0, 0)])
 def test_a_bar_is_drawn_on_a_terminal(service: Simulator, tmp_path: Path, size: tuple[int, int]) -> None:
     """On a terminal a bar is drawn, also on one that does not state its size."""
-    service.delay = 0.15
-    code, shown = in_terminal("mirror", IMODEL, tmp_path, "--transfers", "2", sim=service, size=size, TERM="xterm")
+    service.delay_s = 0.15
+    code, shown = run_in_terminal("mirror", IMODEL, tmp_path, "--transfers", "2", sim=service, size=size, TERM="xterm")
     assert code == 0
     assert "%" in shown
     assert "\r" in shown.replace("\r\n", "\n")
@@ -496,9 +513,9 @@ def test_a_bar_is_drawn_on_a_terminal(service: Simulator, tmp_path: Path, size: 
 
 def test_no_bar_where_none_is_wanted(service: Simulator, tmp_path: Path) -> None:
     """With --no-progress, with -q, and on a dumb terminal nothing is drawn."""
-    service.delay = 0.1
+    service.delay_s = 0.1
     for number, (flag, term) in enumerate((("--no-progress", "xterm"), ("-q", "xterm"), ("-v", "dumb"))):
-        code, shown = in_terminal("mirror", IMODEL, tmp_path / str(number), flag, sim=service, TERM=term)
+        code, shown = run_in_terminal("mirror", IMODEL, tmp_path / str(number), flag, sim=service, TERM=term)
         assert code == 0
         assert "\r" not in shown.replace("\r\n", "\n")
 
@@ -509,19 +526,19 @@ def test_no_bar_where_none_is_wanted(service: Simulator, tmp_path: Path) -> None
 def test_no_secret_in_any_output_or_file(service: Simulator, tmp_path: Path) -> None:
     """Renewals, retries, failures and a bare link, with everything written down: no token, no signature anywhere."""
     service.token = "T0KEN-very-secret"
-    service.fault(blob("tiles/001.glb"), error(404, "BlobNotFound"))
-    service.fault(any_blob, error(500, "InternalError"), times=3, skip=4)
-    service.on(11, any_blob, service.revoke)
+    service.add_fault(is_blob_named("tiles/001.glb"), error_response(404, "BlobNotFound"))
+    service.add_fault(is_blob, error_response(500, "InternalError"), times=3, skip=4)
+    service.run_before_request(11, is_blob, service.revoke_links)
     voice = ("--json", "-v", "--log-file", tmp_path / "log", "--report", tmp_path / "report", "--transfers", "2")
     runs = [tilesync("mirror", IMODEL, tmp_path / "d", *voice, sim=service) for _ in range(2)]
-    link = service.link(EXPORT)
+    link = service.create_link(EXPORT)
     runs.append(tilesync("mirror", link, tmp_path / "e", *voice, sim=service))
-    service.revoke()
+    service.revoke_links()
     runs.append(tilesync("mirror", link, tmp_path / "f", *voice, sim=service))
     runs.append(tilesync("verify", tmp_path / "d", "--json", "-v"))
     assert [run.returncode for run in runs] == [3, 0, 0, 5, 0]
     said = "".join(run.stdout + run.stderr for run in runs).encode()
-    for data in (said, *tree(tmp_path).values()):
+    for data in (said, *read_tree(tmp_path).values()):
         assert b"T0KEN" not in data
         assert b"sig=" not in data
         assert b"sig%3D" not in data
@@ -561,7 +578,7 @@ def test_a_token_file_and_a_token_command(service: Simulator, tmp_path: Path) ->
 
 def test_a_reader_that_went_away_is_no_bug(service: Simulator, tmp_path: Path) -> None:
     """`tilesync exports | head -0`: no traceback when nobody reads stdout."""
-    running = start("exports", IMODEL, "--json", sim=service)
+    running = start_program("exports", IMODEL, "--json", sim=service)
     assert running.stdout is not None
     assert running.stderr is not None
     running.stdout.close()
@@ -604,7 +621,7 @@ def test_a_link_where_none_belongs_is_refused_unseen(tmp_path: Path, command: st
 
 def test_missing_files_are_named_and_allowed(service: Simulator, tmp_path: Path) -> None:
     """Exit 3 with who asks, on stderr and in the report; with --allow-missing exit 0 and the count in the last line."""
-    service.hold({"tileset.json": tileset("a.glb", "gone.glb"), "a.glb": glb(b"a")}, export_id=OTHER)
+    service.offer_export({"tileset.json": tileset("a.glb", "gone.glb"), "a.glb": glb(b"a")}, export_id=OTHER)
     report = tmp_path / "report.json"
     done = tilesync("mirror", IMODEL, tmp_path / "d", "--report", report, sim=service)
     assert done.returncode == 3
@@ -619,13 +636,15 @@ def test_missing_files_are_named_and_allowed(service: Simulator, tmp_path: Path)
 
 def test_allowing_what_is_missing_is_no_habit(service: Simulator, tmp_path: Path) -> None:
     """The flag that overrides the check has no environment variable."""
-    service.hold({"tileset.json": tileset("gone.glb")}, export_id=OTHER)
+    service.offer_export({"tileset.json": tileset("gone.glb")}, export_id=OTHER)
     assert tilesync("mirror", IMODEL, tmp_path, sim=service, TILESYNC_ALLOW_MISSING="1").returncode == 3
 
 
 def test_files_are_chosen(service: Simulator, tmp_path: Path) -> None:
     """--include and --exclude, each again, or by the environment; a glob that cannot be read is a usage error."""
-    service.hold({"tileset.json": tileset("a.glb", "b.glb"), "a.glb": glb(b"a"), "b.glb": glb(b"b")}, export_id=OTHER)
+    service.offer_export(
+        {"tileset.json": tileset("a.glb", "b.glb"), "a.glb": glb(b"a"), "b.glb": glb(b"b")}, export_id=OTHER
+    )
     done = tilesync("mirror", IMODEL, tmp_path / "a", "--exclude", "a.*", "--exclude", "no such", sim=service)
     assert done.returncode == 0
     assert "listed 3 files" in done.stderr
@@ -645,13 +664,13 @@ def test_the_inventory_is_chosen(service: Simulator, tmp_path: Path) -> None:
     """--inventory, or TILESYNC_INVENTORY; another word is a usage error."""
     assert tilesync("mirror", IMODEL, tmp_path / "a", "--inventory", "walk", sim=service).returncode == 0
     assert tilesync("mirror", IMODEL, tmp_path / "b", sim=service, TILESYNC_INVENTORY="walk").returncode == 0
-    assert not service.asked_pages
+    assert not service.listing_requests
     assert tilesync("mirror", IMODEL, tmp_path / "c", "--inventory", "guess", sim=service).returncode == 2
 
 
 def test_what_is_not_followed_is_listed(service: Simulator, tmp_path: Path) -> None:
     """References that leave the container: a line each in --json and with -v, a count for people."""
-    service.hold({"tileset.json": tileset("https://elsewhere.invalid/x.glb?sig=s3cret")}, export_id=OTHER)
+    service.offer_export({"tileset.json": tileset("https://elsewhere.invalid/x.glb?sig=s3cret")}, export_id=OTHER)
     options = ("--json", "--allow-shrink", "--allow-missing")
     done = tilesync("mirror", IMODEL, tmp_path, *options, sim=service)
     said = [json.loads(line) for line in done.stdout.splitlines()]
@@ -665,30 +684,30 @@ def test_what_is_not_followed_is_listed(service: Simulator, tmp_path: Path) -> N
 # --- histories ---
 
 
-def offer(service: Simulator, export_id: str, day: int) -> None:
+def offer_export(service: Simulator, export_id: str, day: int) -> None:
     """An export that differs from the others in one file."""
     files = {name: item.data for name, item in service.containers[EXPORT].items()}
     files["tiles/003.glb"] = glb(export_id.encode())
-    service.hold(files, export_id=export_id, lastModified=f"2026-03-{day:02d}T08:30:00Z")
+    service.offer_export(files, export_id=export_id, lastModified=f"2026-03-{day:02d}T08:30:00Z")
 
 
-def lines(done: subprocess.CompletedProcess[str], kind: str) -> list[dict[str, Any]]:
+def json_lines(done: subprocess.CompletedProcess[str], kind: str) -> list[dict[str, Any]]:
     """The JSON lines of one kind."""
     return [said for said in map(json.loads, done.stdout.splitlines()) if said["kind"] == kind]
 
 
 def test_a_history_is_mirrored_shown_and_gone_back_in(service: Simulator, tmp_path: Path) -> None:
     """all-exports, versions, rollback, verify --all and retention, by their words, exit codes and JSON."""
-    offer(service, OTHER, 2)
+    offer_export(service, OTHER, 2)
     done = tilesync("mirror", IMODEL, tmp_path, "--all-exports", "--json", sim=service)
-    said = last(done)
+    said = last_line(done)
     assert (said["exit"], said["version"], said["published"], said["behind"]) == (0, OTHER, True, False)
     assert said["reused_bytes"] > 0
     assert said["listed"] == said["referenced"] - said["missing"] + said["orphans"]
 
     shown = tilesync("versions", tmp_path, "--json")
-    rows = lines(shown, "version")
-    assert last(shown)["exit"] == 0
+    rows = json_lines(shown, "version")
+    assert last_line(shown)["exit"] == 0
     assert [row["version"] for row in rows] == [OTHER, EXPORT]
     assert rows[0].keys() == {
         "kind", "version", "export", "imodel", "changeset", "modified", "finished", "files", "bytes", "shared_bytes",
@@ -698,8 +717,8 @@ def test_a_history_is_mirrored_shown_and_gone_back_in(service: Simulator, tmp_pa
     assert [(row["current"], row["pinned"]) for row in rows] == [(True, False), (False, False)]
 
     back = tilesync("rollback", tmp_path, EXPORT[:8], "--json")
-    assert last(back)["version"] == EXPORT
-    assert latest(tmp_path)["version"] == EXPORT
+    assert last_line(back)["version"] == EXPORT
+    assert read_latest(tmp_path)["version"] == EXPORT
     table = tilesync("versions", tmp_path).stdout.splitlines()
     assert [line.split()[0] for line in table] == ["VERSION", OTHER, "*"]
     assert table[2].endswith("held, pinned")
@@ -707,14 +726,14 @@ def test_a_history_is_mirrored_shown_and_gone_back_in(service: Simulator, tmp_pa
     assert stays.returncode == 0
     assert "pinned" in stays.stderr
     assert "rollback DEST --latest" in stays.stderr
-    assert last(tilesync("rollback", tmp_path, "--latest", "--json"))["version"] == OTHER
+    assert last_line(tilesync("rollback", tmp_path, "--latest", "--json"))["version"] == OTHER
 
     assert "whole" in tilesync("verify", tmp_path, "--all").stderr
     keep = ("--keep-versions", "1", "--keep-for", "0s")
     plan = tilesync("mirror", IMODEL, tmp_path, *keep, "-n", sim=service)
     assert [line.split()[0] for line in plan.stdout.splitlines()] == ["keep", "retire"]
     assert "retire 1 version" in plan.stderr
-    assert last(tilesync("mirror", IMODEL, tmp_path, *keep, "--json", sim=service))["retired"] == 1
+    assert last_line(tilesync("mirror", IMODEL, tmp_path, *keep, "--json", sim=service))["retired"] == 1
     assert [path.name for path in (tmp_path / "versions").iterdir()] == [OTHER]
 
 
@@ -731,13 +750,13 @@ def test_sha256sums_are_piped(service: Simulator, tmp_path: Path) -> None:
 
 def test_exports_say_what_a_folder_holds(service: Simulator, tmp_path: Path) -> None:
     """--held marks each export, in the table and the JSON, and warns of the one that is deleted next."""
-    offer(service, OTHER, 2)
+    offer_export(service, OTHER, 2)
     tilesync("mirror", IMODEL, tmp_path, sim=service)
     done = tilesync("exports", IMODEL, "--held", tmp_path, "--json", sim=service)
-    assert [row["held"] for row in lines(done, "export")] == ["held", None]
-    assert lines(done, "warning") == []
+    assert [row["held"] for row in json_lines(done, "export")] == ["held", None]
+    assert json_lines(done, "warning") == []
     for day in (3, 4, 5):
-        offer(service, f"cccccccc-0000-4000-8000-00000000000{day}", day)
+        offer_export(service, f"cccccccc-0000-4000-8000-00000000000{day}", day)
     done = tilesync("exports", IMODEL, "--held", tmp_path, sim=service)
     assert "HELD" in done.stdout.splitlines()[0]
     assert EXPORT in done.stderr
@@ -748,22 +767,22 @@ def test_exports_say_what_a_folder_holds(service: Simulator, tmp_path: Path) -> 
 
 def test_these_options_have_variables_too(service: Simulator, tmp_path: Path) -> None:
     """Options that neither delete nor lift a guard read their variables, those of the newer commands too."""
-    offer(service, OTHER, 2)
+    offer_export(service, OTHER, 2)
     tilesync("mirror", IMODEL, tmp_path, sim=service, TILESYNC_ALL_EXPORTS="1")
-    assert latest(tmp_path)["version"] == OTHER
+    assert read_latest(tmp_path)["version"] == OTHER
     sums = tilesync("versions", tmp_path, TILESYNC_SHA256SUMS=EXPORT)
     assert len(sums.stdout.splitlines()) == len(service.containers[EXPORT])
     tilesync("rollback", tmp_path)
-    assert last(tilesync("rollback", tmp_path, "--json", TILESYNC_LATEST="1"))["version"] == OTHER
+    assert last_line(tilesync("rollback", tmp_path, "--json", TILESYNC_LATEST="1"))["version"] == OTHER
     held = tilesync("exports", IMODEL, "--json", sim=service, TILESYNC_HELD=str(tmp_path))
-    assert [row["held"] for row in lines(held, "export")] == ["held", "held"]
+    assert [row["held"] for row in json_lines(held, "export")] == ["held", "held"]
 
 
 def test_a_flat_mirror(service: Simulator, tmp_path: Path) -> None:
     """The container's files and the state; deletions by option, their guard, and no other layout on top."""
     flat = ("mirror", IMODEL, tmp_path, "--layout", "flat", "--json")
-    assert last(tilesync(*flat, sim=service))["published"] is True
-    offer(service, OTHER, 2)
+    assert last_line(tilesync(*flat, sim=service))["published"] is True
+    offer_export(service, OTHER, 2)
     for name in ("tiles/004.glb", "tiles/005.glb"):
         service.blob("tiles/tileset.json", OTHER).data = service.blob("tiles/tileset.json", OTHER).data.replace(
             name.removeprefix("tiles/").encode(), b"003.glb"
@@ -771,13 +790,13 @@ def test_a_flat_mirror(service: Simulator, tmp_path: Path) -> None:
         del service.containers[OTHER][name]
     service.blob("tiles/tileset.json", OTHER).md5 = ""
     stopped = tilesync(*flat, "--delete", "--max-delete", "1", sim=service)
-    failed(stopped, 11, "GuardTripped")
+    assert_failed(stopped, 11, "GuardTripped")
     done = tilesync(*flat, "--delete", "--max-delete", "50%", "-v", sim=service)
-    assert last(done)["deleted"] == 2
-    assert {row["name"] for row in lines(done, "deleted")} == {"tiles/004.glb", "tiles/005.glb"}
+    assert last_line(done)["deleted"] == 2
+    assert {row["name"] for row in json_lines(done, "deleted")} == {"tiles/004.glb", "tiles/005.glb"}
     assert not (tmp_path / "tiles/004.glb").exists()
-    failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 8, "DestinationError")
-    failed(tilesync("rollback", tmp_path, "--json"), 2, "UsageError")
+    assert_failed(tilesync("mirror", IMODEL, tmp_path, "--json", sim=service), 8, "DestinationError")
+    assert_failed(tilesync("rollback", tmp_path, "--json"), 2, "UsageError")
 
 
 @pytest.mark.parametrize(
@@ -799,7 +818,7 @@ def test_wishes_that_do_not_go_together(service: Simulator, tmp_path: Path, wron
     """Each ends with 2 and a sentence, before anything is asked or made."""
     done = tilesync("mirror", IMODEL, tmp_path / "d", *wrong, "--json", sim=service)
     assert done.returncode == 2
-    assert last(done)["error"] == "UsageError"
+    assert last_line(done)["error"] == "UsageError"
     assert wrong[-1 if wrong[-1].startswith("--") else -2] in done.stderr
     assert service.requests == []
     assert not (tmp_path / "d").exists()
@@ -807,8 +826,8 @@ def test_wishes_that_do_not_go_together(service: Simulator, tmp_path: Path, wron
 
 def test_a_link_has_no_history(service: Simulator, tmp_path: Path) -> None:
     """--all-exports with a container link is a wrong request."""
-    done = tilesync("mirror", "-", tmp_path, "--all-exports", "--json", stdin=service.link(EXPORT), sim=service)
-    failed(done, 2, "UsageError")
+    done = tilesync("mirror", "-", tmp_path, "--all-exports", "--json", stdin=service.create_link(EXPORT), sim=service)
+    assert_failed(done, 2, "UsageError")
 
 
 def test_what_deletes_is_no_habit(service: Simulator, tmp_path: Path) -> None:
@@ -838,19 +857,21 @@ def test_what_deletes_is_no_habit(service: Simulator, tmp_path: Path) -> None:
 )
 def test_an_empty_source_or_folder_is_a_usage_error(tmp_path: Path, words: str, empty: str) -> None:
     """An unset variable of a script is not the current folder, nor all that can be seen; nothing is written."""
-    before, there = tree(tmp_path), [*(word.replace("{}", empty) for word in words.split(" ")), "--json"]
+    before, there = read_tree(tmp_path), [*(word.replace("{}", empty) for word in words.split(" ")), "--json"]
     command = [sys.executable, "-m", "tilesync", *there]
     done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2, (done.stdout, done.stderr)
-    assert "empty" in failed(done, 2, "UsageError")["message"]
-    assert tree(tmp_path) == before
+    assert "empty" in assert_failed(done, 2, "UsageError")["message"]
+    assert read_tree(tmp_path) == before
     assert not list(tmp_path.iterdir())
 
 
 def test_an_empty_variable_is_none(service: Simulator, tmp_path: Path) -> None:
     """TILESYNC_SOURCE may be set to nothing where no SOURCE is needed."""
     assert tilesync("exports", "--json", sim=service, TILESYNC_SOURCE="").returncode == 0
-    assert "missing" in failed(tilesync("mirror", "--json", TILESYNC_SOURCE=""), 2, "UsageError")["message"].lower()
+    assert (
+        "missing" in assert_failed(tilesync("mirror", "--json", TILESYNC_SOURCE=""), 2, "UsageError")["message"].lower()
+    )
 
 
 @pytest.mark.parametrize(
@@ -872,7 +893,7 @@ def test_a_tilde_that_nobody_expanded_is_a_usage_error(
     command = [sys.executable, "-m", "tilesync", *words, "--json"]
     env = environment(service, **more, HOME=str(home))
     done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert instead.format(home=home) in failed(done, 2, "UsageError")["message"]
+    assert instead.format(home=home) in assert_failed(done, 2, "UsageError")["message"]
     assert not list(tmp_path.iterdir())
 
 
@@ -907,13 +928,18 @@ def test_a_plan_is_told_from_a_run_by_its_last_line(service: Simulator, tmp_path
     report, log = tmp_path / "r", tmp_path / "log"
     more = ("--json", "--report", report, "--log-file", log)
     for option in ("-n", "--dry-run"):
-        said = last(tilesync("mirror", IMODEL, tmp_path / "d", option, *more, sim=service))
+        said = last_line(tilesync("mirror", IMODEL, tmp_path / "d", option, *more, sim=service))
         assert said.keys() == FINISHED | {"dry_run"}
         assert said["dry_run"] is True
         assert json.loads(report.read_text())["dry_run"] is True
         assert json.loads(log.read_text().splitlines()[-1])["dry_run"] is True
-    assert last(tilesync("mirror", OTHER, tmp_path / "d", "-n", "--wait", "0s", *more, sim=service))["dry_run"] is True
-    wrong = last(tilesync("mirror", IMODEL, tmp_path / "d", "--bogus", "--json", sim=service, TILESYNC_DRY_RUN="1"))
+    assert (
+        last_line(tilesync("mirror", OTHER, tmp_path / "d", "-n", "--wait", "0s", *more, sim=service))["dry_run"]
+        is True
+    )
+    wrong = last_line(
+        tilesync("mirror", IMODEL, tmp_path / "d", "--bogus", "--json", sim=service, TILESYNC_DRY_RUN="1")
+    )
     assert (wrong["exit"], wrong["dry_run"]) == (2, True)
-    assert last(tilesync("mirror", IMODEL, tmp_path / "d", *more, sim=service)).keys() == FINISHED
+    assert last_line(tilesync("mirror", IMODEL, tmp_path / "d", *more, sim=service)).keys() == FINISHED
     assert "dry_run" not in json.loads(report.read_text())

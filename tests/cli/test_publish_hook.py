@@ -15,13 +15,13 @@ from tests.support.simulator import EXPORT, Simulator
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 
 
-def command(out: Path, *, exit_code: int = 0) -> str:
+def write_hook_program(out: Path, *, exit_code: int = 0) -> str:
     """A command that appends its input to a file as a line, says something, and exits so."""
     code = f"import sys; print('purged'); open({str(out)!r}, 'a').write(sys.stdin.read()); sys.exit({exit_code})"
     return shlex.join([sys.executable, "-c", code])
 
 
-def told(out: Path) -> list[dict[str, object]]:
+def read_hook_reports(out: Path) -> list[dict[str, object]]:
     """The reports that came."""
     return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
@@ -30,34 +30,38 @@ def test_it_hears_of_each_move_once(tmp_path: Path) -> None:
     """Its input is the report of the run that moved the pointer; a night that moves nothing runs nothing."""
     out, dest = tmp_path / "out", tmp_path / "dest"
     with Simulator() as sim:
-        sim.hold(export(3))
+        sim.offer_export(export(3))
         for _ in range(2):
-            assert sim.command(dest, "--on-publish", command(out)).exit == 0
-        (first,) = told(out)
+            assert sim.mirror_program(dest, "--on-publish", write_hook_program(out)).exit_code == 0
+        (first,) = read_hook_reports(out)
         assert (first["kind"], first["published"], first["pointer"], first["fetched"]) == ("finished", True, EXPORT, 8)
         assert first["failures"] == []
-        sim.hold(export(4, seed=2), export_id=OTHER)
-        assert sim.command(dest, "--on-publish", command(out)).exit == 0
-    assert [each["pointer"] for each in told(out)] == [EXPORT, OTHER]
+        sim.offer_export(export(4, seed=2), export_id=OTHER)
+        assert sim.mirror_program(dest, "--on-publish", write_hook_program(out)).exit_code == 0
+    assert [each["pointer"] for each in read_hook_reports(out)] == [EXPORT, OTHER]
 
 
 def test_one_that_fails_is_run_again(tmp_path: Path) -> None:
     """Its failure is exit 8, the pointer has moved all the same; the next run has it told, though nothing is to do."""
     out, dest = tmp_path / "out", tmp_path / "dest"
     with Simulator() as sim:
-        sim.hold(export(3))
-        failed = sim.command(dest, "--on-publish", command(out, exit_code=4))
-        assert (failed.exit, failed.last["error"], failed.last["published"]) == (8, "DestinationError", True)
+        sim.offer_export(export(3))
+        failed = sim.mirror_program(dest, "--on-publish", write_hook_program(out, exit_code=4))
+        assert (failed.exit_code, failed.last_line["error"], failed.last_line["published"]) == (
+            8,
+            "DestinationError",
+            True,
+        )
         assert (dest / "tileset.json").exists()
-        assert sim.command(dest, "--on-publish", command(out)).exit == 0
-        assert sim.command(dest, "--on-publish", command(out)).exit == 0
-    assert [each["pointer"] for each in told(out)] == [EXPORT, EXPORT]
+        assert sim.mirror_program(dest, "--on-publish", write_hook_program(out)).exit_code == 0
+        assert sim.mirror_program(dest, "--on-publish", write_hook_program(out)).exit_code == 0
+    assert [each["pointer"] for each in read_hook_reports(out)] == [EXPORT, EXPORT]
 
 
 @pytest.mark.parametrize("words", ["", "'"])
 def test_what_is_no_command_is_refused(tmp_path: Path, words: str) -> None:
     """An empty text is no wish; what cannot be read is a usage error, before anything is done."""
     with Simulator() as sim:
-        sim.hold(export(3))
-        assert sim.command(tmp_path, "--on-publish", words).exit == (2 if words else 0)
+        sim.offer_export(export(3))
+        assert sim.mirror_program(tmp_path, "--on-publish", words).exit_code == (2 if words else 0)
     assert (tmp_path / "tileset.json").exists() == (not words)

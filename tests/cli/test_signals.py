@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from tests.support.builders import IMODEL
-from tests.support.commandline import tilesync
-from tests.support.faults import after, any_blob
+from tests.support.commandline import run_tilesync
+from tests.support.faults import call_before, is_blob
 from tests.support.simulator import EXPORT, Simulator
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 def service() -> Iterator[Simulator]:
     """A simulator with a small export."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         yield sim
 
 
@@ -37,18 +37,18 @@ def environment(sim: Simulator | None = None) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **given}
 
 
-def report_of(path: Path) -> dict[str, Any]:
+def read_report(path: Path) -> dict[str, Any]:
     """A report."""
     said: dict[str, Any] = json.loads(path.read_text())
     return said
 
 
-class Halted:
+class BlockedService:
     """A service that answers nine files, then waits: a run against it is in the middle."""
 
     def __init__(self, service: Simulator) -> None:
-        self.gate, self.reached = threading.Event(), threading.Event()
-        service.fault(any_blob, after(self.reached.set, lambda: self.gate.wait(30)), skip=9)
+        self.release, self.is_blocked = threading.Event(), threading.Event()
+        service.add_fault(is_blob, call_before(self.is_blocked.set, lambda: self.release.wait(30)), skip=9)
 
 
 # --- SIGHUP ---
@@ -57,56 +57,56 @@ class Halted:
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_hangup_is_told_and_resumable(service: Simulator, tmp_path: Path, times: int) -> None:
     """SIGHUP ends a run with 129, its report and its last line, once or twice; what came in is kept by the next run."""
-    halted, report = Halted(service), tmp_path / "r"
+    halted, report = BlockedService(service), tmp_path / "r"
     running = subprocess.Popen(
         [sys.executable, "-m", "tilesync", "mirror", IMODEL, str(tmp_path / "d"), "--json", "--transfers", "1",
          "--report", str(report)],
         env=environment(service), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert halted.reached.wait(20)
+    assert halted.is_blocked.wait(20)
     for _ in range(times):
         running.send_signal(signal.SIGHUP)
     out, err = running.communicate(timeout=30)
-    halted.gate.set()
+    halted.release.set()
     said = json.loads(out.splitlines()[-1])
     assert (running.returncode, said["exit"], said["error"]) == (129, 129, "HungUp"), err
     assert "run the same command again" in said["hint"]
-    assert report_of(report)["error"] == "HungUp"
-    again = tilesync("mirror", IMODEL, tmp_path / "d", "--json", sim=service).last
+    assert read_report(report)["error"] == "HungUp"
+    again = run_tilesync("mirror", IMODEL, tmp_path / "d", "--json", sim=service).last_line
     assert (again["kept"], again["published"]) == (9, True)
 
 
 def test_a_closed_terminal_ends_a_run_with_its_report(service: Simulator, tmp_path: Path) -> None:
     """The kernel sends SIGHUP when the terminal goes away: the bar cannot be drawn then, and the report is written."""
     pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
-    halted, report = Halted(service), tmp_path / "r"
+    halted, report = BlockedService(service), tmp_path / "r"
     pid, master = pty.fork()
     if pid == 0:
         arguments = ["mirror", IMODEL, str(tmp_path / "d"), "--transfers", "1", "--report", str(report)]
         os.execve(
             sys.executable, [sys.executable, "-m", "tilesync", *arguments], {**environment(service), "TERM": "xterm"}
         )
-    assert halted.reached.wait(20)
+    assert halted.is_blocked.wait(20)
     while b"/" not in os.read(master, 4096):
         pass  # until the bar is there
     os.close(master)
     _, status = os.waitpid(pid, 0)
-    halted.gate.set()
+    halted.release.set()
     assert os.waitstatus_to_exitcode(status) == 129
-    assert (report_of(report)["error"], report_of(report)["exit"]) == ("HungUp", 129)
+    assert (read_report(report)["error"], read_report(report)["exit"]) == ("HungUp", 129)
 
 
 def test_a_hangup_that_is_ignored_stays_ignored(service: Simulator, tmp_path: Path) -> None:
     """Under `nohup` a run goes on to its end, and its helpers with it."""
-    halted = Halted(service)
+    halted = BlockedService(service)
     running = subprocess.Popen(
         ["nohup", sys.executable, "-m", "tilesync", "mirror", IMODEL, str(tmp_path / "d"), "--transfers", "1", "-q"],
         env=environment(service), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
-    assert halted.reached.wait(20)
+    assert halted.is_blocked.wait(20)
     os.killpg(running.pid, signal.SIGHUP)
-    halted.gate.set()
+    halted.release.set()
     _, err = running.communicate(timeout=30)
     assert (running.returncode, err) == (0, "nohup: ignoring input\n" if "ignoring" in err else "")
     assert (tmp_path / "d" / "versions" / EXPORT).is_dir()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesync.core.filters import added, globs, keeper, unmatched
+from tilesync.core.filters import find_added_globs, find_unmatched, glob_matcher, parse_globs
 from tilesync.errors import UsageError
 from tilesync.model import EVERYTHING, Globs
 
@@ -35,21 +35,21 @@ from tilesync.model import EVERYTHING, Globs
 )
 def test_globs(glob: str, matched: list[str], unmatched: list[str]) -> None:
     """Stars stop at slashes, double stars do not; without a slash the last part is meant."""
-    wanted = keeper(Globs(include=(glob,)))
+    wanted = glob_matcher(Globs(include=(glob,)))
     assert [name for name in matched + unmatched if wanted(name)] == matched
-    unwanted = keeper(Globs(exclude=(glob,)))
+    unwanted = glob_matcher(Globs(exclude=(glob,)))
     assert [name for name in matched + unmatched if unwanted(name)] == unmatched
 
 
 def test_exclude_wins() -> None:
     """What both match is left out."""
-    both = keeper(Globs(include=("*.glb",), exclude=("a*",)))
+    both = glob_matcher(Globs(include=("*.glb",), exclude=("a*",)))
     assert [name for name in ("a.glb", "b.glb", "b.png") if both(name)] == ["b.glb"]
 
 
 def test_the_root_is_always_kept() -> None:
     """No filter can leave out the root tileset; others of its name it can."""
-    nothing = keeper(Globs(include=("no such",), exclude=("*", "**")))
+    nothing = glob_matcher(Globs(include=("no such",), exclude=("*", "**")))
     assert nothing("tileset.json")
     assert not nothing("x/tileset.json")
 
@@ -60,7 +60,7 @@ def test_within_one_part_globs_are_those_of_the_shell(glob: str, name: str) -> N
     if "**" in glob or "[]" in glob or "[!]" in glob or "[!" in glob or "--" in glob:
         return
     try:
-        wanted = keeper(globs((glob,), ()))
+        wanted = glob_matcher(parse_globs((glob,), ()))
     except UsageError:
         return
     assert wanted(name) == fnmatch.fnmatchcase(name, glob)
@@ -70,27 +70,27 @@ def test_within_one_part_globs_are_those_of_the_shell(glob: str, name: str) -> N
 def test_globs_that_say_nothing_are_refused(glob: str) -> None:
     """An empty glob, or a set that runs backwards: a usage error that names it."""
     with pytest.raises(UsageError):
-        globs((), (glob,))
+        parse_globs((), (glob,))
 
 
 def test_the_same_wishes_are_equal() -> None:
     """Whatever the order in which they were given."""
-    assert globs(("b", "a", "a"), ("c",)) == globs(["a", "b"], ["c"]) == Globs(("a", "b"), ("c",))
-    assert globs((), ()) == EVERYTHING
+    assert parse_globs(("b", "a", "a"), ("c",)) == parse_globs(["a", "b"], ["c"]) == Globs(("a", "b"), ("c",))
+    assert parse_globs((), ()) == EVERYTHING
     assert not EVERYTHING
 
 
 def test_globs_that_match_nothing_are_named() -> None:
     """Each with its option; names are read only until every glob has matched one, wanted or not."""
     of = Globs(include=("*.glb", "*.glbb"), exclude=("a/", "b/"))
-    assert unmatched(of, ["a/x.glb", "tileset.json"]) == [("--include", "*.glbb"), ("--exclude", "b/")]
+    assert find_unmatched(of, ["a/x.glb", "tileset.json"]) == [("--include", "*.glbb"), ("--exclude", "b/")]
     names = iter(["a/x.glb", "b/y.glbb", "never read"])
-    assert unmatched(of, names) == []
+    assert find_unmatched(of, names) == []
     assert next(names) == "never read"
-    assert unmatched(EVERYTHING, ["a"]) == []
+    assert find_unmatched(EVERYTHING, ["a"]) == []
 
 
 def test_globs_of_the_source_are_not_those_of_a_command() -> None:
     """What was chosen by the same globs before has nothing left that they would match."""
     own, given_now = Globs(include=("*.glb",), exclude=("*.png",)), Globs(exclude=("*.jpg", "*.png"))
-    assert added(own, given_now) == Globs(exclude=("*.jpg",))
+    assert find_added_globs(own, given_now) == Globs(exclude=("*.jpg",))

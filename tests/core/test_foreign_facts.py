@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilesync.azure.list_blobs import parse_page
-from tilesync.azure.responses import http_date, plain_etag, plain_value
-from tilesync.catalog.catalog import Catalog
-from tilesync.core.foreign_json import DATES, loads
-from tilesync.core.manifest import line, read_line
+from tilesync.azure.responses import parse_etag, parse_http_date, sanitize_header_value
+from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.core.foreign_json import VALID_EPOCH_SECONDS, parse_json
+from tilesync.core.manifest import make_line, read_line
 from tilesync.errors import Transient
-from tilesync.model import Held, Version
+from tilesync.model import StoredFile, Version
 
 XML = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"))
 DATES_OF_OTHERS = (
@@ -55,12 +55,12 @@ def test_what_a_listing_states_reaches_the_manifest_and_comes_back(
         return
     (blob,) = read.blobs
     assert read.undated == (blob.last_modified is None and bool(modified))
-    held = Held(blob, b"s" * 32, 0)
-    assert read_line(loads(json.dumps(line(held), ensure_ascii=False).encode())) == held
-    catalog = Catalog(Path(":memory:"))
-    version = catalog.begin(Version(0, "e1", "e1", None, None, "", {}))
+    held = StoredFile(blob, b"s" * 32, 0)
+    assert read_line(parse_json(json.dumps(make_line(held), ensure_ascii=False).encode())) == held
+    catalog = SqliteCatalog(Path(":memory:"))
+    version = catalog.add_version(Version(0, "e1", "e1", None, None, "", {}))
     catalog.add_page(version, [(blob, held)], [])
-    assert [each.blob for _, each in catalog.held(version, limit=2)] == [blob]
+    assert [each.blob for _, each in catalog.list_stored(version, limit=2)] == [blob]
     catalog.close()
 
 
@@ -76,15 +76,17 @@ def test_both_ways_of_reading_a_page_count_what_is_undated(modified: str, head: 
 @given(DATES_OF_OTHERS)
 def test_a_date_is_one_that_a_file_can_have(text: str) -> None:
     """A date is read within its range, or not at all; never is there another error."""
-    seconds = http_date(text)
-    assert seconds is None or (seconds in DATES and datetime.fromtimestamp(seconds, UTC).year in range(1970, 2200))
+    seconds = parse_http_date(text)
+    assert seconds is None or (
+        seconds in VALID_EPOCH_SECONDS and datetime.fromtimestamp(seconds, UTC).year in range(1970, 2200)
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
-        ("Tue, 31 Dec 2199 23:59:59 GMT", DATES[-1]),
+        ("Tue, 31 Dec 2199 23:59:59 GMT", VALID_EPOCH_SECONDS[-1]),
         ("Wed, 01 Jan 2200 00:00:00 GMT", None),
         ("Wed, 31 Dec 1969 23:59:59 GMT", None),
         ("Mon, 01 Jan 0001 00:00:00 GMT", None),
@@ -96,19 +98,25 @@ def test_a_date_is_one_that_a_file_can_have(text: str) -> None:
 )
 def test_the_ends_of_the_range(text: str, seconds: int | None) -> None:
     """From 1970 to the end of 2199, and days that a calendar has."""
-    assert http_date(text) == seconds
+    assert parse_http_date(text) == seconds
 
 
 def test_values_that_no_header_carries() -> None:
     """Tags and types that could not be sent back count as none; a type as they are stays as it is."""
-    assert plain_etag('"' + "x" * 257 + '"') == plain_etag('"a\nb"') == plain_etag("ä") == ""
-    assert plain_etag('"' + "x" * 256 + '"') == "x" * 256
-    assert plain_value("x" * 257) is plain_value("a\nb") is plain_value("ä") is plain_value("") is None
-    assert plain_value("text/html; charset=utf-8") == "text/html; charset=utf-8"
+    assert parse_etag('"' + "x" * 257 + '"') == parse_etag('"a\nb"') == parse_etag("ä") == ""
+    assert parse_etag('"' + "x" * 256 + '"') == "x" * 256
+    assert (
+        sanitize_header_value("x" * 257)
+        is sanitize_header_value("a\nb")
+        is sanitize_header_value("ä")
+        is sanitize_header_value("")
+        is None
+    )
+    assert sanitize_header_value("text/html; charset=utf-8") == "text/html; charset=utf-8"
 
 
 @pytest.mark.parametrize("said", ["1-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", None])
 def test_a_time_in_an_earlier_manifest(said: str | None) -> None:
     """What an earlier tilesync wrote of such a file is read, with no time."""
-    whole = line(Held(parse_page(page("a", "", "e", 1, "x/y")).blobs[0], b"s" * 32, 0))
+    whole = make_line(StoredFile(parse_page(page("a", "", "e", 1, "x/y")).blobs[0], b"s" * 32, 0))
     assert read_line({**whole, "last_modified": said}).blob.last_modified is None

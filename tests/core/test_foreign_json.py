@@ -13,27 +13,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesync.catalog.catalog import Catalog
+from tilesync.catalog.catalog import SqliteCatalog
 from tilesync.core import sidecar as notes
-from tilesync.core.export_record import record_of
+from tilesync.core.export_record import sanitize_record
 from tilesync.core.foreign_json import (
-    COUNT,
-    DEPTH,
-    count,
-    digest,
-    lenient,
-    loads,
-    mapping,
-    moment,
-    number,
-    optional,
-    text,
-    texts,
+    MAX_INTEGER,
+    MAX_NESTING,
+    parse_json,
+    read_count,
+    read_digest,
+    read_mapping,
+    read_number,
+    read_optional,
+    read_or_default,
+    read_text,
+    read_texts,
+    read_timestamp,
 )
-from tilesync.core.manifest import header, lacking, line, read_header, read_latest, read_line
+from tilesync.core.manifest import make_header, make_line, read_defects, read_header, read_latest, read_line
 from tilesync.errors import Transient
 from tilesync.itwin.responses import api_message, parse_exports, parse_token
-from tilesync.model import Blob, Completeness, Held, Kind, Reading, Reference, Remark, Role, Unpacked, Version
+from tilesync.model import (
+    Blob,
+    Completeness,
+    Diagnostic,
+    Kind,
+    ParsedContent,
+    Reference,
+    Role,
+    StoredFile,
+    UnpackedFile,
+    Version,
+)
 
 DEEP = "[" * 50_000 + "]" * 50_000
 
@@ -52,11 +63,15 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 VERSION = Version(
     0, "e1", "e1", "i", "c", "2026-03-01T08:30:00Z",
     {"id": "e1", "request": {"iModelId": "i"}, "stats": {"rawSize": 1}},
-    published="2026-03-02T00:00:00Z", files=1, bytes=1, completeness=Completeness(1, 0, 0, 0),
+    published_at="2026-03-02T00:00:00Z", files=1, bytes=1, completeness=Completeness(1, 0, 0, 0),
 )  # fmt: skip
-LINE = line(Held(Blob("a", 1, "e", b"m" * 16, "model/gltf-binary", "gzip", 1), b"s" * 32, 0))
-UNPACKED = line(Held(Blob("a", 1, "e", b"m" * 16, None, "gzip", 1), b"s" * 32, 0, 0, Unpacked(2, b"t" * 32)))
-NOTE = notes.line(notes.Note("a", 7, Reading(Kind.TILESET, (Reference("b", Role.CONTENT),), (Remark("p", "d"),))))
+LINE = make_line(StoredFile(Blob("a", 1, "e", b"m" * 16, "model/gltf-binary", "gzip", 1), b"s" * 32, 0))
+UNPACKED = make_line(
+    StoredFile(Blob("a", 1, "e", b"m" * 16, None, "gzip", 1), b"s" * 32, 0, 0, UnpackedFile(2, b"t" * 32))
+)
+NOTE = notes.make_line(
+    notes.SidecarEntry("a", 7, ParsedContent(Kind.TILESET, (Reference("b", Role.CONTENT),), (Diagnostic("p", "d"),)))
+)
 ROW = {
     "id": "e1", "displayName": "City", "status": "Complete", "lastModified": "2026", "error": {"code": "c"},
     "request": {"iModelId": "i", "changesetId": "c", "exportType": "3DTiles"},
@@ -73,7 +88,7 @@ def test_what_is_json_comes_through_as_it_is(said: Any) -> None:
     """What JSON knows is read as the parser of the language reads it; anything else is refused, whatever is around."""
     data = json.dumps({"a": [said]}).encode()
     try:
-        read = loads(data)
+        read = parse_json(data)
     except ValueError:
         read = None
     assert read == (json.loads(data) if is_json(said) else None)
@@ -108,31 +123,35 @@ def is_json(said: Any) -> bool:
 def test_what_does_not_come_through(data: str, why: str) -> None:
     """Each of these is a ValueError, in words."""
     with pytest.raises(ValueError, match=why):
-        loads(data.encode())
+        parse_json(data.encode())
 
 
 def test_odd_but_whole_documents() -> None:
     """A byte order mark, pairs of surrogates, many flat brackets are fine; what is not UTF-8, or too long, is not."""
-    assert loads(b"\xef\xbb\xbf{}") == {}
-    assert loads(b'"\\ud83d\\ude00"') == "\U0001f600"
-    assert loads(b"[" + b"[]," * 100 + b"[]]") == [[]] * 101
-    assert loads(b"[" * DEPTH + b"]" * DEPTH)
+    assert parse_json(b"\xef\xbb\xbf{}") == {}
+    assert parse_json(b'"\\ud83d\\ude00"') == "\U0001f600"
+    assert parse_json(b"[" + b"[]," * 100 + b"[]]") == [[]] * 101
+    assert parse_json(b"[" * MAX_NESTING + b"]" * MAX_NESTING)
     with pytest.raises(ValueError, match="utf-8"):
-        loads(b'"\xff"')
+        parse_json(b'"\xff"')
     with pytest.raises(ValueError, match="it has over 4 bytes"):
-        loads(b"[1,2]", most=4)
+        parse_json(b"[1,2]", max_bytes=4)
 
 
 @pytest.mark.parametrize(
     ("read", "good", "bad"),
     [
-        (mapping, [{}], [[], "a", None, 1]),
-        (text, ["", "ä"], [None, 1, [], {}, b"a"]),
-        (count, [0, 1, COUNT, 3.0], [-1, COUNT + 1, 1.5, True, "1", None, math.nan, math.inf, 2.0**63]),
-        (number, [0, -1.5], [True, "1", None, math.nan, math.inf, 1 << 63]),
-        (moment, ["2026-03-01T08:30:00Z"], ["", "soon", "2026-03-01T08:30:00", None, 1]),
-        (texts, [[], ["a"]], ["a", None, [1], {}]),
-        (lambda said: digest(said, 2), ["00ff"], ["00", "xx00", None, 1]),
+        (read_mapping, [{}], [[], "a", None, 1]),
+        (read_text, ["", "ä"], [None, 1, [], {}, b"a"]),
+        (
+            read_count,
+            [0, 1, MAX_INTEGER, 3.0],
+            [-1, MAX_INTEGER + 1, 1.5, True, "1", None, math.nan, math.inf, 2.0**63],
+        ),
+        (read_number, [0, -1.5], [True, "1", None, math.nan, math.inf, 1 << 63]),
+        (read_timestamp, ["2026-03-01T08:30:00Z"], ["", "soon", "2026-03-01T08:30:00", None, 1]),
+        (read_texts, [[], ["a"]], ["a", None, [1], {}]),
+        (lambda said: read_digest(said, 2), ["00ff"], ["00", "xx00", None, 1]),
     ],
 )
 def test_readers(read: Callable[[Any], Any], good: list[Any], bad: list[Any]) -> None:
@@ -142,17 +161,17 @@ def test_readers(read: Callable[[Any], Any], good: list[Any], bad: list[Any]) ->
     for said in bad:
         with pytest.raises(ValueError):
             read(said)
-        assert lenient(said, read, "other") == "other"
-    assert optional(None, read) is None
+        assert read_or_default(said, read, "other") == "other"
+    assert read_optional(None, read) is None
 
 
 # --- every field of every document ---
 
 
-def places(said: Any, lead: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def list_paths(said: Any, lead: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Where each value of a document stands, the document itself among them."""
     inner = said.items() if isinstance(said, dict) else enumerate(said) if isinstance(said, list) else ()
-    return [lead, *(place for key, each in inner for place in places(each, (*lead, key)))]
+    return [lead, *(place for key, each in inner for place in list_paths(each, (*lead, key)))]
 
 
 def with_value(said: Any, place: tuple[Any, ...], value: Any) -> Any:
@@ -164,19 +183,22 @@ def with_value(said: Any, place: tuple[Any, ...], value: Any) -> Any:
     return copy
 
 
-def through(said: Any, read: Callable[[Any], Any]) -> None:
+def run_reader(said: Any, read: Callable[[Any], Any]) -> None:
     """Write a document as JSON, and read it through the door: what comes of it, or ValueError or KeyError."""
     with suppress(ValueError, KeyError):
-        read(loads(json.dumps(said).encode()))
+        read(parse_json(json.dumps(said).encode()))
 
 
 @pytest.mark.parametrize(
     ("document", "read"),
     [
-        (header(VERSION, ("a",), ("b",)), lambda said: (header(read_header(said, name="e1")), lacking(said))),
-        (LINE, lambda said: line(read_line(said))),
-        (UNPACKED, lambda said: line(read_line(said))),
-        (NOTE, lambda said: notes.line(notes.read_line(mapping(said)))),
+        (
+            make_header(VERSION, ("a",), ("b",)),
+            lambda said: (make_header(read_header(said, name="e1")), read_defects(said)),
+        ),
+        (LINE, lambda said: make_line(read_line(said))),
+        (UNPACKED, lambda said: make_line(read_line(said))),
+        (NOTE, lambda said: notes.make_line(notes.read_line(read_mapping(said)))),
     ],
     ids=["header", "line", "unpacked", "note"],
 )
@@ -185,23 +207,25 @@ def test_any_value_in_any_field(document: Any, read: Callable[[Any], Any], data:
     """Whatever stands in a field of a manifest or a note, it is read, or refused as its reader promises; what is read
     can be written again.
     """
-    place = data.draw(st.sampled_from(places(document)))
-    through(with_value(document, place, data.draw(VALUES)), read)
+    place = data.draw(st.sampled_from(list_paths(document)))
+    run_reader(with_value(document, place, data.draw(VALUES)), read)
 
 
 @given(st.data())
 def test_any_value_in_any_field_reaches_the_catalog(data: st.DataObject) -> None:
     """What comes through of a line of a manifest, and of its first one, the catalog can keep and give back."""
-    catalog = Catalog(Path(":memory:"))
+    catalog = SqliteCatalog(Path(":memory:"))
     try:
-        first = with_value(header(VERSION), data.draw(st.sampled_from(places(header(VERSION)))), data.draw(VALUES))
-        other = with_value(LINE, data.draw(st.sampled_from(places(LINE))), data.draw(VALUES))
+        first = with_value(
+            make_header(VERSION), data.draw(st.sampled_from(list_paths(make_header(VERSION)))), data.draw(VALUES)
+        )
+        other = with_value(LINE, data.draw(st.sampled_from(list_paths(LINE))), data.draw(VALUES))
         with suppress(ValueError, KeyError):
-            version = catalog.begin(read_header(loads(json.dumps(first).encode()), name="e1"))
+            version = catalog.add_version(read_header(parse_json(json.dumps(first).encode()), name="e1"))
             assert catalog.versions() == [version]
-            held = read_line(loads(json.dumps(other).encode()))
+            held = read_line(parse_json(json.dumps(other).encode()))
             catalog.add_page(version, [(held.blob, held)], [])
-            assert [each for _, each in catalog.held(version, limit=9)] == [held._replace(inode=0)]
+            assert [each for _, each in catalog.list_stored(version, limit=9)] == [held._replace(inode=0)]
     finally:
         catalog.close()
 
@@ -210,27 +234,31 @@ def test_any_value_in_any_field_reaches_the_catalog(data: st.DataObject) -> None
 def test_any_value_in_any_field_of_the_service(data: st.DataObject) -> None:
     """Whatever the API says in a field, the rows are read, or it is no export list; each field is of its type then."""
     answer = {"exports": [ROW], "_links": {"next": {"href": "https://api/?$skip=1"}}}
-    answer = with_value(answer, data.draw(st.sampled_from(places(answer))), data.draw(VALUES))
+    answer = with_value(answer, data.draw(st.sampled_from(list_paths(answer))), data.draw(VALUES))
     with suppress(Transient):
         rows, following = parse_exports(json.dumps(answer).encode())
         for row in rows:
-            texts([row.id, row.status, row.name, row.type, row.modified, row.error])
-            optional(row.imodel, text), optional(row.changeset, text), optional(row.size, count)
-            assert record_of(loads(json.dumps(row.record).encode())) == row.record
-        assert following is None or texts(list(following.values())) is not None
+            read_texts([row.id, row.status, row.name, row.type, row.modified, row.error])
+            (
+                read_optional(row.imodel, read_text),
+                read_optional(row.changeset, read_text),
+                read_optional(row.size, read_count),
+            )
+            assert sanitize_record(parse_json(json.dumps(row.record).encode())) == row.record
+        assert following is None or read_texts(list(following.values())) is not None
 
 
 @given(st.data())
 def test_any_value_in_an_error_or_a_token(data: st.DataObject) -> None:
     """An error of the API gives a text, a token answer a token and a lifetime, or it is no such answer."""
     error = {"error": {"code": "c", "message": "m", "details": [{"code": "c", "target": "t", "message": "m"}]}}
-    said = with_value(error, data.draw(st.sampled_from(places(error))), data.draw(VALUES))
+    said = with_value(error, data.draw(st.sampled_from(list_paths(error))), data.draw(VALUES))
     assert isinstance(api_message(json.dumps(said).encode()), str)
     token = {"access_token": "t", "expires_in": 3600}
-    said = with_value(token, data.draw(st.sampled_from(places(token))), data.draw(VALUES))
+    said = with_value(token, data.draw(st.sampled_from(list_paths(token))), data.draw(VALUES))
     with suppress(Transient):
         given_, life = parse_token(json.dumps(said).encode())
-        assert text(given_)
+        assert read_text(given_)
         assert 0 < life < 1 << 31
 
 
@@ -238,9 +266,9 @@ def test_any_value_in_an_error_or_a_token(data: st.DataObject) -> None:
 def test_any_value_in_latest_json(data: st.DataObject) -> None:
     """It is one that tilesync can have written, as far as its names go, or none."""
     latest = {"version": "e1", "export": "e1", "manifest": "manifests/e1.jsonl", "pinned": True}
-    said = with_value(latest, data.draw(st.sampled_from(places(latest))), data.draw(VALUES))
+    said = with_value(latest, data.draw(st.sampled_from(list_paths(latest))), data.draw(VALUES))
     if (read := read_latest(json.dumps(said).encode())) is not None:
-        texts([read["version"], read["manifest"]])
+        read_texts([read["version"], read["manifest"]])
 
 
 def test_a_row_without_an_id_is_no_list() -> None:

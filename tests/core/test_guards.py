@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tilesync.core.guards import HALF, Most, guard_against_deleting, guard_against_shrinking
+from tilesync.core.guards import DEFAULT_DELETE_LIMIT, DeleteLimit, guard_against_deleting, guard_against_shrinking
 from tilesync.errors import GuardTripped
 from tilesync.model import Content, Globs, Version
 
@@ -16,26 +16,26 @@ CURRENT = Version(1, "v1", "e1", None, None, "", {}, files=100, bytes=1000)
 @pytest.mark.parametrize(
     ("most", "count", "of", "allowed"),
     [
-        (Most(0), 0, 10, True),
-        (Most(0), 1, 10, False),
-        (Most(3), 3, 3, True),
-        (Most(3), 4, 400, False),
-        (HALF, 5, 10, True),
-        (HALF, 6, 11, False),
-        (Most(percent=0.5), 5, 1000, True),
-        (Most(percent=0.5), 6, 1000, False),
-        (Most(percent=100), 7, 7, True),
-        (HALF, 0, 0, True),
+        (DeleteLimit(0), 0, 10, True),
+        (DeleteLimit(0), 1, 10, False),
+        (DeleteLimit(3), 3, 3, True),
+        (DeleteLimit(3), 4, 400, False),
+        (DEFAULT_DELETE_LIMIT, 5, 10, True),
+        (DEFAULT_DELETE_LIMIT, 6, 11, False),
+        (DeleteLimit(percent=0.5), 5, 1000, True),
+        (DeleteLimit(percent=0.5), 6, 1000, False),
+        (DeleteLimit(percent=100), 7, 7, True),
+        (DEFAULT_DELETE_LIMIT, 0, 0, True),
     ],
 )
-def test_how_much_may_be_deleted(most: Most, count: int, of: int, allowed: bool) -> None:
+def test_how_much_may_be_deleted(most: DeleteLimit, count: int, of: int, allowed: bool) -> None:
     """A number or a share of the files that are there; as much as is said, and no more."""
-    assert most.allows(count, of=of) is allowed
+    assert most.allows(count, total=of) is allowed
     if allowed:
-        guard_against_deleting(count, most, of=of)
+        guard_against_deleting(count, most, total=of)
     else:
         with pytest.raises(GuardTripped, match=f"{count:,} of {of:,} files"):
-            guard_against_deleting(count, most, of=of)
+            guard_against_deleting(count, most, total=of)
 
 
 @pytest.mark.parametrize(("files", "size", "stops"), [(50, 500, False), (49, 1000, True), (100, 499, True)])

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilesync.core import gzip as packed
-from tilesync.core.gzip import Unpacker, unpacked
+from tilesync.core.gzip import Unpacker, gunzip_chunks_if_packed
 from tilesync.errors import BlobDamaged
 
 TEXT = b"3D Tiles " * 20
@@ -23,7 +23,7 @@ def pack(data: bytes, level: int = 9) -> bytes:
     return gzip.compress(data, level, mtime=0)
 
 
-def named(data: bytes) -> bytes:
+def with_file_name(data: bytes) -> bytes:
     """A gzip member with every optional field of its header (RFC 1952, section 2.3)."""
     raw = zlib.compressobj(wbits=-15)
     body = raw.compress(data) + raw.flush()
@@ -32,28 +32,32 @@ def named(data: bytes) -> bytes:
     return header + body + zlib.crc32(data).to_bytes(4, "little") + len(data).to_bytes(4, "little")
 
 
-def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+def split_at(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     return [data[start:end] for start, end in pairwise(edges)]
 
 
 def unpack(data: bytes, step: int = 0) -> bytes:
     parts = [data[at : at + step] for at in range(0, len(data), step)] if step else [data]
-    return b"".join(unpacked(parts))
+    return b"".join(gunzip_chunks_if_packed(parts))
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4), st.integers(0, 9), st.lists(st.integers(0, 2000)))
 def test_members_are_unpacked(parts: list[bytes], level: int, cuts: list[int]) -> None:
     """What was packed comes out, in one member or several, empty ones too, and however it is cut."""
     data = b"".join(pack(part, level) for part in parts)
-    assert b"".join(unpacked(pieces(data, cuts))) == unpack(data, 1) == b"".join(parts)
+    assert b"".join(gunzip_chunks_if_packed(split_at(data, cuts))) == unpack(data, 1) == b"".join(parts)
 
 
 @given(st.binary(max_size=100), st.lists(st.integers(0, 200)))
 def test_other_bytes_pass(data: bytes, cuts: list[int]) -> None:
     """What is not packed comes out as it is, also where an empty piece stands before or within its beginning."""
     plain = b"x" + data
-    assert b"".join(unpacked(pieces(plain, cuts))) == b"".join(unpacked([b"", *pieces(plain, cuts), b""])) == plain
+    assert (
+        b"".join(gunzip_chunks_if_packed(split_at(plain, cuts)))
+        == b"".join(gunzip_chunks_if_packed([b"", *split_at(plain, cuts), b""]))
+        == plain
+    )
 
 
 @pytest.mark.parametrize("data", [b"", b"\x1f", b"\x8b\x1f", b"\x1f\x8a\x08"])
@@ -65,16 +69,18 @@ def test_nearly_nothing(data: bytes) -> None:
 @pytest.mark.parametrize("parts", [[b"", b"\x1f", b"", b"\x8b"], [b"\x1f", b"\x8b", b""], [b"", b"", b"\x1f\x8b"]])
 def test_a_beginning_in_parts(parts: list[bytes]) -> None:
     """Gzip is recognised in whatever parts its first two bytes come, empty ones between them."""
-    assert b"".join(unpacked([*parts, pack(TEXT)[2:]])) == TEXT
+    assert b"".join(gunzip_chunks_if_packed([*parts, pack(TEXT)[2:]])) == TEXT
 
 
 def test_optional_fields() -> None:
     """A header with extra field, name, comment and checksum is read."""
-    assert unpack(named(TEXT)) == unpack(named(TEXT), 1) == TEXT
-    assert unpack(named(TEXT) + pack(TEXT)) == TEXT * 2
+    assert unpack(with_file_name(TEXT)) == unpack(with_file_name(TEXT), 1) == TEXT
+    assert unpack(with_file_name(TEXT) + pack(TEXT)) == TEXT * 2
 
 
-@pytest.mark.parametrize("data", [pack(TEXT), named(TEXT), pack(TEXT) + pack(TEXT)], ids=["plain", "named", "members"])
+@pytest.mark.parametrize(
+    "data", [pack(TEXT), with_file_name(TEXT), pack(TEXT) + pack(TEXT)], ids=["plain", "named", "members"]
+)
 def test_a_payload_that_is_cut_is_damaged(data: bytes) -> None:
     """A payload that lost its end is damaged, unless it ends where a member does."""
     ends = [end for end in range(2, len(data)) if end != len(pack(TEXT))]
@@ -103,7 +109,7 @@ def test_any_bytes(body: bytes, at: int, patch: bytes) -> None:
     """Any bytes are unpacked or damaged, never more, and the same byte by byte."""
     data = pack(body)
     for whole in (b"\x1f\x8b" + body, data[:at] + patch + data[at + len(patch) :]):
-        assert outcome(whole, 0) == outcome(whole, 1)
+        assert unpack_or_error(whole, 0) == unpack_or_error(whole, 1)
 
 
 def test_zeros_behind_a_payload_are_padding() -> None:
@@ -114,7 +120,7 @@ def test_zeros_behind_a_payload_are_padding() -> None:
             unpack(pack(TEXT) + bytes(700) + b"x", step)
 
 
-def outcome(data: bytes, step: int) -> bytes | str:
+def unpack_or_error(data: bytes, step: int) -> bytes | str:
     try:
         return unpack(data, step)
     except BlobDamaged as error:
@@ -125,7 +131,7 @@ def test_memory_is_bounded() -> None:
     """A small payload that unpacks to very much is unpacked in small pieces."""
     data = pack(bytes(30_000_000), 9)
     tracemalloc.start()
-    sizes = [len(piece) for piece in unpacked([data])]
+    sizes = [len(piece) for piece in gunzip_chunks_if_packed([data])]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert sum(sizes) == 30_000_000
@@ -136,7 +142,7 @@ def test_memory_is_bounded() -> None:
 def test_small_members_come_together() -> None:
     """Very many members of one byte take linear time, and give few pieces."""
     data, began = pack(b"x") * 30_000, time.process_time()
-    found = list(unpacked([data]))
+    found = list(gunzip_chunks_if_packed([data]))
     assert time.process_time() - began < 3
     assert b"".join(found) == b"x" * 30_000
     assert len(found) < 20
@@ -144,7 +150,7 @@ def test_small_members_come_together() -> None:
 
 def test_there_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A payload that unpacks to more than any file is damage."""
-    monkeypatch.setattr(packed, "MOST", 1000)
+    monkeypatch.setattr(packed, "MAX_UNPACKED_BYTES", 1000)
     unpacker = Unpacker()
     assert b"".join(unpacker.feed(pack(bytes(1000)))) == bytes(1000)
     unpacker.finish()

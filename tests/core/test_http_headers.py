@@ -7,7 +7,7 @@ import gzip
 import pytest
 
 from tests.support.builders import glb, tileset
-from tilesync.core.http_headers import IMMUTABLE, Serving, media_type
+from tilesync.core.http_headers import IMMUTABLE_CACHE_CONTROL, CachePolicy, detect_media_type
 from tilesync.model import Blob
 
 GLB = glb(b"1")
@@ -38,29 +38,29 @@ OCTETS = "application/octet-stream"
 )
 def test_the_media_type_is_what_a_file_is(name: str, head: bytes, said: str | None, expected: str) -> None:
     """The first bytes decide, then the name of a document, then what its container said."""
-    assert media_type(name, head, said) == expected
+    assert detect_media_type(name, head, said) == expected
 
 
 @pytest.mark.parametrize("said", [None, "gzip"])
 def test_a_gzip_payload_is_told(said: str | None) -> None:
     """Its encoding is stated whether the container did or not, and its type is that of what is packed."""
-    label = Serving().label(Blob("a.glb", 1, content_encoding=said), gzip.compress(GLB, mtime=0)[:512])
-    assert label == ("model/gltf-binary", "gzip", IMMUTABLE)
+    label = CachePolicy().file_headers(Blob("a.glb", 1, content_encoding=said), gzip.compress(GLB, mtime=0)[:512])
+    assert label == ("model/gltf-binary", "gzip", IMMUTABLE_CACHE_CONTROL)
 
 
 def test_an_encoding_of_others_is_kept() -> None:
     """What the container says of the encoding stands, though the bytes do not show it."""
-    assert Serving().label(Blob("a", 1, content_encoding="br"), b"\0").content_encoding == "br"
+    assert CachePolicy().file_headers(Blob("a", 1, content_encoding="br"), b"\0").content_encoding == "br"
 
 
 def test_what_only_begins_like_gzip_is_served_as_it_is_called() -> None:
     """A gzip that cannot be unpacked has the type that the container states."""
-    label = Serving().label(Blob("a", 1, content_type="image/x"), b"\x1f\x8b\x08" + b"\xff" * 20)
+    label = CachePolicy().file_headers(Blob("a", 1, content_type="image/x"), b"\x1f\x8b\x08" + b"\xff" * 20)
     assert label[:2] == ("image/x", "gzip")
 
 
 def test_caches_are_told_as_wished() -> None:
     """What lies in a version, and what leads there, each have their own word."""
-    serving = Serving("max-age=60", "no-store")
-    assert serving.label(Blob("a", 1), b"").cache_control == "max-age=60"
-    assert serving.document() == ("application/json", None, "no-store")
+    serving = CachePolicy("max-age=60", "no-store")
+    assert serving.file_headers(Blob("a", 1), b"").cache_control == "max-age=60"
+    assert serving.document_headers() == ("application/json", None, "no-store")

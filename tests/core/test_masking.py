@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesync.core.export_record import FIELDS, LONGEST, record_of
-from tilesync.core.masking import masked, parts_of
+from tilesync.core.export_record import MAX_TEXT_CHARS, RECORD_FIELDS, sanitize_record
+from tilesync.core.masking import mask_secrets, split_secret
 
 SIG = "AbC9dEf/gHi+JkLmNoPqRsTuVwXyZ0123456789abcd="
 QUERY = f"sv=2023-11-03&se=2026-03-01T09%3A30%3A00Z&sr=c&sp=rl&sig={quote(SIG, safe='')}"
@@ -49,11 +49,11 @@ SECRETS = [
 @pytest.mark.parametrize(("text", "secret"), SECRETS)
 def test_what_looks_like_a_secret_is_masked(text: str, secret: str) -> None:
     """A signature, a token or a key is masked wherever it stands, also quoted, and the rest can still be read."""
-    said = masked(text)
+    said = mask_secrets(text)
     for form in (secret, quote(secret, safe=""), quote(secret)):
         assert form not in said
     assert "…" in said
-    assert masked(said) == said
+    assert mask_secrets(said) == said
 
 
 @pytest.mark.parametrize(
@@ -74,26 +74,26 @@ def test_what_looks_like_a_secret_is_masked(text: str, secret: str) -> None:
 )  # fmt: skip
 def test_what_is_no_secret_stays(text: str) -> None:
     """Sentences of the service and of tilesync itself are told as they are."""
-    assert masked(text) == text
+    assert mask_secrets(text) == text
 
 
 @given(st.text(min_size=6).filter(lambda secret: "…" not in secret), st.text(), st.text())
 def test_known_secrets_are_masked_however_they_are_quoted(secret: str, before: str, behind: str) -> None:
     """What is known to be a secret is in no text, whatever it looks like and whatever stands around it."""
     for form in (secret, quote(secret, safe="", errors="replace")):
-        said = masked(f"{before} {form} {behind}", [secret])
+        said = mask_secrets(f"{before} {form} {behind}", [secret])
         assert secret not in said.replace(before, "").replace(behind, "")
 
 
 def test_short_words_are_no_secrets() -> None:
     """A secret of a few letters, or none, would be found in any word."""
-    assert masked("a demo of it", ["", "demo"]) == "a demo of it"
+    assert mask_secrets("a demo of it", ["", "demo"]) == "a demo of it"
 
 
 def test_parts_of_a_secret() -> None:
     """Of a header the value, of a link its fields that sign it."""
-    assert parts_of("Bearer abc") == ("Bearer abc", "abc")
-    assert parts_of("https://h/c?sv=1&sig=xyz%3D") == ("https://h/c?sv=1&sig=xyz%3D", "xyz%3D")
+    assert split_secret("Bearer abc") == ("Bearer abc", "abc")
+    assert split_secret("https://h/c?sv=1&sig=xyz%3D") == ("https://h/c?sv=1&sig=xyz%3D", "xyz%3D")
 
 
 # --- the record of an export ---
@@ -101,14 +101,14 @@ def test_parts_of_a_secret() -> None:
 LINKS = st.sampled_from(
     [LINK, f"log: {LINK}.", {"href": LINK}, [LINK], {"a": [{"b": LINK}]}, f"sig={SIG}", quote(LINK, safe="")]
 )
-NAMES = st.sampled_from([*FIELDS, "error", "new", "log", "resultUrl"])
+NAMES = st.sampled_from([*RECORD_FIELDS, "error", "new", "log", "resultUrl"])
 INNER = st.sampled_from(["iModelId", "startTime", "metrics", "message", "code", "link", "numTiles"])
 
 
 @given(st.dictionaries(NAMES, LINKS | st.dictionaries(INNER, LINKS) | st.lists(LINKS)))
 def test_a_link_in_any_field_leaves_no_signature(row: dict[str, object]) -> None:
     """Wherever a link stands in a record, nothing that is kept of it has the signature."""
-    said = json.dumps(record_of(row))
+    said = json.dumps(sanitize_record(row))
     assert SIG not in said
     assert quote(SIG, safe="") not in said
     assert quote(quote(SIG, safe=""), safe="") not in said
@@ -123,7 +123,7 @@ def test_known_fields_are_kept_and_others_are_not() -> None:
                   "metrics": {"numTiles": 7, "url": "x"}, "odd": True},
         "error": "Export failed, see linked zipped logs", "logs": LINK, "_links": {"mesh": {"href": LINK}},
     }  # fmt: skip
-    assert record_of(row) == {
+    assert sanitize_record(row) == {
         "id": "e1", "displayName": "City", "status": "Complete", "lastModified": "2026-03-01T08:30:00Z",
         "request": {"iModelId": "i", "changesetId": "c", "exportType": "3DTiles"},
         "stats": {"iModelSize": 1, "compressedSize": 2, "rawSize": 3.5, "startTime": "t", "duration": 4,
@@ -134,5 +134,5 @@ def test_known_fields_are_kept_and_others_are_not() -> None:
 
 def test_texts_of_a_record_are_bounded() -> None:
     """A name of a megabyte is cut; a known secret in it is masked."""
-    record = record_of({"displayName": "x" * 10**6, "error": {"message": "no to token-123"}}, ["token-123"])
-    assert record == {"displayName": "x" * LONGEST, "error": {"message": "no to …"}}
+    record = sanitize_record({"displayName": "x" * 10**6, "error": {"message": "no to token-123"}}, ["token-123"])
+    assert record == {"displayName": "x" * MAX_TEXT_CHARS, "error": {"message": "no to …"}}

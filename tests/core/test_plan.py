@@ -5,39 +5,39 @@ from typing import Any
 
 import pytest
 
-from tilesync.core.plan import Action, choose, decide
-from tilesync.model import EVERYTHING, Blob, Content, Export, Globs, Held, Unpacked, Version
+from tilesync.core.plan import Action, choose_version, decide
+from tilesync.model import EVERYTHING, Blob, Content, Export, Globs, StoredFile, UnpackedFile, Version
 
 MD5 = b"m" * 16
 BLOB = Blob("a", 3, "e1", MD5)
 VERSION = Version(1, "v", "e", "i", "c", "2026", {"id": "e"})
 
 
-def held(**changes: Any) -> Held:
-    return Held(BLOB._replace(**changes), b"s" * 32, 1)
+def make_stored(**changes: Any) -> StoredFile:
+    return StoredFile(BLOB._replace(**changes), b"s" * 32, 1)
 
 
 @pytest.mark.parametrize(
     ("blob", "known", "action", "reason"),
     [
         (BLOB, None, Action.FETCH, "not held"),
-        (BLOB, held(), Action.KEEP, "held, same ETag"),
-        (BLOB, held(md5=None), Action.KEEP, "held, same ETag"),
-        (BLOB, held(etag="e0"), Action.KEEP, "held, same MD5"),
-        (BLOB, held(etag=""), Action.KEEP, "held, same MD5"),
-        (BLOB, held(size=4), Action.FETCH, "size was 4, is 3"),
-        (BLOB, held(size=4, etag="e0", md5=None), Action.FETCH, "size was 4, is 3"),
-        (BLOB, held(etag="e0", md5=b"n" * 16), Action.FETCH, "ETag changed"),
-        (BLOB, held(etag="e0", md5=None), Action.FETCH, "ETag changed"),
-        (BLOB._replace(md5=None), held(etag="e0"), Action.FETCH, "ETag changed"),
-        (BLOB._replace(etag="", md5=None), held(etag="", md5=None), Action.FETCH, "nothing proves it unchanged"),
-        (BLOB._replace(etag=""), held(etag=""), Action.KEEP, "held, same MD5"),
-        (BLOB._replace(sha256=b"s" * 32), held(etag="e0", md5=None), Action.KEEP, "held, same SHA-256"),
-        (BLOB._replace(sha256=b"t" * 32), held(), Action.FETCH, "SHA-256 changed"),
-        (BLOB._replace(sha256=b"s" * 32), held(size=4), Action.FETCH, "size was 4, is 3"),
+        (BLOB, make_stored(), Action.KEEP, "held, same ETag"),
+        (BLOB, make_stored(md5=None), Action.KEEP, "held, same ETag"),
+        (BLOB, make_stored(etag="e0"), Action.KEEP, "held, same MD5"),
+        (BLOB, make_stored(etag=""), Action.KEEP, "held, same MD5"),
+        (BLOB, make_stored(size=4), Action.FETCH, "size was 4, is 3"),
+        (BLOB, make_stored(size=4, etag="e0", md5=None), Action.FETCH, "size was 4, is 3"),
+        (BLOB, make_stored(etag="e0", md5=b"n" * 16), Action.FETCH, "ETag changed"),
+        (BLOB, make_stored(etag="e0", md5=None), Action.FETCH, "ETag changed"),
+        (BLOB._replace(md5=None), make_stored(etag="e0"), Action.FETCH, "ETag changed"),
+        (BLOB._replace(etag="", md5=None), make_stored(etag="", md5=None), Action.FETCH, "nothing proves it unchanged"),
+        (BLOB._replace(etag=""), make_stored(etag=""), Action.KEEP, "held, same MD5"),
+        (BLOB._replace(sha256=b"s" * 32), make_stored(etag="e0", md5=None), Action.KEEP, "held, same SHA-256"),
+        (BLOB._replace(sha256=b"t" * 32), make_stored(), Action.FETCH, "SHA-256 changed"),
+        (BLOB._replace(sha256=b"s" * 32), make_stored(size=4), Action.FETCH, "size was 4, is 3"),
     ],
 )
-def test_decisions(blob: Blob, known: Held | None, action: Action, reason: str) -> None:
+def test_decisions(blob: Blob, known: StoredFile | None, action: Action, reason: str) -> None:
     """A file is kept only on proof, by SHA-256, ETag or MD5 at the same size, and every decision has its reason."""
     decision = decide(blob, known)
     assert (decision.action, decision.reason) == (action, reason)
@@ -46,12 +46,12 @@ def test_decisions(blob: Blob, known: Held | None, action: Action, reason: str) 
 def test_what_was_fetched_is_kept() -> None:
     """A plan that was carried out plans nothing anew, as long as the container states a tag or an MD5."""
     for blob in (BLOB, BLOB._replace(etag=""), BLOB._replace(md5=None)):
-        assert decide(blob, Held(blob, b"s" * 32, 1)).action is Action.KEEP
+        assert decide(blob, StoredFile(blob, b"s" * 32, 1)).action is Action.KEEP
 
 
 def test_what_is_unpacked_is_known_by_what_is_stored() -> None:
     """A file that lies unpacked is compared by the bytes that the container has."""
-    held = Held(BLOB, b"u" * 32, 1, unpacked=Unpacked(10 * BLOB.size, b"s" * 32))
+    held = StoredFile(BLOB, b"u" * 32, 1, unpacked=UnpackedFile(10 * BLOB.size, b"s" * 32))
     assert decide(BLOB, held).action is Action.KEEP
     assert decide(BLOB._replace(sha256=b"s" * 32, etag="other"), held).action is Action.KEEP
     assert decide(BLOB._replace(sha256=b"u" * 32), held).action is Action.FETCH
@@ -61,34 +61,40 @@ def test_what_is_unpacked_is_known_by_what_is_stored() -> None:
 def test_other_content_is_another_version() -> None:
     """Neither what is held nor what is on its way in with other content is gone on with."""
     export = Export("e", "Complete", modified="2026")
-    stored, unpacked = (replace(VERSION, published="t", content=content) for content in Content)
+    stored, unpacked = (replace(VERSION, published_at="t", content=content) for content in Content)
     coming = [replace(VERSION, content=content) for content in Content]
     for content, held, begun in zip(Content, (stored, unpacked), coming, strict=True):
-        choice = choose([stored, unpacked], export, EVERYTHING, content)
-        assert (choice.held, choice.alike, choice.unchanged, choice.content) == (held, (held,), True, content)
-        assert choose(coming, export, EVERYTHING, content).begun == begun
+        choice = choose_version([stored, unpacked], export, EVERYTHING, content)
+        assert (choice.existing, choice.candidates, choice.is_unchanged, choice.content) == (
+            held,
+            (held,),
+            True,
+            content,
+        )
+        assert choose_version(coming, export, EVERYTHING, content).unfinished == begun
         others = [each for each in (stored, unpacked, *coming) if each.content is not content]
-        assert choose(others, export, EVERYTHING, content).alike == ()
-        assert choose(others, export, EVERYTHING, content).begun is None
+        assert choose_version(others, export, EVERYTHING, content).candidates == ()
+        assert choose_version(others, export, EVERYTHING, content).unfinished is None
 
 
 def test_a_held_version_brings_its_content_where_that_is_unpacked() -> None:
     """Unpacked files stay unpacked, whatever is wished; stored ones become what is wished."""
-    stored, unpacked = (replace(VERSION, published="t", content=content) for content in Content)
+    stored, unpacked = (replace(VERSION, published_at="t", content=content) for content in Content)
     for wished in Content:
-        assert choose([], of(unpacked), EVERYTHING, wished).content is Content.DECODED
-        assert choose([], of(stored), EVERYTHING, wished).content is wished
+        assert choose_version([], make_export(unpacked), EVERYTHING, wished).content is Content.DECODED
+        assert choose_version([], make_export(stored), EVERYTHING, wished).content is wished
 
 
 def test_choose() -> None:
     """The version begun first is gone on with; of the published ones the last is held; unchanged is by `modified`."""
     export = Export("e", "Complete", modified="2026")
-    one, two = replace(VERSION, serial=1, published="t"), replace(VERSION, serial=2, published="t")
+    one, two = replace(VERSION, serial=1, published_at="t"), replace(VERSION, serial=2, published_at="t")
     begun, later = replace(VERSION, serial=3), replace(VERSION, serial=4)
     choices = [
-        choose(versions, export, EVERYTHING) for versions in ([], [one], [one, two], [begun, later], [one, begun, two])
+        choose_version(versions, export, EVERYTHING)
+        for versions in ([], [one], [one, two], [begun, later], [one, begun, two])
     ]
-    assert [(c.begun, c.held, c.unchanged) for c in choices] == [
+    assert [(c.unfinished, c.existing, c.is_unchanged) for c in choices] == [
         (None, None, False),
         (None, one, True),
         (None, two, True),
@@ -100,44 +106,49 @@ def test_choose() -> None:
 def test_other_globs_are_another_version() -> None:
     """What was published with other globs is not held; what is on its way in is gone on with all the same."""
     export = Export("e", "Complete", modified="2026")
-    all_of_it, some = replace(VERSION, published="t"), replace(VERSION, published="t", globs=Globs(("*.glb",)))
+    all_of_it, some = replace(VERSION, published_at="t"), replace(VERSION, published_at="t", globs=Globs(("*.glb",)))
     begun = replace(VERSION, globs=Globs(exclude=("*.png",)))
-    assert choose([some, all_of_it], export, some.globs).held == some
-    assert choose([some, all_of_it], export, EVERYTHING).held == all_of_it
-    assert choose([some, all_of_it], export, begun.globs).held is None
-    assert choose([some, begun], export, EVERYTHING).begun == begun
+    assert choose_version([some, all_of_it], export, some.globs).existing == some
+    assert choose_version([some, all_of_it], export, EVERYTHING).existing == all_of_it
+    assert choose_version([some, all_of_it], export, begun.globs).existing is None
+    assert choose_version([some, begun], export, EVERYTHING).unfinished == begun
 
 
 @pytest.mark.parametrize(("before", "now"), [("2026", "2027"), ("2026", ""), ("", "2026"), ("", "")])
 def test_changed_or_unknown_is_not_unchanged(before: str, now: str) -> None:
     """An export whose time moved, or that states none, is looked at again."""
-    version = replace(VERSION, modified=before, published="t")
-    assert not choose([version], Export("e", "Complete", modified=now), EVERYTHING).unchanged
+    version = replace(VERSION, modified=before, published_at="t")
+    assert not choose_version([version], Export("e", "Complete", modified=now), EVERYTHING).is_unchanged
 
 
-def of(version: Version) -> Export:
+def make_export(version: Version) -> Export:
     """The export of a held version elsewhere."""
-    return Export(version.export, "Complete", modified=version.modified, held=version)
+    return Export(version.export, "Complete", modified=version.modified, stored_version=version)
 
 
 def test_a_held_version_is_known_by_its_time_then_by_its_name() -> None:
     """Of several versions of one export that of the same time is held, whatever its name; all may be compared."""
-    one = replace(VERSION, name="e", modified="1", published="t")
-    two = replace(VERSION, name="e-2", modified="2", published="t")
+    one = replace(VERSION, name="e", modified="1", published_at="t")
+    two = replace(VERSION, name="e-2", modified="2", published_at="t")
     bare, other = replace(one, modified=""), replace(two, modified="")
-    choices = [choose([one, two], of(each), EVERYTHING) for each in (one, two, replace(one, modified="3"), bare)]
-    assert [(c.held, c.unchanged) for c in choices] == [(one, True), (two, True), (one, False), (one, False)]
-    assert choose([two, one], of(replace(two, name="e-3")), EVERYTHING).held == two
-    assert choose([bare, other], of(bare), EVERYTHING).alike == (bare, other)
-    assert choose([bare, other], of(other), EVERYTHING).alike == (other, bare)
-    assert choose([one, two], Export("e", "Complete", modified="1"), EVERYTHING).alike == (two,)
+    choices = [
+        choose_version([one, two], make_export(each), EVERYTHING)
+        for each in (one, two, replace(one, modified="3"), bare)
+    ]
+    assert [(c.existing, c.is_unchanged) for c in choices] == [(one, True), (two, True), (one, False), (one, False)]
+    assert choose_version([two, one], make_export(replace(two, name="e-3")), EVERYTHING).existing == two
+    assert choose_version([bare, other], make_export(bare), EVERYTHING).candidates == (bare, other)
+    assert choose_version([bare, other], make_export(other), EVERYTHING).candidates == (other, bare)
+    assert choose_version([one, two], Export("e", "Complete", modified="1"), EVERYTHING).candidates == (two,)
 
 
 def test_a_held_version_brings_its_globs() -> None:
     """What it left out stays out, and what a command leaves out besides makes another version."""
-    some = replace(VERSION, published="t", globs=Globs(("tiles/**",), ("*.png",)))
-    assert choose([some], of(some), EVERYTHING).held == some
-    assert choose([some], of(some), EVERYTHING).globs == some.globs
-    assert choose([some], of(some), Globs(exclude=("*.b3dm",))).globs == Globs(("tiles/**",), ("*.b3dm", "*.png"))
-    assert choose([some], of(some), Globs(include=("a/**",))).globs == Globs(("a/**",), ("*.png",))
-    assert choose([some], of(replace(some, globs=EVERYTHING)), EVERYTHING).held is None
+    some = replace(VERSION, published_at="t", globs=Globs(("tiles/**",), ("*.png",)))
+    assert choose_version([some], make_export(some), EVERYTHING).existing == some
+    assert choose_version([some], make_export(some), EVERYTHING).globs == some.globs
+    assert choose_version([some], make_export(some), Globs(exclude=("*.b3dm",))).globs == Globs(
+        ("tiles/**",), ("*.b3dm", "*.png")
+    )
+    assert choose_version([some], make_export(some), Globs(include=("a/**",))).globs == Globs(("a/**",), ("*.png",))
+    assert choose_version([some], make_export(replace(some, globs=EVERYTHING)), EVERYTHING).existing is None

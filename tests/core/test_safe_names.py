@@ -7,16 +7,16 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tilesync.core.safe_names import (
-    SEGMENT_BYTES,
-    folders,
-    folders_of,
-    plain,
-    problem,
-    refuse,
-    refuse_both,
-    unaskable,
-    version_name,
-    windows_cannot,
+    MAX_SEGMENT_BYTES,
+    are_all_safe,
+    collect_folders,
+    find_problem,
+    find_universal_problem,
+    find_windows_unsafe,
+    list_parent_folders,
+    make_version_name,
+    raise_file_folder_clash,
+    raise_if_unsafe,
 )
 from tilesync.errors import UnsafeName
 
@@ -56,7 +56,7 @@ NAMES = st.lists(PIECES, max_size=6).map("".join) | st.lists(PIECES, max_size=6)
 )
 def test_refused_names(name: str, reason: str) -> None:
     """Each class of unsafe names is refused, with a reason that a person understands."""
-    assert reason in (problem(name) or "accepted")
+    assert reason in (find_problem(name) or "accepted")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_refused_names(name: str, reason: str) -> None:
 )  # fmt: skip
 def test_accepted_names(name: str) -> None:
     """Ordinary names pass, odd ones and those next to the refused too."""
-    assert problem(name) is None
+    assert find_problem(name) is None
 
 
 @pytest.mark.parametrize(
@@ -80,28 +80,28 @@ def test_accepted_names(name: str) -> None:
 )
 def test_windows_refuses_more(names: list[str], reason: str) -> None:
     """What only Windows cannot store is refused only there, and found among other names."""
-    assert [problem(name) for name in names] == [None] * len(names)
-    assert all(reason in (problem(name, windows=True) or "accepted") for name in names)
-    assert windows_cannot(["x.glb", *names, "console.json"]) == names
+    assert [find_problem(name) for name in names] == [None] * len(names)
+    assert all(reason in (find_problem(name, windows=True) or "accepted") for name in names)
+    assert find_windows_unsafe(["x.glb", *names, "console.json"]) == names
 
 
 @pytest.mark.parametrize("name", ["/lead.glb", "x//y.glb", "d/", "n" * 300])
 def test_stores_hold_more(name: str) -> None:
     """What a folder cannot hold, and can be asked for as it is written, is left to who has no folders."""
-    assert problem(name) is not None
-    assert unaskable(name) is None
+    assert find_problem(name) is not None
+    assert find_universal_problem(name) is None
 
 
 @pytest.mark.parametrize("name", ["", "a/../b", "./a", "a\\b", "a\0b", "a\nb", "n" * 1025])
 def test_some_names_nobody_can_ask_for(name: str) -> None:
     """A name that a URL does not carry as it is written can be held nowhere."""
-    assert unaskable(name) is not None
+    assert find_universal_problem(name) is not None
 
 
 def test_many_refusals_are_told_shortly() -> None:
     """A refusal names the first names, cut where they are long, and how to leave them out."""
     with pytest.raises(UnsafeName) as error:
-        refuse([("/a b", "is an absolute path")] + [("x" * 50_000_000, "is long")] * 29, "cannot be held")
+        raise_if_unsafe([("/a b", "is an absolute path")] + [("x" * 50_000_000, "is long")] * 29, "cannot be held")
     assert len(str(error.value)) < 10_000
     assert "'/a b' is an absolute path" in str(error.value)
     assert str(error.value).endswith("; and 10 more")
@@ -110,13 +110,13 @@ def test_many_refusals_are_told_shortly() -> None:
 
 def test_windows_accepts_what_is_plain() -> None:
     """Plain names pass on Windows too."""
-    assert problem("a/b c.glb", windows=True) is None
+    assert find_problem("a/b c.glb", windows=True) is None
 
 
 def test_long_paths() -> None:
     """The whole name is held against the room for it, in bytes of UTF-8, the limit itself included."""
-    assert problem("é/" * 10 + "b", path_bytes=31) is None
-    assert problem("é/" * 10 + "b", path_bytes=30) == "is longer than the 30 bytes that fit here"
+    assert find_problem("é/" * 10 + "b", path_bytes=31) is None
+    assert find_problem("é/" * 10 + "b", path_bytes=30) == "is longer than the 30 bytes that fit here"
 
 
 @given(NAMES)
@@ -124,26 +124,26 @@ def test_long_paths() -> None:
 @example("a\\..\\..\\b")
 def test_an_accepted_name_stays_below_its_folder(name: str) -> None:
     """Joined to a folder, an accepted name is a path below it that needs no normalising, in parts that fit."""
-    assume(problem(name) is None)
+    assume(find_problem(name) is None)
     path = os.path.join("/root/versions/v", name)
     assert os.path.normpath(path) == path
     assert path.startswith("/root/versions/v/")
-    assert all(0 < len(part.encode(errors="surrogatepass")) <= SEGMENT_BYTES for part in name.split("/"))
+    assert all(0 < len(part.encode(errors="surrogatepass")) <= MAX_SEGMENT_BYTES for part in name.split("/"))
     assert not {"\\", "\0"} & set(name)
 
 
 @given(NAMES)
 def test_windows_is_never_laxer(name: str) -> None:
     """Windows, and a limit of the path, refuse what is refused elsewhere, and perhaps more."""
-    assume(problem(name) is not None)
-    assert problem(name, windows=True) is not None
-    assert problem(name, path_bytes=10) is not None
+    assume(find_problem(name) is not None)
+    assert find_problem(name, windows=True) is not None
+    assert find_problem(name, path_bytes=10) is not None
 
 
 def test_folders() -> None:
     """A name implies its folders, outermost first, and a name at the top implies none."""
-    assert folders("a/b/c") == ["a", "a/b"]
-    assert folders("c") == []
+    assert list_parent_folders("a/b/c") == ["a", "a/b"]
+    assert list_parent_folders("c") == []
 
 
 @given(st.text(max_size=200) | NAMES)
@@ -151,37 +151,37 @@ def test_folders() -> None:
 @example("con")
 def test_version_names_are_safe(text: str) -> None:
     """Whatever an export is called, its version has a name that a folder and a URL hold as it is."""
-    name = version_name(text)
-    assert problem(name, windows=True) is None
+    name = make_version_name(text)
+    assert find_problem(name, windows=True) is None
     assert name.isascii()
     assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
 def test_version_names_keep_ids() -> None:
     """The id of an export is its version's name, unchanged."""
-    assert version_name("5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40") == "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
+    assert make_version_name("5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40") == "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
 
 
 @given(st.lists(NAMES, max_size=5), st.sampled_from([0, 40, 300]))
 def test_names_judged_together_are_judged_as_each_alone(names: list[str], path_bytes: int) -> None:
     """What is plain together has no problem in any name; a few plain names are seen to be so."""
-    if plain(names, path_bytes=path_bytes):
-        assert [problem(name, path_bytes=path_bytes) for name in names] == [None] * len(names)
+    if are_all_safe(names, path_bytes=path_bytes):
+        assert [find_problem(name, path_bytes=path_bytes) for name in names] == [None] * len(names)
 
 
 def test_most_names_are_plain() -> None:
     """Names as exports have them are plain, also the shortest lists."""
-    assert plain([])
-    assert plain(["tileset.json", "tiles/00000/0000000.glb", "10-0.glb", "a b+c%20.bin", ".hidden/x..y"])
-    assert not plain(["tileset.json", "aux/x.glb"])
-    assert not plain(["a", ""])
-    assert not plain(["a\nb", "c"])
+    assert are_all_safe([])
+    assert are_all_safe(["tileset.json", "tiles/00000/0000000.glb", "10-0.glb", "a b+c%20.bin", ".hidden/x..y"])
+    assert not are_all_safe(["tileset.json", "aux/x.glb"])
+    assert not are_all_safe(["a", ""])
+    assert not are_all_safe(["a\nb", "c"])
 
 
 @given(st.lists(NAMES, max_size=5))
 def test_the_folders_of_names_are_those_of_each(names: list[str]) -> None:
     """Taken together or one by one, names imply the same folders."""
-    assert folders_of(names) - {""} == {folder for name in names for folder in folders(name)} - {""}
+    assert collect_folders(names) - {""} == {folder for name in names for folder in list_parent_folders(name)} - {""}
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_the_folders_of_names_are_those_of_each(names: list[str]) -> None:
 def test_a_file_that_is_a_folder_too_is_refused_with_what_can_be_left_out(file: str, first: str) -> None:
     """Either of both, but never the root: without it there is nothing to show."""
     with pytest.raises(UnsafeName) as refused:
-        refuse_both(file, f"{file}/1")
+        raise_file_folder_clash(file, f"{file}/1")
     assert refused.value.hint.startswith(f"leave one of them out: {first}")
     assert "--exclude tileset.json," not in refused.value.hint
 
@@ -199,5 +199,5 @@ def test_a_file_that_is_a_folder_too_is_refused_with_what_can_be_left_out(file: 
 def test_another_place_is_named_where_it_can_hold_a_name(names: list[str], ends: str) -> None:
     """No place holds a name that nobody can ask for: the hint sends nobody to one."""
     with pytest.raises(UnsafeName) as refused:
-        refuse([(name, "is odd") for name in names], "cannot be held", elsewhere="; elsewhere")
+        raise_if_unsafe([(name, "is odd") for name in names], "cannot be held", elsewhere="; elsewhere")
     assert refused.value.hint.endswith(ends)

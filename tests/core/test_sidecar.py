@@ -7,30 +7,30 @@ from typing import Any
 
 import pytest
 
-from tilesync.core.sidecar import Note, line, read_line
-from tilesync.model import Kind, Reading, Reference, Remark, Role
+from tilesync.core.sidecar import SidecarEntry, make_line, read_line
+from tilesync.model import Diagnostic, Kind, ParsedContent, Reference, Role
 
 
 @pytest.mark.parametrize(
     "note",
     [
-        Note("a", 0, Reading()),
-        Note("ä/b.glb", (1 << 63) - 1, Reading(Kind.GLB)),
-        Note(
+        SidecarEntry("a", 0, ParsedContent()),
+        SidecarEntry("ä/b.glb", (1 << 63) - 1, ParsedContent(Kind.GLB)),
+        SidecarEntry(
             "t.json",
             5,
-            Reading(
+            ParsedContent(
                 Kind.TILESET,
                 (Reference("a", Role.CONTENT), Reference("b", Role.SUBTREE)),
-                (Remark("unfollowed", "https://x"),),
-                implicit=True,
+                (Diagnostic("unfollowed", "https://x"),),
+                has_implicit_tiling=True,
             ),
         ),
     ],
 )
-def test_notes_come_back(note: Note) -> None:
+def test_notes_come_back(note: SidecarEntry) -> None:
     """What is written as JSON is read as it was."""
-    assert read_line(json.loads(json.dumps(line(note)))) == note
+    assert read_line(json.loads(json.dumps(make_line(note)))) == note
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,17 @@ from urllib.parse import unquote
 
 import pytest
 
-from tilesync.demo.city import city
+from tilesync.demo.city import build_city
 
 Box = tuple[list[float], list[float]]
 
 
 @pytest.fixture(scope="module")
 def files() -> dict[str, bytes]:
-    return city()
+    return build_city()
 
 
-def tiles(
+def walk_tiles(
     files: dict[str, bytes], name: str = "tileset.json"
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] | None]]:
     """Every tile as (tileset name, tile, parent); the parent of an external root is the tile that refers to it."""
@@ -38,7 +38,7 @@ def resolve(name: str, uri: str) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(name), unquote(uri)))
 
 
-def opened(glb: bytes) -> tuple[dict[str, Any], bytes]:
+def split_glb(glb: bytes) -> tuple[dict[str, Any], bytes]:
     """The JSON and the binary chunk, after checking the header and chunk table (glTF 2.0, 4.4)."""
     magic, version, length, size, kind = struct.unpack_from("<4s3I4s", glb)
     assert (magic, version, length, kind, size % 4) == (b"glTF", 2, len(glb), b"JSON", 0)
@@ -47,11 +47,11 @@ def opened(glb: bytes) -> tuple[dict[str, Any], bytes]:
     return json.loads(glb[20 : 20 + size]), glb[28 + size :]
 
 
-def glbs(files: dict[str, bytes]) -> dict[str, tuple[dict[str, Any], bytes]]:
-    return {name: opened(payload) for name, payload in files.items() if name.endswith(".glb")}
+def split_all_glbs(files: dict[str, bytes]) -> dict[str, tuple[dict[str, Any], bytes]]:
+    return {name: split_glb(payload) for name, payload in files.items() if name.endswith(".glb")}
 
 
-def box_of(tile: dict[str, Any]) -> Box:
+def tile_box(tile: dict[str, Any]) -> Box:
     numbers = tile["boundingVolume"]["box"]
     reach = numbers[3], numbers[7], numbers[11]
     return [m - r for m, r in zip(numbers, reach, strict=False)], [m + r for m, r in zip(numbers, reach, strict=False)]
@@ -61,7 +61,7 @@ def dot(one: Sequence[float], other: Sequence[float]) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True))
 
 
-def inside(inner: Box, outer: Box) -> bool:
+def is_inside(inner: Box, outer: Box) -> bool:
     low = all(a >= b - 1e-6 for a, b in zip(inner[0], outer[0], strict=True))
     return low and all(a <= b + 1e-6 for a, b in zip(inner[1], outer[1], strict=True))
 
@@ -73,8 +73,8 @@ def test_the_first_name_is_the_root_tileset(files: dict[str, bytes]) -> None:
 
 def test_every_reference_has_a_file_and_every_file_a_reference(files: dict[str, bytes]) -> None:
     """The names are exactly the closure of `tileset.json`."""
-    found = {"tileset.json"} | {resolve(name, tile["content"]["uri"]) for name, tile, _ in tiles(files)}
-    for name, (document, _) in glbs(files).items():
+    found = {"tileset.json"} | {resolve(name, tile["content"]["uri"]) for name, tile, _ in walk_tiles(files)}
+    for name, (document, _) in split_all_glbs(files).items():
         found |= {resolve(name, image["uri"]) for image in document["images"] if "uri" in image}
     assert found == set(files)
 
@@ -89,7 +89,7 @@ def test_there_are_many_small_tiles(files: dict[str, bytes]) -> None:
 
 def test_textures_are_embedded_in_some_tiles_and_shared_by_others(files: dict[str, bytes]) -> None:
     """Both ways of holding a texture occur, and every image is a PNG."""
-    documents = glbs(files)
+    documents = split_all_glbs(files)
     shared = {name for name, (document, _) in documents.items() if any("uri" in one for one in document["images"])}
     embedded = {
         name for name, (document, _) in documents.items() if any("bufferView" in one for one in document["images"])
@@ -102,25 +102,25 @@ def test_textures_are_embedded_in_some_tiles_and_shared_by_others(files: dict[st
 def test_a_texture_name_needs_percent_encoding(files: dict[str, bytes]) -> None:
     """A name with spaces and a plus is referred to with both encoded."""
     assert "textures/glass + steel.png" in files
-    images = [image.get("uri") for document, _ in glbs(files).values() for image in document["images"]]
+    images = [image.get("uri") for document, _ in split_all_glbs(files).values() for image in document["images"]]
     assert "../textures/glass%20%2B%20steel.png" in images
 
 
 def test_boxes_enclose_children_and_content(files: dict[str, bytes]) -> None:
     """Each tile's box holds its children's boxes and every vertex of its content."""
-    documents = glbs(files)
-    for name, tile, parent in tiles(files):
+    documents = split_all_glbs(files)
+    for name, tile, parent in walk_tiles(files):
         if parent is not None:
-            assert inside(box_of(tile), box_of(parent)), tile["content"]
+            assert is_inside(tile_box(tile), tile_box(parent)), tile["content"]
         content = documents.get(resolve(name, tile["content"]["uri"]))
         if content is not None:
             (x0, y0, z0), (x1, y1, z1) = (content[0]["accessors"][0][end] for end in ("min", "max"))
-            assert inside(([x0, -z1, y0], [x1, -z0, y1]), box_of(tile)), tile["content"]
+            assert is_inside(([x0, -z1, y0], [x1, -z0, y1]), tile_box(tile)), tile["content"]
 
 
 def test_errors_shrink_towards_the_leaves(files: dict[str, bytes]) -> None:
     """No child is coarser than its parent, leaves are exact, and both kinds of refinement occur."""
-    found = list(tiles(files))
+    found = list(walk_tiles(files))
     assert all(tile["geometricError"] <= parent["geometricError"] for _, tile, parent in found if parent)
     leaves = [tile for _, tile, _ in found if "children" not in tile and tile["content"]["uri"].endswith(".glb")]
     assert {tile["geometricError"] for tile in leaves} == {0.0}
@@ -151,7 +151,7 @@ def test_the_root_stands_upright_on_the_ellipsoid(files: dict[str, bytes]) -> No
 
 def test_accessors_and_views_fit_their_buffers(files: dict[str, bytes]) -> None:
     """Every view lies in the buffer, every accessor in its view, and bounds are those of the stored positions."""
-    for name, (document, body) in glbs(files).items():
+    for name, (document, body) in split_all_glbs(files).items():
         (buffer,) = document["buffers"]
         assert buffer["byteLength"] <= len(body) <= buffer["byteLength"] + 3, name
         views = document["bufferViews"]
@@ -167,7 +167,7 @@ def test_accessors_and_views_fit_their_buffers(files: dict[str, bytes]) -> None:
 
 def test_indices_name_vertices_and_faces_turn_outwards(files: dict[str, bytes]) -> None:
     """Each triangle is wound counter-clockwise as seen from where its normals point."""
-    document, body = opened(files["district-05/block-4-fine.glb"])
+    document, body = split_glb(files["district-05/block-4-fine.glb"])
     stride, count = document["bufferViews"][0]["byteStride"], document["accessors"][0]["count"]
     vertices = [struct.unpack_from("<6f", body, stride * at) for at in range(count)]
     for primitive in document["meshes"][0]["primitives"]:
@@ -183,13 +183,13 @@ def test_indices_name_vertices_and_faces_turn_outwards(files: dict[str, bytes]) 
 
 def test_the_same_seed_gives_the_same_bytes(files: dict[str, bytes]) -> None:
     """Generation is deterministic, and another seed gives another city."""
-    assert city() == files
-    assert city(seed=8) != files
+    assert build_city() == files
+    assert build_city(seed=8) != files
 
 
 def test_another_edition_changes_a_handful(files: dict[str, bytes]) -> None:
     """A second edition has the same names and differs in one block and the tiles and tilesets above it."""
-    second = city(edition=2)
+    second = build_city(edition=2)
     assert second.keys() == files.keys()
     changed = {name for name in files if files[name] != second[name]}
     assert 4 <= len(changed) <= 6

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tilesync.app.locations import parse_place
-from tilesync.doctor.public_url import given_origin, given_url, public_url
+from tilesync.app.locations import parse_location
+from tilesync.doctor.public_url import parse_origin, parse_public_url, public_url
 from tilesync.errors import UsageError
-from tilesync.model.storage import BucketPlace
+from tilesync.model.storage import S3Location
 
 
 @pytest.mark.parametrize(
@@ -25,25 +25,26 @@ from tilesync.model.storage import BucketPlace
 )
 def test_a_store_has_an_address_of_its_own(place: str, endpoint: str | None, region: str | None, url: str) -> None:
     """That of the account or the bucket, its prefix quoted; a signature is no part of it."""
-    found = parse_place(place)
+    found = parse_location(place)
     assert found is not None
     assert public_url(found, endpoint=endpoint, region=region) == url
 
 
 def test_the_host_may_name_the_bucket_elsewhere_too() -> None:
     """Where a server is asked so, viewers ask it so."""
-    place = BucketPlace("pail", "p/")
+    place = S3Location("pail", "p/")
     assert (
-        public_url(place, endpoint="https://minio.example:9000/", virtual=True) == "https://pail.minio.example:9000/p"
+        public_url(place, endpoint="https://minio.example:9000/", virtual_hosted=True)
+        == "https://pail.minio.example:9000/p"
     )
 
 
 def test_what_is_given_is_made_plain() -> None:
     """No slash at the end, and no tileset.json."""
-    assert given_url("https://t.example/bridge/tileset.json ") == "https://t.example/bridge"
-    assert given_url("http://t.example:80/") == "http://t.example:80"
-    assert given_origin("https://V.example:8443/") == "https://v.example:8443"
-    assert given_origin("https://ü.example") == "https://xn--tda.example"
+    assert parse_public_url("https://t.example/bridge/tileset.json ") == "https://t.example/bridge"
+    assert parse_public_url("http://t.example:80/") == "http://t.example:80"
+    assert parse_origin("https://V.example:8443/") == "https://v.example:8443"
+    assert parse_origin("https://ü.example") == "https://xn--tda.example"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_what_is_given_is_made_plain() -> None:
 def test_what_is_no_public_url(text: str) -> None:
     """Queries and credentials are nothing that viewers come with; they are not repeated."""
     with pytest.raises(UsageError) as caught:
-        given_url(text)
+        parse_public_url(text)
     assert "sig" not in str(caught.value)
 
 
@@ -62,4 +63,4 @@ def test_what_is_no_public_url(text: str) -> None:
 def test_what_is_no_origin(text: str) -> None:
     """An origin is scheme, host and port."""
     with pytest.raises(UsageError):
-        given_origin(text)
+        parse_origin(text)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 
-from tilesync.doctor.remedies import AzureMending, BucketMending
-from tilesync.model.storage import AzurePlace, BucketPlace, Label
+from tilesync.doctor.remedies import AzureRemedies, BucketRemedies
+from tilesync.model.storage import AzureLocation, ObjectHeaders, S3Location
 
-LABEL = Label("model/gltf-binary", "gzip", "public, max-age=31536000, immutable")
+LABEL = ObjectHeaders("model/gltf-binary", "gzip", "public, max-age=31536000, immutable")
 
 
 def option(command: str, name: str) -> str:
@@ -18,7 +18,7 @@ def option(command: str, name: str) -> str:
 
 def test_the_json_for_a_bucket_is_whole() -> None:
     """Rules and policy survive the shell, name the origin, the bucket and the prefix; an endpoint is passed on."""
-    mending = BucketMending(BucketPlace("pail", "it's/"), "https://minio.example")
+    mending = BucketRemedies(S3Location("pail", "it's/"), "https://minio.example")
     cors = mending.cors("https://v.example").splitlines()[-1]
     (rule,) = json.loads(option(cors, "--cors-configuration"))["CORSRules"]
     assert (rule["AllowedOrigins"], rule["AllowedMethods"]) == (["https://v.example"], ["GET", "HEAD"])
@@ -30,9 +30,9 @@ def test_the_json_for_a_bucket_is_whole() -> None:
 
 def test_the_label_of_an_object_is_set_as_a_whole() -> None:
     """A copy onto itself replaces all metadata, so all are named; a blob's properties likewise."""
-    bucket = BucketMending(BucketPlace("pail", "p/")).label("versions/v/a b.glb", LABEL).splitlines()[-1]
+    bucket = BucketRemedies(S3Location("pail", "p/")).content_type("versions/v/a b.glb", LABEL).splitlines()[-1]
     assert shlex.split(bucket)[3:5] == ["s3://pail/p/versions/v/a b.glb"] * 2
-    blob = AzureMending(AzurePlace("acct", "box", "p/")).caching("versions/v/a b.glb", LABEL).splitlines()[-1]
+    blob = AzureRemedies(AzureLocation("acct", "box", "p/")).caching("versions/v/a b.glb", LABEL).splitlines()[-1]
     assert option(blob, "--name") == "p/versions/v/a b.glb"
     for command in (bucket, blob):
         assert option(command, "--content-type") == "model/gltf-binary"

@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 
 from tests.support import faults
-from tests.support.azure_proxy import Away, killed_at_random, refusing
-from tests.support.azurite import ACCOUNT, KEY, Azurite, Passing, Refusal, signed
-from tests.support.builders import export, glb, glb_with_image, md5_of, tileset
+from tests.support.azure_proxy import AzureFixture, kill_at_random_times, refuse_uploads
+from tests.support.azurite import ACCOUNT, KEY, Azurite, ProxiedRequest, RefusedResponse, signed_link
+from tests.support.builders import export, glb, glb_with_image, md5_base64, tileset
 from tests.support.simulator import EXPORT, Simulator
-from tests.support.viewers import Browser, fly_over
-from tilesync.demo.city import city
+from tests.support.viewers import Browser, view_url
+from tilesync.demo.city import build_city
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -32,15 +32,15 @@ IMMUTABLE = "public, max-age=31536000, immutable"
 # --- whole ---
 
 
-def test_an_export_is_published_ready_to_be_served(away: Away, sim: Simulator) -> None:
+def test_an_export_is_published_ready_to_be_served(away: AzureFixture, sim: Simulator) -> None:
     """Every file lies in its version, and is served as what it is; the pointer is asked for anew each time; a second
     run moves nothing.
     """
     packed = gzip.compress(glb(b"packed"), mtime=0)
-    files = sim.hold({**export(30), "tiles/packed.glb": packed, "a/picture.png": b"\x89PNG\r\n\x1a\n1"})
+    files = sim.offer_export({**export(30), "tiles/packed.glb": packed, "a/picture.png": b"\x89PNG\r\n\x1a\n1"})
     run = away.mirror(sim)
-    assert (run.exit, run.last["fetched"], run.last["published"]) == (0, len(files), True), run.said
-    away.holds(EXPORT, files)
+    assert (run.exit_code, run.last_line["fetched"], run.last_line["published"]) == (0, len(files), True), run.stderr
+    away.assert_published(EXPORT, files)
     served = {}
     for blob in away.client.list_blobs():
         settings = blob.content_settings
@@ -52,242 +52,244 @@ def test_an_export_is_published_ready_to_be_served(away: Away, sim: Simulator) -
     assert served[f"{lead}tiles/001.glb"] == ("model/gltf-binary", "", IMMUTABLE)
     assert served[f"{lead}tiles/packed.glb"] == ("model/gltf-binary", "gzip", IMMUTABLE)
     assert served[f"{lead}a/picture.png"][0] == "image/png"
-    away.forget()
+    away.clear_requests()
     again = away.mirror(sim)
-    assert (again.exit, again.last["kept"], again.last["published"]) == (0, len(files), False)
-    assert not away.moved()
-    assert len(away.road.told) <= 13  # one of them a page of the files, to see that they lie there; one says when
+    assert (again.exit_code, again.last_line["kept"], again.last_line["published"]) == (0, len(files), False)
+    assert not away.transfer_requests()
+    assert len(away.proxy.requests) <= 13  # one of them a page of the files, to see that they lie there; one says when
 
 
-def test_what_is_unchanged_is_copied_inside_the_store(away: Away, sim: Simulator) -> None:
+def test_what_is_unchanged_is_copied_inside_the_store(away: AzureFixture, sim: Simulator) -> None:
     """The second export shares its files with the first by copies that the store makes: their bytes do not move."""
-    sim.hold(export(40))
-    assert away.mirror(sim).exit == 0
-    files = sim.hold(export(44), export_id=OTHER)
-    away.forget()
+    sim.offer_export(export(40))
+    assert away.mirror(sim).exit_code == 0
+    files = sim.offer_export(export(44), export_id=OTHER)
+    away.clear_requests()
     run = away.mirror(sim)
-    assert run.exit == 0, run.said
-    assert run.last["reused"] >= 40
-    assert run.last["fetched"] + run.last["reused"] == len(files)
-    away.holds(OTHER, files)
-    put = {each.blob for each in away.moved() if each.method == "PUT"}
-    assert len(put) == run.last["fetched"]
+    assert run.exit_code == 0, run.stderr
+    assert run.last_line["reused"] >= 40
+    assert run.last_line["fetched"] + run.last_line["reused"] == len(files)
+    away.assert_published(OTHER, files)
+    put = {each.blob for each in away.transfer_requests() if each.method == "PUT"}
+    assert len(put) == run.last_line["fetched"]
 
 
-def test_a_lost_state_costs_a_listing(away: Away, sim: Simulator) -> None:
+def test_a_lost_state_costs_a_listing(away: AzureFixture, sim: Simulator) -> None:
     """A machine that knows nothing of a destination lists it, and moves nothing that is there and right."""
-    files = sim.hold(export(40))
-    assert away.mirror(sim).exit == 0
-    away.forget()
+    files = sim.offer_export(export(40))
+    assert away.mirror(sim).exit_code == 0
+    away.clear_requests()
     run = away.mirror(sim, XDG_STATE_HOME=str(away.state.with_name("elsewhere")))
-    assert (run.exit, run.last["kept"], run.last["fetched"]) == (0, len(files), 0), run.said
-    assert not [each for each in away.moved() if each.blob.rpartition("/")[2] != "tileset.json"]
-    lists = [each for each in away.road.told if each.query.get("prefix") == f"versions/{EXPORT}/"]
+    assert (run.exit_code, run.last_line["kept"], run.last_line["fetched"]) == (0, len(files), 0), run.stderr
+    assert not [each for each in away.transfer_requests() if each.blob.rpartition("/")[2] != "tileset.json"]
+    lists = [each for each in away.proxy.requests if each.query.get("prefix") == f"versions/{EXPORT}/"]
     assert len(lists) == 1
 
 
 @pytest.mark.parametrize("state", ["lost", "kept"])
-def test_what_a_kill_left_is_not_sent_again(away: Away, sim: Simulator, state: str) -> None:
+def test_what_a_kill_left_is_not_sent_again(away: AzureFixture, sim: Simulator, state: str) -> None:
     """By another machine, once it has waited for the lock, as by the same one, whatever of it was noted."""
-    files = sim.hold(export(60))
+    files = sim.offer_export(export(60))
     stuck = threading.Event()
 
-    def jam(passing: Passing) -> Refusal | None:
-        if passing.method == "PUT" and "versions/" in passing.blob and passing.number > 40:
+    def jam(passing: ProxiedRequest) -> RefusedResponse | None:
+        if passing.method == "PUT" and "versions/" in passing.blob and passing.blob_request_number > 40:
             stuck.set()
-            return Refusal(503, "ServerBusy")
+            return RefusedResponse(503, "ServerBusy")
         return None
 
-    away.road.gate = jam
-    running = away.start(sim, "--transfers", "4", "--retry-for", "5m")
+    away.proxy.gate = jam
+    running = away.start_mirror(sim, "--transfers", "4", "--retry-for", "5m")
     assert stuck.wait(30)
     running.send_signal(signal.SIGKILL)
     running.communicate()
-    away.road.gate = lambda passing: None
+    away.proxy.gate = lambda passing: None
     there = set(away.blobs(f"versions/{EXPORT}/"))
     assert there
     for catalog in away.state.glob("tilesync/destinations/*/catalog.sqlite3"):
         with sqlite3.connect(catalog) as connection:  # as if nothing had been noted since the files were listed
             connection.execute("UPDATE blob SET state = 0 WHERE state = 1")
-    away.forget()
+    away.clear_requests()
     other = {"XDG_STATE_HOME": str(away.state.with_name("elsewhere"))} if state == "lost" else {}
     run = away.mirror(sim, **other)
-    assert run.exit == 0, run.said
-    assert ("waiting up to" in run.said) == (state == "lost")
-    put = {each.blob.partition(f"{EXPORT}/")[2] for each in away.moved() if each.method == "PUT"}
+    assert run.exit_code == 0, run.stderr
+    assert ("waiting up to" in run.stderr) == (state == "lost")
+    put = {each.blob.partition(f"{EXPORT}/")[2] for each in away.transfer_requests() if each.method == "PUT"}
     assert not put & there
-    away.holds(EXPORT, files)
+    away.assert_published(EXPORT, files)
 
 
-def test_what_another_began_is_not_sent_again(away: Away, sim: Simulator) -> None:
+def test_what_another_began_is_not_sent_again(away: AzureFixture, sim: Simulator) -> None:
     """Where the state of an unfinished version is lost, files that lie there and are right are kept, by their MD5."""
-    files = sim.hold(export(60))
+    files = sim.offer_export(export(60))
     stop = threading.Event()
 
-    def jam(passing: Passing) -> Refusal | None:
-        if passing.method == "PUT" and "versions/" in passing.blob and passing.number > 40:
+    def jam(passing: ProxiedRequest) -> RefusedResponse | None:
+        if passing.method == "PUT" and "versions/" in passing.blob and passing.blob_request_number > 40:
             stop.set()
-            return Refusal(403, "AuthorizationPermissionMismatch")
+            return RefusedResponse(403, "AuthorizationPermissionMismatch")
         return None
 
-    away.road.gate = jam
-    assert away.mirror(sim, "--transfers", "4").exit == 5
+    away.proxy.gate = jam
+    assert away.mirror(sim, "--transfers", "4").exit_code == 5
     assert stop.is_set()
-    away.road.gate = lambda passing: None
+    away.proxy.gate = lambda passing: None
     there = set(away.blobs(f"versions/{EXPORT}/"))
     assert there
-    away.forget()
+    away.clear_requests()
     run = away.mirror(sim, XDG_STATE_HOME=str(away.state.with_name("elsewhere")))
-    assert run.exit == 0, run.said
-    put = {each.blob.partition(f"{EXPORT}/")[2] for each in away.moved() if each.method == "PUT"}
+    assert run.exit_code == 0, run.stderr
+    put = {each.blob.partition(f"{EXPORT}/")[2] for each in away.transfer_requests() if each.method == "PUT"}
     assert not put & there
-    away.holds(EXPORT, files)
+    away.assert_published(EXPORT, files)
 
 
-def test_a_plan_writes_nothing(away: Away, sim: Simulator) -> None:
+def test_a_plan_writes_nothing(away: AzureFixture, sim: Simulator) -> None:
     """A dry run counts as a run would, and puts nothing there or into the state."""
-    files = sim.hold(export(10))
+    files = sim.offer_export(export(10))
     run = away.mirror(sim, "--dry-run")
-    assert (run.exit, run.last["fetched"]) == (0, len(files)), run.said
-    assert {each.method for each in away.road.told} <= {"GET", "HEAD"}
+    assert (run.exit_code, run.last_line["fetched"]) == (0, len(files)), run.stderr
+    assert {each.method for each in away.proxy.requests} <= {"GET", "HEAD"}
     assert away.blobs() == {}
     assert not away.state.exists()
 
 
-def test_large_files_come_in_blocks(away: Away, sim: Simulator) -> None:
+def test_large_files_come_in_blocks(away: AzureFixture, sim: Simulator) -> None:
     """A file of many blocks is whole, with its MD5; one whose source breaks off half-way, too."""
     big = glb(random.Random(3).randbytes(9_500_000))
-    files = sim.hold({"tileset.json": tileset("big.glb", "big2.glb"), "big.glb": big, "big2.glb": big + b"\0" * 4})
+    files = sim.offer_export(
+        {"tileset.json": tileset("big.glb", "big2.glb"), "big.glb": big, "big2.glb": big + b"\0" * 4}
+    )
 
     def half(_: Any, proceed: Any) -> Any:
         answer = proceed()
         answer.send = 5_000_000
         return answer
 
-    sim.fault(faults.blob("big.glb"), half)
+    sim.add_fault(faults.is_blob_named("big.glb"), half)
     run = away.mirror(sim)
-    assert run.exit == 0, run.said
-    away.holds(EXPORT, files)
+    assert run.exit_code == 0, run.stderr
+    away.assert_published(EXPORT, files)
     settings = away.client.get_blob_client(f"versions/{EXPORT}/big.glb").get_blob_properties().content_settings
     assert (settings.content_type, bool(settings.content_md5)) == ("model/gltf-binary", True)
-    assert [each.blob for each in away.road.told if each.query.get("comp") == "block"]
+    assert [each.blob for each in away.proxy.requests if each.query.get("comp") == "block"]
 
 
 # --- versions ---
 
 
-def test_versions_come_and_go_as_in_a_folder(away: Away, sim: Simulator) -> None:
+def test_versions_come_and_go_as_in_a_folder(away: AzureFixture, sim: Simulator) -> None:
     """What is held is told, rolled back to, audited and retired; of a retired version the manifest goes at once."""
-    first = sim.hold(export(5))
-    assert away.mirror(sim).exit == 0
-    second = sim.hold(export(6), export_id=OTHER)
-    assert away.mirror(sim).exit == 0
-    assert away.run("versions", away.place).exit == 0
-    assert away.run("rollback", away.place).exit == 0
-    away.holds(EXPORT, first)
-    assert away.run("rollback", away.place, "--latest").exit == 0
-    away.holds(OTHER, second)
-    assert away.run("verify", away.place, "--all").exit == 0
+    first = sim.offer_export(export(5))
+    assert away.mirror(sim).exit_code == 0
+    second = sim.offer_export(export(6), export_id=OTHER)
+    assert away.mirror(sim).exit_code == 0
+    assert away.run("versions", away.destination_url).exit_code == 0
+    assert away.run("rollback", away.destination_url).exit_code == 0
+    away.assert_published(EXPORT, first)
+    assert away.run("rollback", away.destination_url, "--latest").exit_code == 0
+    away.assert_published(OTHER, second)
+    assert away.run("verify", away.destination_url, "--all").exit_code == 0
     run = away.mirror(sim, "--keep-versions", "1", "--keep-for", "0s")
-    assert (run.exit, run.last["retired"]) == (0, 1), run.said
+    assert (run.exit_code, run.last_line["retired"]) == (0, 1), run.stderr
     assert list(away.blobs("manifests/")) == [f"{OTHER}.jsonl"]
-    away.holds(OTHER, second)
+    away.assert_published(OTHER, second)
 
 
-def test_what_is_damaged_there_is_found_and_healed(away: Away, sim: Simulator) -> None:
+def test_what_is_damaged_there_is_found_and_healed(away: AzureFixture, sim: Simulator) -> None:
     """An object that someone changed or deleted is found by the audit, and the next run brings it anew."""
-    files = sim.hold(export(12))
-    assert away.mirror(sim).exit == 0
+    files = sim.offer_export(export(12))
+    assert away.mirror(sim).exit_code == 0
     away.client.upload_blob(f"versions/{EXPORT}/tiles/003.glb", b"glTF no more", overwrite=True)
     away.client.delete_blob(f"versions/{EXPORT}/tiles/004.glb")
-    audit = away.run("verify", away.place)
-    assert (audit.exit, audit.last["error"]) == (10, "VerifyFailed")
+    audit = away.run("verify", away.destination_url)
+    assert (audit.exit_code, audit.last_line["error"]) == (10, "VerifyFailed")
     run = away.mirror(sim)
-    assert (run.exit, run.last["fetched"]) == (0, 2), run.said
-    away.holds(EXPORT, files)
-    assert away.run("verify", away.place).exit == 0
+    assert (run.exit_code, run.last_line["fetched"]) == (0, 2), run.stderr
+    away.assert_published(EXPORT, files)
+    assert away.run("verify", away.destination_url).exit_code == 0
 
 
-def test_a_quick_audit_lists_the_container(away: Away, sim: Simulator) -> None:
+def test_a_quick_audit_lists_the_container(away: AzureFixture, sim: Simulator) -> None:
     """Sizes are those of the listing: the requests do not grow with the files; what is not as it was is found."""
-    sim.hold(export(200))
-    assert away.mirror(sim).exit == 0
-    away.forget()
-    assert away.run("verify", away.place, "--quick").exit == 0
-    assert len(away.road.told) <= 10
+    sim.offer_export(export(200))
+    assert away.mirror(sim).exit_code == 0
+    away.clear_requests()
+    assert away.run("verify", away.destination_url, "--quick").exit_code == 0
+    assert len(away.proxy.requests) <= 10
     away.client.upload_blob(f"versions/{EXPORT}/tiles/003.glb", b"glTF no more", overwrite=True)
     away.client.delete_blob(f"versions/{EXPORT}/tiles/004.glb")
-    audit = away.run("verify", away.place, "--quick")
-    assert (audit.exit, audit.last["error"]) == (10, "VerifyFailed")
-    assert re.search(r"tiles/003\.glb.*bytes, the manifest says", audit.said)
-    assert re.search(r"tiles/004\.glb.*is not there", audit.said)
-    assert "2 problems found" in audit.last["message"]
+    audit = away.run("verify", away.destination_url, "--quick")
+    assert (audit.exit_code, audit.last_line["error"]) == (10, "VerifyFailed")
+    assert re.search(r"tiles/003\.glb.*bytes, the manifest says", audit.stderr)
+    assert re.search(r"tiles/004\.glb.*is not there", audit.stderr)
+    assert "2 problems found" in audit.last_line["message"]
 
 
 # --- killed ---
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_random_moments_it_ends_whole(away: Away, sim: Simulator, seed: int) -> None:
+def test_killed_at_random_moments_it_ends_whole(away: AzureFixture, sim: Simulator, seed: int) -> None:
     """Each next run takes its own lease up at once and continues; nothing is published before all is there."""
     dice = random.Random(seed)
-    files = sim.hold({**export(120, seed=seed), "tiles/big.glb": glb(dice.randbytes(6_000_000))})
-    killed_at_random(away, sim, dice)
-    away.holds(EXPORT, files)
-    assert away.run("verify", away.place).exit == 0
+    files = sim.offer_export({**export(120, seed=seed), "tiles/big.glb": glb(dice.randbytes(6_000_000))})
+    kill_at_random_times(away, sim, dice)
+    away.assert_published(EXPORT, files)
+    assert away.run("verify", away.destination_url).exit_code == 0
 
 
 # --- links ---
 
 
-def short(away: Away, life: float) -> str:
+def short_lived_link(away: AzureFixture, life: float) -> str:
     """A link to the container, by way of the road, that lives so long."""
-    link = signed(away.url, life=timedelta(seconds=life))
-    return f"{away.road.url}/{ACCOUNT}/{away.container}?{link.query}"
+    link = signed_link(away.url, life=timedelta(seconds=life))
+    return f"{away.proxy.url}/{ACCOUNT}/{away.container}?{link.query}"
 
 
-def minting(away: Away, life: float, folder: Path) -> str:
+def link_command(away: AzureFixture, life: float, folder: Path) -> str:
     """A command that prints such a link, made anew each time."""
     code = (
         "import sys, datetime; from azure.storage.blob import generate_container_sas as sas;"
         f"end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds={life});"
         f"q = sas({ACCOUNT!r}, {away.container!r}, {KEY!r}, protocol='https,http', permission='racwdl', expiry=end);"
-        f"print({f'{away.road.url}/{ACCOUNT}/{away.container}?'!r} + q)"
+        f"print({f'{away.proxy.url}/{ACCOUNT}/{away.container}?'!r} + q)"
     )
     script = folder / "mint.py"
     script.write_text(code)
     return f"{sys.executable} {script}"
 
 
-def test_both_links_end_in_mid_run_and_are_renewed(away: Away, sim: Simulator, tmp_path: Path) -> None:
+def test_both_links_end_in_mid_run_and_are_renewed(away: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
     """A run that takes longer than the source's link and the destination's live renews both, and publishes."""
-    files = sim.hold(export(150))
-    sim.life, sim.delay, away.road.delay = timedelta(seconds=2), 0.03, 0.02
-    link, mint = short(away, 3), minting(away, 3, tmp_path)
+    files = sim.offer_export(export(150))
+    sim.link_lifetime, sim.delay_s, away.proxy.delay_s = timedelta(seconds=2), 0.03, 0.02
+    link, mint = short_lived_link(away, 3), link_command(away, 3, tmp_path)
     run = away.mirror(sim, "--transfers", "2", "--dest-link-command", mint, TILESYNC_DEST=link, dest=link)
-    assert run.exit == 0, run.said
-    assert run.last["seconds"] > 3
-    assert run.last["renewals"] >= 2
-    away.holds(EXPORT, files)
+    assert run.exit_code == 0, run.stderr
+    assert run.last_line["seconds"] > 3
+    assert run.last_line["renewals"] >= 2
+    away.assert_published(EXPORT, files)
 
 
-def test_without_a_command_its_end_ends_the_run(away: Away, sim: Simulator) -> None:
+def test_without_a_command_its_end_ends_the_run(away: AzureFixture, sim: Simulator) -> None:
     """Exit 5 and what to do; the next run with a fresh link goes on with what is there."""
-    files = sim.hold(export(150))
-    sim.delay = 0.05
-    run = away.mirror(sim, "--transfers", "2", dest=short(away, 3))
-    assert (run.exit, run.last["error"]) == (5, "NotAuthorised"), run.said
-    assert "--dest-link-command" in run.last["hint"]
+    files = sim.offer_export(export(150))
+    sim.delay_s = 0.05
+    run = away.mirror(sim, "--transfers", "2", dest=short_lived_link(away, 3))
+    assert (run.exit_code, run.last_line["error"]) == (5, "NotAuthorised"), run.stderr
+    assert "--dest-link-command" in run.last_line["hint"]
     there = set(away.blobs(f"versions/{EXPORT}/"))
     assert there
     assert "tileset.json" not in {blob.name for blob in away.client.list_blobs()}
-    sim.delay = 0.0
-    away.forget()
-    again = away.mirror(sim, dest=short(away, 600))
-    assert again.exit == 0, again.said
-    put = {each.blob.partition(f"{EXPORT}/")[2] for each in away.moved() if each.method == "PUT"}
+    sim.delay_s = 0.0
+    away.clear_requests()
+    again = away.mirror(sim, dest=short_lived_link(away, 600))
+    assert again.exit_code == 0, again.stderr
+    put = {each.blob.partition(f"{EXPORT}/")[2] for each in away.transfer_requests() if each.method == "PUT"}
     assert len(put & there) <= 8  # what arrived in the last quarter second
-    away.holds(EXPORT, files)
+    away.assert_published(EXPORT, files)
 
 
 # --- refusals ---
@@ -303,75 +305,75 @@ def test_without_a_command_its_end_ends_the_run(away: Away, sim: Simulator) -> N
     ],
 )
 def test_a_store_that_refuses_ends_the_run(
-    away: Away, sim: Simulator, status: int, code: str, exit_code: int, error: str
+    away: AzureFixture, sim: Simulator, status: int, code: str, exit_code: int, error: str
 ) -> None:
     """Each refusal that lasts has its exit code, nothing is published, and when it is over the next run goes on."""
-    files = sim.hold(export(10))
-    away.road.gate = refusing(status, code)
+    files = sim.offer_export(export(10))
+    away.proxy.gate = refuse_uploads(status, code)
     run = away.mirror(sim, TILESYNC_RETRY_FOR="2s")
-    assert (run.exit, run.last["error"]) == (exit_code, error), run.said
-    assert run.last["hint"]
-    away.road.gate = lambda passing: None
+    assert (run.exit_code, run.last_line["error"]) == (exit_code, error), run.stderr
+    assert run.last_line["hint"]
+    away.proxy.gate = lambda passing: None
     assert "tileset.json" not in {blob.name for blob in away.client.list_blobs()}
-    assert away.mirror(sim).exit == 0
-    away.holds(EXPORT, files)
+    assert away.mirror(sim).exit_code == 0
+    away.assert_published(EXPORT, files)
 
 
-def test_a_busy_store_is_borne_with(away: Away, sim: Simulator) -> None:
+def test_a_busy_store_is_borne_with(away: AzureFixture, sim: Simulator) -> None:
     """Some refusals that pass cost retries, and no file."""
-    files = sim.hold(export(30))
-    away.road.gate = refusing(503, "ServerBusy", times=12)
+    files = sim.offer_export(export(30))
+    away.proxy.gate = refuse_uploads(503, "ServerBusy", times=12)
     run = away.mirror(sim)
-    assert run.exit == 0, run.said
-    assert run.last["retries"] >= 12
-    away.holds(EXPORT, files)
+    assert run.exit_code == 0, run.stderr
+    assert run.last_line["retries"] >= 12
+    away.assert_published(EXPORT, files)
 
 
-def test_a_leased_lock_is_another_run(away: Away, sim: Simulator) -> None:
+def test_a_leased_lock_is_another_run(away: AzureFixture, sim: Simulator) -> None:
     """A destination that another machine holds is left alone; what it left when it ended is taken over."""
-    sim.hold(export(3))
+    sim.offer_export(export(3))
     lock = away.client.get_blob_client(".tilesync/lock")
     lock.upload_blob(b"")
     lock.acquire_lease(lease_duration=15)
     began = time.monotonic()
     run = away.mirror(sim)
-    assert run.exit == 0, run.said
+    assert run.exit_code == 0, run.stderr
     assert 10 < time.monotonic() - began < 40
-    assert "another run holds" in run.said
+    assert "another run holds" in run.stderr
 
 
-def test_places_that_cannot_serve_are_told(away: Away, sim: Simulator) -> None:
+def test_places_that_cannot_serve_are_told(away: AzureFixture, sim: Simulator) -> None:
     """A missing container is made on request only; a tileset of someone else's is not touched."""
-    sim.hold(export(3))
+    sim.offer_export(export(3))
     missing = f"az://{ACCOUNT}/{away.container}x"
     run = away.mirror(sim, dest=missing)
-    assert (run.exit, run.last["error"]) == (8, "DestinationError"), run.said
-    assert "--create-container" in run.last["hint"]
-    assert away.mirror(sim, "--create-container", dest=missing).exit == 0
+    assert (run.exit_code, run.last_line["error"]) == (8, "DestinationError"), run.stderr
+    assert "--create-container" in run.last_line["hint"]
+    assert away.mirror(sim, "--create-container", dest=missing).exit_code == 0
     away.client.upload_blob("tileset.json", b"{}")
     run = away.mirror(sim)
-    assert (run.exit, run.last["error"]) == (8, "DestinationError")
-    assert away.said("tileset.json") == {}
+    assert (run.exit_code, run.last_line["error"]) == (8, "DestinationError")
+    assert away.read_json("tileset.json") == {}
 
 
-def test_identities_are_asked_for(away: Away, sim: Simulator) -> None:
+def test_identities_are_asked_for(away: AzureFixture, sim: Simulator) -> None:
     """A wrong key and one that is none end the run with what to do; what is of another account is passed over."""
-    sim.hold(export(3))
+    sim.offer_export(export(3))
     wrong = away.mirror(sim, AZURE_STORAGE_KEY="d3Jvbmc=")
-    assert (wrong.exit, wrong.last["error"]) == (5, "NotAuthorised"), wrong.said
-    assert away.mirror(sim, AZURE_STORAGE_KEY="no key").exit == 2
-    text = f"DefaultEndpointsProtocol=http;AccountName=another;AccountKey={KEY};BlobEndpoint={away.road.url}/another;"
-    assert away.mirror(sim, AZURE_STORAGE_CONNECTION_STRING=text).exit == 0  # of the key
-    text = f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={away.road.url}/{ACCOUNT};"
-    assert away.mirror(sim, AZURE_STORAGE_CONNECTION_STRING=text).exit == 0
-    token = signed(away.url).query
-    assert away.mirror(sim, AZURE_STORAGE_KEY="", AZURE_STORAGE_SAS_TOKEN=f"?{token}").exit == 0
+    assert (wrong.exit_code, wrong.last_line["error"]) == (5, "NotAuthorised"), wrong.stderr
+    assert away.mirror(sim, AZURE_STORAGE_KEY="no key").exit_code == 2
+    text = f"DefaultEndpointsProtocol=http;AccountName=another;AccountKey={KEY};BlobEndpoint={away.proxy.url}/another;"
+    assert away.mirror(sim, AZURE_STORAGE_CONNECTION_STRING=text).exit_code == 0  # of the key
+    text = f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={away.proxy.url}/{ACCOUNT};"
+    assert away.mirror(sim, AZURE_STORAGE_CONNECTION_STRING=text).exit_code == 0
+    token = signed_link(away.url).query
+    assert away.mirror(sim, AZURE_STORAGE_KEY="", AZURE_STORAGE_SAS_TOKEN=f"?{token}").exit_code == 0
 
 
 # --- copied by the storage ---
 
 
-def large(count: int = 6) -> dict[str, bytes]:
+def large_export(count: int = 6) -> dict[str, bytes]:
     """An export whose tiles are more than their beginnings; one asks for an image."""
     dice = random.Random(5)
     tiles = {f"{n}.glb": glb(dice.randbytes(60_000 + n)) for n in range(count)}
@@ -380,16 +382,16 @@ def large(count: int = 6) -> dict[str, bytes]:
     return {**tiles, "i.glb": image, "textures/a.png": b"\x89PNG" + dice.randbytes(70_000), "tileset.json": root}
 
 
-def test_the_storage_copies_by_itself(away: Away, sim: Simulator) -> None:
+def test_the_storage_copies_by_itself(away: AzureFixture, sim: Simulator) -> None:
     """Tiles go from container to container, proven by their MD5; what they ask for is known by their beginnings; they
     are audited by MD5, and a version of them is told again from its notes.
     """
-    files = sim.hold(large())
-    away.road.copies = True
+    files = sim.offer_export(large_export())
+    away.proxy.emulates_copy_from_url = True
     run = away.mirror(sim, "--server-copy")
-    assert (run.exit, run.last["fetched"], run.last["missing"]) == (0, len(files), 0), run.said
-    away.holds(EXPORT, files)
-    assert run.last["bytes"] < 5000
+    assert (run.exit_code, run.last_line["fetched"], run.last_line["missing"]) == (0, len(files), 0), run.stderr
+    away.assert_published(EXPORT, files)
+    assert run.last_line["bytes"] < 5000
     lines = [json.loads(line) for line in away.blobs("manifests/")[f"{EXPORT}.jsonl"].splitlines()[1:]]
     proofs = {row["name"]: (row["sha256"], row.get("proof"), bool(row["md5"])) for row in lines}
     assert proofs["0.glb"] == proofs["textures/a.png"] == (None, "service-md5", True)
@@ -397,45 +399,45 @@ def test_the_storage_copies_by_itself(away: Away, sim: Simulator) -> None:
     assert proofs["tileset.json"][0]
     served = away.client.get_blob_client(f"versions/{EXPORT}/0.glb").get_blob_properties().content_settings
     assert (served.content_type, served.cache_control) == ("model/gltf-binary", IMMUTABLE)
-    assert away.run("verify", away.place).exit == 0
-    assert away.mirror(sim, XDG_STATE_HOME=str(away.state.with_name("elsewhere"))).last["kept"] == len(files)
+    assert away.run("verify", away.destination_url).exit_code == 0
+    assert away.mirror(sim, XDG_STATE_HOME=str(away.state.with_name("elsewhere"))).last_line["kept"] == len(files)
     away.client.upload_blob(f"versions/{EXPORT}/0.glb", files["1.glb"], overwrite=True)
-    assert away.run("verify", away.place).exit == 10
+    assert away.run("verify", away.destination_url).exit_code == 10
 
 
-def test_what_tiles_ask_for_is_known_though_they_are_copied(away: Away, sim: Simulator) -> None:
+def test_what_tiles_ask_for_is_known_though_they_are_copied(away: AzureFixture, sim: Simulator) -> None:
     """An image that a copied tile asks for, and the container lacks, is missing."""
-    files = large()
+    files = large_export()
     del files["textures/a.png"]
-    sim.hold(files)
-    away.road.copies = True
+    sim.offer_export(files)
+    away.proxy.emulates_copy_from_url = True
     run = away.mirror(sim, "--server-copy")
-    assert (run.exit, run.last["missing"]) == (3, 1), run.said
+    assert (run.exit_code, run.last_line["missing"]) == (3, 1), run.stderr
 
 
-def test_where_it_does_not_copy_the_bytes_go_this_way(away: Away, sim: Simulator) -> None:
+def test_where_it_does_not_copy_the_bytes_go_this_way(away: AzureFixture, sim: Simulator) -> None:
     """Azurite knows no such copies: it is said once, and the export is published all the same."""
-    files = sim.hold(large())
+    files = sim.offer_export(large_export())
     run = away.mirror(sim, "--server-copy")
-    assert run.exit == 0, run.said
-    assert run.said.count("does not copy from there by itself") == 1
+    assert run.exit_code == 0, run.stderr
+    assert run.stderr.count("does not copy from there by itself") == 1
     assert "x-ms-copy-source" not in json.dumps([blob.copy.source for blob in away.client.list_blobs()], default=str)
-    away.holds(EXPORT, files)
+    away.assert_published(EXPORT, files)
 
 
-def test_a_copy_of_other_bytes_is_no_copy(away: Away, sim: Simulator) -> None:
+def test_a_copy_of_other_bytes_is_no_copy(away: AzureFixture, sim: Simulator) -> None:
     """Where the blob has not the MD5 that its container states, the storage refuses it, and so does the usual way."""
-    files = large()
-    sim.hold(files)
-    sim.containers[EXPORT]["0.glb"].md5 = md5_of(b"other")
-    away.road.copies = True
+    files = large_export()
+    sim.offer_export(files)
+    sim.containers[EXPORT]["0.glb"].md5 = md5_base64(b"other")
+    away.proxy.emulates_copy_from_url = True
     run = away.mirror(sim, "--server-copy")
-    assert (run.exit, run.last["failed"]) == (3, 1), run.said
+    assert (run.exit_code, run.last_line["failed"]) == (3, 1), run.stderr
 
 
-def test_it_is_for_azure_alone(away: Away, sim: Simulator, tmp_path: Path) -> None:
+def test_it_is_for_azure_alone(away: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
     """A folder takes nothing by itself: the wish is refused."""
-    assert away.mirror(sim, "--server-copy", dest=str(tmp_path / "d")).exit == 2
+    assert away.mirror(sim, "--server-copy", dest=str(tmp_path / "d")).exit_code == 2
 
 
 # --- streamed ---
@@ -443,19 +445,19 @@ def test_it_is_for_azure_alone(away: Away, sim: Simulator, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("viewer", ["cesium", "three"])
 def test_a_viewer_streams_a_city_from_the_container(
-    browser: Browser, azurite: Azurite, away: Away, sim: Simulator, viewer: str
+    browser: Browser, azurite: Azurite, away: AzureFixture, sim: Simulator, viewer: str
 ) -> None:
     """A public container is all that a viewer needs: no request fails, nearly every tile is asked for, and drawn."""
-    files = sim.hold(city())
-    assert away.mirror(sim).exit == 0
+    files = sim.offer_export(build_city())
+    assert away.mirror(sim).exit_code == 0
     away.client.set_container_access_policy({}, public_access="blob")
-    azurite.share_with_pages()
-    away.forget()
-    flight = fly_over(browser, viewer, f"{away.road.url}/{ACCOUNT}/{away.container}/tileset.json")
-    assert flight.wrongs == []
+    azurite.allow_cors()
+    away.clear_requests()
+    flight = view_url(browser, viewer, f"{away.proxy.url}/{ACCOUNT}/{away.container}/tileset.json")
+    assert flight.errors == []
     assert flight.loaded > 0
-    assert any(0.01 < share < 0.99 for share in flight.drawn())
-    assert {status for _, status in away.road.passed} <= {200, 304}
-    names = {each.blob.removeprefix(f"versions/{EXPORT}/") for each in away.road.told} - {"tileset.json"}
+    assert any(0.01 < share < 0.99 for share in flight.drawn_shares())
+    assert {status for _, status in away.proxy.answered} <= {200, 304}
+    names = {each.blob.removeprefix(f"versions/{EXPORT}/") for each in away.proxy.requests} - {"tileset.json"}
     assert names <= files.keys()
     assert len(names) >= 0.9 * (len(files) - 1)

@@ -19,40 +19,42 @@ from typing import Any
 
 import pytest
 
-from tests.support.azurite import Azurite, Passing, Road, Upload, allow, put
+from tests.support.azurite import AzureProxy, Azurite, BlobContent, ProxiedRequest, put_blob, set_access_policy
 from tests.support.builders import IMODEL, glb, tileset
-from tilesync.demo.city import city
-from tilesync.demo.fake_service import StandIn
+from tilesync.demo.city import build_city
+from tilesync.demo.fake_service import FakeService
 
-TYPES = {"json": "application/json", "glb": "model/gltf-binary", "png": "image/png"}
-ODD = ("a+b", "a b", "100%", "%41%2F", "Zürich–日本", "q?x#y&z=1;w", "~tilde'(quote)!", "A", "deep/er/a")
-JOURNAL = 0.25
+CONTENT_TYPES = {"json": "application/json", "glb": "model/gltf-binary", "png": "image/png"}
+ODD_NAMES = ("a+b", "a b", "100%", "%41%2F", "Zürich–日本", "q?x#y&z=1;w", "~tilde'(quote)!", "A", "deep/er/a")
+MAX_LOST_WORK_S = 0.25
 """Seconds of work that a kill may lose."""
 
 
 @pytest.fixture(scope="module")
-def town(azurite: Azurite) -> dict[str, Upload]:
+def town(azurite: Azurite) -> dict[str, BlobContent]:
     """The demonstration city and blobs that are awkward to name or to read, in the container `town`, never changed."""
-    blobs = {name: Upload(data, TYPES[name.rpartition(".")[2]]) for name, data in city().items()}
-    for name in ODD:
-        blobs[f"odd/{name}.bin"] = Upload(name.encode())
+    blobs = {name: BlobContent(data, CONTENT_TYPES[name.rpartition(".")[2]]) for name, data in build_city().items()}
+    for name in ODD_NAMES:
+        blobs[f"odd/{name}.bin"] = BlobContent(name.encode())
     packed = gzip.compress(b'{"packed": true}', mtime=0)
-    blobs["odd/packed.json"] = Upload(packed, "application/json", content_encoding="gzip")
-    blobs["odd/packed.glb"] = Upload(gzip.compress(glb(b"packed"), mtime=0), TYPES["glb"], content_encoding="gzip")
-    blobs["odd/empty.bin"] = Upload(b"")
-    blobs["odd/no-md5.glb"] = Upload(glb(bytes(300_000)), TYPES["glb"], blocks=True)
-    azurite.fill("town", blobs)
+    blobs["odd/packed.json"] = BlobContent(packed, "application/json", content_encoding="gzip")
+    blobs["odd/packed.glb"] = BlobContent(
+        gzip.compress(glb(b"packed"), mtime=0), CONTENT_TYPES["glb"], content_encoding="gzip"
+    )
+    blobs["odd/empty.bin"] = BlobContent(b"")
+    blobs["odd/no-md5.glb"] = BlobContent(glb(bytes(300_000)), CONTENT_TYPES["glb"], blocks=True)
+    azurite.create_container("town", blobs)
     return blobs
 
 
-def hamlet(tiles: int = 40) -> dict[str, Upload]:
+def small_export(tiles: int = 40) -> dict[str, BlobContent]:
     """A small export, for a container of one's own."""
     names = [f"tiles/{number:03}.glb" for number in range(tiles)]
-    blobs = {name: Upload(glb(name.encode()), TYPES["glb"]) for name in names}
-    return {"tileset.json": Upload(tileset(*names), TYPES["json"]), **blobs}
+    blobs = {name: BlobContent(glb(name.encode()), CONTENT_TYPES["glb"]) for name in names}
+    return {"tileset.json": BlobContent(tileset(*names), CONTENT_TYPES["json"]), **blobs}
 
 
-class Service(StandIn):
+class AzuriteService(FakeService):
     """The Mesh Export API before real containers: `links` makes a fresh link to one."""
 
     def __init__(self, links: Callable[[str], str], *containers: str) -> None:
@@ -61,33 +63,35 @@ class Service(StandIn):
         for container in containers:
             self.add_export(container, IMODEL, {})
 
-    def link(self, container: str) -> str:
+    def create_link(self, container: str) -> str:
         return self._links(container)
 
 
 @dataclass
-class Run:
+class ProgramRun:
     """How a run of the program ended: its exit code, its last line for programs, all that it said."""
 
-    exit: int
-    last: dict[str, Any]
-    said: str
+    exit_code: int
+    last_line: dict[str, Any]
+    output: str
 
 
-def environment(service: Service | None) -> dict[str, str]:
+def environment(service: AzuriteService | None) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TILESYNC_", "ITP_"))}
     api = {"TILESYNC_API_URL": service.url, "TILESYNC_TOKEN": service.token} if service is not None else {}
     return {**kept, **api, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 
-def command(source: str, dest: Path, *options: str) -> list[str]:
+def mirror_command(source: str, dest: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "tilesync", "mirror", source, str(dest), "--json", "-v", *options]
 
 
-def mirror(source: str, dest: Path, *options: str, service: Service | None = None, stdin: str = "") -> Run:
+def run_mirror(
+    source: str, dest: Path, *options: str, service: AzuriteService | None = None, stdin: str = ""
+) -> ProgramRun:
     """Run the program to its end; no signature is in what it says."""
     done = subprocess.run(
-        command(source, dest, *options),
+        mirror_command(source, dest, *options),
         env=environment(service),
         input=stdin,
         capture_output=True,
@@ -97,10 +101,10 @@ def mirror(source: str, dest: Path, *options: str, service: Service | None = Non
     )
     said = done.stdout + done.stderr
     assert "sig=" not in said
-    return Run(done.returncode, json.loads(done.stdout.splitlines()[-1]), said)
+    return ProgramRun(done.returncode, json.loads(done.stdout.splitlines()[-1]), said)
 
 
-def assert_whole(dest: Path, blobs: Mapping[str, Upload]) -> None:
+def assert_whole(dest: Path, blobs: Mapping[str, BlobContent]) -> None:
     """What is published are the stored bytes of all of `blobs` and nothing else, and no signature lies anywhere."""
     version = json.loads((dest / "latest.json").read_text())["version"]
     root = dest / "versions" / version
@@ -113,30 +117,30 @@ def assert_whole(dest: Path, blobs: Mapping[str, Upload]) -> None:
     assert not [data for data in [manifest, *state] if b"sig=" in data]
 
 
-def manifest(dest: Path) -> dict[str, dict[str, Any]]:
+def read_manifest(dest: Path) -> dict[str, dict[str, Any]]:
     """The manifest's lines by name."""
     version = json.loads((dest / "latest.json").read_text())["version"]
     _, *lines = (dest / "manifests" / f"{version}.jsonl").read_text().splitlines()
     return {row["name"]: row for row in map(json.loads, lines)}
 
 
-def hours(azurite: Azurite, road: Road | None = None) -> Callable[[str], str]:
+def long_lived_links(azurite: Azurite, road: AzureProxy | None = None) -> Callable[[str], str]:
     """Links that outlive the test."""
-    return lambda container: azurite.link(container, life=timedelta(hours=1), url=road.url if road else None)
+    return lambda container: azurite.make_sas_link(container, life=timedelta(hours=1), url=road.url if road else None)
 
 
-def at_its_end(number: int) -> Callable[[Passing], None]:
+def delay_until_link_expiry(number: int) -> Callable[[ProxiedRequest], None]:
     """A gate that holds one request for a blob until the link it carries has ended."""
     once = threading.Lock()
 
-    def hold(passing: Passing) -> None:
-        if passing.blob and passing.number >= number and once.acquire(blocking=False):
+    def hold(passing: ProxiedRequest) -> None:
+        if passing.blob and passing.blob_request_number >= number and once.acquire(blocking=False):
             time.sleep(max(0.0, (passing.link_ends - datetime.now(UTC)).total_seconds()) + 0.05)
 
     return hold
 
 
-def of_one_own() -> str:
+def new_container_name() -> str:
     """The name of a container that no other test uses."""
     return str(uuid.uuid4())
 
@@ -144,15 +148,15 @@ def of_one_own() -> str:
 # --- whole ---
 
 
-def test_a_real_container_is_mirrored_whole(azurite: Azurite, town: dict[str, Upload], tmp_path: Path) -> None:
+def test_a_real_container_is_mirrored_whole(azurite: Azurite, town: dict[str, BlobContent], tmp_path: Path) -> None:
     """Every blob arrives under its own name with its stored bytes, type and encoding, and a second run asks nothing."""
-    with Road(azurite) as road, Service(hours(azurite, road), "town") as service:
-        run = mirror(IMODEL, tmp_path, service=service)
-        assert (run.exit, run.last["kind"]) == (0, "finished"), run.said
-        assert {run.last[count] for count in ("listed", "fetched", "verified")} == {len(town)}
-        assert run.last["bytes"] == sum(len(upload.data) for upload in town.values())
+    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), "town") as service:
+        run = run_mirror(IMODEL, tmp_path, service=service)
+        assert (run.exit_code, run.last_line["kind"]) == (0, "finished"), run.output
+        assert {run.last_line[count] for count in ("listed", "fetched", "verified")} == {len(town)}
+        assert run.last_line["bytes"] == sum(len(upload.data) for upload in town.values())
         assert_whole(tmp_path, town)
-        rows = manifest(tmp_path)
+        rows = read_manifest(tmp_path)
         assert {name: row["content_encoding"] for name, row in rows.items()} == {
             name: upload.content_encoding for name, upload in town.items()
         }
@@ -160,17 +164,19 @@ def test_a_real_container_is_mirrored_whole(azurite: Azurite, town: dict[str, Up
             name: upload.content_type for name, upload in town.items()
         }
         assert rows["odd/no-md5.glb"]["md5"] is None
-        asked = len(road.passed)
-        again = mirror(IMODEL, tmp_path, service=service)
-        assert (again.exit, again.last["kept"], again.last["fetched"]) == (0, len(town), 0)
-        assert len(road.passed) == asked
+        asked = len(road.answered)
+        again = run_mirror(IMODEL, tmp_path, service=service)
+        assert (again.exit_code, again.last_line["kept"], again.last_line["fetched"]) == (0, len(town), 0)
+        assert len(road.answered) == asked
 
 
-def test_a_listing_of_many_pages_is_taken_in_whole(azurite: Azurite, town: dict[str, Upload], tmp_path: Path) -> None:
+def test_a_listing_of_many_pages_is_taken_in_whole(
+    azurite: Azurite, town: dict[str, BlobContent], tmp_path: Path
+) -> None:
     """Azurite's own markers lead through all pages, and nothing is lost or taken twice between them."""
-    with Road(azurite, page_size=50) as road, Service(hours(azurite, road), "town") as service:
-        run = mirror(IMODEL, tmp_path, service=service)
-    assert (run.exit, run.last["listed"]) == (0, len(town)), run.said
+    with AzureProxy(azurite, page_size=50) as road, AzuriteService(long_lived_links(azurite, road), "town") as service:
+        run = run_mirror(IMODEL, tmp_path, service=service)
+    assert (run.exit_code, run.last_line["listed"]) == (0, len(town)), run.output
     assert len(road.statuses("")) == -(-len(town) // 50)
     assert_whole(tmp_path, town)
 
@@ -178,125 +184,128 @@ def test_a_listing_of_many_pages_is_taken_in_whole(azurite: Azurite, town: dict[
 # --- links ---
 
 
-def test_a_link_is_renewed_before_it_ends(azurite: Azurite, town: dict[str, Upload], tmp_path: Path) -> None:
+def test_a_link_is_renewed_before_it_ends(azurite: Azurite, town: dict[str, BlobContent], tmp_path: Path) -> None:
     """A run that takes longer than a link lives renews it, and finishes."""
 
     def short(container: str) -> str:
-        return azurite.link(container, life=timedelta(seconds=3), url=road.url)
+        return azurite.make_sas_link(container, life=timedelta(seconds=3), url=road.url)
 
-    with Road(azurite, delay=0.02) as road, Service(short, "town") as service:
-        run = mirror(IMODEL, tmp_path, "--transfers", "2", service=service)
-    assert run.exit == 0, run.said
-    assert run.last["seconds"] > 3
-    assert run.last["renewals"] > 0
+    with AzureProxy(azurite, delay=0.02) as road, AzuriteService(short, "town") as service:
+        run = run_mirror(IMODEL, tmp_path, "--transfers", "2", service=service)
+    assert run.exit_code == 0, run.output
+    assert run.last_line["seconds"] > 3
+    assert run.last_line["renewals"] > 0
     assert_whole(tmp_path, town)
 
 
 def test_a_link_that_ended_on_its_way_is_renewed(azurite: Azurite, tmp_path: Path) -> None:
     """A request that arrives after the end of its link is refused by the container, and made again with a fresh one."""
-    name, blobs = of_one_own(), hamlet()
-    azurite.fill(name, blobs)
+    name, blobs = new_container_name(), small_export()
+    azurite.create_container(name, blobs)
 
     def short(container: str) -> str:
-        return azurite.link(container, life=timedelta(seconds=2), url=road.url)
+        return azurite.make_sas_link(container, life=timedelta(seconds=2), url=road.url)
 
-    with Road(azurite) as road, Service(short, name) as service:
-        road.gate = at_its_end(20)
-        run = mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
-    assert run.exit == 0, run.said
-    assert [road.statuses(blob) for blob, status in road.passed if status == 403] == [[403, 200]]
-    assert run.last["renewals"] > 0
+    with AzureProxy(azurite) as road, AzuriteService(short, name) as service:
+        road.gate = delay_until_link_expiry(20)
+        run = run_mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
+    assert run.exit_code == 0, run.output
+    assert [road.statuses(blob) for blob, status in road.answered if status == 403] == [[403, 200]]
+    assert run.last_line["renewals"] > 0
     assert_whole(tmp_path, blobs)
 
 
 def test_a_revoked_link_is_renewed(azurite: Azurite, tmp_path: Path) -> None:
     """A link whose access policy is taken away in mid-run is refused at once, and replaced by one that still holds."""
-    name, blobs = of_one_own(), hamlet()
-    container = azurite.fill(name, blobs)
+    name, blobs = new_container_name(), small_export()
+    container = azurite.create_container(name, blobs)
     policies = ["first"]
-    allow(container, policies[-1])
+    set_access_policy(container, policies[-1])
 
-    def revoke(passing: Passing) -> None:
-        if passing.number == 20 and len(policies) == 1:
+    def revoke(passing: ProxiedRequest) -> None:
+        if passing.blob_request_number == 20 and len(policies) == 1:
             policies.append("second")
-            allow(container, policies[-1])
+            set_access_policy(container, policies[-1])
 
     def newest(container: str) -> str:
-        return azurite.link(container, policy=policies[-1], url=road.url)
+        return azurite.make_sas_link(container, policy=policies[-1], url=road.url)
 
-    with Road(azurite) as road, Service(newest, name) as service:
+    with AzureProxy(azurite) as road, AzuriteService(newest, name) as service:
         road.gate = revoke
-        run = mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
-    assert run.exit == 0, run.said
-    assert [status for _, status in road.passed].count(403) == 1
-    assert run.last["renewals"] == 1
+        run = run_mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
+    assert run.exit_code == 0, run.output
+    assert [status for _, status in road.answered].count(403) == 1
+    assert run.last_line["renewals"] == 1
     assert_whole(tmp_path, blobs)
 
 
 def test_a_link_revoked_for_good_is_not_authorised(azurite: Azurite, tmp_path: Path) -> None:
     """When fresh links are refused as the old one was, the run ends with 5 after one renewal, and publishes nothing."""
-    name = of_one_own()
-    container = azurite.fill(name, hamlet())
-    allow(container, "first")
+    name = new_container_name()
+    container = azurite.create_container(name, small_export())
+    set_access_policy(container, "first")
 
-    def revoke(passing: Passing) -> None:
-        if passing.number == 20:
-            allow(container, "another")
+    def revoke(passing: ProxiedRequest) -> None:
+        if passing.blob_request_number == 20:
+            set_access_policy(container, "another")
 
-    with Road(azurite) as road, Service(lambda _: azurite.link(name, policy="first", url=road.url), name) as service:
+    with (
+        AzureProxy(azurite) as road,
+        AzuriteService(lambda _: azurite.make_sas_link(name, policy="first", url=road.url), name) as service,
+    ):
         road.gate = revoke
-        run = mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
-    assert (run.exit, run.last["error"], run.last["renewals"]) == (5, "NotAuthorised", 1), run.said
+        run = run_mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
+    assert (run.exit_code, run.last_line["error"], run.last_line["renewals"]) == (5, "NotAuthorised", 1), run.output
     assert not (tmp_path / "tileset.json").exists()
 
 
 def test_a_link_alone_is_a_source(azurite: Azurite, tmp_path: Path) -> None:
     """A container link on standard input, the root's name in it or not, is mirrored without any service."""
-    name, blobs = of_one_own(), hamlet()
-    azurite.fill(name, blobs)
-    link = hours(azurite)(name)
-    run = mirror("-", tmp_path / "one", stdin=link)
-    assert (run.exit, run.last["export"]) == (0, name), run.said
+    name, blobs = new_container_name(), small_export()
+    azurite.create_container(name, blobs)
+    link = long_lived_links(azurite)(name)
+    run = run_mirror("-", tmp_path / "one", stdin=link)
+    assert (run.exit_code, run.last_line["export"]) == (0, name), run.output
     assert_whole(tmp_path / "one", blobs)
-    run = mirror("-", tmp_path / "two", stdin=link.replace("?", "/tileset.json?") + "\n")
-    assert run.exit == 0, run.said
+    run = run_mirror("-", tmp_path / "two", stdin=link.replace("?", "/tileset.json?") + "\n")
+    assert run.exit_code == 0, run.output
     assert_whole(tmp_path / "two", blobs)
 
 
 def test_an_expired_link_alone_is_not_authorised(azurite: Azurite, tmp_path: Path) -> None:
     """An expired link that nothing can renew ends with exit 5, says how to go on, and leaves nothing published."""
-    name = of_one_own()
-    azurite.fill(name, hamlet(1))
-    run = mirror("-", tmp_path, stdin=azurite.link(name, life=timedelta(minutes=-5)))
-    assert (run.exit, run.last["exit"], run.last["error"]) == (5, 5, "NotAuthorised"), run.said
-    assert "--link-command" in run.last["hint"]
+    name = new_container_name()
+    azurite.create_container(name, small_export(1))
+    run = run_mirror("-", tmp_path, stdin=azurite.make_sas_link(name, life=timedelta(minutes=-5)))
+    assert (run.exit_code, run.last_line["exit"], run.last_line["error"]) == (5, 5, "NotAuthorised"), run.output
+    assert "--link-command" in run.last_line["hint"]
     assert not (tmp_path / "tileset.json").exists()
 
 
 def test_a_link_alone_that_ends_in_mid_run_can_be_followed_by_another(azurite: Azurite, tmp_path: Path) -> None:
     """When a bare link ends in mid-run the run ends with 5, and the next one, with a fresh link, goes on from there."""
-    name, blobs = of_one_own(), hamlet()
-    azurite.fill(name, blobs)
-    with Road(azurite) as road:
-        road.gate = at_its_end(20)
-        stale = azurite.link(name, life=timedelta(seconds=4), url=road.url)
-        run = mirror("-", tmp_path, "--transfers", "1", stdin=stale)
-        assert (run.exit, run.last["error"]) == (5, "NotAuthorised"), run.said
+    name, blobs = new_container_name(), small_export()
+    azurite.create_container(name, blobs)
+    with AzureProxy(azurite) as road:
+        road.gate = delay_until_link_expiry(20)
+        stale = azurite.make_sas_link(name, life=timedelta(seconds=4), url=road.url)
+        run = run_mirror("-", tmp_path, "--transfers", "1", stdin=stale)
+        assert (run.exit_code, run.last_line["error"]) == (5, "NotAuthorised"), run.output
         assert not (tmp_path / "tileset.json").exists()
-        run = mirror("-", tmp_path, stdin=hours(azurite, road)(name))
-    assert (run.exit, run.last["kept"]) == (0, 19), run.said
+        run = run_mirror("-", tmp_path, stdin=long_lived_links(azurite, road)(name))
+    assert (run.exit_code, run.last_line["kept"]) == (0, 19), run.output
     assert_whole(tmp_path, blobs)
 
 
 def test_an_expired_link_is_renewed_by_a_command(azurite: Azurite, tmp_path: Path) -> None:
     """`--link-command` brings the fresh link that an expired one needs."""
-    name, blobs = of_one_own(), hamlet()
-    azurite.fill(name, blobs)
+    name, blobs = new_container_name(), small_export()
+    azurite.create_container(name, blobs)
     fresh = tmp_path / "link"
-    fresh.write_text(hours(azurite)(name))
-    stale = azurite.link(name, life=timedelta(minutes=-5))
-    run = mirror("-", tmp_path / "dest", "--link-command", f"cat '{fresh}'", stdin=stale)
-    assert (run.exit, run.last.get("renewals")) == (0, 1), run.said
+    fresh.write_text(long_lived_links(azurite)(name))
+    stale = azurite.make_sas_link(name, life=timedelta(minutes=-5))
+    run = run_mirror("-", tmp_path / "dest", "--link-command", f"cat '{fresh}'", stdin=stale)
+    assert (run.exit_code, run.last_line.get("renewals")) == (0, 1), run.output
     assert_whole(tmp_path / "dest", blobs)
 
 
@@ -305,18 +314,18 @@ def test_an_expired_link_is_renewed_by_a_command(azurite: Azurite, tmp_path: Pat
 
 def test_a_blob_overwritten_under_the_run_is_planned_again(azurite: Azurite, tmp_path: Path) -> None:
     """A blob written anew between its listing and its fetch is refused (412) and mirrored as listed next."""
-    name, blobs = of_one_own(), hamlet()
-    container = azurite.fill(name, blobs)
-    now = {**blobs, "tiles/020.glb": Upload(glb(b"written anew"), TYPES["glb"])}
+    name, blobs = new_container_name(), small_export()
+    container = azurite.create_container(name, blobs)
+    now = {**blobs, "tiles/020.glb": BlobContent(glb(b"written anew"), CONTENT_TYPES["glb"])}
 
-    def overwrite(passing: Passing) -> None:
+    def overwrite(passing: ProxiedRequest) -> None:
         if passing.blob == "tiles/020.glb" and not road.statuses(passing.blob):
-            put(container, passing.blob, now[passing.blob])
+            put_blob(container, passing.blob, now[passing.blob])
 
-    with Road(azurite) as road, Service(hours(azurite, road), name) as service:
+    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), name) as service:
         road.gate = overwrite
-        run = mirror(IMODEL, tmp_path, service=service)
-    assert run.exit == 0, run.said
+        run = run_mirror(IMODEL, tmp_path, service=service)
+    assert run.exit_code == 0, run.output
     assert road.statuses("tiles/020.glb") == [412, 200]
     assert len(road.statuses("")) == 2
     assert_whole(tmp_path, now)
@@ -324,110 +333,114 @@ def test_a_blob_overwritten_under_the_run_is_planned_again(azurite: Azurite, tmp
 
 def test_a_blob_overwritten_behind_a_link_alone_ends_the_run(azurite: Azurite, tmp_path: Path) -> None:
     """Behind a bare link a changed blob ends the run with 7 at once, and the next run mirrors what is there then."""
-    name, blobs = of_one_own(), hamlet()
-    container = azurite.fill(name, blobs)
-    now = {**blobs, "tiles/020.glb": Upload(glb(b"written anew"), TYPES["glb"])}
+    name, blobs = new_container_name(), small_export()
+    container = azurite.create_container(name, blobs)
+    now = {**blobs, "tiles/020.glb": BlobContent(glb(b"written anew"), CONTENT_TYPES["glb"])}
 
-    def overwrite(passing: Passing) -> None:
+    def overwrite(passing: ProxiedRequest) -> None:
         if passing.blob == "tiles/020.glb" and not road.statuses(passing.blob):
-            put(container, passing.blob, now[passing.blob])
+            put_blob(container, passing.blob, now[passing.blob])
 
-    with Road(azurite) as road:
+    with AzureProxy(azurite) as road:
         road.gate = overwrite
-        link = hours(azurite, road)(name)
-        run = mirror("-", tmp_path, stdin=link)
-        assert (run.exit, run.last["error"]) == (7, "ExportReplaced"), run.said
+        link = long_lived_links(azurite, road)(name)
+        run = run_mirror("-", tmp_path, stdin=link)
+        assert (run.exit_code, run.last_line["error"]) == (7, "ExportReplaced"), run.output
         assert not (tmp_path / "tileset.json").exists()
-        run = mirror("-", tmp_path, stdin=link)
-        assert run.exit == 0, run.said
+        run = run_mirror("-", tmp_path, stdin=link)
+        assert run.exit_code == 0, run.output
     assert_whole(tmp_path, now)
 
 
 def test_a_body_that_breaks_is_continued_where_it_broke(azurite: Azurite, tmp_path: Path) -> None:
     """Only the rest of a broken body is asked for again, and what Azurite gives for that range makes the blob whole."""
-    name, big = of_one_own(), glb(Random(1).randbytes(3_000_000))
-    blobs = {**hamlet(3), "big.glb": Upload(big, TYPES["glb"]), "unsummed.glb": Upload(big, TYPES["glb"], blocks=True)}
-    azurite.fill(name, blobs)
-    with Road(azurite) as road, Service(hours(azurite, road), name) as service:
-        road.cuts = {"big.glb": 1_000_000, "unsummed.glb": 2_500_000}
-        run = mirror(IMODEL, tmp_path, service=service)
-    assert run.exit == 0, run.said
+    name, big = new_container_name(), glb(Random(1).randbytes(3_000_000))
+    blobs = {
+        **small_export(3),
+        "big.glb": BlobContent(big, CONTENT_TYPES["glb"]),
+        "unsummed.glb": BlobContent(big, CONTENT_TYPES["glb"], blocks=True),
+    }
+    azurite.create_container(name, blobs)
+    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), name) as service:
+        road.truncations = {"big.glb": 1_000_000, "unsummed.glb": 2_500_000}
+        run = run_mirror(IMODEL, tmp_path, service=service)
+    assert run.exit_code == 0, run.output
     assert (road.statuses("big.glb"), road.statuses("unsummed.glb")) == ([200, 206], [200, 206])
-    assert run.last["retries"] == 2
+    assert run.last_line["retries"] == 2
     assert_whole(tmp_path, blobs)
 
 
 def test_a_blob_deleted_under_the_run_is_missed(azurite: Azurite, tmp_path: Path) -> None:
     """A blob deleted between its listing and its fetch (412) is listed no more, and the tileset misses it."""
-    name, blobs = of_one_own(), hamlet()
-    container = azurite.fill(name, blobs)
+    name, blobs = new_container_name(), small_export()
+    container = azurite.create_container(name, blobs)
     last = "tiles/039.glb"
 
-    def delete(passing: Passing) -> None:
+    def delete(passing: ProxiedRequest) -> None:
         if passing.blob == last:
             container.delete_blob(last)
 
     now = {blob: upload for blob, upload in blobs.items() if blob != last}
-    with Road(azurite) as road, Service(hours(azurite, road), name) as service:
+    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), name) as service:
         road.gate = delete
-        run = mirror(IMODEL, tmp_path, service=service)
-        assert (run.exit, run.last["listed"], run.last["missing"]) == (3, len(now), 1), run.said
+        run = run_mirror(IMODEL, tmp_path, service=service)
+        assert (run.exit_code, run.last_line["listed"], run.last_line["missing"]) == (3, len(now), 1), run.output
         assert not (tmp_path / "tileset.json").exists()
         assert road.statuses(last) == [412]
-        run = mirror(IMODEL, tmp_path, "--allow-missing", service=service)
-    assert (run.exit, run.last["missing"], run.last["fetched"]) == (0, 1, 0), run.said
+        run = run_mirror(IMODEL, tmp_path, "--allow-missing", service=service)
+    assert (run.exit_code, run.last_line["missing"], run.last_line["fetched"]) == (0, 1, 0), run.output
     assert_whole(tmp_path, now)
 
 
 @pytest.mark.parametrize("listed", [True, False], ids=["still-listed", "unlisted"])
 def test_a_container_deleted_under_the_run_ends_it(azurite: Azurite, tmp_path: Path, listed: bool) -> None:
     """A container that goes away in mid-run ends it with 7, whether the service still lists the export or not."""
-    name = of_one_own()
-    container = azurite.fill(name, hamlet())
+    name = new_container_name()
+    container = azurite.create_container(name, small_export())
     gone = threading.Lock()
 
-    def delete(passing: Passing) -> None:
-        if passing.number >= 20 and gone.acquire(blocking=False):
+    def delete(passing: ProxiedRequest) -> None:
+        if passing.blob_request_number >= 20 and gone.acquire(blocking=False):
             container.delete_container()
             if not listed:
                 service.exports.clear()
 
-    with Road(azurite) as road, Service(hours(azurite, road), name) as service:
+    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), name) as service:
         road.gate = delete
-        run = mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
-    assert (run.exit, run.last["error"]) == (7, "ExportReplaced"), run.said
-    assert 404 in {status for _, status in road.passed}
+        run = run_mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
+    assert (run.exit_code, run.last_line["error"]) == (7, "ExportReplaced"), run.output
+    assert 404 in {status for _, status in road.answered}
     assert not (tmp_path / "tileset.json").exists()
 
 
-def test_a_killed_run_is_continued(azurite: Azurite, town: dict[str, Upload], tmp_path: Path) -> None:
+def test_a_killed_run_is_continued(azurite: Azurite, town: dict[str, BlobContent], tmp_path: Path) -> None:
     """After a kill -9 nothing is published, and the next run fetches only what the last quarter second had not kept."""
     reached, opened = threading.Event(), threading.Event()
     third = len(town) // 3
 
-    def close(passing: Passing) -> None:
-        if passing.number > third and not opened.is_set():
+    def close(passing: ProxiedRequest) -> None:
+        if passing.blob_request_number > third and not opened.is_set():
             reached.set()
             opened.wait(60)
 
-    with Road(azurite) as road, Service(hours(azurite, road), "town") as service:
+    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), "town") as service:
         road.gate = close
         run = subprocess.Popen(
-            command(IMODEL, tmp_path, "--transfers", "4"),
+            mirror_command(IMODEL, tmp_path, "--transfers", "4"),
             env=environment(service),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         try:
             assert reached.wait(30)
-            time.sleep(4 * JOURNAL)  # nothing moves any more, and what moved has had its entry in the journal
+            time.sleep(4 * MAX_LOST_WORK_S)  # nothing moves any more, and what moved has had its entry in the journal
         finally:
             run.kill()
             run.wait()
             opened.set()
         assert not (tmp_path / "tileset.json").exists()
-        again = mirror(IMODEL, tmp_path, service=service)
-    assert again.exit == 0, again.said
-    assert again.last["kept"] >= third - 4
-    assert again.last["fetched"] == len(town) - again.last["kept"]
+        again = run_mirror(IMODEL, tmp_path, service=service)
+    assert again.exit_code == 0, again.output
+    assert again.last_line["kept"] >= third - 4
+    assert again.last_line["fetched"] == len(town) - again.last_line["kept"]
     assert_whole(tmp_path, town)

@@ -15,28 +15,30 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders import b3dm, glb, gltf_as_glb, manifest_of, stored, tileset, tree
-from tests.support.commandline import tilesync
-from tests.support.faults import blob, wrong_bytes
-from tests.support.simulator import EXPORT, Run, Simulator, verify
-from tilesync.events import Failed, Finding, Remarked, Warned
+from tests.support.builders import b3dm, glb, gltf_as_glb, make_stored_blobs, read_manifest, read_tree, tileset
+from tests.support.commandline import run_tilesync
+from tests.support.faults import flip_last_bit, is_blob_named
+from tests.support.simulator import EXPORT, JobOutcome, Simulator, verify
+from tilesync.events import DiagnosticReported, FileFailed, Finding, Warned
 from tilesync.model import Content, Globs, Inventory, Layout
 
 TILE = glb(b"tile")
 PAGE = b"<html>error</html>"
 
-both = pytest.mark.parametrize("inventory", list(Inventory))
+both_inventories = pytest.mark.parametrize("inventory", list(Inventory))
 
 
-def mirror(files: dict[str, bytes], dest: Path, inventory: Inventory, *, md5: bool = True, **wishes: Any) -> Run:
+def mirror(
+    files: dict[str, bytes], dest: Path, inventory: Inventory, *, md5: bool = True, **options: Any
+) -> JobOutcome:
     """Mirror a container with these files."""
     with Simulator() as sim:
-        sim.hold(files, md5=md5)
-        return sim.mirror(dest, inventory=inventory, **wishes)
+        sim.offer_export(files, md5=md5)
+        return sim.mirror(dest, inventory=inventory, **options)
 
 
-def held(dest: Path) -> dict[str, bytes]:
-    return tree(dest / "versions" / EXPORT)
+def stored_files(dest: Path) -> dict[str, bytes]:
+    return read_tree(dest / "versions" / EXPORT)
 
 
 def implicit(subtrees: str = "s/{level}/{x}/{y}", contents: str = "c/{level}/{x}/{y}.glb", **tiling: Any) -> bytes:
@@ -60,12 +62,12 @@ def i3dm(uri: bytes) -> bytes:
     return struct.pack("<4s7I", b"i3dm", 1, 32 + len(uri), 0, 0, 0, 0, 0) + uri
 
 
-def failures(run: Run) -> dict[str, str]:
-    return {failed.name: failed.message for failed in run.of(Failed)}
+def failure_messages(run: JobOutcome) -> dict[str, str]:
+    return {failed.name: failed.message for failed in run.events_of(FileFailed)}
 
 
-def problems(run: Run) -> set[tuple[str, str]]:
-    return {(remark.name, remark.problem) for remark in run.of(Remarked)}
+def remarked_problems(run: JobOutcome) -> set[tuple[str, str]]:
+    return {(remark.name, remark.problem) for remark in run.events_of(DiagnosticReported)}
 
 
 # --- contents and schemas ---
@@ -82,20 +84,20 @@ NO_JSON = {
 }
 
 
-@both
+@both_inventories
 @pytest.mark.parametrize("data", NO_JSON.values(), ids=NO_JSON)
 @pytest.mark.parametrize("name", ["e.json", "e.gltf"])
 def test_a_content_that_is_no_json_is_an_error(name: str, data: bytes, inventory: Inventory, tmp_path: Path) -> None:
     """A content that is called JSON and is none takes the branch below it along: exit 3, nothing is published."""
     files = {"tileset.json": tileset(name, "a.glb"), name: data, "a.glb": TILE, "b.glb": TILE}
     run = mirror(files, tmp_path, inventory)
-    assert run.exit == 3
-    assert len(run.of(Failed)) == 1
-    assert name in run.of(Failed)[0].message + run.of(Failed)[0].name
+    assert run.exit_code == 3
+    assert len(run.events_of(FileFailed)) == 1
+    assert name in run.events_of(FileFailed)[0].message + run.events_of(FileFailed)[0].name
     assert not (tmp_path / "tileset.json").exists()
 
 
-@both
+@both_inventories
 @pytest.mark.parametrize("data", [PAGE, b"", b'{"id"', b'{"id": "s"}\0'], ids=["page", "empty", "cut", "padded"])
 @pytest.mark.parametrize("name", ["s.json", "schema"])
 def test_a_schema_that_is_none_is_an_error(name: str, data: bytes, inventory: Inventory, tmp_path: Path) -> None:
@@ -103,27 +105,27 @@ def test_a_schema_that_is_none_is_an_error(name: str, data: bytes, inventory: In
     if name == "schema" and data == b'{"id": "s"}\0':
         data = b"\0\0\0\0"
     run = mirror({"tileset.json": tileset("a.glb", schemaUri=name), name: data, "a.glb": TILE}, tmp_path, inventory)
-    assert (run.exit, set(failures(run))) == (3, {name})
+    assert (run.exit_code, set(failure_messages(run))) == (3, {name})
 
 
-@both
+@both_inventories
 @pytest.mark.parametrize(
     "data", [tileset("a.glb") + b"\0", PAGE, b"[]", b"", tileset("a.glb").decode().encode("utf-16")]
 )
 def test_a_root_that_is_no_json_is_an_error(data: bytes, inventory: Inventory, tmp_path: Path) -> None:
     """The root is asked for by every viewer."""
     run = mirror({"tileset.json": data, "a.glb": TILE}, tmp_path, inventory)
-    assert run.exit == 3
+    assert run.exit_code == 3
     assert not (tmp_path / "tileset.json").exists()
 
 
-@both
+@both_inventories
 @pytest.mark.parametrize("data", [TILE, b"\x89PNG\r\n\x1a\n...."], ids=["tile", "image"])
 @pytest.mark.parametrize("name", ["s.json", "schema"])
 def test_a_schema_of_another_format_is_an_error(name: str, data: bytes, inventory: Inventory, tmp_path: Path) -> None:
     """A whole file of another kind is no schema either, whatever it is called."""
     run = mirror({"tileset.json": tileset("a.glb", schemaUri=name), name: data, "a.glb": TILE}, tmp_path, inventory)
-    assert (run.exit, set(failures(run))) == (3, {name})
+    assert (run.exit_code, set(failure_messages(run))) == (3, {name})
 
 
 NO_TILESET = {
@@ -135,7 +137,7 @@ NO_TILESET = {
 }
 
 
-@both
+@both_inventories
 @pytest.mark.parametrize("layout", list(Layout))
 @pytest.mark.parametrize("data", NO_TILESET.values(), ids=NO_TILESET)
 def test_a_root_that_is_no_tileset_is_an_error(
@@ -144,51 +146,53 @@ def test_a_root_that_is_no_tileset_is_an_error(
     """No viewer can begin there: exit 3 before a manifest is written, pointer or not, with a hint that can help."""
     for publish in (True, False):
         run = mirror({"tileset.json": data, "a.glb": TILE}, tmp_path, inventory, layout=layout, publish=publish)
-        assert (run.exit, set(failures(run))) == (3, {"tileset.json"})
+        assert (run.exit_code, set(failure_messages(run))) == (3, {"tileset.json"})
         assert run.error is not None
         assert "make the export anew" in run.error.hint
         assert "--exclude" not in run.error.hint
     assert not list((tmp_path / "manifests").glob("*"))
 
 
-@both
+@both_inventories
 @pytest.mark.parametrize("root", [None, [], "x"])
 def test_a_tileset_below_without_a_root_tile_is_an_error(root: object, inventory: Inventory, tmp_path: Path) -> None:
     """It has an asset as a glTF has, but a tileset's geometric error: its branch is lost, so exit 3."""
     data = json.dumps({"asset": {"version": "1.1"}, "geometricError": 1, "root": root}).encode()
     run = mirror({"tileset.json": tileset("e.json", "a.glb"), "e.json": data, "a.glb": TILE}, tmp_path, inventory)
-    assert (run.exit, set(failures(run))) == (3, {"e.json"})
+    assert (run.exit_code, set(failure_messages(run))) == (3, {"e.json"})
 
 
-@both
+@both_inventories
 def test_a_byte_order_mark_is_borne(inventory: Inventory, tmp_path: Path) -> None:
     """Viewers drop that of UTF-8, before tilesets as before schemas."""
     mark = b"\xef\xbb\xbf"
     files = {"tileset.json": mark + tileset("e.json", schemaUri="s.json"), "e.json": mark + tileset("a.glb"),
              "s.json": mark + b"{}", "a.glb": TILE}  # fmt: skip
-    assert mirror(files, tmp_path, inventory).exit == 0
-    assert held(tmp_path) == files
+    assert mirror(files, tmp_path, inventory).exit_code == 0
+    assert stored_files(tmp_path) == files
 
 
-@both
+@both_inventories
 def test_a_page_in_place_of_a_tile_is_an_error(inventory: Inventory, tmp_path: Path) -> None:
     """Whatever the tile is called."""
     for number, name in enumerate(["a.b3dm", "a.tile", "a", "a.pnts"]):
         run = mirror({"tileset.json": tileset(name), name: PAGE}, tmp_path / str(number), inventory)
-        assert (run.exit, set(failures(run))) == (3, {name})
+        assert (run.exit_code, set(failure_messages(run))) == (3, {name})
 
 
-@both
+@both_inventories
 def test_a_page_that_came_once_is_fetched_anew(inventory: Inventory, tmp_path: Path) -> None:
     """Bytes that nothing proves are asked for twice before they are believed."""
     files = {"tileset.json": tileset("e.json"), "e.json": tileset("a.glb"), "a.glb": TILE}
     with Simulator() as sim:
-        sim.hold(files, md5=False)
-        sim.fault(blob("e.json"), lambda request, proceed: _with_body(proceed(), PAGE.ljust(len(files["e.json"]))))
+        sim.offer_export(files, md5=False)
+        sim.add_fault(
+            is_blob_named("e.json"), lambda request, proceed: _with_body(proceed(), PAGE.ljust(len(files["e.json"])))
+        )
         run = sim.mirror(tmp_path, inventory=inventory)
-        assert len(sim.asked("e.json")) >= 2
-    assert run.exit == 0
-    assert held(tmp_path) == files
+        assert len(sim.blob_requests("e.json")) >= 2
+    assert run.exit_code == 0
+    assert stored_files(tmp_path) == files
 
 
 def _with_body(answer: Any, body: bytes) -> Any:
@@ -196,22 +200,22 @@ def _with_body(answer: Any, body: bytes) -> Any:
     return answer
 
 
-@both
+@both_inventories
 def test_what_is_broken_is_fetched_anew_by_the_next_run(inventory: Inventory, tmp_path: Path) -> None:
     """What failed is not held: once the container has it right, the same command brings it."""
     files = {"tileset.json": tileset("e.json"), "e.json": PAGE, "a.glb": TILE}
     with Simulator() as sim:
-        sim.hold(files)
+        sim.offer_export(files)
         first = sim.mirror(tmp_path, inventory=inventory)
-        assert (first.exit, first.tally.failed) == (3, 1)
-        tally = first.tally
+        assert (first.exit_code, first.stats.failed) == (3, 1)
+        tally = first.stats
         assert tally.listed == tally.fetched + tally.kept + tally.reused + tally.failed
         assert not (tmp_path / "tileset.json").exists()
         files["e.json"] = tileset("a.glb")
-        sim.containers[EXPORT].update(stored({"e.json": files["e.json"]}))
-        assert sim.mirror(tmp_path, inventory=inventory).exit == 0
-    assert held(tmp_path) == files
-    assert verify(tmp_path).exit == 0
+        sim.containers[EXPORT].update(make_stored_blobs({"e.json": files["e.json"]}))
+        assert sim.mirror(tmp_path, inventory=inventory).exit_code == 0
+    assert stored_files(tmp_path) == files
+    assert verify(tmp_path).exit_code == 0
 
 
 # --- what nothing asks for ---
@@ -233,30 +237,30 @@ def test_broken_files_that_nothing_asks_for_are_published(content: Content, md5:
     """
     files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}
     with Simulator() as sim:
-        sim.hold(files, md5=md5)
+        sim.offer_export(files, md5=md5)
         run = sim.mirror(tmp_path, content=content)
-        assert run.exit == 0
-        assert problems(run) == {(name, "damaged orphan") for name in ORPHANS}
-        assert any(str(warned.message).startswith("damaged orphan: ") for warned in run.of(Warned))
-        assert all(len(sim.asked(name)) == (1 if md5 else 2) for name in ORPHANS)
-        assert sim.mirror(tmp_path, content=content).exit == 0
-    assert held(tmp_path) == files
-    head, rows = manifest_of(tmp_path, EXPORT)
+        assert run.exit_code == 0
+        assert remarked_problems(run) == {(name, "damaged orphan") for name in ORPHANS}
+        assert any(str(warned.message).startswith("damaged orphan: ") for warned in run.events_of(Warned))
+        assert all(len(sim.blob_requests(name)) == (1 if md5 else 2) for name in ORPHANS)
+        assert sim.mirror(tmp_path, content=content).exit_code == 0
+    assert stored_files(tmp_path) == files
+    head, rows = read_manifest(tmp_path, EXPORT)
     assert head["damaged_names"] == sorted(ORPHANS)
     assert (head["orphans"], head["missing"], set(rows)) == (len(ORPHANS), 0, set(files))
     audit = verify(tmp_path)
-    assert (audit.exit, audit.of(Finding)) == (0, [])
-    assert ("log.json", "damaged orphan") in problems(audit)
+    assert (audit.exit_code, audit.events_of(Finding)) == (0, [])
+    assert ("log.json", "damaged orphan") in remarked_problems(audit)
 
 
 def test_a_flat_destination_takes_broken_orphans_too(tmp_path: Path) -> None:
     """Every layout does."""
     files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}
-    assert mirror(files, tmp_path, Inventory.LIST, layout=Layout.FLAT).exit == 0
-    assert {name: data for name, data in tree(tmp_path).items() if not name.startswith(".")} == files
-    assert verify(tmp_path).exit == 0
+    assert mirror(files, tmp_path, Inventory.LIST, layout=Layout.FLAT).exit_code == 0
+    assert {name: data for name, data in read_tree(tmp_path).items() if not name.startswith(".")} == files
+    assert verify(tmp_path).exit_code == 0
     broken = {"tileset.json": tileset("a.glb", "e.json"), "a.glb": TILE, "e.json": PAGE}
-    assert mirror(broken, tmp_path / "b", Inventory.LIST, layout=Layout.FLAT).exit == 3
+    assert mirror(broken, tmp_path / "b", Inventory.LIST, layout=Layout.FLAT).exit_code == 3
     assert not (tmp_path / "b/tileset.json").exists()
 
 
@@ -265,17 +269,17 @@ def test_a_broken_orphan_that_changes_on_the_disk_is_found(tmp_path: Path) -> No
     mirror({"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}, tmp_path, Inventory.LIST)
     path = tmp_path / "versions" / EXPORT / "old/broken.glb"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    (found,) = verify(tmp_path).of(Finding)
+    (found,) = verify(tmp_path).events_of(Finding)
     assert (found.name, found.problem) == ("old/broken.glb", "content")
 
 
 def test_an_orphan_whose_bytes_are_not_the_listed_ones_is_an_error(tmp_path: Path) -> None:
     """Damage on the way is none of the container's: it is fetched anew, and fails the run where it stays."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": tileset("a.glb"), "a.glb": TILE, "log.json": b"{}"})
-        sim.fault(blob("log.json"), wrong_bytes, times=None)
+        sim.offer_export({"tileset.json": tileset("a.glb"), "a.glb": TILE, "log.json": b"{}"})
+        sim.add_fault(is_blob_named("log.json"), flip_last_bit, times=None)
         run = sim.mirror(tmp_path)
-    assert (run.exit, set(failures(run))) == (3, {"log.json"})
+    assert (run.exit_code, set(failure_messages(run))) == (3, {"log.json"})
 
 
 def test_a_lost_catalog_and_a_copy_know_broken_orphans(tmp_path: Path) -> None:
@@ -284,25 +288,25 @@ def test_a_lost_catalog_and_a_copy_know_broken_orphans(tmp_path: Path) -> None:
     (tmp_path / "a/.tilesync/catalog.sqlite3").unlink()
     files = {"tileset.json": tileset("a.glb", "b.glb"), "a.glb": TILE, "b.glb": TILE, **ORPHANS}
     with Simulator() as sim:
-        sim.hold(files, lastModified="2026-03-02T08:30:00Z")
+        sim.offer_export(files, lastModified="2026-03-02T08:30:00Z")
         run = sim.mirror(tmp_path / "a")
-        assert run.exit == 0
-        assert not {name for name in ORPHANS if sim.asked(name)}
-    copied = tilesync("mirror", tmp_path / "a", tmp_path / "b", "--json")
-    assert copied.exit == 0
-    (version,) = tree(tmp_path / "b/manifests")
+        assert run.exit_code == 0
+        assert not {name for name in ORPHANS if sim.blob_requests(name)}
+    copied = run_tilesync("mirror", tmp_path / "a", tmp_path / "b", "--json")
+    assert copied.exit_code == 0
+    (version,) = read_tree(tmp_path / "b/manifests")
     for place in ("a", "b"):
-        assert tree(tmp_path / place / "versions" / version.removesuffix(".jsonl")) == files
-        assert manifest_of(tmp_path / place, version.removesuffix(".jsonl"))[0]["damaged_names"] == sorted(ORPHANS)
+        assert read_tree(tmp_path / place / "versions" / version.removesuffix(".jsonl")) == files
+        assert read_manifest(tmp_path / place, version.removesuffix(".jsonl"))[0]["damaged_names"] == sorted(ORPHANS)
 
 
-@both
+@both_inventories
 def test_files_that_are_left_out_are_not_judged(inventory: Inventory, tmp_path: Path) -> None:
     """With a glob that leaves the broken one out the others are published."""
     files = {"tileset.json": tileset("a.glb", "e.json"), "a.glb": TILE, "e.json": PAGE}
     run = mirror(files, tmp_path, inventory, globs=Globs(exclude=("e.json",)))
-    assert run.exit == 0
-    assert held(tmp_path).keys() == {"tileset.json", "a.glb"}
+    assert run.exit_code == 0
+    assert stored_files(tmp_path).keys() == {"tileset.json", "a.glb"}
 
 
 def test_a_large_broken_file_is_unpacked_by_nobody(tmp_path: Path) -> None:
@@ -311,55 +315,58 @@ def test_a_large_broken_file_is_unpacked_by_nobody(tmp_path: Path) -> None:
     cut = gzip.compress(dice.randbytes(3_000_000))[:-9]
     files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, "big.bin": cut, "big.gz": gzip.compress(cut)}
     run = mirror(files, tmp_path, Inventory.LIST, content=Content.DECODED)
-    assert (run.exit, problems(run)) == (0, {("big.bin", "damaged orphan")})
-    assert held(tmp_path) == {**files, "big.gz": cut}
-    assert verify(tmp_path).exit == 0
+    assert (run.exit_code, remarked_problems(run)) == (0, {("big.bin", "damaged orphan")})
+    assert stored_files(tmp_path) == {**files, "big.gz": cut}
+    assert verify(tmp_path).exit_code == 0
 
 
 # --- tiles of another format than their names say ---
 
 
-@both
+@both_inventories
 def test_a_glb_that_holds_another_tile_is_followed(inventory: Inventory, tmp_path: Path) -> None:
     """Viewers go by what a tile holds: a warning, and what the tile asks for is there too."""
     said = json.dumps({"asset": {"version": "2.0"}, "images": [{"uri": "t.png"}]}).encode()
     files = {"tileset.json": tileset("b.glb", "g.glb"), "b.glb": b3dm(TILE), "g.glb": said, "t.png": b"\x89PNG...."}
     run = mirror(files, tmp_path, inventory)
-    assert run.exit == 0
-    assert problems(run) == {("b.glb", "other format"), ("g.glb", "other format")}
-    assert len(run.of(Warned)) == 1
-    assert held(tmp_path) == files
-    assert verify(tmp_path).exit == 0
+    assert run.exit_code == 0
+    assert remarked_problems(run) == {("b.glb", "other format"), ("g.glb", "other format")}
+    assert len(run.events_of(Warned)) == 1
+    assert stored_files(tmp_path) == files
+    assert verify(tmp_path).exit_code == 0
 
 
-@both
+@both_inventories
 def test_a_glb_without_bytes_is_a_missing_content(inventory: Inventory, tmp_path: Path) -> None:
     """Exit 3, said in words that fit; with --allow-missing published, and known from then on."""
     files = {"tileset.json": tileset("a.glb", "b.glb"), "a.glb": b"", "b.glb": TILE}
     run = mirror(files, tmp_path / "no", inventory)
-    assert (run.exit, failures(run)) == (3, {"a.glb": "a.glb is empty; tileset.json asks for it (content)"})
+    assert (run.exit_code, failure_messages(run)) == (
+        3,
+        {"a.glb": "a.glb is empty; tileset.json asks for it (content)"},
+    )
     assert run.error is not None
     assert str(run.error).endswith("not in the container, or empty")
     assert "--allow-missing" in run.error.hint
-    assert not run.of(Warned)
+    assert not run.events_of(Warned)
     dest = tmp_path / "allowed"
     with Simulator() as sim:
-        sim.hold(files)
+        sim.offer_export(files)
         run = sim.mirror(dest, inventory=inventory, allow_missing=True)
-        assert (run.exit, run.tally.completeness.missing) == (0, 1)
-        assert held(dest) == files
-        assert manifest_of(dest, EXPORT)[0]["missing_names"] == ["a.glb"]
-        assert verify(dest).exit == 0
+        assert (run.exit_code, run.stats.completeness.missing) == (0, 1)
+        assert stored_files(dest) == files
+        assert read_manifest(dest, EXPORT)[0]["missing_names"] == ["a.glb"]
+        assert verify(dest).exit_code == 0
         sim.exports[0]["lastModified"] = "2026-03-02T08:30:00Z"
         night = sim.mirror(dest, inventory=inventory)
-        assert night.exit == 0
+        assert night.exit_code == 0
         assert [path.name for path in (dest / "versions").iterdir()] == [EXPORT]
 
 
 def test_an_empty_glb_that_nothing_asks_for_is_no_matter(tmp_path: Path) -> None:
     """Nothing is missing then."""
     run = mirror({"tileset.json": tileset("b.glb"), "a.glb": b"", "b.glb": TILE}, tmp_path, Inventory.LIST)
-    assert (run.exit, run.tally.completeness.missing) == (0, 0)
+    assert (run.exit_code, run.stats.completeness.missing) == (0, 0)
 
 
 # --- images and buffers ---
@@ -375,40 +382,40 @@ FAULTY = {
     "an empty buffer": ("x.bin", b""),
     "a page as a buffer": ("x.bin", PAGE.ljust(200)),
 }
-faulty = pytest.mark.parametrize(("name", "data"), FAULTY.values(), ids=FAULTY)
+faulty_contents = pytest.mark.parametrize(("name", "data"), FAULTY.values(), ids=FAULTY)
 
 
-@both
-@faulty
+@both_inventories
+@faulty_contents
 def test_images_and_buffers_of_no_use_are_told(name: str, data: bytes, inventory: Inventory, tmp_path: Path) -> None:
     """Where the container states their MD5 it holds them so: published, with a warning, and noted in the manifest."""
     files = {"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, name: data}
     run = mirror(files, tmp_path, inventory)
-    assert run.exit == 0
-    assert problems(run) == {(name, "damaged")}
-    assert any(str(warned.message).startswith(f"damaged: {name}: ") for warned in run.of(Warned))
-    assert manifest_of(tmp_path, EXPORT)[0]["damaged_names"] == [name]
-    assert held(tmp_path) == files
-    assert verify(tmp_path).exit == 0
+    assert run.exit_code == 0
+    assert remarked_problems(run) == {(name, "damaged")}
+    assert any(str(warned.message).startswith(f"damaged: {name}: ") for warned in run.events_of(Warned))
+    assert read_manifest(tmp_path, EXPORT)[0]["damaged_names"] == [name]
+    assert stored_files(tmp_path) == files
+    assert verify(tmp_path).exit_code == 0
 
 
-@faulty
+@faulty_contents
 def test_a_walk_does_not_believe_what_nothing_proves(name: str, data: bytes, tmp_path: Path) -> None:
     """Without an MD5 a page may be a gateway's: exit 3, and fetched again by the next run; allowed on request."""
     files = {"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, name: data}
     with Simulator() as sim:
-        sim.hold(files, md5=False)
+        sim.offer_export(files, md5=False)
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
-        assert (run.exit, set(failures(run))) == (3, {name})
-        sim.containers[EXPORT].update(stored({name: GOOD[name]}, md5=False))
-        assert sim.mirror(tmp_path, inventory=Inventory.WALK).exit == 0
-        assert held(tmp_path) == {**files, **GOOD}
+        assert (run.exit_code, set(failure_messages(run))) == (3, {name})
+        sim.containers[EXPORT].update(make_stored_blobs({name: GOOD[name]}, md5=False))
+        assert sim.mirror(tmp_path, inventory=Inventory.WALK).exit_code == 0
+        assert stored_files(tmp_path) == {**files, **GOOD}
     allowed = mirror(files, tmp_path / "b", Inventory.WALK, md5=False, allow_missing=True)
-    assert (allowed.exit, problems(allowed)) == (0, {(name, "damaged")})
-    assert verify(tmp_path / "b").exit == 0
+    assert (allowed.exit_code, remarked_problems(allowed)) == (0, {(name, "damaged")})
+    assert verify(tmp_path / "b").exit_code == 0
 
 
-@both
+@both_inventories
 @pytest.mark.parametrize(("size", "told"), [(7, {("bits.bin", "damaged")}), (8, set())])
 @pytest.mark.parametrize("form", ["binary", "JSON"])
 def test_a_short_buffer_of_a_subtree_is_told(
@@ -420,15 +427,15 @@ def test_a_short_buffer_of_a_subtree_is_told(
     said = said if form == "binary" else said[24:]
     files = {"tileset.json": implicit(), "s/0/0/0": said, "c/0/0/0.glb": TILE, "bits.bin": b"\0" * size}
     run = mirror(files, tmp_path, inventory)
-    assert (run.exit, problems(run)) == (0, told)
+    assert (run.exit_code, remarked_problems(run)) == (0, told)
 
 
-@both
+@both_inventories
 def test_a_broken_subtree_is_told_once(inventory: Inventory, tmp_path: Path) -> None:
     """As broken, with what helps; not also as one that --allow-missing would publish."""
     files = {"tileset.json": implicit(), "s/0/0/0": PAGE, "c/0/0/0.glb": TILE}
     run = mirror(files, tmp_path, inventory)
-    assert (run.exit, set(failures(run)), len(run.of(Failed))) == (3, {"s/0/0/0"}, 1)
+    assert (run.exit_code, set(failure_messages(run)), len(run.events_of(FileFailed))) == (3, {"s/0/0/0"}, 1)
     assert run.error is not None
     assert str(run.error) == "1 file that the tilesets ask for is broken"
     assert "--exclude" in run.error.hint
@@ -441,11 +448,11 @@ ERRORS = {
     "HTML behind a comment": b"<!-- proxy -->\n<?xml version='1.0'?>\n<!DOCTYPE html><html></html>",
     "half a page": b"<head><title>404",
 }
-errors = pytest.mark.parametrize("said", [*ERRORS.values(), PAGE], ids=[*ERRORS, "HTML"])
+storage_error_bodies = pytest.mark.parametrize("said", [*ERRORS.values(), PAGE], ids=[*ERRORS, "HTML"])
 
 
-@both
-@errors
+@both_inventories
+@storage_error_bodies
 @pytest.mark.parametrize("asks", ["tileset", "i3dm", "subtree"])
 def test_an_error_in_place_of_a_part_of_the_scene(asks: str, said: bytes, inventory: Inventory, tmp_path: Path) -> None:
     """What a server says in place of a file is broken, whatever the name promises: exit 3."""
@@ -458,13 +465,13 @@ def test_an_error_in_place_of_a_part_of_the_scene(asks: str, said: bytes, invent
         "subtree": {"tileset.json": implicit(), "s/0/0/0": bits, "c/0/0/0.glb": TILE},
     }[asks]
     run = mirror({**files, "part": said}, tmp_path, inventory)
-    assert (run.exit, set(failures(run))) == (3, {"part"})
+    assert (run.exit_code, set(failure_messages(run))) == (3, {"part"})
     assert run.error is not None
     assert "--exclude" in run.error.hint
 
 
-@both
-@errors
+@both_inventories
+@storage_error_bodies
 @pytest.mark.parametrize("name", ["t", "x.bin", "s"])
 def test_an_error_in_place_of_another_file_is_told(
     name: str, said: bytes, inventory: Inventory, tmp_path: Path
@@ -473,13 +480,13 @@ def test_an_error_in_place_of_another_file_is_told(
     model = gltf_as_glb(images=[{"uri": "t"}], buffers=[{"byteLength": 4, "uri": "x.bin"}])
     good = {"t": b"\x89PNG\r\n\x1a\n", "x.bin": b"\0" * 100, "s": b'{"id": "s", "classes": {}}'}
     files = {"tileset.json": tileset("a.glb", schemaUri="s"), "a.glb": model, **good}
-    assert problems(mirror(files, tmp_path / "good", inventory)) == set()
+    assert remarked_problems(mirror(files, tmp_path / "good", inventory)) == set()
     run = mirror({**files, name: said}, tmp_path / "d", inventory)
-    assert (run.exit, set(failures(run))) == ((3, {"s"}) if name == "s" else (0, set()))
-    assert name == "s" or problems(run) == {(name, "damaged")}
+    assert (run.exit_code, set(failure_messages(run))) == ((3, {"s"}) if name == "s" else (0, set()))
+    assert name == "s" or remarked_problems(run) == {(name, "damaged")}
 
 
-@both
+@both_inventories
 @pytest.mark.parametrize("code", ["utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("name", ["ext/tileset", "ext/t.bin", "ext/t.b3dm", "ext/t.json"])
 def test_a_tileset_in_utf_16_is_never_lost(name: str, code: str, inventory: Inventory, tmp_path: Path) -> None:
@@ -487,10 +494,10 @@ def test_a_tileset_in_utf_16_is_never_lost(name: str, code: str, inventory: Inve
     said = tileset("b.glb").decode().encode(code)
     files = {"tileset.json": tileset(name, "a.glb"), name: said, "a.glb": TILE, "ext/b.glb": TILE}
     run = mirror(files, tmp_path, inventory)
-    assert (run.exit, set(failures(run))) == (3, {name})
+    assert (run.exit_code, set(failure_messages(run))) == (3, {name})
 
 
-@both
+@both_inventories
 @pytest.mark.parametrize("role", ["content", "model"])
 def test_what_no_viewer_shows_is_told(role: str, inventory: Inventory, tmp_path: Path) -> None:
     """An image as a tile, and anything but a glTF as the model of an i3dm: published, with a warning."""
@@ -499,21 +506,21 @@ def test_what_no_viewer_shows_is_told(role: str, inventory: Inventory, tmp_path:
     if role == "model":
         files = {"tileset.json": tileset("b.glb", "a.i3dm"), "b.glb": TILE, "a.i3dm": i3dm(b"t"), "t": odd}
     run = mirror(files, tmp_path, inventory)
-    assert (run.exit, problems(run)) == (0, {("t", "unknown content")})
-    assert len(run.of(Warned)) == 1
+    assert (run.exit_code, remarked_problems(run)) == (0, {("t", "unknown content")})
+    assert len(run.events_of(Warned)) == 1
 
 
-@both
+@both_inventories
 def test_nuls_behind_the_json_of_a_model_are_told(inventory: Inventory, tmp_path: Path) -> None:
     """JSON readers refuse it, and viewers with them: a warning."""
     text = b'{"asset":{"version":"2.0"}}'.ljust(32, b"\0")
     data = struct.pack("<5I", 0x46546C67, 2, 20 + len(text), len(text), 0x4E4F534A) + text
     run = mirror({"tileset.json": tileset("a.glb"), "a.glb": data}, tmp_path, inventory)
-    assert (run.exit, problems(run)) == (0, {("a.glb", "NULs")})
-    assert len(run.of(Warned)) == 1
+    assert (run.exit_code, remarked_problems(run)) == (0, {("a.glb", "NULs")})
+    assert len(run.events_of(Warned)) == 1
 
 
-@both
+@both_inventories
 def test_of_a_key_that_stands_twice_the_last_one_counts(inventory: Inventory, tmp_path: Path) -> None:
     """As in every browser: nothing that a viewer asks for is lost."""
     root = implicit(subtreeLevels=2, availableLevels=2).replace(
@@ -522,11 +529,11 @@ def test_of_a_key_that_stands_twice_the_last_one_counts(inventory: Inventory, tm
     below = {f"c/1/{x}/{y}.glb": TILE for x in (0, 1) for y in (0, 1)}
     files = {"tileset.json": root, "s/0/0/0": subtree(), "c/0/0/0.glb": TILE, **below}
     run = mirror(files, tmp_path, inventory)
-    assert (run.exit, run.tally.completeness.orphans) == (0, 0)
-    assert held(tmp_path) == files
+    assert (run.exit_code, run.stats.completeness.orphans) == (0, 0)
+    assert stored_files(tmp_path) == files
 
 
-@both
+@both_inventories
 def test_contents_without_a_stated_availability_are_told(inventory: Inventory, tmp_path: Path) -> None:
     """Two templates, and the availability of one: viewers stumble, so it is said."""
     said = json.loads(implicit())
@@ -534,19 +541,19 @@ def test_contents_without_a_stated_availability_are_told(inventory: Inventory, t
     said["root"]["contents"] = [{"uri": f"{name}/{{level}}/{{x}}/{{y}}.glb"} for name in ("c", "d")]
     files = {"tileset.json": json.dumps(said).encode(), "s/0/0/0": subtree(), "c/0/0/0.glb": TILE}
     run = mirror(files, tmp_path, inventory)
-    assert (run.exit, problems(run)) == (0, {("s/0/0/0", "availability")})
+    assert (run.exit_code, remarked_problems(run)) == (0, {("s/0/0/0", "availability")})
 
 
-@both
+@both_inventories
 @pytest.mark.parametrize("length", [100, 100.0])
 def test_a_length_is_a_whole_number_however_it_is_written(length: float, inventory: Inventory, tmp_path: Path) -> None:
     """JSON knows no difference between 100 and 100.0."""
     model = gltf_as_glb(buffers=[{"byteLength": length, "uri": "x.bin"}])
     run = mirror({"tileset.json": tileset("a.glb"), "a.glb": model, "x.bin": b"ab"}, tmp_path / "a", inventory)
-    assert (run.exit, problems(run)) == (0, {("x.bin", "damaged")})
+    assert (run.exit_code, remarked_problems(run)) == (0, {("x.bin", "damaged")})
     inside = mirror({"tileset.json": tileset("a.glb"), "a.glb": gltf_as_glb(buffers=[{"byteLength": length}])},
                     tmp_path / "b", inventory)  # fmt: skip
-    assert (inside.exit, set(failures(inside))) == (3, {"a.glb"})
+    assert (inside.exit_code, set(failure_messages(inside))) == (3, {"a.glb"})
 
 
 @pytest.mark.parametrize(("lost", "allowed"), [("t.png", True), ("x.bin", True), ("a.glb", False)])
@@ -554,14 +561,14 @@ def test_what_helps_is_what_fits(lost: str, allowed: bool, tmp_path: Path) -> No
     """--allow-missing is named where it helps: for images and buffers, not for a part of the scene."""
     files = {"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, lost: b"" if lost != "a.glb" else b"<html>"}
     run = mirror(files, tmp_path, Inventory.WALK, md5=False, retry_for=timedelta())
-    assert (run.exit, set(failures(run))) == (3, {lost})
+    assert (run.exit_code, set(failure_messages(run))) == (3, {lost})
     assert run.error is not None
     if allowed:
         assert "--allow-missing" in run.error.hint
-        assert mirror(files, tmp_path, Inventory.WALK, md5=False, allow_missing=True).exit == 0
+        assert mirror(files, tmp_path, Inventory.WALK, md5=False, allow_missing=True).exit_code == 0
 
 
-@both
+@both_inventories
 def test_images_and_buffers_that_viewers_take(inventory: Inventory, tmp_path: Path) -> None:
     """Each format by its magic, formats that nobody here knows, and buffers that are longer than they must be."""
     images = {"a.png": b"\x89PNG", "b.jpg": b"\xff\xd8\xff\xe0", "c.webp": b"RIFF....WEBP", "d.ktx2": b"\xabKTX 20\xbb",
@@ -569,10 +576,10 @@ def test_images_and_buffers_that_viewers_take(inventory: Inventory, tmp_path: Pa
     said = {"images": [{"uri": name} for name in images], "buffers": [{"byteLength": 3, "uri": "x.bin"}]}
     files = {"tileset.json": tileset("a.glb"), "a.glb": gltf_as_glb(**said), **images, "x.bin": b"long"}
     run = mirror(files, tmp_path, inventory, md5=False)
-    assert (run.exit, problems(run)) == (0, set())
+    assert (run.exit_code, remarked_problems(run)) == (0, set())
 
 
-@both
+@both_inventories
 @pytest.mark.parametrize("encoding", ["gzip", ""])
 @pytest.mark.parametrize(("size", "told"), [(100, set()), (99, {("x.bin", "damaged")}), (0, {("x.bin", "damaged")})])
 @pytest.mark.parametrize("content", list(Content))
@@ -581,75 +588,79 @@ def test_a_packed_buffer_is_as_long_as_what_is_in_it(
 ) -> None:
     """Viewers get it unpacked."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, "x.bin": gzip.compress(bytes(size))})
+        sim.offer_export(
+            {"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, "x.bin": gzip.compress(bytes(size))}
+        )
         sim.blob("x.bin").content_encoding = encoding
         run = sim.mirror(tmp_path, inventory=inventory, content=content)
-    assert (run.exit, problems(run)) == (0, told)
+    assert (run.exit_code, remarked_problems(run)) == (0, told)
 
 
 # --- shaders, and metadata of a subtree ---
 
 
-@both
+@both_inventories
 def test_shaders_of_techniques_are_followed(inventory: Inventory, tmp_path: Path) -> None:
     """KHR_techniques_webgl names shaders as glTF 1.0 did."""
     said = {"shaders": [{"type": 35632, "uri": "fs.glsl"}, {"type": 35633, "bufferView": 0}], "programs": []}
     model = json.dumps({"asset": {"version": "2.0"}, "extensions": {"KHR_techniques_webgl": said}}).encode()
     files = {"tileset.json": tileset("a.gltf"), "a.gltf": model, "fs.glsl": b"void main(){}"}
     run = mirror(files, tmp_path, inventory)
-    assert (run.exit, run.tally.completeness.unfollowed, run.tally.completeness.orphans) == (0, 0, 0)
-    assert held(tmp_path) == files
+    assert (run.exit_code, run.stats.completeness.unfollowed, run.stats.completeness.orphans) == (0, 0, 0)
+    assert stored_files(tmp_path) == files
 
 
 # --- what leads elsewhere ---
 
 
-def absolute(home: str) -> list[str]:
+def make_absolute_uris(home: str) -> list[str]:
     """Every way to name the container from wherever one stands."""
     path = home.partition("//")[2].partition("/")[2]
     link = f"{home}/c.glb?sv=2024-05-04&se=2026-11-29T07%3A48%3A27Z&sr=c&sp=rl&sig=s3cret%3D"
     return [f"{home}/a.glb", f"/{path}/b.glb", link, f"{home.partition(':')[2]}/d.glb", f"../{path}/e%20f.glb"]
 
 
-@both
+@both_inventories
 def test_absolute_uris_into_the_container_are_refused(inventory: Inventory, tmp_path: Path) -> None:
     """A copy must not lead back to a link that dies: exit 3, each URI counted, one remark, and no secret in it."""
     with Simulator() as sim:
-        uris = absolute(f"{sim.url}/{EXPORT}")
-        sim.hold({"tileset.json": tileset(*uris), **{f"{name}.glb": TILE for name in ("a", "b", "c", "d", "e f")}})
+        uris = make_absolute_uris(f"{sim.url}/{EXPORT}")
+        sim.offer_export(
+            {"tileset.json": tileset(*uris), **{f"{name}.glb": TILE for name in ("a", "b", "c", "d", "e f")}}
+        )
         run = sim.mirror(tmp_path, inventory=inventory)
-        assert (run.exit, run.tally.completeness.unfollowed) == (3, len(uris))
-        (failure,) = run.of(Failed)
+        assert (run.exit_code, run.stats.completeness.unfollowed) == (3, len(uris))
+        (failure,) = run.events_of(FileFailed)
         assert (failure.name, failure.error) == ("tileset.json", "LeadsAway")
         assert failure.message.startswith(
             f"tileset.json: {len(uris)} URIs lead elsewhere: the first, {uris[0]} leads back"
         )
-        assert len([remark for remark in run.of(Remarked) if remark.problem == "absolute URL"]) == 1
+        assert len([remark for remark in run.events_of(DiagnosticReported) if remark.problem == "absolute URL"]) == 1
         assert not (tmp_path / "tileset.json").exists()
         allowed = sim.mirror(tmp_path, inventory=inventory, allow_missing=True)
-    assert (allowed.exit, allowed.tally.completeness.missing) == (0, 0)
+    assert (allowed.exit_code, allowed.stats.completeness.missing) == (0, 0)
     assert "s3cret" not in json.dumps([str(event) for event in (*run.events, *allowed.events)])
     pointer = json.loads((tmp_path / "tileset.json").read_bytes())
     assert [child["content"]["uri"] for child in pointer["root"]["children"]] == [
         f"versions/{EXPORT}/{name}.glb" for name in ("a", "b", "c", "d", "e%20f")
     ]
-    assert len(manifest_of(tmp_path, EXPORT)[0]["elsewhere"]) == 1
-    assert verify(tmp_path).exit == 0
+    assert len(read_manifest(tmp_path, EXPORT)[0]["elsewhere"]) == 1
+    assert verify(tmp_path).exit_code == 0
 
 
-@both
+@both_inventories
 def test_absolute_uris_of_a_tileset_below_are_refused(inventory: Inventory, tmp_path: Path) -> None:
     """It is kept byte for byte, so nothing can mend it; a copy of what was published on request is published too."""
     with Simulator() as sim:
         home = f"{sim.url}/{EXPORT}"
-        sim.hold({"tileset.json": tileset("e.json"), "e.json": tileset(f"{home}/a.glb"), "a.glb": TILE})
+        sim.offer_export({"tileset.json": tileset("e.json"), "e.json": tileset(f"{home}/a.glb"), "a.glb": TILE})
         run = sim.mirror(tmp_path / "a", inventory=inventory)
-        assert (run.exit, set(failures(run))) == (3, {"e.json"})
-        assert sim.mirror(tmp_path / "a", inventory=inventory, allow_missing=True).exit == 0
-    assert tilesync("mirror", tmp_path / "a", tmp_path / "b", "--json").exit == 0
+        assert (run.exit_code, set(failure_messages(run))) == (3, {"e.json"})
+        assert sim.mirror(tmp_path / "a", inventory=inventory, allow_missing=True).exit_code == 0
+    assert run_tilesync("mirror", tmp_path / "a", tmp_path / "b", "--json").exit_code == 0
 
 
-@both
+@both_inventories
 @pytest.mark.parametrize(
     "uri", ["/v1/3dtiles/datasets/x/files/y.json?session=abc", "https://h.invalid/a.glb?sig=s3cret"]
 )
@@ -657,43 +668,43 @@ def test_a_root_that_leads_away_is_no_mirror(uri: str, inventory: Inventory, tmp
     """A copy without what the root asks for is hollow: exit 3, unless it is allowed."""
     files = {"tileset.json": tileset(uri, "a.glb"), "a.glb": TILE}
     run = mirror(files, tmp_path, inventory)
-    assert (run.exit, run.tally.completeness.unfollowed, set(failures(run))) == (3, 1, {"tileset.json"})
+    assert (run.exit_code, run.stats.completeness.unfollowed, set(failure_messages(run))) == (3, 1, {"tileset.json"})
     assert "session" not in str(run.events)
     assert "s3cret" not in str(run.events)
-    assert mirror(files, tmp_path / "b", inventory, allow_missing=True).exit == 0
+    assert mirror(files, tmp_path / "b", inventory, allow_missing=True).exit_code == 0
 
 
-@both
+@both_inventories
 def test_an_implicit_root_that_leads_away_is_no_mirror(inventory: Inventory, tmp_path: Path) -> None:
     """Templates are URIs like others: of contents as of subtrees."""
     for number, uris in enumerate([("https://h.invalid/{level}", "c/{level}/{x}/{y}.glb"),
                                    ("s/{level}/{x}/{y}", "https://h.invalid/{level}/{x}/{y}.glb")]):  # fmt: skip
         files = {"tileset.json": implicit(*uris), "s/0/0/0": subtree()}
         run = mirror(files, tmp_path / str(number), inventory)
-        assert (run.exit, run.tally.completeness.unfollowed) == (3, 1)
+        assert (run.exit_code, run.stats.completeness.unfollowed) == (3, 1)
 
 
-@both
+@both_inventories
 def test_what_lies_elsewhere_below_the_root_is_counted(inventory: Inventory, tmp_path: Path) -> None:
     """An external tileset that asks other hosts is told, in one remark, with how many URIs do."""
     uris = [f"https://h.invalid/{number}.glb" for number in range(30)]
     run = mirror({"tileset.json": tileset("e.json"), "e.json": tileset(*uris)}, tmp_path, inventory)
-    assert (run.exit, run.tally.completeness.unfollowed) == (0, 30)
-    assert problems(run) == {("e.json", "unfollowed")}
-    assert len(run.of(Remarked)) == 1
+    assert (run.exit_code, run.stats.completeness.unfollowed) == (0, 30)
+    assert remarked_problems(run) == {("e.json", "unfollowed")}
+    assert len(run.events_of(DiagnosticReported)) == 1
 
 
 def test_orphans_are_not_asked_where_they_lead(tmp_path: Path) -> None:
     """What is unfollowed counts in the closure of the root, as everything that is counted of it."""
     files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, "old.json": tileset("https://h.invalid/a.glb")}
     run = mirror(files, tmp_path, Inventory.LIST)
-    assert (run.exit, run.tally.completeness.unfollowed) == (0, 0)
+    assert (run.exit_code, run.stats.completeness.unfollowed) == (0, 0)
 
 
 # --- implicit tilesets ---
 
 
-@both
+@both_inventories
 def test_a_whole_number_with_a_point_is_one(inventory: Inventory, tmp_path: Path) -> None:
     """JSON writes 0 as 0.0 as well: the table of a subtree's metadata is found all the same."""
     tables: dict[str, Any] = {"propertyTables": [{"class": "t", "count": 1, "properties": {"h": {"values": 0}}}],
@@ -701,10 +712,10 @@ def test_a_whole_number_with_a_point_is_one(inventory: Inventory, tmp_path: Path
     choices: list[dict[str, Any]] = [{"tileMetadata": 0.0}, {"contentMetadata": [0.0]}, {"tileMetadata": 0}]
     for number, chosen in enumerate(choices):
         files = {"tileset.json": implicit(), "s/0/0/0": subtree(**tables, **chosen), "c/0/0/0.glb": TILE}
-        assert mirror(files, tmp_path / str(number), inventory).exit == 0
+        assert mirror(files, tmp_path / str(number), inventory).exit_code == 0
 
 
-@both
+@both_inventories
 @pytest.mark.parametrize("template", ["s/{level}", "s/{x}", "s"])
 def test_a_subtree_file_that_serves_several_tiles(template: str, inventory: Inventory, tmp_path: Path) -> None:
     """Each tile has its contents from it, and each is mirrored; where one of them is missing that is said."""
@@ -717,16 +728,16 @@ def test_a_subtree_file_that_serves_several_tiles(template: str, inventory: Inve
     files |= {f"c/{level}/{x}/{y}.glb": glb(bytes([level, x, y])) for level, x, y in cells}
     files = {name: data for name, data in files.items() if data}
     with Simulator() as sim:
-        sim.hold(files)
+        sim.offer_export(files)
         run = sim.mirror(tmp_path, inventory=inventory)
-        assert (run.exit, run.tally.completeness.orphans) == (0, 0)
-        assert held(tmp_path) == files
-        assert verify(tmp_path).tally.completeness == run.tally.completeness
+        assert (run.exit_code, run.stats.completeness.orphans) == (0, 0)
+        assert stored_files(tmp_path) == files
+        assert verify(tmp_path).stats.completeness == run.stats.completeness
         del sim.containers[EXPORT]["c/1/1/1.glb"]
-        assert set(failures(sim.mirror(tmp_path / "b", inventory=inventory))) == {"c/1/1/1.glb"}
+        assert set(failure_messages(sim.mirror(tmp_path / "b", inventory=inventory))) == {"c/1/1/1.glb"}
 
 
-@both
+@both_inventories
 def test_contents_whose_template_lacks_a_coordinate(inventory: Inventory, tmp_path: Path) -> None:
     """One content stands for several tiles then, and is there once."""
     files = {
@@ -735,22 +746,22 @@ def test_contents_whose_template_lacks_a_coordinate(inventory: Inventory, tmp_pa
     }
     files |= {f"c/{level}.glb": TILE for level in range(3)}
     run = mirror(files, tmp_path, inventory)
-    assert (run.exit, run.tally.completeness.referenced) == (0, 5)
-    assert held(tmp_path) == files
+    assert (run.exit_code, run.stats.completeness.referenced) == (0, 5)
+    assert stored_files(tmp_path) == files
 
 
-@both
+@both_inventories
 @pytest.mark.parametrize("children", [0, 1])
 def test_a_few_bytes_that_announce_a_million_files(children: int, inventory: Inventory, tmp_path: Path) -> None:
     """They are asked for as far as it takes to see that they are not there, which is said: exit 3."""
     files = {"tileset.json": implicit(subtreeLevels=10, availableLevels=20), "s/0/0/0": subtree(children=children)}
     with Simulator() as sim:
-        sim.hold(files)
+        sim.offer_export(files)
         run = sim.mirror(tmp_path, inventory=inventory)
         assert len(sim.requests) < 30_000
-    assert run.exit == 3
-    assert any("given up" in failed.message for failed in run.of(Failed))
-    assert len(run.of(Failed)) < 30_000
+    assert run.exit_code == 3
+    assert any("given up" in failed.message for failed in run.events_of(FileFailed))
+    assert len(run.events_of(FileFailed)) < 30_000
 
 
 @pytest.mark.parametrize("folder", ["old", "zold"])
@@ -767,17 +778,19 @@ def test_what_nothing_asks_for_does_not_end_the_following(folder: str, tmp_path:
         **{f"{folder}/{name}": data for name, data in bomb.items()},
     }
     run = mirror(files, tmp_path, Inventory.LIST)
-    found = run.tally.completeness
-    assert (run.exit, found.referenced, found.missing, found.orphans) == (0, 5, 0, 2)
+    found = run.stats.completeness
+    assert (run.exit_code, found.referenced, found.missing, found.orphans) == (0, 5, 0, 2)
     del files["z/0/c/0.glb"]
-    assert set(failures(mirror(files, tmp_path / "lost", Inventory.LIST))) == {"z/0/c/0.glb"}
+    assert set(failure_messages(mirror(files, tmp_path / "lost", Inventory.LIST))) == {"z/0/c/0.glb"}
 
 
-@both
+@both_inventories
 def test_a_shader_without_bytes_is_told(inventory: Inventory, tmp_path: Path) -> None:
     """What it should draw is not drawn: a warning, as of an image without bytes."""
     said = {"extensions": {"KHR_techniques_webgl": {"shaders": [{"uri": "fs.glsl"}]}}}
     files = {"tileset.json": tileset("a.glb"), "a.glb": gltf_as_glb(**said), "fs.glsl": b""}
     run = mirror(files, tmp_path, inventory)
-    assert (run.exit, problems(run)) == (0, {("fs.glsl", "damaged")})
-    assert [event.message for event in run.of(Warned)] == ["damaged: fs.glsl: it is empty; a.glb asks for it (shader)"]
+    assert (run.exit_code, remarked_problems(run)) == (0, {("fs.glsl", "damaged")})
+    assert [event.message for event in run.events_of(Warned)] == [
+        "damaged: fs.glsl: it is empty; a.glb asks for it (shader)"
+    ]

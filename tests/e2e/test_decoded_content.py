@@ -18,21 +18,21 @@ from typing import Any
 
 import pytest
 
-from tests.app.test_worker_tasks import TILES, watched
-from tests.support.builders import IMODEL, export, glb, manifest_of, tileset, tree
-from tests.support.commandline import tilesync
-from tests.support.faults import after, any_blob, blob, blob_name
-from tests.support.simulator import EXPORT, Simulator, command, latest, verify
+from tests.app.test_worker_tasks import TILES, record_worker_pids
+from tests.support.builders import IMODEL, export, glb, read_manifest, read_tree, tileset
+from tests.support.commandline import run_tilesync
+from tests.support.faults import blob_name, call_before, is_blob, is_blob_named
+from tests.support.simulator import EXPORT, Simulator, read_latest, run_program, verify
 from tests.support.viewer_walk import closure as closure_of
-from tests.support.viewers import FLIGHT, Browser, fly
+from tests.support.viewers import CAMERA_PATH, Browser, view_mirror
 from tilesync.app import commands as wiring
-from tilesync.cli.output.summary import version_row
-from tilesync.demo.city import city
+from tilesync.cli.output.summary import build_version_row
+from tilesync.demo.city import build_city
 from tilesync.errors import Incomplete
 from tilesync.events import Finding, Planned
-from tilesync.jobs.versions.ownership import Standing
+from tilesync.jobs.versions.ownership import OwnershipStatus
 from tilesync.model import Content, Inventory, Layout
-from tilesync.stores.local.gunzip import Unpacking
+from tilesync.stores.local.gunzip import GunzipWriter
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 SECOND = f"{EXPORT}-2"
@@ -40,30 +40,30 @@ BIG, LARGE = "tiles/big.glb", "tiles/large.glb"
 DECODED = ("--content", "decoded")
 
 
-def packed(data: bytes) -> bytes:
+def gzip_bytes(data: bytes) -> bytes:
     """The bytes as gzip, the same each time."""
     return gzip.compress(data, 6, mtime=0)
 
 
-def city_of(tiles: int = 12, *, seed: int = 0) -> tuple[dict[str, bytes], dict[str, bytes]]:
+def make_gzip_export(tiles: int = 12, *, seed: int = 0) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """The files of an export, most of them gzip, and what they unpack to: small ones, the root, large ones."""
     dice = random.Random(seed)
     plain = export(tiles, seed=seed)
     plain[BIG], plain[LARGE] = glb(dice.randbytes(400_000) * 3), glb(dice.randbytes(4_500_000))
     plain["tileset.json"] = tileset("tiles/tileset.json", BIG, LARGE, "data/%C3%A4%20b%2520%2B%23.bin")
     left = {"tiles/000.glb", "tiles/001.glb", "data/empty"}
-    return {name: data if name in left else packed(data) for name, data in plain.items()}, plain
+    return {name: data if name in left else gzip_bytes(data) for name, data in plain.items()}, plain
 
 
 def gz_names(files: dict[str, bytes]) -> set[str]:
     return {name for name, data in files.items() if data.startswith(b"\x1f\x8b\x08")}
 
 
-def folder(dest: Path, version: str = EXPORT) -> dict[str, bytes]:
-    return tree(dest / "versions" / version)
+def version_files(dest: Path, version: str = EXPORT) -> dict[str, bytes]:
+    return read_tree(dest / "versions" / version)
 
 
-def sums(dest: Path, version: str = EXPORT) -> int:
+def run_sha256sum(dest: Path, version: str = EXPORT) -> int:
     """The exit code of the real `sha256sum -c` in the folder of a version."""
     told = subprocess.run(
         [sys.executable, "-m", "tilesync", "versions", str(dest), "--sha256sums", version],
@@ -75,7 +75,7 @@ def sums(dest: Path, version: str = EXPORT) -> int:
     return checked.returncode
 
 
-def mirror(sim: Simulator, dest: Path, **changes: Any) -> Any:
+def mirror_decoded(sim: Simulator, dest: Path, **changes: Any) -> Any:
     return sim.mirror(dest, content=Content.DECODED, **changes)
 
 
@@ -83,18 +83,25 @@ def test_files_lie_unpacked_and_the_manifest_says_so(tmp_path: Path) -> None:
     """Every gzip payload lies unpacked under its name with the date of its blob; the folder proves itself, and the
     second run has nothing to do.
     """
-    files, plain = city_of()
+    files, plain = make_gzip_export()
     with Simulator() as sim:
-        sim.hold(files)
+        sim.offer_export(files)
         sim.blob("tiles/002.glb").content_encoding = "gzip"
         sim.blob("tiles/001.glb").content_encoding = "gzip"  # which is not true
-        first = sim.command(tmp_path, *DECODED)
-        assert (first.exit, first.last["fetched"], first.last["version"]) == (0, len(files), EXPORT), first.said
-        assert folder(tmp_path) == plain
-        sim.forget()
-        again = sim.command(tmp_path, env={"TILESYNC_CONTENT": "decoded"})
-        assert (again.exit, again.last["kept"], len(sim.asked()), len(sim.asked_pages)) == (0, len(files), 0, 0)
-    head, rows = manifest_of(tmp_path, EXPORT)
+        first = sim.mirror_program(tmp_path, *DECODED)
+        assert (first.exit_code, first.last_line["fetched"], first.last_line["version"]) == (0, len(files), EXPORT), (
+            first.stderr
+        )
+        assert version_files(tmp_path) == plain
+        sim.clear_requests()
+        again = sim.mirror_program(tmp_path, env={"TILESYNC_CONTENT": "decoded"})
+        assert (again.exit_code, again.last_line["kept"], len(sim.blob_requests()), len(sim.listing_requests)) == (
+            0,
+            len(files),
+            0,
+            0,
+        )
+    head, rows = read_manifest(tmp_path, EXPORT)
     assert (head["content"], head["files"], head["bytes"]) == ("decoded", len(files), sum(map(len, plain.values())))
     assert {name for name, row in rows.items() if "stored" in row} == gz_names(files)
     for name, row in rows.items():
@@ -108,31 +115,33 @@ def test_files_lie_unpacked_and_the_manifest_says_so(tmp_path: Path) -> None:
         ).timestamp()
     assert rows["tiles/002.glb"]["content_encoding"] is None
     assert json.loads((tmp_path / "tileset.json").read_bytes())["root"]["children"][1]["content"]["uri"].endswith(BIG)
-    assert verify(tmp_path).exit == 0
-    assert verify(tmp_path, quick=True).exit == 0
-    assert sums(tmp_path) == 0
+    assert verify(tmp_path).exit_code == 0
+    assert verify(tmp_path, quick=True).exit_code == 0
+    assert run_sha256sum(tmp_path) == 0
     assert list((tmp_path / ".tilesync/parts").iterdir()) == []
-    (told,) = wiring.holdings(tmp_path, lambda event: None, state_dir=None)
-    assert {"content": "decoded", "bytes": head["bytes"]}.items() <= version_row(told, Standing(None, None)).items()
+    (told,) = wiring.list_versions(tmp_path, lambda event: None, state_dir=None)
+    assert {"content": "decoded", "bytes": head["bytes"]}.items() <= build_version_row(
+        told, OwnershipStatus(None, None)
+    ).items()
 
 
 def test_a_folder_with_gzip_files_says_what_a_web_server_must_send(tmp_path: Path) -> None:
     """At the end of the run, once, with the kinds and their count; not where nothing is gzip, or lies unpacked."""
     with Simulator() as sim:
-        files, plain = city_of()
-        sim.hold(files)
-        run = sim.command(tmp_path / "stored")
-        assert (run.exit, run.last["gzip_files"] >= len(gz_names(files))) == (0, True)
-        people = tilesync("mirror", IMODEL, tmp_path / "again", sim=sim)
-        last = people.err.splitlines()[-1]
+        files, plain = make_gzip_export()
+        sim.offer_export(files)
+        run = sim.mirror_program(tmp_path / "stored")
+        assert (run.exit_code, run.last_line["gzip_files"] >= len(gz_names(files))) == (0, True)
+        people = run_tilesync("mirror", IMODEL, tmp_path / "again", sim=sim)
+        last = people.stderr.splitlines()[-1]
         assert "are stored as gzip: the web server must send `Content-Encoding: gzip`" in last
         assert "glb" in last
         assert f"tilesync doctor {tmp_path / 'again'} --public-url" in last
-        quiet = tilesync("mirror", IMODEL, tmp_path / "again", sim=sim)
-        decoded = sim.command(tmp_path / "decoded", *DECODED)
-        assert ("gzip" in quiet.err, decoded.last["gzip_files"]) == (False, 0)
-        sim.hold(plain, export_id=OTHER)
-        assert sim.command(tmp_path / "plain").last["gzip_files"] == 0
+        quiet = run_tilesync("mirror", IMODEL, tmp_path / "again", sim=sim)
+        decoded = sim.mirror_program(tmp_path / "decoded", *DECODED)
+        assert ("gzip" in quiet.stderr, decoded.last_line["gzip_files"]) == (False, 0)
+        sim.offer_export(plain, export_id=OTHER)
+        assert sim.mirror_program(tmp_path / "plain").last_line["gzip_files"] == 0
 
 
 def test_what_the_container_calls_gzip_is_counted(tmp_path: Path) -> None:
@@ -141,50 +150,50 @@ def test_what_the_container_calls_gzip_is_counted(tmp_path: Path) -> None:
         files = {
             "tileset.json": tileset("a.glb", "b.glb", "c.bin"),
             "a.glb": glb(b"a"),
-            "b.glb": packed(glb(b"b" * 99)),
+            "b.glb": gzip_bytes(glb(b"b" * 99)),
         }
-        sim.hold(files | {"c.bin": b"plain"})
+        sim.offer_export(files | {"c.bin": b"plain"})
         for name in ("b.glb", "c.bin"):
             sim.blob(name).content_encoding = "gzip"
-        run = sim.command(tmp_path)
-        assert (run.exit, run.last["gzip_files"]) == (0, 1), run.said
+        run = sim.mirror_program(tmp_path)
+        assert (run.exit_code, run.last_line["gzip_files"]) == (0, 1), run.stderr
 
 
 def test_many_small_files_come_unpacked_by_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where other processes bring the files, these unpack them too, and read them again for `verify`."""
-    monkeypatch.setattr(wiring, "cores", lambda: 2)
+    monkeypatch.setattr(wiring, "count_cores", lambda: 2)
     plain, seen = export(TILES), list[int]()
-    files = {name: packed(data) if data else data for name, data in plain.items()}
+    files = {name: gzip_bytes(data) if data else data for name, data in plain.items()}
     with Simulator() as sim:
-        sim.hold(files)
-        watched(sim, seen)
-        assert mirror(sim, tmp_path).exit == 0
-        assert len(sim.asked()) == len(files)
+        sim.offer_export(files)
+        record_worker_pids(sim, seen)
+        assert mirror_decoded(sim, tmp_path).exit == 0
+        assert len(sim.blob_requests()) == len(files)
     assert len(seen) == 2
-    assert folder(tmp_path) == plain
-    _, rows = manifest_of(tmp_path, EXPORT)
+    assert version_files(tmp_path) == plain
+    _, rows = read_manifest(tmp_path, EXPORT)
     assert {name for name, row in rows.items() if "stored" in row} == gz_names(files)
-    assert verify(tmp_path).exit == 0
+    assert verify(tmp_path).exit_code == 0
     victim = tmp_path / "versions" / EXPORT / "tiles/300.glb"
     victim.write_bytes(files["tiles/300.glb"])
-    assert [each.name for each in verify(tmp_path).of(Finding)] == ["tiles/300.glb"]
+    assert [each.name for each in verify(tmp_path).events_of(Finding)] == ["tiles/300.glb"]
 
 
-@pytest.mark.parametrize("wrong", [b"not what was said", packed(glb(b"other"))[:-1] + b"\0"])
+@pytest.mark.parametrize("wrong", [b"not what was said", gzip_bytes(glb(b"other"))[:-1] + b"\0"])
 def test_bytes_are_verified_as_they_are_stored(tmp_path: Path, wrong: bytes) -> None:
     """A blob whose stored bytes are not what the container states fails, and nothing of it lies there."""
-    files, _ = city_of()
+    files, _ = make_gzip_export()
     with Simulator() as sim:
-        sim.hold(files)
+        sim.offer_export(files)
         there = sim.blob("tiles/003.glb")
         there.data = wrong + bytes(max(0, len(there.data) - len(wrong)))
-        run = mirror(sim, tmp_path)
+        run = mirror_decoded(sim, tmp_path)
         assert isinstance(run.error, Incomplete)
-    assert "tiles/003.glb" not in folder(tmp_path)
+    assert "tiles/003.glb" not in version_files(tmp_path)
     assert not (tmp_path / "tileset.json").exists()
 
 
-def start(sim: Simulator, dest: Path) -> subprocess.Popen[bytes]:
+def start_mirror(sim: Simulator, dest: Path) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "tilesync", "mirror", IMODEL, str(dest), "--transfers", "8", "--json", *DECODED]
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     env = {**kept, "TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
@@ -193,9 +202,9 @@ def start(sim: Simulator, dest: Path) -> subprocess.Popen[bytes]:
 
 def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
     """The part holds what is stored, goes on where it was, and is unpacked when it is whole."""
-    files, plain = city_of()
+    files, plain = make_gzip_export()
     with Simulator() as sim:
-        sim.hold(files)
+        sim.offer_export(files)
         stuck, gate = threading.Event(), threading.Event()
 
         def half_then_silence(_: Any, proceed: Any) -> Any:
@@ -203,36 +212,36 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
             answer.send = 3_500_000
             return answer
 
-        sim.fault(blob(LARGE), half_then_silence)
-        sim.fault(blob(LARGE), after(stuck.set, lambda: gate.wait(30)))
-        running = start(sim, tmp_path)
+        sim.add_fault(is_blob_named(LARGE), half_then_silence)
+        sim.add_fault(is_blob_named(LARGE), call_before(stuck.set, lambda: gate.wait(30)))
+        running = start_mirror(sim, tmp_path)
         assert stuck.wait(20)
         running.send_signal(signal.SIGKILL)
         running.communicate()
         gate.set()
-        assert LARGE not in folder(tmp_path)
+        assert LARGE not in version_files(tmp_path)
         sim.faults.clear()
-        sim.forget()
-        assert sim.command(tmp_path, *DECODED).exit == 0
-        (asked,) = sim.ranges(LARGE)
+        sim.clear_requests()
+        assert sim.mirror_program(tmp_path, *DECODED).exit_code == 0
+        (asked,) = sim.range_headers(LARGE)
         assert asked is not None
         assert int(asked.removeprefix("bytes=").rstrip("-")) >= 2_000_000
-    assert folder(tmp_path) == plain
-    assert verify(tmp_path).exit == 0
+    assert version_files(tmp_path) == plain
+    assert verify(tmp_path).exit_code == 0
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_at_random_moments_nothing_partial_lies_there(tmp_path: Path, seed: int) -> None:
     """Whatever lies under a final name is unpacked and whole, at each kill; the last run ends with every byte right."""
     dice = random.Random(seed)
-    files, plain = city_of(60, seed=seed)
+    files, plain = make_gzip_export(60, seed=seed)
     with Simulator(delay=0.05, page_size=20) as sim:
-        sim.hold(files)
+        sim.offer_export(files)
         for _ in range(3):
             ready = threading.Event()
             sim.faults.clear()
-            sim.on(1, any_blob, ready.set).optional = True
-            running = start(sim, tmp_path)
+            sim.run_before_request(1, is_blob, ready.set).optional = True
+            running = start_mirror(sim, tmp_path)
             while not ready.wait(0.05) and running.poll() is None:
                 continue  # it may have nothing left to ask for
             try:
@@ -240,137 +249,137 @@ def test_killed_at_random_moments_nothing_partial_lies_there(tmp_path: Path, see
             except subprocess.TimeoutExpired:
                 running.send_signal(signal.SIGKILL)
             running.communicate()
-            assert folder(tmp_path).items() <= plain.items()
+            assert version_files(tmp_path).items() <= plain.items()
         sim.faults.clear()
-        sim.delay = 0
-        assert mirror(sim, tmp_path).exit == 0
-    assert folder(tmp_path) == plain
-    assert verify(tmp_path).exit == 0
+        sim.delay_s = 0
+        assert mirror_decoded(sim, tmp_path).exit == 0
+    assert version_files(tmp_path) == plain
+    assert verify(tmp_path).exit_code == 0
 
 
 def test_a_lost_state_is_told_again(tmp_path: Path) -> None:
     """By the manifest every file counts as held; of a version on its way in what is not gzip does."""
-    files, plain = city_of()
+    files, plain = make_gzip_export()
     with Simulator() as sim:
-        sim.hold(files)
-        assert mirror(sim, tmp_path).exit == 0
+        sim.offer_export(files)
+        assert mirror_decoded(sim, tmp_path).exit == 0
         shutil.rmtree(tmp_path / ".tilesync")
-        sim.forget()
-        assert mirror(sim, tmp_path).exit == 0
-        assert sim.asked() == []
+        sim.clear_requests()
+        assert mirror_decoded(sim, tmp_path).exit == 0
+        assert sim.blob_requests() == []
         shutil.rmtree(tmp_path / ".tilesync")
         for leader in ("tileset.json", "latest.json", "current"):
             (tmp_path / leader).unlink()
         shutil.rmtree(tmp_path / "manifests")
-        assert mirror(sim, tmp_path).exit == 0
-        asked = {blob_name(request) for request in sim.asked()}
+        assert mirror_decoded(sim, tmp_path).exit == 0
+        asked = {blob_name(request) for request in sim.blob_requests()}
         assert asked == gz_names(files)
-    assert folder(tmp_path) == plain
-    assert verify(tmp_path).exit == 0
+    assert version_files(tmp_path) == plain
+    assert verify(tmp_path).exit_code == 0
 
 
 def test_files_of_another_content_under_a_lost_name_are_not_taken(tmp_path: Path) -> None:
     """What lies there packed, of a run that was to leave it so, is none of a version in which it is unpacked."""
-    files, plain = city_of()
+    files, plain = make_gzip_export()
     with Simulator() as sim:
-        sim.hold(files)
-        assert sim.mirror(tmp_path).exit == 0
+        sim.offer_export(files)
+        assert sim.mirror(tmp_path).exit_code == 0
         for lost in (".tilesync", "manifests"):
             shutil.rmtree(tmp_path / lost)
         for leader in ("tileset.json", "latest.json", "current"):
             (tmp_path / leader).unlink()
-        assert mirror(sim, tmp_path).exit == 0
-    assert folder(tmp_path) == plain
+        assert mirror_decoded(sim, tmp_path).exit == 0
+    assert version_files(tmp_path) == plain
 
 
 @pytest.mark.parametrize("name", ["tiles/004.glb", LARGE])
 @pytest.mark.parametrize("how", ["gone", "changed", "packed"])
 def test_a_damaged_file_is_healed(tmp_path: Path, name: str, how: str) -> None:
     """What `verify` finds bad the next run fetches, verifies as it is stored, and unpacks again."""
-    files, plain = city_of()
+    files, plain = make_gzip_export()
     with Simulator() as sim:
-        sim.hold(files)
-        assert mirror(sim, tmp_path).exit == 0
+        sim.offer_export(files)
+        assert mirror_decoded(sim, tmp_path).exit == 0
         path = tmp_path / "versions" / EXPORT / name
         if how == "gone":
             path.unlink()
         else:
             path.write_bytes(files[name] if how == "packed" else plain[name][:-1] + b"!")
         found = verify(tmp_path)
-        assert [(each.name, found.exit) for each in found.of(Finding)] == [(name, 10)]
-        sim.forget()
-        assert mirror(sim, tmp_path).exit == 0
-        assert {blob_name(request) for request in sim.asked()} == {name}
-    assert folder(tmp_path) == plain
-    assert verify(tmp_path).exit == 0
+        assert [(each.name, found.exit_code) for each in found.events_of(Finding)] == [(name, 10)]
+        sim.clear_requests()
+        assert mirror_decoded(sim, tmp_path).exit == 0
+        assert {blob_name(request) for request in sim.blob_requests()} == {name}
+    assert version_files(tmp_path) == plain
+    assert verify(tmp_path).exit_code == 0
 
 
 def test_both_contents_in_one_destination(tmp_path: Path) -> None:
     """They are two versions of the export, which share what is no gzip; what one holds is not fetched for the other."""
-    files, plain = city_of()
+    files, plain = make_gzip_export()
     with Simulator() as sim:
-        sim.hold(files)
-        assert sim.mirror(tmp_path).exit == 0
-        sim.forget()
-        run = mirror(sim, tmp_path)
+        sim.offer_export(files)
+        assert sim.mirror(tmp_path).exit_code == 0
+        sim.clear_requests()
+        run = mirror_decoded(sim, tmp_path)
         assert (run.exit, run.tally.fetched, run.tally.reused) == (0, 0, len(files))
-        assert sim.asked() == []
-        assert latest(tmp_path)["version"] == SECOND
-        assert (folder(tmp_path), folder(tmp_path, SECOND)) == (files, plain)
+        assert sim.blob_requests() == []
+        assert read_latest(tmp_path)["version"] == SECOND
+        assert (version_files(tmp_path), version_files(tmp_path, SECOND)) == (files, plain)
         for name in files:
             one, other = (os.lstat(tmp_path / "versions" / each / name) for each in (EXPORT, SECOND))
             assert (one.st_ino == other.st_ino) == (name not in gz_names(files)), name
-        sim.forget()
+        sim.clear_requests()
         for content, version in ((Content.STORED, EXPORT), (Content.DECODED, SECOND)):
             run = sim.mirror(tmp_path, content=content)
-            assert (run.exit, run.tally.kept, latest(tmp_path)["version"]) == (0, len(files), version)
-        assert sim.asked() + sim.asked_pages == []
-        assert verify(tmp_path, every=True).exit == 0
-        assert [sums(tmp_path, each) for each in (EXPORT, SECOND)] == [0, 0]
+            assert (run.exit_code, run.stats.kept, read_latest(tmp_path)["version"]) == (0, len(files), version)
+        assert sim.blob_requests() + sim.listing_requests == []
+        assert verify(tmp_path, every=True).exit_code == 0
+        assert [run_sha256sum(tmp_path, each) for each in (EXPORT, SECOND)] == [0, 0]
 
 
 def test_unpacked_files_are_no_source_for_stored_ones(tmp_path: Path) -> None:
     """Nobody can pack them again as they were: those that are gzip are fetched, the others shared."""
-    files, plain = city_of()
+    files, plain = make_gzip_export()
     with Simulator() as sim:
-        sim.hold(files)
-        assert mirror(sim, tmp_path).exit == 0
-        sim.forget()
+        sim.offer_export(files)
+        assert mirror_decoded(sim, tmp_path).exit == 0
+        sim.clear_requests()
         run = sim.mirror(tmp_path)
-        assert (run.exit, run.tally.fetched) == (0, len(gz_names(files)))
-        assert {blob_name(request) for request in sim.asked()} == gz_names(files)
-    assert (folder(tmp_path), folder(tmp_path, SECOND)) == (plain, files)
-    assert verify(tmp_path, every=True).exit == 0
+        assert (run.exit_code, run.stats.fetched) == (0, len(gz_names(files)))
+        assert {blob_name(request) for request in sim.blob_requests()} == gz_names(files)
+    assert (version_files(tmp_path), version_files(tmp_path, SECOND)) == (plain, files)
+    assert verify(tmp_path, every=True).exit_code == 0
 
 
 @pytest.mark.parametrize("md5", [True, False])
 def test_a_second_export_shares_what_lies_unpacked(tmp_path: Path, md5: bool) -> None:
     """What did not change is linked from version to version as it lies, also where only its bytes tell."""
-    files, plain = city_of()
+    files, plain = make_gzip_export()
     more, more_plain = {**files, "tiles/000.glb": glb(b"new")}, {**plain, "tiles/000.glb": glb(b"new")}
     with Simulator() as sim:
-        sim.hold(files, md5=md5)
-        assert mirror(sim, tmp_path).exit == 0
-        sim.hold(more, export_id=OTHER, md5=md5, lastModified="2026-03-02T08:30:00Z")
-        run = mirror(sim, tmp_path)
+        sim.offer_export(files, md5=md5)
+        assert mirror_decoded(sim, tmp_path).exit == 0
+        sim.offer_export(more, export_id=OTHER, md5=md5, lastModified="2026-03-02T08:30:00Z")
+        run = mirror_decoded(sim, tmp_path)
         assert (run.exit, run.tally.fetched) == (0, 1 if md5 else len(files))
-    assert folder(tmp_path, OTHER) == more_plain
+    assert version_files(tmp_path, OTHER) == more_plain
     for name in gz_names(files):
         one, other = (os.lstat(tmp_path / "versions" / each / name) for each in (EXPORT, OTHER))
         assert one.st_ino == other.st_ino, name
-    assert verify(tmp_path, every=True).exit == 0
+    assert verify(tmp_path, every=True).exit_code == 0
 
 
 def test_an_export_that_changed_in_name_only(tmp_path: Path) -> None:
     """The service says that it was modified, its listing that nothing was: the version stays."""
-    files, _ = city_of()
+    files, _ = make_gzip_export()
     with Simulator() as sim:
-        sim.hold(files)
-        assert mirror(sim, tmp_path).exit == 0
+        sim.offer_export(files)
+        assert mirror_decoded(sim, tmp_path).exit == 0
         sim.regenerate(files)
-        sim.forget()
-        run = mirror(sim, tmp_path)
-        assert (run.exit, run.tally.kept, sim.asked()) == (0, len(files), [])
+        sim.clear_requests()
+        run = mirror_decoded(sim, tmp_path)
+        assert (run.exit, run.tally.kept, sim.blob_requests()) == (0, len(files), [])
     assert [each.name for each in (tmp_path / "versions").iterdir()] == [EXPORT]
 
 
@@ -378,19 +387,19 @@ def test_an_export_that_changed_in_name_only(tmp_path: Path) -> None:
 def test_a_version_on_its_way_in_keeps_its_content(tmp_path: Path, first: Content) -> None:
     """A run that wishes for the other one begins another version; each is gone on with by its own kind."""
     other = Content.DECODED if first is Content.STORED else Content.STORED
-    files, plain = city_of()
+    files, plain = make_gzip_export()
     with Simulator() as sim:
-        sim.hold(files)
-        fault = sim.fault(blob("tiles/004.glb"), lambda _, proceed: _broken(proceed()), times=None)
-        assert sim.mirror(tmp_path, content=first).exit == 3
+        sim.offer_export(files)
+        fault = sim.add_fault(is_blob_named("tiles/004.glb"), lambda _, proceed: _broken(proceed()), times=None)
+        assert sim.mirror(tmp_path, content=first).exit_code == 3
         sim.faults.remove(fault)
-        assert sim.mirror(tmp_path, content=other).exit == 0
-        assert latest(tmp_path)["version"] == SECOND
-        assert sim.mirror(tmp_path, content=first).exit == 0
-        assert latest(tmp_path)["version"] == EXPORT
+        assert sim.mirror(tmp_path, content=other).exit_code == 0
+        assert read_latest(tmp_path)["version"] == SECOND
+        assert sim.mirror(tmp_path, content=first).exit_code == 0
+        assert read_latest(tmp_path)["version"] == EXPORT
     found = {Content.STORED: files, Content.DECODED: plain}
-    assert (folder(tmp_path), folder(tmp_path, SECOND)) == (found[first], found[other])
-    assert verify(tmp_path, every=True).exit == 0
+    assert (version_files(tmp_path), version_files(tmp_path, SECOND)) == (found[first], found[other])
+    assert verify(tmp_path, every=True).exit_code == 0
 
 
 def _broken(answer: Any) -> Any:
@@ -401,57 +410,57 @@ def _broken(answer: Any) -> Any:
 @pytest.mark.parametrize("before", [Content.STORED, Content.DECODED])
 def test_the_flat_layout(tmp_path: Path, before: Content) -> None:
     """The files lie unpacked at the container's paths, whatever lay there before; what the container lost can go."""
-    files, plain = city_of()
+    files, plain = make_gzip_export()
     fewer = {name: data for name, data in files.items() if name != "tiles/005.glb"}
-    fewer["tiles/tileset.json"] = packed(tileset(*(f"{n:03d}.glb" for n in range(12) if n != 5)))
+    fewer["tiles/tileset.json"] = gzip_bytes(tileset(*(f"{n:03d}.glb" for n in range(12) if n != 5)))
     with Simulator() as sim:
-        sim.hold(files)
-        assert sim.mirror(tmp_path, layout=Layout.FLAT, content=before).exit == 0
+        sim.offer_export(files)
+        assert sim.mirror(tmp_path, layout=Layout.FLAT, content=before).exit_code == 0
         flat = {name: (tmp_path / name).read_bytes() for name in files}
         assert flat == (files if before is Content.STORED else plain)
-        assert mirror(sim, tmp_path, layout=Layout.FLAT).exit == 0
+        assert mirror_decoded(sim, tmp_path, layout=Layout.FLAT).exit == 0
         assert {name: (tmp_path / name).read_bytes() for name in files} == plain
-        assert verify(tmp_path).exit == 0
-        sim.hold(fewer, export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
-        ended = sim.command(tmp_path, *DECODED, "--layout", "flat", "--delete")
-        assert (ended.exit, ended.last["deleted"]) == (0, 1), ended.said
+        assert verify(tmp_path).exit_code == 0
+        sim.offer_export(fewer, export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+        ended = sim.mirror_program(tmp_path, *DECODED, "--layout", "flat", "--delete")
+        assert (ended.exit_code, ended.last_line["deleted"]) == (0, 1), ended.stderr
     assert not (tmp_path / "tiles/005.glb").exists()
     assert (tmp_path / LARGE).read_bytes() == plain[LARGE]
-    assert verify(tmp_path).exit == 0
+    assert verify(tmp_path).exit_code == 0
 
 
 def test_a_walk(tmp_path: Path) -> None:
     """What is found by walking lies unpacked too, and an unchanged night is one."""
-    files, plain = city_of()
+    files, plain = make_gzip_export()
     with Simulator() as sim:
-        sim.hold(files)
-        assert mirror(sim, tmp_path, inventory=Inventory.WALK).exit == 0
-        held = folder(tmp_path)
+        sim.offer_export(files)
+        assert mirror_decoded(sim, tmp_path, inventory=Inventory.WALK).exit == 0
+        held = version_files(tmp_path)
         assert held.items() <= plain.items()
         assert len(held) == len(plain) - 2
         sim.regenerate(files)
-        assert mirror(sim, tmp_path, inventory=Inventory.WALK).exit == 0
+        assert mirror_decoded(sim, tmp_path, inventory=Inventory.WALK).exit == 0
     assert [each.name for each in (tmp_path / "versions").iterdir()] == [EXPORT]
-    assert verify(tmp_path).exit == 0
+    assert verify(tmp_path).exit_code == 0
 
 
 def test_all_exports_and_the_plan(tmp_path: Path) -> None:
     """A history is kept in one content; a plan says what a run would do in each."""
-    files, plain = city_of()
-    other, other_plain = city_of(9, seed=1)
+    files, plain = make_gzip_export()
+    other, other_plain = make_gzip_export(9, seed=1)
     with Simulator() as sim:
-        sim.hold(files)
-        sim.hold(other, export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
-        assert sim.command(tmp_path, "--all-exports", *DECODED).exit == 0
-        assert (folder(tmp_path), folder(tmp_path, OTHER)) == (plain, other_plain)
-        sim.forget()
-        assert sim.command(tmp_path, "--all-exports", *DECODED).exit == 0
-        assert sim.asked() == []
-        same = sim.preview(tmp_path, content=Content.DECODED)
-        assert (same.exit, same.tally.kept, same.tally.fetched) == (0, len(other), 0)
-        stored = sim.preview(tmp_path)
-        assert (stored.exit, stored.tally.fetched) == (0, len(gz_names(other)))
-        actions = {each.name: each.action for each in stored.of(Planned)}
+        sim.offer_export(files)
+        sim.offer_export(other, export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+        assert sim.mirror_program(tmp_path, "--all-exports", *DECODED).exit_code == 0
+        assert (version_files(tmp_path), version_files(tmp_path, OTHER)) == (plain, other_plain)
+        sim.clear_requests()
+        assert sim.mirror_program(tmp_path, "--all-exports", *DECODED).exit_code == 0
+        assert sim.blob_requests() == []
+        same = sim.dry_run(tmp_path, content=Content.DECODED)
+        assert (same.exit_code, same.stats.kept, same.stats.fetched) == (0, len(other), 0)
+        stored = sim.dry_run(tmp_path)
+        assert (stored.exit_code, stored.stats.fetched) == (0, len(gz_names(other)))
+        actions = {each.name: each.action for each in stored.events_of(Planned)}
         assert all(actions[name] == "fetch" for name in gz_names(other))
     assert not (tmp_path / "versions" / f"{OTHER}-2").exists()
 
@@ -459,120 +468,120 @@ def test_all_exports_and_the_plan(tmp_path: Path) -> None:
 def test_an_object_store_is_told_otherwise(tmp_path: Path) -> None:
     """A store states the encoding of each file, so nothing need be unpacked there: a usage error says so."""
     for dest in ("s3://bucket/prefix", "az://account/container"):
-        ended = command("mirror", IMODEL, dest, *DECODED, env={"TILESYNC_TOKEN": "t", "HOME": str(tmp_path)})
-        assert (ended.exit, ended.last["error"]) == (2, "UsageError")
-        assert "encoding" in ended.last["message"]
+        ended = run_program("mirror", IMODEL, dest, *DECODED, env={"TILESYNC_TOKEN": "t", "HOME": str(tmp_path)})
+        assert (ended.exit_code, ended.last_line["error"]) == (2, "UsageError")
+        assert "encoding" in ended.last_line["message"]
 
 
 def test_a_disk_that_fills_while_unpacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a full disk, nothing partial is left, and what arrived is not fetched again."""
-    files, plain = city_of()
-    real = Unpacking.go_on
+    files, plain = make_gzip_export()
+    real = GunzipWriter.write_next
 
-    def full(self: Unpacking) -> bool:
+    def full(self: GunzipWriter) -> bool:
         if not real(self) and self.size == len(plain[LARGE]):
             raise OSError(errno.ENOSPC, "no space left")
         return False
 
     with Simulator() as sim:
-        sim.hold(files)
-        monkeypatch.setattr(Unpacking, "go_on", full)
-        assert mirror(sim, tmp_path).exit == 8
+        sim.offer_export(files)
+        monkeypatch.setattr(GunzipWriter, "write_next", full)
+        assert mirror_decoded(sim, tmp_path).exit == 8
         monkeypatch.undo()
-        assert LARGE not in folder(tmp_path)
+        assert LARGE not in version_files(tmp_path)
         assert [p for p in (tmp_path / ".tilesync/parts").iterdir() if p.name.endswith("unpacked")] == []
-        sim.forget()
-        assert mirror(sim, tmp_path).exit == 0
-        assert sim.asked(LARGE) == []
-    assert folder(tmp_path) == plain
+        sim.clear_requests()
+        assert mirror_decoded(sim, tmp_path).exit == 0
+        assert sim.blob_requests(LARGE) == []
+    assert version_files(tmp_path) == plain
 
 
 # --- a held copy as SOURCE ---
 
 
-def copy(source: Path, dest: Path, *options: str, exit_code: int = 0) -> None:
-    ended = command("mirror", str(source), str(dest), *options, env={"TILESYNC_API_URL": "http://127.0.0.1:9"})
-    assert ended.exit == exit_code, ended.said
+def copy_mirror(source: Path, dest: Path, *options: str, exit_code: int = 0) -> None:
+    ended = run_program("mirror", str(source), str(dest), *options, env={"TILESYNC_API_URL": "http://127.0.0.1:9"})
+    assert ended.exit_code == exit_code, ended.stderr
 
 
 def test_a_copy_of_what_lies_unpacked(tmp_path: Path) -> None:
     """It holds the same files and says that they are unpacked; its bytes are proven by the manifest, as they lie."""
-    files, plain = city_of()
+    files, plain = make_gzip_export()
     source = tmp_path / "source"
     with Simulator() as sim:
-        sim.hold(files)
-        assert mirror(sim, source).exit == 0
+        sim.offer_export(files)
+        assert mirror_decoded(sim, source).exit == 0
     for dest in (tmp_path / "one", tmp_path / "two"):
-        copy(source, dest)
-        assert folder(dest) == plain
-        head, rows = manifest_of(dest, EXPORT)
+        copy_mirror(source, dest)
+        assert version_files(dest) == plain
+        head, rows = read_manifest(dest, EXPORT)
         assert (head["content"], head["bytes"]) == ("decoded", sum(map(len, plain.values())))
         assert {row["sha256"] for row in rows.values()} == {
-            r["sha256"] for r in manifest_of(source, EXPORT)[1].values()
+            r["sha256"] for r in read_manifest(source, EXPORT)[1].values()
         }
         assert all("stored" not in row for row in rows.values())
-        assert verify(dest).exit == 0
-        assert sums(dest) == 0
-        copy(source, dest)
+        assert verify(dest).exit_code == 0
+        assert run_sha256sum(dest) == 0
+        copy_mirror(source, dest)
         assert [each.name for each in (dest / "versions").iterdir()] == [EXPORT]
         source = dest
     (source / "versions" / EXPORT / LARGE).write_bytes(plain[LARGE][:-1] + b"!")
-    copy(source, tmp_path / "three", exit_code=3)
+    copy_mirror(source, tmp_path / "three", exit_code=3)
 
 
 @pytest.mark.parametrize("layout", [Layout.VERSIONED, Layout.FLAT])
 def test_what_lies_unpacked_is_mended_from_a_copy(tmp_path: Path, layout: Layout) -> None:
     """What came from the service packed, and was lost, comes from a copy as it lay; what is there stays as it is."""
-    files, plain = city_of()
+    files, plain = make_gzip_export()
     first, dest = tmp_path / "first", tmp_path / "dest"
     with Simulator() as sim:
-        sim.hold(files)
-        assert mirror(sim, first).exit == 0
-        assert mirror(sim, dest, layout=layout).exit == 0
-    copy(first, tmp_path / "copy")
+        sim.offer_export(files)
+        assert mirror_decoded(sim, first).exit == 0
+        assert mirror_decoded(sim, dest, layout=layout).exit == 0
+    copy_mirror(first, tmp_path / "copy")
     there = dest / "versions" / EXPORT if layout is Layout.VERSIONED else dest
     (there / BIG).unlink()
     kept = (there / LARGE).stat().st_ino
-    assert verify(dest).exit == 10
+    assert verify(dest).exit_code == 10
     flat = ("--layout", "flat") if layout is Layout.FLAT else ()
-    copy(tmp_path / "copy", dest, *flat)
+    copy_mirror(tmp_path / "copy", dest, *flat)
     assert (there / BIG).read_bytes() == plain[BIG]
     assert (there / LARGE).stat().st_ino == kept
-    assert verify(dest).exit == 0
-    copy(tmp_path / "copy", dest, *flat)
+    assert verify(dest).exit_code == 0
+    copy_mirror(tmp_path / "copy", dest, *flat)
     with Simulator() as sim:
-        sim.hold(files)
-        night = mirror(sim, dest, layout=layout)
+        sim.offer_export(files)
+        night = mirror_decoded(sim, dest, layout=layout)
     assert (night.exit, night.tally.fetched) == (0, 0)
 
 
 def test_a_copy_of_what_is_there_unpacked_already_is_none(tmp_path: Path) -> None:
     """Though nothing tells two mirrors of a bare link from one another but their files."""
-    files, plain = city_of()
+    files, plain = make_gzip_export()
     with Simulator() as sim:
-        sim.hold(files)
+        sim.offer_export(files)
         for name in ("a", "b"):
-            assert command("mirror", sim.link(EXPORT), str(tmp_path / name), *DECODED).exit == 0
+            assert run_program("mirror", sim.create_link(EXPORT), str(tmp_path / name), *DECODED).exit_code == 0
     (version,) = (each.name for each in (tmp_path / "b/versions").iterdir())
-    copy(tmp_path / "a", tmp_path / "b")
+    copy_mirror(tmp_path / "a", tmp_path / "b")
     assert [each.name for each in (tmp_path / "b/versions").iterdir()] == [version]
-    assert folder(tmp_path / "b", version) == plain
+    assert version_files(tmp_path / "b", version) == plain
 
 
 def test_a_stored_copy_is_unpacked_on_the_way(tmp_path: Path) -> None:
     """What a folder holds as it is stored can be brought into another one unpacked, and the night after is none."""
-    files, plain = city_of()
+    files, plain = make_gzip_export()
     with Simulator() as sim:
-        sim.hold(files)
-        assert sim.mirror(tmp_path / "source").exit == 0
-    copy(tmp_path / "source", tmp_path / "d", *DECODED)
-    copy(tmp_path / "source", tmp_path / "d", *DECODED)
-    assert folder(tmp_path / "d") == plain
-    head, rows = manifest_of(tmp_path / "d", EXPORT)
+        sim.offer_export(files)
+        assert sim.mirror(tmp_path / "source").exit_code == 0
+    copy_mirror(tmp_path / "source", tmp_path / "d", *DECODED)
+    copy_mirror(tmp_path / "source", tmp_path / "d", *DECODED)
+    assert version_files(tmp_path / "d") == plain
+    head, rows = read_manifest(tmp_path / "d", EXPORT)
     assert head["content"] == "decoded"
     assert {name for name, row in rows.items() if "stored" in row} == gz_names(files)
     assert [each.name for each in (tmp_path / "d/versions").iterdir()] == [EXPORT]
-    assert verify(tmp_path / "d").exit == 0
+    assert verify(tmp_path / "d").exit_code == 0
 
 
 # --- served by a plain web server ---
@@ -582,12 +591,12 @@ def test_a_stored_copy_is_unpacked_on_the_way(tmp_path: Path) -> None:
 def test_a_viewer_streams_what_lies_unpacked(browser: Browser, tmp_path: Path, viewer: str) -> None:
     """A city that is stored gzipped cannot be read through a plain web server; unpacked, it is drawn."""
     with Simulator() as sim:
-        sim.hold({name: packed(data) for name, data in city().items()})
-        assert sim.mirror(tmp_path / "stored").exit == 0
-        assert mirror(sim, tmp_path / "decoded").exit == 0
-    assert fly(browser, viewer, tmp_path / "stored", FLIGHT[:1]).loaded == 0
+        sim.offer_export({name: gzip_bytes(data) for name, data in build_city().items()})
+        assert sim.mirror(tmp_path / "stored").exit_code == 0
+        assert mirror_decoded(sim, tmp_path / "decoded").exit == 0
+    assert view_mirror(browser, viewer, tmp_path / "stored", CAMERA_PATH[:1]).loaded == 0
     closure = closure_of(tmp_path / "decoded")
-    flight = fly(browser, viewer, tmp_path / "decoded", FLIGHT)
-    assert flight.faults(closure) == []
-    assert len(flight.names) >= 0.9 * len(closure)
-    assert any(0.01 < share < 0.99 for share in flight.drawn())
+    flight = view_mirror(browser, viewer, tmp_path / "decoded", CAMERA_PATH)
+    assert flight.problems(closure) == []
+    assert len(flight.requested_names) >= 0.9 * len(closure)
+    assert any(0.01 < share < 0.99 for share in flight.drawn_shares())

@@ -18,12 +18,12 @@ from tests.support.simulator import Simulator
 DEPLOY = Path(__file__).resolve().parents[2] / "scripts" / "deploy"
 
 
-def text(name: str) -> str:
+def read_deploy_file(name: str) -> str:
     """A file, with its folders."""
     return (DEPLOY / name).read_text(encoding="utf-8")
 
 
-def here(words: str, root: Path) -> str:
+def relocate_paths(words: str, root: Path) -> str:
     """What a file says, with the folders of this test in the place of the machine's."""
     for folder in ("/etc/tilesync", "/var/log", "/var/lib", "/srv/tiles", "/opt/tilesync"):
         words = words.replace(folder, f"{root}{folder}")
@@ -41,7 +41,7 @@ def machine(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def settings(machine: Path, dest: str, sim: Simulator, **more: str) -> None:
+def write_settings(machine: Path, dest: str, sim: Simulator, **more: str) -> None:
     """The file with the settings of a mirror, written after the example."""
     named = {
         "TILESYNC_SOURCE": IMODEL,
@@ -55,9 +55,9 @@ def settings(machine: Path, dest: str, sim: Simulator, **more: str) -> None:
     (machine / "etc/tilesync/office.env").write_text(lines)
 
 
-def cron(machine: Path) -> subprocess.CompletedProcess[str]:
+def run_cron_line(machine: Path) -> subprocess.CompletedProcess[str]:
     """Run the line as cron does: by /bin/sh, with HOME and what the file sets, and nothing else."""
-    said = here(text("tilesync.cron"), machine)
+    said = relocate_paths(read_deploy_file("tilesync.cron"), machine)
     environment = dict(re.findall(r"^([A-Z_]+)=(.*)$", said, re.MULTILINE))
     (line,) = re.findall(r"^17 2 \* \* \*  tilesync  (.*)$", said, re.MULTILINE)
     home = {"HOME": "/nonexistent", "LOGNAME": "tilesync", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
@@ -67,9 +67,9 @@ def cron(machine: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_line_of_cron_fills_a_folder(machine: Path, sim: Simulator) -> None:
     """It prints nothing, writes its report, and keeps the state in the folder."""
-    sim.hold()
-    settings(machine, f"{machine}/srv/tiles/office", sim)
-    ended = cron(machine)
+    sim.offer_export()
+    write_settings(machine, f"{machine}/srv/tiles/office", sim)
+    ended = run_cron_line(machine)
     assert (ended.stdout, ended.stderr) == ("", ""), (machine / "var/log/tilesync/office.log").read_text()
     assert (machine / "srv/tiles/office/tileset.json").exists()
     assert (machine / "srv/tiles/office/.tilesync").is_dir()
@@ -78,19 +78,19 @@ def test_the_line_of_cron_fills_a_folder(machine: Path, sim: Simulator) -> None:
 
 def test_the_line_of_cron_fills_a_store(machine: Path, sim: Simulator, bucket_server: BucketServer) -> None:
     """The state of a store lies where the file says, although the user has no home; a night that fails says so."""
-    sim.hold()
+    sim.offer_export()
     place = f"s3://{bucket_server.new_bucket()}/office"
-    settings(machine, place, sim, **ENVIRONMENT, AWS_ENDPOINT_URL=bucket_server.url)
-    ended = cron(machine)
+    write_settings(machine, place, sim, **ENVIRONMENT, AWS_ENDPOINT_URL=bucket_server.url)
+    ended = run_cron_line(machine)
     assert (ended.stdout, ended.stderr) == ("", ""), (machine / "var/log/tilesync/office.log").read_text()
     assert len(list((machine / "var/lib/tilesync/destinations").iterdir())) == 1
-    settings(machine, "gs://nowhere", sim)
-    assert "tilesync mirror office: exit 2" in cron(machine).stdout
+    write_settings(machine, "gs://nowhere", sim)
+    assert "tilesync mirror office: exit 2" in run_cron_line(machine).stdout
 
 
 def test_the_service_of_systemd_has_a_folder_for_the_state() -> None:
     """Below what StateDirectory makes tilesync finds its state; a missing /srv/tiles stops nothing."""
-    unit = text("tilesync@.service")
+    unit = read_deploy_file("tilesync@.service")
     assert "\nStateDirectory=tilesync\n" in unit
     assert "\nEnvironment=XDG_STATE_HOME=%S\n" in unit
     assert "\nReadWritePaths=-/srv/tiles\n" in unit
@@ -98,7 +98,7 @@ def test_the_service_of_systemd_has_a_folder_for_the_state() -> None:
 
 def test_the_job_of_kubernetes_has_a_volume_for_the_state() -> None:
     """What it writes beside DEST lies on volumes, on a root file system that is read only; no report is served."""
-    job = text("kubernetes.yaml")
+    job = read_deploy_file("kubernetes.yaml")
     mounts = dict(re.findall(r"\{name: (\w+), mountPath: (\S+)\}", job))
     assert mounts.keys() == set(re.findall(r"- name: (\w+)$", job.partition("volumes:\n")[2], re.MULTILINE))
     environment = dict(re.findall(r"- name: (\w+)\n +value: (\S+)", job))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders import IMODEL
-from tests.support.commandline import tilesync
+from tests.support.commandline import run_tilesync
 from tests.support.simulator import EXPORT
 
 
@@ -20,27 +20,27 @@ from tests.support.simulator import EXPORT
 def test_a_file_as_dest_is_told_with_the_folder_that_holds_it(kept: Path, command: str, name: str) -> None:
     """The pointer is not to be moved away: the destination around it is what is meant."""
     words = {"mirror": ["mirror", IMODEL], "plan": ["mirror", "-n", IMODEL]}.get(command, [command])
-    done = tilesync(*words, kept / name, TILESYNC_TOKEN="t")
+    done = run_tilesync(*words, kept / name, TILESYNC_TOKEN="t")
     file, folder = str(kept / name).removesuffix("/x"), kept / name[0]
-    assert done.exit == 8
-    assert f"{file} is a file, not a folder\n" in done.err + done.out
-    assert f"give the folder that tilesync filled: {folder}\n" in done.err + done.out
-    assert "move it away" not in done.err + done.out
+    assert done.exit_code == 8
+    assert f"{file} is a file, not a folder\n" in done.stderr + done.stdout
+    assert f"give the folder that tilesync filled: {folder}\n" in done.stderr + done.stdout
+    assert "move it away" not in done.stderr + done.stdout
 
 
 def test_a_file_as_state_folder_is_told(kept: Path) -> None:
     """The hint is about --state-dir, not about moving a file of others away."""
-    done = tilesync("verify", kept / "v", "--state-dir", kept / "v/tileset.json")
+    done = run_tilesync("verify", kept / "v", "--state-dir", kept / "v/tileset.json")
     said = f"error: {kept / 'v/tileset.json'} is a file, not a folder\n  check --state-dir\n"
-    assert (done.exit, done.err) == (8, said)
+    assert (done.exit_code, done.stderr) == (8, said)
 
 
 def test_a_device_as_dest_and_a_file_as_source_are_told(kept: Path, tmp_path: Path) -> None:
     """A DEST that can be no folder asks for one, and a SOURCE that is a file of one names that."""
-    done = tilesync("mirror", kept / "v", os.devnull)
-    assert (done.exit, done.err) == (
+    done = run_tilesync("mirror", kept / "v", os.devnull)
+    assert (done.exit_code, done.stderr) == (
         8, f"error: {os.devnull} is a device, not a folder\n  give a folder, or a path where nothing stands yet\n",
     )  # fmt: skip
-    done = tilesync("mirror", kept / "v/tileset.json", tmp_path / "d")
-    assert done.exit == 2
-    assert f"tileset.json is no folder\n  give the folder that tilesync filled: {kept / 'v'}\n" in done.err
+    done = run_tilesync("mirror", kept / "v/tileset.json", tmp_path / "d")
+    assert done.exit_code == 2
+    assert f"tileset.json is no folder\n  give the folder that tilesync filled: {kept / 'v'}\n" in done.stderr

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 
 from tests.support.builders import IMODEL, export
-from tests.support.commandline import Done, tilesync
+from tests.support.commandline import CommandResult, run_tilesync
 from tests.support.s3 import ENVIRONMENT, BucketServer
 from tests.support.simulator import EXPORT, Simulator
 from tilesync.errors import DestinationError
-from tilesync.stores.local.destination import open_to_read
+from tilesync.stores.local.destination import open_local_for_reading
 
 MANIFEST = f"manifests/{EXPORT}.jsonl"
-DEEP = "[" * 100_000 + "]" * 100_000
+DEEP_JSON = "[" * 100_000 + "]" * 100_000
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A destination with one version."""
     dest = tmp_path_factory.mktemp("published") / "dest"
     with Simulator() as sim:
-        sim.hold(export(2))
-        assert sim.mirror(dest).exit == 0
+        sim.offer_export(export(2))
+        assert sim.mirror(dest).exit_code == 0
     return dest
 
 
@@ -43,7 +43,7 @@ def dest(published: Path, tmp_path: Path) -> Path:
     return tmp_path / "dest"
 
 
-def first_line(**changes: Any) -> Callable[[str], str]:
+def change_header(**changes: Any) -> Callable[[str], str]:
     """The first line of a manifest says something else."""
 
     def change(text: str) -> str:
@@ -53,7 +53,7 @@ def first_line(**changes: Any) -> Callable[[str], str]:
     return change
 
 
-def second_line(**changes: Any) -> Callable[[str], str]:
+def change_first_row(**changes: Any) -> Callable[[str], str]:
     """The line of a file says something else."""
 
     def change(text: str) -> str:
@@ -64,20 +64,20 @@ def second_line(**changes: Any) -> Callable[[str], str]:
 
 
 DAMAGES: dict[str, Callable[[str], str]] = {
-    "deep": lambda text: DEEP + "\n",
-    "deep field": lambda text: text.replace('"include":[]', f'"include":{DEEP}'),
+    "deep": lambda text: DEEP_JSON + "\n",
+    "deep field": lambda text: text.replace('"include":[]', f'"include":{DEEP_JSON}'),
     "Infinity": lambda text: text.replace('"missing":0', '"missing":Infinity'),
     "1e999": lambda text: text.replace('"missing":0', '"missing":1e999'),
-    "NaN": second_line(size=float("nan")),
+    "NaN": change_first_row(size=float("nan")),
     "a list": lambda text: "[]\n" + text,
-    "no export": first_line(export=None),
-    "odd export": first_line(export={"id": ["e1"]}),
-    "odd counts": first_line(files={}),
-    "odd moment": first_line(finished="yesterday"),
-    "lone surrogate": second_line(name="tiles/\ud800.glb"),
-    "odd name": second_line(name=5),
-    "odd type": second_line(content_type={"a": 1}),
-    "huge size": second_line(size=1 << 64),
+    "no export": change_header(export=None),
+    "odd export": change_header(export={"id": ["e1"]}),
+    "odd counts": change_header(files={}),
+    "odd moment": change_header(finished="yesterday"),
+    "lone surrogate": change_first_row(name="tiles/\ud800.glb"),
+    "odd name": change_first_row(name=5),
+    "odd type": change_first_row(content_type={"a": 1}),
+    "huge size": change_first_row(size=1 << 64),
     "not UTF-8": lambda text: "\udcff" + text,
 }
 """What becomes of a manifest."""
@@ -93,11 +93,11 @@ def test_a_damaged_manifest(dest: Path, damage: str) -> None:
     after = DAMAGES[damage](before)
     assert after != before
     path.write_bytes(after.encode(errors="surrogateescape"))
-    found = tilesync("verify", dest, "--json")
-    assert (found.exit, found.last["error"]) == (10, "VerifyFailed")
-    assert f"manifests/{EXPORT}.jsonl" in found.out
-    done = tilesync("mirror", dest, dest.with_name("copy"), "--json")
-    assert (done.exit, done.last["error"]) in {(3, "Incomplete"), (4, "NoExport")}, done.err
+    found = run_tilesync("verify", dest, "--json")
+    assert (found.exit_code, found.last_line["error"]) == (10, "VerifyFailed")
+    assert f"manifests/{EXPORT}.jsonl" in found.stdout
+    done = run_tilesync("mirror", dest, dest.with_name("copy"), "--json")
+    assert (done.exit_code, done.last_line["error"]) in {(3, "Incomplete"), (4, "NoExport")}, done.stderr
 
 
 @pytest.mark.parametrize("damage", ["deep", "NaN", "lone surrogate", "huge size"])
@@ -107,19 +107,19 @@ def test_a_lost_catalog_and_a_damaged_manifest(dest: Path, damage: str) -> None:
     path.write_text(DAMAGES[damage](path.read_text()))
     for catalog in (dest / ".tilesync").glob("catalog.sqlite3*"):
         catalog.unlink()
-    assert tilesync("versions", dest, "--json").exit == (8 if damage == "deep" else 0)
+    assert run_tilesync("versions", dest, "--json").exit_code == (8 if damage == "deep" else 0)
     with Simulator() as sim:
-        sim.hold(export(2))
-        done = tilesync("mirror", IMODEL, dest, "--json", sim=sim)
-    assert (done.exit, done.last["version"]) == (0, f"{EXPORT}-2"), done.err
-    assert f"version {EXPORT} cannot be taken over" in done.err
+        sim.offer_export(export(2))
+        done = run_tilesync("mirror", IMODEL, dest, "--json", sim=sim)
+    assert (done.exit_code, done.last_line["version"]) == (0, f"{EXPORT}-2"), done.stderr
+    assert f"version {EXPORT} cannot be taken over" in done.stderr
     assert (dest / "versions" / EXPORT / "tileset.json").is_file()
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        DEEP,
+        DEEP_JSON,
         '{"version": Infinity, "manifest": 1}',
         '{"version": {}, "manifest": "m"}',
         '{"version": "\\ud800"}',
@@ -132,13 +132,13 @@ def test_a_damaged_latest_json(dest: Path, said: str) -> None:
     """It counts as lost: the next run writes it anew, and what needs it says so."""
     whole = (dest / "latest.json").read_text()
     (dest / "latest.json").write_text(said)
-    assert tilesync("versions", dest, "--json").exit == 0
-    found = tilesync("verify", dest, "--json")
-    assert (found.exit, found.last["error"]) == (10, "VerifyFailed")
+    assert run_tilesync("versions", dest, "--json").exit_code == 0
+    found = run_tilesync("verify", dest, "--json")
+    assert (found.exit_code, found.last_line["error"]) == (10, "VerifyFailed")
     with Simulator() as sim:
-        sim.hold(export(2))
-        done = tilesync("mirror", IMODEL, dest, "--json", sim=sim)
-    assert done.exit == 0, done.err
+        sim.offer_export(export(2))
+        done = run_tilesync("mirror", IMODEL, dest, "--json", sim=sim)
+    assert done.exit_code == 0, done.stderr
     assert json.loads((dest / "latest.json").read_text())["version"] == json.loads(whole)["version"]
 
 
@@ -159,34 +159,34 @@ def test_a_damaged_catalog(dest: Path, sql: str, why: str) -> None:
     with closing(sqlite3.connect(catalog)) as db, db:
         assert db.execute(sql).rowcount
     with Simulator() as sim:
-        sim.hold(export(2))
-        done = tilesync("mirror", IMODEL, dest, "--json", sim=sim)
-        assert (done.exit, done.last["error"]) == (8, "DestinationError"), done.err
-        assert f"the catalog is damaged ({why}" in done.last["message"] or why in done.last["message"]
-        assert f"delete {catalog}" in done.last["hint"]
+        sim.offer_export(export(2))
+        done = run_tilesync("mirror", IMODEL, dest, "--json", sim=sim)
+        assert (done.exit_code, done.last_line["error"]) == (8, "DestinationError"), done.stderr
+        assert f"the catalog is damaged ({why}" in done.last_line["message"] or why in done.last_line["message"]
+        assert f"delete {catalog}" in done.last_line["hint"]
         for path in catalog.parent.glob("catalog.sqlite3*"):
             path.unlink()
-        assert tilesync("mirror", IMODEL, dest, "--json", sim=sim).exit == 0
+        assert run_tilesync("mirror", IMODEL, dest, "--json", sim=sim).exit_code == 0
 
 
 def test_a_damaged_record_costs_nothing(dest: Path) -> None:
     """What the service said of an export is told to people, and decides nothing."""
     with closing(sqlite3.connect(dest / ".tilesync/catalog.sqlite3")) as db, db:
-        db.execute("UPDATE version SET record=?", (DEEP,))
+        db.execute("UPDATE version SET record=?", (DEEP_JSON,))
     with Simulator() as sim:
-        sim.hold(export(2))
-        done = tilesync("mirror", IMODEL, dest, "--json", sim=sim)
-    assert (done.exit, done.last["fetched"]) == (0, 0), done.err
+        sim.offer_export(export(2))
+        done = run_tilesync("mirror", IMODEL, dest, "--json", sim=sim)
+    assert (done.exit_code, done.last_line["fetched"]) == (0, 0), done.stderr
 
 
-ODD: list[Any] = [5, None, {}, [], True, 1e300, "\ud800", "x" * 100_000]
+ODD_VALUES: list[Any] = [5, None, {}, [], True, 1e300, "\ud800", "x" * 100_000]
 
 
-@pytest.mark.parametrize("value", ODD, ids=[ascii(value)[:12] for value in ODD])
+@pytest.mark.parametrize("value", ODD_VALUES, ids=[ascii(value)[:12] for value in ODD_VALUES])
 def test_odd_values_in_the_rows_of_the_service(tmp_path: Path, value: Any) -> None:
     """Fields of another type count as missing; half of a surrogate pair makes it no list of exports."""
     with Simulator() as sim:
-        sim.hold(export(2))
+        sim.offer_export(export(2))
         sim.exports[0] |= {
             "displayName": value,
             "lastModified": value,
@@ -196,21 +196,21 @@ def test_odd_values_in_the_rows_of_the_service(tmp_path: Path, value: Any) -> No
         sim.exports[0]["request"] = {"changesetId": value}
         if not isinstance(value, str):
             sim.exports[0]["request"] |= {"iModelId": value, "exportType": value}
-        row = {**sim.exports[0], "_links": {"mesh": {"href": sim.link(EXPORT)}}}
-        sim.answer_api = answered({"exports": [row], "_links": value})  # type: ignore[method-assign, assignment]  # any page
-        done = tilesync("mirror", IMODEL, tmp_path / "dest", "--json", "--retry-for=0s", "--wait=0s", sim=sim)
+        row = {**sim.exports[0], "_links": {"mesh": {"href": sim.create_link(EXPORT)}}}
+        sim.respond_api = always_respond({"exports": [row], "_links": value})  # type: ignore[method-assign, assignment]  # any page
+        done = run_tilesync("mirror", IMODEL, tmp_path / "dest", "--json", "--retry-for=0s", "--wait=0s", sim=sim)
     if value == "\ud800":
-        assert (done.exit, done.last["error"]) == (6, "Unavailable"), done.err
+        assert (done.exit_code, done.last_line["error"]) == (6, "Unavailable"), done.stderr
     else:
-        assert done.exit == 0, done.err
+        assert done.exit_code == 0, done.stderr
         assert json.loads((tmp_path / "dest" / MANIFEST).read_text().splitlines()[0])["export"]["id"] == EXPORT
 
 
-def answered(said: Any) -> Callable[[Any], Any]:
+def always_respond(document: Any) -> Callable[[Any], Any]:
     """The API answers always the same."""
-    from tilesync.demo.fake_service import Answer
+    from tilesync.demo.fake_service import FakeResponse
 
-    return lambda request: Answer(200, json.dumps(said).encode(), {"Content-Type": "application/json"})
+    return lambda request: FakeResponse(200, json.dumps(document).encode(), {"Content-Type": "application/json"})
 
 
 # --- manifests/ that cannot be looked into ---
@@ -230,9 +230,9 @@ def test_manifests_is_a_file(dest: Path) -> None:
     """Exit 8: it is not taken for a place without versions."""
     shutil.rmtree(dest / "manifests")
     (dest / "manifests").write_text("")
-    done = tilesync("versions", dest, "--json")
-    assert (done.exit, done.last["error"]) == (8, "DestinationError"), done.err
-    assert f"cannot read {dest / 'manifests'}" in done.last["message"]
+    done = run_tilesync("versions", dest, "--json")
+    assert (done.exit_code, done.last_line["error"]) == (8, "DestinationError"), done.stderr
+    assert f"cannot read {dest / 'manifests'}" in done.last_line["message"]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may become another user")
@@ -246,7 +246,7 @@ def test_manifests_cannot_be_read(tmp_path_factory: pytest.TempPathFactory) -> N
         manifests.mkdir(mode=0o700)
         (manifests / "e1.jsonl").write_text("{}")
         with (
-            open_to_read(Path(folder)) as sight,
+            open_local_for_reading(Path(folder)) as sight,
             as_nobody(),
             pytest.raises(DestinationError, match="Permission denied"),
         ):
@@ -256,7 +256,7 @@ def test_manifests_cannot_be_read(tmp_path_factory: pytest.TempPathFactory) -> N
 # --- nobody's home ---
 
 
-def run_homeless(*words: str, **env: str) -> Done:
+def run_without_home(*words: str, **env: str) -> CommandResult:
     """Run the program for a user that no list knows, and without HOME."""
     code = (
         "import os, pwd, sys\n"
@@ -272,21 +272,21 @@ def run_homeless(*words: str, **env: str) -> Done:
         timeout=120,
     )
     assert "Traceback" not in done.stderr, done.stderr
-    return Done(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
 def test_no_home_for_the_state(bucket_server: BucketServer) -> None:
     """Exit 2, and the option that helps; a folder named `~` is made nowhere."""
     place, server = f"s3://{bucket_server.new_bucket()}/there", {"TILESYNC_ENDPOINT_URL": bucket_server.url}
-    done = run_homeless("versions", place, "--json", **ENVIRONMENT, **server)
-    assert (done.exit, done.last["error"]) == (2, "UsageError"), done.err
-    assert "no home folder for the state" in done.last["message"]
-    assert "--state-dir" in done.last["hint"]
+    done = run_without_home("versions", place, "--json", **ENVIRONMENT, **server)
+    assert (done.exit_code, done.last_line["error"]) == (2, "UsageError"), done.stderr
+    assert "no home folder for the state" in done.last_line["message"]
+    assert "--state-dir" in done.last_line["hint"]
     assert not Path("~").exists()
 
 
 def test_no_home_in_a_source(tmp_path: Path) -> None:
     """`~` is no folder then, in words."""
-    done = run_homeless("mirror", "~/somewhere", str(tmp_path / "dest"), "--json")
-    assert (done.exit, done.last["error"]) == (2, "UsageError"), done.err
-    assert "there is no folder" in done.last["message"]
+    done = run_without_home("mirror", "~/somewhere", str(tmp_path / "dest"), "--json")
+    assert (done.exit_code, done.last_line["error"]) == (2, "UsageError"), done.stderr
+    assert "there is no folder" in done.last_line["message"]

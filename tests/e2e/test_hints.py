@@ -15,31 +15,39 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.builders import IMODEL, export, tileset
-from tests.support.commandline import tilesync
-from tests.support.faults import When, api, blob, error, listing, storage, wrong_bytes
-from tests.support.simulator import EXPORT, Run, Simulator
-from tilesync.app.locations import parse_place
+from tests.support.commandline import run_tilesync
+from tests.support.faults import (
+    RequestMatcher,
+    error_response,
+    flip_last_bit,
+    is_api,
+    is_blob_named,
+    is_listing,
+    is_storage,
+)
+from tests.support.simulator import EXPORT, JobOutcome, Simulator
+from tilesync.app.locations import parse_location
 from tilesync.azure.error_hints import storage_hint
-from tilesync.azure.sas import parse_link
+from tilesync.azure.sas import parse_sas_link
 from tilesync.errors import LinkRefused, NotAuthorised, TilesyncError, UsageError
-from tilesync.itwin.auth import from_file
+from tilesync.itwin.auth import read_token_file
 from tilesync.model import Inventory
 from tilesync.stores.azure import credentials as account
 from tilesync.stores.azure import errors as azure_replies
-from tilesync.stores.azure.sas_link import SignedLink
+from tilesync.stores.azure.sas_link import RenewableSasLink
 from tilesync.stores.s3 import errors as s3_replies
-from tilesync.transport.connect_errors import lasting_error
+from tilesync.transport.connect_errors import permanent_error
 
-AGAIN = "run the same command again"
-LATER = "run the same command again later"
-FRESH = "run the same command with a fresh link"
+RUN_AGAIN_HINT = "run the same command again"
+RUN_LATER_HINT = "run the same command again later"
+FRESH_LINK_HINT = "run the same command with a fresh link"
 TILE = "tiles/003.glb"
 
 
-class Row(NamedTuple):
+class HintCase(NamedTuple):
     """What befalls a run, the class and a part of the sentence that tell it, and a part of the hint: "" for none."""
 
-    when: When
+    when: RequestMatcher
     status: int
     code: str
     kind: str
@@ -48,87 +56,87 @@ class Row(NamedTuple):
     inventory: str | None = None
 
 
-everything, tile = storage, blob(TILE)
+everything, tile = is_storage, is_blob_named(TILE)
 
-FROM_LINK = [
-    Row(everything, 403, "AuthenticationFailed", "NotAuthorised", "refused to be listed", "is the link whole"),
-    Row(everything, 403, "AuthorizationFailure", "NotAuthorised", "AuthorizationFailure", "firewall"),
-    Row(everything, 403, "AuthorizationSourceIPMismatch", "NotAuthorised", "SourceIP", "(`sip=`): run from one"),
-    Row(everything, 403, "AuthorizationProtocolMismatch", "NotAuthorised", "Protocol", "`spr=https`"),
-    Row(everything, 403, "AuthorizationServiceMismatch", "NotAuthorised", "Service", "`ss=b`"),
-    Row(everything, 403, "AuthorizationResourceTypeMismatch", "NotAuthorised", "Resource", "`srt=co`"),
-    Row(everything, 403, "AuthorizationPermissionMismatch", "NotAuthorised", "Permission", "must allow to read"),
-    Row(everything, 403, "AccountIsDisabled", "NotAuthorised", "AccountIsDisabled", "only its owner can enable it"),
-    Row(everything, 403, "KeyBasedAuthenticationNotPermitted", "NotAuthorised", "KeyBased", "a user delegation SAS"),
-    Row(everything, 403, "KeyVaultEncryptionKeyNotFound", "NotAuthorised", "KeyVault", "key in Key Vault: its owner"),
-    Row(everything, 409, "PublicAccessNotPermitted", "NotAuthorised", "PublicAccess", "copy the link whole"),
-    Row(everything, 400, "InvalidQueryParameterValue", "Unavailable", "answered 400", "the link is damaged"),
-    Row(everything, 404, "ContainerNotFound", "ExportReplaced", "replaced or deleted", "link of the newest export"),
-    Row(everything, 407, "", "Unavailable", "a proxy wants a user name", "HTTPS_PROXY, as http://USER:PASSWORD@"),
-    Row(everything, 302, "", "Unavailable", "answered 302", "a gateway or a login page"),
-    Row(everything, 418, "", "Unavailable", "answered 418", ""),
-    Row(everything, 429, "", "Unavailable", "kept failing", LATER),
-    Row(everything, 500, "InternalError", "Unavailable", "kept failing", LATER),
-    Row(everything, 503, "ServerBusy", "Unavailable", "kept failing", LATER),
-    Row(listing, 403, "AuthorizationPermissionMismatch", "ListingDenied", "refused", "may list (`sp=rl`)", "list"),
-    Row(listing, 403, "AccountIsDisabled", "ListingDenied", "refused", "only its owner can enable it", "list"),
-    Row(tile, 403, "AuthorizationPermissionMismatch", "NotAuthorised", f"refused {TILE}", "must allow to read"),
-    Row(tile, 404, "BlobNotFound", "Incomplete", "1 file failed", AGAIN),
-    Row(tile, 409, "BlobArchived", "Incomplete", "1 file failed", "archive tier: its owner must set its tier"),
-    Row(tile, 409, "BlobBeingRehydrated", "Incomplete", "1 file failed", "it can be read in some hours"),
-    Row(tile, 409, "BlobUsesCustomerSpecifiedEncryption", "Incomplete", "1 file failed", "a key that only its writer"),
-    Row(tile, 407, "", "Incomplete", "1 file failed", "HTTPS_PROXY"),
-    Row(tile, 418, "", "Incomplete", "1 file failed", "another run is refused as well"),
-    Row(tile, 412, "ConditionNotMet", "ExportReplaced", "replaced or deleted", "link of the newest export"),
+LINK_CASES = [
+    HintCase(everything, 403, "AuthenticationFailed", "NotAuthorised", "refused to be listed", "is the link whole"),
+    HintCase(everything, 403, "AuthorizationFailure", "NotAuthorised", "AuthorizationFailure", "firewall"),
+    HintCase(everything, 403, "AuthorizationSourceIPMismatch", "NotAuthorised", "SourceIP", "(`sip=`): run from one"),
+    HintCase(everything, 403, "AuthorizationProtocolMismatch", "NotAuthorised", "Protocol", "`spr=https`"),
+    HintCase(everything, 403, "AuthorizationServiceMismatch", "NotAuthorised", "Service", "`ss=b`"),
+    HintCase(everything, 403, "AuthorizationResourceTypeMismatch", "NotAuthorised", "Resource", "`srt=co`"),
+    HintCase(everything, 403, "AuthorizationPermissionMismatch", "NotAuthorised", "Permission", "must allow to read"),
+    HintCase(everything, 403, "AccountIsDisabled", "NotAuthorised", "AccountIsDisabled", "only its owner can enable it"),
+    HintCase(everything, 403, "KeyBasedAuthenticationNotPermitted", "NotAuthorised", "KeyBased", "a user delegation SAS"),
+    HintCase(everything, 403, "KeyVaultEncryptionKeyNotFound", "NotAuthorised", "KeyVault", "key in Key Vault: its owner"),
+    HintCase(everything, 409, "PublicAccessNotPermitted", "NotAuthorised", "PublicAccess", "copy the link whole"),
+    HintCase(everything, 400, "InvalidQueryParameterValue", "Unavailable", "answered 400", "the link is damaged"),
+    HintCase(everything, 404, "ContainerNotFound", "ExportReplaced", "replaced or deleted", "link of the newest export"),
+    HintCase(everything, 407, "", "Unavailable", "a proxy wants a user name", "HTTPS_PROXY, as http://USER:PASSWORD@"),
+    HintCase(everything, 302, "", "Unavailable", "answered 302", "a gateway or a login page"),
+    HintCase(everything, 418, "", "Unavailable", "answered 418", ""),
+    HintCase(everything, 429, "", "Unavailable", "kept failing", RUN_LATER_HINT),
+    HintCase(everything, 500, "InternalError", "Unavailable", "kept failing", RUN_LATER_HINT),
+    HintCase(everything, 503, "ServerBusy", "Unavailable", "kept failing", RUN_LATER_HINT),
+    HintCase(is_listing, 403, "AuthorizationPermissionMismatch", "ListingDenied", "refused", "may list (`sp=rl`)", "list"),
+    HintCase(is_listing, 403, "AccountIsDisabled", "ListingDenied", "refused", "only its owner can enable it", "list"),
+    HintCase(tile, 403, "AuthorizationPermissionMismatch", "NotAuthorised", f"refused {TILE}", "must allow to read"),
+    HintCase(tile, 404, "BlobNotFound", "Incomplete", "1 file failed", RUN_AGAIN_HINT),
+    HintCase(tile, 409, "BlobArchived", "Incomplete", "1 file failed", "archive tier: its owner must set its tier"),
+    HintCase(tile, 409, "BlobBeingRehydrated", "Incomplete", "1 file failed", "it can be read in some hours"),
+    HintCase(tile, 409, "BlobUsesCustomerSpecifiedEncryption", "Incomplete", "1 file failed", "a key that only its writer"),
+    HintCase(tile, 407, "", "Incomplete", "1 file failed", "HTTPS_PROXY"),
+    HintCase(tile, 418, "", "Incomplete", "1 file failed", "another run is refused as well"),
+    HintCase(tile, 412, "ConditionNotMet", "ExportReplaced", "replaced or deleted", "link of the newest export"),
 ]  # fmt: skip
 
-FROM_SERVICE = [
-    Row(api, 400, "", "InvalidRequest", "invalid (400)", "correct the ids or options"),
-    Row(api, 401, "", "NotAuthorised", "refuses the token", "put a fresh one in TILESYNC_TOKEN"),
-    Row(api, 403, "", "NotAuthorised", "may not see these exports", "is a member of its iTwin"),
-    Row(api, 404, "", "NoExport", "knows nothing of this", "check the iModel id and --api-url"),
-    Row(api, 405, "", "Unavailable", "answered 405", "is --api-url (TILESYNC_API_URL) the service's address?"),
-    Row(api, 407, "", "Unavailable", "a proxy wants a user name", "HTTPS_PROXY"),
-    Row(api, 302, "", "Unavailable", "answered 302", "a gateway or a login page"),
-    Row(api, 409, "", "Unavailable", "answered 409", "is --api-url (TILESYNC_API_URL) the service's address?"),
-    Row(api, 422, "", "InvalidRequest", "invalid (422)", "correct the ids or options"),
-    Row(api, 429, "", "Unavailable", "kept failing", LATER),
-    Row(api, 500, "", "Unavailable", "kept failing", LATER),
-    Row(api, 503, "", "Unavailable", "kept failing", LATER),
-    Row(everything, 403, "AuthenticationFailed", "NotAuthorised", "also through a fresh link", "that rewrites URLs"),
-    Row(everything, 403, "AccountIsDisabled", "NotAuthorised", "also through a fresh link", "only its owner"),
-    Row(everything, 404, "ContainerNotFound", "ExportReplaced", "the container is gone", "the newest export anew"),
+SERVICE_CASES = [
+    HintCase(is_api, 400, "", "InvalidRequest", "invalid (400)", "correct the ids or options"),
+    HintCase(is_api, 401, "", "NotAuthorised", "refuses the token", "put a fresh one in TILESYNC_TOKEN"),
+    HintCase(is_api, 403, "", "NotAuthorised", "may not see these exports", "is a member of its iTwin"),
+    HintCase(is_api, 404, "", "NoExport", "knows nothing of this", "check the iModel id and --api-url"),
+    HintCase(is_api, 405, "", "Unavailable", "answered 405", "is --api-url (TILESYNC_API_URL) the service's address?"),
+    HintCase(is_api, 407, "", "Unavailable", "a proxy wants a user name", "HTTPS_PROXY"),
+    HintCase(is_api, 302, "", "Unavailable", "answered 302", "a gateway or a login page"),
+    HintCase(is_api, 409, "", "Unavailable", "answered 409", "is --api-url (TILESYNC_API_URL) the service's address?"),
+    HintCase(is_api, 422, "", "InvalidRequest", "invalid (422)", "correct the ids or options"),
+    HintCase(is_api, 429, "", "Unavailable", "kept failing", RUN_LATER_HINT),
+    HintCase(is_api, 500, "", "Unavailable", "kept failing", RUN_LATER_HINT),
+    HintCase(is_api, 503, "", "Unavailable", "kept failing", RUN_LATER_HINT),
+    HintCase(everything, 403, "AuthenticationFailed", "NotAuthorised", "also through a fresh link", "that rewrites URLs"),
+    HintCase(everything, 403, "AccountIsDisabled", "NotAuthorised", "also through a fresh link", "only its owner"),
+    HintCase(everything, 404, "ContainerNotFound", "ExportReplaced", "the container is gone", "the newest export anew"),
 ]  # fmt: skip
 
 
-def told(found: TilesyncError | None, kind: str, sentence: str, hint: str) -> None:
+def assert_error(found: TilesyncError | None, kind: str, sentence: str, hint: str) -> None:
     """An error has this class, sentence and hint; one that another run does not cure does not promise that."""
     assert found is not None
     assert (type(found).__name__, sentence in str(found)) == (kind, True), found
     assert found.hint == "" if not hint else hint in found.hint, found.hint
-    assert hint.startswith(AGAIN) or AGAIN not in found.hint
+    assert hint.startswith(RUN_AGAIN_HINT) or RUN_AGAIN_HINT not in found.hint
     assert "member" in hint or "member" not in found.hint
 
 
-@pytest.mark.parametrize("row", FROM_LINK, ids=lambda row: f"{row.status}-{row.code or row.sentence}")
-def test_a_container_behind_a_link(row: Row, tmp_path: Path) -> None:
+@pytest.mark.parametrize("row", LINK_CASES, ids=lambda row: f"{row.status}-{row.code or row.sentence}")
+def test_a_container_behind_a_link(row: HintCase, tmp_path: Path) -> None:
     """What the storage of a link answers is told with what helps against that very answer."""
     with Simulator() as sim:
-        sim.hold()
-        sim.fault(row.when, error(row.status, row.code), times=None)
+        sim.offer_export()
+        sim.add_fault(row.when, error_response(row.status, row.code), times=None)
         more = {"inventory": Inventory(row.inventory)} if row.inventory else {}
-        run = sim.mirror(tmp_path, link=sim.link(EXPORT), retry_for=timedelta(0), **more)
-    told(run.error, row.kind, row.sentence, row.hint)
+        run = sim.mirror(tmp_path, link=sim.create_link(EXPORT), retry_for=timedelta(0), **more)
+    assert_error(run.error, row.kind, row.sentence, row.hint)
 
 
-@pytest.mark.parametrize("row", FROM_SERVICE, ids=lambda row: f"{row.status}-{row.code or row.sentence}")
-def test_an_imodel(row: Row, tmp_path: Path) -> None:
+@pytest.mark.parametrize("row", SERVICE_CASES, ids=lambda row: f"{row.status}-{row.code or row.sentence}")
+def test_an_imodel(row: HintCase, tmp_path: Path) -> None:
     """What the service answers, and the storage to links that the service makes, likewise."""
     with Simulator() as sim:
-        sim.hold()
-        sim.fault(row.when, error(row.status, row.code), times=None)
+        sim.offer_export()
+        sim.add_fault(row.when, error_response(row.status, row.code), times=None)
         run = sim.mirror(tmp_path, retry_for=timedelta(0))
-    told(run.error, row.kind, row.sentence, row.hint)
+    assert_error(run.error, row.kind, row.sentence, row.hint)
 
 
 # --- files that fail, references that lead nowhere ---
@@ -137,46 +145,50 @@ def test_an_imodel(row: Row, tmp_path: Path) -> None:
 def test_bytes_that_stay_wrong(tmp_path: Path) -> None:
     """A file that the container holds damaged is not promised to be whole after another run."""
     with Simulator() as sim:
-        sim.hold()
-        sim.fault(tile, wrong_bytes, times=None)
+        sim.offer_export()
+        sim.add_fault(tile, flip_last_bit, times=None)
         run = sim.mirror(tmp_path)
-    told(run.error, "Incomplete", "1 file failed", "another run brings the same bytes")
+    assert_error(run.error, "Incomplete", "1 file failed", "another run brings the same bytes")
 
 
 def test_failures_of_two_kinds(tmp_path: Path) -> None:
     """Where another run helps against some of the failures alone, both are said."""
     with Simulator() as sim:
-        sim.hold()
-        sim.fault(tile, error(409, "BlobArchived"), times=None)
-        sim.fault(blob("tiles/004.glb"), error(404, "BlobNotFound"), times=None)
+        sim.offer_export()
+        sim.add_fault(tile, error_response(409, "BlobArchived"), times=None)
+        sim.add_fault(is_blob_named("tiles/004.glb"), error_response(404, "BlobNotFound"), times=None)
         run = sim.mirror(tmp_path)
     assert run.error is not None
     assert run.error.hint.startswith("the blob is in the archive tier")
-    assert f"; for the others {AGAIN}" in run.error.hint
+    assert f"; for the others {RUN_AGAIN_HINT}" in run.error.hint
 
 
-def lacking(tmp_path: Path, *uris: str) -> Run:
+def mirror_with_references(tmp_path: Path, *uris: str) -> JobOutcome:
     """A run over an export whose root asks for these as well."""
     with Simulator() as sim:
-        sim.hold({**export(), "tileset.json": tileset("tiles/tileset.json", *uris)})
+        sim.offer_export({**export(), "tileset.json": tileset("tiles/tileset.json", *uris)})
         return sim.mirror(tmp_path)
 
 
 def test_what_is_not_in_the_container(tmp_path: Path) -> None:
     """A file that is missing may be meant so; a reference that no copy can follow is told as what it is."""
-    found = lacking(tmp_path / "a", "gone.glb").error
-    told(found, "Incomplete", "1 file that the tilesets ask for is not in the container", "with --allow-missing")
-    found = lacking(tmp_path / "b", "%FF.glb").error
-    told(found, "Incomplete", "1 reference of the tilesets cannot be followed (", "what lies behind such a reference")
+    found = mirror_with_references(tmp_path / "a", "gone.glb").error
+    assert_error(
+        found, "Incomplete", "1 file that the tilesets ask for is not in the container", "with --allow-missing"
+    )
+    found = mirror_with_references(tmp_path / "b", "%FF.glb").error
+    assert_error(
+        found, "Incomplete", "1 reference of the tilesets cannot be followed (", "what lies behind such a reference"
+    )
     assert "not in the container" not in str(found)
-    both = lacking(tmp_path / "c", "gone.glb", "%FF.glb").error
-    told(both, "Incomplete", "is not in the container; 1 reference", "if the export was made so")
+    both = mirror_with_references(tmp_path / "c", "gone.glb", "%FF.glb").error
+    assert_error(both, "Incomplete", "is not in the container; 1 reference", "if the export was made so")
 
 
 # --- stores ---
 
 READS, WRITES = "(`sp=rl`)", "(`sp=racwdl`)"
-AZURE = [
+AZURE_CASES = [
     ("read", 403, "AuthorizationPermissionMismatch", "az://a/c refuses x", READS),
     ("put", 403, "AuthorizationPermissionMismatch", "az://a/c refuses x", WRITES),
     ("delete", 403, "AuthorizationPermissionMismatch", "az://a/c refuses x", WRITES),
@@ -200,27 +212,27 @@ AZURE = [
 ]
 
 
-@pytest.mark.parametrize(("act", "status", "code", "sentence", "hint"), AZURE)
+@pytest.mark.parametrize(("act", "status", "code", "sentence", "hint"), AZURE_CASES)
 def test_a_container_that_is_written_to(
-    act: azure_replies.Act, status: int, code: str, sentence: str, hint: str
+    act: azure_replies.BlobOperation, status: int, code: str, sentence: str, hint: str
 ) -> None:
     """A store in Azure is told with what it was asked to do; reading wants other rights than writing."""
     header = {"x-ms-error-code": code}.get
     with pytest.raises(TilesyncError) as raised:
-        azure_replies.demand(status, header, b"", "x", "az://a/c", act=act)
+        azure_replies.raise_for_status(status, header, b"", "x", "az://a/c", operation=act)
     assert sentence in str(raised.value)
     assert raised.value.hint == "" if not hint else hint in raised.value.hint
 
 
 def test_links_that_were_just_made() -> None:
     """A signature that is refused on a link of one's own making is a matter of the key or the clock, not of quotes."""
-    link = parse_link("https://a.blob.core.windows.net/c?sp=rl&sig=x")
+    link = parse_sas_link("https://a.blob.core.windows.net/c?sp=rl&sig=x")
     refusal = LinkRefused("az://a/c refuses x", hint=storage_hint("AuthenticationFailed"))
     with pytest.raises(NotAuthorised) as raised:
-        SignedLink(lambda: link, lambda event: None, first=link).refused(link, refusal, again=True)
+        RenewableSasLink(lambda: link, lambda event: None, first=link).handle_refusal(link, refusal, was_fresh=True)
     assert "AZURE_STORAGE_KEY" in raised.value.hint
     with pytest.raises(NotAuthorised) as raised:
-        SignedLink(None, lambda event: None, first=link).refused(link, refusal, again=False)
+        RenewableSasLink(None, lambda event: None, first=link).handle_refusal(link, refusal, was_fresh=False)
     assert "is the link whole" in raised.value.hint
 
 
@@ -228,7 +240,7 @@ def test_entra_is_not_installed_twice() -> None:
     """Who is refused by Entra has its package: only who lacks it is told to install it."""
     from azure.core.exceptions import ClientAuthenticationError
 
-    with pytest.raises(NotAuthorised) as raised, account._mapped("a link cannot be signed"):
+    with pytest.raises(NotAuthorised) as raised, account._translate_errors("a link cannot be signed"):
         raise ClientAuthenticationError("no token")
     assert "az login" in raised.value.hint
     assert "pip install" not in raised.value.hint
@@ -253,10 +265,10 @@ S3 = [
 
 
 @pytest.mark.parametrize(("act", "status", "code", "sentence", "hint"), S3)
-def test_a_bucket(act: s3_replies.Act, status: int, code: str, sentence: str, hint: str) -> None:
+def test_a_bucket(act: s3_replies.ObjectOperation, status: int, code: str, sentence: str, hint: str) -> None:
     """A bucket is told likewise."""
     with pytest.raises(TilesyncError) as raised:
-        s3_replies.refuse(status, code, "x", "s3://b/", act=act)
+        s3_replies.raise_for_response(status, code, "x", "s3://b/", operation=act)
     assert sentence in str(raised.value)
     assert hint in raised.value.hint
     assert "AWS_REQUEST_CHECKSUM_CALCULATION" not in raised.value.hint or status == 501
@@ -264,13 +276,13 @@ def test_a_bucket(act: s3_replies.Act, status: int, code: str, sentence: str, hi
 
 def test_a_state_folder_that_cannot_be_used() -> None:
     """The state of a store lies in a folder that nobody named: the hint names the option that moves it."""
-    done = tilesync(
+    done = run_tilesync(
         "mirror", IMODEL, "https://127.0.0.1:9/account/tiles?sig=x", "--json",
         TILESYNC_TOKEN="t", XDG_STATE_HOME="/proc/nowhere",
     )  # fmt: skip
-    assert (done.last["exit"], done.last["error"]) == (8, "DestinationError")
-    assert done.last["message"].startswith("cannot use /proc/nowhere/")
-    assert "--state-dir" in done.last["hint"]
+    assert (done.last_line["exit"], done.last_line["error"]) == (8, "DestinationError")
+    assert done.last_line["message"].startswith("cannot use /proc/nowhere/")
+    assert "--state-dir" in done.last_line["hint"]
 
 
 # --- links and tokens as they are pasted ---
@@ -280,7 +292,7 @@ def test_a_state_folder_that_cannot_be_used() -> None:
 def test_a_link_for_one_file(resource: str) -> None:
     """A link that signs one blob cannot be mirrored: it is refused before anything is asked, with what to get."""
     with pytest.raises(UsageError, match="for one file alone") as raised:
-        parse_link(f"https://a.blob.core.windows.net/c/tileset.json?sv=1&sr={resource}&sp=r&sig=SECRET")
+        parse_sas_link(f"https://a.blob.core.windows.net/c/tileset.json?sv=1&sr={resource}&sp=r&sig=SECRET")
     assert "`sr=c`" in raised.value.hint
     assert "SECRET" not in str(raised.value)
 
@@ -288,30 +300,30 @@ def test_a_link_for_one_file(resource: str) -> None:
 def test_marks_of_byte_order(tmp_path: Path) -> None:
     """Editors and shells put a mark before a link or a token, or write UTF-16: it is read all the same."""
     text = "https://acc.blob.core.windows.net/tiles?sp=racwdl&sig=x"
-    assert parse_link(f"\ufeff{text}\r\n").base == "https://acc.blob.core.windows.net/tiles"
-    assert str(parse_place(f"\ufeff{text}")) == str(parse_place(text))
+    assert parse_sas_link(f"\ufeff{text}\r\n").base == "https://acc.blob.core.windows.net/tiles"
+    assert str(parse_location(f"\ufeff{text}")) == str(parse_location(text))
     token = base64.b64encode(b"token").decode()
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         (tmp_path / "token").write_bytes(f"{token}\r\n".encode(encoding))
-        assert asyncio.run(from_file(tmp_path / "token"))[0].text == token
+        assert asyncio.run(read_token_file(tmp_path / "token"))[0].text == token
 
 
 # --- names that do not resolve ---
 
-NOBODY = "https://nobody.invalid"
+UNKNOWN_HOST_URL = "https://nobody.invalid"
 
 
 @pytest.mark.parametrize(
     ("words", "settings", "said", "hint"),
     [
-        (["exports", "--api-url", NOBODY], {"TILESYNC_TOKEN": "t"}, "nobody.invalid does not", "check the name"),
-        (["mirror", f"{NOBODY}/tiles?sp=rl&sig=x", "D"], {}, "nobody.invalid does not", "check the name"),
+        (["exports", "--api-url", UNKNOWN_HOST_URL], {"TILESYNC_TOKEN": "t"}, "nobody.invalid does not", "check the name"),
+        (["mirror", f"{UNKNOWN_HOST_URL}/tiles?sp=rl&sig=x", "D"], {}, "nobody.invalid does not", "check the name"),
         (
             ["versions", "az://nobody/tiles", "--azure-endpoint", "https://{account}.invalid"],
             {"AZURE_STORAGE_KEY": "a2V5"}, "the name nobody.invalid does not", "check the name",
         ),
         (
-            ["versions", "s3://tiles", "--endpoint-url", NOBODY],
+            ["versions", "s3://tiles", "--endpoint-url", UNKNOWN_HOST_URL],
             {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}, "s3://tiles/ does not resolve", "--endpoint-url",
         ),
     ],
@@ -323,19 +335,19 @@ def test_a_name_that_nobody_has(
     """A wrong name is told within seconds, not after a minute of trying again, and the host is named."""
     began = time.monotonic()
     named = [str(tmp_path / word) if word == "D" else word for word in words]
-    done = tilesync(*named, "--json", sim=None, **settings)
+    done = run_tilesync(*named, "--json", sim=None, **settings)
     assert time.monotonic() - began < 40
-    assert (done.last["exit"], done.last["error"]) == (6, "Unavailable")
-    assert said in done.last["message"]
-    assert hint in done.last["hint"]
+    assert (done.last_line["exit"], done.last_line["error"]) == (6, "Unavailable")
+    assert said in done.last_line["message"]
+    assert hint in done.last_line["hint"]
 
 
 def test_a_resolver_that_fails_for_a_moment() -> None:
     """What may be cured by time is tried again as long as all else; so is a name that was known a moment ago."""
     url = "https://nobody.invalid/?sig=x"
-    assert lasting_error("Temporary failure in name resolution", url, reached=False) is None
-    assert lasting_error("Name or service not known", url, reached=True) is None
-    assert lasting_error("Connection refused", url, reached=False) is None
-    found = lasting_error("[Errno -2] Name or service not known", url, reached=False)
+    assert permanent_error("Temporary failure in name resolution", url, host_answered=False) is None
+    assert permanent_error("Name or service not known", url, host_answered=True) is None
+    assert permanent_error("Connection refused", url, host_answered=False) is None
+    found = permanent_error("[Errno -2] Name or service not known", url, host_answered=False)
     assert found is not None
     assert "sig" not in str(found)

@@ -14,32 +14,41 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.e2e.test_kill import kill_at, reachable, start
-from tests.support.builders import glb, tileset, tree
-from tests.support.faults import after, any_blob, blob_name, cut, error, listing, storage, wrong_bytes
-from tests.support.simulator import Simulator, latest, rollback, verify
+from tests.e2e.test_kill import assert_pointer_complete, kill_after, start_mirror
+from tests.support.builders import glb, read_tree, tileset
+from tests.support.faults import (
+    blob_name,
+    call_before,
+    error_response,
+    flip_last_bit,
+    is_blob,
+    is_listing,
+    is_storage,
+    truncate_body,
+)
+from tests.support.simulator import Simulator, read_latest, rollback, verify
 from tilesync.app import commands as wiring
-from tilesync.core.guards import Most
-from tilesync.core.retention import Keep
-from tilesync.events import Event, Published, Retired
+from tilesync.core.guards import DeleteLimit
+from tilesync.core.retention import RetentionPolicy
+from tilesync.events import Event, VersionPublished, VersionRetired
 from tilesync.model import Inventory, Layout
 
-KEPT = 5
+MAX_SERVICE_EXPORTS = 5
 """Exports that the service keeps."""
 
 
-def identity(number: int) -> str:
+def make_export_id(number: int) -> str:
     return f"{number:08d}-0000-4000-8000-000000000000"
 
 
-class Model:
+class ChangingModel:
     """An iModel that changes: its tiles, the tilesets that name them, and its exports."""
 
     def __init__(self, dice: random.Random) -> None:
         self.dice = dice
-        self.tiles = {f"tiles/{number:03d}.glb": self.content() for number in range(14)}
+        self.tiles = {f"tiles/{number:03d}.glb": self.make_tile() for number in range(14)}
 
-    def content(self) -> bytes:
+    def make_tile(self) -> bytes:
         """A tile that no other is like."""
         return glb(self.dice.randbytes(self.dice.randint(8, 4000)))
 
@@ -50,7 +59,7 @@ class Model:
             fresh = f"{self.dice.choice(['tiles', 'more/deep', 'ä b+%20'])}/{self.dice.randrange(10**6)}.glb"
             match self.dice.choice(["add", "remove", "change", "rename", "copy", "swap"]):
                 case "add":
-                    self.tiles[fresh] = self.content()
+                    self.tiles[fresh] = self.make_tile()
                 case "remove" if len(self.tiles) > 8:
                     del self.tiles[name]
                 case "rename":
@@ -61,7 +70,7 @@ class Model:
                     other = self.dice.choice(sorted(self.tiles))
                     self.tiles[name], self.tiles[other] = self.tiles[other], self.tiles[name]
                 case _:
-                    self.tiles[name] = self.content()
+                    self.tiles[name] = self.make_tile()
 
     def export(self) -> dict[str, bytes]:
         """The files of an export of it now: half of the tiles lie behind an external tileset."""
@@ -74,32 +83,32 @@ class Model:
         }
 
 
-def befall(sim: Simulator, dice: random.Random, *, md5: bool) -> None:
+def inject_random_faults(sim: Simulator, dice: random.Random, *, md5: bool) -> None:
     """A few things go wrong in the next run, each of which it bears. Wrong bytes of the right length and shape are
     known by their MD5 alone.
     """
     effects = [
-        (any_blob, cut(dice.randint(0, 300))),
-        (storage, error(503, "ServerBusy")),
-        (any_blob, error(500, "InternalError")),
-        (listing, cut(dice.randint(1, 2000))),
-        (storage, error(403, "AuthenticationFailed")),
+        (is_blob, truncate_body(dice.randint(0, 300))),
+        (is_storage, error_response(503, "ServerBusy")),
+        (is_blob, error_response(500, "InternalError")),
+        (is_listing, truncate_body(dice.randint(1, 2000))),
+        (is_storage, error_response(403, "AuthenticationFailed")),
     ]
     if md5:
-        effects.append((any_blob, wrong_bytes))
+        effects.append((is_blob, flip_last_bit))
     for when, effect in dice.sample(effects, dice.randint(0, 3)):
-        sim.fault(when, effect, skip=dice.randint(0, 9), optional=True)
+        sim.add_fault(when, effect, skip=dice.randint(0, 9), optional=True)
 
 
-def killed_runs(sim: Simulator, dice: random.Random, dest: Path, *options: str) -> int:
+def run_with_kills(sim: Simulator, dice: random.Random, dest: Path, *options: str) -> int:
     """A few runs end by SIGKILL, at a request that is not answered till then, or some time later; how many did."""
     count = 0
     for more in range(dice.randint(1, 2)):
         asked, killed = threading.Event(), threading.Event()
         later = dice.choice([0.0, 0.0, dice.uniform(0.0, 0.25)])
-        answer = after(asked.set, lambda: later or killed.wait(20))  # noqa: B023 - called before the next round
-        fault = sim.fault(storage, answer, skip=0 if more else dice.randint(0, 2), optional=True)
-        ended = kill_at(start(sim, dest, *options), asked, later)
+        answer = call_before(asked.set, lambda: later or killed.wait(20))  # noqa: B023 - called before the next round
+        fault = sim.add_fault(is_storage, answer, skip=0 if more else dice.randint(0, 2), optional=True)
+        ended = kill_after(start_mirror(sim, dest, *options), asked, later)
         killed.set()
         sim.faults.remove(fault)
         count += ended
@@ -114,7 +123,7 @@ def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
     after every run, all of it proven by verify; nothing is fetched that lies there by a known MD5.
     """
     dice = random.Random(seed)
-    model, expected, ids, known = Model(dice), dict[str, dict[str, bytes]](), list[str](), set[bytes]()
+    model, expected, ids, known = ChangingModel(dice), dict[str, dict[str, bytes]](), list[str](), set[bytes]()
     kills = 0
     with Simulator(page_size=9, delay=0.002) as sim:
         while len(expected) < 30:
@@ -123,51 +132,53 @@ def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
             if ids and dice.random() < 0.25:
                 sim.regenerate(model.export(), export_id=ids[-1], md5=md5)
             else:
-                ids.append(identity(len(ids) + 1))
+                ids.append(make_export_id(len(ids) + 1))
                 day = f"{2026 + len(ids) // 300}-{len(ids) // 25 % 12 + 1:02d}-{len(ids) % 25 + 1:02d}"
                 modified = f"{day}T08:30:00Z"
-                sim.hold(model.export(), export_id=ids[-1], md5=md5, lastModified=modified)
-            for old in ids[:-KEPT]:
+                sim.offer_export(model.export(), export_id=ids[-1], md5=md5, lastModified=modified)
+            for old in ids[:-MAX_SERVICE_EXPORTS]:
                 sim.delete(old)
-            befall(sim, dice, md5=md5)
+            inject_random_faults(sim, dice, md5=md5)
             inventory = dice.choice([Inventory.LIST, Inventory.LIST, Inventory.WALK])
             if dice.random() < 0.3:
-                kills += killed_runs(sim, dice, tmp_path, "--inventory", inventory)
-                reachable(tmp_path)  # whatever the pointer leads to is whole
+                kills += run_with_kills(sim, dice, tmp_path, "--inventory", inventory)
+                assert_pointer_complete(tmp_path)  # whatever the pointer leads to is whole
             if dice.random() < 0.1:
                 shutil.rmtree(tmp_path / ".tilesync", ignore_errors=True)
-            sim.forget()
+            sim.clear_requests()
             run = sim.mirror(tmp_path, inventory=inventory, allow_shrink=True)
             assert run.error is None
             if md5 and inventory is Inventory.LIST:
-                assert not {name for name in map(blob_name, sim.asked()) if name and model.export()[name] in known}
+                assert not {
+                    name for name in map(blob_name, sim.blob_requests()) if name and model.export()[name] in known
+                }
             known |= set(model.export().values()) if md5 else set()
-            current = latest(tmp_path)["version"]
+            current = read_latest(tmp_path)["version"]
             assert current.startswith(ids[-1])
             expected.setdefault(current, model.export())
-            assert tree(tmp_path / "versions" / current) == model.export() == expected[current]
+            assert read_tree(tmp_path / "versions" / current) == model.export() == expected[current]
             if len(expected) > 1 and dice.random() < 0.2:
                 assert rollback(tmp_path).error is None
-                reachable(tmp_path)
+                assert_pointer_complete(tmp_path)
                 assert sim.mirror(tmp_path, inventory=inventory).error is None
                 assert rollback(tmp_path, latest=True).error is None
-                assert latest(tmp_path)["version"] == current
-            reachable(tmp_path)
+                assert read_latest(tmp_path)["version"] == current
+            assert_pointer_complete(tmp_path)
             sim.faults.clear()
     assert kills >= 3
     assert {path.name for path in (tmp_path / "versions").iterdir()} >= expected.keys()
     for name, files in expected.items():
-        assert tree(tmp_path / "versions" / name) == files, name
+        assert read_tree(tmp_path / "versions" / name) == files, name
     assert verify(tmp_path, every=True).error is None
-    held = wiring.holdings(tmp_path, lambda event: None, state_dir=None)
+    held = wiring.list_versions(tmp_path, lambda event: None, state_dir=None)
     assert {each.version.name for each in held if each.state == "held"} >= expected.keys()
-    assert [each.version.name for each in held if each.current] == [current]
+    assert [each.version.name for each in held if each.is_current] == [current]
 
 
 def test_a_flat_history(tmp_path: Path) -> None:
     """Thirty exports in the flat layout, under faults and kills: after each run exactly its files are there."""
     dice = random.Random(7)
-    model, kills = Model(dice), 0
+    model, kills = ChangingModel(dice), 0
     flat = ("--layout", "flat", "--delete", "--max-delete", "100%", "--allow-shrink")
     with Simulator(page_size=9, delay=0.002) as sim:
         for number in range(1, 31):
@@ -177,20 +188,20 @@ def test_a_flat_history(tmp_path: Path) -> None:
                 sim.regenerate(model.export(), export_id=sim.exports[0]["id"], md5=md5)
             else:
                 modified = f"2026-01-{number:02d}T08:30:00Z"
-                sim.hold(model.export(), export_id=identity(number), md5=md5, lastModified=modified)
-            befall(sim, dice, md5=md5)
+                sim.offer_export(model.export(), export_id=make_export_id(number), md5=md5, lastModified=modified)
+            inject_random_faults(sim, dice, md5=md5)
             if dice.random() < 0.4:
-                kills += killed_runs(sim, dice, tmp_path, *flat)
-            run = sim.mirror(tmp_path, layout=Layout.FLAT, delete=Most(percent=100), allow_shrink=True)
+                kills += run_with_kills(sim, dice, tmp_path, *flat)
+            run = sim.mirror(tmp_path, layout=Layout.FLAT, delete=DeleteLimit(percent=100), allow_shrink=True)
             assert run.error is None
-            files = {name: data for name, data in tree(tmp_path).items() if not name.startswith(".tilesync/")}
+            files = {name: data for name, data in read_tree(tmp_path).items() if not name.startswith(".tilesync/")}
             assert files == model.export()
             sim.faults.clear()
     assert kills >= 3
     assert verify(tmp_path).error is None
 
 
-class Readers:
+class PointerReaders:
     """Threads that follow the pointer to every file, over and over, as viewers do."""
 
     def __init__(self, dest: Path, count: int) -> None:
@@ -201,7 +212,7 @@ class Readers:
         self.rounds = 0
         self.seen: set[str] = set()
 
-    def __enter__(self) -> Readers:
+    def __enter__(self) -> PointerReaders:
         for thread in self._threads:
             thread.start()
         return self
@@ -214,7 +225,7 @@ class Readers:
     def _read(self) -> None:
         try:
             while not self._stop.is_set():
-                reachable(self._dest)
+                assert_pointer_complete(self._dest)
                 said = json.loads((self._dest / "latest.json").read_bytes())
                 assert (self._dest / said["tileset"]).stat().st_size
                 assert (self._dest / said["manifest"]).stat().st_size
@@ -225,27 +236,27 @@ class Readers:
             self.errors.append(error)
 
 
-@pytest.mark.parametrize("keep", [Keep(), Keep(2, timedelta(seconds=1))])
-def test_readers_never_miss_a_file(tmp_path: Path, keep: Keep) -> None:
+@pytest.mark.parametrize("keep", [RetentionPolicy(), RetentionPolicy(2, timedelta(seconds=1))])
+def test_readers_never_miss_a_file(tmp_path: Path, keep: RetentionPolicy) -> None:
     """While twenty versions are published, one after another, readers of the pointer find every file that it leads to;
     also while old versions retire that nobody reads any more.
     """
     dice = random.Random(5)
-    model, retired, published = Model(dice), list[Event](), list[Event]()
+    model, retired, published = ChangingModel(dice), list[Event](), list[Event]()
     with Simulator() as sim:
-        sim.hold(model.export(), export_id=identity(1), lastModified="2026-01-01T08:30:00Z")
+        sim.offer_export(model.export(), export_id=make_export_id(1), lastModified="2026-01-01T08:30:00Z")
         assert sim.mirror(tmp_path).error is None
-        with Readers(tmp_path, 2) as readers:
+        with PointerReaders(tmp_path, 2) as readers:
             for number in range(2, 22):
                 model.change()
                 modified = f"2026-02-{number:02d}T08:30:00Z"
-                sim.hold(model.export(), export_id=identity(number), lastModified=modified)
+                sim.offer_export(model.export(), export_id=make_export_id(number), lastModified=modified)
                 run = sim.mirror(tmp_path, keep=keep, allow_shrink=True)
                 assert run.error is None
-                retired += run.of(Retired)
-                published += run.of(Published)
+                retired += run.events_of(VersionRetired)
+                published += run.events_of(VersionPublished)
                 before = readers.rounds
-                _until(lambda: readers.rounds > before + 2 or bool(readers.errors))  # noqa: B023 - called at once
+                _wait_until(lambda: readers.rounds > before + 2 or bool(readers.errors))  # noqa: B023 - called at once
     assert readers.errors == []
     assert len(published) == 20
     assert len(readers.seen) >= 15
@@ -253,7 +264,7 @@ def test_readers_never_miss_a_file(tmp_path: Path, keep: Keep) -> None:
     assert verify(tmp_path, every=True).error is None
 
 
-def _until(true: Callable[[], bool]) -> None:
+def _wait_until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
     while not true():
         assert time.monotonic() < deadline

@@ -22,42 +22,42 @@ import pytest
 import trustme
 from azure.storage.blob import BlobServiceClient, CorsRule
 
-from tests.e2e.test_web_servers import needs
+from tests.e2e.test_web_servers import require_program
 from tests.support.azurite import ACCOUNT, KEY, Azurite
 from tests.support.builders import IMODEL, export, glb, tileset
-from tests.support.commandline import Done, tilesync
-from tests.support.s3 import ENVIRONMENT, SECRET, BucketRoad, BucketServer
+from tests.support.commandline import CommandResult, run_tilesync
+from tests.support.s3 import ENVIRONMENT, SECRET, BucketServer, S3Proxy
 from tests.support.simulator import EXPORT, Simulator
 from tests.support.web_servers import caddy, nginx
-from tilesync.doctor.web_servers import BESIDE, CADDY, INSIDE
+from tilesync.doctor.web_servers import CADDY_INSIDE_SITE, NGINX_INSIDE_SERVER, NGINX_OUTSIDE_SERVER
 
 ORIGIN = "https://viewer.example"
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 Change = Callable[[str], str]
 
 
-def mirrored(dest: Path, files: dict[str, bytes], **more: Any) -> None:
+def mirror_files(dest: Path, files: dict[str, bytes], **more: Any) -> None:
     with Simulator() as sim:
-        sim.hold(files, **more)
+        sim.offer_export(files, **more)
         assert sim.mirror(dest).error is None
 
 
 @pytest.fixture
 def dest(tmp_path: Path) -> Path:
-    mirrored(tmp_path / "d", export(4) | {"ä b+%20/t.png": b"\x89PNG\r\n\x1a\n"})
+    mirror_files(tmp_path / "d", export(4) | {"ä b+%20/t.png": b"\x89PNG\r\n\x1a\n"})
     return tmp_path / "d"
 
 
-def doctor(dest: object, url: str | None = None, origin: str | None = ORIGIN, **more: Any) -> Done:
+def run_doctor(dest: object, url: str | None = None, origin: str | None = ORIGIN, **more: Any) -> CommandResult:
     public = () if url is None else ("--public-url", url)
     named = () if origin is None else ("--origin", origin)
-    return tilesync("doctor", dest, *public, *named, "--json", "--retry-for", "0s", **more)
+    return run_tilesync("doctor", dest, *public, *named, "--json", "--retry-for", "0s", **more)
 
 
 # --- a folder behind nginx ---
 
 
-def without(*patterns: str) -> Change:
+def remove_patterns(*patterns: str) -> Change:
     """The configuration without what these patterns mean."""
 
     def change(text: str) -> str:
@@ -69,12 +69,12 @@ def without(*patterns: str) -> Change:
     return change
 
 
-def applied(hint: str, change: Change) -> Change:
+def apply_hint(hint: str, change: Change) -> Change:
     """A changed configuration with what a hint says put into it."""
     beside, inside, target = list[str](), list[str](), list[str]()
     for line in hint.splitlines():
-        if line in {BESIDE, INSIDE, CADDY}:
-            target = beside if line == BESIDE else inside
+        if line in {NGINX_OUTSIDE_SERVER, NGINX_INSIDE_SERVER, CADDY_INSIDE_SITE}:
+            target = beside if line == NGINX_OUTSIDE_SERVER else inside
         else:
             target.append(line)
     assert beside or inside
@@ -89,11 +89,11 @@ def applied(hint: str, change: Change) -> Change:
 
 def test_the_configuration_of_the_readme_is_well(dest: Path, tmp_path: Path) -> None:
     """Every check is ok; the files are a sample of each kind, and one with a name that must be quoted."""
-    needs("nginx")
+    require_program("nginx")
     with nginx(dest, tmp_path / "state") as server:
-        done = doctor(dest, server.url)
-        asked = {path for path, _ in server.asked()}
-    assert (done.exit, done.results) == (0, {})
+        done = run_doctor(dest, server.url)
+        asked = {path for path, _ in server.requests()}
+    assert (done.exit_code, done.failed_checks) == (0, {})
     assert "state" in done.checks
     lead = f"/versions/{EXPORT}"
     assert f"{lead}/ä b+%20/t.png" in asked
@@ -101,65 +101,73 @@ def test_the_configuration_of_the_readme_is_well(dest: Path, tmp_path: Path) -> 
 
 
 CASES: dict[str, tuple[Change, str, str]] = {
-    "origin": (without(r"^ *add_header Access-Control-Allow-Origin.*?\n"), "origin", "fail"),
+    "origin": (remove_patterns(r"^ *add_header Access-Control-Allow-Origin.*?\n"), "origin", "fail"),
     "preflight": (
-        without(r"^ *add_header Access-Control-Allow-Headers.*?\n", r"^ *if \(\$request_method.*?}\n"),
+        remove_patterns(r"^ *add_header Access-Control-Allow-Headers.*?\n", r"^ *if \(\$request_method.*?}\n"),
         "preflight",
         "warn",
     ),
-    "types": (without(r"^ *types \{.*?}\n", r"^ *default_type.*?\n"), "types", "fail"),
-    "state": (without(r"^ *location ~\* /.*?}\n"), "state", "fail"),
-    "caching": (without(r"^map \$uri \$tiles_cache.*?}\n", r"^ *add_header Cache-Control.*?\n"), "caching", "warn"),
-}
-
-CADDY_CASES: dict[str, tuple[Change, str, str]] = {
-    "origin": (without(r"^\theader Access-Control-Allow-Origin.*?\n"), "origin", "fail"),
-    "preflight": (
-        without(r"^\theader Access-Control-Allow-Headers.*?\n", r"^\t@preflight.*?\n", r"^\trespond @preflight.*?\n"),
-        "preflight",
-        "warn",
-    ),
-    "types": (without(r"^\t@glb.*?\n", r"^\theader @glb.*?\n"), "types", "fail"),
-    "state": (without(r"^\t@state.*?\n", r"^\terror @state.*?\n"), "state", "fail"),
+    "types": (remove_patterns(r"^ *types \{.*?}\n", r"^ *default_type.*?\n"), "types", "fail"),
+    "state": (remove_patterns(r"^ *location ~\* /.*?}\n"), "state", "fail"),
     "caching": (
-        without(r"^\t@versions \{.*?\n\t}\n", r"^\t@others not.*?\n\t}\n", r"^\theader @(versions|others).*?\n"),
+        remove_patterns(r"^map \$uri \$tiles_cache.*?}\n", r"^ *add_header Cache-Control.*?\n"),
         "caching",
         "warn",
     ),
 }
 
-TOO = {"origin": {"preflight"}, "caching": {"pointer-caching"}}
+CADDY_CASES: dict[str, tuple[Change, str, str]] = {
+    "origin": (remove_patterns(r"^\theader Access-Control-Allow-Origin.*?\n"), "origin", "fail"),
+    "preflight": (
+        remove_patterns(
+            r"^\theader Access-Control-Allow-Headers.*?\n", r"^\t@preflight.*?\n", r"^\trespond @preflight.*?\n"
+        ),
+        "preflight",
+        "warn",
+    ),
+    "types": (remove_patterns(r"^\t@glb.*?\n", r"^\theader @glb.*?\n"), "types", "fail"),
+    "state": (remove_patterns(r"^\t@state.*?\n", r"^\terror @state.*?\n"), "state", "fail"),
+    "caching": (
+        remove_patterns(
+            r"^\t@versions \{.*?\n\t}\n", r"^\t@others not.*?\n\t}\n", r"^\theader @(versions|others).*?\n"
+        ),
+        "caching",
+        "warn",
+    ),
+}
+
+RELATED_CHECKS = {"origin": {"preflight"}, "caching": {"pointer-caching"}}
 """What the same lines are about."""
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_printed_mends_it(dest: Path, tmp_path: Path, case: str) -> None:
     """Without a part of the configuration its check says so, and with the lines that it prints all is well again."""
-    needs("nginx")
+    require_program("nginx")
     change, name, result = CASES[case]
     with nginx(dest, tmp_path / "ill", change) as server:
-        ill = doctor(dest, server.url)
+        ill = run_doctor(dest, server.url)
     assert ill.checks[name]["result"] == result
-    assert set(ill.results) == {name} | TOO.get(case, set())
-    assert ill.exit == (8 if result == "fail" else 0)
-    with nginx(dest, tmp_path / "well", applied(ill.checks[name]["hint"], change)) as server:
-        well = doctor(dest, server.url)
-    assert (well.exit, well.results) == (0, {})
+    assert set(ill.failed_checks) == {name} | RELATED_CHECKS.get(case, set())
+    assert ill.exit_code == (8 if result == "fail" else 0)
+    with nginx(dest, tmp_path / "well", apply_hint(ill.checks[name]["hint"], change)) as server:
+        well = run_doctor(dest, server.url)
+    assert (well.exit_code, well.failed_checks) == (0, {})
 
 
 @pytest.mark.parametrize("case", CADDY_CASES)
 def test_caddy_is_told_in_its_own_words(dest: Path, tmp_path: Path, case: str) -> None:
     """Where Caddy answers, the lines that are printed are Caddy's, and mend it."""
-    needs("caddy")
+    require_program("caddy")
     change, name, result = CADDY_CASES[case]
     wrong = (lambda text: text.replace("Type model/gltf-binary", "Type text/plain")) if case == "types" else change
     with caddy(dest, tmp_path / "ill", wrong) as server:
-        ill = doctor(dest, server.url)
+        ill = run_doctor(dest, server.url)
     assert ill.checks[name]["result"] == result
     assert "nginx" not in ill.checks[name]["hint"]
-    with caddy(dest, tmp_path / "well", applied(ill.checks[name]["hint"], change)) as server:
-        well = doctor(dest, server.url)
-    assert (well.exit, well.results) == (0, {})
+    with caddy(dest, tmp_path / "well", apply_hint(ill.checks[name]["hint"], change)) as server:
+        well = run_doctor(dest, server.url)
+    assert (well.exit_code, well.failed_checks) == (0, {})
 
 
 def test_another_server_is_told_in_words(dest: Path, tmp_path: Path) -> None:
@@ -167,9 +175,9 @@ def test_another_server_is_told_in_words(dest: Path, tmp_path: Path) -> None:
     handler = partial(SimpleHTTPRequestHandler, directory=dest)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        done = doctor(dest, f"http://127.0.0.1:{server.server_address[1]}")
+        done = run_doctor(dest, f"http://127.0.0.1:{server.server_address[1]}")
         server.shutdown()
-    assert done.results["state"] == "fail"
+    assert done.failed_checks["state"] == "fail"
     for name, rule in (("state", "must be answered with 404"), ("origin", "must have the header `Access-Control-")):
         hint = done.checks[name]["hint"]
         assert hint.startswith("the server calls itself SimpleHTTP/")
@@ -179,32 +187,34 @@ def test_another_server_is_told_in_words(dest: Path, tmp_path: Path) -> None:
 
 def test_an_export_that_is_stored_as_gzip(tmp_path: Path) -> None:
     """A payload that nobody says is gzip fails, since no viewer reads it; the lines that are printed mend it."""
-    needs("nginx")
+    require_program("nginx")
     files = {"tileset.json": tileset("a.glb", "b.b3dm"), "a.glb": gzip.compress(glb(b"packed"), mtime=0)}
     files["b.b3dm"] = gzip.compress(glb(b"packed too"), mtime=0)
-    mirrored(tmp_path / "d", files)
-    change = without(r"^map \$uri \$tiles_encoding.*?^}\n", r"^ *add_header Content-Encoding.*?\n", r"^ *gzip on.*?\n")
+    mirror_files(tmp_path / "d", files)
+    change = remove_patterns(
+        r"^map \$uri \$tiles_encoding.*?^}\n", r"^ *add_header Content-Encoding.*?\n", r"^ *gzip on.*?\n"
+    )
     with nginx(tmp_path / "d", tmp_path / "ill", change) as server:
-        ill = doctor(tmp_path / "d", server.url)
-    assert (ill.exit, ill.results) == (8, {"encoding": "fail", "names": "skipped"})
+        ill = run_doctor(tmp_path / "d", server.url)
+    assert (ill.exit_code, ill.failed_checks) == (8, {"encoding": "fail", "names": "skipped"})
     assert "no viewer can read it" in ill.checks["encoding"]["message"]
     assert "--content decoded" in ill.checks["encoding"]["hint"]
-    with nginx(tmp_path / "d", tmp_path / "well", applied(ill.checks["encoding"]["hint"], change)) as server:
-        assert doctor(tmp_path / "d", server.url).results == {"names": "skipped"}
+    with nginx(tmp_path / "d", tmp_path / "well", apply_hint(ill.checks["encoding"]["hint"], change)) as server:
+        assert run_doctor(tmp_path / "d", server.url).failed_checks == {"names": "skipped"}
 
 
 def test_an_origin_that_is_not_let_in(dest: Path, tmp_path: Path) -> None:
     """A server that names one origin keeps others out; without --origin an example is asked as, and said to be one."""
-    needs("nginx")
+    require_program("nginx")
 
     def named(text: str) -> str:
         return text.replace('Allow-Origin "*"', f'Allow-Origin "{ORIGIN}"')
 
     with nginx(dest, tmp_path / "state", named) as server:
-        assert doctor(dest, server.url).results == {}
-        other = doctor(dest, server.url, "https://other.example")
-        example = doctor(dest, server.url, None)
-    assert (other.exit, other.results) == (8, {"origin": "fail", "preflight": "warn"})
+        assert run_doctor(dest, server.url).failed_checks == {}
+        other = run_doctor(dest, server.url, "https://other.example")
+        example = run_doctor(dest, server.url, None)
+    assert (other.exit_code, other.failed_checks) == (8, {"origin": "fail", "preflight": "warn"})
     assert f"Access-Control-Allow-Origin is {ORIGIN}" in other.checks["origin"]["message"]
     assert '"https://other.example"' in other.checks["origin"]["hint"]
     assert "an example: --origin names yours" in example.checks["origin"]["message"]
@@ -213,49 +223,52 @@ def test_an_origin_that_is_not_let_in(dest: Path, tmp_path: Path) -> None:
 
 def test_an_old_pointer_is_noticed(dest: Path, tmp_path: Path) -> None:
     """A server that still gives the pointer of an older version is told from one that gives the held one."""
-    needs("nginx")
+    require_program("nginx")
     old = shutil.copytree(dest, tmp_path / "old", symlinks=True)
-    mirrored(dest, export(4, seed=1), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+    mirror_files(dest, export(4, seed=1), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
     with nginx(old, tmp_path / "state") as server:
-        done = doctor(dest, server.url)
-    assert (done.exit, done.results) == (8, {"current": "fail", "files": "fail", "names": "fail"} | UNSEEN)
+        done = run_doctor(dest, server.url)
+    assert (done.exit_code, done.failed_checks) == (
+        8,
+        {"current": "fail", "files": "fail", "names": "fail"} | SKIPPED_CHECKS,
+    )
     assert f"to version {OTHER}: it leads to version {EXPORT}" in done.checks["current"]["message"]
 
 
-UNSEEN = dict.fromkeys(("types", "encoding", "range", "caching"), "skipped")
+SKIPPED_CHECKS = dict.fromkeys(("types", "encoding", "range", "caching"), "skipped")
 
 
 def test_a_file_with_other_bytes(dest: Path, tmp_path: Path) -> None:
     """What is served is compared with the manifest: exit 10, as `verify` has it."""
-    needs("nginx")
+    require_program("nginx")
     changed = shutil.copytree(dest, tmp_path / "changed", symlinks=True)
     tile = min((changed / "versions" / EXPORT / "tiles").glob("*.glb"), key=lambda path: path.stat().st_size)
     tile.write_bytes(tile.read_bytes()[:-1] + b"!")
     with nginx(changed, tmp_path / "state") as server:
-        done = doctor(dest, server.url)
-    assert (done.exit, done.last["error"], done.checks["files"]["result"]) == (10, "VerifyFailed", "fail")
+        done = run_doctor(dest, server.url)
+    assert (done.exit_code, done.last_line["error"], done.checks["files"]["result"]) == (10, "VerifyFailed", "fail")
     assert tile.name in done.checks["files"]["message"]
 
 
 def test_an_address_that_leads_elsewhere(dest: Path, tmp_path: Path) -> None:
     """No pointer there: exit 8, and what needs it is not looked at."""
-    needs("nginx")
+    require_program("nginx")
     with nginx(dest, tmp_path / "state") as server:
-        done = doctor(dest, f"{server.url}/elsewhere")
-    assert (done.exit, done.checks["public"]["result"], done.checks["files"]["result"]) == (8, "fail", "skipped")
+        done = run_doctor(dest, f"{server.url}/elsewhere")
+    assert (done.exit_code, done.checks["public"]["result"], done.checks["files"]["result"]) == (8, "fail", "skipped")
     assert "--public-url" in done.checks["public"]["hint"]
 
 
 def test_the_flat_layout(tmp_path: Path) -> None:
     """There the pointer is the root itself, and nothing is cached for ever."""
-    needs("nginx")
+    require_program("nginx")
     with Simulator() as sim:
-        sim.hold()
-        run = tilesync("mirror", IMODEL, tmp_path / "d", "--layout", "flat", sim=sim)
-        assert run.exit == 0
+        sim.offer_export()
+        run = run_tilesync("mirror", IMODEL, tmp_path / "d", "--layout", "flat", sim=sim)
+        assert run.exit_code == 0
     with nginx(tmp_path / "d", tmp_path / "state") as server:
-        done = doctor(tmp_path / "d", server.url)
-    assert (done.exit, done.results) == (0, {"caching": "skipped"})
+        done = run_doctor(tmp_path / "d", server.url)
+    assert (done.exit_code, done.failed_checks) == (0, {"caching": "skipped"})
 
 
 # --- from inside ---
@@ -263,22 +276,26 @@ def test_the_flat_layout(tmp_path: Path) -> None:
 
 def test_without_an_address_only_the_inside_is_looked_at(dest: Path) -> None:
     """A folder has no address of its own: what is held is checked, and what is missing is said."""
-    done = doctor(dest)
-    assert (done.exit, list(done.checks), done.results) == (0, ["held", "pointer", "outside"], {"outside": "skipped"})
+    done = run_doctor(dest)
+    assert (done.exit_code, list(done.checks), done.failed_checks) == (
+        0,
+        ["held", "pointer", "outside"],
+        {"outside": "skipped"},
+    )
     assert "--public-url" in done.checks["outside"]["hint"]
     assert "were not looked at" in done.checks["outside"]["message"]
-    people = tilesync("doctor", dest)
-    assert "nothing stands in the way" not in people.out + people.err
-    assert "no web server was asked" in people.err
-    assert people.err.count("--public-url") == 1
+    people = run_tilesync("doctor", dest)
+    assert "nothing stands in the way" not in people.stdout + people.stderr
+    assert "no web server was asked" in people.stderr
+    assert people.stderr.count("--public-url") == 1
 
 
 @pytest.mark.parametrize("lost", ["latest.json", f"manifests/{EXPORT}.jsonl", "tileset.json"])
 def test_what_is_lost_inside(dest: Path, lost: str) -> None:
     """latest.json, its manifest and the pointer are each missed: exit 8, and what puts it right."""
     (dest / lost).unlink()
-    done = doctor(dest)
-    assert (done.exit, done.last["error"]) == (8, "DestinationError")
+    done = run_doctor(dest)
+    assert (done.exit_code, done.last_line["error"]) == (8, "DestinationError")
     assert done.checks["pointer" if lost == "tileset.json" else "held"]["result"] == "fail"
     assert "tilesync mirror" in next(line["hint"] for line in done.checks.values() if line["result"] == "fail")
 
@@ -286,7 +303,7 @@ def test_what_is_lost_inside(dest: Path, lost: str) -> None:
 def test_a_pointer_to_another_version(dest: Path) -> None:
     """A pointer that was changed by hand does not lead where latest.json says."""
     (dest / "tileset.json").write_bytes(b"{}")
-    assert doctor(dest).results == {"pointer": "fail", "outside": "skipped"}
+    assert run_doctor(dest).failed_checks == {"pointer": "fail", "outside": "skipped"}
 
 
 # --- a container ---
@@ -300,7 +317,7 @@ def account(azurite: Azurite) -> Iterator[BlobServiceClient]:
         found.set_service_properties(cors=[])
 
 
-def rule(command: str) -> CorsRule:
+def parse_cors_rule(command: str) -> CorsRule:
     """What a printed `az storage cors add` would set."""
     words, options = shlex.split(command), dict[str, list[str]]()
     assert words[:4] == ["az", "storage", "cors", "add"]
@@ -332,11 +349,15 @@ def test_a_container_from_private_to_well(azurite: Azurite, account: BlobService
         "XDG_STATE_HOME": str(tmp_path),
     }
     with Simulator() as sim:
-        sim.hold(export(4) | {"ä b+%20/t.png": b"\x89PNG\r\n\x1a\n"})
-        assert tilesync("mirror", IMODEL, dest, sim=sim, **environment).exit == 0
+        sim.offer_export(export(4) | {"ä b+%20/t.png": b"\x89PNG\r\n\x1a\n"})
+        assert run_tilesync("mirror", IMODEL, dest, sim=sim, **environment).exit_code == 0
 
-    private = doctor(dest, **environment)
-    assert (private.exit, private.last["error"], private.checks["public"]["result"]) == (8, "DestinationError", "fail")
+    private = run_doctor(dest, **environment)
+    assert (private.exit_code, private.last_line["error"], private.checks["public"]["result"]) == (
+        8,
+        "DestinationError",
+        "fail",
+    )
     hint = private.checks["public"]["hint"]
     public = ["--account-name", ACCOUNT, "--name", name, "--public-access", "blob"]
     assert shlex.join(["az", "storage", "container", "set-permission", *public]) in hint
@@ -344,37 +365,37 @@ def test_a_container_from_private_to_well(azurite: Azurite, account: BlobService
     assert private.checks["preflight"]["result"] == "warn"
 
     container.set_container_access_policy({}, public_access="blob")
-    shut = doctor(dest, **environment)
-    assert (shut.exit, shut.results) == (8, {"origin": "fail", "preflight": "warn"})
-    account.set_service_properties(cors=[rule(shut.checks["origin"]["hint"].splitlines()[-1])])
-    well = doctor(dest, **environment)
-    assert (well.exit, well.results) == (0, {})
+    shut = run_doctor(dest, **environment)
+    assert (shut.exit_code, shut.failed_checks) == (8, {"origin": "fail", "preflight": "warn"})
+    account.set_service_properties(cors=[parse_cors_rule(shut.checks["origin"]["hint"].splitlines()[-1])])
+    well = run_doctor(dest, **environment)
+    assert (well.exit_code, well.failed_checks) == (0, {})
     assert "state" not in well.checks
-    signed = azurite.link(name, life=timedelta(hours=1)).replace("?", "/a%20b?")
-    by_link = doctor(signed, XDG_STATE_HOME=str(tmp_path))
-    assert (by_link.exit, by_link.results) == (0, {})
-    assert "others on this machine can see the link" in by_link.err
-    assert doctor(dest, origin="https://other.example", **environment).checks["origin"]["result"] == "fail"
+    signed = azurite.make_sas_link(name, life=timedelta(hours=1)).replace("?", "/a%20b?")
+    by_link = run_doctor(signed, XDG_STATE_HOME=str(tmp_path))
+    assert (by_link.exit_code, by_link.failed_checks) == (0, {})
+    assert "others on this machine can see the link" in by_link.stderr
+    assert run_doctor(dest, origin="https://other.example", **environment).checks["origin"]["result"] == "fail"
 
     account.set_service_properties(cors=[])
     container.set_container_access_policy({}, public_access=None)
-    every = "".join(done.out + done.err for done in (private, shut, well, by_link))
+    every = "".join(done.stdout + done.stderr for done in (private, shut, well, by_link))
     assert KEY not in every
     assert "sig=" not in every
 
 
 def test_an_identity_that_is_none() -> None:
     """What cannot be read from inside is still asked for from outside: both are said, and the first is the exit."""
-    done = doctor("az://acct/box", "http://127.0.0.1:9", AZURE_STORAGE_KEY="no key TOPSECRET")
-    assert (done.exit, done.results["held"], done.results["public"]) == (2, "fail", "fail")
+    done = run_doctor("az://acct/box", "http://127.0.0.1:9", AZURE_STORAGE_KEY="no key TOPSECRET")
+    assert (done.exit_code, done.failed_checks["held"], done.failed_checks["public"]) == (2, "fail", "fail")
     assert "AZURE_STORAGE_KEY" in done.checks["held"]["hint"]
-    assert "TOPSECRET" not in done.out + done.err
+    assert "TOPSECRET" not in done.stdout + done.stderr
 
 
 # --- a bucket ---
 
 
-def said(hint: str, verb: str, option: str) -> Any:
+def parse_printed_json(hint: str, verb: str, option: str) -> Any:
     """The JSON of a printed `aws s3api` command."""
     words = next(shlex.split(line) for line in hint.splitlines() if f" {verb} " in line)
     return json.loads(words[words.index(option) + 1])
@@ -393,17 +414,17 @@ def test_a_bucket_from_private_to_public(bucket_server: BucketServer, bucket: st
         "XDG_STATE_HOME": str(tmp_path),
     }
     with Simulator() as sim:
-        sim.hold(export(4) | {"ä b+%20/t.png": b"\x89PNG\r\n\x1a\n"})
-        assert tilesync("mirror", IMODEL, dest, sim=sim, **environment).exit == 0
-    private = doctor(dest, **environment)
-    assert (private.exit, private.checks["public"]["result"]) == (8, "fail")
-    policy = said(private.checks["public"]["hint"], "put-bucket-policy", "--policy")
+        sim.offer_export(export(4) | {"ä b+%20/t.png": b"\x89PNG\r\n\x1a\n"})
+        assert run_tilesync("mirror", IMODEL, dest, sim=sim, **environment).exit_code == 0
+    private = run_doctor(dest, **environment)
+    assert (private.exit_code, private.checks["public"]["result"]) == (8, "fail")
+    policy = parse_printed_json(private.checks["public"]["hint"], "put-bucket-policy", "--policy")
     bucket_server.client.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
-    rules = said(private.checks["preflight"]["hint"], "put-bucket-cors", "--cors-configuration")
+    rules = parse_printed_json(private.checks["preflight"]["hint"], "put-bucket-cors", "--cors-configuration")
     bucket_server.client.put_bucket_cors(Bucket=bucket, CORSConfiguration=rules)
-    well = doctor(dest, **environment)
-    assert (well.exit, well.results) == (0, {"preflight": "warn"})
-    assert SECRET not in "".join(done.out + done.err for done in (private, well))
+    well = run_doctor(dest, **environment)
+    assert (well.exit_code, well.failed_checks) == (0, {"preflight": "warn"})
+    assert SECRET not in "".join(done.stdout + done.stderr for done in (private, well))
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "profile"])
@@ -414,15 +435,15 @@ def test_a_bucket_is_looked_for_where_the_run_finds_it(
     authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    with BucketRoad(bucket_server, tls=tls) as road:
+    with S3Proxy(bucket_server, tls=tls) as road:
         config = tmp_path / "config"
         config.write_text(f"[profile mine]\nendpoint_url = {road.url}\nca_bundle = {tmp_path / 'ca.pem'}\n")
         named = {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "mine"}
         if variable != "profile":
             named = {variable: road.url, "AWS_CA_BUNDLE": str(tmp_path / "ca.pem")}
-        done = doctor(f"s3://{bucket}/p", **{**ENVIRONMENT, **named, "XDG_STATE_HOME": str(tmp_path)})
-        hosts = {request.headers["host"] for request in road.passed}
-    assert (done.results["held"], done.results["public"]) == ("fail", "fail")
+        done = run_doctor(f"s3://{bucket}/p", **{**ENVIRONMENT, **named, "XDG_STATE_HOME": str(tmp_path)})
+        hosts = {request.headers["host"] for request in road.requests}
+    assert (done.failed_checks["held"], done.failed_checks["public"]) == ("fail", "fail")
     assert "nothing is published" in done.checks["held"]["message"]
     assert f"{road.url}/{bucket}/p/tileset.json is not there" in done.checks["public"]["message"]
     assert f"--endpoint-url {road.url}" in done.checks["public"]["hint"]

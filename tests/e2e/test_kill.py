@@ -18,20 +18,20 @@ from urllib.parse import unquote
 
 import pytest
 
-from tests.support.builders import IMODEL, export, glb, tree
-from tests.support.faults import after, any_blob, blob, blob_name, listing
-from tests.support.simulator import EXPORT, Simulator, latest, verify
+from tests.support.builders import IMODEL, export, glb, read_tree
+from tests.support.faults import blob_name, call_before, is_blob, is_blob_named, is_listing
+from tests.support.simulator import EXPORT, Simulator, read_latest, verify
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 
 
-def start(sim: Simulator, dest: Path, *options: str) -> subprocess.Popen[bytes]:
+def start_mirror(sim: Simulator, dest: Path, *options: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tilesync", "mirror", IMODEL, str(dest), "--transfers", "8", "--json", *options]
     env = {"PATH": os.environ["PATH"], "TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def in_catalog(dest: Path) -> set[tuple[int, str]]:
+def read_stored_rows(dest: Path) -> set[tuple[int, str]]:
     """What the catalog says is held, read beside the running process; empty while there is none yet."""
     path = dest / ".tilesync/catalog.sqlite3"
     if not path.exists():
@@ -43,7 +43,7 @@ def in_catalog(dest: Path) -> set[tuple[int, str]]:
         return set()
 
 
-def reachable(dest: Path) -> None:
+def assert_pointer_complete(dest: Path) -> None:
     """Whatever the pointer leads to is whole: each file that the tilesets name is there, and each tileset parses."""
     pointer = dest / "tileset.json"
     if not pointer.exists():
@@ -58,7 +58,7 @@ def reachable(dest: Path) -> None:
                 pending.append((path.parent, json.loads(data)))
 
 
-def kill_at(running: subprocess.Popen[bytes], ready: threading.Event, wait: float) -> bool:
+def kill_after(running: subprocess.Popen[bytes], ready: threading.Event, wait: float) -> bool:
     """Kill the process `wait` seconds after `ready`; false when it had ended by itself."""
     deadline = time.monotonic() + 20
     while not ready.wait(0.02) and running.poll() is None and time.monotonic() < deadline:
@@ -76,72 +76,72 @@ def test_killed_at_random_moments_it_ends_with_every_byte_right(tmp_path: Path, 
     """What was held a quarter second before each kill is not fetched again, and nothing partial is ever reachable."""
     dice = random.Random(seed)
     with Simulator(delay=0.05, page_size=40) as sim:
-        files = sim.hold({**export(150, seed=seed), "tiles/big.glb": glb(dice.randbytes(3_000_000))})
+        files = sim.offer_export({**export(150, seed=seed), "tiles/big.glb": glb(dice.randbytes(3_000_000))})
         killed = 0
         for _ in range(4):
             ready = threading.Event()
             sim.faults.clear()
-            sim.on(1, any_blob, ready.set).optional = True
-            before = in_catalog(tmp_path)
-            sim.forget()
-            running = start(sim, tmp_path)
-            if not kill_at(running, ready, dice.uniform(0.0, 0.6)):
+            sim.run_before_request(1, is_blob, ready.set).optional = True
+            before = read_stored_rows(tmp_path)
+            sim.clear_requests()
+            running = start_mirror(sim, tmp_path)
+            if not kill_after(running, ready, dice.uniform(0.0, 0.6)):
                 break
             killed += 1
-            again = {blob_name(request) for request in sim.asked()} & {name for _, name in before}
+            again = {blob_name(request) for request in sim.blob_requests()} & {name for _, name in before}
             assert not again
-            reachable(tmp_path)
-            assert not (tmp_path / "tileset.json").exists() or latest(tmp_path)["version"] == EXPORT
-            assert before <= in_catalog(tmp_path)
+            assert_pointer_complete(tmp_path)
+            assert not (tmp_path / "tileset.json").exists() or read_latest(tmp_path)["version"] == EXPORT
+            assert before <= read_stored_rows(tmp_path)
         sim.faults.clear()
-        sim.delay = 0
-        held = {name for _, name in in_catalog(tmp_path)}
-        sim.forget()
+        sim.delay_s = 0
+        held = {name for _, name in read_stored_rows(tmp_path)}
+        sim.clear_requests()
         run = sim.mirror(tmp_path)
-        assert run.exit == 0
-        assert not {blob_name(request) for request in sim.asked()} & held
+        assert run.exit_code == 0
+        assert not {blob_name(request) for request in sim.blob_requests()} & held
     assert killed >= 1
-    assert tree(tmp_path / "versions" / EXPORT) == files
-    assert verify(tmp_path).exit == 0
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
+    assert verify(tmp_path).exit_code == 0
     assert list((tmp_path / ".tilesync/parts").iterdir()) == []
 
 
 def test_what_arrived_a_quarter_second_before_the_kill_is_held(tmp_path: Path) -> None:
     """Files that lay under their names well before the kill are in the catalog, so they are not fetched again."""
     with Simulator(page_size=60) as sim:
-        files = sim.hold(export(200))
+        files = sim.offer_export(export(200))
         gate, stuck = threading.Event(), threading.Event()
 
         def hang() -> None:
             stuck.set()
             gate.wait(30)
 
-        sim.fault(any_blob, after(hang), times=None, skip=100)
-        running = start(sim, tmp_path)
+        sim.add_fault(is_blob, call_before(hang), times=None, skip=100)
+        running = start_mirror(sim, tmp_path)
         assert stuck.wait(20)
         deadline = time.monotonic() + 10
         placed: set[str] = set()
         while len(placed) < 100 and time.monotonic() < deadline:
-            placed = set(tree(tmp_path / "versions" / EXPORT))
+            placed = set(read_tree(tmp_path / "versions" / EXPORT))
         assert len(placed) == 100
-        while len(in_catalog(tmp_path)) < 100 and time.monotonic() < deadline:
+        while len(read_stored_rows(tmp_path)) < 100 and time.monotonic() < deadline:
             stuck.wait(0.01)
         running.send_signal(signal.SIGKILL)
         running.communicate()
         gate.set()
-        assert {name for _, name in in_catalog(tmp_path)} == placed
+        assert {name for _, name in read_stored_rows(tmp_path)} == placed
         sim.faults.clear()
-        sim.forget()
+        sim.clear_requests()
         run = sim.mirror(tmp_path)
-        assert (run.exit, len(sim.asked())) == (0, len(files) - 100)
-    assert tree(tmp_path / "versions" / EXPORT) == files
+        assert (run.exit_code, len(sim.blob_requests())) == (0, len(files) - 100)
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
 def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
     """The part of a large file is continued by the next run, from where it was written down."""
     with Simulator() as sim:
         data = glb(random.Random(4).randbytes(6_000_000))
-        sim.hold({**export(2), "tiles/big.glb": data})
+        sim.offer_export({**export(2), "tiles/big.glb": data})
         stuck, gate = threading.Event(), threading.Event()
 
         def half_then_silence(_: Any, proceed: Any) -> Any:
@@ -149,61 +149,61 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
             answer.send = 4_500_000
             return answer
 
-        sim.fault(blob("tiles/big.glb"), half_then_silence)
-        sim.fault(blob("tiles/big.glb"), after(stuck.set, lambda: gate.wait(30)))
-        running = start(sim, tmp_path)
+        sim.add_fault(is_blob_named("tiles/big.glb"), half_then_silence)
+        sim.add_fault(is_blob_named("tiles/big.glb"), call_before(stuck.set, lambda: gate.wait(30)))
+        running = start_mirror(sim, tmp_path)
         assert stuck.wait(20)
         running.send_signal(signal.SIGKILL)
         running.communicate()
         gate.set()
         sim.faults.clear()
-        sim.forget()
-        assert sim.mirror(tmp_path).exit == 0
-        (asked,) = sim.ranges("tiles/big.glb")
+        sim.clear_requests()
+        assert sim.mirror(tmp_path).exit_code == 0
+        (asked,) = sim.range_headers("tiles/big.glb")
         assert asked is not None
         assert int(asked.removeprefix("bytes=").rstrip("-")) >= 3_000_000
-    assert tree(tmp_path / "versions" / EXPORT)["tiles/big.glb"] == data
+    assert read_tree(tmp_path / "versions" / EXPORT)["tiles/big.glb"] == data
 
 
 def test_killed_during_a_second_export_the_first_stays_reachable(tmp_path: Path) -> None:
     """At every kill on the way to the second export the pointer leads to a whole version; then it moves."""
     dice = random.Random(9)
     with Simulator(page_size=40) as sim:
-        first = sim.hold(export(60))
-        assert sim.mirror(tmp_path).exit == 0
-        second = sim.hold(export(90, seed=9), export_id=OTHER)
-        sim.delay = 0.03
+        first = sim.offer_export(export(60))
+        assert sim.mirror(tmp_path).exit_code == 0
+        second = sim.offer_export(export(90, seed=9), export_id=OTHER)
+        sim.delay_s = 0.03
         for _ in range(3):
             ready = threading.Event()
             sim.faults.clear()
-            sim.on(1, any_blob, ready.set).optional = True
-            if not kill_at(start(sim, tmp_path), ready, dice.uniform(0.0, 0.4)):
+            sim.run_before_request(1, is_blob, ready.set).optional = True
+            if not kill_after(start_mirror(sim, tmp_path), ready, dice.uniform(0.0, 0.4)):
                 break
-            reachable(tmp_path)
-            version = latest(tmp_path)["version"]
-            assert tree(tmp_path / "versions" / version) == (first if version == EXPORT else second)
+            assert_pointer_complete(tmp_path)
+            version = read_latest(tmp_path)["version"]
+            assert read_tree(tmp_path / "versions" / version) == (first if version == EXPORT else second)
         sim.faults.clear()
-        sim.delay = 0
-        assert sim.mirror(tmp_path).exit == 0
-    assert latest(tmp_path)["version"] == OTHER
-    assert tree(tmp_path / "versions" / OTHER) == second
-    assert tree(tmp_path / "versions" / EXPORT) == first
+        sim.delay_s = 0
+        assert sim.mirror(tmp_path).exit_code == 0
+    assert read_latest(tmp_path)["version"] == OTHER
+    assert read_tree(tmp_path / "versions" / OTHER) == second
+    assert read_tree(tmp_path / "versions" / EXPORT) == first
 
 
 def test_killed_while_listing_the_listing_goes_on(tmp_path: Path) -> None:
     """Pages that were taken in before the kill are not asked for again."""
     with Simulator(page_size=3) as sim:
-        files = sim.hold(export(60))
+        files = sim.offer_export(export(60))
         gate, stuck = threading.Event(), threading.Event()
 
-        sim.fault(listing, after(stuck.set, lambda: gate.wait(30)), skip=10)
-        running = start(sim, tmp_path)
+        sim.add_fault(is_listing, call_before(stuck.set, lambda: gate.wait(30)), skip=10)
+        running = start_mirror(sim, tmp_path)
         assert stuck.wait(20)
         running.send_signal(signal.SIGKILL)
         running.communicate()
         gate.set()
         sim.faults.clear()
-        sim.forget()
-        assert sim.mirror(tmp_path).exit == 0
-        assert sim.asked_pages[0].query.get("marker") == "2!30"
-    assert tree(tmp_path / "versions" / EXPORT) == files
+        sim.clear_requests()
+        assert sim.mirror(tmp_path).exit_code == 0
+        assert sim.listing_requests[0].query.get("marker") == "2!30"
+    assert read_tree(tmp_path / "versions" / EXPORT) == files

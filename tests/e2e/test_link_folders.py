@@ -8,37 +8,37 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.azurite import ACCOUNT, Azurite, Upload
-from tests.support.builders import export, glb, stored, tileset, tree
-from tests.support.commandline import tilesync
-from tests.support.simulator import Run, Simulator
-from tilesync.azure.sas import folder_depths, parse_link
+from tests.support.azurite import ACCOUNT, Azurite, BlobContent
+from tests.support.builders import export, glb, make_stored_blobs, read_tree, tileset
+from tests.support.commandline import run_tilesync
+from tests.support.simulator import JobOutcome, Simulator
+from tilesync.azure.sas import guess_folder_depths, parse_sas_link
 from tilesync.errors import NotAuthorised
-from tilesync.events import Remarked
+from tilesync.events import DiagnosticReported
 from tilesync.model import Inventory, SasUrl
 
 FOLDER = "exports/e 1"
 
 
-def held(dest: Path) -> dict[str, bytes]:
+def stored_files(dest: Path) -> dict[str, bytes]:
     """The files of the only version."""
     (version,) = (dest / "versions").iterdir()
-    return tree(version)
+    return read_tree(version)
 
 
-def filled(sim: Simulator) -> dict[str, bytes]:
+def fill_folder(sim: Simulator) -> dict[str, bytes]:
     """Hold an export in a folder of a container, beside others; its files."""
     files = {**export(6), "tileset.json": tileset("tiles/tileset.json", "../beside.glb", "../e%201x/0.glb")}
     del files["data/empty"], files["data/schema.json"], files["data/ä b%20+#.bin"]
     beside = {"tileset.json": tileset("0.glb"), "exports/beside.glb": glb(b"0"), f"{FOLDER}x/0.glb": glb(b"1")}
-    sim.containers["cont"] = stored({**{f"{FOLDER}/{name}": data for name, data in files.items()}, **beside})
+    sim.containers["cont"] = make_stored_blobs({**{f"{FOLDER}/{name}": data for name, data in files.items()}, **beside})
     return files
 
 
-def link_into(sim: Simulator, folder: str = "exports/e%201", **more: str) -> str:
+def folder_link(sim: Simulator, folder: str = "exports/e%201", **more: str) -> str:
     """A link to a folder of the container."""
     query = "".join(f"&{key}={value}" for key, value in more.items())
-    return sim.link("cont").replace("/cont?", f"/cont/{folder}/tileset.json?") + query
+    return sim.create_link("cont").replace("/cont?", f"/cont/{folder}/tileset.json?") + query
 
 
 @pytest.mark.parametrize("inventory", [None, *Inventory])
@@ -46,23 +46,23 @@ def link_into(sim: Simulator, folder: str = "exports/e%201", **more: str) -> str
 def test_a_folder_is_mirrored(tmp_path: Path, inventory: Inventory | None, signed: dict[str, str]) -> None:
     """The files below the folder come by names relative to it; what leads out of it is told, and not followed."""
     with Simulator() as sim:
-        files = filled(sim)
-        link = link_into(sim, **signed)
-        plan = sim.preview(tmp_path, link=link, inventory=inventory)
+        files = fill_folder(sim)
+        link = folder_link(sim, **signed)
+        plan = sim.dry_run(tmp_path, link=link, inventory=inventory)
         run = sim.mirror(tmp_path, link=link, inventory=inventory, allow_missing=True)
     assert (plan.error, run.error) == (None, None)
-    assert plan.tally.fetched == run.tally.fetched == len(files)
-    assert held(tmp_path) == files
-    assert run.tally.completeness.unfollowed == 2
-    assert [event.problem for event in run.of(Remarked)] == ["leads away"]
+    assert plan.stats.fetched == run.stats.fetched == len(files)
+    assert stored_files(tmp_path) == files
+    assert run.stats.completeness.unfollowed == 2
+    assert [event.problem for event in run.events_of(DiagnosticReported)] == ["leads away"]
 
 
-def renewed(sim: Simulator, dest: Path, folder: str) -> Run:
+def mirror_with_renewals(sim: Simulator, dest: Path, folder: str) -> JobOutcome:
     """Mirror by a link that is refused at once, and a command that prints another one."""
-    link = link_into(sim)
-    sim.revoke()
+    link = folder_link(sim)
+    sim.revoke_links()
     script = dest.parent / "print.sh"
-    script.write_text(f"#!/bin/sh\nprintf '%s' '{link_into(sim, folder)}'\n")
+    script.write_text(f"#!/bin/sh\nprintf '%s' '{folder_link(sim, folder)}'\n")
     script.chmod(0o755)
     return sim.mirror(dest, link=link, link_command=str(script), allow_missing=True)
 
@@ -70,13 +70,13 @@ def renewed(sim: Simulator, dest: Path, folder: str) -> Run:
 def test_a_renewed_link_leads_to_the_same_folder(tmp_path: Path) -> None:
     """A fresh link into the same folder goes on, one into another folder of the container is refused."""
     with Simulator() as sim:
-        files = filled(sim)
-        run = renewed(sim, tmp_path / "one", "exports/e%201")
-        assert (run.error, held(tmp_path / "one")) == (None, files)
+        files = fill_folder(sim)
+        run = mirror_with_renewals(sim, tmp_path / "one", "exports/e%201")
+        assert (run.error, stored_files(tmp_path / "one")) == (None, files)
         for folder in ("exports/e 1", "exports/e%201/"):
-            assert renewed(sim, tmp_path / "one", folder).error is None
+            assert mirror_with_renewals(sim, tmp_path / "one", folder).error is None
         for folder in ("exports/e%201x", "others/e%201"):
-            run = renewed(sim, tmp_path / "two", folder)
+            run = mirror_with_renewals(sim, tmp_path / "two", folder)
             assert isinstance(run.error, NotAuthorised)
             assert f"/cont/{folder}, not http" in str(run.error)
 
@@ -85,10 +85,10 @@ def test_a_renewed_link_leads_to_the_same_folder(tmp_path: Path) -> None:
 def test_a_folder_without_a_root_is_told(tmp_path: Path, inventory: Inventory) -> None:
     """A folder that is not there, or one above the export, has no root: said so, in a plan too."""
     with Simulator() as sim:
-        filled(sim)
+        fill_folder(sim)
         for folder in ("exports", "nothing"):
-            found = [job(tmp_path / folder, link=link_into(sim, folder), inventory=inventory).error
-                     for job in (sim.mirror, sim.preview)]  # fmt: skip
+            found = [job(tmp_path / folder, link=folder_link(sim, folder), inventory=inventory).error
+                     for job in (sim.mirror, sim.dry_run)]  # fmt: skip
             assert "the container has no tileset.json" in str(found[0])
             assert found[0] is not None
             assert "folder" in found[0].hint
@@ -98,9 +98,9 @@ def test_a_folder_without_a_root_is_told(tmp_path: Path, inventory: Inventory) -
 def test_a_command_that_prints_no_link_is_named(tmp_path: Path) -> None:
     """What a command printed in place of a link is told as its output, not as what was asked for."""
     with Simulator() as sim:
-        filled(sim)
-        link = link_into(sim)
-        sim.revoke()
+        fill_folder(sim)
+        link = folder_link(sim)
+        sim.revoke_links()
         run = sim.mirror(tmp_path, link=link, link_command="echo hello")
     assert isinstance(run.error, NotAuthorised)
     assert "the output of --link-command" in str(run.error)
@@ -109,11 +109,13 @@ def test_a_command_that_prints_no_link_is_named(tmp_path: Path) -> None:
 def test_a_real_container_has_folders(azurite: Azurite, tmp_path: Path) -> None:
     """A real service lists a folder by its prefix, whatever the page."""
     name, files = f"c{uuid.uuid4().hex[:12]}", export(5)
-    azurite.fill(name, {f"a/b/{each}": Upload(data) for each, data in files.items()} | {"a/c": Upload(b"beside")})
-    link = azurite.link(name, life=timedelta(hours=1)).replace("?", "/a/b/tileset.json?")
-    run = tilesync("mirror", "-", tmp_path, stdin=link)
-    assert run.exit == 0, run.err
-    assert held(tmp_path) == files
+    azurite.create_container(
+        name, {f"a/b/{each}": BlobContent(data) for each, data in files.items()} | {"a/c": BlobContent(b"beside")}
+    )
+    link = azurite.make_sas_link(name, life=timedelta(hours=1)).replace("?", "/a/b/tileset.json?")
+    run = run_tilesync("mirror", "-", tmp_path, stdin=link)
+    assert run.exit_code == 0, run.stderr
+    assert stored_files(tmp_path) == files
 
 
 @pytest.mark.parametrize(
@@ -132,5 +134,5 @@ def test_a_real_container_has_folders(azurite: Azurite, tmp_path: Path) -> None:
 def test_where_the_container_ends(base: str, query: str, depths: list[int]) -> None:
     """Azure has the container first, an emulator second; elsewhere the likeliest is tried first."""
     link = SasUrl(base, query)
-    assert folder_depths(link) == depths
-    assert parse_link(f"{base}/tileset.json?{query}") == link
+    assert guess_folder_depths(link) == depths
+    assert parse_sas_link(f"{base}/tileset.json?{query}") == link

@@ -15,18 +15,18 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_kill import in_catalog
-from tests.support.builders import IMODEL, export, glb, manifest_of, tileset, tree
-from tests.support.faults import blob, error
-from tests.support.sequential_exports import FIRST, SECOND, THIRD, mirrored
-from tests.support.simulator import EXPORT, Simulator, latest, rollback, verify
+from tests.e2e.test_kill import read_stored_rows
+from tests.support.builders import IMODEL, export, glb, read_manifest, read_tree, tileset
+from tests.support.faults import error_response, is_blob_named
+from tests.support.sequential_exports import FIRST, SECOND, THIRD, mirror_each
+from tests.support.simulator import EXPORT, Simulator, read_latest, rollback, verify
 from tilesync.model import Globs, Inventory
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 BIG = "tiles/big.glb"
 
 
-def start(source: object, dest: object, *options: object, **more: str) -> subprocess.Popen[str]:
+def start_copy(source: object, dest: object, *options: object, **more: str) -> subprocess.Popen[str]:
     """A copy under way. No identity is given, and an address where nobody answers."""
     command = [sys.executable, "-m", "tilesync", "mirror", *map(str, (source, dest, "--json", *options))]
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
@@ -34,9 +34,9 @@ def start(source: object, dest: object, *options: object, **more: str) -> subpro
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def copy(source: object, dest: object, *options: object, exit_code: int = 0, **more: str) -> dict[str, Any]:
+def run_copy(source: object, dest: object, *options: object, exit_code: int = 0, **more: str) -> dict[str, Any]:
     """Copy what is held; the last line, with what was said to people as `said`."""
-    with start(source, dest, *options, **more) as running:
+    with start_copy(source, dest, *options, **more) as running:
         out, said = running.communicate(timeout=100)
     last: dict[str, Any] = json.loads(out.splitlines()[-1])
     assert (running.returncode, last["exit"]) == (exit_code, exit_code), (out, said)
@@ -44,22 +44,22 @@ def copy(source: object, dest: object, *options: object, exit_code: int = 0, **m
     return {**last, "said": said, "lines": out}
 
 
-def told(dest: Path, version: str = EXPORT) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_manifest_without_times(dest: Path, version: str = EXPORT) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a manifest says, but for when and by what it was made."""
-    head, rows = manifest_of(dest, version)
+    head, rows = read_manifest(dest, version)
     return {key: value for key, value in head.items() if key not in {"finished", "tilesync"}}, rows
 
 
-def same(one: Path, other: Path, *versions: str) -> bool:
+def assert_same_versions(one: Path, other: Path, *versions: str) -> bool:
     """Whether two folders hold the same of these versions, and say the same of them."""
     for version in versions or (EXPORT,):
-        assert tree(other / "versions" / version) == tree(one / "versions" / version)
-        assert told(other, version) == told(one, version)
+        assert read_tree(other / "versions" / version) == read_tree(one / "versions" / version)
+        assert read_manifest_without_times(other, version) == read_manifest_without_times(one, version)
     assert verify(other, every=True).error is None
     return True
 
 
-def restate(folder: Path, version: str, **changes: Any) -> None:
+def rewrite_manifest_header(folder: Path, version: str, **changes: Any) -> None:
     """Let a manifest say something else of its version."""
     path = folder / f"manifests/{version}.jsonl"
     head, rest = path.read_text(encoding="utf-8").split("\n", 1)
@@ -71,22 +71,22 @@ def source(tmp_path: Path) -> Path:
     """A folder that holds an export: an empty file, a name that wants quoting, one in pieces, some without an MD5."""
     with Simulator() as sim:
         files = {**export(30), BIG: glb(random.Random(4).randbytes(3_000_000))}
-        sim.hold(files, displayName="Bridge")
+        sim.offer_export(files, displayName="Bridge")
         for name in (BIG, "tiles/001.glb"):
             sim.blob(name).md5 = ""
         assert sim.mirror(tmp_path / "source").error is None
     return tmp_path / "source"
 
 
-def history(tmp_path: Path) -> Path:
+def make_source_with_history(tmp_path: Path) -> Path:
     """A folder with two versions of one export and one of another."""
     with Simulator() as sim:
         dest = tmp_path / "source"
-        sim.hold(export(6), lastModified="2026-03-01T08:30:00Z")
+        sim.offer_export(export(6), lastModified="2026-03-01T08:30:00Z")
         assert sim.mirror(dest).error is None
         sim.regenerate(export(6) | {"tiles/003.glb": glb(b"new")})
         assert sim.mirror(dest).error is None
-        sim.hold(export(7), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+        sim.offer_export(export(7), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
         assert sim.mirror(dest).error is None
     assert set(os.listdir(dest / "versions")) == {EXPORT, f"{EXPORT}-2", OTHER}
     return dest
@@ -103,18 +103,18 @@ def test_a_copy_is_the_same(source: Path, tmp_path: Path) -> None:
             Path(folder, name).chmod(0o444)
         Path(folder).chmod(0o555)
     dest = tmp_path / "dest"
-    last = copy(source, dest)
+    last = run_copy(source, dest)
     for folder, _, _ in os.walk(source):
         Path(folder).chmod(0o755)
     assert {path: path.lstat().st_mtime_ns for path in source.rglob("*")} == {
         path: found.st_mtime_ns for path, found in before.items()
     }
-    assert same(source, dest)
-    assert latest(dest).items() - {("finished", latest(dest)["finished"])} <= latest(source).items()
+    assert assert_same_versions(source, dest)
+    assert read_latest(dest).items() - {("finished", read_latest(dest)["finished"])} <= read_latest(source).items()
     assert (dest / "tileset.json").read_bytes() == (source / "tileset.json").read_bytes()
-    for path in tree(dest / "versions"):
+    for path in read_tree(dest / "versions"):
         assert (dest / "versions" / path).stat().st_mtime == (source / "versions" / path).stat().st_mtime
-    files = len(tree(dest / "versions"))
+    files = len(read_tree(dest / "versions"))
     assert (last["kind"], last["imodel"], last["version"], last["newest"]) == ("finished", IMODEL, EXPORT, EXPORT)
     assert (last["listed"], last["fetched"], last["verified"], last["failed"]) == (files, files, files, 0)
     assert (last["behind"], last["published"], last["retries"]) == (False, True, 0)
@@ -122,23 +122,23 @@ def test_a_copy_is_the_same(source: Path, tmp_path: Path) -> None:
 
 def test_the_second_time_there_is_nothing_to_do(source: Path, tmp_path: Path) -> None:
     """A version that is held already is not read again."""
-    copy(source, tmp_path / "dest")
+    run_copy(source, tmp_path / "dest")
     shutil.rmtree(source / "versions")
-    last = copy(source, tmp_path / "dest")
+    last = run_copy(source, tmp_path / "dest")
     assert "nothing to do" in last["said"]
     assert (last["fetched"], last["kept"], last["published"]) == (0, last["listed"], False)
 
 
 def test_it_goes_on_from_copy_to_copy(source: Path, tmp_path: Path) -> None:
     """A copy of a copy is the same still, into the flat layout and out of it again too."""
-    copy(source, tmp_path / "flat", "--layout", "flat")
-    flat = {name: data for name, data in tree(tmp_path / "flat").items() if not name.startswith(".tilesync/")}
-    assert flat == tree(source / "versions" / EXPORT)
+    run_copy(source, tmp_path / "flat", "--layout", "flat")
+    flat = {name: data for name, data in read_tree(tmp_path / "flat").items() if not name.startswith(".tilesync/")}
+    assert flat == read_tree(source / "versions" / EXPORT)
     assert verify(tmp_path / "flat").error is None
-    copy(tmp_path / "flat", tmp_path / "other", "--layout", "flat")
-    copy(tmp_path / "other", tmp_path / "dest")
-    assert same(source, tmp_path / "dest")
-    assert "nothing to do" in copy(tmp_path / "flat", tmp_path / "dest")["said"]
+    run_copy(tmp_path / "flat", tmp_path / "other", "--layout", "flat")
+    run_copy(tmp_path / "other", tmp_path / "dest")
+    assert assert_same_versions(source, tmp_path / "dest")
+    assert "nothing to do" in run_copy(tmp_path / "flat", tmp_path / "dest")["said"]
 
 
 def test_a_bare_name_is_a_folder_where_manifests_are_in_it(
@@ -146,36 +146,36 @@ def test_a_bare_name_is_a_folder_where_manifests_are_in_it(
 ) -> None:
     """The name alone is enough, also from TILESYNC_SOURCE; any other bare name is an iModel id."""
     monkeypatch.chdir(tmp_path)
-    copy("source", "a")
-    copy(f"{source}{os.sep}", "b")
-    copy("./source", "c")
-    copy("~/source", "d", HOME=str(tmp_path))
+    run_copy("source", "a")
+    run_copy(f"{source}{os.sep}", "b")
+    run_copy("./source", "c")
+    run_copy("~/source", "d", HOME=str(tmp_path))
     (tmp_path / "empty").mkdir()
     (tmp_path / IMODEL).mkdir()
-    assert copy(IMODEL, "e", exit_code=5)["error"] == "NotAuthorised"
-    assert copy("empty", "e", exit_code=2)["error"] == "UsageError"
-    assert copy("./empty", "e", exit_code=4)["error"] == "NoExport"
-    assert all(same(source, tmp_path / name) for name in "abcd")
+    assert run_copy(IMODEL, "e", exit_code=5)["error"] == "NotAuthorised"
+    assert run_copy("empty", "e", exit_code=2)["error"] == "UsageError"
+    assert run_copy("./empty", "e", exit_code=4)["error"] == "NoExport"
+    assert all(assert_same_versions(source, tmp_path / name) for name in "abcd")
 
 
 def test_what_was_walked_says_so(tmp_path: Path) -> None:
     """The inventory of a copy is that of its source, how its files were found here notwithstanding."""
     with Simulator() as sim:
-        sim.hold(export(5))
+        sim.offer_export(export(5))
         assert sim.mirror(tmp_path / "source", inventory=Inventory.WALK).error is None
-    copy(tmp_path / "source", tmp_path / "dest")
-    assert same(tmp_path / "source", tmp_path / "dest")
-    assert told(tmp_path / "dest")[0]["inventory"] == "walk"
-    assert "nothing to do" in copy(tmp_path / "source", tmp_path / "dest")["said"]
+    run_copy(tmp_path / "source", tmp_path / "dest")
+    assert assert_same_versions(tmp_path / "source", tmp_path / "dest")
+    assert read_manifest_without_times(tmp_path / "dest")[0]["inventory"] == "walk"
+    assert "nothing to do" in run_copy(tmp_path / "source", tmp_path / "dest")["said"]
 
 
 def test_the_plan(source: Path, tmp_path: Path) -> None:
     """A dry run says what would be copied, and writes nothing."""
-    last = copy(source, tmp_path / "dest", "-n")
-    assert (last["fetched"], last["published"]) == (len(tree(source / "versions")), False)
+    last = run_copy(source, tmp_path / "dest", "-n")
+    assert (last["fetched"], last["published"]) == (len(read_tree(source / "versions")), False)
     assert not (tmp_path / "dest").exists()
-    copy(source, tmp_path / "dest")
-    assert copy(source, tmp_path / "dest", "-n")["kept"] == last["fetched"]
+    run_copy(source, tmp_path / "dest")
+    assert run_copy(source, tmp_path / "dest", "-n")["kept"] == last["fetched"]
 
 
 # --- several versions ---
@@ -183,65 +183,65 @@ def test_the_plan(source: Path, tmp_path: Path) -> None:
 
 def test_a_version_keeps_its_name(tmp_path: Path) -> None:
     """The second version of an export is that in the copy too, also where the first is not there."""
-    source = history(tmp_path)
-    copy(source, tmp_path / "dest", "--export-id", EXPORT)
+    source = make_source_with_history(tmp_path)
+    run_copy(source, tmp_path / "dest", "--export-id", EXPORT)
     assert os.listdir(tmp_path / "dest/versions") == [f"{EXPORT}-2"]
-    assert same(source, tmp_path / "dest", f"{EXPORT}-2")
-    copy(source, tmp_path / "dest")
-    assert latest(tmp_path / "dest")["version"] == OTHER
+    assert assert_same_versions(source, tmp_path / "dest", f"{EXPORT}-2")
+    run_copy(source, tmp_path / "dest")
+    assert read_latest(tmp_path / "dest")["version"] == OTHER
 
 
 @pytest.mark.parametrize("modified", [True, False])
 def test_all_of_them(tmp_path: Path, modified: bool) -> None:
     """Every version comes over once, under its name, also where none tells of when its export was made."""
-    source = history(tmp_path)
+    source = make_source_with_history(tmp_path)
     versions = (EXPORT, f"{EXPORT}-2", OTHER)
     for day, version in enumerate(() if modified else versions, start=1):
         record = {"id": version.removesuffix("-2")}
-        restate(source, version, export=record, modified="", finished=f"2026-03-0{day}T00:00:00Z")
-    plan = copy(source, tmp_path / "dest", "--all-exports", "-n")
-    last = copy(source, tmp_path / "dest", "--all-exports")
-    assert same(source, tmp_path / "dest", *versions)
+        rewrite_manifest_header(source, version, export=record, modified="", finished=f"2026-03-0{day}T00:00:00Z")
+    plan = run_copy(source, tmp_path / "dest", "--all-exports", "-n")
+    last = run_copy(source, tmp_path / "dest", "--all-exports")
+    assert assert_same_versions(source, tmp_path / "dest", *versions)
     assert (last["version"], last["published"]) == (OTHER, True)
     assert last["reused"] > 0
     assert (plan["fetched"], plan["reused"]) == (last["fetched"], last["reused"])
-    again = copy(source, tmp_path / "dest", "--all-exports")
+    again = run_copy(source, tmp_path / "dest", "--all-exports")
     assert (again["fetched"], again["reused"], again["published"]) == (0, 0, False)
     assert set(os.listdir(tmp_path / "dest/versions")) == set(versions)
 
 
 def test_versions_under_other_names_are_known_by_their_content(tmp_path: Path) -> None:
     """Where a name is taken by another version the next one is; nothing grows by copying again."""
-    source, dest = history(tmp_path), tmp_path / "dest"
+    source, dest = make_source_with_history(tmp_path), tmp_path / "dest"
     with Simulator() as sim:
-        sim.hold(tree(source / f"versions/{EXPORT}-2"), lastModified="2026-02-01T08:30:00Z")
+        sim.offer_export(read_tree(source / f"versions/{EXPORT}-2"), lastModified="2026-02-01T08:30:00Z")
         assert sim.mirror(dest).error is None
     for _ in range(2):
-        copy(source, dest, "--all-exports")
+        run_copy(source, dest, "--all-exports")
         assert set(os.listdir(dest / "versions")) == {EXPORT, f"{EXPORT}-2", OTHER}
-        assert tree(dest / f"versions/{EXPORT}") == tree(source / f"versions/{EXPORT}-2")
-        assert tree(dest / f"versions/{EXPORT}-2") == tree(source / f"versions/{EXPORT}")
+        assert read_tree(dest / f"versions/{EXPORT}") == read_tree(source / f"versions/{EXPORT}-2")
+        assert read_tree(dest / f"versions/{EXPORT}-2") == read_tree(source / f"versions/{EXPORT}")
 
 
 def test_a_pinned_pointer_is_followed(tmp_path: Path) -> None:
     """What is rolled back in the source is so in the copy with the next run, and forward again."""
-    source, dest = history(tmp_path), tmp_path / "dest"
-    copy(source, dest)
+    source, dest = make_source_with_history(tmp_path), tmp_path / "dest"
+    run_copy(source, dest)
     assert rollback(source, EXPORT).error is None
-    last = copy(source, dest)
-    assert (latest(dest)["version"], last["newest"], last["behind"]) == (EXPORT, OTHER, True)
+    last = run_copy(source, dest)
+    assert (read_latest(dest)["version"], last["newest"], last["behind"]) == (EXPORT, OTHER, True)
     assert rollback(source, latest=True).error is None
-    copy(source, dest)
-    assert latest(dest)["version"] == OTHER
+    run_copy(source, dest)
+    assert read_latest(dest)["version"] == OTHER
 
 
 def test_what_is_there_is_reused(tmp_path: Path) -> None:
     """Files that another version has are linked, by SHA-256 where their container told no MD5."""
-    source, dest = history(tmp_path), tmp_path / "dest"
+    source, dest = make_source_with_history(tmp_path), tmp_path / "dest"
     with Simulator() as sim:
-        sim.hold(export(6), export_id="c" * 8, md5=False)
+        sim.offer_export(export(6), export_id="c" * 8, md5=False)
         assert sim.mirror(dest).error is None
-    last = copy(source, dest, "--export-id", EXPORT)
+    last = run_copy(source, dest, "--export-id", EXPORT)
     assert (last["fetched"], last["reused"]) == (1, last["listed"] - 1)
     assert verify(dest, every=True).error is None
 
@@ -253,16 +253,16 @@ def test_filters_come_with_the_version(tmp_path: Path) -> None:
     """What the source left out is not missing; a command leaves out more, in a version of its own."""
     source, dest = tmp_path / "source", tmp_path / "dest"
     with Simulator() as sim:
-        sim.hold(export(8))
+        sim.offer_export(export(8))
         assert sim.mirror(source, globs=Globs(exclude=("data/*",))).error is None
-    copy(source, dest)
-    assert same(source, dest)
-    last = copy(source, dest, "--exclude", "00*.glb")
+    run_copy(source, dest)
+    assert assert_same_versions(source, dest)
+    last = run_copy(source, dest, "--exclude", "00*.glb")
     assert (last["excluded"], last["version"], last["missing"]) == (8, f"{EXPORT}-2", 0)
-    assert told(dest, f"{EXPORT}-2")[0]["exclude"] == ["00*.glb", "data/*"]
-    assert copy(source, dest)["fetched"] == 0
-    assert copy(source, dest, "--exclude", "00*.glb")["fetched"] == 0
-    assert copy(source, dest, "--all-exports")["fetched"] == 0
+    assert read_manifest_without_times(dest, f"{EXPORT}-2")[0]["exclude"] == ["00*.glb", "data/*"]
+    assert run_copy(source, dest)["fetched"] == 0
+    assert run_copy(source, dest, "--exclude", "00*.glb")["fetched"] == 0
+    assert run_copy(source, dest, "--all-exports")["fetched"] == 0
 
 
 def test_what_was_missing_may_be_missing_still(tmp_path: Path) -> None:
@@ -270,17 +270,17 @@ def test_what_was_missing_may_be_missing_still(tmp_path: Path) -> None:
     source, dest = tmp_path / "source", tmp_path / "dest"
     with Simulator() as sim:
         files = {**export(4), "tileset.json": tileset("tiles/tileset.json", "gone.glb", "%zz", "also.glb")}
-        sim.hold(files)
+        sim.offer_export(files)
         assert sim.mirror(source, allow_missing=True).error is None
-    assert told(source)[0]["missing"] > 2
-    copy(source, dest)
-    assert same(source, dest)
-    names = told(source)[0]["missing_names"]
-    restate(source, EXPORT, missing_names=[name for name in names if name != "gone.glb"])
-    last = copy(source, tmp_path / "other", exit_code=3)
+    assert read_manifest_without_times(source)[0]["missing"] > 2
+    run_copy(source, dest)
+    assert assert_same_versions(source, dest)
+    names = read_manifest_without_times(source)[0]["missing_names"]
+    rewrite_manifest_header(source, EXPORT, missing_names=[name for name in names if name != "gone.glb"])
+    last = run_copy(source, tmp_path / "other", exit_code=3)
     assert "1 file that the tilesets ask for is not in the container" in last["message"]
     assert "gone.glb" in last["lines"]
-    copy(source, tmp_path / "other", "--allow-missing")
+    run_copy(source, tmp_path / "other", "--allow-missing")
 
 
 # --- damage ---
@@ -299,7 +299,7 @@ def test_a_damaged_file_fails_the_copy(source: Path, tmp_path: Path, name: str, 
         path.write_bytes(data[:-1])
     elif damage == "folder":
         path.mkdir()
-    last = copy(source, tmp_path / "dest", exit_code=3)
+    last = run_copy(source, tmp_path / "dest", exit_code=3)
     assert (last["error"], last["failed"], last["published"]) == ("Incomplete", 1, False)
     assert f"tilesync verify {source}" in last["hint"]
     assert name in last["said"]
@@ -307,9 +307,9 @@ def test_a_damaged_file_fails_the_copy(source: Path, tmp_path: Path, name: str, 
     if damage == "folder":
         path.rmdir()
     path.write_bytes(data)
-    again = copy(source, tmp_path / "dest")
+    again = run_copy(source, tmp_path / "dest")
     assert (again["fetched"], again["kept"]) == (1, last["listed"] - 1)
-    assert tree(tmp_path / "dest/versions") == tree(source / "versions")
+    assert read_tree(tmp_path / "dest/versions") == read_tree(source / "versions")
 
 
 def test_no_md5_is_needed_to_see_a_changed_file(source: Path, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_no_md5_is_needed_to_see_a_changed_file(source: Path, tmp_path: Path) ->
     size = path.stat().st_size
     other = glb(b"x" * (size - len(glb(b""))))
     path.write_bytes(other)
-    last = copy(source, tmp_path / "dest", exit_code=3)
+    last = run_copy(source, tmp_path / "dest", exit_code=3)
     assert "its SHA-256 is not the one that the manifest states" in last["lines"]
 
 
@@ -332,33 +332,33 @@ def test_a_folder_is_no_part_of_a_store(
     """Though the address of the store begins with its name: what is missing is an identity."""
     source.rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    last = copy(name, dest, *options, exit_code=5, AWS_EC2_METADATA_DISABLED="true", HOME=str(tmp_path))
+    last = run_copy(name, dest, *options, exit_code=5, AWS_EC2_METADATA_DISABLED="true", HOME=str(tmp_path))
     assert last["error"] == "NotAuthorised"
 
 
 @pytest.mark.parametrize("pinned", [False, True])
 def test_a_source_whose_current_version_is_damaged_is_none(tmp_path: Path, *, pinned: bool) -> None:
     """Its pointer names a version that has lost its manifest: another one is not taken for it, unless asked for."""
-    source = mirrored(tmp_path / "source", FIRST, SECOND, THIRD)
+    source = mirror_each(tmp_path / "source", FIRST, SECOND, THIRD)
     if pinned:
         assert rollback(source).error is None
     (source / f"manifests/{SECOND if pinned else THIRD}.jsonl").unlink()
-    assert "whose manifest is not there" in copy(source, tmp_path / "dest", exit_code=3)["message"]
+    assert "whose manifest is not there" in run_copy(source, tmp_path / "dest", exit_code=3)["message"]
     assert not (tmp_path / "dest/latest.json").exists()
-    copy(source, tmp_path / "dest", "--export-id", FIRST)
+    run_copy(source, tmp_path / "dest", "--export-id", FIRST)
     assert json.loads((tmp_path / "dest/latest.json").read_text())["version"] == FIRST
 
 
 def test_a_damaged_destination_is_mended_from_a_copy(source: Path, tmp_path: Path) -> None:
     """What verify finds bad comes from the copy that is given, and nothing else does."""
     dest = tmp_path / "dest"
-    copy(source, dest)
+    run_copy(source, dest)
     for name in ("tiles/001.glb", BIG):
         path = dest / "versions" / EXPORT / name
         path.write_bytes(path.read_bytes()[:-1] + b"!")
-    assert verify(dest).exit == 10
-    assert copy(source, dest)["fetched"] == 2
-    assert same(source, dest)
+    assert verify(dest).exit_code == 10
+    assert run_copy(source, dest)["fetched"] == 2
+    assert assert_same_versions(source, dest)
 
 
 # --- interrupted ---
@@ -367,21 +367,21 @@ def test_a_damaged_destination_is_mended_from_a_copy(source: Path, tmp_path: Pat
 def test_a_killed_copy_goes_on(tmp_path: Path) -> None:
     """What was held when it was killed is not read again, and the copy is the same in the end."""
     with Simulator() as sim:
-        sim.hold({**export(60), BIG: glb(random.Random(5).randbytes(4_000_000))})
+        sim.offer_export({**export(60), BIG: glb(random.Random(5).randbytes(4_000_000))})
         assert sim.mirror(tmp_path / "source").error is None
     dest = tmp_path / "dest"
-    running = start(tmp_path / "source", dest, "--bwlimit", "500k", "--transfers", "4")
+    running = start_copy(tmp_path / "source", dest, "--bwlimit", "500k", "--transfers", "4")
     deadline = time.monotonic() + 30
-    while len(in_catalog(dest)) < 20 and running.poll() is None and time.monotonic() < deadline:
+    while len(read_stored_rows(dest)) < 20 and running.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     running.send_signal(signal.SIGKILL)
     running.communicate()
     assert running.returncode == -signal.SIGKILL
-    held = len(in_catalog(dest))
-    last = copy(tmp_path / "source", dest)
+    held = len(read_stored_rows(dest))
+    last = run_copy(tmp_path / "source", dest)
     assert (last["kept"], last["fetched"]) == (held, last["listed"] - held)
     assert last["bytes"] < 4_100_000
-    assert same(tmp_path / "source", dest)
+    assert assert_same_versions(tmp_path / "source", dest)
 
 
 @pytest.mark.parametrize("first", ["service", "copy"])
@@ -389,37 +389,37 @@ def test_a_copy_and_the_service_take_up_what_the_other_began(tmp_path: Path, fir
     """What is listed by one is listed anew by the other; what is held is kept by both."""
     source, dest = tmp_path / "source", tmp_path / "dest"
     with Simulator(page_size=10) as sim:
-        files = sim.hold(export(40))
+        files = sim.offer_export(export(40))
         assert sim.mirror(source).error is None
         if first == "service":
-            broken = sim.fault(blob("tiles/001.glb"), error(400), times=None)
-            assert sim.mirror(dest).exit == 3
+            broken = sim.add_fault(is_blob_named("tiles/001.glb"), error_response(400), times=None)
+            assert sim.mirror(dest).exit_code == 3
             broken.times = broken.hits
-            last = copy(source, dest)
+            last = run_copy(source, dest)
             assert (last["fetched"], last["kept"]) == (1, len(files) - 1)
         else:
             path = source / f"versions/{EXPORT}/tiles/001.glb"
             path.unlink()
-            copy(source, dest, exit_code=3)
+            run_copy(source, dest, exit_code=3)
             path.write_bytes(files["tiles/001.glb"])
-            sim.forget()
+            sim.clear_requests()
             assert sim.mirror(dest).error is None
-            assert len(sim.asked()) == 1
-    assert same(source, dest)
+            assert len(sim.blob_requests()) == 1
+    assert assert_same_versions(source, dest)
 
 
 def test_an_interrupted_history_goes_on_where_it_was(tmp_path: Path) -> None:
     """The version that was coming in is gone on with, and taken for no other one of the same export."""
-    source, dest = history(tmp_path), tmp_path / "dest"
+    source, dest = make_source_with_history(tmp_path), tmp_path / "dest"
     path = source / f"versions/{EXPORT}-2/tiles/003.glb"
     data = path.read_bytes()
     path.unlink()
-    copy(source, dest, "--all-exports", exit_code=3)
+    run_copy(source, dest, "--all-exports", exit_code=3)
     assert {path.stem for path in (dest / "manifests").iterdir()} == {EXPORT, OTHER}
     path.write_bytes(data)
-    last = copy(source, dest, "--all-exports")
+    last = run_copy(source, dest, "--all-exports")
     assert (last["fetched"], last["reused"]) == (1, 0)
-    assert same(source, dest, EXPORT, f"{EXPORT}-2", OTHER)
+    assert assert_same_versions(source, dest, EXPORT, f"{EXPORT}-2", OTHER)
 
 
 # --- the request ---
@@ -429,16 +429,16 @@ def test_source_and_destination_are_two_places(source: Path, tmp_path: Path) -> 
     """One folder, under whatever name, or one within the other, is refused before anything is written."""
     link = tmp_path / "link"
     link.symlink_to(source, target_is_directory=True)
-    before = tree(source)
+    before = read_tree(source)
     pairs: list[tuple[object, object]] = [
         (source, source), (source, link), (link, source), (source, source / "new/one"), (source, link / "new"),
         (source / "versions", source), (source, tmp_path), (f"{source}/../source", source),
     ]  # fmt: skip
     for one, other in pairs:
         for options in ((), ("-n",)):
-            assert copy(one, other, *options, exit_code=2)["error"] == "UsageError"
-    assert copy(source, tmp_path / "d", "--state-dir", source / "state", exit_code=2)["error"] == "UsageError"
-    assert tree(source) == before
+            assert run_copy(one, other, *options, exit_code=2)["error"] == "UsageError"
+    assert run_copy(source, tmp_path / "d", "--state-dir", source / "state", exit_code=2)["error"] == "UsageError"
+    assert read_tree(source) == before
     assert not (tmp_path / "d").exists()
 
 
@@ -448,33 +448,33 @@ def test_source_and_destination_are_two_places(source: Path, tmp_path: Path) -> 
 )
 def test_what_only_the_service_can_be_asked_is_refused(source: Path, tmp_path: Path, options: list[str]) -> None:
     """An option that means nothing to a copy is a usage error that names it."""
-    assert options[0] in copy(source, tmp_path / "dest", *options, exit_code=2)["message"]
+    assert options[0] in run_copy(source, tmp_path / "dest", *options, exit_code=2)["message"]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     """A path that leads nowhere is a usage error; what may be a link is never repeated."""
-    assert "no folder" in copy("./nowhere", tmp_path / "d", exit_code=2)["message"]
+    assert "no folder" in run_copy("./nowhere", tmp_path / "d", exit_code=2)["message"]
     for secret in ("host/container?sig=secret", "./a?sig=secret", "a/b&sig=secret"):
-        assert "secret" not in str(copy(secret, tmp_path / "d", exit_code=2))
+        assert "secret" not in str(run_copy(secret, tmp_path / "d", exit_code=2))
     assert not (tmp_path / "d").exists()
 
 
 def test_a_changeset_and_an_export(tmp_path: Path) -> None:
     """The selection of the service selects among what is held; what is not is exit 4."""
-    source = history(tmp_path)
-    changeset = told(source)[0]["changeset"]
-    assert copy(source, tmp_path / "a", "--changeset-id", changeset)["version"] == f"{EXPORT}-2"
-    assert copy(source, tmp_path / "b", "--export-id", f"{EXPORT}-2")["version"] == f"{EXPORT}-2"
-    last = copy(source, tmp_path / "c", "--export-id", "nothing", exit_code=4)
+    source = make_source_with_history(tmp_path)
+    changeset = read_manifest_without_times(source)[0]["changeset"]
+    assert run_copy(source, tmp_path / "a", "--changeset-id", changeset)["version"] == f"{EXPORT}-2"
+    assert run_copy(source, tmp_path / "b", "--export-id", f"{EXPORT}-2")["version"] == f"{EXPORT}-2"
+    last = run_copy(source, tmp_path / "c", "--export-id", "nothing", exit_code=4)
     assert (last["error"], "tilesync versions" in last["hint"]) == ("NoExport", True)
 
 
 def test_no_server_is_asked(source: Path, tmp_path: Path) -> None:
     """Also where a service and an identity are at hand, a copy asks nobody."""
     with Simulator() as sim:
-        sim.hold()
-        copy(source, tmp_path / "dest", TILESYNC_API_URL=sim.url, TILESYNC_TOKEN=sim.token)
+        sim.offer_export()
+        run_copy(source, tmp_path / "dest", TILESYNC_API_URL=sim.url, TILESYNC_TOKEN=sim.token)
         assert sim.requests == []
-        sim.hold(export(3), export_id=OTHER)
+        sim.offer_export(export(3), export_id=OTHER)
         assert sim.mirror(tmp_path / "dest", allow_shrink=True).error is None
     assert set(os.listdir(tmp_path / "dest/versions")) == {EXPORT, OTHER}

@@ -10,39 +10,39 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_s3_destination import Bucket
-from tests.support.azure_proxy import Away
-from tests.support.builders import IMODEL, export, stored, tree
-from tests.support.commandline import tilesync
+from tests.e2e.test_s3_destination import BucketFixture
+from tests.support.azure_proxy import AzureFixture
+from tests.support.builders import IMODEL, export, make_stored_blobs, read_tree
+from tests.support.commandline import run_tilesync
 from tests.support.s3 import BucketServer
-from tests.support.sequential_exports import FIRST, SECOND, offer
-from tests.support.simulator import EXPORT, Run, Simulator, command, latest, rollback, verify
-from tilesync.core.guards import HALF
+from tests.support.sequential_exports import FIRST, SECOND, offer_exports
+from tests.support.simulator import EXPORT, JobOutcome, Simulator, read_latest, rollback, run_program, verify
+from tilesync.core.guards import DEFAULT_DELETE_LIMIT
 from tilesync.errors import DestinationError, OtherOwner
-from tilesync.events import Notice, Owned
+from tilesync.events import Notice, OwnerIdentified
 from tilesync.model import Inventory, Layout, Selector
 
-STRANGER = "99999999-2222-3333-4444-555555555555"
-THEIRS = "dddddddd-0000-4000-8000-000000000009"
-OTHERS = Selector(imodel=STRANGER, export_type="3DTiles")
+OTHER_IMODEL = "99999999-2222-3333-4444-555555555555"
+OTHER_EXPORT = "dddddddd-0000-4000-8000-000000000009"
+OTHER_SELECTOR = Selector(imodel=OTHER_IMODEL, export_type="3DTiles")
 
 
-def strange(sim: Simulator) -> dict[str, bytes]:
+def offer_foreign_export(sim: Simulator) -> dict[str, bytes]:
     """Offer an export of another iModel; its files."""
     files = export(14, seed=9)
-    sim.add_export(THEIRS, STRANGER, stored(files))
+    sim.add_export(OTHER_EXPORT, OTHER_IMODEL, make_stored_blobs(files))
     return files
 
 
-def everything(dest: Path) -> dict[str, bytes]:
+def read_all_files(dest: Path) -> dict[str, bytes]:
     """All files of a folder, but for the locks of the runs that looked at it."""
-    return {name: data for name, data in tree(dest).items() if not name.endswith(("/lock", "-shm", "-wal"))}
+    return {name: data for name, data in read_tree(dest).items() if not name.endswith(("/lock", "-shm", "-wal"))}
 
 
-def refused(run: Run, *names: str) -> None:
+def assert_other_owner(run: JobOutcome, *names: str) -> None:
     """It was refused as another's, with all of these named, and says what helps."""
     assert isinstance(run.error, OtherOwner), run.error
-    assert run.exit == 8
+    assert run.exit_code == 8
     assert all(name in str(run.error) for name in names)
     assert "--adopt" in run.error.hint
     assert "another DEST" in run.error.hint
@@ -54,10 +54,10 @@ def test_another_imodel_is_refused(tmp_path: Path, how: dict[str, Any], recorded
     """Exit 8 for a run and for its plan, both are named, and not one byte of DEST changes; also in a destination that
     an older release made.
     """
-    layout = {"layout": how["layout"], "delete": HALF} if "layout" in how else {}
+    layout = {"layout": how["layout"], "delete": DEFAULT_DELETE_LIMIT} if "layout" in how else {}
     how = how | layout
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         assert sim.mirror(tmp_path, **layout).error is None
         if not recorded:
             home = tmp_path / ".tilesync" if layout else tmp_path
@@ -65,46 +65,46 @@ def test_another_imodel_is_refused(tmp_path: Path, how: dict[str, Any], recorded
             del said["owner"]
             (home / "latest.json").write_text(json.dumps(said))
             (tmp_path / ".tilesync/ownership.json").unlink()
-        strange(sim)
-        before = everything(tmp_path)
-        sim.forget()
-        refused(sim.mirror(tmp_path, selector=OTHERS, **how), IMODEL, STRANGER)
-        refused(sim.preview(tmp_path, selector=OTHERS, **how), IMODEL, STRANGER)
-        assert sim.asked() == []
-        assert everything(tmp_path) == before
+        offer_foreign_export(sim)
+        before = read_all_files(tmp_path)
+        sim.clear_requests()
+        assert_other_owner(sim.mirror(tmp_path, selector=OTHER_SELECTOR, **how), IMODEL, OTHER_IMODEL)
+        assert_other_owner(sim.dry_run(tmp_path, selector=OTHER_SELECTOR, **how), IMODEL, OTHER_IMODEL)
+        assert sim.blob_requests() == []
+        assert read_all_files(tmp_path) == before
         assert sim.mirror(tmp_path, **layout).error is None
 
 
 def test_whoever_adopts_is_the_owner_from_then_on(tmp_path: Path) -> None:
     """With `adopt` the other iModel is mirrored and named as the owner; the one before is refused then."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         sim.mirror(tmp_path)
-        files = strange(sim)
-        plan = sim.preview(tmp_path, selector=OTHERS, adopt=True)
+        files = offer_foreign_export(sim)
+        plan = sim.dry_run(tmp_path, selector=OTHER_SELECTOR, adopt=True)
         assert plan.error is None
-        assert latest(tmp_path)["owner"] == IMODEL
-        run = sim.mirror(tmp_path, selector=OTHERS, adopt=True)
+        assert read_latest(tmp_path)["owner"] == IMODEL
+        run = sim.mirror(tmp_path, selector=OTHER_SELECTOR, adopt=True)
         assert run.error is None, run.error
-        assert [event.owner for event in run.of(Owned)] == [IMODEL, STRANGER]
-        assert any(IMODEL in event.message and STRANGER in event.message for event in run.of(Notice))
-        assert tree(tmp_path / "versions" / THEIRS) == files
-        assert (latest(tmp_path)["owner"], latest(tmp_path)["imodel"]) == (STRANGER, STRANGER)
-        refused(sim.mirror(tmp_path), IMODEL, STRANGER)
-        assert sim.mirror(tmp_path, selector=OTHERS).error is None
+        assert [event.owner for event in run.events_of(OwnerIdentified)] == [IMODEL, OTHER_IMODEL]
+        assert any(IMODEL in event.message and OTHER_IMODEL in event.message for event in run.events_of(Notice))
+        assert read_tree(tmp_path / "versions" / OTHER_EXPORT) == files
+        assert (read_latest(tmp_path)["owner"], read_latest(tmp_path)["imodel"]) == (OTHER_IMODEL, OTHER_IMODEL)
+        assert_other_owner(sim.mirror(tmp_path), IMODEL, OTHER_IMODEL)
+        assert sim.mirror(tmp_path, selector=OTHER_SELECTOR).error is None
 
 
 def test_an_adoption_that_leaves_the_pointer_alone_holds(tmp_path: Path) -> None:
     """Where the pointer stays at the old owner's version, the new owner is known all the same, on every machine."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         sim.mirror(tmp_path)
-        strange(sim)
-        assert sim.mirror(tmp_path, selector=OTHERS, adopt=True, publish=False).error is None
-        assert (latest(tmp_path)["owner"], latest(tmp_path)["imodel"]) == (STRANGER, IMODEL)
+        offer_foreign_export(sim)
+        assert sim.mirror(tmp_path, selector=OTHER_SELECTOR, adopt=True, publish=False).error is None
+        assert (read_latest(tmp_path)["owner"], read_latest(tmp_path)["imodel"]) == (OTHER_IMODEL, IMODEL)
         shutil.rmtree(tmp_path / ".tilesync")
-        refused(sim.mirror(tmp_path), STRANGER, IMODEL)
-        assert sim.mirror(tmp_path, selector=OTHERS).error is None
+        assert_other_owner(sim.mirror(tmp_path), OTHER_IMODEL, IMODEL)
+        assert sim.mirror(tmp_path, selector=OTHER_SELECTOR).error is None
 
 
 @pytest.mark.parametrize("adopt", [False, True])
@@ -112,60 +112,60 @@ def test_state_folders_of_their_own_know_one_owner(tmp_path: Path, adopt: bool) 
     """Whichever state folder a run has, DEST says whose it is: an old record in one of them does not count."""
     dest, one, two = tmp_path / "d", tmp_path / "one", tmp_path / "two"
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         assert sim.mirror(dest, state_dir=one).error is None
-        strange(sim)
-        run = sim.mirror(dest, state_dir=two, selector=OTHERS, adopt=adopt)
+        offer_foreign_export(sim)
+        run = sim.mirror(dest, state_dir=two, selector=OTHER_SELECTOR, adopt=adopt)
         if not adopt:
-            refused(run, IMODEL, STRANGER)
+            assert_other_owner(run, IMODEL, OTHER_IMODEL)
             assert not (two / "ownership.json").exists()
             return
         assert run.error is None
-        refused(sim.mirror(dest, state_dir=one), IMODEL, STRANGER)
+        assert_other_owner(sim.mirror(dest, state_dir=one), IMODEL, OTHER_IMODEL)
 
 
-def interrupted(sim: Simulator, dest: Path) -> None:
+def run_interrupted(sim: Simulator, dest: Path) -> None:
     """A first run that fails half-way."""
-    from tests.support.faults import any_blob, error
+    from tests.support.faults import error_response, is_blob
 
-    fault = sim.fault(any_blob, error(404, "BlobNotFound"), skip=5)
-    assert sim.mirror(dest).exit == 3
+    fault = sim.add_fault(is_blob, error_response(404, "BlobNotFound"), skip=5)
+    assert sim.mirror(dest).exit_code == 3
     sim.faults.remove(fault)
 
 
 def test_an_interrupted_first_run_has_an_owner(tmp_path: Path) -> None:
     """A first run that failed half-way made the folder its own: another iModel is refused, its own continues."""
     with Simulator() as sim:
-        sim.hold()
-        interrupted(sim, tmp_path)
-        strange(sim)
-        refused(sim.mirror(tmp_path, selector=OTHERS), IMODEL, STRANGER)
+        sim.offer_export()
+        run_interrupted(sim, tmp_path)
+        offer_foreign_export(sim)
+        assert_other_owner(sim.mirror(tmp_path, selector=OTHER_SELECTOR), IMODEL, OTHER_IMODEL)
         (tmp_path / ".tilesync/ownership.json").unlink()  # as the release before left it
-        refused(sim.mirror(tmp_path, selector=OTHERS), IMODEL, STRANGER)
+        assert_other_owner(sim.mirror(tmp_path, selector=OTHER_SELECTOR), IMODEL, OTHER_IMODEL)
         assert sim.mirror(tmp_path).error is None
 
 
 def test_ids_compare_without_case(tmp_path: Path) -> None:
     """The same iModel, written otherwise, is the same owner."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         sim.mirror(tmp_path)
         assert sim.mirror(tmp_path, selector=Selector(imodel=IMODEL.upper(), export_type="3DTiles")).error is None
-    assert latest(tmp_path)["owner"] == IMODEL
+    assert read_latest(tmp_path)["owner"] == IMODEL
 
 
 # --- what a run that got nothing leaves ---
 
 UNREACHABLE = "https://acount.invalid/cont?sv=2020-01-01&sig=x"
-AT_ONCE = {"retry_for": timedelta(), "wait": timedelta()}
-MISTYPED: dict[str, dict[str, Any]] = {
+NO_WAITING = {"retry_for": timedelta(), "wait": timedelta()}
+MISTYPED_SOURCES: dict[str, dict[str, Any]] = {
     "a host that is none": {"link": UNREACHABLE},
     "a host that is none, by walk": {"link": UNREACHABLE, "inventory": Inventory.WALK},
-    "an iModel without exports": {"selector": Selector(imodel=STRANGER, export_type="3DTiles")},
+    "an iModel without exports": {"selector": Selector(imodel=OTHER_IMODEL, export_type="3DTiles")},
 }
 
 
-@pytest.mark.parametrize("wrong", MISTYPED.values(), ids=MISTYPED)
+@pytest.mark.parametrize("wrong", MISTYPED_SOURCES.values(), ids=MISTYPED_SOURCES)
 @pytest.mark.parametrize("layout", list(Layout))
 def test_a_mistyped_source_does_not_claim_the_destination(
     tmp_path: Path, wrong: dict[str, Any], layout: Layout
@@ -174,57 +174,57 @@ def test_a_mistyped_source_does_not_claim_the_destination(
     the other, and so is a third one after the same mistake.
     """
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         for _ in range(2):
-            assert sim.mirror(tmp_path, **wrong, **AT_ONCE).exit in {4, 6}
-        for look in (sim.preview, sim.mirror):
+            assert sim.mirror(tmp_path, **wrong, **NO_WAITING).exit_code in {4, 6}
+        for look in (sim.dry_run, sim.mirror):
             run = look(tmp_path, layout=layout)
             assert run.error is None, run.error
-            assert [event.owner for event in run.of(Owned)][-1] == IMODEL
-            assert not any("belong" in event.message for event in run.of(Notice))
+            assert [event.owner for event in run.events_of(OwnerIdentified)][-1] == IMODEL
+            assert not any("belong" in event.message for event in run.events_of(Notice))
         home = tmp_path / ".tilesync" if layout is Layout.FLAT else tmp_path
         assert json.loads((home / "latest.json").read_text())["owner"] == IMODEL
         assert verify(tmp_path).error is None
-        strange(sim)
-        assert sim.mirror(tmp_path, **wrong, **AT_ONCE).exit == 8
-        refused(sim.mirror(tmp_path, selector=OTHERS, layout=layout), IMODEL, STRANGER)
+        offer_foreign_export(sim)
+        assert sim.mirror(tmp_path, **wrong, **NO_WAITING).exit_code == 8
+        assert_other_owner(sim.mirror(tmp_path, selector=OTHER_SELECTOR, layout=layout), IMODEL, OTHER_IMODEL)
 
 
 def test_a_mistake_claims_no_state_folder(tmp_path: Path) -> None:
     """With the state elsewhere, too, a run that got nothing gives way."""
     dest, state = tmp_path / "d", tmp_path / "state"
     with Simulator() as sim:
-        sim.hold()
-        assert sim.mirror(dest, state_dir=state, link=UNREACHABLE, **AT_ONCE).exit == 6
+        sim.offer_export()
+        assert sim.mirror(dest, state_dir=state, link=UNREACHABLE, **NO_WAITING).exit_code == 6
         assert sim.mirror(dest, state_dir=state).error is None
-    assert latest(dest)["owner"] == IMODEL
+    assert read_latest(dest)["owner"] == IMODEL
 
 
 def test_a_container_that_lists_nothing_does_not_own_the_destination(tmp_path: Path) -> None:
     """An empty container gives nothing, and leaves no owner behind; one that lists files does, by listing alone."""
-    from tests.support.faults import any_blob, error
+    from tests.support.faults import error_response, is_blob
 
     with Simulator() as sim:
-        sim.hold()
-        sim.add_export(THEIRS, STRANGER, {})
-        assert sim.mirror(tmp_path, link=sim.link(THEIRS), **AT_ONCE).exit == 3
-        fault = sim.fault(any_blob, error(404, "BlobNotFound"))
-        assert sim.mirror(tmp_path).exit == 3
+        sim.offer_export()
+        sim.add_export(OTHER_EXPORT, OTHER_IMODEL, {})
+        assert sim.mirror(tmp_path, link=sim.create_link(OTHER_EXPORT), **NO_WAITING).exit_code == 3
+        fault = sim.add_fault(is_blob, error_response(404, "BlobNotFound"))
+        assert sim.mirror(tmp_path).exit_code == 3
         sim.faults.remove(fault)
-        refused(sim.mirror(tmp_path, selector=OTHERS), IMODEL, STRANGER)
+        assert_other_owner(sim.mirror(tmp_path, selector=OTHER_SELECTOR), IMODEL, OTHER_IMODEL)
         assert sim.mirror(tmp_path).error is None
 
 
 def test_what_was_fetched_keeps_its_owner_although_the_catalog_is_lost(tmp_path: Path) -> None:
     """Files that lie there are somebody's, whether anyone knows of them or not."""
     with Simulator() as sim:
-        sim.hold()
-        interrupted(sim, tmp_path)
-        strange(sim)
+        sim.offer_export()
+        run_interrupted(sim, tmp_path)
+        offer_foreign_export(sim)
         for path in (tmp_path / ".tilesync").glob("catalog*"):
             path.unlink()
-        refused(sim.mirror(tmp_path, selector=OTHERS), IMODEL, STRANGER)
-        refused(sim.preview(tmp_path, selector=OTHERS), IMODEL, STRANGER)
+        assert_other_owner(sim.mirror(tmp_path, selector=OTHER_SELECTOR), IMODEL, OTHER_IMODEL)
+        assert_other_owner(sim.dry_run(tmp_path, selector=OTHER_SELECTOR), IMODEL, OTHER_IMODEL)
         assert sim.mirror(tmp_path).error is None
 
 
@@ -232,25 +232,25 @@ def test_what_was_fetched_keeps_its_owner_although_the_catalog_is_lost(tmp_path:
 def test_an_owner_that_was_stated_holds_in_an_empty_destination(tmp_path: Path, before: bool) -> None:
     """Whoever says --adopt means it: another is refused, although nothing could be fetched yet."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         for adopt in (False, True) if before else (True,):
-            assert sim.mirror(tmp_path, selector=OTHERS, adopt=adopt, **AT_ONCE).exit == 4
-        refused(sim.mirror(tmp_path), IMODEL, STRANGER)
+            assert sim.mirror(tmp_path, selector=OTHER_SELECTOR, adopt=adopt, **NO_WAITING).exit_code == 4
+        assert_other_owner(sim.mirror(tmp_path), IMODEL, OTHER_IMODEL)
         assert sim.mirror(tmp_path, adopt=True).error is None
 
 
 def test_two_first_runs_at_once_do_not_mix(tmp_path: Path) -> None:
     """While one run fetches into an empty DEST, one of another iModel is turned away, and refused afterwards."""
-    from tests.support.faults import any_blob
+    from tests.support.faults import is_blob
 
-    seen: list[Run] = []
+    seen: list[JobOutcome] = []
     with Simulator() as sim:
-        sim.hold()
-        strange(sim)
-        sim.on(1, any_blob, lambda: seen.append(sim.mirror(tmp_path, selector=OTHERS)))
+        sim.offer_export()
+        offer_foreign_export(sim)
+        sim.run_before_request(1, is_blob, lambda: seen.append(sim.mirror(tmp_path, selector=OTHER_SELECTOR)))
         assert sim.mirror(tmp_path).error is None
-        assert [run.exit for run in seen] in ([9], [8])  # by the lock, or by what lies there already
-        refused(sim.mirror(tmp_path, selector=OTHERS), IMODEL, STRANGER)
+        assert [run.exit_code for run in seen] in ([9], [8])  # by the lock, or by what lies there already
+        assert_other_owner(sim.mirror(tmp_path, selector=OTHER_SELECTOR), IMODEL, OTHER_IMODEL)
     assert verify(tmp_path).error is None
 
 
@@ -262,36 +262,36 @@ def test_the_link_of_an_export_that_is_held_is_no_other_owner(tmp_path: Path) ->
     not; the owner stays.
     """
     with Simulator() as sim:
-        offer(sim, FIRST)
+        offer_exports(sim, FIRST)
         sim.mirror(tmp_path)
-        offer(sim, SECOND)
-        strange(sim)
-        before = everything(tmp_path)
-        refused(sim.mirror(tmp_path, link=sim.link(THEIRS)), IMODEL, THEIRS)
-        refused(sim.preview(tmp_path, link=sim.link(THEIRS)), IMODEL, THEIRS)
-        refused(sim.mirror(tmp_path, link=sim.link(SECOND)), IMODEL, SECOND)
-        assert everything(tmp_path) == before
-        assert sim.mirror(tmp_path, link=sim.link(FIRST)).error is None
-        assert latest(tmp_path)["owner"] == IMODEL
+        offer_exports(sim, SECOND)
+        offer_foreign_export(sim)
+        before = read_all_files(tmp_path)
+        assert_other_owner(sim.mirror(tmp_path, link=sim.create_link(OTHER_EXPORT)), IMODEL, OTHER_EXPORT)
+        assert_other_owner(sim.dry_run(tmp_path, link=sim.create_link(OTHER_EXPORT)), IMODEL, OTHER_EXPORT)
+        assert_other_owner(sim.mirror(tmp_path, link=sim.create_link(SECOND)), IMODEL, SECOND)
+        assert read_all_files(tmp_path) == before
+        assert sim.mirror(tmp_path, link=sim.create_link(FIRST)).error is None
+        assert read_latest(tmp_path)["owner"] == IMODEL
 
 
 def test_a_place_of_a_link_takes_that_container_and_its_imodel(tmp_path: Path) -> None:
     """What a link filled belongs to its container; when the iModel's own export is that very one, to the iModel."""
     with Simulator() as sim:
-        offer(sim, FIRST)
-        assert sim.mirror(tmp_path, link=sim.link(FIRST)).error is None
-        home = latest(tmp_path)["owner"]
+        offer_exports(sim, FIRST)
+        assert sim.mirror(tmp_path, link=sim.create_link(FIRST)).error is None
+        home = read_latest(tmp_path)["owner"]
         assert home.endswith(f"/{FIRST}")
         assert "?" not in home
-        assert sim.mirror(tmp_path, link=sim.link(FIRST)).error is None
-        strange(sim)
-        refused(sim.mirror(tmp_path, link=sim.link(THEIRS)), home, THEIRS)
-        refused(sim.mirror(tmp_path, selector=OTHERS), home, STRANGER)
+        assert sim.mirror(tmp_path, link=sim.create_link(FIRST)).error is None
+        offer_foreign_export(sim)
+        assert_other_owner(sim.mirror(tmp_path, link=sim.create_link(OTHER_EXPORT)), home, OTHER_EXPORT)
+        assert_other_owner(sim.mirror(tmp_path, selector=OTHER_SELECTOR), home, OTHER_IMODEL)
         assert sim.mirror(tmp_path).error is None
-        assert latest(tmp_path)["owner"] == IMODEL
-        offer(sim, SECOND)
+        assert read_latest(tmp_path)["owner"] == IMODEL
+        offer_exports(sim, SECOND)
         assert sim.mirror(tmp_path).error is None
-        refused(sim.mirror(tmp_path, link=sim.link(THEIRS)), IMODEL, THEIRS)
+        assert_other_owner(sim.mirror(tmp_path, link=sim.create_link(OTHER_EXPORT)), IMODEL, OTHER_EXPORT)
 
 
 # --- copies ---
@@ -300,18 +300,22 @@ def test_a_place_of_a_link_takes_that_container_and_its_imodel(tmp_path: Path) -
 def test_a_copy_belongs_to_whom_its_versions_are_of(tmp_path: Path) -> None:
     """What was mirrored before is asked whose it is: a copy of another iModel's is refused, one of the same is not."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         assert sim.mirror(tmp_path / "mine").error is None
-        strange(sim)
-        assert sim.mirror(tmp_path / "theirs", selector=OTHERS).error is None
+        offer_foreign_export(sim)
+        assert sim.mirror(tmp_path / "theirs", selector=OTHER_SELECTOR).error is None
         copy = tmp_path / "copy"
         assert sim.mirror(copy, held=tmp_path / "mine", selector=Selector()).error is None
-        assert latest(copy)["owner"] == IMODEL
-        before = everything(copy)
+        assert read_latest(copy)["owner"] == IMODEL
+        before = read_all_files(copy)
         for how in ({}, {"all_exports": True}):
-            refused(sim.mirror(copy, held=tmp_path / "theirs", selector=Selector(), **how), IMODEL, STRANGER)
-            refused(sim.preview(copy, held=tmp_path / "theirs", selector=Selector(), **how), IMODEL, STRANGER)
-        assert everything(copy) == before
+            assert_other_owner(
+                sim.mirror(copy, held=tmp_path / "theirs", selector=Selector(), **how), IMODEL, OTHER_IMODEL
+            )
+            assert_other_owner(
+                sim.dry_run(copy, held=tmp_path / "theirs", selector=Selector(), **how), IMODEL, OTHER_IMODEL
+            )
+        assert read_all_files(copy) == before
         assert sim.mirror(copy).error is None
 
 
@@ -325,14 +329,14 @@ def test_a_folder_with_other_things_is_refused_unless_that_is_meant(tmp_path: Pa
     """
     (tmp_path / "index.html").write_text("mine")
     with Simulator() as sim:
-        sim.hold()
-        for look in (sim.mirror, sim.preview):
+        sim.offer_export()
+        for look in (sim.mirror, sim.dry_run):
             run = look(tmp_path, layout=layout)
-            assert run.exit == 8
+            assert run.exit_code == 8
             assert "index.html" in str(run.error)
-            assert tree(tmp_path) == {"index.html": b"mine"}
+            assert read_tree(tmp_path) == {"index.html": b"mine"}
         run = sim.mirror(tmp_path, layout=layout, adopt=True)
-        assert (run.exit, (tmp_path / "index.html").read_text()) == (8 if layout is Layout.FLAT else 0, "mine")
+        assert (run.exit_code, (tmp_path / "index.html").read_text()) == (8 if layout is Layout.FLAT else 0, "mine")
         if layout is Layout.VERSIONED:
             assert sim.mirror(tmp_path).error is None
             (tmp_path / "more.html").write_text("mine")
@@ -346,12 +350,12 @@ def test_what_is_in_the_way_is_refused_also_when_adopted(tmp_path: Path, name: s
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         for adopt in (False, True):
             run = sim.mirror(tmp_path, adopt=adopt)
             assert isinstance(run.error, DestinationError)
             assert name.partition("/")[0] in str(run.error)
-    assert tree(tmp_path) == {name: b"mine"}
+    assert read_tree(tmp_path) == {name: b"mine"}
 
 
 def test_what_file_systems_leave_is_no_stranger(tmp_path: Path) -> None:
@@ -360,7 +364,7 @@ def test_what_file_systems_leave_is_no_stranger(tmp_path: Path) -> None:
     (tmp_path / ".DS_Store").write_text("x")
     (tmp_path / ".git").mkdir()
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         assert sim.mirror(tmp_path).error is None
     assert verify(tmp_path).error is None
 
@@ -372,109 +376,111 @@ def test_everything_that_tells_of_a_destination_names_its_owner(tmp_path: Path) 
     """The last line of each command, its report, and `versions` for people and programs; also of a run that failed."""
     dest = tmp_path / "d"
     with Simulator() as sim:
-        sim.hold()
-        strange(sim)
-        done = tilesync("mirror", IMODEL, dest, "--json", "--report", tmp_path / "r", sim=sim)
-        assert done.last["owner"] == json.loads((tmp_path / "r").read_text())["owner"] == IMODEL
-        failed = tilesync("mirror", STRANGER, dest, "--json", sim=sim)
-        assert (failed.exit, failed.last["error"], failed.last["owner"]) == (8, "OtherOwner", IMODEL)
-        assert STRANGER in failed.last["message"]
+        sim.offer_export()
+        offer_foreign_export(sim)
+        done = run_tilesync("mirror", IMODEL, dest, "--json", "--report", tmp_path / "r", sim=sim)
+        assert done.last_line["owner"] == json.loads((tmp_path / "r").read_text())["owner"] == IMODEL
+        failed = run_tilesync("mirror", OTHER_IMODEL, dest, "--json", sim=sim)
+        assert (failed.exit_code, failed.last_line["error"], failed.last_line["owner"]) == (8, "OtherOwner", IMODEL)
+        assert OTHER_IMODEL in failed.last_line["message"]
     for words in (["verify"], ["rollback", "--latest"]):
-        assert tilesync(*words[:1], dest, *words[1:], "--json").last["owner"] == IMODEL
-    rows = tilesync("versions", dest, "--json")
+        assert run_tilesync(*words[:1], dest, *words[1:], "--json").last_line["owner"] == IMODEL
+    rows = run_tilesync("versions", dest, "--json")
     checked = json.loads((dest / "checked.json").read_text())["checked"]
     assert {(row["owner"], row["checked"]) for row in rows.lines if row["kind"] == "version"} == {(IMODEL, checked)}
-    shown = tilesync("versions", dest)
-    assert IMODEL in shown.err
-    assert checked in shown.err
+    shown = run_tilesync("versions", dest)
+    assert IMODEL in shown.stderr
+    assert checked in shown.stderr
 
 
 def test_an_option_that_overrides_a_guard_reads_no_variable(tmp_path: Path) -> None:
     """--adopt is given on the command line or not at all."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         sim.mirror(tmp_path)
-        strange(sim)
-        done = tilesync("mirror", STRANGER, tmp_path, sim=sim, TILESYNC_ADOPT="1")
-        assert done.exit == 8
-        assert tilesync("mirror", STRANGER, tmp_path, "--adopt", sim=sim).exit == 0
+        offer_foreign_export(sim)
+        done = run_tilesync("mirror", OTHER_IMODEL, tmp_path, sim=sim, TILESYNC_ADOPT="1")
+        assert done.exit_code == 8
+        assert run_tilesync("mirror", OTHER_IMODEL, tmp_path, "--adopt", sim=sim).exit_code == 0
     assert rollback(tmp_path, EXPORT).error is None
 
 
 # --- stores ---
 
 
-def test_a_mistyped_source_does_not_claim_a_container(away: Away, sim: Simulator, tmp_path: Path) -> None:
+def test_a_mistyped_source_does_not_claim_a_container(away: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
     """In Azure too, from every machine; what was fetched keeps its owner, known or not."""
-    sim.hold(export(3))
-    strange(sim)
+    sim.offer_export(export(3))
+    offer_foreign_export(sim)
     machine = {**away.env, "XDG_STATE_HOME": str(tmp_path / "another machine"), "TILESYNC_RETRY_FOR": "0s"}
-    assert command("mirror", UNREACHABLE, away.place, env=machine).exit == 6
-    assert away.mirror(sim, "-n").exit == 0
+    assert run_program("mirror", UNREACHABLE, away.destination_url, env=machine).exit_code == 6
+    assert away.mirror(sim, "-n").exit_code == 0
     away.client.upload_blob(f"versions/{EXPORT}/b.glb", b"of an interrupted run")
-    assert away.mirror(sim, "-n").exit == 8
-    assert away.mirror(sim).exit == 8
+    assert away.mirror(sim, "-n").exit_code == 8
+    assert away.mirror(sim).exit_code == 8
     away.client.delete_blob(f"versions/{EXPORT}/b.glb")
-    assert away.mirror(sim).exit == 0
-    assert away.said("latest.json")["owner"] == IMODEL
+    assert away.mirror(sim).exit_code == 0
+    assert away.read_json("latest.json")["owner"] == IMODEL
 
 
 def test_a_mistyped_source_does_not_claim_a_bucket(bucket_server: BucketServer, sim: Simulator, tmp_path: Path) -> None:
     """In S3 too."""
-    place = Bucket(bucket_server, tmp_path / "state")
-    sim.hold(export(3))
-    assert command("mirror", UNREACHABLE, place.place, env={**place.env, "TILESYNC_RETRY_FOR": "0s"}).exit == 6
-    assert place.mirror(sim, "-n").exit == 0
-    assert place.mirror(sim).exit == 0
+    place = BucketFixture(bucket_server, tmp_path / "state")
+    sim.offer_export(export(3))
+    assert run_program("mirror", UNREACHABLE, place.url, env={**place.env, "TILESYNC_RETRY_FOR": "0s"}).exit_code == 6
+    assert place.mirror(sim, "-n").exit_code == 0
+    assert place.mirror(sim).exit_code == 0
     assert json.loads(place.read("latest.json"))["owner"] == IMODEL
 
 
-def test_a_container_belongs_to_one_imodel(away: Away, sim: Simulator, tmp_path: Path) -> None:
+def test_a_container_belongs_to_one_imodel(away: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
     """In Azure too, from every machine: refused before anything is written, unless it is adopted."""
-    sim.hold(export(3))
-    assert away.mirror(sim).exit == 0
-    strange(sim)
+    sim.offer_export(export(3))
+    assert away.mirror(sim).exit_code == 0
+    offer_foreign_export(sim)
     before = {name: data for name, data in away.blobs().items() if name != ".tilesync/lock"}
     for state in (away.state, tmp_path / "another machine"):
         env = {**away.env, "TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token, "XDG_STATE_HOME": str(state)}
         for plan in ([], ["-n"]):
-            run = command("mirror", STRANGER, away.place, *plan, env=env)
-            assert (run.exit, run.last["error"], run.last["owner"]) == (8, "OtherOwner", IMODEL), run.said
-            assert STRANGER in run.last["message"]
+            run = run_program("mirror", OTHER_IMODEL, away.destination_url, *plan, env=env)
+            assert (run.exit_code, run.last_line["error"], run.last_line["owner"]) == (8, "OtherOwner", IMODEL), (
+                run.stderr
+            )
+            assert OTHER_IMODEL in run.last_line["message"]
     assert {name: data for name, data in away.blobs().items() if name != ".tilesync/lock"} == before
-    assert command("mirror", STRANGER, away.place, "--adopt", "--no-publish", env=env).exit == 0
-    assert away.said("latest.json")["owner"] == STRANGER
-    assert away.mirror(sim).exit == 8
+    assert run_program("mirror", OTHER_IMODEL, away.destination_url, "--adopt", "--no-publish", env=env).exit_code == 0
+    assert away.read_json("latest.json")["owner"] == OTHER_IMODEL
+    assert away.mirror(sim).exit_code == 8
 
 
 def test_a_bucket_belongs_to_one_imodel(bucket_server: BucketServer, sim: Simulator, tmp_path: Path) -> None:
     """In S3 too: refused before anything is written, unless it is adopted; also a container's link."""
-    place = Bucket(bucket_server, tmp_path / "state")
-    sim.hold(export(3))
-    assert place.mirror(sim).exit == 0
-    strange(sim)
-    before = {name: place.read(name) for name in place.names() if name != ".tilesync/lock"}
+    place = BucketFixture(bucket_server, tmp_path / "state")
+    sim.offer_export(export(3))
+    assert place.mirror(sim).exit_code == 0
+    offer_foreign_export(sim)
+    before = {name: place.read(name) for name in place.list_names() if name != ".tilesync/lock"}
     env = {**place.env, "TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
-    for source in (STRANGER, sim.link(THEIRS)):
-        run = command("mirror", source, place.place, env=env)
-        assert (run.exit, run.last["error"], run.last["owner"]) == (8, "OtherOwner", IMODEL), run.said
-    assert {name: place.read(name) for name in place.names() if name != ".tilesync/lock"} == before
-    assert command("mirror", STRANGER, place.place, "--adopt", env=env).exit == 0
-    assert place.mirror(sim).exit == 8
+    for source in (OTHER_IMODEL, sim.create_link(OTHER_EXPORT)):
+        run = run_program("mirror", source, place.url, env=env)
+        assert (run.exit_code, run.last_line["error"], run.last_line["owner"]) == (8, "OtherOwner", IMODEL), run.stderr
+    assert {name: place.read(name) for name in place.list_names() if name != ".tilesync/lock"} == before
+    assert run_program("mirror", OTHER_IMODEL, place.url, "--adopt", env=env).exit_code == 0
+    assert place.mirror(sim).exit_code == 8
 
 
-def test_a_prefix_with_other_things_is_refused_unless_that_is_meant(away: Away, sim: Simulator) -> None:
+def test_a_prefix_with_other_things_is_refused_unless_that_is_meant(away: AzureFixture, sim: Simulator) -> None:
     """A container that is not empty and not ours is refused, and so is what stands in the way; `--adopt` means it."""
-    sim.hold(export(3))
+    sim.offer_export(export(3))
     away.client.upload_blob("photos/1.jpg", b"mine")
     for plan in ([], ["-n"]):
         run = away.mirror(sim, *plan)
-        assert (run.exit, "photos" in run.last["message"]) == (8, True), run.said
-        assert away.names() == ["photos/1.jpg"]
-    assert away.mirror(sim, dest=f"{away.place}/photos/1").exit == 0  # a prefix of one's own is empty
+        assert (run.exit_code, "photos" in run.last_line["message"]) == (8, True), run.stderr
+        assert away.list_names() == ["photos/1.jpg"]
+    assert away.mirror(sim, dest=f"{away.destination_url}/photos/1").exit_code == 0  # a prefix of one's own is empty
     away.client.upload_blob("versions/mine", b"mine")
-    assert away.mirror(sim, "--adopt").exit == 8
+    assert away.mirror(sim, "--adopt").exit_code == 8
     away.client.delete_blob("versions/mine")
-    assert away.mirror(sim, "--adopt").exit == 0
-    assert away.mirror(sim).exit == 0
+    assert away.mirror(sim, "--adopt").exit_code == 0
+    assert away.mirror(sim).exit_code == 0
     assert away.blobs("photos/1.") == {"jpg": b"mine"}

@@ -9,139 +9,142 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.azurite import ACCOUNT, KEY, Azurite, new_container, signed
-from tests.support.builders import IMODEL, export, tree
-from tests.support.commandline import tilesync
-from tests.support.s3 import ENVIRONMENT, BucketRoad, BucketServer, Mishap
-from tests.support.simulator import EXPORT, Ended, Simulator, command
+from tests.support.azurite import ACCOUNT, KEY, Azurite, new_container, signed_link
+from tests.support.builders import IMODEL, export, read_tree
+from tests.support.commandline import run_tilesync
+from tests.support.s3 import ENVIRONMENT, BucketServer, S3Fault, S3Proxy
+from tests.support.simulator import EXPORT, ProgramResult, Simulator, run_program
 
-STORE = "store.example.invalid:9000"
+STORE_HOST = "store.example.invalid:9000"
 """Another machine, which only the proxy of these tests knows."""
 
 
-class Lan:
+class ProxiedStore:
     """A store that answers at another machine's name, by way of a proxy; `env` names it."""
 
-    def __init__(self, road: BucketRoad, place: str, env: dict[str, str]) -> None:
-        self.road = road
-        self.place = place
+    def __init__(self, road: S3Proxy, place: str, env: dict[str, str]) -> None:
+        self.proxy = road
+        self.url = place
         self.env = {**env, "http_proxy": road.url, "NO_PROXY": "127.0.0.1", "TILESYNC_RETRY_FOR": "10s"}
 
-    def run(self, *words: str, **env: str) -> Ended:
-        return command(*words, env={**self.env, **env})
+    def run(self, *words: str, **env: str) -> ProgramResult:
+        return run_program(*words, env={**self.env, **env})
 
 
-def road_to(server: BucketServer | Azurite) -> BucketRoad:
+def proxy_to(server: BucketServer | Azurite) -> S3Proxy:
     """A proxy that leads everything to one server, as if that was the host that is asked for."""
-    road = BucketRoad(server, Mishap(lambda request: True, strip=("host",), times=1 << 30))
+    road = S3Proxy(server, S3Fault(lambda request: True, removed_headers=("host",), max_hits=1 << 30))
     road.rewrite = lambda target: urlsplit(target)._replace(scheme="", netloc="").geturl()
     return road
 
 
 @pytest.fixture
-def bucket(bucket_server: BucketServer, tmp_path: Path) -> Iterator[Lan]:
-    env = {**ENVIRONMENT, "XDG_STATE_HOME": str(tmp_path / "state"), "AWS_ENDPOINT_URL": f"http://{STORE}"}
+def bucket(bucket_server: BucketServer, tmp_path: Path) -> Iterator[ProxiedStore]:
+    env = {**ENVIRONMENT, "XDG_STATE_HOME": str(tmp_path / "state"), "AWS_ENDPOINT_URL": f"http://{STORE_HOST}"}
     del env["no_proxy"]
-    with road_to(bucket_server) as road:
-        yield Lan(road, f"s3://{bucket_server.new_bucket()}/bridge", env)
-        road.mishaps = ()
+    with proxy_to(bucket_server) as road:
+        yield ProxiedStore(road, f"s3://{bucket_server.new_bucket()}/bridge", env)
+        road.faults = ()
 
 
 @pytest.fixture
-def container(azurite: Azurite, tmp_path: Path) -> Iterator[Lan]:
+def container(azurite: Azurite, tmp_path: Path) -> Iterator[ProxiedStore]:
     env = {
         "XDG_STATE_HOME": str(tmp_path / "state"),
         "AZURE_STORAGE_KEY": KEY,
-        "TILESYNC_AZURE_ENDPOINT": f"http://{STORE}/{ACCOUNT}",
+        "TILESYNC_AZURE_ENDPOINT": f"http://{STORE_HOST}/{ACCOUNT}",
     }
-    with road_to(azurite) as road:
-        yield Lan(road, f"az://{ACCOUNT}/{new_container(azurite).rpartition('/')[2]}/bridge", env)
-        road.mishaps = ()
+    with proxy_to(azurite) as road:
+        yield ProxiedStore(road, f"az://{ACCOUNT}/{new_container(azurite).rpartition('/')[2]}/bridge", env)
+        road.faults = ()
 
 
 @pytest.fixture(params=["bucket", "container"])
-def lan(request: pytest.FixtureRequest) -> Lan:
-    found: Lan = request.getfixturevalue(request.param)
+def lan(request: pytest.FixtureRequest) -> ProxiedStore:
+    found: ProxiedStore = request.getfixturevalue(request.param)
     return found
 
 
-def is_loud(ended: Ended) -> bool:
+def warns_about_plain_http(ended: ProgramResult) -> bool:
     """Whether it is said, once, what goes in the clear, and where to."""
-    return ended.said.count("over plain http, as --allow-http says") == 1 and f"{STORE} in the clear" in ended.said
+    return (
+        ended.stderr.count("over plain http, as --allow-http says") == 1
+        and f"{STORE_HOST} in the clear" in ended.stderr
+    )
 
 
-def test_it_is_refused_with_the_option_named(lan: Lan, tmp_path: Path) -> None:
+def test_it_is_refused_with_the_option_named(lan: ProxiedStore, tmp_path: Path) -> None:
     """Nothing is sent; the sentence names the option."""
     for words in (
-        ("mirror", IMODEL, lan.place),
-        ("mirror", lan.place, str(tmp_path / "d")),
-        ("verify", lan.place),
-        ("versions", lan.place),
+        ("mirror", IMODEL, lan.url),
+        ("mirror", lan.url, str(tmp_path / "d")),
+        ("verify", lan.url),
+        ("versions", lan.url),
     ):
         ended = lan.run(*words, TILESYNC_TOKEN="t", TILESYNC_API_URL="http://127.0.0.1:9")
-        assert (ended.exit, ended.last["error"]) == (2, "UsageError"), ended.said
-        assert "--allow-http" in ended.said
-    assert lan.road.passed == []
+        assert (ended.exit_code, ended.last_line["error"]) == (2, "UsageError"), ended.stderr
+        assert "--allow-http" in ended.stderr
+    assert lan.proxy.requests == []
 
 
-def test_it_is_allowed_and_said_each_time(lan: Lan, sim: Simulator, tmp_path: Path) -> None:
+def test_it_is_allowed_and_said_each_time(lan: ProxiedStore, sim: Simulator, tmp_path: Path) -> None:
     """The whole life of a destination, and of a copy made of it; a warning each run, also with -q."""
-    files = sim.hold(export(6))
+    files = sim.offer_export(export(6))
     env = {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
-    first = lan.run("mirror", IMODEL, lan.place, "--allow-http", "-q", **env)
-    assert (first.exit, first.last["published"]) == (0, True), first.said
-    assert is_loud(first)
-    again = lan.run("mirror", IMODEL, lan.place, TILESYNC_ALLOW_HTTP="1", **env)
-    assert (again.exit, again.last["fetched"]) == (0, 0), again.said
-    assert is_loud(again)
-    for words in (("verify", lan.place), ("versions", lan.place), ("mirror", lan.place, str(tmp_path / "d"))):
+    first = lan.run("mirror", IMODEL, lan.url, "--allow-http", "-q", **env)
+    assert (first.exit_code, first.last_line["published"]) == (0, True), first.stderr
+    assert warns_about_plain_http(first)
+    again = lan.run("mirror", IMODEL, lan.url, TILESYNC_ALLOW_HTTP="1", **env)
+    assert (again.exit_code, again.last_line["fetched"]) == (0, 0), again.stderr
+    assert warns_about_plain_http(again)
+    for words in (("verify", lan.url), ("versions", lan.url), ("mirror", lan.url, str(tmp_path / "d"))):
         ended = lan.run(*words, "--allow-http")
-        assert ended.exit == 0, ended.said
-        assert is_loud(ended), words
-    assert tree(tmp_path / "d" / "versions" / EXPORT) == files
+        assert ended.exit_code == 0, ended.stderr
+        assert warns_about_plain_http(ended), words
+    assert read_tree(tmp_path / "d" / "versions" / EXPORT) == files
 
 
-def test_doctor_names_the_option_too(bucket: Lan) -> None:
+def test_doctor_names_the_option_too(bucket: ProxiedStore) -> None:
     """What may not be read from inside is said beside its check; with the option it is read, and that is loud."""
     env: dict[str, Any] = dict(bucket.env)
-    refused = tilesync("doctor", bucket.place, "--json", "--retry-for", "0s", **env)
-    assert (refused.exit, refused.checks["held"]["result"]) == (2, "fail")
+    refused = run_tilesync("doctor", bucket.url, "--json", "--retry-for", "0s", **env)
+    assert (refused.exit_code, refused.checks["held"]["result"]) == (2, "fail")
     assert "--allow-http" in refused.checks["held"]["hint"]
-    assert {request.headers.get("authorization") for request in bucket.road.passed} == {None}
-    allowed = tilesync("doctor", bucket.place, "--allow-http", "--json", "--retry-for", "0s", **env)
+    assert {request.headers.get("authorization") for request in bucket.proxy.requests} == {None}
+    allowed = run_tilesync("doctor", bucket.url, "--allow-http", "--json", "--retry-for", "0s", **env)
     assert "nothing is published" in allowed.checks["held"]["message"]
-    assert "over plain http, as --allow-http says" in allowed.err
-    assert f"http://{STORE}/" in allowed.checks["public"]["message"]
+    assert "over plain http, as --allow-http says" in allowed.stderr
+    assert f"http://{STORE_HOST}/" in allowed.checks["public"]["message"]
 
 
-def test_a_link_to_such_a_container(container: Lan, sim: Simulator, azurite: Azurite) -> None:
+def test_a_link_to_such_a_container(container: ProxiedStore, sim: Simulator, azurite: Azurite) -> None:
     """It is refused, and allowed, as an address is; its signature is not told."""
-    sim.hold(export(3))
-    link = signed(f"{azurite.url}/{container.place.removeprefix('az://').removesuffix('/bridge')}")
-    place = f"http://{STORE}/{urlsplit(link.base).path.lstrip('/')}?{link.query}"
+    sim.offer_export(export(3))
+    link = signed_link(f"{azurite.url}/{container.url.removeprefix('az://').removesuffix('/bridge')}")
+    place = f"http://{STORE_HOST}/{urlsplit(link.base).path.lstrip('/')}?{link.query}"
     env = {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token, "TILESYNC_DEST": place, "AZURE_STORAGE_KEY": ""}
     refused = container.run("mirror", IMODEL, **env)
-    assert (refused.exit, "--allow-http" in refused.said) == (2, True), refused.said
+    assert (refused.exit_code, "--allow-http" in refused.stderr) == (2, True), refused.stderr
     allowed = container.run("mirror", IMODEL, "--allow-http", **env)
-    assert allowed.exit == 0, allowed.said
-    assert is_loud(allowed)
-    assert "sig=" not in refused.said + allowed.said
+    assert allowed.exit_code == 0, allowed.stderr
+    assert warns_about_plain_http(allowed)
+    assert "sig=" not in refused.stderr + allowed.stderr
 
 
-def test_the_service_is_never_asked_so(lan: Lan) -> None:
+def test_the_service_is_never_asked_so(lan: ProxiedStore) -> None:
     """API, token and the links of exports keep to https, whatever is allowed for a store."""
-    for env in ({"TILESYNC_API_URL": f"http://{STORE}"}, {"TILESYNC_SOURCE": f"http://{STORE}/c?sig=SECRET"}):
+    for env in ({"TILESYNC_API_URL": f"http://{STORE_HOST}"}, {"TILESYNC_SOURCE": f"http://{STORE_HOST}/c?sig=SECRET"}):
         words = ("mirror", "--allow-http", *(() if "TILESYNC_SOURCE" in env else (IMODEL,)))
-        ended = lan.run(*words, **({"TILESYNC_DEST": lan.place, "TILESYNC_TOKEN": "t"} | env))
-        assert ended.exit == 2, ended.said
-        assert "plain http is accepted on this machine only" in ended.last["message"]
-        assert "SECRET" not in ended.said
+        ended = lan.run(*words, **({"TILESYNC_DEST": lan.url, "TILESYNC_TOKEN": "t"} | env))
+        assert ended.exit_code == 2, ended.stderr
+        assert "plain http is accepted on this machine only" in ended.last_line["message"]
+        assert "SECRET" not in ended.stderr
 
 
-def test_no_link_of_an_export_goes_in_the_clear(container: Lan, sim: Simulator) -> None:
+def test_no_link_of_an_export_goes_in_the_clear(container: ProxiedStore, sim: Simulator) -> None:
     """--server-copy would tell the store the link of the export: refused before anything is asked."""
-    sim.hold(export(3))
+    sim.offer_export(export(3))
     env = {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
-    ended = container.run("mirror", IMODEL, container.place, "--allow-http", "--server-copy", **env)
-    assert (ended.exit, "--server-copy" in ended.last["message"]) == (2, True), ended.said
-    assert (sim.requests, container.road.passed) == ([], [])
+    ended = container.run("mirror", IMODEL, container.url, "--allow-http", "--server-copy", **env)
+    assert (ended.exit_code, "--server-copy" in ended.last_line["message"]) == (2, True), ended.stderr
+    assert (sim.requests, container.proxy.requests) == ([], [])

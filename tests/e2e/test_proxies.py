@@ -20,110 +20,110 @@ from typing import Any
 import pytest
 
 from tests.support.azurite import ACCOUNT, KEY
-from tests.support.builders import IMODEL, tree
+from tests.support.builders import IMODEL, read_tree
 from tests.support.s3 import ENVIRONMENT
-from tests.support.simulator import EXPORT, Simulator, command
+from tests.support.simulator import EXPORT, Simulator, run_program
 from tilesync.errors import TilesyncError, UsageError
 from tilesync.model import SasUrl
-from tilesync.model.storage import Label
+from tilesync.model.storage import ObjectHeaders
 from tilesync.runtime.clock import WallClock
-from tilesync.stores.azure.credentials import account_of, delete_many
-from tilesync.stores.s3.multipart import PART
+from tilesync.stores.azure.credentials import delete_batch, open_account
+from tilesync.stores.s3.multipart import PART_BYTES
 from tilesync.stores.s3.session import open_bucket
-from tilesync.transport.api_client import Ask, conversations
-from tilesync.transport.blob_client import engine
-from tilesync.transport.blob_client_sync import Send, blocking
+from tilesync.transport.api_client import ApiRequest, open_api_client
+from tilesync.transport.blob_client import open_blob_client
+from tilesync.transport.blob_client_sync import SyncBlobRequest, open_sync_client
 
-NOW = timedelta()
+NO_RETRIES = timedelta()
 
 
-def silent(event: object) -> None:
+def ignore_event(event: object) -> None:
     """Hear nothing."""
 
 
 # --- engines ---
 
 
-def httpx_asks(url: str) -> None:
-    async def make() -> Ask:
-        return Ask(url)
+def request_by_httpx(url: str) -> None:
+    async def make() -> ApiRequest:
+        return ApiRequest(url)
 
     async def accept(reply: Any) -> int:
         return int(reply.status)
 
     async def main() -> None:
-        async with conversations(WallClock(), silent, budget=NOW) as talk:
-            await talk.ask("it", make, accept)
+        async with open_api_client(WallClock(), ignore_event, budget=NO_RETRIES) as talk:
+            await talk.request("it", make, accept)
 
     asyncio.run(main())
 
 
-def pyreqwest_asks(url: str) -> None:
+def request_by_pyreqwest(url: str) -> None:
     async def main() -> None:
-        async with engine() as bulk:
+        async with open_blob_client() as bulk:
             await (await bulk.get(url, {})).aclose()
             await bulk.put(url, {}, b"1")
 
     asyncio.run(main())
 
 
-def blocking_asks(url: str) -> None:
-    with blocking(silent, budget=NOW) as talk:
+def request_by_sync_client(url: str) -> None:
+    with open_sync_client(ignore_event, budget=NO_RETRIES) as talk:
         for body in (None, b"1"):
-            with talk.send(Send("GET" if body is None else "PUT", url, {}, body)):
+            with talk.send_once(SyncBlobRequest("GET" if body is None else "PUT", url, {}, body)):
                 pass
 
 
-def obstore_asks(url: str) -> None:
-    with open_bucket("bucket", "", silent, endpoint_url=url, budget=NOW) as objects:
-        objects.write("small", [b"1"], Label("text/plain"))
+def request_by_obstore(url: str) -> None:
+    with open_bucket("bucket", "", ignore_event, endpoint_url=url, retry_budget=NO_RETRIES) as objects:
+        objects.write("small", [b"1"], ObjectHeaders("text/plain"))
 
 
-def boto3_asks(url: str) -> None:
-    with open_bucket("bucket", "", silent, endpoint_url=url, budget=NOW) as objects:
-        objects.write("large", [bytes(PART + 1)], Label("text/plain"))
+def request_by_boto3(url: str) -> None:
+    with open_bucket("bucket", "", ignore_event, endpoint_url=url, retry_budget=NO_RETRIES) as objects:
+        objects.write("large", [bytes(PART_BYTES + 1)], ObjectHeaders("text/plain"))
 
 
-def azure_asks(url: str) -> None:
-    with account_of(ACCOUNT, "tiles", f"{url}/{ACCOUNT}", {"AZURE_STORAGE_KEY": KEY}) as account:
-        account.create()
+def request_by_azure(url: str) -> None:
+    with open_account(ACCOUNT, "tiles", f"{url}/{ACCOUNT}", {"AZURE_STORAGE_KEY": KEY}) as account:
+        account.create_container()
 
 
-def azure_string_asks(url: str) -> None:
+def request_by_connection_string(url: str) -> None:
     scheme = url.partition("://")[0]
     endpoint = f"{url}/{ACCOUNT}"
     text = f"DefaultEndpointsProtocol={scheme};AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={endpoint}"
-    with account_of(ACCOUNT, "tiles", endpoint, {"AZURE_STORAGE_CONNECTION_STRING": text}) as account:
-        account.create()
+    with open_account(ACCOUNT, "tiles", endpoint, {"AZURE_STORAGE_CONNECTION_STRING": text}) as account:
+        account.create_container()
 
 
-def azure_deletes(url: str) -> None:
-    delete_many(SasUrl(f"{url}/{ACCOUNT}/tiles", "sig=x", expires=None, fetched=0.0), ["a", "b"])
+def delete_by_azure(url: str) -> None:
+    delete_batch(SasUrl(f"{url}/{ACCOUNT}/tiles", "sig=x", expires=None, fetched_at_s=0.0), ["a", "b"])
 
 
 ENGINES = [
-    httpx_asks,
-    pyreqwest_asks,
-    blocking_asks,
-    obstore_asks,
-    boto3_asks,
-    azure_asks,
-    azure_string_asks,
-    azure_deletes,
+    request_by_httpx,
+    request_by_pyreqwest,
+    request_by_sync_client,
+    request_by_obstore,
+    request_by_boto3,
+    request_by_azure,
+    request_by_connection_string,
+    delete_by_azure,
 ]
 
 
 # --- servers ---
 
 
-class Counted(ThreadingHTTPServer):
+class CountingServer(ThreadingHTTPServer):
     """A server that answers 404 to everything, and knows what it was asked; `asked` counts connections."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.asked: list[str] = []
+        self.request_targets: list[str] = []
         self.accepted = 0
         self.headers: list[dict[str, str]] = []
 
@@ -140,13 +140,13 @@ class Counted(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Counted
+    server: CountingServer
 
     def log_message(self, *_: object) -> None:
         """Be silent."""
 
     def answer(self) -> None:
-        self.server.asked.append(self.path)
+        self.server.request_targets.append(self.path)
         self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.send_response(404)
@@ -159,8 +159,8 @@ for verb in ("GET", "HEAD", "PUT", "POST", "DELETE", "CONNECT"):
 
 
 @contextmanager
-def serving() -> Iterator[Counted]:
-    with Counted() as server:
+def run_server() -> Iterator[CountingServer]:
+    with CountingServer() as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield server
@@ -169,28 +169,30 @@ def serving() -> Iterator[Counted]:
 
 
 @pytest.fixture
-def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingServer]:
     """A proxy that refuses whatever it is asked for; what else of this machine says how to reach servers is gone."""
     for name in [name for name in os.environ if name.upper().endswith("_PROXY") or name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in ENVIRONMENT.items():
         if name.upper() != "NO_PROXY":
             monkeypatch.setenv(name, value)
-    with serving() as server:
+    with run_server() as server:
         yield server
 
 
 @pytest.fixture
-def target() -> Iterator[Counted]:
-    with serving() as server:
+def target() -> Iterator[CountingServer]:
+    with run_server() as server:
         yield server
 
 
-def ways(ask: Callable[[str], None], url: str, target: Counted, proxy: Counted) -> set[str]:
+def find_routes(
+    send_request: Callable[[str], None], url: str, target: CountingServer, proxy: CountingServer
+) -> set[str]:
     """Which ways an engine goes."""
     target.accepted = proxy.accepted = 0
     with suppress(TilesyncError):
-        ask(url)
+        send_request(url)
     return {name for name, server in (("direct", target), ("proxy", proxy)) if server.accepted}
 
 
@@ -217,8 +219,8 @@ def ways(ask: Callable[[str], None], url: str, target: Counted, proxy: Counted) 
     ],
 )
 def test_all_engines_go_one_way(
-    proxy: Counted,
-    target: Counted,
+    proxy: CountingServer,
+    target: CountingServer,
     monkeypatch: pytest.MonkeyPatch,
     base: str,
     spared: str | None,
@@ -229,48 +231,50 @@ def test_all_engines_go_one_way(
     if spared is not None:
         monkeypatch.setenv("NO_PROXY", spared.format(port=target.port))
     url = f"{base}:{target.port}"
-    assert {ask.__name__: ways(ask, url, target, proxy) for ask in ENGINES} == {ask.__name__: {way} for ask in ENGINES}
+    assert {ask.__name__: find_routes(ask, url, target, proxy) for ask in ENGINES} == {
+        ask.__name__: {way} for ask in ENGINES
+    }
 
 
 @pytest.mark.parametrize("ask", ENGINES, ids=[ask.__name__ for ask in ENGINES])
 def test_the_proxy_is_told_who_asks(
-    proxy: Counted, target: Counted, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
+    proxy: CountingServer, target: CountingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
     """Name and password of a proxy reach it, unquoted."""
     monkeypatch.setenv("http_proxy", f"http://me:p%40ss@127.0.0.1:{proxy.port}")
-    assert ways(ask, f"http://127.0.0.1:{target.port}", target, proxy) == {"proxy"}
+    assert find_routes(ask, f"http://127.0.0.1:{target.port}", target, proxy) == {"proxy"}
     assert {headers["proxy-authorization"] for headers in proxy.headers} == {"Basic bWU6cEBzcw=="}
 
 
-def test_entra_goes_that_way_too(proxy: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entra_goes_that_way_too(proxy: CountingServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens of Entra are fetched through the proxy that is right for Entra, whatever is right for the account."""
     who = {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": "c", "AZURE_CLIENT_SECRET": "s"}
     for name, value in {**who, "AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
     monkeypatch.setenv("no_proxy", "account.example.invalid")
-    opening = account_of(ACCOUNT, "tiles", "https://account.example.invalid", who)
+    opening = open_account(ACCOUNT, "tiles", "https://account.example.invalid", who)
     with opening as account, pytest.raises(TilesyncError):
-        account.create()
-    assert set(proxy.asked) == {"login.microsoftonline.com:443"}
+        account.create_container()
+    assert set(proxy.request_targets) == {"login.microsoftonline.com:443"}
 
 
-def test_no_worker_goes_around_a_proxy(proxy: Counted, tmp_path: Path) -> None:
+def test_no_worker_goes_around_a_proxy(proxy: CountingServer, tmp_path: Path) -> None:
     """A run whose service is spared by a CIDR block is whole, and the proxy sees nothing of it."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         env = {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}", "ALL_PROXY": f"127.0.0.1:{proxy.port}"}
-        spared = sim.command(tmp_path / "d", env={**env, "NO_PROXY": "127.0.0.0/8"})
-        assert (spared.exit, proxy.accepted) == (0, 0), spared.said
-        through = sim.command(tmp_path / "e", env={**env, "TILESYNC_RETRY_FOR": "0s"})
-        assert through.exit != 0
+        spared = sim.mirror_program(tmp_path / "d", env={**env, "NO_PROXY": "127.0.0.0/8"})
+        assert (spared.exit_code, proxy.accepted) == (0, 0), spared.stderr
+        through = sim.mirror_program(tmp_path / "e", env={**env, "TILESYNC_RETRY_FOR": "0s"})
+        assert through.exit_code != 0
         assert proxy.accepted
 
 
 # --- SOCKS ---
 
 
-class Socks(socketserver.ThreadingTCPServer):
+class SocksProxy(socketserver.ThreadingTCPServer):
     """A SOCKS5 proxy that lets everything pass; `asked` has the hosts, as they were named. Source: RFC 1928."""
 
     daemon_threads = True
@@ -278,7 +282,7 @@ class Socks(socketserver.ThreadingTCPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _SocksHandler)
-        self.asked: list[str] = []
+        self.requested_hosts: list[str] = []
 
     @property
     def url(self) -> str:
@@ -286,7 +290,7 @@ class Socks(socketserver.ThreadingTCPServer):
 
 
 class _SocksHandler(socketserver.BaseRequestHandler):
-    server: Socks
+    server: SocksProxy
 
     def handle(self) -> None:
         near = self.request
@@ -295,7 +299,7 @@ class _SocksHandler(socketserver.BaseRequestHandler):
         kind = near.recv(4)[3]
         host = socket.inet_ntoa(near.recv(4)) if kind == 1 else near.recv(near.recv(1)[0]).decode()
         port = int.from_bytes(near.recv(2), "big")
-        self.server.asked.append(host)
+        self.server.requested_hosts.append(host)
         with socket.create_connection(("127.0.0.1", port)) as far:
             near.sendall(b"\x05\x00\x00\x01" + bytes(6))
             while True:
@@ -307,15 +311,15 @@ class _SocksHandler(socketserver.BaseRequestHandler):
 
 
 @pytest.fixture
-def socks(proxy: Counted) -> Iterator[Socks]:
+def socks(proxy: CountingServer) -> Iterator[SocksProxy]:
     """A SOCKS proxy, and no other."""
-    with Socks() as server:
+    with SocksProxy() as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
         server.shutdown()
 
 
-def has_socks() -> None:
+def require_socks() -> None:
     """The test is skipped where the packages of the extra are not installed, or fails where they are required."""
     if not all(map(find_spec, ("socksio", "socks"))):
         reason = "no socksio, or no PySocks: `make test` installs them with the packages of the tests"
@@ -324,22 +328,22 @@ def has_socks() -> None:
         pytest.skip(reason)
 
 
-@pytest.mark.parametrize("ask", [each for each in ENGINES if each not in {obstore_asks, boto3_asks}])
+@pytest.mark.parametrize("ask", [each for each in ENGINES if each not in {request_by_obstore, request_by_boto3}])
 def test_a_socks_proxy_serves_all_engines_but_those_of_s3(
-    socks: Socks, target: Counted, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
+    socks: SocksProxy, target: CountingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
     """Every engine goes through it, and leaves it to the proxy to resolve names."""
-    has_socks()
+    require_socks()
     monkeypatch.setenv("ALL_PROXY", socks.url)
     with suppress(TilesyncError):
         ask(f"http://tiles.localhost:{target.port}")
-    assert set(socks.asked) == {"tiles.localhost"}
-    assert target.asked
+    assert set(socks.requested_hosts) == {"tiles.localhost"}
+    assert target.request_targets
 
 
-@pytest.mark.parametrize("ask", [obstore_asks, boto3_asks])
+@pytest.mark.parametrize("ask", [request_by_obstore, request_by_boto3])
 def test_s3_refuses_a_socks_proxy_in_a_sentence(
-    socks: Socks, target: Counted, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
+    socks: SocksProxy, target: CountingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
     """Before anything is sent; a store that is spared is asked directly."""
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
@@ -347,16 +351,16 @@ def test_s3_refuses_a_socks_proxy_in_a_sentence(
     with pytest.raises(UsageError, match="ALL_PROXY") as raised:
         ask(f"http://127.0.0.1:{target.port}")
     assert "NO_PROXY" in str(raised.value.hint)
-    assert (target.asked, socks.asked) == ([], [])
+    assert (target.request_targets, socks.requested_hosts) == ([], [])
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with suppress(TilesyncError):
         ask(f"http://127.0.0.1:{target.port}")
-    assert (bool(target.asked), socks.asked) == (True, [])
+    assert (bool(target.request_targets), socks.requested_hosts) == (True, [])
 
 
-@pytest.mark.parametrize("ask", [httpx_asks, azure_asks, azure_deletes])
+@pytest.mark.parametrize("ask", [request_by_httpx, request_by_azure, delete_by_azure])
 def test_what_socks_needs_is_named(
-    socks: Socks, target: Counted, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
+    socks: SocksProxy, target: CountingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
     """Without the packages of the extra it is said what to install, before anything is sent."""
     monkeypatch.setenv("ALL_PROXY", socks.url)
@@ -365,28 +369,28 @@ def test_what_socks_needs_is_named(
     with pytest.raises(UsageError) as raised:
         ask(f"http://127.0.0.1:{target.port}")
     assert "pip install socksio pysocks" in str(raised.value.hint)
-    assert (target.asked, socks.asked) == ([], [])
+    assert (target.request_targets, socks.requested_hosts) == ([], [])
 
 
 @pytest.mark.parametrize("value", ["socks4://127.0.0.1:1", "gopher://me:SECRET@127.0.0.1"])
-def test_a_proxy_of_another_kind_is_a_usage_error(proxy: Counted, tmp_path: Path, value: str) -> None:
+def test_a_proxy_of_another_kind_is_a_usage_error(proxy: CountingServer, tmp_path: Path, value: str) -> None:
     """Exit 2 and a sentence with the variable's name, no traceback; for doctor, too."""
     env = {"TILESYNC_API_URL": "https://api.example.invalid", "TILESYNC_TOKEN": "t", "HTTPS_PROXY": value}
     for words in (("mirror", IMODEL, str(tmp_path / "d")), ("exports", IMODEL), ("doctor", "--retry-for", "0s")):
-        ended = command(*words, env=env)
-        assert (ended.exit, ended.last["error"]) == (2, "UsageError")
-        assert "HTTPS_PROXY" in ended.last["message"]
-        assert "SECRET" not in ended.said + str(ended.last)
-        assert "Traceback" not in ended.said
+        ended = run_program(*words, env=env)
+        assert (ended.exit_code, ended.last_line["error"]) == (2, "UsageError")
+        assert "HTTPS_PROXY" in ended.last_line["message"]
+        assert "SECRET" not in ended.stderr + str(ended.last_line)
+        assert "Traceback" not in ended.stderr
 
 
-def test_a_whole_run_through_a_socks_proxy(socks: Socks, tmp_path: Path) -> None:
+def test_a_whole_run_through_a_socks_proxy(socks: SocksProxy, tmp_path: Path) -> None:
     """The service and its storage are reached through it, and the files are whole."""
-    has_socks()
+    require_socks()
     with Simulator() as sim:
-        files = sim.hold()
-        ended = sim.command(tmp_path, env={"ALL_PROXY": socks.url})
-        assert ended.exit == 0, ended.said
-        assert tree(tmp_path / "versions" / EXPORT) == files
-    assert set(socks.asked) == {"127.0.0.1"}
-    assert len(socks.asked) >= 2
+        files = sim.offer_export()
+        ended = sim.mirror_program(tmp_path, env={"ALL_PROXY": socks.url})
+        assert ended.exit_code == 0, ended.stderr
+        assert read_tree(tmp_path / "versions" / EXPORT) == files
+    assert set(socks.requested_hosts) == {"127.0.0.1"}
+    assert len(socks.requested_hosts) >= 2

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import samples
-from tests.support.builders import tree
-from tests.support.faults import error, listing
+from tests.support.builders import read_tree
+from tests.support.faults import error_response, is_listing
 from tests.support.simulator import EXPORT, Simulator, verify
 from tests.support.viewer_walk import walk
-from tilesync.events import Failed, Remarked
+from tilesync.events import DiagnosticReported, FileFailed
 from tilesync.model import ROOT, Inventory
 
 ROW = re.compile(r"\| (?P<name>\w+)/(?P<entry>\S+\.json) \| (?P<files>\d+)[^|]*\| (?P<bytes>[\d,]+) \|")
@@ -42,37 +42,39 @@ class Sample:
 
     def blobs(self) -> dict[str, bytes]:
         """Its files as a container whose root is the entry."""
-        files = tree(self.folder)
+        files = read_tree(self.folder)
         return {ROOT: files[self.entry], **{name: data for name, data in files.items() if name != ROOT}}
 
 
-def listed() -> list[Sample]:
+def read_samples() -> list[Sample]:
     """Those of the table."""
-    folder = samples.FOLDER
+    folder = samples.SAMPLES_FOLDER
     rows = ROW.finditer((folder / "SOURCES.md").read_text(encoding="utf-8")) if folder else ()
     return [
-        Sample(samples.folder(row["name"]), row["entry"], int(row["files"]), int(row["bytes"].replace(",", "")))
+        Sample(samples.sample_folder(row["name"]), row["entry"], int(row["files"]), int(row["bytes"].replace(",", "")))
         for row in rows
     ]
 
 
-SAMPLES = listed()
+SAMPLES = read_samples()
 each = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
 
 
-def named(name: str) -> Sample:
-    folder = samples.folder(name)
+def find_sample(name: str) -> Sample:
+    folder = samples.sample_folder(name)
     return next(sample for sample in SAMPLES if sample.folder == folder)
 
 
-@samples.needed
+@samples.requires_samples
 def test_there_are_samples() -> None:
     """A folder that is named holds tilesets, each in the table."""
     assert len(SAMPLES) >= 10
-    assert {sample.name for sample in SAMPLES} == {path.name for path in samples.folder().iterdir() if path.is_dir()}
+    assert {sample.name for sample in SAMPLES} == {
+        path.name for path in samples.sample_folder().iterdir() if path.is_dir()
+    }
 
 
-@samples.needed
+@samples.requires_samples
 @each
 def test_the_closure_of_a_real_tileset(sample: Sample) -> None:
     """As many files and bytes as the independent walker found, and the errors that are known."""
@@ -85,57 +87,59 @@ def test_the_closure_of_a_real_tileset(sample: Sample) -> None:
     assert len(empty) == (21 if sample.name == EMPTY else 0)
 
 
-@samples.needed
+@samples.requires_samples
 @each
 @pytest.mark.parametrize("inventory", list(Inventory))
 def test_a_real_tileset_is_mirrored(sample: Sample, inventory: Inventory, tmp_path: Path) -> None:
     """By listing and by walk the closure arrives; the pointer's closure is that of the version's own root."""
     blobs = sample.blobs()
     with Simulator() as service:
-        service.hold(blobs)
+        service.offer_export(blobs)
         run = service.mirror(tmp_path, inventory=inventory, allow_missing=sample.name == INCOMPLETE)
     if sample.name == TRUNCATED:
-        assert run.exit == 3
-        assert [failed.name for failed in run.of(Failed)] == ["tileset3/ll.b3dm"]
+        assert run.exit_code == 3
+        assert [failed.name for failed in run.events_of(FileFailed)] == ["tileset3/ll.b3dm"]
         return
     assert run.error is None
     version = tmp_path / "versions" / EXPORT
     whole = walk(version)
-    assert tree(version) == (blobs if inventory is Inventory.LIST else {name: blobs[name] for name in whole.files})
+    assert read_tree(version) == (blobs if inventory is Inventory.LIST else {name: blobs[name] for name in whole.files})
     copies = sample.name == CYCLIC
     assert len(whole.files) == sample.files + copies  # one of the circle asks for the entry under its own name
-    found = run.tally.completeness
-    assert found.referenced - found.missing + found.orphans == run.tally.listed
+    found = run.stats.completeness
+    assert found.referenced - found.missing + found.orphans == run.stats.listed
     assert found.referenced - found.missing == sample.files + copies
     pointer = walk(tmp_path)
     assert pointer.files - {ROOT} == {f"versions/{EXPORT}/{name}" for name in whole.files - {ROOT}}
     assert pointer.missing == {f"versions/{EXPORT}/{name}" for name in whole.missing}
     audit = verify(tmp_path)
-    assert audit.exit == 0
-    assert audit.tally.completeness == found
+    assert audit.exit_code == 0
+    assert audit.stats.completeness == found
 
 
 def test_without_listing_permission_every_shared_image_arrives(tmp_path: Path) -> None:
     """100 GLBs that share two images beside them, from a container that may be read and not listed: 103 files."""
-    sample = named("SharedImages")
+    sample = find_sample("SharedImages")
     with Simulator() as service:
-        service.hold(sample.blobs())
-        service.fault(listing, error(403, "AuthorizationPermissionMismatch"), times=None)
+        service.offer_export(sample.blobs())
+        service.add_fault(is_listing, error_response(403, "AuthorizationPermissionMismatch"), times=None)
         run = service.mirror(tmp_path)
-        images = [request.path.rpartition("/")[2] for request in service.asked() if request.path.endswith(".png")]
+        images = [
+            request.path.rpartition("/")[2] for request in service.blob_requests() if request.path.endswith(".png")
+        ]
     assert run.error is None
-    assert tree(tmp_path / "versions" / EXPORT) == sample.blobs()
-    assert run.tally.fetched == sample.files == 103
+    assert read_tree(tmp_path / "versions" / EXPORT) == sample.blobs()
+    assert run.stats.fetched == sample.files == 103
     assert sorted(images) == ["texture0.png", "texture1.png"]
 
 
 def test_what_is_known_of_the_imperfect_ones_is_said(tmp_path: Path) -> None:
     """The circle, the missing content and the empty contents are told, each with its file."""
-    told: dict[str, list[Remarked]] = {}
+    told: dict[str, list[DiagnosticReported]] = {}
     for name in (CYCLIC, INCOMPLETE, EMPTY):
         with Simulator() as service:
-            service.hold(named(name).blobs())
-            told[name] = service.mirror(tmp_path / name, allow_missing=True).of(Remarked)
+            service.offer_export(find_sample(name).blobs())
+            told[name] = service.mirror(tmp_path / name, allow_missing=True).events_of(DiagnosticReported)
     assert [remark.name for remark in told[CYCLIC] if remark.problem == "cycle"] == ["tilesetWithCycleA.json"]
     (missing,) = [remark for remark in told[INCOMPLETE] if remark.problem == "missing"]
     assert missing.name == "content/1/1/0.b3dm"

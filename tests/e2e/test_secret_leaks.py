@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 
 from tests.support.azurite import KEY
 from tests.support.builders import IMODEL, export
-from tests.support.commandline import Done, tilesync
-from tests.support.faults import any_blob, api, error, listing
+from tests.support.commandline import CommandResult, run_tilesync
+from tests.support.faults import error_response, is_api, is_blob, is_listing
 from tests.support.simulator import EXPORT, Simulator
-from tilesync.demo.fake_service import Answer
+from tilesync.demo.fake_service import FakeResponse
 
 TOKEN = "opaque-token-0123456789"
 SIG = "c2lnbmF0dXJlIG9mIGEgdGVzdA+/="
 LINK = f"https://other.blob.core.windows.net/e1?sv=2023-11-03&sp=rl&sig={quote(SIG, safe='')}"
-FORMS = {SIG, quote(SIG, safe=""), quote(SIG), quote(quote(SIG, safe=""), safe=""), TOKEN}
+SECRET_FORMS = {SIG, quote(SIG, safe=""), quote(SIG), quote(quote(SIG, safe=""), safe=""), TOKEN}
 
 
-def left_behind(folder: Path) -> str:
+def read_everything(folder: Path) -> str:
     """Everything that lies below a folder, as text; of a catalog every value of every row."""
     said = []
     for path in folder.rglob("*"):
@@ -39,19 +39,19 @@ def left_behind(folder: Path) -> str:
     return "\n".join(said)
 
 
-def assert_silent(*texts: str) -> None:
+def assert_no_secret(*texts: str) -> None:
     """No form of any secret is in any of these."""
     for text in texts:
-        for form in FORMS:
+        for form in SECRET_FORMS:
             assert form not in text, text[max(0, text.index(form) - 200) : text.index(form) + 200]
 
 
-def run(sim: Simulator, folder: Path, *options: str, **env: str) -> Done:
+def mirror_without_leaks(sim: Simulator, folder: Path, *options: str, **env: str) -> CommandResult:
     """Mirror with everything that can tell something, and look that nothing tells a secret."""
     files = {"--report": folder / "report.json", "--log-file": folder / "log"}
     words = [str(word) for pair in files.items() for word in pair]
-    done = tilesync("mirror", IMODEL, folder / "dest", "-v", "--json", *words, *options, sim=sim, **env)
-    assert_silent(done.out, done.err, left_behind(folder))
+    done = run_tilesync("mirror", IMODEL, folder / "dest", "-v", "--json", *words, *options, sim=sim, **env)
+    assert_no_secret(done.stdout, done.stderr, read_everything(folder))
     return done
 
 
@@ -62,11 +62,11 @@ def test_an_error_that_quotes_a_secret(tmp_path: Path, status: int, quoted: str)
     body = json.dumps({"error": {"code": "E", "message": f"no to {quoted}", "details": [{"message": quoted}]}})
     with Simulator() as sim:
         sim.token = TOKEN
-        sim.hold()
-        sim.fault(api, error(status, body=body.encode()), times=None)
-        done = run(sim, tmp_path, "--retry-for", "0s")
-    assert done.exit in {2, 4, 5, 6}
-    assert status == 500 or "no to" in done.last["message"]
+        sim.offer_export()
+        sim.add_fault(is_api, error_response(status, body=body.encode()), times=None)
+        done = mirror_without_leaks(sim, tmp_path, "--retry-for", "0s")
+    assert done.exit_code in {2, 4, 5, 6}
+    assert status == 500 or "no to" in done.last_line["message"]
 
 
 @pytest.mark.parametrize("how", ["file", "command"])
@@ -78,36 +78,36 @@ def test_a_token_that_is_no_variable(tmp_path: Path, how: str) -> None:
     (tmp_path / "run").mkdir()
     with Simulator() as sim:
         sim.token = TOKEN
-        sim.fault(api, error(422, body=json.dumps({"error": {"message": f"not {TOKEN}"}}).encode()))
-        done = tilesync("mirror", IMODEL, tmp_path / "run/dest", "--json", *option, TILESYNC_API_URL=sim.url)
-    assert done.exit == 2
-    assert_silent(done.out, done.err)
-    assert "not …" in done.last["message"]
+        sim.add_fault(is_api, error_response(422, body=json.dumps({"error": {"message": f"not {TOKEN}"}}).encode()))
+        done = run_tilesync("mirror", IMODEL, tmp_path / "run/dest", "--json", *option, TILESYNC_API_URL=sim.url)
+    assert done.exit_code == 2
+    assert_no_secret(done.stdout, done.stderr)
+    assert "not …" in done.last_line["message"]
 
 
 def test_a_token_endpoint_that_quotes_the_client_secret(tmp_path: Path) -> None:
     """Neither the client secret nor what it is encoded as in the form is repeated."""
     with Simulator() as sim:
         body = json.dumps({"error": {"message": f"client_secret {TOKEN} of client_secret={TOKEN}"}}).encode()
-        sim.token_answer = lambda request: Answer(401, body, {"Content-Type": "application/json"})
-        done = tilesync(
+        sim.token_answer = lambda request: FakeResponse(401, body, {"Content-Type": "application/json"})
+        done = run_tilesync(
             "mirror", IMODEL, tmp_path / "dest", "--json", TILESYNC_API_URL=sim.url, ITP_ISSUER_URL=sim.url,
             ITP_SERVICE_CLIENT_ID="service-1", ITP_SERVICE_CLIENT_SECRET=TOKEN,
         )  # fmt: skip
-    assert (done.exit, done.last["error"]) == (5, "NotAuthorised")
-    assert_silent(done.out, done.err)
+    assert (done.exit_code, done.last_line["error"]) == (5, "NotAuthorised")
+    assert_no_secret(done.stdout, done.stderr)
 
 
-@pytest.mark.parametrize("when", [listing, any_blob])
+@pytest.mark.parametrize("when", [is_listing, is_blob])
 def test_an_error_of_the_storage_that_quotes_the_link(tmp_path: Path, when: Any) -> None:
     """Azure tells in the body what it was asked to sign: nothing of that is repeated."""
     body = f"<?xml version='1.0'?><Error><Code>AuthenticationFailed</Code><Message>{LINK}</Message></Error>"
     with Simulator() as sim:
         sim.token = TOKEN
-        sim.hold()
-        sim.fault(when, error(400, body=body.encode(), x_ms_error_code=f"Odd {LINK}"), times=None)
-        done = run(sim, tmp_path, "--retry-for", "0s")
-    assert done.exit in {3, 5, 6}
+        sim.offer_export()
+        sim.add_fault(when, error_response(400, body=body.encode(), x_ms_error_code=f"Odd {LINK}"), times=None)
+        done = mirror_without_leaks(sim, tmp_path, "--retry-for", "0s")
+    assert done.exit_code in {3, 5, 6}
 
 
 ANYWHERE = st.sampled_from([LINK, f"see {LINK}", [LINK], {"href": LINK}, {"a": {"b": [LINK]}}, quote(LINK, safe="")])
@@ -122,28 +122,28 @@ def test_a_link_in_any_field_of_a_record(
     """Wherever the record of an export has a link, its signature is in no manifest, catalog, report, log or line."""
     folder = tmp_path_factory.mktemp("run")
     with Simulator() as sim:
-        sim.hold(export(2))
+        sim.offer_export(export(2))
         request = {"iModelId": IMODEL, "exportType": "3DTiles", **inner}
         sim.exports[0] |= {**fields, "request": request}
-        done = run(sim, folder)
-        rows = tilesync("exports", IMODEL, "--json", sim=sim)
-    assert done.exit == 0, done.err
-    assert_silent(rows.out, rows.err, (folder / f"dest/manifests/{EXPORT}.jsonl").read_text())
+        done = mirror_without_leaks(sim, folder)
+        rows = run_tilesync("exports", IMODEL, "--json", sim=sim)
+    assert done.exit_code == 0, done.stderr
+    assert_no_secret(rows.stdout, rows.stderr, (folder / f"dest/manifests/{EXPORT}.jsonl").read_text())
 
 
 def test_an_older_catalog_with_more_fields(tmp_path: Path) -> None:
     """What an earlier tilesync kept of a record is read on; a manifest that is written anew has known fields only."""
     with Simulator() as sim:
-        sim.hold(export(2))
-        assert run(sim, tmp_path).exit == 0
+        sim.offer_export(export(2))
+        assert mirror_without_leaks(sim, tmp_path).exit_code == 0
         with closing(sqlite3.connect(tmp_path / "dest/.tilesync/catalog.sqlite3")) as db, db:
             (record,) = db.execute("SELECT record FROM version").fetchone()
             db.execute("UPDATE version SET record = ?", (json.dumps({**json.loads(record), "log": LINK}),))
         (tmp_path / f"dest/manifests/{EXPORT}.jsonl").unlink()
-        done = tilesync("mirror", IMODEL, tmp_path / "dest", "--json", sim=sim)
-    assert done.exit == 0, done.err
+        done = run_tilesync("mirror", IMODEL, tmp_path / "dest", "--json", sim=sim)
+    assert done.exit_code == 0, done.stderr
     manifest = (tmp_path / f"dest/manifests/{EXPORT}.jsonl").read_text()
-    assert_silent(manifest, done.out, done.err)
+    assert_no_secret(manifest, done.stdout, done.stderr)
     assert json.loads(manifest.splitlines()[0])["export"].keys() >= {"id", "status", "request"}
 
 
@@ -151,20 +151,20 @@ def test_an_older_catalog_with_more_fields(tmp_path: Path) -> None:
 def test_a_link_in_the_wrong_place(tmp_path: Path, words: tuple[str, ...]) -> None:
     """A usage error that repeats what was given, as click does, repeats no signature."""
     report = tmp_path / "report.json"
-    done = tilesync("mirror", IMODEL, tmp_path / "dest", *words, "--json", "--report", report)
-    assert done.exit == 2
-    assert_silent(done.out, done.err, report.read_text())
+    done = run_tilesync("mirror", IMODEL, tmp_path / "dest", *words, "--json", "--report", report)
+    assert done.exit_code == 2
+    assert_no_secret(done.stdout, done.stderr, report.read_text())
 
 
 def test_the_last_net(tmp_path: Path) -> None:
     """What the environment holds is in nothing that is told, whoever quotes it."""
     said = f"keys {KEY} and aws-secret-0123456789 and {LINK}"
     with Simulator() as sim:
-        sim.fault(api, error(422, body=json.dumps({"error": {"message": said}}).encode()))
-        done = tilesync(
+        sim.add_fault(is_api, error_response(422, body=json.dumps({"error": {"message": said}}).encode()))
+        done = run_tilesync(
             "mirror", IMODEL, tmp_path / "dest", "--json", sim=sim, AWS_SECRET_ACCESS_KEY="aws-secret-0123456789",
             AZURE_STORAGE_KEY=KEY,
         )  # fmt: skip
-    assert_silent(done.out, done.err)
-    assert "aws-secret" not in done.out + done.err
-    assert KEY not in done.out + done.err
+    assert_no_secret(done.stdout, done.stderr)
+    assert "aws-secret" not in done.stdout + done.stderr
+    assert KEY not in done.stdout + done.stderr

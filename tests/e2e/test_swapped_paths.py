@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders import export, glb, tree
-from tests.support.commandline import tilesync
-from tests.support.faults import any_blob
-from tests.support.simulator import EXPORT, Run, Simulator, verify
+from tests.support.builders import export, glb, read_tree
+from tests.support.commandline import run_tilesync
+from tests.support.faults import is_blob
+from tests.support.simulator import EXPORT, JobOutcome, Simulator, verify
 from tilesync.app import commands as wiring
-from tilesync.core.retention import Keep
+from tilesync.core.retention import RetentionPolicy
 from tilesync.events import Event, Finding, PageListed, VersionChosen
 from tilesync.model import Layout
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 TILES = 1500
-LATE = 1200
+REQUESTS_BEFORE_SWAP = 1200
 """Requests after which the workers are at work."""
 
 
@@ -33,12 +33,12 @@ def outside(tmp_path: Path) -> Iterator[Path]:
     (folder / "tiles").mkdir(parents=True)
     (folder / "tiles/000.glb").write_bytes(b"precious")
     (folder / "tileset.json").write_bytes(b"{}")
-    before = tree(folder)
+    before = read_tree(folder)
     yield folder
-    assert tree(folder) == before
+    assert read_tree(folder) == before
 
 
-def swap(folder: Path, target: Path) -> None:
+def replace_by_link(folder: Path, target: Path) -> None:
     """A folder goes aside, and a link stands in its place, also where a run makes the folder anew in between."""
     for number in range(1000):
         folder.rename(folder.with_name("aside" + "." * number))
@@ -47,11 +47,11 @@ def swap(folder: Path, target: Path) -> None:
             return
 
 
-def refused(run: Run, link: Path) -> bool:
+def is_symlink_refused(run: JobOutcome, link: Path) -> bool:
     """Whether a run ended with 8, and named the link."""
     assert run.error is not None
     assert f"a symlink stands where a folder is needed: {link}" in str(run.error), run.error
-    return run.exit == 8
+    return run.exit_code == 8
 
 
 LAYOUTS = {Layout.VERSIONED: "versions", Layout.FLAT: ".tilesync/staged"}
@@ -68,14 +68,14 @@ def test_a_folder_that_is_swapped_for_a_link_while_files_arrive(
     folder = dest / LAYOUTS[layout] / EXPORT / inner
     target = outside if inner == "." else outside / "tiles"
     with Simulator() as sim:
-        files = sim.hold(export(16) | {"tiles/large.glb": glb(bytes(9_000_000))})
+        files = sim.offer_export(export(16) | {"tiles/large.glb": glb(bytes(9_000_000))})
 
         def plant() -> None:
             folder.mkdir(parents=True, exist_ok=True)
-            swap(folder, target)
+            replace_by_link(folder, target)
 
-        sim.on(number, any_blob, plant)
-        assert refused(sim.mirror(dest, layout=layout, transfers=1), folder)
+        sim.run_before_request(number, is_blob, plant)
+        assert is_symlink_refused(sim.mirror(dest, layout=layout, transfers=1), folder)
         assert not (dest / "tileset.json").exists()
         folder.unlink()
         folder.with_name("aside").rename(folder)
@@ -87,11 +87,13 @@ def test_a_folder_that_is_swapped_for_a_link_while_files_arrive(
 
 def test_workers_write_nothing_through_a_link(tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They open folders of their own."""
-    monkeypatch.setattr(wiring, "cores", lambda: 2)
+    monkeypatch.setattr(wiring, "count_cores", lambda: 2)
     with Simulator() as sim:
-        sim.hold(export(TILES))
-        sim.on(LATE, any_blob, lambda: swap(tmp_path / "d/versions" / EXPORT, outside))
-        assert refused(sim.mirror(tmp_path / "d"), tmp_path / "d/versions" / EXPORT)
+        sim.offer_export(export(TILES))
+        sim.run_before_request(
+            REQUESTS_BEFORE_SWAP, is_blob, lambda: replace_by_link(tmp_path / "d/versions" / EXPORT, outside)
+        )
+        assert is_symlink_refused(sim.mirror(tmp_path / "d"), tmp_path / "d/versions" / EXPORT)
 
 
 def test_a_moved_version_that_is_linked_back_is_left_alone(tmp_path: Path) -> None:
@@ -101,33 +103,33 @@ def test_a_moved_version_that_is_linked_back_is_left_alone(tmp_path: Path) -> No
     def move() -> None:
         folder.rename(moved)
         folder.symlink_to(moved)
-        before.update(tree(moved))
+        before.update(read_tree(moved))
 
     with Simulator() as sim:
-        sim.hold(export(16))
-        sim.on(9, any_blob, move)
-        assert refused(sim.mirror(tmp_path / "d", transfers=1), folder)
-    assert tree(moved) == before
+        sim.offer_export(export(16))
+        sim.run_before_request(9, is_blob, move)
+        assert is_symlink_refused(sim.mirror(tmp_path / "d", transfers=1), folder)
+    assert read_tree(moved) == before
 
 
-class Planting(Run):
+class OutcomeWithAction(JobOutcome):
     """A run, at some event of which something is done."""
 
     def __init__(self, when: Callable[[Event], bool], do: Callable[[], object]) -> None:
         super().__init__()
-        self.when, self.do, self.done = when, do, False
+        self.is_due, self.action, self.done = when, do, False
 
     def __call__(self, event: Event) -> None:
         super().__call__(event)
-        if not self.done and self.when(event):
+        if not self.done and self.is_due(event):
             self.done = True
-            self.do()
+            self.action()
 
 
-def mirrored(sim: Simulator, run: Planting, dest: Path, **changes: Any) -> Run:
+def run_mirror(sim: Simulator, run: OutcomeWithAction, dest: Path, **changes: Any) -> JobOutcome:
     """The main job, heard by a run that plants something."""
-    request = sim.request(dest, **changes)
-    run.error = sim._run(lambda *_: wiring.mirror(request, run, run.tally), request).error
+    request = sim.mirror_request(dest, **changes)
+    run.error = sim._run_job(lambda *_: wiring.mirror(request, run, run.stats), request).error
     return run
 
 
@@ -136,10 +138,10 @@ def test_other_folders_that_are_swapped_in_mid_run(tmp_path: Path, outside: Path
     """At an event of the run, deterministically: the listing is complete, the files are on their way."""
     dest = tmp_path / "d"
     with Simulator() as sim:
-        sim.hold(export(16))
-        sim.on(4, any_blob, lambda: swap(dest / place, outside))
+        sim.offer_export(export(16))
+        sim.run_before_request(4, is_blob, lambda: replace_by_link(dest / place, outside))
         run = sim.mirror(dest, transfers=1)
-    assert refused(run, dest / place)
+    assert is_symlink_refused(run, dest / place)
 
 
 @pytest.mark.parametrize("place", ["manifests", ".tilesync/trash", "versions"])
@@ -147,15 +149,15 @@ def test_folders_that_are_links_when_a_version_retires(tmp_path: Path, outside: 
     """A second version is published, or not; what lies outside is neither moved nor deleted."""
     dest = tmp_path / "d"
     with Simulator() as sim:
-        sim.hold(export(8))
+        sim.offer_export(export(8))
         assert sim.mirror(dest).error is None
-        sim.hold(export(9), export_id=OTHER)
+        sim.offer_export(export(9), export_id=OTHER)
         (dest / place).mkdir(exist_ok=True)
         (outside / "20000101T000000Z-old").mkdir()
         (outside / "20000101T000000Z-old/file").write_bytes(b"precious")
-        swap(dest / place, outside)
-        run = sim.mirror(dest, keep=Keep(1))
-        assert refused(run, dest / place)
+        replace_by_link(dest / place, outside)
+        run = sim.mirror(dest, keep=RetentionPolicy(1))
+        assert is_symlink_refused(run, dest / place)
     assert (outside / "20000101T000000Z-old/file").read_bytes() == b"precious"
     (outside / "20000101T000000Z-old/file").unlink()
     (outside / "20000101T000000Z-old").rmdir()
@@ -165,24 +167,26 @@ def test_a_version_that_was_swapped_is_not_called_held(tmp_path: Path, outside: 
     """On an unchanged night: what lies behind the link is not taken for the version."""
     dest = tmp_path / "d"
     with Simulator() as sim:
-        sim.hold(export(8))
+        sim.offer_export(export(8))
         assert sim.mirror(dest).error is None
-        swap(dest / "versions" / EXPORT, outside)
-        assert refused(sim.mirror(dest), dest / "versions" / EXPORT)
-    assert verify(dest).exit == 10
+        replace_by_link(dest / "versions" / EXPORT, outside)
+        assert is_symlink_refused(sim.mirror(dest), dest / "versions" / EXPORT)
+    assert verify(dest).exit_code == 10
 
 
 def test_flat_a_folder_in_place_that_becomes_a_link(tmp_path: Path, outside: Path) -> None:
     """The next version is not laid out through it."""
     dest = tmp_path / "d"
     with Simulator() as sim:
-        sim.hold(export(8))
+        sim.offer_export(export(8))
         assert sim.mirror(dest, layout=Layout.FLAT).error is None
-        sim.hold(export(8, seed=2), export_id=OTHER)
-        run = Planting(lambda event: isinstance(event, PageListed), lambda: swap(dest / "tiles", outside / "tiles"))
-        mirrored(sim, run, dest, layout=Layout.FLAT)
+        sim.offer_export(export(8, seed=2), export_id=OTHER)
+        run = OutcomeWithAction(
+            lambda event: isinstance(event, PageListed), lambda: replace_by_link(dest / "tiles", outside / "tiles")
+        )
+        run_mirror(sim, run, dest, layout=Layout.FLAT)
     assert run.done
-    assert run.exit == 8
+    assert run.exit_code == 8
     assert "something else stands in the place of" in str(run.error)
 
 
@@ -203,57 +207,59 @@ def test_a_fifo_in_a_destination_hangs_nothing(tmp_path: Path, layout: Layout, p
         "tile": files / "tiles/003.glb",
     }[place]
     with Simulator() as sim:
-        sim.hold(export(8))
+        sim.offer_export(export(8))
         assert sim.mirror(dest, layout=layout).error is None
         path.unlink()
         os.mkfifo(path)
-        assert tilesync("verify", dest).exit == (8 if place == "latest.json" else 10)
-        assert tilesync("versions", dest).exit in {0, 8}
-        assert tilesync("mirror", dest, tmp_path / "copy").exit in (
+        assert run_tilesync("verify", dest).exit_code == (8 if place == "latest.json" else 10)
+        assert run_tilesync("versions", dest).exit_code in {0, 8}
+        assert run_tilesync("mirror", dest, tmp_path / "copy").exit_code in (
             {0} if path == dest / "tileset.json" != files / "tileset.json" else {3, 8}
         )
-        assert sim.command(dest, "--layout", str(layout)).exit in {0, 8}
+        assert sim.mirror_program(dest, "--layout", str(layout)).exit_code in {0, 8}
 
 
 @pytest.mark.parametrize("place", ["latest.json", f"manifests/{EXPORT}.jsonl", f"versions/{EXPORT}/tiles/003.glb"])
 def test_a_fifo_in_a_source_hangs_nothing(tmp_path: Path, place: str) -> None:
     """A copy of it fails, and says of which file."""
     with Simulator() as sim:
-        sim.hold(export(8))
+        sim.offer_export(export(8))
         assert sim.mirror(tmp_path / "d").error is None
     (tmp_path / "d" / place).unlink()
     os.mkfifo(tmp_path / "d" / place)
-    done = tilesync("mirror", tmp_path / "d", tmp_path / "copy")
-    assert done.exit in {3, 8}
-    assert "FIFO" in done.err
+    done = run_tilesync("mirror", tmp_path / "d", tmp_path / "copy")
+    assert done.exit_code in {3, 8}
+    assert "FIFO" in done.stderr
 
 
 def test_a_token_file_may_be_a_pipe(tmp_path: Path) -> None:
     """As `--token-file <(command)` gives: it is read to its end."""
     os.mkfifo(tmp_path / "token")
     with Simulator() as sim:
-        sim.hold(export(4))
+        sim.offer_export(export(4))
 
         def write() -> None:
             (tmp_path / "token").write_text(sim.token)
 
         writer = threading.Thread(target=write)
         writer.start()
-        done = tilesync(
+        done = run_tilesync(
             "exports", "11111111-2222-3333-4444-555555555555", "--token-file", tmp_path / "token",
             TILESYNC_API_URL=sim.url,
         )  # fmt: skip
         writer.join(10)
-    assert done.exit == 0, done.err
+    assert done.exit_code == 0, done.stderr
 
 
 def test_an_audit_knows_a_link_from_a_file(tmp_path: Path, outside: Path) -> None:
     """A folder of a version that is a link now: its files are neither missing nor right."""
     dest = tmp_path / "d"
     with Simulator() as sim:
-        sim.hold(export(4))
+        sim.offer_export(export(4))
         assert sim.mirror(dest).error is None
-    swap(dest / "versions" / EXPORT / "tiles", outside / "tiles")
+    replace_by_link(dest / "versions" / EXPORT / "tiles", outside / "tiles")
     run = verify(dest)
-    assert {finding.problem for finding in run.of(Finding) if finding.name.startswith("tiles/")} == {"unreadable"}
-    assert run.of(VersionChosen) == []
+    assert {finding.problem for finding in run.events_of(Finding) if finding.name.startswith("tiles/")} == {
+        "unreadable"
+    }
+    assert run.events_of(VersionChosen) == []

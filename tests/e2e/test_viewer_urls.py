@@ -14,48 +14,48 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from azure.storage.blob import BlobServiceClient, CorsRule
 
-from tests.support.azurite import ACCOUNT, KEY, Azurite, Road
+from tests.support.azurite import ACCOUNT, KEY, AzureProxy, Azurite
 from tests.support.builders import IMODEL
-from tests.support.commandline import tilesync
+from tests.support.commandline import run_tilesync
 from tests.support.simulator import EXPORT, Simulator
-from tests.support.viewers import FLIGHT, PAGES, Browser, fly_over
+from tests.support.viewers import CAMERA_PATH, PAGES, Browser, view_url
 from tests.support.web_servers import README
-from tilesync.demo.city import city
+from tilesync.demo.city import build_city
 
 
 @dataclass
-class Held:
+class PrivateMirror:
     """A private container with the demonstration city below a prefix, whose account lets any page in."""
 
     dest: str
     environment: dict[str, Any]
     prefix: str
 
-    def url(self, road: Road) -> str:
+    def create_viewer_url(self, road: AzureProxy) -> str:
         """A fresh viewer URL, through the road, with a slash in its signature: half of them have one."""
         environment = {**self.environment, "TILESYNC_AZURE_ENDPOINT": f"{road.url}/{ACCOUNT}"}
         for seconds in range(3600, 3700):
-            done = tilesync("link", self.dest, "-q", "--life", f"{seconds}s", **environment)
-            assert (done.exit, done.err) == (0, "")
-            if "/" in parse_qs(urlsplit(done.out).query)["sig"][0]:
-                return done.out.strip()
+            done = run_tilesync("link", self.dest, "-q", "--life", f"{seconds}s", **environment)
+            assert (done.exit_code, done.stderr) == (0, "")
+            if "/" in parse_qs(urlsplit(done.stdout).query)["sig"][0]:
+                return done.stdout.strip()
         raise AssertionError("no signature has a slash")
 
 
 @pytest.fixture(scope="module")
-def held(azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
+def held(azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateMirror]:
     name, home = f"v{uuid.uuid4()}", tmp_path_factory.mktemp("home")
-    azurite.fill(name, {})
+    azurite.create_container(name, {})
     environment: dict[str, Any] = {
         "AZURE_STORAGE_KEY": KEY,
         "TILESYNC_AZURE_ENDPOINT": f"{azurite.url}/{ACCOUNT}",
         "XDG_STATE_HOME": str(home),
     }
-    there = Held(f"az://{ACCOUNT}/{name}/a city", environment, "a city/")
+    there = PrivateMirror(f"az://{ACCOUNT}/{name}/a city", environment, "a city/")
     with Simulator() as sim:
-        sim.hold(city())
-        done = tilesync("mirror", IMODEL, there.dest, "-q", sim=sim, **environment)
-        assert done.exit == 0, done.err
+        sim.offer_export(build_city())
+        done = run_tilesync("mirror", IMODEL, there.dest, "-q", sim=sim, **environment)
+        assert done.exit_code == 0, done.stderr
     credential = {"account_name": ACCOUNT, "account_key": KEY}
     with BlobServiceClient(environment["TILESYNC_AZURE_ENDPOINT"], credential=credential) as account:
         account.set_service_properties(cors=[CorsRule(["*"], ["GET"])])
@@ -73,68 +73,70 @@ def test_the_lines_of_the_readme_are_those_that_are_tried() -> None:
 
 
 @pytest.mark.parametrize("viewer", ["cesium", "three?signed"])
-def test_a_viewer_opens_a_private_container(browser: Browser, azurite: Azurite, held: Held, viewer: str) -> None:
+def test_a_viewer_opens_a_private_container(
+    browser: Browser, azurite: Azurite, held: PrivateMirror, viewer: str
+) -> None:
     """CesiumJS by itself, 3d-tiles-renderer with the lines of the README: nothing is refused, and all is drawn."""
-    with Road(azurite) as road:
-        flight = fly_over(browser, viewer, held.url(road))
-        asked = list(road.passed)
-    assert flight.wrongs == []
+    with AzureProxy(azurite) as road:
+        flight = view_url(browser, viewer, held.create_viewer_url(road))
+        asked = list(road.answered)
+    assert flight.errors == []
     assert flight.loaded > 0
-    assert any(0.01 < share < 0.99 for share in flight.drawn())
+    assert any(0.01 < share < 0.99 for share in flight.drawn_shares())
     assert {status for _, status in asked} == {200}
     lead = f"{held.prefix}versions/{EXPORT}/"
     names = {name.removeprefix(lead) for name, _ in asked} - {f"{held.prefix}tileset.json"}
-    assert names <= city().keys()
-    assert len(names) >= 0.9 * (len(city()) - 1)
+    assert names <= build_city().keys()
+    assert len(names) >= 0.9 * (len(build_city()) - 1)
 
 
-def test_a_viewer_that_passes_nothing_on_is_refused(browser: Browser, azurite: Azurite, held: Held) -> None:
+def test_a_viewer_that_passes_nothing_on_is_refused(browser: Browser, azurite: Azurite, held: PrivateMirror) -> None:
     """3d-tiles-renderer as it comes reads the tileset, and is refused every tile."""
-    with Road(azurite) as road:
-        flight = fly_over(browser, "three", held.url(road), FLIGHT[:1])
-        asked = list(road.passed)
+    with AzureProxy(azurite) as road:
+        flight = view_url(browser, "three", held.create_viewer_url(road), CAMERA_PATH[:1])
+        asked = list(road.answered)
     assert flight.loaded == 0
-    assert flight.wrongs
+    assert flight.errors
     assert (f"{held.prefix}tileset.json", 200) in asked
     assert {status for name, status in asked if not name.endswith("a city/tileset.json")} == {403}
 
 
-def test_what_the_url_allows(azurite: Azurite, held: Held) -> None:
+def test_what_the_url_allows(azurite: Azurite, held: PrivateMirror) -> None:
     """It reads, and neither lists nor writes; it lives as long as was asked; people are told on the other stream."""
-    done = tilesync("link", held.dest, "--life", "7d", **held.environment)
-    query = parse_qs(urlsplit(done.out.strip()).query)
-    assert (done.exit, query["sp"], query["sr"]) == (0, ["r"], ["c"])
+    done = run_tilesync("link", held.dest, "--life", "7d", **held.environment)
+    query = parse_qs(urlsplit(done.stdout.strip()).query)
+    assert (done.exit_code, query["sp"], query["sr"]) == (0, ["r"], ["c"])
     end = datetime.fromisoformat(query["se"][0])
     assert timedelta(days=6.99) < end - datetime.now(UTC) <= timedelta(days=7)
-    assert "whole container" in done.err
-    assert "CesiumJS" in done.err
-    assert query["sig"][0] not in done.err
-    assert done.out.count("\n") == 1
-    said = tilesync("link", held.dest, "--json", **held.environment)
+    assert "whole container" in done.stderr
+    assert "CesiumJS" in done.stderr
+    assert query["sig"][0] not in done.stderr
+    assert done.stdout.count("\n") == 1
+    said = run_tilesync("link", held.dest, "--json", **held.environment)
     assert [line["kind"] for line in said.lines] == ["link", "finished"]
     assert said.lines[0]["url"].startswith(f"{azurite.url}/{ACCOUNT}/")
 
 
-def test_a_link_that_only_reads_is_passed_on(azurite: Azurite, held: Held) -> None:
+def test_a_link_that_only_reads_is_passed_on(azurite: Azurite, held: PrivateMirror) -> None:
     """A container link with `sp=rl` serves as it is; one that may write is refused, and not repeated."""
     container = held.dest.split("/")[3]
     base = f"{azurite.url}/{ACCOUNT}/{container}/a%20city"
-    read = tilesync("link", f"{base}?sv=2024-05-04&sp=rl&sig=SECRET")
-    assert (read.exit, read.out.strip()) == (0, f"{base}/tileset.json?sv=2024-05-04&sp=rl&sig=SECRET")
-    write = tilesync("link", f"{base}?sv=2024-05-04&sp=racwdl&sig=SECRET", "--json")
-    assert (write.exit, write.last["error"]) == (2, "UsageError")
-    assert "az://ACCOUNT/CONTAINER" in write.last["hint"]
-    assert "SECRET" not in write.out + write.err
+    read = run_tilesync("link", f"{base}?sv=2024-05-04&sp=rl&sig=SECRET")
+    assert (read.exit_code, read.stdout.strip()) == (0, f"{base}/tileset.json?sv=2024-05-04&sp=rl&sig=SECRET")
+    write = run_tilesync("link", f"{base}?sv=2024-05-04&sp=racwdl&sig=SECRET", "--json")
+    assert (write.exit_code, write.last_line["error"]) == (2, "UsageError")
+    assert "az://ACCOUNT/CONTAINER" in write.last_line["hint"]
+    assert "SECRET" not in write.stdout + write.stderr
 
 
 @pytest.mark.parametrize(("dest", "word"), [("s3://bucket/prefix", "CDN"), (".", "doctor"), ("some/folder", "doctor")])
 def test_places_without_such_a_url(dest: str, word: str) -> None:
     """A bucket and a folder have none: exit 2, and what to do instead."""
-    done = tilesync("link", dest, "--json")
-    assert (done.exit, done.last["error"]) == (2, "UsageError")
-    assert word in done.last["hint"]
+    done = run_tilesync("link", dest, "--json")
+    assert (done.exit_code, done.last_line["error"]) == (2, "UsageError")
+    assert word in done.last_line["hint"]
 
 
 def test_a_folder_with_the_name_of_nothing_is_an_imodel(tmp_path: Path) -> None:
     """What is no folder that is there, and has no slash, is an iModel id."""
-    assert tilesync("link", IMODEL, "--json").last["error"] == "NotAuthorised"
+    assert run_tilesync("link", IMODEL, "--json").last_line["error"] == "NotAuthorised"

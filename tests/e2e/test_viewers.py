@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from tests.support import samples
-from tests.support.builders import tree
+from tests.support.builders import read_tree
 from tests.support.simulator import Simulator
 from tests.support.viewer_walk import closure as closure_of
-from tests.support.viewers import BACKGROUND, FLIGHT, Browser, Flight, fly, pixels
-from tilesync.demo.city import city
+from tests.support.viewers import BACKGROUND_RGB, CAMERA_PATH, Browser, ViewerResult, pixels, view_mirror
+from tilesync.demo.city import build_city
 
 VIEWERS = ("cesium", "three")
 """The pages of `tests/viewers/`."""
 TILESETS = ("city", "SharedImages", "TilesetWithExternalResources", "SparseImplicitOctree", "SparseImplicitQuadtree")
-SHORTENED = {("three", "SharedImages"): (FLIGHT[:1], 0.2)}
+SHORTENED = {("three", "SharedImages"): (CAMERA_PATH[:1], 0.2)}
 """Views, and the share of the closure to be asked for: it decodes the images for each tile, till its cache is full."""
 
 
@@ -31,19 +31,19 @@ def mirror_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
     @cache
     def mirrored(name: str) -> Path:
-        files = city() if name == "city" else tree(samples.folder(name))
+        files = build_city() if name == "city" else read_tree(samples.sample_folder(name))
         folder = tmp_path_factory.mktemp(name)
         with Simulator() as service:
-            service.hold(files)
+            service.offer_export(files)
             assert service.mirror(folder).error is None
         return folder
 
     return mirrored
 
 
-def keep(flight: Flight, folder: Path) -> None:
+def save_screenshots(flight: ViewerResult, folder: Path) -> None:
     """Leave the pictures where pytest keeps the folders of the last runs."""
-    for name, png in flight.pictures.items():
+    for name, png in flight.screenshots.items():
         (folder / f"{name}.png").write_bytes(png)
 
 
@@ -60,13 +60,13 @@ def test_a_viewer_is_given_all_that_it_asks_for(
     """A flight asks for names of the closure only, and for most; each is answered 200, and something is drawn."""
     mirror = mirror_of(name)
     closure = closure_of(mirror)
-    views, least = SHORTENED.get((viewer, name), (FLIGHT, 0.9))
-    flight = fly(browser, viewer, mirror, views)
-    keep(flight, tmp_path)
-    assert flight.faults(closure) == []
-    assert len(flight.names) >= least * len(closure)
+    views, least = SHORTENED.get((viewer, name), (CAMERA_PATH, 0.9))
+    flight = view_mirror(browser, viewer, mirror, views)
+    save_screenshots(flight, tmp_path)
+    assert flight.problems(closure) == []
+    assert len(flight.requested_names) >= least * len(closure)
     assert flight.loaded > 0
-    assert any(0.01 < share < 0.99 for share in flight.drawn())
+    assert any(0.01 < share < 0.99 for share in flight.drawn_shares())
 
 
 @pytest.mark.parametrize("viewer", VIEWERS)
@@ -78,41 +78,41 @@ def test_a_missing_tile_is_noticed(
     closure = closure_of(mirror)
     victim = next(name for name in sorted(closure) if name.endswith("/terrain.glb"))
     (mirror / victim).unlink()
-    flight = fly(browser, viewer, mirror, FLIGHT[:1])
-    keep(flight, tmp_path)
-    faults = flight.faults(closure)
+    flight = view_mirror(browser, viewer, mirror, CAMERA_PATH[:1])
+    save_screenshots(flight, tmp_path)
+    faults = flight.problems(closure)
     assert f"answered 404: {victim}" in faults
     assert any(fault.startswith(("tileFailed", "load-error")) and victim in fault for fault in faults)
-    assert {status for name, status in flight.asked if name != victim} == {200}
+    assert {status for name, status in flight.requests if name != victim} == {200}
 
 
 def test_a_request_beside_the_closure_is_a_fault() -> None:
     """What is asked for, was answered, and is no part of the tileset is told by its name."""
-    flight = Flight(asked=[("tileset.json", 200), ("/elsewhere.glb", 200)])
-    assert flight.faults({"tileset.json", "a.glb"}) == ["not in the closure: /elsewhere.glb"]
+    flight = ViewerResult(requests=[("tileset.json", 200), ("/elsewhere.glb", 200)])
+    assert flight.problems({"tileset.json", "a.glb"}) == ["not in the closure: /elsewhere.glb"]
 
 
 def test_an_empty_picture_shows_nothing() -> None:
     """The share that is drawn counts pixels that differ from the background, whatever filters the PNG has."""
     other = (1, 200, 30)
     rows = [
-        [BACKGROUND] * 3,
-        [BACKGROUND, other, other],
-        [BACKGROUND] * 3,
-        [other, BACKGROUND, BACKGROUND],
+        [BACKGROUND_RGB] * 3,
+        [BACKGROUND_RGB, other, other],
+        [BACKGROUND_RGB] * 3,
+        [other, BACKGROUND_RGB, BACKGROUND_RGB],
         [other] * 3,
     ]
-    assert list(pixels(png(rows))) == [pixel for row in rows for pixel in row]
-    flight = Flight(pictures={"some": png(rows), "none": png([[BACKGROUND]])})
-    assert list(flight.drawn()) == [1 - 9 / 15, 0.0]
+    assert list(pixels(encode_png(rows))) == [pixel for row in rows for pixel in row]
+    flight = ViewerResult(screenshots={"some": encode_png(rows), "none": encode_png([[BACKGROUND_RGB]])})
+    assert list(flight.drawn_shares()) == [1 - 9 / 15, 0.0]
 
 
-def png(rows: list[list[tuple[int, int, int]]]) -> bytes:
+def encode_png(rows: list[list[tuple[int, int, int]]]) -> bytes:
     """A PNG of these pixels, its lines filtered in all five ways in turn (PNG, section 9.2)."""
     lines, above = b"", bytes(3 * len(rows[0]))
     for number, row in enumerate(rows):
         line = bytes(sample for pixel in row for sample in pixel)
-        lines += bytes([number % 5]) + filtered(number % 5, line, above)
+        lines += bytes([number % 5]) + filter_row(number % 5, line, above)
         above = line
     header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 2, 0, 0, 0)
     parts = [(b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
@@ -120,7 +120,7 @@ def png(rows: list[list[tuple[int, int, int]]]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def filtered(kind: int, line: bytes, above: bytes) -> bytes:
+def filter_row(kind: int, line: bytes, above: bytes) -> bytes:
     """A line as the differences from its prediction."""
     left, corner = bytes(3) + line, bytes(3) + above
     out = bytearray()

@@ -16,19 +16,19 @@ import httpx
 import pytest
 
 from tests.support import samples
-from tests.support.builders import export, glb, tree
-from tests.support.simulator import EXPORT, Run, Simulator, latest, rollback
-from tests.support.viewers import FLIGHT, Browser, View, fly_over
-from tests.support.web_servers import WebServer, caddy, configuration, nginx, program
-from tilesync.demo.city import city
+from tests.support.builders import export, glb, read_tree
+from tests.support.simulator import EXPORT, JobOutcome, Simulator, read_latest, rollback
+from tests.support.viewers import CAMERA_PATH, Browser, CameraPose, view_url
+from tests.support.web_servers import WebServer, caddy, find_program, nginx, read_configuration
+from tilesync.demo.city import build_city
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 Serve = Callable[..., AbstractContextManager[WebServer]]
 
 
-def needs(name: str) -> None:
+def require_program(name: str) -> None:
     """The test is skipped where there is no such server, or fails where it is required."""
-    if program(name) is None:
+    if find_program(name) is None:
         reason = f"{name} is not installed"
         if name in os.environ.get("TILESYNC_REQUIRE", ""):
             pytest.fail(reason)
@@ -37,7 +37,7 @@ def needs(name: str) -> None:
 
 @pytest.fixture(params=[nginx, caddy], ids=["nginx", "caddy"])
 def serve(request: pytest.FixtureRequest) -> Serve:
-    needs(request.param.__name__)
+    require_program(request.param.__name__)
     found: Serve = request.param
     return found
 
@@ -45,7 +45,7 @@ def serve(request: pytest.FixtureRequest) -> Serve:
 @pytest.fixture
 def dest(tmp_path: Path) -> Path:
     with Simulator() as sim:
-        sim.hold(export(4) | {"ä b+%20/t.png": b"\x89PNG\r\n\x1a\n", ".hidden/a.glb": glb(b"h")})
+        sim.offer_export(export(4) | {"ä b+%20/t.png": b"\x89PNG\r\n\x1a\n", ".hidden/a.glb": glb(b"h")})
         assert sim.mirror(tmp_path / "d").error is None
     return tmp_path / "d"
 
@@ -121,7 +121,7 @@ def raw_status(url: str, path: str) -> int:
 def test_a_rolled_back_pointer_is_never_taken_for_the_other(serve: Serve, dest: Path, tmp_path: Path) -> None:
     """Two pointers of one length, published within a second, are told apart when a viewer asks conditionally."""
     with Simulator() as sim:
-        sim.hold(export(4), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+        sim.offer_export(export(4), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
         assert sim.mirror(dest).error is None
     with serve(dest, tmp_path / "state") as server, httpx.Client(base_url=server.url, trust_env=False) as client:
         new = client.get("/tileset.json", headers={"Accept-Encoding": "identity"})
@@ -137,7 +137,7 @@ def test_a_rolled_back_pointer_is_never_taken_for_the_other(serve: Serve, dest: 
         assert same.status_code == 304
 
 
-def gzipped(text: str) -> str:
+def enable_gzip(text: str) -> str:
     """The configuration with what it says of gzipped exports in force."""
     text = re.sub(r"^.*(gzip on|gzip_types|encode gzip).*\n", "", text, flags=re.MULTILINE)
     text, count = re.subn(r"^(\s*)# (~|@gzipped|header @gzipped)", r"\1\2", text, flags=re.MULTILINE)
@@ -145,14 +145,14 @@ def gzipped(text: str) -> str:
     return text
 
 
-@samples.needed
+@samples.requires_samples
 def test_an_export_that_is_stored_gzipped(serve: Serve, tmp_path: Path) -> None:
     """With the lines for it, payloads come as what they are, said to be gzip; the pointer comes unpacked."""
-    files = tree(samples.folder("TilesetGzipped"))
+    files = read_tree(samples.sample_folder("TilesetGzipped"))
     with Simulator() as sim:
-        sim.hold(files)
+        sim.offer_export(files)
         assert sim.mirror(tmp_path / "d").error is None
-    serving = serve(tmp_path / "d", tmp_path / "state", gzipped)
+    serving = serve(tmp_path / "d", tmp_path / "state", enable_gzip)
     with serving as server, httpx.Client(base_url=server.url, trust_env=False) as client:
         pointer = client.get("/tileset.json")
         assert "content-encoding" not in pointer.headers
@@ -165,26 +165,26 @@ def test_an_export_that_is_stored_gzipped(serve: Serve, tmp_path: Path) -> None:
 def test_both_configurations_stand_in_the_readme() -> None:
     """There is one of each, for the same folder."""
     for language in ("nginx", "caddy"):
-        assert "/srv/tiles/bridge" in configuration(language)
+        assert "/srv/tiles/bridge" in read_configuration(language)
 
 
-class Publishing:
+class PublishDuringFlight:
     """A second edition of the city, published beside a flight."""
 
     def __init__(self, sim: Simulator, dest: Path) -> None:
         self._sim = sim
         self._dest = dest
-        self._thread = threading.Thread(target=self._work)
-        self.runs: list[Run] = []
+        self._thread = threading.Thread(target=self._mirror)
+        self.runs: list[JobOutcome] = []
 
-    def __call__(self, view: View) -> None:
+    def __call__(self, view: CameraPose) -> None:
         """Begin when the camera is about to come near; be through before its last view."""
-        if view is FLIGHT[1]:
+        if view is CAMERA_PATH[1]:
             self._thread.start()
-        if view is FLIGHT[-1]:
+        if view is CAMERA_PATH[-1]:
             self._thread.join()
 
-    def _work(self) -> None:
+    def _mirror(self) -> None:
         self.runs.append(self._sim.mirror(self._dest))
 
 
@@ -192,28 +192,28 @@ def test_a_viewer_streams_through_nginx_while_a_version_is_published(browser: Br
     """Before, while and after a new version is published no request of a viewer fails; the one that began with the old
     version ends with it, the next one sees the new one.
     """
-    needs("nginx")
+    require_program("nginx")
     dest = tmp_path / "d"
     dest.mkdir()
     with Simulator() as sim, nginx(dest, tmp_path / "state") as server:
-        first = sim.hold(city(edition=1))
+        first = sim.offer_export(build_city(edition=1))
         assert sim.mirror(dest).error is None
-        second = sim.hold(city(edition=2), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
-        sim.delay = 0.01
-        publishing = Publishing(sim, dest)
-        before = fly_over(browser, "cesium", f"{server.url}/tileset.json", meanwhile=publishing)
-        asked_before = server.asked()
+        second = sim.offer_export(build_city(edition=2), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+        sim.delay_s = 0.01
+        publishing = PublishDuringFlight(sim, dest)
+        before = view_url(browser, "cesium", f"{server.url}/tileset.json", before_view=publishing)
+        asked_before = server.requests()
         assert [run.error for run in publishing.runs] == [None]
-        assert latest(dest)["version"] == OTHER
-        after = fly_over(browser, "cesium", f"{server.url}/tileset.json")
-        asked_after = server.asked()[len(asked_before) :]
+        assert read_latest(dest)["version"] == OTHER
+        after = view_url(browser, "cesium", f"{server.url}/tileset.json")
+        asked_after = server.requests()[len(asked_before) :]
     for flight, asked, version, files in (
         (before, asked_before, EXPORT, first),
         (after, asked_after, OTHER, second),
     ):
-        assert flight.wrongs == []
+        assert flight.errors == []
         assert flight.loaded > 0
-        assert any(0.01 < share < 0.99 for share in flight.drawn())
+        assert any(0.01 < share < 0.99 for share in flight.drawn_shares())
         assert {status for _, status in asked} <= {200, 304}
         names = {path.removeprefix(f"/versions/{version}/") for path, _ in asked if path != "/tileset.json"}
         assert names <= files.keys()

@@ -15,30 +15,30 @@ from urllib.parse import parse_qs
 import pytest
 
 from tests.support.clock import FakeClock
-from tests.support.faults import any_blob, error
-from tests.support.simulator import EXPORT, Run, Simulator
+from tests.support.faults import error_response, is_blob
+from tests.support.simulator import EXPORT, JobOutcome, Simulator
 from tilesync.app import commands as wiring
 from tilesync.app import service as services
-from tilesync.demo.fake_service import Answer
+from tilesync.demo.fake_service import FakeResponse
 from tilesync.errors import NotAuthorised, TilesyncError, Unavailable, UsageError
 from tilesync.itwin.auth import (
+    BearerToken,
     ClientCredentials,
     ShareKey,
-    Token,
-    from_command,
-    from_environment,
-    from_file,
-    token_from,
+    extract_token,
+    read_environment_token,
+    read_token_file,
+    run_token_command,
 )
 from tilesync.model import Secret
-from tilesync.transport.api_client import conversations
+from tilesync.transport.api_client import open_api_client
 
 T = TypeVar("T")
 
 
 def talking(sim: Simulator, clock: FakeClock, job: Callable[[Any], Awaitable[T]], *, budget: float = 5) -> T:
     async def work() -> T:
-        async with conversations(clock, Run(), budget=timedelta(seconds=budget)) as conversation:
+        async with open_api_client(clock, JobOutcome(), budget=timedelta(seconds=budget)) as conversation:
             return await job(conversation)
 
     return asyncio.run(work())
@@ -47,10 +47,10 @@ def talking(sim: Simulator, clock: FakeClock, job: Callable[[Any], Awaitable[T]]
 def issuing(sim: Simulator, expires_in: Any = 3600) -> None:
     issued = [0]
 
-    def answer(_: Any) -> Answer:
+    def answer(_: Any) -> FakeResponse:
         issued[0] += 1
         said = {"access_token": f"t{issued[0]}", "token_type": "Bearer", "expires_in": expires_in}
-        return Answer(200, json.dumps(said).encode(), {"Content-Type": "application/json"})
+        return FakeResponse(200, json.dumps(said).encode(), {"Content-Type": "application/json"})
 
     sim.token_answer = answer
 
@@ -58,14 +58,14 @@ def issuing(sim: Simulator, expires_in: Any = 3600) -> None:
 @pytest.mark.parametrize("text", ["abc.def", " abc.def\n", "Bearer abc.def", "Bearer  abc.def \r\n"])
 def test_a_token_is_read_with_or_without_bearer(text: str) -> None:
     """White space around it and the word Bearer do not matter."""
-    assert token_from(text, "here").text == "abc.def"
+    assert extract_token(text, "here").text == "abc.def"
 
 
 @pytest.mark.parametrize("text", ["", "  ", "Bearer ", "two words", "two\nlines", "tökén"])
 def test_what_is_no_token_is_refused_without_repeating_it(text: str) -> None:
     """Empty, several words, not ASCII: NotAuthorised that names the place and not the text."""
     with pytest.raises(NotAuthorised) as caught:
-        token_from(text, "the place")
+        extract_token(text, "the place")
     assert "the place" in str(caught.value)
     assert "two" not in str(caught.value) + caught.value.hint
 
@@ -74,10 +74,10 @@ def test_the_environments_token_stays_refused() -> None:
     """It cannot be read again: once refused there is no other."""
 
     async def work() -> None:
-        token = Token(lambda: from_environment(Secret("abc")), FakeClock())
+        token = BearerToken(lambda: read_environment_token(Secret("abc")), FakeClock())
         header = await token.header()
         assert header == "Bearer abc"
-        assert await token.refused(header) is False
+        assert await token.renew_refused(header) is False
 
     asyncio.run(work())
 
@@ -88,12 +88,12 @@ def test_a_file_is_read_again_when_refused(tmp_path: Path) -> None:
     path.write_text("one\n")
 
     async def work() -> None:
-        token = Token(lambda: from_file(path), FakeClock())
+        token = BearerToken(lambda: read_token_file(path), FakeClock())
         first = await token.header()
-        assert await token.refused(first) is False
+        assert await token.renew_refused(first) is False
         path.write_text("two\n")
         assert await token.header() == "Bearer one"
-        assert await token.refused(first) is True
+        assert await token.renew_refused(first) is True
         assert await token.header() == "Bearer two"
 
     asyncio.run(work())
@@ -102,14 +102,14 @@ def test_a_file_is_read_again_when_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_missing_says_so(tmp_path: Path) -> None:
     """NotAuthorised, with the path."""
     with pytest.raises(NotAuthorised, match="token"):
-        asyncio.run(from_file(tmp_path / "token"))
+        asyncio.run(read_token_file(tmp_path / "token"))
 
 
 def test_a_file_of_bytes_says_so(tmp_path: Path) -> None:
     """A file that is no text is an error of ours, not a bug."""
     (tmp_path / "token").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(NotAuthorised):
-        asyncio.run(from_file(tmp_path / "token"))
+        asyncio.run(read_token_file(tmp_path / "token"))
 
 
 def test_a_command_is_run_again_when_refused(tmp_path: Path) -> None:
@@ -119,10 +119,10 @@ def test_a_command_is_run_again_when_refused(tmp_path: Path) -> None:
     command = f'{sys.executable} -c "{script}" "{counter}"'
 
     async def work() -> None:
-        token = Token(lambda: from_command(command), FakeClock())
+        token = BearerToken(lambda: run_token_command(command), FakeClock())
         assert await token.header() == "Bearer t1"
         assert await token.header() == "Bearer t1"
-        assert await token.refused("Bearer t1") is True
+        assert await token.renew_refused("Bearer t1") is True
         assert await token.header() == "Bearer t2"
 
     asyncio.run(work())
@@ -141,7 +141,7 @@ def test_a_command_is_run_again_when_refused(tmp_path: Path) -> None:
 def test_a_command_that_gives_no_token_says_so(command: str, error: type[TilesyncError]) -> None:
     """Fails, is not there, prints nothing, cannot be parsed: an error with a hint."""
     with pytest.raises(error) as caught:
-        asyncio.run(from_command(command))
+        asyncio.run(run_token_command(command))
     assert caught.value.hint
 
 
@@ -155,10 +155,10 @@ def test_many_refusals_cause_one_fetch() -> None:
         return Secret(f"t{fetched[0]}"), None
 
     async def work() -> None:
-        token = Token(fetch, FakeClock())
+        token = BearerToken(fetch, FakeClock())
         headers = await asyncio.gather(*(token.header() for _ in range(64)))
         assert set(headers) == {"Bearer t1"}
-        again = await asyncio.gather(*(token.refused("Bearer t1") for _ in range(64)))
+        again = await asyncio.gather(*(token.renew_refused("Bearer t1") for _ in range(64)))
         assert set(again) == {True}
         assert fetched[0] == 2
 
@@ -194,7 +194,7 @@ def test_a_token_is_renewed_a_minute_early(life: float, due: float) -> None:
         return Secret(f"t{fetched[0]}"), life
 
     async def work() -> None:
-        token = Token(fetch, clock)
+        token = BearerToken(fetch, clock)
         await token.header()
         clock.advance(due - 1)
         assert await token.header() == "Bearer t1"
@@ -210,7 +210,7 @@ def test_a_token_is_renewed_a_minute_early(life: float, due: float) -> None:
 def test_refused_credentials_end_with_5(status: int) -> None:
     """invalid_client and its like: NotAuthorised, after one request, without the secret in the message."""
     with Simulator() as sim:
-        sim.token_answer = lambda _: Answer(status, b'{"error": "invalid_client"}')
+        sim.token_answer = lambda _: FakeResponse(status, b'{"error": "invalid_client"}')
         with pytest.raises(NotAuthorised) as caught:
             talking(sim, FakeClock(), lambda talk: ClientCredentials(talk, sim.url, "id", Secret("hush")).fetch())
         assert len(sim.requests) == 1
@@ -222,7 +222,7 @@ def test_refused_credentials_end_with_5(status: int) -> None:
 def test_an_answer_without_a_token_is_an_error(body: bytes) -> None:
     """Status 200 and no token in it: an error of ours, never a request with an empty token."""
     with Simulator() as sim:
-        sim.token_answer = lambda _: Answer(200, body)
+        sim.token_answer = lambda _: FakeResponse(200, body)
         with pytest.raises((Unavailable, NotAuthorised)):
             talking(sim, FakeClock(), lambda talk: ClientCredentials(talk, sim.url, "id", Secret("hush")).fetch())
 
@@ -231,7 +231,7 @@ def test_a_busy_issuer_is_borne_with() -> None:
     """503 at the token endpoint is tried again."""
     with Simulator() as sim:
         issuing(sim)
-        sim.fault(lambda r: r.path == "/connect/token", error(503), times=2)
+        sim.add_fault(lambda r: r.path == "/connect/token", error_response(503), times=2)
         found, _ = talking(sim, FakeClock(), lambda talk: ClientCredentials(talk, sim.url, "id", Secret("s")).fetch())
     assert found.text == "t1"
 
@@ -242,7 +242,7 @@ def test_a_share_key_is_basic_and_final() -> None:
     async def work() -> None:
         key = ShareKey(Secret("abc"))
         assert await key.header() == "Basic abc"
-        assert await key.refused("Basic abc") is False
+        assert await key.renew_refused("Basic abc") is False
 
     asyncio.run(work())
 
@@ -250,21 +250,21 @@ def test_a_share_key_is_basic_and_final() -> None:
 def test_a_token_that_expires_in_mid_run_is_renewed(tmp_path: Path) -> None:
     """The API refuses the token when the link wants renewing: client credentials fetch one more, the run succeeds."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         issuing(sim)
         sim.token = "t1"
 
         def expire() -> None:
             sim.token = "t2"
-            sim.revoke()
+            sim.revoke_links()
 
-        sim.on(6, any_blob, expire)
-        request = sim.request(tmp_path, transfers=4)
+        sim.run_before_request(6, is_blob, expire)
+        request = sim.mirror_request(tmp_path, transfers=4)
         who = services.Identity(client_id="id", client_secret=Secret("s"), issuer=sim.url)
         request = replace(request, service=replace(request.service, identity=who))
-        run = sim._run(wiring.mirror, request)
+        run = sim._run_job(wiring.mirror, request)
         assert len([r for r in sim.requests if r.path == "/connect/token"]) == 2
-        assert sim.asked_api[-1].headers["authorization"] == "Bearer t2"
+        assert sim.api_requests[-1].headers["authorization"] == "Bearer t2"
     assert run.error is None
     assert len([p for p in (tmp_path / "versions" / EXPORT).rglob("*") if p.is_file()]) == len(files)
 
@@ -274,4 +274,4 @@ def test_a_token_file_that_is_too_large(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_bytes(b"x" * ((1 << 20) + 1))
     with pytest.raises(NotAuthorised, match="longer than 1,048,576 bytes"):
-        asyncio.run(from_file(path))
+        asyncio.run(read_token_file(path))

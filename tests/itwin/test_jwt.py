@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tilesync.itwin.jwt import token_end
+from tilesync.itwin.jwt import token_expiry
 
 
 def token(claims: object) -> str:
@@ -17,7 +17,7 @@ def token(claims: object) -> str:
 
 def test_the_end_is_read() -> None:
     """`exp` is in seconds since the epoch; nothing else is asked of the token."""
-    assert token_end(token({"exp": 1_767_225_600})) == datetime(2026, 1, 1, tzinfo=UTC)
+    assert token_expiry(token({"exp": 1_767_225_600})) == datetime(2026, 1, 1, tzinfo=UTC)
 
 
 CLAIMS: tuple[object, ...] = ({}, [], "x", None, {"exp": "soon"}, {"exp": None}, {"exp": 1e300})
@@ -32,4 +32,4 @@ CLAIMS: tuple[object, ...] = ({}, [], "x", None, {"exp": "soon"}, {"exp": None},
 )
 def test_anything_else_says_nothing(text: str) -> None:
     """What is no such token, or says nothing that can be read, has no known end."""
-    assert token_end(text) is None
+    assert token_expiry(text) is None

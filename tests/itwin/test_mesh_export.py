@@ -13,15 +13,15 @@ import pytest
 
 from tests.support.builders import IMODEL, export
 from tests.support.clock import FakeClock
-from tests.support.faults import api, error, late
-from tests.support.simulator import EXPORT, Run, Simulator
-from tilesync.demo.fake_service import Answer, Request
+from tests.support.faults import delay, error_response, is_api
+from tests.support.simulator import EXPORT, JobOutcome, Simulator
+from tilesync.demo.fake_service import FakeRequest, FakeResponse
 from tilesync.errors import ExportReplaced, InvalidRequest, NoExport, NotAuthorised, TilesyncError, Unavailable
 from tilesync.events import Retried, Waiting
-from tilesync.itwin.auth import Token, from_environment
+from tilesync.itwin.auth import BearerToken, read_environment_token
 from tilesync.itwin.mesh_export import MeshExports, matches
 from tilesync.model import Export, Resolution, SasUrl, Secret, Selector
-from tilesync.transport.api_client import conversations
+from tilesync.transport.api_client import open_api_client
 
 T = TypeVar("T")
 
@@ -32,14 +32,14 @@ THIRD = "cccccccc-0000-4000-8000-000000000003"
 
 def talk(
     sim: Simulator, job: Callable[[MeshExports], Awaitable[T]], *, clock: FakeClock | None = None,
-    run: Run | None = None, token: Any = None, budget: float = 60, url: str = "",
+    run: JobOutcome | None = None, token: Any = None, budget: float = 60, url: str = "",
 ) -> T:  # fmt: skip
     """What `job` gives, asked of a client of the simulator's API."""
-    clock, run = clock or FakeClock(), run if run is not None else Run()
+    clock, run = clock or FakeClock(), run if run is not None else JobOutcome()
 
     async def work() -> T:
-        async with conversations(clock, run, budget=timedelta(seconds=budget)) as conversation:
-            who = token or Token(lambda: from_environment(Secret(sim.token)), clock)
+        async with open_api_client(clock, run, budget=timedelta(seconds=budget)) as conversation:
+            who = token or BearerToken(lambda: read_environment_token(Secret(sim.token)), clock)
             async with asyncio.timeout(30):
                 return await job(MeshExports(url or sim.url, who, conversation, clock, run))
 
@@ -50,7 +50,9 @@ def latest(
     sim: Simulator, selector: Selector = SELECTOR, *, wait: float = 0, poll: float = 15, **how: Any
 ) -> Resolution:
     return talk(
-        sim, lambda exports: exports.latest(selector, wait=timedelta(seconds=wait), poll=timedelta(seconds=poll)), **how
+        sim,
+        lambda exports: exports.find_latest(selector, wait=timedelta(seconds=wait), poll=timedelta(seconds=poll)),
+        **how,
     )
 
 
@@ -59,44 +61,44 @@ def latest(
 
 def test_the_latest_is_the_first_complete_row(service: Simulator) -> None:
     """Of the service's order the first Complete row counts; newer ones that are not Complete are only named."""
-    service.hold()
-    service.hold(export_id=OTHER, lastModified="2020-01-01T00:00:00Z")
-    service.hold(export_id=THIRD, status="InProgress")
+    service.offer_export()
+    service.offer_export(export_id=OTHER, lastModified="2020-01-01T00:00:00Z")
+    service.offer_export(export_id=THIRD, status="InProgress")
     found = latest(service)
     assert (found.export.id, found.newest, found.newest_status, found.behind) == (OTHER, THIRD, "InProgress", True)
 
 
 def test_a_link_does_not_mean_complete(service: Simulator) -> None:
     """Rows that have a link but are not Complete are passed over."""
-    service.hold()
+    service.offer_export()
     for number, status in enumerate(("NotStarted", "InProgress", "Invalid")):
-        service.hold(export_id=f"dddddddd-0000-4000-8000-00000000000{number}", status=status)
+        service.offer_export(export_id=f"dddddddd-0000-4000-8000-00000000000{number}", status=status)
     assert latest(service).export.id == EXPORT
 
 
 def test_it_stops_at_the_first_complete_row(service: Simulator) -> None:
     """No page is asked for behind the one with the latest."""
     for number in range(25):
-        service.hold(export(1), export_id=f"dddddddd-0000-4000-8000-0000000000{number:02d}")
+        service.offer_export(export(1), export_id=f"dddddddd-0000-4000-8000-0000000000{number:02d}")
     latest(service)
-    assert len(service.asked_api) == 1
+    assert len(service.api_requests) == 1
 
 
 @pytest.mark.parametrize("wanted", ["3dtiles", "3DTILES", "3DTiles"])
 def test_the_type_compares_without_case(service: Simulator, wanted: str) -> None:
     """`--export-type 3dtiles` finds 3DTiles, whatever the service's filter does with it."""
-    service.hold()
+    service.offer_export()
     assert latest(service, replace(SELECTOR, export_type=wanted)).export.id == EXPORT
 
 
 def test_what_is_asked_is_what_the_service_documents(service: Simulator) -> None:
     """Address, headers and query are those of get-exports: ten rows, filters, whole rows."""
-    service.hold()
+    service.offer_export()
     latest(
         service,
         replace(SELECTOR, changeset=service.exports[0]["request"]["changesetId"], tile_version="1", itwinjs="4"),
     )
-    (request,) = service.asked_api
+    (request,) = service.api_requests
     assert request.path == "/mesh-export/"
     assert request.headers["authorization"] == "Bearer demo"
     assert request.headers["accept"] == "application/vnd.bentley.itwin-platform.v1+json"
@@ -109,64 +111,64 @@ def test_what_is_asked_is_what_the_service_documents(service: Simulator) -> None
 
 def test_pages_are_followed_at_our_own_address_with_our_own_filters(service: Simulator) -> None:
     """`next` names a foreign host and drops the filters: the next page is asked for here, with them."""
-    service.hold()
+    service.offer_export()
     for number in range(23):
-        service.hold(export(1), export_id=f"dddddddd-0000-4000-8000-0000000000{number:02d}", status="Invalid")
+        service.offer_export(export(1), export_id=f"dddddddd-0000-4000-8000-0000000000{number:02d}", status="Invalid")
     found = latest(service)
     assert found.export.id == EXPORT
-    assert [r.query.get("$skip") for r in service.asked_api] == [None, "10", "20"]
-    assert all(r.query["iModelId"] == IMODEL and r.query["exportType"] == "3DTiles" for r in service.asked_api)
-    assert all(r.headers["authorization"] == "Bearer demo" for r in service.asked_api)
+    assert [r.query.get("$skip") for r in service.api_requests] == [None, "10", "20"]
+    assert all(r.query["iModelId"] == IMODEL and r.query["exportType"] == "3DTiles" for r in service.api_requests)
+    assert all(r.headers["authorization"] == "Bearer demo" for r in service.api_requests)
 
 
 def test_rows_are_filtered_again_on_this_side(service: Simulator) -> None:
     """A service that ignores its filters: foreign iModels and types are not taken, nor called the newest."""
-    service.hold()
-    service.hold(export_id=OTHER, request={"iModelId": "someone else's", "changesetId": "x"})
-    service.hold(export_id=THIRD, request={"iModelId": IMODEL, "changesetId": "x", "exportType": "IMODEL"})
-    rows = [service._row(row, _representation()) for row in service.exports]
+    service.offer_export()
+    service.offer_export(export_id=OTHER, request={"iModelId": "someone else's", "changesetId": "x"})
+    service.offer_export(export_id=THIRD, request={"iModelId": IMODEL, "changesetId": "x", "exportType": "IMODEL"})
+    rows = [service._build_export_row(row, _representation()) for row in service.exports]
     body = json.dumps({"exports": rows, "_links": {}}).encode()
-    service.fault(api, error(200, body=body))
+    service.add_fault(is_api, error_response(200, body=body))
     found = latest(service)
     assert (found.export.id, found.newest) == (EXPORT, EXPORT)
 
 
 def _representation() -> Any:
-    return Request("/mesh-export/", {}, {"prefer": "return=representation"})
+    return FakeRequest("/mesh-export/", {}, {"prefer": "return=representation"})
 
 
 def test_a_circle_of_next_links_ends(service: Simulator) -> None:
     """A `next` that leads to a page already seen ends with Unavailable instead of asking for ever."""
-    service.hold(status="Invalid")
-    row = service._row(service.exports[0], _representation())
+    service.offer_export(status="Invalid")
+    row = service._build_export_row(service.exports[0], _representation())
     body = json.dumps({"exports": [row], "_links": {"next": {"href": "https://x.invalid/?$skip=10"}}}).encode()
-    service.fault(api, error(200, body=body), times=None)
+    service.add_fault(is_api, error_response(200, body=body), times=None)
     with pytest.raises(Unavailable, match="circle"):
         latest(service)
-    assert len(service.asked_api) <= 3
+    assert len(service.api_requests) <= 3
 
 
 @pytest.mark.parametrize("rows", [0, 1])
 def test_pages_that_bring_nothing_new_end(service: Simulator, rows: int) -> None:
     """A list whose `next` is always another one, and that brings no new row, is given up."""
-    service.hold(status="Invalid")
-    some = [service._row(service.exports[0], _representation())][:rows]
+    service.offer_export(status="Invalid")
+    some = [service._build_export_row(service.exports[0], _representation())][:rows]
 
     def page(_: Any, __: Any) -> Any:
-        following = {"next": {"href": f"https://x.invalid/?$skip={len(service.asked_api)}"}}
-        return Answer(200, json.dumps({"exports": some, "_links": following}).encode())
+        following = {"next": {"href": f"https://x.invalid/?$skip={len(service.api_requests)}"}}
+        return FakeResponse(200, json.dumps({"exports": some, "_links": following}).encode())
 
-    service.fault(api, page, times=None)
+    service.add_fault(is_api, page, times=None)
     with pytest.raises(Unavailable, match="in a row brought nothing new"):
         latest(service)
-    assert len(service.asked_api) <= 30
+    assert len(service.api_requests) <= 30
 
 
 def test_a_changeset_and_an_id_select(service: Simulator) -> None:
     """--changeset-id and --export-id find older exports; the newest of the selection is named."""
-    service.hold()
+    service.offer_export()
     changeset = service.exports[0]["request"]["changesetId"]
-    service.hold(export_id=OTHER)
+    service.offer_export(export_id=OTHER)
     assert latest(service, replace(SELECTOR, changeset=changeset)).export.id == EXPORT
     found = latest(service, replace(SELECTOR, export_id=EXPORT))
     assert (found.export.id, found.newest, found.behind) == (EXPORT, OTHER, True)
@@ -174,7 +176,7 @@ def test_a_changeset_and_an_id_select(service: Simulator) -> None:
 
 def test_an_id_is_found_behind_the_first_page(service: Simulator) -> None:
     """--export-id looks through all pages."""
-    service.hold()
+    service.offer_export()
     for number in range(120):
         service.exports.insert(0, {**service.exports[-1], "id": f"n{number}"})
     assert latest(service, replace(SELECTOR, export_id=EXPORT)).export.id == EXPORT
@@ -183,9 +185,9 @@ def test_an_id_is_found_behind_the_first_page(service: Simulator) -> None:
 @pytest.mark.parametrize("suffix", ["", "/", "/mesh-export", "/mesh-export/"])
 def test_the_api_url_may_be_written_in_several_ways(service: Simulator, suffix: str) -> None:
     """With and without the path of the service it is the same address."""
-    service.hold()
+    service.offer_export()
     latest(service, url=service.url + suffix)
-    assert service.asked_api[0].path == "/mesh-export/"
+    assert service.api_requests[0].path == "/mesh-export/"
 
 
 @pytest.mark.parametrize(
@@ -212,25 +214,25 @@ def test_matches_judges_a_row(selector: Selector, expected: bool) -> None:
 
 def test_it_waits_from_empty_over_in_progress_to_complete(service: Simulator) -> None:
     """Nothing, then unfinished, then finished: two waits of the poll's length, then the export."""
-    service.hold()
+    service.offer_export()
     unfinished = [{**service.exports[0], "status": "InProgress"}]
-    service.rows = lambda look: [] if look <= 2 else unfinished if look == 3 else service.exports
-    clock, run = FakeClock(), Run()
+    service.list_exports = lambda look: [] if look <= 2 else unfinished if look == 3 else service.exports
+    clock, run = FakeClock(), JobOutcome()
     assert latest(service, wait=600, clock=clock, run=run).export.id == EXPORT
-    assert clock.slept == [15, 15]
-    first, second = run.of(Waiting)
+    assert clock.sleeps_s == [15, 15]
+    first, second = run.events_of(Waiting)
     assert "no export yet, or this identity cannot see the iModel" in first.message
     assert "not Complete" in second.message or "no matching export is Complete yet" in second.message
 
 
 def test_it_waits_no_longer_than_asked(service: Simulator) -> None:
     """Past --wait: NoExport, exit 4; the last wait is cut to what was left."""
-    service.hold(status="InProgress")
+    service.offer_export(status="InProgress")
     clock = FakeClock()
     with pytest.raises(NoExport) as caught:
         latest(service, wait=40, clock=clock)
     assert caught.value.exit_code == 4
-    assert clock.slept == [15, 15, 10]
+    assert clock.sleeps_s == [15, 15, 10]
     assert "waited 40 s" in str(caught.value)
 
 
@@ -239,31 +241,33 @@ def test_without_waiting_the_first_look_counts(service: Simulator) -> None:
     clock = FakeClock()
     with pytest.raises(NoExport):
         latest(service, clock=clock)
-    assert clock.slept == []
+    assert clock.sleeps_s == []
 
 
 def test_all_invalid_ends_at_once(service: Simulator) -> None:
     """When every match is Invalid waiting cannot help; the reason is told."""
     for export_id in (EXPORT, OTHER):
-        service.hold(export_id=export_id, status="Invalid", error={"code": "X", "message": "the model is empty"})
+        service.offer_export(
+            export_id=export_id, status="Invalid", error={"code": "X", "message": "the model is empty"}
+        )
     clock = FakeClock()
     with pytest.raises(NoExport, match="Invalid"):
         latest(service, wait=600, clock=clock)
-    assert clock.slept == []
+    assert clock.sleeps_s == []
 
 
 def test_invalid_beside_unfinished_is_waited_for(service: Simulator) -> None:
     """One Invalid and one in progress: something may still become Complete."""
-    service.hold(status="Invalid")
-    service.hold(export_id=OTHER)
+    service.offer_export(status="Invalid")
+    service.offer_export(export_id=OTHER)
     unfinished = [{**service.exports[0], "status": "InProgress"}, service.exports[1]]
-    service.rows = lambda look: unfinished if look == 1 else service.exports
+    service.list_exports = lambda look: unfinished if look == 1 else service.exports
     assert latest(service, wait=600).export.id == OTHER
 
 
 def test_another_type_is_named_in_the_hint(service: Simulator) -> None:
     """Nothing of this type, but a Complete one of another: the hint names it."""
-    service.hold(request={"iModelId": IMODEL, "changesetId": "x", "exportType": "CESIUM"})
+    service.offer_export(request={"iModelId": IMODEL, "changesetId": "x", "exportType": "CESIUM"})
     with pytest.raises(NoExport) as caught:
         latest(service)
     assert "CESIUM" in caught.value.hint
@@ -278,11 +282,11 @@ def test_an_empty_list_says_how_to_become_a_member(service: Simulator) -> None:
 
 def test_an_id_that_is_not_listed_is_not_waited_for(service: Simulator) -> None:
     """--export-id of something unknown ends at once."""
-    service.hold()
+    service.offer_export()
     clock = FakeClock()
     with pytest.raises(NoExport, match=OTHER):
         latest(service, replace(SELECTOR, export_id=OTHER), wait=600, clock=clock)
-    assert clock.slept == []
+    assert clock.sleeps_s == []
 
 
 # --- errors ---
@@ -300,7 +304,7 @@ class Tokens:
     async def header(self) -> str:
         return f"Bearer {self.tokens[0]}"
 
-    async def refused(self, header: str) -> bool:
+    async def renew_refused(self, header: str) -> bool:
         self.asked += 1
         if len(self.tokens) > 1:
             self.tokens.pop(0)
@@ -309,29 +313,29 @@ class Tokens:
 
 def test_a_refused_token_is_fetched_again_once(service: Simulator) -> None:
     """401, then a fresh token: the answer comes, without waiting."""
-    service.hold()
+    service.offer_export()
     clock = FakeClock()
     assert latest(service, token=Tokens("old", "demo"), clock=clock).export.id == EXPORT
-    assert [r.headers["authorization"] for r in service.asked_api] == ["Bearer old", "Bearer demo"]
-    assert sum(clock.slept) < 1
+    assert [r.headers["authorization"] for r in service.api_requests] == ["Bearer old", "Bearer demo"]
+    assert sum(clock.sleeps_s) < 1
 
 
 def test_a_token_that_stays_refused_ends_with_5(service: Simulator) -> None:
     """401 and no other token to be had: NotAuthorised, after few requests, with the service's word."""
-    service.hold()
+    service.offer_export()
     with pytest.raises(NotAuthorised, match="401") as caught:
         latest(service, token=Tokens("bad"))
     assert caught.value.exit_code == 5
-    assert len(service.asked_api) == 1
+    assert len(service.api_requests) == 1
     with pytest.raises(NotAuthorised):
         latest(service, token=Tokens("bad", "worse", "worst", "hopeless"))
-    assert len(service.asked_api) <= 4
+    assert len(service.api_requests) <= 4
 
 
 def test_forbidden_ends_with_5_and_says_what_to_do(service: Simulator) -> None:
     """403: NotAuthorised with the hint about membership."""
     body = b'{"error": {"code": "InsufficientPermissions", "message": "The user has insufficient permissions."}}'
-    service.fault(api, error(403, body=body))
+    service.add_fault(is_api, error_response(403, body=body))
     with pytest.raises(NotAuthorised, match="insufficient permissions") as caught:
         latest(service)
     assert "member" in caught.value.hint
@@ -346,7 +350,7 @@ def test_an_invalid_request_is_told_with_all_its_details(service: Simulator) -> 
     body = json.dumps(
         {"error": {"code": "InvalidMeshExportRequest", "message": "Cannot get exports.", "details": details}}
     )
-    service.fault(api, error(422, body=body.encode()))
+    service.add_fault(is_api, error_response(422, body=body.encode()))
     with pytest.raises(InvalidRequest) as caught:
         latest(service)
     assert caught.value.exit_code == 2
@@ -356,32 +360,32 @@ def test_an_invalid_request_is_told_with_all_its_details(service: Simulator) -> 
 
 def test_too_many_requests_waits_as_long_as_asked(service: Simulator) -> None:
     """429 with Retry-After 7: the next request is seven seconds later."""
-    service.hold()
-    service.fault(api, error(429, body=b"{}", Retry_After="7"))
-    clock, run = FakeClock(), Run()
+    service.offer_export()
+    service.add_fault(is_api, error_response(429, body=b"{}", Retry_After="7"))
+    clock, run = FakeClock(), JobOutcome()
     assert latest(service, clock=clock, run=run).export.id == EXPORT
-    assert len(clock.slept) == 1
-    assert 7 <= clock.slept[0] < 8
-    assert len(run.of(Retried)) == 1
+    assert len(clock.sleeps_s) == 1
+    assert 7 <= clock.sleeps_s[0] < 8
+    assert len(run.events_of(Retried)) == 1
 
 
 def test_a_failing_service_is_borne_with_for_the_budget(service: Simulator) -> None:
     """5xx for ever: Unavailable, exit 6, within the budget, with waits that grow."""
-    service.fault(api, error(503), times=None)
+    service.add_fault(is_api, error_response(503), times=None)
     clock = FakeClock()
     with pytest.raises(Unavailable) as caught:
         latest(service, clock=clock, budget=30)
     assert caught.value.exit_code == 6
-    assert 15 < sum(clock.slept) <= 30
-    assert clock.slept[-1] > clock.slept[0]
+    assert 15 < sum(clock.sleeps_s) <= 30
+    assert clock.sleeps_s[-1] > clock.sleeps_s[0]
 
 
 def test_an_answer_that_is_no_list_is_an_error_of_the_service(service: Simulator) -> None:
     """A gateway's HTML with status 200 is tried again, and in the end Unavailable: never an empty list."""
-    service.hold()
-    service.fault(api, error(200, body=b"<html>hello</html>"), times=2)
+    service.offer_export()
+    service.add_fault(is_api, error_response(200, body=b"<html>hello</html>"), times=2)
     assert latest(service).export.id == EXPORT
-    service.fault(api, error(200, body=b'{"exports": null}'), times=None)
+    service.add_fault(is_api, error_response(200, body=b'{"exports": null}'), times=None)
     with pytest.raises(Unavailable):
         latest(service, budget=2)
 
@@ -389,7 +393,7 @@ def test_an_answer_that_is_no_list_is_an_error_of_the_service(service: Simulator
 def test_a_redirect_is_not_followed_with_the_token(service: Simulator) -> None:
     """302 from the API: an error; the other host hears nothing."""
     with Simulator() as other:
-        service.fault(api, error(302, body=b"x", Location=f"{other.url}/mesh-export/"), times=None)
+        service.add_fault(is_api, error_response(302, body=b"x", Location=f"{other.url}/mesh-export/"), times=None)
         with pytest.raises(TilesyncError):
             latest(service, budget=1)
         assert other.requests == []
@@ -399,8 +403,8 @@ def test_a_service_that_hangs_is_an_error(service: Simulator, monkeypatch: pytes
     """No answer within the limit, again and again: Unavailable."""
     import tilesync.transport.api_client as module
 
-    monkeypatch.setattr(module, "HANG", timedelta(seconds=0.2))
-    service.fault(api, late(0.7), times=None)
+    monkeypatch.setattr(module, "API_READ_TIMEOUT", timedelta(seconds=0.2))
+    service.add_fault(is_api, delay(0.7), times=None)
     with pytest.raises(Unavailable, match="no answer"):
         latest(service, budget=1)
 
@@ -415,34 +419,34 @@ def test_a_service_that_is_not_there_is_an_error(service: Simulator) -> None:
 
 
 def fresh(sim: Simulator, wanted: Export, **how: Any) -> SasUrl:
-    return talk(sim, lambda exports: exports.fresh_link(wanted, **how))[0]
+    return talk(sim, lambda exports: exports.fetch_link(wanted, **how))[0]
 
 
 def test_the_pinned_export_is_found_again_across_pages(service: Simulator) -> None:
     """The link is that of the pinned export though newer ones came, and pages before it."""
-    service.hold()
+    service.offer_export()
     wanted = latest(service).export
     for number in range(25):
-        service.hold(export(1), export_id=f"dddddddd-0000-4000-8000-0000000000{number:02d}")
+        service.offer_export(export(1), export_id=f"dddddddd-0000-4000-8000-0000000000{number:02d}")
     link = fresh(service, wanted)
-    assert link.container == EXPORT
+    assert link.container_name == EXPORT
     assert wanted.link is not None
     assert link.query != wanted.link.query
 
 
 def test_a_link_to_a_deleted_export_is_export_replaced(service: Simulator) -> None:
     """No longer listed: ExportReplaced, not a link to another export."""
-    service.hold()
+    service.offer_export()
     wanted = latest(service).export
     service.delete()
-    service.hold(export_id=OTHER)
+    service.offer_export(export_id=OTHER)
     with pytest.raises(ExportReplaced):
         fresh(service, wanted)
 
 
 def test_a_link_to_an_export_that_is_made_anew_is_export_replaced(service: Simulator) -> None:
     """InProgress again: the tiles are not those that were resolved."""
-    service.hold()
+    service.offer_export()
     wanted = latest(service).export
     service.exports[0]["status"] = "InProgress"
     with pytest.raises(ExportReplaced):
@@ -451,10 +455,10 @@ def test_a_link_to_an_export_that_is_made_anew_is_export_replaced(service: Simul
 
 def test_the_cdn_is_asked_for_where_wanted(service: Simulator) -> None:
     """`cdn=1` is in the query of a CDN link, and of no other."""
-    service.hold()
+    service.offer_export()
     wanted = latest(service).export
     fresh(service, wanted, cdn=True)
-    assert [r.query.get("cdn") for r in service.asked_api] == [None, "1"]
+    assert [r.query.get("cdn") for r in service.api_requests] == [None, "1"]
 
 
 @pytest.fixture

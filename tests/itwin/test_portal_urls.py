@@ -3,7 +3,7 @@
 import pytest
 
 from tilesync.errors import UsageError
-from tilesync.itwin.portal_urls import guid_in, imodel_in
+from tilesync.itwin.portal_urls import find_imodel_id, parse_guid
 
 TWIN, MODEL = "0a1b2c3d-0000-4111-8222-333344445555", "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
 
@@ -23,7 +23,7 @@ TWIN, MODEL = "0a1b2c3d-0000-4111-8222-333344445555", "5c6b3f0e-0d3e-4b5a-9a51-6
 )
 def test_the_imodel_of_a_url(url: str) -> None:
     """The id behind a word for iModels, or the only one beside that of the iTwin."""
-    assert imodel_in(url) == MODEL
+    assert find_imodel_id(url) == MODEL
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_the_imodel_of_a_url(url: str) -> None:
 def test_a_url_that_could_mean_anything(url: str) -> None:
     """One of Bentley with ids that are none of an iModel, or with several, is refused with what to copy."""
     with pytest.raises(UsageError, match="which iModel") as raised:
-        imodel_in(url)
+        find_imodel_id(url)
     assert "copy the id alone" in raised.value.hint
 
 
@@ -54,10 +54,10 @@ def test_a_url_that_could_mean_anything(url: str) -> None:
 )
 def test_what_is_left_to_others(url: str) -> None:
     """A signed link is that of a container, whatever its path says; so is what has no id of an iModel."""
-    assert imodel_in(url) is None
+    assert find_imodel_id(url) is None
 
 
 @pytest.mark.parametrize(("text", "found"), [(MODEL, MODEL), (f" {{{MODEL}}}\n", MODEL), ("nosuch", None), ("", None)])
 def test_ids(text: str, found: str | None) -> None:
     """An id is a GUID, with or without braces."""
-    assert guid_in(text) == found
+    assert parse_guid(text) == found

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.builders import export, glb, tree
+from tests.support.builders import export, glb, read_tree
 from tests.support.faults import blob_name
-from tests.support.simulator import EXPORT, Run, Simulator, verify
+from tests.support.simulator import EXPORT, JobOutcome, Simulator, verify
 from tilesync.errors import DestinationError, VerifyFailed
 from tilesync.events import Finding
-from tilesync.model import Trace, Version
-from tilesync.stores.local.reader import HeldFiles
+from tilesync.model import FileStamp, Version
+from tilesync.stores.local.reader import LocalStoredFiles
 
 FILES = export()
 
@@ -24,13 +24,13 @@ FILES = export()
 @pytest.fixture
 def dest(tmp_path: Path) -> Path:
     with Simulator() as sim:
-        sim.hold(dict(FILES))
-        assert sim.mirror(tmp_path / "d").exit == 0
+        sim.offer_export(dict(FILES))
+        assert sim.mirror(tmp_path / "d").exit_code == 0
     return tmp_path / "d"
 
 
-def problems(run: Run) -> dict[str, str]:
-    return {finding.name: finding.problem for finding in run.of(Finding)}
+def problems(run: JobOutcome) -> dict[str, str]:
+    return {finding.name: finding.problem for finding in run.events_of(Finding)}
 
 
 def folder(dest: Path) -> Path:
@@ -41,10 +41,10 @@ def folder(dest: Path) -> Path:
 def test_a_whole_version_has_no_findings(dest: Path, quick: bool) -> None:
     """Nothing changed since publishing: exit 0, every file counted."""
     run = verify(dest, quick=quick)
-    assert run.exit == 0
-    assert run.of(Finding) == []
-    assert (run.tally.listed, run.tally.verified) == (len(FILES), len(FILES))
-    assert run.tally.bytes == (0 if quick else sum(map(len, FILES.values())))
+    assert run.exit_code == 0
+    assert run.events_of(Finding) == []
+    assert (run.stats.listed, run.stats.verified) == (len(FILES), len(FILES))
+    assert run.stats.transferred_bytes == (0 if quick else sum(map(len, FILES.values())))
 
 
 def test_all_findings_are_told(dest: Path) -> None:
@@ -56,7 +56,7 @@ def test_all_findings_are_told(dest: Path) -> None:
     (folder(dest) / "tiles/004.glb").symlink_to("005.glb")
     run = verify(dest)
     assert isinstance(run.error, VerifyFailed)
-    assert run.exit == 10
+    assert run.exit_code == 10
     assert problems(run) == {
         "tiles/001.glb": "missing",
         "tiles/002.glb": "size",
@@ -69,7 +69,7 @@ def test_all_findings_are_told(dest: Path) -> None:
 def test_quick_compares_names_and_sizes_only(dest: Path) -> None:
     """A changed byte is not seen by --quick, a changed length is."""
     (folder(dest) / "tiles/003.glb").write_bytes(b"?" * len(FILES["tiles/003.glb"]))
-    assert verify(dest, quick=True).exit == 0
+    assert verify(dest, quick=True).exit_code == 0
     (folder(dest) / "tiles/002.glb").write_bytes(b"")
     assert problems(verify(dest, quick=True)) == {"tiles/002.glb": "size"}
 
@@ -82,7 +82,7 @@ def test_one_changed_bit_anywhere_is_found(dest: Path) -> None:
             path.write_bytes(data[:-1] + bytes([data[-1] ^ 0x80]))
             assert problems(verify(dest)) == {name: "content"}
             path.write_bytes(data)
-    assert verify(dest).exit == 0
+    assert verify(dest).exit_code == 0
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone", "foreign"])
@@ -99,12 +99,12 @@ def test_a_pointer_that_does_not_lead_there_is_a_finding(dest: Path, damage: str
 def test_a_pointer_that_was_changed_is_mended_by_mirror(tmp_path: Path) -> None:
     """After the next run of the main job the pointer is right again."""
     with Simulator() as sim:
-        sim.hold(dict(FILES))
+        sim.offer_export(dict(FILES))
         sim.mirror(tmp_path)
         (tmp_path / "tileset.json").write_bytes(b"{}")
-        assert verify(tmp_path).exit == 10
-        assert sim.mirror(tmp_path).exit == 0
-    assert verify(tmp_path).exit == 0
+        assert verify(tmp_path).exit_code == 10
+        assert sim.mirror(tmp_path).exit_code == 0
+    assert verify(tmp_path).exit_code == 0
 
 
 def test_a_cut_manifest_is_a_finding(dest: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_cut_manifest_is_a_finding(dest: Path) -> None:
     path = dest / "manifests" / f"{EXPORT}.jsonl"
     path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-2]), encoding="utf-8")
     run = verify(dest)
-    assert run.exit == 10
+    assert run.exit_code == 10
     assert list(problems(run).values()) == ["manifest"]
 
 
@@ -121,31 +121,31 @@ def test_a_damaged_manifest_is_a_problem_not_a_bug(dest: Path, text: str) -> Non
     """Whatever stands in the manifest: exit 10 with a sentence."""
     (dest / "manifests" / f"{EXPORT}.jsonl").write_text(text)
     run = verify(dest)
-    assert run.exit == 10
+    assert run.exit_code == 10
     assert "manifest" in str(run.error)
 
 
 def test_a_missing_manifest_is_a_problem(dest: Path) -> None:
     """Without its manifest a version cannot be audited: exit 10 or 8, never 0."""
     (dest / "manifests" / f"{EXPORT}.jsonl").unlink()
-    assert verify(dest).exit in {8, 10}
+    assert verify(dest).exit_code in {8, 10}
 
 
 def test_nothing_held_is_exit_8(tmp_path: Path) -> None:
     """A folder that holds nothing is no destination, and stays empty."""
     run = verify(tmp_path)
     assert isinstance(run.error, DestinationError)
-    assert run.exit == 8
+    assert run.exit_code == 8
     assert list(tmp_path.iterdir()) == []
 
 
 def test_it_needs_no_catalog(dest: Path) -> None:
     """A copy without state is audited against its manifest alone; that nothing can be marked is said."""
     shutil.rmtree(dest / ".tilesync")
-    assert verify(dest).exit == 0
+    assert verify(dest).exit_code == 0
     (folder(dest) / "tiles/001.glb").unlink()
     run = verify(dest)
-    assert run.exit == 10
+    assert run.exit_code == 10
     assert run.error is not None
     assert "--state-dir" in run.error.hint
     assert not (dest / ".tilesync").exists()
@@ -154,9 +154,9 @@ def test_it_needs_no_catalog(dest: Path) -> None:
 def test_it_changes_nothing_but_the_catalog(dest: Path) -> None:
     """No file that was published is written by an audit, whatever it finds."""
     (folder(dest) / "tiles/001.glb").write_bytes(b"bad")
-    before = {name: data for name, data in tree(dest).items() if not name.startswith(".tilesync")}
+    before = {name: data for name, data in read_tree(dest).items() if not name.startswith(".tilesync")}
     verify(dest)
-    assert {name: data for name, data in tree(dest).items() if not name.startswith(".tilesync")} == before
+    assert {name: data for name, data in read_tree(dest).items() if not name.startswith(".tilesync")} == before
 
 
 def test_names_that_climb_out_of_the_manifest_read_nothing_outside(dest: Path) -> None:
@@ -168,7 +168,7 @@ def test_names_that_climb_out_of_the_manifest_read_nothing_outside(dest: Path) -
     (dest.parent / "outside").write_bytes(data)
     row["name"] = "../../../outside"
     path.write_text("\n".join([head, json.dumps(row), *rest]) + "\n", encoding="utf-8")
-    assert verify(dest).exit != 0
+    assert verify(dest).exit_code != 0
 
 
 # --- every version ---
@@ -183,7 +183,7 @@ def history(tmp_path: Path) -> Path:
     with Simulator() as sim:
         for number, which in enumerate((EXPORT, OTHER, THIRD), 1):
             files = export(8) | {"tiles/003.glb": glb(which.encode())}
-            sim.hold(files, export_id=which, lastModified=f"2026-03-0{number}T08:30:00Z")
+            sim.offer_export(files, export_id=which, lastModified=f"2026-03-0{number}T08:30:00Z")
             assert sim.mirror(tmp_path / "h").error is None
     return tmp_path / "h"
 
@@ -191,20 +191,22 @@ def history(tmp_path: Path) -> Path:
 def test_every_version_is_audited_and_each_inode_read_once(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All versions are proven whole, with what they ask for, and no file that they share is read a second time."""
     read: list[int] = []
-    feed = HeldFiles.feed
+    feed = LocalStoredFiles.read_into
 
-    def counting(self: HeldFiles, version: Version, name: str, into: Callable[[bytes], object]) -> Trace | None:
+    def counting(
+        self: LocalStoredFiles, version: Version, name: str, into: Callable[[bytes], object]
+    ) -> FileStamp | None:
         read.append((history / "versions" / version.name / name).stat().st_ino)
         return feed(self, version, name, into)
 
-    monkeypatch.setattr(HeldFiles, "feed", counting)
+    monkeypatch.setattr(LocalStoredFiles, "read_into", counting)
     run = verify(history, every=True)
     assert run.error is None
-    files = len(tree(history / "versions" / EXPORT))
-    assert run.tally.listed == run.tally.verified == 3 * files
+    files = len(read_tree(history / "versions" / EXPORT))
+    assert run.stats.listed == run.stats.verified == 3 * files
     assert len(read) == len(set(read)) == files + 2
-    assert run.tally.completeness.missing == 0
-    assert run.tally.completeness.referenced == 3 * (files - 1)
+    assert run.stats.completeness.missing == 0
+    assert run.stats.completeness.referenced == 3 * (files - 1)
 
 
 def test_what_is_bad_is_found_in_every_version_that_shares_it(history: Path) -> None:
@@ -215,17 +217,17 @@ def test_what_is_bad_is_found_in_every_version_that_shares_it(history: Path) -> 
         file.write(b"?")
     (history / "versions" / EXPORT / lost).unlink()
     run = verify(history, every=True)
-    assert run.exit == 10
-    assert {(found.version, found.name) for found in run.of(Finding)} == {
+    assert run.exit_code == 10
+    assert {(found.version, found.name) for found in run.events_of(Finding)} == {
         *((which, shared) for which in (EXPORT, OTHER, THIRD)),
         (EXPORT, lost),
     }
     assert "4 problems found in 3 versions" in str(run.error)
     with Simulator() as sim:
         files = export(8) | {"tiles/003.glb": glb(THIRD.encode())}
-        sim.hold(files, export_id=THIRD, lastModified="2026-03-03T08:30:00Z")
+        sim.offer_export(files, export_id=THIRD, lastModified="2026-03-03T08:30:00Z")
         again = sim.mirror(history)
-        assert {blob_name(request) for request in sim.asked()} == {shared}
+        assert {blob_name(request) for request in sim.blob_requests()} == {shared}
     assert again.error is None
     assert {(history / "versions" / which / shared).read_bytes() for which in (EXPORT, OTHER, THIRD)} == {good}
     assert verify(history, every=True).error is None
@@ -239,21 +241,21 @@ def test_a_file_that_was_shared_and_is_another_now(history: Path) -> None:
     path.write_bytes(data[:-1] + b"?")
     os.utime(path, ns=(found.st_mtime_ns, found.st_mtime_ns))
     run = verify(history, every=True)
-    assert [(each.version, each.name) for each in run.of(Finding)] == [(EXPORT, "tiles/001.glb")]
+    assert [(each.version, each.name) for each in run.events_of(Finding)] == [(EXPORT, "tiles/001.glb")]
 
 
 def test_an_old_manifest_that_is_torn(history: Path) -> None:
     """It is a finding of its version, and the others are audited."""
     (history / "manifests" / f"{EXPORT}.jsonl").write_text("torn")
     run = verify(history, every=True)
-    assert run.exit == 10
-    assert [(each.version, each.problem) for each in run.of(Finding)] == [(EXPORT, "manifest")]
-    assert run.tally.verified == 2 * len(tree(history / "versions" / OTHER))
+    assert run.exit_code == 10
+    assert [(each.version, each.problem) for each in run.events_of(Finding)] == [(EXPORT, "manifest")]
+    assert run.stats.verified == 2 * len(read_tree(history / "versions" / OTHER))
 
 
 def test_quick_looks_at_names_and_sizes_of_all(history: Path) -> None:
     """Nothing is read; a lost file of an old version is found."""
     (history / "versions" / EXPORT / "tiles/001.glb").unlink()
     run = verify(history, every=True, quick=True)
-    assert [(each.version, each.name) for each in run.of(Finding)] == [(EXPORT, "tiles/001.glb")]
-    assert run.tally.bytes == 0
+    assert [(each.version, each.name) for each in run.events_of(Finding)] == [(EXPORT, "tiles/001.glb")]
+    assert run.stats.transferred_bytes == 0

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from tilesync.runtime.batching import Reading
+from tilesync.runtime.batching import ReadBatcher
 
 
 def test_swift_reads_share_a_thread() -> None:
@@ -23,7 +23,7 @@ def test_swift_reads_share_a_thread() -> None:
         return number
 
     async def work() -> list[int]:
-        reading = Reading(swift=10)
+        reading = ReadBatcher(fast_read_s=10)
         return await asyncio.gather(*(reading.run(partial(read, number)) for number in range(100)))
 
     assert asyncio.run(work()) == done == list(range(100))
@@ -45,7 +45,7 @@ def test_slow_reads_wait_side_by_side() -> None:
 
     async def work() -> None:
         nonlocal most
-        reading = Reading(swift=0.2)
+        reading = ReadBatcher(fast_read_s=0.2)
         await reading.run(partial(read, 0.3))
         await asyncio.gather(*(reading.run(partial(read, 0.5)) for _ in range(16)))
         assert most == 16
@@ -67,7 +67,7 @@ def test_errors_are_those_of_their_read() -> None:
         return number
 
     async def work() -> None:
-        reading = Reading()
+        reading = ReadBatcher()
         found = await asyncio.gather(*(reading.run(partial(read, n)) for n in range(9)), return_exceptions=True)
         assert [str(each) for each in found] == [str(n) for n in range(9)]
         assert [isinstance(each, ValueError) for each in found] == [bool(n % 2) for n in range(9)]
@@ -84,7 +84,7 @@ def test_one_who_goes_away_keeps_none_waiting() -> None:
         go_on.wait(10)
 
     async def work() -> None:
-        reading = Reading()
+        reading = ReadBatcher()
         waiting = asyncio.create_task(reading.run(hang))
         await asyncio.to_thread(begun.wait, 10)
         waiting.cancel()

@@ -19,22 +19,22 @@ from typing import TypeVar
 import pytest
 
 from tilesync.runtime import process_pool as crew_module
-from tilesync.runtime.process_pool import Crew, Lost, Tools
+from tilesync.runtime.process_pool import ProcessPool, WorkerContext, WorkerLost
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Who:
+class ReturnPid:
     """Says which process did it."""
 
-    async def __call__(self, tools: Tools) -> int:
+    async def __call__(self, tools: WorkerContext) -> int:
         return os.getpid()
 
 
 @dataclass(frozen=True)
 class Fail:
-    async def __call__(self, tools: Tools) -> None:
+    async def __call__(self, tools: WorkerContext) -> None:
         raise ZeroDivisionError
 
 
@@ -42,51 +42,51 @@ class Fail:
 class Hang:
     seconds: float = 60.0
 
-    async def __call__(self, tools: Tools) -> None:
+    async def __call__(self, tools: WorkerContext) -> None:
         await asyncio.sleep(self.seconds)
 
 
 @dataclass(frozen=True)
-class Carry:
+class CarryData:
     """Brings much along."""
 
     data: bytes
 
-    async def __call__(self, tools: Tools) -> int:
+    async def __call__(self, tools: WorkerContext) -> int:
         return len(self.data)
 
 
 @dataclass(frozen=True)
-class Chatter:
+class PrintMuch:
     """Prints, which must not be taken for an answer."""
 
-    async def __call__(self, tools: Tools) -> bytes:
+    async def __call__(self, tools: WorkerContext) -> bytes:
         sys.stdout.write("hello\n")
         os.write(1, b"hello")
         return b"x" * 3_000_000
 
 
 @asynccontextmanager
-async def made() -> AsyncIterator[list[int]]:
+async def make_counter() -> AsyncIterator[list[int]]:
     yield []
 
 
 @dataclass(frozen=True)
-class Count:
+class CountUses:
     """How often what is kept was asked for, within this process."""
 
-    async def __call__(self, tools: Tools) -> int:
-        kept = await tools.keep(made)
+    async def __call__(self, tools: WorkerContext) -> int:
+        kept = await tools.get_or_create(make_counter)
         kept.append(1)
         return len(kept)
 
 
-def with_crew(work: Callable[[Crew], Awaitable[T]], size: int = 2) -> T:
+def run_with_pool(work: Callable[[ProcessPool], Awaitable[T]], size: int = 2) -> T:
     async def main() -> T:
-        crew = Crew(size)
+        crew = ProcessPool(size)
         try:
             async with asyncio.timeout(40):
-                await crew.start(Who())
+                await crew.start(ReturnPid())
                 return await work(crew)
         finally:
             await crew.aclose()
@@ -94,7 +94,7 @@ def with_crew(work: Callable[[Crew], Awaitable[T]], size: int = 2) -> T:
     return asyncio.run(main())
 
 
-def children() -> list[int]:
+def list_worker_pids() -> list[int]:
     """The processes of a crew that this one has started."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -108,7 +108,7 @@ def children() -> list[int]:
     return found
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     """Whether a process has ended, or does so in a moment."""
     end = time.monotonic() + 10
     while time.monotonic() < end:
@@ -125,176 +125,176 @@ def gone(pid: int) -> bool:
 def test_errands_are_spread_over_other_processes() -> None:
     """Errands that are under way together are done by all processes, none of them this one; each has its answer."""
 
-    async def work(crew: Crew) -> set[int]:
-        return set(await asyncio.gather(*(crew.do(Who()) for _ in range(20))))
+    async def work(crew: ProcessPool) -> set[int]:
+        return set(await asyncio.gather(*(crew.run(ReturnPid()) for _ in range(20))))
 
-    pids = with_crew(work)
+    pids = run_with_pool(work)
     assert len(pids) == 2
     assert os.getpid() not in pids
-    assert all(gone(pid) for pid in pids)
+    assert all(has_ended(pid) for pid in pids)
 
 
 def test_what_is_kept_is_made_once() -> None:
     """Errands of one process find what an earlier one has made."""
 
-    async def work(crew: Crew) -> list[int]:
-        return [await crew.do(Count()) for _ in range(3)]
+    async def work(crew: ProcessPool) -> list[int]:
+        return [await crew.run(CountUses()) for _ in range(3)]
 
-    assert with_crew(work, 1) == [1, 2, 3]
+    assert run_with_pool(work, 1) == [1, 2, 3]
 
 
 def test_what_an_errand_prints_is_no_answer() -> None:
     """Standard output of a process is not what its answers go through; large answers come whole."""
 
-    async def work(crew: Crew) -> bytes:
-        return await crew.do(Chatter())
+    async def work(crew: ProcessPool) -> bytes:
+        return await crew.run(PrintMuch())
 
-    assert with_crew(work) == b"x" * 3_000_000
+    assert run_with_pool(work) == b"x" * 3_000_000
 
 
 def test_an_errand_that_fails_is_lost_and_harms_no_other(capfd: pytest.CaptureFixture[str]) -> None:
     """A bug in an errand is told by name, with its trace on stderr; the process goes on."""
 
-    async def work(crew: Crew) -> int:
-        with pytest.raises(Lost, match="ZeroDivisionError"):
-            await crew.do(Fail())
-        return await crew.do(Count())
+    async def work(crew: ProcessPool) -> int:
+        with pytest.raises(WorkerLost, match="ZeroDivisionError"):
+            await crew.run(Fail())
+        return await crew.run(CountUses())
 
-    assert with_crew(work, 1) == 1
+    assert run_with_pool(work, 1) == 1
     assert "ZeroDivisionError" in capfd.readouterr().err
 
 
 def test_a_process_that_is_killed_loses_its_errands_alone() -> None:
     """Those who wait for a killed process hear of it at once; the other one takes what comes then."""
 
-    async def work(crew: Crew) -> set[int]:
-        first, second = set(await asyncio.gather(*(crew.do(Who()) for _ in range(6))))
-        hanging = [asyncio.create_task(crew.do(Hang())) for _ in range(2)]
+    async def work(crew: ProcessPool) -> set[int]:
+        first, second = set(await asyncio.gather(*(crew.run(ReturnPid()) for _ in range(6))))
+        hanging = [asyncio.create_task(crew.run(Hang())) for _ in range(2)]
         await asyncio.sleep(0.1)
         os.kill(first, signal.SIGKILL)
         done, _ = await asyncio.wait(hanging, return_when=asyncio.FIRST_COMPLETED)
-        assert [type(task.exception()) for task in done] == [Lost]
-        left = {await crew.do(Who()) for _ in range(4)}
+        assert [type(task.exception()) for task in done] == [WorkerLost]
+        left = {await crew.run(ReturnPid()) for _ in range(4)}
         assert left == {second}
         os.kill(second, signal.SIGKILL)
-        with suppress(Lost):
+        with suppress(WorkerLost):
             await asyncio.gather(*hanging)
-        with pytest.raises(Lost):
-            await crew.do(Who())
+        with pytest.raises(WorkerLost):
+            await crew.run(ReturnPid())
         return left
 
-    with_crew(work)
+    run_with_pool(work)
 
 
 @pytest.fixture
-def shorten(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def shorten_timeouts(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From when it is called a process that answers nothing for two seconds is taken for stuck."""
-    monkeypatch.setattr(crew_module, "_TICK", 0.1)
-    return lambda: monkeypatch.setattr(crew_module, "_SILENCE", 2.0)
+    monkeypatch.setattr(crew_module, "_WATCH_INTERVAL_S", 0.1)
+    return lambda: monkeypatch.setattr(crew_module, "_MAX_SILENCE_S", 2.0)
 
 
 def test_a_process_that_is_stopped_is_killed(shorten: Callable[[], None]) -> None:
     """Errands of a process that answers no more are lost after a while, and it is gone; the other one goes on."""
 
-    async def work(crew: Crew) -> tuple[int, int]:
-        first, second = set(await asyncio.gather(*(crew.do(Who()) for _ in range(6))))
+    async def work(crew: ProcessPool) -> tuple[int, int]:
+        first, second = set(await asyncio.gather(*(crew.run(ReturnPid()) for _ in range(6))))
         shorten()
         os.kill(first, signal.SIGSTOP)
-        answers = await asyncio.gather(*(crew.do(Who()) for _ in range(6)), return_exceptions=True)
+        answers = await asyncio.gather(*(crew.run(ReturnPid()) for _ in range(6)), return_exceptions=True)
         assert sorted(map(str, answers)) == sorted([str(second)] * 3 + ["the process fell silent"] * 3)
-        assert {await crew.do(Who()) for _ in range(4)} == {second}
+        assert {await crew.run(ReturnPid()) for _ in range(4)} == {second}
         return first, second
 
-    assert all(gone(pid) for pid in with_crew(work))
+    assert all(has_ended(pid) for pid in run_with_pool(work))
 
 
 def test_a_stopped_process_takes_no_more_than_a_pipe_holds(shorten: Callable[[], None]) -> None:
     """Also an errand that the process does not even read is lost."""
 
-    async def work(crew: Crew) -> None:
-        os.kill(await crew.do(Who()), signal.SIGSTOP)
+    async def work(crew: ProcessPool) -> None:
+        os.kill(await crew.run(ReturnPid()), signal.SIGSTOP)
         shorten()
-        with pytest.raises(Lost):
-            await crew.do(Carry(b"x" * 3_000_000))
+        with pytest.raises(WorkerLost):
+            await crew.run(CarryData(b"x" * 3_000_000))
 
-    with_crew(work, 1)
+    run_with_pool(work, 1)
 
 
 def test_large_errands_have_more_time(shorten: Callable[[], None]) -> None:
     """What is about so many bytes that it may take long is waited for."""
 
-    async def work(crew: Crew) -> None:
+    async def work(crew: ProcessPool) -> None:
         shorten()
-        await crew.do(Hang(3.5), weight=60 << 20)
-        with pytest.raises(Lost):
-            await crew.do(Hang(60))
+        await crew.run(Hang(3.5), payload_bytes=60 << 20)
+        with pytest.raises(WorkerLost):
+            await crew.run(Hang(60))
 
-    with_crew(work, 1)
+    run_with_pool(work, 1)
 
 
 def test_one_that_is_stopped_in_its_first_errand_keeps_nobody(shorten: Callable[[], None]) -> None:
     """A process that never gets ready is killed, and the crew starts without it."""
 
     async def main() -> set[int]:
-        crew = Crew(2)
+        crew = ProcessPool(2)
         try:
-            crew.call(Who())
-            while len(started := children()) < 2:
+            crew.request_start(ReturnPid())
+            while len(started := list_worker_pids()) < 2:
                 await asyncio.sleep(0.001)
             os.kill(started[0], signal.SIGSTOP)
-            while all(member.busy for member in crew._members):
+            while all(member.task_count for member in crew._workers):
                 await asyncio.sleep(0.01)
             shorten()
             async with asyncio.timeout(30):
-                await crew.start(Who())
-                return {await crew.do(Who()) for _ in range(4)} - set(started[1:])
+                await crew.start(ReturnPid())
+                return {await crew.run(ReturnPid()) for _ in range(4)} - set(started[1:])
         finally:
             await crew.aclose()
 
     assert asyncio.run(main()) == set()
-    assert children() == []
+    assert list_worker_pids() == []
 
 
 def test_closing_does_not_wait_for_one_that_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped processes are killed when the crew is closed, all at the same time."""
-    monkeypatch.setattr(crew_module, "_FAREWELL", 1.0)
+    monkeypatch.setattr(crew_module, "_SHUTDOWN_TIMEOUT_S", 1.0)
 
-    async def work(crew: Crew) -> float:
-        for pid in set(await asyncio.gather(*(crew.do(Who()) for _ in range(8)))):
+    async def work(crew: ProcessPool) -> float:
+        for pid in set(await asyncio.gather(*(crew.run(ReturnPid()) for _ in range(8)))):
             os.kill(pid, signal.SIGSTOP)
         began = time.monotonic()
         await crew.aclose()
         return time.monotonic() - began
 
-    assert with_crew(work, 4) < 4
-    assert children() == []
+    assert run_with_pool(work, 4) < 4
+    assert list_worker_pids() == []
 
 
 def test_closing_leaves_errands_undone() -> None:
     """A crew is closed at once, whatever it is doing."""
 
-    async def work(crew: Crew) -> float:
-        hanging = asyncio.create_task(crew.do(Hang()))
+    async def work(crew: ProcessPool) -> float:
+        hanging = asyncio.create_task(crew.run(Hang()))
         await asyncio.sleep(0.1)
         began = time.monotonic()
         await crew.aclose()
-        with pytest.raises(Lost):
+        with pytest.raises(WorkerLost):
             await hanging
         return time.monotonic() - began
 
-    assert with_crew(work) < 4
+    assert run_with_pool(work) < 4
 
 
 def test_interrupts_are_for_the_one_who_started_them() -> None:
     """SIGINT and SIGTERM, which a terminal or a service manager sends to the whole group, end no process."""
 
-    async def work(crew: Crew) -> int:
-        pid = await crew.do(Who())
+    async def work(crew: ProcessPool) -> int:
+        pid = await crew.run(ReturnPid())
         os.kill(pid, signal.SIGINT)
         os.kill(pid, signal.SIGTERM)
-        return pid - await crew.do(Who())
+        return pid - await crew.run(ReturnPid())
 
-    assert with_crew(work, 1) == 0
+    assert run_with_pool(work, 1) == 0
 
 
 def test_a_process_that_loads_hears_no_interrupts_of_the_group() -> None:
@@ -330,19 +330,19 @@ def test_an_errand_that_is_lost_twice_is_told_once() -> None:
     """A process that dies while an errand is sent to it ends that errand, and asyncio has nothing left to report."""
     reported = list[str]()
 
-    async def work(crew: Crew) -> None:
+    async def work(crew: ProcessPool) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(str(context)))
-        pid = await crew.do(Who())
+        pid = await crew.run(ReturnPid())
         os.kill(pid, signal.SIGSTOP)
-        sending = asyncio.create_task(crew.do(Carry(b"x" * 3_000_000)))
+        sending = asyncio.create_task(crew.run(CarryData(b"x" * 3_000_000)))
         await asyncio.sleep(0.05)
         os.kill(pid, signal.SIGKILL)
-        with pytest.raises(Lost):
+        with pytest.raises(WorkerLost):
             await sending
         del sending
         gc.collect()
 
-    with_crew(work, 1)
+    run_with_pool(work, 1)
     gc.collect()
     assert reported == []
 
@@ -367,4 +367,4 @@ asyncio.run(main())
         pids = [int(pid) for pid in running.stdout.readline().split()]
         assert len(pids) == 2
         running.kill()
-    assert all(gone(pid) for pid in pids)
+    assert all(has_ended(pid) for pid in pids)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tilesync.runtime.safe_open import LONGEST, WrongFileType, open_regular, read_named
+from tilesync.runtime.safe_open import MAX_SMALL_FILE_BYTES, WrongFileType, open_regular, read_small_file
 
 
-def stand(path: Path, kind: str) -> None:
+def create_entry(path: Path, kind: str) -> None:
     """Something of a kind at a path."""
     if kind == "a FIFO":
         os.mkfifo(path)
@@ -38,7 +38,7 @@ def stand(path: Path, kind: str) -> None:
 def test_only_regular_files_are_opened(tmp_path: Path, kind: str) -> None:
     """Everything else is refused at once, with its type and its path."""
     path = tmp_path / "x"
-    stand(path, kind)
+    create_entry(path, kind)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(WrongFileType, match=f"{kind} stands where a file is needed: {path}"):
         open_regular(path)
@@ -49,13 +49,13 @@ def test_a_link_that_its_user_named_is_followed(tmp_path: Path) -> None:
     """With `follow` a symlink leads to the file, not to a FIFO."""
     (tmp_path / "file").write_bytes(b"1")
     (tmp_path / "link").symlink_to("file")
-    descriptor = open_regular(tmp_path / "link", follow=True)
+    descriptor = open_regular(tmp_path / "link", follow_symlinks=True)
     assert os.read(descriptor, 9) == b"1"
     os.close(descriptor)
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "other").symlink_to("fifo")
     with pytest.raises(WrongFileType, match="a FIFO"):
-        open_regular(tmp_path / "other", follow=True)
+        open_regular(tmp_path / "other", follow_symlinks=True)
 
 
 def test_what_is_not_there_is_missing(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_named_file_is_read_through_links(tmp_path: Path) -> None:
     """As Kubernetes mounts secrets: the name is a symlink."""
     (tmp_path / "data").write_bytes(b"token")
     (tmp_path / "token").symlink_to("data")
-    assert read_named(tmp_path / "token") == b"token"
+    assert read_small_file(tmp_path / "token") == b"token"
 
 
 def test_a_pipe_is_read_to_its_end() -> None:
@@ -92,26 +92,26 @@ def test_a_pipe_that_nobody_writes_to_is_waited_for_no_longer_than_said(tmp_path
     """It ends with an error, or at once when the run stops."""
     os.mkfifo(tmp_path / "x")
     with pytest.raises(TimeoutError):
-        read_named(tmp_path / "x", wait=0.2)
+        read_small_file(tmp_path / "x", timeout_s=0.2)
     stop = threading.Event()
     stop.set()
     with pytest.raises(TimeoutError):
-        read_named(tmp_path / "x", stop=stop, wait=3600)
+        read_small_file(tmp_path / "x", stop=stop, timeout_s=3600)
 
 
 def test_what_is_too_long_is_refused(tmp_path: Path) -> None:
     """A file or device without end is not read whole."""
-    (tmp_path / "x").write_bytes(bytes(LONGEST + 1))
+    (tmp_path / "x").write_bytes(bytes(MAX_SMALL_FILE_BYTES + 1))
     with pytest.raises(OSError, match="longer than"):
-        read_named(tmp_path / "x")
-    stand(tmp_path / "zero", "a device")
+        read_small_file(tmp_path / "x")
+    create_entry(tmp_path / "zero", "a device")
     with pytest.raises(OSError, match="longer than"):
-        read_named(tmp_path / "zero")
+        read_small_file(tmp_path / "zero")
 
 
 @pytest.mark.parametrize("kind", ["a folder", "a socket"])
 def test_what_cannot_be_read_is_named(tmp_path: Path, kind: str) -> None:
     """A folder or socket is no file to be read."""
-    stand(tmp_path / "x", kind)
+    create_entry(tmp_path / "x", kind)
     with pytest.raises(OSError):
-        read_named(tmp_path / "x")
+        read_small_file(tmp_path / "x")

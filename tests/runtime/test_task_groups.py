@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tilesync.errors import BlobMissing, DiskFull, Unavailable
-from tilesync.runtime.task_groups import first_error, gathered
+from tilesync.runtime.task_groups import first_error, gather_or_cancel
 
 RUN, BLOB, BUG = Unavailable("run"), BlobMissing("blob"), ValueError("bug")
 
@@ -41,8 +41,8 @@ def test_results_come_in_order() -> None:
             await asyncio.sleep(0)
         return waits
 
-    assert asyncio.run(gathered(after(n) for n in (5, 0, 3))) == [5, 0, 3]
-    assert asyncio.run(gathered(after(0) for _ in ())) == []
+    assert asyncio.run(gather_or_cancel(after(n) for n in (5, 0, 3))) == [5, 0, 3]
+    assert asyncio.run(gather_or_cancel(after(0) for _ in ())) == []
 
 
 def test_one_error_ends_them_all() -> None:
@@ -67,7 +67,7 @@ def test_one_error_ends_them_all() -> None:
             raise BUG
 
     with pytest.raises(Unavailable) as error:
-        asyncio.run(gathered([fail_while_cancelled(), wait("a"), fail(), wait("b")]))
+        asyncio.run(gather_or_cancel([fail_while_cancelled(), wait("a"), fail(), wait("b")]))
     assert error.value is RUN
     assert sorted(over) == ["a", "b"]
 
@@ -83,7 +83,7 @@ def test_who_is_cancelled_cancels_the_group() -> None:
             over.append(True)
 
     async def main() -> None:
-        task = asyncio.create_task(gathered([wait(), wait()]))
+        task = asyncio.create_task(gather_or_cancel([wait(), wait()]))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         task.cancel()

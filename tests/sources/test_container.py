@@ -12,10 +12,20 @@ import pytest
 
 from tests.support.builders import export
 from tests.support.clock import FakeClock
-from tests.support.faults import any_blob, blob, cut, error, ignore_range, listing, redirect, storage, torn
-from tests.support.simulator import EXPORT, Run, Simulator
-from tilesync.azure.sas import parse_link
-from tilesync.demo.fake_service import Answer, StoredBlob
+from tests.support.faults import (
+    error_response,
+    halve_body,
+    ignore_range,
+    is_blob,
+    is_blob_named,
+    is_listing,
+    is_storage,
+    redirect,
+    truncate_body,
+)
+from tests.support.simulator import EXPORT, JobOutcome, Simulator
+from tilesync.azure.sas import parse_sas_link
+from tilesync.demo.fake_service import FakeResponse, StoredBlob
 from tilesync.errors import (
     BlobError,
     BlobMissing,
@@ -28,9 +38,9 @@ from tilesync.errors import (
 )
 from tilesync.model import Blob, Page, SasUrl
 from tilesync.sources.container import Container
-from tilesync.transport.api_client import conversations
-from tilesync.transport.blob_client import engine
-from tilesync.transport.rate_limit import Bandwidth
+from tilesync.transport.api_client import open_api_client
+from tilesync.transport.blob_client import open_blob_client
+from tilesync.transport.rate_limit import RateLimiter
 
 T = TypeVar("T")
 
@@ -46,7 +56,7 @@ class Ticking(FakeClock):
         return super().monotonic()
 
 
-class Links:
+class CountedLink:
     """A link whose renewals are counted; `stuck` gives the same link again."""
 
     def __init__(self, sim: Simulator, clock: FakeClock) -> None:
@@ -58,7 +68,7 @@ class Links:
         self.link = self.fetch()
 
     def fetch(self) -> SasUrl:
-        return parse_link(self.sim.link(EXPORT), fetched=self.clock.monotonic())
+        return parse_sas_link(self.sim.create_link(EXPORT), fetched=self.clock.monotonic())
 
     async def current(self) -> SasUrl:
         return self.link
@@ -68,26 +78,30 @@ class Links:
             self.renewals += 1
             self.link = self.link if self.stuck else self.fetch()
 
-    def expired(self, link: SasUrl) -> bool:
+    def is_expired(self, link: SasUrl) -> bool:
         return self.always_expired
 
-    def worked(self, link: SasUrl) -> None:
+    def mark_accepted(self, link: SasUrl) -> None:
         pass
 
-    def too_early(self, link: SasUrl, server_time: datetime | None, *, last: bool) -> float | None:
+    def seconds_until_valid(self, link: SasUrl, server_time: datetime | None, *, is_last: bool) -> float | None:
         return None
 
 
 def using(
-    sim: Simulator, job: Callable[[Container, Links], Awaitable[T]], *, budget: float = 5, bwlimit: float | None = None
+    sim: Simulator,
+    job: Callable[[Container, CountedLink], Awaitable[T]],
+    *,
+    budget: float = 5,
+    bwlimit: float | None = None,
 ) -> T:
     async def work() -> T:
         clock = Ticking()
-        links = Links(sim, clock)
-        bandwidth = Bandwidth(bwlimit, FakeClock()) if bwlimit else None
-        talking = conversations(clock, Run(), budget=timedelta(seconds=budget), bandwidth=bandwidth)
-        async with talking as talk, engine(bandwidth=bandwidth) as bulk:
-            container = Container(listing=links, content=links, talk=talk, bulk=bulk, clock=clock)
+        links = CountedLink(sim, clock)
+        bandwidth = RateLimiter(bwlimit, FakeClock()) if bwlimit else None
+        talking = open_api_client(clock, JobOutcome(), budget=timedelta(seconds=budget), bandwidth=bandwidth)
+        async with talking as talk, open_blob_client(bandwidth=bandwidth) as bulk:
+            container = Container(listing=links, content=links, api_client=talk, blob_client=bulk, clock=clock)
             async with asyncio.timeout(30):
                 return await job(container, links)
 
@@ -118,7 +132,7 @@ NAME = "data/ä b%20+#.bin"
 def service() -> Any:
     """A simulator with a small export whose unhit faults fail the test."""
     with Simulator(page_size=4) as sim:
-        sim.hold()
+        sim.offer_export()
         yield sim
 
 
@@ -132,7 +146,7 @@ def test_the_inventory_is_that_of_the_container(service: Simulator) -> None:
     assert {item.name: (item.size, item.etag) for item in blobs} == {
         name: (len(item.data), item.etag) for name, item in service.containers[EXPORT].items()
     }
-    assert len(pages) == len(service.asked_pages) == 5
+    assert len(pages) == len(service.listing_requests) == 5
     assert all(item.md5 is not None and len(item.md5) == 16 for item in blobs)
 
 
@@ -140,7 +154,7 @@ def test_it_starts_at_a_marker(service: Simulator) -> None:
     """From a marker on, only what follows is listed."""
     pages = using(service, lambda container, _: inventory(container, "2!8"))
     assert sum(len(page.blobs) for page in pages) == len(service.containers[EXPORT]) - 8
-    assert service.asked_pages[0].query["marker"] == "2!8"
+    assert service.listing_requests[0].query["marker"] == "2!8"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +164,7 @@ def test_odd_names_come_as_they_are(service: Simulator, name: str) -> None:
     """Whatever a name holds, the inventory has it exactly, and its bytes are found under it."""
     service.containers[EXPORT][name] = StoredBlob(b"odd bytes")
 
-    async def job(container: Container, _: Links) -> tuple[int, bytes]:
+    async def job(container: Container, _: CountedLink) -> tuple[int, bytes]:
         (found,) = [item for page in await inventory(container) for item in page.blobs if item.name == name]
         return await body(container, found)
 
@@ -159,16 +173,16 @@ def test_odd_names_come_as_they_are(service: Simulator, name: str) -> None:
 
 def test_a_torn_page_is_asked_for_again(service: Simulator) -> None:
     """Half a page, with a Content-Length that fits or without: never a short inventory."""
-    service.fault(listing, torn)
-    service.fault(listing, cut(200), skip=2)
-    service.fault(listing, error(200, body=b"<html>hello</html>"), skip=3)
+    service.add_fault(is_listing, halve_body)
+    service.add_fault(is_listing, truncate_body(200), skip=2)
+    service.add_fault(is_listing, error_response(200, body=b"<html>hello</html>"), skip=3)
     pages = using(service, lambda container, _: inventory(container))
     assert sum(len(page.blobs) for page in pages) == len(service.containers[EXPORT])
 
 
 def test_a_page_that_stays_torn_ends_with_6(service: Simulator) -> None:
     """Past the budget: Unavailable."""
-    service.fault(listing, torn, times=None, skip=2)
+    service.add_fault(is_listing, halve_body, times=None, skip=2)
     with pytest.raises(Unavailable):
         using(service, lambda container, _: inventory(container), budget=1)
 
@@ -181,10 +195,10 @@ def test_a_marker_that_comes_again_ends_the_run(service: Simulator, circle: list
     def page(request: Any, _: Any) -> Any:
         marker = following[request.query.get("marker", "")]
         xml = f"<EnumerationResults><Blobs/><NextMarker>{marker}</NextMarker></EnumerationResults>"
-        return Answer(200, xml.encode())
+        return FakeResponse(200, xml.encode())
 
-    service.fault(listing, page, times=50)
-    service.fault(listing, error(409, "SomethingElse"), times=None, optional=True)
+    service.add_fault(is_listing, page, times=50)
+    service.add_fault(is_listing, error_response(409, "SomethingElse"), times=None, optional=True)
     with pytest.raises(Unavailable, match="circle"):
         using(service, lambda container, _: inventory(container))
 
@@ -200,9 +214,9 @@ def test_pages_that_bring_nothing_new_end(service: Simulator, brings: str) -> No
         nonlocal count
         count += 1
         xml = f"<EnumerationResults><Blobs>{brings}</Blobs><NextMarker>m{count}</NextMarker></EnumerationResults>"
-        return Answer(200, xml.encode())
+        return FakeResponse(200, xml.encode())
 
-    service.fault(listing, page, times=300)
+    service.add_fault(is_listing, page, times=300)
     with pytest.raises(Unavailable, match="in a row brought nothing new"):
         using(service, lambda container, _: inventory(container))
     assert count <= 110
@@ -211,7 +225,7 @@ def test_pages_that_bring_nothing_new_end(service: Simulator, brings: str) -> No
 def test_a_page_without_blobs_in_the_middle_is_normal(service: Simulator) -> None:
     """Azure may give an empty page with a marker: the listing goes on."""
     xml = b"<EnumerationResults><Blobs/><NextMarker>2!0</NextMarker></EnumerationResults>"
-    service.fault(listing, lambda *_: Answer(200, xml))
+    service.add_fault(is_listing, lambda *_: FakeResponse(200, xml))
     pages = using(service, lambda container, _: inventory(container))
     assert sum(len(page.blobs) for page in pages) == len(service.containers[EXPORT])
 
@@ -219,7 +233,7 @@ def test_a_page_without_blobs_in_the_middle_is_normal(service: Simulator) -> Non
 @pytest.mark.parametrize("code", ["ContainerNotFound", "ResourceNotFound"])
 def test_a_container_that_is_gone_cannot_be_listed(service: Simulator, code: str) -> None:
     """404: ExportReplaced, after one request."""
-    service.fault(listing, error(404, code))
+    service.add_fault(is_listing, error_response(404, code))
     with pytest.raises(ExportReplaced, match="gone"):
         using(service, lambda container, _: inventory(container))
     assert len(service.requests) == 1
@@ -227,22 +241,22 @@ def test_a_container_that_is_gone_cannot_be_listed(service: Simulator, code: str
 
 def test_a_container_being_deleted_is_gone(service: Simulator) -> None:
     """409 ContainerBeingDeleted: ExportReplaced."""
-    service.fault(listing, error(409, "ContainerBeingDeleted"))
+    service.add_fault(is_listing, error_response(409, "ContainerBeingDeleted"))
     with pytest.raises(ExportReplaced):
         using(service, lambda container, _: inventory(container))
 
 
 def test_a_busy_listing_is_borne_with(service: Simulator) -> None:
     """503 and 500 within the budget cost time alone."""
-    service.fault(listing, error(503, "ServerBusy", Retry_After="1"), times=2)
-    service.fault(listing, error(500, "OperationTimedOut"))
+    service.add_fault(is_listing, error_response(503, "ServerBusy", Retry_After="1"), times=2)
+    service.add_fault(is_listing, error_response(500, "OperationTimedOut"))
     assert len(using(service, lambda container, _: inventory(container), budget=30)) == 5
 
 
 def test_a_listing_is_not_redirected(service: Simulator) -> None:
     """302 is an error, and the other host hears nothing."""
     with Simulator() as other:
-        service.fault(listing, redirect(other.url + "/x"), times=None)
+        service.add_fault(is_listing, redirect(other.url + "/x"), times=None)
         with pytest.raises(TilesyncError):
             using(service, lambda container, _: inventory(container), budget=1)
         assert other.requests == []
@@ -253,22 +267,22 @@ def test_a_listing_is_not_redirected(service: Simulator) -> None:
 
 def test_a_refused_link_is_renewed_and_the_marker_stays(service: Simulator) -> None:
     """403 between two pages: one renewal, the same page again, nothing twice."""
-    service.on(3, listing, service.revoke)
+    service.run_before_request(3, is_listing, service.revoke_links)
 
-    async def job(container: Container, links: Links) -> None:
+    async def job(container: Container, links: CountedLink) -> None:
         pages = await inventory(container)
         assert sum(len(page.blobs) for page in pages) == len(service.containers[EXPORT])
         assert links.renewals == 1
 
     using(service, job)
-    assert [r.query.get("marker") for r in service.asked_pages] == [None, "2!4", "2!8", "2!8", "2!12", "2!16"]
+    assert [r.query.get("marker") for r in service.listing_requests] == [None, "2!4", "2!8", "2!8", "2!12", "2!16"]
 
 
 def test_a_403_on_a_fresh_link_is_final(service: Simulator) -> None:
     """403, renewed, 403 on an unexpired link fetched after it: NotAuthorised, after two requests."""
-    service.fault(storage, error(403, "AuthorizationFailure"), times=None)
+    service.add_fault(is_storage, error_response(403, "AuthorizationFailure"), times=None)
 
-    async def job(container: Container, links: Links) -> None:
+    async def job(container: Container, links: CountedLink) -> None:
         with pytest.raises(NotAuthorised, match="fresh link"):
             await container.open(listed(service, NAME), 0)
         assert links.renewals == 1
@@ -279,9 +293,9 @@ def test_a_403_on_a_fresh_link_is_final(service: Simulator) -> None:
 
 def test_a_403_on_a_link_fetched_before_the_refusal_is_not_final(service: Simulator) -> None:
     """The current link was fetched before this blob's 403 (another worker renewed it): it gets its own try and more."""
-    service.fault(any_blob, error(403, "AuthenticationFailed"), times=2)
+    service.add_fault(is_blob, error_response(403, "AuthenticationFailed"), times=2)
 
-    async def job(container: Container, links: Links) -> None:
+    async def job(container: Container, links: CountedLink) -> None:
         stale, links.link = links.link, links.fetch()
         fresh = links.link
         given = iter([stale, fresh])
@@ -300,9 +314,9 @@ async def _soon(link: SasUrl) -> SasUrl:
 
 def test_links_that_are_expired_on_arrival_end_too(service: Simulator) -> None:
     """Each fresh link is refused and expired: ended after a bounded number of tries, with the clock in the hint."""
-    service.fault(storage, error(403, "AuthenticationFailed"), times=None)
+    service.add_fault(is_storage, error_response(403, "AuthenticationFailed"), times=None)
 
-    async def job(container: Container, links: Links) -> None:
+    async def job(container: Container, links: CountedLink) -> None:
         links.always_expired = True
         with pytest.raises(NotAuthorised) as caught:
             await container.open(listed(service, NAME), 0)
@@ -315,12 +329,12 @@ def test_links_that_are_expired_on_arrival_end_too(service: Simulator) -> None:
 def test_no_error_holds_the_signature(service: Simulator) -> None:
     """Whatever the storage answers, the error names neither query nor signature."""
     effects = [
-        error(403, "AuthenticationFailed"), error(404, "BlobNotFound"), error(412, "ConditionNotMet"),
-        error(500, "X"), error(302, body=b"x", Location="/y?sig=1"), error(409, "Y"), cut(0),
+        error_response(403, "AuthenticationFailed"), error_response(404, "BlobNotFound"), error_response(412, "ConditionNotMet"),
+        error_response(500, "X"), error_response(302, body=b"x", Location="/y?sig=1"), error_response(409, "Y"), truncate_body(0),
     ]  # fmt: skip
     for effect in effects:
         service.faults.clear()
-        service.fault(any_blob, effect, times=None)
+        service.add_fault(is_blob, effect, times=None)
         with pytest.raises(TilesyncError) as caught:
             using(service, lambda container, _: body(container, listed(service, NAME)))
         chain: BaseException | None = caught.value
@@ -364,7 +378,7 @@ def test_a_range_continues_where_asked(service: Simulator) -> None:
 
 def test_an_ignored_range_is_said_by_the_start(service: Simulator) -> None:
     """200 to a Range: the body starts at 0, and says so."""
-    service.fault(any_blob, ignore_range)
+    service.add_fault(is_blob, ignore_range)
     assert using(service, lambda container, _: body(container, listed(service, NAME), 100)) == (
         0,
         service.blob(NAME).data,
@@ -385,7 +399,7 @@ def test_a_206_without_its_range_is_refused(service: Simulator) -> None:
         del answer.headers["Content-Range"]
         return answer
 
-    service.fault(any_blob, silent)
+    service.add_fault(is_blob, silent)
     with pytest.raises(RangeRefused):
         using(service, lambda container, _: body(container, listed(service, NAME), 100))
 
@@ -398,7 +412,7 @@ def test_another_etag_in_the_answer_is_export_replaced(service: Simulator) -> No
         answer.headers["ETag"] = '"other"'
         return answer
 
-    service.fault(any_blob, other)
+    service.add_fault(is_blob, other)
     with pytest.raises(ExportReplaced):
         using(service, lambda container, _: body(container, listed(service, NAME)))
 
@@ -424,7 +438,7 @@ def test_another_etag_in_the_answer_is_export_replaced(service: Simulator) -> No
 )
 def test_each_answer_has_its_verdict(service: Simulator, status: int, code: str, kind: type[TilesyncError]) -> None:
     """The verdict table as it shows in the errors of a body."""
-    service.fault(any_blob, error(status, code))
+    service.add_fault(is_blob, error_response(status, code))
     with pytest.raises(TilesyncError) as caught:
         using(service, lambda container, _: body(container, listed(service, NAME)))
     assert type(caught.value) is kind
@@ -433,19 +447,19 @@ def test_each_answer_has_its_verdict(service: Simulator, status: int, code: str,
 
 def test_a_busy_answer_is_pressure_and_says_how_long(service: Simulator) -> None:
     """503 with Retry-After: pressure, with the seconds asked for; 500 is none."""
-    service.fault(any_blob, error(503, "ServerBusy", Retry_After="3"))
-    service.fault(any_blob, error(500, "InternalError"))
+    service.add_fault(is_blob, error_response(503, "ServerBusy", Retry_After="3"))
+    service.add_fault(is_blob, error_response(500, "InternalError"))
     for pressure, wait in ((True, 3), (False, None)):
         with pytest.raises(Transient) as caught:
             using(service, lambda container, _: body(container, listed(service, NAME)))
-        assert (caught.value.pressure, caught.value.retry_after) == (pressure, wait)
+        assert (caught.value.is_throttled, caught.value.retry_after) == (pressure, wait)
 
 
 def test_a_broken_body_gives_out_what_came(service: Simulator) -> None:
     """The bytes before the break are given out first, then Transient."""
-    service.fault(blob(NAME), cut(123))
+    service.add_fault(is_blob_named(NAME), truncate_body(123))
 
-    async def job(container: Container, _: Links) -> None:
+    async def job(container: Container, _: CountedLink) -> None:
         opened = await container.open(listed(service, NAME), 0)
         got = b""
         with pytest.raises(Transient):  # noqa: PT012 - what came before the break counts
@@ -464,16 +478,19 @@ def test_listing_and_bytes_may_go_through_two_links(service: Simulator) -> None:
     async def work() -> None:
         clock = Ticking()
         with Simulator() as cdn:
-            cdn.hold(export())
-            one, two = Links(service, clock), Links(cdn, clock)
-            async with conversations(clock, Run(), budget=timedelta(seconds=5)) as talk, engine() as bulk:
-                container = Container(listing=one, content=two, talk=talk, bulk=bulk, clock=clock)
+            cdn.offer_export(export())
+            one, two = CountedLink(service, clock), CountedLink(cdn, clock)
+            async with (
+                open_api_client(clock, JobOutcome(), budget=timedelta(seconds=5)) as talk,
+                open_blob_client() as bulk,
+            ):
+                container = Container(listing=one, content=two, api_client=talk, blob_client=bulk, clock=clock)
                 pages = await inventory(container)
                 await body(container, pages[0].blobs[0])
-            assert (len(cdn.asked_pages), len(cdn.asked())) == (0, 1)
+            assert (len(cdn.listing_requests), len(cdn.blob_requests())) == (0, 1)
 
     asyncio.run(work())
-    assert service.asked() == []
+    assert service.blob_requests() == []
 
 
 # --- with a limited bandwidth ---
@@ -483,10 +500,10 @@ def test_listing_and_bytes_may_go_through_two_links(service: Simulator) -> None:
 def test_pages_are_as_small_as_the_bandwidth(bwlimit: float | None, size: str | None) -> None:
     """A page is a quarter of a second of what may come; without a limit it is as large as the storage makes it."""
     with Simulator() as sim:
-        sim.hold({f"{number:04}.glb": b"" for number in range(900)})
+        sim.offer_export({f"{number:04}.glb": b"" for number in range(900)})
         pages = using(sim, lambda container, _: inventory(container), bwlimit=bwlimit)
         assert sum(len(page.blobs) for page in pages) == 900
-        assert {request.query.get("maxresults") for request in sim.asked_pages} == {size}
+        assert {request.query.get("maxresults") for request in sim.listing_requests} == {size}
 
 
 RATE = 320_000
@@ -495,7 +512,7 @@ LARGE = bytes(range(256)) * 400
 
 
 def pieced(sim: Simulator, name: str, offset: int = 0) -> tuple[int, bytes]:
-    sim.forget()
+    sim.clear_requests()
     return using(sim, lambda container, _: body(container, listed(sim, name), offset), bwlimit=RATE)
 
 
@@ -503,29 +520,31 @@ def pieced(sim: Simulator, name: str, offset: int = 0) -> tuple[int, bytes]:
 def test_with_a_limited_bandwidth_a_large_blob_comes_in_pieces(offset: int) -> None:
     """Each piece is asked for by range, with the listed ETag; together they are the blob from the offset on."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": b"{}", "large": LARGE})
+        sim.offer_export({"tileset.json": b"{}", "large": LARGE})
         assert pieced(sim, "large", offset) == (offset, LARGE[offset:])
         ranges = [f"bytes={at}-{min(at + PIECE, len(LARGE)) - 1}" for at in range(offset, len(LARGE), PIECE)]
         last = len(LARGE) - offset <= PIECE
-        assert sim.ranges("large") == ([f"bytes={offset}-"] if last else ranges)
-        assert {request.headers["if-match"] for request in sim.asked("large")} == {f'"{sim.blob("large").etag}"'}
+        assert sim.range_headers("large") == ([f"bytes={offset}-"] if last else ranges)
+        assert {request.headers["if-match"] for request in sim.blob_requests("large")} == {
+            f'"{sim.blob("large").etag}"'
+        }
 
 
 def test_a_small_blob_comes_whole() -> None:
     """What is no longer than a piece is asked for as always."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": b"{}", "small": LARGE[:PIECE]})
+        sim.offer_export({"tileset.json": b"{}", "small": LARGE[:PIECE]})
         assert pieced(sim, "small") == (0, LARGE[:PIECE])
-        assert sim.ranges("small") == [None]
+        assert sim.range_headers("small") == [None]
 
 
 def test_a_server_that_knows_no_ranges_sends_all_at_once() -> None:
     """The first piece is the whole then, and no other is asked for."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": b"{}", "large": LARGE})
-        sim.fault(blob("large"), ignore_range, times=None)
+        sim.offer_export({"tileset.json": b"{}", "large": LARGE})
+        sim.add_fault(is_blob_named("large"), ignore_range, times=None)
         assert pieced(sim, "large") == (0, LARGE)
-        assert len(sim.asked("large")) == 1
+        assert len(sim.blob_requests("large")) == 1
 
 
 def test_a_server_that_gives_more_than_was_asked_for() -> None:
@@ -538,17 +557,17 @@ def test_a_server_that_gives_more_than_was_asked_for() -> None:
         return proceed()
 
     with Simulator() as sim:
-        sim.hold({"tileset.json": b"{}", "large": LARGE})
-        sim.fault(blob("large"), endless, times=None)
+        sim.offer_export({"tileset.json": b"{}", "large": LARGE})
+        sim.add_fault(is_blob_named("large"), endless, times=None)
         assert pieced(sim, "large", 7) == (7, LARGE[7:])
-        assert len(sim.asked("large")) == 1
+        assert len(sim.blob_requests("large")) == 1
 
 
 def test_a_server_that_forgets_ranges_in_the_middle() -> None:
     """Bytes from the start are not taken for those of a later piece."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": b"{}", "large": LARGE})
-        sim.fault(blob("large"), ignore_range, skip=2)
+        sim.offer_export({"tileset.json": b"{}", "large": LARGE})
+        sim.add_fault(is_blob_named("large"), ignore_range, skip=2)
         with pytest.raises(RangeRefused):
             pieced(sim, "large")
 
@@ -556,15 +575,17 @@ def test_a_server_that_forgets_ranges_in_the_middle() -> None:
 def test_a_link_that_ends_between_two_pieces_is_renewed() -> None:
     """The rest comes through a fresh link."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": b"{}", "large": LARGE})
-        sim.fault(blob("large"), error(403, "AuthenticationFailed"), skip=2)
+        sim.offer_export({"tileset.json": b"{}", "large": LARGE})
+        sim.add_fault(is_blob_named("large"), error_response(403, "AuthenticationFailed"), skip=2)
         assert pieced(sim, "large") == (0, LARGE)
 
 
 def test_a_blob_that_changes_between_two_pieces_is_noticed() -> None:
     """No blob is put together of two."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": b"{}", "large": LARGE})
-        sim.on(3, blob("large"), lambda: sim.regenerate({"tileset.json": b"{}", "large": LARGE[::-1]}))
+        sim.offer_export({"tileset.json": b"{}", "large": LARGE})
+        sim.run_before_request(
+            3, is_blob_named("large"), lambda: sim.regenerate({"tileset.json": b"{}", "large": LARGE[::-1]})
+        )
         with pytest.raises(ExportReplaced):
             pieced(sim, "large")

@@ -11,14 +11,14 @@ from typing import TypeVar
 
 import pytest
 
-from tests.support.fake_destination import Place
+from tests.support.fake_destination import FakeDestination
 from tilesync.errors import BlobDamaged, BlobMissing, ExportReplaced, Incomplete, TilesyncError, Transient
-from tilesync.model import Blob, Held, Page
-from tilesync.sources.mirror_files import PAGE, PIECE, HeldSource
+from tilesync.model import Blob, Page, StoredFile
+from tilesync.sources.mirror_files import FILES_PER_PAGE, READ_BYTES, MirrorSource
 
 T = TypeVar("T")
 
-BIG = random.Random(1).randbytes(3 * PIECE + 17)
+BIG = random.Random(1).randbytes(3 * READ_BYTES + 17)
 
 
 def run(work: Awaitable[T]) -> T:
@@ -28,11 +28,11 @@ def run(work: Awaitable[T]) -> T:
     return asyncio.run(main())
 
 
-def held(place: Place, files: dict[str, bytes]) -> HeldSource:
-    return HeldSource(place.add("e1", files), place, place, "/srv/tiles")
+def held(place: FakeDestination, files: dict[str, bytes]) -> MirrorSource:
+    return MirrorSource(place.add_version("e1", files), place, place, "/srv/tiles")
 
 
-async def pages(source: HeldSource, marker: str | None = None) -> list[Page]:
+async def pages(source: MirrorSource, marker: str | None = None) -> list[Page]:
     return [page async for page in source.pages(marker)]
 
 
@@ -40,7 +40,7 @@ def many(count: int) -> dict[str, bytes]:
     return {f"{number:05d}": b"x" * (number % 3) for number in range(count)}
 
 
-async def whole(source: HeldSource, blob: Blob, offset: int = 0) -> bytes:
+async def whole(source: MirrorSource, blob: Blob, offset: int = 0) -> bytes:
     body = await source.open(blob, offset)
     assert body.start == offset
     data = b"".join([chunk async for chunk in body.chunks()])
@@ -56,26 +56,28 @@ def claimed(name: str, data: bytes) -> Blob:
 # --- the listing ---
 
 
-@pytest.mark.parametrize("count", [0, 1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE + 500])
+@pytest.mark.parametrize(
+    "count", [0, 1, FILES_PER_PAGE - 1, FILES_PER_PAGE, FILES_PER_PAGE + 1, 2 * FILES_PER_PAGE + 500]
+)
 def test_the_manifest_is_the_listing(count: int) -> None:
     """Every file once, with the SHA-256 that it must have, and from any marker on the rest."""
     files = many(count)
-    found = run(pages(held(Place(), files)))
+    found = run(pages(held(FakeDestination(), files)))
     listed = [blob for page in found for blob in page.blobs]
     assert listed == [claimed(name, data) for name, data in files.items()]
-    assert [len(page.blobs) for page in found[:-1]] == [PAGE] * (len(found) - 1)
+    assert [len(page.blobs) for page in found[:-1]] == [FILES_PER_PAGE] * (len(found) - 1)
     for place, page in enumerate(found):
         assert (page.marker is None) == (place == len(found) - 1)
         if page.marker is not None:
-            assert run(pages(held(Place(), files), page.marker)) == found[place + 1 :]
+            assert run(pages(held(FakeDestination(), files), page.marker)) == found[place + 1 :]
 
 
-@pytest.mark.parametrize("marker", [None, str(PAGE)])
-@pytest.mark.parametrize("lost", [1, PAGE + 1])
+@pytest.mark.parametrize("marker", [None, str(FILES_PER_PAGE)])
+@pytest.mark.parametrize("lost", [1, FILES_PER_PAGE + 1])
 def test_a_manifest_that_was_cut_off_is_no_listing(marker: str | None, lost: int) -> None:
     """Where lines are missing at the end the last page is not given, also where the listing goes on from earlier."""
-    place, given = Place(), list[Page]()
-    source = held(place, many(2 * PAGE + 1))
+    place, given = FakeDestination(), list[Page]()
+    source = held(place, many(2 * FILES_PER_PAGE + 1))
     del place.manifests["e1"][-lost:]
 
     async def work() -> None:
@@ -90,7 +92,7 @@ def test_a_manifest_that_was_cut_off_is_no_listing(marker: str | None, lost: int
 @pytest.mark.parametrize("wrong", [None, [], {}, {"name": "a", "size": -1}, "text"])
 def test_a_line_that_is_none(wrong: object) -> None:
     """A manifest that is damaged within says so, and names its version."""
-    place = Place()
+    place = FakeDestination()
     source = held(place, many(3))
     place.manifests["e1"][2] = wrong
     with pytest.raises(Incomplete, match="e1 in /srv/tiles cannot be read"):
@@ -99,11 +101,11 @@ def test_a_line_that_is_none(wrong: object) -> None:
 
 def test_what_it_is() -> None:
     """It has the container's URL of its manifest, and no link; it can be listed, and is one place with one version."""
-    source = held(Place(), many(1))
-    assert run(source.home()) == "https://a/c"
-    assert run(source.listable())
+    source = held(FakeDestination(), many(1))
+    assert run(source.container_url()) == "https://a/c"
+    assert run(source.is_listable())
     assert not source.has_link
-    assert source.place.split(" ")[0] == "e1"
+    assert source.inventory_key.split(" ")[0] == "e1"
     assert "tilesync verify /srv/tiles" in source.remedy
     with pytest.raises(NotImplementedError):
         run(source.link())
@@ -111,12 +113,12 @@ def test_what_it_is() -> None:
 
 def test_no_faster_than_it_may() -> None:
     """Every byte is asked leave for, once."""
-    place, paid = Place(), list[int]()
+    place, paid = FakeDestination(), list[int]()
 
     async def pace(count: int) -> None:
         paid.append(count)
 
-    source = HeldSource(place.add("e1", {"a": BIG, "b": b"abc"}), place, place, "/srv/tiles", pace=pace)
+    source = MirrorSource(place.add_version("e1", {"a": BIG, "b": b"abc"}), place, place, "/srv/tiles", throttle=pace)
     assert run(whole(source, claimed("a", BIG))) == BIG
     assert run(whole(source, claimed("b", b"abc"))) == b"abc"
     assert sum(paid) == len(BIG) + 3
@@ -125,17 +127,17 @@ def test_no_faster_than_it_may() -> None:
 # --- bodies ---
 
 
-@pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, len(BIG)])
-@pytest.mark.parametrize("step", [1 << 16, PIECE, 5 * PIECE])
+@pytest.mark.parametrize("size", [0, 1, READ_BYTES - 1, READ_BYTES, READ_BYTES + 1, len(BIG)])
+@pytest.mark.parametrize("step", [1 << 16, READ_BYTES, 5 * READ_BYTES])
 def test_bytes_come_whole_from_any_offset(size: int, step: int) -> None:
     """However a store cuts them, the bytes of a file are given from the offset on, and all at once where asked so."""
     data = BIG[:size]
-    source = held(Place(step=step), {"a": data})
+    source = held(FakeDestination(chunk_bytes=step), {"a": data})
     for offset in {0, 1, size // 2, size - 1} & set(range(size + 1)):
         assert run(whole(source, claimed("a", data), offset)) == data[offset:]
 
     async def at_once(most: int) -> bytes:
-        return await (await source.open(claimed("a", data), 0, ahead=most)).read(most)
+        return await (await source.open(claimed("a", data), 0, prefetch_bytes=most)).read(most)
 
     assert run(at_once(size)) == data
     assert len(run(at_once(size // 2))) > size // 2 or size == 0
@@ -144,7 +146,7 @@ def test_bytes_come_whole_from_any_offset(size: int, step: int) -> None:
 def test_many_at_once() -> None:
     """Each of many that are read together gets its own bytes, and an error is that of its own file."""
     files = {f"{number}": BIG[number : number + number % 9] for number in range(300)}
-    place = Place()
+    place = FakeDestination()
     source = held(place, files)
     del place.files["e1", "7"]
 
@@ -170,17 +172,17 @@ def test_many_at_once() -> None:
 )
 def test_what_cannot_be_read(cause: Exception, error: type[TilesyncError]) -> None:
     """What is gone is missing, what another look does not cure is damaged, all else may be tried again."""
-    place = Place()
+    place = FakeDestination()
     source = held(place, {"a": b"abc"})
-    place.broken["a"] = cause
-    for job in (source.open(claimed("a", b"abc"), 0), source.unchanged(Held(claimed("a", b"abc"), b"", 0))):
+    place.read_errors["a"] = cause
+    for job in (source.open(claimed("a", b"abc"), 0), source.is_unchanged(StoredFile(claimed("a", b"abc"), b"", 0))):
         with pytest.raises(error, match="a"):
             run(job)
 
 
 def test_a_version_that_retires_meanwhile_is_replaced() -> None:
     """A file or a manifest that is gone together with its version ends the run."""
-    place = Place()
+    place = FakeDestination()
     source = held(place, {"a": b"abc"})
     place.manifests.clear()
     place.files.clear()
@@ -191,7 +193,7 @@ def test_a_version_that_retires_meanwhile_is_replaced() -> None:
 
 def test_a_file_that_nothing_is_said_of_is_compared_with_the_manifest() -> None:
     """Where who asks knows no SHA-256 the manifest does: other bytes are damaged before any of them is given."""
-    place = Place()
+    place = FakeDestination()
     source = held(place, {"a": b"abc", "b": b"abc"})
     bare = Blob("b", 3, "e")
     assert run(whole(source, bare)) == b"abc"
@@ -202,10 +204,10 @@ def test_a_file_that_nothing_is_said_of_is_compared_with_the_manifest() -> None:
 
 def test_one_file_by_its_name() -> None:
     """The manifest describes it; what it does not name is missing."""
-    source = held(Place(), {"a": b"abc", "b": b"bcd"})
+    source = held(FakeDestination(), {"a": b"abc", "b": b"bcd"})
 
     async def first(name: str) -> tuple[Blob, bytes]:
-        blob, body = await source.first(name)
+        blob, body = await source.open_by_name(name)
         return blob, await body.read(9)
 
     assert run(first("b")) == (claimed("b", b"bcd"), b"bcd")
@@ -215,10 +217,10 @@ def test_one_file_by_its_name() -> None:
 
 def test_unchanged_is_by_the_bytes() -> None:
     """A file is unchanged when its bytes are those that are held elsewhere; one that is gone is not."""
-    place = Place()
+    place = FakeDestination()
     source = held(place, {"a": b"abc"})
-    same, other = Held(Blob("a", 3), hashlib.sha256(b"abc").digest(), 0), Held(Blob("a", 3), b"s" * 32, 0)
-    assert run(source.unchanged(same))
-    assert not run(source.unchanged(other))
+    same, other = StoredFile(Blob("a", 3), hashlib.sha256(b"abc").digest(), 0), StoredFile(Blob("a", 3), b"s" * 32, 0)
+    assert run(source.is_unchanged(same))
+    assert not run(source.is_unchanged(other))
     del place.files["e1", "a"]
-    assert not run(source.unchanged(same))
+    assert not run(source.is_unchanged(same))

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.clock import FakeClock
-from tests.support.simulator import Run
+from tests.support.simulator import JobOutcome
 from tilesync.errors import ExportReplaced, NotAuthorised, Unavailable, UsageError
-from tilesync.events import Renewed, Warned
+from tilesync.events import LinkRenewed, Warned
 from tilesync.model import SasUrl
 from tilesync.sources.sas_link import RenewingLink
 
@@ -46,11 +46,11 @@ class Service:
         return SasUrl(self.base, f"n={self.calls}&sig=s", end, self.clock.monotonic())
 
 
-def renewing(service: Service, run: Run | None = None) -> RenewingLink:
-    return RenewingLink(service.fetch, service.clock, run if run is not None else Run())
+def renewing(service: Service, run: JobOutcome | None = None) -> RenewingLink:
+    return RenewingLink(service.fetch, service.clock, run if run is not None else JobOutcome())
 
 
-async def breathe() -> None:
+async def run_pending_callbacks() -> None:
     """Let tasks that can go on do so."""
     for _ in range(5):
         await asyncio.sleep(0)
@@ -112,9 +112,9 @@ def test_one_who_is_cancelled_does_not_take_the_renewal_along() -> None:
         stale = await link.current()
         service.gate = asyncio.Event()
         first, second = (asyncio.create_task(link.renew(stale)) for _ in range(2))
-        await breathe()
+        await run_pending_callbacks()
         first.cancel()
-        await breathe()
+        await run_pending_callbacks()
         service.gate.set()
         await second
         assert service.calls == 2
@@ -137,11 +137,11 @@ def test_it_renews_ahead_of_time(life: float, due: float) -> None:
         await link.current()
         clock.advance(due - 0.5)
         await link.current()
-        await breathe()
+        await run_pending_callbacks()
         assert service.calls == 1
         clock.advance(0.5)
         await link.current()
-        await breathe()
+        await run_pending_callbacks()
         assert service.calls == 2
 
     asyncio.run(work())
@@ -153,16 +153,16 @@ def test_a_link_without_an_end_is_renewed_after_50_minutes() -> None:
     async def work() -> None:
         clock = FakeClock()
         service = Service(clock)
-        link = RenewingLink(service.fetch, clock, Run())
-        link.adopt(SasUrl(BASE, "sig=s"), clock.now())
+        link = RenewingLink(service.fetch, clock, JobOutcome())
+        link.set_current(SasUrl(BASE, "sig=s"), clock.now())
         clock.advance(2999)
         await link.current()
-        await breathe()
+        await run_pending_callbacks()
         assert service.calls == 0
-        assert not link.expired(await link.current())
+        assert not link.is_expired(await link.current())
         clock.advance(2)
         await link.current()
-        await breathe()
+        await run_pending_callbacks()
         assert service.calls == 1
 
     asyncio.run(work())
@@ -180,10 +180,10 @@ def test_ahead_of_time_nobody_waits() -> None:
         service.gate = asyncio.Event()
         for _ in range(20):
             assert await link.current() == first
-            await breathe()
+            await run_pending_callbacks()
         assert service.calls == 2
         service.gate.set()
-        await breathe()
+        await run_pending_callbacks()
         assert (await link.current()).query == "n=2&sig=s"
         await link.aclose()
 
@@ -217,16 +217,16 @@ def test_a_renewal_that_does_not_move_the_end_is_not_repeated_for_a_minute() -> 
         await link.current()
         clock.advance(330)
         await link.current()
-        await breathe()
+        await run_pending_callbacks()
         assert service.calls == 2
         for _ in range(59):
             clock.advance(1)
             await link.current()
-            await breathe()
+            await run_pending_callbacks()
         assert service.calls == 2
         clock.advance(2)
         await link.current()
-        await breathe()
+        await run_pending_callbacks()
         assert service.calls == 3
 
     asyncio.run(work())
@@ -241,13 +241,13 @@ def test_the_servers_time_counts(ahead: float) -> None:
         service = Service(clock, 100, ahead=ahead)
         link = renewing(service)
         first = await link.current()
-        assert not link.expired(first)
+        assert not link.is_expired(first)
         clock.advance(79)
         await link.current()
-        await breathe()
+        await run_pending_callbacks()
         assert service.calls == 1
         clock.advance(22)
-        assert link.expired(first)
+        assert link.is_expired(first)
         assert (await link.current()).query == "n=2&sig=s"
 
     asyncio.run(work())
@@ -272,7 +272,7 @@ def test_a_quiet_renewal_may_fail_while_the_link_lives() -> None:
     """Ahead of time an error is a warning; past the end it is an error."""
 
     async def work() -> None:
-        clock, run = FakeClock(), Run()
+        clock, run = FakeClock(), JobOutcome()
         service = Service(clock, 1000)
         link = renewing(service, run)
         first = await link.current()
@@ -280,12 +280,12 @@ def test_a_quiet_renewal_may_fail_while_the_link_lives() -> None:
         service.error = Unavailable("down")
         for _ in range(10):
             assert await link.current() == first
-            await breathe()
+            await run_pending_callbacks()
         assert service.calls == 2
-        assert len(run.of(Warned)) == 1
+        assert len(run.events_of(Warned)) == 1
         clock.advance(70)
         assert await link.current() == first
-        await breathe()
+        await run_pending_callbacks()
         assert service.calls == 3
         clock.advance(200)
         with pytest.raises(Unavailable):
@@ -298,12 +298,12 @@ def test_a_quiet_failure_warns_without_the_secret() -> None:
     """Neither warning nor renewal event holds a signature."""
 
     async def work() -> None:
-        clock, run = FakeClock(), Run()
+        clock, run = FakeClock(), JobOutcome()
         service = Service(clock, 100)
         link = renewing(service, run)
         stale = await link.current()
         await link.renew(stale)
-        assert len(run.of(Renewed)) == 1
+        assert len(run.events_of(LinkRenewed)) == 1
         assert "sig" not in repr(run.events)
         assert "sig=" not in repr(stale)
 
@@ -329,9 +329,9 @@ def test_a_link_that_cannot_be_renewed_says_so() -> None:
 
     async def work() -> None:
         clock = FakeClock()
-        link = RenewingLink(None, clock, Run())
+        link = RenewingLink(None, clock, JobOutcome())
         bare = SasUrl(BASE, "sig=s", clock.now() + timedelta(hours=1))
-        link.adopt(bare, None)
+        link.set_current(bare, None)
         clock.advance(3599)
         assert await link.current() == bare
         with pytest.raises(NotAuthorised) as caught:
@@ -344,10 +344,10 @@ def test_a_link_that_cannot_be_renewed_says_so() -> None:
 
 def test_a_link_in_clear_is_refused() -> None:
     """Http is for this machine alone: a signature never travels in clear."""
-    link = RenewingLink(None, FakeClock(), Run())
+    link = RenewingLink(None, FakeClock(), JobOutcome())
     with pytest.raises(UsageError):
-        link.adopt(SasUrl("http://example.com/c", "sig=s"), None)
-    link.adopt(SasUrl("http://127.0.0.1:1/c", "sig=s"), None)
+        link.set_current(SasUrl("http://example.com/c", "sig=s"), None)
+    link.set_current(SasUrl("http://127.0.0.1:1/c", "sig=s"), None)
 
 
 def test_closing_stops_a_renewal() -> None:
@@ -361,7 +361,7 @@ def test_closing_stops_a_renewal() -> None:
         clock.advance(90)
         service.gate = asyncio.Event()
         await link.current()
-        await breathe()
+        await run_pending_callbacks()
         await link.aclose()
         assert len(asyncio.all_tasks()) == 1
 
@@ -382,7 +382,7 @@ def test_a_link_given_out_is_never_expired(life: float, ahead: float, steps: lis
             given_out = await link.current()
             assert given_out.expires is not None
             assert given_out.expires > clock.now() + service.ahead - timedelta(seconds=2)
-            await breathe()
+            await run_pending_callbacks()
             clock.advance(step)
         assert service.calls <= len(steps) + 1
         await link.aclose()

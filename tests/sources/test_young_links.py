@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.builders import export, tree
+from tests.support.builders import export, read_tree
 from tests.support.clock import FakeClock
-from tests.support.faults import error, storage
-from tests.support.simulator import EXPORT, Run, Simulator
-from tilesync.azure.sas import parse_link, starts
+from tests.support.faults import error_response, is_storage
+from tests.support.simulator import EXPORT, JobOutcome, Simulator
+from tilesync.azure.sas import parse_sas_link, parse_start
 from tilesync.errors import NotAuthorised
 from tilesync.events import Notice, Warned
 from tilesync.model import SasUrl
-from tilesync.sources.sas_link import AGAIN, RenewingLink
+from tilesync.sources.sas_link import VALIDITY_RETRY_S, RenewingLink
 
 HOUR = timedelta(hours=1)
 
@@ -28,15 +28,15 @@ HOUR = timedelta(hours=1)
 def test_a_link_that_is_not_valid_yet_is_waited_for(tmp_path: Path, ahead: timedelta, bare: bool) -> None:
     """A run waits until the link is valid by the clock of the server, says so once, and goes on."""
     with Simulator() as sim:
-        sim.ahead = ahead
-        sim.young = timedelta(seconds=2)
-        files = sim.hold()
-        run = sim.mirror(tmp_path, **({"link": sim.link(EXPORT)} if bare else {}))
-        refused = len(sim.asked_pages) - 1
+        sim.clock_offset = ahead
+        sim.link_start_delay = timedelta(seconds=2)
+        files = sim.offer_export()
+        run = sim.mirror(tmp_path, **({"link": sim.create_link(EXPORT)} if bare else {}))
+        refused = len(sim.listing_requests) - 1
     assert run.error is None
-    assert tree(tmp_path / "versions" / EXPORT) == files
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
     assert refused in {1, 2}
-    said = [event.message for event in run.of(Notice) if "valid from" in event.message]
+    said = [event.message for event in run.events_of(Notice) if "valid from" in event.message]
     assert len(said) == 1
 
 
@@ -44,25 +44,25 @@ def test_a_link_that_is_not_valid_yet_is_waited_for(tmp_path: Path, ahead: timed
 def test_a_link_that_is_refused_in_its_first_seconds_is_tried_again(tmp_path: Path, bare: bool) -> None:
     """A fresh link that the storage does not know yet is tried again for some seconds."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         until = time.monotonic() + 3
-        sim.fault(
-            lambda request: storage(request) and time.monotonic() < until,
-            error(403, "AuthenticationFailed"),
+        sim.add_fault(
+            lambda request: is_storage(request) and time.monotonic() < until,
+            error_response(403, "AuthenticationFailed"),
             times=None,
         )
-        run = sim.mirror(tmp_path, **({"link": sim.link(EXPORT)} if bare else {}))
+        run = sim.mirror(tmp_path, **({"link": sim.create_link(EXPORT)} if bare else {}))
     assert run.error is None
-    assert tree(tmp_path / "versions" / EXPORT) == files
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
 def test_a_link_that_is_valid_much_later_is_told(tmp_path: Path) -> None:
     """What is longer away than the run may wait ends it at once, with the time from which on the link is valid."""
     with Simulator() as sim:
-        sim.young = HOUR
-        sim.hold()
+        sim.link_start_delay = HOUR
+        sim.offer_export()
         began = time.monotonic()
-        run = sim.mirror(tmp_path, link=sim.link(EXPORT), retry_for=timedelta(seconds=20))
+        run = sim.mirror(tmp_path, link=sim.create_link(EXPORT), retry_for=timedelta(seconds=20))
     assert time.monotonic() - began < 10
     assert isinstance(run.error, NotAuthorised)
     assert "the link is valid from" in str(run.error)
@@ -72,21 +72,21 @@ def test_a_link_that_is_valid_much_later_is_told(tmp_path: Path) -> None:
 def test_a_link_that_is_valid_much_later_is_replaced_where_there_is_another(tmp_path: Path) -> None:
     """Where a fresh link can be had it is asked for, before a run is given up for one that is valid too late."""
     with Simulator() as sim:
-        files = sim.hold()
-        valid = sim.link(EXPORT)
+        files = sim.offer_export()
+        valid = sim.create_link(EXPORT)
         command = f"printf %s '{valid}'"
         late = f"{valid}&st={datetime.now(UTC) + HOUR:%Y-%m-%dT%H:%M:%SZ}"
         run = sim.mirror(tmp_path, link=late, link_command=command, retry_for=timedelta(seconds=5))
     assert run.error is None
-    assert tree(tmp_path / "versions" / EXPORT) == files
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
 def test_a_refusal_that_time_does_not_cure_is_final(tmp_path: Path) -> None:
     """A signature that does not match, or a permission that lacks, is not waited for."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         began = time.monotonic()
-        run = sim.mirror(tmp_path, link=sim.link(EXPORT).replace("sig=", "sig=x"))
+        run = sim.mirror(tmp_path, link=sim.create_link(EXPORT).replace("sig=", "sig=x"))
     assert isinstance(run.error, NotAuthorised)
     assert time.monotonic() - began < 5
 
@@ -94,17 +94,17 @@ def test_a_refusal_that_time_does_not_cure_is_final(tmp_path: Path) -> None:
 def test_a_run_uses_the_old_link_until_the_new_one_is_valid(tmp_path: Path) -> None:
     """Links that are renewed ahead of time and valid only later are never asked through too early."""
     with Simulator(life=timedelta(seconds=4), delay=0.05) as sim:
-        files = sim.hold(export(120))
+        files = sim.offer_export(export(120))
 
         def rows(look: int) -> list[dict[str, object]]:
-            sim.young = timedelta(seconds=0.5 if look > 1 else 0)
+            sim.link_start_delay = timedelta(seconds=0.5 if look > 1 else 0)
             return sim.exports
 
-        sim.rows = rows
+        sim.list_exports = rows
         run = sim.mirror(tmp_path, transfers=1)
     assert run.error is None
-    assert run.tally.renewals >= 2
-    assert tree(tmp_path / "versions" / EXPORT) == files
+    assert run.stats.renewals >= 2
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
 # --- on a clock of the test ---
@@ -113,17 +113,17 @@ def test_a_run_uses_the_old_link_until_the_new_one_is_valid(tmp_path: Path) -> N
 def made(clock: FakeClock, *, life: timedelta = HOUR, starts_in: timedelta | None = None, n: int = 0) -> SasUrl:
     end = f"{clock.now() + life:%Y-%m-%dT%H:%M:%SZ}"
     begin = "" if starts_in is None else f"&st={clock.now() + starts_in:%Y-%m-%dT%H:%M:%SZ}"
-    return parse_link(f"https://a.blob.core.windows.net/c?sp=rl{begin}&se={end}&sig={n}", fetched=clock.monotonic())
+    return parse_sas_link(f"https://a.blob.core.windows.net/c?sp=rl{begin}&se={end}&sig={n}", fetched=clock.monotonic())
 
 
-def renewing(clock: FakeClock, links: Iterator[SasUrl], run: Run) -> RenewingLink:
+def renewing(clock: FakeClock, links: Iterator[SasUrl], run: JobOutcome) -> RenewingLink:
     async def fetch() -> tuple[SasUrl, datetime | None]:
         return next(links), clock.now()
 
     return RenewingLink(fetch, clock, run, budget=timedelta(seconds=60))
 
 
-async def breathe() -> None:
+async def run_pending_callbacks() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -134,21 +134,21 @@ def test_the_old_link_is_used_while_it_lives() -> None:
     async def work() -> None:
         clock = FakeClock()
         old, new = made(clock), made(clock, life=2 * HOUR, starts_in=timedelta(minutes=58), n=1)
-        link = renewing(clock, iter([new]), Run())
-        link.adopt(old, clock.now())
-        link.worked(old)
+        link = renewing(clock, iter([new]), JobOutcome())
+        link.set_current(old, clock.now())
+        link.mark_accepted(old)
         clock.advance(56 * 60)
         assert await link.current() is old
-        await breathe()
+        await run_pending_callbacks()
         assert await link.current() is old
         clock.advance(2 * 60)
         assert await link.current() is new
-        assert link.too_early(new, clock.now(), last=False) == 0
+        assert link.seconds_until_valid(new, clock.now(), is_last=False) == 0
         assert await link.current() is old
-        clock.advance(AGAIN)
+        clock.advance(VALIDITY_RETRY_S)
         assert await link.current() is new
-        link.worked(new)
-        assert link.too_early(new, clock.now(), last=True) is None
+        link.mark_accepted(new)
+        assert link.seconds_until_valid(new, clock.now(), is_last=True) is None
         assert await link.current() is new
 
     asyncio.run(work())
@@ -160,19 +160,19 @@ def test_a_refused_link_is_not_gone_back_to() -> None:
     async def work() -> None:
         clock = FakeClock()
         old, new = made(clock), made(clock, life=2 * HOUR, starts_in=timedelta(seconds=5), n=1)
-        run = Run()
+        run = JobOutcome()
         link = renewing(clock, iter([new]), run)
-        link.adopt(old, clock.now())
+        link.set_current(old, clock.now())
         await link.renew(old)
         assert await link.current() is new
-        assert link.too_early(new, clock.now(), last=False) == 5 + AGAIN
-        assert link.too_early(new, clock.now(), last=False) == 5 + AGAIN
-        assert len(run.of(Notice)) == 1
-        clock.advance(5 + AGAIN)
-        assert link.too_early(new, clock.now(), last=False) is None
-        assert link.too_early(new, clock.now(), last=True) == AGAIN
+        assert link.seconds_until_valid(new, clock.now(), is_last=False) == 5 + VALIDITY_RETRY_S
+        assert link.seconds_until_valid(new, clock.now(), is_last=False) == 5 + VALIDITY_RETRY_S
+        assert len(run.events_of(Notice)) == 1
+        clock.advance(5 + VALIDITY_RETRY_S)
+        assert link.seconds_until_valid(new, clock.now(), is_last=False) is None
+        assert link.seconds_until_valid(new, clock.now(), is_last=True) == VALIDITY_RETRY_S
         clock.advance(10)
-        assert link.too_early(new, clock.now(), last=True) is None
+        assert link.seconds_until_valid(new, clock.now(), is_last=True) is None
 
     asyncio.run(work())
 
@@ -181,22 +181,22 @@ def test_a_fresh_link_that_has_ended_already_is_not_used() -> None:
     """The one before is, as long as it lives, and a fresh one is asked for no more often than any other."""
 
     async def work() -> None:
-        clock, run = FakeClock(), Run()
+        clock, run = FakeClock(), JobOutcome()
         old, dead, new = made(clock), made(clock, life=timedelta(minutes=1), n=1), made(clock, life=3 * HOUR, n=2)
         given = [dead, dead, new]
         link = renewing(clock, iter(given), run)
-        link.adopt(old, clock.now())
+        link.set_current(old, clock.now())
         clock.advance(50 * 60)
         for _ in range(100):
             assert await link.current() is old
-            await breathe()
-        assert ["ended already" in event.message for event in run.of(Warned)] == [True]
+            await run_pending_callbacks()
+        assert ["ended already" in event.message for event in run.events_of(Warned)] == [True]
         clock.advance(60)
         assert await link.current() is old
-        await breathe()
+        await run_pending_callbacks()
         clock.advance(60)
         await link.current()
-        await breathe()
+        await run_pending_callbacks()
         assert await link.current() is new
 
     asyncio.run(work())
@@ -204,5 +204,5 @@ def test_a_fresh_link_that_has_ended_already_is_not_used() -> None:
 
 def test_what_a_link_says_of_its_beginning() -> None:
     """`st` is read in each form that Azure knows, and a link without one began long ago."""
-    assert starts("st=2026-03-01T12%3A00%3A00Z&se=x") == starts("st=2026-03-01T12%3A00Z") == FakeClock().now()
-    assert starts("st=nonsense&sp=r") is starts("sp=r") is None
+    assert parse_start("st=2026-03-01T12%3A00%3A00Z&se=x") == parse_start("st=2026-03-01T12%3A00Z") == FakeClock().now()
+    assert parse_start("st=nonsense&sp=r") is parse_start("sp=r") is None

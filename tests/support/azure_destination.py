@@ -8,22 +8,22 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from tests.support.azurite import ACCOUNT, signed
-from tilesync.core.http_headers import Serving
+from tests.support.azurite import ACCOUNT, signed_link
+from tilesync.core.http_headers import CachePolicy
 from tilesync.events import Event
 from tilesync.model import SasUrl
-from tilesync.stores.azure.client import AzureObjects, Wires
-from tilesync.stores.azure.credentials import delete_many
-from tilesync.stores.azure.sas_link import SignedLink
+from tilesync.stores.azure.client import AzureClients, AzureObjects
+from tilesync.stores.azure.credentials import delete_batch
+from tilesync.stores.azure.sas_link import RenewableSasLink
 from tilesync.stores.object_store.destination import ObjectDestination, open_objects
-from tilesync.transport.blob_client import Bulk, engine
-from tilesync.transport.blob_client_sync import blocking
+from tilesync.transport.blob_client import BlobClient, open_blob_client
+from tilesync.transport.blob_client_sync import open_sync_client
 
-TERM = timedelta(seconds=15)
+LEASE_TERM = timedelta(seconds=15)
 """The shortest lease."""
 
 
-def silent(event: Event) -> None:
+def ignore_event(event: Event) -> None:
     """Hear nothing."""
 
 
@@ -33,29 +33,34 @@ def azure_objects(
     *,
     prefix: str = "",
     fetch: Callable[[], SasUrl] | None = None,
-    observe: Callable[[Event], None] = silent,
+    observe: Callable[[Event], None] = ignore_event,
     budget: timedelta = timedelta(seconds=20),
 ) -> Iterator[AzureObjects]:
     """The objects of a container."""
-    engines: dict[asyncio.AbstractEventLoop, tuple[object, Bulk]] = {}
+    engines: dict[asyncio.AbstractEventLoop, tuple[object, BlobClient]] = {}
 
-    async def bulk() -> Bulk:
+    async def bulk() -> BlobClient:
         """One for each loop: it ends with that."""
         loop = asyncio.get_running_loop()
         if loop not in engines:
-            opening = engine(sends=True)
+            opening = open_blob_client(for_uploads=True)
             engines[loop] = opening, await opening.__aenter__()
         return engines[loop][1]
 
-    with blocking(observe, budget=budget) as talk:
-        link = SignedLink(fetch or (lambda: signed(url)), observe)
-        wires = Wires(link, SignedLink(lambda: signed(url, permission="r"), observe), talk, bulk, delete_many)
+    with open_sync_client(observe, budget=budget) as talk:
+        link = RenewableSasLink(fetch or (lambda: signed_link(url)), observe)
+        wires = AzureClients(
+            link, RenewableSasLink(lambda: signed_link(url, permission="r"), observe), talk, bulk, delete_batch
+        )
         shown = f"az://{ACCOUNT}/{url.rpartition('/')[2]}/{prefix}"
-        yield AzureObjects(wires, prefix, observe, shown=shown, home=f"{url}/{prefix}", term=TERM)
+        yield AzureObjects(wires, prefix, observe, display_name=shown, canonical_url=f"{url}/{prefix}", term=LEASE_TERM)
 
 
 @contextmanager
 def azure_destination(url: str, state: Path, *, prefix: str = "") -> Iterator[ObjectDestination]:
     """A destination in a container."""
-    with azure_objects(url, prefix=prefix) as objects, open_objects(objects, state, Serving(), silent) as there:
+    with (
+        azure_objects(url, prefix=prefix) as objects,
+        open_objects(objects, state, CachePolicy(), ignore_event) as there,
+    ):
         yield there

@@ -13,43 +13,43 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.support.azurite import ACCOUNT, KEY, Azurite, Passing, Refusal, Road, new_container
+from tests.support.azurite import ACCOUNT, KEY, AzureProxy, Azurite, ProxiedRequest, RefusedResponse, new_container
 from tests.support.builders import IMODEL
-from tests.support.simulator import Ended, Simulator, command
+from tests.support.simulator import ProgramResult, Simulator, run_program
 
 
-class Away:
+class AzureFixture:
     """A container that a program mirrors to, by way of a road on which anything may happen."""
 
-    def __init__(self, azurite: Azurite, road: Road, state: Path) -> None:
+    def __init__(self, azurite: Azurite, proxy: AzureProxy, state: Path) -> None:
         self.url = new_container(azurite)
         self.container = self.url.rpartition("/")[2]
-        self.place = f"az://{ACCOUNT}/{self.container}"
-        self.client = azurite._account.get_container_client(self.container)
-        self.road = road
+        self.destination_url = f"az://{ACCOUNT}/{self.container}"
+        self.client = azurite.service.get_container_client(self.container)
+        self.proxy = proxy
         self.state = state
         self.env = {
             "AZURE_STORAGE_KEY": KEY,
-            "TILESYNC_AZURE_ENDPOINT": f"{road.url}/{ACCOUNT}",
+            "TILESYNC_AZURE_ENDPOINT": f"{proxy.url}/{ACCOUNT}",
             "XDG_STATE_HOME": str(state),
             "TILESYNC_RETRY_FOR": "10s",
         }
 
-    def mirror(self, sim: Simulator, *options: str, dest: str | None = None, **env: str) -> Ended:
+    def mirror(self, sim: Simulator, *options: str, dest: str | None = None, **env: str) -> ProgramResult:
         """Run the main job; no signature and no key is in what it says."""
-        ended = sim.command(dest or self.place, *options, env={**self.env, **env})
-        assert "sig=" not in ended.said + json.dumps(ended.last)
-        assert KEY not in ended.said
+        ended = sim.mirror_program(dest or self.destination_url, *options, env={**self.env, **env})
+        assert "sig=" not in ended.stderr + json.dumps(ended.last_line)
+        assert KEY not in ended.stderr
         return ended
 
-    def run(self, *words: str) -> Ended:
+    def run(self, *words: str) -> ProgramResult:
         """Run another command."""
-        return command(*words, env=self.env)
+        return run_program(*words, env=self.env)
 
-    def start(self, sim: Simulator, *options: str) -> subprocess.Popen[bytes]:
+    def start_mirror(self, sim: Simulator, *options: str) -> subprocess.Popen[bytes]:
         """Start the main job."""
         env = {**self.env, "TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token, "PATH": "/usr/bin:/bin"}
-        words = [sys.executable, "-m", "tilesync", "mirror", IMODEL, self.place, "--json", *options]
+        words = [sys.executable, "-m", "tilesync", "mirror", IMODEL, self.destination_url, "--json", *options]
         return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def blobs(self, prefix: str = "") -> dict[str, bytes]:
@@ -57,89 +57,91 @@ class Away:
         names = [blob.name for blob in self.client.list_blobs(name_starts_with=prefix)]
         return {name[len(prefix) :]: self.client.download_blob(name, decompress=False).readall() for name in names}
 
-    def names(self) -> list[str]:
+    def list_names(self) -> list[str]:
         """What lies there."""
         return [blob.name for blob in self.client.list_blobs()]
 
-    def said(self, name: str) -> Any:
+    def read_json(self, name: str) -> Any:
         """A document there."""
         return json.loads(self.client.download_blob(name).readall())
 
-    def holds(self, version: str, files: dict[str, bytes]) -> None:
+    def assert_published(self, version: str, files: dict[str, bytes]) -> None:
         """The pointer leads to this version, which has these files and no others."""
-        assert self.said("latest.json")["version"] == version
+        assert self.read_json("latest.json")["version"] == version
         assert self.blobs(f"versions/{version}/") == files
-        uri = self.said("tileset.json")["root"]["children"][0]["content"]["uri"]
+        uri = self.read_json("tileset.json")["root"]["children"][0]["content"]["uri"]
         assert uri.startswith(f"versions/{version}/")
 
-    def moved(self) -> list[Passing]:
+    def transfer_requests(self) -> list[ProxiedRequest]:
         """The requests that moved bytes of files, there or back, since `forget`."""
-        moving = (each for each in self.road.told if "versions/" in each.blob and each.method in {"GET", "PUT"})
+        moving = (each for each in self.proxy.requests if "versions/" in each.blob and each.method in {"GET", "PUT"})
         return [each for each in moving if "x-ms-copy-source" not in each.headers]
 
-    def forget(self) -> None:
+    def clear_requests(self) -> None:
         """Count requests anew."""
-        self.road.told.clear()
-        self.road.passed.clear()
+        self.proxy.requests.clear()
+        self.proxy.answered.clear()
 
 
-def refusing(status: int, code: str, *, times: int | None = None) -> Callable[[Passing], Refusal | None]:
+def refuse_uploads(
+    status: int, code: str, *, times: int | None = None
+) -> Callable[[ProxiedRequest], RefusedResponse | None]:
     """A gate that refuses to take files, so many times."""
     left = [times if times is not None else 1 << 30]
     lock = threading.Lock()
 
-    def gate(passing: Passing) -> Refusal | None:
+    def gate(passing: ProxiedRequest) -> RefusedResponse | None:
         is_file = passing.method == "PUT" and "versions/" in passing.blob
         with lock:
             if not is_file or left[0] <= 0:
                 return None
             left[0] -= 1
-        return Refusal(status, code)
+        return RefusedResponse(status, code)
 
     return gate
 
 
-class Killable(Protocol):
+class KillableDestination(Protocol):
     """A destination that programs mirror to."""
 
-    def start(self, sim: Simulator, *options: str) -> subprocess.Popen[bytes]:
+    def start_mirror(self, sim: Simulator, *options: str) -> subprocess.Popen[bytes]:
         """Start the main job."""
 
-    def mirror(self, sim: Simulator, *options: str) -> Ended:
+    def mirror(self, sim: Simulator, *options: str) -> ProgramResult:
         """Run the main job."""
 
-    def names(self) -> list[str]:
+    def list_names(self) -> list[str]:
         """What lies there."""
 
 
-def killed_at_random(place: Killable, sim: Simulator, dice: random.Random) -> None:
+def kill_at_random_times(place: KillableDestination, sim: Simulator, dice: random.Random) -> None:
     """Kill runs while files are on their way: the pointer stands only where a run had come to its end; the last run
     ends at once, and well.
     """
-    sim.delay = 0.15
+    sim.delay_s = 0.15
     killed = 0
     for _ in range(3):
-        before = _files(place)
-        running = place.start(sim, "--transfers", "8")
-        while _files(place) <= before and running.poll() is None:
+        before = _count_files(place)
+        running = place.start_mirror(sim, "--transfers", "8")
+        while _count_files(place) <= before and running.poll() is None:
             time.sleep(0.02)
         time.sleep(dice.uniform(0.0, 0.5))
         if running.poll() is not None:
             break
         running.send_signal(signal.SIGKILL)
         running.communicate()
-        names = place.names()
+        names = place.list_names()
         if "tileset.json" in names:
             assert any(name.startswith("manifests/") for name in names)
             break
         killed += 1
-    sim.delay = 0.0
+    sim.delay_s = 0.0
     began = time.monotonic()
     run = place.mirror(sim)
-    assert run.exit == 0, run.said
+    assert run.exit_code == 0, run.stderr
     assert time.monotonic() - began < 30
     assert killed >= 1
 
 
-def _files(place: Killable) -> int:
-    return sum(name.startswith("versions/") for name in place.names())
+def _count_files(place: KillableDestination) -> int:
+    return sum(name.startswith("versions/") for name in place.list_names())

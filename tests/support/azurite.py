@@ -37,20 +37,20 @@ from azure.storage.blob import (
     generate_container_sas,
 )
 
-from tilesync.azure.sas import parse_link
+from tilesync.azure.sas import parse_sas_link
 from tilesync.model import SasUrl
 
 ACCOUNT = "devstoreaccount1"
 KEY = base64.b64encode(b"a key of these tests, 64 bytes long as those of real accounts are").decode()
 PROGRAM = "azurite-blob"
-HERE = Path(__file__).resolve().parents[2] / ".azurite" / "node_modules" / ".bin" / PROGRAM
-OPTIONS = ("--disableTelemetry", "--skipApiVersionCheck", "--silent", "--loose", "--inMemoryPersistence")
-LISTENS = "successfully listens on "
-STARTED_WITHIN = timedelta(seconds=60)
+INSTALLED_PROGRAM = Path(__file__).resolve().parents[2] / ".azurite" / "node_modules" / ".bin" / PROGRAM
+AZURITE_OPTIONS = ("--disableTelemetry", "--skipApiVersionCheck", "--silent", "--loose", "--inMemoryPersistence")
+LISTENING_PREFIX = "successfully listens on "
+START_TIMEOUT = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
-class Upload:
+class BlobContent:
     """A blob to be: its stored bytes and what is said of them. In `blocks` the service computes no MD5."""
 
     data: bytes
@@ -59,10 +59,12 @@ class Upload:
     blocks: bool = False
 
 
-def find() -> str | None:
+def find_azurite() -> str | None:
     """The path of Azurite's blob service; None where there is none."""
     given = os.environ.get("AZURITE")
-    return given or (str(HERE) if HERE.exists() and shutil.which("node") else shutil.which(PROGRAM))
+    return given or (
+        str(INSTALLED_PROGRAM) if INSTALLED_PROGRAM.exists() and shutil.which("node") else shutil.which(PROGRAM)
+    )
 
 
 class Azurite:
@@ -70,16 +72,16 @@ class Azurite:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._account = BlobServiceClient(f"{url}/{ACCOUNT}", credential={"account_name": ACCOUNT, "account_key": KEY})
+        self.service = BlobServiceClient(f"{url}/{ACCOUNT}", credential={"account_name": ACCOUNT, "account_key": KEY})
 
-    def fill(self, container: str, blobs: Mapping[str, Upload]) -> ContainerClient:
+    def create_container(self, container: str, blobs: Mapping[str, BlobContent]) -> ContainerClient:
         """Make a container that holds `blobs`."""
-        client = self._account.create_container(container)
+        client = self.service.create_container(container)
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda item: put(client, *item), blobs.items()))
+            list(pool.map(lambda item: put_blob(client, *item), blobs.items()))
         return client
 
-    def link(
+    def make_sas_link(
         self, container: str, *, life: timedelta | None = None, policy: str | None = None, url: str | None = None
     ) -> str:
         """A real container SAS link that may read and list; it begins with `url` where that is not this service's.
@@ -90,17 +92,17 @@ class Azurite:
         query = generate_container_sas(ACCOUNT, container, KEY, protocol="https,http", **end)
         return f"{url or self.url}/{ACCOUNT}/{container}?{query}"
 
-    def share_with_pages(self) -> None:
+    def allow_cors(self) -> None:
         """Let pages of any origin read what is public."""
         rule = CorsRule(["*"], ["GET", "HEAD", "OPTIONS"], allowed_headers=["*"], exposed_headers=["*"])
-        self._account.set_service_properties(cors=[rule])
+        self.service.set_service_properties(cors=[rule])
 
     def close(self) -> None:
         """Close the client's connections."""
-        self._account.close()
+        self.service.close()
 
 
-def put(container: ContainerClient, name: str, upload: Upload) -> None:
+def put_blob(container: ContainerClient, name: str, upload: BlobContent) -> None:
     """Write one blob, over what has its name."""
     said = ContentSettings(content_type=upload.content_type, content_encoding=upload.content_encoding)
     blob = container.get_blob_client(name)
@@ -111,20 +113,20 @@ def put(container: ContainerClient, name: str, upload: Upload) -> None:
         blob.upload_blob(upload.data, overwrite=True, content_settings=said)
 
 
-def allow(container: ContainerClient, policy: str) -> None:
+def set_access_policy(container: ContainerClient, policy: str) -> None:
     """Let `policy` be the container's only access policy: reading and listing, for an hour."""
     end = datetime.now(UTC) + timedelta(hours=1)
     container.set_container_access_policy({policy: AccessPolicy("rl", expiry=end)})
 
 
 @contextmanager
-def running(program: str, *options: str) -> Iterator[Azurite]:
+def start_azurite(program: str, *options: str) -> Iterator[Azurite]:
     """Azurite on a free port of loopback, all in memory; it ends with the context."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [program, "--blobHost", "127.0.0.1", "--blobPort", "0", *OPTIONS, *options],
+                [program, "--blobHost", "127.0.0.1", "--blobPort", "0", *AZURITE_OPTIONS, *options],
                 cwd=folder,
                 env={**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}"},
                 stdin=subprocess.DEVNULL,
@@ -132,7 +134,7 @@ def running(program: str, *options: str) -> Iterator[Azurite]:
                 stderr=subprocess.STDOUT,
             )
         try:
-            azurite = Azurite(_listening(process, log))
+            azurite = Azurite(_wait_until_listening(process, log))
             try:
                 yield azurite
             finally:
@@ -141,13 +143,13 @@ def running(program: str, *options: str) -> Iterator[Azurite]:
             _stop(process)
 
 
-def _listening(process: subprocess.Popen[bytes], log: Path) -> str:
+def _wait_until_listening(process: subprocess.Popen[bytes], log: Path) -> str:
     """Where it says that it listens. Raises RuntimeError with its words when it does not come to that."""
-    deadline = time.monotonic() + STARTED_WITHIN.total_seconds()
+    deadline = time.monotonic() + START_TIMEOUT.total_seconds()
     while process.poll() is None and time.monotonic() < deadline:
         said = log.read_text(errors="replace")
-        if LISTENS in said and said.endswith("\n"):
-            return said.rpartition(LISTENS)[2].split()[0]
+        if LISTENING_PREFIX in said and said.endswith("\n"):
+            return said.rpartition(LISTENING_PREFIX)[2].split()[0]
         time.sleep(0.02)
     raise RuntimeError(f"Azurite did not start: {log.read_text(errors='replace')}")
 
@@ -167,28 +169,28 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def new_container(azurite: Azurite) -> str:
     """The bare URL of a new, empty container."""
     name = f"d{uuid.uuid4()}"
-    azurite.fill(name, {})
+    azurite.create_container(name, {})
     return f"{azurite.url}/{ACCOUNT}/{name}"
 
 
-def signed(url: str, *, life: timedelta = timedelta(hours=1), permission: str = "racwdl") -> SasUrl:
+def signed_link(url: str, *, life: timedelta = timedelta(hours=1), permission: str = "racwdl") -> SasUrl:
     """A link that may write to a container."""
     end = datetime.now(UTC) + life
     query = generate_container_sas(
         ACCOUNT, url.rpartition("/")[2], KEY, protocol="https,http", permission=permission, expiry=end
     )
-    return parse_link(f"{url}?{query}")
+    return parse_sas_link(f"{url}?{query}")
 
 
 # --- the road ---
 
 
 @dataclass(frozen=True)
-class Passing:
+class ProxiedRequest:
     """A request on its way to Azurite; `blob` is empty for a listing, `number` counts the requests for blobs from 1."""
 
     blob: str
-    number: int
+    blob_request_number: int
     query: dict[str, str]
     method: str = "GET"
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -200,17 +202,17 @@ class Passing:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RefusedResponse:
     """What is answered in Azurite's place."""
 
     status: int
     code: str
 
 
-Gate = Callable[[Passing], Refusal | None]
+ProxyGate = Callable[[ProxiedRequest], RefusedResponse | None]
 
 
-class Road:
+class AzureProxy:
     """A reverse proxy on loopback before Azurite, which knows nothing of it: requests pass as they are.
 
     `gate` is called with each before it passes, may take its time, and may refuse it. Each answer for a blob takes
@@ -220,15 +222,15 @@ class Road:
 
     def __init__(self, azurite: Azurite, *, delay: float = 0.0, page_size: int | None = None) -> None:
         self.target = urlsplit(azurite.url)
-        self.delay = delay
+        self.delay_s = delay
         self.page_size = page_size
-        self.gate: Gate = lambda passing: None
-        self.cuts: dict[str, int] = {}
-        self.passed: list[tuple[str, int]] = []
-        self.told: list[Passing] = []
-        self.copies = False
+        self.gate: ProxyGate = lambda passing: None
+        self.truncations: dict[str, int] = {}
+        self.answered: list[tuple[str, int]] = []
+        self.requests: list[ProxiedRequest] = []
+        self.emulates_copy_from_url = False
         """Whether it copies from URLs, which Azure does, and Azurite does not."""
-        self._blobs = 0
+        self._blob_request_count = 0
         self._lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
 
@@ -240,22 +242,24 @@ class Road:
 
     def statuses(self, blob: str) -> list[int]:
         """What Azurite answered for one blob, in order."""
-        return [status for name, status in self.passed if name == blob]
+        return [status for name, status in self.answered if name == blob]
 
-    def passing(self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Passing:
+    def record_request(
+        self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None
+    ) -> ProxiedRequest:
         """The request that `path` makes."""
         parts = urlsplit(path)
         name = "/".join(unquote(parts.path).split("/")[3:])
         query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
         with self._lock:
-            self._blobs += bool(name)
-            passing = Passing(name, self._blobs, query, method, headers or {})
-            self.told.append(passing)
+            self._blob_request_count += bool(name)
+            passing = ProxiedRequest(name, self._blob_request_count, query, method, headers or {})
+            self.requests.append(passing)
             return passing
 
-    def __enter__(self) -> Road:
-        handler = type("Handler", (_Handler,), {"road": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
+    def __enter__(self) -> AzureProxy:
+        handler = type("Handler", (_AzureProxyHandler,), {"road": self})
+        self._server = _AzureProxyServer(("127.0.0.1", 0), handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -265,7 +269,7 @@ class Road:
         self._server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
+class _AzureProxyServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
@@ -273,14 +277,14 @@ class _Server(ThreadingHTTPServer):
         """A client that was killed is no error of the road."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    road: Road
+class _AzureProxyHandler(BaseHTTPRequestHandler):
+    proxy: AzureProxy
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
     def setup(self) -> None:
         super().setup()
-        self.onward = http.client.HTTPConnection(str(self.road.target.hostname), self.road.target.port, timeout=30)
+        self.onward = http.client.HTTPConnection(str(self.proxy.target.hostname), self.proxy.target.port, timeout=30)
 
     def finish(self) -> None:
         self.onward.close()
@@ -292,38 +296,38 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Let one request pass, and its answer back."""
         headers = {name.lower(): value for name, value in self.headers.items()}
-        passing = self.road.passing(self.path, self.command, headers)
+        passing = self.proxy.record_request(self.path, self.command, headers)
         sent = self.rfile.read(int(headers.get("content-length") or 0))
-        if (refusal := self.road.gate(passing)) is not None:
-            self.road.passed.append((passing.blob, refusal.status))
+        if (refusal := self.proxy.gate(passing)) is not None:
+            self.proxy.answered.append((passing.blob, refusal.status))
             no = f"HTTP/1.1 {refusal.status} No\r\nx-ms-error-code: {refusal.code}\r\nContent-Length: 0\r\n\r\n"
             self.wfile.write(no.encode())
             return
         if passing.blob:
-            time.sleep(self.road.delay)
-        if self.road.copies and "x-ms-copy-source" in headers and "x-ms-requires-sync" not in headers:
-            sent, headers = self._fetched(headers)
+            time.sleep(self.proxy.delay_s)
+        if self.proxy.emulates_copy_from_url and "x-ms-copy-source" in headers and "x-ms-requires-sync" not in headers:
+            sent, headers = self._fetch_copy_source(headers)
             if not headers:
                 self.wfile.write(sent)
                 return
         lists = passing.query.get("comp") == "list"
-        more = f"&maxresults={self.road.page_size}" if self.road.page_size and lists else ""
+        more = f"&maxresults={self.proxy.page_size}" if self.proxy.page_size and lists else ""
         onward = {name: value for name, value in headers.items() if name not in {"host", "connection"}}
         self.onward.request(self.command, self.path + more, body=sent or None, headers=onward)
         answer = self.onward.getresponse()
         body = answer.read()
-        self.road.passed.append((passing.blob, answer.status))
-        said = [(name, value) for name, value in answer.getheaders() if name.lower() not in _OF_ONE_HOP]
+        self.proxy.answered.append((passing.blob, answer.status))
+        said = [(name, value) for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP_HEADERS]
         length = answer.getheader("content-length") if self.command == "HEAD" else str(len(body))
         lines = [f"{name}: {value}" for name, value in [*said, ("Content-Length", length or "0")]]
         head = "\r\n".join([f"HTTP/1.1 {answer.status} {answer.reason}", *lines, "", ""])
-        cut = self.road.cuts.pop(passing.blob, None)
+        cut = self.proxy.truncations.pop(passing.blob, None)
         self.wfile.write(head.encode("latin-1") + body[:cut])
         if cut is not None:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
 
-    def _fetched(self, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
+    def _fetch_copy_source(self, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
         """The bytes of the source that a copy names, and the headers to put them with; or an answer, and none."""
         source = urlsplit(headers.pop("x-ms-copy-source"))
         connection = http.client.HTTPConnection(str(source.hostname), source.port, timeout=30)
@@ -346,4 +350,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_PUT = do_HEAD = do_DELETE = do_POST = do_GET  # noqa: N815 - names of http.server
 
 
-_OF_ONE_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
+_HOP_BY_HOP_HEADERS = {"connection", "keep-alive", "transfer-encoding", "content-length"}

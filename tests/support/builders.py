@@ -67,22 +67,22 @@ def export(tiles: int = 12, *, seed: int = 0, size: int = 900) -> dict[str, byte
     return files
 
 
-def md5_of(data: bytes) -> str:
+def md5_base64(data: bytes) -> str:
     """MD5 as Azure writes it: base64."""
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
-def stored(files: dict[str, bytes], *, md5: bool = True) -> dict[str, StoredBlob]:
+def make_stored_blobs(files: dict[str, bytes], *, md5: bool = True) -> dict[str, StoredBlob]:
     """The files as a container holds them."""
-    return {name: StoredBlob(data, md5=md5_of(data) if md5 else "") for name, data in files.items()}
+    return {name: StoredBlob(data, md5=md5_base64(data) if md5 else "") for name, data in files.items()}
 
 
-def tree(folder: Path) -> dict[str, bytes]:
+def read_tree(folder: Path) -> dict[str, bytes]:
     """Every regular file below a folder, by its relative path."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def manifest_of(dest: Path, version: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def read_manifest(dest: Path, version: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """The first line of a manifest, and its other lines by name."""
     head, *rest = map(json.loads, (dest / "manifests" / f"{version}.jsonl").read_text(encoding="utf-8").splitlines())
     return head, {row["name"]: row for row in rest}

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tilesync.catalog.catalog import Catalog
-from tilesync.jobs.versions.completeness import settle
-from tilesync.jobs.versions.file_check import examine
-from tilesync.model import UNKNOWN, Arrival, Blob, Completeness, Held, Remark, Role, Version
-from tilesync.stores.local.reader import Door, HeldFiles
+from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.jobs.versions.completeness import compute_completeness
+from tilesync.jobs.versions.file_check import check_file
+from tilesync.model import UNKNOWN_SIZE, Blob, Completeness, Diagnostic, FileResult, Role, StoredFile, Version
+from tilesync.stores.local.reader import LocalStoredFiles, SafePathResolver
 
 HOME = "https://account.blob.core.windows.net/container"
 
 
-class Shelf:
+class CatalogFixture:
     """A catalog, files below `root`, and one version of both."""
 
     def __init__(self, root: Path, *, catalog: Path | None = None) -> None:
         self.root = root
-        self.catalog = Catalog(catalog or Path(":memory:"))
-        self.files = HeldFiles(Door(root))
-        self.version = self.catalog.begin(Version(0, "e1", "e1", None, None, "", {}, home=HOME))
+        self.catalog = SqliteCatalog(catalog or Path(":memory:"))
+        self.files = LocalStoredFiles(SafePathResolver(root))
+        self.version = self.catalog.add_version(Version(0, "e1", "e1", None, None, "", {}, container_url=HOME))
 
     def write(self, name: str, data: bytes) -> None:
         """The bytes alone."""
@@ -31,48 +31,50 @@ class Shelf:
     def put(self, name: str, data: bytes) -> None:
         """A file that is held, with what it says; one that is there already is replaced."""
         self.write(name, data)
-        found = examine(self.files, self.catalog.references, self.version, Blob(name, UNKNOWN))
+        found = check_file(self.files, self.catalog.references, self.version, Blob(name, UNKNOWN_SIZE))
         assert found is not None
-        held = Held(Blob(name, len(data)), found.held.sha256, found.held.mtime_ns, found.held.inode)
-        self._take(Arrival(0, held, found.reading, partly=found.partly))
+        held = StoredFile(Blob(name, len(data)), found.stored.sha256, found.stored.mtime_ns, found.stored.inode)
+        self._record(FileResult(0, held, found.content, has_more_references=found.has_more_references))
 
     def put_unread(self, name: str, data: bytes) -> None:
         """A file that is held, though its bytes would not have passed."""
         self.write(name, data)
-        self._take(Arrival(0, Held(Blob(name, len(data)), b"", 0)))
+        self._record(FileResult(0, StoredFile(Blob(name, len(data)), b"", 0)))
 
-    def _take(self, arrival: Arrival) -> None:
-        name = arrival.held.blob.name
-        if not self.catalog.held_among(self.version, [name]):
-            self.catalog.add_held(self.version, [arrival])
+    def _record(self, arrival: FileResult) -> None:
+        name = arrival.stored.blob.name
+        if not self.catalog.find_stored(self.version, [name]):
+            self.catalog.add_stored_files(self.version, [arrival])
             return
-        self.catalog.release(self.version, [name])
-        ((number, _),) = self.catalog.wanted(self.version, 0, limit=2)
-        held, reading = arrival.held, arrival.reading
-        self.catalog.hold(self.version, [Arrival(number, held, reading, partly=arrival.partly)])
+        self.catalog.mark_wanted(self.version, [name])
+        ((number, _),) = self.catalog.list_wanted(self.version, 0, limit=2)
+        held, reading = arrival.stored, arrival.content
+        self.catalog.mark_stored(
+            self.version, [FileResult(number, held, reading, has_more_references=arrival.has_more_references)]
+        )
 
     def put_all(self, files: dict[str, bytes]) -> None:
         """Many of them."""
         for name, data in files.items():
             self.put(name, data)
 
-    def settle(self) -> Completeness:
+    def count_completeness(self) -> Completeness:
         """What the version asks for, counted."""
-        return settle(self.version, self.catalog, self.files)
+        return compute_completeness(self.version, self.catalog, self.files)
 
     def missing(self) -> set[str]:
         """What is asked for and not there, after settling."""
-        return {name for name, _, _ in self.catalog.references.missing(self.version)}
+        return {name for name, _, _ in self.catalog.references.list_missing(self.version)}
 
-    def remarks(self) -> list[tuple[str, Remark]]:
+    def remarks(self) -> list[tuple[str, Diagnostic]]:
         """What is to be said of the files."""
-        return list(self.catalog.references.remarks(self.version))
+        return list(self.catalog.references.list_diagnostics(self.version))
 
-    def asked(self) -> set[tuple[str, str, str]]:
+    def all_references(self) -> set[tuple[str, str, str]]:
         """Every reference: who asks, for what, and as what."""
         sql = "SELECT source, target, role FROM reference WHERE version=?"
         return set(self.catalog.query(sql, self.version.serial))
 
-    def asked_by(self, source: str, role: Role = Role.CONTENT) -> set[str]:
+    def references_from(self, source: str, role: Role = Role.CONTENT) -> set[str]:
         """What one file asks for in one role."""
-        return set(self.catalog.references.of(self.version, source, role))
+        return set(self.catalog.references.list_targets(self.version, source, role))

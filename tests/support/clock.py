@@ -12,7 +12,7 @@ class FakeClock:
     def __init__(self, start: datetime = datetime(2026, 3, 1, 12, tzinfo=UTC)) -> None:
         self._start = start
         self._passed = 0.0
-        self.slept: list[float] = []
+        self.sleeps_s: list[float] = []
 
     def now(self) -> datetime:
         """The wall clock, in UTC."""
@@ -28,6 +28,6 @@ class FakeClock:
 
     async def sleep(self, seconds: float) -> None:
         """Let time pass, and others run."""
-        self.slept.append(seconds)
+        self.sleeps_s.append(seconds)
         self._passed += seconds
         await asyncio.sleep(0)

@@ -14,22 +14,22 @@ from tests.support.simulator import Simulator
 
 
 @dataclass(frozen=True)
-class Done:
+class CommandResult:
     """A run that ended: its exit code and its two outputs."""
 
-    exit: int
-    out: str
-    err: str
+    exit_code: int
+    stdout: str
+    stderr: str
 
     @cached_property
     def lines(self) -> list[dict[str, Any]]:
         """The JSON lines."""
-        return [json.loads(line) for line in self.out.splitlines()]
+        return [json.loads(line) for line in self.stdout.splitlines()]
 
     @property
-    def last(self) -> dict[str, Any]:
+    def last_line(self) -> dict[str, Any]:
         """The last JSON line."""
-        assert self.lines[-1]["exit"] == self.exit, (self.out, self.err)
+        assert self.lines[-1]["exit"] == self.exit_code, (self.stdout, self.stderr)
         return self.lines[-1]
 
     @cached_property
@@ -38,12 +38,12 @@ class Done:
         return {line["name"]: line for line in self.lines if line["kind"] == "check"}
 
     @property
-    def results(self) -> dict[str, str]:
+    def failed_checks(self) -> dict[str, str]:
         """How each check came out, but for those that are ok."""
         return {name: line["result"] for name, line in self.checks.items() if line["result"] != "ok"}
 
 
-def tilesync(*arguments: object, sim: Simulator | None = None, stdin: str = "", **more: str) -> Done:
+def run_tilesync(*arguments: object, sim: Simulator | None = None, stdin: str = "", **more: str) -> CommandResult:
     """Run the command."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ}
     service = {} if sim is None else {"TILESYNC_API_URL": sim.url, "TILESYNC_TOKEN": sim.token}
@@ -57,4 +57,4 @@ def tilesync(*arguments: object, sim: Simulator | None = None, stdin: str = "", 
         encoding="utf-8",
     )
     assert "Traceback" not in done.stderr, done.stderr
-    return Done(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)

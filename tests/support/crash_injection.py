@@ -6,23 +6,23 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Killed(BaseException):
+class SimulatedCrash(BaseException):
     """The process is gone: nothing catches this."""
 
 
-class Life:
+class CrashAfterCalls:
     """Ends at the nth of some calls, before it is made."""
 
     def __init__(self, calls: int) -> None:
         self._left = calls
 
-    def counted(self, real: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap(self, real: Callable[..., Any]) -> Callable[..., Any]:
         """A call that counts."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self._left -= 1
             if self._left == 0:
-                raise Killed
+                raise SimulatedCrash
             return real(*args, **kwargs)
 
         return call

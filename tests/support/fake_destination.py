@@ -7,46 +7,59 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tilesync.core.manifest import header, line
+from tilesync.core.manifest import make_header, make_line
 from tilesync.errors import DestinationError
-from tilesync.model import Blob, Held, Trace, Version
-from tilesync.protocols import Catalog, Glance
+from tilesync.model import Blob, FileStamp, StoredFile, Version
+from tilesync.protocols import Catalog, PresencePage
 
 
-class Place:
+class FakeDestination:
     """Implements Published and HeldFiles as far as a source asks them. `broken`: what reading a file of a name raises;
     `step`: bytes that come at a time.
     """
 
-    portable = False
-    wide = 1
+    is_picklable = False
+    parallel_reads = 1
 
-    def __init__(self, *, step: int = 1 << 20) -> None:
-        self.step = step
+    def __init__(self, *, chunk_bytes: int = 1 << 20) -> None:
+        self.chunk_bytes = chunk_bytes
         self.manifests: dict[str, list[Any]] = {}
         self.files: dict[tuple[str, str], bytes] = {}
-        self.broken: dict[str, Exception] = {}
-        self.pointed: dict[str, Any] | None = None
-        self.opened: list[str] = []
+        self.read_errors: dict[str, Exception] = {}
+        self.latest_document: dict[str, Any] | None = None
+        self.opened_names: list[str] = []
 
-    def add(self, name: str, files: Mapping[str, bytes], *, missing: Sequence[str] = (), **changes: Any) -> Version:
+    def add_version(
+        self, name: str, files: Mapping[str, bytes], *, missing: Sequence[str] = (), **changes: Any
+    ) -> Version:
         """Hold a version of these files."""
         published = f"2026-04-{len(self.manifests) + 1:02d}T00:00:00Z"
         version = Version(
-            0, name, name, "i", "c", "", {}, listed=True, published=published, home="https://a/c", files=len(files)
+            0,
+            name,
+            name,
+            "i",
+            "c",
+            "",
+            {},
+            listed=True,
+            published_at=published,
+            container_url="https://a/c",
+            files=len(files),
         )
         version = replace(version, bytes=sum(map(len, files.values())), **changes)
         version = replace(version, record={"id": version.export, "displayName": "City"})
         rows = [
-            line(Held(Blob(each, len(data), "e"), hashlib.sha256(data).digest(), 0)) for each, data in files.items()
+            make_line(StoredFile(Blob(each, len(data), "e"), hashlib.sha256(data).digest(), 0))
+            for each, data in files.items()
         ]
-        self.manifests[name] = [header(version, missing), *rows]
+        self.manifests[name] = [make_header(version, missing), *rows]
         self.files.update(((name, each), data) for each, data in files.items())
         return version
 
-    def point(self, name: str, **more: Any) -> None:
+    def set_latest(self, name: str, **more: Any) -> None:
         """Let the pointer name a version."""
-        self.pointed = {"version": name, "manifest": f"manifests/{name}.jsonl", **more}
+        self.latest_document = {"version": name, "manifest": f"manifests/{name}.jsonl", **more}
 
     # --- Published ---
 
@@ -58,7 +71,7 @@ class Place:
         """It holds what it was made with."""
         return False
 
-    def checked(self) -> Mapping[str, Any] | None:
+    def last_success(self) -> Mapping[str, Any] | None:
         """None: no run ended here."""
         return None
 
@@ -74,7 +87,7 @@ class Place:
 
     def latest(self) -> Mapping[str, Any] | None:
         """What the pointer names."""
-        return self.pointed
+        return self.latest_document
 
     # --- HeldFiles ---
 
@@ -85,18 +98,18 @@ class Place:
 
     def chunks(self, version: Version, name: str, *, offset: int = 0) -> Iterator[bytes]:
         """Its bytes."""
-        self.opened.append(name)
+        self.opened_names.append(name)
         data = self._read(version, name)
-        for start in range(offset, len(data), self.step):
-            yield data[start : start + self.step]
+        for start in range(offset, len(data), self.chunk_bytes):
+            yield data[start : start + self.chunk_bytes]
 
     def digest(self, version: Version, name: str) -> bytes | None:
         """Its SHA-256."""
         return None if self.size(version, name) is None else hashlib.sha256(self._read(version, name)).digest()
 
     def _read(self, version: Version, name: str) -> bytes:
-        if name in self.broken:
-            raise DestinationError(f"cannot read {name}") from self.broken[name]
+        if name in self.read_errors:
+            raise DestinationError(f"cannot read {name}") from self.read_errors[name]
         if (version.name, name) not in self.files:
             raise DestinationError(f"cannot read {name}")
         return self.files[version.name, name]
@@ -107,7 +120,7 @@ class Place:
         """Not asked for."""
         raise NotImplementedError
 
-    def noted(self, version: Version) -> Iterator[Mapping[str, Any]] | None:
+    def read_sidecar(self, version: Version) -> Iterator[Mapping[str, Any]] | None:
         """Not asked for."""
         raise NotImplementedError
 
@@ -115,7 +128,7 @@ class Place:
         """Not asked for."""
         raise NotImplementedError
 
-    def pointer(self) -> str | None:
+    def pointer_digest(self) -> str | None:
         """Not asked for."""
         raise NotImplementedError
 
@@ -123,31 +136,31 @@ class Place:
         """Not asked for."""
         raise NotImplementedError
 
-    def staged(self, version: Version) -> bool:
+    def has_staged_files(self, version: Version) -> bool:
         """Not asked for."""
         raise NotImplementedError
 
-    def complete(self, version: Version) -> bool:
+    def is_complete(self, version: Version) -> bool:
         """Not asked for."""
         raise NotImplementedError
 
-    def survey(self, version: Version) -> None:
+    def prepare_listing(self, version: Version) -> None:
         """Not asked for."""
         raise NotImplementedError
 
-    def glances(self, version: Version, catalog: Catalog, place: str) -> Iterator[Glance]:
+    def presence_pages(self, version: Version, catalog: Catalog, cursor: str) -> Iterator[PresencePage]:
         """Not asked for."""
         raise NotImplementedError
 
-    def trace(self, version: Version, name: str) -> Trace | None:
+    def stamp(self, version: Version, name: str) -> FileStamp | None:
         """Not asked for."""
         raise NotImplementedError
 
-    def unchanged(self, version: Version, held: Sequence[Held]) -> list[bool]:
+    def unchanged(self, version: Version, stored: Sequence[StoredFile]) -> list[bool]:
         """Not asked for."""
         raise NotImplementedError
 
-    def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> Trace | None:
+    def read_into(self, version: Version, name: str, consume: Callable[[bytes], object]) -> FileStamp | None:
         """Not asked for."""
         raise NotImplementedError
 

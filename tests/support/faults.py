@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
-from tilesync.demo.fake_service import Answer, Request, storage_error
+from tilesync.demo.fake_service import FakeRequest, FakeResponse, storage_error
 
-When = Callable[[Request], bool]
-Effect = Callable[[Request, Callable[[], Answer]], Answer]
+RequestMatcher = Callable[[FakeRequest], bool]
+Effect = Callable[[FakeRequest, Callable[[], FakeResponse]], FakeResponse]
 """Gets the request and a way to the answer that would have been given; gives the answer that is sent."""
 
 
@@ -21,7 +21,7 @@ class Fault:
     Unless `optional`, a fault that was never hit fails the test. `hits` counts.
     """
 
-    when: When
+    matches: RequestMatcher
     effect: Effect
     times: int | None = 1
     skip: int = 0
@@ -30,9 +30,9 @@ class Fault:
     seen: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def strikes(self, request: Request) -> bool:
+    def should_apply(self, request: FakeRequest) -> bool:
         """Whether this request is befallen."""
-        if not self.when(request):
+        if not self.matches(request):
             return False
         with self.lock:
             self.seen += 1
@@ -44,68 +44,68 @@ class Fault:
 # --- which requests ---
 
 
-def blob_name(request: Request) -> str | None:
+def blob_name(request: FakeRequest) -> str | None:
     """The blob that a request asks for; None when it asks for something else."""
     if request.is_api or request.is_listing or request.path == "/connect/token":
         return None
     return unquote(request.path.lstrip("/")).partition("/")[2]
 
 
-def api(request: Request) -> bool:
+def is_api(request: FakeRequest) -> bool:
     """Requests to the Mesh Export API."""
     return request.is_api
 
 
-def listing(request: Request) -> bool:
+def is_listing(request: FakeRequest) -> bool:
     """Requests for a page of a container."""
     return request.is_listing
 
 
-def any_blob(request: Request) -> bool:
+def is_blob(request: FakeRequest) -> bool:
     """Requests for a blob."""
     return blob_name(request) is not None
 
 
-def storage(request: Request) -> bool:
+def is_storage(request: FakeRequest) -> bool:
     """Requests for a blob or a page."""
-    return request.is_listing or any_blob(request)
+    return request.is_listing or is_blob(request)
 
 
-def blob(*names: str) -> When:
+def is_blob_named(*names: str) -> RequestMatcher:
     """Requests for these blobs."""
     return lambda request: blob_name(request) in names
 
 
-def ranged(request: Request) -> bool:
+def is_range_request(request: FakeRequest) -> bool:
     """Requests for a blob from some byte on."""
-    return any_blob(request) and request.headers.get("range") is not None
+    return is_blob(request) and request.headers.get("range") is not None
 
 
 # --- what happens to them ---
 
 
-def error(status: int, code: str = "", *, body: bytes = b"", **headers: str) -> Effect:
+def error_response(status: int, code: str = "", *, body: bytes = b"", **headers: str) -> Effect:
     """An error as the storage words it, or with a body of one's own."""
     said = {name.replace("_", "-"): value for name, value in headers.items()}
 
-    def effect(_: Request, __: Callable[[], Answer]) -> Answer:
-        answer = Answer(status, body) if body or not code else storage_error(status, code, "a fault of the test")
+    def effect(_: FakeRequest, __: Callable[[], FakeResponse]) -> FakeResponse:
+        answer = FakeResponse(status, body) if body or not code else storage_error(status, code, "a fault of the test")
         return replace(answer, headers={**answer.headers, **said})
 
     return effect
 
 
-def cut(at: int) -> Effect:
+def truncate_body(at: int) -> Effect:
     """The body breaks off behind so many bytes; negative counts from its end."""
 
-    def effect(_: Request, proceed: Callable[[], Answer]) -> Answer:
+    def effect(_: FakeRequest, proceed: Callable[[], FakeResponse]) -> FakeResponse:
         answer = proceed()
-        return replace(answer, send=max(0, at if at >= 0 else len(answer.body) + at))
+        return replace(answer, sent_bytes=max(0, at if at >= 0 else len(answer.body) + at))
 
     return effect
 
 
-def ignore_range(request: Request, proceed: Callable[[], Answer]) -> Answer:
+def ignore_range(request: FakeRequest, proceed: Callable[[], FakeResponse]) -> FakeResponse:
     """The Range header is taken for nothing: the whole blob comes."""
     asked = request.headers.get("range")
     del request.headers["range"]
@@ -116,33 +116,33 @@ def ignore_range(request: Request, proceed: Callable[[], Answer]) -> Answer:
             request.headers["range"] = asked
 
 
-def torn(_: Request, proceed: Callable[[], Answer]) -> Answer:
+def halve_body(_: FakeRequest, proceed: Callable[[], FakeResponse]) -> FakeResponse:
     """The body is shorter than it should be, and says so itself: Content-Length is that of the half."""
     answer = proceed()
     return replace(answer, body=answer.body[: len(answer.body) // 2])
 
 
-def wrong_bytes(_: Request, proceed: Callable[[], Answer]) -> Answer:
+def flip_last_bit(_: FakeRequest, proceed: Callable[[], FakeResponse]) -> FakeResponse:
     """One bit of the last byte is another one."""
     answer = proceed()
     return replace(answer, body=answer.body[:-1] + bytes([answer.body[-1] ^ 1])) if answer.body else answer
 
 
-def unsized(at: int | None = None) -> Effect:
+def omit_content_length(at: int | None = None) -> Effect:
     """No header states the length of the body, which ends with the connection, behind `at` bytes of it."""
 
-    def effect(_: Request, proceed: Callable[[], Answer]) -> Answer:
+    def effect(_: FakeRequest, proceed: Callable[[], FakeResponse]) -> FakeResponse:
         answer = proceed()
-        return replace(answer, body=answer.body[:at], sized=False)
+        return replace(answer, body=answer.body[:at], has_content_length=False)
 
     return effect
 
 
-def states(**headers: str | None) -> Effect:
+def replace_headers(**headers: str | None) -> Effect:
     """The answer states other things of its bytes; None: not this one."""
     said = {name.replace("_", "-"): value for name, value in headers.items()}
 
-    def effect(_: Request, proceed: Callable[[], Answer]) -> Answer:
+    def effect(_: FakeRequest, proceed: Callable[[], FakeResponse]) -> FakeResponse:
         answer = proceed()
         kept = {name: value for name, value in answer.headers.items() if name.lower() not in said}
         more = {name: value for name, value in said.items() if value is not None}
@@ -151,10 +151,10 @@ def states(**headers: str | None) -> Effect:
     return effect
 
 
-def after(*things: Callable[[], object]) -> Effect:
+def call_before(*things: Callable[[], object]) -> Effect:
     """Some things happen, one after another, just before the answer is made."""
 
-    def effect(_: Request, proceed: Callable[[], Answer]) -> Answer:
+    def effect(_: FakeRequest, proceed: Callable[[], FakeResponse]) -> FakeResponse:
         for do in things:
             do()
         return proceed()
@@ -162,16 +162,16 @@ def after(*things: Callable[[], object]) -> Effect:
     return effect
 
 
-def held_until(gate: threading.Event, *, at_most: float = 10.0) -> Effect:
+def wait_for(event: threading.Event, *, at_most: float = 10.0) -> Effect:
     """The answer waits until the gate opens."""
-    return after(lambda: gate.wait(at_most))
+    return call_before(lambda: event.wait(at_most))
 
 
-def late(seconds: float) -> Effect:
+def delay(seconds: float) -> Effect:
     """The answer is slow."""
-    return after(lambda: threading.Event().wait(seconds))
+    return call_before(lambda: threading.Event().wait(seconds))
 
 
 def redirect(location: str) -> Effect:
     """The answer sends elsewhere."""
-    return error(302, body=b"elsewhere", Location=location)
+    return error_response(302, body=b"elsewhere", Location=location)

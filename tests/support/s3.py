@@ -28,7 +28,7 @@ from tilesync.stores.s3.client import S3Objects
 from tilesync.stores.s3.session import open_bucket
 
 KEY, SECRET, REGION = "AKIAOFTHESETESTS", "the-secret-of-these-tests", "eu-central-1"
-STARTED_WITHIN = timedelta(seconds=60)
+START_TIMEOUT = timedelta(seconds=60)
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": KEY,
     "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -43,7 +43,7 @@ ENVIRONMENT = {
 """Who these tests are, and that nothing else of this machine counts."""
 
 
-def missing() -> bool:
+def is_missing() -> bool:
     """Whether there is no server to be had, or nothing to speak to it."""
     return not all(importlib.util.find_spec(name) for name in ("moto", "flask", "boto3", "obstore"))
 
@@ -75,14 +75,14 @@ class BucketServer:
         """What lies in a bucket."""
         return sorted(each["Key"] for each in self.client.list_objects_v2(Bucket=bucket).get("Contents", []))
 
-    def uploads(self, bucket: str) -> list[str]:
+    def unfinished_uploads(self, bucket: str) -> list[str]:
         """The names of the uploads in parts that are neither complete nor given up."""
         told = self.client.list_multipart_uploads(Bucket=bucket)
         return [each["Key"] for each in told.get("Uploads", [])]
 
 
 @contextmanager
-def running() -> Iterator[BucketServer]:
+def start_bucket_server() -> Iterator[BucketServer]:
     """The server on a free port of loopback, all in memory; it ends with the context."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
@@ -96,7 +96,7 @@ def running() -> Iterator[BucketServer]:
                 stderr=subprocess.STDOUT,
             )
         try:
-            server = BucketServer(_listening(process, log))
+            server = BucketServer(_wait_until_listening(process, log))
             yield server
             server.client.close()
         finally:
@@ -104,8 +104,8 @@ def running() -> Iterator[BucketServer]:
             process.wait()
 
 
-def _listening(process: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + STARTED_WITHIN.total_seconds()
+def _wait_until_listening(process: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + START_TIMEOUT.total_seconds()
     while process.poll() is None and time.monotonic() < deadline:
         found = re.search(r"Running on (http://127\.0\.0\.1:\d+)\s", log.read_text(errors="replace"))
         if found:
@@ -114,7 +114,7 @@ def _listening(process: subprocess.Popen[bytes], log: Path) -> str:
     raise RuntimeError(f"moto did not start: {log.read_text(errors='replace')}")
 
 
-def silent(event: Event) -> None:
+def ignore_event(event: Event) -> None:
     """Hear nothing."""
 
 
@@ -124,12 +124,12 @@ def bucket_objects(
     bucket: str,
     *,
     prefix: str = "",
-    observe: Callable[[Event], None] = silent,
+    observe: Callable[[Event], None] = ignore_event,
     budget: timedelta = timedelta(seconds=20),
     term: timedelta = timedelta(seconds=15),
 ) -> Iterator[S3Objects]:
     """The objects of a bucket."""
-    with open_bucket(bucket, prefix, observe, endpoint_url=url, budget=budget, term=term) as objects:
+    with open_bucket(bucket, prefix, observe, endpoint_url=url, retry_budget=budget, term=term) as objects:
         yield objects
 
 
@@ -137,7 +137,7 @@ def bucket_objects(
 
 
 @dataclass
-class Request:
+class S3Request:
     """A request on its way; its `target` is path and query as they were sent."""
 
     method: str
@@ -151,7 +151,7 @@ class Request:
 
 
 @dataclass
-class Mishap:
+class S3Fault:
     """What befalls the `times` first requests that `when` means, after `skip` of them; a request meets one at most.
 
     `answer`: this comes instead, a status and a body. `lost`: it passes, and its answer never comes. `cut`: so many
@@ -159,28 +159,28 @@ class Mishap:
     this one.
     """
 
-    when: Callable[[Request], bool]
+    matches: Callable[[S3Request], bool]
     answer: tuple[int, str] | None = None
     lost: bool = False
     cut: int | None = None
-    strip: tuple[str, ...] = ()
+    removed_headers: tuple[str, ...] = ()
     etag: str | None = None
-    times: int = 1
-    skip: int = 0
+    max_hits: int = 1
+    skip_first: int = 0
     hits: int = 0
     seen: int = 0
 
-    def strikes(self, request: Request) -> bool:
+    def should_apply(self, request: S3Request) -> bool:
         """Whether this request is befallen."""
-        if not self.when(request):
+        if not self.matches(request):
             return False
         self.seen += 1
-        struck = self.seen > self.skip and self.hits < self.times
+        struck = self.seen > self.skip_first and self.hits < self.max_hits
         self.hits += struck
         return struck
 
 
-def error(status: int, code: str) -> tuple[int, str]:
+def error_response(status: int, code: str) -> tuple[int, str]:
     """An error as S3 words it."""
     return status, f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>of the test, {SECRET}</Message></Error>"
 
@@ -191,22 +191,22 @@ class HasUrl(Protocol):
     url: str
 
 
-class BucketRoad:
+class S3Proxy:
     """A reverse proxy on loopback before a server. `passed` holds what came; a mishap that struck nothing fails the
     test; `rewrite` changes where requests go.
     """
 
-    def __init__(self, server: HasUrl, *mishaps: Mishap, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, server: HasUrl, *mishaps: S3Fault, tls: ssl.SSLContext | None = None) -> None:
         self.tls = tls
-        self.onward = urlsplit(server.url).netloc
-        self.mishaps = mishaps
+        self.target_host = urlsplit(server.url).netloc
+        self.faults = mishaps
         self.rewrite: Callable[[str], str] = lambda target: target
-        self.passed: list[Request] = []
+        self.requests: list[S3Request] = []
         self.lock = threading.Lock()
 
-    def __enter__(self) -> BucketRoad:
-        handler = type("Handler", (_Handler,), {"road": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
+    def __enter__(self) -> S3Proxy:
+        handler = type("Handler", (_S3ProxyHandler,), {"road": self})
+        self._server = _S3ProxyServer(("127.0.0.1", 0), handler)
         if self.tls is not None:
             self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
@@ -216,16 +216,16 @@ class BucketRoad:
     def __exit__(self, kind: object, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
-        assert kind is not None or all(mishap.hits for mishap in self.mishaps), "a mishap struck nothing"
+        assert kind is not None or all(mishap.hits for mishap in self.faults), "a mishap struck nothing"
 
-    def meets(self, request: Request) -> Mishap | None:
+    def match_fault(self, request: S3Request) -> S3Fault | None:
         """What befalls it."""
         with self.lock:
-            self.passed.append(request)
-            return next((mishap for mishap in self.mishaps if mishap.strikes(request)), None)
+            self.requests.append(request)
+            return next((mishap for mishap in self.faults if mishap.should_apply(request)), None)
 
 
-class _Server(ThreadingHTTPServer):
+class _S3ProxyServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
@@ -233,39 +233,39 @@ class _Server(ThreadingHTTPServer):
         """A client that went away is no error of the road."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    road: BucketRoad
+class _S3ProxyHandler(BaseHTTPRequestHandler):
+    proxy: S3Proxy
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
     def log_message(self, *_: object) -> None:
         """Be silent."""
 
-    def pass_on(self) -> None:
+    def forward(self) -> None:
         """Let one request pass, and its answer back."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        request = Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body)
-        mishap = self.road.meets(request)
+        request = S3Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body)
+        mishap = self.proxy.match_fault(request)
         if mishap is not None and mishap.answer is not None:
             status, text = mishap.answer
-            self.give(status, [], b"" if self.command == "HEAD" else text.encode())
+            self.respond(status, [], b"" if self.command == "HEAD" else text.encode())
             return
-        strip = {"connection", *(mishap.strip if mishap is not None else ())}
-        onward = http.client.HTTPConnection(self.road.onward, timeout=60)
+        strip = {"connection", *(mishap.removed_headers if mishap is not None else ())}
+        onward = http.client.HTTPConnection(self.proxy.target_host, timeout=60)
         try:
             headers = {name: value for name, value in request.headers.items() if name not in strip}
-            onward.request(self.command, self.road.rewrite(self.path), body=body, headers=headers)
+            onward.request(self.command, self.proxy.rewrite(self.path), body=body, headers=headers)
             answer = onward.getresponse()
             data = answer.read()
         finally:
             onward.close()
         if mishap is not None and mishap.lost:
-            self.break_off()
+            self.drop_connection()
             return
         said = [*answer.getheaders(), *([("ETag", mishap.etag)] if mishap is not None and mishap.etag else [])]
-        self.give(answer.status, said, data, cut=mishap.cut if mishap is not None else None)
+        self.respond(answer.status, said, data, cut=mishap.cut if mishap is not None else None)
 
-    def give(self, status: int, headers: list[tuple[str, str]], body: bytes, *, cut: int | None = None) -> None:
+    def respond(self, status: int, headers: list[tuple[str, str]], body: bytes, *, cut: int | None = None) -> None:
         """Answer."""
         said = {name.lower(): value for name, value in headers}
         said = {name: value for name, value in said.items() if name not in {"connection", "transfer-encoding"}}
@@ -274,9 +274,9 @@ class _Handler(BaseHTTPRequestHandler):
         lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in said.items()), "", ""]
         self.wfile.write("\r\n".join(lines).encode("latin-1") + body[:cut])
         if cut is not None:
-            self.break_off()
+            self.drop_connection()
 
-    def break_off(self) -> None:
+    def drop_connection(self) -> None:
         """End the connection in the middle."""
         self.wfile.flush()
         self.close_connection = True
@@ -284,4 +284,4 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 for verb in ("GET", "HEAD", "PUT", "POST", "DELETE"):
-    setattr(_Handler, f"do_{verb}", _Handler.pass_on)
+    setattr(_S3ProxyHandler, f"do_{verb}", _S3ProxyHandler.forward)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(os.environ["TILESYNC_SAMPLES"]) if "TILESYNC_SAMPLES" in os.environ else None
+SAMPLES_FOLDER = Path(os.environ["TILESYNC_SAMPLES"]) if "TILESYNC_SAMPLES" in os.environ else None
 
 _REASON = "TILESYNC_SAMPLES is not set: it names a folder of real tilesets"
-needed = pytest.mark.skipif(FOLDER is None, reason=_REASON)
+requires_samples = pytest.mark.skipif(SAMPLES_FOLDER is None, reason=_REASON)
 
 
-def folder(name: str = "") -> Path:
+def sample_folder(name: str = "") -> Path:
     """The folder of one sample, or of all; the test is skipped where there are none."""
-    if FOLDER is None:
+    if SAMPLES_FOLDER is None:
         pytest.skip(_REASON)
-    return FOLDER / name
+    return SAMPLES_FOLDER / name

@@ -11,25 +11,25 @@ FIRST, SECOND, THIRD, FOURTH, FIFTH = IDS = (
     EXPORT,
     *(f"{letter * 8}-0000-4000-8000-00000000000{number}" for number, letter in enumerate("bcde", 2)),
 )
-DIFFERS = "tiles/003.glb"
+CHANGED_FILE = "tiles/003.glb"
 
 
 def files_of(which: str) -> dict[str, bytes]:
     """The files of one of the exports."""
-    return export(6) | {DIFFERS: glb(which.encode())}
+    return export(6) | {CHANGED_FILE: glb(which.encode())}
 
 
-def offer(sim: Simulator, *ids: str) -> dict[str, dict[str, bytes]]:
+def offer_exports(sim: Simulator, *ids: str) -> dict[str, dict[str, bytes]]:
     """Offer these exports, given from the oldest on; their files."""
     for which in ids:
-        sim.hold(files_of(which), export_id=which, lastModified=f"2026-03-0{1 + IDS.index(which)}T08:30:00Z")
+        sim.offer_export(files_of(which), export_id=which, lastModified=f"2026-03-0{1 + IDS.index(which)}T08:30:00Z")
     return {which: files_of(which) for which in ids}
 
 
-def mirrored(dest: Path, *ids: str) -> Path:
+def mirror_each(dest: Path, *ids: str) -> Path:
     """The destination, when each of these was mirrored in its night."""
     with Simulator() as sim:
         for which in ids:
-            offer(sim, which)
+            offer_exports(sim, which)
             assert sim.mirror(dest).error is None
     return dest

@@ -13,55 +13,55 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.support.builders import IMODEL, export, stored
-from tests.support.faults import Effect, Fault, When, after, any_blob, blob_name, listing
+from tests.support.builders import IMODEL, export, make_stored_blobs
+from tests.support.faults import Effect, Fault, RequestMatcher, blob_name, call_before, is_blob, is_listing
 from tilesync.app import commands as wiring
 from tilesync.app import service as services
-from tilesync.azure.sas import parse_link
-from tilesync.demo.fake_service import Answer, Request, StandIn, StoredBlob
+from tilesync.azure.sas import parse_sas_link
+from tilesync.demo.fake_service import FakeRequest, FakeResponse, FakeService, StoredBlob
 from tilesync.errors import TilesyncError
 from tilesync.events import Event
-from tilesync.jobs.run.stats import Tally
+from tilesync.jobs.run.stats import RunStats
 from tilesync.model import SasUrl, Secret, Selector
 
 EXPORT = "aaaaaaaa-0000-4000-8000-000000000001"
 
 
 @dataclass
-class Run:
+class JobOutcome:
     """One run of a job, as it ended."""
 
     events: list[Event] = field(default_factory=list)
-    tally: Tally = field(default_factory=Tally)
+    stats: RunStats = field(default_factory=RunStats)
     error: TilesyncError | None = None
 
     def __call__(self, event: Event) -> None:
         """Take note, as an Observer."""
         self.events.append(event)
-        self.tally(event)
+        self.stats(event)
 
     @property
-    def exit(self) -> int:
+    def exit_code(self) -> int:
         """The exit code that the command line would give."""
         return 0 if self.error is None else self.error.exit_code
 
-    def of(self, kind: type[Event]) -> list[Any]:
+    def events_of(self, kind: type[Event]) -> list[Any]:
         """The events of one kind."""
         return [event for event in self.events if isinstance(event, kind)]
 
 
-class Simulator(StandIn):
+class Simulator(FakeService):
     """The service with fault knobs. When the `with` block ends well, each declared fault must have been hit."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.faults: list[Fault] = []
-        self.rows: Callable[[int], list[dict[str, Any]]] | None = None
+        self.list_exports: Callable[[int], list[dict[str, Any]]] | None = None
         """What the API lists at the nth look (from 1), where a test wants it to change."""
-        self.marks: dict[str, str] = {}
+        self.extra_headers: dict[str, str] = {}
         """Headers that each answer of the storage has, but for those that a fault gives in its place."""
-        self.token_answer: Callable[[Request], Answer] | None = None
-        self._looks = 0
+        self.token_answer: Callable[[FakeRequest], FakeResponse] | None = None
+        self._listing_count = 0
 
     def __enter__(self) -> Simulator:
         super().__enter__()
@@ -75,17 +75,17 @@ class Simulator(StandIn):
 
     # --- content ---
 
-    def hold(
+    def offer_export(
         self, files: dict[str, bytes] | None = None, *, export_id: str = EXPORT, md5: bool = True, **changes: Any
     ) -> dict[str, bytes]:
         """Offer an export of these files (a small one where none are given) as the newest; the files."""
         files = export() if files is None else files
-        self.add_export(export_id, IMODEL, stored(files, md5=md5), **changes)
+        self.add_export(export_id, IMODEL, make_stored_blobs(files, md5=md5), **changes)
         return files
 
     def regenerate(self, files: dict[str, bytes], *, export_id: str = EXPORT, md5: bool = True) -> None:
         """The same export has other content from now on."""
-        self.containers[export_id] = stored(files, md5=md5)
+        self.containers[export_id] = make_stored_blobs(files, md5=md5)
         row = next(row for row in self.exports if row["id"] == export_id)
         day, number = row["lastModified"].split("T")[0], len(self.requests) + 1
         row["lastModified"] = f"{day}T09:{number // 60 % 60:02d}:{number % 60:02d}Z"
@@ -101,70 +101,70 @@ class Simulator(StandIn):
 
     # --- faults and hooks ---
 
-    def fault(self, when: When, effect: Effect, **how: Any) -> Fault:
+    def add_fault(self, when: RequestMatcher, effect: Effect, **how: Any) -> Fault:
         """Declare a fault."""
         fault = Fault(when, effect, **how)
         self.faults.append(fault)
         return fault
 
-    def on(self, number: int, when: When, do: Callable[[], object]) -> Fault:
+    def run_before_request(self, number: int, when: RequestMatcher, do: Callable[[], object]) -> Fault:
         """Do something just before the nth (from 1) request of a kind is answered."""
-        return self.fault(when, after(do), skip=number - 1)
+        return self.add_fault(when, call_before(do), skip=number - 1)
 
-    def answer_api(self, request: Request) -> Answer:
+    def respond_api(self, request: FakeRequest) -> FakeResponse:
         """The API, or what befalls it."""
-        return self._befall(request, super().answer_api)
+        return self._answer_with_faults(request, super().respond_api)
 
-    def answer_storage(self, request: Request) -> Answer:
+    def respond_storage(self, request: FakeRequest) -> FakeResponse:
         """The containers and the token endpoint, or what befalls them."""
         if request.path == "/connect/token" and self.token_answer is not None:
-            return self._befall(request, self.token_answer)
-        return self._befall(request, self._marked)
+            return self._answer_with_faults(request, self.token_answer)
+        return self._answer_with_faults(request, self._answer_with_extra_headers)
 
-    def _marked(self, request: Request) -> Answer:
-        answer = super().answer_storage(request)
-        return replace(answer, headers={**answer.headers, **self.marks}) if self.marks else answer
+    def _answer_with_extra_headers(self, request: FakeRequest) -> FakeResponse:
+        answer = super().respond_storage(request)
+        return replace(answer, headers={**answer.headers, **self.extra_headers}) if self.extra_headers else answer
 
-    def _befall(self, request: Request, proceed: Callable[[Request], Answer]) -> Answer:
+    def _answer_with_faults(self, request: FakeRequest, proceed: Callable[[FakeRequest], FakeResponse]) -> FakeResponse:
         for fault in self.faults:
-            if fault.strikes(request):
+            if fault.should_apply(request):
                 return fault.effect(request, lambda: proceed(request))
         return proceed(request)
 
     def visible_exports(self) -> list[dict[str, Any]]:
         """The rows that the API lists now."""
         with self._lock:
-            self._looks += 1
-            look = self._looks
-        return self.exports if self.rows is None else self.rows(look)
+            self._listing_count += 1
+            look = self._listing_count
+        return self.exports if self.list_exports is None else self.list_exports(look)
 
     # --- what was asked ---
 
-    def forget(self) -> None:
+    def clear_requests(self) -> None:
         """Count requests from here on."""
         self.requests.clear()
 
     @property
-    def asked_api(self) -> list[Request]:
+    def api_requests(self) -> list[FakeRequest]:
         """Requests to the API."""
         return [request for request in self.requests if request.is_api]
 
     @property
-    def asked_pages(self) -> list[Request]:
+    def listing_requests(self) -> list[FakeRequest]:
         """Requests for pages of containers."""
-        return [request for request in self.requests if listing(request)]
+        return [request for request in self.requests if is_listing(request)]
 
-    def asked(self, name: str | None = None) -> list[Request]:
+    def blob_requests(self, name: str | None = None) -> list[FakeRequest]:
         """Requests for one blob, or for all of them."""
-        return [r for r in self.requests if any_blob(r) and (name is None or blob_name(r) == name)]
+        return [r for r in self.requests if is_blob(r) and (name is None or blob_name(r) == name)]
 
-    def ranges(self, name: str) -> list[str | None]:
+    def range_headers(self, name: str) -> list[str | None]:
         """The Range headers of the requests for one blob, in order."""
-        return [request.headers.get("range") for request in self.asked(name)]
+        return [request.headers.get("range") for request in self.blob_requests(name)]
 
     # --- runs ---
 
-    def request(self, dest: Path, **changes: Any) -> wiring.MirrorRequest:
+    def mirror_request(self, dest: Path, **changes: Any) -> wiring.MirrorRequest:
         """What `tilesync mirror` would ask for."""
         service = services.Service(
             self.url,
@@ -173,31 +173,31 @@ class Simulator(StandIn):
         )
         selector = changes.pop("selector", Selector(imodel=IMODEL, export_type="3DTiles"))
         if link := changes.pop("link", None):
-            changes["link"] = link if isinstance(link, SasUrl) else parse_link(link)
+            changes["link"] = link if isinstance(link, SasUrl) else parse_sas_link(link)
         defaults = {"wait": timedelta(seconds=5), "poll": timedelta(milliseconds=50)}
         return wiring.MirrorRequest(service=service, selector=selector, destination=dest, **{**defaults, **changes})
 
-    def mirror(self, dest: Path, **changes: Any) -> Run:
+    def mirror(self, dest: Path, **changes: Any) -> JobOutcome:
         """Run the main job over real sockets; how it ended."""
-        return self._run(wiring.mirror, self.request(dest, **changes))
+        return self._run_job(wiring.mirror, self.mirror_request(dest, **changes))
 
-    def preview(self, dest: Path, **changes: Any) -> Run:
+    def dry_run(self, dest: Path, **changes: Any) -> JobOutcome:
         """Tell the plan; how that ended."""
-        return self._run(wiring.preview, self.request(dest, every_file=True, **changes))
+        return self._run_job(wiring.mirror_dry_run, self.mirror_request(dest, every_file=True, **changes))
 
-    def command(self, dest: object, *options: str, env: Mapping[str, str] | None = None) -> Ended:
+    def mirror_program(self, dest: object, *options: str, env: Mapping[str, str] | None = None) -> ProgramResult:
         """Run the main job as a program; how it ended."""
-        return command(
+        return run_program(
             *("mirror", IMODEL, str(dest), *options),
             env={"TILESYNC_API_URL": self.url, "TILESYNC_TOKEN": self.token, **(env or {})},
         )
 
-    def _run(self, job: Any, request: wiring.MirrorRequest) -> Run:
-        run = Run()
+    def _run_job(self, job: Any, request: wiring.MirrorRequest) -> JobOutcome:
+        run = JobOutcome()
 
         async def work() -> None:
             async with asyncio.timeout(60):
-                await job(request, run, run.tally)
+                await job(request, run, run.stats)
 
         try:
             asyncio.run(work())
@@ -207,15 +207,15 @@ class Simulator(StandIn):
 
 
 @dataclass(frozen=True)
-class Ended:
+class ProgramResult:
     """How a program ended: its exit code, its last line for programs, and what it said to people."""
 
-    exit: int
-    last: dict[str, Any]
-    said: str
+    exit_code: int
+    last_line: dict[str, Any]
+    stderr: str
 
 
-def command(*words: str, env: Mapping[str, str] | None = None) -> Ended:
+def run_program(*words: str, env: Mapping[str, str] | None = None) -> ProgramResult:
     """Run tilesync as a program, with nothing of this one's environment but the path."""
     ended = subprocess.run(
         [sys.executable, "-m", "tilesync", *words, "--json"],
@@ -226,22 +226,22 @@ def command(*words: str, env: Mapping[str, str] | None = None) -> Ended:
         check=False,
     )
     lines = ended.stdout.splitlines()
-    return Ended(ended.returncode, json.loads(lines[-1]) if lines else {}, ended.stderr)
+    return ProgramResult(ended.returncode, json.loads(lines[-1]) if lines else {}, ended.stderr)
 
 
-def verify(dest: Path, *, quick: bool = False, every: bool = False, state_dir: Path | None = None) -> Run:
+def verify(dest: Path, *, quick: bool = False, every: bool = False, state_dir: Path | None = None) -> JobOutcome:
     """Audit a destination; how that ended."""
-    run = Run()
+    run = JobOutcome()
     try:
-        asyncio.run(wiring.verify(dest, run, run.tally, state_dir=state_dir, quick=quick, every=every))
+        asyncio.run(wiring.verify(dest, run, run.stats, state_dir=state_dir, quick=quick, all_versions=every))
     except TilesyncError as error:
         run.error = error
     return run
 
 
-def rollback(dest: Path, name: str | None = None, *, latest: bool = False) -> Run:
+def rollback(dest: Path, name: str | None = None, *, latest: bool = False) -> JobOutcome:
     """Move the pointer by hand; how that ended."""
-    run = Run()
+    run = JobOutcome()
     try:
         asyncio.run(wiring.rollback(dest, run, name, latest=latest, state_dir=None))
     except TilesyncError as error:
@@ -249,7 +249,7 @@ def rollback(dest: Path, name: str | None = None, *, latest: bool = False) -> Ru
     return run
 
 
-def latest(dest: Path) -> dict[str, Any]:
+def read_latest(dest: Path) -> dict[str, Any]:
     """What `latest.json` says."""
     said: dict[str, Any] = json.loads((dest / "latest.json").read_text())
     return said

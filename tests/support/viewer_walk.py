@@ -7,30 +7,42 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tilesync.catalog.catalog import Catalog
+from tilesync.catalog.catalog import SqliteCatalog
 from tilesync.errors import BlobDamaged
-from tilesync.jobs.versions.file_check import examine
-from tilesync.jobs.versions.subtree_walk import Expansion
-from tilesync.model import ROOT, Arrival, Blob, Held, Kind, Reading, Reference, Remark, Role, Trace, Version
+from tilesync.jobs.versions.file_check import check_file
+from tilesync.jobs.versions.subtree_walk import SubtreeWalk
+from tilesync.model import (
+    ROOT,
+    Blob,
+    Diagnostic,
+    FileResult,
+    FileStamp,
+    Kind,
+    ParsedContent,
+    Reference,
+    Role,
+    StoredFile,
+    Version,
+)
 from tilesync.protocols import Catalog as CatalogProtocol
-from tilesync.protocols import Glance
+from tilesync.protocols import PresencePage
 
 
 @dataclass
-class Closure:
+class WalkResult:
     """What was found: names that are there, names that are not, what is damaged and why, and remarks."""
 
     files: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
     damaged: dict[str, str] = field(default_factory=dict)
-    remarks: list[tuple[str, Remark]] = field(default_factory=list)
+    remarks: list[tuple[str, Diagnostic]] = field(default_factory=list)
 
 
-class Folder:
+class FolderFiles:
     """A folder as held files."""
 
-    portable = False
-    wide = 1
+    is_picklable = False
+    parallel_reads = 1
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -40,28 +52,28 @@ class Folder:
         path = self.root / name
         return path.stat().st_size if path.is_file() else None
 
-    def survey(self, version: Version) -> None:
+    def prepare_listing(self, version: Version) -> None:
         """Not asked for."""
         raise NotImplementedError
 
-    def glances(self, version: Version, catalog: CatalogProtocol, place: str) -> Iterator[Glance]:
+    def presence_pages(self, version: Version, catalog: CatalogProtocol, cursor: str) -> Iterator[PresencePage]:
         """Not asked for."""
         raise NotImplementedError
 
-    def trace(self, version: Version, name: str) -> Trace | None:
+    def stamp(self, version: Version, name: str) -> FileStamp | None:
         """Not asked for."""
         raise NotImplementedError
 
-    def unchanged(self, version: Version, held: Sequence[Held]) -> list[bool]:
+    def unchanged(self, version: Version, stored: Sequence[StoredFile]) -> list[bool]:
         """Not asked for."""
         raise NotImplementedError
 
-    def feed(self, version: Version, name: str, into: Callable[[bytes], object]) -> Trace | None:
+    def read_into(self, version: Version, name: str, consume: Callable[[bytes], object]) -> FileStamp | None:
         """Its bytes."""
         if self.size(version, name) is None:
             return None
-        into((self.root / name).read_bytes())
-        return Trace(0)
+        consume((self.root / name).read_bytes())
+        return FileStamp(0)
 
     def digest(self, version: Version, name: str) -> bytes | None:
         """Not asked for."""
@@ -76,18 +88,18 @@ class Folder:
         return (self.root / name).read_bytes()
 
 
-def walk(folder: Path, entry: str = "tileset.json", *, home: str = "https://host/container") -> Closure:
+def walk(folder: Path, entry: str = "tileset.json", *, home: str = "https://host/container") -> WalkResult:
     """Everything that the tileset `entry` of a folder asks for, directly or not."""
-    found, files = Closure(), Folder(folder)
+    found, files = WalkResult(), FolderFiles(folder)
     with tempfile.TemporaryDirectory() as state:
-        catalog = Catalog(Path(state) / "catalog.sqlite3")
-        version = catalog.begin(Version(0, "v", "e", None, None, "", {}, home=home))
+        catalog = SqliteCatalog(Path(state) / "catalog.sqlite3")
+        version = catalog.add_version(Version(0, "v", "e", None, None, "", {}, container_url=home))
         if entry != ROOT:  # what no root leads to is not followed
-            leads = Reading(Kind.TILESET, (Reference(entry, Role.CONTENT),))
-            catalog.add_held(version, [Arrival(0, Held(Blob(ROOT, 0), b"", 0), leads)])
-        expansion = Expansion(version, catalog, files)
+            leads = ParsedContent(Kind.TILESET, (Reference(entry, Role.CONTENT),))
+            catalog.add_stored_files(version, [FileResult(0, StoredFile(Blob(ROOT, 0), b"", 0), leads)])
+        expansion = SubtreeWalk(version, catalog, files)
         pending, seen = [entry], {entry}
-        while pending or (pending := _more(catalog, expansion, seen)):
+        while pending or (pending := _new_subtree_targets(catalog, expansion, seen)):
             name = pending.pop()
             size = files.size(version, name)
             if size is None:
@@ -95,24 +107,26 @@ def walk(folder: Path, entry: str = "tileset.json", *, home: str = "https://host
                 continue
             found.files.add(name)
             try:
-                read = examine(files, catalog.references, version, Blob(name, size))
+                read = check_file(files, catalog.references, version, Blob(name, size))
             except BlobDamaged as error:
                 found.damaged[name] = str(error)
                 continue
             assert read is not None
-            catalog.add_held(version, [Arrival(0, read.held, read.reading, partly=read.partly)])
-            asked = {reference.target for reference in read.reading.references} - seen
+            catalog.add_stored_files(
+                version, [FileResult(0, read.stored, read.content, has_more_references=read.has_more_references)]
+            )
+            asked = {reference.target for reference in read.content.references} - seen
             seen |= asked
             pending += asked
-        found.remarks = list(catalog.references.remarks(version))
+        found.remarks = list(catalog.references.list_diagnostics(version))
         catalog.close()
     return found
 
 
-def _more(catalog: Catalog, expansion: Expansion, seen: set[str]) -> list[str]:
+def _new_subtree_targets(catalog: SqliteCatalog, expansion: SubtreeWalk, seen: set[str]) -> list[str]:
     """Names that subtrees ask for and that were not known."""
     more: set[str] = set()
-    while expansion.grow(last=True):
+    while expansion.advance(is_final=True):
         rows = catalog.query("SELECT coalesce(name, target) FROM reference")
         more |= {name for (name,) in rows} - seen
         seen |= more

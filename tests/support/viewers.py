@@ -30,9 +30,9 @@ from urllib.parse import unquote, urlsplit
 
 PAGES = Path(__file__).resolve().parents[1] / "viewers"
 INSTALLED = PAGES.parent.parent / ".viewers"
-STAMP = INSTALLED / "installed.json"
+INSTALLED_MARKER = INSTALLED / "installed.json"
 PACKAGES = INSTALLED / "node_modules"
-OPTIONS = (
+CHROMIUM_OPTIONS = (
     "--headless",
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
@@ -45,21 +45,21 @@ OPTIONS = (
     "--no-first-run",
     "--remote-debugging-pipe",
 )
-ANSWERS_WITHIN = timedelta(seconds=120)
-WIDTH, HEIGHT = 360, 240
-BACKGROUND = (255, 0, 255)
+BROWSER_TIMEOUT = timedelta(seconds=120)
+WIDTH_PX, HEIGHT_PX = 360, 240
+BACKGROUND_RGB = (255, 0, 255)
 
 
-def find() -> str | None:
+def find_browser() -> str | None:
     """The path of a program that starts Chromium; None where it or the viewers are not installed."""
-    return shutil.which(os.environ.get("CHROMIUM") or INSTALLED / "browser") if STAMP.exists() else None
+    return shutil.which(os.environ.get("CHROMIUM") or INSTALLED / "browser") if INSTALLED_MARKER.exists() else None
 
 
 # --- the flight ---
 
 
 @dataclass(frozen=True)
-class View:
+class CameraPose:
     """Where a camera stands: degrees, radii of the tileset's sphere away from its centre, and the error it bears."""
 
     name: str
@@ -69,84 +69,84 @@ class View:
     error: float
 
 
-FLIGHT = (
-    View("far", 30, -35, 2.5, 16),
-    View("oblique", 120, -50, 1.3, 0.1),
-    View("near", 210, -25, 0.5, 1),
-    View("inside", 300, -10, 0.05, 1),
+CAMERA_PATH = (
+    CameraPose("far", 30, -35, 2.5, 16),
+    CameraPose("oblique", 120, -50, 1.3, 0.1),
+    CameraPose("near", 210, -25, 0.5, 1),
+    CameraPose("inside", 300, -10, 0.05, 1),
 )
 
 
 @dataclass
-class Flight:
+class ViewerResult:
     """What a viewer loaded, what it said went wrong, a PNG of each view, and what it asked the mirror for."""
 
     loaded: int = 0
-    wrongs: list[str] = field(default_factory=list)
-    pictures: dict[str, bytes] = field(default_factory=dict)
-    asked: list[tuple[str, int]] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    screenshots: dict[str, bytes] = field(default_factory=dict)
+    requests: list[tuple[str, int]] = field(default_factory=list)
 
     @property
-    def names(self) -> set[str]:
+    def requested_names(self) -> set[str]:
         """The files that were asked for."""
-        return {name for name, _ in self.asked}
+        return {name for name, _ in self.requests}
 
-    def faults(self, closure: set[str]) -> list[str]:
+    def problems(self, closure: set[str]) -> list[str]:
         """Each reason why this flight does not prove the mirror good: all of them."""
-        refused = [f"answered {status}: {name}" for name, status in self.asked if status != 200]
-        strange = [f"not in the closure: {name}" for name in sorted(self.names - closure)]
-        return [*refused, *strange, *self.wrongs]
+        refused = [f"answered {status}: {name}" for name, status in self.requests if status != 200]
+        strange = [f"not in the closure: {name}" for name in sorted(self.requested_names - closure)]
+        return [*refused, *strange, *self.errors]
 
-    def drawn(self) -> Iterator[float]:
+    def drawn_shares(self) -> Iterator[float]:
         """The share of each picture that is not background. All of it is as suspicious as nothing: a lost canvas."""
-        for png in self.pictures.values():
+        for png in self.screenshots.values():
             counts = Counter(pixels(png))
-            yield 1 - counts[BACKGROUND] / counts.total()
+            yield 1 - counts[BACKGROUND_RGB] / counts.total()
 
 
-def fly(browser: Browser, viewer: str, folder: Path, views: Sequence[View] = FLIGHT) -> Flight:
+def view_mirror(browser: Browser, viewer: str, folder: Path, views: Sequence[CameraPose] = CAMERA_PATH) -> ViewerResult:
     """Open the `tileset.json` of a mirror's folder, on an origin of its own, and stay at each view till all is in."""
-    with Site({"/mirrors/this one/": folder}) as mirror:
-        flight = fly_over(browser, viewer, f"{mirror.url}/mirrors/this%20one/tileset.json", views)
-        flight.asked = [(name.removeprefix("/mirrors/this one/"), status) for name, status in mirror.asked]
+    with StaticSite({"/mirrors/this one/": folder}) as mirror:
+        flight = view_url(browser, viewer, f"{mirror.url}/mirrors/this%20one/tileset.json", views)
+        flight.requests = [(name.removeprefix("/mirrors/this one/"), status) for name, status in mirror.requests]
     return flight
 
 
-def fly_over(
+def view_url(
     browser: Browser,
     viewer: str,
     url: str,
-    views: Sequence[View] = FLIGHT,
-    meanwhile: Callable[[View], object] = lambda view: None,
-) -> Flight:
+    views: Sequence[CameraPose] = CAMERA_PATH,
+    before_view: Callable[[CameraPose], object] = lambda view: None,
+) -> ViewerResult:
     """Open a tileset, and stay at each view till all is in; what was asked of its server is for that one to say.
 
     What stands behind a `?` in `viewer` is for the page. `meanwhile` is called before each view.
     """
-    flight = Flight()
+    flight = ViewerResult()
     name, mark, more = viewer.partition("?")
-    with Site({"/": PAGES, "/packages/": PACKAGES}) as ground:
+    with StaticSite({"/": PAGES, "/packages/": PACKAGES}) as ground:
         with browser.page(f"{ground.url}/{name}.html{mark}{more}") as page:
-            page.run("begin", url, f"rgb{BACKGROUND}")
+            page.run("begin", url, f"rgb{BACKGROUND_RGB}")
             for view in views:
-                meanwhile(view)
+                before_view(view)
                 seen = page.run("look", vars(view))
-                flight.loaded, flight.wrongs = seen["loaded"], seen["wrongs"]
-                flight.pictures[view.name] = page.screenshot()
-        flight.wrongs += [f"the page lacks {name}" for name, status in ground.asked if status != 200]
+                flight.loaded, flight.errors = seen["loaded"], seen["wrongs"]
+                flight.screenshots[view.name] = page.screenshot()
+        flight.errors += [f"the page lacks {name}" for name, status in ground.requests if status != 200]
     return flight
 
 
 # --- a site ---
 
 
-class Site:
+class StaticSite:
     """Folders served on loopback, to pages of any origin; `asked` holds (decoded path, status) of each request."""
 
     def __init__(self, folders: dict[str, Path]) -> None:
         self.folders = folders
-        self.asked: list[tuple[str, int]] = []
-        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"site": self}))
+        self.requests: list[tuple[str, int]] = []
+        self._server = _SiteServer(("127.0.0.1", 0), type("Handler", (_SiteHandler,), {"site": self}))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def file(self, path: str) -> Path:
@@ -154,7 +154,7 @@ class Site:
         mount = max((mount for mount in self.folders if path.startswith(mount)), key=len, default=None)
         return self.folders[mount] / path.removeprefix(mount) if mount else Path("/nonexistent")
 
-    def __enter__(self) -> Site:
+    def __enter__(self) -> StaticSite:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -163,15 +163,15 @@ class Site:
         self._server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
+class _SiteServer(ThreadingHTTPServer):
     request_queue_size = 256
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A page that was closed is no error of the site."""
 
 
-class _Handler(SimpleHTTPRequestHandler):
-    site: Site
+class _SiteHandler(SimpleHTTPRequestHandler):
+    site: StaticSite
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
@@ -180,7 +180,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def log_request(self, code: Any = "-", size: Any = "-") -> None:
         if self.path != "/favicon.ico":
-            self.site.asked.append((unquote(urlsplit(self.path).path), int(code)))
+            self.site.requests.append((unquote(urlsplit(self.path).path), int(code)))
 
     def log_message(self, *_: object) -> None:
         """Be silent."""
@@ -199,74 +199,74 @@ class Browser:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
-        self._unread = b""
-        self._number = 0
-        self._kept: list[dict[str, Any]] = []
+        self._buffer = b""
+        self._message_count = 0
+        self._unmatched: list[dict[str, Any]] = []
 
     @contextmanager
-    def page(self, url: str) -> Iterator[Page]:
+    def page(self, url: str) -> Iterator[BrowserPage]:
         """A page that has loaded; it is closed with the context."""
-        self._kept.clear()
+        self._unmatched.clear()
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         try:
             for domain in ("Page", "Inspector", "Runtime"):
                 self.call(f"{domain}.enable", session)
-            size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+            size = {"width": WIDTH_PX, "height": HEIGHT_PX, "deviceScaleFactor": 1, "mobile": False}
             self.call("Emulation.setDeviceMetricsOverride", session, **size)
             self.call("Page.navigate", session, url=url)
-            self._until(method="Page.loadEventFired", sessionId=session)
-            thrown = [said["params"] for said in self._kept if said.get("method") == "Runtime.exceptionThrown"]
+            self._wait_for(method="Page.loadEventFired", sessionId=session)
+            thrown = [said["params"] for said in self._unmatched if said.get("method") == "Runtime.exceptionThrown"]
             if thrown:
                 raise RuntimeError(f"{url} does not load: {json.dumps(thrown)}")
-            yield Page(self, session)
+            yield BrowserPage(self, session)
         finally:
             self.call("Target.closeTarget", targetId=target)
 
     def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
         """What the browser answers. Raises RuntimeError when it refuses or ends, TimeoutError when it says nothing."""
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": params}
+        self._message_count += 1
+        message = {"id": self._message_count, "method": method, "params": params}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0")
-        answer = self._until(id=self._number)
+        answer = self._wait_for(id=self._message_count)
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']}")
         result: dict[str, Any] = answer["result"]
         return result
 
-    def _until(self, **wanted: Any) -> dict[str, Any]:
+    def _wait_for(self, **wanted: Any) -> dict[str, Any]:
         """The first message with these entries; others are kept."""
-        for message in self._kept:
+        for message in self._unmatched:
             if wanted.items() <= message.items():
-                self._kept.remove(message)
+                self._unmatched.remove(message)
                 return message
-        deadline = time.monotonic() + ANSWERS_WITHIN.total_seconds()
+        deadline = time.monotonic() + BROWSER_TIMEOUT.total_seconds()
         while True:
             message = self._read(deadline)
             if message.get("method") == "Inspector.targetCrashed":
                 raise RuntimeError("the page crashed")
             if all(message.get(key) == value for key, value in wanted.items()):
                 return message
-            self._kept.append(message)
+            self._unmatched.append(message)
 
     def _read(self, deadline: float) -> dict[str, Any]:
         assert self._process.stdout is not None
         pipe = self._process.stdout.fileno()
-        while b"\0" not in self._unread:
+        while b"\0" not in self._buffer:
             if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise TimeoutError(f"the browser said nothing for {ANSWERS_WITHIN}")
+                raise TimeoutError(f"the browser said nothing for {BROWSER_TIMEOUT}")
             piece = os.read(pipe, 1 << 20)
             if not piece:
                 raise RuntimeError("the browser ended")
-            self._unread += piece
-        line, _, self._unread = self._unread.partition(b"\0")
+            self._buffer += piece
+        line, _, self._buffer = self._buffer.partition(b"\0")
         message: dict[str, Any] = json.loads(line)
         return message
 
 
 @dataclass
-class Page:
+class BrowserPage:
     """A page of the browser."""
 
     browser: Browser
@@ -288,12 +288,12 @@ class Page:
 
 
 @contextmanager
-def running(program: str) -> Iterator[Browser]:
+def start_browser(program: str) -> Iterator[Browser]:
     """Chromium without a window; it ends with the context. Raises RuntimeError with its words if it does not start."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         log = Path(folder, "log")
         # It reads the descriptor 3 and writes the descriptor 4.
-        command = ["/bin/sh", "-c", 'exec "$@" 3<&0 4>&1 </dev/null >&2', "sh", program, *OPTIONS]
+        command = ["/bin/sh", "-c", 'exec "$@" 3<&0 4>&1 </dev/null >&2', "sh", program, *CHROMIUM_OPTIONS]
         with log.open("wb") as err:
             process = subprocess.Popen(
                 [*command, f"--user-data-dir={folder}/profile"],
@@ -330,12 +330,12 @@ def pixels(png: bytes) -> Iterator[tuple[int, ...]]:
     lines, above = memoryview(zlib.decompress(parts)), bytes(width * step)
     for row in range(height):
         start = row * (width * step + 1)
-        above = _unfiltered(lines[start], lines[start + 1 : start + 1 + width * step], above, step)
+        above = _unfilter_line(lines[start], lines[start + 1 : start + 1 + width * step], above, step)
         for at in range(0, width * step, step):
             yield above[at], above[at + 1], above[at + 2]
 
 
-def _unfiltered(kind: int, line: memoryview, above: bytes, step: int) -> bytes:
+def _unfilter_line(kind: int, line: memoryview, above: bytes, step: int) -> bytes:
     """A line of samples, from what it differs by from those to the left and above."""
     if kind == 0:
         return bytes(line)
@@ -343,10 +343,10 @@ def _unfiltered(kind: int, line: memoryview, above: bytes, step: int) -> bytes:
     above = bytes(step) + above
     for at, value in enumerate(line):
         left, up, corner = out[at], above[at + step], above[at]
-        out.append((value + (left, up, (left + up) // 2, _paeth(left, up, corner))[kind - 1]) & 255)
+        out.append((value + (left, up, (left + up) // 2, _paeth_predictor(left, up, corner))[kind - 1]) & 255)
     return bytes(out[step:])
 
 
-def _paeth(left: int, up: int, corner: int) -> int:
+def _paeth_predictor(left: int, up: int, corner: int) -> int:
     guess = left + up - corner
     return min((left, up, corner), key=lambda value: abs(guess - value))

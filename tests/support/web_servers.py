@@ -18,7 +18,7 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 FOLDER, PORT = "/srv/tiles/bridge", "8080"
 """What stands in the README's configurations for the folder and the port."""
 
-WRAPPED = """
+NGINX_TEMPLATE = """
 pid {state}/nginx.pid;
 error_log {state}/error.log;
 events {{}}
@@ -32,7 +32,7 @@ http {{
 """
 
 
-def configuration(language: str) -> str:
+def read_configuration(language: str) -> str:
     """The configuration that the README shows in a block of this language."""
     (found,) = re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     return str(found)
@@ -43,24 +43,32 @@ class WebServer:
     """A server that runs. `url` is where the folder is; `asked` is (decoded path, status) of each request so far."""
 
     url: str
-    asked: Callable[[], list[tuple[str, int]]]
+    requests: Callable[[], list[tuple[str, int]]]
 
 
 @contextmanager
 def nginx(folder: Path, state: Path, change: Callable[[str], str] = str) -> Iterator[WebServer]:
     """Nginx with the README's configuration, `change`d where a test wants another one."""
     port, log = _free_port(), state / "access.log"
-    server = _placed(change(configuration("nginx")), folder, f"127.0.0.1:{port}")
+    server = _fill_in(change(read_configuration("nginx")), folder, f"127.0.0.1:{port}")
     user = "user root;\n" if os.geteuid() == 0 else ""  # the folders of the tests are private
     state.mkdir(exist_ok=True)
-    (state / "nginx.conf").write_text(user + WRAPPED.format(state=state, server=server))
-    command = [str(program("nginx")), "-e", str(state / "error.log"), "-p", str(state), "-c", str(state / "nginx.conf")]
+    (state / "nginx.conf").write_text(user + NGINX_TEMPLATE.format(state=state, server=server))
+    command = [
+        str(find_program("nginx")),
+        "-e",
+        str(state / "error.log"),
+        "-p",
+        str(state),
+        "-c",
+        str(state / "nginx.conf"),
+    ]
 
     def asked() -> list[tuple[str, int]]:
         rows = (line.split(" ", 1) for line in log.read_text().splitlines())
         return [(unquote(uri), int(status)) for status, uri in rows if uri != "/favicon.ico"]
 
-    with _running([*command, "-g", "daemon off;"], port, state / "error.log"):
+    with _run_server([*command, "-g", "daemon off;"], port, state / "error.log"):
         yield WebServer(f"http://127.0.0.1:{port}", asked)
 
 
@@ -68,20 +76,20 @@ def nginx(folder: Path, state: Path, change: Callable[[str], str] = str) -> Iter
 def caddy(folder: Path, state: Path, change: Callable[[str], str] = str) -> Iterator[WebServer]:
     """Caddy with the README's configuration."""
     port = _free_port()
-    text = _placed(change(configuration("caddy")), folder, f"http://127.0.0.1:{port}").replace(":http", "http")
+    text = _fill_in(change(read_configuration("caddy")), folder, f"http://127.0.0.1:{port}").replace(":http", "http")
     state.mkdir(exist_ok=True)
     (state / "Caddyfile").write_text("{\n\tadmin off\n}\n" + text)
-    command = [str(program("caddy")), "run", "--adapter", "caddyfile", "--config", str(state / "Caddyfile")]
-    with _running(command, port, state / "error.log", XDG_DATA_HOME=str(state), XDG_CONFIG_HOME=str(state)):
+    command = [str(find_program("caddy")), "run", "--adapter", "caddyfile", "--config", str(state / "Caddyfile")]
+    with _run_server(command, port, state / "error.log", XDG_DATA_HOME=str(state), XDG_CONFIG_HOME=str(state)):
         yield WebServer(f"http://127.0.0.1:{port}", list)
 
 
-def program(name: str) -> str | None:
+def find_program(name: str) -> str | None:
     """Where a server's program is; system folders that are no user's count too."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
 
 
-def _placed(text: str, folder: Path, address: str) -> str:
+def _fill_in(text: str, folder: Path, address: str) -> str:
     assert FOLDER in text
     assert PORT in text
     return text.replace(FOLDER, str(folder)).replace(PORT, address)
@@ -95,13 +103,13 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _running(command: list[str], port: int, log: Path, **more: str) -> Iterator[None]:
+def _run_server(command: list[str], port: int, log: Path, **more: str) -> Iterator[None]:
     """The server from when it listens; it ends with the context. Raises RuntimeError with its words if it does not."""
     with log.open("ab") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **more})
     try:
         deadline = time.monotonic() + 20
-        while not _listens(port):
+        while not _is_listening(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{command[0]} did not start: {log.read_text(errors='replace')}")
             time.sleep(0.01)
@@ -111,6 +119,6 @@ def _running(command: list[str], port: int, log: Path, **more: str) -> Iterator[
         process.wait(20)
 
 
-def _listens(port: int) -> bool:
+def _is_listening(port: int) -> bool:
     with closing(socket.socket()) as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -22,8 +22,15 @@ from tests.support import samples
 from tilesync.errors import BlobDamaged
 from tilesync.tiles import availability as subtrees
 from tilesync.tiles import implicit_tiling as implicit_files
-from tilesync.tiles.availability import MOST_TILES, Expansion, expand
-from tilesync.tiles.implicit_tiling import Cell, Implicit, fill, parse_subtree, read_implicit, variables_missing
+from tilesync.tiles.availability import MAX_TILES_PER_SUBTREE, SubtreeContents, expand_subtree
+from tilesync.tiles.implicit_tiling import (
+    Cell,
+    ImplicitTiling,
+    fill_template,
+    find_missing_variables,
+    parse_implicit_tiling,
+    parse_subtree,
+)
 
 NAME = "subtrees/0.subtree"
 ROOT = Cell(0, 0, 0)
@@ -31,9 +38,11 @@ ALL, NONE = {"constant": 1}, {"constant": 0}
 EVERYTHING = {"tileAvailability": ALL, "contentAvailability": [ALL], "childSubtreeAvailability": ALL}
 
 
-def implicit(levels: int, *, octree: bool = False, available: int = 60, contents: int = 1) -> Implicit:
+def implicit(levels: int, *, octree: bool = False, available: int = 60, contents: int = 1) -> ImplicitTiling:
     cell = "{level}/{x}/{y}/{z}" if octree else "{level}/{x}/{y}"
-    return Implicit(octree, levels, available, f"s/{cell}.subtree", tuple(f"c{n}/{cell}.glb" for n in range(contents)))
+    return ImplicitTiling(
+        octree, levels, available, f"s/{cell}.subtree", tuple(f"c{n}/{cell}.glb" for n in range(contents))
+    )
 
 
 def as_json(said: Any) -> bytes:
@@ -55,7 +64,7 @@ def packed(bits: list[bool]) -> bytes:
     return bytes(octets)
 
 
-class Layout:
+class BufferLayout:
     """Puts bytes into buffer views of one buffer, 8-byte aligned."""
 
     def __init__(self) -> None:
@@ -67,7 +76,7 @@ class Layout:
         self.data += data + bytes(-len(data) % 8)
         return len(self.views) - 1
 
-    def said(self, more: dict[str, Any], uri: str | None = None) -> dict[str, Any]:
+    def as_subtree(self, more: dict[str, Any], uri: str | None = None) -> dict[str, Any]:
         buffer = {"byteLength": len(self.data)} | ({"uri": uri} if uri else {})
         return {"buffers": [buffer], "bufferViews": self.views, **more}
 
@@ -97,15 +106,17 @@ def tile_index(level: int, x: int, y: int, z: int, *, octree: bool) -> int:
     return sum(int(branch**above) for above in range(level)) + morton(x, y, z, octree=octree)
 
 
-def globally(at: Cell, level: int, x: int, y: int, z: int) -> Cell:
+def to_global_cell(at: Cell, level: int, x: int, y: int, z: int) -> Cell:
     return Cell(at.level + level, at.x * 2**level + x, at.y * 2**level + y, at.z * 2**level + z)
 
 
-class Oracle:
+class AvailabilityOracle:
     """The availability as lists of bits, and what follows from it."""
 
-    def __init__(self, spec: Implicit, at: Cell, tiles: list[bool], contents: list[list[bool]], children: list[bool]):
-        self.spec, self.at, self.octree = spec, at, spec.octree
+    def __init__(
+        self, spec: ImplicitTiling, at: Cell, tiles: list[bool], contents: list[list[bool]], children: list[bool]
+    ):
+        self.spec, self.at, self.octree = spec, at, spec.is_octree
         self.tiles, self.content_bits, self.children = tiles, contents, children
 
     def locals(self) -> Iterator[tuple[int, int, int, int, int]]:
@@ -115,8 +126,8 @@ class Oracle:
 
     def contents(self) -> set[str]:
         return {
-            fill(template, globally(self.at, *place))
-            for template, bits in zip(self.spec.contents, self.content_bits, strict=False)
+            fill_template(template, to_global_cell(self.at, *place))
+            for template, bits in zip(self.spec.content_templates, self.content_bits, strict=False)
             for index, *place in self.locals()
             if bits[index] and self.tiles[index]
         }
@@ -124,7 +135,7 @@ class Oracle:
     def subtrees(self) -> set[tuple[Cell, str]]:
         levels = self.spec.subtree_levels
         return {
-            (cell := globally(self.at, levels, x, y, z), fill(self.spec.subtrees, cell))
+            (cell := to_global_cell(self.at, levels, x, y, z), fill_template(self.spec.subtree_template, cell))
             for x, y, z in cells(levels, octree=self.octree)
             if self.children[morton(x, y, z, octree=self.octree)]
             and self.tiles[tile_index(levels - 1, x // 2, y // 2, z // 2, octree=self.octree)]
@@ -142,7 +153,7 @@ class Oracle:
 
 
 @st.composite
-def announcements(draw: st.DrawFn) -> tuple[Oracle, bytes, dict[str, bytes]]:
+def announcements(draw: st.DrawFn) -> tuple[AvailabilityOracle, bytes, dict[str, bytes]]:
     """A subtree of any availability, in any of its forms, with what it must announce."""
     octree = draw(st.booleans())
     levels = draw(st.integers(1, 3 if octree else 4))
@@ -152,7 +163,7 @@ def announcements(draw: st.DrawFn) -> tuple[Oracle, bytes, dict[str, bytes]]:
     x, y, z = (draw(st.integers(0, 2**level - 1)) for _ in "xyz")
     at = Cell(level, x, y, z * octree)
     spec = implicit(levels, octree=octree, contents=draw(st.integers(0, 3)), available=draw(st.integers(1, 12)))
-    layout = Layout()
+    layout = BufferLayout()
 
     def availability(count: int) -> tuple[list[bool], dict[str, int]]:
         constant = draw(st.sampled_from([0, 1, None, None]))
@@ -179,14 +190,14 @@ def announcements(draw: st.DrawFn) -> tuple[Oracle, bytes, dict[str, bytes]]:
     else:
         said["contentAvailability"] = contents[0] if form == "single" else contents
     data, buffers = draw(stored(layout, said))
-    return Oracle(spec, at, tiles, [bits for bits, _ in streams], children), data, buffers
+    return AvailabilityOracle(spec, at, tiles, [bits for bits, _ in streams], children), data, buffers
 
 
 @st.composite
-def stored(draw: st.DrawFn, layout: Layout, said: dict[str, Any]) -> tuple[bytes, dict[str, bytes]]:
+def stored(draw: st.DrawFn, layout: BufferLayout, said: dict[str, Any]) -> tuple[bytes, dict[str, bytes]]:
     """The file of a subtree and its external buffers, in one of the ways in which they may be stored."""
     external = draw(st.booleans())
-    whole = layout.said(said, "b.bin" if external else None)
+    whole = layout.as_subtree(said, "b.bin" if external else None)
     if external and draw(st.booleans()):
         data = draw(st.sampled_from([b"", b"\xef\xbb\xbf"])) + as_json(whole)
     else:
@@ -198,11 +209,11 @@ def stored(draw: st.DrawFn, layout: Layout, said: dict[str, Any]) -> tuple[bytes
 
 @settings(max_examples=400)
 @given(announcements())
-def test_what_is_announced_is_what_each_bit_says(case: tuple[Oracle, bytes, dict[str, bytes]]) -> None:
+def test_what_is_announced_is_what_each_bit_says(case: tuple[AvailabilityOracle, bytes, dict[str, bytes]]) -> None:
     """Contents, child subtrees and their cells are those of a lookup of every single bit, and none comes twice."""
     oracle, data, buffers = case
     subtree = parse_subtree(data, NAME)
-    found = expand(subtree, oracle.spec, oracle.at, {uri: buffers[uri] for uri in subtree.needed})
+    found = expand_subtree(subtree, oracle.spec, oracle.at, {uri: buffers[uri] for uri in subtree.needed_uris})
     contents, children = list(found.contents), list(found.subtrees)
     assert (set(contents), len(contents)) == (oracle.contents(), len(set(contents)))
     assert (set(children), len(children)) == (oracle.subtrees(), len(set(children)))
@@ -210,10 +221,10 @@ def test_what_is_announced_is_what_each_bit_says(case: tuple[Oracle, bytes, dict
 
 @settings(max_examples=400)
 @given(announcements())
-def test_problems_are_counted(case: tuple[Oracle, bytes, dict[str, bytes]]) -> None:
+def test_problems_are_counted(case: tuple[AvailabilityOracle, bytes, dict[str, bytes]]) -> None:
     """The sentences on tiles without parent and contents without tile count what a lookup of every bit counts."""
     oracle, data, buffers = case
-    said = " ".join(expand(parse_subtree(data, NAME), oracle.spec, oracle.at, buffers).problems)
+    said = " ".join(expand_subtree(parse_subtree(data, NAME), oracle.spec, oracle.at, buffers).problems)
     orphans = oracle.orphans()
     assert (f"{orphans} tiles are available, but not the tiles above them" in said) == bool(orphans)
     for number in range(len(oracle.content_bits)):
@@ -235,21 +246,21 @@ def test_large_subtrees_match_the_oracle_too() -> None:
         size = sum(branch**level for level in range(levels))
         bits = [index % 1021 == 7 or index == size - 1 for index in range(size)]
         children = [index % 4093 == 5 or index == branch**levels - 1 for index in range(branch**levels)]
-        layout = Layout()
+        layout = BufferLayout()
         said = {
             "tileAvailability": ALL,
             "contentAvailability": [{"bitstream": layout.add(packed(bits))}],
             "childSubtreeAvailability": {"bitstream": layout.add(packed(children))},
         }
         at = Cell(2, 3, 1, 2 if octree else 0)
-        found = expanded(as_binary(layout.said(said), layout.data), spec, at)
-        oracle = Oracle(spec, at, [True] * size, [bits], children)
+        found = expanded(as_binary(layout.as_subtree(said), layout.data), spec, at)
+        oracle = AvailabilityOracle(spec, at, [True] * size, [bits], children)
         assert sorted(found.contents) == sorted(oracle.contents())
         assert set(found.subtrees) == oracle.subtrees()
 
 
-def expanded(data: bytes, spec: Implicit, at: Cell = ROOT, **more: Any) -> Expansion:
-    return expand(parse_subtree(data, NAME), spec, at, more.pop("buffers", {}), **more)
+def expanded(data: bytes, spec: ImplicitTiling, at: Cell = ROOT, **more: Any) -> SubtreeContents:
+    return expand_subtree(parse_subtree(data, NAME), spec, at, more.pop("buffers", {}), **more)
 
 
 # --- what is announced ----------------------------------------------------------------------------------------------
@@ -316,9 +327,9 @@ def test_child_subtrees_below_the_available_levels() -> None:
 
 def test_child_subtrees_need_a_tile_above() -> None:
     """A child subtree below a tile that is not available is not followed, as in viewers, and said."""
-    layout = Layout()
+    layout = BufferLayout()
     said = {"tileAvailability": {"bitstream": layout.add(b"\x05")}, "childSubtreeAvailability": ALL}
-    found = expanded(as_binary(layout.said(said), layout.data), implicit(2))
+    found = expanded(as_binary(layout.as_subtree(said), layout.data), implicit(2))
     assert {cell for cell, _ in found.subtrees} == {Cell(2, x, y) for x in (2, 3) for y in (0, 1)}
     assert found.problems == ("12 child subtrees lie below tiles that are not available, and are not followed",)
 
@@ -357,15 +368,15 @@ def with_buffers() -> dict[str, Any]:
 def test_buffers_are_named() -> None:
     """All external buffers are named in order, once; needed are those of availability and of columns of strings."""
     subtree = parse_subtree(as_json(with_buffers()), NAME)
-    assert subtree.uris == ("tiles.bin", "../u.bin", "strings.bin", "other.bin")
-    assert subtree.needed == ("tiles.bin", "strings.bin")
+    assert subtree.buffer_uris == ("tiles.bin", "../u.bin", "strings.bin", "other.bin")
+    assert subtree.needed_uris == ("tiles.bin", "strings.bin")
 
 
 def test_a_table_that_describes_nothing_is_not_needed() -> None:
     """A property table that neither tiles nor contents refer to needs no buffer."""
     said = with_buffers()
     del said["tileMetadata"]
-    assert parse_subtree(as_json(said), NAME).needed == ("tiles.bin",)
+    assert parse_subtree(as_json(said), NAME).needed_uris == ("tiles.bin",)
 
 
 def test_only_needed_buffers_are_read() -> None:
@@ -393,24 +404,24 @@ def test_a_short_buffer_is_damage() -> None:
 @pytest.mark.parametrize("key", ["tileAvailability", "contentAvailability", "childSubtreeAvailability"])
 def test_a_short_bitstream_is_damage(key: str) -> None:
     """A bitstream with fewer bits than it must tell is damage, not a problem."""
-    layout = Layout()
+    layout = BufferLayout()
     short = {"bitstream": layout.add(bytes(10))}
     said = EVERYTHING | {key: [short] if key == "contentAvailability" else short}
     with pytest.raises(BlobDamaged, match=f"{key}.* has 10 bytes, which is less than .* bits"):
-        expanded(as_binary(layout.said(said), layout.data), implicit(4))
+        expanded(as_binary(layout.as_subtree(said), layout.data), implicit(4))
 
 
 def test_buffers_are_bounded_as_they_unpack(monkeypatch: pytest.MonkeyPatch) -> None:
     """Buffers that are small as they are held, and each as it unpacks, may be too much together."""
-    layout = Layout()
+    layout = BufferLayout()
     views = {"tileAvailability": {"bitstream": layout.add(b"\1")}, "contentAvailability": [{"bitstream": 1}]}
-    said = layout.said({**views, "childSubtreeAvailability": NONE}, "a.bin")
+    said = layout.as_subtree({**views, "childSubtreeAvailability": NONE}, "a.bin")
     said["buffers"].append({"uri": "b.bin", "byteLength": 600})
     said["bufferViews"].append({"buffer": 1, "byteOffset": 0, "byteLength": 1})
     buffers = dict.fromkeys(("a.bin", "b.bin"), gzip.compress(b"\1" * 600, mtime=0))
-    monkeypatch.setattr("tilesync.tiles.availability.MOST_BYTES", 1200)
+    monkeypatch.setattr("tilesync.tiles.availability.MAX_UNPACKED_BYTES", 1200)
     assert len(list(expanded(as_json(said), implicit(1), buffers=buffers).contents)) == 1
-    monkeypatch.setattr("tilesync.tiles.availability.MOST_BYTES", 1199)
+    monkeypatch.setattr("tilesync.tiles.availability.MAX_UNPACKED_BYTES", 1199)
     with pytest.raises(BlobDamaged, match="its buffers unpack to more than 1,199 bytes"):
         expanded(as_json(said), implicit(1), buffers=buffers)
 
@@ -428,9 +439,9 @@ def test_what_is_null_is_absent() -> None:
     keys = ("buffers", "bufferViews", "propertyTables", "contentMetadata", "extensions", "tileMetadata")
     found = expanded(as_json(EVERYTHING | dict.fromkeys(keys)), implicit(1))
     assert (len(list(found.contents)), found.problems) == (1, ())
-    layout = Layout()
+    layout = BufferLayout()
     number = layout.add(b"\1" + bytes(7))
-    said = layout.said(EVERYTHING | {"tileAvailability": {"bitstream": float(number), "constant": None}})
+    said = layout.as_subtree(EVERYTHING | {"tileAvailability": {"bitstream": float(number), "constant": None}})
     said["bufferViews"][0] |= {"byteOffset": None, "byteLength": 8.0}
     assert len(list(expanded(as_binary(said, layout.data), implicit(1)).contents)) == 1
 
@@ -445,7 +456,7 @@ def test_a_byte_that_is_no_utf_8_does_no_harm() -> None:
 WIDTHS = {"UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q"}
 
 
-def strings(layout: Layout, texts: list[str], width: str | None) -> dict[str, Any]:
+def strings(layout: BufferLayout, texts: list[str], width: str | None) -> dict[str, Any]:
     """A column of strings."""
     offsets = [len("".join(texts[:row]).encode()) for row in range(len(texts) + 1)]
     said: dict[str, Any] = {"values": layout.add("".join(texts).encode())}
@@ -454,9 +465,11 @@ def strings(layout: Layout, texts: list[str], width: str | None) -> dict[str, An
     return said | ({"stringOffsetType": width} if width else {})
 
 
-def named(texts: list[str], *, tiles: int, contents: int, of: str, width: str | None = None) -> tuple[bytes, Layout]:
+def named(
+    texts: list[str], *, tiles: int, contents: int, of: str, width: str | None = None
+) -> tuple[bytes, BufferLayout]:
     """A quadtree of two levels whose contents or tiles have a CONTENT_URI."""
-    layout = Layout()
+    layout = BufferLayout()
     said: dict[str, Any] = {
         "tileAvailability": {"bitstream": layout.add(bytes([tiles]))},
         "contentAvailability": [{"bitstream": layout.add(bytes([contents]))}],
@@ -467,7 +480,7 @@ def named(texts: list[str], *, tiles: int, contents: int, of: str, width: str | 
         ],
     }
     said |= {"tileMetadata": 1} if of == "tiles" else {"tileMetadata": 0, "contentMetadata": [1]}
-    return as_binary(layout.said(said), layout.data), layout
+    return as_binary(layout.as_subtree(said), layout.data), layout
 
 
 @pytest.mark.parametrize("width", [*WIDTHS, None])
@@ -494,7 +507,7 @@ def test_other_metadata_names_no_contents() -> None:
 
 def test_content_metadata_goes_before_that_of_tiles() -> None:
     """Where both say a CONTENT_URI that of the content holds; that of tiles is for the first content alone."""
-    layout = Layout()
+    layout = BufferLayout()
     table = {"class": "k", "count": 1}
     said = EVERYTHING | {
         "contentAvailability": [ALL, ALL],
@@ -503,8 +516,8 @@ def test_content_metadata_goes_before_that_of_tiles() -> None:
         ],
         "tileMetadata": 0,
     }
-    both = as_binary(layout.said(said | {"contentMetadata": [1]}), layout.data)
-    of_tiles = as_binary(layout.said(said), layout.data)
+    both = as_binary(layout.as_subtree(said | {"contentMetadata": [1]}), layout.data)
+    of_tiles = as_binary(layout.as_subtree(said), layout.data)
     spec = implicit(1, contents=2)
     assert list(expanded(both, spec, content_uris={"k": "u"}).contents) == ["content", "c1/0/0/0.glb"]
     assert list(expanded(of_tiles, spec, content_uris={"k": "u"}).contents) == ["tile", "c1/0/0/0.glb"]
@@ -544,11 +557,11 @@ def test_a_column_of_another_type_is_damage() -> None:
 
 def test_an_array_of_strings_is_no_content_uri() -> None:
     """A property with array offsets has several strings in a row: it is no CONTENT_URI either."""
-    layout = Layout()
+    layout = BufferLayout()
     column = strings(layout, ["a"], None) | {"arrayOffsets": 0}
     said = EVERYTHING | {"propertyTables": [{"class": "k", "properties": {"u": column}}], "tileMetadata": 0}
     with pytest.raises(BlobDamaged, match="CONTENT_URI is no column of strings"):
-        expanded(as_binary(layout.said(said), layout.data), implicit(1), content_uris={"k": "u"})
+        expanded(as_binary(layout.as_subtree(said), layout.data), implicit(1), content_uris={"k": "u"})
 
 
 @pytest.mark.parametrize(
@@ -574,8 +587,8 @@ def test_broken_strings_are_damage_in_their_turn(before: bytes, after: bytes, re
 def test_all_variables_are_replaced() -> None:
     """Every occurrence is replaced, in any order; other braces stay."""
     cell = Cell(7, 12, 345, 6)
-    assert fill("{z}/{x}/{y}-{level}_{x}", cell) == "6/12/345-7_12"
-    assert fill("{X}{}{0}{{x}}%7Bx%7D{level", cell) == "{X}{}{0}{12}%7Bx%7D{level"
+    assert fill_template("{z}/{x}/{y}-{level}_{x}", cell) == "6/12/345-7_12"
+    assert fill_template("{X}{}{0}{{x}}%7Bx%7D{level", cell) == "{X}{}{0}{12}%7Bx%7D{level"
 
 
 @given(
@@ -586,15 +599,15 @@ def test_filling_is_replacing(template: str) -> None:
     """Whatever a template holds, filling is replacing the four variables."""
     cell = Cell(1, 22, 333, 4444)
     expected = template.replace("{level}", "1").replace("{x}", "22").replace("{y}", "333").replace("{z}", "4444")
-    assert fill(template, cell) == expected
+    assert fill_template(template, cell) == expected
 
 
 def test_missing_variables_are_said() -> None:
     """A template without a variable that its scheme has stands for many tiles; `{z}` is of octrees alone."""
     whole = "{level}{x}{y}{z}"
-    assert variables_missing(Implicit(True, 1, 1, whole, (whole,))) == []
-    assert variables_missing(Implicit(False, 1, 1, "{level}{x}{y}", ())) == []
-    assert variables_missing(Implicit(True, 1, 1, "{level}{x}{y}", ("all.glb", whole))) == [
+    assert find_missing_variables(ImplicitTiling(True, 1, 1, whole, (whole,))) == []
+    assert find_missing_variables(ImplicitTiling(False, 1, 1, "{level}{x}{y}", ())) == []
+    assert find_missing_variables(ImplicitTiling(True, 1, 1, "{level}{x}{y}", ("all.glb", whole))) == [
         "the template {level}{x}{y} lacks {z}: one file would stand for many tiles",
         "the template all.glb lacks {level}, {x}, {y}, {z}: one file would stand for many tiles",
     ]
@@ -611,11 +624,13 @@ WRONG: list[Any] = [None, True, False, 0, -1, 1.5, 10**30, "", "x", [], {}, [[]]
 
 def test_the_implicit_root_tile_is_read() -> None:
     """Both schemes, and both spellings of the levels."""
-    assert read_implicit(SAID, ["a", "b"]) == Implicit(False, 3, 6, "s/{level}", ("a", "b"))
+    assert parse_implicit_tiling(SAID, ["a", "b"]) == ImplicitTiling(False, 3, 6, "s/{level}", ("a", "b"))
     draft = {key: SAID[key] for key in SAID if key != "availableLevels"} | {"maximumLevel": 2}
-    assert read_implicit(draft | {"subdivisionScheme": "OCTREE"}, []) == Implicit(True, 3, 3, "s/{level}", ())
-    assert read_implicit(draft | {"availableLevels": 9}, []).available_levels == 9
-    assert read_implicit(SAID | {"subtrees": {"url": "u"}}, []).subtrees == "u"
+    assert parse_implicit_tiling(draft | {"subdivisionScheme": "OCTREE"}, []) == ImplicitTiling(
+        True, 3, 3, "s/{level}", ()
+    )
+    assert parse_implicit_tiling(draft | {"availableLevels": 9}, []).available_levels == 9
+    assert parse_implicit_tiling(SAID | {"subtrees": {"url": "u"}}, []).subtree_template == "u"
 
 
 @pytest.mark.parametrize(
@@ -634,7 +649,7 @@ def test_the_implicit_root_tile_is_read() -> None:
 def test_an_unusable_root_tile_is_damage(change: dict[str, Any], reason: str) -> None:
     """What makes an implicit tile unusable is said in a sentence."""
     with pytest.raises(BlobDamaged, match=reason):
-        read_implicit(SAID | change, [])
+        parse_implicit_tiling(SAID | change, [])
 
 
 def test_a_root_tile_of_any_json_raises_nothing_else() -> None:
@@ -642,7 +657,7 @@ def test_a_root_tile_of_any_json_raises_nothing_else() -> None:
     for wrong in WRONG:
         for said in (wrong, *(SAID | {key: wrong} for key in (*SAID, "maximumLevel"))):
             with suppress(BlobDamaged):
-                assert isinstance(read_implicit(said, []), Implicit)
+                assert isinstance(parse_implicit_tiling(said, []), ImplicitTiling)
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------
@@ -650,7 +665,7 @@ def test_a_root_tile_of_any_json_raises_nothing_else() -> None:
 
 def small() -> tuple[dict[str, Any], bytes]:
     """A subtree that uses everything that is read."""
-    layout = Layout()
+    layout = BufferLayout()
     said = {
         "tileAvailability": {"bitstream": layout.add(b"\x1f"), "availableCount": 5},
         "contentAvailability": [{"bitstream": layout.add(b"\x03")}, {"constant": 1}],
@@ -660,7 +675,7 @@ def small() -> tuple[dict[str, Any], bytes]:
         "contentMetadata": [0, 0],
         "extensions": {"3DTILES_multiple_contents": {}},
     }
-    return layout.said(said), layout.data
+    return layout.as_subtree(said), layout.data
 
 
 def consume(data: bytes, buffers: dict[str, bytes] | None = None) -> None:
@@ -792,34 +807,34 @@ def test_numbers_of_any_length_are_damage() -> None:
     with pytest.raises(BlobDamaged, match="byteLength of a buffer is missing, or no whole number"):
         parse_subtree(as_json(said), NAME)
     with pytest.raises(BlobDamaged, match="subtreeLevels"):
-        read_implicit(SAID | {"subtreeLevels": vast}, [])
+        parse_implicit_tiling(SAID | {"subtreeLevels": vast}, [])
 
 
 # --- bounds ---------------------------------------------------------------------------------------------------------
 
 
-def refused(spec: Implicit, at: Cell = ROOT, contents: int = 1) -> str:
+def refused(spec: ImplicitTiling, at: Cell = ROOT, contents: int = 1) -> str:
     subtree = parse_subtree(as_json(EVERYTHING | {"contentAvailability": [ALL] * contents}), NAME)
     started = time.perf_counter()
     with pytest.raises(BlobDamaged) as caught:
-        expand(subtree, spec, at, {})
+        expand_subtree(subtree, spec, at, {})
     assert time.perf_counter() - started < 0.1
     return str(caught.value)
 
 
 def test_a_subtree_that_claims_too_much_is_refused() -> None:
     """2^40 tiles, or more than may be, are refused at once, with both numbers; at the bound they are not."""
-    assert refused(implicit(21)) == f"{NAME}: it claims 1466015503701 tiles, more than {MOST_TILES}"
-    assert f"{MOST_TILES}" in refused(implicit(63))
-    assert refused(implicit(9, octree=True)).endswith(f"it claims 19173961 tiles, more than {MOST_TILES}")
+    assert refused(implicit(21)) == f"{NAME}: it claims 1466015503701 tiles, more than {MAX_TILES_PER_SUBTREE}"
+    assert f"{MAX_TILES_PER_SUBTREE}" in refused(implicit(63))
+    assert refused(implicit(9, octree=True)).endswith(f"it claims 19173961 tiles, more than {MAX_TILES_PER_SUBTREE}")
     for spec in (implicit(12), implicit(8, octree=True)):
-        assert 4**12 == 8**8 == MOST_TILES
+        assert 4**12 == 8**8 == MAX_TILES_PER_SUBTREE
         assert expanded(as_json(EVERYTHING), spec).problems == ()
 
 
 def test_child_subtrees_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound holds for child subtrees where there are more of them than tiles."""
-    monkeypatch.setattr(subtrees, "MOST_TILES", 21)
+    monkeypatch.setattr(subtrees, "MAX_TILES_PER_SUBTREE", 21)
     assert refused(implicit(3)) == f"{NAME}: it claims 64 child subtrees, more than 21"
 
 
@@ -841,10 +856,10 @@ def test_cells_that_are_too_deep_are_refused() -> None:
 def test_a_full_subtree_is_lazy() -> None:
     """Of a subtree with all that may be claimed the first come at once, and constants take no memory."""
     subtree = parse_subtree(as_json(EVERYTHING), NAME)
-    expand(subtree, implicit(2), ROOT, {})
+    expand_subtree(subtree, implicit(2), ROOT, {})
     started = time.perf_counter()
     tracemalloc.start()
-    found = expand(subtree, implicit(12), ROOT, {})
+    found = expand_subtree(subtree, implicit(12), ROOT, {})
     assert list(islice(found.contents, 2)) == ["c0/0/0/0.glb", "c0/1/0/0.glb"]
     assert next(found.subtrees) == (Cell(12, 0, 0), "s/12/0/0.subtree")
     _, most = tracemalloc.get_traced_memory()
@@ -855,12 +870,12 @@ def test_a_full_subtree_is_lazy() -> None:
 
 def test_a_sparse_bitstream_is_quick() -> None:
     """The one content of five million tiles is found without a step for each."""
-    layout = Layout()
+    layout = BufferLayout()
     bits = {"bitstream": layout.add(bytes(600_000) + b"\x80" + bytes(4**12 // 8 - 600_001))}
     said = {"tileAvailability": ALL, "contentAvailability": [bits], "childSubtreeAvailability": bits}
-    subtree = parse_subtree(as_binary(layout.said(said), layout.data), NAME)
+    subtree = parse_subtree(as_binary(layout.as_subtree(said), layout.data), NAME)
     started = time.perf_counter()
-    found = expand(subtree, implicit(12), ROOT, {})
+    found = expand_subtree(subtree, implicit(12), ROOT, {})
     assert (len(list(found.contents)), len(list(found.subtrees))) == (1, 1)
     assert time.perf_counter() - started < 0.5
 
@@ -868,7 +883,7 @@ def test_a_sparse_bitstream_is_quick() -> None:
 def test_unpacking_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A gzip file that unpacks to more than may be is damage; one that is at the bound is not, in members or whole."""
     whole = as_json(EVERYTHING)
-    monkeypatch.setattr(implicit_files, "MOST_BYTES", len(whole))
+    monkeypatch.setattr(implicit_files, "MAX_UNPACKED_BYTES", len(whole))
     parse_subtree(gzip.compress(whole[:9], mtime=0) + gzip.compress(whole[9:], mtime=0), NAME)
     with pytest.raises(BlobDamaged, match="unpacks to more than"):
         parse_subtree(gzip.compress(whole + b" ", mtime=0), NAME)
@@ -876,12 +891,12 @@ def test_unpacking_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_many_contents_of_one_large_table_are_quick() -> None:
     """A small file may refer to a large column many times: it is copied never, walked when it is asked."""
-    layout = Layout()
+    layout = BufferLayout()
     table = {"class": "k", "count": 1, "properties": {"u": strings(layout, ["x" * 10_000_000], None)}}
     said = EVERYTHING | {"contentAvailability": [ALL] * 5000, "propertyTables": [table], "contentMetadata": [0] * 5000}
-    subtree = parse_subtree(as_binary(layout.said(said), layout.data), NAME)
+    subtree = parse_subtree(as_binary(layout.as_subtree(said), layout.data), NAME)
     started = time.perf_counter()
-    found = expand(subtree, implicit(1, contents=5000), ROOT, {}, content_uris={"k": "u"})
+    found = expand_subtree(subtree, implicit(1, contents=5000), ROOT, {}, content_uri_properties={"k": "u"})
     assert next(found.contents) == "x" * 10_000_000
     assert time.perf_counter() - started < 1
 
@@ -893,15 +908,17 @@ def walked(folder: Path, entry: str) -> tuple[set[str], set[str], list[str]]:
     """Subtree files with their buffers, contents, and problems of a sample, from its root tile on."""
     root = json.loads((folder / entry).read_text())["root"]
     said = root.get("implicitTiling") or root["extensions"]["3DTILES_implicit_tiling"]
-    spec = read_implicit(said, [root["content"]["uri"]])
-    assert variables_missing(spec) == []
+    spec = parse_implicit_tiling(said, [root["content"]["uri"]])
+    assert find_missing_variables(spec) == []
     files, contents, problems = set[str](), set[str](), list[str]()
-    waiting = [(ROOT, fill(spec.subtrees, ROOT))]
+    waiting = [(ROOT, fill_template(spec.subtree_template, ROOT))]
     while waiting:
         at, uri = waiting.pop()
         subtree = parse_subtree((folder / uri).read_bytes(), uri)
-        beside = {name: os.path.normpath((folder / uri).parent / name) for name in subtree.uris}
-        found = expand(subtree, spec, at, {name: Path(beside[name]).read_bytes() for name in subtree.needed})
+        beside = {name: os.path.normpath((folder / uri).parent / name) for name in subtree.buffer_uris}
+        found = expand_subtree(
+            subtree, spec, at, {name: Path(beside[name]).read_bytes() for name in subtree.needed_uris}
+        )
         files |= {uri, *(Path(path).relative_to(folder).as_posix() for path in beside.values())}
         contents |= set(found.contents)
         waiting += found.subtrees
@@ -920,7 +937,7 @@ def walked(folder: Path, entry: str) -> tuple[set[str], set[str], list[str]]:
 )
 def test_real_tilesets(sample: str, entry: str, total: int, missing: set[str]) -> None:
     """What a real tileset announces is what lies in its folder, file for file, and it has no problems."""
-    folder = samples.folder(sample)
+    folder = samples.sample_folder(sample)
     files, contents, problems = walked(folder, entry)
     here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {entry, *files, *contents} - missing == here

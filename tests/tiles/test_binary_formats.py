@@ -14,10 +14,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tilesync.errors import BlobDamaged
-from tilesync.model import Kind, Remark, Role
-from tilesync.tiles.binary_formats import KINDS, Shape
+from tilesync.model import Diagnostic, Kind, Role
+from tilesync.tiles.binary_formats import KIND_BY_MAGIC, BinaryFormatParser
 
-Outcome = tuple[Kind, list[tuple[Role, str]], list[Remark]] | str
+Outcome = tuple[Kind, list[tuple[Role, str]], list[Diagnostic]] | str
 
 # --- small files of each format ---
 
@@ -147,7 +147,7 @@ FILES: dict[str, tuple[bytes, list[tuple[Role, str]]]] = {
 def follow(data: bytes, cuts: list[int] | int = 0) -> Outcome:
     """What a payload is, what it names and the remarks on it, or why it is damaged."""
     told: list[tuple[Role, str]] = []
-    shape = Shape(data[:4], lambda role, uri: told.append((role, uri)))
+    shape = BinaryFormatParser(data[:4], lambda role, uri: told.append((role, uri)))
     inner = range(cuts, len(data), cuts) if isinstance(cuts, int) and cuts else cuts or []
     assert not isinstance(inner, int)
     try:
@@ -156,7 +156,7 @@ def follow(data: bytes, cuts: list[int] | int = 0) -> Outcome:
         shape.finish()
     except BlobDamaged as error:
         return str(error)
-    return shape.kind, told, shape.remarks
+    return shape.kind, told, shape.diagnostics
 
 
 def complaint(data: bytes) -> str:
@@ -167,7 +167,7 @@ def complaint(data: bytes) -> str:
     return found
 
 
-def remarks(data: bytes) -> list[Remark]:
+def remarks(data: bytes) -> list[Diagnostic]:
     found = follow(data)
     assert not isinstance(found, str), found
     assert follow(data, 1) == found
@@ -181,7 +181,7 @@ def remarks(data: bytes) -> list[Remark]:
 def test_sound_files(name: str) -> None:
     """A sound file of each format is followed to its end, and what it names is told, however it is cut."""
     data, named = FILES[name]
-    assert follow(data) == follow(data, 1) == follow(data, 7) == (KINDS[data[:4]], named, [])
+    assert follow(data) == follow(data, 1) == follow(data, 7) == (KIND_BY_MAGIC[data[:4]], named, [])
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -200,7 +200,7 @@ def test_trailing_bytes_are_remarked(name: str, tail: bytes) -> None:
     found = follow(data + tail)
     assert found == follow(data + tail, 1)
     assert isinstance(found, tuple)
-    assert found[:2] == (KINDS[data[:4]], named)
+    assert found[:2] == (KIND_BY_MAGIC[data[:4]], named)
     assert [(remark.problem, remark.detail.split()[0]) for remark in found[2]] == [("trailing bytes", str(len(tail)))]
 
 
@@ -223,7 +223,7 @@ def test_a_length_that_is_too_small(name: str) -> None:
         found = follow(data[:8] + struct.pack("<I", stated) + data[12:])
         if isinstance(found, tuple):
             assert name.startswith(("i3dm-uri", "glb")) or found[2][0].problem == "empty"
-            assert found[2][-1] == Remark(
+            assert found[2][-1] == Diagnostic(
                 "trailing bytes", f"{len(data) - stated} bytes follow after the {label(data)}"
             )
         else:
@@ -536,7 +536,7 @@ def test_mutations(name: str, changes: list[tuple[int, bytes]], ends: list[int],
     assert follow(data, cuts) == follow(data, 1) == found
 
 
-@given(st.sampled_from(sorted(KINDS)), st.lists(WORDS | st.binary(max_size=6), max_size=20).map(b"".join), CUTS)
+@given(st.sampled_from(sorted(KIND_BY_MAGIC)), st.lists(WORDS | st.binary(max_size=6), max_size=20).map(b"".join), CUTS)
 @example(b"cmpt", struct.pack("<III", 1, 16, 1), [])
 def test_any_bytes(magic: bytes, data: bytes, cuts: list[int]) -> None:
     """Bytes of any kind behind a magic are followed or refused, never more, and the same however they are cut."""

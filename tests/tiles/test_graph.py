@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesync.tiles.graph import cycles
+from tilesync.tiles.graph import find_cycles
 
 NAMES = st.sampled_from("abcdef")
-ASKS = st.lists(st.tuples(NAMES, NAMES), max_size=14)
+EDGES = st.lists(st.tuples(NAMES, NAMES), max_size=14)
 
 
-def circular(asks: list[tuple[str, str]]) -> bool:
+def has_cycle(asks: list[tuple[str, str]]) -> bool:
     """Whether some name leads back to itself, found the slow way."""
     reach = {(source, target) for source, target in asks}
     for _ in asks:
@@ -21,24 +21,24 @@ def circular(asks: list[tuple[str, str]]) -> bool:
     return any(source == target for source, target in reach)
 
 
-@given(ASKS)
+@given(EDGES)
 def test_circles_are_found(asks: list[tuple[str, str]]) -> None:
     """Steps are told exactly where there is a circle; each is one of a circle, and without them there is none."""
-    found = list(cycles(asks))
-    assert bool(found) is circular(asks)
+    found = list(find_cycles(asks))
+    assert bool(found) is has_cycle(asks)
     assert set(found) <= set(asks)
-    assert not circular([step for step in asks if step not in found])
+    assert not has_cycle([step for step in asks if step not in found])
     for step in found:
         rest = [other for other in asks if other not in found]
-        assert circular([*rest, step])
+        assert has_cycle([*rest, step])
 
 
-@given(ASKS, st.randoms())
+@given(EDGES, st.randoms())
 def test_the_order_makes_no_difference_to_whether(asks: list[tuple[str, str]], dice: random.Random) -> None:
     """Whether there is a circle does not depend on the order in which the steps come."""
     other = list(asks)
     dice.shuffle(other)
-    assert bool(list(cycles(other))) is bool(list(cycles(asks)))
+    assert bool(list(find_cycles(other))) is bool(list(find_cycles(asks)))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_order_makes_no_difference_to_whether(asks: list[tuple[str, str]], d
 )
 def test_circles(asks: list[tuple[str, str]], found: list[tuple[str, str]]) -> None:
     """A file that asks for itself and a circle of many are told by the step that closes them; diamonds are none."""
-    assert sorted(cycles(asks)) == found
+    assert sorted(find_cycles(asks)) == found
 
 
 @pytest.mark.parametrize("closed", [False, True])
@@ -67,12 +67,12 @@ def test_long_chains(closed: bool) -> None:
     asks = [(f"{number:06}", f"{number + 1:06}") for number in range(count)]
     asks += [(f"{count:06}", "000000")] * closed
     began = time.process_time()
-    assert list(cycles(asks)) == [(f"{count:06}", "000000")] * closed
+    assert list(find_cycles(asks)) == [(f"{count:06}", "000000")] * closed
     assert time.process_time() - began < 5
 
 
 def test_many_that_ask_for_one() -> None:
     """A fan of 100,000 files that share one is no circle, and one of them that closes it is told."""
     asks = [("root", f"{number}") for number in range(100_000)] + [(f"{number}", "z") for number in range(100_000)]
-    assert list(cycles(iter(asks))) == []
-    assert list(cycles([*asks, ("z", "77")])) in ([("77", "z")], [("z", "77")])
+    assert list(find_cycles(iter(asks))) == []
+    assert list(find_cycles([*asks, ("z", "77")])) in ([("77", "z")], [("z", "77")])

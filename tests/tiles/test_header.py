@@ -9,37 +9,37 @@ import pytest
 
 from tests.support.builders import glb_with_image, tileset
 from tilesync.errors import BlobDamaged
-from tilesync.model import Blob, Reading
-from tilesync.tiles.header import read_head
+from tilesync.model import Blob, ParsedContent
+from tilesync.tiles.header import read_header
 from tilesync.tiles.validator import ContentCheck
 
 TILE = glb_with_image("textures/a.png", b"x" * 50_000)
 
 
-def of(name: str, data: bytes, count: int) -> Reading | int | None:
-    return read_head(Blob(name, len(data)), "", data[:count])
+def read_start(name: str, data: bytes, count: int) -> ParsedContent | int | None:
+    return read_header(Blob(name, len(data)), "", data[:count])
 
 
 def test_a_glb_says_all_at_its_beginning() -> None:
     """With the JSON chunk in hand its references are those of the whole file; with less it says how much tells them."""
-    needed = of("t/a.glb", TILE, 20)
+    needed = read_start("t/a.glb", TILE, 20)
     assert isinstance(needed, int)
     assert needed < 1000
-    assert of("t/a.glb", TILE, needed - 1) == needed
+    assert read_start("t/a.glb", TILE, needed - 1) == needed
     check = ContentCheck(Blob("t/a.glb", len(TILE)))
     check.feed(TILE)
     check.finish()
-    whole = check.take()
+    whole = check.drain()
     assert [each.target for each in whole.references] == ["t/textures/a.png"]
     for count in (needed, needed + 1, 40_000):
-        assert of("t/a.glb", TILE, count) == whole
+        assert read_start("t/a.glb", TILE, count) == whole
 
 
 @pytest.mark.parametrize("head", [b"\x89PNG\r\n\x1a\n", b"\0\1\2\3\4\5\6\7", b"voxl\1\0\0\0"])
 def test_some_kinds_ask_for_nothing(head: bytes) -> None:
     """An image, a buffer and voxels need not be read."""
-    found = of("a.bin", head + b"\0" * 5000, 4096)
-    assert isinstance(found, Reading)
+    found = read_start("a.bin", head + b"\0" * 5000, 4096)
+    assert isinstance(found, ParsedContent)
     assert not found.references
 
 
@@ -58,7 +58,7 @@ def test_some_kinds_ask_for_nothing(head: bytes) -> None:
 def test_the_others_are_read_whole(data: bytes) -> None:
     """Documents, tiles with tiles in them, what is packed, and what shows nothing yet."""
     try:
-        assert of("a.bin", data, 4096) is None
+        assert read_start("a.bin", data, 4096) is None
     except BlobDamaged:
         assert data.startswith((b"b3dm", b"cmpt"))
 
@@ -66,12 +66,12 @@ def test_the_others_are_read_whole(data: bytes) -> None:
 def test_a_beginning_that_cannot_be_right_is_damage() -> None:
     """A tile by name that is none, and one that says that it is longer than it is."""
     with pytest.raises(BlobDamaged):
-        of("a.glb", b"<html>" * 1000, 4096)
+        read_start("a.glb", b"<html>" * 1000, 4096)
     with pytest.raises(BlobDamaged):
-        read_head(Blob("a.glb", len(TILE) - 1), "", TILE[:4096])
+        read_header(Blob("a.glb", len(TILE) - 1), "", TILE[:4096])
 
 
 def test_an_older_glb_is_read_whole() -> None:
     """Version 1 is another format (KHR_binary_glTF)."""
     old = struct.pack("<4s4I", b"glTF", 1, 9000, 100, 0) + b"{}" + b" " * 8978
-    assert of("a.bin", old, 4096) is None
+    assert read_start("a.bin", old, 4096) is None

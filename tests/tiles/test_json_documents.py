@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tilesync.errors import BlobDamaged
 from tilesync.model import Kind, Role
-from tilesync.tiles.implicit_tiling import Implicit
-from tilesync.tiles.json_documents import MOST_OF_A_TILE, Buffer, Document, rebase
-from tilesync.tiles.uris import Inside, relative, resolve
+from tilesync.tiles.implicit_tiling import ImplicitTiling
+from tilesync.tiles.json_documents import MAX_CONTENTS_PER_TILE, Buffer, Document, rebase
+from tilesync.tiles.uris import ResolvedUri, is_relative_path, resolve
 
 PREFIX = "versions/v/"
 HOME = "https://acct.blob.core.windows.net/c1"
@@ -130,7 +130,7 @@ def read(document: Any, step: int = 1 << 16) -> tuple[Document, list[tuple[Role,
     return read, told
 
 
-def told(document: Any) -> list[tuple[Role, str]]:
+def list_uris(document: Any) -> list[tuple[Role, str]]:
     """What is told of a document, which is the same byte by byte."""
     _, found = read(document)
     assert read(document, 1)[1] == found
@@ -152,7 +152,7 @@ def values(node: Any) -> list[Any]:
 
 def test_every_site_of_a_tileset_is_told() -> None:
     """Contents, schema and the URIs of any extension are told with their role, all others are none."""
-    found = told(EVERYTHING)
+    found = list_uris(EVERYTHING)
     assert {uri: role for role, uri in found} == REBASED | dict.fromkeys(KEPT, Role.CONTENT)
     assert len(found) == len(REBASED) + len(KEPT)
 
@@ -205,7 +205,7 @@ def test_every_site_of_a_tileset_is_told() -> None:
 )  # fmt: skip
 def test_sites(document: dict[str, Any], found: list[tuple[Role, str]]) -> None:
     """Each site of the closure is told with its role, whatever stands at other places."""
-    assert told(document) == found
+    assert list_uris(document) == found
 
 
 @pytest.mark.parametrize("key", ["extras", "schema", "metadata", "properties", "statistics"])
@@ -213,7 +213,7 @@ def test_what_belongs_to_the_application_is_left_alone(key: str) -> None:
     """`extras` and metadata keep strings that look like URIs, at any depth."""
     mine = {"uri": "b", "x": [{"schemaUri": "c"}], "extensions": {"X": {"uri": "d"}}}
     tileset = {"root": {"content": {"uri": "a.glb", key: mine}, key: mine}, key: mine}
-    assert told(tileset) == [(Role.CONTENT, "a.glb")]
+    assert list_uris(tileset) == [(Role.CONTENT, "a.glb")]
     assert rebased(as_bytes(tileset)).count(PREFIX.encode()) == 1
 
 
@@ -263,10 +263,10 @@ def test_implicit_tilesets(root: dict[str, Any]) -> None:
     for tree in ({"root": root}, {"root": {"children": [{"content": {"uri": "a.glb"}}, root]}}):
         document, found = read(tree)
         assert [uri for _, uri in found if "{" in uri] == []
-        assert document.implicit == [Implicit(False, 2, 4, "s/{level}/{x}/{y}.subtree", (TEMPLATE,))]
-        assert read(tree, 1)[0].implicit == document.implicit
-        again = read(rebased(as_bytes(tree)))[0].implicit
-        assert again == [Implicit(False, 2, 4, PREFIX + "s/{level}/{x}/{y}.subtree", (PREFIX + TEMPLATE,))]
+        assert document.implicit_tilings == [ImplicitTiling(False, 2, 4, "s/{level}/{x}/{y}.subtree", (TEMPLATE,))]
+        assert read(tree, 1)[0].implicit_tilings == document.implicit_tilings
+        again = read(rebased(as_bytes(tree)))[0].implicit_tilings
+        assert again == [ImplicitTiling(False, 2, 4, PREFIX + "s/{level}/{x}/{y}.subtree", (PREFIX + TEMPLATE,))]
 
 
 def test_several_implicit_tiles() -> None:
@@ -274,7 +274,7 @@ def test_several_implicit_tiles() -> None:
     tiles = [{"content": {"uri": f"{n}/{{x}}"}, "implicitTiling": {**TREE, "extensions": {"X": {"uri": "e"}}}}
              for n in range(3)]  # fmt: skip
     document, found = read({"root": {"children": tiles}})
-    assert [one.contents for one in document.implicit] == [("0/{x}",), ("1/{x}",), ("2/{x}",)]
+    assert [one.content_templates for one in document.implicit_tilings] == [("0/{x}",), ("1/{x}",), ("2/{x}",)]
     assert found == [(Role.UNKNOWN, "e")] * 3
 
 
@@ -290,8 +290,8 @@ def test_implicit_tiles_that_cannot_be_understood(tree: dict[str, Any]) -> None:
     data = as_bytes({"root": {"content": {"uri": TEMPLATE}, "implicitTiling": tree}})
     for step in (1, 1 << 16):
         document, found = read(data, step)
-        assert (document.implicit, found) == ([], [])
-        assert len(document.unreadable) == 1
+        assert (document.implicit_tilings, found) == ([], [])
+        assert len(document.unreadable_reasons) == 1
 
 
 def test_content_uris_of_a_schema() -> None:
@@ -308,8 +308,8 @@ def test_content_uris_of_a_schema() -> None:
         {"extensions": {"3DTILES_metadata": {"schema": schema}}},
         {"extensions": {"EXT_structural_metadata": {"schema": schema}}},
     ):
-        assert read(document)[0].content_uris == read(document, 1)[0].content_uris == expected
-    assert read({"statistics": schema, "x": schema})[0].content_uris == {}
+        assert read(document)[0].content_uri_properties == read(document, 1)[0].content_uri_properties == expected
+    assert read({"statistics": schema, "x": schema})[0].content_uri_properties == {}
 
 
 # --- glTF ---
@@ -338,8 +338,8 @@ def test_the_first_buffer(buffers: list[Any], expected: Buffer | None) -> None:
 
 def test_the_contents_of_a_tile_are_bounded() -> None:
     """A tile may have many contents, and not as many as fit in a file."""
-    tile: dict[str, Any] = {"contents": [{"uri": "a"}] * MOST_OF_A_TILE}
-    assert len(told({"root": tile})) == MOST_OF_A_TILE
+    tile: dict[str, Any] = {"contents": [{"uri": "a"}] * MAX_CONTENTS_PER_TILE}
+    assert len(list_uris({"root": tile})) == MAX_CONTENTS_PER_TILE
     tile["content"] = {"uri": "a"}
     with pytest.raises(BlobDamaged, match="more than 65,536 contents"):
         read({"root": tile})
@@ -549,7 +549,9 @@ TILESETS = st.fixed_dictionaries(
 def every_uri(document: bytes) -> list[tuple[Role, str]]:
     """What is told, and the templates of implicit tiles."""
     found, told = read(document)
-    templates = [(Role.CONTENT, uri) for one in found.implicit for uri in (one.subtrees, *one.contents)]
+    templates = [
+        (Role.CONTENT, uri) for one in found.implicit_tilings for uri in (one.subtree_template, *one.content_templates)
+    ]
     return told + templates
 
 
@@ -564,10 +566,10 @@ def test_a_rebased_uri_means_the_same_file(tileset: dict[str, Any], ascii_only: 
     for (role, old), (same_role, new) in zip(every_uri(before), every_uri(after), strict=True):
         meant = resolve(old, "tileset.json", HOME)
         assert role == same_role
-        if relative(old) and isinstance(meant, Inside) and not meant.absolute:
-            expected = Inside(PREFIX + meant.name, meant.query, inner=meant.inner)
+        if is_relative_path(old) and isinstance(meant, ResolvedUri) and not meant.is_absolute:
+            expected = ResolvedUri(PREFIX + meant.name, meant.has_query, archive_path=meant.archive_path)
             assert resolve(new, "tileset.json", HOME) == expected
-        elif not relative(old):
+        elif not is_relative_path(old):
             assert new == old
 
 
@@ -576,8 +578,8 @@ def test_nothing_but_sites_changes(tileset: dict[str, Any], indent: int | None) 
     """Taking the prefix out again gives the bytes of the tileset, as long as no URI has blanks at its beginning."""
     before = json.dumps(tileset, indent=indent).encode()
     after = rebased(before, "~prefix/")
-    assume(not read(before)[0].unreadable)
-    sites = [uri for _, uri in every_uri(before) if relative(uri)]
+    assume(not read(before)[0].unreadable_reasons)
+    sites = [uri for _, uri in every_uri(before) if is_relative_path(uri)]
     assert after.count(b"~prefix/") <= len(sites)
     assert any(uri[0] <= " " for uri in sites) or after.replace(b"~prefix/", b"") == before
 
@@ -600,7 +602,7 @@ def test_a_uri_that_leads_back_becomes_relative(uri: str, path: str) -> None:
 def test_shaders_of_techniques_are_told() -> None:
     """KHR_techniques_webgl keeps them in an extension, where glTF 1.0 had them at the top."""
     said = {"shaders": [{"type": 35632, "uri": "fs.glsl"}, {"type": 35633, "bufferView": 0}], "techniques": []}
-    assert told({"asset": {}, "extensions": {"KHR_techniques_webgl": said}}) == [(Role.SHADER, "fs.glsl")]
+    assert list_uris({"asset": {}, "extensions": {"KHR_techniques_webgl": said}}) == [(Role.SHADER, "fs.glsl")]
 
 
 def test_buffers_elsewhere_tell_how_long_they_must_be() -> None:
@@ -608,4 +610,4 @@ def test_buffers_elsewhere_tell_how_long_they_must_be() -> None:
     fallback = {"EXT_meshopt_compression": {"fallback": True}}
     buffers = [{"byteLength": 4}, {"byteLength": 9, "uri": "x.bin"}, {"uri": "y.bin"}, {"byteLength": "z", "uri": "z"},
                {"byteLength": 7, "uri": "f.bin", "extensions": fallback}]  # fmt: skip
-    assert read({"asset": {}, "buffers": buffers})[0].lengths == [("x.bin", 9)]
+    assert read({"asset": {}, "buffers": buffers})[0].buffer_lengths == [("x.bin", 9)]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tilesync.tiles.json_scanner import BOM, DEEPEST, LONGEST, Leaf, Malformed, Node, Scanner
+from tilesync.tiles.json_scanner import BOM, MAX_NESTING_DEPTH, MAX_STRING_BYTES, Leaf, MalformedJson, Node, Scanner
 
 MIB = 1 << 20
 
@@ -20,37 +20,37 @@ OPAQUE = Node()
 TABLE = Node(scope="top")
 TABLE[b"uri"] = Leaf("uri", TABLE)
 TABLE[b"\xc3\xa9"] = Leaf("accent", TABLE)
-TABLE[b"n"] = Leaf("n", TABLE, text=False)
+TABLE[b"n"] = Leaf("n", TABLE, is_string=False)
 TABLE[b"box"] = Node({"uri": Leaf("boxed", OPAQUE)}, other=TABLE, scope="box")
 TABLE[b"list"] = Node({"": Node({"uri": Leaf("item", OPAQUE)}, other=OPAQUE, scope="item")}, other=OPAQUE)
 TABLE[b"texts"] = Node({"": Leaf("text", OPAQUE)}, other=OPAQUE)
 TABLE[b"extras"] = OPAQUE
 
-Told = list[tuple[Any, ...]]
+RecordedCalls = list[tuple[Any, ...]]
 
 
-class Ear:
+class RecordingHandler:
     """Writes down what it hears, and where the scanner is then."""
 
     def __init__(self) -> None:
-        self.told: Told = []
+        self.calls: RecordedCalls = []
         self.scanner = Scanner(TABLE, self)
 
     def keys(self) -> tuple[str, ...]:
         return self.scanner.keys if self.scanner.depth < 100 else ()
 
-    def text(self, leaf: Leaf, text: str, start: int, end: int) -> None:
+    def on_string(self, leaf: Leaf, text: str, start: int, end: int) -> None:
         text = text if len(text) < 1000 else f"{text[:20]} and {len(text)} signs, {hash(text)}"
-        self.told.append(("text", leaf.role, text, start, end, self.scanner.depth, self.keys()))
+        self.calls.append(("text", leaf.role, text, start, end, self.scanner.depth, self.keys()))
 
-    def value(self, leaf: Leaf, raw: bytes) -> None:
-        self.told.append(("value", leaf.role, raw))
+    def on_scalar(self, leaf: Leaf, raw: bytes) -> None:
+        self.calls.append(("value", leaf.role, raw))
 
-    def enter(self, scope: str) -> None:
-        self.told.append(("enter", scope, self.scanner.depth, self.keys()))
+    def on_object_start(self, scope: str) -> None:
+        self.calls.append(("enter", scope, self.scanner.depth, self.keys()))
 
-    def leave(self, scope: str) -> None:
-        self.told.append(("leave", scope, self.scanner.depth, self.keys()))
+    def on_object_end(self, scope: str) -> None:
+        self.calls.append(("leave", scope, self.scanner.depth, self.keys()))
 
 
 def pieces(data: bytes, cuts: Sequence[int] | int) -> Iterator[bytes]:
@@ -59,16 +59,16 @@ def pieces(data: bytes, cuts: Sequence[int] | int) -> Iterator[bytes]:
     return (data[start:end] for start, end in pairwise([0, *inner, len(data)]))
 
 
-def scan(data: bytes, cuts: Sequence[int] | int = ()) -> tuple[Told, str | int]:
+def scan(data: bytes, cuts: Sequence[int] | int = ()) -> tuple[RecordedCalls, str | int]:
     """What is told, and the complaint, or how far it was read."""
-    ear = Ear()
+    ear = RecordingHandler()
     try:
         for piece in pieces(data, cuts):
             ear.scanner.feed(piece)
         ear.scanner.finish()
-    except Malformed as error:
-        return ear.told, str(error)
-    return ear.told, ear.scanner.position
+    except MalformedJson as error:
+        return ear.calls, str(error)
+    return ear.calls, ear.scanner.position
 
 
 def accepted(data: bytes, cuts: Sequence[int] | int = ()) -> bool:
@@ -98,7 +98,7 @@ def read(data: bytes) -> Pairs | None:
 
 def expected(said: Any, node: Node | Leaf) -> Iterator[tuple[Any, ...]]:
     """What the table says that is told of an object or array, but for places."""
-    node = node.inside if isinstance(node, Leaf) else node
+    node = node.object_node if isinstance(node, Leaf) else node
     members = said if isinstance(said, Pairs) else [("", item) for item in said]
     if scope := isinstance(said, Pairs) and node.scope:
         yield "enter", scope
@@ -106,13 +106,13 @@ def expected(said: Any, node: Node | Leaf) -> Iterator[tuple[Any, ...]]:
         child = node[key.encode(errors="replace")]
         if isinstance(value, list):
             yield from expected(value, child)
-        elif isinstance(child, Leaf) and (isinstance(value, str) or not child.text):
+        elif isinstance(child, Leaf) and (isinstance(value, str) or not child.is_string):
             yield "text" if isinstance(value, str) else "value", child.role, value
     if scope:
         yield "leave", scope
 
 
-def without_places(told: Told) -> Told:
+def strip_positions(told: RecordedCalls) -> RecordedCalls:
     return [(one[0], one[1], json.loads(one[2])) if one[0] == "value" else one[: 3 if one[0] == "text" else 2]
             for one in told]  # fmt: skip
 
@@ -172,7 +172,7 @@ def test_objects_are_read_however_they_are_cut(data: bytes, cuts: list[int]) -> 
     said = read(data)
     assert said is not None
     told, end = scan(data)
-    assert without_places(told) == list(expected(said, TABLE))
+    assert strip_positions(told) == list(expected(said, TABLE))
     assert end == len(data)
     assert scan(data, cuts) == scan(data, 1) == (told, end)
 
@@ -239,7 +239,7 @@ def test_complaints(document: bytes, words: str) -> None:
 def test_padding_is_told() -> None:
     """NULs behind the object are noted, blanks are not."""
     for data, padded in ((b"{}\0", True), (b"{} \0 ", True), (b"{}  ", False), (b'{"a":"b"}', False)):
-        ear = Ear()
+        ear = RecordingHandler()
         for piece in pieces(data, 1):
             ear.scanner.feed(piece)
         ear.scanner.finish()
@@ -262,19 +262,19 @@ def test_places_are_exact(data: bytes, cuts: list[int]) -> None:
 @pytest.mark.parametrize("key", ['"\\u0075ri"', '"u\\u0072\\u0069"', '"uri"'])
 def test_escaped_keys(key: str) -> None:
     """A key is told by what it says, however it is written."""
-    assert without_places(scan(f'{{{key}:"a"}}'.encode(), 1)[0])[1:-1] == [("text", "uri", "a")]
-    assert without_places(scan(f'{{{key}  :"{"a" * 80_000}"}}'.encode(), 999)[0])[1][1] == "uri"
+    assert strip_positions(scan(f'{{{key}:"a"}}'.encode(), 1)[0])[1:-1] == [("text", "uri", "a")]
+    assert strip_positions(scan(f'{{{key}  :"{"a" * 80_000}"}}'.encode(), 999)[0])[1][1] == "uri"
 
 
 def test_double_keys_are_all_told() -> None:
     """Of two members of one name both are told: readers do not agree which counts."""
-    told = without_places(scan(b'{"uri":"a","uri":"b"}')[0])
+    told = strip_positions(scan(b'{"uri":"a","uri":"b"}')[0])
     assert told[1:-1] == [("text", "uri", "a"), ("text", "uri", "b")]
 
 
 def test_texts_that_are_no_utf8() -> None:
     """Bytes that are no UTF-8 come as U+FFFD, escaped halves of surrogate pairs as they are."""
-    told = without_places(scan(b'{"uri":"a\xffb","uri":"\xffb\\n","uri":"\\ud83c\\udfd9\\ud800"}', 1)[0])
+    told = strip_positions(scan(b'{"uri":"a\xffb","uri":"\xffb\\n","uri":"\\ud83c\\udfd9\\ud800"}', 1)[0])
     assert [one[2] for one in told[1:-1]] == ["a\ufffdb", "\ufffdb\n", "🏙\ud800"]
 
 
@@ -304,12 +304,12 @@ def test_every_object_with_a_scope_is_entered_and_left(inside: bytes) -> None:
 
 # --- long texts ---
 
-LONG = [LONGEST - 1, LONGEST, LONGEST + 1, MIB + 5]
+LONG = [MAX_STRING_BYTES - 1, MAX_STRING_BYTES, MAX_STRING_BYTES + 1, MIB + 5]
 
 
 @pytest.mark.parametrize("size", LONG)
 @pytest.mark.parametrize("unit", [b"x", b"\\u0041", "é".encode(), b"\\ud83c\\udfd9", b"\\\\", b"ab\\n\xff"])
-@pytest.mark.parametrize("step", [LONGEST, 49_999])
+@pytest.mark.parametrize("step", [MAX_STRING_BYTES, 49_999])
 def test_long_texts(size: int, unit: bytes, step: int) -> None:
     """A long text is told once, at its place, from its beginning on; what follows it is read as ever."""
     body = unit * (size // len(unit))
@@ -330,8 +330,8 @@ def bytes_equal(one: bytes, other: bytes) -> bool:
 @pytest.mark.parametrize("unit", [b"x", b"\\u0041", "é".encode(), b"\\ud83c\\udfd9", b"\\\\", b"ab\\n"])
 def test_what_is_told_of_a_long_text(unit: bytes) -> None:
     """A text of LONGEST bytes is told whole, and of a longer one its beginning, without half an escape."""
-    ear = Whole()
-    for size in (LONGEST, LONGEST + 1, 2 * LONGEST):
+    ear = StringRecorder()
+    for size in (MAX_STRING_BYTES, MAX_STRING_BYTES + 1, 2 * MAX_STRING_BYTES):
         body = unit * (size // len(unit)) + b"x" * (size % len(unit))
         ear.texts = []
         scanner = Scanner(TABLE, ear)
@@ -339,26 +339,26 @@ def test_what_is_told_of_a_long_text(unit: bytes) -> None:
         said = json.loads(b'"' + body + b'"')
         told = ear.texts[0].rstrip("\ufffd")
         assert said.startswith(told)
-        assert (told == said) is (size == LONGEST)
-        assert len(json.dumps(told, ensure_ascii=b"\\u" in unit).encode()) > LONGEST - 12 or unit == b"\\u0041"
+        assert (told == said) is (size == MAX_STRING_BYTES)
+        assert len(json.dumps(told, ensure_ascii=b"\\u" in unit).encode()) > MAX_STRING_BYTES - 12 or unit == b"\\u0041"
 
 
-class Whole(Ear):
+class StringRecorder(RecordingHandler):
     """Keeps the texts."""
 
     def __init__(self) -> None:
         super().__init__()
         self.texts: list[str] = []
 
-    def text(self, leaf: Leaf, text: str, start: int, end: int) -> None:
+    def on_string(self, leaf: Leaf, text: str, start: int, end: int) -> None:
         self.texts.append(text)
 
 
-@given(st.integers(0, LONGEST + 40), st.sampled_from([b"\\u00e9", "🏙".encode(), b"\\\\"]), CUTS)
+@given(st.integers(0, MAX_STRING_BYTES + 40), st.sampled_from([b"\\u00e9", "🏙".encode(), b"\\\\"]), CUTS)
 def test_long_texts_cut_anywhere(lead: int, unit: bytes, cuts: list[int]) -> None:
     """An escape or a letter that a piece, or the limit of what is told, cuts in two changes nothing."""
     document = b'{"uri":"' + b"a" * lead + unit * 40 + b'","n":1}'
-    near = [8 + lead + cut % 250 for cut in cuts] + [8 + LONGEST]
+    near = [8 + lead + cut % 250 for cut in cuts] + [8 + MAX_STRING_BYTES]
     assert scan(document, near) == scan(document)
 
 
@@ -429,7 +429,7 @@ def test_long_arrays(inside: bytes) -> None:
 def test_depth(opening: bytes, inside: bytes, closing: bytes, brackets: int) -> None:
     """Brackets within brackets are followed without recursion up to a bound, which is the same however it is cut."""
     each = 2 if b"[" in opening else 1
-    levels = (DEEPEST + 1 - brackets) // each
+    levels = (MAX_NESTING_DEPTH + 1 - brackets) // each
     for count, fits in ((levels, True), (levels + 1, False)):
         document = opening * count + inside + closing * count
         found = scan(document)
@@ -442,7 +442,7 @@ def test_memory_is_bounded() -> None:
     """A document of 20 MB, with long texts and deep and flat parts, is read in far less memory than it has."""
     item = b'{"uri":"' + b"a/" * 100 + b'","x":[' + b"1.5," * 300 + b"2]},"
     part = item * 40 + b'{"uri":"data:,' + b"A" * 150_000 + b'"},'
-    heard = Silent()
+    heard = CountingHandler()
     scanner = Scanner(TABLE, heard)
     tracemalloc.start()
     scanner.feed(b'{"list":[')
@@ -458,16 +458,16 @@ def test_memory_is_bounded() -> None:
     assert peak < 1_000_000
 
 
-class Silent:
+class CountingHandler:
     """Counts the texts."""
 
     count = 0
 
-    def text(self, leaf: Leaf, text: str, start: int, end: int) -> None:
+    def on_string(self, leaf: Leaf, text: str, start: int, end: int) -> None:
         self.count += 1
 
-    def value(self, leaf: Leaf, raw: bytes) -> None: ...
+    def on_scalar(self, leaf: Leaf, raw: bytes) -> None: ...
 
-    def enter(self, scope: str) -> None: ...
+    def on_object_start(self, scope: str) -> None: ...
 
-    def leave(self, scope: str) -> None: ...
+    def on_object_end(self, scope: str) -> None: ...

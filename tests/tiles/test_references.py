@@ -6,20 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesync.model import ROOT, Reference, Remark, Role
-from tilesync.model.tiles import AWAY, UNFOLLOWED
-from tilesync.tiles.references import References
+from tilesync.model import ROOT, Diagnostic, Reference, Role
+from tilesync.model.tiles import ROOT_LEADS_AWAY, UNFOLLOWED
+from tilesync.tiles.references import ReferenceCollector
 
 HOME = "https://acct.blob.core.windows.net/c1"
 BASE = "tiles/tileset.json"
 SECRET = "sv=2024&sig=SECRET"
 
 
-def said(uri: str, role: Role = Role.CONTENT, *, base: str = BASE, home: str = HOME) -> tuple[list[str], list[Remark]]:
+def collect(
+    uri: str, role: Role = Role.CONTENT, *, base: str = BASE, home: str = HOME
+) -> tuple[list[str], list[Diagnostic]]:
     """The names that one URI leads to, and the remarks on it."""
-    references = References(base, home)
+    references = ReferenceCollector(base, home)
     references(role, uri)
-    found, remarks = references.take()
+    found, remarks = references.drain()
     return [reference.target for reference in found], list(remarks)
 
 
@@ -31,10 +33,10 @@ def said(uri: str, role: Role = Role.CONTENT, *, base: str = BASE, home: str = H
 @pytest.mark.parametrize("role", sorted(set(Role) - {Role.UNKNOWN}))
 def test_references(uri: str, name: str, role: Role) -> None:
     """A URI leads to a name in the container, with the role that it has, and nothing is to be remarked."""
-    references = References(BASE, HOME)
+    references = ReferenceCollector(BASE, HOME)
     references(role, uri)
     assert len(references) == 1
-    assert references.take() == ((Reference(name, role),), ())
+    assert references.drain() == ((Reference(name, role),), ())
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def test_references(uri: str, name: str, role: Role) -> None:
 @pytest.mark.parametrize("role", [Role.CONTENT, Role.UNKNOWN])
 def test_what_leads_elsewhere_is_unfollowed(uri: str, words: str, role: Role) -> None:
     """A URI that leads out of the container is remarked, and where to."""
-    names, (remark,) = said(uri, role)
+    names, (remark,) = collect(uri, role)
     assert names == []
     assert remark.problem == "unfollowed"
     assert words in remark.detail
@@ -63,14 +65,14 @@ def test_what_leads_elsewhere_is_unfollowed(uri: str, words: str, role: Role) ->
 @pytest.mark.parametrize("uri", ["CON.glb", "%ff.glb"])
 def test_an_unknown_extension_asks_for_no_unsafe_name(uri: str) -> None:
     """What no folder can hold is not missed where it is not known whether it is asked for at all."""
-    _, (remark,) = said(uri, Role.UNKNOWN)
+    _, (remark,) = collect(uri, Role.UNKNOWN)
     assert remark.problem == "unfollowed"
 
 
 @pytest.mark.parametrize("uri", ["%ff.glb", "a%C3/%A9.glb", "\ud800.glb"])
 def test_what_is_not_utf_8_is_no_name(uri: str) -> None:
     """No blob is called so: it is asked for all the same, and missing."""
-    names, (remark,) = said(uri)
+    names, (remark,) = collect(uri)
     assert (names, remark.problem) == ([], "unsafe name")
     assert "not UTF-8" in remark.detail
     remark.detail.encode()
@@ -79,15 +81,17 @@ def test_what_is_not_utf_8_is_no_name(uri: str) -> None:
 @pytest.mark.parametrize("uri", ["a.glb", "a.glb?v=1", f"{HOME}/a.glb", "../a.png"])
 def test_unknown_extensions_are_unfollowed(uri: str) -> None:
     """A URI of an extension that is not known is remarked, not followed."""
-    names, (remark,) = said(uri, Role.UNKNOWN)
+    names, (remark,) = collect(uri, Role.UNKNOWN)
     assert names == []
-    assert remark == Remark("unfollowed", f"{uri.partition('?')[0]} stands in an extension that tilesync does not know")
+    assert remark == Diagnostic(
+        "unfollowed", f"{uri.partition('?')[0]} stands in an extension that tilesync does not know"
+    )
 
 
 @pytest.mark.parametrize("uri", ["a%01b", "a%00b", "a%5Cb"])
 def test_unsafe_names(uri: str) -> None:
     """A name that no folder can hold is remarked as such, and not asked for."""
-    names, (remark,) = said(uri)
+    names, (remark,) = collect(uri)
     assert names == []
     assert remark.problem == "unsafe name"
     assert "no folder can hold" in remark.detail
@@ -96,84 +100,84 @@ def test_unsafe_names(uri: str) -> None:
 @pytest.mark.parametrize("uri", ["", " ", "\n"])
 def test_empty_uris(uri: str) -> None:
     """An empty URI is remarked, since viewers take it for none; one of an unknown extension may mean anything."""
-    assert said(uri, Role.IMAGE) == (
-        [], [Remark("empty URI", "a URI (image) is empty, which viewers take for none")]
+    assert collect(uri, Role.IMAGE) == (
+        [], [Diagnostic("empty URI", "a URI (image) is empty, which viewers take for none")]
     )  # fmt: skip
-    assert said(uri, Role.UNKNOWN) == ([], [])
+    assert collect(uri, Role.UNKNOWN) == ([], [])
 
 
 @pytest.mark.parametrize("uri", ["data:,x", "data:model/gltf-binary;base64,AAAA", " DATA:,x", "data:" + "A" * 100_000])
 def test_data(uri: str) -> None:
     """A URI that holds its data itself asks for nothing."""
     for role in Role:
-        assert said(uri, role) == ([], [])
+        assert collect(uri, role) == ([], [])
 
 
 def test_queries_and_absolute_urls() -> None:
     """A query and an absolute URL are followed, and remarked: a folder serves the one without, the other elsewhere."""
-    assert said("a.glb?v=1") == (
-        ["tiles/a.glb"], [Remark("query", "a.glb carries a query, which a folder knows nothing of")]
+    assert collect("a.glb?v=1") == (
+        ["tiles/a.glb"], [Diagnostic("query", "a.glb carries a query, which a folder knows nothing of")]
     )  # fmt: skip
-    names, remarks = said(f"{HOME}/a.glb?{SECRET}")
+    names, remarks = collect(f"{HOME}/a.glb?{SECRET}")
     assert names == ["a.glb"]
     assert [remark.problem for remark in remarks] == ["query", "absolute URL"]
-    assert said(f"{HOME}/a.glb", home="")[1][0].problem == "unfollowed"
+    assert collect(f"{HOME}/a.glb", home="")[1][0].problem == "unfollowed"
 
 
 def test_each_reference_comes_once() -> None:
     """A file that is named often is one reference for each role."""
-    references = References(BASE, HOME)
+    references = ReferenceCollector(BASE, HOME)
     for uri in ("a.glb", "./a.glb", "a%2Eglb", "../tiles/a.glb"):
         references(Role.CONTENT, uri)
         references(Role.MODEL, uri)
-    assert references.take()[0] == (Reference("tiles/a.glb", Role.CONTENT), Reference("tiles/a.glb", Role.MODEL))
+    assert references.drain()[0] == (Reference("tiles/a.glb", Role.CONTENT), Reference("tiles/a.glb", Role.MODEL))
 
 
 def test_one_example_stands_for_many() -> None:
     """Queries and empty URIs are remarked once for a document; what leads elsewhere or back too, with how many do."""
-    references = References(BASE, HOME)
+    references = ReferenceCollector(BASE, HOME)
     for number in range(100):
         references(Role.CONTENT, f"{HOME}/{number}.glb?n={number}")
         references(Role.CONTENT, "")
         references(Role.CONTENT, f"https://h/{number}")
         if number == 50:
-            assert [remark.problem for remark in references.take(last=False)[1]] == ["query", "empty URI"]
+            assert [remark.problem for remark in references.drain(is_final=False)[1]] == ["query", "empty URI"]
         references(Role.CONTENT, f"https://h/{number}")
-    names, remarks = references.take()
+    names, remarks = references.drain()
     assert len(names) == 49
     assert remarks == (
-        Remark("unfollowed", "200 URIs lead elsewhere: the first, https://h/0 leads to another host (h)"),
-        Remark("absolute URL", f"100 URIs lead elsewhere: the first, {HOME}/0.glb leads back to the container that this"
+        Diagnostic("unfollowed", "200 URIs lead elsewhere: the first, https://h/0 leads to another host (h)"),
+        Diagnostic("absolute URL", f"100 URIs lead elsewhere: the first, {HOME}/0.glb leads back to the container that this"
                " is a copy of"),
     )  # fmt: skip
-    assert references.take() == ((), ())
+    assert references.drain() == ((), ())
 
 
 @pytest.mark.parametrize(
     ("base", "role", "problem"),
-    [(ROOT, Role.CONTENT, AWAY), (ROOT, Role.SUBTREE, AWAY), (ROOT, Role.SCHEMA, UNFOLLOWED),
+    [(ROOT, Role.CONTENT, ROOT_LEADS_AWAY), (ROOT, Role.SUBTREE, ROOT_LEADS_AWAY), (ROOT, Role.SCHEMA, UNFOLLOWED),
      (ROOT, Role.UNKNOWN, UNFOLLOWED), ("a.json", Role.CONTENT, UNFOLLOWED)],
 )  # fmt: skip
 def test_a_root_that_leads_away(base: str, role: Role, problem: str) -> None:
     """Of a root whose contents lie elsewhere no copy is whole; of any other file that is a fact of its own."""
-    references = References(base, HOME)
+    references = ReferenceCollector(base, HOME)
     references(Role.IMAGE, "https://h/a")
     references(role, "https://h/b?sig=s3cret")
-    (remark,) = references.take()[1]
+    (remark,) = references.drain()[1]
     assert (remark.problem, remark.detail.split()[0]) == (problem, "2")
 
 
 def test_taking_drains() -> None:
     """What was taken does not come again, unless it is said again."""
-    references = References(BASE, HOME)
+    references = ReferenceCollector(BASE, HOME)
     references(Role.CONTENT, "a.glb")
     references(Role.CONTENT, "https://h/a")
     assert len(references) == 1
-    assert [len(part) for part in references.take()] == [1, 1]
-    assert references.take() == ((), ())
+    assert [len(part) for part in references.drain()] == [1, 1]
+    assert references.drain() == ((), ())
     assert len(references) == 0
     references(Role.CONTENT, "a.glb")
-    assert [len(part) for part in references.take()] == [1, 0]
+    assert [len(part) for part in references.drain()] == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +190,7 @@ def test_taking_drains() -> None:
 def test_no_query_is_repeated(uri: str, role: Role) -> None:
     """A query may be a signature: no remark holds any of it, and no name."""
     for home in (HOME, ""):
-        names, remarks = said(uri, role, home=home)
+        names, remarks = collect(uri, role, home=home)
         assert "SECRET" not in f"{names}{remarks}"
 
 
@@ -214,9 +218,9 @@ PARTS = [
 @given(st.lists(st.sampled_from(PARTS), max_size=12).map("".join) | st.text(max_size=300), st.sampled_from(list(Role)))
 def test_any_uri(uri: str, role: Role) -> None:
     """Any text is taken in; names and remarks can be written as UTF-8 and shown in a line of a terminal."""
-    references = References(BASE, HOME)
+    references = ReferenceCollector(BASE, HOME)
     references(role, f"{uri}?{SECRET}")
-    found, remarks = references.take()
+    found, remarks = references.drain()
     assert "SECRET" not in f"{found}{remarks}"
     for remark in remarks:
         assert remark.detail.isprintable()
@@ -226,7 +230,7 @@ def test_any_uri(uri: str, role: Role) -> None:
 
 def test_long_uris_are_cut() -> None:
     """A remark shows the beginning of a URI that is too long for a line."""
-    _, (remark,) = said("https://h/" + "a" * 70_000)
+    _, (remark,) = collect("https://h/" + "a" * 70_000)
     assert remark.detail.startswith("https://h/aaa")
     assert len(remark.detail) < 300
     assert "…" in remark.detail

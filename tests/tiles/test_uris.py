@@ -7,20 +7,28 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from tilesync.core.safe_names import problem, unaskable
-from tilesync.tiles.uris import Inside, Outside, _clean, _resolve, relative, resolve, shown
+from tilesync.core.safe_names import find_problem, find_universal_problem
+from tilesync.tiles.uris import (
+    RejectedUri,
+    ResolvedUri,
+    _resolve_any,
+    _strip_blanks,
+    is_relative_path,
+    redact_uri,
+    resolve,
+)
 
 HOME = "https://acct.blob.core.windows.net/c1"
 AZURITE = "http://127.0.0.1:10000/devstoreaccount1/c1"
 BASE = "tiles/a b/tileset.json"
-CLIMBS = Outside("climbs out of the container")
-FOLDER = Outside("names a folder")
+CLIMBS = RejectedUri("climbs out of the container")
+FOLDER = RejectedUri("names a folder")
 
 
-def outside(uri: str, base: str = BASE, home: str = HOME) -> Outside:
+def outside(uri: str, base: str = BASE, home: str = HOME) -> RejectedUri:
     """What is said of a URI that leads out."""
     found = resolve(uri, base, home)
-    assert isinstance(found, Outside)
+    assert isinstance(found, RejectedUri)
     return found
 
 
@@ -57,9 +65,9 @@ def outside(uri: str, base: str = BASE, home: str = HOME) -> Outside:
 )
 def test_relative_references(uri: str, name: str) -> None:
     """A relative reference means a blob beside its document, its path decoded once, its fragment dropped."""
-    assert resolve(uri, BASE, HOME) == Inside(name)
-    assert resolve(uri, BASE, AZURITE) == Inside(name)
-    assert resolve(uri, BASE, "") == Inside(name)
+    assert resolve(uri, BASE, HOME) == ResolvedUri(name)
+    assert resolve(uri, BASE, AZURITE) == ResolvedUri(name)
+    assert resolve(uri, BASE, "") == ResolvedUri(name)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +81,7 @@ def test_relative_references(uri: str, name: str) -> None:
 )
 def test_queries(uri: str, name: str) -> None:
     """A query is no part of the name, and is mentioned."""
-    assert resolve(uri, BASE, HOME) == Inside(name, query=True)
+    assert resolve(uri, BASE, HOME) == ResolvedUri(name, has_query=True)
 
 
 @pytest.mark.parametrize(
@@ -110,12 +118,12 @@ def test_what_names_no_file(uri: str) -> None:
 )
 def test_the_container_by_its_place(uri: str, home: str) -> None:
     """A URI that spells the container's place means a blob of it, which viewers of a copy would not look for there."""
-    assert resolve(uri, BASE, home) == Inside("a b.glb", absolute=True)
+    assert resolve(uri, BASE, home) == ResolvedUri("a b.glb", is_absolute=True)
 
 
 def test_everything_at_once() -> None:
     """Query, absolute URL and archive are told together."""
-    assert resolve(f"{HOME}/d/a.3tz/t/0.glb?sig=S#f", BASE, HOME) == Inside("d/a.3tz", True, True, "t/0.glb")
+    assert resolve(f"{HOME}/d/a.3tz/t/0.glb?sig=S#f", BASE, HOME) == ResolvedUri("d/a.3tz", True, True, "t/0.glb")
 
 
 @pytest.mark.parametrize(
@@ -155,8 +163,8 @@ def test_everything_at_once() -> None:
 def test_what_leads_elsewhere(uri: str, why: str) -> None:
     """A URI that leads to another place is outside, and a sentence can say where to."""
     found = outside(uri)
-    assert why in found.why
-    assert not found.unsafe
+    assert why in found.reason
+    assert not found.has_unsafe_name
 
 
 @pytest.mark.parametrize(
@@ -185,9 +193,9 @@ def test_folders(uri: str) -> None:
 def test_unsafe_names(uri: str, why: str) -> None:
     """A blob whose name no folder can hold is in the container, but not to be mirrored, and the reason is said."""
     found = outside(uri)
-    assert found.unsafe
-    assert found.why.startswith("means a blob that no folder can hold (its name ")
-    assert why in found.why
+    assert found.has_unsafe_name
+    assert found.reason.startswith("means a blob that no folder can hold (its name ")
+    assert why in found.reason
 
 
 @pytest.mark.parametrize(
@@ -198,14 +206,14 @@ def test_unsafe_names(uri: str, why: str) -> None:
 def test_names_that_some_places_can_hold(uri: str, name: str) -> None:
     """Whether an odd name can be held is for the place to say: it is a blob of the container."""
     found = resolve(uri, "t/tileset.json", HOME)
-    assert isinstance(found, Inside)
+    assert isinstance(found, ResolvedUri)
     assert found.name == name
 
 
 @pytest.mark.parametrize("uri", ["%ff.glb", "a%C3/%A9.glb", "%ED%A0%80.glb", "\ud800.glb"])
 def test_what_is_not_utf_8(uri: str) -> None:
     """No blob has such a name, though the container is meant."""
-    assert outside(uri) == Outside("is not UTF-8", unsafe=True)
+    assert outside(uri) == RejectedUri("is not UTF-8", has_unsafe_name=True)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +223,7 @@ def test_what_is_not_utf_8(uri: str) -> None:
 )  # fmt: skip
 def test_what_is_shown(uri: str, said: str) -> None:
     """A URI is shown on one line that any terminal bears, and without what may be secret."""
-    assert shown(uri) == said
+    assert redact_uri(uri) == said
 
 
 @pytest.mark.parametrize(
@@ -237,20 +245,20 @@ def test_what_is_shown(uri: str, said: str) -> None:
 )
 def test_archives(uri: str, name: str, inner: str) -> None:
     """A path through a 3TZ archive means the archive and a file in it; only `.3tz` at the end of a segment is one."""
-    assert resolve(uri, "tileset.json", HOME) == Inside(name, inner=inner)
+    assert resolve(uri, "tileset.json", HOME) == ResolvedUri(name, archive_path=inner)
 
 
 @pytest.mark.parametrize(
     ("uri", "found"),
     [
-        ("0.glb", Inside("d/a.3tz", inner="t/0.glb")),
-        ("../tileset.json", Inside("d/a.3tz", inner="tileset.json")),
-        ("../../b.3tz", Inside("d/b.3tz")),
-        ("../../../0.glb", Inside("0.glb")),
+        ("0.glb", ResolvedUri("d/a.3tz", archive_path="t/0.glb")),
+        ("../tileset.json", ResolvedUri("d/a.3tz", archive_path="tileset.json")),
+        ("../../b.3tz", ResolvedUri("d/b.3tz")),
+        ("../../../0.glb", ResolvedUri("0.glb")),
         ("../../../../0.glb", CLIMBS),
     ],
 )
-def test_documents_of_archives(uri: str, found: Inside | Outside) -> None:
+def test_documents_of_archives(uri: str, found: ResolvedUri | RejectedUri) -> None:
     """What a document in an archive refers to lies in the archive, beside it, or outside."""
     assert resolve(uri, "d/a.3tz/t/tileset.json", HOME) == found
 
@@ -259,8 +267,8 @@ def test_documents_of_archives(uri: str, found: Inside | Outside) -> None:
 @pytest.mark.parametrize("uri", [f"{HOME}/x", "//h/x", "/x", "/", "../../../c1/x", "../../../c/x"])
 def test_unknown_container(uri: str, home: str) -> None:
     """Where the container's address is not known nothing is inside but what is relative and does not climb."""
-    assert "address is not known" in outside(uri, home=home).why or outside(uri, home=home) == CLIMBS
-    assert resolve("../0.glb", BASE, home) == Inside("tiles/0.glb")
+    assert "address is not known" in outside(uri, home=home).reason or outside(uri, home=home) == CLIMBS
+    assert resolve("../0.glb", BASE, home) == ResolvedUri("tiles/0.glb")
 
 
 @pytest.mark.parametrize(
@@ -283,7 +291,7 @@ def test_no_secret_is_repeated(uri: str, home: str) -> None:
 )  # fmt: skip
 def test_relative(uri: str, is_relative: bool) -> None:
     """A relative-path reference is one without scheme, host, leading slash, and with a path, blanks around it aside."""
-    assert relative(uri) is is_relative
+    assert is_relative_path(uri) is is_relative
 
 
 PIECES = st.sampled_from(
@@ -313,10 +321,10 @@ def test_as_the_standard_has_it(reference: str, base: str, home: str) -> None:
     joined = unquote(urlsplit(urljoin(f"{place}/{quote(base)}", reference)).path)
     root = unquote(urlsplit(place).path)
     found = resolve(reference, base, home)
-    if isinstance(found, Inside):
+    if isinstance(found, ResolvedUri):
         assert f"{root}/{found.name}" == joined
-        assert found.query == ("?" in reference)
-    elif not found or not found.unsafe:
+        assert found.has_query == ("?" in reference)
+    elif not found or not found.has_unsafe_name:
         assert not joined.startswith(f"{root}/") or joined.endswith("/") or (not home and found == CLIMBS)
 
 
@@ -333,12 +341,12 @@ NAMES = st.lists(
 @given(NAMES, NAMES, HOMES)
 def test_a_quoted_name_comes_back(name: str, base: str, home: str) -> None:
     """A safe name, quoted into a relative reference from any document, is what the reference means."""
-    assume(problem(name) is None and problem(base) is None and ".3tz/" not in f"{name}/")
+    assume(find_problem(name) is None and find_problem(base) is None and ".3tz/" not in f"{name}/")
     reference = "../" * base.count("/") + quote(name)
-    assert relative(reference)
-    assert resolve(reference, base, home) == Inside(name)
+    assert is_relative_path(reference)
+    assert resolve(reference, base, home) == ResolvedUri(name)
     if home:
-        assert resolve(f"{home}/{quote(name)}", base, home) == Inside(name, absolute=True)
+        assert resolve(f"{home}/{quote(name)}", base, home) == ResolvedUri(name, is_absolute=True)
 
 
 @given(URIS, BASES, HOMES | URIS)
@@ -347,14 +355,14 @@ def test_a_quoted_name_comes_back(name: str, base: str, home: str) -> None:
 def test_whatever_it_is(uri: str, base: str, home: str) -> None:
     """No input is an error, what is inside can be asked for, and what is outside has a printable reason."""
     found = resolve(uri, base, home)
-    relative(uri)
-    if isinstance(found, Inside):
-        assert unaskable(found.name) is None
+    is_relative_path(uri)
+    if isinstance(found, ResolvedUri):
+        assert find_universal_problem(found.name) is None
         found.name.encode()
-        assert ".." not in f"{found.name}/{found.inner}".split("/")
+        assert ".." not in f"{found.name}/{found.archive_path}".split("/")
     elif found:
-        assert found.why
-        assert found.why.isprintable()
+        assert found.reason
+        assert found.reason.isprintable()
 
 
 PLAIN = st.lists(
@@ -378,14 +386,14 @@ PLAIN = st.lists(
 @example("0.glb\n", "b", HOME)
 def test_the_short_way_is_no_other(uri: str, base: str, home: str) -> None:
     """What is decided at a glance is decided as by the whole procedure."""
-    assert resolve(uri, base, home) == _resolve(_clean(uri), base, home)
+    assert resolve(uri, base, home) == _resolve_any(_strip_blanks(uri), base, home)
 
 
 @pytest.mark.parametrize("device", ["con", "prn", "aux", "nul", "com0", "com9", "lpt1", "conin$", "conout$", "com¹"])
 @pytest.mark.parametrize("uri", ["{}", "{}.glb", "{}/0.glb", "d/{}", "d/{}.b.glb", "d/{}./0.glb"])
 def test_a_device_is_a_name_as_any_other(uri: str, device: str) -> None:
     """The name of a device of Windows is followed wherever it stands."""
-    assert resolve(uri.format(device), "b", HOME) == Inside(uri.format(device))
+    assert resolve(uri.format(device), "b", HOME) == ResolvedUri(uri.format(device))
 
 
 HUGE = 500_000
@@ -403,12 +411,12 @@ def test_time_is_linear(uri: str) -> None:
     """However long and nasty a URI is, it costs no more than its length."""
     began = time.perf_counter()
     resolve(uri, BASE, HOME)
-    relative(uri)
+    is_relative_path(uri)
     assert time.perf_counter() - began < 1
 
 
 def test_ten_megabytes() -> None:
     """A URI of ten megabytes is answered, and a reason never repeats much of it."""
-    assert "longer than" in outside("é" * 5_000_000).why
-    assert len(outside("//" + "h" * 10_000_000).why) < 100
-    assert len(outside("s" * 10_000_000 + ":").why) < 100
+    assert "longer than" in outside("é" * 5_000_000).reason
+    assert len(outside("//" + "h" * 10_000_000).reason) < 100
+    assert len(outside("s" * 10_000_000 + ":").reason) < 100

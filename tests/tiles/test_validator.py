@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from tests.support import samples
 from tests.tiles.test_binary_formats import FILES, NAMED, NAMING, b3dm, chunk, cmpt, glb, glb_1, gltf, i3dm, subt
 from tilesync.errors import BlobDamaged
-from tilesync.model import ROOT, UNKNOWN, Blob, Kind, Proof, Reading, Reference, Remark, Role
-from tilesync.model.tiles import DAMAGED, HOLLOW, UNPACKED
-from tilesync.tiles.binary_formats import KINDS
+from tilesync.model import ROOT, UNKNOWN_SIZE, Blob, Diagnostic, Digests, Kind, ParsedContent, Reference, Role
+from tilesync.model.tiles import DAMAGED, EMPTY_TILE, UNPACKED_BYTES
+from tilesync.tiles.binary_formats import KIND_BY_MAGIC
 from tilesync.tiles.validator import ContentCheck
 
-REAL = sorted(path for path in samples.FOLDER.glob("*/**/*") if path.is_file()) if samples.FOLDER else []
+REAL = (
+    sorted(path for path in samples.SAMPLES_FOLDER.glob("*/**/*") if path.is_file()) if samples.SAMPLES_FOLDER else []
+)
 HOME = "https://acct.blob.core.windows.net/c1"
 
 WHOLE = glb()
@@ -74,7 +76,9 @@ SAMPLES = {
 CUTS = st.lists(st.integers(0, 2000), max_size=20)
 
 
-def check(name: str, data: bytes, cuts: list[int] | int = 0, *, md5: bytes | None = None) -> tuple[Any, Reading] | str:
+def check(
+    name: str, data: bytes, cuts: list[int] | int = 0, *, md5: bytes | None = None
+) -> tuple[Any, ParsedContent] | str:
     """Proof and reading, or the complaint."""
     checked = ContentCheck(Blob(name, len(data), md5=md5), HOME)
     inner = list(range(cuts, len(data), cuts)) if isinstance(cuts, int) and cuts else cuts or []
@@ -82,18 +86,18 @@ def check(name: str, data: bytes, cuts: list[int] | int = 0, *, md5: bytes | Non
     for start, end in pairwise([0, *sorted(cut % (len(data) + 1) for cut in inner), len(data)]):
         checked.feed(data[start:end])
     try:
-        return checked.finish(), checked.take()
+        return checked.finish(), checked.drain()
     except BlobDamaged as error:
         return str(error)
 
 
-def reading(name: str, data: bytes) -> Reading:
+def reading(name: str, data: bytes) -> ParsedContent:
     """What sound bytes say, which does not depend on how they are cut; but for their size where they were packed."""
     found = check(name, data)
     assert not isinstance(found, str), found
     assert check(name, data, 1) == check(name, data, 3) == found
     said = found[1]
-    return said._replace(remarks=tuple(remark for remark in said.remarks if remark.problem != UNPACKED))
+    return said._replace(diagnostics=tuple(remark for remark in said.diagnostics if remark.problem != UNPACKED_BYTES))
 
 
 def complaint(name: str, data: bytes) -> str:
@@ -134,7 +138,7 @@ def test_proofs(name: str, kind: Kind) -> None:
     data = SAMPLES[name]
     found = check(name, data)
     assert not isinstance(found, str), found
-    assert found[0] == Proof(len(data), hashlib.sha256(data).digest())
+    assert found[0] == Digests(len(data), hashlib.sha256(data).digest())
     assert found[1].kind == kind
 
 
@@ -187,7 +191,10 @@ def test_a_packed_file_cut_anywhere_is_damaged(name: str) -> None:
     data, named = FILES[name]
     found = reading("x", packed(data))
     assert found == reading("x", data)
-    assert (found.kind, [reference.role for reference in found.references]) == (KINDS[data[:4]], [r for r, _ in named])
+    assert (found.kind, [reference.role for reference in found.references]) == (
+        KIND_BY_MAGIC[data[:4]],
+        [r for r, _ in named],
+    )
     for end in range(4, len(data), 5):
         assert isinstance(check("x", packed(data[:end])), str), end
     for end in range(4, len(packed(data)), 3):
@@ -198,14 +205,14 @@ def test_trailing_bytes_are_tolerated() -> None:
     """Bytes behind the declared length of a GLB do no harm, as in every viewer, and are remarked."""
     for tail in (b"x", b"\0" * 100, WHOLE):
         for data in (WHOLE + tail, packed(WHOLE + tail)):
-            (remark,) = reading("a.glb", data).remarks
-            assert remark == Remark("trailing bytes", f"{len(tail)} bytes follow after the GLB")
+            (remark,) = reading("a.glb", data).diagnostics
+            assert remark == Diagnostic("trailing bytes", f"{len(tail)} bytes follow after the GLB")
 
 
 @pytest.mark.parametrize("data", [b"gl", b"\x1f\x8b", b"\x1f\x8b\0\0\0\0\0\0", b"subx", b"[1]", b"<x/>", b'"{"'])
 def test_other_files_have_no_structure(data: bytes) -> None:
     """What begins as nothing that is known is not looked into, although it is nearly gzip."""
-    assert reading("a.bin", data) == reading("a", data) == Reading(Kind.NONE)
+    assert reading("a.bin", data) == reading("a", data) == ParsedContent(Kind.NONE)
 
 
 PAGES = (b"<html>", b"<!DOCTYPE html><p>", b" \r\n<HTML lang=de>", b"\xef\xbb\xbf<!doctype HTML>", packed(b"<html>"))
@@ -216,7 +223,7 @@ def test_a_page_of_html(page: bytes) -> None:
     """A page is no file of a tileset, unless its name says that it is one."""
     for name in ("a", "t/a.b3dm", "a.json", "a.bin", "a.png", ROOT):
         assert "page of HTML" in complaint(name, page)
-    assert reading("index.html", page) == reading("a.HTM", page) == Reading(Kind.NONE)
+    assert reading("index.html", page) == reading("a.HTM", page) == ParsedContent(Kind.NONE)
 
 
 TILES = [(b3dm(WHOLE), Kind.B3DM), (as_bytes(TILESET), Kind.TILESET), (as_bytes({"asset": {}}), Kind.GLTF)]
@@ -227,18 +234,18 @@ def test_a_tile_of_another_format_than_its_name_says(data: bytes, kind: Kind) ->
     """Viewers find out by themselves what a content is: a `.glb` that holds another tile is remarked, and followed."""
     for stored in (data, packed(data)):
         found, plain = reading("a.GLB", stored), reading("a", stored)
-        assert found._replace(remarks=()) == plain
-        (remark,) = found.remarks
+        assert found._replace(diagnostics=()) == plain
+        (remark,) = found.diagnostics
         assert (remark.problem, kind in remark.detail) == ("other format", True)
-    assert reading("a.b3dm", WHOLE).remarks[0].problem == "other format"
+    assert reading("a.b3dm", WHOLE).diagnostics[0].problem == "other format"
 
 
 def test_a_glb_without_bytes() -> None:
     """It is no damage, and a thing of its own: whoever asks for it gets no tile."""
     for data in (b"", packed(b"")):
         found = reading("a.glb", data)
-        assert (found.kind, [remark.problem for remark in found.remarks]) == (Kind.EMPTY, [HOLLOW])
-    assert reading("a.b3dm", b"") == reading("a", b"") == Reading(Kind.EMPTY)
+        assert (found.kind, [remark.problem for remark in found.diagnostics]) == (Kind.EMPTY, [EMPTY_TILE])
+    assert reading("a.b3dm", b"") == reading("a", b"") == ParsedContent(Kind.EMPTY)
 
 
 # --- what is broken and proven ---
@@ -256,8 +263,8 @@ def test_broken_bytes_that_are_proven(name: str, data: bytes) -> None:
     ):
         checked = ContentCheck(blob)
         checked.feed(data)
-        assert checked.finish(seen=seen).sha256 == hashlib.sha256(data).digest()
-        assert DAMAGED in {remark.problem for remark in checked.take().remarks}
+        assert checked.finish(known_sha256s=seen).sha256 == hashlib.sha256(data).digest()
+        assert DAMAGED in {remark.problem for remark in checked.drain().diagnostics}
     complaint(name, data)
 
 
@@ -268,7 +275,7 @@ def test_wrong_bytes_are_proven_by_nothing() -> None:
         checked = ContentCheck(blob)
         checked.feed(data)
         with pytest.raises(BlobDamaged, match="cut off"):
-            checked.finish(seen=[hashlib.sha256(data).digest()])
+            checked.finish(known_sha256s=[hashlib.sha256(data).digest()])
 
 
 def test_a_broken_tileset_asks_for_nothing() -> None:
@@ -278,8 +285,8 @@ def test_a_broken_tileset_asks_for_nothing() -> None:
     checked = ContentCheck(Blob("a.json", len(data), md5=hashlib.md5(data).digest()))
     checked.feed(data)
     checked.finish()
-    found = checked.take()
-    assert (found.references, found.implicit) == ((), False)
+    found = checked.drain()
+    assert (found.references, found.has_implicit_tiling) == ((), False)
 
 
 @pytest.mark.parametrize(
@@ -290,14 +297,14 @@ def test_a_broken_tileset_asks_for_nothing() -> None:
 def test_other_kinds(begins: bytes, kind: Kind) -> None:
     """Files without references are told by their first bytes."""
     data = begins + b"\1\0\0\0\x0c\0\0\0" if kind is Kind.VECTOR else begins + b"whatever"
-    assert reading("x.bin", data) == Reading(kind)
+    assert reading("x.bin", data) == ParsedContent(kind)
 
 
 def test_archives() -> None:
     """An archive is one file, and it is remarked that what lies in it is not walked."""
     found = reading("a.3tz", b"PK\x03\x04 and so on")
     assert found.kind == Kind.ARCHIVE
-    assert [remark.problem for remark in found.remarks] == ["unfollowed"]
+    assert [remark.problem for remark in found.diagnostics] == ["unfollowed"]
 
 
 # --- JSON ---
@@ -329,7 +336,7 @@ def test_what_is_called_json_and_is_broken(name: str, data: bytes) -> None:
 def test_a_list_is_json_that_only_who_asks_for_it_cannot_use() -> None:
     """A `.json` that holds a list is sound, and unreadable as a document of 3D Tiles."""
     for data in (b"[1]", b"  [{}]", packed(b"[")):
-        assert [remark.problem for remark in reading("a.json", data).remarks] == ["unreadable"]
+        assert [remark.problem for remark in reading("a.json", data).diagnostics] == ["unreadable"]
 
 
 @pytest.mark.parametrize("blank", [b" " * 4095, b" " * 4096, b"\n" * 20_000, b"\xef\xbb\xbf" + b"\t" * 9000])
@@ -342,7 +349,7 @@ def test_json_behind_blanks(blank: bytes) -> None:
 def test_a_content_uri_of_explicit_tiles_is_remarked() -> None:
     """What the metadata of explicit tiles may say of their contents is not followed, and that is said."""
     classes = {"c": {"properties": {"u": {"type": "STRING", "semantic": "CONTENT_URI"}}}}
-    (remark,) = reading("a", json.dumps(TILESET | {"schema": {"classes": classes}}).encode()).remarks
+    (remark,) = reading("a", json.dumps(TILESET | {"schema": {"classes": classes}}).encode()).diagnostics
     assert remark.problem == "unfollowed"
     assert "CONTENT_URI" in remark.detail
 
@@ -373,13 +380,13 @@ def test_implicit_tilesets() -> None:
     tree = {"subdivisionScheme": "OCTREE", "subtreeLevels": 2, "availableLevels": 3, "subtrees": {"uri": "s"}}
     good = as_bytes({"root": {"content": {"uri": "c"}, "implicitTiling": tree}})
     for data in (good, packed(good)):
-        assert reading("tileset.json", data) == Reading(Kind.TILESET, implicit=True)
+        assert reading("tileset.json", data) == ParsedContent(Kind.TILESET, has_implicit_tiling=True)
     bad = as_bytes({"root": {"implicitTiling": {**tree, "subdivisionScheme": "?"}}})
     for data in (bad, packed(bad)):
         found = reading("tileset.json", data)
-        assert [remark.problem for remark in found.remarks] == ["unreadable"]
-        assert not found.implicit
-    assert not reading("tileset.json", as_bytes(TILESET)).implicit
+        assert [remark.problem for remark in found.diagnostics] == ["unreadable"]
+        assert not found.has_implicit_tiling
+    assert not reading("tileset.json", as_bytes(TILESET)).has_implicit_tiling
 
 
 # --- references ---
@@ -402,7 +409,7 @@ def test_references_of_instances() -> None:
     data = cmpt(i3dm(b"../m%20.gltf?v=1  ", 0))
     found = reading("d/x.cmpt", data)
     assert found.references == (Reference("m .gltf", Role.MODEL),)
-    assert [remark.problem for remark in found.remarks] == ["query"]
+    assert [remark.problem for remark in found.diagnostics] == ["query"]
 
 
 def test_references_come_once() -> None:
@@ -418,21 +425,21 @@ def test_references_come_once() -> None:
         Reference("t/e.geojson", Role.EXTENT),
         *(Reference(f"t/{n}.glb", Role.CONTENT) for n in range(3)),
     )
-    assert [remark.problem for remark in found.remarks] == ["unfollowed", "absolute URL"]
+    assert [remark.problem for remark in found.diagnostics] == ["unfollowed", "absolute URL"]
 
 
 def test_references_can_be_taken_on_the_way() -> None:
     """What has been named can be taken before the end, so that a tileset of any size fits in memory."""
     data = as_bytes({"root": {"children": [{"content": {"uri": f"{n}.glb"}} for n in range(500)]}})
-    checked, taken = ContentCheck(Blob("tileset.json", UNKNOWN), HOME), list[Reference]()
+    checked, taken = ContentCheck(Blob("tileset.json", UNKNOWN_SIZE), HOME), list[Reference]()
     for start in range(0, len(data), 100):
         checked.feed(data[start : start + 100])
-        if checked.named > 10:
-            taken += checked.take().references
-            assert checked.named == 0
+        if checked.pending_count > 10:
+            taken += checked.drain().references
+            assert checked.pending_count == 0
     assert len(taken) > 400
     checked.finish()
-    last = checked.take()
+    last = checked.drain()
     assert [reference.target for reference in (*taken, *last.references)] == [f"{n}.glb" for n in range(500)]
     assert last.kind == Kind.TILESET
 
@@ -452,7 +459,7 @@ def test_wrong_lengths(listed: int, sent: bytes) -> None:
 def test_unknown_lengths() -> None:
     """Of a blob that no answer has described, any length is right."""
     for sent in (b"", b"abc"):
-        checked = ContentCheck(Blob("a", UNKNOWN))
+        checked = ContentCheck(Blob("a", UNKNOWN_SIZE))
         checked.feed(sent)
         assert checked.finish().size == len(sent)
 
@@ -463,7 +470,7 @@ def test_wrong_md5() -> None:
     checked.feed(b"abc")
     with pytest.raises(BlobDamaged, match="MD5"):
         checked.finish()
-    assert reading("a", b"abc") == Reading(Kind.NONE)
+    assert reading("a", b"abc") == ParsedContent(Kind.NONE)
 
 
 def test_every_problem_is_told() -> None:
@@ -493,11 +500,11 @@ def test_restart_forgets() -> None:
     checked = ContentCheck(Blob("a.glb", len(WHOLE), md5=hashlib.md5(WHOLE).digest()))
     for before in (b"<html>" + random.Random(1).randbytes(100), NAMING, packed(NAMING)[:50]):
         checked.feed(before)
-        checked.restart()
-        assert (checked.size, checked.named, checked.sha256) == (0, 0, hashlib.sha256().digest())
+        checked.reset()
+        assert (checked.size, checked.pending_count, checked.sha256) == (0, 0, hashlib.sha256().digest())
     checked.feed(WHOLE)
     assert checked.finish()[:2] == (len(WHOLE), hashlib.sha256(WHOLE).digest())
-    assert checked.take() == Reading(Kind.GLB)
+    assert checked.drain() == ParsedContent(Kind.GLB)
 
 
 # --- anything ---
@@ -526,11 +533,11 @@ def test_mutations(name: str, changes: list[tuple[int, bytes]], cuts: list[int])
 # --- real files ---
 
 
-@samples.needed
-@pytest.mark.parametrize("path", REAL, ids=lambda path: path.relative_to(samples.folder()).as_posix())
+@samples.requires_samples
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.relative_to(samples.sample_folder()).as_posix())
 def test_real_files(path: Path) -> None:
     """Real files are sound, but for the one that is known to be cut off, however they are cut."""
-    data, name = path.read_bytes(), path.relative_to(samples.folder()).as_posix()
+    data, name = path.read_bytes(), path.relative_to(samples.sample_folder()).as_posix()
     found = check(name, data)
     assert check(name, data, 1000) == found
     if name == "TilesetOfTilesetsWithError/tileset3/ll.b3dm":
@@ -538,4 +545,4 @@ def test_real_files(path: Path) -> None:
         return
     assert not isinstance(found, str), found
     assert found[1].kind is not Kind.NONE or path.suffix in {".bin", ".md"}
-    assert all((samples.folder() / reference.target).exists() for reference in found[1].references)
+    assert all((samples.sample_folder() / reference.target).exists() for reference in found[1].references)

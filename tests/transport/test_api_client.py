@@ -25,13 +25,13 @@ import pytest
 import trustme
 
 from tests.support.clock import FakeClock
-from tilesync.core.http_status import demand
+from tilesync.core.http_status import raise_for_status
 from tilesync.errors import Transient, Unavailable, UsageError
 from tilesync.events import Event, Retried
-from tilesync.itwin.responses import judge_api
+from tilesync.itwin.responses import classify_api_status
 from tilesync.transport import api_client as http
-from tilesync.transport.api_client import Ask, Reply, conversations
-from tilesync.transport.retry_after import asked_wait
+from tilesync.transport.api_client import ApiRequest, ApiResponse, open_api_client
+from tilesync.transport.retry_after import retry_after_seconds
 
 # --- servers, for this file and test_bulk.py ---
 
@@ -193,7 +193,7 @@ os._exit(0)  # pyreqwest 0.15.1 may abort an interpreter that ends right after i
 """
 
 
-def ask_both(url: str, **environment: str) -> dict[str, list[Any]]:
+def fetch_by_both_clients(url: str, **environment: str) -> dict[str, list[Any]]:
     """What each engine gets, in a process of its own with no other settings than `environment`."""
     settings = {"SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
     bare = {key: value for key, value in os.environ.items() if key.upper() not in settings}
@@ -216,43 +216,43 @@ def ask_both(url: str, **environment: str) -> dict[str, list[Any]]:
 HELLO = {"talk": [200, "hello"], "bulk": [200, "hello"]}
 
 
-async def taken(reply: Reply) -> tuple[int, bytes]:
+async def read_checked(reply: ApiResponse) -> tuple[int, bytes]:
     """Reads an answer as the adapters do: by its verdict."""
-    demand(judge_api(reply.status), reply.status, asked_wait(reply.header), "the server")
+    raise_for_status(classify_api_status(reply.status), reply.status, retry_after_seconds(reply.header), "the server")
     return reply.status, await reply.read()
 
 
-class Talk:
+class RecordedApiClient:
     """One conversation on a fake clock; `clock.slept` holds its waits, `events` what it told."""
 
     def __init__(self, budget: float = 60.0) -> None:
         self.clock = FakeClock()
         self.events: list[Event] = []
         self.budget = timedelta(seconds=budget)
-        self.asked = 0
+        self.attempts = 0
 
-    def ask(self, url: str, accept: Any = taken, *, form: bytes | None = None, **headers: str) -> Any:
-        async def make() -> Ask:
-            self.asked += 1
-            return Ask(url, {**headers, "X-Attempt": str(self.asked)}, form)
+    def request(self, url: str, accept: Any = read_checked, *, form: bytes | None = None, **headers: str) -> Any:
+        async def make() -> ApiRequest:
+            self.attempts += 1
+            return ApiRequest(url, {**headers, "X-Attempt": str(self.attempts)}, form)
 
         async def main() -> Any:
-            async with conversations(self.clock, self.events.append, budget=self.budget) as talk:
-                return await talk.ask("the server", make, accept)
+            async with open_api_client(self.clock, self.events.append, budget=self.budget) as talk:
+                return await talk.request("the server", make, accept)
 
         return asyncio.run(main())
 
 
-def asked(handle: Handle, *, budget: float = 60.0) -> tuple[Any, Talk, Server]:
-    talk = Talk(budget)
+def request_once(handle: Handle, *, budget: float = 60.0) -> tuple[Any, RecordedApiClient, Server]:
+    talk = RecordedApiClient(budget)
     with serving(handle) as server:
-        return talk.ask(server.url("/x?sig=SECRET")), talk, server
+        return talk.request(server.url("/x?sig=SECRET")), talk, server
 
 
-def failed(handle: Handle, *, budget: float = 2.0) -> tuple[Unavailable, Talk, Server]:
-    talk = Talk(budget)
+def request_failing(handle: Handle, *, budget: float = 2.0) -> tuple[Unavailable, RecordedApiClient, Server]:
+    talk = RecordedApiClient(budget)
     with serving(handle) as server, pytest.raises(Unavailable) as error:
-        talk.ask(server.url("/x?sig=SECRET"))
+        talk.request(server.url("/x?sig=SECRET"))
     said = f"{error.value} {error.value.hint} {talk.events}"
     assert "SECRET" not in said
     assert "sig=" not in said
@@ -264,8 +264,8 @@ def failed(handle: Handle, *, budget: float = 2.0) -> tuple[Unavailable, Talk, S
 
 def test_an_answer() -> None:
     """Status, body and the request's own headers pass, tilesync names itself, and nothing is tried twice."""
-    (status, body), talk, server = asked(answer())
-    assert (status, body, talk.clock.slept, server.paths) == (200, b"hello", [], ["/x?sig=SECRET"])
+    (status, body), talk, server = request_once(answer())
+    assert (status, body, talk.clock.sleeps_s, server.paths) == (200, b"hello", [], ["/x?sig=SECRET"])
     assert server.headers[0]["user-agent"].startswith("tilesync/")
     assert server.headers[0]["x-attempt"] == "1"
 
@@ -278,22 +278,22 @@ def test_a_form_is_posted() -> None:
         got.append((request.command, request.rfile.read(int(request.headers["content-length"]))))
         answer()(request)
 
-    talk = Talk()
+    talk = RecordedApiClient()
     with serving(handle) as server:
-        talk.ask(server.url(), form=b"a=1&b=%20")
+        talk.request(server.url(), form=b"a=1&b=%20")
     assert got == [("POST", b"a=1&b=%20")]
 
 
 def test_codings_of_a_conversation_are_undone() -> None:
     """A conversation speaks of meaning: a compressed answer is read as what it says."""
-    (_, body), _, _ = asked(answer(gzip.compress(b"hello", mtime=0), Content_Encoding="gzip"))
+    (_, body), _, _ = request_once(answer(gzip.compress(b"hello", mtime=0), Content_Encoding="gzip"))
     assert body == b"hello"
 
 
 def test_the_clock_of_the_server() -> None:
     """The server's time is its Date header, in UTC; without a readable one it is not known."""
 
-    async def accept(reply: Reply) -> datetime | None:
+    async def accept(reply: ApiResponse) -> datetime | None:
         return reply.server_time()
 
     def handle(date: str) -> Handle:
@@ -309,31 +309,31 @@ def test_the_clock_of_the_server() -> None:
         ("", None),
     ):
         with serving(handle(date)) as server:
-            assert Talk().ask(server.url(), accept) == expected
+            assert RecordedApiClient().request(server.url(), accept) == expected
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_not_followed(status: int) -> None:
     """A redirect is an answer like others: the signature goes nowhere else."""
 
-    async def accept(reply: Reply) -> int:
+    async def accept(reply: ApiResponse) -> int:
         return reply.status
 
     with serving(answer()) as other, serving(answer(status=status, Location=other.url("/stolen"))) as server:
-        assert Talk().ask(server.url("/x?sig=SECRET"), accept) == status
+        assert RecordedApiClient().request(server.url("/x?sig=SECRET"), accept) == status
         assert other.paths == []
 
 
 def test_errors_of_the_reader_end_it() -> None:
     """What the reader of an answer raises, but for Transient, comes out as it is, at once."""
 
-    async def accept(reply: Reply) -> None:
+    async def accept(reply: ApiResponse) -> None:
         raise UsageError("no")
 
-    talk = Talk()
+    talk = RecordedApiClient()
     with serving(answer()) as server, pytest.raises(UsageError, match="no"):
-        talk.ask(server.url(), accept)
-    assert (talk.asked, talk.clock.slept) == (1, [])
+        talk.request(server.url(), accept)
+    assert (talk.attempts, talk.clock.sleeps_s) == (1, [])
 
 
 # --- trying again ---
@@ -341,26 +341,28 @@ def test_errors_of_the_reader_end_it() -> None:
 
 def test_failures_are_tried_again() -> None:
     """A failing server is asked again, each time with a request made anew, and each retry is told."""
-    (status, _), talk, server = asked(in_turn(answer(status=500), answer(status=503), cut(b"hello", 2), answer()))
+    (status, _), talk, server = request_once(
+        in_turn(answer(status=500), answer(status=503), cut(b"hello", 2), answer())
+    )
     assert status == 200
     assert [headers["x-attempt"] for headers in server.headers] == ["1", "2", "3", "4"]
     told = [event for event in talk.events if isinstance(event, Retried)]
-    assert [event.seconds for event in told] == talk.clock.slept
+    assert [event.seconds for event in told] == talk.clock.sleeps_s
     assert [event.what for event in told] == ["the server"] * 3
     assert "SECRET" not in str(talk.events)
 
 
 def test_waits_grow() -> None:
     """Waits between attempts grow from a quarter second on, with jitter."""
-    _, talk, _ = asked(in_turn(*[answer(status=500)] * 4, answer()))
-    assert all(0.5 * step <= wait <= step for wait, step in zip(talk.clock.slept, (0.25, 0.5, 1, 2), strict=True))
+    _, talk, _ = request_once(in_turn(*[answer(status=500)] * 4, answer()))
+    assert all(0.5 * step <= wait <= step for wait, step in zip(talk.clock.sleeps_s, (0.25, 0.5, 1, 2), strict=True))
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_retry_after_is_obeyed(status: int) -> None:
     """A server that says when to come back is not asked before, nor much later."""
-    _, talk, _ = asked(in_turn(answer(status=status, Retry_After="7"), answer()))
-    (wait,) = talk.clock.slept
+    _, talk, _ = request_once(in_turn(answer(status=status, Retry_After="7"), answer()))
+    (wait,) = talk.clock.sleeps_s
     assert 7 <= wait <= 7.7
 
 
@@ -375,33 +377,33 @@ def test_a_retry_after_that_is_a_date_is_obeyed(dated: bool) -> None:
         head = f"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n{said}Retry-After: {until}\r\n\r\n"
         request.wfile.write(head.encode())
 
-    _, talk, _ = asked(in_turn(busy, answer()))
-    (wait,) = talk.clock.slept
+    _, talk, _ = request_once(in_turn(busy, answer()))
+    (wait,) = talk.clock.sleeps_s
     assert 45 <= wait <= 55
 
 
 def test_a_long_retry_after_is_obeyed_once() -> None:
     """A wait beyond the budget is granted once; a server that then asks again is given up, and its wish is told."""
-    error, talk, _ = failed(answer(status=429, Retry_After="100"))
-    assert len(talk.clock.slept) == 1
-    assert talk.clock.slept[0] >= 100
+    error, talk, _ = request_failing(answer(status=429, Retry_After="100"))
+    assert len(talk.clock.sleeps_s) == 1
+    assert talk.clock.sleeps_s[0] >= 100
     assert "429" in str(error)
     assert "asks to wait 100 s" in str(error)
 
 
 def test_the_budget_ends_it() -> None:
     """A server that keeps failing is given up within the budget, with the last reason."""
-    error, talk, server = failed(answer(status=500), budget=10.0)
+    error, talk, server = request_failing(answer(status=500), budget=10.0)
     assert str(error) == "the server kept failing: the server answered 500"
     assert error.exit_code == 6
-    assert 5 <= sum(talk.clock.slept) <= 10
-    assert len(server.paths) == len(talk.clock.slept) + 1
+    assert 5 <= sum(talk.clock.sleeps_s) <= 10
+    assert len(server.paths) == len(talk.clock.sleeps_s) + 1
 
 
 def test_no_budget() -> None:
     """Without a budget one failure is the end."""
-    _, talk, server = failed(answer(status=500), budget=0.0)
-    assert (len(server.paths), talk.clock.slept) == (1, [])
+    _, talk, server = request_failing(answer(status=500), budget=0.0)
+    assert (len(server.paths), talk.clock.sleeps_s) == (1, [])
 
 
 # --- broken connections ---
@@ -411,17 +413,17 @@ def test_nobody_listens() -> None:
     """A refused connection is tried again, then told without the URL's query."""
     with serving(answer()) as server:
         url = server.url("/x?sig=SECRET")
-    talk = Talk(1.0)
+    talk = RecordedApiClient(1.0)
     with pytest.raises(Unavailable, match="the connection failed") as error:
-        talk.ask(url)
-    assert talk.asked > 1
+        talk.request(url)
+    assert talk.attempts > 1
     assert "SECRET" not in str(error.value)
 
 
 def test_a_name_that_nobody_knows() -> None:
     """A host that cannot be found is told without the URL's query."""
     with pytest.raises(Unavailable) as error:
-        Talk(0.0).ask("https://no-such-host.invalid/x?sig=SECRET")
+        RecordedApiClient(0.0).request("https://no-such-host.invalid/x?sig=SECRET")
     assert "SECRET" not in str(error.value)
 
 
@@ -433,7 +435,7 @@ def test_a_connection_that_breaks(said: bytes) -> None:
         request.wfile.write(said)
         request.close_connection = True
 
-    error, _, server = failed(handle, budget=1.0)
+    error, _, server = request_failing(handle, budget=1.0)
     assert "the connection failed" in str(error)
     assert len(server.paths) > 1
 
@@ -441,10 +443,10 @@ def test_a_connection_that_breaks(said: bytes) -> None:
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"])
 def test_a_server_that_hangs(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence before, within and behind the headers ends after the time for it, and is told as such."""
-    monkeypatch.setattr(http, "HANG", timedelta(seconds=0.2))
+    monkeypatch.setattr(http, "API_READ_TIMEOUT", timedelta(seconds=0.2))
     over = threading.Event()
     try:
-        error, _, _ = failed(hang(said, over), budget=0.0)
+        error, _, _ = request_failing(hang(said, over), budget=0.0)
     finally:
         over.set()
     assert "no answer within" in str(error)
@@ -466,15 +468,15 @@ def full_backlog() -> Iterator[str]:
 
 def test_a_connection_that_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that does not answer at all is told with the limit that connections have, not that of answers."""
-    monkeypatch.setattr(http, "CONNECT", timedelta(seconds=1))
+    monkeypatch.setattr(http, "CONNECT_TIMEOUT", timedelta(seconds=1))
     with full_backlog() as url, pytest.raises(Unavailable, match="no connection within 1 s") as error:
-        Talk(0.0).ask(url)
+        RecordedApiClient(0.0).request(url)
     assert "SECRET" not in str(error.value)
 
 
 def test_a_damaged_coding() -> None:
     """A compressed answer that cannot be read is a failure like others."""
-    error, _, _ = failed(answer(b"no gzip", Content_Encoding="gzip"), budget=0.0)
+    error, _, _ = request_failing(answer(b"no gzip", Content_Encoding="gzip"), budget=0.0)
     assert "the connection failed" in str(error)
 
 
@@ -488,27 +490,27 @@ def test_a_damaged_coding() -> None:
 )  # fmt: skip
 def test_what_is_no_url(url: str) -> None:
     """What cannot, or must not, be asked is a usage error at once, and is not repeated."""
-    talk = Talk()
+    talk = RecordedApiClient()
     with pytest.raises(UsageError) as error:
-        talk.ask(url)
+        talk.request(url)
     assert "SECRET" not in f"{error.value} {error.value.hint} {talk.events}"
-    assert talk.clock.slept == []
+    assert talk.clock.sleeps_s == []
 
 
 @pytest.mark.parametrize("value", ["SECRET\nX: y", "SECRET\r", "SECRETÄ", "SECRET\0"])
 def test_what_is_no_header(value: str) -> None:
     """A token that no header can carry is a usage error at once, which does not repeat it, and nothing is sent."""
-    talk = Talk()
+    talk = RecordedApiClient()
     with serving(answer()) as server, pytest.raises(UsageError) as error:
-        talk.ask(server.url(), Authorization=f"Bearer {value}")
+        talk.request(server.url(), Authorization=f"Bearer {value}")
     assert "SECRET" not in f"{error.value} {error.value.hint} {talk.events}"
-    assert (talk.clock.slept, server.paths) == ([], [])
+    assert (talk.clock.sleeps_s, server.paths) == ([], [])
 
 
 def test_no_url_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """With logging turned up for everybody, no record holds the query of a URL."""
     with caplog.at_level(logging.DEBUG):
-        asked(in_turn(answer(status=500), answer()))
+        request_once(in_turn(answer(status=500), answer()))
     assert "SECRET" not in caplog.text
 
 
@@ -541,12 +543,12 @@ def secure(tls: ssl.SSLContext) -> Iterator[Server]:
 
 def test_ssl_cert_file(secure: Server, bundle: str) -> None:
     """Both engines trust the authorities of SSL_CERT_FILE."""
-    assert ask_both(secure.url("/?sig=SECRET"), SSL_CERT_FILE=bundle) == HELLO
+    assert fetch_by_both_clients(secure.url("/?sig=SECRET"), SSL_CERT_FILE=bundle) == HELLO
 
 
 def test_unknown_authorities_are_refused(secure: Server) -> None:
     """Without it both engines refuse a server of an authority that nobody knows, and nothing is asked of it."""
-    found = ask_both(secure.url("/?sig=SECRET"))
+    found = fetch_by_both_clients(secure.url("/?sig=SECRET"))
     assert (found["talk"][0], found["bulk"][0]) == ("Unavailable", "Transient")
     assert "certificate" in found["talk"][1].lower()
     assert "certificate" in found["bulk"][1].lower() or "issuer" in found["bulk"][1].lower()
@@ -558,7 +560,7 @@ def test_a_name_that_the_certificate_lacks(authority: trustme.CA, bundle: str) -
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("elsewhere.invalid").configure_cert(context)
     with serving(answer(), context) as server:
-        found = ask_both(server.url("/?sig=SECRET", "localhost"), SSL_CERT_FILE=bundle)
+        found = fetch_by_both_clients(server.url("/?sig=SECRET", "localhost"), SSL_CERT_FILE=bundle)
         assert (found["talk"][0], found["bulk"][0]) == ("Unavailable", "Transient")
         assert server.paths == []
 
@@ -568,7 +570,7 @@ def test_https_proxy(secure: Server, bundle: str, variable: str) -> None:
     """Both engines go through the proxy of HTTPS_PROXY, and it sees the host alone."""
     with serving(tunnel) as proxy:
         environment = {"SSL_CERT_FILE": bundle, variable: proxy.url("")}
-        assert ask_both(secure.url("/?sig=SECRET", "localhost"), **environment) == HELLO
+        assert fetch_by_both_clients(secure.url("/?sig=SECRET", "localhost"), **environment) == HELLO
         assert proxy.paths == [f"localhost:{secure.server_address[1]}"] * 2
 
 
@@ -577,7 +579,7 @@ def test_no_proxy(secure: Server, bundle: str, hosts: str) -> None:
     """Both engines go around the proxy for the hosts of NO_PROXY."""
     with serving(tunnel) as proxy:
         url = secure.url("/?sig=SECRET", "localhost")
-        assert ask_both(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""), NO_PROXY=hosts) == HELLO
+        assert fetch_by_both_clients(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""), NO_PROXY=hosts) == HELLO
         assert proxy.paths == []
 
 
@@ -585,7 +587,9 @@ def test_no_proxy_for_others(secure: Server, bundle: str) -> None:
     """A host that NO_PROXY does not name goes through the proxy."""
     with serving(tunnel) as proxy:
         url = secure.url("/?sig=SECRET", "localhost")
-        assert ask_both(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""), NO_PROXY="other.net") == HELLO
+        assert (
+            fetch_by_both_clients(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""), NO_PROXY="other.net") == HELLO
+        )
         assert len(proxy.paths) == 2
 
 
@@ -593,7 +597,7 @@ def test_a_proxy_that_refuses(secure: Server, bundle: str) -> None:
     """A proxy that wants a login ends both engines at once, told without the URL, and nothing goes around it."""
     with serving(answer(status=407)) as proxy:
         url = secure.url("/?sig=SECRET", "localhost")
-        found = ask_both(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""))
+        found = fetch_by_both_clients(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""))
         told = ["Unavailable", "a proxy wants a user name and a password (407)"]
         assert found == {"talk": told, "bulk": told}
         assert len(proxy.paths) == 2
@@ -602,7 +606,7 @@ def test_a_proxy_that_refuses(secure: Server, bundle: str) -> None:
 
 def test_a_name_that_does_not_resolve() -> None:
     """Both engines name a host that nobody knows; an attempt that is made again is made within seconds."""
-    found = ask_both("https://nobody.invalid/?sig=SECRET")
+    found = fetch_by_both_clients("https://nobody.invalid/?sig=SECRET")
     assert (found["talk"][0], found["bulk"][0]) == ("Unavailable", "UnknownHost")
     assert all("the name nobody.invalid does not resolve" in told for _, told in found.values())
 
@@ -611,7 +615,7 @@ def test_the_password_of_a_proxy_is_not_told(secure: Server, bundle: str) -> Non
     """A proxy that cannot be reached is told without the password that its URL holds."""
     with serving(answer()) as gone:
         proxy = gone.url("").replace("://", "://user:SECRET@")
-    found = ask_both(secure.url("/", "localhost"), SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy)
+    found = fetch_by_both_clients(secure.url("/", "localhost"), SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy)
     assert (found["talk"][0], found["bulk"][0]) == ("Unavailable", "Transient")
 
 
@@ -619,12 +623,12 @@ def test_transient_is_what_readers_raise() -> None:
     """A reader that finds an answer torn has it asked for again."""
     seen = []
 
-    async def accept(reply: Reply) -> bytes:
+    async def accept(reply: ApiResponse) -> bytes:
         seen.append(await reply.read())
         if len(seen) < 3:
             raise Transient("torn")
         return seen[-1]
 
     with serving(answer()) as server:
-        assert Talk().ask(server.url(), accept) == b"hello"
+        assert RecordedApiClient().request(server.url(), accept) == b"hello"
     assert len(seen) == 3

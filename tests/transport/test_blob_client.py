@@ -13,23 +13,29 @@ import pytest
 from tests.transport.test_api_client import Handle, answer, cut, full_backlog, hang, in_turn, serving
 from tilesync.errors import Transient, UsageError
 from tilesync.transport import blob_client as bulk
-from tilesync.transport.blob_client import LONG, PIECE, Answer, Bulk, engine
+from tilesync.transport.blob_client import (
+    LARGE_READ_BYTES,
+    LARGE_READS_AFTER_BYTES,
+    BlobClient,
+    BlobResponse,
+    open_blob_client,
+)
 
 T = TypeVar("T")
 
 DATA = random.Random(1).randbytes(500_000)
 
 
-def with_engine(work: Callable[[Bulk], Awaitable[T]]) -> T:
+def with_engine(work: Callable[[BlobClient], Awaitable[T]]) -> T:
     async def main() -> T:
-        async with engine() as pool:
+        async with open_blob_client() as pool:
             return await work(pool)
 
     return asyncio.run(main())
 
 
-def got(url: str, **headers: str) -> tuple[Answer, bytes]:
-    async def work(pool: Bulk) -> tuple[Answer, bytes]:
+def got(url: str, **headers: str) -> tuple[BlobResponse, bytes]:
+    async def work(pool: BlobClient) -> tuple[BlobResponse, bytes]:
         reply = await pool.get(url, {name.replace("_", "-"): value for name, value in headers.items()})
         try:
             return reply, b"".join([chunk async for chunk in reply.chunks()])
@@ -91,7 +97,7 @@ def test_a_cut_body_gives_what_came(at: int) -> None:
     """Of a body that breaks off every byte that came is given out, then the break is told as one to be tried again."""
     came = bytearray()
 
-    async def work(pool: Bulk) -> None:
+    async def work(pool: BlobClient) -> None:
         reply = await pool.get(server.url("/x?sig=SECRET"), {})
         try:
             async for chunk in reply.chunks():
@@ -109,10 +115,10 @@ def test_errors_are_read_in_part() -> None:
     """Of the body of an error only a beginning is read, enough for its code."""
     with serving(answer(b"<Code>BlobNotFound</Code>" + DATA, status=404)) as server:
 
-        async def work(pool: Bulk) -> tuple[int, bytes]:
+        async def work(pool: BlobClient) -> tuple[int, bytes]:
             reply = await pool.get(server.url(), {})
             try:
-                return reply.status, await reply.text()
+                return reply.status, await reply.read_error_body()
             finally:
                 await reply.aclose()
 
@@ -130,7 +136,7 @@ def test_connections_are_used_again() -> None:
         peers.add(request.client_address)
         answer(DATA)(request)
 
-    async def work(pool: Bulk) -> None:
+    async def work(pool: BlobClient) -> None:
         for _ in range(20):
             reply = await pool.get(server.url(), {})
             async for _chunk in reply.chunks():
@@ -148,7 +154,7 @@ def test_a_body_may_be_left() -> None:
     """A body that is closed before its end harms neither the server nor the next body."""
     with serving(answer(DATA)) as server:
 
-        async def work(pool: Bulk) -> bytes:
+        async def work(pool: BlobClient) -> bytes:
             reply = await pool.get(server.url(), {})
             await anext(reply.chunks())
             await reply.aclose()
@@ -169,14 +175,14 @@ def test_many_at_once() -> None:
 
     with serving(handle) as server:
 
-        async def one(pool: Bulk, number: int) -> bytes:
+        async def one(pool: BlobClient, number: int) -> bytes:
             reply = await pool.get(server.url(f"/{number}"), {})
             try:
                 return b"".join([chunk async for chunk in reply.chunks()])
             finally:
                 await reply.aclose()
 
-        async def work(pool: Bulk) -> list[bytes]:
+        async def work(pool: BlobClient) -> list[bytes]:
             return await asyncio.gather(*(one(pool, number) for number in range(60)))
 
         assert with_engine(work) == [DATA[number * 1000 : number * 3000] for number in range(60)]
@@ -194,7 +200,7 @@ def test_a_body_that_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fails(make: Callable[[bytes, threading.Event], Handle], said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "SILENCE", timedelta(seconds=0.2))
+    monkeypatch.setattr(bulk, "BLOB_READ_TIMEOUT", timedelta(seconds=0.2))
     over = threading.Event()
     try:
         with serving(make(said, over)) as server, pytest.raises(Transient, match="no bytes within") as error:
@@ -202,12 +208,12 @@ def fails(make: Callable[[bytes, threading.Event], Handle], said: bytes, monkeyp
     finally:
         over.set()
     assert silent(error.value)
-    assert error.value.pressure  # it may have too much to do
+    assert error.value.is_throttled  # it may have too much to do
 
 
 def test_a_connection_that_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that does not answer at all is told with the limit that connections have, not that of silence."""
-    monkeypatch.setattr(bulk, "CONNECT", timedelta(seconds=1))
+    monkeypatch.setattr(bulk, "CONNECT_TIMEOUT", timedelta(seconds=1))
     with full_backlog() as url, pytest.raises(Transient, match="no connection within 1 s") as error:
         got(url)
     assert silent(error.value)
@@ -274,7 +280,7 @@ def test_a_cancelled_body_is_over() -> None:
     stuck = hang(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", over)
     with serving(in_turn(stuck, answer())) as server:
 
-        async def work(pool: Bulk) -> bytes:
+        async def work(pool: BlobClient) -> bytes:
             reply = await pool.get(server.url(), {})
             came = asyncio.Event()
 
@@ -289,7 +295,7 @@ def test_a_cancelled_body_is_over() -> None:
                 await asyncio.wait_for(task, 5)
             await reply.aclose()
             reply = await pool.get(server.url(), {})
-            text = await reply.text()
+            text = await reply.read_error_body()
             await reply.aclose()
             return text
 
@@ -299,14 +305,14 @@ def test_a_cancelled_body_is_over() -> None:
             over.set()
 
 
-LARGE = random.Random(2).randbytes(LONG + 3 * PIECE + 5)
+LARGE = random.Random(2).randbytes(LARGE_READS_AFTER_BYTES + 3 * LARGE_READ_BYTES + 5)
 
 
 def test_a_long_body_is_taken_in_larger_pieces() -> None:
     """Behind its first megabytes a body that comes fast is taken a piece at a time, and is whole."""
     sizes: list[int] = []
 
-    async def work(pool: Bulk) -> bytes:
+    async def work(pool: BlobClient) -> bytes:
         reply = await pool.get(server.url(), {})
         body = bytearray()
         async for chunk in reply.chunks():
@@ -317,16 +323,18 @@ def test_a_long_body_is_taken_in_larger_pieces() -> None:
 
     with serving(answer(LARGE)) as server:
         assert with_engine(work) == LARGE
-    assert max(sizes) <= PIECE
+    assert max(sizes) <= LARGE_READ_BYTES
     assert len(sizes) < len(LARGE) / 16_000
 
 
-@pytest.mark.parametrize("at", [LONG + 1, LONG + PIECE + 70_000, len(LARGE) - 1])
+@pytest.mark.parametrize(
+    "at", [LARGE_READS_AFTER_BYTES + 1, LARGE_READS_AFTER_BYTES + LARGE_READ_BYTES + 70_000, len(LARGE) - 1]
+)
 def test_a_long_body_that_breaks_costs_a_piece_at_most(at: int) -> None:
     """What came before the break is given out, but for the piece that was under way."""
     came = bytearray()
 
-    async def work(pool: Bulk) -> None:
+    async def work(pool: BlobClient) -> None:
         reply = await pool.get(server.url(), {})
         try:
             async for chunk in reply.chunks():
@@ -336,7 +344,7 @@ def test_a_long_body_that_breaks_costs_a_piece_at_most(at: int) -> None:
 
     with serving(cut(LARGE, at)) as server, pytest.raises(Transient):
         with_engine(work)
-    assert at - PIECE <= len(came) <= at
+    assert at - LARGE_READ_BYTES <= len(came) <= at
     assert LARGE.startswith(bytes(came))
 
 
@@ -344,8 +352,8 @@ def test_a_long_body_that_breaks_costs_a_piece_at_most(at: int) -> None:
 
 
 def read(url: str, most: int, *, ahead: int = 1) -> bytes:
-    async def work(pool: Bulk) -> bytes:
-        reply = await pool.get(url, {}, ahead=ahead)
+    async def work(pool: BlobClient) -> bytes:
+        reply = await pool.get(url, {}, prefetch_bytes=ahead)
         try:
             return await reply.read(most)
         finally:

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from tests.support.clock import FakeClock
-from tests.transport.test_api_client import asked, failed, serving
+from tests.transport.test_api_client import request_failing, request_once, serving
 from tilesync.errors import Transient
 from tilesync.transport import api_client as http
 from tilesync.transport import blob_client as bulk
 from tilesync.transport import low_speed as progress
-from tilesync.transport.api_client import LARGEST_ANSWER, LARGEST_ERROR, conversations
-from tilesync.transport.blob_client import engine
-from tilesync.transport.blob_client_sync import Send, blocking
-from tilesync.transport.content_decoding import Decoder
+from tilesync.transport.api_client import MAX_ERROR_RESPONSE_BYTES, MAX_RESPONSE_BYTES, open_api_client
+from tilesync.transport.blob_client import open_blob_client
+from tilesync.transport.blob_client_sync import SyncBlobRequest, open_sync_client
+from tilesync.transport.content_decoding import ContentDecoder
 
 Handle = Callable[[Any], None]
 
@@ -53,7 +53,7 @@ def over() -> Any:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window of progress that a test can wait for."""
-    monkeypatch.setattr(progress, "WINDOW", timedelta(seconds=0.5))
+    monkeypatch.setattr(progress, "PROGRESS_WINDOW", timedelta(seconds=0.5))
 
 
 ENDLESS = "200 OK\r\nConnection: close"
@@ -62,8 +62,8 @@ LONG = "200 OK\r\nContent-Length: 1000000000"
 
 def test_an_endless_answer_is_cut(over: threading.Event) -> None:
     """An answer that does not end is given up at the size that none has."""
-    error, _, _ = failed(sending(ENDLESS, b"x" * 65536, over=over), budget=0.0)
-    assert f"more than {LARGEST_ANSWER:,} bytes" in str(error)
+    error, _, _ = request_failing(sending(ENDLESS, b"x" * 65536, over=over), budget=0.0)
+    assert f"more than {MAX_RESPONSE_BYTES:,} bytes" in str(error)
 
 
 def bomb(size: int) -> bytes:
@@ -76,15 +76,15 @@ def test_a_small_answer_that_stands_for_much_is_cut() -> None:
     data = bomb(1 << 28)
     tracemalloc.start()
     try:
-        error, _, _ = failed(
+        error, _, _ = request_failing(
             sending(f"200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(data)}", data, over=threading.Event()),
             budget=0.0,
         )
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert f"more than {LARGEST_ANSWER:,} bytes" in str(error)
-    assert peak < 4 * LARGEST_ANSWER
+    assert f"more than {MAX_RESPONSE_BYTES:,} bytes" in str(error)
+    assert peak < 4 * MAX_RESPONSE_BYTES
 
 
 def test_no_coding_is_asked_for() -> None:
@@ -95,7 +95,7 @@ def test_no_coding_is_asked_for() -> None:
         seen.append(request.headers["accept-encoding"])
         request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\nx")
 
-    error, _, _ = failed(handle, budget=0.0)
+    error, _, _ = request_failing(handle, budget=0.0)
     assert seen == ["identity"]
     assert "'br'" in str(error)
 
@@ -103,8 +103,10 @@ def test_no_coding_is_asked_for() -> None:
 @pytest.mark.parametrize("cut", [0, 1, 10, -1])
 def test_a_coding_that_is_cut_off_is_no_whole_answer(cut: int) -> None:
     """A coded answer without its end is an error, one without any bytes is empty."""
-    decoder, data = Decoder("gzip"), gzip.compress(b"hello" * 100, mtime=0)[:cut]
-    assert b"".join(decoder.feed(data)) == (b"hello" * 100 if cut == -1 else b"".join(Decoder("gzip").feed(data)))
+    decoder, data = ContentDecoder("gzip"), gzip.compress(b"hello" * 100, mtime=0)[:cut]
+    assert b"".join(decoder.feed(data)) == (
+        b"hello" * 100 if cut == -1 else b"".join(ContentDecoder("gzip").feed(data))
+    )
     if data:
         with pytest.raises(Transient, match="cut off"):
             decoder.finish()
@@ -119,29 +121,29 @@ def test_of_an_error_the_beginning_is_read(over: threading.Event) -> None:
         return len(await reply.read())
 
     async def main(url: str) -> int:
-        async with conversations(FakeClock(), lambda _: None, budget=timedelta()) as talk:
+        async with open_api_client(FakeClock(), lambda _: None, budget=timedelta()) as talk:
 
-            async def make() -> http.Ask:
-                return http.Ask(url)
+            async def make() -> http.ApiRequest:
+                return http.ApiRequest(url)
 
-            size: int = await talk.ask("it", make, accept)
+            size: int = await talk.request("it", make, accept)
             return size
 
     with serving(sending("404 Not Found\r\nConnection: close", b"x" * 1000, over=over)) as server:
-        assert LARGEST_ERROR <= asyncio.run(main(server.url())) < LARGEST_ERROR + 200_000
+        assert MAX_ERROR_RESPONSE_BYTES <= asyncio.run(main(server.url())) < MAX_ERROR_RESPONSE_BYTES + 200_000
 
 
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("head", [ENDLESS, LONG])
 def test_a_trickle_is_no_answer(over: threading.Event, head: str) -> None:
     """An answer of which a byte comes now and then is given up, though it never falls silent."""
-    error, _, _ = failed(sending(head, b"x", every=0.05, over=over), budget=0.0)
+    error, _, _ = request_failing(sending(head, b"x", every=0.05, over=over), budget=0.0)
     assert "bytes came within" in str(error)
 
 
 def test_headers_that_trickle_are_no_answer(monkeypatch: pytest.MonkeyPatch, over: threading.Event) -> None:
     """Headers that never end are given up."""
-    monkeypatch.setattr(http, "WHOLE", timedelta(seconds=0.5))
+    monkeypatch.setattr(http, "API_RESPONSE_TIMEOUT", timedelta(seconds=0.5))
 
     def handle(request: Any) -> None:
         try:
@@ -151,7 +153,7 @@ def test_headers_that_trickle_are_no_answer(monkeypatch: pytest.MonkeyPatch, ove
         except OSError:
             pass
 
-    error, _, _ = failed(handle, budget=0.0)
+    error, _, _ = request_failing(handle, budget=0.0)
     assert "no answer within" in str(error)
 
 
@@ -159,8 +161,8 @@ def test_an_answer_that_takes_too_long_in_all_is_given_up(
     monkeypatch: pytest.MonkeyPatch, over: threading.Event
 ) -> None:
     """An answer that is read whole is small: it has a time for all of it."""
-    monkeypatch.setattr(http.Reply.read, "__kwdefaults__", {"within": timedelta(seconds=0.5)})
-    error, _, _ = failed(sending(ENDLESS, b"x" * 200, every=0.02, over=over), budget=0.0)
+    monkeypatch.setattr(http.ApiResponse.read, "__kwdefaults__", {"within": timedelta(seconds=0.5)})
+    error, _, _ = request_failing(sending(ENDLESS, b"x" * 200, every=0.02, over=over), budget=0.0)
     assert "no whole answer within" in str(error)
 
 
@@ -172,7 +174,7 @@ def test_a_body_that_trickles_is_broken(over: threading.Event, head: str) -> Non
 
     async def work(url: str) -> None:
         nonlocal got
-        async with engine() as pool:
+        async with open_blob_client() as pool:
             answer = await pool.get(url, {})
             try:
                 async for chunk in answer.chunks():
@@ -187,12 +189,12 @@ def test_a_body_that_trickles_is_broken(over: threading.Event, head: str) -> Non
 
 def test_a_small_body_that_trickles_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, over: threading.Event) -> None:
     """A body that is awaited at once has a time for all of it."""
-    monkeypatch.setattr(bulk, "SILENCE", timedelta(seconds=0.4))
-    monkeypatch.setattr(bulk, "SLOW", 1 << 20)
+    monkeypatch.setattr(bulk, "BLOB_READ_TIMEOUT", timedelta(seconds=0.4))
+    monkeypatch.setattr(bulk, "MIN_READ_BYTES_PER_S", 1 << 20)
 
     async def work(url: str) -> None:
-        async with engine() as pool:
-            answer = await pool.get(url, {}, ahead=5001)
+        async with open_blob_client() as pool:
+            answer = await pool.get(url, {}, prefetch_bytes=5001)
             await answer.aclose()
 
     began = time.monotonic()
@@ -208,8 +210,8 @@ def test_a_store_that_trickles_is_broken(over: threading.Event) -> None:
     got = list[bytes]()
     with (
         serving(sending(LONG, b"x", every=0.05, over=over)) as server,
-        blocking(lambda _: None, budget=timedelta()) as talk,
-        talk.send(Send("GET", server.url(), {})) as reply,
+        open_sync_client(lambda _: None, budget=timedelta()) as talk,
+        talk.send_once(SyncBlobRequest("GET", server.url(), {})) as reply,
         pytest.raises(Transient, match="came within"),
     ):
         got.extend(reply.chunks())
@@ -220,8 +222,8 @@ def test_a_store_whose_answer_does_not_end_is_cut(over: threading.Event) -> None
     """What is read whole of a store is bounded too."""
     with (
         serving(sending(ENDLESS, b"x" * 65536, over=over)) as server,
-        blocking(lambda _: None, budget=timedelta()) as talk,
-        talk.send(Send("GET", server.url(), {})) as reply,
+        open_sync_client(lambda _: None, budget=timedelta()) as talk,
+        talk.send_once(SyncBlobRequest("GET", server.url(), {})) as reply,
         pytest.raises(Transient, match="more than 1,000,000 bytes"),
     ):
         reply.read(1_000_000)
@@ -231,8 +233,8 @@ def test_a_store_whose_answer_does_not_end_is_cut(over: threading.Event) -> None
 def test_of_an_answer_to_what_was_put_the_beginning_is_read(over: threading.Event, status: str) -> None:
     """Whatever a store answers to a body that it was sent, no more of it is kept than a message takes."""
 
-    async def work(url: str) -> bulk.Told:
-        async with engine(sends=True) as pool:
+    async def work(url: str) -> bulk.PutResponse:
+        async with open_blob_client(for_uploads=True) as pool:
             return await pool.put(url, {}, b"body")
 
     with serving(sending(f"{status}\r\nConnection: close", b"x" * 65536, over=over)) as server:
@@ -253,7 +255,7 @@ def test_headers_that_are_no_text_are_as_good_as_absent() -> None:
     """Bytes in a header that no service sends are no crash, on no way."""
 
     async def work(url: str) -> tuple[list[str | None], dict[str, str]]:
-        async with engine(sends=True) as pool:
+        async with open_blob_client(for_uploads=True) as pool:
             answer = await pool.get(url, {})
             got = [answer.header(name) for name in ("retry-after", "server", "etag")]
             await answer.aclose()
@@ -262,19 +264,19 @@ def test_headers_that_are_no_text_are_as_good_as_absent() -> None:
     with serving(odd) as server:
         got, told = asyncio.run(work(server.url()))
         with (
-            blocking(lambda _: None, budget=timedelta()) as talk,
-            talk.send(Send("GET", server.url(), {})) as reply,
+            open_sync_client(lambda _: None, budget=timedelta()) as talk,
+            talk.send_once(SyncBlobRequest("GET", server.url(), {})) as reply,
         ):
             assert [reply.header(name) for name in ("retry-after", "etag")] == [None, "a"]
-            assert [reply.values(name) for name in ("server", "etag")] == [[], ["a"]]
+            assert [reply.header_values(name) for name in ("server", "etag")] == [[], ["a"]]
     assert got == [None, None, "a"]
     assert told == {"etag": "a", "content-length": "0"}
 
 
 def test_slow_and_steady_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """An honest line that is slow, and keeps above the floor, is borne with."""
-    monkeypatch.setattr(progress, "WINDOW", timedelta(seconds=0.2))
-    monkeypatch.setattr(progress, "LEAST", 100)
+    monkeypatch.setattr(progress, "PROGRESS_WINDOW", timedelta(seconds=0.2))
+    monkeypatch.setattr(progress, "MIN_PROGRESS_BYTES", 100)
 
     def handle(request: Any) -> None:
         request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n")
@@ -282,5 +284,5 @@ def test_slow_and_steady_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
             request.wfile.write(b"x" * 100)
             time.sleep(0.05)
 
-    (status, body), _, _ = asked(handle)
+    (status, body), _, _ = request_once(handle)
     assert (status, len(body)) == (200, 2000)

@@ -23,12 +23,12 @@ from tests.transport.test_api_client import Handle, Server, answer, cut, hang, i
 from tilesync.errors import UsageError
 from tilesync.runtime.event_loop import loop_factory
 from tilesync.transport import http1_connect as dial
-from tilesync.transport.http1_connect import Dialler
-from tilesync.transport.http1_connection import Reply
-from tilesync.transport.http1_pool import Direct, Wish, direct
+from tilesync.transport.http1_connect import Http1Connector
+from tilesync.transport.http1_connection import PoolResponse
+from tilesync.transport.http1_pool import HttpPool, PoolRequest, http_pool
 
 T = TypeVar("T")
-Run = Callable[[Callable[[Direct], Awaitable[Any]]], Any]
+Run = Callable[[Callable[[HttpPool], Awaitable[Any]]], Any]
 Got = Callable[..., list[bytes | None]]
 
 DATA = random.Random(4).randbytes(50_000)
@@ -43,9 +43,9 @@ LOOPS = [pytest.param(None, id="asyncio"), pytest.param(loop_factory(), id="uvlo
 def with_pool(request: pytest.FixtureRequest) -> Run:
     """Runs what is to be done with a new pool, on each kind of loop."""
 
-    def run(work: Callable[[Direct], Awaitable[T]]) -> T:
+    def run(work: Callable[[HttpPool], Awaitable[T]]) -> T:
         async def main() -> T:
-            async with direct() as pool:
+            async with http_pool() as pool:
                 return await work(pool)
 
         with asyncio.Runner(loop_factory=request.param) as runner:
@@ -58,22 +58,24 @@ def with_pool(request: pytest.FixtureRequest) -> Run:
 def got(with_pool: Run) -> Got:
     """Gives the bodies that a new pool brings."""
 
-    def get(*wishes: Wish, at_once: int = 4, within: float = SOON) -> list[bytes | None]:
-        found = with_pool(lambda pool: asked(pool, wishes, at_once=at_once, within=within))
+    def get(*wishes: PoolRequest, at_once: int = 4, within: float = SOON) -> list[bytes | None]:
+        found = with_pool(lambda pool: fetch_all(pool, wishes, at_once=at_once, within=within))
         return [None if reply is None else reply.body for reply in found]
 
     return get
 
 
-async def asked(pool: Direct, wishes: Sequence[Wish], *, at_once: int = 4, within: float = SOON) -> list[Reply | None]:
+async def fetch_all(
+    pool: HttpPool, requests: Sequence[PoolRequest], *, at_once: int = 4, within: float = SOON
+) -> list[PoolResponse | None]:
     """What is heard of each wish; that it is heard once."""
-    found: list[Reply | None] = [None] * len(wishes)
+    found: list[PoolResponse | None] = [None] * len(requests)
 
-    def hear(number: int, reply: Reply) -> None:
+    def hear(number: int, reply: PoolResponse) -> None:
         assert found[number] is None
         found[number] = reply
 
-    await pool.get(wishes, hear, at_once=at_once, within=timedelta(seconds=within))
+    await pool.send_all(requests, hear, max_connections=at_once, timeout=timedelta(seconds=within))
     return found
 
 
@@ -118,8 +120,8 @@ def counting(handle: Handle) -> Iterator[tuple[Server, set[Any], list[int]]]:
 def test_a_body(with_pool: Run) -> None:
     """ETag and bytes come as the server sent them, and the request says what it should."""
     with serving(answer(DATA, ETag='"0x8D"', Content_Encoding="gzip")) as server:
-        wish = Wish(server.url("/a%20b%2B?sig=S%2F&x=+"), {"If-Match": '"0x8D"'}, len(DATA))
-        (reply,) = with_pool(lambda pool: asked(pool, [wish]))
+        wish = PoolRequest(server.url("/a%20b%2B?sig=S%2F&x=+"), {"If-Match": '"0x8D"'}, len(DATA))
+        (reply,) = with_pool(lambda pool: fetch_all(pool, [wish]))
     assert reply is not None
     assert (reply.etag, reply.body) == ('"0x8D"', DATA)
     assert 0 <= reply.seconds < SOON  # uvloop's clock counts milliseconds
@@ -137,12 +139,12 @@ def test_many_bodies_over_few_connections(with_pool: Run) -> None:
         time.sleep(0.002)
         answer(request.path.encode() * 400)(request)
 
-    async def work(pool: Direct) -> list[list[Reply | None]]:
-        return await asyncio.gather(*(asked(pool, wishes, at_once=5) for wishes in groups))
+    async def work(pool: HttpPool) -> list[list[PoolResponse | None]]:
+        return await asyncio.gather(*(fetch_all(pool, wishes, at_once=5) for wishes in groups))
 
     with counting(handle) as (server, peers, under_way):
         paths = [[f"/{group}/{number}" for number in range(60)] for group in range(4)]
-        groups = [[Wish(server.url(path), {}, len(path) * 400) for path in some] for some in paths]
+        groups = [[PoolRequest(server.url(path), {}, len(path) * 400) for path in some] for some in paths]
         found = with_pool(work)
     assert [[reply and reply.body for reply in some] for some in found] == [
         [path.encode() * 400 for path in some] for some in paths
@@ -155,9 +157,9 @@ def test_connections_are_used_again(with_pool: Run) -> None:
     """What one call has opened serves the next one."""
     with counting(answer(b"x")) as (server, peers, _):
 
-        async def work(pool: Direct) -> None:
+        async def work(pool: HttpPool) -> None:
             for _ in range(20):
-                assert await asked(pool, [Wish(server.url(), {}, 1)]) != [None]
+                assert await fetch_all(pool, [PoolRequest(server.url(), {}, 1)]) != [None]
 
         with_pool(work)
         assert len(server.paths) == 20
@@ -173,17 +175,17 @@ def test_fewer_connections_are_kept_when_fewer_are_allowed(with_pool: Run) -> No
 
     with counting(handle) as (server, peers, under_way):
 
-        async def work(pool: Direct) -> None:
-            wishes = [Wish(server.url(), {}, 1)] * 60
-            first = asyncio.create_task(asked(pool, wishes, at_once=8))
+        async def work(pool: HttpPool) -> None:
+            wishes = [PoolRequest(server.url(), {}, 1)] * 60
+            first = asyncio.create_task(fetch_all(pool, wishes, at_once=8))
             while max(under_way, default=0) <= 2 and not first.done():
                 await asyncio.sleep(0.001)
-            await asked(pool, wishes, at_once=2)
+            await fetch_all(pool, wishes, at_once=2)
             await first
             many = len(peers)
             assert 2 < max(under_way) <= many <= 8
             under_way[:] = [0]
-            await asked(pool, wishes, at_once=2)
+            await fetch_all(pool, wishes, at_once=2)
             assert max(under_way) <= 2
             assert len(peers) == many
 
@@ -199,7 +201,7 @@ def test_connections_that_end_are_made_up_for(got: Got) -> None:
         request.close_connection = True
 
     with counting(handle) as (server, _, under_way):
-        assert got(*[Wish(server.url(), {}, 1)] * 80, at_once=8) == [b"x"] * 80
+        assert got(*[PoolRequest(server.url(), {}, 1)] * 80, at_once=8) == [b"x"] * 80
         assert max(under_way[len(under_way) // 2 :]) >= 6
 
 
@@ -228,11 +230,11 @@ def test_most_connections_end_at_once(with_pool: Run, reset: bool) -> None:
                 while b"\r\n\r\n" in sock.recv(65536):
                     sock.sendall(head("Content-Length: 5") + b"hello")
 
-        async def work(pool: Direct) -> float:
+        async def work(pool: HttpPool) -> float:
             url, slowest = f"http://127.0.0.1:{listener.getsockname()[1]}/", 0.0
             for _ in range(40):
                 began = time.monotonic()
-                await asked(pool, [Wish(url, {}, 5)] * 12, at_once=4)
+                await fetch_all(pool, [PoolRequest(url, {}, 5)] * 12, at_once=4)
                 slowest = max(slowest, time.monotonic() - began)
                 time.sleep(0.001)  # a busy loop
             return slowest
@@ -247,20 +249,20 @@ def test_many_idle_connections_that_ended_while_nobody_looked(with_pool: Run) ->
     """However many there are: each is done with, and what is wished for comes over new ones."""
     with serving(answer(b"x")) as server:
 
-        async def work(pool: Direct) -> None:
-            wishes = [Wish(server.url(), {}, 1)] * 400
-            assert None not in await asked(pool, wishes, at_once=400)
-            (origin,) = pool._origins.values()
-            for line in origin._lines:
+        async def work(pool: HttpPool) -> None:
+            wishes = [PoolRequest(server.url(), {}, 1)] * 400
+            assert None not in await fetch_all(pool, wishes, at_once=400)
+            (origin,) = pool._host_pools.values()
+            for line in origin._connections:
                 line._socket.shutdown(socket.SHUT_RDWR)
-            assert None not in await asked(pool, wishes[:20], at_once=400)
+            assert None not in await fetch_all(pool, wishes[:20], at_once=400)
 
         with_pool(work)
 
 
 def test_a_handshake_that_hangs_holds_no_place(bundle: trustme.CA, with_pool: Run, monkeypatch: Any) -> None:
     """A connection that does not come to be is given up, and its place is another's."""
-    monkeypatch.setattr(dial, "PATIENCE", timedelta(seconds=0.3))
+    monkeypatch.setattr(dial, "ADDRESS_TIMEOUT", timedelta(seconds=0.3))
     held = []
     context = tls(bundle)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -280,11 +282,13 @@ def test_a_handshake_that_hangs_holds_no_place(bundle: trustme.CA, with_pool: Ru
                 while b"\r\n\r\n" in secure.recv(65536):
                     secure.sendall(head("Content-Length: 5") + b"hello")
 
-        async def work(pool: Direct) -> list[Reply | None]:
+        async def work(pool: HttpPool) -> list[PoolResponse | None]:
             url = f"https://localhost:{listener.getsockname()[1]}/"
-            await asked(pool, [Wish(url, {}, 5)] * 4, at_once=2, within=0.1)
-            await asked(pool, [Wish(url, {}, 5)] * 4, at_once=2)  # waits for those that hang, and is left with them
-            return await asked(pool, [Wish(url, {}, 5)] * 4, at_once=2)
+            await fetch_all(pool, [PoolRequest(url, {}, 5)] * 4, at_once=2, within=0.1)
+            await fetch_all(
+                pool, [PoolRequest(url, {}, 5)] * 4, at_once=2
+            )  # waits for those that hang, and is left with them
+            return await fetch_all(pool, [PoolRequest(url, {}, 5)] * 4, at_once=2)
 
         threading.Thread(target=serve, daemon=True).start()
         found = with_pool(work)
@@ -296,9 +300,9 @@ def test_every_address_is_tried(monkeypatch: Any) -> None:
     """One that this system cannot even try, and one where nothing listens, do not keep from the one that answers."""
 
     async def work(port: int) -> int:
-        dialler, inet = Dialler("localhost", port, None), socket.AF_INET
+        dialler, inet = Http1Connector("localhost", port, None), socket.AF_INET
         dialler._addresses = [(socket.AF_UNIX, ("/none",)), (inet, ("127.0.0.1", 9)), (inet, ("127.0.0.1", port))]
-        with await dialler.dial() as sock:
+        with await dialler.connect() as sock:
             return int(sock.getpeername()[1])
 
     with serving(answer()) as server:
@@ -332,7 +336,7 @@ OTHERS = {
 def test_whatever_is_not_the_plain_case_is_left(got: Got, data: bytes) -> None:
     """An answer that is anything else is not told, at once, and the next wish is served."""
     with serving(in_turn(raw(data), answer(b"hello"))) as server:
-        wishes = [Wish(server.url("/1"), {}, 5), Wish(server.url("/2"), {}, 5)]
+        wishes = [PoolRequest(server.url("/1"), {}, 5), PoolRequest(server.url("/2"), {}, 5)]
         began = time.monotonic()
         assert got(*wishes, at_once=1) == [None, b"hello"]
         assert time.monotonic() - began < SOON
@@ -343,7 +347,7 @@ def test_whatever_is_not_the_plain_case_is_left(got: Got, data: bytes) -> None:
 def test_an_answer_byte_by_byte(got: Got, lines: list[str]) -> None:
     """However the bytes come, the answer is the same; a header is read as RFC 9110 writes it."""
     with serving(raw(head("Date: x", *lines, "X-Content-Length: 9") + b"hello", piece=1)) as server:
-        assert got(Wish(server.url(), {}, 5)) == [b"hello"]
+        assert got(PoolRequest(server.url(), {}, 5)) == [b"hello"]
 
 
 def test_a_connection_that_is_to_end_is_not_used_again(with_pool: Run) -> None:
@@ -358,9 +362,9 @@ def test_a_connection_that_is_to_end_is_not_used_again(with_pool: Run) -> None:
 
     with counting(in_turn(handle(plain), handle(more), handle(plain + plain), handle(plain))) as (server, peers, _):
 
-        async def work(pool: Direct) -> None:
+        async def work(pool: HttpPool) -> None:
             for number in range(6):
-                (reply,) = await asked(pool, [Wish(server.url(f"/{number}"), {}, 5)])
+                (reply,) = await fetch_all(pool, [PoolRequest(server.url(f"/{number}"), {}, 5)])
                 assert reply is not None
                 assert reply.body == b"hello"
 
@@ -377,7 +381,7 @@ def test_idle_connections_that_ended_are_made_anew(got: Got) -> None:
         request.close_connection = True
 
     with counting(handle) as (server, peers, _):
-        wishes = [Wish(server.url(f"/{number}"), {}, len(DATA)) for number in range(30)]
+        wishes = [PoolRequest(server.url(f"/{number}"), {}, len(DATA)) for number in range(30)]
         assert got(*wishes, at_once=3) == [DATA] * 30
         assert sorted(server.paths) == sorted(f"/{number}" for number in range(30))
     assert len(peers) == 30
@@ -393,10 +397,10 @@ def test_what_does_not_come_in_time_is_left(with_pool: Run) -> None:
 
     with serving(handle) as server:
 
-        async def work(pool: Direct) -> list[Reply | None]:
-            wishes = [Wish(server.url(f"/{number}"), {}, 5) for number in range(5)]
-            found = await asked(pool, wishes, at_once=2, within=1.0)
-            assert await asked(pool, [Wish(server.url("/more"), {}, 5)] * 3, at_once=2) != [None] * 3
+        async def work(pool: HttpPool) -> list[PoolResponse | None]:
+            wishes = [PoolRequest(server.url(f"/{number}"), {}, 5) for number in range(5)]
+            found = await fetch_all(pool, wishes, at_once=2, within=1.0)
+            assert await fetch_all(pool, [PoolRequest(server.url("/more"), {}, 5)] * 3, at_once=2) != [None] * 3
             return found
 
         found = with_pool(work)
@@ -418,8 +422,8 @@ def test_cancelled_it_ends_its_connections(with_pool: Run) -> None:
 
     with serving(handle) as server:
 
-        async def work(pool: Direct) -> None:
-            task = asyncio.create_task(asked(pool, [Wish(server.url(), {}, 5)]))
+        async def work(pool: HttpPool) -> None:
+            task = asyncio.create_task(fetch_all(pool, [PoolRequest(server.url(), {}, 5)]))
             await asyncio.to_thread(over.wait, SOON)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -434,8 +438,8 @@ def test_a_pool_that_is_closed_leaves_what_is_under_way(with_pool: Run) -> None:
     over = threading.Event()
     with serving(hang(head("Content-Length: 5") + b"he", over)) as server:
 
-        async def work(pool: Direct) -> list[Reply | None]:
-            task = asyncio.create_task(asked(pool, [Wish(server.url(), {}, 5)] * 9, at_once=3))
+        async def work(pool: HttpPool) -> list[PoolResponse | None]:
+            task = asyncio.create_task(fetch_all(pool, [PoolRequest(server.url(), {}, 5)] * 9, at_once=3))
             while len(server.paths) < 3:
                 await asyncio.sleep(0.01)
             pool.close()
@@ -451,7 +455,7 @@ def test_a_server_that_is_not_there(got: Got) -> None:
     with serving(answer()) as gone:
         url = gone.url()
     began = time.monotonic()
-    assert got(*[Wish(url, {}, 5)] * 50, at_once=4) == [None] * 50
+    assert got(*[PoolRequest(url, {}, 5)] * 50, at_once=4) == [None] * 50
     assert time.monotonic() - began < SOON / 2
 
 
@@ -459,7 +463,7 @@ def test_a_server_that_is_not_there(got: Got) -> None:
 def test_a_name_that_nobody_knows(got: Got, host: str) -> None:
     """A host that cannot be resolved, or asked for, is one that is not there."""
     began = time.monotonic()
-    assert got(Wish(f"https://{host}/x", {}, 5)) == [None]
+    assert got(PoolRequest(f"https://{host}/x", {}, 5)) == [None]
     assert time.monotonic() - began < SOON
 
 
@@ -467,11 +471,15 @@ def test_a_name_that_nobody_knows(got: Got, host: str) -> None:
 def test_what_the_hearer_raises_comes_out(with_pool: Run, error: type[Exception]) -> None:
     """An error of the one who hears is theirs."""
 
-    def hear(number: int, reply: Reply) -> None:
+    def hear(number: int, reply: PoolResponse) -> None:
         raise error(str(number))
 
     with serving(answer(b"hello")) as server, pytest.raises(error):
-        with_pool(lambda pool: pool.get([Wish(server.url(), {}, 5)], hear, at_once=1, within=timedelta(seconds=SOON)))
+        with_pool(
+            lambda pool: pool.send_all(
+                [PoolRequest(server.url(), {}, 5)], hear, max_connections=1, timeout=timedelta(seconds=SOON)
+            )
+        )
 
 
 @pytest.mark.parametrize(
@@ -488,7 +496,7 @@ def test_what_cannot_be_sent_is_not(got: Got, path: str, headers: dict[str, str]
     """Nothing gets into a request that would be more than the part of it that it is for; nothing is asked."""
     with serving(answer(b"hello")) as server:
         with pytest.raises(UsageError):
-            got(Wish(server.url("/first"), {}, 5), Wish(server.url(path), headers, 5))
+            got(PoolRequest(server.url("/first"), {}, 5), PoolRequest(server.url(path), headers, 5))
         assert server.paths == []
 
 
@@ -500,7 +508,7 @@ def test_what_cannot_be_sent_is_not(got: Got, path: str, headers: dict[str, str]
 def test_other_urls_are_refused(got: Got, url: str) -> None:
     """Only plain web addresses are asked for."""
     with pytest.raises(UsageError):
-        got(Wish(url, {}, 5))
+        got(PoolRequest(url, {}, 5))
 
 
 # --- TLS ---
@@ -526,7 +534,7 @@ def tls(authority: trustme.CA, name: str = "localhost") -> Any:
 def test_bodies_over_tls(got: Got, bundle: trustme.CA) -> None:
     """Bodies of many records, over connections that are used again."""
     with serving(answer(DATA), tls(bundle)) as server:
-        wishes = [Wish(server.url(f"/{number}", "localhost"), {}, len(DATA)) for number in range(40)]
+        wishes = [PoolRequest(server.url(f"/{number}", "localhost"), {}, len(DATA)) for number in range(40)]
         assert got(*wishes, at_once=4) == [DATA] * 40
         assert len(server.paths) == 40
 
@@ -543,10 +551,10 @@ def test_later_connections_go_on_with_the_session_of_an_earlier_one(with_pool: R
         answer(b"hello")(request)
 
     with serving(handle, tls(bundle)) as server:
-        wish = Wish(server.url("/a", "localhost"), {}, 5)
+        wish = PoolRequest(server.url("/a", "localhost"), {}, 5)
 
-        async def work(pool: Direct) -> list[Reply | None]:
-            return [*await asked(pool, [wish], at_once=1), *await asked(pool, [wish] * 8, at_once=8)]
+        async def work(pool: HttpPool) -> list[PoolResponse | None]:
+            return [*await fetch_all(pool, [wish], at_once=1), *await fetch_all(pool, [wish] * 8, at_once=8)]
 
         assert [reply.body for reply in with_pool(work) if reply] == [b"hello"] * 9
     assert sorted(resumed) == [False] * 2 + [True] * 7
@@ -557,14 +565,14 @@ def test_who_is_not_trusted_is_not_asked(got: Got, bundle: trustme.CA, name: str
     """Neither a server of an unknown authority, nor one with another name, sees a request."""
     authority = trustme.CA() if name == "localhost" else bundle
     with serving(answer(b"hello"), tls(authority, name)) as server:
-        assert got(Wish(server.url("/?sig=SECRET", "localhost"), {}, 5)) == [None]
+        assert got(PoolRequest(server.url("/?sig=SECRET", "localhost"), {}, 5)) == [None]
         assert server.paths == []
 
 
 def test_a_tls_connection_that_is_cut(got: Got, bundle: trustme.CA) -> None:
     """A connection that ends without the closure alert, in a body or before one, is one that broke."""
     with serving(in_turn(cut(DATA, 20_000), answer(DATA)), tls(bundle)) as server:
-        wishes = [Wish(server.url(f"/{number}", "localhost"), {}, len(DATA)) for number in range(3)]
+        wishes = [PoolRequest(server.url(f"/{number}", "localhost"), {}, len(DATA)) for number in range(3)]
         assert got(*wishes, at_once=1) == [None, DATA, DATA]
 
 
@@ -575,7 +583,7 @@ def test_connections_that_fail_leave_nothing_open(bundle: trustme.CA, got: Got) 
     try:
         before = len(os.listdir("/proc/self/fd"))
         with serving(answer(), tls(trustme.CA())) as server:
-            wishes = [Wish(server.url("/", "localhost"), {}, 5)] * 20
+            wishes = [PoolRequest(server.url("/", "localhost"), {}, 5)] * 20
             for _ in range(5):
                 assert got(*wishes) == [None] * 20
         assert len(os.listdir("/proc/self/fd")) <= before + 5

@@ -10,7 +10,7 @@ from tilesync.transport.proxies import read_proxies
 PROXY = "http://proxy.example:3128"
 
 
-def asked(url: str, **environ: str) -> str | None:
+def proxy_url_for(url: str, **environ: str) -> str | None:
     """The proxy that a URL is asked through."""
     proxy = read_proxies(environ).proxy_for(url)
     return proxy.url if proxy is not None else None
@@ -34,7 +34,10 @@ def asked(url: str, **environ: str) -> str | None:
 )
 def test_which_variable_counts(environ: dict[str, str], http: str | None, https: str | None) -> None:
     """By the scheme, else for all; small letters win, an empty one switches off."""
-    assert (asked("http://host.example/a?sig=1", **environ), asked("https://host.example", **environ)) == (http, https)
+    assert (
+        proxy_url_for("http://host.example/a?sig=1", **environ),
+        proxy_url_for("https://host.example", **environ),
+    ) == (http, https)
 
 
 @pytest.mark.parametrize(
@@ -66,14 +69,14 @@ def test_which_variable_counts(environ: dict[str, str], http: str | None, https:
 def test_what_is_spared(variable: str, entry: str, spared: list[str], not_spared: list[str]) -> None:
     """Every form of an entry spares what it says, and nothing else."""
     environ = {"ALL_PROXY": PROXY, variable: entry}
-    assert [url for url in spared if asked(url, **environ) is not None] == []
-    assert [url for url in not_spared if asked(url, **environ) is None] == []
+    assert [url for url in spared if proxy_url_for(url, **environ) is not None] == []
+    assert [url for url in not_spared if proxy_url_for(url, **environ) is None] == []
 
 
 def test_entries_that_cannot_be_read_spare_nothing_and_are_known() -> None:
     """They are kept, so that somebody can be told."""
     proxies = read_proxies({"ALL_PROXY": PROXY, "NO_PROXY": "http://a.example, b.example:port, [nonsense], c.example"})
-    assert proxies.unread == ("http://a.example", "b.example:port", "[nonsense]")
+    assert proxies.invalid_entries == ("http://a.example", "b.example:port", "[nonsense]")
     assert proxies.proxy_for("http://a.example") is not None
     assert proxies.proxy_for("http://c.example") is None
 
@@ -87,7 +90,7 @@ def test_a_proxy_that_cannot_be_used(value: str) -> None:
     with pytest.raises(UsageError, match="HTTPS_PROXY") as raised:
         proxies.proxy_for("https://a.example")
     with pytest.raises(UsageError):
-        proxies.demand_usable()
+        proxies.check_usable()
     assert "SECRET" not in f"{raised.value} {raised.value.hint} {proxies!r}"
 
 

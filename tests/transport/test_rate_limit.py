@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.support.clock import FakeClock
-from tilesync.transport.rate_limit import LARGEST, SLACK, SMALLEST, Bandwidth
+from tilesync.transport.rate_limit import BURST_S, MAX_PIECE_BYTES, MIN_PIECE_BYTES, RateLimiter
 
 
 @pytest.mark.parametrize("rate", [1e4, 1e6, 1e8])
@@ -17,9 +17,9 @@ def test_ten_seconds_hold_what_the_rate_says(rate: float, part: int) -> None:
     clock, size = FakeClock(), int(rate / part) + 1
 
     async def work() -> float:
-        bandwidth, taken = Bandwidth(rate, clock), 0
+        bandwidth, taken = RateLimiter(rate, clock), 0
         while clock.monotonic() < 10:
-            await bandwidth.take(size)
+            await bandwidth.wait_for_bandwidth(size)
             taken += size
         return taken / clock.monotonic()
 
@@ -30,16 +30,16 @@ def test_many_share_one_rate() -> None:
     """Connections that take at the same time get the rate together, none of them each."""
     clock = FakeClock()
 
-    async def taker(bandwidth: Bandwidth) -> None:
+    async def taker(bandwidth: RateLimiter) -> None:
         for _ in range(20):
-            await bandwidth.take(100)
+            await bandwidth.wait_for_bandwidth(100)
 
     async def work() -> None:
-        bandwidth = Bandwidth(1000, clock)
+        bandwidth = RateLimiter(1000, clock)
         await asyncio.gather(*(taker(bandwidth) for _ in range(50)))
 
     asyncio.run(work())
-    assert clock.monotonic() >= 100 - SLACK
+    assert clock.monotonic() >= 100 - BURST_S
 
 
 def test_a_silence_is_not_saved_up() -> None:
@@ -47,17 +47,17 @@ def test_a_silence_is_not_saved_up() -> None:
     clock = FakeClock()
 
     async def work() -> float:
-        bandwidth = Bandwidth(1000, clock)
+        bandwidth = RateLimiter(1000, clock)
         clock.advance(60)
-        await bandwidth.take(1000)
+        await bandwidth.wait_for_bandwidth(1000)
         return clock.monotonic() - 60
 
-    assert asyncio.run(work()) == pytest.approx(1 - SLACK)
+    assert asyncio.run(work()) == pytest.approx(1 - BURST_S)
 
 
 def test_a_piece_is_a_sixteenth_of_a_second() -> None:
     """Pieces grow with the rate, within bounds."""
     clock = FakeClock()
-    assert Bandwidth(1000, clock).piece == SMALLEST
-    assert Bandwidth(1 << 23, clock).piece == 1 << 19
-    assert Bandwidth(1e12, clock).piece == LARGEST
+    assert RateLimiter(1000, clock).piece_bytes == MIN_PIECE_BYTES
+    assert RateLimiter(1 << 23, clock).piece_bytes == 1 << 19
+    assert RateLimiter(1e12, clock).piece_bytes == MAX_PIECE_BYTES

@@ -10,8 +10,8 @@ import pytest
 
 from tilesync.errors import NotAuthorised, Transient, Unavailable
 from tilesync.events import Event, Notice, Retried
-from tilesync.runtime.threads import hastily, in_thread, side_by_side
-from tilesync.transport.retry import Insistence
+from tilesync.runtime.threads import map_in_threads, run_in_thread, without_retries
+from tilesync.transport.retry import SyncRetrier
 
 
 def test_it_is_tried_until_it_is_done() -> None:
@@ -24,7 +24,7 @@ def test_it_is_tried_until_it_is_done() -> None:
             raise left.pop()
         return 7
 
-    assert Insistence(events.append, budget=timedelta(seconds=5)).insist("the store", attempt) == 7
+    assert SyncRetrier(events.append, budget=timedelta(seconds=5)).retry("the store", attempt) == 7
     assert [type(event) for event in events] == [Notice, Retried, Retried]
 
 
@@ -35,7 +35,7 @@ def test_patience_ends() -> None:
         raise Transient("no connection")
 
     with pytest.raises(Unavailable, match="the store kept failing: no connection"):
-        Insistence(lambda event: None, budget=timedelta(seconds=0.2)).insist("the store", attempt)
+        SyncRetrier(lambda event: None, budget=timedelta(seconds=0.2)).retry("the store", attempt)
 
 
 def test_what_nothing_cures_is_not_tried_again() -> None:
@@ -47,7 +47,7 @@ def test_what_nothing_cures_is_not_tried_again() -> None:
         raise NotAuthorised("no")
 
     with pytest.raises(NotAuthorised):
-        Insistence(lambda event: None, budget=timedelta(seconds=5)).insist("the store", attempt)
+        SyncRetrier(lambda event: None, budget=timedelta(seconds=5)).retry("the store", attempt)
     assert len(attempts) == 1
 
 
@@ -57,7 +57,7 @@ def down() -> None:
     def attempt() -> None:
         raise Transient("no connection")
 
-    Insistence(lambda event: None, budget=timedelta(seconds=60)).insist("the store", attempt)
+    SyncRetrier(lambda event: None, budget=timedelta(seconds=60)).retry("the store", attempt)
 
 
 def test_what_is_wanted_no_more_is_given_up() -> None:
@@ -71,16 +71,16 @@ def test_what_is_wanted_no_more_is_given_up() -> None:
 
     async def work() -> int:
         began = time.monotonic()
-        for job in (down, lambda: side_by_side(lambda _: down(), range(3), width=3)):
-            waiting = asyncio.create_task(in_thread(job))
+        for job in (down, lambda: map_in_threads(lambda _: down(), range(3), max_threads=3)):
+            waiting = asyncio.create_task(run_in_thread(job))
             await asyncio.sleep(0.1)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
         with pytest.raises(Unavailable, match="wanted no more"):
-            await hastily(down)
+            await without_retries(down)
         assert time.monotonic() - began < 10
-        insistence = Insistence(lambda event: None, budget=timedelta(seconds=20))
-        return await in_thread(insistence.insist, "the store", attempt)
+        insistence = SyncRetrier(lambda event: None, budget=timedelta(seconds=20))
+        return await run_in_thread(insistence.retry, "the store", attempt)
 
     assert asyncio.run(work()) == 7

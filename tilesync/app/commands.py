@@ -13,39 +13,46 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from tilesync.app.destinations import audited, looked_at, many_threads, no_bodies, opened, shelf_of
-from tilesync.app.requests import Place, Reach, Where, url_of
-from tilesync.app.service import Service, exports_of, wired
-from tilesync.azure.sas import parse_link
-from tilesync.core.guards import Most
-from tilesync.core.ownership import Asked
-from tilesync.core.retention import KEEP_ALL, Keep
-from tilesync.core.urls import travels_in_clear
+from tilesync.app.destinations import (
+    enlarge_thread_pool,
+    open_destination,
+    open_destination_for_audit,
+    open_destination_for_plan,
+    put_target_finder,
+    refuse_client,
+)
+from tilesync.app.requests import Location, StoreOptions, Target, container_url
+from tilesync.app.service import Service, make_mesh_exports, open_clients
+from tilesync.azure.sas import parse_sas_link
+from tilesync.core.guards import DeleteLimit
+from tilesync.core.ownership import RequestedOwner
+from tilesync.core.retention import KEEP_ALL_VERSIONS, RetentionPolicy
+from tilesync.core.urls import is_cleartext
 from tilesync.errors import NotAuthorised, TilesyncError, UsageError
 from tilesync.events import Warned
 from tilesync.model import EVERYTHING, Content, Export, Globs, Inventory, Layout, SasUrl, Selector, Version
-from tilesync.model.storage import AzurePlace
-from tilesync.protocols import Destination, Observer, Origin
+from tilesync.model.storage import AzureLocation
+from tilesync.protocols import Destination, Observer, SourceResolver
 from tilesync.runtime.clock import WallClock
 
 if TYPE_CHECKING:
-    from tilesync.jobs.mirror.job import Wishes
-    from tilesync.jobs.mirror.publish_hook import Announce
-    from tilesync.jobs.run.context import Run
-    from tilesync.jobs.run.stats import Tally
-    from tilesync.jobs.versions.listing import Holding
-    from tilesync.jobs.versions.ownership import Ownership, Standing
-    from tilesync.protocols import Helpers
-    from tilesync.runtime.process_pool import Crew
-    from tilesync.sources.mirror_resolver import HeldOrigin
-    from tilesync.sources.resolvers import ServiceOrigin, Wires
-    from tilesync.stores.object_store.files import Pace
+    from tilesync.jobs.mirror.job import MirrorOptions
+    from tilesync.jobs.mirror.publish_hook import PublishHook
+    from tilesync.jobs.run.context import RunContext
+    from tilesync.jobs.run.stats import RunStats
+    from tilesync.jobs.versions.listing import ListedVersion
+    from tilesync.jobs.versions.ownership import OwnershipRequest, OwnershipStatus
+    from tilesync.protocols import Workers
+    from tilesync.runtime.process_pool import ProcessPool
+    from tilesync.sources.mirror_resolver import MirrorResolver
+    from tilesync.sources.resolvers import ServiceResolver, SourceClients
+    from tilesync.stores.object_store.files import WaitForBandwidth
 
-CREW = 4
+MAX_WORKERS = 4
 """Processes that help at most: behind them stand the catalog, and the disk."""
 
 
-def cores() -> int:
+def count_cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -58,7 +65,7 @@ class MirrorRequest:
 
     service: Service
     selector: Selector
-    destination: Place
+    destination: Location
     link: SasUrl | None = None
     link_command: str | None = None
     cdn: bool = False
@@ -67,7 +74,7 @@ class MirrorRequest:
     transfers: int | None = None
     bwlimit: float | None = None
     state_dir: Path | None = None
-    reach: Reach = field(default_factory=Reach)
+    reach: StoreOptions = field(default_factory=StoreOptions)
     every_file: bool = False
     allow_shrink: bool = False
     allow_missing: bool = False
@@ -75,51 +82,57 @@ class MirrorRequest:
     globs: Globs = EVERYTHING
     all_exports: bool = False
     publish: bool = True
-    keep: Keep = KEEP_ALL
+    keep: RetentionPolicy = KEEP_ALL_VERSIONS
     layout: Layout = Layout.VERSIONED
-    delete: Most | None = None
+    delete: DeleteLimit | None = None
     server_copy: bool = False
-    held: Place | None = None
+    held: Location | None = None
     content: Content = Content.STORED
     adopt: bool = False
-    source_reach: Reach = field(default_factory=Reach)
+    source_reach: StoreOptions = field(default_factory=StoreOptions)
 
     @property
-    def where(self) -> Where:
+    def where(self) -> Target:
         """The destination."""
-        return Where(self.destination, self.reach, self.state_dir)
+        return Target(self.destination, self.reach, self.state_dir)
 
-    def ownership(self, observe: Observer) -> Ownership:
+    def ownership(self, observe: Observer) -> OwnershipRequest:
         """Whose exports are asked for, as far as nobody needs to be asked, and whether DEST is to become theirs."""
-        from tilesync.jobs.versions.ownership import Ownership
+        from tilesync.jobs.versions.ownership import OwnershipRequest
 
-        asked = Asked("" if self.held is not None else self.selector.imodel or "")
+        asked = RequestedOwner("" if self.held is not None else self.selector.imodel or "")
         if self.link is not None:
-            asked = Asked(self.link.base, self.link.container)
-        return Ownership(asked, str(self.destination), observe, self.adopt)
+            asked = RequestedOwner(self.link.base, self.link.container_name)
+        return OwnershipRequest(asked, str(self.destination), observe, self.adopt)
 
 
-def _origin(request: MirrorRequest, wires: Wires) -> Origin:
-    from tilesync.sources.resolvers import LinkOrigin
+def _make_origin(request: MirrorRequest, clients: SourceClients) -> SourceResolver:
+    from tilesync.sources.resolvers import LinkResolver
 
     if request.link is None:
-        return _origins(request, wires)
-    refresh = partial(_link_from, request.link_command) if request.link_command else None
-    return LinkOrigin(request.link, wires, refresh=refresh)
+        return _make_exports(request, clients)
+    refresh = partial(_run_link_command, request.link_command) if request.link_command else None
+    return LinkResolver(request.link, clients, fetch_link=refresh)
 
 
-def _origins(request: MirrorRequest, wires: Wires) -> ServiceOrigin | HeldOrigin:
+def _make_exports(request: MirrorRequest, clients: SourceClients) -> ServiceResolver | MirrorResolver:
     """What can tell one export and all of them."""
-    return _service_origin(request, wires) if request.held is None else _held_origin(request.held, request, wires)
+    return (
+        _make_service_origin(request, clients)
+        if request.held is None
+        else _make_mirror_origin(request.held, request, clients)
+    )
 
 
-def _held_origin(source: Place, request: MirrorRequest, wires: Wires) -> HeldOrigin:
-    from tilesync.app.destinations import read
-    from tilesync.sources.mirror_resolver import HeldOrigin
+def _make_mirror_origin(source: Location, request: MirrorRequest, clients: SourceClients) -> MirrorResolver:
+    from tilesync.app.destinations import open_destination_for_reading
+    from tilesync.sources.mirror_resolver import MirrorResolver
 
-    sight = wires.closing.enter_context(read(Where(source, request.source_reach), wires.observe))
-    pace = wires.bandwidth.take if wires.bandwidth is not None else None
-    return HeldOrigin(sight.publication, sight.files, request.selector, str(source), wires.observe, pace=pace)
+    sight = clients.exit_stack.enter_context(
+        open_destination_for_reading(Target(source, request.source_reach), clients.observe)
+    )
+    pace = clients.bandwidth.wait_for_bandwidth if clients.bandwidth is not None else None
+    return MirrorResolver(sight.publication, sight.files, request.selector, str(source), clients.observe, throttle=pace)
 
 
 def _refuse_overlap(request: MirrorRequest) -> None:
@@ -130,37 +143,37 @@ def _refuse_overlap(request: MirrorRequest) -> None:
     if isinstance(source, Path) and isinstance(destination, Path):
         refuse_overlap(source, destination, request.state_dir)
     elif source is not None and not isinstance(source, Path) and not isinstance(destination, Path):
-        one, other = Where(source, request.source_reach).identity, request.where.identity
+        one, other = Target(source, request.source_reach).identity, request.where.identity
         if one == other:
             raise UsageError(f"SOURCE and DEST are one place: {source}")
         if one.startswith(other) or other.startswith(one):
             raise UsageError("one of SOURCE and DEST lies in the other", hint="choose a DEST beside it")
 
 
-def _refuse_signatures_in_clear(request: MirrorRequest) -> None:
+def _refuse_plain_http_copy(request: MirrorRequest) -> None:
     """Raise UsageError where the store would be told the link of the export, to copy from it, over plain http."""
     place = request.destination
-    if request.server_copy and isinstance(place, AzurePlace) and travels_in_clear(url_of(place, request.reach)):
+    if request.server_copy and isinstance(place, AzureLocation) and is_cleartext(container_url(place, request.reach)):
         raise UsageError(
             "--server-copy would send the signed link of the export over plain http",
             hint="leave it away, or reach DEST over https://",
         )
 
 
-def _service_origin(request: MirrorRequest, wires: Wires) -> ServiceOrigin:
-    from tilesync.sources.resolvers import ServiceOrigin
+def _make_service_origin(request: MirrorRequest, clients: SourceClients) -> ServiceResolver:
+    from tilesync.sources.resolvers import ServiceResolver
 
-    exports = exports_of(request.service, wires)
-    return ServiceOrigin(exports, request.selector, wires, wait=request.wait, poll=request.poll, cdn=request.cdn)
+    exports = make_mesh_exports(request.service, clients)
+    return ServiceResolver(exports, request.selector, clients, wait=request.wait, poll=request.poll, cdn=request.cdn)
 
 
-async def _link_from(command: str) -> SasUrl:
+async def _run_link_command(command: str) -> SasUrl:
     """The container link that a command prints."""
-    from tilesync.itwin.auth import output_of
+    from tilesync.itwin.auth import run_command
 
-    printed = await output_of(command, "--link-command")
+    printed = await run_command(command, "--link-command")
     try:
-        return parse_link(printed, fetched=monotonic())
+        return parse_sas_link(printed, fetched=monotonic())
     except UsageError as error:
         raise NotAuthorised(
             f"the output of --link-command cannot be used: {error}",
@@ -168,225 +181,247 @@ async def _link_from(command: str) -> SasUrl:
         ) from None
 
 
-def _pace(request: MirrorRequest, wires: Wires) -> Pace | None:
+def _make_upload_limit(request: MirrorRequest, clients: SourceClients) -> WaitForBandwidth | None:
     """How fast bytes may leave: as fast as they may come, each way by itself."""
-    from tilesync.transport.rate_limit import Bandwidth
+    from tilesync.transport.rate_limit import RateLimiter
 
-    return Bandwidth(request.bwlimit, wires.clock).take if request.bwlimit else None
+    return RateLimiter(request.bwlimit, clients.clock).wait_for_bandwidth if request.bwlimit else None
 
 
-async def mirror(request: MirrorRequest, observe: Observer, tally: Tally, *, announce: Announce | None = None) -> None:
+async def mirror(
+    request: MirrorRequest, observe: Observer, stats: RunStats, *, hook: PublishHook | None = None
+) -> None:
     """Run the main job; `announce` is told when the pointer has moved. Raises the RunErrors."""
-    from tilesync.jobs.mirror.job import Mirror
-    from tilesync.jobs.mirror.publish_hook import announced
+    from tilesync.jobs.mirror.job import MirrorJob
+    from tilesync.jobs.mirror.publish_hook import run_publish_hook
 
     _refuse_overlap(request)
-    _refuse_signatures_in_clear(request)
+    _refuse_plain_http_copy(request)
     async with (
-        wired(request.service, observe, bwlimit=request.bwlimit) as wires,
-        opened(
-            request.where, request.layout, wires.sends, observe, request.ownership(observe), pace=_pace(request, wires)
+        open_clients(request.service, observe, bwlimit=request.bwlimit) as wires,
+        open_destination(
+            request.where,
+            request.layout,
+            wires.open_upload_client,
+            observe,
+            request.ownership(observe),
+            wait_for_bandwidth=_make_upload_limit(request, wires),
         ) as destination,
     ):
-        run = _run(request, wires, tally, _helpers(request, wires, destination))
-        wishes = _wishes(request, observe)
+        run = _make_run_context(request, wires, stats, _make_workers(request, wires, destination))
+        wishes = _make_mirror_options(request, observe)
         try:
             if request.all_exports:
-                from tilesync.jobs.mirror.all_exports import History
+                from tilesync.jobs.mirror.all_exports import AllExportsMirror
 
-                await History(_origins(request, wires), destination, run, wishes).run()
+                await AllExportsMirror(_make_exports(request, wires), destination, run, wishes).run()
             else:
-                await Mirror(_origin(request, wires), destination, run, wishes).run()
+                await MirrorJob(_make_origin(request, wires), destination, run, wishes).run()
         except TilesyncError as error:
             try:
-                await announced(destination, announce, error=error)
+                await run_publish_hook(destination, hook, error=error)
             except TilesyncError as unheard:
                 observe(Warned(str(unheard)))
             raise
-        await announced(destination, announce)
+        await run_publish_hook(destination, hook)
 
 
-async def preview(request: MirrorRequest, observe: Observer, tally: Tally) -> None:
+async def mirror_dry_run(request: MirrorRequest, observe: Observer, stats: RunStats) -> None:
     """Say what the main job would do, and write nothing. Raises the RunErrors."""
-    from tilesync.jobs.mirror.dry_run import Preview, View
-    from tilesync.jobs.mirror.dry_run_walk import Desk
-    from tilesync.stores.local.destination import scratch
+    from tilesync.jobs.mirror.dry_run import DryRun, PlanInputs
+    from tilesync.jobs.mirror.dry_run_walk import ScratchSpace
+    from tilesync.stores.local.destination import open_scratch_files
 
     _refuse_overlap(request)
-    _refuse_signatures_in_clear(request)
-    with looked_at(request.where, request.layout, observe, request.ownership(observe)) as there, scratch() as desk:
+    _refuse_plain_http_copy(request)
+    with (
+        open_destination_for_plan(request.where, request.layout, observe, request.ownership(observe)) as there,
+        open_scratch_files() as desk,
+    ):
         assert there.catalog is not None
-        async with wired(request.service, observe, bwlimit=request.bwlimit) as wires:
-            view = View(there.catalog, there.files, there.publication, there.judge, Desk(*desk), there.layout)
-            plan = Preview(view, _run(request, wires, tally), _wishes(request, observe))
+        async with open_clients(request.service, observe, bwlimit=request.bwlimit) as wires:
+            view = PlanInputs(
+                there.catalog, there.files, there.publication, there.check_names, ScratchSpace(*desk), there.layout
+            )
+            plan = DryRun(view, _make_run_context(request, wires, stats), _make_mirror_options(request, observe))
             if request.all_exports:
-                await plan.run_all(_origins(request, wires))
+                await plan.run_all(_make_exports(request, wires))
             else:
-                await plan.run(_origin(request, wires))
+                await plan.run(_make_origin(request, wires))
 
 
-def _wishes(request: MirrorRequest, observe: Observer) -> Wishes:
-    from tilesync.jobs.mirror.job import Wishes
+def _make_mirror_options(request: MirrorRequest, observe: Observer) -> MirrorOptions:
+    from tilesync.jobs.mirror.job import MirrorOptions
 
-    return Wishes(
+    return MirrorOptions(
         request.inventory,
         request.globs,
         allow_missing=request.allow_missing,
         allow_shrink=request.allow_shrink,
-        point=request.publish,
-        keep=request.keep,
-        delete=request.delete,
+        move_pointer=request.publish,
+        retention=request.keep,
+        delete_limit=request.delete,
         content=request.content,
         ownership=request.ownership(observe),
     )
 
 
-def _crew(closing: AsyncExitStack) -> Crew | None:
+def _make_process_pool(closing: AsyncExitStack) -> ProcessPool | None:
     """A process a core, where there is more than one. Not on Windows, whose pipes asyncio cannot read."""
-    from tilesync.runtime.process_pool import Crew
+    from tilesync.runtime.process_pool import ProcessPool
 
-    size = min(cores(), CREW)
+    size = min(count_cores(), MAX_WORKERS)
     if size < 2 or not sys.executable or os.name == "nt":
         return None
-    crew = Crew(size)
+    crew = ProcessPool(size)
     closing.push_async_callback(crew.aclose)
     return crew
 
 
-def _helpers(request: MirrorRequest, wires: Wires, destination: Destination) -> Helpers | None:
+def _make_workers(request: MirrorRequest, clients: SourceClients, destination: Destination) -> Workers | None:
     """A limited bandwidth is kept by this process alone, and helpers know no proxies; nor what a store does itself."""
-    from tilesync.app.workers import Helpers
+    from tilesync.app.workers import ProcessWorkers
     from tilesync.stores.local.writer import LocalFiles
-    from tilesync.transport.tls import proxies
+    from tilesync.transport.tls import load_proxies
 
-    alone = request.bwlimit or request.server_copy or proxies()
-    shelf = None if alone else shelf_of(destination.files, request.reach.serving)
-    crew = _crew(wires.closing) if shelf is not None else None
+    alone = request.bwlimit or request.server_copy or load_proxies()
+    shelf = None if alone else put_target_finder(destination.files, request.reach.serving)
+    crew = _make_process_pool(clients.exit_stack) if shelf is not None else None
     if crew is None:
         return None
     files = destination.files
-    return Helpers(crew, files.held() if isinstance(files, LocalFiles) else None, shelf)
+    return ProcessWorkers(crew, files.reader() if isinstance(files, LocalFiles) else None, shelf)
 
 
-def _run(
+def _make_run_context(
     request: MirrorRequest,
-    wires: Wires,
-    tally: Tally,
-    helpers: Helpers | None = None,
-) -> Run:
-    from tilesync.jobs.run.concurrency import Gate
-    from tilesync.jobs.run.context import Run
+    clients: SourceClients,
+    stats: RunStats,
+    workers: Workers | None = None,
+) -> RunContext:
+    from tilesync.jobs.run.concurrency import ConcurrencyLimiter
+    from tilesync.jobs.run.context import RunContext
 
-    gate = Gate(wires.clock, fixed=request.transfers)
-    return Run(
-        wires.clock,
-        wires.observe,
-        tally,
+    gate = ConcurrencyLimiter(clients.clock, fixed_limit=request.transfers)
+    return RunContext(
+        clients.clock,
+        clients.observe,
+        stats,
         gate,
-        budget=request.service.retry_for,
-        every_file=request.every_file,
-        helpers=helpers,
-        server_copy=request.server_copy,
+        retry_for=request.service.retry_for,
+        reports_every_file=request.every_file,
+        workers=workers,
+        allows_server_copy=request.server_copy,
     )
 
 
-async def list_exports(service: Service, imodel: str | None, observe: Observer, tell: Callable[[Export], None]) -> None:
+async def list_exports(
+    service: Service, imodel: str | None, observe: Observer, on_export: Callable[[Export], None]
+) -> None:
     """Tell every export that the identity can see, newest changeset first."""
-    async with wired(service, observe) as wires:
-        async for page in exports_of(service, wires).pages(Selector(imodel=imodel)):
+    async with open_clients(service, observe) as wires:
+        async for page in make_mesh_exports(service, wires).pages(Selector(imodel=imodel)):
             for export in page.rows:
-                tell(export)
+                on_export(export)
 
 
 async def viewer_link(request: MirrorRequest, observe: Observer) -> str:
     """The URL that a viewer starts from: a secret."""
-    async with wired(request.service, observe) as wires:
-        exports = exports_of(request.service, wires)
-        resolution = await exports.latest(request.selector, wait=request.wait, poll=request.poll)
-        link, _ = await exports.fresh_link(resolution.export, cdn=request.cdn)
-        return link.viewer()
+    async with open_clients(request.service, observe) as wires:
+        exports = make_mesh_exports(request.service, wires)
+        resolution = await exports.find_latest(request.selector, wait=request.wait, poll=request.poll)
+        link, _ = await exports.fetch_link(resolution.export, cdn=request.cdn)
+        return link.viewer_url()
 
 
 async def rollback(
-    destination: Place,
+    destination: Location,
     observe: Observer,
     name: str | None,
     *,
     latest: bool,
     state_dir: Path | None,
-    reach: Reach | None = None,
-    announce: Announce | None = None,
+    store_options: StoreOptions | None = None,
+    hook: PublishHook | None = None,
 ) -> Version:
     """Point back at an older version and pin it, or with `latest` at the newest again. Raises the RunErrors."""
-    from tilesync.jobs.mirror.publish_hook import announced
-    from tilesync.jobs.run.concurrency import Gate
-    from tilesync.jobs.run.context import Run
-    from tilesync.jobs.run.stats import Tally
+    from tilesync.jobs.mirror.publish_hook import run_publish_hook
+    from tilesync.jobs.run.concurrency import ConcurrencyLimiter
+    from tilesync.jobs.run.context import RunContext
+    from tilesync.jobs.run.stats import RunStats
     from tilesync.jobs.versions.rollback import rollback as run
 
-    clock, where = WallClock(), Where(destination, reach or Reach(), state_dir)
-    async with opened(where, None, no_bodies, observe) as there:
-        about = Run(clock, observe, Tally(), Gate(clock, fixed=1), budget=timedelta())
+    clock, where = WallClock(), Target(destination, store_options or StoreOptions(), state_dir)
+    async with open_destination(where, None, refuse_client, observe) as there:
+        about = RunContext(clock, observe, RunStats(), ConcurrencyLimiter(clock, fixed_limit=1), retry_for=timedelta())
         version = await run(there, about, name, latest=latest)
-        await announced(there, announce)
+        await run_publish_hook(there, hook)
         return version
 
 
-def holdings(
-    destination: Place,
+def list_versions(
+    destination: Location,
     observe: Observer,
     *,
     state_dir: Path | None,
     retired: bool = False,
-    reach: Reach | None = None,
-    tell: Callable[[Standing], None] | None = None,
-) -> list[Holding]:
+    store_options: StoreOptions | None = None,
+    on_ownership: Callable[[OwnershipStatus], None] | None = None,
+) -> list[ListedVersion]:
     """What a destination holds, and held where `retired` is asked for: nothing where there is none. `tell` gets to know
     whose it is.
     """
-    from tilesync.jobs.versions.listing import holdings as told
-    from tilesync.jobs.versions.ownership import standing
+    from tilesync.jobs.versions.listing import list_versions as told
+    from tilesync.jobs.versions.ownership import read_ownership_status
 
-    with audited(Where(destination, reach or Reach(), state_dir), observe) as there:
-        if tell is not None:
-            tell(standing(there.publication))
-        return told(there.publication, there.catalog, observe, retired=retired)
+    with open_destination_for_audit(Target(destination, store_options or StoreOptions(), state_dir), observe) as there:
+        if on_ownership is not None:
+            on_ownership(read_ownership_status(there.publication))
+        return told(there.publication, there.catalog, observe, include_retired=retired)
 
 
 def sha256sums(
-    destination: Place, version: str, observe: Observer, *, state_dir: Path | None, reach: Reach | None = None
+    destination: Location,
+    version: str,
+    observe: Observer,
+    *,
+    state_dir: Path | None,
+    store_options: StoreOptions | None = None,
 ) -> Iterator[str]:
     """The lines of `sha256sum -c` for the folder of a version. Raises UsageError, DestinationError."""
-    from tilesync.core.safe_names import the_one
-    from tilesync.jobs.versions.listing import sha256sums as lines
+    from tilesync.core.safe_names import resolve_version_name
+    from tilesync.jobs.versions.listing import list_sha256sums as lines
 
-    with audited(Where(destination, reach or Reach(), state_dir), observe) as there:
-        yield from lines(there.publication, the_one(version, there.publication.manifest_names()))
+    with open_destination_for_audit(Target(destination, store_options or StoreOptions(), state_dir), observe) as there:
+        yield from lines(there.publication, resolve_version_name(version, there.publication.manifest_names()))
 
 
 async def verify(
-    destination: Place,
+    destination: Location,
     observe: Observer,
-    tally: Tally,
+    stats: RunStats,
     *,
     state_dir: Path | None,
     quick: bool,
-    every: bool = False,
-    reach: Reach | None = None,
+    all_versions: bool = False,
+    store_options: StoreOptions | None = None,
 ) -> None:
     """Audit what a destination holds: the current version, or `every` one. Raises VerifyFailed for findings."""
-    from tilesync.jobs.verify import Audited, Verify
-    from tilesync.stores.local.destination import scratch
-    from tilesync.stores.local.reader import HeldFiles
+    from tilesync.jobs.verify import AuditInputs, VerifyJob
+    from tilesync.stores.local.destination import open_scratch_files
+    from tilesync.stores.local.reader import LocalStoredFiles
 
     if not isinstance(destination, Path):
-        many_threads()
-    with audited(Where(destination, reach or Reach(), state_dir), observe) as there, scratch() as desk:
+        enlarge_thread_pool()
+    with (
+        open_destination_for_audit(Target(destination, store_options or StoreOptions(), state_dir), observe) as there,
+        open_scratch_files() as desk,
+    ):
         async with AsyncExitStack() as closing:
-            from tilesync.app.workers import Helpers
+            from tilesync.app.workers import ProcessWorkers
 
             files = there.files
-            crew = _crew(closing) if isinstance(files, HeldFiles) else None
-            helpers = Helpers(crew, files) if crew and isinstance(files, HeldFiles) else None
-            found = Audited(files, there.publication, there.catalog, desk[0], helpers)
-            await Verify(found, observe, tally, quick=quick).run(every=every)
+            crew = _make_process_pool(closing) if isinstance(files, LocalStoredFiles) else None
+            helpers = ProcessWorkers(crew, files) if crew and isinstance(files, LocalStoredFiles) else None
+            found = AuditInputs(files, there.publication, there.catalog, desk[0], helpers)
+            await VerifyJob(found, observe, stats, quick=quick).run(all_versions=all_versions)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote, urlsplit
 
-from tilesync.azure.sas import expiry
-from tilesync.core.safe_names import problem
-from tilesync.core.urls import loopback, refuse_credentials
+from tilesync.azure.sas import parse_expiry
+from tilesync.core.safe_names import find_problem
+from tilesync.core.urls import is_loopback, refuse_credentials
 from tilesync.errors import UsageError
 from tilesync.model import SasUrl
-from tilesync.model.storage import AzurePlace, BucketPlace
+from tilesync.model.storage import AzureLocation, S3Location
 
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
 _CONTAINER = re.compile(r"\$root|\$web|(?=.{3,63}\Z)[a-z0-9]+(?:-[a-z0-9]+)*")
@@ -19,10 +19,12 @@ _CONTAINER = re.compile(r"\$root|\$web|(?=.{3,63}\Z)[a-z0-9]+(?:-[a-z0-9]+)*")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
 """More than Amazon allows today: older buckets and other servers are freer. Source: "Bucket naming rules"."""
 
-FORMS = "az://ACCOUNT/CONTAINER[/PREFIX], https://HOST/CONTAINER[/PREFIX]?SAS, s3://BUCKET[/PREFIX]"
+LOCATION_FORMS = "az://ACCOUNT/CONTAINER[/PREFIX], https://HOST/CONTAINER[/PREFIX]?SAS, s3://BUCKET[/PREFIX]"
 
 
-def parse_place(text: str, *, endpoint: str | None = None, fetched: float = 0.0) -> AzurePlace | BucketPlace | None:
+def parse_location(
+    text: str, *, endpoint: str | None = None, fetched: float = 0.0
+) -> AzureLocation | S3Location | None:
     """The place in an object store that `text` names; None where it can only be a folder. `endpoint`: that of the
     account, where it is no usual one.
 
@@ -32,24 +34,24 @@ def parse_place(text: str, *, endpoint: str | None = None, fetched: float = 0.0)
     scheme, colon, rest = text.partition("://")
     if not colon:
         if text.startswith(("az:", "s3:")):
-            raise UsageError(f"{text[:3]} wants two slashes: {FORMS}")
+            raise UsageError(f"{text[:3]} wants two slashes: {LOCATION_FORMS}")
         return None
     if scheme in {"http", "https"}:
-        return _container_link(text, endpoint, fetched)
+        return _parse_container_link(text, endpoint, fetched)
     if "?" in rest or "#" in rest:
-        raise UsageError(f"{scheme}:// takes no query: {FORMS}")
+        raise UsageError(f"{scheme}:// takes no query: {LOCATION_FORMS}")
     first, _, path = rest.partition("/")
     if scheme == "az":
         container, _, prefix = path.partition("/")
-        return AzurePlace(_account(first), _container(container), _prefix(prefix))
+        return AzureLocation(_check_account(first), _check_container(container), _normalize_prefix(prefix))
     if scheme == "s3":
         if not _BUCKET.fullmatch(first):
             raise UsageError(f"{first!r} is no name of a bucket")
-        return BucketPlace(first, _prefix(path))
-    raise UsageError(f"{scheme}:// is no place that tilesync knows: {FORMS}, or a folder")
+        return S3Location(first, _normalize_prefix(path))
+    raise UsageError(f"{scheme}:// is no place that tilesync knows: {LOCATION_FORMS}, or a folder")
 
 
-def _container_link(text: str, endpoint: str | None, fetched: float) -> AzurePlace:
+def _parse_container_link(text: str, endpoint: str | None, fetched: float) -> AzureLocation:
     """Source: "Resource URI syntax" (Blob service): an emulator has the account as the first part of the path."""
     try:
         parts = urlsplit(text)
@@ -63,7 +65,7 @@ def _container_link(text: str, endpoint: str | None, fetched: float) -> AzurePla
             hint="quote it in the shell; or name it as az://ACCOUNT/CONTAINER and give an identity",
         )
     path = parts.path.lstrip("/")
-    usual = "{account}" if loopback(host) or _is_address(host) else ""
+    usual = "{account}" if is_loopback(host) or _is_ip_address(host) else ""
     template = (urlsplit(endpoint).path if endpoint else usual).strip("/").split("/")
     there = path.split("/")
     if template != [""] and all(sign in {"{account}", word} for sign, word in zip(template, there, strict=False)):
@@ -72,31 +74,31 @@ def _container_link(text: str, endpoint: str | None, fetched: float) -> AzurePla
     else:
         account, lead = host.partition(".")[0], ""
     container, _, prefix = path.partition("/")
-    base = f"{parts.scheme}://{parts.netloc}/{f'{lead}/' if lead else ''}{_container(container)}"
-    link = SasUrl(base, parts.query, expires=expiry(parts.query), fetched=fetched)
-    return AzurePlace(_account(account), container, _prefix(unquote(prefix)), link)
+    base = f"{parts.scheme}://{parts.netloc}/{f'{lead}/' if lead else ''}{_check_container(container)}"
+    link = SasUrl(base, parts.query, expires=parse_expiry(parts.query), fetched_at_s=fetched)
+    return AzureLocation(_check_account(account), container, _normalize_prefix(unquote(prefix)), link)
 
 
-def _is_address(host: str) -> bool:
+def _is_ip_address(host: str) -> bool:
     return bool(re.fullmatch(r"[0-9.]+|\[?[0-9a-f:]+\]?", host))
 
 
-def _account(text: str) -> str:
+def _check_account(text: str) -> str:
     if not _ACCOUNT.fullmatch(text):
-        raise UsageError(f"{text!r} is no name of a storage account", hint=f"write {FORMS}")
+        raise UsageError(f"{text!r} is no name of a storage account", hint=f"write {LOCATION_FORMS}")
     return text
 
 
-def _container(text: str) -> str:
+def _check_container(text: str) -> str:
     if not _CONTAINER.fullmatch(text):
         what = f"{text!r} is no name of a container" if text else "the container is missing"
-        raise UsageError(what, hint=f"write {FORMS}")
+        raise UsageError(what, hint=f"write {LOCATION_FORMS}")
     return text
 
 
-def _prefix(text: str) -> str:
+def _normalize_prefix(text: str) -> str:
     """A prefix as objects have it: empty, or ending with one slash. Raises UsageError for one that is not plain."""
     text = text.strip("/")
-    if text and (why := problem(text)):
+    if text and (why := find_problem(text)):
         raise UsageError(f"the prefix {text!r} {why}")
     return f"{text}/" if text else ""

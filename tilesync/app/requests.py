@@ -11,19 +11,19 @@ from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 
-from tilesync.azure.sas import expiry
-from tilesync.core.http_headers import Serving
+from tilesync.azure.sas import parse_expiry
+from tilesync.core.http_headers import CachePolicy
 from tilesync.errors import UsageError
 from tilesync.model import SasUrl
-from tilesync.model.storage import AzurePlace, BucketPlace
+from tilesync.model.storage import AzureLocation, S3Location
 
-Place = Path | AzurePlace | BucketPlace
+Location = Path | AzureLocation | S3Location
 
-_NO_HOME = "say where it is to be: --state-dir FOLDER, or set HOME or XDG_STATE_HOME"
+_NO_HOME_HINT = "say where it is to be: --state-dir FOLDER, or set HOME or XDG_STATE_HOME"
 
 
 @dataclass(frozen=True)
-class Reach:
+class StoreOptions:
     """How a destination in an object store is reached, and how what is put there is served.
 
     `azure_endpoint`, `endpoint_url`: where the account, and the bucket, answer, if not at the usual address.
@@ -35,40 +35,42 @@ class Reach:
     azure_endpoint: str | None = None
     endpoint_url: str | None = None
     link_command: str | None = None
-    create: bool = False
-    serving: Serving = field(default_factory=Serving)
-    budget: timedelta = timedelta(seconds=60)
+    create_container: bool = False
+    serving: CachePolicy = field(default_factory=CachePolicy)
+    retry_for: timedelta = timedelta(seconds=60)
     allow_http: bool = False
 
 
 @dataclass(frozen=True)
-class Where:
+class Target:
     """A destination that is named. `state_dir` is where its state is, if not at the usual place."""
 
-    place: Place
-    reach: Reach = field(default_factory=Reach)
+    location: Location
+    store_options: StoreOptions = field(default_factory=StoreOptions)
     state_dir: Path | None = None
 
-    def state(self, home: str) -> Path:
+    def resolve_state_dir(self, home: str) -> Path:
         """The folder with the state of a place in an object store, which its `home` tells from all others."""
         if self.state_dir is not None:
             return self.state_dir.absolute()
-        states = usual_states()
+        states = default_state_root()
         if states is None:
-            raise UsageError("this user has no home folder for the state of a destination in a store", hint=_NO_HOME)
-        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(self.place))[:80].strip("-")
+            raise UsageError(
+                "this user has no home folder for the state of a destination in a store", hint=_NO_HOME_HINT
+            )
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(self.location))[:80].strip("-")
         name = f"{slug}-{hashlib.sha256(home.encode()).hexdigest()[:12]}"
         return states / name
 
     @property
     def identity(self) -> str:
         """What tells this place from all others, however it was named; all that lies in a store's place begins so."""
-        if isinstance(self.place, AzurePlace):
-            return f"{url_of(self.place, self.reach)}/{self.place.prefix}"
-        return f"{self.place}/" if isinstance(self.place, BucketPlace) else str(self.place)
+        if isinstance(self.location, AzureLocation):
+            return f"{container_url(self.location, self.store_options)}/{self.location.prefix}"
+        return f"{self.location}/" if isinstance(self.location, S3Location) else str(self.location)
 
 
-def usual_states() -> Path | None:
+def default_state_root() -> Path | None:
     """The folder with the states of places in object stores; None where this user has no home folder."""
     from platformdirs import user_state_path
 
@@ -78,12 +80,12 @@ def usual_states() -> Path | None:
     return states / "destinations" if states.is_absolute() else None
 
 
-def url_of(place: AzurePlace, reach: Reach) -> str:
+def container_url(place: AzureLocation, store_options: StoreOptions) -> str:
     """Where the container answers, without what signs it."""
-    return place.link.base if place.link is not None else f"{endpoint_of(place, reach)}/{place.container}"
+    return place.link.base if place.link is not None else f"{account_endpoint(place, store_options)}/{place.container}"
 
 
-def endpoint_of(place: AzurePlace, reach: Reach) -> str:
+def account_endpoint(place: AzureLocation, store_options: StoreOptions) -> str:
     """Where the account answers: as its connection string says, else as it is said, where `{account}` stands for its
     name. Source: "Configure Azure Storage connection strings".
     """
@@ -92,20 +94,20 @@ def endpoint_of(place: AzurePlace, reach: Reach) -> str:
     known = said if said.get("AccountName") == place.account else {}
     suffix, scheme = known.get("EndpointSuffix"), known.get("DefaultEndpointsProtocol", "https")
     given = known.get("BlobEndpoint") or (f"{scheme}://{{account}}.blob.{suffix}" if suffix else None)
-    given = given or reach.azure_endpoint or "https://{account}.blob.core.windows.net"
+    given = given or store_options.azure_endpoint or "https://{account}.blob.core.windows.net"
     return given.replace("{account}", place.account).rstrip("/")
 
 
-def by_token(place: AzurePlace, reach: Reach, *, reads: bool) -> SasUrl | None:
+def link_from_sas_token(place: AzureLocation, store_options: StoreOptions, *, read_only: bool) -> SasUrl | None:
     """The link that AZURE_STORAGE_SAS_TOKEN makes. It goes to the account that it is of: the one that
     AZURE_STORAGE_ACCOUNT names, and where that is not set the one that is written to.
     """
     token, account = os.environ.get("AZURE_STORAGE_SAS_TOKEN"), os.environ.get("AZURE_STORAGE_ACCOUNT")
-    meant = account == place.account if account else not reads
-    return _with_token(place, reach, token) if token and meant else None
+    meant = account == place.account if account else not read_only
+    return _make_token_link(place, store_options, token) if token and meant else None
 
 
-def _with_token(place: AzurePlace, reach: Reach, token: str) -> SasUrl:
-    base = f"{endpoint_of(place, reach)}/{place.container}"
+def _make_token_link(place: AzureLocation, store_options: StoreOptions, token: str) -> SasUrl:
+    base = f"{account_endpoint(place, store_options)}/{place.container}"
     query = token.lstrip("?")
-    return SasUrl(base, query, expires=expiry(query), fetched=monotonic())
+    return SasUrl(base, query, expires=parse_expiry(query), fetched_at_s=monotonic())

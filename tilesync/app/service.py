@@ -17,17 +17,17 @@ from tilesync.protocols import Observer
 from tilesync.runtime.clock import WallClock
 
 if TYPE_CHECKING:
-    from tilesync.itwin.auth import ShareKey, Token
+    from tilesync.itwin.auth import BearerToken, ShareKey
     from tilesync.itwin.mesh_export import MeshExports
-    from tilesync.sources.resolvers import Wires
-    from tilesync.transport.blob_client import Bulk
-    from tilesync.transport.rate_limit import Bandwidth
+    from tilesync.sources.resolvers import SourceClients
+    from tilesync.transport.blob_client import BlobClient
+    from tilesync.transport.rate_limit import RateLimiter
 
-API = "https://api.bentley.com"
-ISSUER = "https://ims.bentley.com"
+API_URL = "https://api.bentley.com"
+ISSUER_URL = "https://ims.bentley.com"
 
-_ENDED = "has ended, or is for another service or scope than itwin-platform"
-_OTHER_ISSUER = "do --api-url and ITP_ISSUER_URL belong together, and may the application ask for itwin-platform?"
+_TOKEN_ENDED_HINT = "has ended, or is for another service or scope than itwin-platform"
+_ISSUER_HINT = "do --api-url and ITP_ISSUER_URL belong together, and may the application ask for itwin-platform?"
 
 
 @dataclass(frozen=True)
@@ -40,77 +40,90 @@ class Identity:
     share_key: Secret | None = None
     client_id: str | None = None
     client_secret: Secret | None = None
-    issuer: str = ISSUER
+    issuer: str = ISSUER_URL
 
 
 @dataclass(frozen=True)
 class Service:
     """The Mesh Export API, and how long a failing answer of it, or of the storage, is borne with."""
 
-    api_url: str = API
+    api_url: str = API_URL
     identity: Identity = field(default_factory=Identity)
     retry_for: timedelta = timedelta(seconds=60)
 
 
 @asynccontextmanager
-async def wired(service: Service, observe: Observer, *, bwlimit: float | None = None) -> AsyncIterator[Wires]:
+async def open_clients(
+    service: Service, observe: Observer, *, bwlimit: float | None = None
+) -> AsyncIterator[SourceClients]:
     """The engines; the bulk one starts when the first container is opened, after the first answer of the API."""
-    from tilesync.sources.resolvers import Wires
-    from tilesync.transport.api_client import conversations
-    from tilesync.transport.rate_limit import Bandwidth
+    from tilesync.sources.resolvers import SourceClients
+    from tilesync.transport.api_client import open_api_client
+    from tilesync.transport.rate_limit import RateLimiter
 
     clock = WallClock()
-    bandwidth = Bandwidth(bwlimit, clock) if bwlimit else None
+    bandwidth = RateLimiter(bwlimit, clock) if bwlimit else None
     async with AsyncExitStack() as closing:
-        talk = conversations(clock, observe, budget=service.retry_for, bandwidth=bandwidth)
+        talk = open_api_client(clock, observe, budget=service.retry_for, bandwidth=bandwidth)
         talking = await closing.enter_async_context(talk)
-        engines = partial(_engine, closing, bandwidth), partial(_engine, closing, None, sends=True)
-        yield Wires(talking, *engines, clock, observe, closing, bandwidth)
+        engines = (
+            partial(_open_blob_client, closing, bandwidth),
+            partial(_open_blob_client, closing, None, uploads=True),
+        )
+        yield SourceClients(talking, *engines, clock, observe, closing, bandwidth)
 
 
-async def _engine(closing: AsyncExitStack, bandwidth: Bandwidth | None, *, sends: bool = False) -> Bulk:
-    from tilesync.transport.blob_client import engine
+async def _open_blob_client(
+    closing: AsyncExitStack, bandwidth: RateLimiter | None, *, uploads: bool = False
+) -> BlobClient:
+    from tilesync.transport.blob_client import open_blob_client
 
-    return await closing.enter_async_context(engine(bandwidth=bandwidth, sends=sends))
+    return await closing.enter_async_context(open_blob_client(bandwidth=bandwidth, for_uploads=uploads))
 
 
-def exports_of(service: Service, wires: Wires) -> MeshExports:
+def make_mesh_exports(service: Service, clients: SourceClients) -> MeshExports:
     """The API, as this identity sees it."""
     from tilesync.itwin.mesh_export import MeshExports
 
     check_scheme(service.api_url)
-    return MeshExports(service.api_url, token_of(service.identity, wires), wires.talk, wires.clock, wires.observe)
+    return MeshExports(
+        service.api_url,
+        make_token_provider(service.identity, clients),
+        clients.api_client,
+        clients.clock,
+        clients.observe,
+    )
 
 
-def token_of(identity: Identity, wires: Wires) -> Token | ShareKey:
+def make_token_provider(identity: Identity, clients: SourceClients) -> BearerToken | ShareKey:
     """The identity that counts. Raises NotAuthorised when none is given."""
     from tilesync.itwin import auth
 
-    clock = wires.clock
+    clock = clients.clock
     if identity.token_file is not None:
-        return auth.Token(
-            partial(auth.from_file, identity.token_file),
+        return auth.BearerToken(
+            partial(auth.read_token_file, identity.token_file),
             clock,
-            remedy=f"the token {_ENDED}: put a fresh one in --token-file",
+            remedy=f"the token {_TOKEN_ENDED_HINT}: put a fresh one in --token-file",
         )
     if identity.token_command is not None:
-        return auth.Token(
-            partial(auth.from_command, identity.token_command),
+        return auth.BearerToken(
+            partial(auth.run_token_command, identity.token_command),
             clock,
-            remedy=f"the token of --token-command {_ENDED}",
+            remedy=f"the token of --token-command {_TOKEN_ENDED_HINT}",
         )
     if identity.token is not None:
-        return auth.Token(
-            partial(auth.from_environment, identity.token),
+        return auth.BearerToken(
+            partial(auth.read_environment_token, identity.token),
             clock,
-            remedy=f"the token {_ENDED}: put a fresh one in TILESYNC_TOKEN",
+            remedy=f"the token {_TOKEN_ENDED_HINT}: put a fresh one in TILESYNC_TOKEN",
         )
     if identity.share_key is not None:
         return auth.ShareKey(identity.share_key)
     if identity.client_id and identity.client_secret is not None:
         check_scheme(identity.issuer)
-        client = auth.ClientCredentials(wires.talk, identity.issuer, identity.client_id, identity.client_secret)
-        return auth.Token(client.fetch, clock, remedy=_OTHER_ISSUER)
+        client = auth.ClientCredentials(clients.api_client, identity.issuer, identity.client_id, identity.client_secret)
+        return auth.BearerToken(client.fetch, clock, remedy=_ISSUER_HINT)
     raise NotAuthorised(
         "no identity is given",
         hint="set TILESYNC_TOKEN, or --token-file, --token-command, TILESYNC_SHARE_KEY, or ITP_SERVICE_CLIENT_ID with"

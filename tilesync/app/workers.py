@@ -6,78 +6,91 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from tilesync.events import Finding
-from tilesync.model import Arrival, Blob, Brought, Held, SasUrl, Version
-from tilesync.runtime.process_pool import Crew, Lost
-from tilesync.sources.mirror_files import HeldWay
-from tilesync.stores.azure.direct_put import BlobShelf
-from tilesync.stores.local.reader import HeldFiles
-from tilesync.stores.local.writer import Shelf
+from tilesync.model import BatchResult, Blob, FileResult, SasUrl, StoredFile, Version
+from tilesync.runtime.process_pool import ProcessPool, WorkerLost
+from tilesync.sources.mirror_files import MirrorWorkerSource
+from tilesync.stores.azure.direct_put import AzurePutTarget
+from tilesync.stores.local.reader import LocalStoredFiles
+from tilesync.stores.local.writer import LocalPutTarget
 
-FindShelf = Callable[[Version], Awaitable[Shelf | BlobShelf]]
+FindPutTarget = Callable[[Version], Awaitable[LocalPutTarget | AzurePutTarget]]
 """Where small blobs of a version are put now. Raises RunErrors."""
 
 
-class Helpers:
+class ProcessWorkers:
     """The crew, for a run into one destination."""
 
-    def __init__(self, crew: Crew, files: HeldFiles | None, shelf: FindShelf | None = None) -> None:
-        self._crew = crew
+    def __init__(
+        self, pool: ProcessPool, files: LocalStoredFiles | None, find_put_target: FindPutTarget | None = None
+    ) -> None:
+        self._pool = pool
         self._files = files
-        self._shelf = shelf
+        self._find_put_target = find_put_target
 
     @property
-    def called(self) -> bool:
+    def start_requested(self) -> bool:
         """Whether they have been called."""
-        return self._crew.called
+        return self._pool.start_requested
 
-    def call(self) -> None:
+    def request_start(self) -> None:
         """They will be asked soon."""
-        from tilesync.app.worker_tasks import Prepare
+        from tilesync.app.worker_tasks import WarmUp
 
-        self._crew.call(Prepare(brings=self._shelf is not None))
+        self._pool.request_start(WarmUp(fetches=self._find_put_target is not None))
 
     async def start(self) -> None:
         """Return when they can be asked."""
-        from tilesync.app.worker_tasks import Prepare
+        from tilesync.app.worker_tasks import WarmUp
 
-        await self._crew.start(Prepare(brings=self._shelf is not None))
+        await self._pool.start(WarmUp(fetches=self._find_put_target is not None))
 
-    async def bring(self, version: Version, way: object, some: Sequence[tuple[int, Blob]], *, at_once: int) -> Brought:
+    async def fetch_batch(
+        self,
+        version: Version,
+        worker_source: object,
+        blobs_by_number: Sequence[tuple[int, Blob]],
+        *,
+        max_concurrent: int,
+    ) -> BatchResult:
         """Bring some small blobs in, each with its number."""
-        from tilesync.app.worker_tasks import Bring
+        from tilesync.app.worker_tasks import FetchBatch
 
-        assert self._shelf is not None, "a destination that is only read brings nothing in"
-        shelf = await self._shelf(version)
-        share = max(1, at_once // self._crew.size)
-        blobs = tuple(blob for _, blob in some)
-        if not isinstance(way, SasUrl | HeldWay):
-            return Brought((), tuple(some), 0.0)
-        errand = Bring(way, shelf, version.name, version.home, blobs, share)
+        assert self._find_put_target is not None, "a destination that is only read brings nothing in"
+        shelf = await self._find_put_target(version)
+        share = max(1, max_concurrent // self._pool.size)
+        blobs = tuple(blob for _, blob in blobs_by_number)
+        if not isinstance(worker_source, SasUrl | MirrorWorkerSource):
+            return BatchResult((), tuple(blobs_by_number), 0.0)
+        errand = FetchBatch(worker_source, shelf, version.name, version.container_url, blobs, share)
         try:
-            found, seconds, first = await self._crew.do(errand, weight=sum(blob.size for blob in blobs))
-        except Lost:
-            return Brought((), tuple(some), 0.0)
-        arrivals, left = list[Arrival](), list[tuple[int, Blob]]()
-        for (number, blob), each in zip(some, found, strict=True):
+            found, seconds, first = await self._pool.run(errand, payload_bytes=sum(blob.size for blob in blobs))
+        except WorkerLost:
+            return BatchResult((), tuple(blobs_by_number), 0.0)
+        arrivals, left = list[FileResult](), list[tuple[int, Blob]]()
+        for (number, blob), each in zip(blobs_by_number, found, strict=True):
             if each is None:
                 left.append((number, blob))
             else:
                 sha256, md5, trace, unpacked, reading = each
-                arrivals.append(Arrival(number, Held(blob._replace(md5=md5), sha256, *trace, unpacked), reading))
-        return Brought(tuple(arrivals), tuple(left), seconds, first)
+                arrivals.append(
+                    FileResult(number, StoredFile(blob._replace(md5=md5), sha256, *trace, unpacked), reading)
+                )
+        return BatchResult(tuple(arrivals), tuple(left), seconds, first)
 
-    async def inspect(self, version: Version, some: Sequence[Held]) -> Sequence[Finding | Arrival]:
+    async def verify_batch(self, version: Version, files: Sequence[StoredFile]) -> Sequence[Finding | FileResult]:
         """What is to be said of held files that fit into memory, in their order; nothing where that cannot be done."""
-        from tilesync.app.worker_tasks import Inspect
+        from tilesync.app.worker_tasks import VerifyBatch
 
         if self._files is None:
             return ()
         try:
-            errand = Inspect(self._files, replace(version, record={}), tuple(some))
-            told = await self._crew.do(errand, weight=sum(held.size for held in some))
-        except Lost:
+            errand = VerifyBatch(self._files, replace(version, record={}), tuple(files))
+            told = await self._pool.run(errand, payload_bytes=sum(held.size for held in files))
+        except WorkerLost:
             return ()
         return [
-            said if isinstance(said, Finding) else Arrival(0, Held(*held[:2], *said[0], held.unpacked), said[1])
-            for held, said in zip(some, told, strict=True)
+            said
+            if isinstance(said, Finding)
+            else FileResult(0, StoredFile(*held[:2], *said[0], held.unpacked), said[1])
+            for held, said in zip(files, told, strict=True)
         ]

@@ -11,10 +11,10 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 
-from tilesync.core.foreign_json import DATES
+from tilesync.core.foreign_json import VALID_EPOCH_SECONDS
 from tilesync.core.http_status import Verdict
 
-STORAGE: Mapping[tuple[int, str], Verdict] = {
+VERDICT_BY_STATUS: Mapping[tuple[int, str], Verdict] = {
     (200, ""): Verdict.DONE,
     (206, ""): Verdict.DONE,
     (401, ""): Verdict.DENIED,
@@ -26,9 +26,9 @@ STORAGE: Mapping[tuple[int, str], Verdict] = {
     (409, "ContainerBeingDeleted"): Verdict.GONE,
     (409, "PublicAccessNotPermitted"): Verdict.DENIED,
     (412, ""): Verdict.CHANGED,
-    (416, ""): Verdict.UNRANGED,
-    (429, ""): Verdict.PRESSURE,
-    (503, ""): Verdict.PRESSURE,
+    (416, ""): Verdict.RANGE_REFUSED,
+    (429, ""): Verdict.THROTTLED,
+    (503, ""): Verdict.THROTTLED,
 }
 """Verdicts on answers of Azure Blob Storage and the CDN before it, by status and error code ("": any other code).
 
@@ -36,13 +36,13 @@ Source: "Blob service error codes", "Common REST API error codes". 5xx is RETRY,
 """
 
 
-def judge_storage(status: int, code: str) -> Verdict:
+def classify_storage_response(status: int, code: str) -> Verdict:
     """The verdict on one answer of the storage."""
     other = Verdict.RETRY if status >= 500 else Verdict.REFUSED
-    return STORAGE.get((status, code)) or STORAGE.get((status, "")) or other
+    return VERDICT_BY_STATUS.get((status, code)) or VERDICT_BY_STATUS.get((status, "")) or other
 
 
-def storage_code(header: str | None, body: bytes) -> str:
+def parse_storage_error_code(header: str | None, body: bytes) -> str:
     """The error code of a storage answer: of `x-ms-error-code`, else of the XML body; empty when there is none."""
     if header:
         return header
@@ -50,25 +50,25 @@ def storage_code(header: str | None, body: bytes) -> str:
     return match[1].decode() if match else ""
 
 
-LONGEST_ETAG = 256
+MAX_ETAG_CHARS = 256
 """Letters of an entity tag; storage services use some forty. A longer one may not fit into the headers of a request."""
 
 
-def plain_etag(text: str | None) -> str:
+def parse_etag(text: str | None) -> str:
     """An entity tag without its quotes; empty when there is none, or none that a header could carry back."""
     plain = (text or "").removeprefix("W/").strip('"')
-    return plain if len(plain) <= LONGEST_ETAG and plain.isascii() and plain.isprintable() else ""
+    return plain if len(plain) <= MAX_ETAG_CHARS and plain.isascii() and plain.isprintable() else ""
 
 
-def weak_etag(text: str | None) -> bool:
+def is_weak_etag(text: str | None) -> bool:
     """Whether the tag is a weak validator, which If-Match never matches (RFC 9110, section 13.1.1)."""
     return (text or "").startswith("W/")
 
 
 @lru_cache(1024)
-def plain_value(text: str | None) -> str | None:
+def sanitize_header_value(text: str | None) -> str | None:
     """The value of a header that is handed on with a file; None when there is none, or none that a header can carry."""
-    return text if text and len(text) <= LONGEST_ETAG and text.isascii() and text.isprintable() else None
+    return text if text and len(text) <= MAX_ETAG_CHARS and text.isascii() and text.isprintable() else None
 
 
 # --- Mesh Export API ---------------------------------------------------------------------------------------------
@@ -89,15 +89,15 @@ def parse_md5(text: str | None) -> bytes | None:
 
 
 @lru_cache(1024)
-def http_date(text: str | None) -> int | None:
+def parse_http_date(text: str | None) -> int | None:
     """Seconds since the epoch of an HTTP date (RFC 9110, section 5.6.7); None when it cannot be read, or lies outside
     of what a file can have.
     """
-    seconds = _seconds(text) if text else None
-    return seconds if seconds is not None and seconds in DATES else None
+    seconds = _parse_seconds(text) if text else None
+    return seconds if seconds is not None and seconds in VALID_EPOCH_SECONDS else None
 
 
-def _seconds(text: str) -> int | None:
+def _parse_seconds(text: str) -> int | None:
     try:
         _, day, month, year, time, _ = text.split(" ")
         hour, minute, second = time.split(":")

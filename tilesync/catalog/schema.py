@@ -7,8 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tilesync.core.foreign_json import lenient, loads, mapping, optional, text, texts
-from tilesync.model import UNKNOWN, Arrival, Blob, Completeness, Content, Globs, Held, Unpacked, Version
+from tilesync.core.foreign_json import parse_json, read_mapping, read_optional, read_or_default, read_text, read_texts
+from tilesync.model import (
+    UNKNOWN_SIZE,
+    Blob,
+    Completeness,
+    Content,
+    FileResult,
+    Globs,
+    StoredFile,
+    UnpackedFile,
+    Version,
+)
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -37,7 +47,7 @@ CREATE TABLE IF NOT EXISTS folder (version INTEGER NOT NULL, key TEXT NOT NULL, 
 SHA-256 are those of its stored bytes; how a file that is unpacked lies is told beside.
 """
 
-STEPS = {
+MIGRATIONS = {
     3: (
         "ALTER TABLE version ADD COLUMN content TEXT NOT NULL DEFAULT 'stored'",
         "ALTER TABLE blob ADD COLUMN lying_size INTEGER",
@@ -46,17 +56,19 @@ STEPS = {
 }
 """What makes tables of one schema those of the next, with everything that they hold."""
 
-WANTED, HELD, EXCLUDED, MISSING = range(4)
+WANTED, STORED, EXCLUDED, MISSING = range(4)
 """An excluded blob is one that the globs of the version leave out. A missing one is one that a file asks for and that
 the container does not have: no part of the inventory. The SHA-256 of a wanted blob is that which it must have: a
 manifest says so, or it was held once.
 """
 
-BLOB = f"coalesce(name, key), coalesce(size, {UNKNOWN}), etag, md5, content_type, content_encoding, last_modified"
-WANTED_BLOB = BLOB + ", sha256"
-HELD_BLOB = BLOB + ", sha256, mtime_ns, coalesce(inode, 0), lying_size, lying_sha256"
+BLOB_COLUMNS = (
+    f"coalesce(name, key), coalesce(size, {UNKNOWN_SIZE}), etag, md5, content_type, content_encoding, last_modified"
+)
+WANTED_BLOB_COLUMNS = BLOB_COLUMNS + ", sha256"
+STORED_BLOB_COLUMNS = BLOB_COLUMNS + ", sha256, mtime_ns, coalesce(inode, 0), lying_size, lying_sha256"
 
-DESCRIBED = Blob._fields.index("sha256")
+DESCRIBED_FIELD_COUNT = Blob._fields.index("sha256")
 """Fields of a blob that its source describes, the name among them; they come first."""
 
 INSERT_BLOB = """
@@ -65,58 +77,60 @@ INSERT INTO blob (version, listing, key, name, size, etag, md5, content_type, co
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
 
-HOLD_BLOB = """
+MARK_BLOB_STORED = """
 UPDATE blob SET state=1, size=?, etag=?, md5=?, content_type=?, content_encoding=?, last_modified=?, sha256=?,
                 mtime_ns=?, inode=?, kind=?, implicit=? WHERE id=?
 """
 
-UNPACK_BLOB = "UPDATE blob SET sha256=?, lying_size=?, lying_sha256=? WHERE id=?"
+MARK_BLOB_UNPACKED = "UPDATE blob SET sha256=?, lying_size=?, lying_sha256=? WHERE id=?"
 """After HOLD_BLOB, for what lies unpacked; of what is wanted nothing lies."""
 
 
-def blob_row(version: Version, key: str, blob: Blob, held: Held | None, *, kept: bool = True) -> tuple[object, ...]:
+def blob_row(
+    version: Version, key: str, blob: Blob, stored: StoredFile | None, *, is_included: bool = True
+) -> tuple[object, ...]:
     """What INSERT_BLOB takes: the blob as it is described now, with what is held of it. Not `kept`: it is left out."""
     name = None if blob.name == key else blob.name
-    state: tuple[object, ...] = (WANTED if kept else EXCLUDED, blob.sha256, None, None, None, None)
-    if held is not None and kept:
-        state = (HELD, *_lying(held))
-    return (version.serial, version.listing, key, name, *blob[1:DESCRIBED], *state)
+    state: tuple[object, ...] = (WANTED if is_included else EXCLUDED, blob.sha256, None, None, None, None)
+    if stored is not None and is_included:
+        state = (STORED, *_on_disk_columns(stored))
+    return (version.serial, version.listing_number, key, name, *blob[1:DESCRIBED_FIELD_COUNT], *state)
 
 
-def arrival_row(arrival: Arrival) -> tuple[object, ...]:
+def file_result_row(result: FileResult) -> tuple[object, ...]:
     """What HOLD_BLOB takes."""
-    held, reading = arrival.held, arrival.reading
+    held, reading = result.stored, result.content
     return (
-        *held.blob[1:DESCRIBED],
+        *held.blob[1:DESCRIBED_FIELD_COUNT],
         held.sha256,
         held.mtime_ns,
         held.inode,
         reading.kind,
-        reading.implicit,
-        arrival.number,
+        reading.has_implicit_tiling,
+        result.file_id,
     )
 
 
-def unpacked_row(arrival: Arrival) -> tuple[object, ...]:
+def unpacked_row(result: FileResult) -> tuple[object, ...]:
     """What UNPACK_BLOB takes."""
-    held = arrival.held
-    return (held.stored_sha256, held.size, held.sha256, arrival.number)
+    held = result.stored
+    return (held.stored_sha256, held.size, held.sha256, result.file_id)
 
 
-def _lying(held: Held) -> tuple[object, ...]:
+def _on_disk_columns(stored: StoredFile) -> tuple[object, ...]:
     """The SHA-256 of the stored bytes, the trace, and of what lies unpacked size and SHA-256."""
-    _, sha256, mtime_ns, inode, unpacked = held
+    _, sha256, mtime_ns, inode, unpacked = stored
     if unpacked is None:
         return (sha256, mtime_ns, inode, None, None)
     return (unpacked.stored_sha256, mtime_ns, inode, unpacked.size, sha256)
 
 
-def read_held(row: Sequence[Any]) -> Held:
+def read_stored_file(row: Sequence[Any]) -> StoredFile:
     """The file of a row of HELD_BLOB."""
-    sha256, mtime_ns, inode, size, lying = row[DESCRIBED : DESCRIBED + 5]
+    sha256, mtime_ns, inode, size, lying = row[DESCRIBED_FIELD_COUNT : DESCRIBED_FIELD_COUNT + 5]
     if lying is None:
-        return Held(Blob(*row[:DESCRIBED]), sha256, mtime_ns, inode)
-    return Held(Blob(*row[:DESCRIBED]), lying, mtime_ns, inode, Unpacked(size, sha256))
+        return StoredFile(Blob(*row[:DESCRIBED_FIELD_COUNT]), sha256, mtime_ns, inode)
+    return StoredFile(Blob(*row[:DESCRIBED_FIELD_COUNT]), lying, mtime_ns, inode, UnpackedFile(size, sha256))
 
 
 def version_row(version: Version) -> dict[str, object]:
@@ -128,22 +142,22 @@ def version_row(version: Version) -> dict[str, object]:
         "changeset": version.changeset,
         "modified": version.modified,
         "record": json.dumps(dict(version.record)),
-        "listing": version.listing,
+        "listing": version.listing_number,
         "listed": version.listed,
         "marker": version.marker,
         "damaged": version.damaged,
-        "published": version.published,
+        "published": version.published_at,
         "files": version.files,
         "bytes": version.bytes,
         "manifest_sha256": version.manifest_sha256,
         "inventory": version.inventory,
-        "home": version.home,
+        "home": version.container_url,
         "include": json.dumps(version.globs.include),
         "exclude": json.dumps(version.globs.exclude),
         **asdict(version.completeness),
-        "begun": version.begun,
-        "left_at": version.left,
-        "retired": version.retired,
+        "begun": version.started_at,
+        "left_at": version.replaced_at,
+        "retired": version.retired_at,
         "content": version.content,
     }
 
@@ -153,14 +167,14 @@ def read_version(row: Sequence[Any]) -> Version:
     serial, name, export, imodel, changeset, modified, record, listing, listed, marker, damaged, *rest = row
     published, files, size, digest, inventory, home, include, exclude, *counts, begun, left, retired, content = rest
     for each in (name, export, imodel, changeset, modified, marker, published, digest, home):
-        optional(each, text)
+        read_optional(each, read_text)
     return Version(
-        serial, name, export, imodel, changeset, modified, lenient(record, _object, {}), listing, bool(listed), marker,
+        serial, name, export, imodel, changeset, modified, read_or_default(record, _parse_object, {}), listing, bool(listed), marker,
         bool(damaged), published, files, size, digest, inventory, home,
-        Globs(texts(loads(include)), texts(loads(exclude))), Completeness(*counts), begun, left, retired,
+        Globs(read_texts(parse_json(include)), read_texts(parse_json(exclude))), Completeness(*counts), begun, left, retired,
         Content(content),
     )  # fmt: skip
 
 
-def _object(said: str) -> Mapping[str, Any]:
-    return mapping(loads(said))
+def _parse_object(document: str) -> Mapping[str, Any]:
+    return read_mapping(parse_json(document))

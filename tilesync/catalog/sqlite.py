@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tilesync.errors import DestinationError, DiskFull
-from tilesync.runtime.os_errors import mapped
-from tilesync.runtime.safe_open import open_regular, refuse_shared
+from tilesync.runtime.os_errors import translate_os_errors
+from tilesync.runtime.safe_open import check_unshared, open_regular
 
-_PIECE = 1 << 20
+_COPY_CHUNK_BYTES = 1 << 20
 
 
 class Database:
@@ -31,68 +31,70 @@ class Database:
         path: Path,
         schema: str,
         *,
-        version: int,
+        schema_version: int,
         read_only: bool,
-        lasting: bool = True,
-        steps: Mapping[int, Sequence[str]] | None = None,
+        is_persistent: bool = True,
+        migrations: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
         self._lock = threading.RLock()
         self._copy = tempfile.TemporaryDirectory() if read_only else None
         self._path = path
-        self.fresh = not path.exists()
-        with _mapped(path):
-            self._db = _copied(path, self._copy.name) if self._copy else _connect(path)
+        self.is_new = not path.exists()
+        with _translate_errors(path):
+            self._db = _connect_to_copy(path, self._copy.name) if self._copy else _connect(path)
         try:
-            self._prepare(schema, version, steps or {}, lasting=lasting)
+            self._prepare(schema, schema_version, migrations or {}, is_persistent=is_persistent)
         except BaseException:
             self.close()
             raise
 
-    def _prepare(self, schema: str, version: int, steps: Mapping[int, Sequence[str]], *, lasting: bool) -> None:
-        with _mapped(self._path):
-            self._db.execute(f"PRAGMA journal_mode={'WAL' if lasting else 'MEMORY'}")
-            self._db.execute(f"PRAGMA synchronous={'NORMAL' if lasting else 'OFF'}")
+    def _prepare(
+        self, schema: str, schema_version: int, migrations: Mapping[int, Sequence[str]], *, is_persistent: bool
+    ) -> None:
+        with _translate_errors(self._path):
+            self._db.execute(f"PRAGMA journal_mode={'WAL' if is_persistent else 'MEMORY'}")
+            self._db.execute(f"PRAGMA synchronous={'NORMAL' if is_persistent else 'OFF'}")
             tables = [row[0] for row in self._db.execute("SELECT name FROM sqlite_schema WHERE type='table'")]
-            found = self._schema() if "meta" in tables else 0
-            if found > version:
+            found = self._read_schema_version() if "meta" in tables else 0
+            if found > schema_version:
                 raise DestinationError("the catalog was written by a newer tilesync", hint="upgrade tilesync")
-            while found < version and found in steps:
-                found = self._go_on(found, steps[found])
-            if found < version:
-                self.fresh = True
+            while found < schema_version and found in migrations:
+                found = self._migrate(found, migrations[found])
+            if found < schema_version:
+                self.is_new = True
                 for table in tables:
                     self._db.execute(f'DROP TABLE "{table}"')
             self._db.executescript(schema)
-        if found < version:
-            self.remember("schema", str(version))
+        if found < schema_version:
+            self.set_value("schema", str(schema_version))
 
-    def _go_on(self, version: int, step: Sequence[str]) -> int:
+    def _migrate(self, version: int, statements: Sequence[str]) -> int:
         """Take one step to the next version, unless another process took it meanwhile; the version that it is then."""
         with self.transaction() as db:
-            found = self._schema()
+            found = self._read_schema_version()
             if found == version:
-                for statement in step:
+                for statement in statements:
                     db.execute(statement)
                 found = version + 1
                 db.execute("UPDATE meta SET value=? WHERE key='schema'", (str(found),))
         return found
 
-    def _schema(self) -> int:
-        with self.reading():
-            return number_of_schema(self.recall("schema"))
+    def _read_schema_version(self) -> int:
+        with self.translate_value_errors():
+            return parse_schema_version(self.get_value("schema"))
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def translate_value_errors(self) -> Iterator[None]:
         """Values that are none of ours, in our terms: someone else wrote into the file."""
         try:
             yield
         except (ValueError, TypeError) as error:
-            raise damaged(self._path, error) from error
+            raise make_damage_error(self._path, error) from error
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """The connection within one transaction."""
-        with self._lock, _mapped(self._path):
+        with self._lock, _translate_errors(self._path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -104,47 +106,52 @@ class Database:
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """All rows of one question."""
-        with self._lock, _mapped(self._path):
+        with self._lock, _translate_errors(self._path):
             return self._db.execute(sql, values).fetchall()
 
     def close(self) -> None:
         """Put everything in place and let go of the file."""
-        with self._lock, _mapped(self._path):
+        with self._lock, _translate_errors(self._path):
             self._db.close()
             if self._copy is not None:
                 self._copy.cleanup()
 
-    def remember(self, key: str, value: str) -> None:
+    def set_value(self, key: str, value: str) -> None:
         """Keep one fact about the destination as a whole."""
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
-    def recall(self, key: str) -> str | None:
+    def get_value(self, key: str) -> str | None:
         """The fact kept under `key`, None when there is none."""
         rows = self.query("SELECT value FROM meta WHERE key = ?", key)
         return rows[0][0] if rows else None
 
 
-def schema_of(path: Path) -> int:
+def read_schema_version(path: Path) -> int:
     """The version of the schema of a file, which is not touched; 0 where it tells none."""
-    _refuse_others(path)
-    with _mapped(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as db:
+    _refuse_links(path)
+    with (
+        _translate_errors(path),
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as db,
+    ):
         tables = [row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")]
         row = db.execute("SELECT value FROM meta WHERE key='schema'").fetchone() if "meta" in tables else None
     try:
-        return number_of_schema(row[0] if row else None)
+        return parse_schema_version(row[0] if row else None)
     except (ValueError, TypeError) as error:
-        raise damaged(path, error) from error
+        raise make_damage_error(path, error) from error
 
 
-def number_of_schema(said: object) -> int:
+def parse_schema_version(stored: object) -> int:
     """The version of a schema as a catalog tells it; 0 where it tells none. Raises ValueError."""
-    if said is not None and not (isinstance(said, str) and said.isascii() and said.isdecimal() and len(said) < 10):
-        raise ValueError(f"its schema is {str(said)[:20]!r}, which is no number")
-    return int(said or 0)
+    if stored is not None and not (
+        isinstance(stored, str) and stored.isascii() and stored.isdecimal() and len(stored) < 10
+    ):
+        raise ValueError(f"its schema is {str(stored)[:20]!r}, which is no number")
+    return int(stored or 0)
 
 
-def damaged(path: Path, error: Exception) -> DestinationError:
+def make_damage_error(path: Path, error: Exception) -> DestinationError:
     """A catalog that holds what tilesync did not write."""
     return DestinationError(
         f"the catalog is damaged ({error})",
@@ -154,11 +161,11 @@ def damaged(path: Path, error: Exception) -> DestinationError:
 
 def _connect(path: Path) -> sqlite3.Connection:
     """A connection to the file."""
-    _refuse_others(path)
+    _refuse_links(path)
     return sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
 
 
-def _copied(path: Path, folder: str) -> sqlite3.Connection:
+def _connect_to_copy(path: Path, folder: str) -> sqlite3.Connection:
     """A connection to a copy of the file in `folder`: not even SQLite's side files of the file itself are touched."""
     for side in (path, path.with_name(path.name + "-wal")):
         try:
@@ -166,21 +173,21 @@ def _copied(path: Path, folder: str) -> sqlite3.Connection:
         except FileNotFoundError:
             continue
         with open(descriptor, "rb") as file, (Path(folder) / side.name).open("wb") as copy:
-            shutil.copyfileobj(file, copy, _PIECE)
+            shutil.copyfileobj(file, copy, _COPY_CHUNK_BYTES)
     return _connect(Path(folder) / path.name)
 
 
-def _refuse_others(path: Path) -> None:
+def _refuse_links(path: Path) -> None:
     """Raise DestinationError where the catalog, or a file that SQLite keeps beside it, is a link or no file: SQLite
     would follow it. One with another name elsewhere is written through by that name.
     """
-    with mapped("cannot use the catalog"):
+    with translate_os_errors("cannot use the catalog"):
         for side in ("", "-wal", "-shm", "-journal"):
-            refuse_shared(path.with_name(path.name + side))
+            check_unshared(path.with_name(path.name + side))
 
 
 @contextmanager
-def _mapped(path: Path) -> Iterator[None]:
+def _translate_errors(path: Path) -> Iterator[None]:
     """SQLite's errors in our terms."""
     try:
         yield
@@ -189,4 +196,4 @@ def _mapped(path: Path) -> Iterator[None]:
             raise DiskFull(f"the catalog cannot be written ({error})") from error
         raise DestinationError(f"the catalog cannot be used ({error})") from error
     except sqlite3.DatabaseError as error:
-        raise damaged(path, error) from error
+        raise make_damage_error(path, error) from error

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from tilesync.app import commands as wiring
 from tilesync.app import service as services
-from tilesync.cli.output.summary import mirrored
-from tilesync.cli.params import size
+from tilesync.cli.output.summary import format_mirror_summary
+from tilesync.cli.params import format_size
 from tilesync.cli.session import Session
-from tilesync.core.wording import files
-from tilesync.demo.scenario import IMODEL, LIFE, DemoService
+from tilesync.core.wording import format_file_count
+from tilesync.demo.scenario import IMODEL, LINK_LIFETIME, DemoService
 from tilesync.model import Secret, Selector
 
-FOLDER = Path("tilesync-demo")
+DEFAULT_FOLDER = Path("tilesync-demo")
 
-NEXT = """
+NEXT_STEPS = """
 try next:
   tilesync verify {dest}
   tilesync demo {dest}            the next export, beside this one
@@ -26,13 +26,17 @@ with an account:
   tilesync mirror IMODEL_ID DEST"""
 
 
-def show(session: Session, dest: Path) -> int:
+def run_demo(session: Session, dest: Path) -> int:
     """Mirror the demo city into `dest` and say what to try next; the exit code. Each time there is a newer export."""
     held = len(list((dest / "manifests").glob("*.jsonl"))) if dest.is_dir() else 0
     with DemoService(held + 1) as service:
-        city = f"{files(len(service.city))}, {size(sum(map(len, service.city.values())))}"
-        session.say(f"a stand-in of the service starts on loopback, with a city of {city};")
-        session.say(f"its links live {LIFE.total_seconds()} s, and it has a bad day: busy answers, broken bodies")
+        city = (
+            f"{format_file_count(len(service.city_files))}, {format_size(sum(map(len, service.city_files.values())))}"
+        )
+        session.print_message(f"a stand-in of the service starts on loopback, with a city of {city};")
+        session.print_message(
+            f"its links live {LINK_LIFETIME.total_seconds()} s, and it has a bad day: busy answers, broken bodies"
+        )
         request = wiring.MirrorRequest(
             service=services.Service(service.url, services.Identity(token=Secret(service.token))),
             selector=Selector(imodel=IMODEL, export_type="3DTiles"),
@@ -41,9 +45,13 @@ def show(session: Session, dest: Path) -> int:
         )
 
         async def work() -> None:
-            await wiring.mirror(request, session.observe, session.tally)
+            await wiring.mirror(request, session.observe, session.stats)
 
         def closing() -> str:
-            return mirrored(session.summary, session.tally, dest, dry_run=False) + "\n" + NEXT.format(dest=dest)
+            return (
+                format_mirror_summary(session.summary, session.stats, dest, dry_run=False)
+                + "\n"
+                + NEXT_STEPS.format(dest=dest)
+            )
 
-        return session.run(work, closing=closing)
+        return session.run(work, closing_message=closing)

@@ -8,45 +8,48 @@ from pathlib import Path
 
 import click
 
-from tilesync.cli.output.masking import Masking
-from tilesync.cli.output.path_checks import OutputFiles, local_folders
-from tilesync.cli.output.report import Summary, failed_to_write, write_report
-from tilesync.cli.output.reporters import JsonLines, say_error
-from tilesync.cli.output.streams import Out
-from tilesync.cli.output.target_names import shown_dest, shown_source
+from tilesync.cli.output.masking import SecretMasker
+from tilesync.cli.output.path_checks import OutputFiles, find_local_folders
+from tilesync.cli.output.report import RunSummary, report_write_error, write_report
+from tilesync.cli.output.reporters import JsonLinesWriter, print_error
+from tilesync.cli.output.streams import StdoutWriter
+from tilesync.cli.output.target_names import redact_dest, redact_source
 from tilesync.errors import TilesyncError, UsageError
-from tilesync.jobs.run.stats import Tally
+from tilesync.jobs.run.stats import RunStats
 
-_TRUE = {"1", "true", "yes", "on", "t", "y"}
+_TRUE_WORDS = {"1", "true", "yes", "on", "t", "y"}
 
 
-def end_early(command: click.Group, arguments: list[str], error: TilesyncError, *, kind: str = "") -> int:
+def report_early_error(command: click.Group, arguments: list[str], error: TilesyncError, *, kind: str = "") -> int:
     """Tell an error that no session met: the last JSON line and the report, where they are asked for; the exit code.
 
     What the words mean is told as far as it can be without parsing them: they may be what is wrong. `kind` stands for
     the class of the error in JSON.
     """
-    words = list(_positional(command, arguments))
-    source, dest = (_given(words, 0, "TILESYNC_SOURCE"), _given(words, 1, "TILESYNC_DEST"))
+    words = list(_positional_arguments(command, arguments))
+    source, dest = (
+        _argument_or_variable(words, 0, "TILESYNC_SOURCE"),
+        _argument_or_variable(words, 1, "TILESYNC_DEST"),
+    )
     if arguments[:1] == ["verify"]:
-        source, dest = None, _given(words, 0, "TILESYNC_DEST")
-    summary = Summary(Tally(), source=shown_source(source), dest=shown_dest(dest))
+        source, dest = None, _argument_or_variable(words, 0, "TILESYNC_DEST")
+    summary = RunSummary(RunStats(), source=redact_source(source), dest=redact_dest(dest))
     summary.dry_run = arguments[:1] == ["mirror"] and _is_dry_run(arguments)
-    safe = Masking(os.environ).text
-    said = summary.failed(error.exit_code, kind or type(error).__name__, safe(str(error)), safe(error.hint))
+    safe = SecretMasker(os.environ).mask_text
+    said = summary.build_failed_line(error.exit_code, kind or type(error).__name__, safe(str(error)), safe(error.hint))
     if "--json" in arguments or _is_set("TILESYNC_JSON"):
-        JsonLines(Out(), verbose=False).write(said)
-    if (path := _report(command, arguments)) is not None:
+        JsonLinesWriter(StdoutWriter(), verbose=False).write(said)
+    if (path := _find_report_path(command, arguments)) is not None:
         known = (*words, *(os.environ.get(name) for name in ("TILESYNC_SOURCE", "TILESYNC_DEST")))
-        log_file, state = (_path(arguments, option) for option in ("--log-file", "--state-dir"))
+        log_file, state = (_find_option_path(arguments, option) for option in ("--log-file", "--state-dir"))
         try:
-            OutputFiles(path, log_file, local_folders(known), state).check()
+            OutputFiles(path, log_file, find_local_folders(known), state).check()
             write_report(path, said, summary)
         except UsageError as refusal:
             if str(refusal) != str(error):  # that is told already
-                say_error(refusal)
+                print_error(refusal)
         except OSError as problem:
-            say_error(failed_to_write(path, problem))
+            print_error(report_write_error(path, problem))
     return error.exit_code
 
 
@@ -55,17 +58,17 @@ def _is_dry_run(arguments: list[str]) -> bool:
 
 
 def _is_set(variable: str) -> bool:
-    return os.environ.get(variable, "").lower() in _TRUE
+    return os.environ.get(variable, "").lower() in _TRUE_WORDS
 
 
-def _report(group: click.Group, arguments: list[str]) -> Path | None:
+def _find_report_path(group: click.Group, arguments: list[str]) -> Path | None:
     """The file of --report, for the commands that write one, and for what is no command: it may have been meant so."""
     if arguments[:1] not in (["mirror"], ["verify"]) and set(arguments[:1]) <= set(group.commands):
         return None
-    return _path(arguments, "--report")
+    return _find_option_path(arguments, "--report")
 
 
-def _path(arguments: list[str], option: str) -> Path | None:
+def _find_option_path(arguments: list[str], option: str) -> Path | None:
     """The path that an option is given, or its variable; None where there is none."""
     path = os.environ.get("TILESYNC_" + option.lstrip("-").replace("-", "_").upper(), "")
     for number, word in enumerate(arguments):
@@ -78,7 +81,7 @@ def _path(arguments: list[str], option: str) -> Path | None:
     return Path(path) if path.strip() not in {"", "-"} and "://" not in path else None
 
 
-def _positional(group: click.Group, arguments: list[str]) -> Iterator[str]:
+def _positional_arguments(group: click.Group, arguments: list[str]) -> Iterator[str]:
     """The words behind the command that are neither options nor their values."""
     command = group.commands.get(arguments[0]) if arguments else None
     valued = {
@@ -97,5 +100,5 @@ def _positional(group: click.Group, arguments: list[str]) -> Iterator[str]:
             yield word
 
 
-def _given(words: list[str], number: int, variable: str) -> str | None:
-    return words[number] if number < len(words) else os.environ.get(variable)
+def _argument_or_variable(words: list[str], index: int, variable: str) -> str | None:
+    return words[index] if index < len(words) else os.environ.get(variable)

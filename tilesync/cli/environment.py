@@ -6,31 +6,31 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-SECRETS = {"TILESYNC_TOKEN", "TILESYNC_SHARE_KEY"}
+SECRET_VARIABLES = {"TILESYNC_TOKEN", "TILESYNC_SHARE_KEY"}
 """Variables without an option: what is secret is no argument."""
 
-OURS = {"TILESYNC_SAMPLES", "TILESYNC_REQUIRE"}
+TEST_VARIABLES = {"TILESYNC_SAMPLES", "TILESYNC_REQUIRE"}
 """Variables of tilesync's own tests."""
 
 
-def stray_variables(group: click.Group, environ: Mapping[str, str]) -> Iterator[str]:
+def find_unknown_variables(group: click.Group, environ: Mapping[str, str]) -> Iterator[str]:
     """A sentence for each variable that nobody reads: a misspelt one, and one that counts as an option alone."""
     given = sorted(name for name, value in environ.items() if name.startswith("TILESYNC_") and value)
     if not given:
         return
-    read, unread = _variables(group)
+    read, unread = _collect_variables(group)
     for name in given:
-        if name in read | OURS:
+        if name in read | TEST_VARIABLES:
             continue
         if option := unread.get(name):
             yield f"{name} is ignored: what deletes or overrides a guard counts as an option alone ({option})"
             continue
-        yield f"{name} is ignored: no option reads it{_nearest(name, read | unread.keys())}"
+        yield f"{name} is ignored: no option reads it{_suggest_variable(name, read | unread.keys())}"
 
 
-def _variables(group: click.Group) -> tuple[set[str], dict[str, str]]:
+def _collect_variables(group: click.Group) -> tuple[set[str], dict[str, str]]:
     """The variables that any command reads; and those of options that read none, with the option."""
-    read, unread = set(SECRETS), dict[str, str]()
+    read, unread = set(SECRET_VARIABLES), dict[str, str]()
     for command in group.commands.values():
         for param in command.params:
             variables = [param.envvar] if isinstance(param.envvar, str) else list(param.envvar or ())
@@ -41,7 +41,7 @@ def _variables(group: click.Group) -> tuple[set[str], dict[str, str]]:
     return read, {name: option for name, option in unread.items() if name not in read}
 
 
-def _nearest(name: str, known: set[str]) -> str:
+def _suggest_variable(name: str, known: set[str]) -> str:
     from difflib import get_close_matches
 
     ours = [each for each in known if each.startswith("TILESYNC_")]

@@ -15,40 +15,49 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from tilesync import __version__
-from tilesync.cli.doctor import doctor, viewer_place
+from tilesync.cli.doctor import doctor, parse_viewer_location
 from tilesync.cli.held import rollback, verify, versions
 from tilesync.cli.options import (
-    ADOPT,
-    ALLOW_HTTP,
-    AZURE_ENDPOINT,
-    DELETION,
-    HISTORY,
-    INVENTORY,
-    NO_PROGRESS,
-    ON_PUBLISH,
-    REACH,
-    SELECTION,
-    SERVICE,
-    SERVING,
-    STATE_DIR,
-    VOICE,
+    ADOPT_OPTION,
+    ALLOW_HTTP_OPTION,
+    AZURE_ENDPOINT_OPTION,
+    CACHE_OPTIONS,
+    HISTORY_OPTIONS,
+    INVENTORY_OPTIONS,
+    NO_PROGRESS_OPTION,
+    ON_PUBLISH_OPTION,
+    OUTPUT_OPTIONS,
+    RETENTION_OPTIONS,
+    SELECTION_OPTIONS,
+    SERVICE_OPTIONS,
+    STATE_DIR_OPTION,
+    STORE_OPTIONS,
     option,
-    waiting,
+    wait_option,
 )
-from tilesync.cli.params import CountOr, Destination, Duration, FilePath, Folder, Place, Rate, Source
+from tilesync.cli.params import (
+    CountOrWordType,
+    DestinationType,
+    DurationType,
+    FilePathType,
+    FolderType,
+    Location,
+    RateType,
+    SourceType,
+)
 from tilesync.cli.parse import (
-    imodel_of,
-    is_argument,
-    mirror_request,
-    reach_of,
-    selector_of,
-    service_of,
-    session_of,
-    told_source,
+    create_mirror_request,
+    create_selector,
+    create_service,
+    create_session,
+    create_store_options,
+    display_source,
+    is_on_command_line,
+    parse_imodel_id,
 )
-from tilesync.cli.signals import raise_when_stopped
+from tilesync.cli.signals import install_signal_handlers
 from tilesync.errors import Interrupted, TilesyncError, UsageError
-from tilesync.model.storage import AzurePlace
+from tilesync.model.storage import AzureLocation
 
 if TYPE_CHECKING:
     from tilesync.cli.session import Session
@@ -70,32 +79,38 @@ for command in (verify, versions, rollback, doctor):
 
 
 @cli.command(short_help="Mirror an export.")
-@click.argument("source", envvar="TILESYNC_SOURCE", type=Source())
-@click.argument("dest", envvar="TILESYNC_DEST", type=Destination())
-@SELECTION
-@waiting("10m")
+@click.argument("source", envvar="TILESYNC_SOURCE", type=SourceType())
+@click.argument("dest", envvar="TILESYNC_DEST", type=DestinationType())
+@SELECTION_OPTIONS
+@wait_option("10m")
 @option("--link-command", help="Command that prints a fresh container link when SOURCE is a link.")
-@HISTORY
-@INVENTORY
-@ADOPT
-@DELETION
-@option("--bwlimit", type=Rate(), metavar="RATE", help="Bytes a second at most: 500k, 10M, 1.5Mi.")
-@option("--transfers", type=CountOr("auto", most=1000), default="auto", show_default=True, help="Transfers at once.")
+@HISTORY_OPTIONS
+@INVENTORY_OPTIONS
+@ADOPT_OPTION
+@RETENTION_OPTIONS
+@option("--bwlimit", type=RateType(), metavar="RATE", help="Bytes a second at most: 500k, 10M, 1.5Mi.")
+@option(
+    "--transfers",
+    type=CountOrWordType("auto", max_count=1000),
+    default="auto",
+    show_default=True,
+    help="Transfers at once.",
+)
 @option("-n", "--dry-run", is_flag=True, help="Print the plan with its reasons, write nothing.")
-@NO_PROGRESS
-@option("--report", type=FilePath(), help="Write the last JSON line, with every failure, to this file.")
-@STATE_DIR
-@REACH
-@SERVING
+@NO_PROGRESS_OPTION
+@option("--report", type=FilePathType(), help="Write the last JSON line, with every failure, to this file.")
+@STATE_DIR_OPTION
+@STORE_OPTIONS
+@CACHE_OPTIONS
 @option("--server-copy", is_flag=True, help="Azure to Azure: the storage copies by itself, proven by its MD5.")
-@ON_PUBLISH
+@ON_PUBLISH_OPTION
 @option(
     "--create-container", is_flag=True, envvar=None, help="Make the container of an az:// DEST where it is missing."
 )
-@SERVICE
-@VOICE
+@SERVICE_OPTIONS
+@OUTPUT_OPTIONS
 @click.pass_context
-def mirror(context: click.Context, /, source: str, dest: Place, *, dry_run: bool, **options: Any) -> int:
+def mirror(context: click.Context, /, source: str, dest: Location, *, dry_run: bool, **options: Any) -> int:
     """Mirror the latest finished export of SOURCE into DEST.
 
     SOURCE is an iModel id, or a container link https://…?SAS (better given as `-` on standard input, or in
@@ -105,11 +120,11 @@ def mirror(context: click.Context, /, source: str, dest: Place, *, dry_run: bool
     DEST is a folder, az://ACCOUNT/CONTAINER[/PREFIX], the link of a container that may write (better in TILESYNC_DEST),
     or s3://BUCKET[/PREFIX].
     """
-    from tilesync.cli.output.summary import mirrored
+    from tilesync.cli.output.summary import format_mirror_summary
 
-    session = session_of(options, source=source, dest=dest, acts=not dry_run)
+    session = create_session(options, source=source, dest=dest, changes_dest=not dry_run)
     session.summary.dry_run = dry_run
-    seen = is_argument(context, "source") and source != "-"
+    seen = is_on_command_line(context, "source") and source != "-"
 
     async def work() -> None:
         from dataclasses import replace
@@ -117,83 +132,87 @@ def mirror(context: click.Context, /, source: str, dest: Place, *, dry_run: bool
         from tilesync.app import commands as wiring
         from tilesync.events import Notice
 
-        request = mirror_request(source, dest, options)
-        session.summary.source = told_source(request, session.summary.source)
+        request = create_mirror_request(source, dest, options)
+        session.summary.source = display_source(request, session.summary.source)
         if request.link is not None and seen:
             session.observe(Notice("others on this machine can see the link: better give it as - or TILESYNC_SOURCE"))
-        if isinstance(dest, AzurePlace) and dest.link is not None and is_argument(context, "dest"):
+        if isinstance(dest, AzureLocation) and dest.link is not None and is_on_command_line(context, "dest"):
             session.observe(Notice("others on this machine can see the link of DEST: better give it as TILESYNC_DEST"))
         if dry_run:
             heard = request.every_file or options["as_json"] or not options["quiet"]
-            await wiring.preview(replace(request, every_file=heard), session.observe, session.tally)
+            await wiring.mirror_dry_run(replace(request, every_file=heard), session.observe, session.stats)
         else:
-            announce = session.announcing(options["on_publish"])
-            await wiring.mirror(request, session.observe, session.tally, announce=announce)
+            announce = session.create_publish_hook(options["on_publish"])
+            await wiring.mirror(request, session.observe, session.stats, hook=announce)
 
-    return session.run(work, closing=lambda: mirrored(session.summary, session.tally, dest, dry_run=dry_run))
+    return session.run(
+        work, closing_message=lambda: format_mirror_summary(session.summary, session.stats, dest, dry_run=dry_run)
+    )
 
 
 @cli.command(short_help="List the exports.")
-@click.argument("imodel_id", required=False, envvar="TILESYNC_SOURCE", type=Source())
-@option("--held", metavar="DEST", type=Destination(), help="Say which of them this destination holds.")
-@option("--state-dir", type=FilePath(), help="Where its state is, if not at its usual place.")
-@REACH
-@SERVICE
-@VOICE
-def exports(imodel_id: str | None, held: Place | None, state_dir: Path | None, **options: Any) -> int:
+@click.argument("imodel_id", required=False, envvar="TILESYNC_SOURCE", type=SourceType())
+@option("--held", metavar="DEST", type=DestinationType(), help="Say which of them this destination holds.")
+@option("--state-dir", type=FilePathType(), help="Where its state is, if not at its usual place.")
+@STORE_OPTIONS
+@SERVICE_OPTIONS
+@OUTPUT_OPTIONS
+def exports(imodel_id: str | None, held: Location | None, state_dir: Path | None, **options: Any) -> int:
     """List the exports of IMODEL_ID, newest first; without an id, all that this identity can see."""
-    from tilesync.cli.output.summary import export_row, export_table
+    from tilesync.cli.output.summary import build_export_row, format_export_table
 
-    session = session_of(options, source=imodel_id, dest=held)
+    session = create_session(options, source=imodel_id, dest=held)
     rows: list[Export] = []
 
     async def work() -> None:
         from tilesync.app import commands as wiring
         from tilesync.events import Warned
-        from tilesync.jobs.versions.listing import endangered
+        from tilesync.jobs.versions.listing import describe_endangered
 
-        imodel = imodel_of(imodel_id) if imodel_id else None
-        await wiring.list_exports(service_of(options), imodel, session.observe, rows.append)
+        imodel = parse_imodel_id(imodel_id) if imodel_id else None
+        await wiring.list_exports(create_service(options), imodel, session.observe, rows.append)
         there = None
         if held is not None:
-            there = wiring.holdings(held, session.observe, state_dir=state_dir, retired=True, reach=reach_of(options))
+            there = wiring.list_versions(
+                held, session.observe, state_dir=state_dir, retired=True, store_options=create_store_options(options)
+            )
         for row in rows if options["as_json"] else ():
-            session.tell(export_row(row, there))
+            session.write_json_line(build_export_row(row, there))
         if not options["as_json"]:
-            session.print(export_table(rows, there, imodel=not imodel_id, width=session.width))
-        for sentence in endangered(rows, there) if there is not None else ():
+            session.print_output(format_export_table(rows, there, imodel=not imodel_id, width=session.width))
+        for sentence in describe_endangered(rows, there) if there is not None else ():
             session.observe(Warned(sentence))
 
-    return session.run(work, closing=lambda: f"{len(rows)} exports" if len(rows) != 1 else "1 export")
+    return session.run(work, closing_message=lambda: f"{len(rows)} exports" if len(rows) != 1 else "1 export")
 
 
 @cli.command(short_help="Print a viewer URL: a secret.")
-@click.argument("what", metavar="IMODEL_ID|DEST", envvar="TILESYNC_SOURCE", type=Source())
-@SELECTION
-@waiting("0s")
-@option("--life", type=Duration(), default="1h", show_default=True, help="How long the URL of a DEST is good.")
-@AZURE_ENDPOINT
-@ALLOW_HTTP
-@SERVICE
-@VOICE
+@click.argument("what", metavar="IMODEL_ID|DEST", envvar="TILESYNC_SOURCE", type=SourceType())
+@SELECTION_OPTIONS
+@wait_option("0s")
+@option("--life", type=DurationType(), default="1h", show_default=True, help="How long the URL of a DEST is good.")
+@AZURE_ENDPOINT_OPTION
+@ALLOW_HTTP_OPTION
+@SERVICE_OPTIONS
+@OUTPUT_OPTIONS
 def link(what: str, **options: Any) -> int:
     """Print the URL that a viewer starts from: a secret that lives about an hour.
 
     Of an iModel it leads to the latest finished export, at the service. Of a private container (az://…, or a link to it
     that only reads) it leads to what is mirrored there, and reads that container until --life is over.
     """
-    session = session_of(options, source=what)
-    place = viewer_place(what, options["azure_endpoint"])
+    session = create_session(options, source=what)
+    place = parse_viewer_location(what, options["azure_endpoint"])
 
     async def work() -> None:
         from tilesync.app import commands as wiring
 
         if place is not None:
-            url = _held_url(session, place, options)
+            url = _create_viewer_url(session, place, options)
         else:
             request = wiring.MirrorRequest(
-                service=service_of(options),
-                selector=selector_of(what, options),
+                service=create_service(options),
+                selector=create_selector(what, options),
                 destination=Path(),
                 cdn=options["cdn"],
                 wait=options["wait"],
@@ -201,38 +220,38 @@ def link(what: str, **options: Any) -> int:
             )
             url = await wiring.viewer_link(request, session.observe)
         if options["as_json"]:
-            session.tell({"kind": "link", "url": url})
+            session.write_json_line({"kind": "link", "url": url})
         else:
-            session.print(url)
+            session.print_output(url)
 
     return session.run(work)
 
 
-def _held_url(session: Session, place: Place, options: dict[str, Any]) -> str:
+def _create_viewer_url(session: Session, location: Location, options: dict[str, Any]) -> str:
     """The signed URL of what is mirrored; what it allows, and which viewers can use it, is said beside it."""
-    from tilesync.app.requests import Where
-    from tilesync.cli.output.summary import SIGNED_VIEWERS
+    from tilesync.app.requests import Target
+    from tilesync.cli.output.summary import SIGNED_URL_HINT
     from tilesync.doctor.commands import viewer_url
 
-    url, ends = viewer_url(Where(place, reach_of(options)), options["life"])
+    url, ends = viewer_url(Target(location, create_store_options(options)), options["life"])
     until = f" until {ends:%Y-%m-%d %H:%M:%S} UTC" if ends is not None else ""
-    session.say(f"a secret: whoever has it reads the whole container{until}")
-    session.say(SIGNED_VIEWERS)
+    session.print_message(f"a secret: whoever has it reads the whole container{until}")
+    session.print_message(SIGNED_URL_HINT)
     return url
 
 
 @cli.command(short_help="See it work; no account needed.")
-@click.argument("folder", required=False, type=Folder())
-@NO_PROGRESS
-@VOICE
+@click.argument("folder", required=False, type=FolderType())
+@NO_PROGRESS_OPTION
+@OUTPUT_OPTIONS
 def demo(folder: Path | None, **options: Any) -> int:
     """Run the main job against an embedded stand-in of the service; no account needed."""
-    from tilesync.cli.demo import FOLDER, show
+    from tilesync.cli.demo import DEFAULT_FOLDER, run_demo
 
-    return show(session_of(options, dest=folder or FOLDER, acts=True), folder or FOLDER)
+    return run_demo(create_session(options, dest=folder or DEFAULT_FOLDER, changes_dest=True), folder or DEFAULT_FOLDER)
 
 
-def _fill_gaps() -> None:
+def _open_closed_streams() -> None:
     """Where a standard stream is closed its number leads nowhere: else the next file or socket would get it."""
     for number in range(3):
         try:
@@ -244,22 +263,22 @@ def _fill_gaps() -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """The entry point: every way out has its exit code, and with `--json` its last line."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    _fill_gaps()
-    raise_when_stopped()
+    _open_closed_streams()
+    install_signal_handlers()
     try:
         code = cli.main(arguments, prog_name="tilesync", standalone_mode=False)
     except click.exceptions.Abort:
-        code = _told(arguments, Interrupted("interrupted"))
+        code = _report_error(arguments, Interrupted("interrupted"))
     except click.ClickException as error:
-        code = _refused(arguments, error)
+        code = _report_usage_error(arguments, error)
     except TilesyncError as error:
-        code = _told(arguments, error)
+        code = _report_error(arguments, error)
     except Exception as error:  # noqa: BLE001 - the last door: a bug ends in exit 1, and is told
-        code = _failed_to_print(arguments, error) or _met_a_bug(arguments, error)
-    _leave(code if isinstance(code, int) else 0)
+        code = _report_lost_help_output(arguments, error) or _report_bug(arguments, error)
+    _exit_process(code if isinstance(code, int) else 0)
 
 
-def _leave(code: int) -> NoReturn:
+def _exit_process(code: int) -> NoReturn:
     """End the process. With the bulk engine loaded, at once: a thread of it that still wants the interpreter while that
     winds down would abort it, and the exit code with it (pyreqwest 0.15.1).
     """
@@ -271,44 +290,44 @@ def _leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _told(arguments: list[str], error: TilesyncError) -> int:
+def _report_error(arguments: list[str], error: TilesyncError) -> int:
     """Tell an error of a request that never became a run; the exit code."""
-    from tilesync.cli.early_exit import end_early
-    from tilesync.cli.output.reporters import say_error
+    from tilesync.cli.early_exit import report_early_error
+    from tilesync.cli.output.reporters import print_error
 
-    say_error(error)
-    return end_early(cli, arguments, error)
+    print_error(error)
+    return report_early_error(cli, arguments, error)
 
 
-def _refused(arguments: list[str], error: click.ClickException) -> int:
+def _report_usage_error(arguments: list[str], error: click.ClickException) -> int:
     """Tell a usage error as click words it, with the usage of the command."""
-    from tilesync.cli.early_exit import end_early
-    from tilesync.cli.output.masking import Masking
-    from tilesync.cli.output.streams import say
+    from tilesync.cli.early_exit import report_early_error
+    from tilesync.cli.output.masking import SecretMasker
+    from tilesync.cli.output.streams import write_stream
 
     text = io.StringIO()
     error.show(text)
-    say(sys.stderr, Masking(os.environ).text(text.getvalue()))
-    return end_early(cli, arguments, UsageError(error.format_message()))
+    write_stream(sys.stderr, SecretMasker(os.environ).mask_text(text.getvalue()))
+    return report_early_error(cli, arguments, UsageError(error.format_message()))
 
 
-def _failed_to_print(arguments: list[str], error: Exception) -> int:
+def _report_lost_help_output(arguments: list[str], error: Exception) -> int:
     """The exit code where --help or --version could not be written; 0 for any other error."""
-    from tilesync.cli.output.streams import output_lost, say
+    from tilesync.cli.output.streams import create_output_error, write_stream
 
     if not isinstance(error, OSError) or not {"-h", "--help", "--version"} & set(arguments):
         return 0
-    say(sys.stdout, "")  # what is left would be tried again at the end
-    return _told(arguments, output_lost(error))
+    write_stream(sys.stdout, "")  # what is left would be tried again at the end
+    return _report_error(arguments, create_output_error(error))
 
 
-def _met_a_bug(arguments: list[str], error: Exception) -> int:
+def _report_bug(arguments: list[str], error: Exception) -> int:
     import traceback
 
-    from tilesync.cli.early_exit import end_early
-    from tilesync.cli.output.masking import Masking
-    from tilesync.cli.output.streams import say
+    from tilesync.cli.early_exit import report_early_error
+    from tilesync.cli.output.masking import SecretMasker
+    from tilesync.cli.output.streams import write_stream
 
-    say(sys.stderr, Masking(os.environ).text(traceback.format_exc()))
+    write_stream(sys.stderr, SecretMasker(os.environ).mask_text(traceback.format_exc()))
     wrong = TilesyncError("tilesync met a bug", hint="please report it with the lines above")
-    return end_early(cli, arguments, wrong, kind=type(error).__name__)
+    return report_early_error(cli, arguments, wrong, kind=type(error).__name__)

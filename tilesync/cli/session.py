@@ -14,24 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from tilesync.cli.output.log_file import LogFile
-from tilesync.cli.output.masking import Masking
-from tilesync.cli.output.progress import Progress
-from tilesync.cli.output.report import Summary, failed_to_write, reported, write_report
-from tilesync.cli.output.reporters import JsonLines, Lines
-from tilesync.cli.output.streams import Out, say
-from tilesync.cli.output.terminal import columns_of
-from tilesync.cli.params import explain
-from tilesync.cli.publish_hook import announce
-from tilesync.cli.signals import HANGUP, stopped_by, stopping_signals
+from tilesync.cli.output.masking import SecretMasker
+from tilesync.cli.output.progress import ProgressDisplay
+from tilesync.cli.output.report import RunSummary, build_report, report_write_error, write_report
+from tilesync.cli.output.reporters import JsonLinesWriter, MessagePrinter
+from tilesync.cli.output.streams import StdoutWriter, write_stream
+from tilesync.cli.output.terminal import terminal_columns
+from tilesync.cli.params import format_error
+from tilesync.cli.publish_hook import run_publish_command
+from tilesync.cli.signals import HANGUP, error_for_signal, list_stop_signals
 from tilesync.errors import Interrupted, OutputLost, TilesyncError
 from tilesync.events import Event, Warned
-from tilesync.jobs.run.stats import Tally
+from tilesync.jobs.run.stats import RunStats
 from tilesync.protocols import Observer
-from tilesync.runtime.event_loop import loop_factory, tidy_memory
+from tilesync.runtime.event_loop import loop_factory, tune_garbage_collector
 
 
 @dataclass(frozen=True)
-class Voice:
+class OutputOptions:
     """How a run speaks, and what it is about: SOURCE and DEST as they may be told. `acts`: the command changes DEST.
     `steps`: each time that it is run it goes one step further.
     """
@@ -44,141 +44,145 @@ class Voice:
     report: Path | None = None
     source: str | None = None
     dest: str | None = None
-    acts: bool = False
-    steps: bool = False
+    changes_dest: bool = False
+    is_stepwise: bool = False
 
 
-_DONE = "what was done stands: `tilesync versions DEST` shows it"
+_COMPLETED_HINT = "what was done stands: `tilesync versions DEST` shows it"
 
 
 class Session:
     """Holds the observers of one run, runs it, and says how it ended."""
 
-    def __init__(self, voice: Voice) -> None:
-        self.tally = Tally()
-        self.summary = Summary(self.tally, source=voice.source, dest=voice.dest)
-        self._voice = voice
-        self._out = Out()
-        self._masking = Masking(os.environ)
+    def __init__(self, options: OutputOptions) -> None:
+        self.stats = RunStats()
+        self.summary = RunSummary(self.stats, source=options.source, dest=options.dest)
+        self._options = options
+        self._stdout = StdoutWriter()
+        self._masker = SecretMasker(os.environ)
         terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        show = voice.progress and not voice.quiet
-        self._progress = Progress(self.tally, bar=show and terminal, lines=show and not terminal)
-        self._json = JsonLines(self._out, verbose=voice.verbose) if voice.json else None
-        self._lines = Lines(
+        show = options.progress and not options.quiet
+        self._progress = ProgressDisplay(self.stats, bar=show and terminal, lines=show and not terminal)
+        self._json = JsonLinesWriter(self._stdout, verbose=options.verbose) if options.json else None
+        self._messages = MessagePrinter(
             self._progress.print_line,
-            verbose=voice.verbose,
-            quiet=voice.quiet,
-            plan_out=None if voice.json else self._out,
+            verbose=options.verbose,
+            quiet=options.quiet,
+            plan_out=None if options.json else self._stdout,
         )
-        self._log = LogFile(voice.log_file, lambda message: self.observe(Warned(message))) if voice.log_file else None
-        self._observers: list[Observer] = [self.tally, self.summary, self._lines]
+        self._log = (
+            LogFile(options.log_file, lambda message: self.observe(Warned(message))) if options.log_file else None
+        )
+        self._observers: list[Observer] = [self.stats, self.summary, self._messages]
         self._observers += [observer for observer in (self._json, self._log) if observer is not None]
 
     @property
     def width(self) -> int | None:
         """The columns of the terminal that standard output is; None where it is a file or a pipe, which get all."""
-        return columns_of(sys.stdout)
+        return terminal_columns(sys.stdout)
 
     def observe(self, event: Event) -> None:
         """Tell everyone."""
-        event = self._masking.event(event)
+        event = self._masker.mask_event(event)
         for observer in self._observers:
             observer(event)
 
-    def say(self, line: str) -> None:
+    def print_message(self, line: str) -> None:
         """A sentence for people."""
-        if not self._voice.quiet:
+        if not self._options.quiet:
             self._progress.print_line(line)
 
-    def print(self, text: str) -> None:
+    def print_output(self, text: str) -> None:
         """What a command gives out, for people and pipes alike."""
-        self._out.write(text + "\n")
+        self._stdout.write(text + "\n")
 
-    def tell(self, said: dict[str, Any]) -> None:
+    def write_json_line(self, line: dict[str, Any]) -> None:
         """A line for programs, where they asked for it."""
         if self._json is not None:
-            self._json.write(said)
+            self._json.write(line)
 
-    def announcing(self, command: str | None) -> Callable[[str, TilesyncError | None], Awaitable[None]] | None:
+    def create_publish_hook(self, command: str | None) -> Callable[[str, TilesyncError | None], Awaitable[None]] | None:
         """What runs a command with the report so far; None where there is no command. Raises UsageError."""
         if not command:
             return None
-        from tilesync.runtime.subprocess import words_of
+        from tilesync.runtime.subprocess import split_command
 
-        words = words_of(command, "--on-publish")
+        words = split_command(command, "--on-publish")
 
         async def run(version: str, error: TilesyncError | None) -> None:
-            said = self.summary.finished() if error is None else self._failure(error)
-            await announce(words, {**reported(said, self.summary), "pointer": version}, self.observe)
+            said = self.summary.build_finished_line() if error is None else self._build_failed_line(error)
+            await run_publish_command(words, {**build_report(said, self.summary), "pointer": version}, self.observe)
 
         return run
 
-    def run(self, work: Callable[[], Awaitable[None]], *, closing: Callable[[], str] | None = None) -> int:
+    def run(self, work: Callable[[], Awaitable[None]], *, closing_message: Callable[[], str] | None = None) -> int:
         """Run to the end; the exit code. `closing` gives the sentence that a good run ends with."""
         try:
-            tidy_memory()
+            tune_garbage_collector()
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                runner.run(self._attended(work))
+                runner.run(self._run_until_signal(work))
         except TilesyncError as error:
-            return self._failed(error)
+            return self._end_failed(error)
         except KeyboardInterrupt:
-            return self._failed(Interrupted("interrupted"))
+            return self._end_failed(Interrupted("interrupted"))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the last door: a bug ends in exit 1, and is told
-            say(sys.stderr, self._masking.text(traceback.format_exc()))
-            return self._ended(1, type(error).__name__, "tilesync met a bug", "please report it with the lines above")
-        if closing is not None:
-            self.say(closing())
-        return self._last(self.summary.finished())
+            write_stream(sys.stderr, self._masker.mask_text(traceback.format_exc()))
+            return self._end_with(
+                1, type(error).__name__, "tilesync met a bug", "please report it with the lines above"
+            )
+        if closing_message is not None:
+            self.print_message(closing_message())
+        return self._end_run(self.summary.build_finished_line())
 
-    def _failed(self, error: TilesyncError) -> int:
+    def _end_failed(self, error: TilesyncError) -> int:
         if self.summary.published:
-            self._progress.print_line(f"version {self.summary.pointed} was published")
-        self._progress.print_line(self._masking.text(explain(self._hinted(error))))
-        return self._last(self._failure(error))
+            self._progress.print_line(f"version {self.summary.published_version} was published")
+        self._progress.print_line(self._masker.mask_text(format_error(self._adjust_hint(error))))
+        return self._end_run(self._build_failed_line(error))
 
-    def _failure(self, error: TilesyncError) -> dict[str, Any]:
-        message, hint = self._masking.text(str(error)), self._masking.text(self._hinted(error).hint)
-        return self.summary.failed(error.exit_code, type(error).__name__, message, hint)
+    def _build_failed_line(self, error: TilesyncError) -> dict[str, Any]:
+        message, hint = self._masker.mask_text(str(error)), self._masker.mask_text(self._adjust_hint(error).hint)
+        return self.summary.build_failed_line(error.exit_code, type(error).__name__, message, hint)
 
-    def _hinted(self, error: TilesyncError) -> TilesyncError:
+    def _adjust_hint(self, error: TilesyncError) -> TilesyncError:
         """The error, whose hint does not ask to run a command again that has done its work."""
-        lost = isinstance(error, OutputLost) and self._voice.acts
-        stopped = isinstance(error, Interrupted) and self._voice.steps and self.summary.published
+        lost = isinstance(error, OutputLost) and self._options.changes_dest
+        stopped = isinstance(error, Interrupted) and self._options.is_stepwise and self.summary.published
         if lost or stopped:
-            error.hint = _DONE
+            error.hint = _COMPLETED_HINT
         return error
 
-    def _ended(self, exit_code: int, error: str, message: str, hint: str) -> int:
-        return self._last(self.summary.failed(exit_code, error, message, hint))
+    def _end_with(self, exit_code: int, error: str, message: str, hint: str) -> int:
+        return self._end_run(self.summary.build_failed_line(exit_code, error, message, hint))
 
-    def _last(self, said: dict[str, Any]) -> int:
+    def _end_run(self, line: dict[str, Any]) -> int:
         """The last word of a run, wherever it is wanted; the exit code. What cannot be written there makes a good run a
         failed one, and is told where it can be.
         """
-        said = self._reported(said)
-        self.tell(said)
-        if (lost := self._out.failure()) is not None:
-            self._progress.print_line(explain(self._hinted(lost)))
-            if not said["exit"]:
-                said = self._reported(self._failure(lost))
+        line = self._write_report(line)
+        self.write_json_line(line)
+        if (lost := self._stdout.output_error()) is not None:
+            self._progress.print_line(format_error(self._adjust_hint(lost)))
+            if not line["exit"]:
+                line = self._write_report(self._build_failed_line(lost))
         if self._log is not None:
-            self._log.write(said)
+            self._log.write(line)
             self._log.close()
-        return int(said["exit"])
+        return int(line["exit"])
 
-    def _reported(self, said: dict[str, Any]) -> dict[str, Any]:
+    def _write_report(self, line: dict[str, Any]) -> dict[str, Any]:
         """Write the report; what is the last word after that."""
-        if self._voice.report is None:
-            return said
+        if self._options.report is None:
+            return line
         try:
-            write_report(self._voice.report, said, self.summary)
+            write_report(self._options.report, line, self.summary)
         except OSError as error:
-            wrong = failed_to_write(self._voice.report, error)
-            self._progress.print_line(explain(wrong))
-            return said if said["exit"] else self._failure(wrong)
-        return said
+            wrong = report_write_error(self._options.report, error)
+            self._progress.print_line(format_error(wrong))
+            return line if line["exit"] else self._build_failed_line(wrong)
+        return line
 
-    async def _attended(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _run_until_signal(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run `work` with progress beside it; the first signal cancels it, and the second one ends it at once. A second
         SIGHUP does nothing: the kernel and the shell may both send one when a terminal is closed.
         """
@@ -189,22 +193,22 @@ class Session:
             if stopped and number == HANGUP:
                 return
             if stopped:
-                for each in stopping_signals():
+                for each in list_stop_signals():
                     signal.signal(each, signal.SIG_DFL)  # writing may hang as well
-                self._last(self._failure(stopped_by(number)))
+                self._end_run(self._build_failed_line(error_for_signal(number)))
                 os._exit(128 + number)
             stopped.append(number)
             self._progress.print_line("stopping; once more to stop at once")
             running.cancel()
 
-        with _signals(stop):
-            following = asyncio.create_task(self._progress.follow())
+        with _handle_signals(stop):
+            following = asyncio.create_task(self._progress.display_until_cancelled())
             try:
                 await running
             except asyncio.CancelledError:
                 if not stopped:
                     raise
-                raise stopped_by(stopped[0]) from None
+                raise error_for_signal(stopped[0]) from None
             finally:
                 following.cancel()
                 for error in await asyncio.gather(following, return_exceptions=True):
@@ -213,13 +217,13 @@ class Session:
 
 
 @contextlib.contextmanager
-def _signals(stop: Callable[[int], None]) -> Any:
+def _handle_signals(on_signal: Callable[[int], None]) -> Any:
     """Call `stop` for the signals that stop a run while inside."""
     loop = asyncio.get_running_loop()
-    numbers = stopping_signals()
+    numbers = list_stop_signals()
     try:
         for number in numbers:
-            loop.add_signal_handler(number, stop, number)
+            loop.add_signal_handler(number, on_signal, number)
     except NotImplementedError:  # Windows: Ctrl-C arrives as KeyboardInterrupt instead
         yield
         return

@@ -10,60 +10,64 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
-from tilesync.core.foreign_json import mapping, number, text
-from tilesync.core.masking import masked
+from tilesync.core.foreign_json import read_mapping, read_number, read_text
+from tilesync.core.masking import mask_secrets
 
-LONGEST: Final = 4096
+MAX_TEXT_CHARS: Final = 4096
 """Letters of a text in a record that are kept: names and messages have a few hundred."""
 
-Kept: TypeAlias = "Callable[[Any], Any] | Mapping[str, Kept]"
+FieldReader: TypeAlias = "Callable[[Any], Any] | Mapping[str, FieldReader]"
 
 
-def _flag(said: Any) -> bool:
-    if not isinstance(said, bool):
+def _read_flag(value: Any) -> bool:
+    if not isinstance(value, bool):
         raise ValueError("it is no flag")
-    return said
+    return value
 
 
-_ERROR: Final[Mapping[str, Kept]] = {"code": text, "message": text, "target": text}
+_ERROR_FIELDS: Final[Mapping[str, FieldReader]] = {"code": read_text, "message": read_text, "target": read_text}
 
-_REQUEST: Final[Mapping[str, Kept]] = {
-    **dict.fromkeys(("iModelId", "changesetId", "exportType", "lastModified", "contextId", "iTwinId"), text),
-    **dict.fromkeys(("exporterVersion", "exportTypeVersion", "currentExporterVersion"), text),
+_REQUEST_FIELDS: Final[Mapping[str, FieldReader]] = {
+    **dict.fromkeys(("iModelId", "changesetId", "exportType", "lastModified", "contextId", "iTwinId"), read_text),
+    **dict.fromkeys(("exporterVersion", "exportTypeVersion", "currentExporterVersion"), read_text),
 }
 
-_STATS: Final[Mapping[str, Kept]] = {
-    **dict.fromkeys(("iModelSize", "compressedSize", "rawSize", "duration"), number),
-    "startTime": text,
-    "useNewExporter": _flag,
-    "metrics": dict.fromkeys(("numTiles", "numLeafTiles", "tilesetSize", "tileSizeMax"), number),
+_STATS_FIELDS: Final[Mapping[str, FieldReader]] = {
+    **dict.fromkeys(("iModelSize", "compressedSize", "rawSize", "duration"), read_number),
+    "startTime": read_text,
+    "useNewExporter": _read_flag,
+    "metrics": dict.fromkeys(("numTiles", "numLeafTiles", "tilesetSize", "tileSizeMax"), read_number),
 }
 
-FIELDS: Final[Mapping[str, Kept]] = {
-    **dict.fromkeys(("id", "displayName", "name", "status", "lastModified", "type"), text),
-    "request": _REQUEST,
-    "stats": _STATS,
+RECORD_FIELDS: Final[Mapping[str, FieldReader]] = {
+    **dict.fromkeys(("id", "displayName", "name", "status", "lastModified", "type"), read_text),
+    "request": _REQUEST_FIELDS,
+    "stats": _STATS_FIELDS,
 }
 
 
-def record_of(row: Mapping[str, Any], secrets: Iterable[str] = ()) -> dict[str, Any]:
+def sanitize_record(row: Mapping[str, Any], secrets: Iterable[str] = ()) -> dict[str, Any]:
     """What is kept of a record. A field of another type is left out; texts are masked."""
-    kept = _kept(row, FIELDS, tuple(secrets))
+    kept = _select_fields(row, RECORD_FIELDS, tuple(secrets))
     error = row.get("error")
-    said = _kept({"error": error}, {"error": text if isinstance(error, str) else _ERROR}, tuple(secrets))
+    said = _select_fields(
+        {"error": error}, {"error": read_text if isinstance(error, str) else _ERROR_FIELDS}, tuple(secrets)
+    )
     return {**kept, **said}
 
 
-def _kept(said: Mapping[str, Any], fields: Mapping[str, Kept], secrets: tuple[str, ...]) -> dict[str, Any]:
+def _select_fields(
+    record: Mapping[str, Any], fields: Mapping[str, FieldReader], secrets: tuple[str, ...]
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, read in fields.items():
         try:
-            value = mapping(said[name]) if isinstance(read, Mapping) else read(said[name])
+            value = read_mapping(record[name]) if isinstance(read, Mapping) else read(record[name])
         except (KeyError, ValueError):
             continue
         if isinstance(read, Mapping):
-            if inner := _kept(value, read, secrets):
+            if inner := _select_fields(value, read, secrets):
                 found[name] = inner
         else:
-            found[name] = masked(value, secrets)[:LONGEST] if isinstance(value, str) else value
+            found[name] = mask_secrets(value, secrets)[:MAX_TEXT_CHARS] if isinstance(value, str) else value
     return found

@@ -9,45 +9,48 @@ from functools import lru_cache
 from tilesync.errors import UsageError
 from tilesync.model import ROOT, Globs
 
-_PARTS = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|[^*?\[]+|\[")
-_SET_SIGNS = re.compile(r"[\\\[^&~|]")
-_MEANING = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+_GLOB_TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|[^*?\[]+|\[")
+_SET_SPECIAL_CHARS = re.compile(r"[\\\[^&~|]")
+_WILDCARD_PATTERNS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
-def globs(include: Iterable[str], exclude: Iterable[str]) -> Globs:
+def parse_globs(include: Iterable[str], exclude: Iterable[str]) -> Globs:
     """Globs that a person wrote, in one order. Raises UsageError for one that cannot be read."""
     made = Globs(tuple(sorted(set(include))), tuple(sorted(set(exclude))))
     for glob in (*made.include, *made.exclude):
         if not glob.strip("/"):
             raise UsageError("a glob is empty", hint="check --include and --exclude")
         try:
-            _any_of((glob,))
+            _compile_globs((glob,))
         except re.error as error:
             raise UsageError(f"the glob {glob!r} cannot be read ({error})", hint="check --include, --exclude") from None
     return made
 
 
-def narrowed(own: Globs, given: Globs) -> Globs:
+def narrow_globs(existing: Globs, requested: Globs) -> Globs:
     """The globs of what a command wants of files that were chosen by globs of their own: what those leave out stays
     out, and `given` chooses among the rest.
     """
-    return Globs(given.include or own.include, tuple(sorted({*own.exclude, *given.exclude})))
+    return Globs(requested.include or existing.include, tuple(sorted({*existing.exclude, *requested.exclude})))
 
 
-def added(own: Globs, given: Globs) -> Globs:
+def find_added_globs(existing: Globs, requested: Globs) -> Globs:
     """The globs that a command gave beyond those by which the files were chosen before."""
-    new = (tuple(glob for glob in g if glob not in o) for o, g in zip(_both(own), _both(given), strict=True))
+    new = (
+        tuple(glob for glob in g if glob not in o)
+        for o, g in zip(_include_and_exclude(existing), _include_and_exclude(requested), strict=True)
+    )
     return Globs(*new)
 
 
-def _both(of: Globs) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return of.include, of.exclude
+def _include_and_exclude(globs: Globs) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return globs.include, globs.exclude
 
 
-def unmatched(of: Globs, names: Iterable[str]) -> list[tuple[str, str]]:
+def find_unmatched(globs: Globs, names: Iterable[str]) -> list[tuple[str, str]]:
     """The globs that match none of these names, each with its option. Reads no further than to the last first match."""
-    left = [("--include", glob) for glob in of.include] + [("--exclude", glob) for glob in of.exclude]
-    matchers = {each: _matcher(each[1:]) for each in left}
+    left = [("--include", glob) for glob in globs.include] + [("--exclude", glob) for glob in globs.exclude]
+    matchers = {each: _make_matcher(each[1:]) for each in left}
     for name in names:
         if hit := [each for each, matches in matchers.items() if matches(name)]:
             for each in hit:
@@ -58,7 +61,7 @@ def unmatched(of: Globs, names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 @lru_cache(maxsize=8)
-def keeper(of: Globs) -> Callable[[str], bool]:
+def glob_matcher(globs: Globs) -> Callable[[str], bool]:
     """What says whether a name is wanted: one that `include` matches, or any where that is empty, unless `exclude`
     matches it. The root tileset always is.
 
@@ -66,32 +69,32 @@ def keeper(of: Globs) -> Callable[[str], bool]:
     slashes, `**` does not, `[…]` is one letter of a set. One that ends with a slash means all below it. Case counts.
     A glob also matches the very name that it is, whatever signs that has.
     """
-    included, excluded = _matcher(of.include), _matcher(of.exclude)
+    included, excluded = _make_matcher(globs.include), _make_matcher(globs.exclude)
 
     def keeps(name: str) -> bool:
-        wanted = not of.include or included(name)
-        return name == ROOT or (wanted and not (of.exclude and excluded(name)))
+        wanted = not globs.include or included(name)
+        return name == ROOT or (wanted and not (globs.exclude and excluded(name)))
 
     return keeps
 
 
-def _matcher(some: tuple[str, ...]) -> Callable[[str], bool]:
-    whole, names = _any_of(some).fullmatch, frozenset(some)
+def _make_matcher(globs: tuple[str, ...]) -> Callable[[str], bool]:
+    whole, names = _compile_globs(globs).fullmatch, frozenset(globs)
     return lambda name: whole(name) is not None or name in names
 
 
-def _any_of(some: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(map(_expression, some)), re.DOTALL)
+def _compile_globs(globs: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(_glob_pattern, globs)), re.DOTALL)
 
 
-def _expression(glob: str) -> str:
+def _glob_pattern(glob: str) -> str:
     anywhere = "" if "/" in glob else "(?:.*/)?"
     glob += "**" if glob.endswith("/") else ""
-    return anywhere + "".join(map(_meaning, _PARTS.findall(glob.removeprefix("/"))))
+    return anywhere + "".join(map(_token_pattern, _GLOB_TOKEN.findall(glob.removeprefix("/"))))
 
 
-def _meaning(part: str) -> str:
-    if part.startswith("[") and len(part) > 1:
-        letters = _SET_SIGNS.sub(r"\\\g<0>", part[1:-1])
+def _token_pattern(token: str) -> str:
+    if token.startswith("[") and len(token) > 1:
+        letters = _SET_SPECIAL_CHARS.sub(r"\\\g<0>", token[1:-1])
         return "(?!/)" + (f"[^{letters[1:]}]" if letters.startswith("!") else f"[{letters}]")
-    return _MEANING.get(part) or re.escape(part)
+    return _WILDCARD_PATTERNS.get(token) or re.escape(token)

@@ -15,66 +15,66 @@ from typing import Any, Final, NoReturn, TypeVar
 
 T = TypeVar("T")
 
-DEPTH: Final = 32
+MAX_NESTING: Final = 32
 """Objects and lists within one another, at most; those that are read here have five."""
 
-DOCUMENT: Final = 64 << 20
+MAX_DOCUMENT_BYTES: Final = 64 << 20
 """Bytes of a document, or of a line of a manifest, at most: the first line may name a million missing files."""
 
-COUNT: Final = (1 << 63) - 1
+MAX_INTEGER: Final = (1 << 63) - 1
 """The catalog keeps whole numbers of 64 bits, signed."""
 
-DATES: Final = range(0, 7258118400)
+VALID_EPOCH_SECONDS: Final = range(0, 7258118400)
 """Seconds since the epoch that a date of others may have: from 1970 to the end of 2199. File systems and catalogs end
 in 2262 at the latest; a date outside is a mistake of whoever stated it.
 """
 
 
-def loads(data: bytes | str, *, most: int = DOCUMENT) -> Any:
+def parse_json(data: bytes | str, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Any:
     """The value that a document holds. Raises ValueError for one that is too large, too deep, or no JSON."""
-    if len(data) > most:
-        raise ValueError(f"it has over {most:,} bytes")
+    if len(data) > max_bytes:
+        raise ValueError(f"it has over {max_bytes:,} bytes")
     text = data if isinstance(data, str) else data.decode("utf-8-sig")
     try:
         said = _DECODER.decode(text)
     except RecursionError:
-        raise ValueError(_DEEP) from None
-    if text.count("[") + text.count("{") > DEPTH and _depth(said) > DEPTH:
-        raise ValueError(_DEEP)
+        raise ValueError(_TOO_DEEP_MESSAGE) from None
+    if text.count("[") + text.count("{") > MAX_NESTING and _nesting_depth(said) > MAX_NESTING:
+        raise ValueError(_TOO_DEEP_MESSAGE)
     if "\\u" in text or not isinstance(data, bytes):
-        _check_letters(said)
+        _check_surrogates(said)
     return said
 
 
-_DEEP: Final = f"it is nested more than {DEPTH} deep"
+_TOO_DEEP_MESSAGE: Final = f"it is nested more than {MAX_NESTING} deep"
 
 
-def _refuse(constant: str) -> NoReturn:
+def _reject_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number of JSON")
 
 
-def _finite(text: str) -> float:
+def _parse_finite_float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text[:20]} is too large a number")
     return number
 
 
-_DECODER: Final = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
+_DECODER: Final = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_finite_float)
 
 
-def _depth(said: Any) -> int:
+def _nesting_depth(value: Any) -> int:
     """How deep a value is nested; told without recursion."""
-    depth, level = 0, [said]
+    depth, level = 0, [value]
     while level := [each for each in level if isinstance(each, dict | list)]:
         depth += 1
         level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
     return depth
 
 
-def _check_letters(said: Any) -> None:
+def _check_surrogates(value: Any) -> None:
     """Raise ValueError where a text holds half of a surrogate pair: UnicodeEncodeError is one."""
-    left = [said]
+    left = [value]
     while left:
         each = left.pop()
         if isinstance(each, str):
@@ -88,72 +88,72 @@ def _check_letters(said: Any) -> None:
 # --- readers: the value, or ValueError ---
 
 
-def mapping(said: Any) -> Mapping[str, Any]:
+def read_mapping(value: Any) -> Mapping[str, Any]:
     """An object."""
-    if not isinstance(said, dict):
-        raise ValueError(f"{_shown(said)} is no object")
-    return said
+    if not isinstance(value, dict):
+        raise ValueError(f"{_describe_value(value)} is no object")
+    return value
 
 
-def text(said: Any) -> str:
+def read_text(value: Any) -> str:
     """A text."""
-    if not isinstance(said, str):
-        raise ValueError(f"{_shown(said)} is no text")
-    return said
+    if not isinstance(value, str):
+        raise ValueError(f"{_describe_value(value)} is no text")
+    return value
 
 
-def count(said: Any) -> int:
+def read_count(value: Any) -> int:
     """A whole number that is not negative and that the catalog can keep; a float that is whole is one."""
-    whole = isinstance(said, int) or (isinstance(said, float) and said.is_integer())
-    if isinstance(said, bool) or not whole or not 0 <= said <= COUNT:
-        raise ValueError(f"{_shown(said)} is no count")
-    return int(said)
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not whole or not 0 <= value <= MAX_INTEGER:
+        raise ValueError(f"{_describe_value(value)} is no count")
+    return int(value)
 
 
-def number(said: Any) -> int | float:
+def read_number(value: Any) -> int | float:
     """A number that JSON, and what reads it elsewhere, can carry."""
-    if isinstance(said, bool) or not isinstance(said, int | float) or not abs(said) <= COUNT:
-        raise ValueError(f"{_shown(said)} is no number")
-    return said
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_INTEGER:
+        raise ValueError(f"{_describe_value(value)} is no number")
+    return value
 
 
-def moment(said: Any) -> str:
+def read_timestamp(value: Any) -> str:
     """A moment as tilesync writes it, or as ISO 8601 allows, with its zone."""
-    if datetime.fromisoformat(text(said)).tzinfo is None:
-        raise ValueError(f"{_shown(said)} tells no zone")
-    return text(said)
+    if datetime.fromisoformat(read_text(value)).tzinfo is None:
+        raise ValueError(f"{_describe_value(value)} tells no zone")
+    return read_text(value)
 
 
-def texts(said: Any) -> tuple[str, ...]:
+def read_texts(value: Any) -> tuple[str, ...]:
     """A list of texts."""
-    if not isinstance(said, list | tuple):
-        raise ValueError(f"{_shown(said)} is no list")
-    return tuple(map(text, said))
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{_describe_value(value)} is no list")
+    return tuple(map(read_text, value))
 
 
-def digest(said: Any, size: int) -> bytes:
+def read_digest(value: Any, size: int) -> bytes:
     """So many bytes in hexadecimal."""
-    data = bytes.fromhex(text(said))
+    data = bytes.fromhex(read_text(value))
     if len(data) != size:
-        raise ValueError(f"{_shown(said)} is no digest of {size} bytes")
+        raise ValueError(f"{_describe_value(value)} is no digest of {size} bytes")
     return data
 
 
-def optional(said: Any, read: Callable[[Any], T]) -> T | None:
+def read_optional(value: Any, read: Callable[[Any], T]) -> T | None:
     """What a reader gives; None where nothing is said."""
-    return None if said is None else read(said)
+    return None if value is None else read(value)
 
 
-def lenient(said: Any, read: Callable[[Any], T], default: T) -> T:
+def read_or_default(value: Any, read: Callable[[Any], T], default: T) -> T:
     """What a reader gives, or the default where that is something else."""
     try:
-        return read(said)
+        return read(value)
     except ValueError:
         return default
 
 
-def _shown(said: Any) -> str:
+def _describe_value(value: Any) -> str:
     """A few letters of a value, for a message."""
-    if isinstance(said, dict | list):
-        return f"a {'list' if isinstance(said, list) else 'mapping'} of {len(said)}"
-    return ascii(said)[:40]
+    if isinstance(value, dict | list):
+        return f"a {'list' if isinstance(value, list) else 'mapping'} of {len(value)}"
+    return ascii(value)[:40]

@@ -9,24 +9,24 @@ from tilesync.model import Version
 
 
 @dataclass(frozen=True, slots=True)
-class Most:
+class DeleteLimit:
     """How many of some files may be deleted: a number, or a share of them in percent."""
 
     number: int | None = None
     percent: float = 0.0
 
-    def allows(self, count: int, *, of: int) -> bool:
+    def allows(self, count: int, *, total: int) -> bool:
         """Whether `count` of them is not too many."""
-        return count <= self.number if self.number is not None else count * 100 <= self.percent * of
+        return count <= self.number if self.number is not None else count * 100 <= self.percent * total
 
     def __str__(self) -> str:
         return f"{self.number:,}" if self.number is not None else f"{self.percent:g} %"
 
 
-HALF = Most(percent=50.0)
+DEFAULT_DELETE_LIMIT = DeleteLimit(percent=50.0)
 
 
-def is_bare(files: int, excluded: int) -> bool:
+def has_only_root(files: int, excluded: int) -> bool:
     """Whether filters leave an export nothing but its root tileset, which they always keep."""
     return files == 1 and excluded > 0
 
@@ -56,10 +56,10 @@ def guard_against_shrinking(version: Version, current: Version | None) -> None:
         )
 
 
-def guard_against_deleting(count: int, most: Most, *, of: int) -> None:
+def guard_against_deleting(count: int, limit: DeleteLimit, *, total: int) -> None:
     """Raise GuardTripped where more of the files that lie there would be deleted than is allowed."""
-    if not most.allows(count, of=of):
+    if not limit.allows(count, total=total):
         raise GuardTripped(
-            f"{count:,} of {of:,} files would be deleted, more than {most}",
+            f"{count:,} of {total:,} files would be deleted, more than {limit}",
             hint="nothing was put in place or deleted; look at the plan (-n), and run again with a larger --max-delete",
         )

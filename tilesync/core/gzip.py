@@ -9,13 +9,13 @@ from itertools import chain
 from tilesync.errors import BlobDamaged
 
 GZIP_MAGIC = b"\x1f\x8b"
-PACKED = GZIP_MAGIC + b"\x08"
+GZIP_DEFLATE_MAGIC = GZIP_MAGIC + b"\x08"
 """With the only compression method that there is: a bitstream in 65,536 begins with the first two bytes by chance."""
 
-MOST = 1 << 36
+MAX_UNPACKED_BYTES = 1 << 36
 """Bytes that one payload may unpack to: input is untrusted, and a gzip stream can claim a thousand times its size."""
 
-_PIECE = 1 << 16
+_CHUNK_BYTES = 1 << 16
 
 
 class Unpacker:
@@ -25,45 +25,45 @@ class Unpacker:
     """
 
     def __init__(self) -> None:
-        self._gzip = zlib.decompressobj(wbits=31)
-        self.size = 0
+        self._decompressor = zlib.decompressobj(wbits=31)
+        self.unpacked_bytes = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The bytes that the next ones unpack to, in pieces that are not small even where the members are."""
-        for at in range(0, len(data), _PIECE):  # each end of a member copies what follows it
+        for at in range(0, len(data), _CHUNK_BYTES):  # each end of a member copies what follows it
             pieces, size = list[bytes](), 0
-            for piece in self._members(data[at : at + _PIECE]):
+            for piece in self._decompress_members(data[at : at + _CHUNK_BYTES]):
                 pieces.append(piece)
                 size += len(piece)
-                if size >= _PIECE:
+                if size >= _CHUNK_BYTES:
                     yield b"".join(pieces)
                     pieces, size = [], 0
             if size:
                 yield b"".join(pieces)
 
-    def _members(self, data: bytes) -> Iterator[bytes]:
+    def _decompress_members(self, data: bytes) -> Iterator[bytes]:
         while data:
-            if self._gzip.eof:
+            if self._decompressor.eof:
                 if not (data := data.lstrip(b"\0")):  # which pad a file, and are ignored as gzip does
                     return
-                self._gzip = zlib.decompressobj(wbits=31)
+                self._decompressor = zlib.decompressobj(wbits=31)
             try:
-                piece = self._gzip.decompress(data, _PIECE)
+                piece = self._decompressor.decompress(data, _CHUNK_BYTES)
             except zlib.error:
                 raise BlobDamaged("its gzip payload is damaged") from None
-            self.size += len(piece)
-            if self.size > MOST:
-                raise BlobDamaged(f"its gzip payload unpacks to more than {MOST:,} bytes")
-            data = self._gzip.unused_data if self._gzip.eof else self._gzip.unconsumed_tail
+            self.unpacked_bytes += len(piece)
+            if self.unpacked_bytes > MAX_UNPACKED_BYTES:
+                raise BlobDamaged(f"its gzip payload unpacks to more than {MAX_UNPACKED_BYTES:,} bytes")
+            data = self._decompressor.unused_data if self._decompressor.eof else self._decompressor.unconsumed_tail
             yield piece
 
     def finish(self) -> None:
         """No more comes."""
-        if not self._gzip.eof:
+        if not self._decompressor.eof:
             raise BlobDamaged("its gzip payload is cut off")
 
 
-def unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def gunzip_chunks_if_packed(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The bytes of a file, unpacked where they are gzip-compressed. Raises BlobDamaged."""
     pieces = iter(chunks)
     start = b""
@@ -75,10 +75,10 @@ def unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield start
         yield from pieces
         return
-    yield from gunzipped(chain([start], pieces))
+    yield from gunzip_chunks(chain([start], pieces))
 
 
-def gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def gunzip_chunks(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """What a gzip payload unpacks to. Raises BlobDamaged."""
     unpacker = Unpacker()
     for chunk in chunks:

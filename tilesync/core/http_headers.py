@@ -6,15 +6,15 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from tilesync.core.gzip import PACKED
+from tilesync.core.gzip import GZIP_DEFLATE_MAGIC
 from tilesync.errors import UsageError
 from tilesync.model import Blob
-from tilesync.model.storage import Label
+from tilesync.model.storage import ObjectHeaders
 
-HEAD: Final = 512
+HEAD_BYTES: Final = 512
 """Bytes from the beginning of a file that suffice."""
 
-_TYPES: Final = {
+_MEDIA_TYPES_BY_MAGIC: Final = {
     b"glTF": "model/gltf-binary",
     b"\x89PNG": "image/png",
     b"\xff\xd8\xff": "image/jpeg",
@@ -29,18 +29,18 @@ _TYPES: Final = {
 }
 """Source: glTF 2.0, section 4.4.1; 3D Tiles 1.1, "File Extensions and Media Types"; IANA, "Media Types"."""
 
-_JSON: Final = {".gltf": "model/gltf+json", ".geojson": "application/geo+json"}
-_ANY: Final = "application/octet-stream"
-_BLANK: Final = b"\xef\xbb\xbf \t\r\n"
+_JSON_MEDIA_TYPES: Final = {".gltf": "model/gltf+json", ".geojson": "application/geo+json"}
+_OCTET_STREAM: Final = "application/octet-stream"
+_JSON_BLANKS: Final = b"\xef\xbb\xbf \t\r\n"
 
-IMMUTABLE: Final = "public, max-age=31536000, immutable"
+IMMUTABLE_CACHE_CONTROL: Final = "public, max-age=31536000, immutable"
 """What lies in a version never changes. Source: RFC 8246."""
 
-REVALIDATED: Final = "no-cache"
+REVALIDATE_CACHE_CONTROL: Final = "no-cache"
 """What names the current version is asked for anew each time. Source: RFC 9111, section 5.2.2.4."""
 
 
-def field_value(text: str, option: str) -> str:
+def parse_header_value(text: str, option: str) -> str:
     """What may stand in a header. Raises UsageError for anything else. Source: RFC 9110, section 5.5."""
     if not text.strip() or not (text.isascii() and text.isprintable()):
         raise UsageError(f"{option} is to be the value of a header: letters, digits and signs of ASCII on one line")
@@ -48,41 +48,45 @@ def field_value(text: str, option: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class CachePolicy:
     """How long caches keep what lies in a version, and what leads there."""
 
-    version: str = IMMUTABLE
-    pointer: str = REVALIDATED
+    version_cache_control: str = IMMUTABLE_CACHE_CONTROL
+    pointer_cache_control: str = REVALIDATE_CACHE_CONTROL
 
-    def label(self, blob: Blob, head: bytes) -> Label:
+    def file_headers(self, blob: Blob, head: bytes) -> ObjectHeaders:
         """How a file of a version is served; `head` are its first bytes.
 
         The encoding that its container states is kept; a gzip payload without one gets it, since no viewer can read it
         else.
         """
-        packed = head.startswith(PACKED)
+        packed = head.startswith(GZIP_DEFLATE_MAGIC)
         encoding = blob.content_encoding or ("gzip" if packed else None)
-        start = _unpacked(head) if packed else head
-        return Label(media_type(blob.name, start, blob.content_type), encoding, self.version)
+        start = _gunzip_head(head) if packed else head
+        return ObjectHeaders(
+            detect_media_type(blob.name, start, blob.content_type), encoding, self.version_cache_control
+        )
 
-    def document(self, media: str = "application/json") -> Label:
+    def document_headers(self, media: str = "application/json") -> ObjectHeaders:
         """How the pointer, and what else names versions, is served."""
-        return Label(media, None, self.pointer)
+        return ObjectHeaders(media, None, self.pointer_cache_control)
 
 
-def media_type(name: str, head: bytes, said: str | None) -> str:
+def detect_media_type(name: str, head: bytes, stated_type: str | None) -> str:
     """The media type of a file by what it is, else by what its container said of it, else octets."""
-    for magic, media in _TYPES.items():
+    for magic, media in _MEDIA_TYPES_BY_MAGIC.items():
         if head.startswith(magic):
             return media
-    if head.lstrip(_BLANK)[:1] in {b"{", b"["}:
+    if head.lstrip(_JSON_BLANKS)[:1] in {b"{", b"["}:
         ending = name[name.rfind(".") :].lower() if "." in name else ""
-        return _JSON.get(ending) or (said if said and "json" in said else "application/json")
-    return said or _ANY
+        return _JSON_MEDIA_TYPES.get(ending) or (
+            stated_type if stated_type and "json" in stated_type else "application/json"
+        )
+    return stated_type or _OCTET_STREAM
 
 
-def _unpacked(head: bytes) -> bytes:
+def _gunzip_head(head: bytes) -> bytes:
     try:
-        return zlib.decompressobj(wbits=31).decompress(head, HEAD)
+        return zlib.decompressobj(wbits=31).decompress(head, HEAD_BYTES)
     except zlib.error:
         return b""

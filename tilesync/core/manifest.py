@@ -10,23 +10,34 @@ from functools import lru_cache
 from typing import Any
 
 from tilesync import __version__
-from tilesync.core.export_record import record_of
-from tilesync.core.filters import globs
-from tilesync.core.foreign_json import DATES, count, digest, lenient, loads, mapping, moment, optional, text, texts
-from tilesync.core.safe_names import version_name
+from tilesync.core.export_record import sanitize_record
+from tilesync.core.filters import parse_globs
+from tilesync.core.foreign_json import (
+    VALID_EPOCH_SECONDS,
+    parse_json,
+    read_count,
+    read_digest,
+    read_mapping,
+    read_optional,
+    read_or_default,
+    read_text,
+    read_texts,
+    read_timestamp,
+)
+from tilesync.core.safe_names import make_version_name
 from tilesync.errors import UsageError
-from tilesync.model import Blob, Completeness, Content, Held, Inventory, Unpacked, Version
+from tilesync.model import Blob, Completeness, Content, Inventory, StoredFile, UnpackedFile, Version
 
-COPIED_AT_ONCE = 5000 << 20
+MAX_SINGLE_COPY_BYTES = 5000 << 20
 """Bytes of a blob that Azure copies in one piece at most. Source: "Put Blob From URL"."""
 
 
-def stamp(moment: datetime) -> str:
+def format_timestamp(moment: datetime) -> str:
     """A moment as text: UTC, whole seconds, ISO 8601."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def header(
+def make_header(
     version: Version,
     missing: Sequence[str] = (),
     unheld: Sequence[str] = (),
@@ -43,15 +54,15 @@ def header(
     """
     return {
         "version": version.name,
-        "export": record_of(version.record),
+        "export": sanitize_record(version.record),
         "imodel": version.imodel,
         "changeset": version.changeset,
         "modified": version.modified,
         "files": version.files,
         "bytes": version.bytes,
-        "finished": version.published,
+        "finished": version.published_at,
         "inventory": version.inventory,
-        "container": version.home,
+        "container": version.container_url,
         "include": list(version.globs.include),
         "exclude": list(version.globs.exclude),
         **({"content": version.content.value} if version.content is not Content.STORED else {}),
@@ -64,125 +75,129 @@ def header(
     }
 
 
-def line(held: Held) -> dict[str, Any]:
+def make_line(stored: StoredFile) -> dict[str, Any]:
     """The line of one file; digests in hexadecimal, `last_modified` in UTC, null where the container says nothing.
 
     Where the storage copied it by itself there is no SHA-256, and `proof` says what proves it. Of a file that lies
     unpacked, `size` and `sha256` are those of the file; what is `stored`, and has the MD5 and the ETag, is told apart.
     """
-    blob, unpacked = held.blob, held.unpacked
+    blob, unpacked = stored.blob, stored.unpacked
     return {
         "name": blob.name,
-        "size": held.size,
-        "sha256": held.sha256.hex() or None,
-        **({} if held.sha256 else {"proof": _proof(held)}),
+        "size": stored.size,
+        "sha256": stored.sha256.hex() or None,
+        **({} if stored.sha256 else {"proof": _proof_kind(stored)}),
         "md5": blob.md5.hex() if blob.md5 is not None else None,
         "etag": blob.etag,
         "content_type": blob.content_type,
         "content_encoding": blob.content_encoding if unpacked is None else None,
-        "last_modified": None if blob.last_modified is None else _stamped(blob.last_modified),
-        **({} if unpacked is None else {"stored": _stored(blob, unpacked)}),
+        "last_modified": None if blob.last_modified is None else _format_epoch(blob.last_modified),
+        **({} if unpacked is None else {"stored": _stored_fields(blob, unpacked)}),
     }
 
 
-def _proof(held: Held) -> str:
+def _proof_kind(stored: StoredFile) -> str:
     """What proves a file whose bytes never came here: in one piece the storage compares its MD5, in several it does
     not. Source: "Put Blob From URL", "Put Block From URL".
     """
-    return "service-md5" if held.blob.size <= COPIED_AT_ONCE else "service"
+    return "service-md5" if stored.blob.size <= MAX_SINGLE_COPY_BYTES else "service"
 
 
-def _stored(blob: Blob, unpacked: Unpacked) -> dict[str, Any]:
+def _stored_fields(blob: Blob, unpacked: UnpackedFile) -> dict[str, Any]:
     return {"size": blob.size, "sha256": unpacked.stored_sha256.hex(), "content_encoding": blob.content_encoding}
 
 
 @lru_cache(1024)
-def _stamped(seconds: int) -> str | None:
-    return stamp(datetime.fromtimestamp(seconds, UTC)) if seconds in DATES else None
+def _format_epoch(seconds: int) -> str | None:
+    return format_timestamp(datetime.fromtimestamp(seconds, UTC)) if seconds in VALID_EPOCH_SECONDS else None
 
 
-def read_header(said: Mapping[str, Any], *, name: str) -> Version:
+def read_header(document: Mapping[str, Any], *, name: str) -> Version:
     """The version that the first line of the manifest `name` describes. Raises KeyError or ValueError for anything
     else: a manifest is read from where others can write, and the name of a version becomes a path.
     """
-    record = record_of(mapping(mapping(said)["export"]))
-    if said["version"] != name or version_name(name) != name:
-        raise ValueError(f"it is about version {str(said['version'])[:80]!r}")
+    record = sanitize_record(read_mapping(read_mapping(document)["export"]))
+    if document["version"] != name or make_version_name(name) != name:
+        raise ValueError(f"it is about version {str(document['version'])[:80]!r}")
     try:
-        wanted = globs(texts(said.get("include", ())), texts(said.get("exclude", ())))
+        wanted = parse_globs(read_texts(document.get("include", ())), read_texts(document.get("exclude", ())))
     except UsageError as error:
         raise ValueError(str(error)) from None
     return Version(
         serial=0,
         name=name,
         export=record["id"],
-        imodel=optional(said["imodel"], text),
-        changeset=optional(said["changeset"], text),
-        modified=text(said["modified"]),
+        imodel=read_optional(document["imodel"], read_text),
+        changeset=read_optional(document["changeset"], read_text),
+        modified=read_text(document["modified"]),
         record=record,
         listed=True,
-        published=moment(said["finished"]),
-        files=count(said["files"]),
-        bytes=count(said["bytes"]),
-        inventory=Inventory(said.get("inventory", Inventory.LIST)),
-        home=text(said.get("container") or ""),
+        published_at=read_timestamp(document["finished"]),
+        files=read_count(document["files"]),
+        bytes=read_count(document["bytes"]),
+        inventory=Inventory(document.get("inventory", Inventory.LIST)),
+        container_url=read_text(document.get("container") or ""),
         globs=wanted,
-        content=Content(said.get("content") or Content.STORED),
-        completeness=Completeness(**{each.name: count(said.get(each.name, 0)) for each in fields(Completeness)}),
+        content=Content(document.get("content") or Content.STORED),
+        completeness=Completeness(
+            **{each.name: read_count(document.get(each.name, 0)) for each in fields(Completeness)}
+        ),
     )
 
 
-def lacking(said: Mapping[str, Any]) -> frozenset[str]:
+def read_defects(header_line: Mapping[str, Any]) -> frozenset[str]:
     """What a version is known to lack or to hold broken, as the first line of its manifest says: names, sentences."""
     lists = "missing_names", "unheld", "damaged_names", "elsewhere"
     none: tuple[str, ...] = ()
-    return frozenset(each for name in lists for each in lenient(said.get(name), texts, none))
+    return frozenset(each for name in lists for each in read_or_default(header_line.get(name), read_texts, none))
 
 
-def read_line(said: Mapping[str, Any]) -> Held:
+def read_line(document: Mapping[str, Any]) -> StoredFile:
     """The file that a line describes; its mtime is not in the manifest, and 0 here. A time that no file can have counts
     as none. Raises KeyError or ValueError for anything else than such a line.
     """
-    stored = optional(mapping(said).get("stored"), mapping)
-    of = said if stored is None else stored
+    stored = read_optional(read_mapping(document).get("stored"), read_mapping)
+    of = document if stored is None else stored
     blob = Blob(
-        text(said["name"]),
-        count(of["size"]),
-        text(said["etag"] or ""),
-        digest(said["md5"], 16) if said["md5"] else None,
-        optional(said["content_type"], text),
-        optional(of["content_encoding"], text),
-        optional(said["last_modified"], _seconds),
+        read_text(document["name"]),
+        read_count(of["size"]),
+        read_text(document["etag"] or ""),
+        read_digest(document["md5"], 16) if document["md5"] else None,
+        read_optional(document["content_type"], read_text),
+        read_optional(of["content_encoding"], read_text),
+        read_optional(document["last_modified"], _parse_epoch),
     )
-    sha256 = digest(said["sha256"], 32) if said["sha256"] else b""
+    sha256 = read_digest(document["sha256"], 32) if document["sha256"] else b""
     if stored is not None and sha256:
-        return Held(blob, sha256, 0, unpacked=Unpacked(count(said["size"]), digest(stored["sha256"], 32)))
-    by_service = stored is None and said.get("proof") in {"service-md5", "service"} and blob.md5 is not None
+        return StoredFile(
+            blob, sha256, 0, unpacked=UnpackedFile(read_count(document["size"]), read_digest(stored["sha256"], 32))
+        )
+    by_service = stored is None and document.get("proof") in {"service-md5", "service"} and blob.md5 is not None
     if not sha256 and not by_service:
         raise ValueError(f"nothing proves {blob.name}")
-    return Held(blob, sha256, 0)
+    return StoredFile(blob, sha256, 0)
 
 
-_EARLY = re.compile(r"\d{1,3}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+_EARLY_TIMESTAMP = re.compile(r"\d{1,3}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 """A time of a year before 1000, as earlier manifests tell it."""
 
 
-def _seconds(said: Any) -> int | None:
-    if _EARLY.fullmatch(text(said)):
+def _parse_epoch(value: Any) -> int | None:
+    if _EARLY_TIMESTAMP.fullmatch(read_text(value)):
         return None
-    seconds = int(datetime.fromisoformat(moment(said)).timestamp())
-    return seconds if seconds in DATES else None
+    seconds = int(datetime.fromisoformat(read_timestamp(value)).timestamp())
+    return seconds if seconds in VALID_EPOCH_SECONDS else None
 
 
 def read_latest(data: bytes) -> Mapping[str, Any] | None:
     """What `latest.json` says; None where it is not ours, or not whole."""
     try:
-        said = mapping(loads(data, most=LATEST))
-        text(said["version"]), text(said["manifest"])
+        said = read_mapping(parse_json(data, max_bytes=MAX_LATEST_BYTES))
+        read_text(said["version"]), read_text(said["manifest"])
     except (ValueError, KeyError):
         return None
     return said
 
 
-LATEST = 1 << 20
+MAX_LATEST_BYTES = 1 << 20
 """Bytes of a `latest.json` at most; it has some hundred."""

@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 MASK: Final = "…"
 
-_WORD: Final = r"[^\s&\"'<>\\;,)}\]]"
+_VALUE_CHAR: Final = r"[^\s&\"'<>\\;,)}\]]"
 """What a value in a query, a header or a form consists of, and what ends it in a sentence."""
 
-_NAMES: Final = (
+_SECRET_NAMES: Final = (
     r"sig|signature|x-amz-signature|x-amz-credential|x-amz-security-token|x-goog-signature|policy|awsaccesskeyid"
     r"|access_token|id_token|refresh_token|token|assertion|client_assertion|client_secret|secret|password|pwd"
     r"|accountkey|sharedaccesssignature|sharedaccesskey|api[_-]?key|subscription-key"
@@ -21,13 +21,13 @@ _NAMES: Final = (
 4; CloudFront signed URLs; RFC 6749; "Configure Azure Storage connection strings".
 """
 
-_LOOKS: Final = tuple(
+_SECRET_PATTERNS: Final = tuple(
     (re.compile(pattern, re.IGNORECASE), masked)
     for pattern, masked in (
         (r"(https?://[^\s?#\"'<>\\]*)\?[^\s\"'<>\\]*=[^\s\"'<>\\]*", rf"\1?{MASK}"),
         (r"(https?(?::|%3A)(?:/|%2F){2}[^\s\"'<>\\&]*?)%3F[^\s\"'<>\\&]*", rf"\1%3F{MASK}"),
         (r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"'<>\\]+@", rf"\1{MASK}@"),
-        (rf"\b({_NAMES})(=|%(?:25)*3D){_WORD}+", rf"\1\2{MASK}"),
+        (rf"\b({_SECRET_NAMES})(=|%(?:25)*3D){_VALUE_CHAR}+", rf"\1\2{MASK}"),
         (r"((?:access|id|refresh)_token|client_secret)(\\*[\"']?\s*:\s*\\*[\"']?)[^\s\"'\\,}]+", rf"\1\2{MASK}"),
         (r"\b(bearer|basic|sharedkey|sharedkeylite)(\s+|%20|\+)[\w.~+/=:%-]{16,}", rf"\1\2{MASK}"),
         (r"\beyj[\w-]{16,}(?:\.[\w-]*)*", MASK),
@@ -39,27 +39,29 @@ _LOOKS: Final = tuple(
 an Azure account.
 """
 
-_HINTS: Final = re.compile(r"[=?@.%]|bearer|basic|sharedkey|_token|client_secret|AKIA|ASIA", re.IGNORECASE)
+_SECRET_SIGNS: Final = re.compile(r"[=?@.%]|bearer|basic|sharedkey|_token|client_secret|AKIA|ASIA", re.IGNORECASE)
 """A text without any of these has none of those."""
 
-SHORT: Final = 6
+MIN_SECRET_CHARS: Final = 6
 """A secret of fewer letters is no secret, and may be part of any word."""
 
 
-def masked(text: str, secrets: Iterable[str] = ()) -> str:
+def mask_secrets(text: str, secrets: Iterable[str] = ()) -> str:
     """The text without these secrets, however they are quoted, and without what looks like one."""
     for secret in secrets:
-        if len(secret) >= SHORT:
+        if len(secret) >= MIN_SECRET_CHARS:
             for form in {secret, quote(secret, safe=""), quote(secret)}:
                 text = text.replace(form, MASK)
-    if _HINTS.search(text):
-        for pattern, replacement in _LOOKS:
+    if _SECRET_SIGNS.search(text):
+        for pattern, replacement in _SECRET_PATTERNS:
             text = pattern.sub(replacement, text)
     return text
 
 
-def parts_of(secret: str) -> tuple[str, ...]:
+def split_secret(secret: str) -> tuple[str, ...]:
     """A secret and what of it is one by itself: the value of a header without its scheme, the fields of a link."""
     words = secret.split()
-    fields = (part.partition("=")[2] for part in re.split(r"[?&;]", secret) if re.match(rf"({_NAMES})=", part, re.I))
+    fields = (
+        part.partition("=")[2] for part in re.split(r"[?&;]", secret) if re.match(rf"({_SECRET_NAMES})=", part, re.I)
+    )
     return (secret, *words[1:], *fields)

@@ -14,18 +14,18 @@ from itertools import chain, count
 from tilesync.errors import UnsafeName, UsageError
 from tilesync.model import ROOT
 
-LONGEST_NAME = 1024
+MAX_NAME_CHARS = 1024
 """Characters of a blob's name at most. Source: "Naming and Referencing Containers, Blobs, and Metadata"."""
 
-_SHOWN, _OPTIONS = 20, 3
+_MAX_NAMES_IN_MESSAGE, _MAX_EXCLUDE_OPTIONS = 20, 3
 
-SEGMENT_BYTES = 255
+MAX_SEGMENT_BYTES = 255
 """Longest file name of the usual file systems (ext4, XFS, APFS, NTFS), in bytes of UTF-8."""
 
-_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?:\..*)?", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_WINDOWS = re.compile(r'[<>:"|?*]| (?:/|$)')
-_WINDOWS_SIGNS = (
+_DEVICE_NAME = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?:\..*)?", re.IGNORECASE)
+_CONTROL_CHAR = re.compile(r"[\x00-\x1f\x7f]")
+_WINDOWS_FORBIDDEN = re.compile(r'[<>:"|?*]| (?:/|$)')
+_WINDOWS_SUSPECTS = (
     *'<>:"|?*',
     " /",
     " \n",
@@ -33,30 +33,30 @@ _WINDOWS_SIGNS = (
     ".\n",
     *(f"{lead}{word}" for lead in "/\n" for word in ("con", "prn", "aux", "nul", "com", "lpt")),
 )
-_DEVICES = re.compile(r"[/\n](?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)[./\n]")
+_DEVICE_NAME_IN_LINES = re.compile(r"[/\n](?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)[./\n]")
 """In names one below the other, in lower case: what those have that Windows cannot hold, and perhaps others too."""
-_SUSPECT = re.compile(
+_SUSPECT_IN_LINES = re.compile(
     r"(?:^|/)(?:\.{0,2}(?:/|$)|con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])|\.(?:/|$)|^.:|\\|[\x00-\x09\x0b-\x1f\x7f]",
     re.IGNORECASE | re.MULTILINE,
 )
 """Of names one below the other; a line break within one is not seen by it."""
 
 
-def plain(names: Sequence[str], *, path_bytes: int = 0) -> bool:
+def are_all_safe(names: Sequence[str], *, path_bytes: int = 0) -> bool:
     """Whether a look at all of them together shows that each can be held, wherever, but for what Windows cannot store
     and others can; most names are so.
     """
-    longest = min(SEGMENT_BYTES, path_bytes or SEGMENT_BYTES)
+    longest = min(MAX_SEGMENT_BYTES, path_bytes or MAX_SEGMENT_BYTES)
     together = "\n".join(names)
     return not names or (
         together.isascii()
         and together.count("\n") == len(names) - 1
         and max(map(len, names)) <= longest
-        and not _SUSPECT.search(together)
+        and not _SUSPECT_IN_LINES.search(together)
     )
 
 
-def problem(name: str, *, path_bytes: int = 0, windows: bool = False, ours: str = "") -> str | None:
+def find_problem(name: str, *, path_bytes: int = 0, windows: bool = False, reserved: str = "") -> str | None:
     """Why a folder cannot hold `name`, or None when it can.
 
     `path_bytes` is the longest relative path that fits below the version's folder, in bytes of UTF-8 (0: no limit).
@@ -64,16 +64,16 @@ def problem(name: str, *, path_bytes: int = 0, windows: bool = False, ours: str 
     `windows` adds what only Windows cannot store. Source: Microsoft, "Naming Files, Paths, and Namespaces".
     """
     size = len(name) if name.isascii() else len(name.encode(errors="surrogatepass"))
-    if ours and name.partition("/")[0].casefold() == ours:
-        return f"stands where tilesync keeps its state ({ours})"
-    short = size <= SEGMENT_BYTES and not (path_bytes and size > path_bytes)
-    if short and not windows and "\n" not in name and not _SUSPECT.search(name):
+    if reserved and name.partition("/")[0].casefold() == reserved:
+        return f"stands where tilesync keeps its state ({reserved})"
+    short = size <= MAX_SEGMENT_BYTES and not (path_bytes and size > path_bytes)
+    if short and not windows and "\n" not in name and not _SUSPECT_IN_LINES.search(name):
         return None
-    return _explain(name, size, path_bytes, windows=windows)
+    return _explain_problem(name, size, path_bytes, windows=windows)
 
 
-def _explain(name: str, size: int, path_bytes: int, *, windows: bool) -> str | None:
-    if why := unaskable(name):
+def _explain_problem(name: str, size: int, path_bytes: int, *, windows: bool) -> str | None:
+    if why := find_universal_problem(name):
         return why
     if name.startswith("/"):
         return "is an absolute path"
@@ -82,12 +82,12 @@ def _explain(name: str, size: int, path_bytes: int, *, windows: bool) -> str | N
     segments = name.split("/")
     if "" in segments:
         return "holds an empty folder name"
-    if any(len(segment.encode(errors="surrogatepass")) > SEGMENT_BYTES for segment in segments):
-        return f"holds a part longer than {SEGMENT_BYTES} bytes"
+    if any(len(segment.encode(errors="surrogatepass")) > MAX_SEGMENT_BYTES for segment in segments):
+        return f"holds a part longer than {MAX_SEGMENT_BYTES} bytes"
     return _windows_problem(name, segments) if windows else None
 
 
-def unaskable(name: str) -> str | None:
+def find_universal_problem(name: str) -> str | None:
     """Why no place can hold `name`, since nobody can ask for it there as it is written; None when one can.
 
     Source: WHATWG URL, "path state": dot segments and control characters vanish, a backslash is a slash.
@@ -96,60 +96,60 @@ def unaskable(name: str) -> str | None:
         return "is empty"
     if "\0" in name:
         return "holds a NUL"
-    if _CONTROL.search(name):
+    if _CONTROL_CHAR.search(name):
         return "holds a control character"
     if "\\" in name:
         return "holds a backslash"
-    if len(name) > LONGEST_NAME:
-        return f"is longer than the {LONGEST_NAME:,} characters that Azure allows"
+    if len(name) > MAX_NAME_CHARS:
+        return f"is longer than the {MAX_NAME_CHARS:,} characters that Azure allows"
     segments = name.split("/") if "." in name else ()
     if ".." in segments:
         return "climbs out with '..'"
     return "holds a '.' folder" if "." in segments else None
 
 
-def windows_cannot(names: Sequence[str]) -> list[str]:
+def find_windows_unsafe(names: Sequence[str]) -> list[str]:
     """Those of some names that Windows alone cannot hold. Source: Microsoft, "Naming Files, Paths, and Namespaces"."""
     together = "\n".join(("", *names, "")).lower()
-    signs = {sign for sign in _WINDOWS_SIGNS if sign in together}
-    if not signs or (all(sign[:1] in "/\n" for sign in signs) and not _DEVICES.search(together)):
+    signs = {sign for sign in _WINDOWS_SUSPECTS if sign in together}
+    if not signs or (all(sign[:1] in "/\n" for sign in signs) and not _DEVICE_NAME_IN_LINES.search(together)):
         return []
     return [name for name in names if _windows_problem(name, name.split("/"))]
 
 
 def _windows_problem(name: str, segments: Sequence[str]) -> str | None:
-    if _WINDOWS.search(name):
+    if _WINDOWS_FORBIDDEN.search(name):
         return "holds a character that Windows cannot store"
     if any(segment.endswith(".") for segment in segments):
         return "holds a part that ends with a dot"
-    return "holds a Windows device name" if any(map(_DEVICE.fullmatch, segments)) else None
+    return "holds a Windows device name" if any(map(_DEVICE_NAME.fullmatch, segments)) else None
 
 
-def refuse(bad: Sequence[tuple[str, str]], where: str, *, elsewhere: str = "") -> None:
+def raise_if_unsafe(bad: Sequence[tuple[str, str]], where: str, *, elsewhere: str = "") -> None:
     """Raise UnsafeName for names with the reason of each, where there are any. `elsewhere` ends the hint, where another
     place could hold any of them.
     """
     if bad:
-        named = "; ".join(f"{quoted(name)} {why}" for name, why in bad[:_SHOWN])
-        more = f"; and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
-        way_out = "" if all(unaskable(name) for name, _ in bad) else elsewhere
-        hint = f"nothing of these was written; {left_out([name for name, _ in bad])}{way_out}"
+        named = "; ".join(f"{quote_name(name)} {why}" for name, why in bad[:_MAX_NAMES_IN_MESSAGE])
+        more = f"; and {len(bad) - _MAX_NAMES_IN_MESSAGE:,} more" if len(bad) > _MAX_NAMES_IN_MESSAGE else ""
+        way_out = "" if all(find_universal_problem(name) for name, _ in bad) else elsewhere
+        hint = f"nothing of these was written; {make_exclude_hint([name for name, _ in bad])}{way_out}"
         raise UnsafeName(f"the container names files that {where}: {named}{more}", hint=hint)
 
 
-def left_out(names: Sequence[str]) -> str:
+def make_exclude_hint(names: Sequence[str]) -> str:
     """How to leave some files out, for a hint."""
-    options = " ".join(f"--exclude {shlex.quote(name)}" for name in names[:_OPTIONS] if _typed(name))
-    more = " and so on" if len(names) > _OPTIONS else ""
+    options = " ".join(f"--exclude {shlex.quote(name)}" for name in names[:_MAX_EXCLUDE_OPTIONS] if _is_typable(name))
+    more = " and so on" if len(names) > _MAX_EXCLUDE_OPTIONS else ""
     return f"leave {'it' if len(names) == 1 else 'them'} out with {options or '--exclude GLOB'}{more}"
 
 
-def _typed(name: str) -> bool:
+def _is_typable(name: str) -> bool:
     """Whether a person can write a name on a command line."""
-    return len(name) <= LONGEST_NAME and name.isprintable()
+    return len(name) <= MAX_NAME_CHARS and name.isprintable()
 
 
-def refuse_both(file: str, inside: str) -> None:
+def raise_file_folder_clash(file: str, inside: str) -> None:
     """Raise UnsafeName for a blob that is a folder of another blob."""
     globs = [file, f"{file}/**"] if file != ROOT else [f"{file}/**"]  # without the root nothing can be shown
     options = ", or ".join(f"--exclude {shlex.quote(glob)}" for glob in globs)
@@ -160,30 +160,30 @@ def refuse_both(file: str, inside: str) -> None:
     )
 
 
-def quoted(name: str) -> str:
+def quote_name(name: str) -> str:
     """A name for a message, cut where it is long."""
-    return repr(name) if len(name) <= SEGMENT_BYTES else f"{name[:SEGMENT_BYTES]!r}… ({len(name):,} characters)"
+    return repr(name) if len(name) <= MAX_SEGMENT_BYTES else f"{name[:MAX_SEGMENT_BYTES]!r}… ({len(name):,} characters)"
 
 
-def folders(name: str) -> list[str]:
+def list_parent_folders(name: str) -> list[str]:
     """The folders that a name implies, outermost first: `a/b/c` implies `a` and `a/b`."""
     parts = name.split("/")[:-1]
     return ["/".join(parts[: end + 1]) for end in range(len(parts))]
 
 
-def folders_of(names: Iterable[str]) -> set[str]:
+def collect_folders(names: Iterable[str]) -> set[str]:
     """The folders that some names imply."""
     innermost = {name.rpartition("/")[0] for name in names} - {""}
-    return innermost.union(*(folders(name) for name in innermost))
+    return innermost.union(*(list_parent_folders(name) for name in innermost))
 
 
-def version_name(text: str) -> str:
+def make_version_name(text: str) -> str:
     """`text` as the name of a version: safe in a path and in a URL without any quoting."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:120].strip(".-")
-    return name if name and not _DEVICE.fullmatch(name) else f"v-{name}"
+    return name if name and not _DEVICE_NAME.fullmatch(name) else f"v-{name}"
 
 
-def the_one(text: str, names: Collection[str]) -> str:
+def resolve_version_name(text: str, names: Collection[str]) -> str:
     """The name that a person means: itself, or the only one that begins so. Raises UsageError."""
     found = [text] if text in names else [name for name in names if text and name.startswith(text)]
     if len(found) != 1:
@@ -192,8 +192,8 @@ def the_one(text: str, names: Collection[str]) -> str:
     return found[0]
 
 
-def next_version(export_id: str, taken: Collection[str]) -> str:
+def make_next_version_name(export_id: str, taken: Collection[str]) -> str:
     """The name of a new version of an export: its id, then `-2`, `-3`, …; none that is taken."""
-    stem = version_name(export_id)
+    stem = make_version_name(export_id)
     names = chain([stem], (f"{stem}-{number}" for number in count(2)))
     return next(name for name in names if name not in taken)

@@ -8,42 +8,46 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tilesync.core.foreign_json import count, text, texts
-from tilesync.model import Kind, Reading, Reference, Remark, Role
+from tilesync.core.foreign_json import read_count, read_text, read_texts
+from tilesync.model import Diagnostic, Kind, ParsedContent, Reference, Role
 
 
-class Note(NamedTuple):
+class SidecarEntry(NamedTuple):
     """How a file was left, and a part of what it says; the whole of it, where there is no other line about it."""
 
     name: str
-    trace: int
-    reading: Reading
+    stamp: int
+    content: ParsedContent
 
 
-def line(note: Note) -> dict[str, Any]:
+def make_line(entry: SidecarEntry) -> dict[str, Any]:
     """The line; what is empty is left out."""
-    reading = note.reading
+    reading = entry.content
     said = {
-        "name": note.name,
-        "trace": f"{note.trace:x}",
+        "name": entry.name,
+        "trace": f"{entry.stamp:x}",
         "kind": reading.kind.value,
-        "implicit": reading.implicit,
+        "implicit": reading.has_implicit_tiling,
         "asks": [[each.target, each.role.value] for each in reading.references],
-        "remarks": [[each.problem, each.detail] for each in reading.remarks],
+        "remarks": [[each.problem, each.detail] for each in reading.diagnostics],
     }
     return {key: value for key, value in said.items() if value}
 
 
-def read_line(said: Mapping[str, Any]) -> Note:
+def read_line(document: Mapping[str, Any]) -> SidecarEntry:
     """The note of a line. Raises KeyError or ValueError for anything else."""
-    asks = tuple(Reference(target, Role(role)) for target, role in _pairs(said.get("asks", [])))
-    remarks = tuple(Remark(problem, detail) for problem, detail in _pairs(said.get("remarks", [])))
-    reading = Reading(Kind(text(said.get("kind", ""))), asks, remarks, implicit=bool(said.get("implicit")))
-    return Note(text(said["name"]), count(int(text(said.get("trace", "0")), 16)), reading)
+    asks = tuple(Reference(target, Role(role)) for target, role in _read_pairs(document.get("asks", [])))
+    remarks = tuple(Diagnostic(problem, detail) for problem, detail in _read_pairs(document.get("remarks", [])))
+    reading = ParsedContent(
+        Kind(read_text(document.get("kind", ""))), asks, remarks, has_implicit_tiling=bool(document.get("implicit"))
+    )
+    return SidecarEntry(
+        read_text(document["name"]), read_count(int(read_text(document.get("trace", "0")), 16)), reading
+    )
 
 
-def _pairs(said: Any) -> list[tuple[str, str]]:
-    if not isinstance(said, list):
+def _read_pairs(value: Any) -> list[tuple[str, str]]:
+    if not isinstance(value, list):
         raise ValueError("they are no list")
-    pairs = [texts(each) for each in said]
+    pairs = [read_texts(each) for each in value]
     return [(first, second) for first, second in pairs]

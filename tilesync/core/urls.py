@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 from tilesync.errors import UsageError
 
 
-def _split(url: str) -> SplitResult:
+def _split_url(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -28,8 +28,8 @@ def refuse_credentials(parts: SplitResult) -> None:
 
 def check_scheme(url: str) -> None:
     """Raise UsageError for plain http to anything but this machine: tokens and signatures would travel in clear."""
-    parts = _split(url)
-    if parts.scheme == "https" or (parts.scheme == "http" and loopback(parts.hostname or "")):
+    parts = _split_url(url)
+    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or "")):
         return
     if parts.scheme == "http":
         raise UsageError(f"plain http is accepted on this machine only, not to {parts.hostname}", hint="use https://")
@@ -38,10 +38,10 @@ def check_scheme(url: str) -> None:
     )
 
 
-def check_store(url: str, *, allow_http: bool) -> None:
+def check_store_url(url: str, *, allow_http: bool) -> None:
     """Raise UsageError for plain http to a store that is not on this machine, unless the user allows it."""
-    parts = _split(url)
-    if parts.scheme != "http" or loopback(parts.hostname or ""):
+    parts = _split_url(url)
+    if parts.scheme != "http" or is_loopback(parts.hostname or ""):
         check_scheme(url)
     elif not allow_http:
         raise UsageError(
@@ -51,13 +51,13 @@ def check_store(url: str, *, allow_http: bool) -> None:
         )
 
 
-def travels_in_clear(url: str) -> bool:
+def is_cleartext(url: str) -> bool:
     """Whether what is sent to `url` can be read on the way."""
     parts = urlsplit(url)
-    return parts.scheme == "http" and not loopback(parts.hostname or "")
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
-def in_clear(url: str, place: str) -> str:
+def make_cleartext_warning(url: str, place: str) -> str:
     """What is to be said of a place that is reached over plain http."""
     return (
         f"{place} is reached over plain http, as --allow-http says: tiles, and the requests and links that its keys"
@@ -65,7 +65,7 @@ def in_clear(url: str, place: str) -> str:
     )
 
 
-def loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether `host` is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback

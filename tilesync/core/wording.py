@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 
-def counted(count: int, noun: str) -> str:
+def format_count(count: int, noun: str) -> str:
     """`1 file`, `2 files`, `12,345 files`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def files(count: int) -> str:
+def format_file_count(count: int) -> str:
     """That many files."""
-    return counted(count, "file")
+    return format_count(count, "file")

@@ -3,14 +3,14 @@
 import math
 from dataclasses import dataclass, field
 
-from tilesync.demo.geometry import Ring, Spot, cap, grow, lathe, pitched, walls
-from tilesync.demo.glb import Mesh, Tint, shade, tint
+from tilesync.demo.geometry import GroundPoint, Ring, add_cap, add_lathe, add_pitched_roof, add_walls, expand_ring
+from tilesync.demo.glb import Mesh, Tint, darken, parse_tint
 
-HALF = 52.0
-PAVEMENT = 1.2
+BLOCK_HALF_WIDTH_M = 52.0
+PAVEMENT_HEIGHT_M = 1.2
 COARSE, MIDDLE, FINE = range(3)
 
-PAVING, GRASS, FLAT, TRUNK, DARK = map(tint, ("e8dfce", "a6cf78", "c9c7c2", "7a5b43", "3c4650"))
+PAVING, GRASS, FLAT_ROOF, TRUNK, DARK = map(parse_tint, ("e8dfce", "a6cf78", "c9c7c2", "7a5b43", "3c4650"))
 
 CONE = ((1.0, 0.0), (0.0, 1.0))
 BUD = ((0.7, 0.0), (1.0, 0.5), (0.0, 1.0))
@@ -25,11 +25,11 @@ class Building:
     high: float
     wall: str
     tint: Tint
-    roof: Tint = FLAT
-    low: float = PAVEMENT
+    roof: Tint = FLAT_ROOF
+    low: float = PAVEMENT_HEIGHT_M
     rise: float = 0.0
     inset: float = 0.0
-    shops: bool = False
+    has_shops: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +39,24 @@ class Ground:
     ring: Ring
     texture: str
     tint: Tint
-    height: float = PAVEMENT + 0.1
+    height: float = PAVEMENT_HEIGHT_M + 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
     """A tree `height` metres tall; a conifer tapers to a point, others bulge."""
 
-    spot: Spot
+    spot: GroundPoint
     height: float
     tint: Tint
-    conifer: bool
+    is_conifer: bool
 
 
 @dataclass(slots=True)
 class Block:
     """All that stands within `HALF` metres of `centre`; `masses` is what buildings look like from afar."""
 
-    centre: Spot
+    centre: GroundPoint
     masses: list[Building] = field(default_factory=list)
     buildings: list[Building] = field(default_factory=list)
     grounds: list[Ground] = field(default_factory=list)
@@ -76,39 +76,51 @@ class Block:
         return tuple((x + radius * math.cos(turn), y + radius * math.sin(turn)) for turn in turns)
 
 
-def draw(block: Block, detail: int) -> Mesh:
+def draw_block(block: Block, detail: int) -> Mesh:
     """The block at one level of detail: `COARSE` masses, `MIDDLE` roofs and trees, `FINE` shops and crowns."""
     mesh = Mesh()
-    draw_into(mesh, block, detail)
+    draw_block_into(mesh, block, detail)
     return mesh
 
 
-def draw_into(mesh: Mesh, block: Block, detail: int) -> None:
+def draw_block_into(mesh: Mesh, block: Block, detail: int) -> None:
     """Adds the block to a mesh that may hold others."""
-    cap(mesh, block.rect(0, 0, 2 * HALF, 2 * HALF), texture="plain", height=PAVEMENT, colour=PAVING)
-    walls(mesh, block.rect(0, 0, 2 * HALF, 2 * HALF), texture="plain", span=(1.0, PAVEMENT), colour=PAVING)
+    add_cap(
+        mesh,
+        block.rect(0, 0, 2 * BLOCK_HALF_WIDTH_M, 2 * BLOCK_HALF_WIDTH_M),
+        texture="plain",
+        height=PAVEMENT_HEIGHT_M,
+        colour=PAVING,
+    )
+    add_walls(
+        mesh,
+        block.rect(0, 0, 2 * BLOCK_HALF_WIDTH_M, 2 * BLOCK_HALF_WIDTH_M),
+        texture="plain",
+        span=(1.0, PAVEMENT_HEIGHT_M),
+        colour=PAVING,
+    )
     for ground in block.grounds:
-        cap(mesh, ground.ring, texture=ground.texture, height=ground.height, colour=ground.tint)
+        add_cap(mesh, ground.ring, texture=ground.texture, height=ground.height, colour=ground.tint)
     for building in block.masses if detail == COARSE else block.buildings:
         _draw_building(mesh, building, detail)
     for tree in block.trees if detail > COARSE else block.trees[::3]:
         _draw_tree(mesh, tree, detail)
 
 
-def draw_life(block: Block) -> Mesh:
+def draw_street_details(block: Block) -> Mesh:
     """What one sees only from near: cars, lamps, chimneys."""
     mesh = Mesh()
     for ring, colour in block.cars:
-        walls(mesh, ring, texture="plain", span=(1.2, 1.9), colour=colour)
-        cap(mesh, ring, texture="plain", height=1.9, colour=colour)
-        walls(mesh, grow(ring, -0.35), texture="plain", span=(1.9, 2.5), colour=DARK)
-        cap(mesh, grow(ring, -0.35), texture="plain", height=2.5, colour=colour)
-    for corner in block.rect(0, 0, 2 * HALF - 2, 2 * HALF - 2):
-        lathe(
+        add_walls(mesh, ring, texture="plain", span=(1.2, 1.9), colour=colour)
+        add_cap(mesh, ring, texture="plain", height=1.9, colour=colour)
+        add_walls(mesh, expand_ring(ring, -0.35), texture="plain", span=(1.9, 2.5), colour=DARK)
+        add_cap(mesh, expand_ring(ring, -0.35), texture="plain", height=2.5, colour=colour)
+    for corner in block.rect(0, 0, 2 * BLOCK_HALF_WIDTH_M - 2, 2 * BLOCK_HALF_WIDTH_M - 2):
+        add_lathe(
             mesh,
             corner,
             texture="plain",
-            profile=((0.12, PAVEMENT), (0.1, 6.6), (0.7, 6.7), (0.0, 7.2)),
+            profile=((0.12, PAVEMENT_HEIGHT_M), (0.1, 6.6), (0.7, 6.7), (0.0, 7.2)),
             sides=3,
             colour=DARK,
         )
@@ -123,19 +135,19 @@ def _draw_chimney(mesh: Mesh, building: Building) -> None:
     x, y = ax + 0.3 * (cx - ax), ay + 0.3 * (cy - ay)
     size, height = (0.7, building.high + building.rise + 0.8) if building.rise else (2.5, building.high + 2.4)
     ring = (x - size, y - size), (x + size, y - size), (x + size, y + size), (x - size, y + size)
-    walls(mesh, ring, texture="plain", span=(building.high, height), colour=shade(building.tint, 0.8))
-    cap(mesh, ring, texture="plain", height=height, colour=FLAT)
+    add_walls(mesh, ring, texture="plain", span=(building.high, height), colour=darken(building.tint, 0.8))
+    add_cap(mesh, ring, texture="plain", height=height, colour=FLAT_ROOF)
 
 
 def _draw_building(mesh: Mesh, building: Building, detail: int) -> None:
-    if building.shops and detail == FINE:
+    if building.has_shops and detail == FINE:
         _draw_shops(mesh, building)
-    walls(mesh, building.ring, texture=building.wall, span=(building.low, building.high), colour=building.tint)
+    add_walls(mesh, building.ring, texture=building.wall, span=(building.low, building.high), colour=building.tint)
     if building.rise:
         span = building.high - 0.2, building.high + building.rise
-        pitched(mesh, building.ring, span=span, inset=building.inset, roof=building.roof, wall=building.tint)
+        add_pitched_roof(mesh, building.ring, span=span, inset=building.inset, roof=building.roof, wall=building.tint)
     else:
-        cap(
+        add_cap(
             mesh,
             building.ring,
             texture="leaves" if building.roof == GRASS else "plain",
@@ -146,18 +158,20 @@ def _draw_building(mesh: Mesh, building: Building, detail: int) -> None:
 
 def _draw_shops(mesh: Mesh, building: Building) -> None:
     """A storey of shops a hand's breadth before the front: the first edge is the one to the street."""
-    ring, span = grow(building.ring, 0.2), (building.low, building.low + 4.0)
-    walls(mesh, ring[:2], texture="shops", span=span, colour=shade(building.tint, 0.95), storey=4.0)
+    ring, span = expand_ring(building.ring, 0.2), (building.low, building.low + 4.0)
+    add_walls(mesh, ring[:2], texture="shops", span=span, colour=darken(building.tint, 0.95), storey=4.0)
 
 
 def _draw_tree(mesh: Mesh, tree: Tree, detail: int) -> None:
     """A crown with fewer corners the coarser the detail; fine trees stand on a trunk."""
-    top, width = PAVEMENT + tree.height, tree.height * (0.26 if tree.conifer else 0.38)
-    foot = PAVEMENT + 0.2 * tree.height
+    top, width = PAVEMENT_HEIGHT_M + tree.height, tree.height * (0.26 if tree.is_conifer else 0.38)
+    foot = PAVEMENT_HEIGHT_M + 0.2 * tree.height
     if detail == FINE:
-        lathe(mesh, tree.spot, texture="plain", profile=((0.35, PAVEMENT), (0.25, foot)), sides=3, colour=TRUNK)
+        add_lathe(
+            mesh, tree.spot, texture="plain", profile=((0.35, PAVEMENT_HEIGHT_M), (0.25, foot)), sides=3, colour=TRUNK
+        )
     else:
-        foot = PAVEMENT
-    profile = CONE if tree.conifer else (CONE, BUD, BALL)[detail]
+        foot = PAVEMENT_HEIGHT_M
+    profile = CONE if tree.is_conifer else (CONE, BUD, BALL)[detail]
     crown = tuple((width * out, foot + (top - foot) * up) for out, up in profile)
-    lathe(mesh, tree.spot, texture="leaves", profile=crown, sides=3 + detail, colour=tree.tint)
+    add_lathe(mesh, tree.spot, texture="leaves", profile=crown, sides=3 + detail, colour=tree.tint)

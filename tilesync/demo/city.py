@@ -6,49 +6,59 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from random import Random
 
-from tilesync.demo.buildings import COARSE, FINE, MIDDLE, Block, draw, draw_into, draw_life
-from tilesync.demo.city_plan import between, houses, minster, park, towers, villas, works
-from tilesync.demo.geometry import Ring, Spot, cap, lathe, walls
-from tilesync.demo.glb import Mesh, Point, Tint, glb, tint
-from tilesync.demo.textures import textures
+from tilesync.demo.buildings import COARSE, FINE, MIDDLE, Block, draw_block, draw_block_into, draw_street_details
+from tilesync.demo.city_plan import (
+    build_houses,
+    build_minster,
+    build_park,
+    build_towers,
+    build_villas,
+    build_works,
+    random_between,
+)
+from tilesync.demo.geometry import GroundPoint, Ring, add_cap, add_lathe, add_walls
+from tilesync.demo.glb import Mesh, Point, Tint, build_glb, parse_tint
+from tilesync.demo.textures import make_textures
 
-Cell = tuple[int, int]
+GridCell = tuple[int, int]
 Box = tuple[Point, Point]
 
-LONGITUDE, LATITUDE = 6.63, 46.495
-CELLS = 12
-DISTRICT = 3
-PITCH = 124.0
-CANAL = 44.0
+LONGITUDE_DEG, LATITUDE_DEG = 6.63, 46.495
+GRID_CELLS = 12
+DISTRICT_CELLS = 3
+CELL_PITCH_M = 124.0
+CANAL_WIDTH_M = 44.0
 CANAL_COLUMN = 8
-STREET_LEVEL = 1.0
-SHORE = 880.0
-SITES = ((3, 4), (9, 6), (6, 2), (2, 8))
+STREET_LEVEL_M = 1.0
+SHORE_RADIUS_M = 880.0
+NEW_TOWER_CELLS = ((3, 4), (9, 6), (6, 2), (2, 8))
 
-STONE, ASPHALT, SAND, LAWN, PINE, STREET = map(tint, ("cfc8ba", "8d8f90", "efe0b4", "a5c977", "6f9f55", "ffffff"))
-SEA = tuple(map(tint, ("bfe6d8", "7fd0d2", "4fb0c6", "3587ad", "2b6c96")))
-HULL, DECK, SAIL = map(tint, ("ffffff", "c99a63", "fbf7ee"))
+STONE, ASPHALT, SAND, LAWN, PINE, STREET = map(parse_tint, ("cfc8ba", "8d8f90", "efe0b4", "a5c977", "6f9f55", "ffffff"))
+SEA = tuple(map(parse_tint, ("bfe6d8", "7fd0d2", "4fb0c6", "3587ad", "2b6c96")))
+HULL, DECK, SAIL = map(parse_tint, ("ffffff", "c99a63", "fbf7ee"))
 
 
-def city(*, seed: int = 7, edition: int = 1) -> dict[str, bytes]:
+def build_city(*, seed: int = 7, edition: int = 1) -> dict[str, bytes]:
     """Name -> bytes of every file of the tileset, `tileset.json` first.
 
     The same arguments give the same bytes under one zlib build. Editions 2 to 5 each build towers
     on one more block: only that block's tiles and what lies above them in the tree differ.
     """
-    pictures = textures(Random(seed))
+    pictures = make_textures(Random(seed))
     files = {f"textures/{name}.png": picture for name, picture in pictures.items()}
-    press = Press(files, pictures)
-    children = [press.tile("shores.glb", _shores(Random(seed)), error=0.0)]
-    for number, cells in enumerate(_districts()):
-        blocks = [_block(cell, seed=seed, edition=edition) for cell in cells]
-        children.append(replace(press, folder=f"district-{number:02}/").district(blocks))
-    root = press.tile("terrain.glb", _terrain(), children=tuple(children), error=640.0, embed=False)
+    press = TileWriter(files, pictures)
+    children = [press.write_tile("shores.glb", _build_shores(Random(seed)), geometric_error=0.0)]
+    for number, cells in enumerate(_list_districts()):
+        blocks = [_build_block(cell, seed=seed, edition=edition) for cell in cells]
+        children.append(replace(press, folder=f"district-{number:02}/").write_district(blocks))
+    root = press.write_tile(
+        "terrain.glb", _build_terrain(), children=tuple(children), geometric_error=640.0, embeds_textures=False
+    )
     root = replace(root, refine="ADD")
-    return {"tileset.json": root.tileset(transform=east_north_up(LONGITUDE, LATITUDE)), **files}
+    return {"tileset.json": root.build_tileset(transform=compute_enu_matrix(LONGITUDE_DEG, LATITUDE_DEG)), **files}
 
 
-def east_north_up(longitude: float, latitude: float) -> list[float]:
+def compute_enu_matrix(longitude: float, latitude: float) -> list[float]:
     """The column-major matrix from metres east, north, up at a WGS84 place, in degrees, to its ECEF frame."""
     radius, flattening = 6378137.0, 1 / 298.257223563
     turn, tilt = math.radians(longitude), math.radians(latitude)
@@ -69,28 +79,28 @@ class Tile:
     """One tile: its content's URI, the metres its absence would be off by, the box around it and its children."""
 
     uri: str
-    error: float
+    geometric_error: float
     box: Box
     children: tuple["Tile", ...] = ()
     refine: str = "REPLACE"
 
-    def document(self) -> dict[str, object]:
+    def build_json(self) -> dict[str, object]:
         """The tile object (3D Tiles 1.1, "Tiles"); children's boxes lie inside this one's."""
         (x0, y0, z0), (x1, y1, z1) = self.box
         middle = (x0 + x1) / 2, (y0 + y1) / 2, (z0 + z1) / 2
         volume = [*middle, (x1 - x0) / 2, 0, 0, 0, (y1 - y0) / 2, 0, 0, 0, (z1 - z0) / 2]
-        tile: dict[str, object] = {"boundingVolume": {"box": volume}, "geometricError": self.error}
+        tile: dict[str, object] = {"boundingVolume": {"box": volume}, "geometricError": self.geometric_error}
         tile |= {"refine": self.refine, "content": {"uri": self.uri}}
-        return tile | {"children": [child.document() for child in self.children]} if self.children else tile
+        return tile | {"children": [child.build_json() for child in self.children]} if self.children else tile
 
-    def tileset(self, *, transform: list[float] | None = None) -> bytes:
+    def build_tileset(self, *, transform: list[float] | None = None) -> bytes:
         """The tileset JSON with this tile as its root, moved by a column-major 4x4 matrix if one is given."""
-        root = self.document() | ({"transform": transform} if transform else {})
-        document = {"asset": {"version": "1.1"}, "geometricError": self.error, "root": root}
+        root = self.build_json() | ({"transform": transform} if transform else {})
+        document = {"asset": {"version": "1.1"}, "geometricError": self.geometric_error, "root": root}
         return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _around(mesh: Mesh, children: tuple[Tile, ...]) -> Box:
+def _bounding_box(mesh: Mesh, children: tuple[Tile, ...]) -> Box:
     """The least box, in whole centimetres, around a mesh and all children."""
     boxes = [mesh.box(), *(child.box for child in children)]
     x0, y0, z0 = (math.floor(min(low[axis] for low, _ in boxes) * 100) / 100 for axis in range(3))
@@ -99,170 +109,200 @@ def _around(mesh: Mesh, children: tuple[Tile, ...]) -> Box:
 
 
 @dataclass(frozen=True, slots=True)
-class Press:
+class TileWriter:
     """Writes tiles of one folder into `files`, and answers with their place in the tree."""
 
     files: dict[str, bytes]
     pictures: dict[str, bytes]
     folder: str = ""
 
-    def tile(self, name: str, mesh: Mesh, *, error: float, children: tuple[Tile, ...] = (), embed: bool = True) -> Tile:
+    def write_tile(
+        self,
+        name: str,
+        mesh: Mesh,
+        *,
+        geometric_error: float,
+        children: tuple[Tile, ...] = (),
+        embeds_textures: bool = True,
+    ) -> Tile:
         """Stores the mesh as `name`, its textures inside it or shared with others."""
-        beside = None if embed else ("../textures/" if self.folder else "textures/")
-        self.files[self.folder + name] = glb(mesh, self.pictures, beside=beside)
-        return Tile(name, error, _around(mesh, children), children)
+        beside = None if embeds_textures else ("../textures/" if self.folder else "textures/")
+        self.files[self.folder + name] = build_glb(mesh, self.pictures, texture_folder=beside)
+        return Tile(name, geometric_error, _bounding_box(mesh, children), children)
 
-    def block(self, block: Block, at: int) -> Tile:
+    def write_block(self, block: Block, number: int) -> Tile:
         """A block as three tiles: buildings, finer buildings in their place, and what stands about added to these."""
-        life = self.tile(f"block-{at}-life.glb", draw_life(block), error=0.0)
-        fine = self.tile(f"block-{at}-fine.glb", draw(block, FINE), children=(life,), error=2.5, embed=False)
+        life = self.write_tile(f"block-{number}-life.glb", draw_street_details(block), geometric_error=0.0)
+        fine = self.write_tile(
+            f"block-{number}-fine.glb",
+            draw_block(block, FINE),
+            children=(life,),
+            geometric_error=2.5,
+            embeds_textures=False,
+        )
         fine = replace(fine, refine="ADD")
-        return self.tile(f"block-{at}.glb", draw(block, MIDDLE), children=(fine,), error=10.0, embed=False)
+        return self.write_tile(
+            f"block-{number}.glb",
+            draw_block(block, MIDDLE),
+            children=(fine,),
+            geometric_error=10.0,
+            embeds_textures=False,
+        )
 
-    def district(self, blocks: list[Block]) -> Tile:
+    def write_district(self, blocks: list[Block]) -> Tile:
         """A tileset of its own: all masses in one tile, each block in finer ones."""
         mesh = Mesh()
         for block in blocks:
-            draw_into(mesh, block, COARSE)
-        children = tuple(self.block(block, at) for at, block in enumerate(blocks))
-        root = self.tile("coarse.glb", mesh, children=children, error=36.0)
-        self.files[f"{self.folder}tileset.json"] = root.tileset()
-        return Tile(f"{self.folder}tileset.json", root.error, root.box)
+            draw_block_into(mesh, block, COARSE)
+        children = tuple(self.write_block(block, at) for at, block in enumerate(blocks))
+        root = self.write_tile("coarse.glb", mesh, children=children, geometric_error=36.0)
+        self.files[f"{self.folder}tileset.json"] = root.build_tileset()
+        return Tile(f"{self.folder}tileset.json", root.geometric_error, root.box)
 
 
 # -- the island ------------------------------------------------------------------------------------
 
 
-def _districts() -> Iterator[list[Cell]]:
+def _list_districts() -> Iterator[list[GridCell]]:
     """The grid's cells in squares of three by three; those at the island's corners are left to the beach."""
-    for south in range(0, CELLS, DISTRICT):
-        for west in range(0, CELLS, DISTRICT):
-            cells = [(west + at % DISTRICT, south + at // DISTRICT) for at in range(DISTRICT**2)]
-            yield [cell for cell in cells if _built(cell)]
+    for south in range(0, GRID_CELLS, DISTRICT_CELLS):
+        for west in range(0, GRID_CELLS, DISTRICT_CELLS):
+            cells = [(west + at % DISTRICT_CELLS, south + at // DISTRICT_CELLS) for at in range(DISTRICT_CELLS**2)]
+            yield [cell for cell in cells if _is_built(cell)]
 
 
-def _built(cell: Cell) -> bool:
+def _is_built(cell: GridCell) -> bool:
     """Whether a cell lies on the grid and not in one of its cut corners."""
-    edges = sorted((min(cell[0], CELLS - 1 - cell[0]), min(cell[1], CELLS - 1 - cell[1])))
+    edges = sorted((min(cell[0], GRID_CELLS - 1 - cell[0]), min(cell[1], GRID_CELLS - 1 - cell[1])))
     return edges[0] >= 0 and sum(edges) > 1
 
 
-def _west(column: int) -> float:
+def _west_edge_m(column: int) -> float:
     """The western edge of a column of cells, in metres; the canal lies before column `CANAL_COLUMN`."""
-    return (column - CELLS / 2) * PITCH + (CANAL / 2 if column >= CANAL_COLUMN else -CANAL / 2)
+    return (column - GRID_CELLS / 2) * CELL_PITCH_M + (
+        CANAL_WIDTH_M / 2 if column >= CANAL_COLUMN else -CANAL_WIDTH_M / 2
+    )
 
 
-def _south(row: int) -> float:
-    return (row - CELLS / 2) * PITCH
+def _south_edge_m(row: int) -> float:
+    return (row - GRID_CELLS / 2) * CELL_PITCH_M
 
 
-def _block(cell: Cell, *, seed: int, edition: int) -> Block:
+def _build_block(cell: GridCell, *, seed: int, edition: int) -> Block:
     """The block of a cell, from dice of its own: what happens on one block never changes another."""
-    block = Block((_west(cell[0]) + PITCH / 2, _south(cell[1]) + PITCH / 2))
+    block = Block((_west_edge_m(cell[0]) + CELL_PITCH_M / 2, _south_edge_m(cell[1]) + CELL_PITCH_M / 2))
     dice = Random(f"{seed} {cell[0]} {cell[1]}")
-    plan = towers if cell in SITES[: edition - 1] else _plan(cell, dice.random())
+    plan = build_towers if cell in NEW_TOWER_CELLS[: edition - 1] else _choose_plan(cell, dice.random())
     plan(block, dice)
     return block
 
 
-def _plan(cell: Cell, chance: float) -> Callable[[Block, Random], None]:
+def _choose_plan(cell: GridCell, chance: float) -> Callable[[Block, Random], None]:
     """What is built on a cell: towers in the middle, then town houses, villas towards the shore."""
     if cell == (6, 4):
-        return minster
+        return build_minster
     if cell in ((4, 5), (4, 6), (5, 5)) or chance > 0.95:
-        return park
+        return build_park
     away = max(abs(cell[0] - 5.5), abs(cell[1] - 5.5)) + chance
     if away < 2.8 and cell[0] >= 5 and chance < 0.85:
-        return towers
+        return build_towers
     if cell[0] >= CANAL_COLUMN + 1 and chance < 0.45:
-        return works
-    return houses if away < 5.7 else villas
+        return build_works
+    return build_houses if away < 5.7 else build_villas
 
 
-def _shore(share: float, at: float) -> tuple[float, float]:
+def _coast_point(share: float, at: float) -> tuple[float, float]:
     """A point of the coast line, scaled: a square with round corners and little bays, in 64 steps."""
     turn = math.tau * at / 64
     x, y = math.cos(turn), math.sin(turn)
-    reach = SHORE * share * (1 + 0.03 * math.sin(5 * turn) + 0.02 * math.cos(9 * turn))
+    reach = SHORE_RADIUS_M * share * (1 + 0.03 * math.sin(5 * turn) + 0.02 * math.cos(9 * turn))
     reach /= (x**4 + y**4) ** 0.25
     return reach * x, reach * y
 
 
-def _terrain() -> Mesh:
+def _build_terrain() -> Mesh:
     """Sea, beach, meadow, streets, canal and bridges."""
     mesh = Mesh()
-    coast = [_shore(0.97, at) for at in range(65)]
-    cap(mesh, ((0.0, 0.0), *coast), texture="leaves", height=0.0, colour=LAWN)
-    _ring(mesh, "plain", steps=((0.97, 0.0), (1.08, -3.0)), colours=(SAND, SAND))
+    coast = [_coast_point(0.97, at) for at in range(65)]
+    add_cap(mesh, ((0.0, 0.0), *coast), texture="leaves", height=0.0, colour=LAWN)
+    _add_ring(mesh, "plain", steps=((0.97, 0.0), (1.08, -3.0)), colours=(SAND, SAND))
     shares = 1.04, 1.1, 1.22, 1.5, 2.1
     for at in range(4):
-        _ring(mesh, "water", steps=((shares[at], -2.0), (shares[at + 1], -2.0)), colours=(SEA[at], SEA[at + 1]))
-    for cell in ((column, row) for column in range(CELLS) for row in range(CELLS)):
-        if _built(cell):
-            _streets(mesh, cell)
-    _canal(mesh)
+        _add_ring(mesh, "water", steps=((shares[at], -2.0), (shares[at + 1], -2.0)), colours=(SEA[at], SEA[at + 1]))
+    for cell in ((column, row) for column in range(GRID_CELLS) for row in range(GRID_CELLS)):
+        if _is_built(cell):
+            _add_streets(mesh, cell)
+    _add_canal(mesh)
     return mesh
 
 
-def _ring(mesh: Mesh, texture: str, *, steps: tuple[Spot, Spot], colours: tuple[Tint, Tint]) -> None:
+def _add_ring(mesh: Mesh, texture: str, *, steps: tuple[GroundPoint, GroundPoint], colours: tuple[Tint, Tint]) -> None:
     """A band around the island between two (share, height) steps, fading from one colour to the other."""
     (inner, high), (outer, low) = steps
     for at in range(64):
-        points = [(*_shore(inner, at), high), (*_shore(outer, at), low)]
-        points += [(*_shore(outer, at + 1), low), (*_shore(inner, at + 1), high)]
+        points = [(*_coast_point(inner, at), high), (*_coast_point(outer, at), low)]
+        points += [(*_coast_point(outer, at + 1), low), (*_coast_point(inner, at + 1), high)]
         uvs = [(x / 40, -y / 40) for x, y, _ in points]
-        mesh.face(texture, points, uvs=uvs, tints=(colours[0], colours[1], colours[1], colours[0]))
+        mesh.add_face(texture, points, uvs=uvs, tints=(colours[0], colours[1], colours[1], colours[0]))
 
 
-def _streets(mesh: Mesh, cell: Cell) -> None:
+def _add_streets(mesh: Mesh, cell: GridCell) -> None:
     """The street surface of one cell, on a low wall where the city ends."""
-    x, y = _west(cell[0]), _south(cell[1])
-    ring = (x, y), (x + PITCH, y), (x + PITCH, y + PITCH), (x, y + PITCH)
-    corners = [(east, north, STREET_LEVEL) for east, north in ring]
+    x, y = _west_edge_m(cell[0]), _south_edge_m(cell[1])
+    ring = (x, y), (x + CELL_PITCH_M, y), (x + CELL_PITCH_M, y + CELL_PITCH_M), (x, y + CELL_PITCH_M)
+    corners = [(east, north, STREET_LEVEL_M) for east, north in ring]
     uvs = (0.0, 1.0), (1.0, 1.0), (1.0, 0.0), (0.0, 0.0)
-    mesh.face("street", corners, uvs=uvs, tints=(STREET,) * 4)
+    mesh.add_face("street", corners, uvs=uvs, tints=(STREET,) * 4)
     for side, (east, north) in enumerate(((0, -1), (1, 0), (0, 1), (-1, 0))):
         beyond = cell[0] + east, cell[1] + north
-        if not _built(beyond) or cell[0] + beyond[0] == CANAL_COLUMN * 2 - 1:
-            walls(mesh, (ring[side], ring[(side + 1) % 4]), texture="plain", span=(-0.2, STREET_LEVEL), colour=STONE)
+        if not _is_built(beyond) or cell[0] + beyond[0] == CANAL_COLUMN * 2 - 1:
+            add_walls(
+                mesh, (ring[side], ring[(side + 1) % 4]), texture="plain", span=(-0.2, STREET_LEVEL_M), colour=STONE
+            )
 
 
-def _canal(mesh: Mesh) -> None:
+def _add_canal(mesh: Mesh) -> None:
     """Water between two quays, down to the sea at both ends, and a bridge at every street."""
-    east = _west(CANAL_COLUMN)
-    west, end = east - CANAL, 960.0
-    cap(mesh, _span(west, -end, east, end), texture="water", height=0.3, colour=SEA[2])
-    for row in range(1, CELLS):
-        deck = _span(west, _south(row) - 8, east, _south(row) + 8)
-        walls(mesh, deck, texture="plain", span=(0.6, 2.0), colour=STONE)
-        cap(mesh, deck, texture="plain", height=2.0, colour=STONE)
-        cap(mesh, _span(west, _south(row) - 6.5, east, _south(row) + 6.5), texture="plain", height=2.1, colour=ASPHALT)
+    east = _west_edge_m(CANAL_COLUMN)
+    west, end = east - CANAL_WIDTH_M, 960.0
+    add_cap(mesh, _make_rectangle(west, -end, east, end), texture="water", height=0.3, colour=SEA[2])
+    for row in range(1, GRID_CELLS):
+        deck = _make_rectangle(west, _south_edge_m(row) - 8, east, _south_edge_m(row) + 8)
+        add_walls(mesh, deck, texture="plain", span=(0.6, 2.0), colour=STONE)
+        add_cap(mesh, deck, texture="plain", height=2.0, colour=STONE)
+        add_cap(
+            mesh,
+            _make_rectangle(west, _south_edge_m(row) - 6.5, east, _south_edge_m(row) + 6.5),
+            texture="plain",
+            height=2.1,
+            colour=ASPHALT,
+        )
 
 
-def _span(west: float, south: float, east: float, north: float) -> Ring:
+def _make_rectangle(west: float, south: float, east: float, north: float) -> Ring:
     return (west, south), (east, south), (east, north), (west, north)
 
 
-def _shores(dice: Random) -> Mesh:
+def _build_shores(dice: Random) -> Mesh:
     """Trees along the meadow and sailing boats off the beach, all around the island."""
     mesh = Mesh()
     for at in range(128):
-        spot, height = _shore(between(dice, 0.93, 0.965), at / 2), between(dice, 6, 13)
+        spot, height = _coast_point(random_between(dice, 0.93, 0.965), at / 2), random_between(dice, 6, 13)
         crown = (0.25 * height, 0.0), (0.4 * height, 0.5 * height), (0.0, height)
-        if not -CANAL - 5 < spot[0] - _west(CANAL_COLUMN) < 5:
-            lathe(mesh, spot, texture="leaves", profile=crown, sides=5, colour=PINE)
+        if not -CANAL_WIDTH_M - 5 < spot[0] - _west_edge_m(CANAL_COLUMN) < 5:
+            add_lathe(mesh, spot, texture="leaves", profile=crown, sides=5, colour=PINE)
     for at in range(0, 64, 4):
-        _boat(mesh, _shore(between(dice, 1.15, 1.7), at))
+        _add_boat(mesh, _coast_point(random_between(dice, 1.15, 1.7), at))
     return mesh
 
 
-def _boat(mesh: Mesh, spot: Spot) -> None:
+def _add_boat(mesh: Mesh, spot: GroundPoint) -> None:
     """A hull with a deck, a foresail and a mainsail; sails are seen from both sides."""
     x, y = spot
     hull = (x - 3, y - 2), (x + 4, y - 2), (x + 8, y), (x + 4, y + 2), (x - 3, y + 2)
-    walls(mesh, hull, texture="plain", span=(-2.2, -0.6), colour=HULL)
-    cap(mesh, hull, texture="plain", height=-0.6, colour=DECK)
+    add_walls(mesh, hull, texture="plain", span=(-2.2, -0.6), colour=HULL)
+    add_cap(mesh, hull, texture="plain", height=-0.6, colour=DECK)
     for foot, mast in ((-3.0, 1.0), (6.5, 1.5)):
         sail = [(x + foot, y, 0.8), (x + mast, y, 0.8), (x + mast, y, 13.0)]
         for corners in (sail, sail[::-1]):
-            mesh.face("plain", corners, uvs=((0.0, 1.0), (1.0, 1.0), (1.0, 0.0)), tints=(SAIL,) * 3)
+            mesh.add_face("plain", corners, uvs=((0.0, 1.0), (1.0, 1.0), (1.0, 0.0)), tints=(SAIL,) * 3)

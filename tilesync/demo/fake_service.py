@@ -41,7 +41,7 @@ class StoredBlob:
 
 
 @dataclass
-class Request:
+class FakeRequest:
     """A request as it came."""
 
     path: str
@@ -61,7 +61,7 @@ class Request:
 
 
 @dataclass
-class Answer:
+class FakeResponse:
     """An answer. Only `send` bytes of the body leave when it is set, then the connection breaks. Where it is not
     `sized` no header states its length, and it ends with the connection.
     """
@@ -69,11 +69,11 @@ class Answer:
     status: int
     body: bytes = b""
     headers: Headers = field(default_factory=dict)
-    send: int | None = None
-    sized: bool = True
+    sent_bytes: int | None = None
+    has_content_length: bool = True
 
 
-class StandIn:
+class FakeService:
     """The service. Everything about it can be changed while it runs; `requests` holds what was asked.
 
     `life` is that of each link from the moment of the answer that holds it; `delay` precedes each answer of the
@@ -81,20 +81,22 @@ class StandIn:
     answer on, where that is not at once.
     """
 
-    def __init__(self, *, life: timedelta = timedelta(hours=1), delay: float = 0.0, page_size: int = 5000) -> None:
-        self.life = life
-        self.delay = delay
+    def __init__(
+        self, *, link_lifetime: timedelta = timedelta(hours=1), delay_s: float = 0.0, page_size: int = 5000
+    ) -> None:
+        self.link_lifetime = link_lifetime
+        self.delay_s = delay_s
         self.page_size = page_size
-        self.ahead = timedelta()
-        self.young = timedelta()
+        self.clock_offset = timedelta()
+        self.link_start_delay = timedelta()
         self.token = "demo"
         self.exports: list[dict[str, Any]] = []
         self.containers: dict[str, dict[str, StoredBlob]] = {}
         self.revoked_before = 0
-        self.requests: list[Request] = []
+        self.requests: list[FakeRequest] = []
         self._key = b"a key of the stand-in alone"
         self._lock = threading.Lock()
-        self._issued = 0
+        self._links_issued = 0
         self._server: ThreadingHTTPServer | None = None
 
     # --- what it holds ---
@@ -115,28 +117,28 @@ class StandIn:
         self.exports.insert(0, row)
         return row
 
-    def link(self, container: str) -> str:
+    def create_link(self, container: str) -> str:
         """A fresh link to a container."""
         with self._lock:
-            self._issued += 1
-            number = self._issued
-        end = (self.now() + self.life).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            self._links_issued += 1
+            number = self._links_issued
+        end = (self.now() + self.link_lifetime).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         fields = {"sv": "2024-05-04", "spr": "https,http", "se": end, "sr": "c", "sp": "rl", "n": str(number)}
-        if self.young:
-            fields["st"] = (self.now() + self.young).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        if self.link_start_delay:
+            fields["st"] = (self.now() + self.link_start_delay).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         return f"{self.url}/{container}?{urlencode({**fields, 'sig': self._sign(container, end, number)})}"
 
     def _sign(self, container: str, end: str, number: int) -> str:
         text = f"{container}\n{end}\n{number}".encode()
         return base64.b64encode(hmac.digest(self._key, text, "sha256")).decode()
 
-    def revoke(self) -> None:
+    def revoke_links(self) -> None:
         """Every link issued so far is refused from now on."""
-        self.revoked_before = self._issued + 1
+        self.revoked_before = self._links_issued + 1
 
     def now(self) -> datetime:
         """This server's clock."""
-        return datetime.now(UTC) + self.ahead
+        return datetime.now(UTC) + self.clock_offset
 
     # --- life on loopback ---
 
@@ -147,12 +149,12 @@ class StandIn:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
-        stand_in: StandIn = self
+        stand_in: FakeService = self
 
-        class Handler(_Handler):
+        class Handler(_FakeHandler):
             service = stand_in
 
-        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._server = _FakeServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -163,29 +165,29 @@ class StandIn:
 
     # --- answers ---
 
-    def answer(self, request: Request) -> Answer:
+    def respond(self, request: FakeRequest) -> FakeResponse:
         """The answer to one request."""
         with self._lock:
             self.requests.append(request)
         if request.is_api:
-            return self.answer_api(request)
-        if self.delay:
-            time.sleep(self.delay)
-        return self.answer_storage(request)
+            return self.respond_api(request)
+        if self.delay_s:
+            time.sleep(self.delay_s)
+        return self.respond_storage(request)
 
-    def answer_api(self, request: Request) -> Answer:
+    def respond_api(self, request: FakeRequest) -> FakeResponse:
         """The Mesh Export API."""
         if request.headers.get("authorization") != f"Bearer {self.token}":
             return _api_error(
                 401, "HeaderNotFound", "Header Authorization was not found in the request. Access denied."
             )
-        rows = [row for row in self.visible_exports() if _asked_for(row, request.query)]
+        rows = [row for row in self.visible_exports() if _matches_query(row, request.query)]
         top, skip = int(request.query.get("$top", "100")), int(request.query.get("$skip", "0"))
-        page = [self._row(row, request) for row in rows[skip : skip + top]]
+        page = [self._build_export_row(row, request) for row in rows[skip : skip + top]]
         links = {"self": {"href": f"{self.url}/mesh-export/?$top={top}&$skip={skip}"}}
         if skip + top < len(rows):
             links["next"] = {"href": f"https://elsewhere.invalid/mesh-export/?$top={top}&$skip={skip + top}"}
-        return Answer(
+        return FakeResponse(
             200, json.dumps({"exports": page, "_links": links}).encode(), {"Content-Type": "application/json"}
         )
 
@@ -193,15 +195,15 @@ class StandIn:
         """The rows that the API lists now."""
         return self.exports
 
-    def _row(self, row: dict[str, Any], request: Request) -> dict[str, Any]:
+    def _build_export_row(self, row: dict[str, Any], request: FakeRequest) -> dict[str, Any]:
         if "return=representation" not in (request.headers.get("prefer") or ""):
             return {key: row[key] for key in ("id", "displayName", "status", "lastModified")}
-        return {**row, "_links": {"mesh": {"href": self.link(row["id"])}}}
+        return {**row, "_links": {"mesh": {"href": self.create_link(row["id"])}}}
 
-    def answer_storage(self, request: Request) -> Answer:
+    def respond_storage(self, request: FakeRequest) -> FakeResponse:
         """Azure Blob Storage."""
         container, _, name = unquote(request.path.lstrip("/")).partition("/")
-        if problem := self._refusal(container, request.query):
+        if problem := self._find_auth_error(container, request.query):
             return storage_error(403, "AuthenticationFailed", problem)
         blobs = self.containers.get(container)
         if blobs is None:
@@ -215,7 +217,7 @@ class StandIn:
             return storage_error(404, "BlobNotFound", "The specified blob does not exist.")
         return get_blob(blob, request.headers)
 
-    def _refusal(self, container: str, query: dict[str, str]) -> str | None:
+    def _find_auth_error(self, container: str, query: dict[str, str]) -> str | None:
         end, number = query.get("se", ""), int(query.get("n", "0"))
         if not hmac.compare_digest(query.get("sig", ""), self._sign(container, end, number)):
             return "Signature did not match."
@@ -227,22 +229,22 @@ class StandIn:
             return f"Signature not valid in the specified time frame: Expiry [{end}] - Current [{self.now()}]"
         return None
 
-    def list_blobs(self, container: str, blobs: dict[str, StoredBlob], query: dict[str, str]) -> Answer:
+    def list_blobs(self, container: str, blobs: dict[str, StoredBlob], query: dict[str, str]) -> FakeResponse:
         """One page of List Blobs."""
         names = sorted(name for name in blobs if name.startswith(query.get("prefix", "")))
         start = int(query.get("marker", "0!0").rpartition("!")[2])
         end = start + min(self.page_size, int(query.get("maxresults", "5000")))
-        entries = "".join(_entry(name, blobs[name]) for name in names[start:end])
+        entries = "".join(_build_listing_entry(name, blobs[name]) for name in names[start:end])
         marker = f"2!{end}" if end < len(names) else ""
         page = (
             f'<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="{self.url}/"'
             f' ContainerName="{container}"><MaxResults>{end - start}</MaxResults><Blobs>{entries}</Blobs>'
             f"<NextMarker>{marker}</NextMarker></EnumerationResults>"
         )
-        return Answer(200, page.encode(), {"Content-Type": "application/xml"})
+        return FakeResponse(200, page.encode(), {"Content-Type": "application/xml"})
 
 
-def _asked_for(row: dict[str, Any], query: dict[str, str]) -> bool:
+def _matches_query(row: dict[str, Any], query: dict[str, str]) -> bool:
     request = row["request"]
     return all(
         not query.get(key) or str(request.get(field, "")).lower() == query[key].lower()
@@ -250,7 +252,7 @@ def _asked_for(row: dict[str, Any], query: dict[str, str]) -> bool:
     )
 
 
-def _entry(name: str, blob: StoredBlob) -> str:
+def _build_listing_entry(name: str, blob: StoredBlob) -> str:
     encoded = any(ord(letter) < 32 or letter in "\ufffe\uffff" for letter in name)
     shown = f'<Name Encoded="true">{quote(name)}</Name>' if encoded else f"<Name>{escape(name)}</Name>"
     return (
@@ -263,12 +265,12 @@ def _entry(name: str, blob: StoredBlob) -> str:
     )
 
 
-def get_blob(blob: StoredBlob, headers: Any) -> Answer:
+def get_blob(blob: StoredBlob, headers: Any) -> FakeResponse:
     """Get Blob: conditional, ranged, stored bytes as they are."""
     if (wanted := headers.get("if-match")) and wanted not in {f'"{blob.etag}"', "*"}:
         return storage_error(412, "ConditionNotMet", "The condition specified in the headers is not met.")
     if headers.get("if-none-match") == f'"{blob.etag}"':
-        return Answer(304, b"", {"ETag": f'"{blob.etag}"'})
+        return FakeResponse(304, b"", {"ETag": f'"{blob.etag}"'})
     said = {"ETag": f'"{blob.etag}"', "Last-Modified": http_date(blob.modified), "Content-Type": blob.content_type}
     if blob.content_encoding:
         said["Content-Encoding"] = blob.content_encoding
@@ -278,21 +280,21 @@ def get_blob(blob: StoredBlob, headers: Any) -> Answer:
         start, end = int(first), min(int(last) + 1 if last else size, size)
         if start >= size:
             return storage_error(416, "InvalidRange", "The range specified is invalid.")
-        return Answer(206, blob.data[start:end], {**said, "Content-Range": f"bytes {start}-{end - 1}/{size}"})
-    return Answer(200, blob.data, {**said, "Content-MD5": blob.md5} if blob.md5 else said)
+        return FakeResponse(206, blob.data[start:end], {**said, "Content-Range": f"bytes {start}-{end - 1}/{size}"})
+    return FakeResponse(200, blob.data, {**said, "Content-MD5": blob.md5} if blob.md5 else said)
 
 
-def storage_error(status: int, code: str, message: str) -> Answer:
+def storage_error(status: int, code: str, message: str) -> FakeResponse:
     """An error as the storage words it."""
     body = (
         f'<?xml version="1.0" encoding="utf-8"?><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>'
     )
-    return Answer(status, body.encode(), {"Content-Type": "application/xml", "x-ms-error-code": code})
+    return FakeResponse(status, body.encode(), {"Content-Type": "application/xml", "x-ms-error-code": code})
 
 
-def _api_error(status: int, code: str, message: str) -> Answer:
+def _api_error(status: int, code: str, message: str) -> FakeResponse:
     body = json.dumps({"error": {"code": code, "message": message}}).encode()
-    return Answer(status, body, {"Content-Type": "application/json"})
+    return FakeResponse(status, body, {"Content-Type": "application/json"})
 
 
 def http_date(moment: datetime) -> str:
@@ -300,7 +302,7 @@ def http_date(moment: datetime) -> str:
     return format_datetime(moment.astimezone(UTC), usegmt=True)
 
 
-class _Server(ThreadingHTTPServer):
+class _FakeServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
@@ -308,8 +310,8 @@ class _Server(ThreadingHTTPServer):
         """A client that hangs up is no error of the server."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    service: StandIn
+class _FakeHandler(BaseHTTPRequestHandler):
+    service: FakeService
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
@@ -321,20 +323,20 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         query = {key: values[-1] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        answer = self.service.answer(Request(parts.path, query, self.headers, body))
-        length = {"Content-Length": str(len(answer.body))} if answer.sized else {}
+        answer = self.service.respond(FakeRequest(parts.path, query, self.headers, body))
+        length = {"Content-Length": str(len(answer.body))} if answer.has_content_length else {}
         said = {"Date": http_date(self.service.now()), **length, **answer.headers}
-        head = f"HTTP/1.1 {answer.status} {_phrase(answer.status)}\r\n" + "".join(
+        head = f"HTTP/1.1 {answer.status} {_reason_phrase(answer.status)}\r\n" + "".join(
             f"{k}: {v}\r\n" for k, v in said.items()
         )
-        body = answer.body if answer.send is None else answer.body[: answer.send]
+        body = answer.body if answer.sent_bytes is None else answer.body[: answer.sent_bytes]
         self.wfile.write(head.encode() + b"\r\n" + body)
-        if answer.send is not None or not answer.sized:
+        if answer.sent_bytes is not None or not answer.has_content_length:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
 
     do_POST = do_GET
 
 
-def _phrase(status: int) -> str:
+def _reason_phrase(status: int) -> str:
     return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Unknown"

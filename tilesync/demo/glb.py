@@ -10,21 +10,21 @@ from urllib.parse import quote
 Point = tuple[float, float, float]
 Tint = tuple[int, int, int]
 
-VERTEX = struct.Struct("<8f4B")
+VERTEX_STRUCT = struct.Struct("<8f4B")
 
 
-def tint(colour: str) -> Tint:
+def parse_tint(colour: str) -> Tint:
     """The linear RGB bytes of an sRGB colour such as `e8d9b8`: COLOR_0 is linear (glTF 2.0, 3.9.2)."""
     red, green, blue = (round(255 * (int(colour[at : at + 2], 16) / 255) ** 2.2) for at in (0, 2, 4))
     return red, green, blue
 
 
-def shade(colour: Tint, factor: float) -> Tint:
+def darken(colour: Tint, factor: float) -> Tint:
     """The same hue, darker by `factor` (0 to 1, of the light sent back)."""
     return int(colour[0] * factor), int(colour[1] * factor), int(colour[2] * factor)
 
 
-def normal(a: Point, b: Point, c: Point) -> Point:
+def compute_normal(a: Point, b: Point, c: Point) -> Point:
     """The unit vector a viewer sees head on when a, b, c run counter-clockwise."""
     ux, uy, uz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
     vx, vy, vz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
@@ -40,17 +40,17 @@ class Mesh:
     vertices: bytearray = field(default_factory=bytearray)
     triangles: dict[str, list[int]] = field(default_factory=dict)
 
-    def vertex(self, point: Point, facing: Point, *, uv: tuple[float, float], colour: Tint) -> int:
+    def add_vertex(self, point: Point, facing: Point, *, uv: tuple[float, float], colour: Tint) -> int:
         """Adds a corner with the unit vector it faces along and answers its index.
 
         Up becomes +y and north becomes -z: a 3D Tiles runtime turns glTF's y-up back to z-up
         (3D Tiles 1.1, "glTF transforms").
         """
         (x, y, z), (east, north, up) = point, facing
-        self.vertices += VERTEX.pack(x, z, -y, east, up, -north, *uv, *colour, 255)
-        return len(self.vertices) // VERTEX.size - 1
+        self.vertices += VERTEX_STRUCT.pack(x, z, -y, east, up, -north, *uv, *colour, 255)
+        return len(self.vertices) // VERTEX_STRUCT.size - 1
 
-    def face(
+    def add_face(
         self,
         texture: str,
         corners: Sequence[Point],
@@ -59,11 +59,11 @@ class Mesh:
         tints: Sequence[Tint],
     ) -> None:
         """Adds a flat convex face, its corners counter-clockwise as seen from outside."""
-        facing = normal(corners[0], corners[1], corners[2])
+        facing = compute_normal(corners[0], corners[1], corners[2])
         triangles = self.triangles.setdefault(texture, [])
         first = last = -1
         for point, uv, colour in zip(corners, uvs, tints, strict=True):
-            at = self.vertex(point, facing, uv=uv, colour=colour)
+            at = self.add_vertex(point, facing, uv=uv, colour=colour)
             if last > first:
                 triangles += (first, last, at)
             first, last = (at if first < 0 else first), at
@@ -71,7 +71,7 @@ class Mesh:
     def bounds(self) -> tuple[list[float], list[float]]:
         """Least and greatest position exactly as stored in single precision, in glTF's y-up axes."""
         values = struct.unpack(f"<{len(self.vertices) // 4}f", self.vertices)
-        axes = [values[axis :: VERTEX.size // 4] for axis in range(3)]
+        axes = [values[axis :: VERTEX_STRUCT.size // 4] for axis in range(3)]
         return [min(axis) for axis in axes], [max(axis) for axis in axes]
 
     def box(self) -> tuple[Point, Point]:
@@ -81,7 +81,7 @@ class Mesh:
 
 
 @dataclass(slots=True)
-class Binary:
+class GlbBuffer:
     """The binary chunk of a GLB and the buffer views into it, each starting on a multiple of four."""
 
     body: bytearray = field(default_factory=bytearray)
@@ -95,25 +95,27 @@ class Binary:
         return len(self.views) - 1
 
 
-def glb(mesh: Mesh, textures: Mapping[str, bytes], *, beside: str | None = None) -> bytes:
+def build_glb(mesh: Mesh, textures: Mapping[str, bytes], *, texture_folder: str | None = None) -> bytes:
     """One self-contained tile, or, with `beside`, one whose images are URIs relative to that folder."""
-    binary = Binary()
-    accessors = _vertices(mesh, binary)
+    binary = GlbBuffer()
+    accessors = _add_vertices(mesh, binary)
     attributes = {name: at for at, name in enumerate(("POSITION", "NORMAL", "TEXCOORD_0", "COLOR_0"))}
     primitives = []
     for at, triangles in enumerate(mesh.triangles.values()):
         primitives.append({"attributes": attributes, "indices": len(accessors), "material": at})
-        accessors.append(_indices(triangles, binary))
+        accessors.append(_add_indices(triangles, binary))
     names = list(mesh.triangles)
-    images = [_image(name, binary, textures[name] if beside is None else None, beside) for name in names]
-    return _container(
+    images = [
+        _build_image(name, binary, textures[name] if texture_folder is None else None, texture_folder) for name in names
+    ]
+    return _pack_glb(
         {
             "asset": {"version": "2.0", "generator": "tilesync demo"},
             "scene": 0,
             "scenes": [{"nodes": [0]}],
             "nodes": [{"mesh": 0}],
             "meshes": [{"primitives": primitives}],
-            "materials": [_material(name, at) for at, name in enumerate(names)],
+            "materials": [_build_material(name, at) for at, name in enumerate(names)],
             "textures": [{"sampler": 0, "source": at} for at in range(len(images))],
             "samplers": [{"magFilter": 9729, "minFilter": 9987, "wrapS": 10497, "wrapT": 10497}],
             "images": images,
@@ -125,10 +127,10 @@ def glb(mesh: Mesh, textures: Mapping[str, bytes], *, beside: str | None = None)
     )
 
 
-def _vertices(mesh: Mesh, binary: Binary) -> list[dict[str, object]]:
+def _add_vertices(mesh: Mesh, binary: GlbBuffer) -> list[dict[str, object]]:
     """The accessors of the four interleaved attributes every primitive shares."""
-    view = binary.add(bytes(mesh.vertices), byteStride=VERTEX.size, target=34962)
-    shared = {"bufferView": view, "count": len(mesh.vertices) // VERTEX.size}
+    view = binary.add(bytes(mesh.vertices), byteStride=VERTEX_STRUCT.size, target=34962)
+    shared = {"bufferView": view, "count": len(mesh.vertices) // VERTEX_STRUCT.size}
     least, most = mesh.bounds()
     return [
         {**shared, "byteOffset": 0, "componentType": 5126, "type": "VEC3", "min": least, "max": most},
@@ -138,24 +140,24 @@ def _vertices(mesh: Mesh, binary: Binary) -> list[dict[str, object]]:
     ]
 
 
-def _indices(triangles: list[int], binary: Binary) -> dict[str, object]:
+def _add_indices(triangles: list[int], binary: GlbBuffer) -> dict[str, object]:
     kind, wide = ("I", 5125) if max(triangles) >= 0xFFFF else ("H", 5123)
     view = binary.add(struct.pack(f"<{len(triangles)}{kind}", *triangles), target=34963)
     return {"bufferView": view, "count": len(triangles), "componentType": wide, "type": "SCALAR"}
 
 
-def _material(name: str, texture: int) -> dict[str, object]:
+def _build_material(name: str, texture: int) -> dict[str, object]:
     surface = {"baseColorTexture": {"index": texture}, "metallicFactor": 0, "roughnessFactor": 0.9}
     return {"name": name, "pbrMetallicRoughness": surface}
 
 
-def _image(name: str, binary: Binary, payload: bytes | None, beside: str | None) -> dict[str, object]:
+def _build_image(name: str, binary: GlbBuffer, payload: bytes | None, texture_folder: str | None) -> dict[str, object]:
     if payload is None:
-        return {"uri": f"{beside}{quote(name)}.png"}
+        return {"uri": f"{texture_folder}{quote(name)}.png"}
     return {"bufferView": binary.add(payload), "mimeType": "image/png"}
 
 
-def _container(document: dict[str, object], body: bytes) -> bytes:
+def _pack_glb(document: dict[str, object], body: bytes) -> bytes:
     """The GLB of a document and its buffer: header, JSON padded with spaces, BIN with zeros (glTF 2.0, 4.4)."""
     text = json.dumps(document, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)

@@ -4,7 +4,7 @@ import struct
 import zlib
 from random import Random
 
-BAYS = 4
+BAYS_PER_SIDE = 4
 
 
 class Canvas:
@@ -21,50 +21,50 @@ class Canvas:
         for row in self.rows[top : top + height]:
             row[3 * left : 3 * (left + width)] = stroke
 
-    def grain(self, amount: int, dice: Random) -> None:
+    def add_grain(self, amount: int, dice: Random) -> None:
         """Lightens or darkens every pixel a little, by at most `amount` of 255."""
         for row in self.rows:
             for at in range(0, len(row), 3):
                 change = int((dice.random() - 0.5) * 2 * amount)
                 row[at : at + 3] = bytes(min(255, max(0, value + change)) for value in row[at : at + 3])
 
-    def png(self) -> bytes:
+    def encode_png(self) -> bytes:
         """The picture as a PNG of eight-bit RGB without row filters (PNG 1.2, 4.1)."""
         header = struct.pack(">2I5B", self.side, self.side, 8, 2, 0, 0, 0)
         body = zlib.compress(b"".join(b"\0" + row for row in self.rows), 9)
         chunks = ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))
-        return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, payload) for kind, payload in chunks)
+        return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(kind, payload) for kind, payload in chunks)
 
 
-def _chunk(kind: bytes, payload: bytes) -> bytes:
+def _png_chunk(kind: bytes, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", zlib.crc32(kind + payload))
 
 
-def textures(dice: Random) -> dict[str, bytes]:
+def make_textures(dice: Random) -> dict[str, bytes]:
     """Name without suffix -> PNG. Walls and roofs are near white: the tint of a face colours them."""
     pictures = {
-        "plaster": _plaster(dice),
-        "brick": _brick(dice),
-        "glass + steel": _glass(dice),
-        "shops": _shops(dice),
-        "tiles": _tiles(dice),
-        "street": _street(),
+        "plaster": _draw_plaster(dice),
+        "brick": _draw_brick(dice),
+        "glass + steel": _draw_glass(dice),
+        "shops": _draw_shops(dice),
+        "tiles": _draw_tiles(dice),
+        "street": _draw_street(),
     }
     for name, ground, amount in (("plain", "f4f4f4", 7), ("leaves", "dcdcdc", 30), ("water", "ececec", 11)):
         pictures[name] = Canvas(32, ground)
-        pictures[name].grain(amount, dice)
-    return {name: picture.png() for name, picture in pictures.items()}
+        pictures[name].add_grain(amount, dice)
+    return {name: picture.encode_png() for name, picture in pictures.items()}
 
 
-def _bays() -> list[tuple[int, int]]:
+def _list_bay_corners() -> list[tuple[int, int]]:
     """Upper left corners of the 32-pixel window bays of a 128-pixel facade."""
-    return [(32 * column, 32 * row) for row in range(BAYS) for column in range(BAYS)]
+    return [(32 * column, 32 * row) for row in range(BAYS_PER_SIDE) for column in range(BAYS_PER_SIDE)]
 
 
-def _plaster(dice: Random) -> Canvas:
+def _draw_plaster(dice: Random) -> Canvas:
     """A rendered wall with framed windows, some with shutters, some with a curtain drawn."""
     picture = Canvas(128, "f6f4ee")
-    for x, y in _bays():
+    for x, y in _list_bay_corners():
         shuttered = dice.random() < 0.45
         picture.fill("d5d0c4", (x + 9, y + 27, 14, 2))
         picture.fill("ffffff", (x + 9, y + 6, 14, 21))
@@ -76,12 +76,12 @@ def _plaster(dice: Random) -> Canvas:
     return picture
 
 
-def _brick(dice: Random) -> Canvas:
+def _draw_brick(dice: Random) -> Canvas:
     """A brick wall with wide factory windows."""
     picture = Canvas(128, "f0ebe6")
     for row in range(0, 128, 4):
         picture.fill("d9d2cb", (0, row, 128, 1))
-    for x, y in _bays():
+    for x, y in _list_bay_corners():
         picture.fill("fbfaf7", (x + 4, y + 5, 24, 22))
         for pane in range(3):
             picture.fill("46566a" if dice.random() < 0.75 else "6f8396", (x + 6 + 7 * pane, y + 7, 6, 8))
@@ -89,11 +89,11 @@ def _brick(dice: Random) -> Canvas:
     return picture
 
 
-def _glass(dice: Random) -> Canvas:
+def _draw_glass(dice: Random) -> Canvas:
     """A curtain wall: panes between steel, each reflecting another piece of sky."""
     picture = Canvas(128, "f2f5f6")
     panes = ("6f95ad", "7ba3b9", "88afc2", "98bccb", "5f859e")
-    for x, y in _bays():
+    for x, y in _list_bay_corners():
         for half in (0, 16):
             pane = panes[int(dice.random() * len(panes))]
             picture.fill(pane, (x + half + 1, y + 2, 14, 25))
@@ -101,11 +101,11 @@ def _glass(dice: Random) -> Canvas:
     return picture
 
 
-def _shops(dice: Random) -> Canvas:
+def _draw_shops(dice: Random) -> Canvas:
     """Shop windows under awnings, one storey high, four to a width."""
     picture = Canvas(128, "e9e4da")
     awnings = ("b5483f", "3f7f75", "d9a441", "456a94", "8c5a7a")
-    for x, y in _bays():
+    for x, y in _list_bay_corners():
         awning = awnings[int(dice.random() * len(awnings))]
         picture.fill("2f3b46", (x + 3, y + 12, 26, 18))
         picture.fill("c9a76a", (x + 5, y + 20, 14, 9))
@@ -115,18 +115,18 @@ def _shops(dice: Random) -> Canvas:
     return picture
 
 
-def _tiles(dice: Random) -> Canvas:
+def _draw_tiles(dice: Random) -> Canvas:
     """Rows of roof tiles."""
     picture = Canvas(32, "f2f2f2")
     for row in range(0, 32, 8):
         picture.fill("b9b9b9", (0, row, 32, 2))
         for column in range(row % 16 // 4, 32, 4):
             picture.fill("cfcfcf", (column, row + 2, 1, 6))
-    picture.grain(9, dice)
+    picture.add_grain(9, dice)
     return picture
 
 
-def _street() -> Canvas:
+def _draw_street() -> Canvas:
     """One grid cell from above: half a street on each side, kerb, zebra crossings; two pixels a metre."""
     picture = Canvas(256, "8d8f90")
     for at in range(26, 230, 12):

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from tilesync.errors import Transient
-from tilesync.model.storage import Answer
-from tilesync.runtime.threads import in_thread
-from tilesync.transport.blob_client_sync import Blocking, Reply, Send
+from tilesync.model.storage import HttpResponse
+from tilesync.runtime.threads import run_in_thread
+from tilesync.transport.blob_client_sync import SyncBlobClient, SyncBlobRequest, SyncBlobResponse
 
-HEADERS = (
+OBSERVED_HEADERS = (
     "access-control-allow-headers",
     "access-control-allow-origin",
     "age",
@@ -24,20 +24,20 @@ HEADERS = (
 """What is looked at; one that came twice has both values, as browsers see it."""
 
 
-class AnyVisitor:
+class HttpBrowserClient:
     """Asks through a pool of connections; plain http is as good as any: there is nothing secret."""
 
-    def __init__(self, talk: Blocking) -> None:
-        self._talk = talk
+    def __init__(self, client: SyncBlobClient) -> None:
+        self._client = client
 
-    async def ask(self, method: str, url: str, headers: Mapping[str, str]) -> Answer:
+    async def send_request(self, method: str, url: str, headers: Mapping[str, str]) -> HttpResponse:
         """An answer. Raises Unavailable when none comes."""
 
-        def accept(reply: Reply) -> Answer:
+        def accept(reply: SyncBlobResponse) -> HttpResponse:
             if reply.status >= 500 and reply.status != 501:
                 raise Transient(f"{url} answered {reply.status}")
-            found = {name: ", ".join(values) for name in HEADERS if (values := reply.values(name))}
-            return Answer(url, reply.status, found, reply.read())
+            found = {name: ", ".join(values) for name in OBSERVED_HEADERS if (values := reply.header_values(name))}
+            return HttpResponse(url, reply.status, found, reply.read())
 
-        send = Send(method, url, headers, secret=False)
-        return await in_thread(self._talk.ask, urlsplit(url).netloc, lambda: send, accept)
+        send = SyncBlobRequest(method, url, headers, has_secret=False)
+        return await run_in_thread(self._client.request, urlsplit(url).netloc, lambda: send, accept)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from urllib.parse import quote, urlsplit
 
 from tilesync.errors import UsageError
-from tilesync.model.storage import AzurePlace, BucketPlace
+from tilesync.model.storage import AzureLocation, S3Location
 
 
 def public_url(
-    place: AzurePlace | BucketPlace, *, endpoint: str | None, region: str | None = None, virtual: bool = False
+    place: AzureLocation | S3Location, *, endpoint: str | None, region: str | None = None, virtual_hosted: bool = False
 ) -> str:
     """The store's own address of the place, without a slash at its end. `endpoint`: that of the account, or of the S3
     service, where it is no usual one; `virtual`: its host names the bucket there, too.
@@ -17,10 +17,10 @@ def public_url(
     Source: "Resource URI syntax" (Blob service); "Virtual hosting of buckets" (S3).
     """
     prefix = quote(place.prefix, safe="/~").rstrip("/")
-    if isinstance(place, AzurePlace):
+    if isinstance(place, AzureLocation):
         usual = f"{(endpoint or f'https://{place.account}.blob.core.windows.net').rstrip('/')}/{place.container}"
         base = place.link.base if place.link is not None else usual
-    elif endpoint and virtual:
+    elif endpoint and virtual_hosted:
         parts = urlsplit(endpoint)
         base = f"{parts.scheme}://{place.bucket}.{parts.netloc}{parts.path.rstrip('/')}"
     elif endpoint:
@@ -32,7 +32,7 @@ def public_url(
     return f"{base}/{prefix}".rstrip("/")
 
 
-def given_url(text: str) -> str:
+def parse_public_url(text: str) -> str:
     """A --public-url without a slash, or `/tileset.json`, at its end. Raises UsageError for what is none."""
     try:
         parts = urlsplit(text.strip())
@@ -51,7 +51,7 @@ def given_url(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{parts.path}".removesuffix("/tileset.json").rstrip("/")
 
 
-def given_origin(text: str) -> str:
+def parse_origin(text: str) -> str:
     """An --origin as browsers send it. Raises UsageError for what is none. Source: RFC 6454, section 6.2."""
     try:
         parts = urlsplit(text.strip())

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tilesync.model.storage import AzurePlace, BucketPlace, Label
+from tilesync.model.storage import AzureLocation, ObjectHeaders, S3Location
 
-ANY = "*"
+ANY_ORIGIN = "*"
 """Any origin."""
 
 
-class Mending(Protocol):
+class Remedies(Protocol):
     """What mends a place, by what is wrong with it. `origin`: that of the viewer's page, `*` where any may come. Files
     go by their names from the top, and by the label that they should have.
     """
@@ -31,27 +31,27 @@ class Mending(Protocol):
     def preflight(self, origin: str) -> str:
         """Pages of other origins may not ask for parts of files."""
 
-    def label(self, name: str, label: Label) -> str:
+    def content_type(self, name: str, headers: ObjectHeaders) -> str:
         """A file is served with another type."""
 
-    def packed(self, names: Sequence[str], label: Label) -> str:
+    def content_encoding(self, names: Sequence[str], headers: ObjectHeaders) -> str:
         """Files of these kinds are stored packed; of the first this is the label."""
 
-    def caching(self, name: str, label: Label) -> str:
+    def caching(self, name: str, headers: ObjectHeaders) -> str:
         """A file is cached for too long, or not long enough."""
 
-    def hiding(self) -> str:
+    def hide_state(self) -> str:
         """The state is served."""
 
-    def served_by(self, server: str | None) -> Mending:
+    def for_server(self, server: str | None) -> Remedies:
         """The same, where something that calls itself so answers."""
 
 
 @dataclass(frozen=True)
-class AzureMending:
+class AzureRemedies:
     """A container of an Azure storage account."""
 
-    place: AzurePlace
+    place: AzureLocation
 
     def access(self) -> str:
         """Public, or by a signed URL."""
@@ -69,44 +69,44 @@ class AzureMending:
         """A rule of the account's blob service."""
         command = ["az", "storage", "cors", "add", "--account-name", self.place.account, "--services", "b"]
         command += ["--methods", "GET", "HEAD", "OPTIONS", "--origins", origin]
-        command += ["--allowed-headers", ANY, "--exposed-headers", ANY, "--max-age", "3600"]
+        command += ["--allowed-headers", ANY_ORIGIN, "--exposed-headers", ANY_ORIGIN, "--max-age", "3600"]
         return f"add a rule to the account (a CDN before it must pass Origin on):\n{shlex.join(command)}"
 
     def preflight(self, origin: str) -> str:
         """The same rule."""
         return self.cors(origin)
 
-    def label(self, name: str, label: Label) -> str:
+    def content_type(self, name: str, headers: ObjectHeaders) -> str:
         """Properties of the blob."""
         command = ["az", "storage", "blob", "update", "--account-name", self.place.account]
         command += ["--container-name", self.place.container, "--name", f"{self.place.prefix}{name}"]
-        command += ["--content-type", label.content_type]
-        command += ["--content-encoding", label.content_encoding] if label.content_encoding else []
-        command += ["--content-cache", label.cache_control] if label.cache_control else []
+        command += ["--content-type", headers.content_type]
+        command += ["--content-encoding", headers.content_encoding] if headers.content_encoding else []
+        command += ["--content-cache", headers.cache_control] if headers.cache_control else []
         return f"set the properties of each such blob right:\n{shlex.join(command)}"
 
-    def packed(self, names: Sequence[str], label: Label) -> str:
+    def content_encoding(self, names: Sequence[str], headers: ObjectHeaders) -> str:
         """Properties of each blob."""
-        return self.label(names[0], label)
+        return self.content_type(names[0], headers)
 
-    def caching(self, name: str, label: Label) -> str:
+    def caching(self, name: str, headers: ObjectHeaders) -> str:
         """Properties of the blob."""
-        return self.label(name, label)
+        return self.content_type(name, headers)
 
-    def hiding(self) -> str:
+    def hide_state(self) -> str:
         """Nothing: what lies there is no secret."""
         return ""
 
-    def served_by(self, server: str | None) -> Mending:
+    def for_server(self, server: str | None) -> Remedies:
         """The same: what mends a store goes to the store."""
         return self
 
 
 @dataclass(frozen=True)
-class BucketMending:
+class BucketRemedies:
     """An S3 bucket; `endpoint`: its service's address, where that is not Amazon's."""
 
-    place: BucketPlace
+    place: S3Location
     endpoint: str | None = None
 
     def access(self) -> str:
@@ -114,7 +114,7 @@ class BucketMending:
         lead = f"arn:aws:s3:::{self.place.bucket}/{self.place.prefix}"
         statement = {
             "Effect": "Allow",
-            "Principal": ANY,
+            "Principal": ANY_ORIGIN,
             "Action": "s3:GetObject",
             "Resource": [f"{lead}{name}" for name in ("tileset.json", "latest.json", "versions/*")],
         }
@@ -123,8 +123,8 @@ class BucketMending:
         return "\n".join(
             [
                 "let everybody read it (this replaces its policy), or put a CDN before it that may:",
-                self._api("put-public-access-block", "--public-access-block-configuration", block),
-                self._api("put-bucket-policy", "--policy", policy),
+                self._make_command("put-public-access-block", "--public-access-block-configuration", block),
+                self._make_command("put-bucket-policy", "--policy", policy),
             ]
         )
 
@@ -133,44 +133,54 @@ class BucketMending:
         rule = {
             "AllowedOrigins": [origin],
             "AllowedMethods": ["GET", "HEAD"],
-            "AllowedHeaders": [ANY],
+            "AllowedHeaders": [ANY_ORIGIN],
             "ExposeHeaders": ["Content-Length", "Content-Range", "ETag"],
             "MaxAgeSeconds": 3600,
         }
         what = "give the bucket these rules (they replace those that it has; a CDN before it must pass Origin on):"
-        return f"{what}\n{self._api('put-bucket-cors', '--cors-configuration', json.dumps({'CORSRules': [rule]}))}"
+        return f"{what}\n{self._make_command('put-bucket-cors', '--cors-configuration', json.dumps({'CORSRules': [rule]}))}"
 
     def preflight(self, origin: str) -> str:
         """The same rule."""
         return self.cors(origin)
 
-    def label(self, name: str, label: Label) -> str:
+    def content_type(self, name: str, headers: ObjectHeaders) -> str:
         """Metadata of the object: they are replaced together, by a copy onto itself."""
         url = f"s3://{self.place.bucket}/{self.place.prefix}{name}"
-        command = ["aws", "s3", "cp", url, url, "--metadata-directive", "REPLACE", "--content-type", label.content_type]
-        command += ["--content-encoding", label.content_encoding] if label.content_encoding else []
-        command += ["--cache-control", label.cache_control] if label.cache_control else []
-        return f"set the metadata of each such object right:\n{shlex.join([*command, *self._where()])}"
+        command = [
+            "aws",
+            "s3",
+            "cp",
+            url,
+            url,
+            "--metadata-directive",
+            "REPLACE",
+            "--content-type",
+            headers.content_type,
+        ]
+        command += ["--content-encoding", headers.content_encoding] if headers.content_encoding else []
+        command += ["--cache-control", headers.cache_control] if headers.cache_control else []
+        return f"set the metadata of each such object right:\n{shlex.join([*command, *self._endpoint_options()])}"
 
-    def packed(self, names: Sequence[str], label: Label) -> str:
+    def content_encoding(self, names: Sequence[str], headers: ObjectHeaders) -> str:
         """Metadata of each object."""
-        return self.label(names[0], label)
+        return self.content_type(names[0], headers)
 
-    def caching(self, name: str, label: Label) -> str:
+    def caching(self, name: str, headers: ObjectHeaders) -> str:
         """Metadata of the object."""
-        return self.label(name, label)
+        return self.content_type(name, headers)
 
-    def hiding(self) -> str:
+    def hide_state(self) -> str:
         """Nothing: what lies there is no secret."""
         return ""
 
-    def served_by(self, server: str | None) -> Mending:
+    def for_server(self, server: str | None) -> Remedies:
         """The same: what mends a store goes to the store."""
         return self
 
-    def _api(self, *words: str) -> str:
+    def _make_command(self, *words: str) -> str:
         verb, *more = words
-        return shlex.join(["aws", "s3api", verb, "--bucket", self.place.bucket, *more, *self._where()])
+        return shlex.join(["aws", "s3api", verb, "--bucket", self.place.bucket, *more, *self._endpoint_options()])
 
-    def _where(self) -> list[str]:
+    def _endpoint_options(self) -> list[str]:
         return ["--endpoint-url", self.endpoint] if self.endpoint else []

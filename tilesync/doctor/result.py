@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 
-class Result(StrEnum):
+class CheckStatus(StrEnum):
     """How a check came out. `SKIPPED`: it could not be made, or has no meaning here."""
 
     OK = "ok"
@@ -16,15 +16,15 @@ class Result(StrEnum):
     SKIPPED = "skipped"
 
 
-class Said(NamedTuple):
+class CheckResult(NamedTuple):
     """What a check found, and what mends it. One that fails raises an error instead: its class is the exit code."""
 
     message: str
-    result: Result = Result.OK
+    status: CheckStatus = CheckStatus.OK
     hint: str = ""
 
 
-def some(names: Sequence[str], most: int = 3) -> str:
+def join_some(names: Sequence[str], limit: int = 3) -> str:
     """A few of many, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

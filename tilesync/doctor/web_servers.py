@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tilesync.core.http_headers import IMMUTABLE, REVALIDATED
-from tilesync.model.storage import Label
+from tilesync.core.http_headers import IMMUTABLE_CACHE_CONTROL, REVALIDATE_CACHE_CONTROL
+from tilesync.model.storage import ObjectHeaders
 
-BESIDE: Final = "nginx, beside `server { … }`:"
-INSIDE: Final = "nginx, inside `server { … }`, in the place of what is there for it:"
-CADDY: Final = "Caddy, inside the braces of the site, in the place of what is there for it:"
-UNPACK: Final = "have the files lie unpacked (`tilesync mirror --content decoded`), or say how they lie:"
+NGINX_OUTSIDE_SERVER: Final = "nginx, beside `server { … }`:"
+NGINX_INSIDE_SERVER: Final = "nginx, inside `server { … }`, in the place of what is there for it:"
+CADDY_INSIDE_SITE: Final = "Caddy, inside the braces of the site, in the place of what is there for it:"
+DECODE_HINT: Final = "have the files lie unpacked (`tilesync mirror --content decoded`), or say how they lie:"
 
-_TYPES: Final = {
+_EXTENSIONS_BY_TYPE: Final = {
     "application/json": ("json", "geojson"),
     "model/gltf-binary": ("glb",),
     "model/gltf+json": ("gltf",),
@@ -31,14 +31,14 @@ _TYPES: Final = {
 
 
 @dataclass(frozen=True)
-class ServerMending:
+class WebServerRemedies:
     """A web server before a folder. `server`: what it calls itself, empty where it does not say, or was not asked."""
 
     server: str = ""
 
-    def served_by(self, server: str | None) -> ServerMending:
+    def for_server(self, server: str | None) -> WebServerRemedies:
         """The same, for the server that answered."""
-        return ServerMending(server or "")
+        return WebServerRemedies(server or "")
 
     def access(self) -> str:
         """The address leads elsewhere, or the server may not read."""
@@ -49,18 +49,18 @@ class ServerMending:
 
     def cors(self, origin: str) -> str:
         """A header, in the place of one that lets others in."""
-        return self._lines(
+        return self._choose_lines(
             f"every answer must have the header `Access-Control-Allow-Origin: {origin}`",
-            [INSIDE, f'add_header Access-Control-Allow-Origin "{origin}" always;'],
+            [NGINX_INSIDE_SERVER, f'add_header Access-Control-Allow-Origin "{origin}" always;'],
             [f'header Access-Control-Allow-Origin "{origin}"'],
         )
 
     def preflight(self, origin: str) -> str:
         """Another header, and an answer to OPTIONS."""
-        return self._lines(
+        return self._choose_lines(
             "OPTIONS must be answered with 204, and every answer have the header `Access-Control-Allow-Headers: Range`",
             [
-                INSIDE,
+                NGINX_INSIDE_SERVER,
                 'add_header Access-Control-Allow-Headers "Range" always;',
                 "if ($request_method = OPTIONS) {",
                 "    return 204;",
@@ -69,58 +69,58 @@ class ServerMending:
             ["header Access-Control-Allow-Headers Range", "@preflight method OPTIONS", "respond @preflight 204"],
         )
 
-    def label(self, name: str, label: Label) -> str:
+    def content_type(self, name: str, headers: ObjectHeaders) -> str:
         """The table of types."""
-        nginx = [f"    {media:<18} {' '.join(endings)};" for media, endings in _TYPES.items()]
+        nginx = [f"    {media:<18} {' '.join(endings)};" for media, endings in _EXTENSIONS_BY_TYPE.items()]
         caddy = list[str]()
-        for media, endings in _TYPES.items():
+        for media, endings in _EXTENSIONS_BY_TYPE.items():
             caddy.append(f"@{endings[0]} path {' '.join(f'*.{ending}' for ending in endings)}")
             caddy.append(f"header @{endings[0]} Content-Type {media}")
-        return self._lines(
+        return self._choose_lines(
             "the type of a file goes by the end of its name: "
-            + ", ".join(f"{' '.join(endings)} {media}" for media, endings in _TYPES.items()),
-            [INSIDE, "types {", *nginx, "}", "default_type application/octet-stream;"],
+            + ", ".join(f"{' '.join(endings)} {media}" for media, endings in _EXTENSIONS_BY_TYPE.items()),
+            [NGINX_INSIDE_SERVER, "types {", *nginx, "}", "default_type application/octet-stream;"],
             caddy,
         )
 
-    def packed(self, names: Sequence[str], label: Label) -> str:
+    def content_encoding(self, names: Sequence[str], headers: ObjectHeaders) -> str:
         """The encoding, by the endings."""
         endings = "|".join(sorted({name.rpartition("/")[2].rpartition(".")[2] for name in names}))
         pattern = f"/versions/.+\\.({endings})$"
-        lines = self._lines(
+        lines = self._choose_lines(
             f"these files below versions/ ({endings.replace('|', ', ')}) must have the header"
-            f" `Content-Encoding: {label.content_encoding}`, and the server must not compress them again",
+            f" `Content-Encoding: {headers.content_encoding}`, and the server must not compress them again",
             [
-                BESIDE,
+                NGINX_OUTSIDE_SERVER,
                 "map $uri $tiles_encoding {",
                 '    default "";',
-                f"    ~{pattern} {label.content_encoding};",
+                f"    ~{pattern} {headers.content_encoding};",
                 "}",
-                INSIDE,
+                NGINX_INSIDE_SERVER,
                 "add_header Content-Encoding $tiles_encoding;",
                 "gzip off;",
             ],
             [
                 f"@packed path_regexp {pattern}",
-                f"header @packed Content-Encoding {label.content_encoding}",
+                f"header @packed Content-Encoding {headers.content_encoding}",
                 "# and without `encode`",
             ],
         )
-        return f"{UNPACK}\n{lines}"
+        return f"{DECODE_HINT}\n{lines}"
 
-    def caching(self, name: str, label: Label) -> str:
+    def caching(self, name: str, headers: ObjectHeaders) -> str:
         """A header by the path."""
-        return self._lines(
-            f"files below versions/ must have the header `Cache-Control: {IMMUTABLE}`, all others"
-            f" `Cache-Control: {REVALIDATED}`",
+        return self._choose_lines(
+            f"files below versions/ must have the header `Cache-Control: {IMMUTABLE_CACHE_CONTROL}`, all others"
+            f" `Cache-Control: {REVALIDATE_CACHE_CONTROL}`",
             [
-                BESIDE,
+                NGINX_OUTSIDE_SERVER,
                 "map $uri $tiles_cache {",
-                f"    default      {REVALIDATED};",
-                f"    ~/current/   {REVALIDATED};",
-                f'    ~/versions/  "{IMMUTABLE}";',
+                f"    default      {REVALIDATE_CACHE_CONTROL};",
+                f"    ~/current/   {REVALIDATE_CACHE_CONTROL};",
+                f'    ~/versions/  "{IMMUTABLE_CACHE_CONTROL}";',
                 "}",
-                INSIDE,
+                NGINX_INSIDE_SERVER,
                 "add_header Cache-Control $tiles_cache;",
             ],
             [
@@ -132,24 +132,24 @@ class ServerMending:
                 "\tpath */versions/*",
                 "\tnot path */current/*",
                 "}",
-                f'header @versions Cache-Control "{IMMUTABLE}"',
-                f"header @others Cache-Control {REVALIDATED}",
+                f'header @versions Cache-Control "{IMMUTABLE_CACHE_CONTROL}"',
+                f"header @others Cache-Control {REVALIDATE_CACHE_CONTROL}",
             ],
         )
 
-    def hiding(self) -> str:
+    def hide_state(self) -> str:
         """The state's folder is nobody's business, of all destinations below the root of the server."""
-        return self._lines(
+        return self._choose_lines(
             "whatever has a folder `.tilesync` in its path must be answered with 404, wherever below the root it lies",
-            [INSIDE, "location ~* /\\.tilesync(/|$) {", "    return 404;", "}"],
+            [NGINX_INSIDE_SERVER, "location ~* /\\.tilesync(/|$) {", "    return 404;", "}"],
             ["@state path */.tilesync */.tilesync/*", "error @state 404"],
         )
 
-    def _lines(self, rule: str, nginx: Sequence[str], caddy: Sequence[str]) -> str:
+    def _choose_lines(self, rule: str, nginx: Sequence[str], caddy: Sequence[str]) -> str:
         """The lines for this server; for one of another make what must hold, and how nginx says it."""
         known = self.server.lower()
         if known.startswith("caddy"):
-            return "\n".join([CADDY, *caddy])
+            return "\n".join([CADDY_INSIDE_SITE, *caddy])
         if known.startswith(("nginx", "openresty")):
             return "\n".join(nginx)
         who = f"the server calls itself {self.server}" if self.server else "the server does not say what it is"

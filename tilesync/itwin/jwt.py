@@ -6,10 +6,10 @@ import base64
 import binascii
 from datetime import UTC, datetime
 
-from tilesync.core.foreign_json import loads
+from tilesync.core.foreign_json import parse_json
 
 
-def decoded(data: bytes) -> str:
+def decode_secret_text(data: bytes) -> str:
     """The text of a file that holds a secret, as editors and shells write it: UTF-8, or UTF-16 with its mark.
 
     Raises ValueError for anything else.
@@ -17,7 +17,7 @@ def decoded(data: bytes) -> str:
     return data.decode("utf-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig")
 
 
-def token_end(token: str) -> datetime | None:
+def token_expiry(token: str) -> datetime | None:
     """When a JSON Web Token ends, by its own word, which is not verified; None for one that is none or says nothing.
 
     Source: RFC 7519, sections 3 and 4.1.4.
@@ -26,7 +26,7 @@ def token_end(token: str) -> datetime | None:
     if len(parts) != 3:
         return None
     try:
-        claims = loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        claims = parse_json(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
         return datetime.fromtimestamp(float(claims["exp"]), UTC)
     except (ValueError, TypeError, KeyError, binascii.Error, OverflowError, OSError):
         return None

@@ -10,38 +10,48 @@ from urllib.parse import parse_qsl, urlsplit
 from tilesync.errors import UsageError
 
 _GUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_IMODEL: Final = {"imodel", "imodels", "imodelid"}
-_ITWIN: Final = {"itwin", "itwins", "itwinid", "my-itwins", "context", "contextid", "project", "projects", "projectid"}
-_SIGNED: Final = re.compile(r"(?:^|[?&])(?:sig|Signature|Policy)=")
+_IMODEL_KEYS: Final = {"imodel", "imodels", "imodelid"}
+_ITWIN_KEYS: Final = {
+    "itwin",
+    "itwins",
+    "itwinid",
+    "my-itwins",
+    "context",
+    "contextid",
+    "project",
+    "projects",
+    "projectid",
+}
+_SIGNATURE_PATTERN: Final = re.compile(r"(?:^|[?&])(?:sig|Signature|Policy)=")
 
-WHERE: Final = (
+IMODEL_ID_HINT: Final = (
     "`tilesync exports` without an id lists what this identity can see, and the portal shows the id: My iTwins, the"
     " iTwin, the iModel"
 )
 
 
-def guid_in(text: str) -> str | None:
+def parse_guid(text: str) -> str | None:
     """The id that a text is, without braces around it; None when it is no GUID."""
     plain = text.strip().removeprefix("{").removesuffix("}")
     return plain if _GUID.fullmatch(plain) else None
 
 
-def imodel_in(url: str) -> str | None:
+def find_imodel_id(url: str) -> str | None:
     """The iModel that a URL names: behind /imodels/ or in iModelId=, or as the one id beside that of its iTwin.
 
     None where the URL is signed, so the link of a container, or holds no id. Raises UsageError for one of Bentley whose
     ids could mean anything.
     """
-    if _SIGNED.search(url):
+    if _SIGNATURE_PATTERN.search(url):
         return None
     try:
         parts = urlsplit(url)
     except ValueError:
         return None
-    found = list(_ids(parts.path, parts.query)) + list(_ids(*_split_fragment(parts.fragment)))
-    named = {guid.lower() for mark, guid in found if mark in _IMODEL}
-    others = {guid.lower() for mark, guid in found if mark not in _IMODEL | _ITWIN}
-    if not named and any(mark in _ITWIN for mark, _ in found):
+    found = list(_find_ids(parts.path, parts.query)) + list(_find_ids(*_split_fragment(parts.fragment)))
+    named = {guid.lower() for mark, guid in found if mark in _IMODEL_KEYS}
+    others = {guid.lower() for mark, guid in found if mark not in _IMODEL_KEYS | _ITWIN_KEYS}
+    if not named and any(mark in _ITWIN_KEYS for mark, _ in found):
         named = others
     if len(named) == 1:
         return named.pop()
@@ -58,7 +68,7 @@ def _split_fragment(fragment: str) -> tuple[str, str]:
     return path, query
 
 
-def _ids(path: str, query: str) -> Iterator[tuple[str, str]]:
+def _find_ids(path: str, query: str) -> Iterator[tuple[str, str]]:
     """Each id, with the word in small letters that stands before it."""
     before = ""
     for word in path.split("/"):

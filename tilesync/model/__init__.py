@@ -10,22 +10,22 @@ version  the versions of a destination, and what is told of their files
 
 from __future__ import annotations
 
-from tilesync.model.blob import UNKNOWN, Blob, Held, Proof, Trace, Unpacked
+from tilesync.model.blob import UNKNOWN_SIZE, Blob, Digests, FileStamp, StoredFile, UnpackedFile
 from tilesync.model.export import Export, Resolution, Selector, Status
 from tilesync.model.sas import SasUrl, Secret
-from tilesync.model.tiles import POINTER, ROOT, Kind, Reading, Reference, Remark, Role, Unsound
+from tilesync.model.tiles import POINTER, ROOT, DamagedFile, Diagnostic, Kind, ParsedContent, Reference, Role
 from tilesync.model.version import (
     EVERYTHING,
-    Arrival,
-    Brought,
+    BatchResult,
     Completeness,
     Content,
+    Duplicate,
+    FileResult,
     Globs,
     Inventory,
     Layout,
     Page,
     Totals,
-    Twin,
     Version,
 )
 
@@ -33,33 +33,33 @@ __all__ = [
     "EVERYTHING",
     "POINTER",
     "ROOT",
-    "UNKNOWN",
-    "Arrival",
+    "UNKNOWN_SIZE",
+    "BatchResult",
     "Blob",
-    "Brought",
     "Completeness",
     "Content",
+    "DamagedFile",
+    "Diagnostic",
+    "Digests",
+    "Duplicate",
     "Export",
+    "FileResult",
+    "FileStamp",
     "Globs",
-    "Held",
     "Inventory",
     "Kind",
     "Layout",
     "Page",
-    "Proof",
-    "Reading",
+    "ParsedContent",
     "Reference",
-    "Remark",
     "Resolution",
     "Role",
     "SasUrl",
     "Secret",
     "Selector",
     "Status",
+    "StoredFile",
     "Totals",
-    "Trace",
-    "Twin",
-    "Unpacked",
-    "Unsound",
+    "UnpackedFile",
     "Version",
 ]

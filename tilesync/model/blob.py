@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-UNKNOWN = -1
+UNKNOWN_SIZE = -1
 """The size of a blob that no answer has described yet."""
 
 
@@ -26,7 +26,7 @@ class Blob(NamedTuple):
     sha256: bytes | None = None
 
 
-class Proof(NamedTuple):
+class Digests(NamedTuple):
     """What was computed over the stored bytes of one file while they passed; the MD5 only where it was asked for."""
 
     size: int
@@ -34,7 +34,7 @@ class Proof(NamedTuple):
     md5: bytes | None = None
 
 
-class Trace(NamedTuple):
+class FileStamp(NamedTuple):
     """What a look at a file tells of whether it still is the one that was left there: mtime in ns and inode, which is 0
     where there is none; of an object a number made of its ETag, and 0.
     """
@@ -43,14 +43,14 @@ class Trace(NamedTuple):
     inode: int = 0
 
 
-class Unpacked(NamedTuple):
+class UnpackedFile(NamedTuple):
     """What tells a file that lies unpacked from its blob: its size as it lies, and the SHA-256 of the stored bytes."""
 
     size: int
     stored_sha256: bytes
 
 
-class Held(NamedTuple):
+class StoredFile(NamedTuple):
     """A file that lies in a version of the destination. `mtime_ns` and `inode` are its trace as it was left there.
     `sha256` is that of the file as it lies; empty where its bytes never came here: then the MD5 of the blob is what
     proves it. `unpacked`: the blob is gzip, and the file is what that holds.
@@ -60,7 +60,7 @@ class Held(NamedTuple):
     sha256: bytes
     mtime_ns: int
     inode: int = 0
-    unpacked: Unpacked | None = None
+    unpacked: UnpackedFile | None = None
 
     @property
     def size(self) -> int:
@@ -73,7 +73,7 @@ class Held(NamedTuple):
         return self.sha256 if self.unpacked is None else self.unpacked.stored_sha256
 
     @property
-    def lying(self) -> Blob:
+    def on_disk(self) -> Blob:
         """The file as a blob of its own: what the container states of stored bytes is not true of unpacked ones."""
         if self.unpacked is None:
             return self.blob

@@ -40,10 +40,10 @@ class Export:
     error: str = ""
     record: Mapping[str, Any] = field(default_factory=dict, hash=False)
     link: SasUrl | None = None
-    held: Version | None = None
+    stored_version: Version | None = None
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the tiles are all there: the status says so, a link alone does not."""
         return self.status.lower() == Status.COMPLETE.lower()
 
@@ -68,7 +68,7 @@ class Resolution:
     newest: str
     newest_status: str = Status.COMPLETE
     server_time: datetime | None = None
-    lacks: frozenset[str] = frozenset()
+    defects: frozenset[str] = frozenset()
 
     @property
     def behind(self) -> bool:

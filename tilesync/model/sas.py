@@ -32,28 +32,28 @@ class SasUrl:
     base: str
     query: str
     expires: datetime | None = field(default=None, compare=False)
-    fetched: float = field(default=0.0, compare=False)
+    fetched_at_s: float = field(default=0.0, compare=False)
 
     @property
-    def container(self) -> str:
+    def container_name(self) -> str:
         """The last segment of the path: for a mesh export the export id."""
         return unquote(urlsplit(self.base).path.rpartition("/")[2])
 
-    def blob(self, name: str) -> str:
+    def blob_url(self, name: str) -> str:
         """The signed URL of one blob: each segment of the name quoted once, the query as it was given."""
         return f"{self.base}/{quote(name, safe='/~')}?{self.query}"
 
-    def folder(self, depth: int) -> str:
+    def folder_prefix(self, depth: int) -> str:
         """The prefix of the blobs behind the link, where the last `depth` parts of its path are no part of the
         container's; empty, or ending with a slash.
         """
         return "".join(f"{unquote(part)}/" for part in self.base.split("/")[-depth:]) if depth else ""
 
-    def listing(self, marker: str | None, *, page_size: int | None = None, prefix: str = "", depth: int = 0) -> str:
+    def listing_url(self, marker: str | None, *, page_size: int | None = None, prefix: str = "", depth: int = 0) -> str:
         """The signed URL of one page of List Blobs, from `marker` on (None: from the start). The last `depth` parts of
         the path are a folder in the container.
         """
-        base, prefix = self.base.rsplit("/", depth)[0], self.folder(depth) + prefix
+        base, prefix = self.base.rsplit("/", depth)[0], self.folder_prefix(depth) + prefix
         more = f"&maxresults={page_size}" if page_size else ""
         if prefix:
             more += f"&prefix={quote(prefix, safe='')}"
@@ -62,16 +62,16 @@ class SasUrl:
         return f"{base}?restype=container&comp=list{more}&{self.query}"
 
     @property
-    def reads_only(self) -> bool:
+    def is_read_only(self) -> bool:
         """Whether it says itself that it reads, and at most lists. Source: "Create a service SAS", `sp`."""
         fields = dict(pair.partition("=")[::2] for pair in self.query.split("&"))
         return "r" in fields.get("sp", "") and set(fields["sp"]) <= {"r", "l"}
 
-    def viewer(self, prefix: str = "") -> str:
+    def viewer_url(self, prefix: str = "") -> str:
         """The URL that a 3D viewer starts from. No slash stands in its query, as those of signatures do when nobody
         quotes them: 3d-tiles-renderer takes what is before the last one for the folder (0.5.3).
         """
-        path, mark, query = self.blob(f"{prefix}{ROOT}").partition("?")
+        path, mark, query = self.blob_url(f"{prefix}{ROOT}").partition("?")
         return f"{path}{mark}{query.replace('/', '%2F')}"
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tilesync.model import SasUrl
 
 
-class Label(NamedTuple):
+class ObjectHeaders(NamedTuple):
     """How an object is to be served."""
 
     content_type: str
@@ -17,7 +17,7 @@ class Label(NamedTuple):
     cache_control: str | None = None
 
 
-class Found(NamedTuple):
+class ObjectInfo(NamedTuple):
     """An object as its store describes it: `etag` without quotes, `md5` None where the store tells none."""
 
     name: str
@@ -26,7 +26,7 @@ class Found(NamedTuple):
     md5: bytes | None = None
 
 
-class Elsewhere(NamedTuple):
+class CopySource(NamedTuple):
     """A blob in another place: the signed URL by which it can be read, a secret; and what is known of it."""
 
     url: str
@@ -38,7 +38,7 @@ class Elsewhere(NamedTuple):
         return f"Elsewhere({self.size} bytes)"
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """What a server answers to someone without any identity: its headers by their names in small letters, its body as
     it was sent.
     """
@@ -50,7 +50,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class AzurePlace:
+class AzureLocation:
     """A container of an Azure storage account, below a prefix that is empty or ends with a slash. `link`: the signed
     link by which it was named, None where an identity is to be asked for one.
     """
@@ -65,7 +65,7 @@ class AzurePlace:
 
 
 @dataclass(frozen=True, slots=True)
-class BucketPlace:
+class S3Location:
     """An S3 bucket, below a prefix that is empty or ends with a slash."""
 
     bucket: str

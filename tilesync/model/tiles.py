@@ -56,47 +56,47 @@ class Reference(NamedTuple):
     role: Role
 
 
-class Remark(NamedTuple):
+class Diagnostic(NamedTuple):
     """Something about a file that a person may want to know and that is no error. `problem` is one word for it."""
 
     problem: str
     detail: str
 
 
-class Reading(NamedTuple):
+class ParsedContent(NamedTuple):
     """What the bytes of one file say. `implicit`: it is a tileset with implicit tiling, so its subtrees say more."""
 
     kind: Kind = Kind.NONE
     references: tuple[Reference, ...] = ()
-    remarks: tuple[Remark, ...] = ()
-    implicit: bool = False
+    diagnostics: tuple[Diagnostic, ...] = ()
+    has_implicit_tiling: bool = False
 
 
-class Unsound(NamedTuple):
+class DamagedFile(NamedTuple):
     """A held file that is broken, or of no use for who asks for it. `role` is empty where nothing asks, `asker` also
     of the root, which every viewer asks for. `stated`: the container states the MD5 of these bytes.
     """
 
     name: str
     reason: str
-    asker: str = ""
+    referrer: str = ""
     role: str = ""
-    stated: bool = False
+    has_stated_md5: bool = False
 
 
 DAMAGED: Final = "damaged"
 """The problem of a file whose structure is broken, and that the container holds so."""
 
 
-HOLLOW: Final = "empty tile"
+EMPTY_TILE: Final = "empty tile"
 """The problem of a tile without any bytes: for who asks for it, it is missing."""
 
 
-NEEDS: Final = "buffer"
+REQUIRED_BUFFER_BYTES: Final = "buffer"
 """No problem: the detail says how many bytes a file needs another to have at least, and its name, after a blank."""
 
 
-UNPACKED: Final = "unpacked"
+UNPACKED_BYTES: Final = "unpacked"
 """No problem: the detail says how many bytes a file of no known kind has once it is unpacked."""
 
 
@@ -104,13 +104,13 @@ UNFOLLOWED: Final = "unfollowed"
 """The problem of a file with URIs that lead elsewhere, or stand where nobody knows what they are."""
 
 
-AWAY: Final = "leads away"
+ROOT_LEADS_AWAY: Final = "leads away"
 """The problem of the root where contents or subtrees of it lie elsewhere: no copy of the container is all of it."""
 
 
-BACK: Final = "absolute URL"
+ABSOLUTE_URL: Final = "absolute URL"
 """The problem of a file with URIs that lead back to its container, from wherever a copy of it stands."""
 
 
-SEVERAL: Final = " URIs lead elsewhere: "
+URIS_ELSEWHERE_PHRASE: Final = " URIs lead elsewhere: "
 """What stands behind the number of URIs in a remark on several of them."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from tilesync.model.blob import Blob, Held
-from tilesync.model.tiles import Kind, Reading
+from tilesync.model.blob import Blob, StoredFile
+from tilesync.model.tiles import Kind, ParsedContent
 
 
 class Layout(StrEnum):
@@ -39,27 +39,27 @@ class Page:
     undated: int = 0
 
 
-class Arrival(NamedTuple):
+class FileResult(NamedTuple):
     """A file that is in place, by its number in the catalog, with what its bytes said.
 
     `partly`: more references of it than `reading` holds are in the catalog already.
     """
 
-    number: int
-    held: Held
-    reading: Reading = Reading()
-    partly: bool = False
+    file_id: int
+    stored: StoredFile
+    content: ParsedContent = ParsedContent()
+    has_more_references: bool = False
 
 
-class Brought(NamedTuple):
+class BatchResult(NamedTuple):
     """What came of some small blobs: those that are in place, those that did not come at once, each with its number,
     and how many seconds an answer took, and took to begin.
     """
 
-    arrivals: tuple[Arrival, ...]
-    left: tuple[tuple[int, Blob], ...]
-    seconds: float
-    first: float = 0.0
+    results: tuple[FileResult, ...]
+    remaining: tuple[tuple[int, Blob], ...]
+    response_s: float
+    first_byte_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +117,21 @@ class Version:
     changeset: str | None
     modified: str
     record: Mapping[str, Any] = field(hash=False)
-    listing: int = 1
+    listing_number: int = 1
     listed: bool = False
     marker: str | None = None
     damaged: bool = False
-    published: str | None = None
+    published_at: str | None = None
     files: int = 0
     bytes: int = 0
     manifest_sha256: str | None = None
     inventory: str = Inventory.LIST
-    home: str = ""
+    container_url: str = ""
     globs: Globs = EVERYTHING
     completeness: Completeness = Completeness()
-    begun: str = ""
-    left: str | None = None
-    retired: str | None = None
+    started_at: str = ""
+    replaced_at: str | None = None
+    retired_at: str | None = None
     content: Content = Content.STORED
 
     @property
@@ -143,17 +143,17 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
+class Duplicate:
     """A held file of another version that has the content of a wanted one. `kind` and `implicit` as in its Reading;
     `asks`: it asks for others; `remarked`: something is to be said of its URIs, which may be another thing elsewhere.
     """
 
     version: Version
-    held: Held
+    stored: StoredFile
     kind: Kind = Kind.NONE
-    implicit: bool = False
-    asks: bool = False
-    remarked: bool = False
+    has_implicit_tiling: bool = False
+    has_references: bool = False
+    has_diagnostics: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +164,8 @@ class Totals:
 
     files: int
     bytes: int
-    held_files: int
-    held_bytes: int
+    stored_files: int
+    stored_bytes: int
     excluded: int = 0
     excluded_bytes: int = 0
-    growth: int = 0
+    growth_bytes: int = 0

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from tilesync.protocols.catalog import Catalog, Leftovers, References, Twins
+from tilesync.protocols.catalog import Catalog, DuplicateIndex, ReferenceIndex, StaleFileIndex
 from tilesync.protocols.destination import (
     Admission,
     Destination,
     Draft,
     Files,
-    Glance,
-    HeldFiles,
+    PresencePage,
     Publication,
-    Published,
+    ReadOnlyPublication,
+    StoredFiles,
 )
-from tilesync.protocols.object_store import Lease, Objects, Stored, Upload
-from tilesync.protocols.source import Body, Clock, Exports, Helpers, Link, Observer, Origin, Source, TokenProvider
+from tilesync.protocols.object_store import Lease, Objects, ObjectStream, Upload
+from tilesync.protocols.source import (
+    Body,
+    Clock,
+    ExportsResolver,
+    Link,
+    Observer,
+    Source,
+    SourceResolver,
+    TokenProvider,
+    Workers,
+)
 
 __all__ = [
     "Admission",
@@ -23,23 +33,23 @@ __all__ = [
     "Clock",
     "Destination",
     "Draft",
-    "Exports",
+    "DuplicateIndex",
+    "ExportsResolver",
     "Files",
-    "Glance",
-    "HeldFiles",
-    "Helpers",
     "Lease",
-    "Leftovers",
     "Link",
+    "ObjectStream",
     "Objects",
     "Observer",
-    "Origin",
+    "PresencePage",
     "Publication",
-    "Published",
-    "References",
+    "ReadOnlyPublication",
+    "ReferenceIndex",
     "Source",
-    "Stored",
+    "SourceResolver",
+    "StaleFileIndex",
+    "StoredFiles",
     "TokenProvider",
-    "Twins",
     "Upload",
+    "Workers",
 ]

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple, Protocol
 
-from tilesync.model.storage import Elsewhere, Found, Label
+from tilesync.model.storage import CopySource, ObjectHeaders, ObjectInfo
 
 
-class Stored(NamedTuple):
+class ObjectStream(NamedTuple):
     """An object that is read: what it is, and its bytes as they come. Of one version, also when reading breaks off."""
 
-    found: Found
+    info: ObjectInfo
     chunks: Iterator[bytes]
 
 
@@ -22,7 +22,7 @@ class Upload(Protocol):
     async def append(self, data: bytes) -> None:
         """Take in the next bytes. Raises Transient: none of them are in then."""
 
-    async def finish(self, md5: bytes | None) -> Found:
+    async def finish(self, md5: bytes | None) -> ObjectInfo:
         """Put it in place. Raises Transient: it may be tried again."""
 
     async def abort(self) -> None:
@@ -34,19 +34,19 @@ class Lease(Protocol):
 
     term: timedelta
 
-    def take(self, owner: str) -> bool:
+    def acquire(self, owner: str) -> bool:
         """Take it, or take it up where this owner had it; whether that was possible."""
 
-    def announce(self, owner: str) -> None:
+    def record_holder(self, owner: str) -> None:
         """Say who holds it, where taking it did not; it is for a message only."""
 
-    def holder(self) -> object:
+    def read_holder(self) -> object:
         """What the one who has it said of itself, as it was read; None where nothing is known."""
 
-    def keep(self, owner: str) -> bool:
+    def renew(self, owner: str) -> bool:
         """Hold it for another term; whether that was possible. Raises Unavailable where nobody could be asked."""
 
-    def leave(self, owner: str) -> None:
+    def release(self, owner: str) -> None:
         """Give it back."""
 
 
@@ -61,36 +61,38 @@ class Objects(Protocol):
     Transient where nobody knows.
     """
 
-    shown: str
-    home: str
-    part: int
-    doubtful: str
-    only_paths: bool
+    display_name: str
+    canonical_url: str
+    part_bytes: int
+    suspect_characters: str
+    rejects_empty_segments: bool
     guard: Callable[[], None]
 
-    def misread(self) -> list[str]:
+    def find_misread_characters(self) -> list[str]:
         """The characters of names that this server does read as others when a viewer asks for them. It is tried."""
 
-    def find(self, name: str) -> Found | None:
+    def find(self, name: str) -> ObjectInfo | None:
         """What is said of an object; None when there is none."""
 
-    def pages(self, prefix: str) -> Iterator[list[Found]]:
+    def list_pages(self, prefix: str) -> Iterator[list[ObjectInfo]]:
         """The objects whose names begin so, page by page."""
 
-    def pages_from(self, prefix: str, place: str) -> Iterator[tuple[list[Found], str]]:
+    def list_pages_from(self, prefix: str, cursor: str) -> Iterator[tuple[list[ObjectInfo], str]]:
         """Likewise, from a place on that an earlier page told: each page with the place of the next one, empty after
         the last. Raises DestinationError for a place that the store does not know (any more).
         """
 
-    def read(self, name: str, *, offset: int = 0) -> Stored | None:
+    def read(self, name: str, *, offset: int = 0) -> ObjectStream | None:
         """An object and its bytes from `offset` on; None when there is none."""
 
-    def write(self, name: str, data: Iterable[bytes], label: Label, *, instead_of: str | None = None) -> Found:
+    def write(
+        self, name: str, data: Iterable[bytes], label: ObjectHeaders, *, expected_etag: str | None = None
+    ) -> ObjectInfo:
         """Put an object in place, of whatever size. `instead_of`: only where the one with this ETag stands, or with an
         empty text none does; else it raises ConditionFailed.
         """
 
-    def copy(self, of: Found, name: str) -> Found | None:
+    def copy(self, original: ObjectInfo, name: str) -> ObjectInfo | None:
         """Put a copy of an object in place, served as it is; None when it is not there as it was found, or cannot be
         copied so.
         """
@@ -98,15 +100,15 @@ class Objects(Protocol):
     def delete(self, names: Sequence[str]) -> None:
         """Delete objects; missing is no error."""
 
-    async def put(self, name: str, data: bytes, md5: bytes | None, label: Label) -> Found:
+    async def put(self, name: str, data: bytes, md5: bytes | None, label: ObjectHeaders) -> ObjectInfo:
         """Put a small object in place, at one attempt. Raises Transient for what another may cure."""
 
-    async def take(self, source: Elsewhere, name: str, label: Label) -> Found | str:
+    async def copy_from_url(self, source: CopySource, name: str, label: ObjectHeaders) -> ObjectInfo | str:
         """Put a copy of what lies elsewhere in place, by the store alone, which proves its MD5; why it does not, where
         it does not. Raises Transient for what another attempt may cure.
         """
 
-    def begin(self, name: str, size: int, label: Label) -> Upload:
+    def begin_upload(self, name: str, size: int, label: ObjectHeaders) -> Upload:
         """Begin a large object of about that size."""
 
     def lease(self) -> Lease:

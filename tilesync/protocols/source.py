@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from tilesync.events import Event, Finding
-from tilesync.model import Arrival, Blob, Brought, Export, Held, Page, Resolution, SasUrl, Version
+from tilesync.model import BatchResult, Blob, Export, FileResult, Page, Resolution, SasUrl, StoredFile, Version
 
 
 class Clock(Protocol):
@@ -40,7 +40,7 @@ class TokenProvider(Protocol):
     async def header(self) -> str:
         """The value of `Authorization`. Raises NotAuthorised when there is none to be had."""
 
-    async def refused(self, header: str) -> bool:
+    async def renew_refused(self, header: str) -> bool:
         """The service answered 401 to `header`: whether another try, with a fresh token, makes sense."""
 
 
@@ -53,13 +53,13 @@ class Link(Protocol):
     async def renew(self, stale: SasUrl) -> None:
         """Fetch a fresh link, unless the current one is no longer `stale`: many callers cause one fetch."""
 
-    def expired(self, link: SasUrl) -> bool:
+    def is_expired(self, link: SasUrl) -> bool:
         """Whether `link` has ended by the server's clock."""
 
-    def worked(self, link: SasUrl) -> None:
+    def mark_accepted(self, link: SasUrl) -> None:
         """A request through `link` was granted."""
 
-    def too_early(self, link: SasUrl, server_time: datetime | None, *, last: bool) -> float | None:
+    def seconds_until_valid(self, link: SasUrl, server_time: datetime | None, *, is_last: bool) -> float | None:
         """Seconds after which another attempt makes sense since the refused `link` may not be valid yet; None where
         that is not so. `last`: no other link is to be had. Raises NotAuthorised where that would take too long.
         """
@@ -76,7 +76,7 @@ class Body(Protocol):
     def chunks(self) -> AsyncIterator[bytes]:
         """The stored bytes as they come. Raises Transient when the body breaks off; what came before stays good."""
 
-    async def read(self, most: int) -> bytes:
+    async def read(self, max_bytes: int) -> bytes:
         """The stored bytes, all at once; of more than `most` no more than shows that there are more.
 
         Raises Transient when the body breaks off.
@@ -96,7 +96,7 @@ class Source(Protocol):
     """
 
     @property
-    def has_way(self) -> bool:
+    def has_worker_source(self) -> bool:
         """Whether `way` can be asked."""
 
     @property
@@ -104,7 +104,7 @@ class Source(Protocol):
         """Whether `link` can be asked."""
 
     @property
-    def place(self) -> str:
+    def inventory_key(self) -> str:
         """Where its inventory comes from."""
 
     @property
@@ -118,7 +118,7 @@ class Source(Protocol):
     def pages(self, marker: str | None) -> AsyncIterator[Page]:
         """The inventory from `marker` on, page by page; each page complete and well-formed."""
 
-    async def open(self, blob: Blob, offset: int, *, ahead: int = 1) -> Body:
+    async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1) -> Body:
         """The bytes of `blob` from `offset` on, only as long as its ETag is the listed one; `ahead` of them are here
         when it returns.
 
@@ -129,70 +129,77 @@ class Source(Protocol):
     async def peek(self, blob: Blob, count: int) -> bytes:
         """The first bytes of `blob`, `count` of them at most. Raises as `open` does."""
 
-    async def first(self, name: str) -> tuple[Blob, Body]:
+    async def open_by_name(self, name: str) -> tuple[Blob, Body]:
         """What the container says of a blob that is known by its name alone, and its bytes from the start.
 
         A weak ETag counts as none. Raises as `open` does.
         """
 
-    async def unchanged(self, held: Held) -> bool:
+    async def is_unchanged(self, stored: StoredFile) -> bool:
         """Whether the container still has what is held, by its ETag, else by its bytes. Raises as `open` does."""
 
-    async def home(self) -> str:
+    async def container_url(self) -> str:
         """The bare URL of the container, without the query that signs it; of a copy, that of the one it is of."""
 
-    async def way(self) -> object:
+    async def worker_source(self) -> object:
         """A value, picklable, by which helpers can read blobs now; only where `has_way`."""
 
     async def link(self) -> SasUrl:
         """A link that blobs can be read through now; only where `has_link`."""
 
-    async def listable(self) -> bool:
+    async def is_listable(self) -> bool:
         """Whether it makes sense to ask for a listing: what a CDN signs never allows one."""
 
 
-class Helpers(Protocol):
+class Workers(Protocol):
     """Other processes that bring small blobs in, to where the run puts them."""
 
     @property
-    def called(self) -> bool:
+    def start_requested(self) -> bool:
         """Whether they have been called."""
 
-    def call(self) -> None:
+    def request_start(self) -> None:
         """They will be asked soon."""
 
     async def start(self) -> None:
         """Return when they can be asked; at once where that is so already."""
 
-    async def bring(self, version: Version, way: object, some: Sequence[tuple[int, Blob]], *, at_once: int) -> Brought:
+    async def fetch_batch(
+        self,
+        version: Version,
+        worker_source: object,
+        blobs_by_number: Sequence[tuple[int, Blob]],
+        *,
+        max_concurrent: int,
+    ) -> BatchResult:
         """Bring some small blobs in by a source's way, each at its first attempt; of all that were given, `at_once` at
         a time.
 
         What does not come so, for whatever reason, is left as it was.
         """
 
-    async def inspect(self, version: Version, some: Sequence[Held]) -> Sequence[Finding | Arrival]:
+    async def verify_batch(self, version: Version, files: Sequence[StoredFile]) -> Sequence[Finding | FileResult]:
         """What is to be said of held files that fit into memory, in their order; nothing where that cannot be done."""
 
 
-class Origin(Protocol):
+class SourceResolver(Protocol):
     """What SOURCE names: it resolves to one export, and opens that export's container, or a copy of it."""
 
-    async def resolve(self, *, again: bool = False) -> Resolution:
+    async def resolve(self, *, is_replacement: bool = False) -> Resolution:
         """The export to mirror now. `again`: the one resolved before is gone, so do not wait for another."""
 
-    async def source(self, resolution: Resolution) -> Source:
+    async def open_source(self, resolution: Resolution) -> Source:
         """The container of the resolved export, pinned by export id and container."""
 
 
-class Exports(Protocol):
+class ExportsResolver(Protocol):
     """The finished exports that SOURCE stands for."""
 
-    async def resolve(self, *, again: bool = False) -> Resolution:
+    async def resolve(self, *, is_replacement: bool = False) -> Resolution:
         """The one that SOURCE comes to where one is meant."""
 
-    async def finished(self) -> list[Export]:
+    async def list_finished(self) -> list[Export]:
         """The Complete ones, oldest first; waited for while there is none. Raises NoExport."""
 
-    def origin(self, export: Export) -> Origin:
+    def resolver_for(self, export: Export) -> SourceResolver:
         """One of them as an origin."""

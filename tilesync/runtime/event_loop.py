@@ -7,7 +7,7 @@ import gc
 from collections.abc import Callable
 
 
-def tidy_memory() -> None:
+def tune_garbage_collector() -> None:
     """Look for circles in the memory less often than small programs do: values that come by the thousand have none."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

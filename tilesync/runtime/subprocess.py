@@ -14,68 +14,75 @@ from datetime import timedelta
 from typing import Final, TextIO
 
 from tilesync.errors import NotAuthorised, UsageError
-from tilesync.runtime.threads import STOP
+from tilesync.runtime.threads import STOP_EVENT
 
-LIMIT: Final = timedelta(minutes=5)
+SECRET_TIMEOUT: Final = timedelta(minutes=5)
 """How long a secret may be on its way: all others wait for it."""
 
-_LOOK: Final = 0.2
+_POLL_INTERVAL_S: Final = 0.2
 """Seconds between two looks whether its end is waited for still."""
 
-MOST: Final = 1 << 16
+MAX_OUTPUT_BYTES: Final = 1 << 16
 """Bytes that a command may print: tokens and links have a few thousand at most."""
 
-_DRAIN: Final = 1.0
+_DRAIN_TIMEOUT_S: Final = 1.0
 """Seconds for what an ended command has printed, where a process that it left behind keeps its stdout open."""
 
-_PARTING: Final = 5.0
+_TERMINATE_TIMEOUT_S: Final = 5.0
 """Seconds for a command that was asked to end."""
 
-_QUOTE: Final = "give one program with its arguments; no shell sees them, so a pipe or a redirection wants a script"
+_QUOTING_HINT: Final = (
+    "give one program with its arguments; no shell sees them, so a pipe or a redirection wants a script"
+)
 
 
-class Abandoned(Exception):
+class CommandCancelled(Exception):
     """The command was ended: nobody waits for it any more."""
 
 
-class PrintsTooMuch(Exception):
+class OutputTooLarge(Exception):
     """The command was ended: it printed more than MOST bytes."""
 
 
-def words_of(command: str, option: str) -> list[str]:
+def split_command(command: str, option: str) -> list[str]:
     """The words of a command, which no shell sees. Raises UsageError when there are none."""
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise UsageError(f"the command of {option} cannot be read ({error})", hint=_QUOTE) from None
+        raise UsageError(f"the command of {option} cannot be read ({error})", hint=_QUOTING_HINT) from None
     if not words:
-        raise UsageError(f"{option} names no command", hint=_QUOTE)
+        raise UsageError(f"{option} names no command", hint=_QUOTING_HINT)
     return words
 
 
-def printed(command: str, option: str) -> str:
+def run_secret_command(command: str, option: str) -> str:
     """What a command prints on stdout; it blocks. Raises UsageError, NotAuthorised when it fails or takes too long."""
-    words, hint = words_of(command, option), f"run the command of {option} by hand; it must print the secret and exit 0"
+    words, hint = (
+        split_command(command, option),
+        f"run the command of {option} by hand; it must print the secret and exit 0",
+    )
 
     def look(seconds: float) -> None:
-        if seconds > LIMIT.total_seconds():
+        if seconds > SECRET_TIMEOUT.total_seconds():
             raise NotAuthorised(f"the command of {option} has not ended within {seconds:.0f} s", hint=hint)
 
     try:
-        code, out = ended(words, look=look)
+        code, out = run_command(words, on_poll=look)
     except (OSError, ValueError) as error:
         raise NotAuthorised(f"the command of {option} cannot be run ({error})", hint=hint) from error
-    except Abandoned:
+    except CommandCancelled:
         raise NotAuthorised(f"the command of {option} was ended", hint=hint) from None
-    except PrintsTooMuch:
-        raise NotAuthorised(f"the command of {option} printed more than {MOST >> 10} KiB", hint=hint) from None
+    except OutputTooLarge:
+        raise NotAuthorised(
+            f"the command of {option} printed more than {MAX_OUTPUT_BYTES >> 10} KiB", hint=hint
+        ) from None
     if code != 0:
         raise NotAuthorised(f"the command of {option} failed with exit code {code}", hint=hint)
     return out.decode(errors="replace").strip()
 
 
-def ended(
-    words: list[str], data: bytes = b"", *, into: TextIO | None = None, look: Callable[[float], None]
+def run_command(
+    words: list[str], stdin_data: bytes = b"", *, stdout: TextIO | None = None, on_poll: Callable[[float], None]
 ) -> tuple[int, bytes]:
     """Exit code of a command, and what it printed on stdout, unless that goes `into` a file; it blocks. `data` is its
     standard input. `look` is called with the seconds that it has run, again and again: what that raises ends it.
@@ -84,67 +91,67 @@ def ended(
     stdout open. Raises OSError and ValueError where it cannot be run, Abandoned where its end is waited for no more,
     PrintsTooMuch.
     """
-    stop, began = STOP.get() or threading.Event(), time.monotonic()
+    stop, began = STOP_EVENT.get() or threading.Event(), time.monotonic()
     with tempfile.TemporaryFile() as giving:  # a pipe would want someone who writes while others wait
-        giving.write(data)
+        giving.write(stdin_data)
         giving.seek(0)
-        output = _Output() if into is None else None
+        output = _OutputReader() if stdout is None else None
         try:
-            process = subprocess.Popen(words, stdin=giving, stdout=output.end if output else into)  # noqa: S603 - the user's own
+            process = subprocess.Popen(words, stdin=giving, stdout=output.write_end if output else stdout)  # noqa: S603 - the user's own
         finally:
             if output is not None:
                 output.start()
         with process:
             try:
                 while True:
-                    if output is not None and output.too_much:
-                        raise PrintsTooMuch
+                    if output is not None and output.is_too_large:
+                        raise OutputTooLarge
                     with suppress(subprocess.TimeoutExpired):
-                        code = process.wait(_LOOK)
-                        return code, output.take() if output else b""
+                        code = process.wait(_POLL_INTERVAL_S)
+                        return code, output.read_all() if output else b""
                     if stop.is_set():
-                        raise Abandoned
-                    look(time.monotonic() - began)
+                        raise CommandCancelled
+                    on_poll(time.monotonic() - began)
             except BaseException:
-                _end(process)
+                _terminate(process)
                 raise
 
 
-class _Output:
+class _OutputReader:
     """What comes out of a pipe, up to MOST bytes, read by a thread of its own: that works on every system, and where
     the pipe outlives the command the thread waits for its end, not the caller.
     """
 
     def __init__(self) -> None:
-        self._pipe, self.end = os.pipe()
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._parts: list[bytes] = []
-        self.too_much = False
+        self._read_end, self.write_end = os.pipe()
+        self._thread = threading.Thread(target=self._read_pipe, daemon=True)
+        self._chunks: list[bytes] = []
+        self.is_too_large = False
 
     def start(self) -> None:
         """Read; the command has its end of the pipe now, or there is no command."""
-        os.close(self.end)
+        os.close(self.write_end)
         self._thread.start()
 
-    def _read(self) -> None:
-        left = MOST
-        while left >= 0 and (data := os.read(self._pipe, MOST)):
-            self._parts.append(data)
+    def _read_pipe(self) -> None:
+        left = MAX_OUTPUT_BYTES
+        while left >= 0 and (data := os.read(self._read_end, MAX_OUTPUT_BYTES)):
+            self._chunks.append(data)
             left -= len(data)
-        self.too_much = left < 0
-        os.close(self._pipe)
+        self.is_too_large = left < 0
+        os.close(self._read_end)
 
-    def take(self) -> bytes:
+    def read_all(self) -> bytes:
         """All of it; the command has ended. Raises PrintsTooMuch."""
-        self._thread.join(_DRAIN)
-        if self.too_much:
-            raise PrintsTooMuch
-        return b"".join(self._parts)
+        self._thread.join(_DRAIN_TIMEOUT_S)
+        if self.is_too_large:
+            raise OutputTooLarge
+        return b"".join(self._chunks)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _terminate(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(_PARTING)
+        process.wait(_TERMINATE_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()

@@ -14,32 +14,32 @@ P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
 
-STOP: Final[ContextVar[threading.Event | None]] = ContextVar("STOP", default=None)
+STOP_EVENT: Final[ContextVar[threading.Event | None]] = ContextVar("STOP", default=None)
 """Within work that is waited for: is set when its result is wanted no more. Whoever waits there for better times need
 not go on.
 """
 
 
-async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def run_in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """The result of blocking `work`. A cancelled caller still waits for it: nothing is torn down under its feet."""
-    return await in_pool(None, partial(work, *args, **kwargs))
+    return await run_in_executor(None, partial(work, *args, **kwargs))
 
 
-async def in_pool(pool: Executor | None, work: Callable[[], T]) -> T:
+async def run_in_executor(pool: Executor | None, work: Callable[[], T]) -> T:
     """Likewise, in threads of one's own: for work that waits long, behind which no other may have to wait."""
-    return await _outlasting(pool, work, threading.Event())
+    return await _run_to_completion(pool, work, threading.Event())
 
 
-async def hastily(work: Callable[[], T]) -> T:
+async def without_retries(work: Callable[[], T]) -> T:
     """Likewise, where nobody waits for better times any more."""
     stop = threading.Event()
     stop.set()
-    return await _outlasting(None, work, stop)
+    return await _run_to_completion(None, work, stop)
 
 
-async def _outlasting(pool: Executor | None, work: Callable[[], T], stop: threading.Event) -> T:
+async def _run_to_completion(pool: Executor | None, work: Callable[[], T], stop: threading.Event) -> T:
     context = copy_context()
-    context.run(STOP.set, stop)
+    context.run(STOP_EVENT.set, stop)
     running = asyncio.get_running_loop().run_in_executor(pool, context.run, work)
     try:
         return await asyncio.shield(running)
@@ -51,30 +51,30 @@ async def _outlasting(pool: Executor | None, work: Callable[[], T], stop: thread
         raise
 
 
-def side_by_side(work: Callable[[U], T], items: Sequence[U], *, width: int) -> list[T]:
+def map_in_threads(work: Callable[[U], T], items: Sequence[U], *, max_threads: int) -> list[T]:
     """What `work` gives for each, so many at once; it blocks. Raises the first error, when all are through."""
     if not items:
         return []
-    with ThreadPoolExecutor(min(width, len(items))) as pool:
+    with ThreadPoolExecutor(min(max_threads, len(items))) as pool:
         running = [pool.submit(copy_context().run, work, item) for item in items]
     return [each.result() for each in running]
 
 
-def outcomes(jobs: Iterable[Callable[[], Any]]) -> list[Any]:
+def run_all(jobs: Iterable[Callable[[], Any]]) -> list[Any]:
     """What each gives, or the error that it raises."""
-    return [_outcome(job) for job in jobs]
+    return [_run_catching(job) for job in jobs]
 
 
-def _outcome(job: Callable[[], Any]) -> Any:
+def _run_catching(job: Callable[[], Any]) -> Any:
     try:
         return job()
     except Exception as error:  # noqa: BLE001 - handed to the one who waits for this job
         return error
 
 
-def tell(waiting: Iterable[asyncio.Future[Any]], told: Iterable[Any]) -> None:
+def set_outcomes(futures: Iterable[asyncio.Future[Any]], results: Iterable[Any]) -> None:
     """Let those who wait have their outcomes, but for those who wait no more."""
-    for future, outcome in zip(waiting, told, strict=True):
+    for future, outcome in zip(futures, results, strict=True):
         if future.done():
             continue
         if isinstance(outcome, Exception):

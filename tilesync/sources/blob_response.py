@@ -6,32 +6,32 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from tilesync.azure.blob_headers import (
-    ETAG,
-    MARK,
-    Header,
-    describe,
-    is_certain,
-    is_foreign_page,
-    is_undated,
-    marks_of,
-    range_fits,
-    server_time,
-    stated_md5,
-    tells_its_end,
+    ETAG_MARK,
+    REQUEST_ID_MARK,
+    HeaderGetter,
+    find_storage_marks,
+    has_impossible_date,
+    has_known_end,
+    is_permanent_denial,
+    is_unexpected_html,
+    matches_range,
+    parse_blob_headers,
+    parse_server_time,
+    parse_stated_md5,
 )
-from tilesync.azure.error_hints import READABLE, storage_hint
-from tilesync.azure.responses import judge_storage, plain_etag, storage_code
-from tilesync.core.http_status import Verdict, demand, status_hint
+from tilesync.azure.error_hints import READ_PERMISSION_HINT, storage_hint
+from tilesync.azure.responses import classify_storage_response, parse_etag, parse_storage_error_code
+from tilesync.core.http_status import Verdict, hint_for_status, raise_for_status
 from tilesync.errors import BlobError, BlobMissing, ExportReplaced, LinkRefused, RangeRefused, Transient
-from tilesync.model import UNKNOWN, Blob
-from tilesync.transport.retry_after import asked_wait
+from tilesync.model import UNKNOWN_SIZE, Blob
+from tilesync.transport.retry_after import retry_after_seconds
 
 if TYPE_CHECKING:
-    from tilesync.transport.blob_client import Answer
+    from tilesync.transport.blob_client import BlobResponse
 
-REFUSED = "another run is refused as well: ask the owner of the storage, or leave such files out with --exclude"
+REFUSED_HINT = "another run is refused as well: ask the owner of the storage, or leave such files out with --exclude"
 
-_SURE = {Verdict.RETRY, Verdict.PRESSURE}
+_CERTAIN_VERDICTS = {Verdict.RETRY, Verdict.THROTTLED}
 """Verdicts that hold, whoever gave the answer."""
 
 
@@ -43,31 +43,31 @@ class Provenance:
     """
 
     def __init__(self, *, cdn: bool) -> None:
-        self._counts = {ETAG} if cdn else {ETAG, MARK}
-        self._expected = set[str]()
+        self._counted_marks = {ETAG_MARK} if cdn else {ETAG_MARK, REQUEST_ID_MARK}
+        self._expected_marks = set[str]()
 
-    def learn(self, header: Header) -> None:
+    def record_marks(self, header: HeaderGetter) -> None:
         """An answer came from the storage."""
-        self._expected |= marks_of(header) & self._counts
+        self._expected_marks |= find_storage_marks(header) & self._counted_marks
 
-    def judge(self, header: Header, blob: Blob) -> None:
+    def check_response(self, header: HeaderGetter, blob: Blob) -> None:
         """Raise Transient for bytes that cannot be those of the blob, because the storage did not send them."""
-        if blob.etag and plain_etag(header("etag")) == blob.etag:  # nobody else knows it
-            if ETAG not in self._expected:
-                self.learn(header)
+        if blob.etag and parse_etag(header("etag")) == blob.etag:  # nobody else knows it
+            if ETAG_MARK not in self._expected_marks:
+                self.record_marks(header)
             return
-        marks = marks_of(header)
-        if lacking := sorted(self._expected - marks):
+        marks = find_storage_marks(header)
+        if lacking := sorted(self._expected_marks - marks):
             raise Transient(f"the answer does not come from the storage (it lacks {' and '.join(lacking)})")
-        if not is_foreign_page(blob, header("content-type")):
-            self.learn(header)
-        elif MARK not in marks:
+        if not is_unexpected_html(blob, header("content-type")):
+            self.record_marks(header)
+        elif REQUEST_ID_MARK not in marks:
             raise Transient("the answer does not come from the storage (it is a web page)")
 
-    def judge_refusal(self, status: int, verdict: Verdict, header: Header) -> None:
+    def check_refusal(self, status: int, verdict: Verdict, header: HeaderGetter) -> None:
         """Raise Transient for a refusal that is not the storage's."""
-        if verdict not in _SURE and MARK in self._expected - marks_of(header):
-            raise Transient(f"an answer {status} that does not come from the storage (it lacks {MARK})")
+        if verdict not in _CERTAIN_VERDICTS and REQUEST_ID_MARK in self._expected_marks - find_storage_marks(header):
+            raise Transient(f"an answer {status} that does not come from the storage (it lacks {REQUEST_ID_MARK})")
 
 
 class BlobBody:
@@ -76,83 +76,85 @@ class BlobBody:
     `md5` is that of the whole blob, as the answer states it.
     """
 
-    def __init__(self, answer: Answer, blob: Blob, start: int) -> None:
-        self._answer = answer
+    def __init__(self, response: BlobResponse, blob: Blob, start: int) -> None:
+        self._response = response
         self.start = start
-        self.md5 = stated_md5(answer.header, whole=answer.status == 200)
-        self.more: Callable[[int], Awaitable[BlobBody] | None] = lambda _: None
-        ends = tells_its_end(answer.header, answer.version)
-        if not ends and blob.size == UNKNOWN and self.md5 is None:
+        self.md5 = parse_stated_md5(response.header, is_whole=response.status == 200)
+        self.open_next: Callable[[int], Awaitable[BlobBody] | None] = lambda _: None
+        ends = has_known_end(response.header, response.http_version)
+        if not ends and blob.size == UNKNOWN_SIZE and self.md5 is None:
             raise Transient("nothing tells where the body ends (no Content-Length), so it may have broken off")
-        self._due = 0 if ends else blob.size - start
+        self._expected_bytes = 0 if ends else blob.size - start
 
-    def described(self, name: str) -> Blob:
+    def describe_blob(self, name: str) -> Blob:
         """What the answer says of the blob."""
-        return describe(name, self._answer.header)
+        return parse_blob_headers(name, self._response.header)
 
     @property
     def is_undated(self) -> bool:
         """Whether the answer says that the blob was modified at a time that no file can have."""
-        return is_undated(self._answer.header)
+        return has_impossible_date(self._response.header)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The stored bytes as they come."""
         at, piece = self.start, 0
         while True:
-            async for chunk in self._answer.chunks():
+            async for chunk in self._response.chunks():
                 piece += len(chunk)
                 yield chunk
-            self._demand_all(piece)
-            if not piece or (following := self.more(at + piece)) is None:
+            self._check_complete(piece)
+            if not piece or (following := self.open_next(at + piece)) is None:
                 return
             at, piece = at + piece, 0
-            await self._answer.aclose()
+            await self._response.aclose()
             body = await following
-            self._answer, self._due = body._answer, body._due
+            self._response, self._expected_bytes = body._response, body._expected_bytes
             if body.start != at:
                 raise RangeRefused("the storage knows ranges no more")
             if body.md5 != self.md5:
                 raise RangeRefused("the storage states another MD5 in each answer")
 
-    async def read(self, most: int) -> bytes:
+    async def read(self, max_bytes: int) -> bytes:
         """The stored bytes, all at once; of more than `most` no more than shows that there are more."""
-        body = await self._answer.read(most)
-        self._demand_all(len(body))
+        body = await self._response.read(max_bytes)
+        self._check_complete(len(body))
         return body
 
-    def _demand_all(self, came: int) -> None:
-        if came < self._due:
+    def _check_complete(self, received_bytes: int) -> None:
+        if received_bytes < self._expected_bytes:
             raise Transient("the body broke off")
 
     async def aclose(self) -> None:
         """Release the connection."""
-        await self._answer.aclose()
+        await self._response.aclose()
 
 
-async def accept(answer: Answer, blob: Blob, offset: int, provenance: Provenance, *, ranged: bool) -> BlobBody:
+async def check_blob_response(
+    response: BlobResponse, blob: Blob, offset: int, provenance: Provenance, *, ranged: bool
+) -> BlobBody:
     """The body that an answer holds. Raises what follows from any other answer.
 
     `ranged`: a part of the blob was asked for.
     """
-    if answer.status not in {200, 206}:
-        await _refuse(answer, blob, offset, provenance)
-    provenance.judge(answer.header, blob)
-    etag = plain_etag(answer.header("etag"))
+    if response.status not in {200, 206}:
+        await _raise_refusal(response, blob, offset, provenance)
+    provenance.check_response(response.header, blob)
+    etag = parse_etag(response.header("etag"))
     if blob.etag and etag and etag != blob.etag:
         raise ExportReplaced(f"{blob.name} changed under the run (its ETag is another one)")
-    if answer.status == 200:
-        return BlobBody(answer, blob, 0)
-    if not ranged or not range_fits(answer.header, blob, offset):
+    if response.status == 200:
+        return BlobBody(response, blob, 0)
+    if not ranged or not matches_range(response.header, blob, offset):
         raise RangeRefused(f"the storage sent another range than bytes {offset}-")
-    return BlobBody(answer, blob, offset)
+    return BlobBody(response, blob, offset)
 
 
-async def _refuse(answer: Answer, blob: Blob, offset: int, provenance: Provenance) -> NoReturn:
-    body = await answer.text()
-    code = storage_code(answer.header("x-ms-error-code"), body)
-    said, hint = f"({answer.status} {code})".replace(" )", ")"), storage_hint(code)
-    verdict = judge_storage(answer.status, code)
-    provenance.judge_refusal(answer.status, verdict, answer.header)
+async def _raise_refusal(response: BlobResponse, blob: Blob, offset: int, provenance: Provenance) -> NoReturn:
+    body = await response.read_error_body()
+    code = parse_storage_error_code(response.header("x-ms-error-code"), body)
+    said, hint = f"({response.status} {code})".replace(" )", ")"), storage_hint(code)
+    verdict = classify_storage_response(response.status, code)
+    provenance.check_refusal(response.status, verdict, response.header)
     match verdict:
         case Verdict.MISSING:
             raise BlobMissing(f"{blob.name}: the container lists it, but does not have it {said}")
@@ -163,16 +165,17 @@ async def _refuse(answer: Answer, blob: Blob, offset: int, provenance: Provenanc
         case Verdict.DENIED:
             raise LinkRefused(
                 f"the container refused {blob.name} {said}",
-                hint=hint or READABLE,
-                server_time=server_time(answer.header),
-                certain=is_certain(code, body),
+                hint=hint or READ_PERMISSION_HINT,
+                server_time=parse_server_time(response.header),
+                is_permanent=is_permanent_denial(code, body),
             )
-        case Verdict.UNRANGED:
+        case Verdict.RANGE_REFUSED:
             raise RangeRefused(f"the storage cannot give {blob.name} from byte {offset} on {said}")
         case Verdict.REFUSED:
             raise BlobError(
-                f"{blob.name}: the storage refuses it {said}", hint=hint or status_hint(answer.status) or REFUSED
+                f"{blob.name}: the storage refuses it {said}",
+                hint=hint or hint_for_status(response.status) or REFUSED_HINT,
             )
         case _:
-            demand(verdict, answer.status, asked_wait(answer.header), "the storage", hint)
-    raise Transient(f"the storage answered {answer.status}")
+            raise_for_status(verdict, response.status, retry_after_seconds(response.header), "the storage", hint)
+    raise Transient(f"the storage answered {response.status}")

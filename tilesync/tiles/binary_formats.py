@@ -14,15 +14,15 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from tilesync.core.foreign_json import count, lenient
+from tilesync.core.foreign_json import read_count, read_or_default
 from tilesync.errors import BlobDamaged
-from tilesync.model import Kind, Remark, Role
+from tilesync.model import Diagnostic, Kind, Role
 from tilesync.tiles.json_documents import Buffer, Document
 
-Found = Callable[[Role, str], None]
+UriHandler = Callable[[Role, str], None]
 """Is told each URI that names a file, with what it is asked for."""
 
-KINDS: Final = {
+KIND_BY_MAGIC: Final = {
     b"glTF": Kind.GLB,
     b"b3dm": Kind.B3DM,
     b"i3dm": Kind.I3DM,
@@ -35,24 +35,24 @@ KINDS: Final = {
 """By the first four bytes of a payload."""
 
 _JSON_CHUNK, _BIN_CHUNK = 0x4E4F534A, 0x004E4942
-_JSON_AT_ONCE = 1 << 20
-_NESTED: Final = 64
+_MAX_BUFFERED_JSON_BYTES = 1 << 20
+_MAX_COMPOSITE_DEPTH: Final = 64
 """Composites within composites at most."""
 
-_NO_LENGTH = 0x22000000
+_LEGACY_HEADER_THRESHOLD = 0x22000000
 """What stands in a length field of b3dm from here on is text, so the header is a deprecated, shorter one (CesiumJS)."""
 
 _URI_KEY = re.compile(rb'"(?:uri|url|[^"]+U(?:ri|RI|rl|RL))"[ \t\n\r]*:')
-_EXTRAORDINARY = re.compile(rb"\\|KHR_binary_glTF|fallback")
-_PLACES = (("buffers", Role.BUFFER), ("images", Role.IMAGE))
+_NEEDS_FULL_PARSE = re.compile(rb"\\|KHR_binary_glTF|fallback")
+_ROLE_BY_ARRAY = (("buffers", Role.BUFFER), ("images", Role.IMAGE))
 """Where an ordinary glTF names files."""
 
-_Named = tuple[Role, str, object]
+_UriReference = tuple[Role, str, object]
 """What a URI is asked for as, the URI, and the length that a buffer states."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Span:
+class _ByteSpan:
     """The next `count` bytes, to be passed over, or given to a document."""
 
     count: int
@@ -60,198 +60,205 @@ class _Span:
 
 
 @dataclass(frozen=True, slots=True)
-class _Back:
+class _Rewind:
     """So many of the bytes just given are to come again."""
 
     count: int
 
 
-_Parse = Generator["int | _Span | _Back", bytes, int]
+_ParserGenerator = Generator["int | _ByteSpan | _Rewind", bytes, int]
 """Asks for so many bytes at once, or a span of them; returns how many bytes it took."""
 
 
-class Shape:
+class BinaryFormatParser:
     """Follows one binary payload; its first four bytes are a key of KINDS. `feed` and `finish` raise BlobDamaged.
 
     `lengths` are those of buffers elsewhere, as of a Document.
     """
 
-    def __init__(self, magic: bytes, found: Found) -> None:
-        self.kind = KINDS[magic]
-        self.remarks: list[Remark] = []
-        self.lengths: list[tuple[str, int]] = []
-        self._found = found
-        self._label = "GLB" if magic == b"glTF" else self.kind.value
-        self._declared: int | None = None
-        self._size = 0
-        self._buffer, self._at = b"", 0
-        self._parse = self._subtree() if self.kind is Kind.SUBTREE else self._tiles()
-        self._asks: int | _Span | _Back | None = next(self._parse)
+    def __init__(self, magic: bytes, on_uri: UriHandler) -> None:
+        self.kind = KIND_BY_MAGIC[magic]
+        self.diagnostics: list[Diagnostic] = []
+        self.buffer_lengths: list[tuple[str, int]] = []
+        self._on_uri = on_uri
+        self._format_name = "GLB" if magic == b"glTF" else self.kind.value
+        self._declared_length: int | None = None
+        self._received_bytes = 0
+        self._buffer, self._offset = b"", 0
+        self._parser = self._parse_subtree() if self.kind is Kind.SUBTREE else self._parse_tiles()
+        self._pending: int | _ByteSpan | _Rewind | None = next(self._parser)
 
     def feed(self, data: bytes) -> None:
         """Follow the next bytes."""
-        self._size += len(data)
-        if self._asks is None or (self._size == len(data) and self._read_at_once(data)):
+        self._received_bytes += len(data)
+        if self._pending is None or (self._received_bytes == len(data) and self._parse_whole_glb(data)):
             return
-        if isinstance(self._asks, _Span) and self._asks.document is None and len(data) < self._asks.count:
-            self._asks = _Span(self._asks.count - len(data))  # nothing to look at, so nothing to copy
+        if isinstance(self._pending, _ByteSpan) and self._pending.document is None and len(data) < self._pending.count:
+            self._pending = _ByteSpan(self._pending.count - len(data))  # nothing to look at, so nothing to copy
             return
-        self._buffer, self._at = self._buffer[self._at :] + data, 0
-        while self._asks is not None and self._serve(self._asks):
+        self._buffer, self._offset = self._buffer[self._offset :] + data, 0
+        while self._pending is not None and self._advance(self._pending):
             pass
 
-    def _read_at_once(self, data: bytes) -> bool:
+    def _parse_whole_glb(self, data: bytes) -> bool:
         """Whether this is a whole GLB of the ordinary kind, which is read without asking for it piece by piece."""
         if len(data) < 28:
             return False
         magic, version, length, size, form = struct.unpack_from("<4s4I", data)
         rest = length - 20 - size
-        if (magic, version, length, form) != (b"glTF", 2, len(data), _JSON_CHUNK) or size > _JSON_AT_ONCE or rest < 8:
+        if (
+            (magic, version, length, form) != (b"glTF", 2, len(data), _JSON_CHUNK)
+            or size > _MAX_BUFFERED_JSON_BYTES
+            or rest < 8
+        ):
             return False
         body, kind = struct.unpack_from("<2I", data, 20 + size)
-        if kind != _BIN_CHUNK or body != rest - 8 or (plain := _read_plainly(data[20 : 20 + size])) is None:
+        if kind != _BIN_CHUNK or body != rest - 8 or (plain := _parse_plain_gltf(data[20 : 20 + size])) is None:
             return False
         buffer, uris = plain
-        self._tell(uris)
-        self._declared, self._asks = length, None
-        self._judge_body(buffer, body)
+        self._report_uris(uris)
+        self._declared_length, self._pending = length, None
+        self._check_bin_chunk(buffer, body)
         return True
 
-    def _serve(self, asks: int | _Span | _Back) -> bool:
+    def _advance(self, request: int | _ByteSpan | _Rewind) -> bool:
         """Give the parser what it asks for; whether all of it was there."""
         given = b""
-        if isinstance(asks, _Back):
-            self._at -= asks.count
-        elif isinstance(asks, int):
-            if len(self._buffer) - self._at < asks:
+        if isinstance(request, _Rewind):
+            self._offset -= request.count
+        elif isinstance(request, int):
+            if len(self._buffer) - self._offset < request:
                 return False
-            given = self._take(asks)
+            given = self._read_bytes(request)
         else:
-            count = min(asks.count, len(self._buffer) - self._at)
-            if asks.document is not None:
-                asks.document.feed(self._take(count))
+            count = min(request.count, len(self._buffer) - self._offset)
+            if request.document is not None:
+                request.document.feed(self._read_bytes(count))
             else:
-                self._at += count
-            if count < asks.count:
-                self._asks = _Span(asks.count - count, asks.document)
+                self._offset += count
+            if count < request.count:
+                self._pending = _ByteSpan(request.count - count, request.document)
                 return False
         try:
-            self._asks = self._parse.send(given)
+            self._pending = self._parser.send(given)
         except StopIteration:
-            self._asks, self._buffer = None, b""
+            self._pending, self._buffer = None, b""
         return True
 
-    def _take(self, count: int) -> bytes:
-        taken = self._buffer[self._at : self._at + count]
-        self._at += count
+    def _read_bytes(self, count: int) -> bytes:
+        taken = self._buffer[self._offset : self._offset + count]
+        self._offset += count
         return taken
 
     def finish(self) -> None:
         """No more comes."""
-        if self._asks is not None:
-            if self._declared is None:
-                raise BlobDamaged(f"the {self._label} header is cut off")
+        if self._pending is not None:
+            if self._declared_length is None:
+                raise BlobDamaged(f"the {self._format_name} header is cut off")
             raise BlobDamaged(
-                f"the {self._label} is cut off: its header says {self._declared} bytes, {self._size} are there"
+                f"the {self._format_name} is cut off: its header says {self._declared_length} bytes, {self._received_bytes} are there"
             )
-        if self._declared is not None and self._size > self._declared:
-            self._remark("trailing bytes", f"{self._size - self._declared} bytes follow after the {self._label}")
+        if self._declared_length is not None and self._received_bytes > self._declared_length:
+            self._add_diagnostic(
+                "trailing bytes",
+                f"{self._received_bytes - self._declared_length} bytes follow after the {self._format_name}",
+            )
 
-    def _tell(self, uris: list[_Named]) -> None:
+    def _report_uris(self, uris: list[_UriReference]) -> None:
         for role, uri, length in uris:
-            self._found(role, uri)
-            if (least := lenient(length, count, None)) is not None:
-                self.lengths.append((uri, least))
+            self._on_uri(role, uri)
+            if (least := read_or_default(length, read_count, None)) is not None:
+                self.buffer_lengths.append((uri, least))
 
-    def _remark(self, problem: str, detail: str) -> None:
-        self.remarks.append(Remark(problem, detail))
+    def _add_diagnostic(self, problem: str, detail: str) -> None:
+        self.diagnostics.append(Diagnostic(problem, detail))
 
     # --- tiles, one or within composites ---
 
-    def _tiles(self) -> _Parse:
+    def _parse_tiles(self) -> _ParserGenerator:
         """One tile, or the tiles of a composite one after another; a composite inside goes on a stack."""
         at, composites = 0, list[list[int]]()
         while True:
             head = yield 12
             magic, _, length = struct.unpack("<4sII", head)
-            self._judge_tile(magic, length, composites[-1][0] - at if composites else None)
+            self._check_tile_header(magic, length, composites[-1][0] - at if composites else None)
             if magic == b"cmpt":
-                if len(composites) >= _NESTED:
-                    raise BlobDamaged(f"composites are nested deeper than {_NESTED}")
+                if len(composites) >= _MAX_COMPOSITE_DEPTH:
+                    raise BlobDamaged(f"composites are nested deeper than {_MAX_COMPOSITE_DEPTH}")
                 (count,) = struct.unpack("<I", (yield 4))
                 composites.append([at + length, count])
                 at += 16
             else:
-                yield _Back(12)
-                yield from self._tile(magic, length)
+                yield _Rewind(12)
+                yield from self._parse_tile(magic, length)
                 at += length
             while composites and composites[-1][1] == 0:
                 end, _ = composites.pop()
-                yield _Span(end - at)
+                yield _ByteSpan(end - at)
                 at = end
             if not composites:
                 return at
             composites[-1][1] -= 1
 
-    def _judge_tile(self, magic: bytes, length: int, room: int | None) -> None:
-        if self._declared is None:
-            self._declared = length
-        if KINDS.get(magic, Kind.SUBTREE) is Kind.SUBTREE:
+    def _check_tile_header(self, magic: bytes, length: int, room: int | None) -> None:
+        if self._declared_length is None:
+            self._declared_length = length
+        if KIND_BY_MAGIC.get(magic, Kind.SUBTREE) is Kind.SUBTREE:
             raise BlobDamaged(f"an inner tile has the unknown magic {magic!r}")
         if length < (16 if magic == b"cmpt" else 12):
-            raise BlobDamaged(f"a {KINDS[magic]} header states a length of {length} bytes")
+            raise BlobDamaged(f"a {KIND_BY_MAGIC[magic]} header states a length of {length} bytes")
         if room is not None and length > room:
             raise BlobDamaged(f"an inner tile of {length} bytes reaches {length - room} bytes beyond its composite")
 
-    def _tile(self, magic: bytes, length: int) -> _Parse:
+    def _parse_tile(self, magic: bytes, length: int) -> _ParserGenerator:
         match magic:
             case b"glTF":
-                return (yield from self._glb(length))
+                return (yield from self._parse_glb(length))
             case b"b3dm":
-                return (yield from self._b3dm(length))
+                return (yield from self._parse_b3dm(length))
             case b"i3dm":
-                return (yield from self._i3dm(length))
+                return (yield from self._parse_i3dm(length))
             case b"pnts":
                 _, _, _, *tables = struct.unpack("<4s6I", (yield 28))
-                yield _Span(_rest(length, 28, tables))
-                yield _Span(sum(tables))
+                yield _ByteSpan(_bytes_after_tables(length, 28, tables))
+                yield _ByteSpan(sum(tables))
                 return length
             case _:
-                yield _Span(length)
+                yield _ByteSpan(length)
                 return length
 
-    def _b3dm(self, length: int) -> _Parse:
+    def _parse_b3dm(self, length: int) -> _ParserGenerator:
         _, _, _, first, second = struct.unpack("<4s4I", (yield 20))
         third = yield 4
-        if _number(third) >= _NO_LENGTH:
-            yield _Back(4)
-            return (yield from self._model(length, 20, [second]))
+        if _read_uint(third) >= _LEGACY_HEADER_THRESHOLD:
+            yield _Rewind(4)
+            return (yield from self._parse_model(length, 20, [second]))
         fourth = yield 4
-        if _number(fourth) >= _NO_LENGTH:
-            yield _Back(4)
-            return (yield from self._model(length, 24, [first, second]))
-        return (yield from self._model(length, 28, [first, second, _number(third), _number(fourth)]))
+        if _read_uint(fourth) >= _LEGACY_HEADER_THRESHOLD:
+            yield _Rewind(4)
+            return (yield from self._parse_model(length, 24, [first, second]))
+        return (yield from self._parse_model(length, 28, [first, second, _read_uint(third), _read_uint(fourth)]))
 
-    def _i3dm(self, length: int) -> _Parse:
+    def _parse_i3dm(self, length: int) -> _ParserGenerator:
         _, _, _, *tables, form = struct.unpack("<4s7I", (yield 32))
         if form == 1:
-            return (yield from self._model(length, 32, tables))
+            return (yield from self._parse_model(length, 32, tables))
         if form != 0:
             raise BlobDamaged(f"the gltfFormat of the i3dm is {form}, which is unknown")
-        size = _rest(length, 32, tables)
-        yield _Span(sum(tables))
-        if size > _JSON_AT_ONCE:
+        size = _bytes_after_tables(length, 32, tables)
+        yield _ByteSpan(sum(tables))
+        if size > _MAX_BUFFERED_JSON_BYTES:
             raise BlobDamaged(f"the URI of the i3dm has {size} bytes")
         uri = (yield size).decode(errors="replace").strip(" \0")
-        self._found(Role.MODEL, uri)
+        self._on_uri(Role.MODEL, uri)
         return length
 
-    def _model(self, length: int, header: int, tables: list[int]) -> _Parse:
+    def _parse_model(self, length: int, header: int, tables: list[int]) -> _ParserGenerator:
         """The tables behind a header, and the glTF behind them; padding may follow."""
-        room = _rest(length, header, tables)
-        yield _Span(sum(tables))
+        room = _bytes_after_tables(length, header, tables)
+        yield _ByteSpan(sum(tables))
         if room == 0:
-            self._remark("empty", "a tile holds no glTF")
+            self._add_diagnostic("empty", "a tile holds no glTF")
             return length
         if room < 12:
             raise BlobDamaged(f"the glTF of a tile has {room} bytes")
@@ -261,17 +268,17 @@ class Shape:
             raise BlobDamaged("a tile holds something else where its glTF should be")
         if size > room:
             raise BlobDamaged(f"the glTF of a tile is cut off: its header says {size} bytes, {room} are there")
-        yield _Back(12)
-        yield from self._glb(size)
-        yield _Span(room - size)
+        yield _Rewind(12)
+        yield from self._parse_glb(size)
+        yield _ByteSpan(room - size)
         return length
 
     # --- binary glTF ---
 
-    def _glb(self, length: int) -> _Parse:
+    def _parse_glb(self, length: int) -> _ParserGenerator:
         _, version, _ = struct.unpack("<4sII", (yield 12))
         if version == 1:
-            return (yield from self._glb_1(length))
+            return (yield from self._parse_glb_1(length))
         if version != 2:
             raise BlobDamaged(f"GLB version {version} is unknown")
         at, body = 12, None
@@ -285,43 +292,43 @@ class Shape:
             if at + 8 + size > length:
                 raise BlobDamaged(f"a GLB chunk ends at byte {at + 8 + size}, behind the declared length {length}")
             if at == 12:
-                buffer = yield from self._gltf(size)
+                buffer = yield from self._parse_gltf_json(size)
             else:
                 body = size if kind == _BIN_CHUNK and body is None else body
-                yield _Span(size)
+                yield _ByteSpan(size)
             at += 8 + size
         if at == 12:
             raise BlobDamaged("the GLB chunk table is cut off")
-        self._judge_body(buffer, body)
+        self._check_bin_chunk(buffer, body)
         return length
 
-    def _glb_1(self, length: int) -> _Parse:
+    def _parse_glb_1(self, length: int) -> _ParserGenerator:
         size, form = struct.unpack("<II", (yield 8))
         if form != 0 or 20 + size > length:
             raise BlobDamaged("the header of a GLB of version 1 is broken")
-        yield from self._gltf(size)
-        yield _Span(length - 20 - size)
+        yield from self._parse_gltf_json(size)
+        yield _ByteSpan(length - 20 - size)
         return length
 
-    def _gltf(self, size: int) -> Generator[int | _Span | _Back, bytes, Buffer | None]:
+    def _parse_gltf_json(self, size: int) -> Generator[int | _ByteSpan | _Rewind, bytes, Buffer | None]:
         """The JSON of a glTF; its first buffer."""
-        document = Document(self._found)
-        if size <= _JSON_AT_ONCE:
+        document = Document(self._on_uri)
+        if size <= _MAX_BUFFERED_JSON_BYTES:
             text = yield size
-            if (plain := _read_plainly(text)) is not None:
+            if (plain := _parse_plain_gltf(text)) is not None:
                 buffer, uris = plain
-                self._tell(uris)
+                self._report_uris(uris)
                 return buffer
             document.feed(text)
         else:
-            yield _Span(size, document)
+            yield _ByteSpan(size, document)
         document.finish()
-        self.lengths += document.lengths
+        self.buffer_lengths += document.buffer_lengths
         if document.padded:
-            self._remark("NULs", "the JSON of the glTF is padded with NULs, which JSON readers refuse")
+            self._add_diagnostic("NULs", "the JSON of the glTF is padded with NULs, which JSON readers refuse")
         return document.first_buffer
 
-    def _judge_body(self, buffer: Buffer | None, body: int | None) -> None:
+    def _check_bin_chunk(self, buffer: Buffer | None, body: int | None) -> None:
         """The first buffer without a URI is the BIN chunk, which may be up to 3 bytes longer."""
         stated, elsewhere = buffer or (None, True)
         if elsewhere or stated is None:
@@ -330,24 +337,24 @@ class Shape:
             there = "there is no BIN chunk" if body is None else f"its BIN chunk has {body}"
             raise BlobDamaged(f"its first buffer has {stated} bytes, but {there}")
         if body is not None and body > stated + 3:
-            self._remark("padding", f"the BIN chunk is {body - stated} bytes longer than the buffer in it")
+            self._add_diagnostic("padding", f"the BIN chunk is {body - stated} bytes longer than the buffer in it")
 
     # --- subtrees ---
 
-    def _subtree(self) -> _Parse:
+    def _parse_subtree(self) -> _ParserGenerator:
         _, version, size, body = struct.unpack("<4sIQQ", (yield 24))
         if version != 1:
             raise BlobDamaged(f"subtree version {version} is unknown")
-        self._declared = 24 + size + body
-        document = Document(self._found)
-        yield _Span(size, document)
+        self._declared_length = 24 + size + body
+        document = Document(self._on_uri)
+        yield _ByteSpan(size, document)
         document.finish()
-        self.lengths += document.lengths
-        yield _Span(body)
-        return self._declared
+        self.buffer_lengths += document.buffer_lengths
+        yield _ByteSpan(body)
+        return self._declared_length
 
 
-def _rest(length: int, header: int, tables: list[int]) -> int:
+def _bytes_after_tables(length: int, header: int, tables: list[int]) -> int:
     """The bytes of a tile behind its header and tables."""
     rest = length - header - sum(tables)
     if rest < 0:
@@ -355,31 +362,34 @@ def _rest(length: int, header: int, tables: list[int]) -> int:
     return rest
 
 
-def _number(data: bytes) -> int:
+def _read_uint(data: bytes) -> int:
     return int.from_bytes(data, "little")
 
 
-def _refuse(constant: str) -> NoReturn:
+def _reject_constant(constant: str) -> NoReturn:
     raise ValueError(constant)
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
+_DECODER = json.JSONDecoder(parse_constant=_reject_constant)
 
 
-def _read_plainly(text: bytes) -> tuple[Buffer | None, list[_Named]] | None:
+def _parse_plain_gltf(text: bytes) -> tuple[Buffer | None, list[_UriReference]] | None:
     """The first buffer of an ordinary glTF 2.0, and the URIs of buffers and images, ten times as fast as a Document.
 
     None where there is a URI at any other place, and for all that is to be judged closely.
     """
-    if _EXTRAORDINARY.search(text):
+    if _NEEDS_FULL_PARSE.search(text):
         return None
     try:
         said = _DECODER.decode(text.decode())
-        named = ((role, item) for key, role in _PLACES for item in said.get(key, ()) if "uri" in item)
+        named = ((role, item) for key, role in _ROLE_BY_ARRAY for item in said.get(key, ()) if "uri" in item)
         uris = [(role, item["uri"], item.get("byteLength")) for role, item in named]
         if len(uris) != len(_URI_KEY.findall(text)) or not all(type(uri) is str for _, uri, _ in uris):
             return None
         first = next(iter(said.get("buffers", ())), None)
-        return None if first is None else (lenient(first.get("byteLength"), count, None), "uri" in first), uris
+        return None if first is None else (
+            read_or_default(first.get("byteLength"), read_count, None),
+            "uri" in first,
+        ), uris
     except (ValueError, RecursionError, AttributeError, TypeError):
         return None

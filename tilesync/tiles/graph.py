@@ -9,23 +9,23 @@ from collections.abc import Iterable, Iterator
 from tilesync.model import ROOT
 
 
-def cycles(asks: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def find_cycles(references: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Each step, from one name to another, that leads back: without them there is no circle. Takes linear time.
 
     Followed from the root first, then from what it does not lead to.
     """
-    return ((name, target) for name, target in _descent(asks) if target is not None)
+    return ((name, target) for name, target in _walk_depth_first(references) if target is not None)
 
 
-def deepest_first(asks: Iterable[tuple[str, str]]) -> Iterator[str]:
+def sort_dependencies_first(references: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Every name that asks or is asked for, behind all that it asks for itself, as far as there are no circles."""
-    return (name for name, target in _descent(asks) if target is None)
+    return (name for name, target in _walk_depth_first(references) if target is None)
 
 
-def _descent(asks: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str | None]]:
+def _walk_depth_first(references: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str | None]]:
     """Each name when all below it has been seen, with None; and each step that leads back, with its target."""
     following: dict[str, list[str]] = {}
-    for source, target in asks:
+    for source, target in references:
         following.setdefault(source, []).append(target)
     done: set[str] = set()
     for start in sorted(following, key=lambda name: (name != ROOT, name)):

@@ -6,41 +6,41 @@ import struct
 from typing import Final
 
 from tilesync.errors import BlobDamaged
-from tilesync.model import Blob, Kind, Reading
-from tilesync.tiles.references import References
+from tilesync.model import Blob, Kind, ParsedContent
+from tilesync.tiles.references import ReferenceCollector
 from tilesync.tiles.validator import Payload
 
-FIRST: Final = 1 << 14
+PROBE_BYTES: Final = 1 << 14
 """Bytes from the beginning that are worth a look."""
 
-MOST: Final = 1 << 22
+MAX_HEADER_BYTES: Final = 1 << 22
 """Bytes from the beginning at most: a file that needs more is better read whole."""
 
-_SILENT: Final = {Kind.IMAGE, Kind.NONE, Kind.VOXELS}
+_KINDS_WITHOUT_REFERENCES: Final = {Kind.IMAGE, Kind.NONE, Kind.VOXELS}
 """Kinds that ask for nothing, whatever follows."""
 
 
-def read_head(blob: Blob, home: str, head: bytes) -> Reading | int | None:
+def read_header(blob: Blob, container_url: str, prefix: bytes) -> ParsedContent | int | None:
     """What a file says, told by its beginning; as how many bytes more would tell; None where only the whole does.
 
     Of a GLB the JSON chunk tells all, and comes first. Source: glTF 2.0, section 4.4. Raises BlobDamaged where the
     beginning shows that the file is not what its name, or its own length, says.
     """
-    references = References(blob.name, home)
+    references = ReferenceCollector(blob.name, container_url)
     payload = Payload(blob.name, references)
-    payload.feed(head)
-    if payload.kind in _SILENT and not payload.follows:
-        return Reading(payload.kind)
-    if payload.kind is not Kind.GLB or len(head) < 20:
+    payload.feed(prefix)
+    if payload.kind in _KINDS_WITHOUT_REFERENCES and not payload.expects_more:
+        return ParsedContent(payload.kind)
+    if payload.kind is not Kind.GLB or len(prefix) < 20:
         return None
-    version, length, size = struct.unpack_from("<3I", head, 4)
+    version, length, size = struct.unpack_from("<3I", prefix, 4)
     needed: int = 20 + size + 8
-    if version != 2 or needed > min(MOST, blob.size):
+    if version != 2 or needed > min(MAX_HEADER_BYTES, blob.size):
         return None
     if length > blob.size:
         raise BlobDamaged(f"{blob.name}: it says that it has {length} bytes, and has {blob.size}")
-    if len(head) < needed:
+    if len(prefix) < needed:
         return needed
-    payload.tell_lengths()
-    named, remarks = references.take()
-    return Reading(Kind.GLB, named, remarks)
+    payload.report_buffer_lengths()
+    named, remarks = references.drain()
+    return ParsedContent(Kind.GLB, named, remarks)

@@ -14,20 +14,20 @@ from typing import Any, NamedTuple, TypeVar
 
 from tilesync.core.gzip import GZIP_MAGIC, Unpacker
 from tilesync.errors import BlobDamaged
-from tilesync.tiles.uris import shown
+from tilesync.tiles.uris import redact_uri
 
-DEEPEST = 62
+MAX_LEVEL = 62
 """The deepest level that a tile may have: its coordinates fit in 64 bits."""
 
-MOST_BYTES = 1 << 28
+MAX_UNPACKED_BYTES = 1 << 28
 """How large a gzip-compressed file may be when unpacked."""
 
-_MOST_JSON = 1 << 22
+_MAX_JSON_BYTES = 1 << 22
 """Bytes of JSON in a subtree: it becomes objects, of many times its size."""
 
 _HEADER = struct.Struct("<4sIQQ")
-_PIECE = 1 << 16
-_OFFSET_TYPES = {"UINT8": "<2B", "UINT16": "<2H", "UINT32": "<2I", "UINT64": "<2Q"}
+_CHUNK_BYTES = 1 << 16
+_OFFSET_FORMAT_BY_TYPE = {"UINT8": "<2B", "UINT16": "<2H", "UINT32": "<2I", "UINT64": "<2Q"}
 _T = TypeVar("_T")
 
 
@@ -42,42 +42,42 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Implicit:
+class ImplicitTiling:
     """What an implicit root tile says; `subtrees` and `contents` are URI templates, relative to the tileset."""
 
-    octree: bool
+    is_octree: bool
     subtree_levels: int
     available_levels: int
-    subtrees: str
-    contents: tuple[str, ...]
+    subtree_template: str
+    content_templates: tuple[str, ...]
 
 
-def read_implicit(said: Mapping[str, Any], contents: Sequence[str]) -> Implicit:
+def parse_implicit_tiling(members: Mapping[str, Any], content_templates: Sequence[str]) -> ImplicitTiling:
     """The value of `implicitTiling`, or of 3DTILES_implicit_tiling, together with the templates of the tile's contents.
 
     Drafts say `maximumLevel`, one less than `availableLevels`. Raises BlobDamaged with a sentence that names no file.
     """
-    scheme = _typed(dict, said, "implicitTiling").get("subdivisionScheme")
+    scheme = _require_type(dict, members, "implicitTiling").get("subdivisionScheme")
     if scheme not in ("QUADTREE", "OCTREE"):
         raise BlobDamaged("its subdivisionScheme is neither QUADTREE nor OCTREE")
-    if (levels := _whole(said.get("subtreeLevels"), "subtreeLevels", least=1)) > DEEPEST + 1:
-        raise BlobDamaged(f"its subtreeLevels are more than the {DEEPEST + 1} levels that a tree may have")
-    if said.get("availableLevels") is None and "maximumLevel" in said:
-        available = _whole(said["maximumLevel"], "maximumLevel") + 1
+    if (levels := _require_int(members.get("subtreeLevels"), "subtreeLevels", least=1)) > MAX_LEVEL + 1:
+        raise BlobDamaged(f"its subtreeLevels are more than the {MAX_LEVEL + 1} levels that a tree may have")
+    if members.get("availableLevels") is None and "maximumLevel" in members:
+        available = _require_int(members["maximumLevel"], "maximumLevel") + 1
     else:
-        available = _whole(said.get("availableLevels"), "availableLevels", least=1)
-    subtrees = _typed(dict, said.get("subtrees"), "subtrees")
-    if not (template := _typed(str, subtrees.get("uri") or subtrees.get("url"), "the template of subtrees")):
+        available = _require_int(members.get("availableLevels"), "availableLevels", least=1)
+    subtrees = _require_type(dict, members.get("subtrees"), "subtrees")
+    if not (template := _require_type(str, subtrees.get("uri") or subtrees.get("url"), "the template of subtrees")):
         raise BlobDamaged("the template of subtrees is empty")
-    return Implicit(scheme == "OCTREE", levels, available, template, tuple(contents))
+    return ImplicitTiling(scheme == "OCTREE", levels, available, template, tuple(content_templates))
 
 
-def fill(template: str, cell: Cell) -> str:
+def fill_template(template: str, cell: Cell) -> str:
     """The URI of a cell: every `{level}`, `{x}`, `{y}` and `{z}` replaced, decimal ("Template URIs")."""
-    return pattern(template).format(cell.level, cell.x, cell.y, cell.z)
+    return compile_template(template).format(cell.level, cell.x, cell.y, cell.z)
 
 
-def pattern(template: str) -> str:
+def compile_template(template: str) -> str:
     """A template as a format of level, x, y and z, in this order."""
     text = template.replace("{", "{{").replace("}", "}}")
     for number, variable in enumerate(("level", "x", "y", "z")):
@@ -85,20 +85,20 @@ def pattern(template: str) -> str:
     return text
 
 
-def variables_missing(implicit: Implicit) -> list[str]:
+def find_missing_variables(tiling: ImplicitTiling) -> list[str]:
     """A sentence for each template that lacks a variable that it must have ("Template URIs")."""
-    required = ("{level}", "{x}", "{y}", "{z}") if implicit.octree else ("{level}", "{x}", "{y}")
-    templates = (implicit.subtrees, *implicit.contents)
+    required = ("{level}", "{x}", "{y}", "{z}") if tiling.is_octree else ("{level}", "{x}", "{y}")
+    templates = (tiling.subtree_template, *tiling.content_templates)
     lacking = {text: [name for name in required if name not in text] for text in templates}
     sentence = "the template {} lacks {}: one file would stand for many tiles"
-    return [sentence.format(shown(text), ", ".join(names)) for text, names in lacking.items() if names]
+    return [sentence.format(redact_uri(text), ", ".join(names)) for text, names in lacking.items() if names]
 
 
-class View(NamedTuple):
+class BufferView(NamedTuple):
     """A range of bytes in a buffer, which has a URI unless it is the binary chunk, and states its size."""
 
     uri: str | None
-    size: int
+    buffer_size: int
     begin: int
     end: int
 
@@ -106,16 +106,16 @@ class View(NamedTuple):
 class Availability(NamedTuple):
     """A bitstream, or a constant where there is no view; `claimed` is its availableCount."""
 
-    what: str
-    view: View | None
+    label: str
+    view: BufferView | None
     constant: int
-    claimed: float | None
+    stated_count: float | None
 
 
-Strings = tuple[View, View, str]
+StringColumn = tuple[BufferView, BufferView, str]
 """A column of strings: values, offsets, and the form of two offsets."""
 
-Table = tuple[str, dict[str, Strings | None]]
+PropertyTable = tuple[str, dict[str, StringColumn | None]]
 """A property table: its class, and its properties; None stands for one that is no column of strings."""
 
 
@@ -129,14 +129,14 @@ class Subtree:
     """
 
     name: str
-    uris: tuple[str, ...]
-    needed: tuple[str, ...]
+    buffer_uris: tuple[str, ...]
+    needed_uris: tuple[str, ...]
     binary: bytes
-    surplus: int
+    trailing_bytes: int
     tiles: Availability
     children: Availability
     contents: tuple[Availability, ...]
-    tables: tuple[Table | None, ...]
+    tables: tuple[PropertyTable | None, ...]
 
 
 def parse_subtree(data: bytes, name: str) -> Subtree:
@@ -145,11 +145,11 @@ def parse_subtree(data: bytes, name: str) -> Subtree:
     Raises BlobDamaged when it is none, or when its buffer views do not lie in their buffers.
     """
     try:
-        text, binary, surplus = _chunks(unpack(data) if data.startswith(GZIP_MAGIC) else data)
-        if len(text) > _MOST_JSON:
-            raise BlobDamaged(f"its JSON has {len(text):,} bytes, more than {_MOST_JSON:,}")
+        text, binary, surplus = _split_chunks(decompress(data) if data.startswith(GZIP_MAGIC) else data)
+        if len(text) > _MAX_JSON_BYTES:
+            raise BlobDamaged(f"its JSON has {len(text):,} bytes, more than {_MAX_JSON_BYTES:,}")
         said = json.loads(text.decode("utf-8-sig", errors="replace"))
-        return _read_subtree(_typed(dict, said, "the subtree"), name, binary, surplus)
+        return _read_subtree(_require_type(dict, said, "the subtree"), name, binary, surplus)
     except BlobDamaged as error:
         raise BlobDamaged(f"{name}: {error}") from error
     except RecursionError as error:
@@ -159,19 +159,19 @@ def parse_subtree(data: bytes, name: str) -> Subtree:
         raise BlobDamaged(f"{name}: it is no readable subtree ({why})") from error
 
 
-def unpack(data: bytes) -> bytes:
+def decompress(data: bytes) -> bytes:
     """What a gzip file holds, MOST_BYTES at most; fed in pieces, since each end of a member copies what follows it."""
     unpacker, whole = Unpacker(), bytearray()
-    for at in range(0, len(data), _PIECE):
-        for piece in unpacker.feed(data[at : at + _PIECE]):
+    for at in range(0, len(data), _CHUNK_BYTES):
+        for piece in unpacker.feed(data[at : at + _CHUNK_BYTES]):
             whole += piece
-            if len(whole) > MOST_BYTES:
-                raise BlobDamaged(f"its gzip payload unpacks to more than {MOST_BYTES} bytes")
+            if len(whole) > MAX_UNPACKED_BYTES:
+                raise BlobDamaged(f"its gzip payload unpacks to more than {MAX_UNPACKED_BYTES} bytes")
     unpacker.finish()
     return bytes(whole)
 
 
-def _chunks(data: bytes) -> tuple[bytes, bytes, int]:
+def _split_chunks(data: bytes) -> tuple[bytes, bytes, int]:
     """JSON, binary chunk, and how many bytes follow, which viewers bear ("Subtree Binary Format")."""
     if not data.startswith(b"subt"):
         return data, b"", 0
@@ -186,101 +186,115 @@ def _chunks(data: bytes) -> tuple[bytes, bytes, int]:
     return data[_HEADER.size : middle], data[middle:end], len(data) - end
 
 
-def _read_subtree(said: dict[str, Any], name: str, binary: bytes, surplus: int) -> Subtree:
-    buffers = [_read_buffer(item, len(binary)) for item in _optional(list, said, "buffers")]
-    views = [_read_view(item, buffers) for item in _optional(list, said, "bufferViews")]
-    tables = [_read_table(item, views) for item in _optional(list, said, "propertyTables")]
-    tiles = _read_availability(said.get("tileAvailability"), "tileAvailability", views)
-    children = _read_availability(said.get("childSubtreeAvailability"), "childSubtreeAvailability", views)
-    contents = tuple(_read_contents(said, views))
-    chosen = [said.get("tileMetadata"), *_optional(list, said, "contentMetadata")]
-    described = tuple(None if index is None else _pick(tables, index, "a metadata table") for index in chosen)
+def _read_subtree(members: dict[str, Any], name: str, binary: bytes, trailing_bytes: int) -> Subtree:
+    buffers = [_read_buffer(item, len(binary)) for item in _get_optional(list, members, "buffers")]
+    views = [_read_buffer_view(item, buffers) for item in _get_optional(list, members, "bufferViews")]
+    tables = [_read_table(item, views) for item in _get_optional(list, members, "propertyTables")]
+    tiles = _read_availability(members.get("tileAvailability"), "tileAvailability", views)
+    children = _read_availability(members.get("childSubtreeAvailability"), "childSubtreeAvailability", views)
+    contents = tuple(_read_contents(members, views))
+    chosen = [members.get("tileMetadata"), *_get_optional(list, members, "contentMetadata")]
+    described = tuple(None if index is None else _get_item(tables, index, "a metadata table") for index in chosen)
     strings = [column for table in described if table for column in table[1].values() if column]
     uris = tuple(dict.fromkeys(uri for uri, _ in buffers if uri is not None))
     used = {one.view.uri for one in (tiles, children, *contents) if one.view}
     used |= {view.uri for values, offsets, _ in strings for view in (values, offsets)}
     needed = tuple(uri for uri in uris if uri in used)
-    return Subtree(name, uris, needed, binary, surplus, tiles, children, contents, described)
+    return Subtree(name, uris, needed, binary, trailing_bytes, tiles, children, contents, described)
 
 
-def _read_buffer(said: Any, internal: int) -> tuple[str | None, int]:
+def _read_buffer(members: Any, internal: int) -> tuple[str | None, int]:
     """URI and size; a buffer without a URI is the binary chunk, of `internal` bytes, which may be longer by padding."""
-    size, uri = _whole(_typed(dict, said, "a buffer").get("byteLength"), "byteLength of a buffer"), said.get("uri")
+    size, uri = (
+        _require_int(_require_type(dict, members, "a buffer").get("byteLength"), "byteLength of a buffer"),
+        members.get("uri"),
+    )
     if uri is None:
         return None, min(size, internal)
-    if not _typed(str, uri, "the uri of a buffer") or uri[:5].lower() == "data:":
+    if not _require_type(str, uri, "the uri of a buffer") or uri[:5].lower() == "data:":
         raise BlobDamaged("the uri of a buffer names no file")
     return uri, size
 
 
-def _read_view(said: Any, buffers: Sequence[tuple[str | None, int]]) -> View:
-    uri, size = _pick(buffers, _typed(dict, said, "a buffer view").get("buffer"), "the buffer of a buffer view")
-    begin = 0 if said.get("byteOffset") is None else _whole(said["byteOffset"], "byteOffset of a buffer view")
-    end = begin + _whole(said.get("byteLength"), "byteLength of a buffer view")
+def _read_buffer_view(members: Any, buffers: Sequence[tuple[str | None, int]]) -> BufferView:
+    uri, size = _get_item(
+        buffers, _require_type(dict, members, "a buffer view").get("buffer"), "the buffer of a buffer view"
+    )
+    begin = (
+        0 if members.get("byteOffset") is None else _require_int(members["byteOffset"], "byteOffset of a buffer view")
+    )
+    end = begin + _require_int(members.get("byteLength"), "byteLength of a buffer view")
     if end > size:
         raise BlobDamaged(f"a buffer view ends at byte {end} of a buffer that has {size}")
-    return View(uri, size, begin, end)
+    return BufferView(uri, size, begin, end)
 
 
-def _read_contents(said: dict[str, Any], views: Sequence[View]) -> Iterator[Availability]:
+def _read_contents(members: dict[str, Any], views: Sequence[BufferView]) -> Iterator[Availability]:
     """One for each content; drafts: a single object, or a list in the extension 3DTILES_multiple_contents."""
-    several = _optional(dict, _optional(dict, said, "extensions"), "3DTILES_multiple_contents")
-    holder = several if several.get("contentAvailability") is not None else said
+    several = _get_optional(dict, _get_optional(dict, members, "extensions"), "3DTILES_multiple_contents")
+    holder = several if several.get("contentAvailability") is not None else members
     items = holder.get("contentAvailability")
-    items = [items] if isinstance(items, dict) else _optional(list, holder, "contentAvailability")
+    items = [items] if isinstance(items, dict) else _get_optional(list, holder, "contentAvailability")
     for number, item in enumerate(items):
         yield _read_availability(item, f"contentAvailability {number}", views)
 
 
-def _read_availability(said: Any, what: str, views: Sequence[View]) -> Availability:
+def _read_availability(members: Any, label: str, views: Sequence[BufferView]) -> Availability:
     """Where both are said the constant holds, as in viewers; drafts say `bufferView` for `bitstream`."""
-    claimed = _typed(dict, said, what).get("availableCount")
+    claimed = _require_type(dict, members, label).get("availableCount")
     claimed = claimed if isinstance(claimed, (int, float)) else None
-    if (constant := said.get("constant")) is None:
-        bitstream = said.get("bitstream")
-        index = said.get("bufferView") if bitstream is None else bitstream
-        return Availability(what, _pick(views, index, what), 0, claimed)
-    if (bit := _whole(constant, f"constant of {what}")) > 1:
-        raise BlobDamaged(f"constant of {what} is neither 0 nor 1")
-    return Availability(what, None, bit, claimed)
+    if (constant := members.get("constant")) is None:
+        bitstream = members.get("bitstream")
+        index = members.get("bufferView") if bitstream is None else bitstream
+        return Availability(label, _get_item(views, index, label), 0, claimed)
+    if (bit := _require_int(constant, f"constant of {label}")) > 1:
+        raise BlobDamaged(f"constant of {label} is neither 0 nor 1")
+    return Availability(label, None, bit, claimed)
 
 
-def _read_table(said: Any, views: Sequence[View]) -> Table:
-    kind = _typed(str, _typed(dict, said, "a property table").get("class"), "class of a property table")
-    properties = _optional(dict, said, "properties")
+def _read_table(members: Any, views: Sequence[BufferView]) -> PropertyTable:
+    kind = _require_type(
+        str, _require_type(dict, members, "a property table").get("class"), "class of a property table"
+    )
+    properties = _get_optional(dict, members, "properties")
     return kind, {key: _read_strings(value, views) for key, value in properties.items()}
 
 
-def _read_strings(said: Any, views: Sequence[View]) -> Strings | None:
-    offsets = _typed(dict, said, "a property").get("stringOffsets")
-    if offsets is None or said.get("arrayOffsets") is not None:
+def _read_strings(members: Any, views: Sequence[BufferView]) -> StringColumn | None:
+    offsets = _require_type(dict, members, "a property").get("stringOffsets")
+    if offsets is None or members.get("arrayOffsets") is not None:
         return None
-    form = _OFFSET_TYPES.get(_optional(str, said, "stringOffsetType") or "UINT32")
+    form = _OFFSET_FORMAT_BY_TYPE.get(_get_optional(str, members, "stringOffsetType") or "UINT32")
     if form is None:
         raise BlobDamaged("the stringOffsetType of a property is unknown")
-    return _pick(views, said.get("values"), "values"), _pick(views, offsets, "stringOffsets"), form
+    return _get_item(views, members.get("values"), "values"), _get_item(views, offsets, "stringOffsets"), form
 
 
-def _typed(kind: type[_T], said: Any, what: str) -> _T:
-    if isinstance(said, kind):
-        return said
-    raise BlobDamaged(f"{what} is missing, or of a wrong type")
+def _require_type(kind: type[_T], value: Any, label: str) -> _T:
+    if isinstance(value, kind):
+        return value
+    raise BlobDamaged(f"{label} is missing, or of a wrong type")
 
 
-def _optional(kind: type[_T], said: Mapping[str, Any], key: str) -> _T:
+def _get_optional(kind: type[_T], members: Mapping[str, Any], key: str) -> _T:
     """A member that may be absent, or null, which viewers take for absent."""
-    value = said.get(key)
-    return kind() if value is None else _typed(kind, value, key)
+    value = members.get(key)
+    return kind() if value is None else _require_type(kind, value, key)
 
 
-def _whole(said: Any, what: str, *, least: int = 0) -> int:
+def _require_int(value: Any, label: str, *, least: int = 0) -> int:
     """A whole number, which JSON may write as `1.0`."""
-    if isinstance(said, (int, float)) and not isinstance(said, bool) and least <= said < 1 << 63 and said == int(said):
-        return int(said)
-    raise BlobDamaged(f"{what} is missing, or no whole number from {least} on")
+    if (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and least <= value < 1 << 63
+        and value == int(value)
+    ):
+        return int(value)
+    raise BlobDamaged(f"{label} is missing, or no whole number from {least} on")
 
 
-def _pick(items: Sequence[_T], index: Any, what: str) -> _T:
-    if (number := _whole(index, what)) >= len(items):
-        raise BlobDamaged(f"{what} has number {number}, the subtree has {len(items)} of that kind")
+def _get_item(items: Sequence[_T], index: Any, label: str) -> _T:
+    if (number := _require_int(index, label)) >= len(items):
+        raise BlobDamaged(f"{label} has number {number}, the subtree has {len(items)} of that kind")
     return items[number]

@@ -16,20 +16,20 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from tilesync.core.foreign_json import count, lenient
-from tilesync.core.gzip import unpacked
+from tilesync.core.foreign_json import read_count, read_or_default
+from tilesync.core.gzip import gunzip_chunks_if_packed
 from tilesync.errors import BlobDamaged
 from tilesync.model import ROOT, Kind, Role
-from tilesync.tiles.implicit_tiling import Implicit, read_implicit
-from tilesync.tiles.json_scanner import BOM, LONGEST, Leaf, Malformed, Node, Scanner
-from tilesync.tiles.uris import Inside, Outside, relative, resolve
+from tilesync.tiles.implicit_tiling import ImplicitTiling, parse_implicit_tiling
+from tilesync.tiles.json_scanner import BOM, MAX_STRING_BYTES, Leaf, MalformedJson, Node, Scanner
+from tilesync.tiles.uris import RejectedUri, ResolvedUri, is_relative_path, resolve
 
 # --- the table ---
 
 _URI_KEY = re.compile(rb"uri|url|.+U(?:ri|RI|rl|RL)")
 
 
-class _Open(Node):
+class _ExtensibleNode(Node):
     """An object that may hold what no table knows: `uri`, `url` and `…Uri` strings in it may name files."""
 
     def __missing__(self, key: bytes) -> Node | Leaf:
@@ -37,58 +37,58 @@ class _Open(Node):
 
 
 _OPAQUE = Node()
-_APPLICATION = dict.fromkeys(("extras", "metadata", "properties", "statistics", "schema"), _OPAQUE)
+_APPLICATION_MEMBERS = dict.fromkeys(("extras", "metadata", "properties", "statistics", "schema"), _OPAQUE)
 """What belongs to the application, whatever its keys are called."""
 
-_UNKNOWN = _Open({"extras": _OPAQUE})
+_UNKNOWN = _ExtensibleNode({"extras": _OPAQUE})
 _UNKNOWN_URI = Leaf(Role.UNKNOWN, _UNKNOWN)
 _METADATA_EXTENSIONS = ("3DTILES_metadata", "EXT_structural_metadata", "EXT_feature_metadata")
 
 
-def _uri(role: Role) -> Leaf:
+def _uri_leaf(role: Role) -> Leaf:
     return Leaf(role, _UNKNOWN)
 
 
-def _value(role: str) -> Leaf:
-    return Leaf(role, _OPAQUE, text=False)
+def _value_leaf(role: str) -> Leaf:
+    return Leaf(role, _OPAQUE, is_string=False)
 
 
-_METADATA = _Open(_APPLICATION, other=_UNKNOWN)
+_METADATA = _ExtensibleNode(_APPLICATION_MEMBERS, other=_UNKNOWN)
 """What describes a tile, a content or a group: its properties may be called anything."""
 
 
-def _known(
+def _spec_node(
     members: Mapping[str, Node | Leaf], *, scope: str = "", extensions: Mapping[str, Node] | None = None
 ) -> Node:
     """An object of a specification."""
-    more = _Open({**dict.fromkeys(_METADATA_EXTENSIONS, _METADATA), **(extensions or {})}, other=_UNKNOWN)
-    return _Open({**_APPLICATION, **members, "extensions": more}, other=_UNKNOWN, scope=scope)
+    more = _ExtensibleNode({**dict.fromkeys(_METADATA_EXTENSIONS, _METADATA), **(extensions or {})}, other=_UNKNOWN)
+    return _ExtensibleNode({**_APPLICATION_MEMBERS, **members, "extensions": more}, other=_UNKNOWN, scope=scope)
 
 
-_CONTENT = _known({"uri": _uri(Role.CONTENT), "url": _uri(Role.CONTENT), "boundingVolume": _OPAQUE})
+_CONTENT = _spec_node({"uri": _uri_leaf(Role.CONTENT), "url": _uri_leaf(Role.CONTENT), "boundingVolume": _OPAQUE})
 _CONTENT[b""] = _CONTENT
 
-_IMPLICIT = _known(
+_IMPLICIT = _spec_node(
     {
         "subdivisionScheme": Leaf("subdivisionScheme", _OPAQUE),
-        **{key: _value(key) for key in ("subtreeLevels", "availableLevels", "maximumLevel")},
-        "subtrees": _known({"uri": _uri(Role.SUBTREE), "url": _uri(Role.SUBTREE)}),
+        **{key: _value_leaf(key) for key in ("subtreeLevels", "availableLevels", "maximumLevel")},
+        "subtrees": _spec_node({"uri": _uri_leaf(Role.SUBTREE), "url": _uri_leaf(Role.SUBTREE)}),
     },
     scope="implicit",
 )
 
-_TILE = _known(
+_TILE = _spec_node(
     {
         "content": _CONTENT,
         "contents": _CONTENT,
         "implicitTiling": _IMPLICIT,
-        "boundingVolume": _known({}),
-        "viewerRequestVolume": _known({}),
+        "boundingVolume": _spec_node({}),
+        "viewerRequestVolume": _spec_node({}),
         **dict.fromkeys(("transform", "geometricError", "refine"), _OPAQUE),
     },
     scope="tile",
     extensions={
-        "3DTILES_multiple_contents": _known({"contents": _CONTENT, "content": _CONTENT}),
+        "3DTILES_multiple_contents": _spec_node({"contents": _CONTENT, "content": _CONTENT}),
         "3DTILES_implicit_tiling": _IMPLICIT,
     },
 )
@@ -98,34 +98,34 @@ _CLASS = Node({"properties": Node(other=Node({"semantic": Leaf("semantic", _OPAQ
 _CLASSES = Node(other=_CLASS, scope="classes")
 _SCHEMA = Node({"classes": _CLASSES}, other=_OPAQUE)
 _GROUPS = Node({"": _METADATA}, other=_METADATA)
-_WITH_SCHEMA = _known({"schemaUri": _uri(Role.SCHEMA), "schema": _SCHEMA, "groups": _GROUPS})
+_WITH_SCHEMA = _spec_node({"schemaUri": _uri_leaf(Role.SCHEMA), "schema": _SCHEMA, "groups": _GROUPS})
 
 
-_MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")
+_MESHOPT_EXTENSIONS = ("EXT_meshopt_compression", "KHR_meshopt_compression")
 """Extensions whose buffers may have no bytes of their own (`fallback`)."""
 
 
-def _resource(role: Role, **more: Node | Leaf) -> Node:
+def _resource_node(role: Role, **more: Node | Leaf) -> Node:
     """An array of resources, or a dictionary of them (glTF 1.0)."""
     embedded = Node(other=_OPAQUE, scope="embedded")
-    fallback = Node({"fallback": _value("fallback")}, other=_OPAQUE)
-    extensions = {"KHR_binary_glTF": embedded, **dict.fromkeys(_MESHOPT, fallback)}
-    item = _known({"uri": _uri(role), **more}, scope=role, extensions=extensions)
+    fallback = Node({"fallback": _value_leaf("fallback")}, other=_OPAQUE)
+    extensions = {"KHR_binary_glTF": embedded, **dict.fromkeys(_MESHOPT_EXTENSIONS, fallback)}
+    item = _spec_node({"uri": _uri_leaf(role), **more}, scope=role, extensions=extensions)
     return Node({"": item}, other=item)
 
 
-_DOCUMENT = _known(
+_DOCUMENT_NODE = _spec_node(
     {
         "asset": Node({"extensions": _UNKNOWN}, other=_OPAQUE, scope="asset"),
-        "geometricError": _value("geometricError"),
+        "geometricError": _value_leaf("geometricError"),
         "groups": _GROUPS,
         "root": _TILE,
-        "schemaUri": _uri(Role.SCHEMA),
+        "schemaUri": _uri_leaf(Role.SCHEMA),
         "schema": _SCHEMA,
         # glTF
-        "buffers": _resource(Role.BUFFER, byteLength=_value("byteLength")),
-        "images": _resource(Role.IMAGE),
-        "shaders": _resource(Role.SHADER),
+        "buffers": _resource_node(Role.BUFFER, byteLength=_value_leaf("byteLength")),
+        "images": _resource_node(Role.IMAGE),
+        "shaders": _resource_node(Role.SHADER),
         # subtree, metadata schema, GeoJSON
         "tileAvailability": Node(other=_OPAQUE, scope="availability"),
         "subtreeMetadata": _METADATA,
@@ -137,16 +137,16 @@ _DOCUMENT = _known(
     },
     extensions={
         **dict.fromkeys(_METADATA_EXTENSIONS, _WITH_SCHEMA),
-        "MAXAR_extent": _known({"uri": _uri(Role.EXTENT)}),
-        "KHR_techniques_webgl": _known({"shaders": _resource(Role.SHADER)}),
-        "MAXAR_content_geojson": _known({"propertiesSchemaUri": _uri(Role.SCHEMA)}),
+        "MAXAR_extent": _spec_node({"uri": _uri_leaf(Role.EXTENT)}),
+        "KHR_techniques_webgl": _spec_node({"shaders": _resource_node(Role.SHADER)}),
+        "MAXAR_content_geojson": _spec_node({"propertiesSchemaUri": _uri_leaf(Role.SCHEMA)}),
     },
 )
 
 
 # --- the documents ---
 
-MOST_OF_A_TILE = 1 << 16
+MAX_CONTENTS_PER_TILE = 1 << 16
 """Contents of one tile: they are kept until it is known whether they are templates."""
 
 Buffer = tuple[int | None, bool]
@@ -154,12 +154,12 @@ Buffer = tuple[int | None, bool]
 
 
 @dataclass(slots=True)
-class _Item:
+class _OpenItem:
     """A tile or a resource that is being read: it is known at its end what its URIs are."""
 
     uris: list[str] = field(default_factory=list)
-    said: dict[str, Any] | None = None
-    bytes: int | None = None
+    implicit_members: dict[str, Any] | None = None
+    byte_length: int | None = None
     embedded: bool = False
     fallback: bool = False
 
@@ -174,37 +174,37 @@ class Document:
     it must have. `feed` and `finish` raise BlobDamaged with a sentence.
     """
 
-    def __init__(self, found: Callable[[Role, str], None]) -> None:
-        self._found = found
-        self._scanner = Scanner(_DOCUMENT, self)
-        self._open: list[_Item] = []
-        self._marks: set[str] = set()
-        self.implicit: list[Implicit] = []
-        self.unreadable: list[str] = []
-        self.content_uris: dict[str, str] = {}
+    def __init__(self, on_uri: Callable[[Role, str], None]) -> None:
+        self._on_uri = on_uri
+        self._scanner = Scanner(_DOCUMENT_NODE, self)
+        self._open_items: list[_OpenItem] = []
+        self._seen_keys: set[str] = set()
+        self.implicit_tilings: list[ImplicitTiling] = []
+        self.unreadable_reasons: list[str] = []
+        self.content_uri_properties: dict[str, str] = {}
         self.first_buffer: Buffer | None = None
-        self.lengths: list[tuple[str, int]] = []
+        self.buffer_lengths: list[tuple[str, int]] = []
 
     def feed(self, data: bytes) -> None:
         """Read on."""
         try:
             self._scanner.feed(data)
-        except Malformed as error:
+        except MalformedJson as error:
             raise BlobDamaged(str(error)) from None
 
     def finish(self) -> None:
         """No more comes."""
         try:
             self._scanner.finish()
-        except Malformed as error:
+        except MalformedJson as error:
             raise BlobDamaged(str(error)) from None
-        if self.kind is Kind.GLTF and "geometricError" in self._marks:
+        if self.kind is Kind.GLTF and "geometricError" in self._seen_keys:
             raise BlobDamaged("it is a tileset without a root tile")
 
     @property
     def kind(self) -> Kind:
         """What the document is, as far as it has been read."""
-        return next((kind for mark, kind in _KINDS.items() if mark in self._marks), Kind.JSON)
+        return next((kind for mark, kind in _KIND_BY_KEY.items() if mark in self._seen_keys), Kind.JSON)
 
     @property
     def padded(self) -> bool:
@@ -213,90 +213,90 @@ class Document:
 
     # --- as a Hearer ---
 
-    def text(self, leaf: Leaf, text: str, start: int, end: int) -> None:
+    def on_string(self, leaf: Leaf, text: str, start: int, end: int) -> None:
         """A text at a leaf."""
         if not isinstance(leaf.role, Role):
-            self._fact(leaf.role, text)
-        elif leaf.role in {Role.UNKNOWN, Role.SCHEMA, Role.EXTENT} or not self._open:
-            self._found(leaf.role, text)
+            self._record_string(leaf.role, text)
+        elif leaf.role in {Role.UNKNOWN, Role.SCHEMA, Role.EXTENT} or not self._open_items:
+            self._on_uri(leaf.role, text)
         elif leaf.role is Role.SUBTREE:
-            self._say("subtrees", {"uri": text})
+            self._record_implicit_member("subtrees", {"uri": text})
         else:
-            self._open[-1].uris.append(text)
-            if len(self._open[-1].uris) > MOST_OF_A_TILE:
-                raise BlobDamaged(f"a tile has more than {MOST_OF_A_TILE:,} contents")
+            self._open_items[-1].uris.append(text)
+            if len(self._open_items[-1].uris) > MAX_CONTENTS_PER_TILE:
+                raise BlobDamaged(f"a tile has more than {MAX_CONTENTS_PER_TILE:,} contents")
 
-    def value(self, leaf: Leaf, raw: bytes) -> None:
+    def on_scalar(self, leaf: Leaf, raw: bytes) -> None:
         """A flat value at a leaf."""
         if leaf.role == "geometricError":
-            self._marks.add(leaf.role)
+            self._seen_keys.add(leaf.role)
         elif leaf.role == "byteLength":
-            self._open[-1].bytes = lenient(_number(raw), count, None)
+            self._open_items[-1].byte_length = read_or_default(_parse_scalar(raw), read_count, None)
         elif leaf.role == "fallback":
-            self._open[-1].fallback = raw == b"true"
+            self._open_items[-1].fallback = raw == b"true"
         else:
-            self._say(leaf.role, _number(raw))
+            self._record_implicit_member(leaf.role, _parse_scalar(raw))
 
-    def _fact(self, role: str, text: str) -> None:
+    def _record_string(self, role: str, text: str) -> None:
         if role == "type":
-            self._marks.add(role)
+            self._seen_keys.add(role)
         elif role == "semantic" and text == "CONTENT_URI":
             *_, of_class, _, of_property = self._scanner.keys
-            self.content_uris[of_class] = of_property
+            self.content_uri_properties[of_class] = of_property
         elif role == "subdivisionScheme":
-            self._say(role, text)
+            self._record_implicit_member(role, text)
 
-    def _say(self, key: str, value: object) -> None:
-        said = self._open[-1].said
+    def _record_implicit_member(self, key: str, parsed: object) -> None:
+        said = self._open_items[-1].implicit_members
         if said is not None:
-            said[key] = value  # of a key that stands twice the last one counts, as in every browser
+            said[key] = parsed  # of a key that stands twice the last one counts, as in every browser
 
-    def enter(self, scope: str) -> None:
+    def on_object_start(self, scope: str) -> None:
         """An object with a scope begins."""
         if self._scanner.depth == 1:
-            self._marks.update(self._scanner.keys)
+            self._seen_keys.update(self._scanner.keys)
         if scope == "implicit":
-            self._open[-1].said = {}
+            self._open_items[-1].implicit_members = {}
         elif scope == "embedded":
-            self._open[-1].embedded = True
-        elif scope in _ITEMS:
-            self._open.append(_Item())
+            self._open_items[-1].embedded = True
+        elif scope in _ROLE_BY_SCOPE:
+            self._open_items.append(_OpenItem())
 
-    def leave(self, scope: str) -> None:
+    def on_object_end(self, scope: str) -> None:
         """It ends."""
-        if scope not in _ITEMS:
+        if scope not in _ROLE_BY_SCOPE:
             return
-        item = self._open.pop()
-        if item.said is not None:
-            self._take_implicit(item.said, item.uris)
+        item = self._open_items.pop()
+        if item.implicit_members is not None:
+            self._add_implicit_tiling(item.implicit_members, item.uris)
             return
         if scope == Role.BUFFER:
-            item.embedded = item.embedded or self._scanner.keys[-1] == EMBEDDED_BUFFER
-            self.first_buffer = self.first_buffer or (item.bytes, bool(item.uris) or item.fallback)
+            item.embedded = item.embedded or self._scanner.keys[-1] == EMBEDDED_BUFFER_ID
+            self.first_buffer = self.first_buffer or (item.byte_length, bool(item.uris) or item.fallback)
         if not item.embedded:
             for uri in item.uris:
-                self._found(_ITEMS[scope], uri)
-                if scope == Role.BUFFER and item.bytes is not None and not item.fallback:
-                    self.lengths.append((uri, item.bytes))
+                self._on_uri(_ROLE_BY_SCOPE[scope], uri)
+                if scope == Role.BUFFER and item.byte_length is not None and not item.fallback:
+                    self.buffer_lengths.append((uri, item.byte_length))
 
-    def _take_implicit(self, said: Mapping[str, Any], templates: list[str]) -> None:
+    def _add_implicit_tiling(self, members: Mapping[str, Any], templates: list[str]) -> None:
         try:
-            self.implicit.append(read_implicit(said, templates))
+            self.implicit_tilings.append(parse_implicit_tiling(members, templates))
         except BlobDamaged as error:
-            self.unreadable.append(str(error))
+            self.unreadable_reasons.append(str(error))
 
 
-def _number(raw: bytes) -> Any:
+def _parse_scalar(raw: bytes) -> Any:
     """What a number or literal says; None for whole numbers that Python refuses to read (4300 digits)."""
     return json.loads(raw) if len(raw) < 4000 else None
 
 
-EMBEDDED_BUFFER = "binary_glTF"
+EMBEDDED_BUFFER_ID = "binary_glTF"
 """The id of the buffer that is the body of a glTF 1.0 binary (KHR_binary_glTF)."""
 
-_ITEMS = {"tile": Role.CONTENT, **{role.value: role for role in (Role.BUFFER, Role.IMAGE, Role.SHADER)}}
+_ROLE_BY_SCOPE = {"tile": Role.CONTENT, **{role.value: role for role in (Role.BUFFER, Role.IMAGE, Role.SHADER)}}
 
-_KINDS = {
+_KIND_BY_KEY = {
     "root": Kind.TILESET,
     "tileAvailability": Kind.SUBTREE,
     "asset": Kind.GLTF,
@@ -309,61 +309,61 @@ _KINDS = {
 # --- the pointer ---
 
 
-_BLANK = "".join(map(chr, range(0x21)))
+_URI_BLANKS = "".join(map(chr, range(0x21)))
 """What viewers drop at the ends of a URI (WHATWG URL)."""
 
-_IN_A_PATH = "/{}~!$&'()*+,;=:@"
+_PATH_SAFE = "/{}~!$&'()*+,;=:@"
 """What may stand in the path of a URI as it is; the braces are those of templates."""
 
 
-class _Sites:
+class _UriRebaser:
     """Notes where a document holds URIs that lead from its own folder into the container, and the edit for each."""
 
-    def __init__(self, prefix: str, home: str) -> None:
+    def __init__(self, prefix: str, container_url: str) -> None:
         self._prefix = prefix
-        self._home = home
+        self._container_url = container_url
         self.edits: deque[tuple[int, int, bytes]] = deque()
-        self.tileset = False
+        self.is_tileset = False
 
-    def text(self, leaf: Leaf, text: str, start: int, end: int) -> None:
+    def on_string(self, leaf: Leaf, text: str, start: int, end: int) -> None:
         """Note the edit that re-bases a URI: the prefix before its first letter."""
-        if not isinstance(leaf.role, Role) or end - start > LONGEST:
+        if not isinstance(leaf.role, Role) or end - start > MAX_STRING_BYTES:
             return
-        if back := _way_back(text, self._home):
+        if back := _path_in_container(text, self._container_url):
             self.edits.append((start, end, json.dumps(self._prefix + back)[1:-1].encode()))
-        elif not relative(text) or _leaves(text):
+        elif not is_relative_path(text) or _leaves_container(text):
             return
         elif text[0] > " ":
             self.edits.append((start, start, self._prefix.encode()))
         else:
-            self.edits.append((start, end, json.dumps(self._prefix + text.strip(_BLANK))[1:-1].encode()))
+            self.edits.append((start, end, json.dumps(self._prefix + text.strip(_URI_BLANKS))[1:-1].encode()))
 
-    def value(self, leaf: Leaf, raw: bytes) -> None:
+    def on_scalar(self, leaf: Leaf, raw: bytes) -> None:
         """No URI."""
 
-    def enter(self, scope: str) -> None:
+    def on_object_start(self, scope: str) -> None:
         """Only a tileset has tiles."""
-        self.tileset = self.tileset or scope == "tile"
+        self.is_tileset = self.is_tileset or scope == "tile"
 
-    def leave(self, scope: str) -> None:
+    def on_object_end(self, scope: str) -> None:
         """No URI."""
 
 
-def _leaves(uri: str) -> bool:
+def _leaves_container(uri: str) -> bool:
     """Whether a relative URI of the root climbs out of the container: it does so from anywhere."""
     target = resolve(uri, ROOT, "https://host/container")
-    return isinstance(target, Outside) and not target.unsafe
+    return isinstance(target, RejectedUri) and not target.has_unsafe_name
 
 
-def _way_back(uri: str, home: str) -> str | None:
+def _path_in_container(uri: str, container_url: str) -> str | None:
     """The path in the container that a URI of the root leads back to: without its query, which may sign it."""
-    target = resolve(uri, ROOT, home) if home else None
-    if not isinstance(target, Inside) or not target.absolute:
+    target = resolve(uri, ROOT, container_url) if container_url else None
+    if not isinstance(target, ResolvedUri) or not target.is_absolute:
         return None
-    return quote(f"{target.name}/{target.inner}" if target.inner else target.name, safe=_IN_A_PATH)
+    return quote(f"{target.name}/{target.archive_path}" if target.archive_path else target.name, safe=_PATH_SAFE)
 
 
-def rebase(chunks: Iterable[bytes], prefix: str, home: str = "") -> Iterator[bytes]:
+def rebase(chunks: Iterable[bytes], prefix: str, container_url: str = "") -> Iterator[bytes]:
     """The tileset document in `chunks` with each relative URI prefixed, to stand that many folders above its place.
 
     Every other byte stays as it is; a gzip payload is unpacked, a byte order mark dropped. URIs that lead back to the
@@ -371,23 +371,23 @@ def rebase(chunks: Iterable[bytes], prefix: str, home: str = "") -> Iterator[byt
     that begin with `/`, `?` or `#` and those that leave the container. Raises BlobDamaged, at the end at the latest,
     when this is no tileset.
     """
-    sites = _Sites(prefix, home)
-    scanner = Scanner(_DOCUMENT, sites)
+    sites = _UriRebaser(prefix, container_url)
+    scanner = Scanner(_DOCUMENT_NODE, sites)
     window, at = b"", 0
     try:
-        for chunk in unpacked(chunks):
+        for chunk in gunzip_chunks_if_packed(chunks):
             window += chunk
             scanner.feed(chunk)
-            piece, window, at = _edited(window, at, scanner.position, sites.edits)
+            piece, window, at = _apply_edits(window, at, scanner.position, sites.edits)
             yield piece
         scanner.finish()
-    except Malformed as error:
+    except MalformedJson as error:
         raise BlobDamaged(f"{ROOT}: {error}") from None
-    if not sites.tileset:
+    if not sites.is_tileset:
         raise BlobDamaged(f"{ROOT}: it is JSON, but no tileset (it has no root tile)")
 
 
-def _edited(window: bytes, at: int, until: int, edits: deque[tuple[int, int, bytes]]) -> tuple[bytes, bytes, int]:
+def _apply_edits(window: bytes, at: int, until: int, edits: deque[tuple[int, int, bytes]]) -> tuple[bytes, bytes, int]:
     """The bytes of the window, which begins at `at`, up to `until` with the edits made; what is left, and where."""
     pieces, done = [], len(BOM) if at == 0 and window.startswith(BOM) else at
     while edits:

@@ -11,57 +11,59 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
-DEEPEST: Final = 20_000
+MAX_NESTING_DEPTH: Final = 20_000
 """Brackets within brackets at most; a level of tiles has two."""
 
-LONGEST: Final = 1 << 16
+MAX_STRING_BYTES: Final = 1 << 16
 """Bytes that are told of a text; what is longer can only be a `data:` URI."""
 
-_STALLED: Final = 1 << 20
+_MAX_UNPARSED_BYTES: Final = 1 << 20
 """Bytes that no token needs, but for a long text or an array; one that does is refused however it is cut."""
 
 # What repeats possessively is an atomic group, `(?>…)*+`: of `(?:…)*+` Python before 3.11.5 takes in half a repetition
 # that fails (python/cpython#106052), so that `[1,]` and `1.` would pass.
 _WS = rb"[ \t\n\r]*+"
-_BODY = rb'(?>[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+'
-_TEXT = rb'"(' + _BODY + rb')"'
+_STRING_BODY = rb'(?>[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+'
+_QUOTED_STRING = rb'"(' + _STRING_BODY + rb')"'
 _NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?>\.[0-9]++)?+(?>[eE][+-]?[0-9]++)?+"
-_NUMBERS = rb"\[" + _WS + rb"(?>" + _NUMBER + _WS + rb"(?>," + _WS + _NUMBER + _WS + rb")*+)?+\]"
-_BOX = rb"\{" + _WS + rb'"[a-z]*+"' + _WS + rb":" + _WS + _NUMBERS + _WS + rb"\}"
-_FLAT_VALUE = rb"(" + _NUMBER + rb"(?![-+.0-9eE])|true|false|null)|(" + _NUMBERS + rb"|" + _BOX + rb")"
-_VALUE = rb"(?:" + _FLAT_VALUE + rb"|" + _TEXT + rb"|(\{)|(\[))"
-_NAME = _TEXT + _WS + rb":" + _WS
+_NUMBER_ARRAY = rb"\[" + _WS + rb"(?>" + _NUMBER + _WS + rb"(?>," + _WS + _NUMBER + _WS + rb")*+)?+\]"
+_BOUNDING_VOLUME = rb"\{" + _WS + rb'"[a-z]*+"' + _WS + rb":" + _WS + _NUMBER_ARRAY + _WS + rb"\}"
+_SCALAR_OR_COMPACT = (
+    rb"(" + _NUMBER + rb"(?![-+.0-9eE])|true|false|null)|(" + _NUMBER_ARRAY + rb"|" + _BOUNDING_VOLUME + rb")"
+)
+_VALUE = rb"(?:" + _SCALAR_OR_COMPACT + rb"|" + _QUOTED_STRING + rb"|(\{)|(\[))"
+_MEMBER_NAME = _QUOTED_STRING + _WS + rb":" + _WS
 
-_CLOSED, _KEY, _FLAT, _PACK, _STRING, _OBJECT, _ARRAY = range(1, 8)
+_END_GROUP, _KEY_GROUP, _SCALAR_GROUP, _COMPACT_GROUP, _STRING_GROUP, _OBJECT_GROUP, _ARRAY_GROUP = range(1, 8)
 """Groups of a token. An array of numbers and a bounding volume are one token too, a pack, where that is no loss."""
 
 
-class _State(NamedTuple):
+class _ParserState(NamedTuple):
     """What may come next; `long` is the beginning of a text too long to be one token."""
 
     token: re.Pattern[bytes]
-    long: re.Pattern[bytes]
+    long_string: re.Pattern[bytes]
 
 
-def _state(end: bytes, comma: bytes, name: bytes) -> _State:
+def _compile_state(end: bytes, comma: bytes, name: bytes) -> _ParserState:
     lead = _WS + comma + name
-    return _State(re.compile(_WS + end + rb"|" + lead + _VALUE), re.compile(lead.replace(end, b"") + rb'()"'))
+    return _ParserState(re.compile(_WS + end + rb"|" + lead + _VALUE), re.compile(lead.replace(end, b"") + rb'()"'))
 
 
-_FIRST_MEMBER = _state(rb"(\})", _WS, _NAME)
-_NEXT_MEMBER = _state(rb"(\})", rb"," + _WS, _NAME)
-_FIRST_ITEM = _state(rb"(\])", _WS, rb"()")
-_NEXT_ITEM = _state(rb"(\])", rb"," + _WS, rb"()")
+_FIRST_MEMBER = _compile_state(rb"(\})", _WS, _MEMBER_NAME)
+_NEXT_MEMBER = _compile_state(rb"(\})", rb"," + _WS, _MEMBER_NAME)
+_FIRST_ITEM = _compile_state(rb"(\])", _WS, rb"()")
+_NEXT_ITEM = _compile_state(rb"(\])", rb"," + _WS, rb"()")
 
 BOM: Final = b"\xef\xbb\xbf"
-_BEGINNING = re.compile(rb"(?:" + BOM + rb")?" + _WS + rb"(\{)")
-_BEFORE = re.compile(rb"\xef?|\xef\xbb|(?:" + BOM + rb")?" + _WS)
-_LONG_BODY = re.compile(_BODY)
+_DOCUMENT_START = re.compile(rb"(?:" + BOM + rb")?" + _WS + rb"(\{)")
+_PARTIAL_START = re.compile(rb"\xef?|\xef\xbb|(?:" + BOM + rb")?" + _WS)
+_STRING_BODY_PATTERN = re.compile(_STRING_BODY)
 _PADDING = b" \t\n\r\0"
-_BRACE = ord("{")
+_OPEN_BRACE = ord("{")
 
 
-class Malformed(ValueError):
+class MalformedJson(ValueError):
     """The document is no JSON object, or one that cannot be followed; `str()` is a sentence."""
 
 
@@ -70,13 +72,13 @@ class Leaf:
     """A place whose value is told: a text, or where not `text` a number or literal. An object is read as `inside`."""
 
     role: str
-    inside: Node
-    text: bool = True
+    object_node: Node
+    is_string: bool = True
 
     @property
     def scope(self) -> str:
         """The scope of an object there."""
-        return self.inside.scope
+        return self.object_node.scope
 
 
 class Node(dict[bytes, "Node | Leaf"]):
@@ -100,19 +102,19 @@ class Node(dict[bytes, "Node | Leaf"]):
         return self.other
 
 
-class Hearer(Protocol):
+class ScanHandler(Protocol):
     """Hears what a scanner finds, in the order of the document."""
 
-    def text(self, leaf: Leaf, text: str, start: int, end: int) -> None:
+    def on_string(self, leaf: Leaf, text: str, start: int, end: int) -> None:
         """A text at a leaf; its raw bytes lie from `start` to `end`, half-open. Cut at LONGEST bytes."""
 
-    def value(self, leaf: Leaf, raw: bytes) -> None:
+    def on_scalar(self, leaf: Leaf, raw: bytes) -> None:
         """A number or literal at a leaf that is no text."""
 
-    def enter(self, scope: str) -> None:
+    def on_object_start(self, scope: str) -> None:
         """An object with a scope begins."""
 
-    def leave(self, scope: str) -> None:
+    def on_object_end(self, scope: str) -> None:
         """It ends."""
 
 
@@ -123,13 +125,13 @@ class Scanner:
     the object, as some writers pad.
     """
 
-    def __init__(self, table: Node, hearer: Hearer) -> None:
-        self._hearer = hearer
+    def __init__(self, table: Node, handler: ScanHandler) -> None:
+        self._handler = handler
         self._buffer = b""
         self._stack: list[tuple[Node, bool, bytes]] = []
-        self._place = (table, True, b"")
-        self._state: _State | None = None
-        self._long: tuple[Leaf | Node, int, bytes] | None = None
+        self._current = (table, True, b"")
+        self._state: _ParserState | None = None
+        self._long_string: tuple[Leaf | Node, int, bytes] | None = None
         self._ended = False
         self.position = 0
         self.padded = False
@@ -143,7 +145,7 @@ class Scanner:
         """No more comes. Raises Malformed when the object is not whole."""
         self._advance(final=True)
         if not self._ended:
-            raise Malformed(f"its JSON is cut off, or broken, at byte {self.position}")
+            raise MalformedJson(f"its JSON is cut off, or broken, at byte {self.position}")
 
     @property
     def depth(self) -> int:
@@ -153,159 +155,171 @@ class Scanner:
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys that lead to the innermost open object or array; an item of an array has the empty key."""
-        return tuple(key.decode(errors="replace") for _, _, key in (*self._stack[1:], self._place)[: len(self._stack)])
+        return tuple(
+            key.decode(errors="replace") for _, _, key in (*self._stack[1:], self._current)[: len(self._stack)]
+        )
 
     def _advance(self, *, final: bool) -> None:
-        if self._state is None and not self._begin():
+        if self._state is None and not self._start_document():
             return
         while not self._ended:
-            if self._long is not None and not self._read_long():
+            if self._long_string is not None and not self._read_long_string():
                 return
-            self._skip(self._read(final=final))
-            if self._ended or not self._begin_long():
+            self._consume(self._read_tokens(final=final))
+            if self._ended or not self._begin_long_string():
                 break
         if self._ended:
             self._read_padding()
 
-    def _skip(self, count: int) -> None:
+    def _consume(self, count: int) -> None:
         self._buffer = self._buffer[count:]
         self.position += count
 
-    def _begin(self) -> bool:
-        found = _BEGINNING.match(self._buffer)
-        if found is None and _BEFORE.fullmatch(self._buffer) and len(self._buffer) <= _STALLED:
+    def _start_document(self) -> bool:
+        found = _DOCUMENT_START.match(self._buffer)
+        if found is None and _PARTIAL_START.fullmatch(self._buffer) and len(self._buffer) <= _MAX_UNPARSED_BYTES:
             return False
-        if found is None or found.start(1) > _STALLED:
-            raise Malformed("it is no JSON object")
+        if found is None or found.start(1) > _MAX_UNPARSED_BYTES:
+            raise MalformedJson("it is no JSON object")
         self._state = _FIRST_MEMBER
-        self._skip(found.end())
-        if self._place[0].scope:
-            self._hearer.enter(self._place[0].scope)
+        self._consume(found.end())
+        if self._current[0].scope:
+            self._handler.on_object_start(self._current[0].scope)
         return True
 
-    def _read(self, *, final: bool) -> int:
+    def _read_tokens(self, *, final: bool) -> int:
         """Read every whole token of the buffer; how many bytes those were."""
         buffer, size, pos = self._buffer, len(self._buffer), 0
-        node, in_object, name = self._place
+        node, in_object, name = self._current
         state = self._state
         assert state is not None
         match = state.token.match
         while (found := match(buffer, pos)) is not None:
             end, kind = found.end(), found.lastindex
-            if end - pos > _STALLED:
-                self._refuse_stall(found, pos)
-            if kind == _CLOSED:
+            if end - pos > _MAX_UNPARSED_BYTES:
+                self._reject_overlong_token(found, pos)
+            if kind == _END_GROUP:
                 if in_object and node.scope:
-                    self._place = node, in_object, name
-                    self._hearer.leave(node.scope)
+                    self._current = node, in_object, name
+                    self._handler.on_object_end(node.scope)
                 if not self._stack:
                     self._ended = True
                     return end
                 node, in_object, name = self._stack.pop()
             else:
-                if end == size and kind == _FLAT and not final:
+                if end == size and kind == _SCALAR_GROUP and not final:
                     break
-                key = found[_KEY]
+                key = found[_KEY_GROUP]
                 if b"\\" in key:
-                    key = _unescaped(key).encode(errors="replace")
-                if kind == _PACK and self._unpacks(found, node[key]):
-                    end = found.start(_PACK) + 1
-                    kind = _OBJECT if buffer[end - 1] == _BRACE else _ARRAY
-                if kind == _FLAT:
-                    if node and (child := node.get(key)).__class__ is Leaf and not child.text:
-                        self._hearer.value(child, found[_FLAT])
-                elif kind == _STRING:
+                    key = _unescape(key).encode(errors="replace")
+                if kind == _COMPACT_GROUP and self._must_descend(found, node[key]):
+                    end = found.start(_COMPACT_GROUP) + 1
+                    kind = _OBJECT_GROUP if buffer[end - 1] == _OPEN_BRACE else _ARRAY_GROUP
+                if kind == _SCALAR_GROUP:
+                    if node and (child := node.get(key)).__class__ is Leaf and not child.is_string:
+                        self._handler.on_scalar(child, found[_SCALAR_GROUP])
+                elif kind == _STRING_GROUP:
                     child = node[key]
                     if child.__class__ is Leaf:
-                        self._place = node, in_object, name
-                        start = self.position + found.start(_STRING)
-                        self._hearer.text(child, _told(found[_STRING]), start, self.position + end - 1)
-                elif kind != _PACK:
-                    if len(self._stack) >= DEEPEST:
-                        raise Malformed(f"it is nested deeper than {DEEPEST:,} brackets")
+                        self._current = node, in_object, name
+                        start = self.position + found.start(_STRING_GROUP)
+                        self._handler.on_string(
+                            child, _decode_truncated(found[_STRING_GROUP]), start, self.position + end - 1
+                        )
+                elif kind != _COMPACT_GROUP:
+                    if len(self._stack) >= MAX_NESTING_DEPTH:
+                        raise MalformedJson(f"it is nested deeper than {MAX_NESTING_DEPTH:,} brackets")
                     self._stack.append((node, in_object, name))
                     child = node[key]
-                    node, in_object, name = (child.inside if isinstance(child, Leaf) else child), kind == _OBJECT, key
+                    node, in_object, name = (
+                        (child.object_node if isinstance(child, Leaf) else child),
+                        kind == _OBJECT_GROUP,
+                        key,
+                    )
                     if in_object and node.scope:
-                        self._place = node, in_object, name
-                        self._hearer.enter(node.scope)
+                        self._current = node, in_object, name
+                        self._handler.on_object_start(node.scope)
                     state = _FIRST_MEMBER if in_object else _FIRST_ITEM
                     match, pos = state.token.match, end
                     continue
             state = _NEXT_MEMBER if in_object else _NEXT_ITEM
             match, pos = state.token.match, end
-        self._place, self._state = (node, in_object, name), state
+        self._current, self._state = (node, in_object, name), state
         return pos
 
-    def _unpacks(self, found: re.Match[bytes], child: Node | Leaf) -> bool:
+    def _must_descend(self, found: re.Match[bytes], child: Node | Leaf) -> bool:
         """Whether a pack is to be read bracket by bracket: it is deep or long, or its object has a scope."""
-        start, end = found.span(_PACK)
-        box = found.string[start] == _BRACE
-        return len(self._stack) + box >= DEEPEST or end - start > _STALLED or (box and bool(child.scope))
+        start, end = found.span(_COMPACT_GROUP)
+        box = found.string[start] == _OPEN_BRACE
+        return (
+            len(self._stack) + box >= MAX_NESTING_DEPTH
+            or end - start > _MAX_UNPARSED_BYTES
+            or (box and bool(child.scope))
+        )
 
-    def _refuse_stall(self, found: re.Match[bytes], pos: int) -> None:
+    def _reject_overlong_token(self, found: re.Match[bytes], pos: int) -> None:
         """Refuse a token that could not be told for too long, had it come in small pieces."""
         kind = found.lastindex
         assert kind is not None
-        known = found.end() if kind == _FLAT else found.start(kind) - (kind == _STRING)
-        if known - pos > _STALLED:
-            raise Malformed(f"its JSON is broken at byte {self.position + pos}")
+        known = found.end() if kind == _SCALAR_GROUP else found.start(kind) - (kind == _STRING_GROUP)
+        if known - pos > _MAX_UNPARSED_BYTES:
+            raise MalformedJson(f"its JSON is broken at byte {self.position + pos}")
 
     # --- texts that are longer than a token may be ---
 
-    def _begin_long(self) -> bool:
+    def _begin_long_string(self) -> bool:
         """Whether a long text begins here."""
-        if len(self._buffer) <= LONGEST:
+        if len(self._buffer) <= MAX_STRING_BYTES:
             return False
         assert self._state is not None
-        found = self._state.long.match(self._buffer)
+        found = self._state.long_string.match(self._buffer)
         stalled = len(self._buffer) if found is None else found.end() - 1
-        if stalled > _STALLED:
-            raise Malformed(f"its JSON is broken at byte {self.position}")
-        if found is None or len(self._buffer) - found.end() <= LONGEST:
+        if stalled > _MAX_UNPARSED_BYTES:
+            raise MalformedJson(f"its JSON is broken at byte {self.position}")
+        if found is None or len(self._buffer) - found.end() <= MAX_STRING_BYTES:
             return False
-        key = _unescaped(found[1]).encode(errors="replace") if found[1] else b""
-        self._skip(found.end())
-        self._long = self._place[0][key], self.position, b""
+        key = _unescape(found[1]).encode(errors="replace") if found[1] else b""
+        self._consume(found.end())
+        self._long_string = self._current[0][key], self.position, b""
         return True
 
-    def _read_long(self) -> bool:
+    def _read_long_string(self) -> bool:
         """Read on in a long text; whether it ended."""
-        assert self._long is not None
-        child, start, kept = self._long
-        found = _LONG_BODY.match(self._buffer)
+        assert self._long_string is not None
+        child, start, kept = self._long_string
+        found = _STRING_BODY_PATTERN.match(self._buffer)
         assert found is not None
-        kept += self._buffer[: min(found.end(), LONGEST - len(kept))]
-        self._skip(found.end())
-        self._long = child, start, kept
+        kept += self._buffer[: min(found.end(), MAX_STRING_BYTES - len(kept))]
+        self._consume(found.end())
+        self._long_string = child, start, kept
         if not self._buffer.startswith(b'"'):
             if len(self._buffer) >= 6 or self._buffer[:1] not in {b"", b"\\"}:
-                raise Malformed(f"its JSON is broken at byte {self.position}")
+                raise MalformedJson(f"its JSON is broken at byte {self.position}")
             return False
         if isinstance(child, Leaf):
-            self._hearer.text(child, _told(kept), start, self.position)
-        self._skip(1)
-        self._long = None
-        self._state = _NEXT_MEMBER if self._place[1] else _NEXT_ITEM
+            self._handler.on_string(child, _decode_truncated(kept), start, self.position)
+        self._consume(1)
+        self._long_string = None
+        self._state = _NEXT_MEMBER if self._current[1] else _NEXT_ITEM
         return True
 
     def _read_padding(self) -> None:
         if self._buffer.strip(_PADDING):
-            raise Malformed("something stands behind its JSON object")
+            raise MalformedJson("something stands behind its JSON object")
         self.padded = self.padded or b"\0" in self._buffer
-        self._skip(len(self._buffer))
+        self._consume(len(self._buffer))
 
 
-def _told(raw: bytes) -> str:
+def _decode_truncated(raw: bytes) -> str:
     """What a JSON string says in its first LONGEST bytes."""
-    if len(raw) >= LONGEST:
-        whole = _LONG_BODY.match(raw[:LONGEST])  # not half an escape
+    if len(raw) >= MAX_STRING_BYTES:
+        whole = _STRING_BODY_PATTERN.match(raw[:MAX_STRING_BYTES])  # not half an escape
         assert whole is not None
         raw = whole[0]
-    return _unescaped(raw)
+    return _unescape(raw)
 
 
-def _unescaped(raw: bytes) -> str:
+def _unescape(raw: bytes) -> str:
     """The text that a JSON string says; bytes that are no UTF-8 become U+FFFD, as in every viewer."""
     if b"\\" not in raw:
         return raw.decode(errors="replace")

@@ -4,35 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tilesync.model import ROOT, Reference, Remark, Role
-from tilesync.model.tiles import AWAY, BACK, NEEDS, SEVERAL, UNFOLLOWED
-from tilesync.tiles.uris import Inside, Outside, resolve, shown
+from tilesync.model import ROOT, Diagnostic, Reference, Role
+from tilesync.model.tiles import ABSOLUTE_URL, REQUIRED_BUFFER_BYTES, ROOT_LEADS_AWAY, UNFOLLOWED, URIS_ELSEWHERE_PHRASE
+from tilesync.tiles.uris import RejectedUri, ResolvedUri, redact_uri, resolve
 
-_OF_THE_SCENE = frozenset({Role.CONTENT, Role.SUBTREE})
+_SCENE_ROLES = frozenset({Role.CONTENT, Role.SUBTREE})
 
 
-class _Several:
+class _UriGroup:
     """URIs of one document that are told together: how many, and the first."""
 
     def __init__(self) -> None:
         self.count = 0
         self._first = ""
-        self._why = ""
+        self._reason = ""
 
-    def __call__(self, uri: str, why: str) -> None:
+    def __call__(self, uri: str, reason: str) -> None:
         self.count += 1
         if self.count == 1:
-            self._first, self._why = shown(uri), why
+            self._first, self._reason = redact_uri(uri), reason
 
-    def take(self, problem: str) -> Iterator[Remark]:
+    def drain(self, problem: str) -> Iterator[Diagnostic]:
         """One remark on all of them, if there were any."""
         if self.count:
-            one = f"{self._first} {self._why}"
-            yield Remark(problem, one if self.count == 1 else f"{self.count}{SEVERAL}the first, {one}")
+            one = f"{self._first} {self._reason}"
+            yield Diagnostic(
+                problem, one if self.count == 1 else f"{self.count}{URIS_ELSEWHERE_PHRASE}the first, {one}"
+            )
         self.count = 0
 
 
-class References:
+class ReferenceCollector:
     """Collects the references of one document, each once, and remarks on what its URIs cannot or should not say.
 
     `base` is the name of the document, `home` the bare URL of the container, empty where that is not known. What leads
@@ -40,59 +42,63 @@ class References:
     extension that is not known in one of its own. Source: 3D Tiles 1.1, "URIs".
     """
 
-    def __init__(self, base: str, home: str) -> None:
+    def __init__(self, base: str, container_url: str) -> None:
         self._base = base
-        self._home = home
-        self._said: set[str] = set()
-        self._found: dict[Reference, None] = {}
-        self._remarks: dict[Remark, None] = {}
-        self._away, self._back = _Several(), _Several()
-        self._problem = UNFOLLOWED
+        self._container_url = container_url
+        self._reported_problems: set[str] = set()
+        self._references: dict[Reference, None] = {}
+        self._diagnostics: dict[Diagnostic, None] = {}
+        self._external_uris, self._container_uris = _UriGroup(), _UriGroup()
+        self._external_problem = UNFOLLOWED
 
     def __len__(self) -> int:
-        return len(self._found) + len(self._remarks)
+        return len(self._references) + len(self._diagnostics)
 
     def __call__(self, role: Role, uri: str) -> None:
         """Take in one URI."""
-        target = resolve(uri, self._base, self._home)
+        target = resolve(uri, self._base, self._container_url)
         if target is None:
             if not uri.strip() and role is not Role.UNKNOWN:
-                self._once("empty URI", f"a URI ({role}) is empty, which viewers take for none")
-        elif isinstance(target, Outside):
-            if target.unsafe and role is not Role.UNKNOWN:
-                self.remark("unsafe name", f"{shown(uri)} {target.why}")
+                self._add_once("empty URI", f"a URI ({role}) is empty, which viewers take for none")
+        elif isinstance(target, RejectedUri):
+            if target.has_unsafe_name and role is not Role.UNKNOWN:
+                self.add_diagnostic("unsafe name", f"{redact_uri(uri)} {target.reason}")
             else:
-                self._away(uri, target.why)
-                if role in _OF_THE_SCENE and self._base == ROOT:
-                    self._problem = AWAY
+                self._external_uris(uri, target.reason)
+                if role in _SCENE_ROLES and self._base == ROOT:
+                    self._external_problem = ROOT_LEADS_AWAY
         elif role is Role.UNKNOWN:
-            self.remark(UNFOLLOWED, f"{shown(uri)} stands in an extension that tilesync does not know")
+            self.add_diagnostic(UNFOLLOWED, f"{redact_uri(uri)} stands in an extension that tilesync does not know")
         else:
-            self._found[Reference(target.name, role)] = None
-            if target.absolute:
-                self._back(uri, "leads back to the container that this is a copy of")
-            if target.query:
-                self._once("query", f"{shown(uri)} carries a query, which a folder knows nothing of")
+            self._references[Reference(target.name, role)] = None
+            if target.is_absolute:
+                self._container_uris(uri, "leads back to the container that this is a copy of")
+            if target.has_query:
+                self._add_once("query", f"{redact_uri(uri)} carries a query, which a folder knows nothing of")
 
-    def needs(self, uri: str, length: int) -> None:
+    def require_length(self, uri: str, length: int) -> None:
         """The file that a URI names must have so many bytes."""
-        target = resolve(uri, self._base, self._home)
-        if isinstance(target, Inside) and not target.inner:
-            self.remark(NEEDS, f"{length} {target.name}")
+        target = resolve(uri, self._base, self._container_url)
+        if isinstance(target, ResolvedUri) and not target.archive_path:
+            self.add_diagnostic(REQUIRED_BUFFER_BYTES, f"{length} {target.name}")
 
-    def _once(self, problem: str, detail: str) -> None:
+    def _add_once(self, problem: str, detail: str) -> None:
         """Remark what one example of a document stands for."""
-        if problem not in self._said:
-            self._said.add(problem)
-            self.remark(problem, detail)
+        if problem not in self._reported_problems:
+            self._reported_problems.add(problem)
+            self.add_diagnostic(problem, detail)
 
-    def remark(self, problem: str, detail: str) -> None:
+    def add_diagnostic(self, problem: str, detail: str) -> None:
         """Take in what is to be said of the document itself, once."""
-        self._remarks[Remark(problem, detail)] = None
+        self._diagnostics[Diagnostic(problem, detail)] = None
 
-    def take(self, *, last: bool = True) -> tuple[tuple[Reference, ...], tuple[Remark, ...]]:
+    def drain(self, *, is_final: bool = True) -> tuple[tuple[Reference, ...], tuple[Diagnostic, ...]]:
         """What came since the last time. `last`: nothing more comes, so what is told together is told."""
-        several = (*self._away.take(self._problem), *self._back.take(BACK)) if last else ()
-        taken = tuple(self._found), (*self._remarks, *several)
-        self._found, self._remarks = {}, {}
+        several = (
+            (*self._external_uris.drain(self._external_problem), *self._container_uris.drain(ABSOLUTE_URL))
+            if is_final
+            else ()
+        )
+        taken = tuple(self._references), (*self._diagnostics, *several)
+        self._references, self._diagnostics = {}, {}
         return taken

@@ -12,45 +12,45 @@ from typing import TypeVar
 
 import httpx
 
-from tilesync.core.backoff import Patience
-from tilesync.core.http_status import header_date
+from tilesync.core.backoff import RetryBudget
+from tilesync.core.http_status import parse_http_date
 from tilesync.core.urls import check_scheme
 from tilesync.errors import Transient, Unavailable, UsageError
 from tilesync.events import Notice, Retried
 from tilesync.protocols import Clock, Observer
-from tilesync.transport.connect_errors import lasting_error
-from tilesync.transport.content_decoding import Decoder
-from tilesync.transport.low_speed import Progress
+from tilesync.transport.connect_errors import permanent_error
+from tilesync.transport.content_decoding import ContentDecoder
+from tilesync.transport.low_speed import LowSpeedGuard
 from tilesync.transport.proxies import Proxy
-from tilesync.transport.rate_limit import Bandwidth
-from tilesync.transport.tls import proxies, roots, user_agent
+from tilesync.transport.rate_limit import RateLimiter
+from tilesync.transport.tls import create_tls_context, load_proxies, user_agent
 
 T = TypeVar("T")
 
-HANG = timedelta(seconds=60)
+API_READ_TIMEOUT = timedelta(seconds=60)
 """A server that says nothing for this long hangs."""
 
-WHOLE = timedelta(seconds=120)
+API_RESPONSE_TIMEOUT = timedelta(seconds=120)
 """How long the headers of an answer may take, and how long an answer that is read whole: it is small, so one that takes
 longer trickles.
 """
 
-LARGEST_ANSWER = 1 << 24
-LARGEST_TOKEN = 1 << 20
-LARGEST_ERROR = 1 << 16
+MAX_RESPONSE_BYTES = 1 << 24
+MAX_TOKEN_RESPONSE_BYTES = 1 << 20
+MAX_ERROR_RESPONSE_BYTES = 1 << 16
 """Decoded bytes of an answer that is read whole, of one with a token, and of an error, at most."""
 
-LARGEST_PAGE = 48 << 20
+MAX_LISTING_PAGE_BYTES = 48 << 20
 """Decoded bytes of a page of a listing at most: 5,000 blobs with names of 1,024 characters, each of them three bytes,
 percent-encoded. Source: "List Blobs" (REST); "Naming and Referencing Containers, Blobs, and Metadata".
 """
 
-CONNECT = timedelta(seconds=20)
+CONNECT_TIMEOUT = timedelta(seconds=20)
 """How long a connection may take to be made."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ApiRequest:
     """One request. Made anew for each attempt, so that each has a fresh token and the link of that moment."""
 
     url: str
@@ -58,10 +58,10 @@ class Ask:
     form: bytes | None = None
 
 
-class Reply:
+class ApiResponse:
     """An answer, its body not read yet."""
 
-    def __init__(self, response: httpx.Response, bandwidth: Bandwidth | None) -> None:
+    def __init__(self, response: httpx.Response, bandwidth: RateLimiter | None) -> None:
         self._response = response
         self._bandwidth = bandwidth
         self.status = response.status_code
@@ -71,119 +71,133 @@ class Reply:
         value: str | None = self._response.headers.get(name)
         return value
 
-    async def chunks(self, *, paid: bool = True) -> AsyncIterator[bytes]:
+    async def chunks(self, *, rate_limited: bool = True) -> AsyncIterator[bytes]:
         """The body as it comes, its transfer and content codings undone. Raises Transient for one that trickles.
 
         `paid`: it counts towards the bandwidth.
         """
-        decoder, progress, now = Decoder(self.header("content-encoding")), Progress(), asyncio.get_running_loop().time
+        decoder, progress, now = (
+            ContentDecoder(self.header("content-encoding")),
+            LowSpeedGuard(),
+            asyncio.get_running_loop().time,
+        )
         began = now()
         async for chunk in self._response.aiter_raw():
-            progress.note(len(chunk), now() - began)
-            if self._bandwidth is not None and paid:
-                await self._bandwidth.take(len(chunk))
+            progress.record(len(chunk), now() - began)
+            if self._bandwidth is not None and rate_limited:
+                await self._bandwidth.wait_for_bandwidth(len(chunk))
             for piece in decoder.feed(chunk):
                 yield piece
             began = now()
         decoder.finish()
 
-    async def read(self, most: int = LARGEST_ANSWER, *, within: timedelta | None = WHOLE) -> bytes:
+    async def read(
+        self, max_bytes: int = MAX_RESPONSE_BYTES, *, timeout: timedelta | None = API_RESPONSE_TIMEOUT
+    ) -> bytes:
         """The whole body; of an error its beginning.
 
         Raises Transient for more than `most` bytes, and for one that takes longer than `within`.
         """
         body = bytearray()
-        with in_time("no whole answer", within):
-            async with asyncio.timeout(None if within is None else within.total_seconds()):
-                async for piece in self.chunks(paid=within is None):
+        with timeout_as_transient("no whole answer", timeout):
+            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+                async for piece in self.chunks(rate_limited=timeout is None):
                     body += piece
-                    if self.status >= 400 and len(body) >= LARGEST_ERROR:
+                    if self.status >= 400 and len(body) >= MAX_ERROR_RESPONSE_BYTES:
                         break
-                    if len(body) > most:
-                        raise Transient(f"an answer of more than {most:,} bytes")
+                    if len(body) > max_bytes:
+                        raise Transient(f"an answer of more than {max_bytes:,} bytes")
         return bytes(body)
 
     def server_time(self) -> datetime | None:
         """The server's clock as its `Date` header says (whole seconds); None when it says nothing readable."""
-        return header_date(self.header("date"))
+        return parse_http_date(self.header("date"))
 
 
-Accept = Callable[[Reply], Awaitable[T]]
+ResponseReader = Callable[[ApiResponse], Awaitable[T]]
 """Reads an answer and gives its meaning; raises Transient for another attempt, a RunError to end the run."""
 
 
-class Conversation:
+class ApiClient:
     """An httpx client for each way (directly, or through a proxy), from when something is asked, and the retry loop
     around it. Redirects are not followed: a signature stays where it belongs.
     """
 
     def __init__(
-        self, clock: Clock, observe: Observer, *, budget: timedelta, bandwidth: Bandwidth | None = None
+        self, clock: Clock, observe: Observer, *, budget: timedelta, bandwidth: RateLimiter | None = None
     ) -> None:
-        self._proxies = proxies()
+        self._proxies = load_proxies()
         self._clients: dict[Proxy | None, httpx.AsyncClient] = {}
         self._bandwidth = bandwidth
         self._clock = clock
         self._observe = observe
         self._budget = budget.total_seconds()
-        self._reached: set[str] = set()
+        self._reached_hosts: set[str] = set()
 
     @property
     def budget(self) -> timedelta:
         """How long a failing answer is borne with."""
         return timedelta(seconds=self._budget)
 
-    async def ask(self, what: str, make: Callable[[], Awaitable[Ask]], accept: Accept[T]) -> T:
+    async def request(
+        self, server: str, build_request: Callable[[], Awaitable[ApiRequest]], read_response: ResponseReader[T]
+    ) -> T:
         """Ask until `accept` takes an answer. `what` names the server in messages: "the Mesh Export API".
 
         Raises Unavailable past the retry budget, and whatever `make` and `accept` raise but Transient.
         """
-        patience = Patience(self._budget)
+        patience = RetryBudget(self._budget)
         while True:
             began = self._clock.monotonic()
             try:
-                return await self._attempt(await make(), accept)
+                return await self._attempt(await build_request(), read_response)
             except Transient as error:
-                wait = patience.next_wait(self._clock.monotonic(), error.retry_after, began=began, limit=error.limit)
+                wait = patience.next_delay(
+                    self._clock.monotonic(), error.retry_after, began_at=began, limit_s=error.retry_limit_s
+                )
                 if wait is None:
                     asked = f"; it asks to wait {error.retry_after:.0f} s" if error.retry_after else ""
-                    raise Unavailable(f"{what} kept failing: {error}{asked}", hint=error.hint or None) from error
+                    raise Unavailable(f"{server} kept failing: {error}{asked}", hint=error.hint or None) from error
                 if patience.failures == 1:
-                    self._observe(Notice(f"{what}: {error}; trying again for up to {self._budget:.0f} s"))
-                self._observe(Retried(what, str(error), wait))
+                    self._observe(Notice(f"{server}: {error}; trying again for up to {self._budget:.0f} s"))
+                self._observe(Retried(server, str(error), wait))
             await self._clock.sleep(wait)
 
-    async def _attempt(self, ask: Ask, accept: Accept[T]) -> T:
-        check_scheme(ask.url)
-        proxy = self._proxies.proxy_for(ask.url)
+    async def _attempt(self, api_request: ApiRequest, read_response: ResponseReader[T]) -> T:
+        check_scheme(api_request.url)
+        proxy = self._proxies.proxy_for(api_request.url)
         client = self._clients.get(proxy)
         if client is None:
-            client = self._clients[proxy] = _client(proxy)
-        method = "GET" if ask.form is None else "POST"
+            client = self._clients[proxy] = _build_client(proxy)
+        method = "GET" if api_request.form is None else "POST"
         try:
-            request = client.build_request(method, ask.url, headers=ask.headers, content=ask.form)
+            request = client.build_request(
+                method, api_request.url, headers=api_request.headers, content=api_request.form
+            )
         except (httpx.InvalidURL, ValueError):
             raise UsageError("not a URL, or not a header, that can be sent") from None
         try:
-            with in_time("no answer", WHOLE):
-                async with asyncio.timeout(WHOLE.total_seconds()):
+            with timeout_as_transient("no answer", API_RESPONSE_TIMEOUT):
+                async with asyncio.timeout(API_RESPONSE_TIMEOUT.total_seconds()):
                     response = await client.send(request, stream=True)
-            self._reached.add(request.url.host)
+            self._reached_hosts.add(request.url.host)
             try:
-                return await accept(Reply(response, self._bandwidth))
+                return await read_response(ApiResponse(response, self._bandwidth))
             finally:
                 await response.aclose()
         except httpx.LocalProtocolError:
             raise UsageError("a token, key or link holds a character that no header can carry") from None
         except httpx.ConnectTimeout as error:
-            raise Transient(f"no connection within {CONNECT.total_seconds():.0f} s") from error
+            raise Transient(f"no connection within {CONNECT_TIMEOUT.total_seconds():.0f} s") from error
         except httpx.TimeoutException as error:
-            raise Transient(f"no answer within {HANG.total_seconds():.0f} s") from error
+            raise Transient(f"no answer within {API_READ_TIMEOUT.total_seconds():.0f} s") from error
         except (httpx.ConnectError, httpx.ProxyError) as error:
-            lasting = lasting_error(str(error), ask.url, reached=request.url.host in self._reached)
-            raise lasting or _broken(error) from error
+            lasting = permanent_error(
+                str(error), api_request.url, host_answered=request.url.host in self._reached_hosts
+            )
+            raise lasting or _connection_error(error) from error
         except httpx.RequestError as error:
-            raise _broken(error) from error
+            raise _connection_error(error) from error
 
     async def aclose(self) -> None:
         """End the connections."""
@@ -192,26 +206,26 @@ class Conversation:
 
 
 @contextmanager
-def in_time(what: str, within: timedelta | None) -> Iterator[None]:
+def timeout_as_transient(message: str, timeout: timedelta | None) -> Iterator[None]:
     """Tell a time that ran out as Transient."""
     try:
         yield
     except TimeoutError:
-        limit = "in time" if within is None else f"within {within.total_seconds():.0f} s"
-        raise Transient(f"{what} {limit}") from None
+        limit = "in time" if timeout is None else f"within {timeout.total_seconds():.0f} s"
+        raise Transient(f"{message} {limit}") from None
 
 
-def _broken(error: httpx.RequestError) -> Transient:
+def _connection_error(error: httpx.RequestError) -> Transient:
     return Transient(f"the connection failed ({str(error) or type(error).__name__})")
 
 
-def _client(proxy: Proxy | None) -> httpx.AsyncClient:
-    logging.getLogger("httpx").addFilter(_keep_urls_out)
+def _build_client(proxy: Proxy | None) -> httpx.AsyncClient:
+    logging.getLogger("httpx").addFilter(_suppress_url_records)
     limits = httpx.Limits(max_connections=8)
-    timeout = httpx.Timeout(HANG.total_seconds(), connect=CONNECT.total_seconds())
+    timeout = httpx.Timeout(API_READ_TIMEOUT.total_seconds(), connect=CONNECT_TIMEOUT.total_seconds())
     headers = {"User-Agent": user_agent(), "Accept-Encoding": "identity"}
     try:
-        trusted = roots()
+        trusted = create_tls_context()
         secure = trusted if proxy is not None and proxy.url.startswith("https:") else None
         through = httpx.Proxy(proxy.url, ssl_context=secure) if proxy is not None else None
         return httpx.AsyncClient(
@@ -229,17 +243,17 @@ def _client(proxy: Proxy | None) -> httpx.AsyncClient:
 
 
 @asynccontextmanager
-async def conversations(
-    clock: Clock, observe: Observer, *, budget: timedelta, bandwidth: Bandwidth | None = None
-) -> AsyncIterator[Conversation]:
+async def open_api_client(
+    clock: Clock, observe: Observer, *, budget: timedelta, bandwidth: RateLimiter | None = None
+) -> AsyncIterator[ApiClient]:
     """A conversation that honours HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's authorities."""
-    conversation = Conversation(clock, observe, budget=budget, bandwidth=bandwidth)
+    conversation = ApiClient(clock, observe, budget=budget, bandwidth=bandwidth)
     try:
         yield conversation
     finally:
         await conversation.aclose()
 
 
-def _keep_urls_out(record: logging.LogRecord) -> bool:
+def _suppress_url_records(record: logging.LogRecord) -> bool:
     """Httpx logs each URL with its query, signature and all, at INFO: such records go nowhere."""
     return record.levelno > logging.INFO

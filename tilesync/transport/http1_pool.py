@@ -18,12 +18,12 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from tilesync.errors import UsageError
-from tilesync.transport.http1_connect import Dialler
-from tilesync.transport.http1_connection import Ask, Line, Reply
-from tilesync.transport.tls import roots, user_agent
+from tilesync.transport.http1_connect import Http1Connector
+from tilesync.transport.http1_connection import Http1Connection, PendingRequest, PoolResponse
+from tilesync.transport.tls import create_tls_context, user_agent
 
 
-class Wish(NamedTuple):
+class PoolRequest(NamedTuple):
     """A body of `size` bytes that is wanted; or, where there is a `body`, one that is to be put there."""
 
     url: str
@@ -35,7 +35,7 @@ class Wish(NamedTuple):
         return f"Wish({self.size} bytes)"  # the URL is a secret
 
 
-class _Origin:
+class _HostPool:
     """The connections to one host, and what waits for one of them."""
 
     def __init__(self, scheme: str, authority: str, context: ssl.SSLContext) -> None:
@@ -44,105 +44,112 @@ class _Origin:
             host, port = parts.hostname, parts.port
         except ValueError:
             host, port = None, None
-        if scheme not in {"http", "https"} or not host or "@" in authority or not _sendable(authority):
+        if scheme not in {"http", "https"} or not host or "@" in authority or not _is_sendable(authority):
             raise UsageError("not a URL that can be asked")
         secure = scheme == "https"
-        self._dialler = Dialler(host, port or (443 if secure else 80), context if secure else None)
-        self._idle: list[Line] = []
-        self._lines = set[Line]()
+        self._connector = Http1Connector(host, port or (443 if secure else 80), context if secure else None)
+        self._idle: list[Http1Connection] = []
+        self._connections = set[Http1Connection]()
         self._opening = 0
         self._tasks = set[asyncio.Task[None]]()
-        self._waiting = deque[Ask]()
-        self._most = 1
+        self._pending = deque[PendingRequest]()
+        self._max_connections = 1
         agent = f"Host: {authority}\r\nUser-Agent: {user_agent()}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
-        self.head = f" HTTP/1.1\r\n{agent}"
+        self.common_headers = f" HTTP/1.1\r\n{agent}"
 
-    def allow(self, most: int) -> None:
+    def set_max_connections(self, max_connections: int) -> None:
         """So many connections from now on; those beyond that end when they are free."""
-        self._most = most
-        while len(self._lines) > most and self._idle:
+        self._max_connections = max_connections
+        while len(self._connections) > max_connections and self._idle:
             self._idle[-1].close()
 
-    def put(self, ask: Ask) -> None:
+    def enqueue(self, request: PendingRequest) -> None:
         """It waits for its turn, which `serve` gives."""
-        self._waiting.append(ask)
+        self._pending.append(request)
 
-    def put_back(self, ask: Ask) -> None:
+    def requeue(self, request: PendingRequest) -> None:
         """It has had its turn, in vain: the next one is its."""
-        self._waiting.appendleft(ask)
+        self._pending.appendleft(request)
 
-    def free(self, line: Line) -> None:
+    def release(self, connection: Http1Connection) -> None:
         """A connection has nothing to do."""
-        if len(self._lines) > self._most:
-            line.close()
+        if len(self._connections) > self._max_connections:
+            connection.close()
         else:
-            self._idle.append(line)
+            self._idle.append(connection)
 
-    def forget(self, line: Line) -> None:
+    def remove(self, connection: Http1Connection) -> None:
         """A connection is no more."""
-        self._lines.discard(line)
-        if line in self._idle:
-            self._idle.remove(line)
+        self._connections.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
 
-    def serve(self) -> None:
+    def dispatch(self) -> None:
         """Give what waits to the connections that are free, and open more where these are too few."""
-        while self._idle and (ask := self._next()) is not None:
+        while self._idle and (ask := self._next_pending()) is not None:
             if not self._idle.pop().send(ask):
-                self.put_back(ask)
-        for _ in range(min(len(self._waiting), self._most - len(self._lines)) - self._opening):
+                self.requeue(ask)
+        for _ in range(min(len(self._pending), self._max_connections - len(self._connections)) - self._opening):
             self._opening += 1
-            task = asyncio.create_task(self._open())
+            task = asyncio.create_task(self._open_connection())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _next(self) -> Ask | None:
-        while self._waiting:
-            ask = self._waiting.popleft()
-            if not ask.settled:
+    def _next_pending(self) -> PendingRequest | None:
+        while self._pending:
+            ask = self._pending.popleft()
+            if not ask.is_done:
                 return ask
         return None
 
-    async def _open(self) -> None:
+    async def _open_connection(self) -> None:
         """One more connection; where there is none, and none can be had, nothing waits for one."""
-        self._dialler.session = next(filter(None, (line.session for line in self._lines)), self._dialler.session)
+        self._connector.tls_session = next(
+            filter(None, (line.tls_session for line in self._connections)), self._connector.tls_session
+        )
         try:
-            sock = await self._dialler.dial()
+            sock = await self._connector.connect()
         except OSError:
             self._opening -= 1
-            if not self._lines and not self._opening:
-                self.give_up()
+            if not self._connections and not self._opening:
+                self.fail_pending()
             return
         self._opening -= 1
-        line = Line(sock, self)
-        self._lines.add(line)
-        self.free(line)
-        self.serve()
-        line.rested = True
+        line = Http1Connection(sock, self)
+        self._connections.add(line)
+        self.release(line)
+        self.dispatch()
+        line.may_be_stale = True
 
-    def give_up(self) -> None:
+    def fail_pending(self) -> None:
         """Nothing waits any more."""
-        while (ask := self._next()) is not None:
-            ask.settle(None)
+        while (ask := self._next_pending()) is not None:
+            ask.finish(None)
 
     def close(self) -> None:
         """End every connection."""
         for task in self._tasks:
             task.cancel()
-        for line in tuple(self._lines):
+        for line in tuple(self._connections):
             line.close()
-        self.give_up()
+        self.fail_pending()
 
 
-class Direct:
+class HttpPool:
     """GETs of small bodies: no redirects, no decoding, no retries, no proxies."""
 
     def __init__(self) -> None:
-        self._context = roots()
-        self._context.set_alpn_protocols(["http/1.1"])
-        self._origins: dict[tuple[str, str], _Origin] = {}
+        self._tls_context = create_tls_context()
+        self._tls_context.set_alpn_protocols(["http/1.1"])
+        self._host_pools: dict[tuple[str, str], _HostPool] = {}
 
-    async def get(
-        self, wishes: Sequence[Wish], hear: Callable[[int, Reply], None], *, at_once: int, within: timedelta
+    async def send_all(
+        self,
+        requests: Sequence[PoolRequest],
+        on_response: Callable[[int, PoolResponse], None],
+        *,
+        max_connections: int,
+        timeout: timedelta,
     ) -> None:
         """Tell `hear` each answer by its number as it comes, all within that time; of others nothing is told.
 
@@ -150,80 +157,80 @@ class Direct:
         `hear` raises.
         """
         everything: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        left = len(wishes)
+        left = len(requests)
 
-        def tell(number: int, reply: Reply | None) -> None:
+        def tell(number: int, reply: PoolResponse | None) -> None:
             nonlocal left
             left -= 1
             try:
                 if reply is not None:
-                    hear(number, reply)
+                    on_response(number, reply)
             except Exception as error:  # noqa: BLE001 - of the one who waits, not of the loop that reads
                 if not everything.done():
                     everything.set_exception(error)
             if not left and not everything.done():
                 everything.set_result(None)
 
-        asks = dict[Ask, _Origin]()
-        for number, wish in enumerate(wishes):
-            origin, request = self._request(wish)
+        asks = dict[PendingRequest, _HostPool]()
+        for number, wish in enumerate(requests):
+            origin, request = self._encode_request(wish)
             status = b"200" if wish.body is None else b"201"
-            asks[Ask(request, wish.size, partial(tell, number), status=status)] = origin
+            asks[PendingRequest(request, wish.size, partial(tell, number), expected_status=status)] = origin
         try:
             for ask, origin in asks.items():
-                origin.put(ask)
+                origin.enqueue(ask)
             for origin in set(asks.values()):
-                origin.allow(at_once)
-                origin.serve()
-            if wishes:
-                await _in_time(everything, within)
+                origin.set_max_connections(max_connections)
+                origin.dispatch()
+            if requests:
+                await _wait_until_done(everything, timeout)
         finally:
-            late = [ask for ask in asks if not ask.settled]
+            late = [ask for ask in asks if not ask.is_done]
             for ask in late:
-                ask.settled = True
-                if ask.line is not None:
-                    ask.line.close()
+                ask.is_done = True
+                if ask.connection is not None:
+                    ask.connection.close()
             for origin in {asks[ask] for ask in late}:
-                origin.serve()
+                origin.dispatch()
 
-    def _request(self, wish: Wish) -> tuple[_Origin, bytes]:
-        scheme, _, rest = wish.url.partition("://")
+    def _encode_request(self, request: PoolRequest) -> tuple[_HostPool, bytes]:
+        scheme, _, rest = request.url.partition("://")
         authority, _, path = rest.partition("/")
-        origin = self._origins.get((scheme, authority))
+        origin = self._host_pools.get((scheme, authority))
         if origin is None:
-            origin = self._origins[scheme, authority] = _Origin(scheme, authority, self._context)
-        lines = [f"{name}: {value}\r\n" for name, value in wish.headers.items()]
-        if " " in path or not _sendable(path) or not all(map(_sendable, wish.headers.values())):
+            origin = self._host_pools[scheme, authority] = _HostPool(scheme, authority, self._tls_context)
+        lines = [f"{name}: {value}\r\n" for name, value in request.headers.items()]
+        if " " in path or not _is_sendable(path) or not all(map(_is_sendable, request.headers.values())):
             raise UsageError("not a URL, or not a header, that can be sent")
-        if wish.body is None:
-            return origin, f"GET /{path}{origin.head}{''.join(lines)}\r\n".encode()
-        lines.append(f"Content-Length: {len(wish.body)}\r\n")
-        return origin, f"PUT /{path}{origin.head}{''.join(lines)}\r\n".encode() + wish.body
+        if request.body is None:
+            return origin, f"GET /{path}{origin.common_headers}{''.join(lines)}\r\n".encode()
+        lines.append(f"Content-Length: {len(request.body)}\r\n")
+        return origin, f"PUT /{path}{origin.common_headers}{''.join(lines)}\r\n".encode() + request.body
 
     def close(self) -> None:
         """End every connection."""
-        for origin in self._origins.values():
+        for origin in self._host_pools.values():
             origin.close()
 
 
-async def _in_time(everything: asyncio.Future[None], within: timedelta) -> None:
-    limit = asyncio.timeout(within.total_seconds())
+async def _wait_until_done(all_done: asyncio.Future[None], timeout: timedelta) -> None:
+    limit = asyncio.timeout(timeout.total_seconds())
     try:
         async with limit:
-            await everything
+            await all_done
     except TimeoutError:
         if not limit.expired():
             raise
 
 
-def _sendable(text: str) -> bool:
+def _is_sendable(text: str) -> bool:
     return text.isascii() and text.isprintable()
 
 
 @asynccontextmanager
-async def direct() -> AsyncIterator[Direct]:
+async def http_pool() -> AsyncIterator[HttpPool]:
     """A pool for as long as the context is open, with the authorities of SSL_CERT_FILE or of the system."""
-    pool = Direct()
+    pool = HttpPool()
     try:
         yield pool
     finally:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from tilesync.core.backoff import LEAST, WINDOW
+from tilesync.core.backoff import MIN_PROGRESS_BYTES, PROGRESS_WINDOW
 from tilesync.errors import Transient
 
 
-class Progress:
+class LowSpeedGuard:
     """Counts the bytes of one body, and the seconds in which it was waited for."""
 
     def __init__(self) -> None:
-        self._window = WINDOW.total_seconds()
-        self._waited = 0.0
-        self._came = 0
+        self._window_s = PROGRESS_WINDOW.total_seconds()
+        self._waited_s = 0.0
+        self._received_bytes = 0
 
-    def note(self, count: int, seconds: float) -> None:
+    def record(self, count: int, seconds: float) -> None:
         """So many bytes came after so many seconds of waiting. Raises Transient for a trickle."""
-        self._waited += seconds
-        self._came += count
-        if self._waited >= self._window:
-            if self._came < LEAST:
-                raise Transient(f"only {self._came} bytes came within {self._waited:.0f} s")
-            self._waited, self._came = 0.0, 0
+        self._waited_s += seconds
+        self._received_bytes += count
+        if self._waited_s >= self._window_s:
+            if self._received_bytes < MIN_PROGRESS_BYTES:
+                raise Transient(f"only {self._received_bytes} bytes came within {self._waited_s:.0f} s")
+            self._waited_s, self._received_bytes = 0.0, 0

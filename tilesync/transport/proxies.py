@@ -28,16 +28,16 @@ from urllib.parse import urlsplit
 from tilesync.errors import UsageError
 
 _SCHEMES: Final = ("https", "http", "all")
-_PORTS: Final = {"https": 443, "http": 80}
-_BRACKETED: Final = re.compile(r"\[([^\]]+)\](?::(\d+))?")
-_NAMED: Final = re.compile(r"(?:\*?\.)?([^\s:/*\[\]]+?)\.?(?::(\d+))?")
+_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
+_BRACKETED_HOST: Final = re.compile(r"\[([^\]]+)\](?::(\d+))?")
+_HOST_OR_DOMAIN: Final = re.compile(r"(?:\*?\.)?([^\s:/*\[\]]+?)\.?(?::(\d+))?")
 
 
-Bypassed = Callable[[str], object]
+BypassCheck = Callable[[str], object]
 """Whether the settings of the operating system spare a host."""
 
 
-def _spares_none(host: str) -> bool:
+def _never_bypassed(host: str) -> bool:
     return False
 
 
@@ -55,7 +55,7 @@ class Proxy:
         return self.url.startswith("socks")
 
     @property
-    def shown(self) -> str:
+    def display_address(self) -> str:
         """Its address, without credentials."""
         if self.problem:
             return "an address that cannot be used"
@@ -88,8 +88,8 @@ class Proxies:
 
     by_scheme: Mapping[str, Proxy] = field(default_factory=dict)
     exemptions: tuple[Exemption, ...] = ()
-    unread: tuple[str, ...] = ()
-    bypassed: Bypassed = _spares_none
+    invalid_entries: tuple[str, ...] = ()
+    is_bypassed: BypassCheck = _never_bypassed
 
     def __bool__(self) -> bool:
         return bool(self.by_scheme)
@@ -100,48 +100,48 @@ class Proxies:
         proxy = self.by_scheme.get(parts.scheme)
         if proxy is None:
             return None
-        host, port = (parts.hostname or "").rstrip("."), parts.port or _PORTS[parts.scheme]
-        address = _address(host)
-        if self.bypassed(host) or any(each.covers(host, address, port) for each in self.exemptions):
+        host, port = (parts.hostname or "").rstrip("."), parts.port or _DEFAULT_PORTS[parts.scheme]
+        address = _parse_address(host)
+        if self.is_bypassed(host) or any(each.covers(host, address, port) for each in self.exemptions):
             return None
-        _demand_usable(proxy)
+        _check_usable(proxy)
         return proxy
 
-    def demand_usable(self) -> None:
+    def check_usable(self) -> None:
         """Raise UsageError where a proxy that is named cannot be used."""
         for proxy in self.by_scheme.values():
-            _demand_usable(proxy)
+            _check_usable(proxy)
 
 
 def read_proxies(
-    environ: Mapping[str, str], system: Mapping[str, str] | None = None, bypassed: Bypassed = _spares_none
+    environ: Mapping[str, str], system: Mapping[str, str] | None = None, is_bypassed: BypassCheck = _never_bypassed
 ) -> Proxies:
     """The proxies that the environment names; where it names none, those of the operating system (`system`: by their
     schemes), which spares the hosts that are `bypassed`.
     """
-    exemptions, unread = _exemptions(environ.get("no_proxy") or environ.get("NO_PROXY") or "")
+    exemptions, unread = _parse_no_proxy(environ.get("no_proxy") or environ.get("NO_PROXY") or "")
     if exemptions is None:
         return Proxies()
-    named = {scheme: proxy for scheme in _SCHEMES if (proxy := _named(scheme, environ)) is not None}
+    named = {scheme: proxy for scheme in _SCHEMES if (proxy := _proxy_from_environment(scheme, environ)) is not None}
     if named or not system:
-        bypassed = _spares_none
+        is_bypassed = _never_bypassed
     else:
         found = {scheme: system[scheme] for scheme in _SCHEMES if system.get(scheme)}
-        named = {scheme: _proxy(f"the system's {scheme} proxy", url) for scheme, url in found.items()}
-    both = {scheme: proxy for scheme in _PORTS if (proxy := named.get(scheme) or named.get("all")) is not None}
-    return Proxies(both, exemptions, unread, bypassed)
+        named = {scheme: _parse_proxy(f"the system's {scheme} proxy", url) for scheme, url in found.items()}
+    both = {scheme: proxy for scheme in _DEFAULT_PORTS if (proxy := named.get(scheme) or named.get("all")) is not None}
+    return Proxies(both, exemptions, unread, is_bypassed)
 
 
-def _named(scheme: str, environ: Mapping[str, str]) -> Proxy | None:
+def _proxy_from_environment(scheme: str, environ: Mapping[str, str]) -> Proxy | None:
     lower, upper = f"{scheme}_proxy", f"{scheme}_proxy".upper()
     if lower not in environ and upper == "HTTP_PROXY" and "REQUEST_METHOD" in environ:
         return None
     name = lower if lower in environ else upper
     value = environ.get(name, "").strip()
-    return _proxy(name, value) if value else None
+    return _parse_proxy(name, value) if value else None
 
 
-def _proxy(setting: str, value: str) -> Proxy:
+def _parse_proxy(setting: str, value: str) -> Proxy:
     url = value if "://" in value else f"http://{value}"
     try:
         parts = urlsplit(url)
@@ -156,7 +156,7 @@ def _proxy(setting: str, value: str) -> Proxy:
     return Proxy(setting, f"{scheme}://{parts.netloc}")
 
 
-def _demand_usable(proxy: Proxy) -> None:
+def _check_usable(proxy: Proxy) -> None:
     if proxy.problem:
         raise UsageError(
             f"the proxy of {proxy.setting} {proxy.problem}",
@@ -164,22 +164,22 @@ def _demand_usable(proxy: Proxy) -> None:
         )
 
 
-def _exemptions(text: str) -> tuple[tuple[Exemption, ...] | None, tuple[str, ...]]:
+def _parse_no_proxy(text: str) -> tuple[tuple[Exemption, ...] | None, tuple[str, ...]]:
     """The entries, and those that cannot be read; None where every host is spared."""
     words = [word for word in re.split(r"[,\s]+", text.lower()) if word]
     if "*" in words:
         return None, ()
-    read = [(word, _exemption(word)) for word in words]
+    read = [(word, _parse_exemption(word)) for word in words]
     return tuple(each for _, each in read if each), tuple(word for word, each in read if each is None)
 
 
-def _exemption(word: str) -> Exemption | None:
+def _parse_exemption(word: str) -> Exemption | None:
     try:
         return Exemption(ip_network(word, strict=False))
     except ValueError:
         pass
-    bracketed = _BRACKETED.fullmatch(word)
-    found = bracketed or _NAMED.fullmatch(word)
+    bracketed = _BRACKETED_HOST.fullmatch(word)
+    found = bracketed or _HOST_OR_DOMAIN.fullmatch(word)
     if found is None:
         return None
     host, port = found[1], int(found[2]) if found[2] else None
@@ -189,7 +189,7 @@ def _exemption(word: str) -> Exemption | None:
         return Exemption(domain=host, port=port) if not bracketed else None
 
 
-def _address(host: str) -> IPv4Address | IPv6Address | None:
+def _parse_address(host: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(host)
     except ValueError:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commandline import tilesync
+from tests.support.commandline import run_tilesync
 from tilesync.cli.output.atomic_file import open_to_append, replace_file
 from tilesync.runtime.safe_open import WrongFileType
 
 
-def null_of(folder: Path) -> Path:
+def create_null_device(folder: Path) -> Path:
     """A device like /dev/null, in a folder."""
     if os.geteuid() != 0:
         pytest.skip("only root makes devices")
@@ -25,7 +25,7 @@ def null_of(folder: Path) -> Path:
     return folder / "null"
 
 
-def reader_of(fifo: Path, found: list[bytes]) -> threading.Thread:
+def start_fifo_reader(fifo: Path, found: list[bytes]) -> threading.Thread:
     """Somebody who reads a FIFO to its end, and has opened it."""
     descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(descriptor, True)
@@ -77,7 +77,7 @@ def test_a_symlink_stays(tmp_path: Path, there: bool) -> None:
 
 def test_a_device_stays(tmp_path: Path) -> None:
     """Also behind a symlink: it is written to, and is the device that it was."""
-    device = null_of(tmp_path)
+    device = create_null_device(tmp_path)
     (tmp_path / "link").symlink_to("null")
     for path in (device, tmp_path / "link"):
         replace_file(path, b"report")
@@ -92,7 +92,7 @@ def test_a_fifo_is_written_to(tmp_path: Path) -> None:
     os.mkfifo(fifo)
     with pytest.raises(OSError, match="no program reads"):
         replace_file(fifo, b"report")
-    reader = reader_of(fifo, found)
+    reader = start_fifo_reader(fifo, found)
     reader.start()
     replace_file(fifo, b"x" * 200_000)
     reader.join(10)
@@ -188,26 +188,26 @@ def test_appending_makes_and_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", ["--report", "--log-file"])
 def test_a_device_that_is_named_stays_a_device(tmp_path: Path, option: str) -> None:
     """As root the machine's own /dev/null was replaced by a report."""
-    device = null_of(tmp_path)
-    done = tilesync("verify", tmp_path / "d", option, device)
-    assert done.exit == 8
+    device = create_null_device(tmp_path)
+    done = run_tilesync("verify", tmp_path / "d", option, device)
+    assert done.exit_code == 8
     assert device.is_char_device()
 
 
 def test_a_log_file_that_is_a_fifo_without_a_reader_is_a_usage_error(tmp_path: Path) -> None:
     """Nothing waits for a reader."""
     os.mkfifo(tmp_path / "log")
-    done = tilesync("verify", tmp_path / "d", "--log-file", tmp_path / "log")
-    assert done.exit == 2
-    assert "no program reads from this FIFO" in done.err
+    done = run_tilesync("verify", tmp_path / "d", "--log-file", tmp_path / "log")
+    assert done.exit_code == 2
+    assert "no program reads from this FIFO" in done.stderr
 
 
 def test_a_report_to_a_fifo_without_a_reader_is_said(tmp_path: Path) -> None:
     """The run ends with its own exit code, and says why there is no report."""
     os.mkfifo(tmp_path / "r")
-    done = tilesync("verify", tmp_path / "d", "--report", tmp_path / "r")
-    assert done.exit == 8
-    assert "no program reads from this FIFO" in done.err
+    done = run_tilesync("verify", tmp_path / "d", "--report", tmp_path / "r")
+    assert done.exit_code == 8
+    assert "no program reads from this FIFO" in done.stderr
     assert (tmp_path / "r").is_fifo()
 
 

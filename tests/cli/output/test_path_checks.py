@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.builders import IMODEL, tree
-from tests.support.commandline import Done, tilesync
+from tests.support.builders import IMODEL, read_tree
+from tests.support.commandline import CommandResult, run_tilesync
 from tests.support.simulator import EXPORT, Simulator
 
 READ_ONLY = Path("/proc" if os.path.isdir("/proc") else "/")
@@ -29,18 +29,18 @@ def here(kept: Path, tmp_path: Path) -> Path:
 def service() -> Iterator[Simulator]:
     """A simulator with the export that both hold."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         yield sim
 
 
-def refused(done: Done, *words: str) -> None:
+def assert_usage_error(done: CommandResult, *words: str) -> None:
     """A usage error that is told once, in these words."""
-    assert done.exit == 2, (done.out, done.err)
-    assert done.err.lower().count("error: ") == 1, done.err
-    assert all(word in done.err for word in words), done.err
+    assert done.exit_code == 2, (done.stdout, done.stderr)
+    assert done.stderr.lower().count("error: ") == 1, done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
 
 
-KEPT = [
+PROTECTED_NAMES = [
     "v/tileset.json", "v/latest.json", "v/checked.json", "v/current", f"v/versions/{EXPORT}/tileset.json",
     "v/versions/new", f"v/manifests/{EXPORT}.jsonl", "v/.tilesync/catalog.sqlite3", "v/.tilesync/new",
     "v/TILESET.json", "v/current/tileset.json", "v/versions/../tileset.json", "f/tileset.json", "f/.tilesync/new",
@@ -48,12 +48,12 @@ KEPT = [
 
 
 @pytest.mark.parametrize("option", ["--report", "--log-file"])
-@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize("name", PROTECTED_NAMES)
 def test_what_a_destination_keeps_is_no_output_file(here: Path, name: str, option: str) -> None:
     """Whatever leads to it, `verify` refuses to write there, and nothing is changed."""
-    before = tree(here)
-    refused(tilesync("verify", here / name[0], option, here / name), option, "what tilesync keeps")
-    assert tree(here) == before
+    before = read_tree(here)
+    assert_usage_error(run_tilesync("verify", here / name[0], option, here / name), option, "what tilesync keeps")
+    assert read_tree(here) == before
 
 
 @pytest.mark.parametrize("option", ["--report", "--log-file"])
@@ -72,42 +72,48 @@ def test_links_do_not_hide_what_is_kept(here: Path, tmp_path: Path, option: str,
         case _:
             named.symlink_to(dest)
             named, dest = dest / "tileset.json", named
-    before = tree(here)
-    refused(tilesync("verify", dest, option, named), "what tilesync keeps")
-    assert tree(here) == before
+    before = read_tree(here)
+    assert_usage_error(run_tilesync("verify", dest, option, named), "what tilesync keeps")
+    assert read_tree(here) == before
 
 
 @pytest.mark.parametrize("words", [["verify", "v/tileset.json"], ["verify", "v/versions"], ["versions", "f"]])
 def test_a_destination_that_the_command_is_not_about_is_kept_too(here: Path, words: list[str]) -> None:
     """A DEST that is a file or a folder of a destination, or another one, does not open that to reports and logs."""
-    before = tree(here)
-    refused(tilesync(words[0], here / words[1], "--log-file", here / "v/tileset.json"), "what tilesync keeps")
+    before = read_tree(here)
+    assert_usage_error(
+        run_tilesync(words[0], here / words[1], "--log-file", here / "v/tileset.json"), "what tilesync keeps"
+    )
     if words[0] == "verify":
-        refused(tilesync(*words[:1], here / words[1], "--report", here / "v/tileset.json"), "what tilesync keeps")
-    assert tree(here) == before
+        assert_usage_error(
+            run_tilesync(*words[:1], here / words[1], "--report", here / "v/tileset.json"), "what tilesync keeps"
+        )
+    assert read_tree(here) == before
 
 
 @pytest.mark.parametrize("dry", [[], ["-n"]])
 def test_a_source_that_is_read_is_kept_too(here: Path, tmp_path: Path, dry: list[str]) -> None:
     """A mirror of a folder writes no report on what that folder keeps, and makes no DEST before it says so."""
-    before = tree(here)
+    before = read_tree(here)
     for name in ("v/tileset.json", "v/versions/r", "f/tileset.json"):
-        done = tilesync("mirror", here / name[0], tmp_path / "d", *dry, "--report", here / name)
-        refused(done, "what tilesync keeps")
-    assert (tree(here), (tmp_path / "d").exists()) == (before, False)
+        done = run_tilesync("mirror", here / name[0], tmp_path / "d", *dry, "--report", here / name)
+        assert_usage_error(done, "what tilesync keeps")
+    assert (read_tree(here), (tmp_path / "d").exists()) == (before, False)
 
 
 def test_the_state_folder_is_kept(here: Path, tmp_path: Path) -> None:
     """Nothing in --state-dir is an output file, nor in the folder of the states of object stores."""
     (tmp_path / "s").mkdir()
-    done = tilesync("verify", here / "v", "--state-dir", tmp_path / "s", "--log-file", tmp_path / "s/log")
-    refused(done, "the state folder")
+    done = run_tilesync("verify", here / "v", "--state-dir", tmp_path / "s", "--log-file", tmp_path / "s/log")
+    assert_usage_error(done, "the state folder")
     assert list((tmp_path / "s").iterdir()) == []
     usual = tmp_path / "home/tilesync/destinations/one"
     usual.mkdir(parents=True)
     (usual / "catalog.sqlite3").write_bytes(b"kept")
-    done = tilesync("verify", here / "v", "--report", usual / "catalog.sqlite3", XDG_STATE_HOME=str(tmp_path / "home"))
-    refused(done, "the state folder")
+    done = run_tilesync(
+        "verify", here / "v", "--report", usual / "catalog.sqlite3", XDG_STATE_HOME=str(tmp_path / "home")
+    )
+    assert_usage_error(done, "the state folder")
     assert (usual / "catalog.sqlite3").read_bytes() == b"kept"
 
 
@@ -116,12 +122,12 @@ def test_the_state_folder_is_kept(here: Path, tmp_path: Path) -> None:
 )
 def test_an_early_error_writes_no_report_there_either(here: Path, tmp_path: Path, command: str) -> None:
     """The report of a command line that cannot be read does not replace the pointer."""
-    before = tree(here)
+    before = read_tree(here)
     words = command.format(source=IMODEL, dest=here / "v").split()
-    done = tilesync(*words, "--report", here / "v/tileset.json")
-    assert done.exit == 2
-    assert "what tilesync keeps" in done.err
-    assert tree(here) == before
+    done = run_tilesync(*words, "--report", here / "v/tileset.json")
+    assert done.exit_code == 2
+    assert "what tilesync keeps" in done.stderr
+    assert read_tree(here) == before
 
 
 def test_a_report_in_a_destination_may_be_written_again(here: Path, service: Simulator) -> None:
@@ -129,8 +135,8 @@ def test_a_report_in_a_destination_may_be_written_again(here: Path, service: Sim
     for dest, layout in ((here / "v", "versioned"), (here / "f", "flat")):
         for _ in range(2):
             named = ("--report", dest / "report.json", "--log-file", dest / "log")
-            done = tilesync("mirror", IMODEL, dest, "--layout", layout, *named, sim=service)
-            assert done.exit == 0, done.err
+            done = run_tilesync("mirror", IMODEL, dest, "--layout", layout, *named, sim=service)
+            assert done.exit_code == 0, done.stderr
             assert json.loads((dest / "report.json").read_text())["kind"] == "finished"
             assert len((dest / "log").read_text().splitlines()) > 1
 
@@ -138,11 +144,11 @@ def test_a_report_in_a_destination_may_be_written_again(here: Path, service: Sim
 @pytest.mark.parametrize("option", ["--report", "--log-file"])
 def test_a_flat_destination_loses_no_file_to_a_report(here: Path, service: Simulator, option: str) -> None:
     """What stands there and is no earlier report or log may be a file of the export."""
-    before = tree(here)
+    before = read_tree(here)
     for words in (["mirror", IMODEL, here / "f", "--layout", "flat"], ["verify", here / "f"]):
-        done = tilesync(*words, option, here / "f/tiles/003.glb", sim=service)
-        refused(done, "no earlier report or log")
-    assert tree(here) == before
+        done = run_tilesync(*words, option, here / "f/tiles/003.glb", sim=service)
+        assert_usage_error(done, "no earlier report or log")
+    assert read_tree(here) == before
 
 
 def test_one_file_for_both_is_refused(here: Path, tmp_path: Path) -> None:
@@ -151,12 +157,14 @@ def test_one_file_for_both_is_refused(here: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("log")
     for report, log in (("log", "log"), ("link", "log"), ("x/../new", "new")):
         (tmp_path / "x").mkdir(exist_ok=True)
-        refused(tilesync("verify", here / "v", "--report", tmp_path / report, "--log-file", tmp_path / log), "one file")
-    done = tilesync("verify", here / "v", "--report", tmp_path / "log", TILESYNC_LOG_FILE=str(tmp_path / "log"))
-    refused(done, "one file")
+        assert_usage_error(
+            run_tilesync("verify", here / "v", "--report", tmp_path / report, "--log-file", tmp_path / log), "one file"
+        )
+    done = run_tilesync("verify", here / "v", "--report", tmp_path / "log", TILESYNC_LOG_FILE=str(tmp_path / "log"))
+    assert_usage_error(done, "one file")
     assert (tmp_path / "log").read_text() == "kept\n"
     assert not (tmp_path / "new").exists()
-    assert tilesync("verify", here / "v", "--report", os.devnull, "--log-file", os.devnull).exit == 0
+    assert run_tilesync("verify", here / "v", "--report", os.devnull, "--log-file", os.devnull).exit_code == 0
 
 
 def test_a_report_that_cannot_be_written_is_refused_first(tmp_path: Path, service: Simulator) -> None:
@@ -169,6 +177,6 @@ def test_a_report_that_cannot_be_written_is_refused_first(tmp_path: Path, servic
         (READ_ONLY / "r.json", "cannot be written"),
         (tmp_path / "socket", "a socket stands where a file is needed"),
     ):
-        refused(tilesync("mirror", IMODEL, tmp_path / "d", "--report", report, sim=service), said)
+        assert_usage_error(run_tilesync("mirror", IMODEL, tmp_path / "d", "--report", report, sim=service), said)
     assert service.requests == []
     assert sorted(os.listdir(tmp_path)) == ["folder", "socket"]

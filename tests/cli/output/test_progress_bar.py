@@ -4,32 +4,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tqdm import tqdm
 
-from tilesync.cli.output.progress_bar import WINDOW, RecentRate, Sample, State, bar_format, clock_time, share_of
+from tilesync.cli.output.progress_bar import (
+    RATE_WINDOW_S,
+    BarState,
+    ProgressSample,
+    RecentRate,
+    completed_fraction,
+    format_bar,
+    format_duration,
+)
 
 MB = 1_000_000
 
 
-def bar_line(state: State, columns: int) -> str:
+def bar_line(state: BarState, columns: int) -> str:
     """The line as tqdm draws it."""
-    form = bar_format(state, columns)
-    return tqdm.format_meter(share_of(state) * 100, 100, 1.0, ncols=max(columns - 1, 1), ascii=" #", bar_format=form)
+    form = format_bar(state, columns)
+    return tqdm.format_meter(
+        completed_fraction(state) * 100, 100, 1.0, ncols=max(columns - 1, 1), ascii=" #", bar_format=form
+    )
 
 
-def ran(*phases: tuple[int, float, float], began: float = 100.0) -> tuple[RecentRate, Sample]:
+def simulate_progress(*phases: tuple[int, float, float], began: float = 100.0) -> tuple[RecentRate, ProgressSample]:
     """A rate that was told ten times a second of phases: their seconds, bytes and files a second."""
-    rate, now = RecentRate(), Sample(began, 0, 0)
+    rate, now = RecentRate(), ProgressSample(began, 0, 0)
     moved, done = 0.0, 0.0
     for seconds, byte_rate, file_rate in phases:
         for _ in range(seconds * 10):
             moved, done = moved + byte_rate / 10, done + file_rate / 10
-            now = Sample(now.at + 0.1, int(moved), int(done))
+            now = ProgressSample(now.time_s + 0.1, int(moved), int(done))
             rate.add(now)
     return rate, now
 
 
 def test_the_rate_is_that_of_the_last_seconds() -> None:
     """Ten fast minutes say nothing once it has been slow for the window; the average would be far off."""
-    rate, now = ran((600, 50 * MB, 500), (60, 1 * MB, 10))
+    rate, now = simulate_progress((600, 50 * MB, 500), (60, 1 * MB, 10))
     left = rate.seconds_left(300 * MB, 0)
     assert left is not None
     assert 290 < left < 310
@@ -38,7 +48,7 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
 
 def test_many_small_files_after_a_few_large_ones() -> None:
     """Where files are what takes the time they tell what is left, however few bytes they have."""
-    rate, _ = ran((50, 0.5 * MB, 200))
+    rate, _ = simulate_progress((50, 0.5 * MB, 200))
     left = rate.seconds_left(1 * MB, 60_000)
     assert left is not None
     assert 295 < left < 305
@@ -50,28 +60,28 @@ def test_many_small_files_after_a_few_large_ones() -> None:
 def test_what_stands_still_tells_nothing() -> None:
     """Without two samples, and where nothing moved for a window, nobody knows; with nothing left it is 0."""
     assert RecentRate().seconds_left(1, 1) is None
-    rate, _ = ran((30, MB, 1), (int(WINDOW) + 2, 0, 0))
+    rate, _ = simulate_progress((30, MB, 1), (int(RATE_WINDOW_S) + 2, 0, 0))
     assert rate.seconds_left(MB, 1) is None
     assert rate.seconds_left(0, 0) == 0
 
 
 def test_a_new_plan_begins_anew() -> None:
     """Counts that go back make no negative rate."""
-    rate, now = ran((30, MB, 10))
-    rate.add(Sample(now.at + 1, 0, 0))
+    rate, now = simulate_progress((30, MB, 10))
+    rate.add(ProgressSample(now.time_s + 1, 0, 0))
     assert rate.per_second() == (0, 0)
-    rate.add(Sample(now.at + 3, 4 * MB, 2))
+    rate.add(ProgressSample(now.time_s + 3, 4 * MB, 2))
     assert rate.per_second() == (2 * MB, 1)
 
 
 def test_memory_is_bounded() -> None:
     """A day of drawing keeps a window of samples."""
-    rate, _ = ran((3600, MB, 10))
-    assert len(rate._samples) < WINDOW + 5
+    rate, _ = simulate_progress((3600, MB, 10))
+    assert len(rate._samples) < RATE_WINDOW_S + 5
 
 
 STATES = st.builds(
-    State,
+    BarState,
     done=st.integers(0, 10**8), listed=st.integers(1, 10**8), listing=st.booleans(), bytes=st.integers(0, 10**14),
     planned=st.integers(0, 10**14), elapsed=st.floats(0, 10**6), left=st.none() | st.floats(0, 10**9),
     rate=st.floats(0, 10**10),
@@ -79,7 +89,7 @@ STATES = st.builds(
 
 
 @given(STATES, st.integers(1, 250))
-def test_a_bar_fits(state: State, columns: int) -> None:
+def test_a_bar_fits(state: BarState, columns: int) -> None:
     """It leaves the last column free, at any width, and always says how far the run is."""
     line = bar_line(state, columns)
     assert len(line) < max(columns, 2)
@@ -89,7 +99,7 @@ def test_a_bar_fits(state: State, columns: int) -> None:
 
 def test_what_a_bar_says() -> None:
     """At 60 columns the time left is there still; at 200 all is."""
-    state = State(1_234, 5_678, False, 12_300_000, 45_600_000, 79.0, 297.0, 1_200_000.0)
+    state = BarState(1_234, 5_678, False, 12_300_000, 45_600_000, 79.0, 297.0, 1_200_000.0)
     assert bar_line(state, 60) == "1,234/5,678 files  27% 12.3 MB/45.6 MB, 04:57 left"
     wide = bar_line(state, 200)
     assert wide.startswith("1,234/5,678 files  27% |##########     ")
@@ -100,7 +110,7 @@ def test_what_a_bar_says() -> None:
 
 def test_spans() -> None:
     """Minutes and seconds, hours where there are some."""
-    assert [clock_time(seconds) for seconds in (None, 0, 59.6, 297, 3723)] == [
+    assert [format_duration(seconds) for seconds in (None, 0, 59.6, 297, 3723)] == [
         "--:--",
         "00:00",
         "01:00",

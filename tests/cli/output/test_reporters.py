@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 
 from tests.support.builders import IMODEL
-from tests.support.faults import any_blob, blob, error, held_until
+from tests.support.faults import error_response, is_blob, is_blob_named, wait_for
 from tests.support.simulator import EXPORT, Simulator
 from tilesync import __version__
-from tilesync.cli.output.target_names import shown_dest, shown_source
+from tilesync.cli.output.target_names import redact_dest, redact_source
 
 SECOND = "bbbbbbbb-0000-4000-8000-000000000002"
 LOST = "error: standard output cannot be written (No space left on device)"
 
 
-def shell(
+def run_in_shell(
     sim: Simulator | None, command: str, *, redirected: str = "", **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Run tilesync with its streams redirected by a shell."""
@@ -46,7 +46,7 @@ def environment(sim: Simulator | None, **more: str) -> dict[str, str]:
 def service() -> Iterator[Simulator]:
     """A simulator with a small export."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         yield sim
 
 
@@ -64,9 +64,9 @@ def service() -> Iterator[Simulator]:
 )  # fmt: skip
 def test_output_that_does_not_get_there(service: Simulator, tmp_path: Path, command: str) -> None:
     """On a full disk each command that was asked for output ends with 8, and says so once."""
-    assert shell(service, f"mirror {IMODEL} {tmp_path / 'held'}").returncode == 0
+    assert run_in_shell(service, f"mirror {IMODEL} {tmp_path / 'held'}").returncode == 0
     words = command.format(held=tmp_path / "held", new=tmp_path / "new")
-    done = shell(service, words, redirected=">/dev/full")
+    done = run_in_shell(service, words, redirected=">/dev/full")
     assert done.returncode == 8, done.stderr
     assert done.stderr.count(LOST) == 1
     acts = command.startswith(("mirror", "rollback")) and " -n" not in command and "--help" not in command
@@ -78,9 +78,9 @@ def test_output_that_does_not_get_there(service: Simulator, tmp_path: Path, comm
 
 def two_versions(service: Simulator, dest: Path) -> list[str]:
     """A destination with two versions, the newest first."""
-    assert shell(service, f"mirror {IMODEL} {dest}").returncode == 0
-    service.hold(export_id=SECOND)
-    assert shell(service, f"mirror {IMODEL} {dest}").returncode == 0
+    assert run_in_shell(service, f"mirror {IMODEL} {dest}").returncode == 0
+    service.offer_export(export_id=SECOND)
+    assert run_in_shell(service, f"mirror {IMODEL} {dest}").returncode == 0
     return [SECOND, EXPORT]
 
 
@@ -93,7 +93,9 @@ def test_a_rollback_that_moved_the_pointer_does_not_ask_to_be_repeated(
     hook = f"--on-publish {tmp_path / 'hook'}" if how == "interrupted" else ""
     (tmp_path / "hook").write_text("#!/bin/sh\nkill -INT $PPID\nexec sleep 60\n")
     (tmp_path / "hook").chmod(0o700)
-    done = shell(service, f"rollback {tmp_path / 'd'} --json {hook}", redirected=">/dev/full" if how == "lost" else "")
+    done = run_in_shell(
+        service, f"rollback {tmp_path / 'd'} --json {hook}", redirected=">/dev/full" if how == "lost" else ""
+    )
     assert done.returncode == (130 if how == "interrupted" else 8), done.stderr
     assert json.loads((tmp_path / "d/latest.json").read_text())["version"] == older
     assert "again" not in done.stderr
@@ -102,16 +104,16 @@ def test_a_rollback_that_moved_the_pointer_does_not_ask_to_be_repeated(
 
 def test_a_closed_standard_output(service: Simulator, tmp_path: Path) -> None:
     """A closed stdout takes nothing: 8 where something was to be read there, 0 where nothing was."""
-    done = shell(service, f"mirror {IMODEL} {tmp_path / 'd'}", redirected=">&-")
+    done = run_in_shell(service, f"mirror {IMODEL} {tmp_path / 'd'}", redirected=">&-")
     assert (done.returncode, "error" in done.stderr) == (0, False)
-    done = shell(service, f"versions {tmp_path / 'd'}", redirected=">&-")
+    done = run_in_shell(service, f"versions {tmp_path / 'd'}", redirected=">&-")
     assert done.returncode == 8
     assert "standard output cannot be written (it is closed)" in done.stderr
 
 
 def test_a_reader_that_has_enough(service: Simulator, tmp_path: Path) -> None:
     """A pipe whose reader went away is no failure, and nothing is said of it."""
-    assert shell(service, f"mirror {IMODEL} {tmp_path / 'd'}").returncode == 0
+    assert run_in_shell(service, f"mirror {IMODEL} {tmp_path / 'd'}").returncode == 0
     script = f'"{sys.executable}" -m tilesync versions {tmp_path / "d"} --json -q; echo $? >&2'
     done = subprocess.run(
         ["sh", "-c", f"({script}) | true"],
@@ -122,7 +124,9 @@ def test_a_reader_that_has_enough(service: Simulator, tmp_path: Path) -> None:
 
 def test_the_report_says_that_output_was_lost(service: Simulator, tmp_path: Path) -> None:
     """A mirror whose JSON lines were lost is published, and its report has the exit code that the process has."""
-    done = shell(service, f"mirror {IMODEL} {tmp_path / 'd'} --json --report {tmp_path / 'r'}", redirected=">/dev/full")
+    done = run_in_shell(
+        service, f"mirror {IMODEL} {tmp_path / 'd'} --json --report {tmp_path / 'r'}", redirected=">/dev/full"
+    )
     said = json.loads((tmp_path / "r").read_text())
     assert (done.returncode, said["exit"], said["error"], said["published"]) == (8, 8, "OutputLost", True)
     assert f"version {EXPORT} was published" not in done.stderr or done.stderr.count("was published") == 1
@@ -130,32 +134,32 @@ def test_the_report_says_that_output_was_lost(service: Simulator, tmp_path: Path
 
 def test_a_failure_keeps_its_exit_code(service: Simulator, tmp_path: Path) -> None:
     """Output that is lost does not hide why the run failed."""
-    service.fault(blob("tiles/001.glb"), error(404, "BlobNotFound"), times=None)
-    assert shell(service, f"mirror {IMODEL} {tmp_path / 'd'} --json", redirected=">/dev/full").returncode == 3
+    service.add_fault(is_blob_named("tiles/001.glb"), error_response(404, "BlobNotFound"), times=None)
+    assert run_in_shell(service, f"mirror {IMODEL} {tmp_path / 'd'} --json", redirected=">/dev/full").returncode == 3
 
 
 @pytest.mark.parametrize("word", ["mirror", "no-such-command", "verify"])
 def test_nobody_hears(word: str) -> None:
     """With stderr full or closed a usage error still ends with 2."""
     for streams in ("2>/dev/full", "2>&-", ">/dev/full 2>/dev/full"):
-        assert shell(None, word, redirected=streams).returncode == 2
+        assert run_in_shell(None, word, redirected=streams).returncode == 2
 
 
 def test_no_message_steers_the_terminal(service: Simulator, tmp_path: Path) -> None:
     """What others wrote, here whose a destination is, is told without control characters."""
-    assert shell(service, f"mirror {IMODEL} {tmp_path / 'd'}").returncode == 0
+    assert run_in_shell(service, f"mirror {IMODEL} {tmp_path / 'd'}").returncode == 0
     latest = tmp_path / "d/latest.json"
     said = json.loads(latest.read_text())
     latest.write_text(json.dumps({**said, "owner": "a\x1b]0;x\x07b"}))
     for words in (f"versions {tmp_path / 'd'}", f"mirror {IMODEL} {tmp_path / 'd'}"):
-        done = shell(service, words)
+        done = run_in_shell(service, words)
         assert "the iModel a\ufffd]0;x\ufffdb" in done.stderr
         assert "\x1b" not in done.stdout + done.stderr
 
 
 def test_a_log_file_on_a_full_disk(service: Simulator, tmp_path: Path) -> None:
     """It is warned of once, and the mirror goes on to its end."""
-    done = shell(service, f"mirror {IMODEL} {tmp_path / 'd'} --log-file /dev/full --json")
+    done = run_in_shell(service, f"mirror {IMODEL} {tmp_path / 'd'} --log-file /dev/full --json")
     last = json.loads(done.stdout.splitlines()[-1])
     assert (done.returncode, last["exit"], last["published"]) == (0, 0, True)
     assert done.stderr.count("warning: the log file /dev/full cannot be written (No space left on device)") == 1
@@ -165,7 +169,7 @@ def test_a_log_file_on_a_full_disk(service: Simulator, tmp_path: Path) -> None:
 # --- reports ---
 
 
-def report_of(path: Path) -> dict[str, Any]:
+def read_report(path: Path) -> dict[str, Any]:
     """A report; its facts about the run are right, whatever else it says."""
     said: dict[str, Any] = json.loads(path.read_text())
     assert (said["host"], said["tilesync"]) == (socket.gethostname(), __version__)
@@ -175,11 +179,11 @@ def report_of(path: Path) -> dict[str, Any]:
     return said
 
 
-def written(sim: Simulator | None, path: Path, command: str, **more: str) -> dict[str, Any]:
+def read_report_of_run(sim: Simulator | None, path: Path, command: str, **more: str) -> dict[str, Any]:
     """The report of a run in whose place yesterday's stood."""
     path.write_text('{"kind": "finished", "exit": 0}')
-    done = shell(sim, command, **more)
-    said = report_of(path)
+    done = run_in_shell(sim, command, **more)
+    said = read_report(path)
     assert said["exit"] == done.returncode
     assert "Exception" not in done.stderr
     return said
@@ -188,9 +192,9 @@ def written(sim: Simulator | None, path: Path, command: str, **more: str) -> dic
 def test_a_good_run_and_an_audit(service: Simulator, tmp_path: Path) -> None:
     """Time, SOURCE, DEST, host and version stand in the report and in the last line."""
     report, dest = tmp_path / "r", tmp_path / "d"
-    said = written(service, report, f"mirror {IMODEL} {dest} --report {report}")
+    said = read_report_of_run(service, report, f"mirror {IMODEL} {dest} --report {report}")
     assert (said["kind"], said["source"], said["dest"]) == ("finished", IMODEL, str(dest))
-    said = written(None, report, f"verify {dest} --report {report}")
+    said = read_report_of_run(None, report, f"verify {dest} --report {report}")
     assert (said["kind"], said["source"], said["dest"]) == ("finished", None, str(dest))
 
 
@@ -204,7 +208,7 @@ def test_a_good_run_and_an_audit(service: Simulator, tmp_path: Path) -> None:
 def test_usage_errors_write_a_report(tmp_path: Path, words: str) -> None:
     """A run that never began replaces yesterday's `finished`, with what it was asked to do."""
     report, dest = tmp_path / "r", tmp_path / "d"
-    said = written(None, report, f"mirror {IMODEL} {dest} {words.format(report=report)}")
+    said = read_report_of_run(None, report, f"mirror {IMODEL} {dest} {words.format(report=report)}")
     assert (said["kind"], said["exit"], said["error"]) == ("failed", 2, "UsageError")
     assert (said["source"], said["dest"]) == (IMODEL, str(dest))
     assert said["message"]
@@ -214,7 +218,7 @@ def test_usage_errors_write_a_report(tmp_path: Path, words: str) -> None:
 def test_what_is_no_command_writes_a_report(tmp_path: Path, words: str) -> None:
     """A misspelt command, or an option before it, leaves no `finished` behind; nothing is told as SOURCE by guess."""
     report = tmp_path / "r"
-    said = written(None, report, words.format(dest=tmp_path / "d", report=report))
+    said = read_report_of_run(None, report, words.format(dest=tmp_path / "d", report=report))
     assert (said["kind"], said["exit"], said["source"], said["dest"]) == ("failed", 2, None, None)
 
 
@@ -222,24 +226,24 @@ def test_a_report_that_the_environment_names(tmp_path: Path) -> None:
     """TILESYNC_REPORT counts likewise, and is left alone by commands that write none."""
     report = tmp_path / "r"
     settings = {"TILESYNC_REPORT": str(report), "TILESYNC_SOURCE": IMODEL, "TILESYNC_DEST": str(tmp_path / "d")}
-    said = written(None, report, "mirror --wait soon", **settings)
+    said = read_report_of_run(None, report, "mirror --wait soon", **settings)
     assert (said["exit"], said["source"], said["dest"]) == (2, IMODEL, str(tmp_path / "d"))
     report.write_text("mine")
-    assert shell(None, "versions --no-such-option", **settings).returncode == 2
+    assert run_in_shell(None, "versions --no-such-option", **settings).returncode == 2
     assert report.read_text() == "mine"
 
 
 def test_a_link_is_told_without_its_signature(service: Simulator, tmp_path: Path) -> None:
     """SOURCE as an argument, on standard input, and in a usage error: the bare URL, or nothing."""
-    report, link = tmp_path / "r", service.link(EXPORT)
+    report, link = tmp_path / "r", service.create_link(EXPORT)
     base = link.partition("?")[0]
-    said = written(service, report, f"mirror '{link}' {tmp_path / 'd'} --report {report}")
+    said = read_report_of_run(service, report, f"mirror '{link}' {tmp_path / 'd'} --report {report}")
     assert said["source"] == base
-    said = written(
+    said = read_report_of_run(
         service, report, f"mirror - {tmp_path / 'd'} --report {report} <<< x".replace(" <<< x", f" <<E\n{link}\nE")
     )
     assert said["source"] == base
-    said = written(service, report, f"mirror '{link}' {tmp_path / 'd'} --report {report} --bogus")
+    said = read_report_of_run(service, report, f"mirror '{link}' {tmp_path / 'd'} --report {report} --bogus")
     assert said["source"] == base
     assert "sig=" not in report.read_text()
 
@@ -255,7 +259,7 @@ def test_a_bug_writes_a_report(tmp_path: Path) -> None:
             [sys.executable, "-c", code, "mirror", IMODEL, str(tmp_path / "d"), "--report", str(report), "--json"],
             env=environment(None, TILESYNC_TOKEN="t"), capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
-        said = report_of(report)
+        said = read_report(report)
         assert (done.returncode, said["exit"], said["error"]) == (1, 1, "TypeError")
         assert json.loads(done.stdout.splitlines()[-1])["error"] == "TypeError"
         assert "Traceback" in done.stderr
@@ -272,20 +276,20 @@ def test_signals_write_a_report(
     import threading
 
     gate = threading.Event()
-    service.fault(any_blob, held_until(gate), times=None)
+    service.add_fault(is_blob, wait_for(gate), times=None)
     report = tmp_path / "r"
     report.write_text("{}")
     running = subprocess.Popen(
         [sys.executable, "-m", "tilesync", "mirror", IMODEL, str(tmp_path / "d"), "--report", str(report)],
         env=environment(service), stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while not service.asked("tileset.json") and not any(any_blob(each) for each in service.requests):
+    while not service.blob_requests("tileset.json") and not any(is_blob(each) for each in service.requests):
         time.sleep(0.01)
     for _ in range(times):
         running.send_signal(number)
     _, said_to_people = running.communicate(timeout=30)
     gate.set()
-    said = report_of(report)
+    said = read_report(report)
     assert (running.returncode, said["exit"], said["error"]) == (code, code, kind), said_to_people
     assert said["dest"] == str(tmp_path / "d")
 
@@ -304,7 +308,7 @@ def test_a_signal_before_the_session(tmp_path: Path, name: str, exit_code: int, 
         [sys.executable, "-c", code, "mirror", IMODEL, str(tmp_path / "d"), "--report", str(report)],
         env=environment(None), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    said = report_of(report)
+    said = read_report(report)
     assert (done.returncode, said["exit"], said["error"]) == (exit_code, exit_code, wrong)
 
 
@@ -318,5 +322,5 @@ def test_a_signal_before_the_session(tmp_path: Path, name: str, exit_code: int, 
 )  # fmt: skip
 def test_what_may_be_told(text: str | None, shown: str | None) -> None:
     """Of a URL neither query nor user is told, of a text that may hold a signature nothing."""
-    assert shown_source(text) == shown
-    assert shown_dest("d") == os.path.abspath("d")
+    assert redact_source(text) == shown
+    assert redact_dest("d") == os.path.abspath("d")

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesync.cli.output.summary import export_table
-from tilesync.cli.output.table import cut_front, table, wrapped
-from tilesync.jobs.versions.listing import Holding
+from tilesync.cli.output.summary import format_export_table
+from tilesync.cli.output.table import format_table, truncate_start, wrap_text
+from tilesync.jobs.versions.listing import ListedVersion
 from tilesync.model import Export
 
 ID = "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
@@ -19,9 +19,9 @@ ROW = Export(
 
 @pytest.mark.parametrize("imodel", [True, False])
 @pytest.mark.parametrize("there", [None, ()])
-def test_exports_fit_80_columns(imodel: bool, there: tuple[Holding, ...] | None) -> None:
+def test_exports_fit_80_columns(imodel: bool, there: tuple[ListedVersion, ...] | None) -> None:
     """Ids, times and sizes are whole; the name is cut; without a width all is there."""
-    shown = export_table([ROW, ROW], there, imodel=imodel, width=80)
+    shown = format_export_table([ROW, ROW], there, imodel=imodel, width=80)
     assert max(map(len, shown.splitlines())) <= 80
     for whole in (
         ID,
@@ -33,14 +33,14 @@ def test_exports_fit_80_columns(imodel: bool, there: tuple[Holding, ...] | None)
     ):
         assert shown.count(whole) == 2
     assert "…" in shown
-    assert NAME in export_table([ROW], there, imodel=imodel)
-    assert len(export_table([ROW], there, imodel=imodel).splitlines()) == 2
+    assert NAME in format_export_table([ROW], there, imodel=imodel)
+    assert len(format_export_table([ROW], there, imodel=imodel).splitlines()) == 2
 
 
 def test_a_wide_terminal_has_a_line_a_row() -> None:
     """What fits is one line; a name that is a little too long is cut to let it."""
-    assert export_table([ROW], imodel=False, width=300) == export_table([ROW], imodel=False)
-    cut = export_table([ROW], imodel=False, width=150)
+    assert format_export_table([ROW], imodel=False, width=300) == format_export_table([ROW], imodel=False)
+    cut = format_export_table([ROW], imodel=False, width=150)
     assert len(cut.splitlines()) == 2
     assert max(map(len, cut.splitlines())) == 150
 
@@ -51,25 +51,25 @@ def test_a_wide_terminal_has_a_line_a_row() -> None:
 )
 def test_no_line_is_wider(rows: list[list[str]], width: int) -> None:
     """Whatever is in the cells."""
-    shown = table(["ID", "WHAT", "NAME"], rows, width=width, elided=("NAME",))
+    shown = format_table(["ID", "WHAT", "NAME"], rows, width=width, truncated=("NAME",))
     assert max(map(len, shown.splitlines()), default=0) <= width
 
 
 def test_names_keep_their_end() -> None:
     """The end of a path tells files apart."""
-    assert cut_front("tiles/0/1/2/3.glb", 8) == "…2/3.glb"
-    assert cut_front("3.glb", 8) == "3.glb"
+    assert truncate_start("tiles/0/1/2/3.glb", 8) == "…2/3.glb"
+    assert truncate_start("3.glb", 8) == "3.glb"
 
 
 def test_sentences_are_wrapped_between_words() -> None:
     """An id or a command is not broken; without a width nothing is."""
     text = f"`tilesync mirror {ID} DEST` " * 4
-    shown = wrapped(text, first="ok    ", then="      ", width=80)
+    shown = wrap_text(text, first_indent="ok    ", next_indent="      ", width=80)
     assert max(map(len, shown.splitlines())) <= 80
     assert shown.count(ID) == 4
-    assert wrapped(text, first="ok    ", then="", width=None) == "ok    " + text
+    assert wrap_text(text, first_indent="ok    ", next_indent="", width=None) == "ok    " + text
 
 
 def test_no_cell_steers_the_terminal() -> None:
     """Texts of others, such as the name of an export, stay in their row and color nothing."""
-    assert table(["ID", "NAME"], [["1", "a\x1b[31mb\nc\x9b2J"]]) == "ID  NAME\n1   a\ufffd[31mb c\ufffd2J"
+    assert format_table(["ID", "NAME"], [["1", "a\x1b[31mb\nc\x9b2J"]]) == "ID  NAME\n1   a\ufffd[31mb c\ufffd2J"

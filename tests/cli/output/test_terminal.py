@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders import IMODEL, export
-from tests.support.commandline import tilesync
+from tests.support.commandline import run_tilesync
 from tests.support.simulator import EXPORT, Simulator
 
 fcntl = pytest.importorskip("fcntl", reason="this system has no pseudo-terminals")
@@ -28,8 +28,8 @@ NAME = "A bridge over a river, seen from the north in the morning, with every bo
 def service() -> Iterator[Simulator]:
     """A simulator with an export of a long name, and one that failed with a long reason."""
     with Simulator() as sim:
-        sim.hold(export(40), displayName=NAME)
-        sim.hold(export_id=EXPORT[::-1], status="Invalid", error={"message": "the model has no geometry " * 6})
+        sim.offer_export(export(40), displayName=NAME)
+        sim.offer_export(export_id=EXPORT[::-1], status="Invalid", error={"message": "the model has no geometry " * 6})
         yield sim
 
 
@@ -37,8 +37,8 @@ def resize(terminal: int, columns: int) -> None:
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
 
-def shown_by(
-    *words: object, sim: Simulator, columns: int, look: Callable[[int, bytes], None] = lambda terminal, shown: None
+def run_on_terminal(
+    *words: object, sim: Simulator, columns: int, on_output: Callable[[int, bytes], None] = lambda terminal, shown: None
 ) -> str:
     """All that a command shows on a terminal of so many columns; `look` sees it as it comes, and may resize it."""
     outer, inner = pty.openpty()
@@ -62,14 +62,14 @@ def shown_by(
             if not data:
                 break
             shown += data
-            look(outer, shown)
+            on_output(outer, shown)
     finally:
         os.close(outer)
     assert running.wait(20) == 0, shown
     return shown.decode()
 
 
-def drawn(shown: str) -> list[str]:
+def split_bar_frames(shown: str) -> list[str]:
     """The states of the bar, in order."""
     return [line for line in re.split(r"[\r\n]+", shown) if re.search(r"\d% ", line) or "% |" in line or "%," in line]
 
@@ -77,9 +77,9 @@ def drawn(shown: str) -> list[str]:
 @pytest.mark.parametrize("columns", [20, 60, 80, 200])
 def test_the_bar_fits(service: Simulator, tmp_path: Path, columns: int) -> None:
     """No state of the bar reaches the last column, where a terminal would begin another line; the last one is gone."""
-    service.delay = 0.1
-    shown = shown_by("mirror", IMODEL, tmp_path, "--transfers", "2", sim=service, columns=columns)
-    bars = drawn(shown)
+    service.delay_s = 0.1
+    shown = run_on_terminal("mirror", IMODEL, tmp_path, "--transfers", "2", sim=service, columns=columns)
+    bars = split_bar_frames(shown)
     assert len(bars) > 3
     assert max(map(len, bars)) < columns
     assert ("% |" in bars[-1]) == (columns >= 80)
@@ -88,7 +88,7 @@ def test_the_bar_fits(service: Simulator, tmp_path: Path, columns: int) -> None:
 
 def test_the_bar_follows_a_terminal_that_shrinks(service: Simulator, tmp_path: Path) -> None:
     """From the next state on it is as wide as the terminal is by then, blanks included."""
-    service.delay = 0.1
+    service.delay_s = 0.1
     at: list[int] = []
 
     def look(terminal: int, shown: bytes) -> None:
@@ -96,12 +96,12 @@ def test_the_bar_follows_a_terminal_that_shrinks(service: Simulator, tmp_path: P
             resize(terminal, 60)
             at.append(len(shown))
 
-    shown = shown_by("mirror", IMODEL, tmp_path, "--transfers", "2", sim=service, columns=200, look=look)
+    shown = run_on_terminal("mirror", IMODEL, tmp_path, "--transfers", "2", sim=service, columns=200, on_output=look)
     states = re.split(r"\r\n|\r", shown)
     wide = [number for number, state in enumerate(states) if len(state) > 59 and "/" in state and "%" in state]
     assert wide
     after = states[wide[-1] + 2 :]  # one that blanks what was there may still be under way
-    assert len(drawn("\r".join(after))) > 2
+    assert len(split_bar_frames("\r".join(after))) > 2
     assert all(len(state) < 60 for state in after if "%" in state or not state.strip())
 
 
@@ -110,13 +110,13 @@ def test_the_bar_follows_a_terminal_that_shrinks(service: Simulator, tmp_path: P
 )
 def test_tables_fit_80_columns(service: Simulator, tmp_path: Path, words: list[str]) -> None:
     """On a terminal no line is wider, ids are whole; a pipe gets everything, in a line a row."""
-    assert tilesync("mirror", IMODEL, tmp_path, sim=service).exit == 0
+    assert run_tilesync("mirror", IMODEL, tmp_path, sim=service).exit_code == 0
     named = [word.format(d=tmp_path) for word in words]
-    shown = shown_by(*named, "-q", sim=service, columns=80)
+    shown = run_on_terminal(*named, "-q", sim=service, columns=80)
     lines = shown.replace("\r\n", "\n").splitlines()
     assert max(map(len, lines)) <= 80
     assert EXPORT in shown
-    piped = tilesync(*named, sim=service).out
+    piped = run_tilesync(*named, sim=service).stdout
     assert EXPORT in piped
     assert NAME in piped or words[0] == "versions"
     assert max(map(len, piped.splitlines())) > 80
@@ -124,17 +124,17 @@ def test_tables_fit_80_columns(service: Simulator, tmp_path: Path, words: list[s
 
 def test_a_plan_fits(service: Simulator, tmp_path: Path) -> None:
     """A long name keeps its end, and the reason stands behind it."""
-    service.hold({**export(2), f"tiles/{'deep/' * 30}leaf.glb": b"x"}, export_id="b" * 8 + EXPORT[8:])
+    service.offer_export({**export(2), f"tiles/{'deep/' * 30}leaf.glb": b"x"}, export_id="b" * 8 + EXPORT[8:])
     words = ("mirror", IMODEL, tmp_path / "d", "-n", "--exclude", "nothing")
-    shown = shown_by(*words, sim=service, columns=80)
+    shown = run_on_terminal(*words, sim=service, columns=80)
     plan = [line for line in shown.replace("\r\n", "\n").splitlines() if line.startswith(("fetch ", "keep "))]
     assert any("…" in line and "leaf.glb  (" in line for line in plan)
     assert max(map(len, plan)) <= 80
-    assert f"tiles/{'deep/' * 30}leaf.glb" in tilesync(*words, sim=service).out
+    assert f"tiles/{'deep/' * 30}leaf.glb" in run_tilesync(*words, sim=service).stdout
 
 
 def test_doctor_fits(service: Simulator) -> None:
     """Findings and hints of one sentence are wrapped between words."""
-    shown = shown_by("doctor", "--source", IMODEL, sim=service, columns=80)
+    shown = run_on_terminal("doctor", "--source", IMODEL, sim=service, columns=80)
     assert max(map(len, shown.replace("\r\n", "\n").splitlines())) <= 80
     assert EXPORT in shown

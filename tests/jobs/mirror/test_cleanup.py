@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.builders import IMODEL, tree
+from tests.support.builders import IMODEL, read_tree
 from tests.support.clock import FakeClock
-from tests.support.crash_injection import Killed, Life
-from tests.support.sequential_exports import DIFFERS, IDS, mirrored, offer
-from tests.support.simulator import Run, Simulator, latest, rollback, verify
-from tilesync.catalog.catalog import Catalog
-from tilesync.core.retention import KEEP_ALL, TRASH_FOR, Keep
+from tests.support.crash_injection import CrashAfterCalls, SimulatedCrash
+from tests.support.sequential_exports import CHANGED_FILE, IDS, mirror_each, offer_exports
+from tests.support.simulator import JobOutcome, Simulator, read_latest, rollback, verify
+from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.core.retention import KEEP_ALL_VERSIONS, TRASH_RETENTION, RetentionPolicy
 from tilesync.errors import DestinationError
-from tilesync.events import Retired, Warned
-from tilesync.jobs.mirror.cleanup import Tidy
-from tilesync.jobs.run.concurrency import Gate
-from tilesync.jobs.run.context import Run as JobRun
+from tilesync.events import VersionRetired, Warned
+from tilesync.jobs.mirror.cleanup import Cleanup
+from tilesync.jobs.run.concurrency import ConcurrencyLimiter
+from tilesync.jobs.run.context import RunContext as JobRun
 from tilesync.model import Selector
 from tilesync.stores.local.destination import open_local
 
@@ -31,16 +31,16 @@ DAY = timedelta(days=1)
 @pytest.fixture
 def dest(tmp_path: Path) -> Path:
     """Five versions, the fifth current."""
-    return mirrored(tmp_path / "d", *IDS)
+    return mirror_each(tmp_path / "d", *IDS)
 
 
-def tidy(dest: Path, keep: Keep, *, after: timedelta = timedelta()) -> Run:
+def clean_up(dest: Path, retention: RetentionPolicy, *, after: timedelta = timedelta()) -> JobOutcome:
     """Tidy so long after now; how it ended."""
-    said = Run()
+    said = JobOutcome()
     clock = FakeClock(datetime.now(UTC) + after)
-    run = JobRun(clock, said, said.tally, Gate(clock, fixed=1), budget=timedelta())
+    run = JobRun(clock, said, said.stats, ConcurrencyLimiter(clock, fixed_limit=1), retry_for=timedelta())
     with open_local(dest, state_dir=None) as there:
-        asyncio.run(Tidy(there, run, keep, None).run())
+        asyncio.run(Cleanup(there, run, retention, None).run())
     return said
 
 
@@ -55,29 +55,29 @@ def trash(dest: Path) -> list[str]:
 
 def test_versions_retire_through_the_trash(dest: Path) -> None:
     """What exceeds the number and the span leaves its folder and its manifest, whole, for the trash; no other does."""
-    before = {which: tree(dest / "versions" / which) for which in IDS}
-    assert tidy(dest, Keep(2, 2 * DAY), after=DAY).of(Retired) == []
-    run = tidy(dest, Keep(2, 2 * DAY), after=3 * DAY)
-    assert [event.version for event in run.of(Retired)] == list(IDS[2::-1])
-    assert run.of(Retired)[0].files == len(before[IDS[2]])
+    before = {which: read_tree(dest / "versions" / which) for which in IDS}
+    assert clean_up(dest, RetentionPolicy(2, 2 * DAY), after=DAY).events_of(VersionRetired) == []
+    run = clean_up(dest, RetentionPolicy(2, 2 * DAY), after=3 * DAY)
+    assert [event.version for event in run.events_of(VersionRetired)] == list(IDS[2::-1])
+    assert run.events_of(VersionRetired)[0].files == len(before[IDS[2]])
     assert versions(dest) == list(IDS[3:])
     assert sorted(path.stem for path in (dest / "manifests").iterdir()) == list(IDS[3:])
     assert trash(dest) == list(IDS[:3])
     for which in IDS[:3]:
         (place,) = (dest / ".tilesync/trash").glob(f"*-{which}")
-        assert tree(place / "versions" / which) == before[which]
+        assert read_tree(place / "versions" / which) == before[which]
         assert (place / "manifests" / f"{which}.jsonl").is_file()
     assert verify(dest, every=True).error is None
-    assert tidy(dest, Keep(2, 2 * DAY), after=3 * DAY).of(Retired) == []
+    assert clean_up(dest, RetentionPolicy(2, 2 * DAY), after=3 * DAY).events_of(VersionRetired) == []
 
 
 def test_the_trash_is_emptied_after_seven_days(dest: Path) -> None:
     """Not before, and nothing else that someone put there goes; shared files stay whole."""
-    tidy(dest, Keep(1, timedelta()), after=DAY)
+    clean_up(dest, RetentionPolicy(1, timedelta()), after=DAY)
     (dest / ".tilesync/trash/mine").mkdir()
-    tidy(dest, KEEP_ALL, after=DAY + TRASH_FOR - timedelta(minutes=1))
+    clean_up(dest, KEEP_ALL_VERSIONS, after=DAY + TRASH_RETENTION - timedelta(minutes=1))
     assert len(trash_entries(dest)) == 5
-    tidy(dest, KEEP_ALL, after=DAY + TRASH_FOR + timedelta(seconds=2))
+    clean_up(dest, KEEP_ALL_VERSIONS, after=DAY + TRASH_RETENTION + timedelta(seconds=2))
     assert trash_entries(dest) == ["mine"]
     assert verify(dest).error is None
 
@@ -89,9 +89,9 @@ def trash_entries(dest: Path) -> list[str]:
 def test_the_current_version_stays_though_it_is_old(dest: Path) -> None:
     """Pointed back at the oldest, that one is spared, whatever its age."""
     assert rollback(dest, IDS[0]).error is None
-    tidy(dest, Keep(1, timedelta()), after=9 * DAY)
+    clean_up(dest, RetentionPolicy(1, timedelta()), after=9 * DAY)
     assert versions(dest) == [IDS[0], IDS[4]]
-    assert latest(dest)["version"] == IDS[0]
+    assert read_latest(dest)["version"] == IDS[0]
     assert verify(dest).error is None
 
 
@@ -99,24 +99,26 @@ def test_an_unfinished_version_retires_when_nobody_resumes_it(dest: Path) -> Non
     """It has no manifest; its files go all the same."""
     with open_local(dest, state_dir=None) as there:
         old = there.catalog.versions()[0]
-        there.catalog.begin(replace(old, name="half", export="half", published=None, begun="2026-01-01T00:00:00Z"))
+        there.catalog.add_version(
+            replace(old, name="half", export="half", published_at=None, started_at="2026-01-01T00:00:00Z")
+        )
     (dest / "versions/half").mkdir()
-    run = tidy(dest, Keep(9, DAY))
-    assert [event.version for event in run.of(Retired)] == ["half"]
+    run = clean_up(dest, RetentionPolicy(9, DAY))
+    assert [event.version for event in run.events_of(VersionRetired)] == ["half"]
     assert versions(dest) == list(IDS)
 
 
 @pytest.mark.parametrize("step", range(1, 12))
 def test_an_interrupted_retirement_resumes(dest: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Killed at any rename or write of the catalog, the next run ends where an undisturbed one does."""
-    life = Life(step)
+    life = CrashAfterCalls(step)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", life.counted(os.rename))
+        patch.setattr(os, "rename", life.wrap(os.rename))
         for method in ("remember", "update", "drop_files"):
-            patch.setattr(Catalog, method, life.counted(getattr(Catalog, method)))
-        with pytest.raises(Killed):
-            tidy(dest, Keep(2, 2 * DAY), after=3 * DAY)
-    run = tidy(dest, Keep(2, 2 * DAY), after=3 * DAY)
+            patch.setattr(SqliteCatalog, method, life.wrap(getattr(SqliteCatalog, method)))
+        with pytest.raises(SimulatedCrash):
+            clean_up(dest, RetentionPolicy(2, 2 * DAY), after=3 * DAY)
+    run = clean_up(dest, RetentionPolicy(2, 2 * DAY), after=3 * DAY)
     assert run.error is None
     assert versions(dest) == list(IDS[3:])
     assert sorted(path.stem for path in (dest / "manifests").iterdir()) == list(IDS[3:])
@@ -131,34 +133,34 @@ def test_a_damaged_old_version_is_mended_by_the_others(dest: Path) -> None:
     old = dest / "versions" / IDS[1]
     lost, good = old / "tiles/002.glb", (old / "tiles/002.glb").read_bytes()
     lost.unlink()
-    assert verify(dest, every=True).exit == 10
-    run = tidy(dest, KEEP_ALL)
-    assert run.of(Warned) == []
+    assert verify(dest, every=True).exit_code == 10
+    run = clean_up(dest, KEEP_ALL_VERSIONS)
+    assert run.events_of(Warned) == []
     assert lost.read_bytes() == good
     assert verify(dest, every=True).error is None
 
 
 def test_what_no_other_version_has_is_said(dest: Path) -> None:
     """A file that only the damaged version had is lost; how it may come back is said, and the version stays damaged."""
-    (dest / "versions" / IDS[1] / DIFFERS).unlink()
-    assert verify(dest, every=True).exit == 10
-    run = tidy(dest, KEEP_ALL)
-    (warning,) = run.of(Warned)
+    (dest / "versions" / IDS[1] / CHANGED_FILE).unlink()
+    assert verify(dest, every=True).exit_code == 10
+    run = clean_up(dest, KEEP_ALL_VERSIONS)
+    (warning,) = run.events_of(Warned)
     assert f"--export-id {IDS[1]}" in warning.message
     with Simulator() as sim:
-        files = offer(sim, IDS[1], IDS[4])[IDS[1]]
+        files = offer_exports(sim, IDS[1], IDS[4])[IDS[1]]
         selector = Selector(imodel=IMODEL, export_type="3DTiles", export_id=IDS[1])
         assert sim.mirror(dest, selector=selector, publish=False).error is None
-    assert (dest / "versions" / IDS[1] / DIFFERS).read_bytes() == files[DIFFERS]
+    assert (dest / "versions" / IDS[1] / CHANGED_FILE).read_bytes() == files[CHANGED_FILE]
     assert verify(dest, every=True).error is None
-    assert latest(dest)["version"] == IDS[4]
+    assert read_latest(dest)["version"] == IDS[4]
 
 
 def test_a_trash_that_cannot_be_used(dest: Path) -> None:
     """A file where the trash should be is an error of the destination, and loses nothing."""
     (dest / ".tilesync/trash").write_text("")
     with pytest.raises(DestinationError):
-        tidy(dest, Keep(1, timedelta()), after=DAY)
+        clean_up(dest, RetentionPolicy(1, timedelta()), after=DAY)
     (dest / ".tilesync/trash").unlink()
-    assert tidy(dest, Keep(1, timedelta()), after=DAY).error is None
+    assert clean_up(dest, RetentionPolicy(1, timedelta()), after=DAY).error is None
     assert versions(dest) == list(IDS[4:])

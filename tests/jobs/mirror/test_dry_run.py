@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from tests.support.builders import export, glb, stored, tree
-from tests.support.faults import blob, error, listing
+from tests.support.builders import export, glb, make_stored_blobs, read_tree
+from tests.support.faults import error_response, is_blob_named, is_listing
 from tests.support.simulator import EXPORT, Simulator, verify
 from tilesync.demo.fake_service import StoredBlob
 from tilesync.errors import NoExport, UnsafeName
@@ -16,98 +16,98 @@ from tilesync.events import Planned, VersionChosen
 def test_an_empty_destination_is_not_even_made(tmp_path: Path) -> None:
     """DEST does not come into being; every blob is planned with its reason; no blob is asked for."""
     with Simulator(page_size=4) as sim:
-        files = sim.hold()
-        run = sim.preview(tmp_path / "d")
-        assert sim.asked() == []
-    assert run.exit == 0
+        files = sim.offer_export()
+        run = sim.dry_run(tmp_path / "d")
+        assert sim.blob_requests() == []
+    assert run.exit_code == 0
     assert not (tmp_path / "d").exists()
-    assert {event.name: (event.action, event.bytes) for event in run.of(Planned)} == {
+    assert {event.name: (event.action, event.bytes) for event in run.events_of(Planned)} == {
         name: ("fetch", len(data)) for name, data in files.items()
     }
-    assert all(event.reason for event in run.of(Planned))
-    assert run.tally.planned_bytes == sum(map(len, files.values()))
+    assert all(event.reason for event in run.events_of(Planned))
+    assert run.stats.planned_bytes == sum(map(len, files.values()))
 
 
 def test_a_destination_in_use_is_not_changed(tmp_path: Path) -> None:
     """With something held, new and unfinished: no byte and no file of DEST changes, the catalog's included."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         sim.mirror(tmp_path)
         sim.regenerate({**files, "tiles/new.glb": glb(b"new"), "tiles/001.glb": glb(b"changed, and longer" * 99)})
-        before = tree(tmp_path)
-        run = sim.preview(tmp_path)
-        assert tree(tmp_path) == before
-    assert run.exit == 0
-    assert run.tally.fetched > 0
+        before = read_tree(tmp_path)
+        run = sim.dry_run(tmp_path)
+        assert read_tree(tmp_path) == before
+    assert run.exit_code == 0
+    assert run.stats.fetched > 0
 
 
 def test_it_names_the_version_that_the_run_would_fill(tmp_path: Path) -> None:
     """The same export with other content: the plan names `<id>-2`, as the run then does."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         sim.mirror(tmp_path)
         sim.regenerate({**files, "tiles/new.glb": glb(b"new")})
-        plan, run = sim.preview(tmp_path), sim.mirror(tmp_path)
-    names = [[event.version for event in told.of(VersionChosen)][-1] for told in (plan, run)]
+        plan, run = sim.dry_run(tmp_path), sim.mirror(tmp_path)
+    names = [[event.version for event in told.events_of(VersionChosen)][-1] for told in (plan, run)]
     assert names == [f"{EXPORT}-2", f"{EXPORT}-2"]
 
 
 def test_an_unchanged_export_is_one_request(tmp_path: Path) -> None:
     """Nothing to do is told after one request to the API, without listing."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         sim.mirror(tmp_path)
-        sim.forget()
-        run = sim.preview(tmp_path)
+        sim.clear_requests()
+        run = sim.dry_run(tmp_path)
         assert len(sim.requests) == 1
-    assert (run.tally.kept, run.tally.fetched) == (len(files), 0)
-    assert [event.action for event in run.of(Planned)] == ["keep"]
+    assert (run.stats.kept, run.stats.fetched) == (len(files), 0)
+    assert [event.action for event in run.events_of(Planned)] == ["keep"]
 
 
 def test_what_is_held_is_told_with_its_reason(tmp_path: Path) -> None:
     """An unfinished version: what is held is kept, what is missing or changed fetched, each with why."""
     with Simulator() as sim:
-        files = sim.hold()
-        sim.fault(blob("tiles/001.glb"), error(404, "BlobNotFound"))
-        assert sim.mirror(tmp_path).exit == 3
+        files = sim.offer_export()
+        sim.add_fault(is_blob_named("tiles/001.glb"), error_response(404, "BlobNotFound"))
+        assert sim.mirror(tmp_path).exit_code == 3
         changed = {**files, "tiles/002.glb": glb(b"y" * len(files["tiles/002.glb"]) * 2)}
-        sim.containers[EXPORT] = stored(changed)
-        run = sim.preview(tmp_path)
-    told = {event.name: (event.action, event.reason) for event in run.of(Planned)}
+        sim.containers[EXPORT] = make_stored_blobs(changed)
+        run = sim.dry_run(tmp_path)
+    told = {event.name: (event.action, event.reason) for event in run.events_of(Planned)}
     assert told["tiles/001.glb"] == ("fetch", "not held")
     assert told["tiles/002.glb"][0] == "fetch"
     assert "size was" in told["tiles/002.glb"][1]
     assert told["tiles/003.glb"] == ("keep", "held, same ETag")
-    assert (run.tally.fetched, run.tally.kept) == (2, len(files) - 2)
+    assert (run.stats.fetched, run.stats.kept) == (2, len(files) - 2)
 
 
 def test_after_damage_it_plans_the_healing(tmp_path: Path) -> None:
     """What verify found bad is planned to be fetched, the rest kept, as the run itself then does."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         sim.mirror(tmp_path)
         (tmp_path / "versions" / EXPORT / "tiles/002.glb").unlink()
         verify(tmp_path)
-        plan = sim.preview(tmp_path)
-        assert [event.name for event in plan.of(Planned) if event.action == "fetch"] == ["tiles/002.glb"]
+        plan = sim.dry_run(tmp_path)
+        assert [event.name for event in plan.events_of(Planned) if event.action == "fetch"] == ["tiles/002.glb"]
         run = sim.mirror(tmp_path)
-    assert (plan.tally.fetched, plan.tally.kept) == (run.tally.fetched, run.tally.kept) == (1, len(files) - 1)
+    assert (plan.stats.fetched, plan.stats.kept) == (run.stats.fetched, run.stats.kept) == (1, len(files) - 1)
 
 
 def test_hostile_names_are_refused_in_the_plan_too(tmp_path: Path) -> None:
     """A plan that could not be carried out is an error, not a plan."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         sim.containers[EXPORT]["../x"] = StoredBlob(b"x")
-        run = sim.preview(tmp_path)
+        run = sim.dry_run(tmp_path)
     assert isinstance(run.error, UnsafeName)
 
 
 def test_the_services_errors_are_the_same(tmp_path: Path) -> None:
     """No export: 4; no listing: 6; as in a real run."""
     with Simulator() as sim:
-        run = sim.preview(tmp_path, wait=timedelta())
+        run = sim.dry_run(tmp_path, wait=timedelta())
         assert isinstance(run.error, NoExport)
-        sim.hold(export())
-        sim.fault(listing, error(500, "InternalError"), times=None)
-        assert sim.preview(tmp_path, retry_for=timedelta(seconds=0.3)).exit == 6
+        sim.offer_export(export())
+        sim.add_fault(is_listing, error_response(500, "InternalError"), times=None)
+        assert sim.dry_run(tmp_path, retry_for=timedelta(seconds=0.3)).exit_code == 6

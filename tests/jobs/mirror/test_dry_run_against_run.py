@@ -11,22 +11,22 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders import IMODEL, export, glb, tree
-from tests.support.faults import When, any_blob, error, listing
-from tests.support.sequential_exports import DIFFERS, FIRST, FOURTH, SECOND, THIRD, mirrored, offer
-from tests.support.simulator import Run, Simulator, verify
-from tilesync.core.guards import Most
-from tilesync.core.retention import Keep
+from tests.support.builders import IMODEL, export, glb, read_tree
+from tests.support.faults import RequestMatcher, error_response, is_blob, is_listing
+from tests.support.sequential_exports import CHANGED_FILE, FIRST, FOURTH, SECOND, THIRD, mirror_each, offer_exports
+from tests.support.simulator import JobOutcome, Simulator, verify
+from tilesync.core.guards import DeleteLimit
+from tilesync.core.retention import RetentionPolicy
 from tilesync.events import Planned
 from tilesync.model import Globs, Inventory, Layout, Selector
 
 Befall = Callable[[Simulator, Path], object]
 
 
-def counts(run: Run) -> dict[str, int]:
-    tally = run.tally
+def counts(run: JobOutcome) -> dict[str, int]:
+    tally = run.stats
     return {
-        "exit": run.exit,
+        "exit": run.exit_code,
         "listed": tally.listed,
         "fetched": tally.fetched,
         "reused": tally.reused,
@@ -36,11 +36,11 @@ def counts(run: Run) -> dict[str, int]:
     }
 
 
-def agree(sim: Simulator, dest: Path, **wishes: Any) -> tuple[Run, Run]:
+def agree(sim: Simulator, dest: Path, **wishes: Any) -> tuple[JobOutcome, JobOutcome]:
     """The plan and the run behind it; the plan wrote nothing, and both count the same."""
-    before = tree(dest)
-    plan = sim.preview(dest, **wishes)
-    assert tree(dest) == before
+    before = read_tree(dest)
+    plan = sim.dry_run(dest, **wishes)
+    assert read_tree(dest) == before
     run = sim.mirror(dest, **wishes)
     assert counts(plan) == counts(run)
     return plan, run
@@ -67,19 +67,19 @@ def touch(sim: Simulator, dest: Path) -> None:
 
 
 def regenerate(sim: Simulator, dest: Path) -> None:
-    sim.regenerate(export(6) | {DIFFERS: glb(b"again")}, export_id=SECOND)
+    sim.regenerate(export(6) | {CHANGED_FILE: glb(b"again")}, export_id=SECOND)
 
 
 def regenerate_without_md5(sim: Simulator, dest: Path) -> None:
-    sim.regenerate(export(6) | {DIFFERS: glb(b"again")}, export_id=SECOND, md5=False)
+    sim.regenerate(export(6) | {CHANGED_FILE: glb(b"again")}, export_id=SECOND, md5=False)
 
 
 def touch_export(sim: Simulator, dest: Path) -> None:
-    sim.regenerate(export(6) | {DIFFERS: glb(SECOND.encode())}, export_id=SECOND)
+    sim.regenerate(export(6) | {CHANGED_FILE: glb(SECOND.encode())}, export_id=SECOND)
 
 
 def next_export(sim: Simulator, dest: Path) -> None:
-    offer(sim, THIRD)
+    offer_exports(sim, THIRD)
 
 
 def next_export_after_a_change_here(sim: Simulator, dest: Path) -> None:
@@ -88,13 +88,13 @@ def next_export_after_a_change_here(sim: Simulator, dest: Path) -> None:
     path.unlink()
     path.write_bytes(data[:-1] + b"?")
     os.utime(path, ns=(found.st_mtime_ns, found.st_mtime_ns))
-    offer(sim, THIRD)
+    offer_exports(sim, THIRD)
 
 
 def interrupted(sim: Simulator, dest: Path) -> None:
-    offer(sim, THIRD)
-    fault = sim.fault(any_blob, error(404, "BlobNotFound"))
-    assert sim.mirror(dest, globs=Globs(exclude=("data/*",))).exit == 3
+    offer_exports(sim, THIRD)
+    fault = sim.add_fault(is_blob, error_response(404, "BlobNotFound"))
+    assert sim.mirror(dest, globs=Globs(exclude=("data/*",))).exit_code == 3
     sim.faults.remove(fault)
 
 
@@ -107,9 +107,9 @@ def interrupted(sim: Simulator, dest: Path) -> None:
 )  # fmt: skip
 def test_the_plan_is_what_is_done(tmp_path: Path, befall: Befall) -> None:
     """Keep, reuse and fetch agree, and afterwards all is whole."""
-    mirrored(tmp_path, FIRST, SECOND)
+    mirror_each(tmp_path, FIRST, SECOND)
     with Simulator() as sim:
-        offer(sim, FIRST, SECOND)
+        offer_exports(sim, FIRST, SECOND)
         befall(sim, tmp_path)
         _, run = agree(sim, tmp_path)
     assert run.error is None
@@ -118,17 +118,17 @@ def test_the_plan_is_what_is_done(tmp_path: Path, befall: Befall) -> None:
 
 def test_an_older_export_that_lost_its_folder(tmp_path: Path) -> None:
     """Asked for by its id and not to be published, it is planned and brought in again."""
-    mirrored(tmp_path, FIRST, SECOND)
+    mirror_each(tmp_path, FIRST, SECOND)
     shutil.rmtree(tmp_path / "versions" / FIRST)
     selector = Selector(imodel=IMODEL, export_type="3DTiles", export_id=FIRST)
     with Simulator() as sim:
-        offer(sim, FIRST, SECOND)
+        offer_exports(sim, FIRST, SECOND)
         _, run = agree(sim, tmp_path, selector=selector, publish=False)
-    assert run.tally.fetched + run.tally.reused == len(export(6))
+    assert run.stats.fetched + run.stats.reused == len(export(6))
     assert verify(tmp_path, every=True).error is None
 
 
-def of_container(export_id: str) -> When:
+def of_container(export_id: str) -> RequestMatcher:
     return lambda request: not request.is_api and request.path.startswith(f"/{export_id}")
 
 
@@ -136,37 +136,37 @@ def of_container(export_id: str) -> When:
 def test_all_exports_however_they_are_found(tmp_path: Path, inventory: Inventory | None) -> None:
     """Several exports are planned in one go by listing and by walking, also where listing is denied."""
     with Simulator() as sim:
-        offer(sim, FIRST, SECOND, THIRD)
+        offer_exports(sim, FIRST, SECOND, THIRD)
         for which in (FIRST, SECOND, THIRD):
             sim.containers[which].pop("data/empty")
         if inventory is None:
-            sim.fault(listing, error(403, "AuthorizationPermissionMismatch"), times=None)
-        plan = sim.preview(tmp_path / "d", all_exports=True, inventory=inventory)
+            sim.add_fault(is_listing, error_response(403, "AuthorizationPermissionMismatch"), times=None)
+        plan = sim.dry_run(tmp_path / "d", all_exports=True, inventory=inventory)
         assert plan.error is None
         run = sim.mirror(tmp_path / "d", all_exports=True, inventory=inventory)
     assert run.error is None
-    assert plan.tally.listed == run.tally.listed
-    assert plan.tally.fetched + plan.tally.reused == run.tally.fetched + run.tally.reused
+    assert plan.stats.listed == run.stats.listed
+    assert plan.stats.fetched + plan.stats.reused == run.stats.fetched + run.stats.reused
 
 
 def test_a_broken_export_does_not_stop_the_plan(tmp_path: Path) -> None:
     """As in the run: it is told, the others are planned, and the exit code is the same."""
     with Simulator() as sim:
-        offer(sim, FIRST, SECOND, THIRD)
+        offer_exports(sim, FIRST, SECOND, THIRD)
         del sim.containers[SECOND]
-        plan = sim.preview(tmp_path / "d", all_exports=True)
+        plan = sim.dry_run(tmp_path / "d", all_exports=True)
         run = sim.mirror(tmp_path / "d", all_exports=True)
-    assert plan.exit == run.exit == 7
-    assert plan.tally.fetched == run.tally.fetched > len(export(6))
+    assert plan.exit_code == run.exit_code == 7
+    assert plan.stats.fetched == run.stats.fetched > len(export(6))
 
 
 def test_retirements(tmp_path: Path) -> None:
     """What the plan says would retire retires."""
-    mirrored(tmp_path, FIRST, SECOND, THIRD)
+    mirror_each(tmp_path, FIRST, SECOND, THIRD)
     with Simulator() as sim:
-        offer(sim, FIRST, SECOND, THIRD, FOURTH)
-        plan, _ = agree(sim, tmp_path, keep=Keep(1, timedelta(microseconds=1)))
-    told = {event.name for event in plan.of(Planned) if event.action == "retire"}
+        offer_exports(sim, FIRST, SECOND, THIRD, FOURTH)
+        plan, _ = agree(sim, tmp_path, keep=RetentionPolicy(1, timedelta(microseconds=1)))
+    told = {event.name for event in plan.events_of(Planned) if event.action == "retire"}
     there = {path.name for path in (tmp_path / "versions").iterdir()}
     assert told >= {FIRST, SECOND}
     assert there == {FIRST, SECOND, THIRD, FOURTH} - told
@@ -185,26 +185,26 @@ def lose_root(dest: Path) -> None:
 @pytest.mark.parametrize("fewer", [False, True])
 def test_a_flat_destination(tmp_path: Path, befall: Callable[[Path], None] | None, fewer: bool) -> None:
     """Deletions agree too, with what someone changed here, and with what stands in the way."""
-    flat = {"layout": Layout.FLAT, "delete": Most(9)}
+    flat = {"layout": Layout.FLAT, "delete": DeleteLimit(9)}
     with Simulator() as sim:
-        sim.hold(export(12) | {"a": glb(b"file"), "b/c.glb": glb(b"deep")})
+        sim.offer_export(export(12) | {"a": glb(b"file"), "b/c.glb": glb(b"deep")})
         assert sim.mirror(tmp_path / "d", **flat).error is None
         if fewer:
             turned = export(8) | {"a/x.glb": glb(b"x"), "b": glb(b"b")}
-            sim.hold(turned, export_id=SECOND, lastModified="2026-03-02T08:30:00Z")
+            sim.offer_export(turned, export_id=SECOND, lastModified="2026-03-02T08:30:00Z")
         if befall is not None:
             befall(tmp_path / "d")
         _, run = agree(sim, tmp_path / "d", **flat)
         assert run.error is None
-        assert run.tally.deleted == (0 if not fewer else 5 if befall is change_here else 6)
+        assert run.stats.deleted == (0 if not fewer else 5 if befall is change_here else 6)
 
 
 def test_the_guard_counts_what_would_go(tmp_path: Path) -> None:
     """A file that someone changed here is not deleted, and does not count against the limit."""
     with Simulator() as sim:
-        sim.hold(export(12))
+        sim.offer_export(export(12))
         assert sim.mirror(tmp_path / "d", layout=Layout.FLAT).error is None
-        sim.hold(export(8), export_id=SECOND, lastModified="2026-03-02T08:30:00Z")
+        sim.offer_export(export(8), export_id=SECOND, lastModified="2026-03-02T08:30:00Z")
         change_here(tmp_path / "d")
-        _, run = agree(sim, tmp_path / "d", layout=Layout.FLAT, delete=Most(3))
-    assert run.tally.deleted == 3
+        _, run = agree(sim, tmp_path / "d", layout=Layout.FLAT, delete=DeleteLimit(3))
+    assert run.stats.deleted == 3

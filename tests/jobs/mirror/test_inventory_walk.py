@@ -10,15 +10,23 @@ from typing import Any
 
 import pytest
 
-from tests.support.builders import export, glb, manifest_of, tileset, tree
-from tests.support.faults import after, any_blob, blob, cut, error, listing, storage
-from tests.support.simulator import EXPORT, Simulator, latest, verify
+from tests.support.builders import export, glb, read_manifest, read_tree, tileset
+from tests.support.faults import (
+    call_before,
+    error_response,
+    is_blob,
+    is_blob_named,
+    is_listing,
+    is_storage,
+    truncate_body,
+)
+from tests.support.simulator import EXPORT, Simulator, read_latest, verify
 from tilesync.demo.fake_service import StoredBlob
 from tilesync.errors import ExportReplaced, Incomplete, NotAuthorised
-from tilesync.events import Failed, Notice, Remarked, Warned
+from tilesync.events import DiagnosticReported, FileFailed, Notice, Warned
 from tilesync.model import Inventory
 
-DENIED = error(403, "AuthorizationPermissionMismatch")
+DENIED = error_response(403, "AuthorizationPermissionMismatch")
 
 
 def walkable(tiles: int = 8, **more: bytes) -> dict[str, bytes]:
@@ -28,27 +36,29 @@ def walkable(tiles: int = 8, **more: bytes) -> dict[str, bytes]:
     return {**files, **more}
 
 
-def held(dest: Path, version: str = EXPORT) -> dict[str, bytes]:
-    return tree(dest / "versions" / version)
+def stored_files(dest: Path, version: str = EXPORT) -> dict[str, bytes]:
+    return read_tree(dest / "versions" / version)
 
 
 def test_a_walk_finds_what_is_asked_for_and_nothing_else(tmp_path: Path) -> None:
     """Without a single listing the closure arrives, each file fetched once; an orphan is never seen."""
     with Simulator() as sim:
-        files = sim.hold(walkable(orphan=b"nobody asks for this"))
+        files = sim.offer_export(walkable(orphan=b"nobody asks for this"))
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
-        assert not sim.asked_pages
-        fetched = [request.path.rpartition(f"{EXPORT}/")[2] for request in sim.asked() if not revalidation(request)]
+        assert not sim.listing_requests
+        fetched = [
+            request.path.rpartition(f"{EXPORT}/")[2] for request in sim.blob_requests() if not revalidation(request)
+        ]
     assert run.error is None
     del files["orphan"]
-    assert held(tmp_path) == files
+    assert stored_files(tmp_path) == files
     assert len(fetched) == len(set(fetched)) == len(files)
-    head, rows = manifest_of(tmp_path, EXPORT)
+    head, rows = read_manifest(tmp_path, EXPORT)
     assert head["inventory"] == "walk"
     assert (head["referenced"], head["missing"], head["orphans"]) == (len(files), 0, 0)
     assert rows["tileset.json"]["etag"]
-    assert (run.tally.listed, run.tally.fetched, run.tally.verified) == (len(files),) * 3
-    assert verify(tmp_path).exit == 0
+    assert (run.stats.listed, run.stats.fetched, run.stats.verified) == (len(files),) * 3
+    assert verify(tmp_path).exit_code == 0
 
 
 def revalidation(request: Any) -> bool:
@@ -59,30 +69,30 @@ def revalidation(request: Any) -> bool:
 def test_a_denied_listing_is_walked(tmp_path: Path, life: timedelta) -> None:
     """Where listing alone is refused, also through a fresh link, the run says so and walks."""
     with Simulator(life=life) as sim:
-        files = sim.hold(walkable())
-        denied = sim.fault(listing, DENIED, times=None)
+        files = sim.offer_export(walkable())
+        denied = sim.add_fault(is_listing, DENIED, times=None)
         run = sim.mirror(tmp_path)
     assert run.error is None
     assert denied.hits == 2
-    assert held(tmp_path) == files
-    assert any("walking" in notice.message for notice in run.of(Notice))
+    assert stored_files(tmp_path) == files
+    assert any("walking" in notice.message for notice in run.events_of(Notice))
 
 
 def test_a_denied_listing_is_an_error_where_listing_is_asked_for(tmp_path: Path) -> None:
     """`--inventory list` never walks."""
     with Simulator() as sim:
-        sim.hold(walkable())
-        sim.fault(listing, DENIED, times=None)
+        sim.offer_export(walkable())
+        sim.add_fault(is_listing, DENIED, times=None)
         run = sim.mirror(tmp_path, inventory=Inventory.LIST)
-        assert not sim.asked()
-    assert run.exit == 5
+        assert not sim.blob_requests()
+    assert run.exit_code == 5
 
 
 def test_where_everything_is_denied_nothing_is_walked(tmp_path: Path) -> None:
     """A dead identity is exit 5, with the refusal of the listing as the reason."""
     with Simulator() as sim:
-        sim.hold(walkable())
-        sim.fault(storage, DENIED, times=None)
+        sim.offer_export(walkable())
+        sim.add_fault(is_storage, DENIED, times=None)
         run = sim.mirror(tmp_path)
     assert isinstance(run.error, NotAuthorised)
     assert "listed" in str(run.error)
@@ -91,56 +101,56 @@ def test_where_everything_is_denied_nothing_is_walked(tmp_path: Path) -> None:
 def test_a_link_that_no_sas_signs_is_walked_at_once(tmp_path: Path) -> None:
     """A bare CDN link is never asked for a listing."""
     with Simulator() as sim:
-        files = sim.hold(walkable())
-        link = sim.link(EXPORT).replace("sig=", "Signature=")
-        sim.fault(lambda request: True, after(lambda: None), times=None)
-        sim._refusal = lambda container, query: None  # type: ignore[method-assign]  # a CDN checks its own signature
+        files = sim.offer_export(walkable())
+        link = sim.create_link(EXPORT).replace("sig=", "Signature=")
+        sim.add_fault(lambda request: True, call_before(lambda: None), times=None)
+        sim._find_auth_error = lambda container, query: None  # type: ignore[method-assign]  # a CDN checks its own signature
         run = sim.mirror(tmp_path, link=link)
-        assert not sim.asked_pages
+        assert not sim.listing_requests
     assert run.error is None
-    assert held(tmp_path) == files
+    assert stored_files(tmp_path) == files
 
 
 def test_a_denied_listing_through_a_bare_link_without_a_way_to_another(tmp_path: Path) -> None:
     """A SAS that may read but not list, and nothing to renew it by: walked, since the tileset can be read."""
     with Simulator() as sim:
-        files = sim.hold(walkable())
-        sim.fault(listing, DENIED, times=None)
-        run = sim.mirror(tmp_path, link=sim.link(EXPORT))
+        files = sim.offer_export(walkable())
+        sim.add_fault(is_listing, DENIED, times=None)
+        run = sim.mirror(tmp_path, link=sim.create_link(EXPORT))
     assert run.error is None
-    assert held(tmp_path) == files
+    assert stored_files(tmp_path) == files
 
 
 def test_an_interrupted_walk_goes_on(tmp_path: Path) -> None:
     """What the first run held is asked for no more by the second, but for the tilesets, which must be as they were."""
     with Simulator() as sim:
-        files = sim.hold(walkable(30))
-        bad = sim.fault(blob("tiles/029.glb"), error(400), times=None)
+        files = sim.offer_export(walkable(30))
+        bad = sim.add_fault(is_blob_named("tiles/029.glb"), error_response(400), times=None)
         first = sim.mirror(tmp_path, inventory=Inventory.WALK)
-        assert first.exit == 3
-        assert [failed.name for failed in first.of(Failed)] == ["tiles/029.glb"]
+        assert first.exit_code == 3
+        assert [failed.name for failed in first.events_of(FileFailed)] == ["tiles/029.glb"]
         bad.times = bad.hits
-        sim.forget()
+        sim.clear_requests()
         second = sim.mirror(tmp_path, inventory=Inventory.WALK)
-        plain = [request for request in sim.asked() if not revalidation(request)]
+        plain = [request for request in sim.blob_requests() if not revalidation(request)]
     assert second.error is None
     assert [request.path.rpartition("/")[2] for request in plain] == ["029.glb"]
-    assert held(tmp_path) == files
-    assert (second.tally.fetched, second.tally.kept) == (1, len(files) - 1)
+    assert stored_files(tmp_path) == files
+    assert (second.stats.fetched, second.stats.kept) == (1, len(files) - 1)
 
 
 def test_a_broken_body_is_continued_under_its_first_etag(tmp_path: Path) -> None:
     """The range behind what arrived is asked for with If-Match of the first answer's ETag."""
     with Simulator() as sim:
         big = glb(bytes(300_000))
-        sim.hold({"tileset.json": tileset("a.glb"), "a.glb": big})
-        sim.fault(blob("a.glb"), cut(200_000))
+        sim.offer_export({"tileset.json": tileset("a.glb"), "a.glb": big})
+        sim.add_fault(is_blob_named("a.glb"), truncate_body(200_000))
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
-        _, again = sim.asked("a.glb")
+        _, again = sim.blob_requests("a.glb")
         assert again.headers["if-match"] == f'"{sim.blob("a.glb").etag}"'
         assert again.headers["range"] == "bytes=200000-"
     assert run.error is None
-    assert held(tmp_path)["a.glb"] == big
+    assert stored_files(tmp_path)["a.glb"] == big
 
 
 def weak(answer: Any) -> Any:
@@ -153,13 +163,13 @@ def weak(answer: Any) -> Any:
 def test_a_weak_etag_is_never_sent(tmp_path: Path) -> None:
     """A body that breaks is then fetched anew, and what must be unchanged is compared by its bytes."""
     with Simulator() as sim:
-        files = sim.hold({"tileset.json": tileset("a.glb"), "a.glb": glb(bytes(300_000))}, md5=False)
-        sim.fault(blob("a.glb"), lambda request, proceed: weak(cut(200_000)(request, proceed)))
-        sim.fault(any_blob, lambda request, proceed: weak(proceed()), times=None)
+        files = sim.offer_export({"tileset.json": tileset("a.glb"), "a.glb": glb(bytes(300_000))}, md5=False)
+        sim.add_fault(is_blob_named("a.glb"), lambda request, proceed: weak(truncate_body(200_000)(request, proceed)))
+        sim.add_fault(is_blob, lambda request, proceed: weak(proceed()), times=None)
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
-        asked = sim.asked()
+        asked = sim.blob_requests()
     assert run.error is None
-    assert held(tmp_path) == files
+    assert stored_files(tmp_path) == files
     assert not any(request.headers.get(name) for request in asked for name in ("if-match", "if-none-match", "range"))
     assert len([request for request in asked if request.path.endswith("tileset.json")]) == 2
 
@@ -168,26 +178,26 @@ def test_a_weak_etag_is_never_sent(tmp_path: Path) -> None:
 def test_a_tileset_that_changes_under_the_walk_is_noticed(tmp_path: Path, name: str) -> None:
     """Before publishing every tileset is asked for again: a change means to walk anew, and ends whole."""
     with Simulator() as sim:
-        sim.hold(walkable())
+        sim.offer_export(walkable())
         second = {**walkable(), name: json.dumps({**json.loads(walkable()[name]), "extras": "new"}).encode()}
-        sim.on(1, revalidated(name), lambda: sim.regenerate(second))
+        sim.run_before_request(1, revalidated(name), lambda: sim.regenerate(second))
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
     assert run.error is None
-    assert held(tmp_path) == second
-    assert any("changed under the run" in warning.message for warning in run.of(Warned))
+    assert stored_files(tmp_path) == second
+    assert any("changed under the run" in warning.message for warning in run.events_of(Warned))
 
 
 def revalidated(name: str) -> Any:
-    return lambda request: blob(name)(request) and revalidation(request)
+    return lambda request: is_blob_named(name)(request) and revalidation(request)
 
 
 def test_a_bare_link_whose_tileset_changes_ends_with_7(tmp_path: Path) -> None:
     """Nothing is published, since there is no newer link to take."""
     with Simulator() as sim:
-        sim.hold(walkable())
+        sim.offer_export(walkable())
         second = {**walkable(), "tileset.json": tileset("tiles/tileset.json")}
-        sim.on(1, revalidated("tileset.json"), lambda: sim.regenerate(second))
-        run = sim.mirror(tmp_path, link=sim.link(EXPORT), inventory=Inventory.WALK)
+        sim.run_before_request(1, revalidated("tileset.json"), lambda: sim.regenerate(second))
+        run = sim.mirror(tmp_path, link=sim.create_link(EXPORT), inventory=Inventory.WALK)
     assert isinstance(run.error, ExportReplaced)
     assert not (tmp_path / "tileset.json").exists()
 
@@ -195,30 +205,30 @@ def test_a_bare_link_whose_tileset_changes_ends_with_7(tmp_path: Path) -> None:
 def test_an_unchanged_night_by_link_moves_nothing(tmp_path: Path) -> None:
     """Each held file is asked for once, on condition; nothing comes, and no version is made."""
     with Simulator() as sim:
-        files = sim.hold(walkable())
-        assert sim.mirror(tmp_path, link=sim.link(EXPORT), inventory=Inventory.WALK).error is None
-        sim.forget()
-        run = sim.mirror(tmp_path, link=sim.link(EXPORT), inventory=Inventory.WALK)
-        asked = sim.asked()
+        files = sim.offer_export(walkable())
+        assert sim.mirror(tmp_path, link=sim.create_link(EXPORT), inventory=Inventory.WALK).error is None
+        sim.clear_requests()
+        run = sim.mirror(tmp_path, link=sim.create_link(EXPORT), inventory=Inventory.WALK)
+        asked = sim.blob_requests()
     assert run.error is None
     assert len(asked) == len(files)
     assert all(revalidation(request) for request in asked)
-    assert (run.tally.bytes, run.tally.kept, run.tally.listed) == (0, len(files), len(files))
+    assert (run.stats.transferred_bytes, run.stats.kept, run.stats.listed) == (0, len(files), len(files))
     assert [path.name for path in (tmp_path / "versions").iterdir()] == [EXPORT]
 
 
 def test_a_changed_content_by_link_makes_a_new_version(tmp_path: Path) -> None:
     """One GLB is another one the next night: a version of its own, the old one as it was."""
     with Simulator() as sim:
-        files = sim.hold(walkable())
-        assert sim.mirror(tmp_path, link=sim.link(EXPORT), inventory=Inventory.WALK).error is None
+        files = sim.offer_export(walkable())
+        assert sim.mirror(tmp_path, link=sim.create_link(EXPORT), inventory=Inventory.WALK).error is None
         changed = {**files, "tiles/003.glb": glb(b"changed")}
         sim.regenerate(changed)
-        run = sim.mirror(tmp_path, link=sim.link(EXPORT), inventory=Inventory.WALK)
+        run = sim.mirror(tmp_path, link=sim.create_link(EXPORT), inventory=Inventory.WALK)
     assert run.error is None
-    assert latest(tmp_path)["version"] == f"{EXPORT}-2"
-    assert held(tmp_path) == files
-    assert held(tmp_path, f"{EXPORT}-2") == changed
+    assert read_latest(tmp_path)["version"] == f"{EXPORT}-2"
+    assert stored_files(tmp_path) == files
+    assert stored_files(tmp_path, f"{EXPORT}-2") == changed
 
 
 def test_what_is_asked_for_and_not_there_is_missing(tmp_path: Path) -> None:
@@ -226,19 +236,19 @@ def test_what_is_asked_for_and_not_there_is_missing(tmp_path: Path) -> None:
     with Simulator() as sim:
         files = walkable()
         late = files.pop("tiles/005.glb")
-        sim.hold(files)
+        sim.offer_export(files)
         first = sim.mirror(tmp_path, inventory=Inventory.WALK)
         assert isinstance(first.error, Incomplete)
-        assert first.tally.completeness.missing == 1
-        assert first.tally.failed == 0
-        (missing,) = first.of(Failed)
+        assert first.stats.completeness.missing == 1
+        assert first.stats.failed == 0
+        (missing,) = first.events_of(FileFailed)
         assert missing.name == "tiles/005.glb"
         assert "tiles/tileset.json" in missing.message
         assert not (tmp_path / "tileset.json").exists()
         sim.containers[EXPORT]["tiles/005.glb"] = StoredBlob(late)
         second = sim.mirror(tmp_path, inventory=Inventory.WALK)
     assert second.error is None
-    assert held(tmp_path) == {**files, "tiles/005.glb": late}
+    assert stored_files(tmp_path) == {**files, "tiles/005.glb": late}
 
 
 def test_missing_files_are_published_on_request_and_recorded(tmp_path: Path) -> None:
@@ -246,44 +256,48 @@ def test_missing_files_are_published_on_request_and_recorded(tmp_path: Path) -> 
     with Simulator() as sim:
         files = walkable()
         del files["tiles/005.glb"]
-        sim.hold(files)
+        sim.offer_export(files)
         run = sim.mirror(tmp_path, inventory=Inventory.WALK, allow_missing=True)
     assert run.error is None
-    assert held(tmp_path) == files
-    head, _ = manifest_of(tmp_path, EXPORT)
+    assert stored_files(tmp_path) == files
+    head, _ = read_manifest(tmp_path, EXPORT)
     assert (head["missing"], head["missing_names"], head["files"]) == (1, ["tiles/005.glb"], len(files))
-    assert run.tally.listed == len(files)
-    assert [remark.name for remark in run.of(Remarked) if remark.problem == "missing"] == ["tiles/005.glb"]
+    assert run.stats.listed == len(files)
+    assert [remark.name for remark in run.events_of(DiagnosticReported) if remark.problem == "missing"] == [
+        "tiles/005.glb"
+    ]
     audit = verify(tmp_path)
-    assert audit.exit == 0
-    assert audit.tally.completeness == run.tally.completeness
+    assert audit.exit_code == 0
+    assert audit.stats.completeness == run.stats.completeness
 
 
 def test_a_container_without_a_root_is_no_export(tmp_path: Path) -> None:
     """A walk that finds no tileset.json says what is wrong."""
     with Simulator() as sim:
-        sim.hold({"other.json": b"{}"})
+        sim.offer_export({"other.json": b"{}"})
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
-    assert run.exit == 3
+    assert run.exit_code == 3
 
 
 def test_names_that_no_folder_holds_are_missing(tmp_path: Path) -> None:
     """A line break, a NUL, a backslash: never asked for, and never taken for complete."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": tileset("a%00b.glb", "y%0Az.glb", "x%5Cy.glb", "ok.glb"), "ok.glb": glb(b"ok")})
+        sim.offer_export(
+            {"tileset.json": tileset("a%00b.glb", "y%0Az.glb", "x%5Cy.glb", "ok.glb"), "ok.glb": glb(b"ok")}
+        )
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
         again = sim.mirror(tmp_path, inventory=Inventory.WALK, allow_missing=True)
-        asked = {request.path.rpartition("/")[2] for request in sim.asked()}
-    assert run.exit == 3
-    assert run.tally.completeness.missing == 3
+        asked = {request.path.rpartition("/")[2] for request in sim.blob_requests()}
+    assert run.exit_code == 3
+    assert run.stats.completeness.missing == 3
     assert asked == {"tileset.json", "ok.glb"}
     assert again.error is None
-    assert set(held(tmp_path)) == {"tileset.json", "ok.glb"}
-    head, _ = manifest_of(tmp_path, EXPORT)
+    assert set(stored_files(tmp_path)) == {"tileset.json", "ok.glb"}
+    head, _ = read_manifest(tmp_path, EXPORT)
     assert (head["missing"], head["missing_names"], len(head["unheld"])) == (3, [], 3)
     audit = verify(tmp_path)
     assert audit.error is None
-    assert len([said for said in audit.of(Warned) if said.message.startswith("missing since")]) == 3
+    assert len([said for said in audit.events_of(Warned) if said.message.startswith("missing since")]) == 3
 
 
 def test_nothing_outside_the_container_is_asked_for(tmp_path: Path) -> None:
@@ -291,15 +305,15 @@ def test_nothing_outside_the_container_is_asked_for(tmp_path: Path) -> None:
     uris = ["https://127.0.0.1:1/x.glb", "//elsewhere.invalid/x.glb", "../other/x.glb", "%2e%2e/%2e%2e/etc/passwd",
             "file:///etc/passwd", "ftp://h/x", "..\\..\\x.glb", "ok.glb"]  # fmt: skip
     with Simulator() as sim:
-        sim.hold({"tileset.json": tileset(*uris), "ok.glb": glb(b"ok")})
+        sim.offer_export({"tileset.json": tileset(*uris), "ok.glb": glb(b"ok")})
         sim.containers["other"] = {"x.glb": StoredBlob(glb(b"secret"))}
         refused = sim.mirror(tmp_path, inventory=Inventory.WALK)
         run = sim.mirror(tmp_path, inventory=Inventory.WALK, allow_missing=True)
-        asked = {request.path for request in sim.asked()}
-    assert (refused.exit, run.exit) == (3, 0)
+        asked = {request.path for request in sim.blob_requests()}
+    assert (refused.exit_code, run.exit_code) == (3, 0)
     assert asked == {f"/{EXPORT}/tileset.json", f"/{EXPORT}/ok.glb"}
-    assert run.tally.completeness.unfollowed == len(uris) - 1
-    (away,) = [remark.message for remark in run.of(Remarked) if remark.problem == "leads away"]
+    assert run.stats.completeness.unfollowed == len(uris) - 1
+    (away,) = [remark.message for remark in run.events_of(DiagnosticReported) if remark.problem == "leads away"]
     assert away.startswith(f"{len(uris) - 1} URIs lead elsewhere: the first, https://127.0.0.1:1/x.glb ")
 
 
@@ -307,12 +321,12 @@ def test_an_absolute_url_into_the_same_container_is_followed(tmp_path: Path) -> 
     """By its name, through our own link; that it leads back is remarked, and refused unless it is allowed."""
     with Simulator() as sim:
         home = f"{sim.url}/{EXPORT}"
-        sim.hold({"tileset.json": tileset(f"{home}/sub/a%20b.glb?sig=stolen"), "sub/a b.glb": glb(b"a")})
+        sim.offer_export({"tileset.json": tileset(f"{home}/sub/a%20b.glb?sig=stolen"), "sub/a b.glb": glb(b"a")})
         refused = sim.mirror(tmp_path, inventory=Inventory.WALK)
         run = sim.mirror(tmp_path, inventory=Inventory.WALK, allow_missing=True)
-    assert (refused.exit, run.exit) == (3, 0)
-    assert set(held(tmp_path)) == {"tileset.json", "sub/a b.glb"}
-    assert any(remark.problem == "absolute URL" for remark in run.of(Remarked))
+    assert (refused.exit_code, run.exit_code) == (3, 0)
+    assert set(stored_files(tmp_path)) == {"tileset.json", "sub/a b.glb"}
+    assert any(remark.problem == "absolute URL" for remark in run.events_of(DiagnosticReported))
     assert "stolen" not in json.dumps([str(event) for event in run.events])
 
 
@@ -320,10 +334,10 @@ def test_packed_tilesets_are_walked(tmp_path: Path) -> None:
     """A root stored gzip-compressed is read, kept as it is stored, and re-based unpacked."""
     with Simulator() as sim:
         packed = gzip.compress(tileset("a.glb"), mtime=0)
-        sim.hold({"tileset.json": packed, "a.glb": glb(b"a")})
+        sim.offer_export({"tileset.json": packed, "a.glb": glb(b"a")})
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
     assert run.error is None
-    assert held(tmp_path)["tileset.json"] == packed
+    assert stored_files(tmp_path)["tileset.json"] == packed
     assert json.loads((tmp_path / "tileset.json").read_bytes())["root"]["children"][0]["content"]["uri"].endswith(
         "a.glb"
     )
@@ -332,55 +346,55 @@ def test_packed_tilesets_are_walked(tmp_path: Path) -> None:
 def test_a_cycle_ends_and_is_reported(tmp_path: Path) -> None:
     """Tilesets that ask for each other: every file once, a warning, no error."""
     with Simulator() as sim:
-        files = sim.hold({"tileset.json": tileset("b.json"), "b.json": tileset("tileset.json", "b.json")})
+        files = sim.offer_export({"tileset.json": tileset("b.json"), "b.json": tileset("tileset.json", "b.json")})
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
     assert run.error is None
-    assert held(tmp_path) == files
-    assert sorted(r.name for r in run.of(Remarked) if r.problem == "cycle") == ["b.json", "b.json"]
+    assert stored_files(tmp_path) == files
+    assert sorted(r.name for r in run.events_of(DiagnosticReported) if r.problem == "cycle") == ["b.json", "b.json"]
 
 
 def test_links_die_during_a_walk(tmp_path: Path) -> None:
     """Links of half a second: renewed as often as needed, also between the levels of the walk."""
     with Simulator(life=timedelta(seconds=0.5), delay=0.05) as sim:
-        files = sim.hold(walkable(60))
+        files = sim.offer_export(walkable(60))
         run = sim.mirror(tmp_path, inventory=Inventory.WALK, transfers=4)
     assert run.error is None
-    assert held(tmp_path) == files
-    assert run.tally.renewals
+    assert stored_files(tmp_path) == files
+    assert run.stats.renewals
 
 
 def test_a_plan_by_walk_writes_nothing(tmp_path: Path) -> None:
     """--dry-run names what the tilesets ask for."""
     with Simulator() as sim:
-        files = sim.hold(walkable())
-        run = sim.preview(tmp_path / "dest", inventory=Inventory.WALK)
+        files = sim.offer_export(walkable())
+        run = sim.dry_run(tmp_path / "dest", inventory=Inventory.WALK)
     assert run.error is None
-    assert run.tally.fetched == len(files)
+    assert run.stats.fetched == len(files)
     assert not (tmp_path / "dest").exists()
 
 
 def test_a_listing_after_a_walk_brings_the_orphans(tmp_path: Path) -> None:
     """Begun by walk, gone on with by listing: what is held is kept, and what nobody asks for comes too."""
     with Simulator() as sim:
-        files = sim.hold(walkable(12, orphan=b"x"))
-        bad = sim.fault(blob("tiles/011.glb"), error(400), times=None)
-        assert sim.mirror(tmp_path, inventory=Inventory.WALK).exit == 3
+        files = sim.offer_export(walkable(12, orphan=b"x"))
+        bad = sim.add_fault(is_blob_named("tiles/011.glb"), error_response(400), times=None)
+        assert sim.mirror(tmp_path, inventory=Inventory.WALK).exit_code == 3
         bad.times = bad.hits
         run = sim.mirror(tmp_path, inventory=Inventory.LIST)
     assert run.error is None
-    assert held(tmp_path) == files
-    assert run.tally.fetched == 2
-    assert run.tally.completeness.orphans == 1
+    assert stored_files(tmp_path) == files
+    assert run.stats.fetched == 2
+    assert run.stats.completeness.orphans == 1
 
 
 def test_too_long_a_name_is_refused(tmp_path: Path) -> None:
     """A name that is longer than those of Azure is not asked for, and told as unsafe."""
     with Simulator() as sim:
         name = "/".join(["d" * 200] * 30) + "/a.glb"
-        sim.hold({"tileset.json": tileset(name), name: glb(b"a")})
+        sim.offer_export({"tileset.json": tileset(name), name: glb(b"a")})
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
     assert isinstance(run.error, Incomplete)
-    (failed,) = run.of(Failed)
+    (failed,) = run.events_of(FileFailed)
     assert "its name is unsafe: it is longer than the 1,024 characters that Azure allows" in failed.message
 
 
@@ -388,33 +402,33 @@ def test_a_large_file_is_continued_by_the_next_run(tmp_path: Path) -> None:
     """What a first run left of a blob is taken up by range, pinned to the ETag of the new first answer."""
     with Simulator() as sim:
         big = glb(bytes(3_000_000))
-        sim.hold({"tileset.json": tileset("a.glb"), "a.glb": big})
-        sim.fault(blob("a.glb"), cut(2_000_000))
-        sim.fault(blob("a.glb"), error(400))
-        assert sim.mirror(tmp_path, inventory=Inventory.WALK).exit == 3
-        sim.forget()
+        sim.offer_export({"tileset.json": tileset("a.glb"), "a.glb": big})
+        sim.add_fault(is_blob_named("a.glb"), truncate_body(2_000_000))
+        sim.add_fault(is_blob_named("a.glb"), error_response(400))
+        assert sim.mirror(tmp_path, inventory=Inventory.WALK).exit_code == 3
+        sim.clear_requests()
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
-        first, second = sim.asked("a.glb")
+        first, second = sim.blob_requests("a.glb")
     assert run.error is None
     assert first.headers.get("range") is None
     assert second.headers["range"].startswith("bytes=")
     assert int(second.headers["range"][6:-1]) >= 1_000_000
-    assert held(tmp_path)["a.glb"] == big
+    assert stored_files(tmp_path)["a.glb"] == big
 
 
 def test_files_are_salvaged_when_the_catalog_is_lost(tmp_path: Path) -> None:
     """What lies there and has the MD5 of the first answer is kept, with what it asks for; only the rest comes."""
     with Simulator() as sim:
-        files = sim.hold(walkable(10))
-        bad = sim.fault(blob("tiles/009.glb"), error(400), times=None)
-        assert sim.mirror(tmp_path, inventory=Inventory.WALK).exit == 3
+        files = sim.offer_export(walkable(10))
+        bad = sim.add_fault(is_blob_named("tiles/009.glb"), error_response(400), times=None)
+        assert sim.mirror(tmp_path, inventory=Inventory.WALK).exit_code == 3
         bad.times = bad.hits
         for path in (tmp_path / ".tilesync").glob("catalog.sqlite3*"):
             path.unlink()
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
     assert run.error is None
-    assert held(tmp_path) == files
-    assert (run.tally.fetched, run.tally.kept) == (1, len(files) - 1)
+    assert stored_files(tmp_path) == files
+    assert (run.stats.fetched, run.stats.kept) == (1, len(files) - 1)
 
 
 def test_what_was_missing_and_has_come_makes_a_new_version(tmp_path: Path) -> None:
@@ -422,12 +436,12 @@ def test_what_was_missing_and_has_come_makes_a_new_version(tmp_path: Path) -> No
     with Simulator() as sim:
         files = walkable()
         late = files.pop("tiles/005.glb")
-        sim.hold(files)
-        wish = {"link": sim.link(EXPORT), "inventory": Inventory.WALK, "allow_missing": True}
+        sim.offer_export(files)
+        wish = {"link": sim.create_link(EXPORT), "inventory": Inventory.WALK, "allow_missing": True}
         assert sim.mirror(tmp_path, **wish).error is None
         same = sim.mirror(tmp_path, **wish)
-        assert (same.error, latest(tmp_path)["version"]) == (None, EXPORT)
+        assert (same.error, read_latest(tmp_path)["version"]) == (None, EXPORT)
         sim.containers[EXPORT]["tiles/005.glb"] = StoredBlob(late)
         assert sim.mirror(tmp_path, **wish).error is None
-    assert latest(tmp_path)["version"] == f"{EXPORT}-2"
-    assert held(tmp_path, f"{EXPORT}-2") == {**files, "tiles/005.glb": late}
+    assert read_latest(tmp_path)["version"] == f"{EXPORT}-2"
+    assert stored_files(tmp_path, f"{EXPORT}-2") == {**files, "tiles/005.glb": late}

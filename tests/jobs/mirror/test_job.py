@@ -19,25 +19,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.builders import IMODEL, export, glb, manifest_of, md5_of, stored, tileset, tree
+from tests.support.builders import IMODEL, export, glb, make_stored_blobs, md5_base64, read_manifest, read_tree, tileset
 from tests.support.faults import (
-    after,
-    any_blob,
-    api,
-    blob,
     blob_name,
-    cut,
-    error,
-    held_until,
+    call_before,
+    error_response,
+    flip_last_bit,
+    halve_body,
     ignore_range,
-    listing,
-    ranged,
-    storage,
-    torn,
-    wrong_bytes,
+    is_api,
+    is_blob,
+    is_blob_named,
+    is_listing,
+    is_range_request,
+    is_storage,
+    truncate_body,
+    wait_for,
 )
-from tests.support.simulator import EXPORT, Simulator, latest, verify
-from tilesync.demo.fake_service import Request, StoredBlob
+from tests.support.simulator import EXPORT, Simulator, read_latest, verify
+from tilesync.demo.fake_service import FakeRequest, StoredBlob
 from tilesync.errors import (
     DestinationBusy,
     DestinationError,
@@ -47,20 +47,30 @@ from tilesync.errors import (
     NotAuthorised,
     UnsafeName,
 )
-from tilesync.events import Failed, Notice, Planned, Published, Renewed, Resolved, Retried, VersionChosen, Warned
-from tilesync.model import Inventory, Selector, Trace
+from tilesync.events import (
+    ExportResolved,
+    FileFailed,
+    LinkRenewed,
+    Notice,
+    Planned,
+    Retried,
+    VersionChosen,
+    VersionPublished,
+    Warned,
+)
+from tilesync.model import FileStamp, Inventory, Selector
 from tilesync.stores.local import publication
 from tilesync.stores.local import writer as files_of_stores
 from tilesync.stores.local.directory_handles import Entry
-from tilesync.stores.local.fs import barrier, place, write_whole
-from tilesync.stores.local.publication import Publication
+from tilesync.stores.local.fs import replace_file_durably, sync_filesystem, write_whole
+from tilesync.stores.local.publication import LocalPublication
 from tilesync.stores.local.writer import LocalFiles
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 
 
-def held(dest: Path, version: str = EXPORT) -> dict[str, bytes]:
-    return tree(dest / "versions" / version)
+def stored_files(dest: Path, version: str = EXPORT) -> dict[str, bytes]:
+    return read_tree(dest / "versions" / version)
 
 
 # --- a whole run ---
@@ -69,14 +79,14 @@ def held(dest: Path, version: str = EXPORT) -> dict[str, bytes]:
 def test_the_published_tree_is_the_container_byte_for_byte(tmp_path: Path) -> None:
     """Every blob lies under its own name with its own bytes, and nothing else does."""
     with Simulator(page_size=5) as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         run = sim.mirror(tmp_path)
     assert run.error is None
-    assert held(tmp_path) == files
-    assert run.tally.listed == run.tally.fetched == run.tally.verified == len(files)
-    assert run.tally.bytes == sum(map(len, files.values()))
-    assert len(sim.asked()) == len(files)
-    assert len(sim.asked_pages) == -(-len(files) // 5)
+    assert stored_files(tmp_path) == files
+    assert run.stats.listed == run.stats.fetched == run.stats.verified == len(files)
+    assert run.stats.transferred_bytes == sum(map(len, files.values()))
+    assert len(sim.blob_requests()) == len(files)
+    assert len(sim.listing_requests) == -(-len(files) // 5)
     assert {p.name for p in tmp_path.iterdir()} == {
         "tileset.json", "latest.json", "checked.json", "current", "versions", "manifests", ".tilesync"
     }  # fmt: skip
@@ -85,12 +95,12 @@ def test_the_published_tree_is_the_container_byte_for_byte(tmp_path: Path) -> No
 def test_the_manifest_says_what_each_file_is(tmp_path: Path) -> None:
     """Its first line is the service's record without links and the counts, each other line one file."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         sim.blob("tiles/000.glb").content_encoding = "br"
         sim.blob("tiles/000.glb").content_type = "model/gltf-binary"
-        assert sim.mirror(tmp_path).exit == 0
+        assert sim.mirror(tmp_path).exit_code == 0
         blobs = sim.containers[EXPORT]
-    head, rows = manifest_of(tmp_path, EXPORT)
+    head, rows = read_manifest(tmp_path, EXPORT)
     assert head["version"] == EXPORT
     assert head["export"]["id"] == EXPORT
     assert "_links" not in head["export"]
@@ -114,9 +124,9 @@ def test_the_manifest_says_what_each_file_is(tmp_path: Path) -> None:
 def test_latest_json_and_current_lead_to_the_version(tmp_path: Path) -> None:
     """latest.json has the fields of the contract, and `current` is a relative symlink to the version."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         sim.mirror(tmp_path)
-    said = latest(tmp_path)
+    said = read_latest(tmp_path)
     assert said.keys() == {"version", "export", "imodel", "owner", "changeset", "finished", "tileset", "manifest"}
     assert (said["version"], said["export"], said["imodel"]) == (EXPORT, EXPORT, IMODEL)
     assert (tmp_path / said["tileset"]).is_file()
@@ -127,9 +137,12 @@ def test_latest_json_and_current_lead_to_the_version(tmp_path: Path) -> None:
 def test_the_pointer_is_the_root_with_its_uris_rebased(tmp_path: Path) -> None:
     """The pointer is the root document; only its relative URIs lead into the version's folder, to files that exist."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         sim.mirror(tmp_path)
-    pointer, root = json.loads((tmp_path / "tileset.json").read_bytes()), json.loads(held(tmp_path)["tileset.json"])
+    pointer, root = (
+        json.loads((tmp_path / "tileset.json").read_bytes()),
+        json.loads(stored_files(tmp_path)["tileset.json"]),
+    )
     assert pointer["schemaUri"] == f"versions/{EXPORT}/data/schema.json"
     uris = [child["content"]["uri"] for child in pointer["root"]["children"]]
     assert uris == [f"versions/{EXPORT}/{child['content']['uri']}" for child in root["root"]["children"]]
@@ -143,7 +156,7 @@ def test_the_pointer_is_the_root_with_its_uris_rebased(tmp_path: Path) -> None:
 def test_files_have_the_last_modified_of_their_blobs(tmp_path: Path) -> None:
     """A file's mtime is the Last-Modified of its blob."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         sim.blob("tiles/001.glb").modified = datetime(2025, 5, 5, 5, 5, 5, tzinfo=UTC)
         sim.mirror(tmp_path)
     assert (tmp_path / "versions" / EXPORT / "tiles/001.glb").stat().st_mtime == 1746421505
@@ -152,7 +165,7 @@ def test_files_have_the_last_modified_of_their_blobs(tmp_path: Path) -> None:
 def test_the_state_is_private(tmp_path: Path) -> None:
     """.tilesync is for its owner alone (0700), and no part is left in it."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         sim.mirror(tmp_path)
     assert (tmp_path / ".tilesync").stat().st_mode & 0o777 == 0o700
     assert list((tmp_path / ".tilesync/parts").iterdir()) == []
@@ -161,42 +174,42 @@ def test_the_state_is_private(tmp_path: Path) -> None:
 def test_the_state_can_lie_elsewhere(tmp_path: Path) -> None:
     """With a state folder of its own DEST has no .tilesync, and the next night still needs one request."""
     with Simulator() as sim:
-        files = sim.hold()
-        assert sim.mirror(tmp_path / "d", state_dir=tmp_path / "state").exit == 0
-        sim.forget()
-        assert sim.mirror(tmp_path / "d", state_dir=tmp_path / "state").exit == 0
+        files = sim.offer_export()
+        assert sim.mirror(tmp_path / "d", state_dir=tmp_path / "state").exit_code == 0
+        sim.clear_requests()
+        assert sim.mirror(tmp_path / "d", state_dir=tmp_path / "state").exit_code == 0
         assert len(sim.requests) == 1
-    assert held(tmp_path / "d") == files
+    assert stored_files(tmp_path / "d") == files
     assert not (tmp_path / "d/.tilesync").exists()
 
 
 def test_an_export_without_any_md5_is_mirrored_whole(tmp_path: Path) -> None:
     """Without Content-MD5 length and shape are checked, and the manifest still has every SHA-256."""
     with Simulator() as sim:
-        files = sim.hold(md5=False)
-        assert sim.mirror(tmp_path).exit == 0
-    assert held(tmp_path) == files
-    assert all(row["md5"] is None and row["sha256"] for row in manifest_of(tmp_path, EXPORT)[1].values())
+        files = sim.offer_export(md5=False)
+        assert sim.mirror(tmp_path).exit_code == 0
+    assert stored_files(tmp_path) == files
+    assert all(row["md5"] is None and row["sha256"] for row in read_manifest(tmp_path, EXPORT)[1].values())
 
 
 def test_folder_placeholders_are_left_out(tmp_path: Path) -> None:
     """Empty blobs that stand for folders, with a slash or as the name of a folder of others, are no files."""
     with Simulator(page_size=4) as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         sim.containers[EXPORT].update({"tiles": StoredBlob(b""), "tiles/": StoredBlob(b""), "data/": StoredBlob(b"")})
         run = sim.mirror(tmp_path)
     assert run.error is None
-    assert held(tmp_path) == files
-    assert run.tally.listed == len(files)
+    assert stored_files(tmp_path) == files
+    assert run.stats.listed == len(files)
 
 
 def test_a_name_that_is_file_and_folder_stops_before_publishing(tmp_path: Path) -> None:
     """A blob with bytes whose name is a folder of others: exit 8, nothing published."""
     with Simulator(page_size=1) as sim:
-        sim.hold()
+        sim.offer_export()
         sim.containers[EXPORT]["tiles"] = StoredBlob(b"bytes")
         run = sim.mirror(tmp_path)
-    assert run.exit == 8
+    assert run.exit_code == 8
     assert not (tmp_path / "tileset.json").exists()
     assert not (tmp_path / "manifests").exists()
 
@@ -204,17 +217,17 @@ def test_a_name_that_is_file_and_folder_stops_before_publishing(tmp_path: Path) 
 def test_a_name_listed_twice_stops_before_publishing(tmp_path: Path) -> None:
     """The same name on two pages: exit 3, nothing published, and the next run lists anew and gets it right."""
     with Simulator(page_size=6) as sim:
-        files = sim.hold()
-        sim.fault(
-            lambda r: listing(r) and r.query.get("marker", "").endswith("!6"),
+        files = sim.offer_export()
+        sim.add_fault(
+            lambda r: is_listing(r) and r.query.get("marker", "").endswith("!6"),
             lambda _, proceed: _with_entry_of_first_page(proceed()),
         )
         run = sim.mirror(tmp_path)
-        assert run.exit == 3
+        assert run.exit_code == 3
         assert "twice" in str(run.error)
         assert not (tmp_path / "tileset.json").exists()
-        assert sim.mirror(tmp_path).exit == 0
-    assert held(tmp_path) == files
+        assert sim.mirror(tmp_path).exit_code == 0
+    assert stored_files(tmp_path) == files
 
 
 def _with_entry_of_first_page(answer: Any) -> Any:
@@ -226,9 +239,9 @@ def _with_entry_of_first_page(answer: Any) -> Any:
 def test_a_container_without_a_root_is_not_published(tmp_path: Path) -> None:
     """Without tileset.json there is nothing to stream: exit 3 and a sentence about it."""
     with Simulator() as sim:
-        sim.hold({"a.glb": glb(b"a")})
+        sim.offer_export({"a.glb": glb(b"a")})
         run = sim.mirror(tmp_path)
-    assert run.exit == 3
+    assert run.exit_code == 3
     assert "tileset.json" in str(run.error)
     assert not (tmp_path / "latest.json").exists()
 
@@ -236,8 +249,8 @@ def test_a_container_without_a_root_is_not_published(tmp_path: Path) -> None:
 def test_an_empty_container_is_not_published(tmp_path: Path) -> None:
     """An inventory of nothing never becomes a version."""
     with Simulator() as sim:
-        sim.hold({})
-        assert sim.mirror(tmp_path).exit == 3
+        sim.offer_export({})
+        assert sim.mirror(tmp_path).exit_code == 3
     assert not (tmp_path / "tileset.json").exists()
 
 
@@ -250,13 +263,13 @@ HOSTILE = [
 def test_a_hostile_name_writes_nothing(tmp_path: Path, name: str) -> None:
     """A name that a folder cannot hold safely: exit 8, not one file of its page, nothing outside DEST."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         sim.containers[EXPORT][name] = StoredBlob(b"outside")
         run = sim.mirror(tmp_path / "in" / "dest")
-        assert sim.asked() == []
+        assert sim.blob_requests() == []
     assert isinstance(run.error, UnsafeName)
     assert not (tmp_path / "in/dest/tileset.json").exists()
-    assert held(tmp_path / "in/dest") == {}
+    assert stored_files(tmp_path / "in/dest") == {}
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
     assert [p.name for p in (tmp_path / "in").iterdir()] == ["dest"]
 
@@ -266,11 +279,11 @@ def test_a_symlink_planted_in_the_destination_is_refused(tmp_path: Path) -> None
     outside, dest = tmp_path / "outside", tmp_path / "dest"
     outside.mkdir()
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         (dest / "versions" / EXPORT).mkdir(parents=True)
         (dest / "versions" / EXPORT / "tiles").symlink_to(outside)
         run = sim.mirror(dest)
-    assert run.exit == 8
+    assert run.exit_code == 8
     assert list(outside.iterdir()) == []
     assert not (dest / "tileset.json").exists()
 
@@ -279,11 +292,11 @@ def test_a_foreign_tileset_is_refused(tmp_path: Path) -> None:
     """A DEST with a tileset.json that tilesync did not write: exit 8, and it stays as it is."""
     (tmp_path / "tileset.json").write_text("mine")
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         run = sim.mirror(tmp_path)
         assert sim.requests == []
-    assert run.exit == 8
-    assert tree(tmp_path) == {"tileset.json": b"mine"}
+    assert run.exit_code == 8
+    assert read_tree(tmp_path) == {"tileset.json": b"mine"}
 
 
 # --- nights ---
@@ -292,30 +305,30 @@ def test_a_foreign_tileset_is_refused(tmp_path: Path) -> None:
 def test_an_unchanged_night_is_one_request(tmp_path: Path) -> None:
     """Nothing new: one request to the API, none to the storage, exit 0, and not one byte of DEST changes."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         sim.mirror(tmp_path)
-        before = {k: v for k, v in tree(tmp_path).items() if not k.startswith(".tilesync")}
-        sim.forget()
+        before = {k: v for k, v in read_tree(tmp_path).items() if not k.startswith(".tilesync")}
+        sim.clear_requests()
         run = sim.mirror(tmp_path)
         assert [request.path for request in sim.requests] == ["/mesh-export/"]
-    assert run.exit == 0
-    assert (run.tally.listed, run.tally.kept, run.tally.fetched) == (len(files), len(files), 0)
-    assert run.of(Published) == []
-    assert {k: v for k, v in tree(tmp_path).items() if not k.startswith(".tilesync")} == before
+    assert run.exit_code == 0
+    assert (run.stats.listed, run.stats.kept, run.stats.fetched) == (len(files), len(files), 0)
+    assert run.events_of(VersionPublished) == []
+    assert {k: v for k, v in read_tree(tmp_path).items() if not k.startswith(".tilesync")} == before
 
 
 def test_a_second_export_stands_beside_the_first(tmp_path: Path) -> None:
     """A new export becomes a new version and the pointer moves; the old version stays as it was."""
     with Simulator() as sim:
-        first = sim.hold()
+        first = sim.offer_export()
         sim.mirror(tmp_path)
-        second = sim.hold(export(15, seed=2), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
+        second = sim.offer_export(export(15, seed=2), export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
         run = sim.mirror(tmp_path)
-    assert run.exit == 0
-    assert [e.version for e in run.of(Published)] == [OTHER]
-    assert held(tmp_path) == first
-    assert held(tmp_path, OTHER) == second
-    assert latest(tmp_path)["version"] == OTHER
+    assert run.exit_code == 0
+    assert [e.version for e in run.events_of(VersionPublished)] == [OTHER]
+    assert stored_files(tmp_path) == first
+    assert stored_files(tmp_path, OTHER) == second
+    assert read_latest(tmp_path)["version"] == OTHER
     assert os.readlink(tmp_path / "current") == f"versions/{OTHER}"
     assert f"versions/{OTHER}/" in (tmp_path / "tileset.json").read_text()
     assert {p.name for p in (tmp_path / "manifests").iterdir()} == {f"{EXPORT}.jsonl", f"{OTHER}.jsonl"}
@@ -324,120 +337,120 @@ def test_a_second_export_stands_beside_the_first(tmp_path: Path) -> None:
 def test_while_the_newest_is_unfinished_the_older_one_is_mirrored(tmp_path: Path) -> None:
     """The first Complete row counts; that it is behind the newest is said."""
     with Simulator() as sim:
-        files = sim.hold()
-        sim.hold(export(seed=3), export_id=OTHER, status="InProgress")
+        files = sim.offer_export()
+        sim.offer_export(export(seed=3), export_id=OTHER, status="InProgress")
         run = sim.mirror(tmp_path)
-    (said,) = run.of(Resolved)
+    (said,) = run.events_of(ExportResolved)
     assert (said.export, said.newest, said.behind) == (EXPORT, OTHER, True)
-    assert held(tmp_path) == files
+    assert stored_files(tmp_path) == files
 
 
 def test_a_published_version_is_never_changed(tmp_path: Path) -> None:
     """The same export found with other content becomes `<id>-2`; the bytes of the first stay."""
     with Simulator() as sim:
-        first = sim.hold()
+        first = sim.offer_export()
         sim.mirror(tmp_path)
         second = {**export(seed=9), "tiles/new.glb": glb(b"new")}
         sim.regenerate(second)
-        assert sim.mirror(tmp_path).exit == 0
-        assert latest(tmp_path)["version"] == f"{EXPORT}-2"
+        assert sim.mirror(tmp_path).exit_code == 0
+        assert read_latest(tmp_path)["version"] == f"{EXPORT}-2"
         third = export(10, seed=10)
         sim.regenerate(third)
-        assert sim.mirror(tmp_path).exit == 0
-    assert held(tmp_path) == first
-    assert held(tmp_path, f"{EXPORT}-2") == second
-    assert held(tmp_path, f"{EXPORT}-3") == third
-    assert latest(tmp_path)["version"] == f"{EXPORT}-3"
+        assert sim.mirror(tmp_path).exit_code == 0
+    assert stored_files(tmp_path) == first
+    assert stored_files(tmp_path, f"{EXPORT}-2") == second
+    assert stored_files(tmp_path, f"{EXPORT}-3") == third
+    assert read_latest(tmp_path)["version"] == f"{EXPORT}-3"
 
 
 def test_a_touched_export_with_the_same_content_is_no_new_version(tmp_path: Path) -> None:
     """Another lastModified over the same blobs: listed and compared, nothing fetched, and quiet the night after."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         sim.mirror(tmp_path)
         sim.regenerate(files)
-        sim.forget()
+        sim.clear_requests()
         run = sim.mirror(tmp_path)
-        assert (run.exit, sim.asked()) == (0, [])
+        assert (run.exit_code, sim.blob_requests()) == (0, [])
         assert [p.name for p in (tmp_path / "versions").iterdir()] == [EXPORT]
-        sim.forget()
-        assert sim.mirror(tmp_path).exit == 0
+        sim.clear_requests()
+        assert sim.mirror(tmp_path).exit_code == 0
         assert len(sim.requests) == 1
 
 
 def test_comparing_that_was_interrupted_still_makes_no_second_version(tmp_path: Path) -> None:
     """When the listing of a touched export fails midway, the run after compares all the same and fetches nothing."""
     with Simulator(page_size=5) as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         sim.mirror(tmp_path)
         sim.regenerate(files)
-        sim.fault(lambda r: listing(r) and "marker" in r.query, error(500, "InternalError"), times=None)
-        assert sim.mirror(tmp_path, retry_for=timedelta(seconds=0.2)).exit == 6
+        sim.add_fault(lambda r: is_listing(r) and "marker" in r.query, error_response(500, "InternalError"), times=None)
+        assert sim.mirror(tmp_path, retry_for=timedelta(seconds=0.2)).exit_code == 6
         sim.faults[0].times = 0
-        sim.forget()
-        assert sim.mirror(tmp_path).exit == 0
-        assert sim.asked() == []
+        sim.clear_requests()
+        assert sim.mirror(tmp_path).exit_code == 0
+        assert sim.blob_requests() == []
     assert [p.name for p in (tmp_path / "versions").iterdir()] == [EXPORT]
 
 
 def test_verify_then_mirror_heals(tmp_path: Path) -> None:
     """What verify finds bad is fetched again on an unchanged night, and nothing else; the pointer does not move."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         sim.mirror(tmp_path)
         folder = tmp_path / "versions" / EXPORT
         (folder / "tiles/003.glb").write_bytes(b"x" * len(files["tiles/003.glb"]))
         (folder / "tiles/004.glb").unlink()
-        assert verify(tmp_path).exit == 10
-        sim.forget()
+        assert verify(tmp_path).exit_code == 10
+        sim.clear_requests()
         run = sim.mirror(tmp_path)
-        assert run.exit == 0
-        assert sorted(blob_name(r) or "" for r in sim.asked()) == ["tiles/003.glb", "tiles/004.glb"]
-        assert sim.asked_pages == []
-    assert held(tmp_path) == files
-    assert verify(tmp_path).exit == 0
-    assert run.of(Published) == []
-    assert (run.tally.fetched, run.tally.kept) == (2, len(files) - 2)
+        assert run.exit_code == 0
+        assert sorted(blob_name(r) or "" for r in sim.blob_requests()) == ["tiles/003.glb", "tiles/004.glb"]
+        assert sim.listing_requests == []
+    assert stored_files(tmp_path) == files
+    assert verify(tmp_path).exit_code == 0
+    assert run.events_of(VersionPublished) == []
+    assert (run.stats.fetched, run.stats.kept) == (2, len(files) - 2)
 
 
 def test_healing_from_a_changed_export_makes_another_version(tmp_path: Path) -> None:
     """When the export was regenerated before it could heal, the damaged version is left and a whole one published."""
     with Simulator() as sim:
-        first = sim.hold()
+        first = sim.offer_export()
         sim.mirror(tmp_path)
         (tmp_path / "versions" / EXPORT / "tiles/004.glb").unlink()
         verify(tmp_path)
         second = export(seed=4)
-        sim.containers[EXPORT] = stored(second)
+        sim.containers[EXPORT] = make_stored_blobs(second)
         run = sim.mirror(tmp_path)
-        assert run.exit == 0
-    kept = held(tmp_path)
+        assert run.exit_code == 0
+    kept = stored_files(tmp_path)
     assert all(first[name] == data for name, data in kept.items())
-    assert held(tmp_path, latest(tmp_path)["version"]) == second
+    assert stored_files(tmp_path, read_latest(tmp_path)["version"]) == second
 
 
 def test_a_deleted_version_folder_is_fetched_again(tmp_path: Path) -> None:
     """Someone removed the files of the current version: an unchanged night brings them back."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         sim.mirror(tmp_path)
         shutil.rmtree(tmp_path / "versions" / EXPORT)
         run = sim.mirror(tmp_path)
-    assert run.exit == 0
-    assert held(tmp_path) == files
-    assert verify(tmp_path).exit == 0
+    assert run.exit_code == 0
+    assert stored_files(tmp_path) == files
+    assert verify(tmp_path).exit_code == 0
 
 
 @pytest.mark.parametrize("lost", ["tileset.json", "current"])
 def test_a_lost_pointer_is_put_back(tmp_path: Path, lost: str) -> None:
     """What leads to the version is made again on an unchanged night, without the storage."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         sim.mirror(tmp_path)
         pointer = (tmp_path / "tileset.json").read_bytes()
         (tmp_path / lost).unlink()
-        sim.forget()
-        assert sim.mirror(tmp_path).exit == 0
+        sim.clear_requests()
+        assert sim.mirror(tmp_path).exit_code == 0
         assert len(sim.requests) == 1
     assert (tmp_path / "tileset.json").read_bytes() == pointer
     assert (tmp_path / "current/tileset.json").is_file()
@@ -446,12 +459,12 @@ def test_a_lost_pointer_is_put_back(tmp_path: Path, lost: str) -> None:
 def test_a_run_on_another_export_can_be_asked_for(tmp_path: Path) -> None:
     """--export-id picks an older Complete export, and the newest is named."""
     with Simulator() as sim:
-        old = sim.hold()
-        sim.hold(export(seed=8), export_id=OTHER)
+        old = sim.offer_export()
+        sim.offer_export(export(seed=8), export_id=OTHER)
         run = sim.mirror(tmp_path, selector=Selector(imodel=IMODEL, export_type="3dtiles", export_id=EXPORT.upper()))
-    assert run.exit == 0
-    assert held(tmp_path) == old
-    assert run.of(Resolved)[0].behind
+    assert run.exit_code == 0
+    assert stored_files(tmp_path) == old
+    assert run.events_of(ExportResolved)[0].behind
 
 
 # --- links ---
@@ -460,22 +473,22 @@ def test_a_run_on_another_export_can_be_asked_for(tmp_path: Path) -> None:
 def test_an_expired_link_is_renewed_in_mid_run(tmp_path: Path) -> None:
     """Links that live two seconds, answers that take a tenth: renewed as often as needed, nothing lost."""
     with Simulator(life=timedelta(seconds=1), delay=0.1, page_size=4) as sim:
-        files = sim.hold(export(40))
+        files = sim.offer_export(export(40))
         run = sim.mirror(tmp_path, transfers=4)
-    assert run.exit == 0
-    assert held(tmp_path) == files
-    assert run.tally.renewals == len(run.of(Renewed)) >= 1
+    assert run.exit_code == 0
+    assert stored_files(tmp_path) == files
+    assert run.stats.renewals == len(run.events_of(LinkRenewed)) >= 1
 
 
 def test_links_that_expire_between_two_pages_keep_the_marker(tmp_path: Path) -> None:
     """A link revoked between pages is renewed and the listing goes on at its marker, not from the start."""
     with Simulator(page_size=3) as sim:
-        files = sim.hold()
-        sim.on(3, listing, sim.revoke)
+        files = sim.offer_export()
+        sim.run_before_request(3, is_listing, sim.revoke_links)
         run = sim.mirror(tmp_path)
-        markers = [request.query.get("marker") for request in sim.asked_pages]
-    assert run.exit == 0
-    assert held(tmp_path) == files
+        markers = [request.query.get("marker") for request in sim.listing_requests]
+    assert run.exit_code == 0
+    assert stored_files(tmp_path) == files
     assert markers.count(None) == 1
     assert markers[2] == markers[3]
 
@@ -483,102 +496,102 @@ def test_links_that_expire_between_two_pages_keep_the_marker(tmp_path: Path) -> 
 def test_a_link_revoked_in_mid_run_is_renewed_once_for_all(tmp_path: Path) -> None:
     """Many transfers meet 403 at once: one call of the API replaces the link."""
     with Simulator() as sim:
-        files = sim.hold(export(60))
+        files = sim.offer_export(export(60))
         everyone, count = threading.Event(), [0]
 
         def arrive() -> None:
             count[0] += 1
             if count[0] == 16:
-                sim.revoke()
+                sim.revoke_links()
                 everyone.set()
             everyone.wait(5)
 
-        sim.fault(any_blob, after(arrive), times=16)
+        sim.add_fault(is_blob, call_before(arrive), times=16)
         run = sim.mirror(tmp_path, transfers=16)
-        assert len(sim.asked_api) == 2 + (run.tally.renewals - 1)
-        assert run.tally.renewals == 1
-    assert run.exit == 0
-    assert held(tmp_path) == files
+        assert len(sim.api_requests) == 2 + (run.stats.renewals - 1)
+        assert run.stats.renewals == 1
+    assert run.exit_code == 0
+    assert stored_files(tmp_path) == files
 
 
 @pytest.mark.parametrize("ahead", [timedelta(hours=-3), timedelta(hours=3)])
 def test_a_skewed_clock_does_not_matter(tmp_path: Path, ahead: timedelta) -> None:
     """The server's clock is hours away from ours: links are judged by its time, none is renewed needlessly."""
     with Simulator() as sim:
-        sim.ahead = ahead
-        files = sim.hold()
+        sim.clock_offset = ahead
+        files = sim.offer_export()
         run = sim.mirror(tmp_path)
-        assert len(sim.asked_api) == 1
-    assert run.exit == 0
-    assert held(tmp_path) == files
+        assert len(sim.api_requests) == 1
+    assert run.exit_code == 0
+    assert stored_files(tmp_path) == files
 
 
 def test_a_refused_identity_at_the_storage_ends_with_5(tmp_path: Path) -> None:
     """403 to every link however fresh: not authorised, after few requests, resumable."""
     with Simulator() as sim:
-        sim.hold()
-        sim.fault(storage, error(403, "AuthorizationFailure"), times=None)
+        sim.offer_export()
+        sim.add_fault(is_storage, error_response(403, "AuthorizationFailure"), times=None)
         run = sim.mirror(tmp_path)
         assert len(sim.requests) < 20
     assert isinstance(run.error, NotAuthorised)
-    assert run.exit == 5
+    assert run.exit_code == 5
 
 
 def test_a_container_link_is_a_source(tmp_path: Path) -> None:
     """A bare link mirrors its container without any request to the API; run again it fetches nothing."""
     with Simulator() as sim:
-        files = sim.hold()
-        assert sim.mirror(tmp_path, link=sim.link(EXPORT)).exit == 0
-        assert held(tmp_path) == files
-        sim.forget()
-        run = sim.mirror(tmp_path, link=sim.link(EXPORT).replace("?", "/tileset.json?"))
-        assert (run.exit, sim.asked(), sim.asked_api) == (0, [], [])
+        files = sim.offer_export()
+        assert sim.mirror(tmp_path, link=sim.create_link(EXPORT)).exit_code == 0
+        assert stored_files(tmp_path) == files
+        sim.clear_requests()
+        run = sim.mirror(tmp_path, link=sim.create_link(EXPORT).replace("?", "/tileset.json?"))
+        assert (run.exit_code, sim.blob_requests(), sim.api_requests) == (0, [], [])
     assert [p.name for p in (tmp_path / "versions").iterdir()] == [EXPORT]
 
 
 def test_a_dead_container_link_ends_with_5_and_the_next_one_resumes(tmp_path: Path) -> None:
     """A bare link revoked in mid-run cannot be renewed: exit 5; with a fresh one the run continues."""
     with Simulator() as sim:
-        files = sim.hold()
-        sim.on(8, any_blob, sim.revoke)
-        run = sim.mirror(tmp_path, link=sim.link(EXPORT), transfers=1)
-        assert run.exit == 5
+        files = sim.offer_export()
+        sim.run_before_request(8, is_blob, sim.revoke_links)
+        run = sim.mirror(tmp_path, link=sim.create_link(EXPORT), transfers=1)
+        assert run.exit_code == 5
         assert not (tmp_path / "tileset.json").exists()
-        sim.forget()
-        assert sim.mirror(tmp_path, link=sim.link(EXPORT)).exit == 0
-        assert len(sim.asked()) == len(files) - 7
-    assert held(tmp_path) == files
+        sim.clear_requests()
+        assert sim.mirror(tmp_path, link=sim.create_link(EXPORT)).exit_code == 0
+        assert len(sim.blob_requests()) == len(files) - 7
+    assert stored_files(tmp_path) == files
 
 
 def test_a_link_command_renews_a_container_link(tmp_path: Path) -> None:
     """With --link-command a revoked bare link is replaced by what the command prints."""
     with Simulator() as sim:
-        files = sim.hold()
-        fresh, secret = sim.link(EXPORT), tmp_path / "link"
-        stale = sim.link(EXPORT)
+        files = sim.offer_export()
+        fresh, secret = sim.create_link(EXPORT), tmp_path / "link"
+        stale = sim.create_link(EXPORT)
 
         def rotate() -> None:
-            sim.revoke()
-            secret.write_text(sim.link(EXPORT))
+            sim.revoke_links()
+            secret.write_text(sim.create_link(EXPORT))
 
         secret.write_text(fresh)
-        sim.on(5, any_blob, rotate)
+        sim.run_before_request(5, is_blob, rotate)
         run = sim.mirror(tmp_path / "d", link=stale, link_command=f"cat {secret}", transfers=1)
-    assert run.exit == 0
-    assert run.tally.renewals == 1
-    assert held(tmp_path / "d") == files
+    assert run.exit_code == 0
+    assert run.stats.renewals == 1
+    assert stored_files(tmp_path / "d") == files
 
 
 def test_a_link_command_that_fails_is_no_refusal_of_the_listing(tmp_path: Path) -> None:
     """Nothing is walked instead: without a link there is no walk either."""
     with Simulator() as sim:
-        sim.hold()
-        stale = sim.link(EXPORT)
-        sim.revoke()
+        sim.offer_export()
+        stale = sim.create_link(EXPORT)
+        sim.revoke_links()
         run = sim.mirror(tmp_path / "d", link=stale, link_command="false")
     assert isinstance(run.error, NotAuthorised)
     assert "--link-command" in str(run.error)
-    assert not [event for event in run.of(Notice) if "walking" in event.message]
+    assert not [event for event in run.events_of(Notice) if "walking" in event.message]
 
 
 # --- facts that no file can have ---
@@ -589,14 +602,14 @@ def test_a_link_command_that_fails_is_no_refusal_of_the_listing(tmp_path: Path) 
 def test_dates_that_no_file_can_have_are_told_once(inventory: Inventory, count: int, tmp_path: Path) -> None:
     """By listing and by walk: how many, and that they are stored as unknown."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         for name in list(files)[:count]:
             sim.blob(name).modified = datetime(9999, 12, 31, tzinfo=UTC)
         run = sim.mirror(tmp_path, inventory=inventory)
-    assert run.exit == 0
-    (warned,) = run.of(Warned)
+    assert run.exit_code == 0
+    (warned,) = run.events_of(Warned)
     assert f"of {count} file{'s' if count > 1 else ''} that no file can have" in warned.message
-    _, lines = manifest_of(tmp_path, EXPORT)
+    _, lines = read_manifest(tmp_path, EXPORT)
     assert [lines[name].get("last_modified") for name in list(files)[:count]] == [None] * count
 
 
@@ -606,130 +619,130 @@ def test_dates_that_no_file_can_have_are_told_once(inventory: Inventory, count: 
 def test_an_export_regenerated_once_converges(tmp_path: Path) -> None:
     """Regenerated in mid-run: the run lists and plans again, and what is published is the new export, whole."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         second = {**export(14, seed=5), "0new.glb": glb(b"new")}
-        sim.on(6, any_blob, lambda: sim.regenerate(second))
+        sim.run_before_request(6, is_blob, lambda: sim.regenerate(second))
         run = sim.mirror(tmp_path, transfers=1)
-    assert run.exit == 0
-    assert held(tmp_path) == second
-    assert len(run.of(Warned)) == 1
-    assert run.tally.listed == len(second) == run.tally.fetched + run.tally.kept
-    assert verify(tmp_path).exit == 0
+    assert run.exit_code == 0
+    assert stored_files(tmp_path) == second
+    assert len(run.events_of(Warned)) == 1
+    assert run.stats.listed == len(second) == run.stats.fetched + run.stats.kept
+    assert verify(tmp_path).exit_code == 0
 
 
 def test_what_did_not_change_is_kept_when_the_export_was_regenerated(tmp_path: Path) -> None:
     """Files that the second listing proves unchanged are not fetched again."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         second = {**files, "tiles/011.glb": glb(b"other")}
-        sim.on(12, any_blob, lambda: sim.regenerate(second))
+        sim.run_before_request(12, is_blob, lambda: sim.regenerate(second))
         run = sim.mirror(tmp_path, transfers=1)
-        assert len(sim.asked()) == len(files) + 1
-    assert run.exit == 0
-    assert held(tmp_path) == second
+        assert len(sim.blob_requests()) == len(files) + 1
+    assert run.exit_code == 0
+    assert stored_files(tmp_path) == second
 
 
 def test_a_changed_old_name_behind_a_new_one_is_fetched_in_the_same_run(tmp_path: Path) -> None:
     """Relisting page by page: an old name that changed is fetched though a new name came on an earlier page."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         second = {**files, "0new.glb": glb(b"new"), "tiles/005.glb": glb(b"changed")}
 
         def change() -> None:
             sim.page_size = 1
             sim.regenerate(second)
 
-        sim.on(8, any_blob, change)
+        sim.run_before_request(8, is_blob, change)
         arrived = threading.Event()
-        sim.fault(blob("0new.glb"), after(arrived.set))
-        sim.fault(
-            lambda r: listing(r) and "0new.glb" in sim.containers[EXPORT] and r.query.get("marker") == "2!1",
-            held_until(arrived),
+        sim.add_fault(is_blob_named("0new.glb"), call_before(arrived.set))
+        sim.add_fault(
+            lambda r: is_listing(r) and "0new.glb" in sim.containers[EXPORT] and r.query.get("marker") == "2!1",
+            wait_for(arrived),
         )
         run = sim.mirror(tmp_path, transfers=1)
     assert run.error is None
-    assert held(tmp_path) == second
+    assert stored_files(tmp_path) == second
 
 
 def test_an_export_regenerated_always_ends_with_7(tmp_path: Path) -> None:
     """Changed under the run, twice again: ExportReplaced, exit 7, nothing published."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         turn = [0]
 
         def again() -> None:
             turn[0] += 1
             sim.regenerate(export(seed=100 + turn[0]))
 
-        sim.fault(blob("tiles/005.glb"), after(again), times=None)
+        sim.add_fault(is_blob_named("tiles/005.glb"), call_before(again), times=None)
         run = sim.mirror(tmp_path, transfers=1)
-        assert len([r for r in sim.asked_pages if "marker" not in r.query]) == 3
+        assert len([r for r in sim.listing_requests if "marker" not in r.query]) == 3
     assert isinstance(run.error, ExportReplaced)
-    assert run.exit == 7
+    assert run.exit_code == 7
     assert not (tmp_path / "tileset.json").exists()
 
 
 def test_an_export_that_changes_always_leaves_the_old_version_standing(tmp_path: Path) -> None:
     """While the new export cannot be had, everything leads to the old one as before."""
     with Simulator() as sim:
-        first = sim.hold()
+        first = sim.offer_export()
         sim.mirror(tmp_path)
         before = (tmp_path / "tileset.json").read_bytes(), (tmp_path / "latest.json").read_bytes()
-        sim.hold(export(seed=2), export_id=OTHER)
-        sim.fault(any_blob, error(412, "ConditionNotMet"), times=None)
+        sim.offer_export(export(seed=2), export_id=OTHER)
+        sim.add_fault(is_blob, error_response(412, "ConditionNotMet"), times=None)
         run = sim.mirror(tmp_path)
-    assert run.exit == 7
+    assert run.exit_code == 7
     assert ((tmp_path / "tileset.json").read_bytes(), (tmp_path / "latest.json").read_bytes()) == before
-    assert held(tmp_path) == first
+    assert stored_files(tmp_path) == first
 
 
 def test_a_container_that_is_gone_ends_with_7(tmp_path: Path) -> None:
     """ContainerNotFound while the service still lists the export: exit 7 after planning again twice."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         del sim.containers[EXPORT]
         run = sim.mirror(tmp_path)
-    assert run.exit == 7
+    assert run.exit_code == 7
     assert "gone" in str(run.error)
 
 
 def test_an_export_deleted_in_mid_run_ends_with_7_when_none_took_its_place(tmp_path: Path) -> None:
     """The export vanishes from list and storage: exit 7 at once, without waiting for another."""
     with Simulator() as sim:
-        sim.hold()
-        sim.on(5, any_blob, sim.delete)
+        sim.offer_export()
+        sim.run_before_request(5, is_blob, sim.delete)
         run = sim.mirror(tmp_path, transfers=1, wait=timedelta(seconds=50))
-    assert run.exit == 7
+    assert run.exit_code == 7
 
 
 def test_an_export_deleted_in_mid_run_is_followed_by_its_successor(tmp_path: Path) -> None:
     """The export vanishes and a newer one is Complete: the same run mirrors that one."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         second = export(6, seed=6)
 
         def change() -> None:
             sim.delete()
-            sim.hold(second, export_id=OTHER)
+            sim.offer_export(second, export_id=OTHER)
 
-        sim.on(5, any_blob, change)
+        sim.run_before_request(5, is_blob, change)
         run = sim.mirror(tmp_path, transfers=1)
-    assert run.exit == 0
-    assert held(tmp_path, OTHER) == second
-    assert latest(tmp_path)["version"] == OTHER
+    assert run.exit_code == 0
+    assert stored_files(tmp_path, OTHER) == second
+    assert read_latest(tmp_path)["version"] == OTHER
 
 
 def test_a_bare_link_whose_container_changes_ends_with_7_at_once(tmp_path: Path) -> None:
     """Nothing can be resolved again behind a bare link: the first change ends the run; the next run gets it right."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         second = export(seed=7)
-        sim.on(5, any_blob, lambda: sim.regenerate(second))
-        run = sim.mirror(tmp_path, link=sim.link(EXPORT), transfers=1)
-        assert run.exit == 7
-        assert len(sim.asked_pages) == 1
-        assert sim.mirror(tmp_path, link=sim.link(EXPORT)).exit == 0
-    assert held(tmp_path) == second
+        sim.run_before_request(5, is_blob, lambda: sim.regenerate(second))
+        run = sim.mirror(tmp_path, link=sim.create_link(EXPORT), transfers=1)
+        assert run.exit_code == 7
+        assert len(sim.listing_requests) == 1
+        assert sim.mirror(tmp_path, link=sim.create_link(EXPORT)).exit_code == 0
+    assert stored_files(tmp_path) == second
 
 
 # --- files that fail ---
@@ -738,75 +751,77 @@ def test_a_bare_link_whose_container_changes_ends_with_7_at_once(tmp_path: Path)
 def test_bytes_that_are_always_wrong_publish_nothing(tmp_path: Path) -> None:
     """The same wrong MD5 twice over identical bytes: its own message, exit 3, the other files held for the next run."""
     with Simulator() as sim:
-        files = sim.hold()
-        fault = sim.fault(blob("tiles/002.glb"), wrong_bytes, times=None)
+        files = sim.offer_export()
+        fault = sim.add_fault(is_blob_named("tiles/002.glb"), flip_last_bit, times=None)
         run = sim.mirror(tmp_path)
         assert fault.hits == 2
         assert isinstance(run.error, Incomplete)
-        (failure,) = run.of(Failed)
+        (failure,) = run.events_of(FileFailed)
         assert (failure.name, failure.error) == ("tiles/002.glb", "BlobDamaged")
         assert "the same bytes came twice" in failure.message
-        assert (run.tally.failed, run.tally.fetched) == (1, len(files) - 1)
+        assert (run.stats.failed, run.stats.fetched) == (1, len(files) - 1)
         assert not (tmp_path / "tileset.json").exists()
         assert not (tmp_path / "versions" / EXPORT / "tiles/002.glb").exists()
         fault.times = 0
-        sim.forget()
+        sim.clear_requests()
         again = sim.mirror(tmp_path)
-        assert [blob_name(r) for r in sim.asked()] == ["tiles/002.glb"]
-    assert again.exit == 0
-    assert (again.tally.fetched, again.tally.kept) == (1, len(files) - 1)
-    assert held(tmp_path) == files
+        assert [blob_name(r) for r in sim.blob_requests()] == ["tiles/002.glb"]
+    assert again.exit_code == 0
+    assert (again.stats.fetched, again.stats.kept) == (1, len(files) - 1)
+    assert stored_files(tmp_path) == files
 
 
 def test_bytes_that_are_wrong_once_are_healed_within_the_run(tmp_path: Path) -> None:
     """A wrong MD5 once: fetched again, right, published."""
     with Simulator() as sim:
-        files = sim.hold()
-        sim.fault(blob("tiles/002.glb"), wrong_bytes)
+        files = sim.offer_export()
+        sim.add_fault(is_blob_named("tiles/002.glb"), flip_last_bit)
         run = sim.mirror(tmp_path)
-    assert run.exit == 0
-    assert held(tmp_path) == files
-    assert len(run.of(Retried)) == 1
+    assert run.exit_code == 0
+    assert stored_files(tmp_path) == files
+    assert len(run.events_of(Retried)) == 1
 
 
 def test_a_listed_blob_that_is_missing_fails_alone(tmp_path: Path) -> None:
     """404 BlobNotFound: that file failed, all others are held, exit 3."""
     with Simulator() as sim:
-        files = sim.hold()
-        sim.fault(blob("tiles/007.glb"), error(404, "BlobNotFound"))
+        files = sim.offer_export()
+        sim.add_fault(is_blob_named("tiles/007.glb"), error_response(404, "BlobNotFound"))
         run = sim.mirror(tmp_path)
-    assert run.exit == 3
-    assert [failure.error for failure in run.of(Failed)] == ["BlobMissing"]
-    assert len(held(tmp_path)) == len(files) - 1
+    assert run.exit_code == 3
+    assert [failure.error for failure in run.events_of(FileFailed)] == ["BlobMissing"]
+    assert len(stored_files(tmp_path)) == len(files) - 1
 
 
 def test_all_failures_are_counted_and_named(tmp_path: Path) -> None:
     """Every file that failed is told, not the first alone, and the counts add up."""
     names = ("tiles/001.glb", "tiles/004.glb", "data/empty")
     with Simulator() as sim:
-        files = sim.hold()
-        sim.fault(blob(*names), error(404, "BlobNotFound"), times=3)
+        files = sim.offer_export()
+        sim.add_fault(is_blob_named(*names), error_response(404, "BlobNotFound"), times=3)
         run = sim.mirror(tmp_path)
-    assert {failure.name for failure in run.of(Failed)} == set(names)
-    tally = run.tally
+    assert {failure.name for failure in run.events_of(FileFailed)} == set(names)
+    tally = run.stats
     assert tally.listed == tally.fetched + tally.reused + tally.kept + tally.excluded + tally.failed == len(files)
 
 
 def test_a_glb_that_is_none_is_not_published(tmp_path: Path) -> None:
     """Bytes that match their MD5 but are no GLB under a .glb name that a tile asks for: exit 3."""
     with Simulator() as sim:
-        sim.hold({**export(), "tiles/tileset.json": tileset("bad.glb"), "tiles/bad.glb": b"<html>not found</html>"})
+        sim.offer_export(
+            {**export(), "tiles/tileset.json": tileset("bad.glb"), "tiles/bad.glb": b"<html>not found</html>"}
+        )
         run = sim.mirror(tmp_path)
-    assert run.exit == 3
-    assert "tiles/bad.glb" in run.of(Failed)[0].message
+    assert run.exit_code == 3
+    assert "tiles/bad.glb" in run.events_of(FileFailed)[0].message
 
 
 def test_a_root_that_is_no_tileset_is_not_published(tmp_path: Path) -> None:
     """A root without a root tile cannot be streamed: exit 3, no pointer."""
     with Simulator() as sim:
-        sim.hold({**export(), "tileset.json": b"{}"})
+        sim.offer_export({**export(), "tileset.json": b"{}"})
         run = sim.mirror(tmp_path)
-    assert run.exit == 3
+    assert run.exit_code == 3
     assert not (tmp_path / "tileset.json").exists()
     assert not (tmp_path / "latest.json").exists()
 
@@ -818,42 +833,42 @@ def test_an_export_that_does_not_fit_is_refused_before_its_first_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first page is more than what is free: exit 8, no blob asked for; with room the next run goes on."""
-    monkeypatch.setattr(LocalFiles, "free", lambda _: 1000)
+    monkeypatch.setattr(LocalFiles, "free_bytes", lambda _: 1000)
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         run = sim.mirror(tmp_path)
         assert isinstance(run.error, DiskFull)
-        assert run.exit == 8
-        assert sim.asked() == []
+        assert run.exit_code == 8
+        assert sim.blob_requests() == []
         monkeypatch.undo()
-        assert sim.mirror(tmp_path).exit == 0
-    assert held(tmp_path) == files
+        assert sim.mirror(tmp_path).exit_code == 0
+    assert stored_files(tmp_path) == files
 
 
 def test_room_is_watched_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A later page that does not fit ends the run with 8, and what was fetched until then is kept."""
     files = export(30)
     total = sum(map(len, files.values()))
-    monkeypatch.setattr(LocalFiles, "free", lambda _: total // 2)
+    monkeypatch.setattr(LocalFiles, "free_bytes", lambda _: total // 2)
     with Simulator(page_size=4) as sim:
-        sim.hold(files)
+        sim.offer_export(files)
         fetched = threading.Event()
-        sim.fault(any_blob, after(fetched.set))
-        sim.fault(lambda r: listing(r) and r.query.get("marker") == "2!4", held_until(fetched))
-        monkeypatch.setattr(LocalFiles, "free", lambda _: len(files["tileset.json"]) + 2500)
+        sim.add_fault(is_blob, call_before(fetched.set))
+        sim.add_fault(lambda r: is_listing(r) and r.query.get("marker") == "2!4", wait_for(fetched))
+        monkeypatch.setattr(LocalFiles, "free_bytes", lambda _: len(files["tileset.json"]) + 2500)
         run = sim.mirror(tmp_path)
-        assert run.exit == 8
+        assert run.exit_code == 8
         assert not (tmp_path / "tileset.json").exists()
         monkeypatch.undo()
-        assert sim.mirror(tmp_path).exit == 0
-    assert held(tmp_path) == files
+        assert sim.mirror(tmp_path).exit_code == 0
+    assert stored_files(tmp_path) == files
 
 
 def test_a_disk_that_fills_up_ends_with_8_and_is_resumable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ENOSPC in the middle: exit 8; the files placed before are not fetched again."""
     write_one, written = write_whole, [0]
 
-    def full(*args: Any) -> Trace:
+    def full(*args: Any) -> FileStamp:
         written[0] += 1
         if written[0] > 6:
             raise OSError(28, "No space left on device")
@@ -861,14 +876,14 @@ def test_a_disk_that_fills_up_ends_with_8_and_is_resumable(tmp_path: Path, monke
 
     monkeypatch.setattr(files_of_stores, "write_whole", full)
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         run = sim.mirror(tmp_path, transfers=1)
         assert isinstance(run.error, DiskFull)
         monkeypatch.undo()
-        sim.forget()
-        assert sim.mirror(tmp_path).exit == 0
-        assert len(sim.asked()) <= len(files) - 6
-    assert held(tmp_path) == files
+        sim.clear_requests()
+        assert sim.mirror(tmp_path).exit_code == 0
+        assert len(sim.blob_requests()) <= len(files) - 6
+    assert stored_files(tmp_path) == files
 
 
 # --- a kill between two steps of publishing ---
@@ -885,36 +900,36 @@ def test_a_kill_between_two_steps_of_publishing_is_mended(
         pass
 
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         if second:
             sim.mirror(tmp_path)
-            files = sim.hold(export(seed=2), export_id=OTHER)
+            files = sim.offer_export(export(seed=2), export_id=OTHER)
         done = [0]
 
         def stopping(temporary: Entry, final: Entry, data: Iterable[bytes]) -> None:
             if done[0] == step - 1:
                 raise Killed
             done[0] += 1
-            place(temporary, final, data)
+            replace_file_durably(temporary, final, data)
 
         def relink(*_: object) -> None:
             raise Killed
 
-        monkeypatch.setattr(publication, "place", stopping)
+        monkeypatch.setattr(publication, "replace_file_durably", stopping)
         if step == 3:
-            monkeypatch.setattr(Publication, "_relink", relink)
+            monkeypatch.setattr(LocalPublication, "_update_current_link", relink)
         with pytest.raises(Killed):
             sim.mirror(tmp_path)
         monkeypatch.undo()
-        sim.forget()
+        sim.clear_requests()
         run = sim.mirror(tmp_path)
         assert run.error is None, run.error
-        assert sim.asked() == []
+        assert sim.blob_requests() == []
     version = OTHER if second else EXPORT
-    assert latest(tmp_path)["version"] == version
-    assert held(tmp_path, version) == files
+    assert read_latest(tmp_path)["version"] == version
+    assert stored_files(tmp_path, version) == files
     assert os.readlink(tmp_path / "current") == f"versions/{version}"
-    assert verify(tmp_path).exit == 0
+    assert verify(tmp_path).exit_code == 0
 
 
 def test_publishing_has_a_fixed_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -932,17 +947,19 @@ def test_publishing_has_a_fixed_order(tmp_path: Path, monkeypatch: pytest.Monkey
         return noted
 
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
 
         def checked(folder: Path) -> None:
-            assert held(tmp_path) == files
+            assert stored_files(tmp_path) == files
             assert not (tmp_path / "manifests" / f"{EXPORT}.jsonl").exists()
-            barrier(folder)
+            sync_filesystem(folder)
 
-        monkeypatch.setattr(publication, "barrier", noting("barrier", checked))
-        monkeypatch.setattr(publication, "place", noting("place", place))
-        monkeypatch.setattr(Publication, "_relink", noting("relink", Publication._relink))
-        assert sim.mirror(tmp_path).exit == 0
+        monkeypatch.setattr(publication, "sync_filesystem", noting("barrier", checked))
+        monkeypatch.setattr(publication, "replace_file_durably", noting("place", replace_file_durably))
+        monkeypatch.setattr(
+            LocalPublication, "_update_current_link", noting("relink", LocalPublication._update_current_link)
+        )
+        assert sim.mirror(tmp_path).exit_code == 0
     assert done == [
         "barrier []",
         "place []",
@@ -954,20 +971,20 @@ def test_publishing_has_a_fixed_order(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_destination_without_latest_json_is_still_ours(tmp_path: Path) -> None:
     """latest.json was removed: the catalog knows this destination, and an unchanged night puts it back."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         sim.mirror(tmp_path)
         (tmp_path / "latest.json").unlink()
         run = sim.mirror(tmp_path)
     assert run.error is None
-    assert latest(tmp_path)["version"] == EXPORT
+    assert read_latest(tmp_path)["version"] == EXPORT
 
 
 def test_two_runs_on_one_destination_do_not_meet(tmp_path: Path) -> None:
     """While one run holds DEST the second ends at once with 9, and the first is not disturbed."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         gate, inside = threading.Event(), threading.Event()
-        sim.fault(blob("tileset.json"), after(inside.set, lambda: gate.wait(10)))
+        sim.add_fault(is_blob_named("tileset.json"), call_before(inside.set, lambda: gate.wait(10)))
         runs: list[Any] = []
         first = threading.Thread(target=lambda: runs.append(sim.mirror(tmp_path)))
         first.start()
@@ -977,32 +994,34 @@ def test_two_runs_on_one_destination_do_not_meet(tmp_path: Path) -> None:
         first.join()
     assert isinstance(second.error, DestinationBusy)
     assert runs[0].exit == 0
-    assert held(tmp_path) == files
+    assert stored_files(tmp_path) == files
 
 
 # --- properties ---
 
 
-def _hostilities(sim: Simulator, dice: random.Random) -> None:
+def _inject_faults(sim: Simulator, dice: random.Random) -> None:
     """Faults as they come: each answer of the storage may be one of them, some of the API's too."""
     effects = [
-        error(503, "ServerBusy", Retry_After="0"),
-        error(500, "InternalError"),
-        cut(40),
-        cut(-1),
+        error_response(503, "ServerBusy", Retry_After="0"),
+        error_response(500, "InternalError"),
+        truncate_body(40),
+        truncate_body(-1),
         ignore_range,
-        wrong_bytes,
+        flip_last_bit,
     ]
 
-    def unlucky(_: Request) -> bool:
+    def unlucky(_: FakeRequest) -> bool:
         return dice.random() < 0.12
 
     for effect in effects:
-        sim.fault(lambda r: any_blob(r) and unlucky(r), effect, times=4, optional=True)
-    sim.fault(lambda r: listing(r) and unlucky(r), torn, times=2, optional=True)
-    sim.fault(lambda r: listing(r) and unlucky(r), error(500, "OperationTimedOut"), times=2, optional=True)
-    sim.fault(lambda r: api(r) and unlucky(r), error(502), times=2, optional=True)
-    sim.fault(lambda r: storage(r) and unlucky(r), after(sim.revoke), times=1, optional=True)
+        sim.add_fault(lambda r: is_blob(r) and unlucky(r), effect, times=4, optional=True)
+    sim.add_fault(lambda r: is_listing(r) and unlucky(r), halve_body, times=2, optional=True)
+    sim.add_fault(
+        lambda r: is_listing(r) and unlucky(r), error_response(500, "OperationTimedOut"), times=2, optional=True
+    )
+    sim.add_fault(lambda r: is_api(r) and unlucky(r), error_response(502), times=2, optional=True)
+    sim.add_fault(lambda r: is_storage(r) and unlucky(r), call_before(sim.revoke_links), times=1, optional=True)
 
 
 @settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -1012,27 +1031,29 @@ def test_a_run_under_random_faults_converges(seed: int, page_size: int, md5: boo
     dice = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder, Simulator(page_size=page_size) as sim:
         dest = Path(folder)
-        files = sim.hold(export(20, seed=seed), md5=True)
+        files = sim.offer_export(export(20, seed=seed), md5=True)
         if not md5:
             sim.regenerate(files, md5=False)
             sim.faults.clear()
-        _hostilities(sim, dice)
+        _inject_faults(sim, dice)
         if not md5:
-            sim.faults = [fault for fault in sim.faults if fault.effect is not wrong_bytes]
+            sim.faults = [fault for fault in sim.faults if fault.effect is not flip_last_bit]
         final = files
         if regenerated:
             final = export(18, seed=seed + 1)
-            sim.fault(any_blob, after(lambda: sim.regenerate(final, md5=md5)), skip=7, optional=True)
+            sim.add_fault(is_blob, call_before(lambda: sim.regenerate(final, md5=md5)), skip=7, optional=True)
         for _ in range(8):
             run = sim.mirror(dest, retry_for=timedelta(seconds=5))
-            if run.exit == 0:
+            if run.exit_code == 0:
                 break
             assert not (dest / "tileset.json").exists()
         assert run.error is None, run.error
         sim.faults.clear()
-        assert sim.mirror(dest).exit == 0
-        assert held(dest, latest(dest)["version"]) == {n: b.data for n, b in sim.containers[EXPORT].items()}
-        assert verify(dest).exit == 0
+        assert sim.mirror(dest).exit_code == 0
+        assert stored_files(dest, read_latest(dest)["version"]) == {
+            n: b.data for n, b in sim.containers[EXPORT].items()
+        }
+        assert verify(dest).exit_code == 0
 
 
 @settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -1041,47 +1062,47 @@ def test_an_applied_plan_replans_to_nothing(tiles: int, seed: int, md5: bool, pa
     """What a dry run says after a run is that everything is kept; after a touch of lastModified too."""
     with tempfile.TemporaryDirectory() as folder, Simulator(page_size=page_size) as sim:
         dest = Path(folder)
-        files = sim.hold(export(tiles, seed=seed), md5=md5)
-        plan = sim.preview(dest)
-        assert {event.name for event in plan.of(Planned)} == set(files)
+        files = sim.offer_export(export(tiles, seed=seed), md5=md5)
+        plan = sim.dry_run(dest)
+        assert {event.name for event in plan.events_of(Planned)} == set(files)
         run = sim.mirror(dest)
-        assert (run.tally.fetched, run.tally.listed) == (plan.tally.fetched, plan.tally.listed)
-        for again in (sim.preview(dest), sim.mirror(dest)):
-            assert (again.exit, again.tally.fetched, again.tally.kept) == (0, 0, len(files))
+        assert (run.stats.fetched, run.stats.listed) == (plan.stats.fetched, plan.stats.listed)
+        for again in (sim.dry_run(dest), sim.mirror(dest)):
+            assert (again.exit_code, again.stats.fetched, again.stats.kept) == (0, 0, len(files))
         sim.regenerate(files, md5=md5)
-        for again in (sim.preview(dest), sim.mirror(dest)):
-            assert (again.exit, again.tally.fetched, again.tally.kept) == (0, 0, len(files))
-        assert [event.version for event in again.of(VersionChosen)][-1] == EXPORT
+        for again in (sim.dry_run(dest), sim.mirror(dest)):
+            assert (again.exit_code, again.stats.fetched, again.stats.kept) == (0, 0, len(files))
+        assert [event.version for event in again.events_of(VersionChosen)][-1] == EXPORT
 
 
 def test_a_md5_that_matches_keeps_a_file_whose_etag_changed(tmp_path: Path) -> None:
     """Uploaded again with the same bytes: kept by its MD5 when the run plans again."""
     with Simulator() as sim:
-        files = sim.hold()
-        second = stored(files)
+        files = sim.offer_export()
+        second = make_stored_blobs(files)
         for name, item in second.items():
             item.etag = f"0xNEW{abs(hash(name)):x}"
-        sim.on(10, any_blob, lambda: sim.containers.update({EXPORT: second}))
+        sim.run_before_request(10, is_blob, lambda: sim.containers.update({EXPORT: second}))
         run = sim.mirror(tmp_path, transfers=1)
-        assert len(sim.asked()) == len(files) + 1
-    assert run.exit == 0
-    assert held(tmp_path) == files
-    assert md5_of(files["tileset.json"]) == second["tileset.json"].md5
+        assert len(sim.blob_requests()) == len(files) + 1
+    assert run.exit_code == 0
+    assert stored_files(tmp_path) == files
+    assert md5_base64(files["tileset.json"]) == second["tileset.json"].md5
 
 
 def test_ranged_requests_are_made_only_where_something_is_held(tmp_path: Path) -> None:
     """No Range at offset 0: a run without breaks asks for no range at all."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         sim.mirror(tmp_path)
-        assert not [request for request in sim.requests if ranged(request)]
+        assert not [request for request in sim.requests if is_range_request(request)]
 
 
 def test_a_destination_that_is_a_file_is_refused(tmp_path: Path) -> None:
     """DEST is a file: exit 8, and the file stays."""
     (tmp_path / "d").write_text("mine")
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         run = sim.mirror(tmp_path / "d")
     assert isinstance(run.error, DestinationError)
     assert (tmp_path / "d").read_text() == "mine"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_s3_destination import Bucket
-from tests.support.azure_proxy import Away
-from tests.support.builders import export, glb, tileset, tree
+from tests.e2e.test_s3_destination import BucketFixture
+from tests.support.azure_proxy import AzureFixture
+from tests.support.builders import export, glb, read_tree, tileset
 from tests.support.s3 import BucketServer
 from tests.support.simulator import EXPORT, Simulator, verify
 from tilesync.errors import UnsafeName
@@ -17,7 +17,7 @@ from tilesync.model import Globs, Inventory, Layout
 
 MODES = [Inventory.LIST, Inventory.WALK]
 WINDOWS = ["aux.glb", "tiles/con", "a:b.glb", "dot./x.glb", "C:x.glb"]
-HOMELESS = {"/lead.glb": ".//lead.glb", "x//y.glb": "x//y.glb", f"{'n' * 300}.glb": f"{'n' * 300}.glb"}
+UNSTORABLE_NAMES = {"/lead.glb": ".//lead.glb", "x//y.glb": "x//y.glb", f"{'n' * 300}.glb": f"{'n' * 300}.glb"}
 """Names that no folder can hold, and how a tileset asks for them."""
 
 
@@ -32,35 +32,35 @@ def test_what_windows_alone_cannot_hold_is_mirrored(tmp_path: Path, inventory: I
     """Names of Windows devices and the like are held, and warned of once, counted, with the first ones."""
     files = {**asking(*(f"./{name}" for name in WINDOWS)), **{name: glb(name.encode()) for name in WINDOWS}}
     with Simulator() as sim:
-        sim.hold(files)
-        plan = sim.preview(tmp_path, inventory=inventory, layout=layout)
+        sim.offer_export(files)
+        plan = sim.dry_run(tmp_path, inventory=inventory, layout=layout)
         run = sim.mirror(tmp_path, inventory=inventory, layout=layout)
-    assert (plan.exit, run.exit) == (0, 0)
+    assert (plan.exit_code, run.exit_code) == (0, 0)
     for each in (plan, run):
-        (warning,) = [event.message for event in each.of(Warned) if "Windows" in event.message]
+        (warning,) = [event.message for event in each.events_of(Warned) if "Windows" in event.message]
         assert warning.startswith("5 names that Windows cannot hold: ")
     place = tmp_path if layout is Layout.FLAT else tmp_path / "versions" / EXPORT
     assert {name: (place / name).read_bytes() for name in files} == files
-    assert verify(tmp_path).exit == 0
+    assert verify(tmp_path).exit_code == 0
 
 
 @pytest.mark.parametrize("inventory", MODES)
-@pytest.mark.parametrize(("name", "uri"), HOMELESS.items())
+@pytest.mark.parametrize(("name", "uri"), UNSTORABLE_NAMES.items())
 def test_what_no_folder_can_hold_can_be_left_out(tmp_path: Path, inventory: Inventory, name: str, uri: str) -> None:
     """A folder refuses the name, with the option that leaves it out; with that option the rest is mirrored."""
     files = {**asking(uri), name: glb(b"odd")}
     with Simulator() as sim:
-        sim.hold(files)
-        for job in (sim.preview, sim.mirror):
+        sim.offer_export(files)
+        for job in (sim.dry_run, sim.mirror):
             run = job(tmp_path, inventory=inventory)
             assert isinstance(run.error, UnsafeName), run.error
             assert repr(name)[:200] in str(run.error)
             assert "not in the container" not in str(run.error)
             assert f"--exclude {name}" in run.error.hint
         run = sim.mirror(tmp_path, inventory=inventory, globs=Globs(exclude=(name,)))
-    assert run.exit == 0
+    assert run.exit_code == 0
     del files[name]
-    assert tree(tmp_path / "versions" / EXPORT) == files
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
 BOTH = {"tiles/0": glb(b"file"), "tiles/0/1": glb(b"below")}
@@ -72,8 +72,8 @@ def test_a_file_and_a_folder_of_one_name(tmp_path: Path, inventory: Inventory, o
     """Both are named with the way to leave one of them out, however they were found; the other is mirrored then."""
     files = asking(*list(BOTH)[::order], **BOTH)
     with Simulator() as sim:
-        sim.hold(files)
-        for job in (sim.mirror, sim.preview, sim.mirror):
+        sim.offer_export(files)
+        for job in (sim.mirror, sim.dry_run, sim.mirror):
             run = job(tmp_path, inventory=inventory)
             assert isinstance(run.error, UnsafeName), run.error
             said = f"{run.error} {run.error.hint}"
@@ -83,9 +83,9 @@ def test_a_file_and_a_folder_of_one_name(tmp_path: Path, inventory: Inventory, o
         for number, glob in enumerate(("tiles/0", "tiles/0/**")):
             dest = tmp_path / str(number)
             run = sim.mirror(dest, inventory=inventory, globs=Globs(exclude=(glob,)))
-            assert run.exit == 0
+            assert run.exit_code == 0
             kept = {name: data for name, data in files.items() if name not in BOTH or name == list(BOTH)[1 - number]}
-            assert tree(dest / "versions" / EXPORT) == kept
+            assert read_tree(dest / "versions" / EXPORT) == kept
 
 
 @pytest.mark.parametrize("name", ["../up", "a/./b", "a\\b", "n" * 1025])
@@ -93,26 +93,26 @@ def test_a_file_and_a_folder_of_one_name(tmp_path: Path, inventory: Inventory, o
 def test_excluded_names_stop_nothing(tmp_path: Path, name: str, inventory: Inventory) -> None:
     """A name that nobody can hold is refused in words, and left out where that is asked for."""
     with Simulator() as sim:
-        files = sim.hold(export(4))
-        sim.hold({**files, name: b"odd"})
+        files = sim.offer_export(export(4))
+        sim.offer_export({**files, name: b"odd"})
         assert isinstance(sim.mirror(tmp_path, inventory=inventory).error, UnsafeName)
         run = sim.mirror(tmp_path, inventory=inventory, globs=Globs(exclude=(name,)))
-    assert run.exit == 0
-    assert tree(tmp_path / "versions" / EXPORT) == files
+    assert run.exit_code == 0
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
-ODD = {**BOTH, **{name: glb(name.encode()) for name in [*HOMELESS, *WINDOWS]}}
-ODD_FILES = {**asking(*BOTH, *HOMELESS.values(), *(f"./{name}" for name in WINDOWS)), **ODD}
+ODD = {**BOTH, **{name: glb(name.encode()) for name in [*UNSTORABLE_NAMES, *WINDOWS]}}
+ODD_FILES = {**asking(*BOTH, *UNSTORABLE_NAMES.values(), *(f"./{name}" for name in WINDOWS)), **ODD}
 
 
 @pytest.mark.parametrize("inventory", MODES)
-def test_an_azure_container_holds_them_all(away: Away, sim: Simulator, inventory: Inventory) -> None:
+def test_an_azure_container_holds_them_all(away: AzureFixture, sim: Simulator, inventory: Inventory) -> None:
     """What was a blob before is one again, whatever it is called."""
-    sim.hold(ODD_FILES)
+    sim.offer_export(ODD_FILES)
     plan = away.mirror(sim, "--inventory", inventory, "-n")
     run = away.mirror(sim, "--inventory", inventory)
-    assert (plan.exit, run.exit) == (0, 0), (plan.said, run.said)
-    away.holds(EXPORT, ODD_FILES)
+    assert (plan.exit_code, run.exit_code) == (0, 0), (plan.stderr, run.stderr)
+    away.assert_published(EXPORT, ODD_FILES)
 
 
 @pytest.mark.parametrize("inventory", MODES)
@@ -120,12 +120,12 @@ def test_a_bucket_holds_them_all(
     bucket_server: BucketServer, tmp_path: Path, sim: Simulator, inventory: Inventory
 ) -> None:
     """A bucket holds a file beside a folder of its name, long names and those of devices; an empty part it refuses."""
-    sim.hold(ODD_FILES)
-    bucket = Bucket(bucket_server, tmp_path)
+    sim.offer_export(ODD_FILES)
+    bucket = BucketFixture(bucket_server, tmp_path)
     run = bucket.mirror(sim, "--inventory", inventory)
-    assert (run.exit, run.last["error"]) == (8, "UnsafeName")
-    assert "--exclude /lead.glb" in run.said
+    assert (run.exit_code, run.last_line["error"]) == (8, "UnsafeName")
+    assert "--exclude /lead.glb" in run.stderr
     run = bucket.mirror(sim, "--inventory", inventory, "--exclude", "/lead.glb", "--exclude", "x//y.glb")
-    assert run.exit == 0, run.said
+    assert run.exit_code == 0, run.stderr
     files = {name: data for name, data in ODD_FILES.items() if name not in {"/lead.glb", "x//y.glb"}}
     assert {name: bucket.read(f"versions/{EXPORT}/{name}") for name in files} == files

@@ -21,15 +21,15 @@ from tilesync.errors import (
 )
 from tilesync.events import Event, Retried
 from tilesync.jobs.mirror import revalidate as module
-from tilesync.jobs.mirror.revalidate import Batches, first_appeared, first_changed
-from tilesync.jobs.run.concurrency import Gate
-from tilesync.jobs.run.context import Run
-from tilesync.jobs.run.stats import Tally
-from tilesync.model import Blob, Held
+from tilesync.jobs.mirror.revalidate import ReadStoredBatch, find_first_appeared, find_first_changed
+from tilesync.jobs.run.concurrency import ConcurrencyLimiter
+from tilesync.jobs.run.context import RunContext
+from tilesync.jobs.run.stats import RunStats
+from tilesync.model import Blob, StoredFile
 from tilesync.protocols import Source
 
 
-class Container:
+class FakeContainer:
     """Answers by name: true or false, or the errors of a list, one after another, and then true."""
 
     def __init__(self, **answers: bool | Exception | list[Exception]) -> None:
@@ -39,8 +39,8 @@ class Container:
         self.closed: list[str] = []
         self.most = self.inside = 0
 
-    async def unchanged(self, held: Held) -> bool:
-        name = held.blob.name
+    async def is_unchanged(self, stored: StoredFile) -> bool:
+        name = stored.blob.name
         self.asked.append(name)
         self.inside += 1
         self.most = max(self.most, self.inside)
@@ -60,21 +60,21 @@ class Container:
             raise answer
         return answer
 
-    async def first(self, name: str) -> tuple[Blob, Body]:
+    async def open_by_name(self, name: str) -> tuple[Blob, FakeBody]:
         self.asked.append(name)
         if not self._answer(name):
             raise BlobMissing(name)
         self.opened.append(name)
-        return Blob(name, 1), Body(self, name)
+        return Blob(name, 1), FakeBody(self, name)
 
 
-class Body:
+class FakeBody:
     """A body that nobody reads."""
 
     start = 0
     md5: bytes | None = None
 
-    def __init__(self, container: Container, name: str) -> None:
+    def __init__(self, container: FakeContainer, name: str) -> None:
         self.container = container
         self.name = name
 
@@ -85,28 +85,28 @@ class Body:
         self.container.closed.append(self.name)
 
 
-class World:
+class RevalidationRun:
     """One run on a fake clock, and what is held, in batches."""
 
-    def __init__(self, container: Container, *, transfers: int = 4) -> None:
+    def __init__(self, container: FakeContainer, *, transfers: int = 4) -> None:
         self.container = container
         self.clock = FakeClock()
         self.events: list[Event] = []
-        gate = Gate(self.clock, fixed=transfers)
-        self.run = Run(self.clock, self.events.append, Tally(), gate, timedelta(seconds=30))
+        gate = ConcurrencyLimiter(self.clock, fixed_limit=transfers)
+        self.run = RunContext(self.clock, self.events.append, RunStats(), gate, timedelta(seconds=30))
 
     def first_changed(self, names: str, *, batch: int = 3) -> str | None:
-        return asyncio.run(first_changed(cast(Source, self.container), batches(names, batch), self.run))
+        return asyncio.run(find_first_changed(cast(Source, self.container), make_read_batch(names, batch), self.run))
 
     def first_appeared(self, names: str) -> str | None:
-        return asyncio.run(first_appeared(cast(Source, self.container), names, self.run))
+        return asyncio.run(find_first_appeared(cast(Source, self.container), names, self.run))
 
 
-def batches(names: str, limit: int) -> Batches:
+def make_read_batch(names: str, limit: int) -> ReadStoredBatch:
     """What is held: one file for each letter, its key another one."""
 
-    def behind(after: str) -> list[tuple[str, Held]]:
-        rows = [(f"key of {name}", Held(Blob(name, 1), b"", 0)) for name in sorted(names)]
+    def behind(after: str) -> list[tuple[str, StoredFile]]:
+        rows = [(f"key of {name}", StoredFile(Blob(name, 1), b"", 0)) for name in sorted(names)]
         return [row for row in rows if row[0] > after][:limit]
 
     return behind
@@ -115,34 +115,34 @@ def batches(names: str, limit: int) -> Batches:
 @pytest.mark.parametrize("batch", [1, 2, 3, 100])
 def test_nothing_changed(batch: int) -> None:
     """When all is as it was each file is asked about once, in whatever batches."""
-    container = Container()
-    assert World(container).first_changed("abcdefg", batch=batch) is None
+    container = FakeContainer()
+    assert RevalidationRun(container).first_changed("abcdefg", batch=batch) is None
     assert Counter(container.asked) == Counter("abcdefg")
-    assert World(Container()).first_changed("") is None
+    assert RevalidationRun(FakeContainer()).first_changed("") is None
 
 
 def test_the_first_change_is_told() -> None:
     """Of several that changed the first is told, by its name, and no batch behind it is asked about."""
-    container = Container(d=False, e=False, h=False)
-    assert World(container).first_changed("abcdefghijk") == "d"
+    container = FakeContainer(d=False, e=False, h=False)
+    assert RevalidationRun(container).first_changed("abcdefghijk") == "d"
     assert sorted(container.asked) == list("abcdef")
 
 
 def test_questions_go_through_the_gate() -> None:
     """No more are asked at once than transfers may run."""
-    container = Container()
-    World(container, transfers=5).first_changed("abcdefghijklmnopqrst", batch=100)
+    container = FakeContainer()
+    RevalidationRun(container, transfers=5).first_changed("abcdefghijklmnopqrst", batch=100)
     assert container.most == 5
 
 
 def test_transients_are_survived() -> None:
     """An attempt that fails is made again, and the answer counts."""
-    container = Container(b=[Transient("x"), Transient("y", retry_after=3)], c=False)
-    world = World(container)
+    container = FakeContainer(b=[Transient("x"), Transient("y", retry_after=3)], c=False)
+    world = RevalidationRun(container)
     assert world.first_changed("abcd") == "c"
     assert Counter(container.asked) == {"a": 1, "b": 3, "c": 1}
     assert [event.reason for event in world.events if isinstance(event, Retried)] == ["x", "y"]
-    assert sum(world.clock.slept) >= 3
+    assert sum(world.clock.sleeps_s) >= 3
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_transients_are_survived() -> None:
 )
 def test_errors_end_the_run_bare(error: Exception, told: type[Exception]) -> None:
     """What ends a run comes out itself, never in a group; what fails one file ends it as Unavailable."""
-    world = World(Container(b=error))
+    world = RevalidationRun(FakeContainer(b=error))
     with pytest.raises(told) as raised:
         world.first_changed("abc")
     assert not isinstance(raised.value, BaseExceptionGroup)
@@ -166,16 +166,16 @@ def test_errors_end_the_run_bare(error: Exception, told: type[Exception]) -> Non
 def test_one_file_that_keeps_failing_ends_the_run() -> None:
     """A file that cannot be asked about while others can is no file that is unchanged."""
     clock_moves: list[Exception] = [Transient(f"{number}") for number in range(10**4)]
-    world = World(Container(c=clock_moves))
+    world = RevalidationRun(FakeContainer(c=clock_moves))
     with pytest.raises(Unavailable, match="kept failing"):
         world.first_changed("abcdef", batch=6)
 
 
 def test_what_appeared_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of names that were missing the first that is there now is told; its body is let go, no more batches follow."""
-    monkeypatch.setattr(module, "BATCH", 2)
-    container = Container(a=False, b=[Transient("x")], c=True)
-    world = World(container)
+    monkeypatch.setattr(module, "FILES_PER_BATCH", 2)
+    container = FakeContainer(a=False, b=[Transient("x")], c=True)
+    world = RevalidationRun(container)
     assert world.first_appeared("abc") == "b"
     assert container.asked == ["a", "b", "b"]
     assert container.opened == container.closed == ["b"]
@@ -183,14 +183,14 @@ def test_what_appeared_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_appeared() -> None:
     """Where all is missing still, each name was asked for once."""
-    container = Container(a=False, b=False)
-    assert World(container).first_appeared("ab") is None
+    container = FakeContainer(a=False, b=False)
+    assert RevalidationRun(container).first_appeared("ab") is None
     assert container.asked == ["a", "b"]
-    assert World(Container()).first_appeared("") is None
+    assert RevalidationRun(FakeContainer()).first_appeared("") is None
 
 
 @pytest.mark.parametrize(("error", "told"), [(NotAuthorised("no"), NotAuthorised), (BlobError("refused"), Unavailable)])
 def test_what_cannot_be_asked_ends_the_run(error: Exception, told: type[Exception]) -> None:
     """An error about a name that was missing ends the run; it is not taken for an answer."""
     with pytest.raises(told):
-        World(Container(a=error)).first_appeared("a")
+        RevalidationRun(FakeContainer(a=error)).first_appeared("a")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders import export
-from tests.support.simulator import EXPORT, Run, Simulator, verify
+from tests.support.simulator import EXPORT, JobOutcome, Simulator, verify
 from tilesync.events import Finding
-from tilesync.jobs.verify import MEND
+from tilesync.jobs.verify import UNREADABLE_HINT
 from tilesync.model import Layout
 
 NOBODY = 65534
@@ -22,7 +22,7 @@ NOBODY = 65534
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Everything that runs need is imported: the other user may not read where Python lies."""
     with Simulator() as service:
-        service.hold(export(4))
+        service.offer_export(export(4))
         for layout in Layout:
             folder = tmp_path_factory.mktemp(layout)
             assert service.mirror(folder, layout=layout).error is None
@@ -47,14 +47,14 @@ def folder(loaded: None) -> Iterator[Path]:
 def sim(folder: Path) -> Iterator[Simulator]:
     """A service whose export is mirrored already; what is asked for after that counts."""
     with Simulator() as service:
-        service.hold(export(8))
+        service.offer_export(export(8))
         assert service.mirror(folder / "d").error is None
-        service.forget()
+        service.clear_requests()
         yield service
 
 
-def problems(run: Run) -> dict[str, str]:
-    return {finding.name: finding.problem for finding in run.of(Finding)}
+def problems(run: JobOutcome) -> dict[str, str]:
+    return {finding.name: finding.problem for finding in run.events_of(Finding)}
 
 
 @pytest.mark.parametrize("quick", [False, True])
@@ -64,17 +64,17 @@ def test_an_unreadable_folder_is_told_as_such(folder: Path, sim: Simulator, quic
     tiles.chmod(0)
     run = verify(folder / "d", quick=quick)
     tiles.chmod(0o755)
-    assert run.exit == 10
+    assert run.exit_code == 10
     assert problems(run) == {name: "unreadable" for name in export(8) if name.startswith("tiles/")}
     assert run.error is not None
-    assert run.error.hint == MEND
+    assert run.error.hint == UNREADABLE_HINT
     tiles.chmod(0)
     night = sim.mirror(folder / "d")
     tiles.chmod(0o755)
-    assert night.exit == 8
+    assert night.exit_code == 8
     assert "Permission denied" in str(night.error)
     again = sim.mirror(folder / "d")
-    assert (again.exit, again.tally.fetched, sim.asked()) == (0, 0, [])
+    assert (again.exit_code, again.stats.fetched, sim.blob_requests()) == (0, 0, [])
     assert verify(folder / "d").error is None
 
 
@@ -86,10 +86,10 @@ def test_an_unreadable_file_is_told_as_such(folder: Path, sim: Simulator) -> Non
     run = verify(folder / "d")
     assert problems(run) == {"tiles/003.glb": "unreadable", "tiles/004.glb": "size"}
     assert run.error is not None
-    assert run.error.hint.startswith(MEND)
+    assert run.error.hint.startswith(UNREADABLE_HINT)
     assert "fetches what was found bad" in run.error.hint
     assert sim.mirror(folder / "d").error is None
-    assert [request.path.rpartition("/")[2] for request in sim.asked()] == ["004.glb"]
+    assert [request.path.rpartition("/")[2] for request in sim.blob_requests()] == ["004.glb"]
     (files / "tiles/003.glb").chmod(0o644)
     assert verify(folder / "d").error is None
 
@@ -101,10 +101,10 @@ def test_an_unreadable_manifest_is_told_as_such(folder: Path, sim: Simulator) ->
     manifest.chmod(0)
     run = verify(folder / "d")
     assert problems(run) == {f"manifests/{EXPORT}.jsonl": "unreadable"}
-    assert run.exit == 10
-    assert sim.mirror(folder / "d").exit in {0, 8}
+    assert run.exit_code == 10
+    assert sim.mirror(folder / "d").exit_code in {0, 8}
     manifest.chmod(0o644)
-    assert (manifest.read_bytes(), sim.asked()) == (before, [])
+    assert (manifest.read_bytes(), sim.blob_requests()) == (before, [])
     assert verify(folder / "d").error is None
 
 
@@ -114,13 +114,13 @@ def test_a_mirror_takes_nothing_for_gone_that_it_may_not_look_at(folder: Path, s
     path = folder / "d" / place
     mode = path.stat().st_mode
     path.chmod(0)
-    exits = sim.mirror(folder / "d").exit, verify(folder / "d").exit
+    exits = sim.mirror(folder / "d").exit_code, verify(folder / "d").exit_code
     path.chmod(mode)
     assert exits[0] == 8
     assert exits[1] in {8, 10}
-    assert sim.asked() == []
+    assert sim.blob_requests() == []
     assert sim.mirror(folder / "d").error is None
-    assert sim.asked() == []
+    assert sim.blob_requests() == []
 
 
 def test_a_lost_catalog_is_not_told_again_from_what_may_not_be_read(folder: Path, sim: Simulator) -> None:
@@ -131,22 +131,22 @@ def test_a_lost_catalog_is_not_told_again_from_what_may_not_be_read(folder: Path
     file.chmod(0)
     run = sim.mirror(folder / "d")
     file.chmod(0o644)
-    assert run.exit == 8
+    assert run.exit_code == 8
     assert "tiles/003.glb" in str(run.error)
     assert sim.mirror(folder / "d").error is None
-    assert sim.asked() == []
+    assert sim.blob_requests() == []
 
 
 def test_flat_files_that_may_not_be_read_are_not_gone(folder: Path) -> None:
     """Where versions share a place, too."""
     with Simulator() as sim:
-        sim.hold(export(8))
+        sim.offer_export(export(8))
         assert sim.mirror(folder / "d", layout=Layout.FLAT).error is None
-        sim.forget()
+        sim.clear_requests()
         (folder / "d/tiles").chmod(0)
         audit, night = verify(folder / "d"), sim.mirror(folder / "d", layout=Layout.FLAT)
         (folder / "d/tiles").chmod(0o755)
         assert set(problems(audit).values()) == {"unreadable"}
-        assert (night.exit, sim.asked()) == (8, [])
+        assert (night.exit_code, sim.blob_requests()) == (8, [])
         assert sim.mirror(folder / "d", layout=Layout.FLAT).error is None
-        assert sim.asked() == []
+        assert sim.blob_requests() == []

@@ -11,49 +11,49 @@ from random import Random
 
 import pytest
 
-from tilesync.jobs.run.adaptive_limit import MOST, REQUEST, START, AdaptiveLimit
+from tilesync.jobs.run.adaptive_limit import INITIAL_LIMIT, MAX_LIMIT, REQUEST_OVERHEAD_BYTES, AdaptiveLimit
 
 FIXED = [8, 16, 32, 64, 128, 256]
 LONGEST_WAIT = 20.0
 
 
 @dataclass
-class Model:
+class ServerModel:
     """A server. Each connection has `latency` seconds to the first byte and gives `pace` bytes a second; all share
     `line` bytes a second and `starts` answers a second, in the order of asking; of more than `accepts` requests a
     second the rest is refused, and `loss` of all break. `bad`: a beginning, an end, and what it is like in between.
     """
 
     latency: float = 0.001
-    pace: float = 1e9
-    line: float = 1e9
-    starts: float = 1e9
-    accepts: float = 1e9
+    bytes_per_s_per_connection: float = 1e9
+    total_bytes_per_s: float = 1e9
+    requests_per_s: float = 1e9
+    accepted_per_s: float = 1e9
     loss: float = 0.0
-    bad: tuple[float, float, Model] | None = None
+    bad_period: tuple[float, float, ServerModel] | None = None
     _line_free: float = 0.0
     _tokens: float = 1e9
     _filled: float = 0.0
 
-    def ask(self, now: float, size: int, dice: Random) -> tuple[str, float, float]:
+    def answer_request(self, now: float, size: int, dice: Random) -> tuple[str, float, float]:
         """How a request ends, when its answer begins, and when it ends."""
-        if self.bad and self.bad[0] <= now < self.bad[1]:
-            return self.bad[2].ask(now, size, dice)
-        self._tokens = min(self.accepts / 10, self._tokens + (now - self._filled) * self.accepts)
+        if self.bad_period and self.bad_period[0] <= now < self.bad_period[1]:
+            return self.bad_period[2].answer_request(now, size, dice)
+        self._tokens = min(self.accepted_per_s / 10, self._tokens + (now - self._filled) * self.accepted_per_s)
         self._filled = now
         if self._tokens < 1:
             return "refused", now + self.latency, now + self.latency
         self._tokens -= 1
         begin = max(now + self.latency, self._line_free)
-        self._line_free = begin + size / self.line + 1 / self.starts
-        end = max(self._line_free, begin + size / self.pace)
+        self._line_free = begin + size / self.total_bytes_per_s + 1 / self.requests_per_s
+        end = max(self._line_free, begin + size / self.bytes_per_s_per_connection)
         if dice.random() < self.loss:
             return "broken", begin, (begin + end) / 2
         return "whole", begin, end
 
 
 @dataclass
-class Outcome:
+class SimulatedOutcome:
     """One run: its length, what was refused, and each second's limit and number of files."""
 
     seconds: float = 0.0
@@ -62,20 +62,20 @@ class Outcome:
     files: list[int] = field(default_factory=list)
 
 
-class Run:
+class SimulatedRun:
     """A run of so many files, as Transfer does it: each in a place, but while it waits to try again."""
 
-    def __init__(self, model: Model, *, fixed: int | None, seed: int, median: int, whole_times: bool) -> None:
+    def __init__(self, model: ServerModel, *, fixed: int | None, seed: int, median: int, whole_times: bool) -> None:
         self.model, self.dice, self.median = model, Random(seed), median
-        self.found = Outcome()
+        self.found = SimulatedOutcome()
         self.limit = AdaptiveLimit(0.0)
-        self.fixed, self.most = fixed, fixed or MOST
+        self.fixed, self.most = fixed, fixed or MAX_LIMIT
         self.whole_times = whole_times
         self.now = 0.0
         self.inside = self.asleep = self.left = self.order = 0
         self.coming: list[tuple[float, int, Callable[[], None]]] = []
 
-    def go(self, files: int) -> Outcome:
+    def simulate(self, files: int) -> SimulatedOutcome:
         self.left = files
         while self.left or self.coming:
             while (
@@ -83,7 +83,7 @@ class Run:
             ):
                 self.inside += 1
                 self.left -= 1
-                self.ask(int(min(max(self.dice.lognormvariate(0, 0.9) * self.median, 300), 1_000_000)))
+                self.start_request(int(min(max(self.dice.lognormvariate(0, 0.9) * self.median, 300), 1_000_000)))
             self.now, _, what = heapq.heappop(self.coming)
             while len(self.found.limits) <= int(self.now):
                 self.found.limits.append(self.fixed or self.limit.value)
@@ -92,60 +92,60 @@ class Run:
         self.found.seconds = self.now
         return self.found
 
-    def at(self, when: float, what: Callable[[], None]) -> None:
+    def schedule(self, when: float, what: Callable[[], None]) -> None:
         self.order += 1
         heapq.heappush(self.coming, (when, self.order, what))
 
-    def ask(self, size: int, failures: int = 0) -> None:
-        end, begin, over = self.model.ask(self.now, size, self.dice)
+    def start_request(self, size: int, failures: int = 0) -> None:
+        end, begin, over = self.model.answer_request(self.now, size, self.dice)
         waited = (over if self.whole_times else begin) - self.now
         if end == "whole":
-            self.at(over, lambda: self.whole(size, waited))
+            self.schedule(over, lambda: self.finish_request(size, waited))
         else:
-            self.at(over, lambda: self.again(size, failures, pressure=end == "refused"))
+            self.schedule(over, lambda: self.retry_later(size, failures, pressure=end == "refused"))
 
-    def whole(self, size: int, waited: float) -> None:
+    def finish_request(self, size: int, waited: float) -> None:
         used = bool(self.left) and 2 * self.inside >= self.limit.value
-        self.limit.answered(waited)
-        self.limit.moved(size, self.now, used=used)
-        self.limit.succeeded(self.now, used=used)
+        self.limit.record_latency(waited)
+        self.limit.record_bytes(size, self.now, is_saturated=used)
+        self.limit.record_success(self.now, is_saturated=used)
         self.found.files[int(self.now)] += 1
         self.inside -= 1
 
-    def again(self, size: int, failures: int, *, pressure: bool) -> None:
+    def retry_later(self, size: int, failures: int, *, pressure: bool) -> None:
         if pressure:
             self.found.refused += 1
-            self.limit.refused(self.now)
+            self.limit.back_off(self.now)
         wait = min(LONGEST_WAIT, 0.25 * 2**failures) * (0.5 + self.dice.random() / 2)
         self.inside -= 1
         self.asleep += 1
-        self.at(self.now + wait, lambda: self.wake(size, failures + 1))
+        self.schedule(self.now + wait, lambda: self.resume(size, failures + 1))
 
-    def wake(self, size: int, failures: int) -> None:
+    def resume(self, size: int, failures: int) -> None:
         self.inside += 1
         self.asleep -= 1
-        self.ask(size, failures)
+        self.start_request(size, failures)
 
 
-def run(
-    model: Model,
+def simulate_run(
+    model: ServerModel,
     files: int,
     *,
     fixed: int | None = None,
     seed: int = 1,
     median: int = 30_000,
     whole_times: bool = False,
-) -> Outcome:
+) -> SimulatedOutcome:
     """What comes of it. `whole_times`: an answer's time is told with that of its bytes."""
-    return Run(deepcopy(model), fixed=fixed, seed=seed, median=median, whole_times=whole_times).go(files)
+    return SimulatedRun(deepcopy(model), fixed=fixed, seed=seed, median=median, whole_times=whole_times).simulate(files)
 
 
-SLOW = Model(latency=0.05, pace=60_000)
-CAPPED = Model(latency=0.03, line=8e6)
-REFUSING = Model(latency=0.1, accepts=400)
-FAR = Model(latency=0.6)
-LOSSY = Model(latency=0.05, loss=0.02)
-FAST = Model(starts=3000)
+SLOW = ServerModel(latency=0.05, bytes_per_s_per_connection=60_000)
+CAPPED = ServerModel(latency=0.03, total_bytes_per_s=8e6)
+REFUSING = ServerModel(latency=0.1, accepted_per_s=400)
+FAR = ServerModel(latency=0.6)
+LOSSY = ServerModel(latency=0.05, loss=0.02)
+FAST = ServerModel(requests_per_s=3000)
 
 SHAPES = {
     "slow per connection": (SLOW, 20_000, 30_000),
@@ -160,10 +160,10 @@ SHAPES = {
 
 
 @cache
-def best(shape: str) -> float:
+def measure_best_fixed(shape: str) -> float:
     """Seconds that the best fixed number takes."""
     model, files, median = SHAPES[shape]
-    return min(run(model, files, fixed=fixed, median=median).seconds for fixed in FIXED)
+    return min(simulate_run(model, files, fixed=fixed, median=median).seconds for fixed in FIXED)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -171,69 +171,72 @@ def best(shape: str) -> float:
 def test_it_is_near_the_best_fixed_number(shape: str, seed: int) -> None:
     """Whatever the server is like, what is found takes at most a tenth longer than the best fixed number."""
     model, files, median = SHAPES[shape]
-    assert run(model, files, seed=seed, median=median).seconds <= 1.1 * best(shape)
+    assert simulate_run(model, files, seed=seed, median=median).seconds <= 1.1 * measure_best_fixed(shape)
 
 
 def test_where_connections_are_slow_all_are_used() -> None:
     """A server that gives each connection little is asked over as many as there may be, for the whole run, also where
     the time of an answer holds that of its bytes: larger files look like a queue then.
     """
-    limits = run(SLOW, 40_000, whole_times=True).limits
-    assert min(limits[10:]) >= MOST * 4 // 5
-    assert sum(limits[10:]) >= 0.97 * MOST * len(limits[10:])
+    limits = simulate_run(SLOW, 40_000, whole_times=True).limits
+    assert min(limits[10:]) >= MAX_LIMIT * 4 // 5
+    assert sum(limits[10:]) >= 0.97 * MAX_LIMIT * len(limits[10:])
 
 
 def test_a_server_that_refuses_is_asked_for_little_more_than_it_gives() -> None:
     """Of one that refuses above a rate nearly all is had, and fewer than one request in ten is refused."""
-    found = run(REFUSING, 12_000)
+    found = simulate_run(REFUSING, 12_000)
     assert found.refused <= 0.1 * 12_000
     assert sum(found.files[5:-2]) >= 0.95 * 400 * len(found.files[5:-2])
 
 
-BAD = {
-    "it refuses everything": Model(latency=0.1, accepts=0.0),
-    "it crawls": Model(latency=3.0, line=600_000),
-    "it loses everything": Model(latency=0.1, loss=1.0),
-    "it does next to nothing": Model(latency=0.1, starts=10),
+BAD_PERIODS = {
+    "it refuses everything": ServerModel(latency=0.1, accepted_per_s=0.0),
+    "it crawls": ServerModel(latency=3.0, total_bytes_per_s=600_000),
+    "it loses everything": ServerModel(latency=0.1, loss=1.0),
+    "it does next to nothing": ServerModel(latency=0.1, requests_per_s=10),
 }
 
 
 @pytest.mark.parametrize("server", [SLOW, FAR, CAPPED, REFUSING], ids=["slow", "far", "capped", "refusing"])
-@pytest.mark.parametrize("bad", BAD)
-def test_it_recovers_after_a_bad_minute(server: Model, bad: str) -> None:
+@pytest.mark.parametrize("bad", BAD_PERIODS)
+def test_it_recovers_after_a_bad_minute(server: ServerModel, bad: str) -> None:
     """Half a minute after a server has been bad for one, as much is moved as before."""
     begin, end = 20.0, 80.0
-    usual = run(replace(server, bad=None), 30_000).files[10:20]
-    after = run(replace(server, bad=(begin, end, BAD[bad])), 60_000).files[110:120]
+    usual = simulate_run(replace(server, bad_period=None), 30_000).files[10:20]
+    after = simulate_run(replace(server, bad_period=(begin, end, BAD_PERIODS[bad])), 60_000).files[110:120]
     assert sum(after) >= 0.9 * sum(usual)
 
 
 def test_a_short_fright_is_forgotten() -> None:
     """A refusal or two in the first second, as of a server that wakes up, cost seconds."""
-    usual = run(SLOW, 20_000).seconds
-    assert run(replace(SLOW, bad=(0.0, 1.0, BAD["it refuses everything"])), 20_000).seconds <= usual + 12
+    usual = simulate_run(SLOW, 20_000).seconds
+    assert (
+        simulate_run(replace(SLOW, bad_period=(0.0, 1.0, BAD_PERIODS["it refuses everything"])), 20_000).seconds
+        <= usual + 12
+    )
 
 
 def test_what_comes_before_the_first_transfer_says_nothing() -> None:
     """A listing may take a minute: the rate of the first round is that of its transfers."""
     limit, now = AdaptiveLimit(0.0), 60.0
-    limit.begin(now)
-    for _ in range(START):
+    limit.start(now)
+    for _ in range(INITIAL_LIMIT):
         now += 0.01
-        limit.answered(0.1)
-        limit.moved(30_000, now, used=True)
-        limit.succeeded(now, used=True)
-    rate, _ = limit._best
-    assert rate == pytest.approx((30_000 + REQUEST) / 0.01, rel=0.1)
+        limit.record_latency(0.1)
+        limit.record_bytes(30_000, now, is_saturated=True)
+        limit.record_success(now, is_saturated=True)
+    rate, _ = limit._best_round
+    assert rate == pytest.approx((30_000 + REQUEST_OVERHEAD_BYTES) / 0.01, rel=0.1)
 
 
 def test_a_round_counts_by_the_average_of_its_limits() -> None:
     """Where answers come quickly the limit doubles several times within a round: its rate is not that of the first."""
     limit, now = AdaptiveLimit(0.0), 0.0
-    while not limit._best[0]:
+    while not limit._best_round[0]:
         now += 0.001
-        limit.succeeded(now, used=True)
-    assert START + 100 < limit._best[1] < limit.value
+        limit.record_success(now, is_saturated=True)
+    assert INITIAL_LIMIT + 100 < limit._best_round[1] < limit.value
 
 
 def test_times_with_little_to_do_say_nothing() -> None:
@@ -241,6 +244,6 @@ def test_times_with_little_to_do_say_nothing() -> None:
     limit, now = AdaptiveLimit(0.0), 0.0
     for number in range(600):
         now += 0.1
-        limit.answered(5.0 if number > 300 else 0.1)
-        limit.succeeded(now, used=False)
-    assert limit.value == START
+        limit.record_latency(5.0 if number > 300 else 0.1)
+        limit.record_success(now, is_saturated=False)
+    assert limit.value == INITIAL_LIMIT

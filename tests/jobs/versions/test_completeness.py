@@ -9,22 +9,22 @@ from typing import Any
 import pytest
 
 from tests.support import samples
-from tests.support.builders import export, glb, tileset, tree
-from tests.support.catalog_fixture import Shelf
+from tests.support.builders import export, glb, read_tree, tileset
+from tests.support.catalog_fixture import CatalogFixture
 from tilesync.errors import BlobDamaged
-from tilesync.events import Event, Remarked, Warned
-from tilesync.jobs.versions.completeness import QUIET, Unmet, tell_remarks, unmet
-from tilesync.model import Completeness, Reading, Remark, Role
+from tilesync.events import DiagnosticReported, Event, Warned
+from tilesync.jobs.versions.completeness import REPORT_ONLY_PROBLEMS, UnmetReference, list_unmet, report_diagnostics
+from tilesync.model import Completeness, Diagnostic, ParsedContent, Role
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    return Shelf(tmp_path)
+def shelf(tmp_path: Path) -> CatalogFixture:
+    return CatalogFixture(tmp_path)
 
 
-def told(shelf: Shelf) -> list[Event]:
+def told(shelf: CatalogFixture) -> list[Event]:
     events: list[Event] = []
-    tell_remarks(shelf.version, shelf.catalog, events.append)
+    report_diagnostics(shelf.version, shelf.catalog, events.append)
     return events
 
 
@@ -51,45 +51,47 @@ SUBTREE = json.dumps(
 # --- complete -------------------------------------------------------------------------------------------------------
 
 
-def test_a_whole_export(shelf: Shelf) -> None:
+def test_a_whole_export(shelf: CatalogFixture) -> None:
     """Of a sound export everything is referenced but what nobody asks for."""
     shelf.put_all(export(5))
-    assert shelf.settle() == Completeness(referenced=len(export(5)) - 1, orphans=1)
-    assert list(unmet(shelf.version, shelf.catalog)) == []
+    assert shelf.count_completeness() == Completeness(referenced=len(export(5)) - 1, orphans=1)
+    assert list(list_unmet(shelf.version, shelf.catalog)) == []
 
 
 @pytest.mark.parametrize("lost", sorted(set(export(3)) - {"tileset.json", "data/empty"}))
-def test_whatever_is_missing_is_named(shelf: Shelf, lost: str) -> None:
+def test_whatever_is_missing_is_named(shelf: CatalogFixture, lost: str) -> None:
     """Each file that is asked for and not there is named, with who asks for it, as what."""
     shelf.put_all({name: data for name, data in export(3).items() if name != lost})
-    assert shelf.settle().missing == 1
+    assert shelf.count_completeness().missing == 1
     asker = "tiles/tileset.json" if lost.startswith("tiles/0") else "tileset.json"
     role = "schema" if lost == "data/schema.json" else "content"
-    (found,) = unmet(shelf.version, shelf.catalog)
-    assert found == Unmet(lost, asker, f"{lost} is not there; {asker} asks for it ({role})")
-    assert found.where == lost
+    (found,) = list_unmet(shelf.version, shelf.catalog)
+    assert found == UnmetReference(lost, asker, f"{lost} is not there; {asker} asks for it ({role})")
+    assert found.subject == lost
 
 
-def test_subtrees_are_followed_to_their_end(shelf: Shelf) -> None:
+def test_subtrees_are_followed_to_their_end(shelf: CatalogFixture) -> None:
     """Settling follows what is implicit: contents that only a subtree announces are referenced, or missing."""
     shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": SUBTREE})
-    assert shelf.settle() == Completeness(referenced=3, missing=1)
-    assert list(unmet(shelf.version, shelf.catalog)) == [
-        Unmet("c/0/0/0.glb", "s/0/0/0.subtree", "c/0/0/0.glb is not there; s/0/0/0.subtree asks for it (content)")
+    assert shelf.count_completeness() == Completeness(referenced=3, missing=1)
+    assert list(list_unmet(shelf.version, shelf.catalog)) == [
+        UnmetReference(
+            "c/0/0/0.glb", "s/0/0/0.subtree", "c/0/0/0.glb is not there; s/0/0/0.subtree asks for it (content)"
+        )
     ]
     shelf.put("c/0/0/0.glb", glb(b"x"))
-    assert shelf.settle() == Completeness(referenced=3)
+    assert shelf.count_completeness() == Completeness(referenced=3)
 
 
-def test_what_cannot_be_held_is_told_in_one_sentence(shelf: Shelf) -> None:
+def test_what_cannot_be_held_is_told_in_one_sentence(shelf: CatalogFixture) -> None:
     """What no folder can hold, and a subtree that cannot be read, are told with their file, which is named once."""
     shelf.put_all({"tileset.json": tileset("sub/tileset.json"), "sub/tileset.json": implicit()})
     shelf.put_unread("sub/s/0/0/0.subtree", b"garbage")
     shelf.put("tileset.json", tileset("sub/tileset.json", "con%00/x.glb"))
-    assert shelf.settle() == Completeness(referenced=5, missing=2)
-    found = list(unmet(shelf.version, shelf.catalog))
-    assert all(each.name is None and each.where == each.asker for each in found)
-    sentences = {each.asker: each.message for each in found}
+    assert shelf.count_completeness() == Completeness(referenced=5, missing=2)
+    found = list(list_unmet(shelf.version, shelf.catalog))
+    assert all(each.name is None and each.subject == each.referrer for each in found)
+    sentences = {each.referrer: each.message for each in found}
     assert sentences.keys() == {"tileset.json", "sub/s/0/0/0.subtree"}
     assert sentences["tileset.json"].startswith("tileset.json: con%00/x.glb means a blob that no folder can hold")
     assert sentences["sub/s/0/0/0.subtree"].startswith("sub/s/0/0/0.subtree: it is no readable subtree")
@@ -98,15 +100,15 @@ def test_what_cannot_be_held_is_told_in_one_sentence(shelf: Shelf) -> None:
 def test_real_tilesets_are_complete(tmp_path: Path) -> None:
     """Of every real tileset all that is asked for is there, and all that is there is asked for."""
     found = {}
-    for entry in sorted(samples.folder().glob("*/tileset.json")):
-        files = tree(entry.parent)
-        shelf = Shelf(tmp_path / entry.parent.name)
+    for entry in sorted(samples.sample_folder().glob("*/tileset.json")):
+        files = read_tree(entry.parent)
+        shelf = CatalogFixture(tmp_path / entry.parent.name)
         for name, data in files.items():
             try:
                 shelf.put(name, data)
             except BlobDamaged:  # one of them is made with an error
                 shelf.put_unread(name, data)
-        settled = shelf.settle()
+        settled = shelf.count_completeness()
         if (counts := (settled.referenced - len(files), settled.missing, settled.orphans)) != (0, 0, 0):
             found[entry.parent.name] = counts
     assert found == {}
@@ -115,71 +117,71 @@ def test_real_tilesets_are_complete(tmp_path: Path) -> None:
 # --- remarks --------------------------------------------------------------------------------------------------------
 
 
-def test_each_remark_and_one_warning_a_kind(shelf: Shelf) -> None:
+def test_each_remark_and_one_warning_a_kind(shelf: CatalogFixture) -> None:
     """Every remark is an event of its own; of each problem there is one warning, with an example and the count."""
     for number in range(1, 4):
-        said = tuple(Remark("unfollowed", f"{n}") for n in range(number))
-        shelf.catalog.references.add(shelf.version, f"f{number}", Reading(remarks=said))
-    shelf.catalog.references.add(shelf.version, "f2", Reading(remarks=(Remark("cycle", "c"),)))
+        said = tuple(Diagnostic("unfollowed", f"{n}") for n in range(number))
+        shelf.catalog.references.add(shelf.version, f"f{number}", ParsedContent(diagnostics=said))
+    shelf.catalog.references.add(shelf.version, "f2", ParsedContent(diagnostics=(Diagnostic("cycle", "c"),)))
     events = told(shelf)
-    remarked = [event for event in events if isinstance(event, Remarked)]
+    remarked = [event for event in events if isinstance(event, DiagnosticReported)]
     assert len(remarked) == 7
-    assert Remarked("f3", "unfollowed", "2") in remarked
+    assert DiagnosticReported("f3", "unfollowed", "2") in remarked
     assert [event for event in events if isinstance(event, Warned)] == [
         Warned("cycle: f2: c"),
         Warned("unfollowed: f1: 0 (and 5 more)"),
     ]
 
 
-@pytest.mark.parametrize("problem", sorted(QUIET))
-def test_some_remarks_are_no_warnings(shelf: Shelf, problem: str) -> None:
+@pytest.mark.parametrize("problem", sorted(REPORT_ONLY_PROBLEMS))
+def test_some_remarks_are_no_warnings(shelf: CatalogFixture, problem: str) -> None:
     """What is usual and harmless is told, and warns nobody."""
-    shelf.catalog.references.add(shelf.version, "a", Reading(remarks=(Remark(problem, "d"),)))
-    assert told(shelf) == [Remarked("a", problem, "d")]
+    shelf.catalog.references.add(shelf.version, "a", ParsedContent(diagnostics=(Diagnostic(problem, "d"),)))
+    assert told(shelf) == [DiagnosticReported("a", problem, "d")]
 
 
-def test_what_is_missing_is_no_remark(shelf: Shelf) -> None:
+def test_what_is_missing_is_no_remark(shelf: CatalogFixture) -> None:
     """What counts as missing is told as such, not as a remark."""
     for problem in ("unreadable", "unsafe name"):
-        shelf.catalog.references.add(shelf.version, "a", Reading(remarks=(Remark(problem, "d"),)))
+        shelf.catalog.references.add(shelf.version, "a", ParsedContent(diagnostics=(Diagnostic(problem, "d"),)))
     assert told(shelf) == []
 
 
-def test_tilesets_in_a_circle_are_remarked(shelf: Shelf) -> None:
+def test_tilesets_in_a_circle_are_remarked(shelf: CatalogFixture) -> None:
     """Tilesets that lead back to themselves are remarked with the step that closes the circle, and are complete."""
     shelf.put_all({"tileset.json": tileset("a/tileset.json"), "a/tileset.json": tileset("../b.json")})
     shelf.put("b.json", tileset("tileset.json", "b.json"))
-    assert shelf.settle() == Completeness(referenced=3)
-    remarked = {(event.name, event.message) for event in told(shelf) if isinstance(event, Remarked)}
+    assert shelf.count_completeness() == Completeness(referenced=3)
+    remarked = {(event.name, event.message) for event in told(shelf) if isinstance(event, DiagnosticReported)}
     assert len(remarked) == 2
     assert ("b.json", "asks for b.json, which leads back to it") in remarked
     assert len([event for event in told(shelf) if isinstance(event, Warned)]) == 1
 
 
-def test_a_real_circle(shelf: Shelf) -> None:
+def test_a_real_circle(shelf: CatalogFixture) -> None:
     """The tilesets of a real circle are all there, and one step of it is remarked."""
-    files = tree(samples.folder("CyclicExternalTilesets"))
+    files = read_tree(samples.sample_folder("CyclicExternalTilesets"))
     files["tileset.json"] = tileset("tilesetWithCycleA.json")
     shelf.put_all(files)
-    assert shelf.settle() == Completeness(referenced=len(files))
-    assert [event.problem for event in told(shelf) if isinstance(event, Remarked)] == ["cycle"]
+    assert shelf.count_completeness() == Completeness(referenced=len(files))
+    assert [event.problem for event in told(shelf) if isinstance(event, DiagnosticReported)] == ["cycle"]
 
 
-def test_contents_that_no_viewer_shows_are_remarked(shelf: Shelf) -> None:
+def test_contents_that_no_viewer_shows_are_remarked(shelf: CatalogFixture) -> None:
     """An empty content and one of an unknown kind are told, each with what it is."""
     shelf.put_all({"tileset.json": tileset("empty", "what"), "empty": b"", "what": b"what is this?"})
-    assert shelf.settle() == Completeness(referenced=3)
-    assert [event for event in told(shelf) if isinstance(event, Remarked)] == [
-        Remarked("empty", "empty content", "is empty"),
-        Remarked("what", "unknown content", "is of a kind that no viewer is known to show"),
+    assert shelf.count_completeness() == Completeness(referenced=3)
+    assert [event for event in told(shelf) if isinstance(event, DiagnosticReported)] == [
+        DiagnosticReported("empty", "empty content", "is empty"),
+        DiagnosticReported("what", "unknown content", "is of a kind that no viewer is known to show"),
     ]
 
 
-def test_settling_again_says_the_same(shelf: Shelf) -> None:
+def test_settling_again_says_the_same(shelf: CatalogFixture) -> None:
     """Settling may be done again: counts, remarks and what is missing stay as they are."""
     shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": SUBTREE.replace(b"}", b', "availableCount": 9}', 1)})
-    first = shelf.settle(), told(shelf), list(unmet(shelf.version, shelf.catalog))
-    again = shelf.settle(), told(shelf), list(unmet(shelf.version, shelf.catalog))
+    first = shelf.count_completeness(), told(shelf), list(list_unmet(shelf.version, shelf.catalog))
+    again = shelf.count_completeness(), told(shelf), list(list_unmet(shelf.version, shelf.catalog))
     assert first == again
-    assert shelf.asked_by("s/0/0/0.subtree") == {"c/0/0/0.glb"}
-    assert shelf.asked_by("tileset.json", Role.SUBTREE) == {"s/0/0/0.subtree"}
+    assert shelf.references_from("s/0/0/0.subtree") == {"c/0/0/0.glb"}
+    assert shelf.references_from("tileset.json", Role.SUBTREE) == {"s/0/0/0.subtree"}

@@ -11,51 +11,51 @@ from typing import Any
 import pytest
 
 from tests.support import samples
-from tests.support.builders import export, glb, tileset, tree
-from tests.support.catalog_fixture import Shelf
-from tests.support.crash_injection import Killed, Life
-from tests.support.faults import any_blob, blob_name, error
-from tests.support.simulator import EXPORT, Run, Simulator, rollback, verify
+from tests.support.builders import export, glb, read_tree, tileset
+from tests.support.catalog_fixture import CatalogFixture
+from tests.support.crash_injection import CrashAfterCalls, SimulatedCrash
+from tests.support.faults import blob_name, error_response, is_blob
+from tests.support.simulator import EXPORT, JobOutcome, Simulator, rollback, verify
 from tilesync.app import commands as wiring
-from tilesync.catalog.catalog import Catalog
-from tilesync.core.guards import HALF, Most
-from tilesync.events import Deleted, Finding, Planned, Published, Warned
-from tilesync.jobs.versions.flat_layout import SharedPlace, in_order
+from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.core.guards import DEFAULT_DELETE_LIMIT, DeleteLimit
+from tilesync.events import FileDeleted, Finding, Planned, VersionPublished, Warned
+from tilesync.jobs.versions.flat_layout import FlatLayout, list_dependencies_first
 from tilesync.model import Globs, Inventory, Layout
 
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 THIRD = "cccccccc-0000-4000-8000-000000000003"
 
 
-def mirror(sim: Simulator, dest: Path, **changes: Any) -> Run:
+def mirror(sim: Simulator, dest: Path, **changes: Any) -> JobOutcome:
     return sim.mirror(dest, layout=Layout.FLAT, **changes)
 
 
 def files_at(dest: Path) -> dict[str, bytes]:
     """Everything at the destination but the state."""
-    return {name: data for name, data in tree(dest).items() if not name.startswith(".tilesync/")}
+    return {name: data for name, data in read_tree(dest).items() if not name.startswith(".tilesync/")}
 
 
 def asked(sim: Simulator) -> set[str]:
-    return {str(blob_name(request)) for request in sim.asked()}
+    return {str(blob_name(request)) for request in sim.blob_requests()}
 
 
-def second(sim: Simulator, files: dict[str, bytes], export_id: str = OTHER) -> None:
+def offer_next_export(sim: Simulator, files: dict[str, bytes], export_id: str = OTHER) -> None:
     """The next export, and requests counted from here."""
     day = 1 + (EXPORT, OTHER, THIRD).index(export_id)
-    sim.hold(files, export_id=export_id, lastModified=f"2026-03-0{day}T08:30:00Z")
-    sim.forget()
+    sim.offer_export(files, export_id=export_id, lastModified=f"2026-03-0{day}T08:30:00Z")
+    sim.clear_requests()
 
 
 def test_the_container_s_files_and_nothing_else(tmp_path: Path) -> None:
     """Every file lies at its own name with its own bytes; beside them there is the state folder alone."""
     with Simulator(page_size=5) as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         run = mirror(sim, tmp_path)
     assert run.error is None
     assert files_at(tmp_path) == files
     assert {path.name for path in tmp_path.iterdir()} == {name.split("/")[0] for name in files} | {".tilesync"}
-    assert [event.version for event in run.of(Published)] == [EXPORT]
+    assert [event.version for event in run.events_of(VersionPublished)] == [EXPORT]
     assert (tmp_path / "tiles/003.glb").stat().st_mtime == 1772353800
     assert not (tmp_path / ".tilesync/staged" / EXPORT).exists()
     assert verify(tmp_path).error is None
@@ -65,29 +65,29 @@ def test_the_container_s_files_and_nothing_else(tmp_path: Path) -> None:
 def test_an_unchanged_night_is_one_request(tmp_path: Path) -> None:
     """As in the other layout: one question to the API, and nothing is touched but what says when that was."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         mirror(sim, tmp_path)
         before = {path: path.stat().st_ino for path in tmp_path.rglob("*") if path.is_file()}
         del before[tmp_path / ".tilesync/checked.json"]
-        sim.forget()
+        sim.clear_requests()
         run = mirror(sim, tmp_path)
         assert len(sim.requests) == 1
-    assert run.of(Published) == []
+    assert run.events_of(VersionPublished) == []
     assert {path: path.stat().st_ino for path in before} == before
 
 
 def test_a_night_moves_what_changed(tmp_path: Path) -> None:
     """The next export: what did not change stays in its place, untouched; what moved to another name is not fetched."""
     with Simulator(page_size=7) as sim:
-        files = sim.hold(export(20))
+        files = sim.offer_export(export(20))
         mirror(sim, tmp_path)
         inode = (tmp_path / "tiles/001.glb").stat().st_ino
         changed = files | {"tiles/007.glb": glb(b"new"), "extra.glb": files["tiles/002.glb"]}
-        second(sim, changed)
+        offer_next_export(sim, changed)
         run = mirror(sim, tmp_path)
         assert asked(sim) == {"tiles/007.glb"}
     assert run.error is None
-    assert (run.tally.fetched, run.tally.reused) == (1, len(files))
+    assert (run.stats.fetched, run.stats.reused) == (1, len(files))
     assert files_at(tmp_path) == changed
     assert (tmp_path / "tiles/001.glb").stat().st_ino == inode
     assert verify(tmp_path).error is None
@@ -96,11 +96,11 @@ def test_a_night_moves_what_changed(tmp_path: Path) -> None:
 def test_contents_that_change_places(tmp_path: Path) -> None:
     """Two files that swapped their names, and a circle of three, end where they belong without a fetch."""
     with Simulator() as sim:
-        files = sim.hold(export(8))
+        files = sim.offer_export(export(8))
         mirror(sim, tmp_path)
         a, b, c, d, e = (f"tiles/00{number}.glb" for number in range(5))
         turned = files | {a: files[b], b: files[a], c: files[d], d: files[e], e: files[c]}
-        second(sim, turned)
+        offer_next_export(sim, turned)
         run = mirror(sim, tmp_path)
         assert asked(sim) == set()
     assert run.error is None
@@ -111,77 +111,77 @@ def test_contents_that_change_places(tmp_path: Path) -> None:
 def test_nothing_is_deleted_by_default(tmp_path: Path) -> None:
     """What the container lost stays, and goes when that is wished; what tilesync did not put there never goes."""
     with Simulator() as sim:
-        files = sim.hold(export(12))
+        files = sim.offer_export(export(12))
         mirror(sim, tmp_path)
         (tmp_path / "tiles/mine.txt").write_text("mine")
         (tmp_path / "robots.txt").write_text("mine")
         fewer = export(9)
-        second(sim, fewer)
-        assert mirror(sim, tmp_path).tally.deleted == 0
+        offer_next_export(sim, fewer)
+        assert mirror(sim, tmp_path).stats.deleted == 0
         mine = {"tiles/mine.txt": b"mine", "robots.txt": b"mine"}
         assert files_at(tmp_path) == files | fewer | mine
-        sim.forget()
-        run = mirror(sim, tmp_path, delete=HALF)
+        sim.clear_requests()
+        run = mirror(sim, tmp_path, delete=DEFAULT_DELETE_LIMIT)
         assert len(sim.requests) == 1
     gone = files.keys() - fewer.keys()
-    assert run.tally.deleted == len(gone) == 3
-    assert {event.name for event in run.of(Deleted)} == gone
+    assert run.stats.deleted == len(gone) == 3
+    assert {event.name for event in run.events_of(FileDeleted)} == gone
     assert files_at(tmp_path) == fewer | mine
-    trashed = tree(tmp_path / ".tilesync/trash")
+    trashed = read_tree(tmp_path / ".tilesync/trash")
     assert {name.split("/files/")[1]: data for name, data in trashed.items() if "/files/" in name} == {
         name: files[name] for name in gone
     }
-    assert mirror_again(tmp_path, fewer).tally.deleted == 0
+    assert mirror_again(tmp_path, fewer).stats.deleted == 0
 
 
-def mirror_again(dest: Path, files: dict[str, bytes]) -> Run:
+def mirror_again(dest: Path, files: dict[str, bytes]) -> JobOutcome:
     with Simulator() as sim:
-        second(sim, files)
-        return mirror(sim, dest, delete=HALF)
+        offer_next_export(sim, files)
+        return mirror(sim, dest, delete=DEFAULT_DELETE_LIMIT)
 
 
 def test_deleted_in_the_run_that_publishes(tmp_path: Path) -> None:
     """The wish is served right after the new root stands; folders that are left empty go too."""
     with Simulator() as sim:
-        sim.hold(export(6) | {"old/deep/a.glb": glb(b"a")})
+        sim.offer_export(export(6) | {"old/deep/a.glb": glb(b"a")})
         mirror(sim, tmp_path)
-        second(sim, export(6))
-        run = mirror(sim, tmp_path, delete=Most(1))
-    assert run.tally.deleted == 1
+        offer_next_export(sim, export(6))
+        run = mirror(sim, tmp_path, delete=DeleteLimit(1))
+    assert run.stats.deleted == 1
     assert files_at(tmp_path) == export(6)
     assert not (tmp_path / "old").exists()
     assert verify(tmp_path).error is None
 
 
-@pytest.mark.parametrize("most", [Most(2), Most(percent=10)])
-def test_too_many_deletions_stop_the_run(tmp_path: Path, most: Most) -> None:
+@pytest.mark.parametrize("most", [DeleteLimit(2), DeleteLimit(percent=10)])
+def test_too_many_deletions_stop_the_run(tmp_path: Path, most: DeleteLimit) -> None:
     """Over the limit nothing is deleted and nothing laid out: the old export stands. A larger limit does it."""
     with Simulator() as sim:
-        files = sim.hold(export(12))
+        files = sim.offer_export(export(12))
         mirror(sim, tmp_path)
         fewer = export(9, seed=3)
-        second(sim, fewer)
+        offer_next_export(sim, fewer)
         run = mirror(sim, tmp_path, delete=most)
-        assert run.exit == 11
+        assert run.exit_code == 11
         assert "3 of" in str(run.error)
         assert files_at(tmp_path) == files
         assert verify(tmp_path).error is None
-        sim.forget()
-        again = mirror(sim, tmp_path, delete=Most(3))
+        sim.clear_requests()
+        again = mirror(sim, tmp_path, delete=DeleteLimit(3))
         assert asked(sim) == set()
-    assert again.tally.deleted == 3
+    assert again.stats.deleted == 3
     assert files_at(tmp_path) == fewer
 
 
 def test_a_file_that_was_changed_here_is_not_deleted(tmp_path: Path) -> None:
     """Someone's own bytes under a mirrored name stay when the container loses that name."""
     with Simulator() as sim:
-        sim.hold(export(12))
+        sim.offer_export(export(12))
         mirror(sim, tmp_path)
         (tmp_path / "tiles/010.glb").write_bytes(b"mine now")
-        second(sim, export(9))
-        run = mirror(sim, tmp_path, delete=HALF)
-    assert run.tally.deleted == 2
+        offer_next_export(sim, export(9))
+        run = mirror(sim, tmp_path, delete=DEFAULT_DELETE_LIMIT)
+    assert run.stats.deleted == 2
     assert (tmp_path / "tiles/010.glb").read_bytes() == b"mine now"
 
 
@@ -191,30 +191,30 @@ def test_what_is_in_the_way_goes_to_the_trash(tmp_path: Path) -> None:
         (tmp_path / ".tilesync").mkdir()
         (tmp_path / "tiles").mkdir()
         (tmp_path / "tiles/003.glb").write_bytes(b"mine")
-        files = sim.hold()
+        files = sim.offer_export()
         assert mirror(sim, tmp_path).error is None
     assert files_at(tmp_path) == files
-    assert b"mine" in tree(tmp_path / ".tilesync/trash").values()
+    assert b"mine" in read_tree(tmp_path / ".tilesync/trash").values()
 
 
 def test_filters_protect_what_they_leave_out(tmp_path: Path) -> None:
     """With other filters, what is no longer wanted is not deleted: it is in the container still."""
     with Simulator() as sim:
-        files = sim.hold(export(6) | {"a.png": b"png"})
+        files = sim.offer_export(export(6) | {"a.png": b"png"})
         mirror(sim, tmp_path)
-        run = mirror(sim, tmp_path, globs=Globs(exclude=("*.png",)), delete=HALF)
+        run = mirror(sim, tmp_path, globs=Globs(exclude=("*.png",)), delete=DEFAULT_DELETE_LIMIT)
     assert run.error is None
-    assert run.tally.deleted == 0
+    assert run.stats.deleted == 0
     assert files_at(tmp_path) == files
 
 
 def test_a_file_becomes_a_folder_and_a_folder_a_file(tmp_path: Path) -> None:
     """What an older export has in the way of a newer one goes to the trash, whether deleting was wished or not."""
     with Simulator() as sim:
-        sim.hold(export(4) | {"a": glb(b"file"), "b/c/d.glb": glb(b"deep")})
+        sim.offer_export(export(4) | {"a": glb(b"file"), "b/c/d.glb": glb(b"deep")})
         mirror(sim, tmp_path)
         turned = export(4) | {"a/x.glb": glb(b"x"), "b": glb(b"b")}
-        second(sim, turned)
+        offer_next_export(sim, turned)
         run = mirror(sim, tmp_path)
     assert run.error is None
     assert files_at(tmp_path) == turned
@@ -226,48 +226,48 @@ def test_a_file_becomes_a_folder_and_a_folder_a_file(tmp_path: Path) -> None:
 def test_a_switch_of_layout_is_refused(tmp_path: Path, first: Layout, then: Layout, lost: bool) -> None:
     """Also where the catalog was lost, and by a dry run; nothing is touched."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         assert sim.mirror(tmp_path, layout=first).error is None
         if lost:
             (tmp_path / ".tilesync/catalog.sqlite3").unlink()
-        before = tree(tmp_path)
-        for run in (sim.mirror(tmp_path, layout=then), sim.preview(tmp_path, layout=then)):
-            assert run.exit == 8
+        before = read_tree(tmp_path)
+        for run in (sim.mirror(tmp_path, layout=then), sim.dry_run(tmp_path, layout=then)):
+            assert run.exit_code == 8
             assert run.error is not None
             assert first in str(run.error)
             assert f"--layout {first}" in run.error.hint
-        assert tree(tmp_path) == before
+        assert read_tree(tmp_path) == before
 
 
 def test_a_foreign_tileset_is_refused(tmp_path: Path) -> None:
     """A tileset.json that tilesync did not write stays as it is."""
     (tmp_path / "tileset.json").write_text("{}")
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         run = mirror(sim, tmp_path)
-    assert run.exit == 8
-    assert tree(tmp_path) == {"tileset.json": b"{}"}
+    assert run.exit_code == 8
+    assert read_tree(tmp_path) == {"tileset.json": b"{}"}
 
 
 @pytest.mark.parametrize("name", [".tilesync/catalog.sqlite3", ".TileSync/x"])
 def test_a_container_cannot_reach_the_state(tmp_path: Path, name: str) -> None:
     """A name in the state folder is refused before anything is written."""
     with Simulator() as sim:
-        sim.hold(export(3) | {name: b"evil"})
+        sim.offer_export(export(3) | {name: b"evil"})
         run = mirror(sim, tmp_path)
-        assert run.exit == 8
+        assert run.exit_code == 8
         assert name in str(run.error)
-        assert sim.asked() == []
+        assert sim.blob_requests() == []
         assert sim.mirror(tmp_path / "versioned").error is None
 
 
 def test_a_lost_catalog_costs_a_re_check(tmp_path: Path) -> None:
     """The manifest in the state folder and the bytes tell what is held; nothing is fetched."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         mirror(sim, tmp_path)
         (tmp_path / ".tilesync/catalog.sqlite3").unlink()
-        sim.forget()
+        sim.clear_requests()
         run = mirror(sim, tmp_path)
         assert asked(sim) == set()
     assert run.error is None
@@ -277,12 +277,12 @@ def test_a_lost_catalog_costs_a_re_check(tmp_path: Path) -> None:
 def test_verify_then_mirror_heals(tmp_path: Path) -> None:
     """What is bad is fetched again and put in its place, the root tileset among it."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         mirror(sim, tmp_path)
         (tmp_path / "tiles/003.glb").write_bytes(b"rotten")
         (tmp_path / "tileset.json").unlink()
-        assert verify(tmp_path).exit == 10
-        sim.forget()
+        assert verify(tmp_path).exit_code == 10
+        sim.clear_requests()
         run = mirror(sim, tmp_path)
         assert asked(sim) == {"tiles/003.glb", "tileset.json"}
     assert run.error is None
@@ -295,15 +295,15 @@ def test_verify_finds_what_waits_for_its_place(tmp_path: Path) -> None:
     until what was in their way is gone.
     """
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         mirror(sim, tmp_path / "d")
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "d/tiles").rename(tmp_path / "away")
         (tmp_path / "d/tiles").symlink_to("../elsewhere")
-        assert mirror(sim, tmp_path / "d").exit == 8
+        assert mirror(sim, tmp_path / "d").exit_code == 8
         for quick in (False, True):
             run = verify(tmp_path / "d", quick=quick)
-            assert [(event.name, event.problem) for event in run.of(Finding)] == [("tileset.json", "pointer")]
+            assert [(event.name, event.problem) for event in run.events_of(Finding)] == [("tileset.json", "pointer")]
         (tmp_path / "d/tiles").unlink()
         assert mirror(sim, tmp_path / "d").error is None
     assert verify(tmp_path / "d").error is None
@@ -313,13 +313,13 @@ def test_state_elsewhere(tmp_path: Path) -> None:
     """With its state in another place the folder holds the container's files and nothing else at all."""
     dest, state = tmp_path / "d", tmp_path / "s"
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         assert mirror(sim, dest, state_dir=state).error is None
-        assert tree(dest) == files
-        sim.forget()
+        assert read_tree(dest) == files
+        sim.clear_requests()
         assert mirror(sim, dest, state_dir=state).error is None
         assert len(sim.requests) == 1
-        assert mirror(sim, dest).exit == 8
+        assert mirror(sim, dest).exit_code == 8
     assert verify(dest, state_dir=state).error is None
 
 
@@ -327,9 +327,9 @@ def test_a_walk(tmp_path: Path) -> None:
     """Walked, renewed and laid out as a listed export is."""
     with Simulator() as sim:
         files = {name: data for name, data in export(8).items() if data}
-        sim.hold(files)
+        sim.offer_export(files)
         assert mirror(sim, tmp_path, inventory=Inventory.WALK).error is None
-        second(sim, files | {"tiles/003.glb": glb(b"new")})
+        offer_next_export(sim, files | {"tiles/003.glb": glb(b"new")})
         run = mirror(sim, tmp_path, inventory=Inventory.WALK)
     assert run.error is None
     assert files_at(tmp_path) == files | {"tiles/003.glb": glb(b"new")}
@@ -338,15 +338,15 @@ def test_a_walk(tmp_path: Path) -> None:
 def test_one_version_is_held(tmp_path: Path) -> None:
     """There is no way back: rollback says so, and the versions are one."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         mirror(sim, tmp_path)
-        second(sim, export(seed=4))
+        offer_next_export(sim, export(seed=4))
         mirror(sim, tmp_path)
     run = rollback(tmp_path)
-    assert run.exit == 2
+    assert run.exit_code == 2
     assert "flat" in str(run.error)
-    (only,) = wiring.holdings(tmp_path, Run(), state_dir=None)
-    assert (only.version.name, only.current, only.shared) == (OTHER, True, 0)
+    (only,) = wiring.list_versions(tmp_path, JobOutcome(), state_dir=None)
+    assert (only.version.name, only.is_current, only.shared_bytes) == (OTHER, True, 0)
 
 
 # --- the plan ---
@@ -355,21 +355,21 @@ def test_one_version_is_held(tmp_path: Path) -> None:
 def test_the_plan_tells_deletions(tmp_path: Path) -> None:
     """A dry run names what would go, with its bytes and why, and what a guard would say; and does nothing."""
     with Simulator() as sim:
-        files = sim.hold(export(12))
+        files = sim.offer_export(export(12))
         mirror(sim, tmp_path)
-        second(sim, export(9) | {"tiles/003.glb": glb(b"new")})
-        before = tree(tmp_path)
-        plan = sim.preview(tmp_path, layout=Layout.FLAT, delete=Most(2))
-        assert tree(tmp_path) == before
-        told = {event.name: event for event in plan.of(Planned)}
+        offer_next_export(sim, export(9) | {"tiles/003.glb": glb(b"new")})
+        before = read_tree(tmp_path)
+        plan = sim.dry_run(tmp_path, layout=Layout.FLAT, delete=DeleteLimit(2))
+        assert read_tree(tmp_path) == before
+        told = {event.name: event for event in plan.events_of(Planned)}
         assert {name for name, event in told.items() if event.action == "delete"} == files.keys() - export(9).keys()
         assert told["tiles/010.glb"].bytes == len(files["tiles/010.glb"])
         assert told["tiles/003.glb"].action == "fetch"
         assert told["tiles/001.glb"].action == "reuse"
-        assert any("would stop" in event.message for event in plan.of(Warned))
-        assert plan.tally.deleted == 3
-        real = mirror(sim, tmp_path, delete=Most(3))
-    assert (real.tally.fetched, real.tally.reused, real.tally.deleted) == (plan.tally.fetched, plan.tally.reused, 3)
+        assert any("would stop" in event.message for event in plan.events_of(Warned))
+        assert plan.stats.deleted == 3
+        real = mirror(sim, tmp_path, delete=DeleteLimit(3))
+    assert (real.stats.fetched, real.stats.reused, real.stats.deleted) == (plan.stats.fetched, plan.stats.reused, 3)
 
 
 # --- order, and kills ---
@@ -377,7 +377,7 @@ def test_the_plan_tells_deletions(tmp_path: Path) -> None:
 
 def test_each_file_comes_behind_what_it_asks_for(tmp_path: Path) -> None:
     """Contents, then subtrees, then tilesets, the deepest first, the root last, whatever their names are."""
-    shelf = Shelf(tmp_path)
+    shelf = CatalogFixture(tmp_path)
     shelf.put_all(
         {
             "tileset.json": tileset("z/tileset.json", "a.json"),
@@ -390,23 +390,23 @@ def test_each_file_comes_behind_what_it_asks_for(tmp_path: Path) -> None:
             "noise.bin": b"noise",
         }
     )
-    order = list(in_order(shelf.version, shelf.catalog))
+    order = list(list_dependencies_first(shelf.version, shelf.catalog))
     assert len(order) == 8
     place = {name: number for number, name in enumerate(order)}
     assert order[-1] == "tileset.json"
-    for source, target, _ in shelf.asked():
+    for source, target, _ in shelf.all_references():
         assert place[target] < place[source], (source, target)
 
 
-@samples.needed
+@samples.requires_samples
 @pytest.mark.parametrize("name", ["SparseImplicitQuadtree", "TilesetWithExternalResources", "CompositeOfComposite"])
 def test_real_tilesets_are_laid_out_in_order(tmp_path: Path, name: str) -> None:
     """No real file is in place before what it asks for."""
-    shelf = Shelf(tmp_path)
-    shelf.put_all(tree(samples.folder(name)))
-    shelf.settle()
-    place = {each: number for number, each in enumerate(in_order(shelf.version, shelf.catalog))}
-    asks = [(source, target) for source, target, _ in shelf.asked() if {source, target} <= place.keys()]
+    shelf = CatalogFixture(tmp_path)
+    shelf.put_all(read_tree(samples.sample_folder(name)))
+    shelf.count_completeness()
+    place = {each: number for number, each in enumerate(list_dependencies_first(shelf.version, shelf.catalog))}
+    asks = [(source, target) for source, target, _ in shelf.all_references() if {source, target} <= place.keys()]
     assert asks
     assert [ask for ask in asks if place[ask[1]] > place[ask[0]] and not ask[1].endswith(".subtree")] == []
 
@@ -415,19 +415,19 @@ STEPS = 28
 """Renames, links that go, and writes of the catalog between a finished version and the end of its run, at least."""
 
 
-def killing(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def kill_at_step(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process ends before the nth of them."""
-    life = Life(step)
+    life = CrashAfterCalls(step)
 
-    def begin(self: SharedPlace, *args: Any) -> None:
+    def begin(self: FlatLayout, *args: Any) -> None:
         for name in ("replace", "rename", "unlink"):
-            monkeypatch.setattr(os, name, life.counted(getattr(os, name)))
-        monkeypatch.setattr(Catalog, "transaction", life.counted(Catalog.transaction))
-        monkeypatch.setattr(SharedPlace, "lay_out", real)
+            monkeypatch.setattr(os, name, life.wrap(getattr(os, name)))
+        monkeypatch.setattr(SqliteCatalog, "transaction", life.wrap(SqliteCatalog.transaction))
+        monkeypatch.setattr(FlatLayout, "move_into_place", real)
         real(self, *args)
 
-    real = SharedPlace.lay_out
-    monkeypatch.setattr(SharedPlace, "lay_out", begin)
+    real = FlatLayout.move_into_place
+    monkeypatch.setattr(FlatLayout, "move_into_place", begin)
 
 
 @pytest.mark.parametrize("then", ["same", "next", "back", "lost"])
@@ -440,23 +440,23 @@ def test_a_run_killed_between_two_renames_ends_right(
     """
     dest = tmp_path / "d"
     with Simulator() as sim:
-        files = sim.hold(export(10) | {"gone/a.glb": glb(b"a")})
+        files = sim.offer_export(export(10) | {"gone/a.glb": glb(b"a")})
         mirror(sim, dest)
         new = export(14, seed=2) | {"gone": glb(b"file"), "tiles/001.glb": export(10)["tiles/002.glb"]}
-        second(sim, new)
+        offer_next_export(sim, new)
         with monkeypatch.context() as patch:
-            killing(step, patch)
-            with pytest.raises(Killed):
-                mirror(sim, dest, delete=Most(percent=100))
+            kill_at_step(step, patch)
+            with pytest.raises(SimulatedCrash):
+                mirror(sim, dest, delete=DeleteLimit(percent=100))
         if then == "next":
             new = export(5, seed=3) | {"gone/b.glb": glb(b"b")}
-            second(sim, new, THIRD)
+            offer_next_export(sim, new, THIRD)
         if then == "back":
             sim.delete(OTHER)
             new = files
         if then == "lost":
             (dest / ".tilesync/catalog.sqlite3").unlink()
-        run = mirror(sim, dest, delete=Most(percent=100), allow_shrink=True)
+        run = mirror(sim, dest, delete=DeleteLimit(percent=100), allow_shrink=True)
     assert run.error is None
     if then == "lost":
         assert new.items() <= files_at(dest).items()
@@ -469,12 +469,12 @@ def test_a_run_killed_between_two_renames_ends_right(
 def test_a_broken_export_leaves_the_old_one(tmp_path: Path) -> None:
     """Files that fail are exit 3, and nothing of the new export is in place."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         mirror(sim, tmp_path)
-        second(sim, export(seed=7))
-        fault = sim.fault(any_blob, error(404, "BlobNotFound"), skip=3)
+        offer_next_export(sim, export(seed=7))
+        fault = sim.add_fault(is_blob, error_response(404, "BlobNotFound"), skip=3)
         run = mirror(sim, tmp_path)
-        assert run.exit == 3
+        assert run.exit_code == 3
         assert files_at(tmp_path) == files
         sim.faults.remove(fault)
         assert mirror(sim, tmp_path).error is None
@@ -484,13 +484,13 @@ def test_a_broken_export_leaves_the_old_one(tmp_path: Path) -> None:
 def test_a_folder_in_the_way_is_an_error_before_anything_moves(tmp_path: Path) -> None:
     """Someone's folder where the container has a file stays, with all that is in it, and the old export too."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         mirror(sim, tmp_path)
-        second(sim, export(seed=7) | {"mine": glb(b"mine")})
+        offer_next_export(sim, export(seed=7) | {"mine": glb(b"mine")})
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine/document").write_text("mine")
         run = mirror(sim, tmp_path)
-        assert run.exit == 8
+        assert run.exit_code == 8
         assert "mine" in str(run.error)
         assert files_at(tmp_path) == files | {"mine/document": b"mine"}
         assert verify(tmp_path).error is None
@@ -505,52 +505,52 @@ def test_what_goes_to_the_trash_for_others_is_said(tmp_path: Path) -> None:
         (tmp_path / ".tilesync").mkdir()
         (tmp_path / "tiles").mkdir()
         (tmp_path / "tiles/003.glb").write_bytes(b"mine")
-        sim.hold()
+        sim.offer_export()
         run = mirror(sim, tmp_path)
-        assert ["tiles/003.glb" in event.message for event in run.of(Warned)] == [True]
-        second(sim, export(seed=7))
-        assert mirror(sim, tmp_path).of(Warned) == []
+        assert ["tiles/003.glb" in event.message for event in run.events_of(Warned)] == [True]
+        offer_next_export(sim, export(seed=7))
+        assert mirror(sim, tmp_path).events_of(Warned) == []
 
 
 def test_a_copied_destination_is_still_tilesync_s(tmp_path: Path) -> None:
     """With new inodes and mtimes the bytes tell whose a file is: replaced quietly, deleted on request."""
     with Simulator() as sim:
-        sim.hold(export(12) | {"d": glb(b"d"), "gone/a.glb": glb(b"a")})
+        sim.offer_export(export(12) | {"d": glb(b"d"), "gone/a.glb": glb(b"a")})
         mirror(sim, tmp_path / "old")
         shutil.copytree(tmp_path / "old", tmp_path / "new", copy_function=shutil.copyfile)
         files = export(8, seed=3) | {"d/e.glb": glb(b"e"), "gone": glb(b"g")}
-        second(sim, files)
-        run = mirror(sim, tmp_path / "new", delete=HALF)
+        offer_next_export(sim, files)
+        run = mirror(sim, tmp_path / "new", delete=DEFAULT_DELETE_LIMIT)
     assert run.error is None
-    assert run.of(Warned) == []
+    assert run.events_of(Warned) == []
     assert files_at(tmp_path / "new") == files
 
 
-def file_for_a_folder(dest: Path) -> None:
+def put_file_for_folder(dest: Path) -> None:
     (dest / "new").write_text("mine")
 
 
-def link_for_a_folder(dest: Path) -> None:
+def put_link_for_folder(dest: Path) -> None:
     (dest.parent / "elsewhere").mkdir()
     (dest / "new").symlink_to("../elsewhere")
 
 
-def link_within_a_folder(dest: Path) -> None:
+def put_link_within_folder(dest: Path) -> None:
     (dest / "x").mkdir()
     (dest / "x/link").symlink_to("../tiles")
 
 
-@pytest.mark.parametrize("obstruct", [file_for_a_folder, link_for_a_folder, link_within_a_folder])
+@pytest.mark.parametrize("obstruct", [put_file_for_folder, put_link_for_folder, put_link_within_folder])
 def test_nothing_moves_where_something_else_is_in_the_way(tmp_path: Path, obstruct: Callable[[Path], None]) -> None:
     """Whatever of someone's stands in the place of a file, or of a folder of it: the old export stays whole."""
     dest = tmp_path / "d"
     with Simulator() as sim:
-        files = sim.hold(export(6))
+        files = sim.offer_export(export(6))
         mirror(sim, dest)
-        second(sim, export(6, seed=3) | {"x": glb(b"x"), "new/q.glb": glb(b"q")})
+        offer_next_export(sim, export(6, seed=3) | {"x": glb(b"x"), "new/q.glb": glb(b"q")})
         obstruct(dest)
         run = mirror(sim, dest)
-        assert run.exit == 8
+        assert run.exit_code == 8
         assert files.items() <= files_at(dest).items()
         assert verify(dest).error is None
     assert not (tmp_path / "elsewhere/q.glb").exists()
@@ -559,10 +559,10 @@ def test_nothing_moves_where_something_else_is_in_the_way(tmp_path: Path, obstru
 def test_empty_folders_give_way(tmp_path: Path) -> None:
     """A folder in which there is nothing, however deep, is no one's."""
     with Simulator() as sim:
-        sim.hold(export(6))
+        sim.offer_export(export(6))
         mirror(sim, tmp_path)
         (tmp_path / "x/y/z").mkdir(parents=True)
-        second(sim, export(6) | {"x": glb(b"x")})
+        offer_next_export(sim, export(6) | {"x": glb(b"x")})
         assert mirror(sim, tmp_path).error is None
     assert (tmp_path / "x").is_file()
 
@@ -570,19 +570,19 @@ def test_empty_folders_give_way(tmp_path: Path) -> None:
 def test_a_fresh_state_dir_takes_over_what_is_in_the_folder(tmp_path: Path) -> None:
     """A state elsewhere that is new, or was lost, finds the manifest beside the files; plan and run agree."""
     with Simulator() as sim:
-        files = sim.hold()
+        files = sim.offer_export()
         mirror(sim, tmp_path / "d")
-        sim.forget()
-        plan = sim.preview(tmp_path / "d", layout=Layout.FLAT, state_dir=tmp_path / "s")
+        sim.clear_requests()
+        plan = sim.dry_run(tmp_path / "d", layout=Layout.FLAT, state_dir=tmp_path / "s")
         run = mirror(sim, tmp_path / "d", state_dir=tmp_path / "s")
         assert asked(sim) == set()
-    assert (plan.exit, run.exit) == (0, 0)
+    assert (plan.exit_code, run.exit_code) == (0, 0)
     assert files_at(tmp_path / "d") == files
 
 
 def test_a_state_dir_by_a_detour_is_refused_too(tmp_path: Path) -> None:
     """The state cannot lie among the files, however its path is written."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         (tmp_path / "d").mkdir()
-        assert mirror(sim, tmp_path / "d", state_dir=tmp_path / "d/../d/st").exit == 8
+        assert mirror(sim, tmp_path / "d", state_dir=tmp_path / "d/../d/st").exit_code == 8

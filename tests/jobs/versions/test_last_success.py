@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.azure_proxy import Away
+from tests.support.azure_proxy import AzureFixture
 from tests.support.builders import IMODEL, export
-from tests.support.faults import any_blob, api, error
-from tests.support.simulator import EXPORT, Simulator, latest, rollback
+from tests.support.faults import error_response, is_api, is_blob
+from tests.support.simulator import EXPORT, Simulator, read_latest, rollback
 from tilesync.events import Warned
 from tilesync.model import Layout
 
@@ -20,7 +20,7 @@ OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 LONG_AGO = "2026-01-01T00:00:00Z"
 
 
-def age(path: Path) -> dict[str, Any]:
+def make_old(path: Path) -> dict[str, Any]:
     """Make what it says old; what it said."""
     said: dict[str, Any] = json.loads(path.read_text())
     path.write_text(json.dumps({**said, "checked": LONG_AGO}))
@@ -37,9 +37,9 @@ def test_each_good_night_is_told(tmp_path: Path, how: dict[str, Any]) -> None:
     """The first night and a quiet one state when they were, and of what; nothing that viewers ask for is touched."""
     place = tmp_path / ".tilesync/checked.json" if "layout" in how else tmp_path / "checked.json"
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         assert sim.mirror(tmp_path, **how).error is None
-        said = age(place)
+        said = make_old(place)
         assert said == {
             "checked": said["checked"],
             "owner": IMODEL,
@@ -58,14 +58,14 @@ def test_each_good_night_is_told(tmp_path: Path, how: dict[str, Any]) -> None:
 def test_a_night_with_a_pinned_pointer_is_told(tmp_path: Path) -> None:
     """The pointer stays where it is pinned; that SOURCE was looked at is told all the same, with what is held."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         sim.mirror(tmp_path)
-        sim.hold(export(13), export_id=OTHER)
+        sim.offer_export(export(13), export_id=OTHER)
         sim.mirror(tmp_path)
         rollback(tmp_path)
-        age(tmp_path / "checked.json")
+        make_old(tmp_path / "checked.json")
         assert sim.mirror(tmp_path).error is None
-    assert latest(tmp_path)["version"] == EXPORT
+    assert read_latest(tmp_path)["version"] == EXPORT
     assert json.loads((tmp_path / "checked.json").read_text())["version"] == OTHER
     assert checked(tmp_path / "checked.json") > LONG_AGO
 
@@ -74,16 +74,16 @@ def test_a_night_with_a_pinned_pointer_is_told(tmp_path: Path) -> None:
 def test_a_night_that_failed_is_not_told(tmp_path: Path, all_exports: bool) -> None:
     """Neither files that failed, nor a service that cannot be asked, nor a plan or a rollback, count as a look."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         sim.mirror(tmp_path)
-        age(tmp_path / "checked.json")
-        sim.hold(export(13, seed=2), export_id=OTHER)
-        assert sim.preview(tmp_path).error is None
-        sim.fault(any_blob, error(404, "BlobNotFound"))
-        assert sim.mirror(tmp_path, all_exports=all_exports).exit == 3
+        make_old(tmp_path / "checked.json")
+        sim.offer_export(export(13, seed=2), export_id=OTHER)
+        assert sim.dry_run(tmp_path).error is None
+        sim.add_fault(is_blob, error_response(404, "BlobNotFound"))
+        assert sim.mirror(tmp_path, all_exports=all_exports).exit_code == 3
         sim.faults.clear()
-        sim.fault(api, error(403, "Forbidden"))
-        assert sim.mirror(tmp_path, all_exports=all_exports).exit == 5
+        sim.add_fault(is_api, error_response(403, "Forbidden"))
+        assert sim.mirror(tmp_path, all_exports=all_exports).exit_code == 5
         rollback(tmp_path, latest=True)
     assert checked(tmp_path / "checked.json") == LONG_AGO
 
@@ -91,24 +91,26 @@ def test_a_night_that_failed_is_not_told(tmp_path: Path, all_exports: bool) -> N
 def test_what_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     """A folder in its place: the mirror is whole, so the run ends well, and warns that the file tells of another."""
     with Simulator() as sim:
-        sim.hold()
+        sim.offer_export()
         sim.mirror(tmp_path)
         (tmp_path / "checked.json").unlink()
         (tmp_path / "checked.json/x").mkdir(parents=True)
         run = sim.mirror(tmp_path)
     assert run.error is None
-    assert [str(event.message).startswith("checked.json could not be written") for event in run.of(Warned)] == [True]
+    assert [str(event.message).startswith("checked.json could not be written") for event in run.events_of(Warned)] == [
+        True
+    ]
 
 
-def test_a_store_is_told_with_one_request(away: Away, sim: Simulator) -> None:
+def test_a_store_is_told_with_one_request(away: AzureFixture, sim: Simulator) -> None:
     """One PUT a night, never cached, beside what viewers ask for."""
-    sim.hold(export(3))
-    assert away.mirror(sim).exit == 0
-    first = away.said("checked.json")["checked"]
-    away.forget()
-    assert away.mirror(sim).exit == 0
-    assert away.said("checked.json")["checked"] >= first
-    put = [each.blob for each in away.road.told if each.method == "PUT" and not each.blob.startswith(".tilesync/")]
+    sim.offer_export(export(3))
+    assert away.mirror(sim).exit_code == 0
+    first = away.read_json("checked.json")["checked"]
+    away.clear_requests()
+    assert away.mirror(sim).exit_code == 0
+    assert away.read_json("checked.json")["checked"] >= first
+    put = [each.blob for each in away.proxy.requests if each.method == "PUT" and not each.blob.startswith(".tilesync/")]
     assert put == ["checked.json"]
     served = away.client.get_blob_client("checked.json").get_blob_properties().content_settings
     assert (served.content_type, served.cache_control) == ("application/json", "no-cache")

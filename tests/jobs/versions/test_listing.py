@@ -9,49 +9,49 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.builders import tree
-from tests.support.faults import any_blob, error
+from tests.support.builders import read_tree
+from tests.support.faults import error_response, is_blob
 from tests.support.sequential_exports import FIRST as EXPORT
 from tests.support.sequential_exports import SECOND as OTHER
-from tests.support.sequential_exports import THIRD, mirrored, offer
-from tests.support.simulator import Run, Simulator, latest, rollback, verify
+from tests.support.sequential_exports import THIRD, mirror_each, offer_exports
+from tests.support.simulator import JobOutcome, Simulator, read_latest, rollback, verify
 from tilesync.app import commands as wiring
 from tilesync.errors import DestinationError, UsageError
 from tilesync.events import Warned
-from tilesync.jobs.versions.listing import Holding, endangered, held_as
+from tilesync.jobs.versions.listing import ListedVersion, classify_export, describe_endangered
 from tilesync.model import Export
 
 
 @pytest.fixture
 def dest(tmp_path: Path) -> Path:
     """Two versions, the second one current."""
-    return mirrored(tmp_path / "d", EXPORT, OTHER)
+    return mirror_each(tmp_path / "d", EXPORT, OTHER)
 
 
-def holdings(dest: Path) -> list[Holding]:
-    return wiring.holdings(dest, Run(), state_dir=None)
+def holdings(dest: Path) -> list[ListedVersion]:
+    return wiring.list_versions(dest, JobOutcome(), state_dir=None)
 
 
 def test_versions_are_told_newest_first(dest: Path) -> None:
     """What each is, what it shares, which one is current; each number is that of the files on the disk."""
     new, old = holdings(dest)
-    files = tree(dest / "versions" / OTHER)
+    files = read_tree(dest / "versions" / OTHER)
     assert (new.version.name, old.version.name) == (OTHER, EXPORT)
     assert (new.version.files, new.version.bytes) == (len(files), sum(map(len, files.values())))
     same = sum(len(data) for name, data in files.items() if name != "tiles/003.glb")
-    assert (new.shared, old.shared) == (same, same)
+    assert (new.shared_bytes, old.shared_bytes) == (same, same)
     assert (new.state, old.state) == ("held", "held")
-    assert (new.current, old.current, new.pinned, old.pinned) == (True, False, False, False)
+    assert (new.is_current, old.is_current, new.is_pinned, old.is_pinned) == (True, False, False, False)
     rollback(dest)
     new, old = holdings(dest)
-    assert (new.current, old.current, new.pinned, old.pinned) == (False, True, False, True)
+    assert (new.is_current, old.is_current, new.is_pinned, old.is_pinned) == (False, True, False, True)
 
 
 def test_without_a_state_what_is_shared_is_not_known(dest: Path) -> None:
     """The manifests tell the rest, also where nothing can be written; nothing is made."""
     shutil.rmtree(dest / ".tilesync")
     new, old = holdings(dest)
-    assert (new.version.name, new.shared, old.shared) == (OTHER, None, None)
+    assert (new.version.name, new.shared_bytes, old.shared_bytes) == (OTHER, None, None)
     assert not (dest / ".tilesync").exists()
 
 
@@ -60,9 +60,9 @@ def test_what_is_damaged_or_unfinished_is_said(dest: Path) -> None:
     (dest / "versions" / EXPORT / "tiles/003.glb").unlink()
     verify(dest, every=True)
     with Simulator() as sim:
-        offer(sim, THIRD)
-        sim.fault(any_blob, error(404, "BlobNotFound"))
-        assert sim.mirror(dest).exit == 3
+        offer_exports(sim, THIRD)
+        sim.add_fault(is_blob, error_response(404, "BlobNotFound"))
+        assert sim.mirror(dest).exit_code == 3
     assert [(each.version.name[0], each.state) for each in holdings(dest)] == [
         ("b", "held"),
         ("a", "damaged"),
@@ -73,16 +73,16 @@ def test_what_is_damaged_or_unfinished_is_said(dest: Path) -> None:
 def test_a_manifest_that_cannot_be_read_is_a_warning(dest: Path) -> None:
     """The others are told all the same."""
     (dest / "manifests" / f"{EXPORT}.jsonl").write_text("torn")
-    run = Run()
-    assert [each.version.name for each in wiring.holdings(dest, run, state_dir=None)] == [OTHER]
-    assert EXPORT in run.of(Warned)[0].message
+    run = JobOutcome()
+    assert [each.version.name for each in wiring.list_versions(dest, run, state_dir=None)] == [OTHER]
+    assert EXPORT in run.events_of(Warned)[0].message
 
 
 def test_sha256sums_are_what_sha256sum_reads(dest: Path) -> None:
     """The lines of a version prove its folder by coreutils alone, odd names included; a rotten file is found."""
-    lines = list(wiring.sha256sums(dest, EXPORT[:4], Run(), state_dir=None))
+    lines = list(wiring.sha256sums(dest, EXPORT[:4], JobOutcome(), state_dir=None))
     folder = dest / "versions" / EXPORT
-    assert len(lines) == len(tree(folder))
+    assert len(lines) == len(read_tree(folder))
 
     def check() -> subprocess.CompletedProcess[str]:
         text = "".join(f"{line}\n" for line in lines)
@@ -95,10 +95,10 @@ def test_sha256sums_are_what_sha256sum_reads(dest: Path) -> None:
     (folder / "tiles/001.glb").write_bytes(b"rotten")
     assert "tiles/001.glb: FAILED" in check().stdout
     with pytest.raises(UsageError):
-        list(wiring.sha256sums(dest, "zzz", Run(), state_dir=None))
+        list(wiring.sha256sums(dest, "zzz", JobOutcome(), state_dir=None))
     (dest / "manifests" / f"{EXPORT}.jsonl").write_text("{}\n")
     with pytest.raises(DestinationError):
-        list(wiring.sha256sums(dest, EXPORT, Run(), state_dir=None))
+        list(wiring.sha256sums(dest, EXPORT, JobOutcome(), state_dir=None))
 
 
 def rows(*days: int) -> list[Export]:
@@ -114,20 +114,24 @@ def test_how_an_export_is_held(dest: Path) -> None:
     """Held as it is now, as it was before it was changed, damaged, or not at all."""
     new, old, strange = rows(2, 1, 7)
     there = holdings(dest)
-    assert (held_as(new, there), held_as(old, there), held_as(strange, there)) == ("held", "held", "")
-    assert held_as(replace(old, modified="2026-03-09T00:00:00Z"), there) == "older"
+    assert (classify_export(new, there), classify_export(old, there), classify_export(strange, there)) == (
+        "held",
+        "held",
+        "",
+    )
+    assert classify_export(replace(old, modified="2026-03-09T00:00:00Z"), there) == "older"
     (dest / "versions" / EXPORT / "tiles/003.glb").unlink()
     verify(dest, every=True)
-    assert held_as(old, holdings(dest)) == "damaged"
+    assert classify_export(old, holdings(dest)) == "damaged"
 
 
 def test_what_goes_next_and_is_not_held_is_warned_of(dest: Path) -> None:
     """With five exports the oldest is warned of when it is not held, and only then."""
     there = holdings(dest)
-    assert list(endangered(rows(5, 4, 3, 2, 1), there)) == []
-    (sentence,) = endangered(rows(7, 6, 5, 4, 3), there)
+    assert list(describe_endangered(rows(5, 4, 3, 2, 1), there)) == []
+    (sentence,) = describe_endangered(rows(7, 6, 5, 4, 3), there)
     assert "export3" in sentence
     assert "--all-exports" in sentence
-    assert list(endangered(rows(6, 5, 4, 3), there)) == []
-    assert len(list(endangered(rows(5, 4, 3, 2, 1), []))) == 1
-    assert latest(dest)["version"] == OTHER
+    assert list(describe_endangered(rows(6, 5, 4, 3), there)) == []
+    assert len(list(describe_endangered(rows(5, 4, 3, 2, 1), []))) == 1
+    assert read_latest(dest)["version"] == OTHER

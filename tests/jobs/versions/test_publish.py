@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.builders import export, glb, manifest_of, tileset, tree
-from tests.support.faults import blob, error
-from tests.support.simulator import EXPORT, Simulator, latest, verify
+from tests.support.builders import export, glb, read_manifest, read_tree, tileset
+from tests.support.faults import error_response, is_blob_named
+from tests.support.simulator import EXPORT, Simulator, read_latest, verify
 from tilesync.demo.fake_service import StoredBlob
 from tilesync.errors import Incomplete, VerifyFailed
-from tilesync.events import Failed, Finding, Planned, Remarked, Warned
+from tilesync.events import DiagnosticReported, FileFailed, Finding, Planned, Warned
 from tilesync.model import Completeness
 
 
@@ -28,99 +28,99 @@ def textured(uri: str) -> bytes:
 def test_what_is_asked_for_and_not_listed_stops_publishing(tmp_path: Path) -> None:
     """Exit 3: each missing name with who asks for it, in tilesets and in GLBs; what arrived is kept."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": tileset("a.glb", "sub/b.glb", "gone.glb"), "a.glb": glb(b"a"),
+        sim.offer_export({"tileset.json": tileset("a.glb", "sub/b.glb", "gone.glb"), "a.glb": glb(b"a"),
                   "sub/b.glb": textured("../textures/wall.png")})  # fmt: skip
         run = sim.mirror(tmp_path)
         assert isinstance(run.error, Incomplete)
         assert "--allow-missing" in run.error.hint
-        assert {failed.name: failed.message for failed in run.of(Failed)} == {
+        assert {failed.name: failed.message for failed in run.events_of(FileFailed)} == {
             "gone.glb": "gone.glb is not there; tileset.json asks for it (content)",
             "textures/wall.png": "textures/wall.png is not there; sub/b.glb asks for it (image)",
         }
-        assert run.tally.completeness == Completeness(referenced=5, missing=2)
-        assert (run.tally.listed, run.tally.fetched, run.tally.failed) == (3, 3, 0)
+        assert run.stats.completeness == Completeness(referenced=5, missing=2)
+        assert (run.stats.listed, run.stats.fetched, run.stats.failed) == (3, 3, 0)
         assert not (tmp_path / "tileset.json").exists()
         sim.containers[EXPORT]["gone.glb"] = StoredBlob(glb(b"gone"))
         sim.containers[EXPORT]["textures/wall.png"] = StoredBlob(b"\x89PNG")
         again = sim.mirror(tmp_path)
     assert again.error is None
-    assert (again.tally.fetched, again.tally.kept) == (2, 3)
+    assert (again.stats.fetched, again.stats.kept) == (2, 3)
 
 
 def test_missing_files_are_allowed_on_request(tmp_path: Path) -> None:
     """Published, recorded in the manifest and in the counts; an unchanged night and an audit say so again, exit 0."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": tileset("a.glb", "gone.glb"), "a.glb": glb(b"a"), "orphan.txt": b"x"})
+        sim.offer_export({"tileset.json": tileset("a.glb", "gone.glb"), "a.glb": glb(b"a"), "orphan.txt": b"x"})
         run = sim.mirror(tmp_path, allow_missing=True)
         assert run.error is None
         found = Completeness(referenced=3, missing=1, orphans=1)
-        assert run.tally.completeness == found
+        assert run.stats.completeness == found
         night = sim.mirror(tmp_path)
         assert night.error is None
-        assert night.tally.completeness == found
-    head, _ = manifest_of(tmp_path, EXPORT)
+        assert night.stats.completeness == found
+    head, _ = read_manifest(tmp_path, EXPORT)
     assert head["missing_names"] == ["gone.glb"]
     assert {name: head[name] for name in ("referenced", "missing", "orphans", "unfollowed")} == {
         "referenced": 3, "missing": 1, "orphans": 1, "unfollowed": 0}  # fmt: skip
     audit = verify(tmp_path)
     assert audit.error is None
-    assert audit.tally.completeness == found
-    assert any("gone.glb" in warning.message for warning in audit.of(Warned))
+    assert audit.stats.completeness == found
+    assert any("gone.glb" in warning.message for warning in audit.events_of(Warned))
 
 
 def test_what_was_missing_from_the_start_does_not_hinder_healing(tmp_path: Path) -> None:
     """A version that was published with a missing file is healed without being asked again to allow it."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": tileset("a.glb", "gone.glb"), "a.glb": glb(b"a")})
+        sim.offer_export({"tileset.json": tileset("a.glb", "gone.glb"), "a.glb": glb(b"a")})
         assert sim.mirror(tmp_path, allow_missing=True).error is None
         (tmp_path / "versions" / EXPORT / "a.glb").write_bytes(b"bad")
-        assert verify(tmp_path).exit == 10
+        assert verify(tmp_path).exit_code == 10
         healed = sim.mirror(tmp_path)
     assert healed.error is None
-    assert healed.tally.fetched == 1
+    assert healed.stats.fetched == 1
     assert verify(tmp_path).error is None
 
 
 def test_what_nothing_asks_for_is_mirrored_and_counted(tmp_path: Path) -> None:
     """Orphans, and what only orphans ask for: part of the copy, no error."""
     with Simulator() as sim:
-        files = sim.hold({"tileset.json": tileset("a.glb"), "a.glb": glb(b"a"),
+        files = sim.offer_export({"tileset.json": tileset("a.glb"), "a.glb": glb(b"a"),
                           "old/tileset.json": tileset("b.glb", "never.glb"), "old/b.glb": glb(b"b")})  # fmt: skip
         run = sim.mirror(tmp_path)
     assert run.error is None
-    assert tree(tmp_path / "versions" / EXPORT) == files
-    assert run.tally.completeness == Completeness(referenced=2, orphans=2)
+    assert read_tree(tmp_path / "versions" / EXPORT) == files
+    assert run.stats.completeness == Completeness(referenced=2, orphans=2)
 
 
 def test_the_counts_add_up(tmp_path: Path) -> None:
     """Listed = referenced - missing + orphans."""
     with Simulator() as sim:
-        sim.hold(export())
+        sim.offer_export(export())
         run = sim.mirror(tmp_path)
-    found = run.tally.completeness
-    assert run.tally.listed == found.referenced - found.missing + found.orphans
+    found = run.stats.completeness
+    assert run.stats.listed == found.referenced - found.missing + found.orphans
     assert found.orphans == 1
 
 
 def test_references_survive_an_interruption(tmp_path: Path) -> None:
     """What the files of a first run ask for counts in the second, which reads none of them again."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": tileset("a.glb", "b.glb", "gone.glb"), "a.glb": textured("a.png"),
+        sim.offer_export({"tileset.json": tileset("a.glb", "b.glb", "gone.glb"), "a.glb": textured("a.png"),
                   "b.glb": glb(b"b"), "a.png": b"\x89PNG"})  # fmt: skip
-        bad = sim.fault(blob("b.glb"), error(400), times=None)
-        assert sim.mirror(tmp_path).exit == 3
+        bad = sim.add_fault(is_blob_named("b.glb"), error_response(400), times=None)
+        assert sim.mirror(tmp_path).exit_code == 3
         bad.times = bad.hits
-        sim.forget()
+        sim.clear_requests()
         run = sim.mirror(tmp_path, allow_missing=True)
-        assert [request.path.rpartition("/")[2] for request in sim.asked()] == ["b.glb"]
+        assert [request.path.rpartition("/")[2] for request in sim.blob_requests()] == ["b.glb"]
     assert run.error is None
-    assert run.tally.completeness == Completeness(referenced=5, missing=1)
+    assert run.stats.completeness == Completeness(referenced=5, missing=1)
 
 
 def test_references_survive_the_loss_of_the_catalog(tmp_path: Path) -> None:
     """Told again by the bytes: the healing of an adopted version knows what its files ask for."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": tileset("a.glb", "b.glb"), "a.glb": textured("a.png"), "b.glb": glb(b"b"),
+        sim.offer_export({"tileset.json": tileset("a.glb", "b.glb"), "a.glb": textured("a.png"), "b.glb": glb(b"b"),
                   "a.png": b"\x89PNG"})  # fmt: skip
         assert sim.mirror(tmp_path).error is None
         for path in (tmp_path / ".tilesync").glob("catalog.sqlite3*"):
@@ -128,13 +128,13 @@ def test_references_survive_the_loss_of_the_catalog(tmp_path: Path) -> None:
         (tmp_path / "versions" / EXPORT / "b.glb").unlink()
         run = sim.mirror(tmp_path)
     assert run.error is None
-    assert run.tally.completeness == Completeness(referenced=4)
+    assert run.stats.completeness == Completeness(referenced=4)
 
 
 def test_the_audit_names_who_asks(tmp_path: Path) -> None:
     """A file that is gone or wrong is told with a tileset, or GLB, that asks for it."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": tileset("sub/tileset.json"), "sub/tileset.json": tileset("a.glb", "b.glb"),
+        sim.offer_export({"tileset.json": tileset("sub/tileset.json"), "sub/tileset.json": tileset("a.glb", "b.glb"),
                   "sub/a.glb": textured("a.png"), "sub/a.png": b"\x89PNG", "sub/b.glb": glb(b"b")})  # fmt: skip
         assert sim.mirror(tmp_path).error is None
     version = tmp_path / "versions" / EXPORT / "sub"
@@ -142,7 +142,7 @@ def test_the_audit_names_who_asks(tmp_path: Path) -> None:
     (version / "b.glb").write_bytes(glb(b"c"))
     audit = verify(tmp_path)
     assert isinstance(audit.error, VerifyFailed)
-    assert [(f.name, f.problem, f.asked_by) for f in audit.of(Finding)] == [
+    assert [(f.name, f.problem, f.asked_by) for f in audit.events_of(Finding)] == [
         ("sub/a.png", "missing", "sub/a.glb"),
         ("sub/b.glb", "content", "sub/tileset.json"),
     ]
@@ -151,7 +151,7 @@ def test_the_audit_names_who_asks(tmp_path: Path) -> None:
 def test_the_audit_finds_what_the_manifest_hides(tmp_path: Path) -> None:
     """A manifest that no longer lists a file proves its own files, and the tilesets still ask for the other."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": tileset("a.glb", "b.glb"), "a.glb": glb(b"a"), "b.glb": glb(b"b")})
+        sim.offer_export({"tileset.json": tileset("a.glb", "b.glb"), "a.glb": glb(b"a"), "b.glb": glb(b"b")})
         assert sim.mirror(tmp_path).error is None
     path = tmp_path / "manifests" / f"{EXPORT}.jsonl"
     head, *rows = path.read_text().splitlines()
@@ -160,18 +160,22 @@ def test_the_audit_finds_what_the_manifest_hides(tmp_path: Path) -> None:
     path.write_text("\n".join([head, *rows]) + "\n")
     (tmp_path / "versions" / EXPORT / "b.glb").unlink()
     audit = verify(tmp_path)
-    assert [(f.name, f.problem, f.asked_by) for f in audit.of(Finding)] == [("b.glb", "missing", "tileset.json")]
+    assert [(f.name, f.problem, f.asked_by) for f in audit.events_of(Finding)] == [("b.glb", "missing", "tileset.json")]
 
 
 def test_trailing_bytes_and_unknown_contents_are_warnings(tmp_path: Path) -> None:
     """Bytes behind a GLB, an empty content, one of no known format: published, with a warning for each kind."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": tileset("a.glb", "empty.b3dm", "odd.xyz"), "a.glb": glb(b"a") + b"\0\0\0\0",
+        sim.offer_export({"tileset.json": tileset("a.glb", "empty.b3dm", "odd.xyz"), "a.glb": glb(b"a") + b"\0\0\0\0",
                   "empty.b3dm": b"", "odd.xyz": b"<xyz>"})  # fmt: skip
         run = sim.mirror(tmp_path)
     assert run.error is None
-    assert {remark.problem for remark in run.of(Remarked)} == {"trailing bytes", "empty content", "unknown content"}
-    assert len(run.of(Warned)) == 3
+    assert {remark.problem for remark in run.events_of(DiagnosticReported)} == {
+        "trailing bytes",
+        "empty content",
+        "unknown content",
+    }
+    assert len(run.events_of(Warned)) == 3
 
 
 @pytest.mark.parametrize(
@@ -187,10 +191,10 @@ def test_trailing_bytes_and_unknown_contents_are_warnings(tmp_path: Path) -> Non
 def test_a_truncated_file_fails(tmp_path: Path, name: str, data: bytes) -> None:
     """Cut off by its own header, or no glTF where the name says so: exit 3, also with the MD5 right."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": tileset(name), name: data})
+        sim.offer_export({"tileset.json": tileset(name), name: data})
         run = sim.mirror(tmp_path)
-    assert run.exit == 3
-    assert [failed.error for failed in run.of(Failed)] == ["BlobDamaged"]
+    assert run.exit_code == 3
+    assert [failed.error for failed in run.events_of(FileFailed)] == ["BlobDamaged"]
 
 
 def test_the_pointer_keeps_every_byte_but_the_prefixes(tmp_path: Path) -> None:
@@ -200,30 +204,30 @@ def test_the_pointer_keeps_every_byte_but_the_prefixes(tmp_path: Path) -> None:
         b'\t"root":{"transform":[1.0,0,-0.0,1E3],"content":{"uri":"a.glb"}} , "extras":{"uri":"mine"}}'
     )
     with Simulator() as sim:
-        sim.hold({"tileset.json": root, "a.glb": glb(b"a"), "s.json": b'{"classes":{}}'})
+        sim.offer_export({"tileset.json": root, "a.glb": glb(b"a"), "s.json": b'{"classes":{}}'})
         run = sim.mirror(tmp_path)
     assert run.error is None
     prefix = f"versions/{EXPORT}/".encode()
     expected = root.replace(b'"s.json"', b'"' + prefix + b's.json"').replace(b'"a.glb"', b'"' + prefix + b'a.glb"')
     assert (tmp_path / "tileset.json").read_bytes() == expected
-    assert latest(tmp_path)["tileset"] == f"versions/{EXPORT}/tileset.json"
+    assert read_latest(tmp_path)["tileset"] == f"versions/{EXPORT}/tileset.json"
     assert hashlib.sha256((tmp_path / "versions" / EXPORT / "tileset.json").read_bytes()).digest()
 
 
 def test_a_root_that_is_no_tileset_is_not_published(tmp_path: Path) -> None:
     """JSON without a root tile: said, and exit 3."""
     with Simulator() as sim:
-        sim.hold({"tileset.json": b'{"asset": {"version": "1.1"}}'})
+        sim.offer_export({"tileset.json": b'{"asset": {"version": "1.1"}}'})
         run = sim.mirror(tmp_path)
-    assert run.exit == 3
+    assert run.exit_code == 3
     assert not (tmp_path / "tileset.json").exists()
 
 
 def test_a_plan_tells_no_completeness(tmp_path: Path) -> None:
     """--dry-run fetches nothing, so it counts nothing of what files ask for."""
     with Simulator() as sim:
-        sim.hold(export())
-        run = sim.preview(tmp_path / "dest")
-        assert not sim.asked()
-    assert run.of(Planned)
-    assert run.tally.completeness == Completeness()
+        sim.offer_export(export())
+        run = sim.dry_run(tmp_path / "dest")
+        assert not sim.blob_requests()
+    assert run.events_of(Planned)
+    assert run.stats.completeness == Completeness()

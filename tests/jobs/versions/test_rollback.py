@@ -8,71 +8,71 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crash_injection import Killed
+from tests.support.crash_injection import SimulatedCrash
 from tests.support.sequential_exports import FIRST as EXPORT
 from tests.support.sequential_exports import SECOND as OTHER
-from tests.support.sequential_exports import THIRD, mirrored, offer
-from tests.support.simulator import Simulator, latest, rollback, verify
-from tilesync.core.retention import Keep
-from tilesync.events import PointerStays, Published, Retired
+from tests.support.sequential_exports import THIRD, mirror_each, offer_exports
+from tests.support.simulator import Simulator, read_latest, rollback, verify
+from tilesync.core.retention import RetentionPolicy
+from tilesync.events import PointerKept, VersionPublished, VersionRetired
 from tilesync.model import Version
-from tilesync.stores.local.publication import Publication
+from tilesync.stores.local.publication import LocalPublication
 
 
 @pytest.fixture
 def dest(tmp_path: Path) -> Path:
     """Two versions, the second one current."""
-    return mirrored(tmp_path, EXPORT, OTHER)
+    return mirror_each(tmp_path, EXPORT, OTHER)
 
 
 def test_back_to_the_one_before(dest: Path) -> None:
     """Without a name the pointer goes to the version before the current one, and is pinned there."""
     run = rollback(dest)
     assert run.error is None
-    assert [event.version for event in run.of(Published)] == [EXPORT]
-    assert latest(dest)["version"] == EXPORT
-    assert latest(dest)["pinned"] is True
+    assert [event.version for event in run.events_of(VersionPublished)] == [EXPORT]
+    assert read_latest(dest)["version"] == EXPORT
+    assert read_latest(dest)["pinned"] is True
     assert (dest / "current").readlink() == Path("versions") / EXPORT
     assert verify(dest).error is None
-    assert rollback(dest).exit == 2
+    assert rollback(dest).exit_code == 2
 
 
 def test_later_runs_mirror_and_leave_the_pointer(dest: Path) -> None:
     """While it is pinned, new exports are held and not published, which is said; released, the pointer follows."""
     rollback(dest)
     with Simulator() as sim:
-        offer(sim, EXPORT, OTHER, THIRD)
+        offer_exports(sim, EXPORT, OTHER, THIRD)
         run = sim.mirror(dest)
         assert run.error is None
         assert (dest / "versions" / THIRD / "tileset.json").is_file()
-        assert latest(dest)["version"] == EXPORT
-        assert ["pinned" in event.message for event in run.of(PointerStays)] == [True]
+        assert read_latest(dest)["version"] == EXPORT
+        assert ["pinned" in event.message for event in run.events_of(PointerKept)] == [True]
         unchanged = sim.mirror(dest)
-        assert len(unchanged.of(PointerStays)) == 1
+        assert len(unchanged.events_of(PointerKept)) == 1
         assert rollback(dest, latest=True).error is None
-        assert latest(dest)["version"] == THIRD
-        assert "pinned" not in latest(dest)
-        assert sim.mirror(dest).of(PointerStays) == []
+        assert read_latest(dest)["version"] == THIRD
+        assert "pinned" not in read_latest(dest)
+        assert sim.mirror(dest).events_of(PointerKept) == []
 
 
 def test_names_may_be_shortened(dest: Path) -> None:
     """The first letters of a version are enough when they are those of one; else nothing moves."""
     assert rollback(dest, "aaaa").error is None
-    assert latest(dest)["version"] == EXPORT
+    assert read_latest(dest)["version"] == EXPORT
     for name in ("x", "", "aaaa-"):
         run = rollback(dest, name)
-        assert run.exit == 2
-    assert latest(dest)["version"] == EXPORT
+        assert run.exit_code == 2
+    assert read_latest(dest)["version"] == EXPORT
 
 
 def test_a_version_that_lost_files_is_not_pointed_at(dest: Path) -> None:
     """The pointer stays where it is, and how the version is healed is said."""
     (dest / "versions" / EXPORT / "tiles/001.glb").unlink()
     run = rollback(dest, EXPORT)
-    assert run.exit == 10
+    assert run.exit_code == 10
     assert run.error is not None
     assert "--export-id" in run.error.hint
-    assert latest(dest)["version"] == OTHER
+    assert read_latest(dest)["version"] == OTHER
 
 
 def test_a_pin_outlives_the_catalog(dest: Path) -> None:
@@ -80,42 +80,42 @@ def test_a_pin_outlives_the_catalog(dest: Path) -> None:
     rollback(dest)
     shutil.rmtree(dest / ".tilesync")
     with Simulator() as sim:
-        offer(sim, EXPORT, OTHER, THIRD)
+        offer_exports(sim, EXPORT, OTHER, THIRD)
         assert sim.mirror(dest).error is None
-    assert latest(dest)["version"] == EXPORT
+    assert read_latest(dest)["version"] == EXPORT
 
 
 def test_a_pinned_version_never_retires(dest: Path) -> None:
     """Whatever retention says, what the pointer names stays."""
     rollback(dest)
     with Simulator() as sim:
-        offer(sim, EXPORT, OTHER, THIRD)
-        run = sim.mirror(dest, keep=Keep(1, timedelta()))
-    assert [event.version for event in run.of(Retired)] == [OTHER]
-    assert latest(dest)["version"] == EXPORT
+        offer_exports(sim, EXPORT, OTHER, THIRD)
+        run = sim.mirror(dest, keep=RetentionPolicy(1, timedelta()))
+    assert [event.version for event in run.events_of(VersionRetired)] == [OTHER]
+    assert read_latest(dest)["version"] == EXPORT
     assert verify(dest).error is None
 
 
 def test_a_kill_between_the_pin_and_the_pointer(dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pin is known first: the next run carries the pointer there."""
 
-    def kill(self: Publication, version: Version, pointer: object, latest: object) -> None:
-        raise Killed
+    def kill(self: LocalPublication, version: Version, pointer: object, latest: object) -> None:
+        raise SimulatedCrash
 
     with monkeypatch.context() as patch:
-        patch.setattr(Publication, "point_at", kill)
-        with pytest.raises(Killed):
+        patch.setattr(LocalPublication, "point_at", kill)
+        with pytest.raises(SimulatedCrash):
             rollback(dest)
-    assert latest(dest)["version"] == OTHER
+    assert read_latest(dest)["version"] == OTHER
     with Simulator() as sim:
-        offer(sim, EXPORT, OTHER)
+        offer_exports(sim, EXPORT, OTHER)
         assert sim.mirror(dest).error is None
-    assert latest(dest)["version"] == EXPORT
+    assert read_latest(dest)["version"] == EXPORT
 
 
 def test_where_nothing_is_held(tmp_path: Path) -> None:
     """An empty or missing folder is an error of the destination, and is not made."""
-    assert rollback(tmp_path / "missing").exit == 8
+    assert rollback(tmp_path / "missing").exit_code == 8
     assert not (tmp_path / "missing").exists()
-    assert rollback(tmp_path).exit == 8
+    assert rollback(tmp_path).exit_code == 8
     assert list(tmp_path.iterdir()) == []

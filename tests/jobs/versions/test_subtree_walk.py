@@ -19,11 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import samples
-from tests.support.builders import glb, tileset, tree
-from tests.support.catalog_fixture import HOME, Shelf
+from tests.support.builders import glb, read_tree, tileset
+from tests.support.catalog_fixture import HOME, CatalogFixture
 from tilesync.jobs.versions import subtree_walk as module
-from tilesync.jobs.versions.subtree_walk import Expansion
-from tilesync.model import Completeness, Globs, Remark, Role
+from tilesync.jobs.versions.subtree_walk import SubtreeWalk
+from tilesync.model import Completeness, Diagnostic, Globs, Role
 
 ALL, NONE = {"constant": 1}, {"constant": 0}
 BOX = {"box": [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]}
@@ -33,8 +33,8 @@ GLB = glb(b"x")
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    return Shelf(tmp_path)
+def shelf(tmp_path: Path) -> CatalogFixture:
+    return CatalogFixture(tmp_path)
 
 
 def implicit_tile(*, levels: int, subtrees: str, content: str, available: int = 9) -> dict[str, Any]:
@@ -67,14 +67,14 @@ def subtree(*, content: dict[str, int] = ALL, children: dict[str, int] = NONE, *
     return json.dumps({**said, **more}).encode()
 
 
-def binary(said: dict[str, Any], data: bytes = b"") -> bytes:
+def make_binary_subtree(said: dict[str, Any], data: bytes = b"") -> bytes:
     """A binary subtree with `data` in its buffer."""
     text = json.dumps(said).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<4sIQQ", b"subt", 1, len(text), len(data)) + text + data
 
 
-def with_children(bits: int, *, content: dict[str, int] = ALL) -> bytes:
+def make_subtree_with_children(bits: int, *, content: dict[str, int] = ALL) -> bytes:
     """A binary subtree of one level with some of its four children."""
     said = {
         "buffers": [{"byteLength": 8}],
@@ -83,16 +83,16 @@ def with_children(bits: int, *, content: dict[str, int] = ALL) -> bytes:
         "contentAvailability": [content],
         "childSubtreeAvailability": {"bitstream": 0},
     }
-    return binary(said, bytes([bits]) + bytes(7))
+    return make_binary_subtree(said, bytes([bits]) + bytes(7))
 
 
-def with_buffer(uri: str) -> bytes:
+def make_subtree_with_buffer(uri: str) -> bytes:
     """A subtree of one level whose children stand in a file of their own."""
     views = [{"buffer": 0, "byteOffset": 0, "byteLength": 1}]
     return subtree(children={"bitstream": 0}, buffers=[{"uri": uri, "byteLength": 1}], bufferViews=views)
 
 
-def named(*texts: str, levels: int = 1) -> bytes:
+def make_named_subtree(*texts: str, levels: int = 1) -> bytes:
     """A subtree without children whose contents have a CONTENT_URI, by the property `u` of the class `k`."""
     offsets = [len("".join(texts[:row]).encode()) for row in range(len(texts) + 1)]
     column, values = struct.pack(f"<{len(offsets)}I", *offsets), "".join(texts).encode()
@@ -107,7 +107,7 @@ def named(*texts: str, levels: int = 1) -> bytes:
         "propertyTables": [{"class": "k", "count": len(texts), "properties": {"u": {"values": 1, "stringOffsets": 0}}}],
         "contentMetadata": [0],
     }
-    return binary(said, data + bytes(-len(data) % 8))
+    return make_binary_subtree(said, data + bytes(-len(data) % 8))
 
 
 SCHEMA = json.dumps(
@@ -115,16 +115,18 @@ SCHEMA = json.dumps(
 ).encode()
 
 
-def grow(shelf: Shelf, **how: bool) -> set[str]:
-    return Expansion(shelf.version, shelf.catalog, shelf.files).grow(**how)
+def advance_walk(shelf: CatalogFixture, **how: bool) -> set[str]:
+    return SubtreeWalk(shelf.version, shelf.catalog, shelf.files).advance(**how)
 
 
-def contents(shelf: Shelf) -> set[str]:
+def contents(shelf: CatalogFixture) -> set[str]:
     """Every content that a subtree asks for."""
-    return {target for source, target, role in shelf.asked() if role == Role.CONTENT and source.endswith("subtree")}
+    return {
+        target for source, target, role in shelf.all_references() if role == Role.CONTENT and source.endswith("subtree")
+    }
 
 
-def problems(shelf: Shelf) -> list[tuple[str, str]]:
+def problems(shelf: CatalogFixture) -> list[tuple[str, str]]:
     return [(name, remark.problem) for name, remark in shelf.remarks()]
 
 
@@ -142,12 +144,12 @@ def problems(shelf: Shelf) -> list[tuple[str, str]]:
 )
 def test_real_tilesets(tmp_path: Path, sample: str, entry: str, files: int, missing: set[str]) -> None:
     """What a real tileset asks for is what lies in its folder, file for file, and only empty ones are remarked."""
-    found = tree(samples.folder(sample))
+    found = read_tree(samples.sample_folder(sample))
     found["tileset.json"] = found.pop(entry)
-    shelf = Shelf(tmp_path, catalog=tmp_path / "catalog.sqlite3")
+    shelf = CatalogFixture(tmp_path, catalog=tmp_path / "catalog.sqlite3")
     shelf.put_all(found)
     assert len(found) == files
-    assert shelf.settle() == Completeness(files + len(missing), len(missing))
+    assert shelf.count_completeness() == Completeness(files + len(missing), len(missing))
     assert shelf.missing() == missing
     hollow = {name for name, data in found.items() if not data}
     assert {(name, remark.problem) for name, remark in shelf.remarks()} == {(name, "empty content") for name in hollow}
@@ -156,13 +158,13 @@ def test_real_tilesets(tmp_path: Path, sample: str, entry: str, files: int, miss
 @pytest.mark.parametrize("sample", ["SparseImplicitOctree", "SparseImplicitQuadtree"])
 def test_each_file_of_a_real_tileset_is_missed(tmp_path: Path, sample: str) -> None:
     """Whichever file is not there, it is missing; what only it asks for is an orphan, and nothing else is."""
-    files = tree(samples.folder(sample))
+    files = read_tree(samples.sample_folder(sample))
     for number, lost in enumerate(sorted(files)[::4]):
         if lost == "tileset.json":
             continue
-        shelf = Shelf(tmp_path / str(number))
+        shelf = CatalogFixture(tmp_path / str(number))
         shelf.put_all({name: data for name, data in files.items() if name != lost})
-        found = shelf.settle()
+        found = shelf.count_completeness()
         assert shelf.missing() == {lost}
         assert found.referenced - 1 + found.orphans == len(files) - 1
         assert bool(found.orphans) <= lost.endswith(".subtree")
@@ -171,18 +173,18 @@ def test_each_file_of_a_real_tileset_is_missed(tmp_path: Path, sample: str) -> N
 # --- in whatever order files come -----------------------------------------------------------------------------------
 
 
-def wood() -> dict[str, bytes]:
+def make_two_tilesets() -> dict[str, bytes]:
     """Two implicit tilesets: one with a schema elsewhere, one of three levels with a buffer that two subtrees share."""
     return {
         "tileset.json": tileset("a/tileset.json", "b/tileset.json"),
         "a/tileset.json": implicit(schemaUri="../schema.json"),
-        "a/s/0/0/0.subtree": named("named.glb"),
+        "a/s/0/0/0.subtree": make_named_subtree("named.glb"),
         "a/named.glb": GLB,
         "schema.json": SCHEMA,
         "b/tileset.json": gzip.compress(implicit(), mtime=0),
-        "b/s/0/0/0.subtree": with_children(0b0110, content=NONE),
-        "b/s/1/1/0.subtree": with_buffer("../../../bits.bin"),
-        "b/s/1/0/1.subtree": with_buffer("../../../bits.bin"),
+        "b/s/0/0/0.subtree": make_subtree_with_children(0b0110, content=NONE),
+        "b/s/1/1/0.subtree": make_subtree_with_buffer("../../../bits.bin"),
+        "b/s/1/0/1.subtree": make_subtree_with_buffer("../../../bits.bin"),
         "b/bits.bin": b"\x01",
         "b/s/2/2/0.subtree": gzip.compress(subtree(), mtime=0),
         "b/s/2/0/2.subtree": subtree(content=NONE),
@@ -211,184 +213,210 @@ ASKED_FOR = {
 }
 
 
-def test_everything_at_once(shelf: Shelf) -> None:
+def test_everything_at_once(shelf: CatalogFixture) -> None:
     """Of files that are all there every reference is found, and those that ask for more by following are told."""
-    shelf.put_all(wood())
+    shelf.put_all(make_two_tilesets())
     asking = {source for source, _, role in ASKED_FOR if role in {"subtree", "content"}} - {"tileset.json"}
-    assert grow(shelf) == asking
-    assert shelf.asked() == ASKED_FOR
-    assert shelf.settle() == Completeness(referenced=len(wood()))
+    assert advance_walk(shelf) == asking
+    assert shelf.all_references() == ASKED_FOR
+    assert shelf.count_completeness() == Completeness(referenced=len(make_two_tilesets()))
 
 
 @settings(max_examples=60)
-@given(st.permutations(sorted(wood())), st.sets(st.integers(0, len(wood()))), st.booleans())
+@given(st.permutations(sorted(make_two_tilesets())), st.sets(st.integers(0, len(make_two_tilesets()))), st.booleans())
 def test_any_order_gives_the_same_closure(names: list[str], stops: set[int], restart: bool) -> None:
     """Files may come in any order, in any steps, with restarts: what is asked for in the end is the same."""
-    files = wood()
+    files = make_two_tilesets()
     with tempfile.TemporaryDirectory() as folder:
-        shelf = Shelf(Path(folder))
-        following = Expansion(shelf.version, shelf.catalog, shelf.files)
+        shelf = CatalogFixture(Path(folder))
+        following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
         grown = set[str]()
         for number, name in enumerate(names):
             shelf.put(name, files[name])
             if number in stops:
                 if restart:
-                    following = Expansion(shelf.version, shelf.catalog, shelf.files)
-                grown |= following.grow()
-                assert shelf.asked() <= ASKED_FOR
-        grown |= following.grow()
-        assert shelf.asked() == ASKED_FOR
+                    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+                grown |= following.advance()
+                assert shelf.all_references() <= ASKED_FOR
+        grown |= following.advance()
+        assert shelf.all_references() == ASKED_FOR
         assert "b/s/1/0/1.subtree" in grown
-        assert shelf.settle() == Completeness(referenced=len(files))
-        assert shelf.asked() == ASKED_FOR
+        assert shelf.count_completeness() == Completeness(referenced=len(files))
+        assert shelf.all_references() == ASKED_FOR
         shelf.catalog.close()
 
 
 @settings(max_examples=40)
-@given(st.permutations(sorted(wood())), st.integers(1, len(wood())))
+@given(st.permutations(sorted(make_two_tilesets())), st.integers(1, len(make_two_tilesets())))
 def test_a_walk_ends_with_the_same_closure(names: list[str], batch: int) -> None:
     """Fetching only what is asked for, so many at a time, finds every file, each once."""
-    files = wood()
+    files = make_two_tilesets()
     with tempfile.TemporaryDirectory() as folder:
-        shelf = Shelf(Path(folder))
-        following, fetched, wanted = Expansion(shelf.version, shelf.catalog, shelf.files), list[str](), {"tileset.json"}
+        shelf = CatalogFixture(Path(folder))
+        following, fetched, wanted = (
+            SubtreeWalk(shelf.version, shelf.catalog, shelf.files),
+            list[str](),
+            {"tileset.json"},
+        )
         while wanted:
             for name in sorted(wanted, key=names.index)[:batch]:
                 shelf.put(name, files[name])
                 fetched.append(name)
-            following.grow()
-            wanted = {"tileset.json"} | {target for _, target, _ in shelf.asked()}
+            following.advance()
+            wanted = {"tileset.json"} | {target for _, target, _ in shelf.all_references()}
             wanted -= set(fetched)
         assert sorted(fetched) == sorted(files)
         shelf.catalog.close()
 
 
-def test_growing_again_finds_nothing_new(shelf: Shelf) -> None:
+def test_growing_again_finds_nothing_new(shelf: CatalogFixture) -> None:
     """What was followed is not followed again by the same one, and following anew leaves it as it was."""
-    shelf.put_all(wood())
-    following = Expansion(shelf.version, shelf.catalog, shelf.files)
-    assert following.grow()
-    assert following.grow() == set()
-    assert following.grow(last=True) == set()
-    assert grow(shelf, last=True)
-    assert shelf.asked() == ASKED_FOR
+    shelf.put_all(make_two_tilesets())
+    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+    assert following.advance()
+    assert following.advance() == set()
+    assert following.advance(is_final=True) == set()
+    assert advance_walk(shelf, last=True)
+    assert shelf.all_references() == ASKED_FOR
 
 
-def test_two_roots_may_share_their_subtrees(shelf: Shelf) -> None:
+def test_two_roots_may_share_their_subtrees(shelf: CatalogFixture) -> None:
     """Two implicit tiles of one tileset with the same subtrees and other contents ask for the contents of both."""
     roots = [implicit_tile(levels=1, subtrees=SUBTREES, content=f"{n}/{{level}}-{{x}}-{{y}}.glb") for n in "ab"]
-    shelf.put_all({"tileset.json": implicit(*roots), "s/0/0/0.subtree": with_children(1), "s/1/0/0.subtree": subtree()})
-    shelf.settle()
+    shelf.put_all(
+        {
+            "tileset.json": implicit(*roots),
+            "s/0/0/0.subtree": make_subtree_with_children(1),
+            "s/1/0/0.subtree": subtree(),
+        }
+    )
+    shelf.count_completeness()
     assert shelf.missing() == {"a/0-0-0.glb", "a/1-0-0.glb", "b/0-0-0.glb", "b/1-0-0.glb"}
     assert problems(shelf) == []
 
 
-def test_a_disk_that_folds_case(shelf: Shelf) -> None:
+def test_a_disk_that_folds_case(shelf: CatalogFixture) -> None:
     """On a disk that folds case subtrees are found however they are spelled, and missing ones named as asked for."""
-    shelf.catalog.set_folds(folds=True)
+    shelf.catalog.set_case_insensitive(is_case_insensitive=True)
     shelf.put_all(
         {
             "tileset.json": implicit(subtrees=f"S{SUBTREES}", content=f"C{CONTENTS[1:]}"),
-            "SS/0/0/0.subtree": with_children(0b11),
+            "SS/0/0/0.subtree": make_subtree_with_children(0b11),
         }
     )
     shelf.put("SS/1/0/0.subtree", subtree(content=NONE))
     for spelled in ("Ss/0/0/0.subtree", "Ss/1/0/0.subtree"):  # such a disk has them under these names, too
         shelf.write(spelled, (shelf.root / "versions/e1" / spelled.replace("Ss", "SS")).read_bytes())
-    assert shelf.settle() == Completeness(referenced=5, missing=2)
+    assert shelf.count_completeness() == Completeness(referenced=5, missing=2)
     assert shelf.missing() == {"Ss/1/1/0.subtree", "C/0/0/0.glb"}
 
 
 # --- schema ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_schema_is_awaited(shelf: Shelf) -> None:
+def test_the_schema_is_awaited(shelf: CatalogFixture) -> None:
     """As long as the schema is not there nothing is followed, since it may rename contents; then it is."""
-    shelf.put_all({"tileset.json": implicit(schemaUri="schema.json"), "s/0/0/0.subtree": named("other.glb")})
-    following = Expansion(shelf.version, shelf.catalog, shelf.files)
-    assert following.grow() == set()
+    shelf.put_all(
+        {"tileset.json": implicit(schemaUri="schema.json"), "s/0/0/0.subtree": make_named_subtree("other.glb")}
+    )
+    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+    assert following.advance() == set()
     assert contents(shelf) == set()
     shelf.put("schema.json", SCHEMA)
-    assert following.grow() == {"tileset.json", "s/0/0/0.subtree"}
+    assert following.advance() == {"tileset.json", "s/0/0/0.subtree"}
     assert contents(shelf) == {"other.glb"}
 
 
-def test_a_schema_inside_counts_too(shelf: Shelf) -> None:
+def test_a_schema_inside_counts_too(shelf: CatalogFixture) -> None:
     """A schema within the tileset renames contents as one elsewhere does."""
-    shelf.put_all({"tileset.json": implicit(schema=json.loads(SCHEMA)), "s/0/0/0.subtree": named("other.glb")})
-    grow(shelf)
+    shelf.put_all(
+        {"tileset.json": implicit(schema=json.loads(SCHEMA)), "s/0/0/0.subtree": make_named_subtree("other.glb")}
+    )
+    advance_walk(shelf)
     assert contents(shelf) == {"other.glb"}
 
 
-def test_who_reads_the_pointer_is_warned_of_content_uris(shelf: Shelf) -> None:
+def test_who_reads_the_pointer_is_warned_of_content_uris(shelf: CatalogFixture) -> None:
     """The pointer cannot lead to what subtrees name themselves, relative to the tileset that they belong to."""
-    shelf.put_all({"tileset.json": implicit(schema=json.loads(SCHEMA)), "s/0/0/0.subtree": named("other.glb")})
-    grow(shelf)
+    shelf.put_all(
+        {"tileset.json": implicit(schema=json.loads(SCHEMA)), "s/0/0/0.subtree": make_named_subtree("other.glb")}
+    )
+    advance_walk(shelf)
     assert problems(shelf) == [("tileset.json", "pointer")]
     shelf.put("tileset.json", implicit())
-    grow(shelf)
+    advance_walk(shelf)
     assert problems(shelf) == []
 
 
-def test_a_schema_that_never_comes_says_nothing(shelf: Shelf) -> None:
+def test_a_schema_that_never_comes_says_nothing(shelf: CatalogFixture) -> None:
     """At the end a missing schema is missing, and the templates hold; when it comes after all, they hold no more."""
-    shelf.put_all({"tileset.json": implicit(schemaUri="schema.json"), "s/0/0/0.subtree": named("other.glb")})
-    assert shelf.settle() == Completeness(referenced=4, missing=2)
+    shelf.put_all(
+        {"tileset.json": implicit(schemaUri="schema.json"), "s/0/0/0.subtree": make_named_subtree("other.glb")}
+    )
+    assert shelf.count_completeness() == Completeness(referenced=4, missing=2)
     assert shelf.missing() == {"schema.json", "c/0/0/0.glb"}
     shelf.put_all({"schema.json": SCHEMA, "other.glb": GLB})
-    assert shelf.settle() == Completeness(referenced=4)
+    assert shelf.count_completeness() == Completeness(referenced=4)
 
 
-def test_a_broken_schema_counts_as_missing(shelf: Shelf) -> None:
+def test_a_broken_schema_counts_as_missing(shelf: CatalogFixture) -> None:
     """A schema that cannot be read is remarked and counts as missing, until it can."""
-    shelf.put_all({"tileset.json": implicit(schemaUri="schema"), "s/0/0/0.subtree": named("other.glb")})
+    shelf.put_all({"tileset.json": implicit(schemaUri="schema"), "s/0/0/0.subtree": make_named_subtree("other.glb")})
     shelf.put_unread("schema", SCHEMA[:-1])
     shelf.put_all({"c/0/0/0.glb": GLB, "other.glb": GLB})
-    assert shelf.settle() == Completeness(referenced=5, missing=1, orphans=1)
-    ((name, asker, _),) = shelf.catalog.references.missing(shelf.version)
+    assert shelf.count_completeness() == Completeness(referenced=5, missing=1, orphans=1)
+    ((name, asker, _),) = shelf.catalog.references.list_missing(shelf.version)
     assert (name[:8], asker) == ("schema: ", "schema")
     shelf.put("schema", SCHEMA)
-    assert shelf.settle() == Completeness(referenced=4, orphans=1)
+    assert shelf.count_completeness() == Completeness(referenced=4, orphans=1)
 
 
 # --- buffers --------------------------------------------------------------------------------------------------------
 
 
-def test_a_buffer_is_awaited(shelf: Shelf) -> None:
+def test_a_buffer_is_awaited(shelf: CatalogFixture) -> None:
     """A subtree waits for the buffer that it needs; at the end the buffer is missing, and nothing else is."""
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": with_buffer("b.bin"), "c/0/0/0.glb": GLB})
-    following = Expansion(shelf.version, shelf.catalog, shelf.files)
-    assert following.grow() == {"tileset.json"}
-    assert shelf.settle() == Completeness(referenced=3, missing=1, orphans=1)
+    shelf.put_all(
+        {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("b.bin"), "c/0/0/0.glb": GLB}
+    )
+    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+    assert following.advance() == {"tileset.json"}
+    assert shelf.count_completeness() == Completeness(referenced=3, missing=1, orphans=1)
     assert shelf.missing() == {"s/0/0/b.bin"}
     shelf.put("s/0/0/b.bin", b"\x08")
-    assert following.grow() == {"s/0/0/0.subtree"}
-    assert shelf.settle() == Completeness(referenced=5, missing=1)
+    assert following.advance() == {"s/0/0/0.subtree"}
+    assert shelf.count_completeness() == Completeness(referenced=5, missing=1)
     assert shelf.missing() == {"s/1/1/1.subtree"}
 
 
-def test_a_buffer_that_is_mended_is_read_anew(shelf: Shelf) -> None:
+def test_a_buffer_that_is_mended_is_read_anew(shelf: CatalogFixture) -> None:
     """A subtree that could not be read for its buffer counts as missing only as long as that buffer is broken."""
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": with_buffer("b.bin"), "c/0/0/0.glb": GLB})
+    shelf.put_all(
+        {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("b.bin"), "c/0/0/0.glb": GLB}
+    )
     shelf.put("s/0/0/b.bin", b"")
-    assert shelf.settle().missing == 1
+    assert shelf.count_completeness().missing == 1
     shelf.put("s/0/0/b.bin", b"\x00")
-    assert shelf.settle() == Completeness(referenced=4)
+    assert shelf.count_completeness() == Completeness(referenced=4)
     assert shelf.remarks() == []
 
 
-def test_buffers_from_elsewhere_cannot_be_read(shelf: Shelf) -> None:
+def test_buffers_from_elsewhere_cannot_be_read(shelf: CatalogFixture) -> None:
     """A subtree that needs what lies in another container is unreadable."""
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": with_buffer("https://elsewhere.org/b.bin")})
-    found = shelf.settle()
+    shelf.put_all(
+        {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("https://elsewhere.org/b.bin")}
+    )
+    found = shelf.count_completeness()
     assert (found.missing, found.unfollowed) == (1, 1)
     assert shelf.missing() == {"s/0/0/0.subtree: its buffer https://elsewhere.org/b.bin leads elsewhere"}
 
 
-def test_names_of_buffers_are_shown_safely(shelf: Shelf) -> None:
+def test_names_of_buffers_are_shown_safely(shelf: CatalogFixture) -> None:
     """What stands in a subtree goes into sentences as it may be shown and written, without what may be secret."""
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": with_buffer("\ud800\n\x1b.bin?sig=SECRET")})
-    assert shelf.settle().missing == 2
+    shelf.put_all(
+        {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("\ud800\n\x1b.bin?sig=SECRET")}
+    )
+    assert shelf.count_completeness().missing == 2
     assert shelf.missing() == {
         "\ufffd\ufffd\ufffd.bin is not UTF-8",
         "s/0/0/0.subtree: its buffer \ufffd\ufffd\ufffd.bin leads elsewhere",
@@ -396,17 +424,17 @@ def test_names_of_buffers_are_shown_safely(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("most", [0, 1])
-def test_what_is_read_is_bounded(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+def test_what_is_read_is_bounded(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """A subtree, or buffers, larger than may be read whole make it unreadable; at the bound they are read."""
-    said = with_buffer("b.bin")
-    monkeypatch.setattr(module, "LARGEST", len(said) - 1 + most)
+    said = make_subtree_with_buffer("b.bin")
+    monkeypatch.setattr(module, "MAX_SUBTREE_BYTES", len(said) - 1 + most)
     shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": said, "c/0/0/0.glb": GLB, "s/0/0/b.bin": b"\0"})
-    assert shelf.settle().missing == 1 - most
+    assert shelf.count_completeness().missing == 1 - most
     shelf.put("s/0/0/b.bin", bytes(len(said) + most))
-    assert shelf.settle().missing == 1
+    assert shelf.count_completeness().missing == 1
 
 
-def test_buffers_are_bounded_together(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buffers_are_bounded_together(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many buffers that are each small enough may be too much together."""
     buffers = [{"uri": f"{number}.bin", "byteLength": 1} for number in range(3)]
     views = [{"buffer": number, "byteOffset": 0, "byteLength": 1} for number in range(3)]
@@ -416,10 +444,10 @@ def test_buffers_are_bounded_together(shelf: Shelf, monkeypatch: pytest.MonkeyPa
     shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": said, "c/0/0/0.glb": GLB, **files})
     shelf.put("s/1/0/0.subtree", subtree(content=NONE))
     assert len(said) < 1799
-    monkeypatch.setattr(module, "LARGEST", 1800)
-    assert shelf.settle() == Completeness(referenced=7)
-    monkeypatch.setattr(module, "LARGEST", 1799)
-    assert shelf.settle().missing == 1
+    monkeypatch.setattr(module, "MAX_SUBTREE_BYTES", 1800)
+    assert shelf.count_completeness() == Completeness(referenced=7)
+    monkeypatch.setattr(module, "MAX_SUBTREE_BYTES", 1799)
+    assert shelf.count_completeness().missing == 1
     assert shelf.missing() == {"s/0/0/0.subtree: its buffers have more than 1,799 bytes"}
 
 
@@ -432,55 +460,55 @@ def test_buffers_are_bounded_together(shelf: Shelf, monkeypatch: pytest.MonkeyPa
         (b"", "no readable subtree"),
         (b"garbage", "no readable subtree"),
         (subtree()[:-9], "no readable subtree"),
-        (with_children(1)[:-1], "cut off"),
-        (with_children(1)[:20], "cut off"),
+        (make_subtree_with_children(1)[:-1], "cut off"),
+        (make_subtree_with_children(1)[:20], "cut off"),
         (gzip.compress(subtree(), mtime=0)[:-5], "gzip"),
         (b"{}", "tileAvailability"),
         (b"[" * 100_000, "no readable subtree"),
     ],
 )
-def test_an_unreadable_subtree_counts_as_missing(shelf: Shelf, data: bytes, reason: str) -> None:
+def test_an_unreadable_subtree_counts_as_missing(shelf: CatalogFixture, data: bytes, reason: str) -> None:
     """A subtree that says nothing that can be read is one missing file, with the reason; when it is mended, none."""
     shelf.put_all({"tileset.json": implicit(), "c/0/0/0.glb": GLB})
     shelf.put_unread("s/0/0/0.subtree", data)
-    assert shelf.settle() == Completeness(referenced=3, missing=1, orphans=1)
-    ((sentence, asker, role),) = shelf.catalog.references.missing(shelf.version)
+    assert shelf.count_completeness() == Completeness(referenced=3, missing=1, orphans=1)
+    ((sentence, asker, role),) = shelf.catalog.references.list_missing(shelf.version)
     assert (asker, role) == ("s/0/0/0.subtree", "")
     assert sentence.startswith("s/0/0/0.subtree: ")
     assert reason in sentence
     shelf.put("s/0/0/0.subtree", subtree())
-    assert shelf.settle() == Completeness(referenced=3)
+    assert shelf.count_completeness() == Completeness(referenced=3)
 
 
-def test_a_subtree_that_claims_too_much_is_unreadable(shelf: Shelf) -> None:
+def test_a_subtree_that_claims_too_much_is_unreadable(shelf: CatalogFixture) -> None:
     """2^40 tiles are refused at once."""
     shelf.put_all({"tileset.json": implicit(levels=21), "s/0/0/0.subtree": subtree()})
     started = time.perf_counter()
-    assert shelf.settle().missing == 1
+    assert shelf.count_completeness().missing == 1
     assert time.perf_counter() - started < 2
     assert "1466015503701 tiles" in shelf.missing().pop()
 
 
-def test_a_subtree_that_is_gone_from_the_disk_is_unreadable(shelf: Shelf) -> None:
+def test_a_subtree_that_is_gone_from_the_disk_is_unreadable(shelf: CatalogFixture) -> None:
     """A subtree that someone removed behind our back counts as missing; it does not end the run."""
     shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": subtree()})
     (shelf.root / "versions/e1/s/0/0/0.subtree").unlink()
-    assert shelf.settle().missing == 1
+    assert shelf.count_completeness().missing == 1
 
 
-def test_broken_names_of_contents_are_unreadable(shelf: Shelf) -> None:
+def test_broken_names_of_contents_are_unreadable(shelf: CatalogFixture) -> None:
     """A CONTENT_URI that is no UTF-8 makes the subtree unreadable, however many could be read before it."""
-    broken = named("a.glb", "ä", levels=2).replace("ä".encode(), b"\xc3\x28")
+    broken = make_named_subtree("a.glb", "ä", levels=2).replace("ä".encode(), b"\xc3\x28")
     shelf.put_all({"tileset.json": implicit(levels=2, schema=json.loads(SCHEMA)), "s/0/0/0.subtree": broken})
-    assert shelf.settle().missing == 1
+    assert shelf.count_completeness().missing == 1
     assert "CONTENT_URI" in shelf.missing().pop()
 
 
-def test_a_template_without_variables_ends(shelf: Shelf) -> None:
+def test_a_template_without_variables_ends(shelf: CatalogFixture) -> None:
     """A template that names one file for all tiles is remarked; the file is followed for each available one."""
     shelf.put_all({"tileset.json": implicit(subtrees="one.subtree", available=3), "one.subtree": subtree(children=ALL)})
     shelf.put("c/0/0/0.glb", GLB)
-    assert shelf.settle() == Completeness(referenced=2 + 21, missing=20)
+    assert shelf.count_completeness() == Completeness(referenced=2 + 21, missing=20)
     assert {name for name in shelf.missing() if name.startswith("c/2/")} == {
         f"c/2/{x}/{y}.glb" for x in range(4) for y in range(4)
     }
@@ -493,141 +521,143 @@ def test_a_template_without_variables_ends(shelf: Shelf) -> None:
     ("template", "cells"),
     [("{level}.subtree", 1 + 4 + 16), ("{x}.subtree", 1 + 4 + 12 + 24), ("s/{x}/{y}", 1 + 2 + 3 + 3)],
 )
-def test_a_subtree_is_followed_for_each_tile_that_it_serves(shelf: Shelf, template: str, cells: int) -> None:
+def test_a_subtree_is_followed_for_each_tile_that_it_serves(shelf: CatalogFixture, template: str, cells: int) -> None:
     """Whatever a template of subtrees lacks, the contents of each tile that is reached by it are asked for."""
     shelf.put("tileset.json", implicit(subtrees=template, available=4))
     for number in range(3):
         shelf.put(template.format(level=number, x=number, y=0), subtree(children=ALL))
-    shelf.settle()
+    shelf.count_completeness()
     assert ("tileset.json", "template") in problems(shelf)
     assert len([name for name in shelf.missing() if name.startswith("c/")]) == cells
 
 
-def test_an_octree_whose_template_lacks_z(shelf: Shelf) -> None:
+def test_an_octree_whose_template_lacks_z(shelf: CatalogFixture) -> None:
     """Each of the tiles above one another gets its own contents from the subtree that they share."""
     tile = implicit_tile(levels=1, subtrees="s/{level}/{x}/{y}", content="c/{level}/{x}/{y}/{z}", available=2)
     tile["implicitTiling"]["subdivisionScheme"] = "OCTREE"
     shelf.put_all({"tileset.json": implicit(tile), "s/0/0/0": subtree(children=ALL)})
     shelf.put_all({f"s/1/{x}/{y}": subtree() for x in (0, 1) for y in (0, 1)})
-    assert shelf.settle() == Completeness(referenced=2 + 4 + 9, missing=9)
+    assert shelf.count_completeness() == Completeness(referenced=2 + 4 + 9, missing=9)
     assert "c/1/1/1/1" in shelf.missing()
 
 
-def test_a_file_that_serves_more_tiles_than_anybody_asks_for_is_unreadable(shelf: Shelf) -> None:
+def test_a_file_that_serves_more_tiles_than_anybody_asks_for_is_unreadable(shelf: CatalogFixture) -> None:
     """A tree of 30 levels in a few bytes: not all of what it asks for is known, which is said, and settling ends."""
     shelf.put_all({"tileset.json": implicit(subtrees="{x}.subtree", content="c", available=30), "c": GLB})
     shelf.put_all({f"{x}.subtree": subtree(children=ALL) for x in range(2)})
     started = time.process_time()
-    assert shelf.settle().missing > 1
+    assert shelf.count_completeness().missing > 1
     assert time.process_time() - started < 15
     assert any("serves too many tiles" in name for name in shelf.missing())
 
 
 @pytest.mark.parametrize("children", [NONE, ALL])
-def test_what_is_announced_and_not_there_is_given_up(shelf: Shelf, children: dict[str, int]) -> None:
+def test_what_is_announced_and_not_there_is_given_up(shelf: CatalogFixture, children: dict[str, int]) -> None:
     """Half a kilobyte that announces a million files is followed as far as it takes to see that they are not there."""
     shelf.put("tileset.json", implicit(levels=10, available=20))
     shelf.put("s/0/0/0.subtree", subtree(children=children))
     tracemalloc.start()
     started = time.perf_counter()
-    found = shelf.settle()
+    found = shelf.count_completeness()
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert module.FIRST <= found.missing < 2 * module.FIRST
+    assert module.FIRST_CHECKPOINT_FILES <= found.missing < 2 * module.FIRST_CHECKPOINT_FILES
     assert any("given up" in name for name in shelf.missing())
     assert (most < 60 << 20, time.perf_counter() - started < 30) == (True, True)
 
 
-def test_what_is_left_out_is_not_given_up(shelf: Shelf) -> None:
+def test_what_is_left_out_is_not_given_up(shelf: CatalogFixture) -> None:
     """Contents that the globs leave out are not looked for, so they say nothing of those behind them."""
     shelf.version = replace(shelf.version, globs=Globs(exclude=("c/**",)))
     shelf.put("tileset.json", implicit(levels=8, available=8))
     shelf.put("s/0/0/0.subtree", subtree())
-    assert shelf.settle() == Completeness(referenced=2 + 21_845)
+    assert shelf.count_completeness() == Completeness(referenced=2 + 21_845)
 
 
-def test_growing_pauses_until_it_is_known_what_is_there(shelf: Shelf) -> None:
+def test_growing_pauses_until_it_is_known_what_is_there(shelf: CatalogFixture) -> None:
     """Of many contents the first are asked for, and the others once those are there: a walk finds them all."""
     shelf.put("tileset.json", implicit(levels=8, available=8))
     shelf.put("s/0/0/0.subtree", subtree())
-    following = Expansion(shelf.version, shelf.catalog, shelf.files)
-    assert following.grow() == {"tileset.json", "s/0/0/0.subtree"}
-    first = len(shelf.asked_by("s/0/0/0.subtree"))
-    assert module.FIRST <= first < 21_845
-    assert following.grow() == set()
-    for name in shelf.asked_by("s/0/0/0.subtree"):
+    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
+    assert following.advance() == {"tileset.json", "s/0/0/0.subtree"}
+    first = len(shelf.references_from("s/0/0/0.subtree"))
+    assert module.FIRST_CHECKPOINT_FILES <= first < 21_845
+    assert following.advance() == set()
+    for name in shelf.references_from("s/0/0/0.subtree"):
         shelf.put_unread(name, GLB)
-    assert following.grow(last=True) == {"s/0/0/0.subtree"}
-    assert len(shelf.asked_by("s/0/0/0.subtree")) == 21_845
+    assert following.advance(is_final=True) == {"s/0/0/0.subtree"}
+    assert len(shelf.references_from("s/0/0/0.subtree")) == 21_845
 
 
-def test_children_of_one_name_cost_little(shelf: Shelf) -> None:
+def test_children_of_one_name_cost_little(shelf: CatalogFixture) -> None:
     """A quarter million children that are one file are that file, asked for once."""
     shelf.put("tileset.json", implicit(levels=9, available=40, subtrees="{level}.subtree"))
     shelf.put_all({"0.subtree": subtree(content=NONE, children=ALL), "9.subtree": subtree(content=NONE)})
     started = time.perf_counter()
-    assert shelf.settle() == Completeness(referenced=3)
+    assert shelf.count_completeness() == Completeness(referenced=3)
     assert time.perf_counter() - started < 20
 
 
-def test_a_subtree_that_asks_for_too_much_is_unreadable(shelf: Shelf) -> None:
+def test_a_subtree_that_asks_for_too_much_is_unreadable(shelf: CatalogFixture) -> None:
     """A few bytes that announce 2^24 children are refused, in no time and no room, and nothing of them is told."""
     shelf.put("tileset.json", implicit(levels=12, available=40))
     shelf.put("s/0/0/0.subtree", subtree(content=NONE, children=ALL))
     started = time.perf_counter()
-    assert shelf.settle() == Completeness(referenced=3, missing=1)
+    assert shelf.count_completeness() == Completeness(referenced=3, missing=1)
     assert time.perf_counter() - started < 10
     assert shelf.missing() == {"s/0/0/0.subtree: it asks for more than 1,048,576 child subtrees"}
-    assert len(shelf.asked()) == 1
+    assert len(shelf.all_references()) == 1
 
 
 @pytest.mark.parametrize(("key", "number"), [("MOST_BRANCHES", 16), ("MOST_CONTENTS", 5)])
-def test_bounds_are_sharp(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, key: str, number: int) -> None:
+def test_bounds_are_sharp(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch, key: str, number: int) -> None:
     """Exactly as many children and contents as may be are followed, one more is too much."""
     shelf.put_all({"tileset.json": implicit(levels=2), "s/0/0/0.subtree": subtree(children=ALL)})
     monkeypatch.setattr(module, key, number)
-    assert shelf.settle() == Completeness(referenced=2 + 16 + 5, missing=16 + 5)
+    assert shelf.count_completeness() == Completeness(referenced=2 + 16 + 5, missing=16 + 5)
     monkeypatch.setattr(module, key, number - 1)
-    assert shelf.settle() == Completeness(referenced=3, missing=1)
+    assert shelf.count_completeness() == Completeness(referenced=3, missing=1)
 
 
-def test_children_that_are_not_held_cost_little(shelf: Shelf) -> None:
+def test_children_that_are_not_held_cost_little(shelf: CatalogFixture) -> None:
     """Many children that are not there take neither much memory nor much time, now or when one grows again."""
     shelf.put("tileset.json", implicit(levels=6))
     shelf.put("s/0/0/0.subtree", subtree(content=NONE, children=ALL))
-    following = Expansion(shelf.version, shelf.catalog, shelf.files)
+    following = SubtreeWalk(shelf.version, shelf.catalog, shelf.files)
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    following.grow()
+    following.advance()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
     tracemalloc.start()
     for _ in range(10):
-        assert following.grow() == set()
+        assert following.advance() == set()
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 10 << 20
     assert time.perf_counter() - started < 20
     shelf.put("s/6/63/63.subtree", subtree())
-    assert following.grow() == {"s/6/63/63.subtree"}
+    assert following.advance() == {"s/6/63/63.subtree"}
 
 
 # --- remarks --------------------------------------------------------------------------------------------------------
 
 
-def test_the_available_levels_end_nothing(shelf: Shelf) -> None:
+def test_the_available_levels_end_nothing(shelf: CatalogFixture) -> None:
     """Subtrees below the available levels are asked for, as viewers do, and it is remarked."""
-    shelf.put_all({"tileset.json": implicit(available=1), "s/0/0/0.subtree": with_children(1), "c/0/0/0.glb": GLB})
+    shelf.put_all(
+        {"tileset.json": implicit(available=1), "s/0/0/0.subtree": make_subtree_with_children(1), "c/0/0/0.glb": GLB}
+    )
     shelf.put_all({"s/1/0/0.subtree": subtree(), "c/1/0/0.glb": GLB})
-    assert shelf.settle() == Completeness(referenced=5)
+    assert shelf.count_completeness() == Completeness(referenced=5)
     assert problems(shelf) == [("s/0/0/0.subtree", "availability"), ("s/1/0/0.subtree", "availability")]
 
 
-def test_what_the_availability_gets_wrong_is_remarked(shelf: Shelf) -> None:
+def test_what_the_availability_gets_wrong_is_remarked(shelf: CatalogFixture) -> None:
     """What a subtree says and must not is remarked with its file, and no error."""
     wrong = subtree(tileAvailability={"constant": 1, "availableCount": 7})
     shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": wrong, "c/0/0/0.glb": GLB})
-    assert shelf.settle() == Completeness(referenced=3)
+    assert shelf.count_completeness() == Completeness(referenced=3)
     sentence = "availableCount of tileAvailability is 7, 1 are available"
-    assert shelf.remarks() == [("s/0/0/0.subtree", Remark("availability", sentence))]
+    assert shelf.remarks() == [("s/0/0/0.subtree", Diagnostic("availability", sentence))]
 
 
 @pytest.mark.parametrize(
@@ -640,47 +670,49 @@ def test_what_the_availability_gets_wrong_is_remarked(shelf: Shelf) -> None:
         ("a.3tz/{level}/{x}/{y}.subtree", Completeness(referenced=2, missing=0, unfollowed=1)),  # it is not walked
     ],
 )
-def test_where_templates_may_lead(shelf: Shelf, template: str, found: Completeness) -> None:
+def test_where_templates_may_lead(shelf: CatalogFixture, template: str, found: Completeness) -> None:
     """Templates are URIs like others: what leads out is not followed, what no folder can hold is missing, what lies in
     an archive is the archive.
     """
     shelf.put_all({"tileset.json": implicit(subtrees=template)})
     shelf.put_all({"s/0/0/0.subtree": subtree(), "a.3tz": b"PK\x03\x04"})
-    settled = shelf.settle()
+    settled = shelf.count_completeness()
     assert (settled.referenced, settled.missing) == (found.referenced, found.missing)
     assert settled.unfollowed == found.unfollowed
 
 
-def test_templates_are_resolved_anew(shelf: Shelf) -> None:
+def test_templates_are_resolved_anew(shelf: CatalogFixture) -> None:
     """A template that led elsewhere, as long as the container's address was not known, is followed once it is."""
-    known, shelf.version = shelf.version, replace(shelf.version, home="")
+    known, shelf.version = shelf.version, replace(shelf.version, container_url="")
     shelf.put_all({"tileset.json": implicit(subtrees=f"{HOME}/{SUBTREES}"), "s/0/0/0.subtree": subtree(content=NONE)})
-    assert shelf.settle() == Completeness(referenced=1, orphans=1, unfollowed=1)
+    assert shelf.count_completeness() == Completeness(referenced=1, orphans=1, unfollowed=1)
     shelf.version = known
-    assert shelf.settle() == Completeness(referenced=2, unfollowed=1)
+    assert shelf.count_completeness() == Completeness(referenced=2, unfollowed=1)
 
 
-def test_what_a_changed_tileset_no_longer_asks_for(shelf: Shelf) -> None:
+def test_what_a_changed_tileset_no_longer_asks_for(shelf: CatalogFixture) -> None:
     """When the templates of a tileset change, its subtrees, which do not, ask for what the new ones say, and only."""
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": with_children(0), "c/0/0/0.glb": GLB})
-    assert shelf.settle() == Completeness(referenced=3)
+    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_children(0), "c/0/0/0.glb": GLB})
+    assert shelf.count_completeness() == Completeness(referenced=3)
     shelf.put_all({"tileset.json": implicit(content="d/{level}/{x}/{y}.glb"), "d/0/0/0.glb": GLB})
-    assert shelf.settle() == Completeness(referenced=3, orphans=1)
+    assert shelf.count_completeness() == Completeness(referenced=3, orphans=1)
     assert contents(shelf) == {"d/0/0/0.glb"}
 
 
-def test_what_a_subtree_says_itself_stays(shelf: Shelf) -> None:
+def test_what_a_subtree_says_itself_stays(shelf: CatalogFixture) -> None:
     """Following anew voids what following said, never what the bytes of the subtree said when they passed."""
-    shelf.put_all({"tileset.json": implicit(), "s/0/0/0.subtree": with_buffer("b.bin?x=1"), "s/0/0/b.bin": b"\0"})
+    shelf.put_all(
+        {"tileset.json": implicit(), "s/0/0/0.subtree": make_subtree_with_buffer("b.bin?x=1"), "s/0/0/b.bin": b"\0"}
+    )
     shelf.put("c/0/0/0.glb", GLB)
     for _ in range(3):
-        assert shelf.settle() == Completeness(referenced=4)
+        assert shelf.count_completeness() == Completeness(referenced=4)
         assert problems(shelf) == [("s/0/0/0.subtree", "query")]
 
 
-def test_many_contents_are_told_in_portions(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_contents_are_told_in_portions(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a subtree asks for goes to the catalog in portions, and all of it arrives."""
-    monkeypatch.setattr(module, "SPOOL", 7)
+    monkeypatch.setattr(module, "MAX_REFERENCES_IN_MEMORY", 7)
     portions: list[int] = []
     told = shelf.catalog.references.add
 
@@ -690,11 +722,11 @@ def test_many_contents_are_told_in_portions(shelf: Shelf, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(shelf.catalog.references, "add", noted)
     shelf.put_all({"tileset.json": implicit(levels=3), "s/0/0/0.subtree": subtree(children=ALL)})
-    grow(shelf)
+    advance_walk(shelf)
     assert max(portions) == 7
-    assert shelf.asked_by("s/0/0/0.subtree") == filled(CONTENTS, range(3))
-    assert shelf.asked_by("s/0/0/0.subtree", Role.SUBTREE) == filled(SUBTREES, [3])
+    assert shelf.references_from("s/0/0/0.subtree") == fill_names(CONTENTS, range(3))
+    assert shelf.references_from("s/0/0/0.subtree", Role.SUBTREE) == fill_names(SUBTREES, [3])
 
 
-def filled(template: str, levels: Iterable[int]) -> set[str]:
+def fill_names(template: str, levels: Iterable[int]) -> set[str]:
     return {template.format(level=n, x=x, y=y) for n in levels for x in range(2**n) for y in range(2**n)}

@@ -16,12 +16,23 @@ from typing import Any
 
 import pytest
 
-from tests.support.store_contract import BIG, VERSION, Open, PartsContract, blob, bytes_of, never, proof, put, run
+from tests.support.store_contract import (
+    BIG_BYTES,
+    SAMPLE_VERSION,
+    OpenDestination,
+    ResumableDestinationContract,
+    blob,
+    digests_of,
+    put_file,
+    read_draft,
+    reject_bytes,
+    run_async,
+)
 from tilesync.errors import DestinationBusy, DestinationError, DiskFull
 from tilesync.model import Blob, Layout, Version
 from tilesync.stores.local import destination as local
-from tilesync.stores.local.destination import LocalDestination, look_at, open_for_audit, open_local
-from tilesync.stores.local.fs import boot_id, real_folder
+from tilesync.stores.local.destination import LocalDestination, open_local, open_local_for_audit, open_local_for_plan
+from tilesync.stores.local.fs import ensure_real_folder, read_boot_id
 
 
 def opened(root: Path, state_dir: Path | None = None) -> AbstractContextManager[LocalDestination]:
@@ -38,27 +49,27 @@ def tree(folder: Path) -> dict[str, bytes | str | None]:
     return found
 
 
-class TestLocalFolder(PartsContract):
+class TestLocalFolder(ResumableDestinationContract):
     """A folder with its state inside."""
 
     @pytest.fixture
-    def opening(self, tmp_path: Path) -> Open:
+    def opening(self, tmp_path: Path) -> OpenDestination:
         return lambda: opened(tmp_path / "dest")
 
 
-class TestLocalFolderWithStateElsewhere(PartsContract):
+class TestLocalFolderWithStateElsewhere(ResumableDestinationContract):
     """A folder with its state in another place."""
 
     @pytest.fixture
-    def opening(self, tmp_path: Path) -> Open:
+    def opening(self, tmp_path: Path) -> OpenDestination:
         return lambda: opened(tmp_path / "dest", tmp_path / "a" / "state")
 
 
-class TestFlatFolder(PartsContract):
+class TestFlatFolder(ResumableDestinationContract):
     """A folder in the flat layout."""
 
     @pytest.fixture
-    def opening(self, tmp_path: Path) -> Open:
+    def opening(self, tmp_path: Path) -> OpenDestination:
         return lambda: open_local(tmp_path / "dest", state_dir=None, layout=Layout.FLAT)
 
 
@@ -68,8 +79,8 @@ class TestFlatFolder(PartsContract):
 def test_names_and_bytes_are_the_container_s(tmp_path: Path) -> None:
     """A file lies below its version under the container's name, and nothing but the state lies beside it."""
     with opened(tmp_path / "d") as there:
-        run(put(there, blob("a/ä %20#.bin", b"x"), b"x"))
-        run(put(there, blob("tileset.json", b"y"), b"y"))
+        run_async(put_file(there, blob("a/ä %20#.bin", b"x"), b"x"))
+        run_async(put_file(there, blob("tileset.json", b"y"), b"y"))
     found = {name: data for name, data in tree(tmp_path / "d").items() if not name.startswith(".tilesync")}
     assert found == {
         "versions": None,
@@ -80,13 +91,13 @@ def test_names_and_bytes_are_the_container_s(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("data", [b"small", BIG], ids=["small", "big"])
+@pytest.mark.parametrize("data", [b"small", BIG_BYTES], ids=["small", "big"])
 def test_files_have_the_blob_s_date_and_the_umask_s_mode(tmp_path: Path, data: bytes) -> None:
     """A file gets the blob's Last-Modified and the mode that the umask leaves; the state is for its owner alone."""
     before = os.umask(0o027)
     try:
         with opened(tmp_path / "d") as there:
-            held = run(put(there, blob("f/a", data, last_modified=1772353800), data))
+            held = run_async(put_file(there, blob("f/a", data, last_modified=1772353800), data))
     finally:
         os.umask(before)
     found = (tmp_path / "d/versions/e1/f/a").stat()
@@ -99,7 +110,7 @@ def test_files_have_the_blob_s_date_and_the_umask_s_mode(tmp_path: Path, data: b
 def test_state_elsewhere(tmp_path: Path) -> None:
     """With a state folder of its own, the destination holds no `.tilesync`."""
     with opened(tmp_path / "d", tmp_path / "s") as there:
-        run(put(there, blob("a", BIG), BIG))
+        run_async(put_file(there, blob("a", BIG_BYTES), BIG_BYTES))
     assert not (tmp_path / "d/.tilesync").exists()
     assert {"catalog.sqlite3", "parts"} <= set(os.listdir(tmp_path / "s"))
 
@@ -109,7 +120,7 @@ def test_a_destination_may_be_reached_through_a_symlink(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "d").symlink_to(tmp_path / "disk")
     with opened(tmp_path / "d") as there:
-        run(put(there, blob("a", b"1"), b"1"))
+        run_async(put_file(there, blob("a", b"1"), b"1"))
     assert (tmp_path / "disk/versions/e1/a").read_bytes() == b"1"
 
 
@@ -167,7 +178,7 @@ def test_a_foreign_tileset_is_refused(tmp_path: Path) -> None:
     before = tree(root)
     with pytest.raises(DestinationError, match=r"tileset\.json that tilesync did not write"), opened(root):
         pass
-    with pytest.raises(DestinationError), look_at(root, state_dir=None, layout=Layout.VERSIONED):
+    with pytest.raises(DestinationError), open_local_for_plan(root, state_dir=None, layout=Layout.VERSIONED):
         pass
     assert tree(root) == before
 
@@ -175,10 +186,10 @@ def test_a_foreign_tileset_is_refused(tmp_path: Path) -> None:
 def test_another_layout_is_refused(tmp_path: Path) -> None:
     """A destination of another layout is refused; one that a run left with nothing in it has none."""
     with opened(tmp_path / "d") as there:
-        there.catalog.remember("layout", "flat")
+        there.catalog.set_value("layout", "flat")
     with opened(tmp_path / "d") as there:
-        there.catalog.remember("layout", "flat")
-        there.catalog.begin(Version(0, "v", "e", None, None, "", {}, published="2026-01-01T00:00:00Z"))
+        there.catalog.set_value("layout", "flat")
+        there.catalog.add_version(Version(0, "v", "e", None, None, "", {}, published_at="2026-01-01T00:00:00Z"))
     with pytest.raises(DestinationError, match="layout flat"), opened(tmp_path / "d"):
         pass
 
@@ -187,10 +198,10 @@ def test_a_killed_first_publication_is_continued(tmp_path: Path, monkeypatch: py
     """A run that was killed between the pointer and `latest.json` does not lock the next one out."""
     root = tmp_path / "d"
     with opened(root) as there:
-        there.publication.write_manifest(VERSION, [{"version": "e1"}])
+        there.publication.write_manifest(SAMPLE_VERSION, [{"version": "e1"}])
         (root / "tileset.json").write_bytes(b"{}")
     with opened(root) as there:
-        there.publication.point_at(VERSION, [b"{}"], {"version": "e1", "manifest": "m"})
+        there.publication.point_at(SAMPLE_VERSION, [b"{}"], {"version": "e1", "manifest": "m"})
         assert (there.publication.latest() or {})["version"] == "e1"
 
 
@@ -212,7 +223,7 @@ def test_a_file_in_the_way_of_a_blob(tmp_path: Path, place: str) -> None:
     path.parent.mkdir(parents=True)
     path.write_text("in the way")
     with opened(tmp_path / "d") as there, pytest.raises(DestinationError, match="folder is needed"):
-        run(put(there, blob("a/b/c", b"1"), b"1"))
+        run_async(put_file(there, blob("a/b/c", b"1"), b"1"))
     assert path.read_text() == "in the way"
 
 
@@ -221,7 +232,7 @@ def test_a_folder_in_the_way_of_a_blob(tmp_path: Path) -> None:
     (tmp_path / "d/versions/e1/a").mkdir(parents=True)
     (tmp_path / "d/versions/e1/a/b").write_text("b")
     with opened(tmp_path / "d") as there, pytest.raises(DestinationError):
-        run(put(there, blob("a", b"1"), b"1"))
+        run_async(put_file(there, blob("a", b"1"), b"1"))
     assert (tmp_path / "d/versions/e1/a/b").read_text() == "b"
 
 
@@ -243,23 +254,23 @@ def outside(tmp_path: Path) -> Iterator[Path]:
 def everything(root: Path, layout: Layout = Layout.VERSIONED) -> None:
     """All that a run does with a destination."""
     with open_local(root, state_dir=None, layout=layout) as there:
-        there.settle()
-        held = run(put(there, blob("a/b/c", BIG), BIG))
-        run(put(there, blob("a/b/d", b"small"), b"small"))
-        run(put(there, blob("tileset.json", b"{}"), b"{}"))
-        there.files.unchanged(VERSION, [held])
-        there.files.remove(VERSION, ["a/b/c"])
-        there.publication.write_manifest(VERSION, [{"version": "e1"}])
-        there.publication.lay_out(VERSION, ["a/b/d", "tileset.json"], MOMENT)
-        there.publication.point_at(VERSION, [b"{}"], {"version": "e1", "manifest": "m"})
-        there.files.tidy()
+        there.mark_intact()
+        held = run_async(put_file(there, blob("a/b/c", BIG_BYTES), BIG_BYTES))
+        run_async(put_file(there, blob("a/b/d", b"small"), b"small"))
+        run_async(put_file(there, blob("tileset.json", b"{}"), b"{}"))
+        there.files.unchanged(SAMPLE_VERSION, [held])
+        there.files.remove(SAMPLE_VERSION, ["a/b/c"])
+        there.publication.write_manifest(SAMPLE_VERSION, [{"version": "e1"}])
+        there.publication.move_into_place(SAMPLE_VERSION, ["a/b/d", "tileset.json"], MOMENT)
+        there.publication.point_at(SAMPLE_VERSION, [b"{}"], {"version": "e1", "manifest": "m"})
+        there.files.remove_parts()
         there.publication.discard(OTHER, [held._replace(blob=blob("a/b/d", b"small"))], MOMENT)
-        there.publication.retire(VERSION, MOMENT)
+        there.publication.retire(SAMPLE_VERSION, MOMENT)
         there.publication.empty_trash("2027-01-01T00:00:00Z")
 
 
 MOMENT = "2026-03-01T08:30:00Z"
-OTHER = replace(VERSION, name="e2")
+OTHER = replace(SAMPLE_VERSION, name="e2")
 
 FOLDERS = [
     *((Layout.VERSIONED, place) for place in ("versions", "versions/e1", "versions/e1/a", "versions/e1/a/b")),
@@ -306,7 +317,7 @@ def place_of(dest: Path, layout: Layout, place: str) -> Path:
     """Where something is to be planted: the part of a file has a name that tilesync gives it."""
     if place.endswith(PART):
         with open_local(dest, state_dir=None, layout=layout) as there:
-            part = there.files.draft(VERSION, blob("a/b/c", BIG))._part.name
+            part = there.files.draft(SAMPLE_VERSION, blob("a/b/c", BIG_BYTES))._part.name
         place = place.replace(PART, part)
     (dest / place).parent.mkdir(parents=True, exist_ok=True)
     return dest / place
@@ -332,11 +343,11 @@ def test_planted_file_links_touch_nothing(
 def test_planted_hard_links_are_not_written_through(tmp_path: Path, layout: Layout, place: str, size: int) -> None:
     """A file elsewhere that has a name in the destination keeps its bytes, whatever is done under that name."""
     precious, link = tmp_path / "precious", place_of(tmp_path / "d", layout, place)
-    precious.write_bytes(BIG[:size])
+    precious.write_bytes(BIG_BYTES[:size])
     os.link(precious, link)
     with contextlib.suppress(DestinationError):
         everything(tmp_path / "d", layout)
-    assert precious.read_bytes() == BIG[:size]
+    assert precious.read_bytes() == BIG_BYTES[:size]
 
 
 @pytest.mark.parametrize(("layout", "place"), [each for each in FILES if not each[1].endswith(PART)])
@@ -367,13 +378,13 @@ def test_reading_through_planted_links_is_refused(tmp_path: Path, outside: Path,
     with opened(tmp_path / "d") as there:
         for look in (there.files.size, there.files.digest, there.files.read):
             with pytest.raises(DestinationError):
-                look(VERSION, "sub/c")
+                look(SAMPLE_VERSION, "sub/c")
         with pytest.raises(DestinationError):
-            there.files.feed(VERSION, "sub/c", never)
+            there.files.read_into(SAMPLE_VERSION, "sub/c", reject_bytes)
         with pytest.raises(DestinationError):
-            next(there.files.chunks(VERSION, "sub/c"))
+            next(there.files.chunks(SAMPLE_VERSION, "sub/c"))
         with pytest.raises(DestinationError):
-            there.files.remove(VERSION, ["sub/c"])
+            there.files.remove(SAMPLE_VERSION, ["sub/c"])
 
 
 def test_a_linked_file_is_not_held(tmp_path: Path, outside: Path) -> None:
@@ -382,12 +393,12 @@ def test_a_linked_file_is_not_held(tmp_path: Path, outside: Path) -> None:
     link.parent.mkdir(parents=True)
     link.symlink_to(outside / "file")
     with opened(tmp_path / "d") as there:
-        assert there.files.size(VERSION, "file") is None
-        assert there.files.digest(VERSION, "file") is None
-        assert there.files.feed(VERSION, "file", never) is None
+        assert there.files.size(SAMPLE_VERSION, "file") is None
+        assert there.files.digest(SAMPLE_VERSION, "file") is None
+        assert there.files.read_into(SAMPLE_VERSION, "file", reject_bytes) is None
         with pytest.raises(DestinationError):
-            there.files.read(VERSION, "file")
-        there.files.remove(VERSION, ["file"])
+            there.files.read(SAMPLE_VERSION, "file")
+        there.files.remove(SAMPLE_VERSION, ["file"])
     assert not os.path.lexists(link)
 
 
@@ -401,38 +412,38 @@ def test_parts_are_trusted_within_one_boot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str | None, now: str | None, held: int
 ) -> None:
     """Parts, which are not made durable, are continued only when it is known that the machine has not restarted."""
-    monkeypatch.setattr(local, "boot_id", lambda: left)
+    monkeypatch.setattr(local, "read_boot_id", lambda: left)
     with opened(tmp_path / "d") as there:
-        there.settle()
+        there.mark_intact()
 
         async def work() -> None:
-            draft = there.files.draft(VERSION, blob("a", BIG))
-            await draft.append(BIG[: 1 << 20])
+            draft = there.files.draft(SAMPLE_VERSION, blob("a", BIG_BYTES))
+            await draft.append(BIG_BYTES[: 1 << 20])
             await draft.suspend()
 
-        run(work())
-    monkeypatch.setattr(local, "boot_id", lambda: now)
+        run_async(work())
+    monkeypatch.setattr(local, "read_boot_id", lambda: now)
     with opened(tmp_path / "d") as there:
-        assert there.calm is (held > 0)
-        draft = there.files.draft(VERSION, blob("a", BIG))
-        assert draft.held == held
-        run(draft.append(BIG[held:]))
-        run(draft.commit(proof(BIG)))
-        assert there.files.read(VERSION, "a") == BIG
+        assert there.is_intact is (held > 0)
+        draft = there.files.draft(SAMPLE_VERSION, blob("a", BIG_BYTES))
+        assert draft.received_bytes == held
+        run_async(draft.append(BIG_BYTES[held:]))
+        run_async(draft.commit(digests_of(BIG_BYTES)))
+        assert there.files.read(SAMPLE_VERSION, "a") == BIG_BYTES
 
 
 def test_calm_comes_by_settling(tmp_path: Path) -> None:
     """A destination that was never settled is not calm; once settled it stays so for the next run."""
-    if boot_id() is None:
+    if read_boot_id() is None:
         pytest.skip("this system does not tell when it started")
     with opened(tmp_path / "d") as there:
-        assert not there.calm
+        assert not there.is_intact
     with opened(tmp_path / "d") as there:
-        assert not there.calm
-        there.settle()
-        assert there.calm
+        assert not there.is_intact
+        there.mark_intact()
+        assert there.is_intact
     with opened(tmp_path / "d") as there:
-        assert there.calm
+        assert there.is_intact
 
 
 # --- a full disk ---
@@ -459,45 +470,45 @@ def fill(disk: Path, *, but: int) -> Path:
     return disk / "filler"
 
 
-@pytest.mark.parametrize("size", [900_000, len(BIG)], ids=["in memory", "in a part"])
+@pytest.mark.parametrize("size", [900_000, len(BIG_BYTES)], ids=["in memory", "in a part"])
 def test_a_full_disk(small_disk: Path, size: int) -> None:
     """A disk that fills up is its own error; what stood stands, and with room made the transfer goes on rightly."""
-    item, data = blob("a", BIG[:size]), BIG[:size]
+    item, data = blob("a", BIG_BYTES[:size]), BIG_BYTES[:size]
     with opened(small_disk / "d") as there:
-        there.settle()
-        run(put(there, Blob("old", 3), b"old"))
+        there.mark_intact()
+        run_async(put_file(there, Blob("old", 3), b"old"))
         filler = fill(small_disk, but=300_000)
 
         async def work() -> None:
-            draft = there.files.draft(VERSION, item)
+            draft = there.files.draft(SAMPLE_VERSION, item)
             try:
                 await draft.append(data[: 1 << 20])
-                await draft.commit(proof(data))
+                await draft.commit(digests_of(data))
             finally:
                 filler.unlink()
                 await draft.suspend()
 
         with pytest.raises(DiskFull):
-            run(work())
-        assert there.files.size(VERSION, "a") is None
-        assert there.files.read(VERSION, "old") == b"old"
+            run_async(work())
+        assert there.files.size(SAMPLE_VERSION, "a") is None
+        assert there.files.read(SAMPLE_VERSION, "old") == b"old"
     with opened(small_disk / "d") as there:
-        draft = there.files.draft(VERSION, item)
-        assert data.startswith(run(bytes_of(draft)))
+        draft = there.files.draft(SAMPLE_VERSION, item)
+        assert data.startswith(run_async(read_draft(draft)))
 
 
 def test_a_full_disk_while_listing(small_disk: Path) -> None:
     """A catalog without room takes in nothing of the page and is whole; with room made it goes on."""
     with opened(small_disk / "d") as there:
-        version = there.catalog.begin(VERSION)
+        version = there.catalog.add_version(SAMPLE_VERSION)
         filler = fill(small_disk, but=150_000)
         page = [(Blob("n" * 200 + str(number), 1), None) for number in range(5000)]
         with pytest.raises(DiskFull):
             there.catalog.add_page(version, page, [])
-        assert there.catalog.totals(version).files == 0
+        assert there.catalog.compute_totals(version).files == 0
         filler.unlink()
         there.catalog.add_page(version, page[:100], [])
-        assert there.catalog.totals(version).files == 100
+        assert there.catalog.compute_totals(version).files == 100
 
 
 def test_a_full_disk_while_opening(small_disk: Path) -> None:
@@ -515,15 +526,15 @@ def test_a_full_disk_while_opening(small_disk: Path) -> None:
 
 def test_looking_writes_nothing(tmp_path: Path) -> None:
     """A look at a destination changes nothing, whether it is missing, empty, or has a catalog."""
-    with look_at(tmp_path / "missing", state_dir=None, layout=Layout.VERSIONED) as there:
+    with open_local_for_plan(tmp_path / "missing", state_dir=None, layout=Layout.VERSIONED) as there:
         assert there.catalog is not None
         assert there.catalog.versions() == []
-        there.judge(["a"])
+        there.check_names(["a"])
     assert tree(tmp_path) == {}
     with opened(tmp_path / "d") as there:
-        there.catalog.begin(VERSION)
+        there.catalog.add_version(SAMPLE_VERSION)
     before = tree(tmp_path)
-    with look_at(tmp_path / "d", state_dir=None, layout=Layout.VERSIONED) as seen:
+    with open_local_for_plan(tmp_path / "d", state_dir=None, layout=Layout.VERSIONED) as seen:
         assert seen.catalog is not None
         assert [version.name for version in seen.catalog.versions()] == ["e1"]
     assert tree(tmp_path) == before
@@ -533,19 +544,19 @@ def test_one_loop_per_run(tmp_path: Path) -> None:
     """A destination outlives the event loop that wrote to it: its writer waits for no loop of the past."""
     with opened(tmp_path / "d") as there:
         for number in range(3):
-            asyncio.run(put(there, blob(str(number), b"1"), b"1"))
-        assert [there.files.size(VERSION, str(number)) for number in range(3)] == [1, 1, 1]
+            asyncio.run(put_file(there, blob(str(number), b"1"), b"1"))
+        assert [there.files.size(SAMPLE_VERSION, str(number)) for number in range(3)] == [1, 1, 1]
 
 
 def test_scratch_is_gone_with_the_context() -> None:
     """An empty catalog and files that can be put and read, in a folder that is there only for the time being."""
-    with local.scratch() as (catalog, files, put_there):
-        assert catalog.fresh
-        put_there(VERSION, "a/ä b", b"12")
-        assert files.read(VERSION, "a/ä b") == b"12"
-        root = Path(files._door._tree.path)
+    with local.open_scratch_files() as (catalog, files, put_there):
+        assert catalog.is_new
+        put_there(SAMPLE_VERSION, "a/ä b", b"12")
+        assert files.read(SAMPLE_VERSION, "a/ä b") == b"12"
+        root = Path(files._resolver._tree.path)
         with pytest.raises(DestinationError):
-            put_there(VERSION, "../up", b"x")
+            put_there(SAMPLE_VERSION, "../up", b"x")
     assert not root.exists()
 
 
@@ -558,10 +569,10 @@ def test_a_folder_that_another_thread_makes_first_is_a_folder(tmp_path: Path, mo
         mkdir(*arguments, **where)
 
     monkeypatch.setattr(os, "mkdir", late)
-    assert real_folder(tmp_path / "new", make=True)
+    assert ensure_real_folder(tmp_path / "new", make=True)
     monkeypatch.setattr(os, "mkdir", lambda *_, **__: (tmp_path / "file").touch())
     with pytest.raises(DestinationError, match="a file stands"):
-        real_folder(tmp_path / "file", make=True)
+        ensure_real_folder(tmp_path / "file", make=True)
 
 
 @pytest.mark.parametrize("layout", Layout)
@@ -574,9 +585,9 @@ def test_a_state_folder_serves_one_destination(tmp_path: Path, layout: Layout) -
     with refused() as raised, open_local(tmp_path / "two", state_dir=state, layout=layout):
         pass
     assert "--state-dir of its own" in raised.value.hint
-    with refused(), look_at(tmp_path / "two", state_dir=state, layout=layout):
+    with refused(), open_local_for_plan(tmp_path / "two", state_dir=state, layout=layout):
         pass
-    with refused(), open_for_audit(tmp_path / "two", state):
+    with refused(), open_local_for_audit(tmp_path / "two", state):
         pass
     assert not (tmp_path / "two").exists()
     (tmp_path / "one").rename(tmp_path / "two")

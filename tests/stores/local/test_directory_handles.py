@@ -11,13 +11,13 @@ import pytest
 
 from tilesync.runtime.safe_open import WrongFileType
 from tilesync.stores.local import directory_handles as folders
-from tilesync.stores.local.directory_handles import HANDLES_KEPT, Folder, Tree
+from tilesync.stores.local.directory_handles import MAX_OPEN_HANDLES, DirectoryHandle, DirectoryTree
 
 
 @pytest.fixture(params=[True, False], ids=["handles", "paths"], autouse=True)
 def handles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """With directory handles, and without, as on Windows."""
-    monkeypatch.setattr(folders, "HANDLES", request.param)
+    monkeypatch.setattr(folders, "HAS_DIR_FD", request.param)
     return bool(request.param)
 
 
@@ -33,7 +33,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
     assert sorted(path.name for path in (tmp_path / "outside").rglob("*")) == ["b", "file"]
 
 
-def read(tree: Tree, folder: str, name: str) -> bytes:
+def read(tree: DirectoryTree, folder: str, name: str) -> bytes:
     with open(tree.folder(folder).entry(name).open(), "rb") as file:
         return file.read()
 
@@ -47,10 +47,10 @@ def swap(folder: Path, outside: Path) -> None:
 @pytest.mark.parametrize("linked", ["a", "a/b"])
 def test_a_link_is_refused_with_its_path(root: Path, linked: str) -> None:
     """Where a folder is needed a symlink is named, be it there from the start or swapped in while it is used."""
-    tree = Tree(root)
+    tree = DirectoryTree(root)
     assert read(tree, "a/b", "file") == b"inside"
     swap(root / linked, root.parent / "outside" / ("b" if linked == "a/b" else "."))
-    for each in (tree, Tree(root), pickle.loads(pickle.dumps(tree))):
+    for each in (tree, DirectoryTree(root), pickle.loads(pickle.dumps(tree))):
         for work in (each.folder, each.find):
             with pytest.raises(WrongFileType, match=f"a symlink stands where a folder is needed: {root}/{linked}$"):
                 work("a/b")
@@ -60,7 +60,7 @@ def test_a_link_is_refused_with_its_path(root: Path, linked: str) -> None:
 
 def test_a_moved_folder_that_is_linked_back_is_refused(root: Path) -> None:
     """It is the same folder still, and lies elsewhere."""
-    tree = Tree(root)
+    tree = DirectoryTree(root)
     tree.folder("a/b")
     (root / "a").rename(root.parent / "moved")
     (root / "a").symlink_to(root.parent / "moved")
@@ -71,20 +71,20 @@ def test_a_moved_folder_that_is_linked_back_is_refused(root: Path) -> None:
 def test_the_folder_itself_may_be_reached_through_links(root: Path) -> None:
     """As its user named it; what leads on from there may not be one."""
     (root.parent / "named").symlink_to("d")
-    assert read(Tree(root.parent / "named"), "a/b", "file") == b"inside"
+    assert read(DirectoryTree(root.parent / "named"), "a/b", "file") == b"inside"
     (root / "state").symlink_to(root.parent / "outside")
     with pytest.raises(WrongFileType):
-        Tree.of(root.parent / "named/state", root.parent / "named").folder()
-    assert Tree.of(root.parent / "outside", root).folder().entry("b").find() is not None
+        DirectoryTree.from_path(root.parent / "named/state", root.parent / "named").folder()
+    assert DirectoryTree.from_path(root.parent / "outside", root).folder().entry("b").find_stat() is not None
 
 
 def test_a_folder_that_was_replaced_is_found_anew(root: Path) -> None:
     """Removed and made again, or renamed with all above it: the path decides."""
-    tree = Tree(root)
+    tree = DirectoryTree(root)
     tree.folder("a/b")
     (root / "a/b").rename(root / "away")
     assert tree.find("a/b") is None
-    assert tree.look("a/b") is None
+    assert tree.find_stat("a/b") is None
     (root / "a/b").mkdir()
     (root / "a/b/file").write_bytes(b"new")
     assert read(tree, "a/b", "file") == b"new"
@@ -92,7 +92,7 @@ def test_a_folder_that_was_replaced_is_found_anew(root: Path) -> None:
 
 def test_a_handle_stands_while_its_root_is_renamed(root: Path, handles: bool) -> None:
     """Who renames the folder that was named takes what is below it along."""
-    tree = Tree(root)
+    tree = DirectoryTree(root)
     tree.folder("a/b")
     root.rename(root.with_name("renamed"))
     try:
@@ -106,7 +106,7 @@ def test_a_handle_stands_while_its_root_is_renamed(root: Path, handles: bool) ->
 
 def test_folders_are_made(root: Path) -> None:
     """All that are missing, when that is asked for."""
-    tree = Tree(root)
+    tree = DirectoryTree(root)
     with pytest.raises(FileNotFoundError):
         tree.folder("x/y")
     assert tree.folder("x/y", make=True).entry("z").path == str(root / "x/y/z")
@@ -117,7 +117,7 @@ def test_folders_are_made(root: Path) -> None:
 
 def test_what_stood_there_gives_way_to_a_new_file(root: Path) -> None:
     """A file, a symlink or a hard link of that name is unlinked; what shares its content keeps it."""
-    outside, folder = root.parent / "outside/b/file", Tree(root).folder("a")
+    outside, folder = root.parent / "outside/b/file", DirectoryTree(root).folder("a")
     for plant in (
         lambda path: path.symlink_to(outside),
         lambda path: os.link(outside, path),
@@ -139,26 +139,26 @@ def test_a_file_with_another_name_is_not_written_to(root: Path) -> None:
     """What is to be continued must be ours alone."""
     os.link(root.parent / "outside/b/file", root / "a/part")
     with pytest.raises(WrongFileType, match="a hard link stands where a file is needed"):
-        Tree(root).folder("a").entry("part").open_own()
+        DirectoryTree(root).folder("a").entry("part").open_unshared()
 
 
 def test_entries_do_what_paths_do(root: Path) -> None:
     """Rename, link, date, lead and remove, each in the folder that is open."""
-    tree = Tree(root)
+    tree = DirectoryTree(root)
     one, other = tree.folder("a/b").entry("file"), tree.folder("x", make=True).entry("moved")
     one.link(other)
     with pytest.raises(FileExistsError):
         one.link(other)
     one.unlink()
     one.unlink()
-    assert (one.find(), (root / "x/moved").read_bytes()) == (None, b"inside")
-    other.date(1_700_000_000)
+    assert (one.find_stat(), (root / "x/moved").read_bytes()) == (None, b"inside")
+    other.set_mtime(1_700_000_000)
     assert other.stat().st_mtime == 1_700_000_000
     other.move(one)
     assert (root / "a/b/file").read_bytes() == b"inside"
     lead = tree.folder().entry("lead")
-    lead.lead_to("a/b")
-    assert (lead.target(), one.target()) == ("a/b", None)
+    lead.symlink_to("a/b")
+    assert (lead.read_link(), one.read_link()) == ("a/b", None)
     with pytest.raises(WrongFileType):
         tree.folder("lead")
     with pytest.raises(OSError):
@@ -166,11 +166,11 @@ def test_entries_do_what_paths_do(root: Path) -> None:
     tree.folder().remove("a")
     assert sorted(os.listdir(root)) == ["lead", "x"]
     tree.folder("x/y/z", make=True)
-    tree.folder().remove_empties("x")
+    tree.folder().remove_empty_tree("x")
     tree.folder("x/y", make=True)
     (root / "x/y/file").touch()
     with pytest.raises(OSError):
-        tree.folder().remove_empties("x")
+        tree.folder().remove_empty_tree("x")
     assert (root / "x/y/file").exists()
 
 
@@ -178,17 +178,17 @@ def test_a_walk_tells_links_and_does_not_follow_them(root: Path) -> None:
     """Everything that is no folder, by its name from the top."""
     (root / "a/link").symlink_to(root.parent / "outside")
     (root / "a/loop").symlink_to(".")
-    tree = Tree(root)
+    tree = DirectoryTree(root)
     assert sorted(name for name, _ in tree.folder().walk()) == ["a/b/file", "a/link", "a/loop"]
 
 
 def test_few_descriptors_are_kept(tmp_path: Path, handles: bool) -> None:
     """However many folders are used, and none when the tree is gone."""
     before = len(os.listdir("/proc/self/fd"))
-    tree = Tree(tmp_path)
-    for number in range(5 * HANDLES_KEPT):
+    tree = DirectoryTree(tmp_path)
+    for number in range(5 * MAX_OPEN_HANDLES):
         tree.folder(f"{number % 7}/{number}/x", make=True)
-    assert len(os.listdir("/proc/self/fd")) <= before + HANDLES_KEPT + 8
+    assert len(os.listdir("/proc/self/fd")) <= before + MAX_OPEN_HANDLES + 8
     assert (len(os.listdir("/proc/self/fd")) > before) == handles
     del tree
     assert len(os.listdir("/proc/self/fd")) == before
@@ -196,7 +196,7 @@ def test_few_descriptors_are_kept(tmp_path: Path, handles: bool) -> None:
 
 def test_a_folder_in_use_outlives_its_tree(root: Path) -> None:
     """Whoever holds an entry can use it."""
-    entry = Tree(root).folder("a/b").entry("file")
+    entry = DirectoryTree(root).folder("a/b").entry("file")
     assert entry.stat().st_size == 6
 
 
@@ -206,6 +206,6 @@ def test_what_is_no_folder_is_named(tmp_path: Path, kind: object) -> None:
     assert callable(kind)
     kind(tmp_path / "x")
     with pytest.raises(WrongFileType, match="stands where a folder is needed"):
-        Folder(str(tmp_path / "x"))
+        DirectoryHandle(str(tmp_path / "x"))
     with pytest.raises(WrongFileType, match="stands where a folder is needed"):
-        Tree(tmp_path).folder("x")
+        DirectoryTree(tmp_path).folder("x")

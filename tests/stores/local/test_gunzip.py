@@ -18,19 +18,19 @@ from typing import Any
 import pytest
 
 from tests.support import store_contract as contract
-from tests.support.store_contract import PartsContract, blob, proof, run
+from tests.support.store_contract import ResumableDestinationContract, blob, digests_of, run_async
 from tilesync.core import gzip as packed
 from tilesync.errors import BlobDamaged
-from tilesync.model import Arrival, Blob, Content, Held, Layout, Unpacked, Version
+from tilesync.model import Blob, Content, FileResult, Layout, StoredFile, UnpackedFile, Version
 from tilesync.stores.local.destination import LocalDestination, open_local
-from tilesync.stores.local.directory_handles import Entry, Folder
-from tilesync.stores.local.gunzip import STRETCH, Unpacking, is_packed, pieces_of, unpack
+from tilesync.stores.local.directory_handles import DirectoryHandle, Entry
+from tilesync.stores.local.gunzip import WRITE_STRETCH_BYTES, GunzipWriter, gunzip_to_file, is_gzip_file, read_chunks
 from tilesync.stores.local.writer import LocalFiles
 
 PLAIN = random.Random(7).randbytes(1_500_000)
 PACKED = gzip.compress(PLAIN, 1, mtime=0)
 STORED, DECODED = (
-    replace(contract.VERSION, serial=number, name=f"e{number}", content=content)
+    replace(contract.SAMPLE_VERSION, serial=number, name=f"e{number}", content=content)
     for number, content in enumerate(Content, start=1)
 )
 DATE = 1772353800
@@ -38,30 +38,30 @@ DATE = 1772353800
 
 def entry(path: Path) -> Entry:
     """A path as an entry of an open folder."""
-    return Folder(str(path.parent)).entry(path.name)
+    return DirectoryHandle(str(path.parent)).entry(path.name)
 
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The version of the conformance suite is one in which gzip payloads lie unpacked."""
-    monkeypatch.setattr(contract, "VERSION", replace(contract.VERSION, content=Content.DECODED))
+    monkeypatch.setattr(contract, "SAMPLE_VERSION", replace(contract.SAMPLE_VERSION, content=Content.DECODED))
 
 
 @pytest.mark.usefixtures("decoded")
-class TestUnpackingFolder(PartsContract):
+class TestUnpackingFolder(ResumableDestinationContract):
     """A folder in which gzip payloads lie unpacked."""
 
     @pytest.fixture
-    def opening(self, tmp_path: Path) -> contract.Open:
+    def opening(self, tmp_path: Path) -> contract.OpenDestination:
         return lambda: open_local(tmp_path / "dest", state_dir=None)
 
 
 @pytest.mark.usefixtures("decoded")
-class TestUnpackingFlatFolder(PartsContract):
+class TestUnpackingFlatFolder(ResumableDestinationContract):
     """The same in the flat layout."""
 
     @pytest.fixture
-    def opening(self, tmp_path: Path) -> contract.Open:
+    def opening(self, tmp_path: Path) -> contract.OpenDestination:
         return lambda: open_local(tmp_path / "dest", state_dir=None, layout=Layout.FLAT)
 
 
@@ -71,17 +71,17 @@ def there(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[LocalDesti
         yield destination
 
 
-async def commit(files: LocalFiles, version: Version, item: Blob, data: bytes) -> Held:
+async def commit(files: LocalFiles, version: Version, item: Blob, data: bytes) -> StoredFile:
     """A file by way of a part."""
     draft = files.draft(version, item)
     for at in range(0, len(data), 300_000):
         await draft.append(data[at : at + 300_000])
-    return await draft.commit(proof(data))
+    return await draft.commit(digests_of(data))
 
 
-def put(files: LocalFiles, version: Version, item: Blob, data: bytes, *, small: bool = True) -> Held:
+def put(files: LocalFiles, version: Version, item: Blob, data: bytes, *, small: bool = True) -> StoredFile:
     """A file by one of the two ways in."""
-    return run(files.put(version, item, data, proof) if small else commit(files, version, item, data))
+    return run_async(files.put(version, item, data, digests_of) if small else commit(files, version, item, data))
 
 
 def parts(files: Any) -> list[str]:
@@ -97,8 +97,12 @@ def test_what_comes_in(there: LocalDestination, version: Version, small: bool) -
     held = put(there.files, version, item, PACKED, small=small)
     lies = PLAIN if version is DECODED else PACKED
     assert held.blob == item
-    assert held.unpacked == (Unpacked(len(PLAIN), proof(PACKED).sha256) if version is DECODED else None)
-    assert (held.size, held.sha256, held.stored_sha256) == (len(lies), proof(lies).sha256, proof(PACKED).sha256)
+    assert held.unpacked == (UnpackedFile(len(PLAIN), digests_of(PACKED).sha256) if version is DECODED else None)
+    assert (held.size, held.sha256, held.stored_sha256) == (
+        len(lies),
+        digests_of(lies).sha256,
+        digests_of(PACKED).sha256,
+    )
     assert there.files.read(version, "a/b") == lies
     assert there.files.digest(version, "a/b") == held.sha256
     assert there.files.unchanged(version, [held]) == [True]
@@ -122,7 +126,7 @@ def test_a_payload_that_unpacks_to_too_much(
 ) -> None:
     """A bomb that is proven lies as it is stored, never unpacked in part, and nothing of it is left beside."""
     put(there.files, DECODED, blob("a", b"old", "1"), b"old")
-    monkeypatch.setattr(packed, "MOST", 1_000_000)
+    monkeypatch.setattr(packed, "MAX_UNPACKED_BYTES", 1_000_000)
     held = put(there.files, DECODED, blob("a", PACKED, "2"), PACKED, small=small)
     assert held.unpacked is None
     assert there.files.read(DECODED, "a") == PACKED
@@ -134,7 +138,7 @@ def test_unpacking_takes_little_memory(tmp_path: Path) -> None:
     bomb = gzip.compress(bytes(200_000_000), mtime=0)
     tracemalloc.start()
     try:
-        laid = unpack([bomb], entry(tmp_path / "a"), None)
+        laid = gunzip_to_file([bomb], entry(tmp_path / "a"), None)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -144,38 +148,38 @@ def test_unpacking_takes_little_memory(tmp_path: Path) -> None:
 
 def test_a_cancelled_commit_leaves_the_part(there: LocalDestination, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is interrupted while it unpacks goes on with what is stored; nothing lies under the name."""
-    data = gzip.compress(bytes(3 * STRETCH) + PLAIN, 1, mtime=0)
+    data = gzip.compress(bytes(3 * WRITE_STRETCH_BYTES) + PLAIN, 1, mtime=0)
     item = blob("a", data)
-    real, steps = Unpacking.go_on, list[int]()
+    real, steps = GunzipWriter.write_next, list[int]()
 
     async def interrupted() -> None:
         task = asyncio.ensure_future(commit(there.files, DECODED, item, data))
 
-        def step(self: Unpacking) -> bool:
+        def step(self: GunzipWriter) -> bool:
             steps.append(self.size)
             if len(steps) == 2:
                 loop.call_soon_threadsafe(task.cancel)
             return real(self)
 
         loop = asyncio.get_running_loop()
-        monkeypatch.setattr(Unpacking, "go_on", step)
+        monkeypatch.setattr(GunzipWriter, "write_next", step)
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    run(interrupted())
+    run_async(interrupted())
     assert len(steps) == 2
     assert there.files.size(DECODED, "a") is None
     monkeypatch.undo()
     (part,) = parts(there.files)
     assert not part.endswith("unpacked")
-    assert (Path(there.files.shelf(DECODED).parts.path) / part).read_bytes() == data
+    assert (Path(there.files.put_target(DECODED).parts.path) / part).read_bytes() == data
 
 
 def test_a_shelf_can_go_elsewhere(there: LocalDestination) -> None:
     """What other processes put on a shelf lies as the version of the shelf wants it."""
     for version in (STORED, DECODED):
-        shelf = pickle.loads(pickle.dumps(there.files.shelf(version)))
-        held = shelf.take(version.name, blob("a", PACKED), PACKED, proof(PACKED))
+        shelf = pickle.loads(pickle.dumps(there.files.put_target(version)))
+        held = shelf.take(version.name, blob("a", PACKED), PACKED, digests_of(PACKED))
         assert there.files.unchanged(version, [held]) == [True]
     assert (there.files.read(STORED, "a"), there.files.read(DECODED, "a")) == (PACKED, PLAIN)
 
@@ -183,10 +187,10 @@ def test_a_shelf_can_go_elsewhere(there: LocalDestination) -> None:
 # --- shared ---
 
 
-def kept(destination: LocalDestination, version: Version, held: Held) -> Version:
+def kept(destination: LocalDestination, version: Version, held: StoredFile) -> Version:
     """A version of the catalog that holds a file."""
-    known = destination.catalog.begin(version)
-    destination.catalog.add_held(known, [Arrival(0, held)])
+    known = destination.catalog.add_version(version)
+    destination.catalog.add_stored_files(known, [FileResult(0, held)])
     return known
 
 
@@ -209,7 +213,11 @@ def test_sharing(there: LocalDestination, of: Version, to: Version, data: bytes)
     lies = PLAIN if data is PACKED and to.content is Content.DECODED else data
     assert there.files.read(to, "b") == lies
     assert there.files.unchanged(to, [shared]) == [True]
-    assert (shared.blob.name, shared.sha256, shared.stored_sha256) == ("b", proof(lies).sha256, proof(data).sha256)
+    assert (shared.blob.name, shared.sha256, shared.stored_sha256) == (
+        "b",
+        digests_of(lies).sha256,
+        digests_of(data).sha256,
+    )
     assert shared.size == len(lies)
     alike = data is not PACKED or of.content is to.content
     assert (shared.inode == held.inode) == alike
@@ -234,25 +242,27 @@ def test_twins_of_both_contents(there: LocalDestination) -> None:
     """Twins are found by what the container stores: for stored files only stored ones, for unpacked ones those of the
     same content first.
     """
-    item = blob("a", PACKED, md5=proof(PACKED).md5)
+    item = blob("a", PACKED, md5=digests_of(PACKED).md5)
     stored = kept(there, STORED, put(there.files, STORED, item, PACKED))
     held = put(there.files, DECODED, item, PACKED)
     decoded = kept(there, DECODED, held)
     newer = kept(there, replace(STORED, name="e3"), put(there.files, replace(STORED, name="e3"), item, PACKED))
-    claimed = item._replace(sha256=proof(PACKED).sha256)
+    claimed = item._replace(sha256=digests_of(PACKED).sha256)
     for wish in (item, claimed):
         for content, known in ((Content.STORED, newer), (Content.DECODED, decoded)):
             wanting = replace(STORED, serial=99, content=content)
-            (twin,) = there.catalog.twins.by_digest(wanting, [wish])["a"]
-            assert (twin.version.serial, twin.held.stored_sha256) == (known.serial, proof(PACKED).sha256)
-            every = there.catalog.twins.by_digest(wanting, [wish], every=True)["a"]
+            (twin,) = there.catalog.duplicates.find_by_digest(wanting, [wish])["a"]
+            assert (twin.version.serial, twin.stored.stored_sha256) == (known.serial, digests_of(PACKED).sha256)
+            every = there.catalog.duplicates.find_by_digest(wanting, [wish], all_versions=True)["a"]
             unpacked = {decoded.serial} if content is Content.DECODED else set()
             assert {twin.version.serial for twin in every} == {stored.serial, newer.serial} | unpacked
-    (read,) = there.catalog.held_among(decoded, ["a"]).values()
+    (read,) = there.catalog.find_stored(decoded, ["a"]).values()
     assert read == held
-    assert there.catalog.twins.by_digest(replace(DECODED, serial=99), [item._replace(sha256=held.sha256)]) == {}
-    totals = there.catalog.totals(decoded)
-    assert (totals.held_bytes, totals.growth) == (len(PACKED), len(PLAIN) - len(PACKED))
+    assert (
+        there.catalog.duplicates.find_by_digest(replace(DECODED, serial=99), [item._replace(sha256=held.sha256)]) == {}
+    )
+    totals = there.catalog.compute_totals(decoded)
+    assert (totals.stored_bytes, totals.growth_bytes) == (len(PACKED), len(PLAIN) - len(PACKED))
 
 
 def test_what_is_released_must_be_what_was_stored(there: LocalDestination) -> None:
@@ -260,16 +270,16 @@ def test_what_is_released_must_be_what_was_stored(there: LocalDestination) -> No
     item = blob("a", PACKED)
     held = put(there.files, DECODED, item, PACKED)
     version = kept(there, DECODED, held)
-    there.catalog.release(version, ["a"], linked=True)
-    ((number, wanted),) = there.catalog.wanted(version, 0, limit=2)
-    assert wanted == item._replace(sha256=proof(PACKED).sha256)
-    assert there.catalog.twins.bytes_of_wanted(version) == 0
-    there.catalog.hold(version, [Arrival(number, held)])
-    assert there.catalog.held_among(version, ["a"]) == {"a": held}
-    there.catalog.release(version, ["a"])
-    plain = Held(blob("a", b"x"), b"p" * 32, 1, 2)
-    there.catalog.hold(version, [Arrival(number, plain)])
-    assert there.catalog.held_among(version, ["a"]) == {"a": plain}
+    there.catalog.mark_wanted(version, ["a"], include_linked=True)
+    ((number, wanted),) = there.catalog.list_wanted(version, 0, limit=2)
+    assert wanted == item._replace(sha256=digests_of(PACKED).sha256)
+    assert there.catalog.duplicates.count_reusable_bytes(version) == 0
+    there.catalog.mark_stored(version, [FileResult(number, held)])
+    assert there.catalog.find_stored(version, ["a"]) == {"a": held}
+    there.catalog.mark_wanted(version, ["a"])
+    plain = StoredFile(blob("a", b"x"), b"p" * 32, 1, 2)
+    there.catalog.mark_stored(version, [FileResult(number, plain)])
+    assert there.catalog.find_stored(version, ["a"]) == {"a": plain}
 
 
 def test_what_lies_there_already(there: LocalDestination) -> None:
@@ -278,8 +288,8 @@ def test_what_lies_there_already(there: LocalDestination) -> None:
         for name, data in (("gzip", PACKED), ("plain", b"plain")):
             put(there.files, replace(version, content=Content.STORED), blob(name, data), data)
     blobs = [blob("gzip", PACKED, md5=b"m"), blob("plain", b"plain", md5=b"m"), blob("none", b"", md5=b"m")]
-    assert there.files.lying(STORED, blobs) == {"gzip", "plain"}
-    assert there.files.lying(DECODED, blobs) == {"plain"}
+    assert there.files.find_present(STORED, blobs) == {"gzip", "plain"}
+    assert there.files.find_present(DECODED, blobs) == {"plain"}
 
 
 # --- the pieces ---
@@ -287,22 +297,22 @@ def test_what_lies_there_already(there: LocalDestination) -> None:
 
 def test_unpacking_goes_on_by_stretches(tmp_path: Path) -> None:
     """Each stretch ends soon behind its limit; after the last one all is written."""
-    data = bytes(2 * STRETCH) + PLAIN
-    unpacking = Unpacking([gzip.compress(data, 1, mtime=0)], entry(tmp_path / "a"))
+    data = bytes(2 * WRITE_STRETCH_BYTES) + PLAIN
+    unpacking = GunzipWriter([gzip.compress(data, 1, mtime=0)], entry(tmp_path / "a"))
     sizes = [0]
-    while unpacking.go_on():
+    while unpacking.write_next():
         sizes.append(unpacking.size)
     assert len(sizes) == 3
-    assert all(STRETCH <= after - before < 2 * STRETCH for before, after in pairwise(sizes))
+    assert all(WRITE_STRETCH_BYTES <= after - before < 2 * WRITE_STRETCH_BYTES for before, after in pairwise(sizes))
     assert (unpacking.size, unpacking.sha256) == (len(data), hashlib.sha256(data).digest())
     assert (tmp_path / "a").read_bytes() == data
-    unpacking.give_up()
+    unpacking.close()
 
 
 def test_a_broken_payload_leaves_nothing(tmp_path: Path) -> None:
     """What cannot be unpacked is damaged, and no file is left."""
     with pytest.raises(BlobDamaged):
-        unpack([PACKED[:-4]], entry(tmp_path / "a"), None)
+        gunzip_to_file([PACKED[:-4]], entry(tmp_path / "a"), None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -310,11 +320,11 @@ def test_symlinks_are_not_followed(tmp_path: Path) -> None:
     """Neither to read what is packed nor to write what is unpacked."""
     (tmp_path / "real").write_bytes(PACKED)
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    assert is_packed(entry(tmp_path / "real"))
+    assert is_gzip_file(entry(tmp_path / "real"))
     link = entry(tmp_path / "link")
-    for work in (lambda: is_packed(link), lambda: list(pieces_of(link))):
+    for work in (lambda: is_gzip_file(link), lambda: list(read_chunks(link))):
         with pytest.raises(OSError, match="a symlink stands where a file is needed"):
             work()
-    Unpacking([], link).give_up()  # what stood there gives way to a new file
+    GunzipWriter([], link).close()  # what stood there gives way to a new file
     assert not (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_bytes() == PACKED

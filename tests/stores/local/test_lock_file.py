@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from tilesync.core.manifest import stamp
+from tilesync.core.manifest import format_timestamp
 from tilesync.errors import DestinationBusy, DestinationError
 from tilesync.events import Event, Warned
-from tilesync.stores.local.lock_file import busy, lent_folder, locked_folder
-from tilesync.stores.lock_holder import Holder, read_holder
+from tilesync.stores.local.lock_file import busy_message, locked_folder, locked_temporary_folder
+from tilesync.stores.lock_holder import LockHolder, parse_holder
 
 HOLD = """
 import sys
@@ -32,12 +32,12 @@ with open_local(Path(sys.argv[1]), state_dir=Path(sys.argv[2]) if len(sys.argv) 
 """
 
 
-def silent(event: Event) -> None:
+def ignore_event(event: Event) -> None:
     """Nobody listens."""
 
 
 @contextmanager
-def holding(*words: object) -> Iterator[subprocess.Popen[str]]:
+def process_holding(*words: object) -> Iterator[subprocess.Popen[str]]:
     """A process that holds a destination."""
     command = [sys.executable, "-c", HOLD, *map(str, words)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
@@ -49,7 +49,7 @@ def holding(*words: object) -> Iterator[subprocess.Popen[str]]:
             holder.kill()
 
 
-def opens(root: Path, state: Path | None) -> None:
+def open_and_close(root: Path, state: Path | None) -> None:
     from tilesync.stores.local.destination import open_local
 
     with open_local(root, state_dir=state):
@@ -61,21 +61,21 @@ def opens(root: Path, state: Path | None) -> None:
 def test_state_folders_of_their_own_do_not_part_two_runs(tmp_path: Path, theirs: str | None, ours: str | None) -> None:
     """Wherever its state is, a second run into one folder is kept out, and is told by whom, where, and since when."""
     root = tmp_path / "d"
-    with holding(root, *([tmp_path / theirs] if theirs else [])) as holder:
+    with process_holding(root, *([tmp_path / theirs] if theirs else [])) as holder:
         state = tmp_path / ours if ours else None
         with pytest.raises(DestinationBusy) as error:
-            opens(root, state)
+            open_and_close(root, state)
         assert f"another run holds {root}: process {holder.pid} on {socket.gethostname()}, since 20" in str(error.value)
-        assert str(error.value).rpartition(" ")[2] >= stamp(datetime.now(UTC) - timedelta(minutes=5))
+        assert str(error.value).rpartition(" ")[2] >= format_timestamp(datetime.now(UTC) - timedelta(minutes=5))
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
-        opens(root, state)
+        open_and_close(root, state)
 
 
 def test_a_state_folder_serves_one_run_at_a_time(tmp_path: Path) -> None:
     """One state folder for two destinations is still one state: the second is refused, also while the first runs."""
-    with holding(tmp_path / "one", tmp_path / "state"), pytest.raises(DestinationError, match="the state in"):
-        opens(tmp_path / "two", tmp_path / "state")
+    with process_holding(tmp_path / "one", tmp_path / "state"), pytest.raises(DestinationError, match="the state in"):
+        open_and_close(tmp_path / "two", tmp_path / "state")
 
 
 def test_a_lock_that_was_lent_leaves_nothing(tmp_path: Path) -> None:
@@ -83,14 +83,14 @@ def test_a_lock_that_was_lent_leaves_nothing(tmp_path: Path) -> None:
     the next has ended.
     """
     root, state = tmp_path / "d", tmp_path / "s"
-    opens(root, state)
+    open_and_close(root, state)
     assert os.listdir(root) == []
-    with holding(root, state) as holder:
+    with process_holding(root, state) as holder:
         assert sorted(os.listdir(root / ".tilesync")) == ["holder.json", "lock"]
         holder.kill()
         holder.wait()
     (root / ".tilesync/holder.json.123").write_text("half")
-    opens(root, state)
+    open_and_close(root, state)
     assert os.listdir(root) == []
 
 
@@ -118,7 +118,7 @@ def test_many_runs_never_hold_it_together(tmp_path: Path) -> None:
     def work() -> None:
         while not over.is_set():
             try:
-                with lent_folder(tmp_path / ".tilesync", "x", None, silent):
+                with locked_temporary_folder(tmp_path / ".tilesync", "x", None, ignore_event):
                     with guard:
                         inside[0] += 1
                         came[0] += 1
@@ -143,7 +143,7 @@ def test_a_stale_record_names_nobody(tmp_path: Path) -> None:
     """What a killed run wrote of itself is no holder's; nor is what makes no sense."""
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    for said in (Holder(gone.pid, socket.gethostname(), "2026-01-01T00:00:00Z").record(), ["x"], {"pid": 1}):
+    for said in (LockHolder(gone.pid, socket.gethostname(), "2026-01-01T00:00:00Z").to_record(), ["x"], {"pid": 1}):
         with locked_folder(tmp_path / "f", "D"):
             (tmp_path / "f/holder.json").write_text(json.dumps(said))
             with pytest.raises(DestinationBusy) as error, locked_folder(tmp_path / "f", "D", "imodel-1"):
@@ -153,8 +153,8 @@ def test_a_stale_record_names_nobody(tmp_path: Path) -> None:
 
 def test_of_another_host_it_is_told_as_it_says(tmp_path: Path) -> None:
     """Whether a process of another machine still runs nobody here can see."""
-    there = Holder(1, "elsewhere", "2026-01-01T00:00:00Z")
-    assert busy("D", there, None) == "another run holds D: process 1 on elsewhere, since 2026-01-01T00:00:00Z"
+    there = LockHolder(1, "elsewhere", "2026-01-01T00:00:00Z")
+    assert busy_message("D", there, None) == "another run holds D: process 1 on elsewhere, since 2026-01-01T00:00:00Z"
 
 
 @pytest.mark.parametrize(
@@ -170,10 +170,10 @@ def test_of_another_host_it_is_told_as_it_says(tmp_path: Path) -> None:
 )
 def test_a_record_that_makes_no_sense_is_none(said: object) -> None:
     """Whatever others wrote there is not repeated to a person."""
-    assert read_holder(said) is None
+    assert parse_holder(said) is None
 
 
-def refusing(number: int) -> Callable[[int, int], None]:
+def failing_flock(number: int) -> Callable[[int, int], None]:
     def flock(descriptor: int, how: int) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -185,9 +185,9 @@ def test_a_folder_without_locks_is_used_when_the_state_has_one(tmp_path: Path, m
     import errno
     import fcntl
 
-    monkeypatch.setattr(fcntl, "flock", refusing(errno.ENOTSUP))
+    monkeypatch.setattr(fcntl, "flock", failing_flock(errno.ENOTSUP))
     events: list[Event] = []
-    with lent_folder(tmp_path / ".tilesync", "D", None, events.append):
+    with locked_temporary_folder(tmp_path / ".tilesync", "D", None, events.append):
         pass
     assert [type(event) for event in events] == [Warned]
     with pytest.raises(DestinationError, match="cannot lock"), locked_folder(tmp_path / "s", "D"):
@@ -199,7 +199,7 @@ def test_a_lock_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d/.tilesync").write_text("a file")
     with pytest.raises(DestinationError):
-        opens(tmp_path / "d", tmp_path / "s")
+        open_and_close(tmp_path / "d", tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from azure.storage.blob import BlobLeaseClient
 
-from tests.support.azure_destination import TERM, azure_objects
-from tests.support.azurite import Azurite, Passing, Refusal, Road, new_container
+from tests.support.azure_destination import LEASE_TERM, azure_objects
+from tests.support.azurite import AzureProxy, Azurite, ProxiedRequest, RefusedResponse, new_container
 from tilesync.errors import DestinationBusy, DestinationError, Transient, Unavailable
-from tilesync.model.storage import Label
+from tilesync.model.storage import ObjectHeaders
 from tilesync.protocols import Lease, Objects
-from tilesync.stores.azure.lease import LOCK
-from tilesync.stores.object_store.lock import HeldElsewhere, Lock, locked, owner_of
+from tilesync.stores.azure.lease import LOCK_BLOB_NAME
+from tilesync.stores.object_store.lock import HeldElsewhere, LeaseRenewer, hold_lease, read_or_create_owner_id
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def states(tmp_path: Path) -> tuple[Path, Path]:
 def test_one_run_at_a_time(objects: Objects, tmp_path: Path) -> None:
     """Who has it keeps others out, and lets them in when it ends."""
     one, two = states(tmp_path)
-    with locked(objects.lease(), one, "x") as lock:
-        lock.demand()
-        with pytest.raises(HeldElsewhere), locked(objects.lease(), two, "x"):
+    with hold_lease(objects.lease(), one, "x") as lock:
+        lock.require_held()
+        with pytest.raises(HeldElsewhere), hold_lease(objects.lease(), two, "x"):
             pass
-    with locked(objects.lease(), two, "x") as lock:
-        lock.demand()
+    with hold_lease(objects.lease(), two, "x") as lock:
+        lock.require_held()
 
 
 def test_the_holder_is_told_by_process_host_and_time(objects: Objects, tmp_path: Path) -> None:
@@ -54,80 +54,80 @@ def test_the_holder_is_told_by_process_host_and_time(objects: Objects, tmp_path:
     """
     one, two = states(tmp_path)
     deadline, said = time.monotonic() + 10, ""
-    with locked(objects.lease(), one, "x"):
+    with hold_lease(objects.lease(), one, "x"):
         while "process" not in said and time.monotonic() < deadline:  # it is written while the run goes on
-            with pytest.raises(HeldElsewhere) as error, locked(objects.lease(), two, "x", lambda: "imodel-1"):
+            with pytest.raises(HeldElsewhere) as error, hold_lease(objects.lease(), two, "x", lambda: "imodel-1"):
                 pass
             said = str(error.value)
     name = f"another run holds x, for the iModel imodel-1: process {os.getpid()} on {socket.gethostname()}, since 20"
     assert said.startswith(name)
-    objects.write(LOCK, [b""], Label("", None, ""))
-    assert objects.lease().take(owner_of(one))
-    with pytest.raises(HeldElsewhere, match=r"another run holds x$"), locked(objects.lease(), two, "x"):
+    objects.write(LOCK_BLOB_NAME, [b""], ObjectHeaders("", None, ""))
+    assert objects.lease().acquire(read_or_create_owner_id(one))
+    with pytest.raises(HeldElsewhere, match=r"another run holds x$"), hold_lease(objects.lease(), two, "x"):
         pass
 
 
 def test_who_was_killed_takes_its_own_up_at_once(objects: Objects, tmp_path: Path) -> None:
     """A lease that nobody gave back is taken by the same state folder again, and by no other."""
     one, two = states(tmp_path)
-    assert objects.lease().take(owner_of(one))
-    with pytest.raises(HeldElsewhere), locked(objects.lease(), two, "x"):
+    assert objects.lease().acquire(read_or_create_owner_id(one))
+    with pytest.raises(HeldElsewhere), hold_lease(objects.lease(), two, "x"):
         pass
-    with locked(objects.lease(), one, "x") as lock:
-        lock.demand()
+    with hold_lease(objects.lease(), one, "x") as lock:
+        lock.require_held()
 
 
 def test_what_the_dead_left_is_taken_after_a_term(objects: Objects, tmp_path: Path) -> None:
     """Another state folder waits out the term, no more."""
     one, two = states(tmp_path)
-    assert objects.lease().take(owner_of(one))
+    assert objects.lease().acquire(read_or_create_owner_id(one))
     began, lease = time.monotonic(), objects.lease()
-    while not lease.take(owner_of(two)):
+    while not lease.acquire(read_or_create_owner_id(two)):
         time.sleep(0.2)
-        assert time.monotonic() - began < 2 * TERM.total_seconds()
-    assert not objects.lease().keep(owner_of(one))
+        assert time.monotonic() - began < 2 * LEASE_TERM.total_seconds()
+    assert not objects.lease().renew(read_or_create_owner_id(one))
 
 
-class Scripted:
+class ScriptedLease:
     """A lease of a short term, whose renewals go as they are told to."""
 
     term = timedelta(seconds=0.3)
 
     def __init__(self, *answers: bool | Exception) -> None:
         self.answers = list(answers)
-        self.left = threading.Event()
+        self.released = threading.Event()
 
-    def take(self, owner: str) -> bool:
+    def acquire(self, owner: str) -> bool:
         return True
 
-    def announce(self, owner: str) -> None:
+    def record_holder(self, owner: str) -> None:
         pass
 
-    def holder(self) -> object:
+    def read_holder(self) -> object:
         return None
 
-    def keep(self, owner: str) -> bool:
+    def renew(self, owner: str) -> bool:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    def leave(self, owner: str) -> None:
-        self.left.set()
+    def release(self, owner: str) -> None:
+        self.released.set()
 
 
-def held(lease: Lease) -> Lock:
-    lock = Lock(lease, str(uuid.uuid4()), "x")
+def start_renewer(lease: Lease) -> LeaseRenewer:
+    lock = LeaseRenewer(lease, str(uuid.uuid4()), "x")
     lock.start()
     return lock
 
 
-def wait_for(lock: Lock, error: type[Exception]) -> None:
+def wait_for_error(lock: LeaseRenewer, error: type[Exception]) -> None:
     """Return when that is what it says."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         try:
-            lock.demand()
+            lock.require_held()
         except error:
             return
         time.sleep(0.01)
@@ -136,104 +136,106 @@ def wait_for(lock: Lock, error: type[Exception]) -> None:
 
 def test_a_lost_lease_is_told() -> None:
     """Where another has it nothing more is written, and it is given back no more."""
-    lease = Scripted(True, False)
-    lock = held(lease)
-    wait_for(lock, DestinationBusy)
+    lease = ScriptedLease(True, False)
+    lock = start_renewer(lease)
+    wait_for_error(lock, DestinationBusy)
     with pytest.raises(DestinationBusy):
-        lock.secure()
+        lock.ensure_renewed()
     lock.release()
-    assert not lease.left.is_set()
+    assert not lease.released.is_set()
 
 
 def test_an_outage_that_outlasts_the_term_is_borne_with() -> None:
     """While nobody can be asked nothing is written; it goes on as soon as the store answers that nobody took it."""
-    lease = Scripted(Unavailable("no answer"))
-    lock = held(lease)
-    wait_for(lock, Transient)
+    lease = ScriptedLease(Unavailable("no answer"))
+    lock = start_renewer(lease)
+    wait_for_error(lock, Transient)
     with pytest.raises(Unavailable):
-        lock.secure()
+        lock.ensure_renewed()
     lease.answers = [True]
-    lock.secure()
-    lock.demand()
+    lock.ensure_renewed()
+    lock.require_held()
     lock.release()
-    assert lease.left.is_set()
+    assert lease.released.is_set()
 
 
 def test_a_slow_renewal_is_made_sure_of() -> None:
     """One that took longer than the term proves nothing; where none is quick it is an outage, and said so."""
 
-    class Slow(Scripted):
+    class Slow(ScriptedLease):
         seconds = 0.4
 
         def keep(self, owner: str) -> bool:
             time.sleep(self.seconds)
-            return super().keep(owner)
+            return super().renew(owner)
 
     lease = Slow(True)
-    lock = Lock(lease, str(uuid.uuid4()), "x")
+    lock = LeaseRenewer(lease, str(uuid.uuid4()), "x")
     time.sleep(0.2)
     with pytest.raises(Unavailable, match="could not be renewed"):
-        lock.secure()
+        lock.ensure_renewed()
     lease.seconds = 0.0
-    lock.secure()
+    lock.ensure_renewed()
 
 
 def test_a_beat_that_hangs_loses_nothing(azurite: Azurite, tmp_path: Path) -> None:
     """It is given up in time for the next, so that nobody else takes the lease, and nobody here stops writing."""
     url = new_container(azurite)
-    with Road(azurite) as road:
+    with AzureProxy(azurite) as road:
         hung, over = threading.Event(), threading.Event()
 
-        def gate(passing: Passing) -> None:
+        def gate(passing: ProxiedRequest) -> None:
             if passing.headers.get("x-ms-lease-action") == "renew" and not hung.is_set():
                 hung.set()
                 over.wait(60)
 
         road.gate = gate
         far = url.replace(azurite.url, road.url)
-        with azure_objects(far) as objects, locked(objects.lease(), tmp_path, "x") as lock:
-            assert hung.wait(TERM.total_seconds())
-            until = time.monotonic() + TERM.total_seconds()
+        with azure_objects(far) as objects, hold_lease(objects.lease(), tmp_path, "x") as lock:
+            assert hung.wait(LEASE_TERM.total_seconds())
+            until = time.monotonic() + LEASE_TERM.total_seconds()
             while time.monotonic() < until:
-                lock.demand()
+                lock.require_held()
                 time.sleep(0.05)
             over.set()
 
 
 def test_a_broken_lease_is_lost(objects: Objects, tmp_path: Path, azurite: Azurite) -> None:
     """Who breaks it means that this run is to stop."""
-    with locked(objects.lease(), tmp_path, "x") as lock:
-        container = azurite._account.get_container_client(objects.home.rstrip("/").rpartition("/")[2])
-        BlobLeaseClient(container.get_blob_client(LOCK), lease_id=owner_of(tmp_path)).break_lease(0)
-        lock._beat()
+    with hold_lease(objects.lease(), tmp_path, "x") as lock:
+        container = azurite.service.get_container_client(objects.canonical_url.rstrip("/").rpartition("/")[2])
+        BlobLeaseClient(
+            container.get_blob_client(LOCK_BLOB_NAME), lease_id=read_or_create_owner_id(tmp_path)
+        ).break_lease(0)
+        lock._renew()
         with pytest.raises(DestinationBusy):
-            lock.demand()
+            lock.require_held()
 
 
 def test_one_failure_loses_nothing() -> None:
     """A renewal that could not be asked for is made up for by the next."""
-    lease = Scripted(Unavailable("no answer"), True)
-    lock = held(lease)
+    lease = ScriptedLease(Unavailable("no answer"), True)
+    lock = start_renewer(lease)
     time.sleep(0.9)
-    lock.demand()
+    lock.require_held()
     lock.release()
-    assert lease.left.is_set()
+    assert lease.released.is_set()
 
 
 def test_the_owner_is_written_down_once(tmp_path: Path) -> None:
     """The id is a UUID, the same each time; a file that holds none is not overwritten."""
-    owner = owner_of(tmp_path)
-    assert str(uuid.UUID(owner)) == owner == owner_of(tmp_path)
+    owner = read_or_create_owner_id(tmp_path)
+    assert str(uuid.UUID(owner)) == owner == read_or_create_owner_id(tmp_path)
     (tmp_path / "owner").write_text("mine")
     with pytest.raises(DestinationError):
-        owner_of(tmp_path)
+        read_or_create_owner_id(tmp_path)
     assert (tmp_path / "owner").read_text() == "mine"
 
 
 def test_a_store_that_knows_no_leases_is_told(azurite: Azurite, tmp_path: Path) -> None:
     """An answer that makes no sense is an error of the destination, not a lock that is held."""
-    with Road(azurite) as road:
+    with AzureProxy(azurite) as road:
         url = new_container(azurite).replace(azurite.url, road.url)
-        road.gate = lambda passing: Refusal(409, "Strange") if passing.query.get("comp") == "lease" else None
-        with azure_objects(url) as objects, pytest.raises(DestinationError), locked(objects.lease(), tmp_path, "x"):
+        road.gate = lambda passing: RefusedResponse(409, "Strange") if passing.query.get("comp") == "lease" else None
+        with azure_objects(url) as objects, pytest.raises(DestinationError), hold_lease(objects.lease(), tmp_path, "x"):
             pass

@@ -8,15 +8,15 @@ from itertools import count
 import pytest
 
 from tilesync.errors import ConditionFailed, DestinationError, Transient, Unavailable
-from tilesync.model.storage import Found
+from tilesync.model.storage import ObjectInfo
 from tilesync.stores.object_store import resumable_read as bodies
-from tilesync.stores.object_store.resumable_read import BREAKS, unbroken
+from tilesync.stores.object_store.resumable_read import MAX_FRUITLESS_BREAKS, read_resuming
 
 DATA = bytes(range(100))
-FOUND = Found("a.glb", len(DATA), "1")
+FOUND = ObjectInfo("a.glb", len(DATA), "1")
 
 
-def some(start: int, end: int, *, breaks: bool = False) -> Iterator[bytes]:
+def chunks_between(start: int, end: int, *, breaks: bool = False) -> Iterator[bytes]:
     """A stretch of the body, in pieces; then it ends, or breaks off."""
     for at in range(start, end, 7):
         yield DATA[at : min(at + 7, end)]
@@ -24,8 +24,8 @@ def some(start: int, end: int, *, breaks: bool = False) -> Iterator[bytes]:
         raise Transient("cut")
 
 
-def body(first: Iterator[bytes], again: Callable[[int], Iterator[bytes] | None], at: int = 0) -> bytes:
-    return b"".join(unbroken(FOUND, at, first, again, "az://a/b/"))
+def read_all(first: Iterator[bytes], again: Callable[[int], Iterator[bytes] | None], at: int = 0) -> bytes:
+    return b"".join(read_resuming(FOUND, at, first, again, "az://a/b/"))
 
 
 @pytest.mark.parametrize("breaks", [True, False])
@@ -36,9 +36,9 @@ def test_it_goes_on_where_it_broke_off(start: int, *, breaks: bool) -> None:
 
     def again(at: int) -> Iterator[bytes]:
         asked.append(at)
-        return some(at, min(at + 20, len(DATA)), breaks=breaks)
+        return chunks_between(at, min(at + 20, len(DATA)), breaks=breaks)
 
-    assert body(some(start, 40, breaks=breaks), again, start) == DATA[start:]
+    assert read_all(chunks_between(start, 40, breaks=breaks), again, start) == DATA[start:]
     assert asked[:3] == [40, 60, 80]
 
 
@@ -50,7 +50,7 @@ def test_another_one_is_not_read_on() -> None:
 
     for again in (replaced, lambda at: None):
         with pytest.raises(DestinationError, match="another one by now, or gone"):
-            body(some(0, 40, breaks=True), again)
+            read_all(chunks_between(0, 40, breaks=True), again)
 
 
 def test_it_is_not_asked_for_for_ever() -> None:
@@ -59,11 +59,11 @@ def test_it_is_not_asked_for_for_ever() -> None:
 
     def again(at: int) -> Iterator[bytes]:
         asked.append(at)
-        return some(at, 50, breaks=True)
+        return chunks_between(at, 50, breaks=True)
 
     with pytest.raises(Unavailable, match="byte 50 again and again: cut"):
-        body(some(0, 40, breaks=True), again)
-    assert asked == [40, *[50] * (BREAKS + 1)]
+        read_all(chunks_between(0, 40, breaks=True), again)
+    assert asked == [40, *[50] * (MAX_FRUITLESS_BREAKS + 1)]
 
 
 def test_a_trickle_is_not_asked_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,15 +73,17 @@ def test_a_trickle_is_not_asked_for_for_ever(monkeypatch: pytest.MonkeyPatch) ->
 
     def again(at: int) -> Iterator[bytes]:
         asked.append(at)
-        return some(at, at + 2, breaks=True)
+        return chunks_between(at, at + 2, breaks=True)
 
     with pytest.raises(Unavailable, match="again and again: cut"):
-        body(some(0, 2, breaks=True), again)
-    assert len(asked) == BREAKS
+        read_all(chunks_between(0, 2, breaks=True), again)
+    assert len(asked) == MAX_FRUITLESS_BREAKS
 
 
 def test_without_a_size_only_its_end_tells_that_it_is_whole() -> None:
     """A body of which nobody said how long it is goes on where it broke off, and is not taken for a whole one."""
     unknown = FOUND._replace(size=0)
-    pieces = unbroken(unknown, 0, some(0, 40, breaks=True), lambda at: some(at, len(DATA)), "az://a/b/")
+    pieces = read_resuming(
+        unknown, 0, chunks_between(0, 40, breaks=True), lambda at: chunks_between(at, len(DATA)), "az://a/b/"
+    )
     assert b"".join(pieces) == DATA

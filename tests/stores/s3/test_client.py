@@ -15,24 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.azure_destination import silent
-from tests.support.s3 import KEY, SECRET, BucketRoad, BucketServer, Mishap, Request, bucket_objects, error
-from tests.support.store_contract import DestinationContract, Open
-from tilesync.core.http_headers import Serving
+from tests.support.azure_destination import ignore_event
+from tests.support.s3 import KEY, SECRET, BucketServer, S3Fault, S3Proxy, S3Request, bucket_objects, error_response
+from tests.support.store_contract import DestinationContract, OpenDestination
+from tilesync.core.http_headers import CachePolicy
 from tilesync.errors import ConditionFailed, DestinationError, NotAuthorised, RunError, Transient, Unavailable
 from tilesync.events import Event, Retried
-from tilesync.model.storage import Label
+from tilesync.model.storage import ObjectHeaders
 from tilesync.stores.object_store.destination import ObjectDestination, open_objects
 from tilesync.stores.s3 import objects as s3_whole
 from tilesync.stores.s3.client import S3Objects
-from tilesync.stores.s3.multipart import COPIED_AT_ONCE, PART
-from tilesync.stores.s3.objects import Whole
+from tilesync.stores.s3.multipart import MAX_COPY_OBJECT_BYTES, PART_BYTES
+from tilesync.stores.s3.objects import ObjectClient
 
 if TYPE_CHECKING:
     from obstore.store import S3Credential
 
-PLAIN = Label("application/octet-stream")
-BIG = random.Random(1).randbytes(2 * PART + 12_345)
+PLAIN = ObjectHeaders("application/octet-stream")
+BIG = random.Random(1).randbytes(2 * PART_BYTES + 12_345)
 NAMES = [
     "a b",
     "a+b",
@@ -57,7 +57,7 @@ def bucket_destination(url: str, bucket: str, state: Path, *, prefix: str = "") 
     """A destination in a bucket."""
     with (
         bucket_objects(url, bucket, prefix=prefix) as objects,
-        open_objects(objects, state, Serving(), silent) as there,
+        open_objects(objects, state, CachePolicy(), ignore_event) as there,
     ):
         yield there
 
@@ -66,7 +66,7 @@ class TestBucket(DestinationContract):
     """A whole bucket."""
 
     @pytest.fixture
-    def opening(self, bucket_server: BucketServer, bucket: str, tmp_path: Path) -> Open:
+    def opening(self, bucket_server: BucketServer, bucket: str, tmp_path: Path) -> OpenDestination:
         return lambda: bucket_destination(bucket_server.url, bucket, tmp_path / "state")
 
 
@@ -74,7 +74,7 @@ class TestPrefix(DestinationContract):
     """A folder of a bucket, with a name that must be quoted."""
 
     @pytest.fixture
-    def opening(self, bucket_server: BucketServer, bucket: str, tmp_path: Path) -> Open:
+    def opening(self, bucket_server: BucketServer, bucket: str, tmp_path: Path) -> OpenDestination:
         return lambda: bucket_destination(bucket_server.url, bucket, tmp_path / "state", prefix="a b+c/ä%41/")
 
 
@@ -95,7 +95,7 @@ def test_names_come_back_as_they_went(bucket_server: BucketServer, bucket: str, 
             copied = objects.copy(found[name], f"w/{name}")
             assert copied == found[name]._replace(name=f"w/{name}")
         for folder in ("v/", "w/"):
-            listed = [each.name for page in objects.pages(folder) for each in page]
+            listed = [each.name for page in objects.list_pages(folder) for each in page]
             assert sorted(listed) == sorted(folder + name for name in NAMES)
         objects.delete([folder + name for name in NAMES for folder in ("v/", "w/")])
     assert bucket_server.keys(bucket) == []
@@ -110,7 +110,7 @@ def test_a_listing_is_of_what_begins_so(bucket_server: BucketServer, bucket: str
         bucket_server.client.put_object(Bucket=bucket, Key="p2/manifests/x", Body=b"")
 
         def listed(prefix: str) -> list[str]:
-            return [each.name for page in objects.pages(prefix) for each in page]
+            return [each.name for page in objects.list_pages(prefix) for each in page]
 
         assert listed("versions/e1/") == ["versions/e1/a"]
         assert listed("versions/e1") == ["versions/e1", "versions/e1-2/a", "versions/e1/a", "versions/e10/a"]
@@ -126,12 +126,12 @@ def test_a_listing_goes_on_where_it_broke_off(
     names = [f"v/{number} +%ä" for number in range(10)]
     for name in names:
         bucket_server.client.put_object(Bucket=bucket, Key=name, Body=b"")
-    monkeypatch.setattr(s3_whole, "PAGE", 4)
-    mishap = Mishap(lambda request: "continuation-token" in request.query, answer=error(503, "SlowDown"))
-    with BucketRoad(bucket_server, mishap) as road, bucket_objects(road.url, bucket) as objects:
+    monkeypatch.setattr(s3_whole, "OBJECTS_PER_PAGE", 4)
+    mishap = S3Fault(lambda request: "continuation-token" in request.query, answer=error_response(503, "SlowDown"))
+    with S3Proxy(bucket_server, mishap) as road, bucket_objects(road.url, bucket) as objects:
         road.rewrite = lambda target: f"{target}&max-keys=4"
-        pages = [[each.name for each in page] for page in objects.pages("v/")]
-        assert any("start-after" in request.query for request in road.passed)
+        pages = [[each.name for each in page] for page in objects.list_pages("v/")]
+        assert any("start-after" in request.query for request in road.requests)
     assert pages == [names[:4], names[4:8], names[8:]]
 
 
@@ -142,23 +142,23 @@ def test_a_name_that_is_no_path_is_named(bucket_server: BucketServer, bucket: st
         bucket_objects(bucket_server.url, bucket) as objects,
         pytest.raises(DestinationError, match="a name that is no path"),
     ):
-        list(objects.pages("v/"))
+        list(objects.list_pages("v/"))
 
 
 def test_what_a_server_misreads_is_told(bucket_server: BucketServer, bucket: str) -> None:
     """A server that takes a plus sign for a space is found out, another has nothing to tell; nothing stays behind."""
     with bucket_objects(bucket_server.url, bucket, prefix="a b/") as objects:
-        assert objects.misread() == []
-    with BucketRoad(bucket_server) as road, bucket_objects(road.url, bucket) as objects:
+        assert objects.find_misread_characters() == []
+    with S3Proxy(bucket_server) as road, bucket_objects(road.url, bucket) as objects:
 
         def as_forms_do(target: str) -> str:
             path, _, query = target.partition("?")
             return f"{path.replace('+', '%20')}?{query}"
 
         road.rewrite = as_forms_do
-        assert objects.misread() == ["+"]
+        assert objects.find_misread_characters() == ["+"]
         road.rewrite = lambda target: target.replace("%2B", "%20").replace("~", "-")
-        assert objects.misread() == ["+", "~"]
+        assert objects.find_misread_characters() == ["+", "~"]
     assert bucket_server.keys(bucket) == []
 
 
@@ -168,14 +168,14 @@ def test_what_a_server_misreads_is_told(bucket_server: BucketServer, bucket: str
 @pytest.mark.parametrize("way", ["put", "parts", "write", "copy"])
 def test_labels_are_served(bucket_server: BucketServer, bucket: str, way: str) -> None:
     """Type, encoding and caching are what a viewer is told, however the object came."""
-    label = Label("model/gltf-binary", "gzip", "public, max-age=31536000, immutable")
+    label = ObjectHeaders("model/gltf-binary", "gzip", "public, max-age=31536000, immutable")
     with bucket_objects(bucket_server.url, bucket) as objects:
 
         async def sent() -> None:
             if way == "put":
                 await objects.put("a", b"1", None, label)
             else:
-                upload = objects.begin("a", len(BIG), label)
+                upload = objects.begin_upload("a", len(BIG), label)
                 await upload.append(BIG)
                 await upload.finish(None)
 
@@ -197,13 +197,13 @@ def test_a_listing_that_does_not_end_is_given_up(
     bucket_server: BucketServer, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pages that bring the same names again, with a token each, are not asked for without end."""
-    monkeypatch.setattr(s3_whole, "PAGE", 1)
+    monkeypatch.setattr(s3_whole, "OBJECTS_PER_PAGE", 1)
     entry = "<Contents><Key>v/a</Key><LastModified>2026-01-01T00:00:00Z</LastModified><Size>1</Size></Contents>"
     page = f"<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>{entry}"
-    endless = Mishap(lambda request: "list-type" in request.query, (200, f"{page}</ListBucketResult>"), times=300)
-    road = BucketRoad(bucket_server, endless)
+    endless = S3Fault(lambda request: "list-type" in request.query, (200, f"{page}</ListBucketResult>"), max_hits=300)
+    road = S3Proxy(bucket_server, endless)
     with road, bucket_objects(road.url, bucket) as objects, pytest.raises(Unavailable, match="brought nothing new"):
-        list(objects.pages("v/"))
+        list(objects.list_pages("v/"))
     assert endless.hits < 300
 
 
@@ -215,9 +215,9 @@ def test_what_is_found_is_as_it_was_put(bucket_server: BucketServer, bucket: str
         assert '"' not in put.etag
         stored = objects.read("a", offset=1)
         assert stored is not None
-        assert (stored.found, b"".join(stored.chunks)) == (put, b"23")
+        assert (stored.info, b"".join(stored.chunks)) == (put, b"23")
         assert objects.find("a") == put
-        assert list(objects.pages("")) == [[put]]
+        assert list(objects.list_pages("")) == [[put]]
         large = objects.write("b", [BIG], PLAIN)
         assert large.md5 is None
         assert objects.find("b") == large
@@ -227,14 +227,14 @@ def test_the_service_checks_the_bytes(
     bucket_server: BucketServer, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is put goes with its SHA-256, a part with its MD5; a server that knows no such checksum is spared it."""
-    with BucketRoad(bucket_server) as road:
+    with S3Proxy(bucket_server) as road:
         with bucket_objects(road.url, bucket) as objects:
             objects.write("a", [b"123"], PLAIN)
             objects.write("b", [BIG], PLAIN)
         monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
         with bucket_objects(road.url, bucket) as objects:
             objects.write("c", [b"123"], PLAIN)
-        a, *parts, c = (request for request in road.passed if request.method == "PUT")
+        a, *parts, c = (request for request in road.requests if request.method == "PUT")
     assert "x-amz-checksum-sha256" in a.headers
     assert len(parts) == 3
     assert all("content-md5" in part.headers for part in parts)
@@ -247,14 +247,14 @@ def test_an_etag_that_is_no_md5_is_no_error(bucket_server: BucketServer, bucket:
     answer was lost is judged by the bytes.
     """
     other = f'"{"0" * 32}"'
-    always = Mishap(lambda request: request.method == "PUT", etag=other)
-    with BucketRoad(bucket_server, always) as road, bucket_objects(road.url, bucket) as objects:
+    always = S3Fault(lambda request: request.method == "PUT", etag=other)
+    with S3Proxy(bucket_server, always) as road, bucket_objects(road.url, bucket) as objects:
         put = asyncio.run(objects.put("a", b"123", hashlib.md5(b"123").digest(), PLAIN))
         assert (put.etag, put.md5) == ("0" * 32, None)
-    lost = Mishap(lambda request: request.method == "PUT", lost=True)
-    told = Mishap(lambda request: request.method == "GET", etag=other)
-    with BucketRoad(bucket_server, lost, told) as road, bucket_objects(road.url, bucket) as objects:
-        assert objects.write("b", [b"123"], PLAIN, instead_of="").etag == "0" * 32
+    lost = S3Fault(lambda request: request.method == "PUT", lost=True)
+    told = S3Fault(lambda request: request.method == "GET", etag=other)
+    with S3Proxy(bucket_server, lost, told) as road, bucket_objects(road.url, bucket) as objects:
+        assert objects.write("b", [b"123"], PLAIN, expected_etag="").etag == "0" * 32
 
 
 # --- conditions, copies, bodies ---
@@ -266,28 +266,28 @@ def test_conditions(bucket_server: BucketServer, bucket: str, size: int) -> None
     data = BIG[:size]
     with bucket_objects(bucket_server.url, bucket) as objects:
         with pytest.raises(ConditionFailed):
-            objects.write("a", [data], PLAIN, instead_of="0" * 32)
-        first = objects.write("a", [data], PLAIN, instead_of="")
+            objects.write("a", [data], PLAIN, expected_etag="0" * 32)
+        first = objects.write("a", [data], PLAIN, expected_etag="")
         with pytest.raises(ConditionFailed):
-            objects.write("a", [b"x", data], PLAIN, instead_of="")
-        second = objects.write("a", [b"y", data], PLAIN, instead_of=first.etag)
+            objects.write("a", [b"x", data], PLAIN, expected_etag="")
+        second = objects.write("a", [b"y", data], PLAIN, expected_etag=first.etag)
         with pytest.raises(ConditionFailed):
-            objects.write("a", [b"z", data], PLAIN, instead_of=first.etag)
+            objects.write("a", [b"z", data], PLAIN, expected_etag=first.etag)
         assert objects.find("a") == second
-    assert bucket_server.uploads(bucket) == []
+    assert bucket_server.unfinished_uploads(bucket) == []
 
 
 @pytest.mark.parametrize("size", [3, len(BIG)])
 def test_a_lost_answer_to_a_condition_is_no_failure(bucket_server: BucketServer, bucket: str, size: int) -> None:
     """Where the first attempt was granted and its answer lost, the second one finds its own work there."""
 
-    def last(request: Request) -> bool:
+    def last(request: S3Request) -> bool:
         return request.method in {"PUT", "POST"} and "if-match" in request.headers
 
     with bucket_objects(bucket_server.url, bucket) as objects:
         first = objects.write("a", [b"first"], PLAIN)
-    with BucketRoad(bucket_server, Mishap(last, lost=True)) as road, bucket_objects(road.url, bucket) as objects:
-        found = objects.write("a", [BIG[:size]], PLAIN, instead_of=first.etag)
+    with S3Proxy(bucket_server, S3Fault(last, lost=True)) as road, bucket_objects(road.url, bucket) as objects:
+        found = objects.write("a", [BIG[:size]], PLAIN, expected_etag=first.etag)
         assert (found.size, objects.find("a")) == (size, found)
 
 
@@ -298,27 +298,27 @@ def test_copies_are_of_what_was_found(bucket_server: BucketServer, bucket: str) 
         new = objects.write("a", [b"2"], PLAIN)
         assert objects.copy(old, "b") is None
         assert objects.copy(old._replace(name="none"), "b") is None
-        assert objects.copy(new._replace(size=COPIED_AT_ONCE + 1), "b") is None
+        assert objects.copy(new._replace(size=MAX_COPY_OBJECT_BYTES + 1), "b") is None
         assert objects.find("b") is None
         large = objects.write("c", [BIG], PLAIN)
         copied = objects.copy(large, "d")
         assert copied is not None
         assert copied.size == len(BIG)
-    with BucketRoad(bucket_server) as road, bucket_objects(road.url, bucket) as objects:
+    with S3Proxy(bucket_server) as road, bucket_objects(road.url, bucket) as objects:
         objects.copy(new, "b")
-        (request,) = (request for request in road.passed if request.method == "PUT")
+        (request,) = (request for request in road.requests if request.method == "PUT")
         assert request.headers["x-amz-copy-source-if-match"] == f'"{new.etag}"'
 
 
 def test_a_body_goes_on_where_it_breaks_off(bucket_server: BucketServer, bucket: str) -> None:
     """A large object whose body breaks off twice comes whole, the rest by range and of that version alone."""
-    cuts = [Mishap(_reading, cut=3 << 20), Mishap(_reading, cut=5 << 20)]
-    with BucketRoad(bucket_server, *cuts) as road, bucket_objects(road.url, bucket) as objects:
+    cuts = [S3Fault(_is_object_read, cut=3 << 20), S3Fault(_is_object_read, cut=5 << 20)]
+    with S3Proxy(bucket_server, *cuts) as road, bucket_objects(road.url, bucket) as objects:
         found = objects.write("a", [BIG], PLAIN)
         stored = objects.read("a")
         assert stored is not None
         assert b"".join(stored.chunks) == BIG
-        first, *others = (request.headers for request in road.passed if request.method == "GET")
+        first, *others = (request.headers for request in road.requests if request.method == "GET")
         assert "range" not in first
         assert len(others) == 2
         assert all(headers["if-match"] == f'"{found.etag}"' and headers["range"] for headers in others)
@@ -327,7 +327,7 @@ def test_a_body_goes_on_where_it_breaks_off(bucket_server: BucketServer, bucket:
 def test_a_body_that_becomes_another_one_ends(bucket_server: BucketServer, bucket: str) -> None:
     """An object that was replaced while it was read is not put together from two."""
     with (
-        BucketRoad(bucket_server, Mishap(_reading, cut=3 << 20)) as road,
+        S3Proxy(bucket_server, S3Fault(_is_object_read, cut=3 << 20)) as road,
         bucket_objects(road.url, bucket) as objects,
     ):
         objects.write("a", [BIG], PLAIN)
@@ -338,7 +338,7 @@ def test_a_body_that_becomes_another_one_ends(bucket_server: BucketServer, bucke
             list(stored.chunks)
 
 
-def _reading(request: Request) -> bool:
+def _is_object_read(request: S3Request) -> bool:
     return request.method == "GET" and not request.query
 
 
@@ -351,12 +351,12 @@ def test_a_missing_bucket_is_named(bucket_server: BucketServer, bucket: str) -> 
         for ask in (
             lambda: objects.find("a"),
             lambda: objects.read("a"),
-            lambda: list(objects.pages("v/")),
+            lambda: list(objects.list_pages("v/")),
             lambda: objects.write("a", [b"1"], PLAIN),
             lambda: objects.write("a", [BIG], PLAIN),
             lambda: objects.delete(["a"]),
             lambda: asyncio.run(objects.put("a", b"1", None, PLAIN)),
-            lambda: objects.lease().take("me"),
+            lambda: objects.lease().acquire("me"),
         ):
             with pytest.raises(DestinationError, match="there is no bucket at s3://no-such-bucket/") as raised:
                 ask()
@@ -378,11 +378,11 @@ def test_refusals(
     bucket_server: BucketServer, bucket: str, status: int, code: str, kind: type[RunError], hint: str
 ) -> None:
     """A refusal ends the run with what helps, however it was asked, and no secret is in what is said."""
-    mishap = Mishap(lambda request: request.method != "HEAD", answer=error(status, code), times=1000)
-    with BucketRoad(bucket_server, mishap) as road, bucket_objects(road.url, bucket) as objects:
+    mishap = S3Fault(lambda request: request.method != "HEAD", answer=error_response(status, code), max_hits=1000)
+    with S3Proxy(bucket_server, mishap) as road, bucket_objects(road.url, bucket) as objects:
         for ask in (
             lambda: objects.read("a"),
-            lambda: list(objects.pages("v/")),
+            lambda: list(objects.list_pages("v/")),
             lambda: objects.write("a", [b"1"], PLAIN),
             lambda: objects.write("a", [BIG], PLAIN),
             lambda: objects.delete(["a", "b"]),
@@ -399,9 +399,9 @@ def test_refusals(
 def test_a_refused_deletion_is_told(bucket_server: BucketServer, bucket: str) -> None:
     """Of many that are deleted together one that is refused is no success."""
     told = "<DeleteResult><Error><Key>a</Key><Code>AccessDenied</Code><Message>no</Message></Error></DeleteResult>"
-    mishap = Mishap(lambda request: request.method == "POST", answer=(200, told))
+    mishap = S3Fault(lambda request: request.method == "POST", answer=(200, told))
     with (
-        BucketRoad(bucket_server, mishap) as road,
+        S3Proxy(bucket_server, mishap) as road,
         bucket_objects(road.url, bucket) as objects,
         pytest.raises(NotAuthorised),
     ):
@@ -411,9 +411,9 @@ def test_a_refused_deletion_is_told(bucket_server: BucketServer, bucket: str) ->
 def test_pressure_is_borne_with_and_seen(bucket_server: BucketServer, bucket: str) -> None:
     """What blocks tries again, and says so; a small file that is put is told of the pressure at its one attempt."""
     events: list[Event] = []
-    slow = Mishap(lambda request: True, answer=error(503, "SlowDown"), times=2)
+    slow = S3Fault(lambda request: True, answer=error_response(503, "SlowDown"), max_hits=2)
     with (
-        BucketRoad(bucket_server, slow) as road,
+        S3Proxy(bucket_server, slow) as road,
         bucket_objects(road.url, bucket, observe=events.append) as objects,
     ):
         assert objects.write("a", [b"1"], PLAIN).size == 1
@@ -421,7 +421,7 @@ def test_pressure_is_borne_with_and_seen(bucket_server: BucketServer, bucket: st
         slow.hits = 0
         with pytest.raises(Transient) as raised:
             asyncio.run(objects.put("a", b"1", None, PLAIN))
-        assert raised.value.pressure
+        assert raised.value.is_throttled
         slow.hits = 2
         asyncio.run(objects.put("a", b"1", None, PLAIN))
 
@@ -432,7 +432,7 @@ def test_what_keeps_failing_is_unavailable(bucket_server: BucketServer, bucket: 
         for ask in (
             lambda: objects.find("a"),
             lambda: objects.write("a", [BIG], PLAIN),
-            lambda: list(objects.pages("")),
+            lambda: list(objects.list_pages("")),
         ):
             with pytest.raises(Unavailable, match=r"no connection|EndpointConnectionError"):
                 ask()
@@ -440,13 +440,13 @@ def test_what_keeps_failing_is_unavailable(bucket_server: BucketServer, bucket: 
             asyncio.run(objects.put("a", b"1", None, PLAIN))
 
 
-@pytest.mark.parametrize("mishap", [{"lost": True}, {"answer": error(500, "InternalError")}, {"cut": 0}])
+@pytest.mark.parametrize("mishap", [{"lost": True}, {"answer": error_response(500, "InternalError")}, {"cut": 0}])
 def test_an_answer_that_is_lost_is_asked_for_again(
     bucket_server: BucketServer, bucket: str, mishap: dict[str, Any]
 ) -> None:
     """A connection that ends without an answer costs another attempt."""
     with (
-        BucketRoad(bucket_server, Mishap(lambda request: True, **mishap)) as road,
+        S3Proxy(bucket_server, S3Fault(lambda request: True, **mishap)) as road,
         bucket_objects(road.url, bucket) as objects,
     ):
         objects.write("a", [b"1"], PLAIN)
@@ -468,7 +468,7 @@ def test_credentials_that_end_are_told(bucket: str, bucket_server: BucketServer)
         credential_provider=provider,
     )
     with pytest.raises(Transient) as raised:
-        Whole(store, "s3://b/").head("a")
+        ObjectClient(store, "s3://b/").head("a")
     assert str(raised.value) == "the credentials cannot be renewed"
 
 
@@ -488,6 +488,6 @@ def test_a_cancelled_put_is_cancelled(bucket_server: BucketServer, bucket: str) 
         time.sleep(0.6)
         return target
 
-    with BucketRoad(bucket_server) as road, bucket_objects(road.url, bucket) as objects:
+    with S3Proxy(bucket_server) as road, bucket_objects(road.url, bucket) as objects:
         road.rewrite = late
         assert asyncio.run(work(objects)) < 0.3

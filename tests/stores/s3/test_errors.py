@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tilesync.errors import ConditionFailed, DestinationError, DiskFull, NotAuthorised, TilesyncError, Transient
-from tilesync.stores.s3.errors import Archived, NotThere, found, refuse
+from tilesync.stores.s3.errors import Archived, NotThere, make_object_info, raise_for_response
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ from tilesync.stores.s3.errors import Archived, NotThere, found, refuse
 def test_verdicts(status: int, code: str, kind: type[TilesyncError]) -> None:
     """Status and code decide, and both are said, with what helps."""
     with pytest.raises(kind) as raised:
-        refuse(status, code, "a/b", "s3://bucket/")
+        raise_for_response(status, code, "a/b", "s3://bucket/")
     assert type(raised.value) is kind
     assert code in str(raised.value)
     assert str(status or "") in str(raised.value)
@@ -51,8 +51,8 @@ def test_verdicts(status: int, code: str, kind: type[TilesyncError]) -> None:
 def test_pressure(status: int, code: str, pressure: bool) -> None:
     """A server that has too much to do says so, and when to come again."""
     with pytest.raises(Transient) as raised:
-        refuse(status, code, "a", "s3://bucket/", wait=7.0)
-    assert (raised.value.pressure, raised.value.retry_after) == (pressure, 7.0)
+        raise_for_response(status, code, "a", "s3://bucket/", retry_after_s=7.0)
+    assert (raised.value.is_throttled, raised.value.retry_after) == (pressure, 7.0)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,6 @@ def test_pressure(status: int, code: str, pressure: bool) -> None:
 )
 def test_etags(etag: str | None, plain: str, md5: bool) -> None:
     """An ETag has no quotes, and is the MD5 where it looks like one."""
-    said = found("a", 3, etag)
+    said = make_object_info("a", 3, etag)
     assert said.etag == plain
     assert said.md5 == (bytes.fromhex(plain) if md5 else None)

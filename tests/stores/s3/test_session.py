@@ -11,19 +11,19 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from tests.support.s3 import BucketRoad, BucketServer, bucket_objects, silent
+from tests.support.s3 import BucketServer, S3Proxy, bucket_objects, ignore_event
 from tilesync.errors import DestinationError, NotAuthorised, Unavailable, UsageError
-from tilesync.model.storage import Label
-from tilesync.stores.s3.multipart import PART
-from tilesync.stores.s3.session import addressed, open_bucket, region_of
+from tilesync.model.storage import ObjectHeaders
+from tilesync.stores.s3.multipart import PART_BYTES
+from tilesync.stores.s3.session import open_bucket, resolve_endpoint, resolve_region
 
-PLAIN = Label("text/plain")
-LARGE = bytes(PART + 1)
+PLAIN = ObjectHeaders("text/plain")
+LARGE = bytes(PART_BYTES + 1)
 
 
 def write_both(bucket: str, endpoint_url: str | None = None, *, budget: timedelta = timedelta(seconds=5)) -> None:
     """Put a small object and a large one: each goes through another package."""
-    with open_bucket(bucket, "", silent, endpoint_url=endpoint_url, budget=budget) as objects:
+    with open_bucket(bucket, "", ignore_event, endpoint_url=endpoint_url, retry_budget=budget) as objects:
         objects.write("small", [b"1"], PLAIN)
         objects.write("large", [LARGE], PLAIN)
 
@@ -94,21 +94,21 @@ def test_endpoints_that_are_refused(bucket: str, url: str, by: str, monkeypatch:
 def test_how_a_bucket_is_addressed() -> None:
     """At Amazon by its host, elsewhere by its path, unless that was configured otherwise; dots are for paths."""
     amazon, mine = "https://s3.eu-central-1.amazonaws.com", "https://minio.example.org:9000"
-    assert addressed("b", amazon, None) == ("https://b.s3.eu-central-1.amazonaws.com", True)
-    assert addressed("b", "https://s3.cn-north-1.amazonaws.com.cn", "auto")[1]
-    assert addressed("b.c", amazon, None) == (amazon, False)
-    assert addressed("b", amazon, "path") == (amazon, False)
-    assert addressed("b", mine, None) == (mine, False)
-    assert addressed("b", mine, "virtual") == ("https://b.minio.example.org:9000", True)
+    assert resolve_endpoint("b", amazon, None) == ("https://b.s3.eu-central-1.amazonaws.com", True)
+    assert resolve_endpoint("b", "https://s3.cn-north-1.amazonaws.com.cn", "auto")[1]
+    assert resolve_endpoint("b.c", amazon, None) == (amazon, False)
+    assert resolve_endpoint("b", amazon, "path") == (amazon, False)
+    assert resolve_endpoint("b", mine, None) == (mine, False)
+    assert resolve_endpoint("b", mine, "virtual") == ("https://b.minio.example.org:9000", True)
     private = "https://bucket.vpce-1a2b.s3.eu-central-1.vpce.amazonaws.com"
-    assert addressed("b", private, None) == (private, False)
+    assert resolve_endpoint("b", private, None) == (private, False)
 
 
 def test_the_region_is_found(bucket_server: BucketServer, bucket: str) -> None:
     """The service tells where a bucket lies, and that there is none."""
-    assert region_of(bucket_server.client, bucket, "s3://b/") == "eu-central-1"
+    assert resolve_region(bucket_server.client, bucket, "s3://b/") == "eu-central-1"
     with pytest.raises(DestinationError, match="there is no bucket"):
-        region_of(bucket_server.client, "no-such-bucket", "s3://no-such-bucket/")
+        resolve_region(bucket_server.client, "no-such-bucket", "s3://no-such-bucket/")
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "AWS_CA_BUNDLE"])
@@ -122,7 +122,7 @@ def test_authorities(
     authority.issue_cert("127.0.0.1").configure_cert(tls)
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"), append=True)
-    with BucketRoad(bucket_server, tls=tls) as road:
+    with S3Proxy(bucket_server, tls=tls) as road:
         with (
             bucket_objects(road.url, bucket, budget=timedelta()) as objects,
             pytest.raises(Unavailable, match="its certificate is not to be trusted"),
@@ -131,18 +131,18 @@ def test_authorities(
         monkeypatch.setenv(variable, str(tmp_path / "ca.pem"))
         write_both(bucket, road.url)
         with bucket_objects(road.url, bucket, budget=timedelta()) as objects:
-            assert objects.misread() == []
+            assert objects.find_misread_characters() == []
     assert bucket_server.keys(bucket) == ["large", "small"]
 
 
 def test_a_proxy(bucket_server: BucketServer, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is set for the web is the way to the bucket, but for hosts that it is not for."""
-    with BucketRoad(bucket_server) as road:
+    with S3Proxy(bucket_server) as road:
         road.rewrite = lambda target: urlsplit(target)._replace(scheme="", netloc="").geturl()
         monkeypatch.setenv("http_proxy", road.url)
         write_both(bucket, bucket_server.url)
-        assert not road.passed
+        assert not road.requests
         for name in ("NO_PROXY", "no_proxy"):
             monkeypatch.setenv(name, "example.org")
         write_both(bucket, bucket_server.url)
-        assert len(road.passed) == 5
+        assert len(road.requests) == 5

@@ -8,7 +8,7 @@ import secrets
 import stat
 from contextlib import suppress
 
-from tilesync.runtime.safe_open import BINARY, NO_FOLLOW, NO_WAIT, WrongFileType, file_type
+from tilesync.runtime.safe_open import BINARY, NO_FOLLOW, NO_WAIT, WrongFileType, describe_file_type
 
 _STDOUT_AND_STDERR = (1, 2)
 
@@ -23,14 +23,14 @@ def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
         found = os.stat(path)
     except FileNotFoundError:
         found = None
-    if found is not None and (not stat.S_ISREG(found.st_mode) or standard_output(found) is not None):
+    if found is not None and (not stat.S_ISREG(found.st_mode) or find_standard_stream(found) is not None):
         with open(open_to_append(path), "wb", buffering=0) as stream:
             left = memoryview(data)
             while left:
                 left = left[stream.write(left) :]
         return
     target = os.path.realpath(path)
-    descriptor, temporary = _temporary_beside(target)
+    descriptor, temporary = _create_temporary_beside(target)
     try:
         with open(descriptor, "wb") as file:
             file.write(data)
@@ -47,11 +47,11 @@ def open_to_append(path: str | os.PathLike[str], *, create: bool = False) -> int
 
     Raises WrongFileType for all else, block devices among it, and OSError.
     """
-    descriptor = _opened_to_append(path, create=create)
+    descriptor = _open_descriptor(path, create=create)
     mode = os.fstat(descriptor).st_mode
-    if not (_is_written_to(mode) or stat.S_ISSOCK(mode)):
+    if not (_is_writable_type(mode) or stat.S_ISSOCK(mode)):
         os.close(descriptor)
-        raise WrongFileType(errno.EINVAL, file_type(mode), "file", os.fspath(path))
+        raise WrongFileType(errno.EINVAL, describe_file_type(mode), "file", os.fspath(path))
     if os.name != "nt":
         os.set_blocking(descriptor, True)
     return descriptor
@@ -63,16 +63,18 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
     """
     with suppress(FileNotFoundError):
         found = os.stat(path)
-        if standard_output(found) is not None or (_is_written_to(found.st_mode) and not stat.S_ISREG(found.st_mode)):
+        if find_standard_stream(found) is not None or (
+            _is_writable_type(found.st_mode) and not stat.S_ISREG(found.st_mode)
+        ):
             return
         if not stat.S_ISREG(found.st_mode):
-            raise WrongFileType(errno.EINVAL, file_type(found.st_mode), "file", os.fspath(path))
-    descriptor, temporary = _temporary_beside(os.path.realpath(path))
+            raise WrongFileType(errno.EINVAL, describe_file_type(found.st_mode), "file", os.fspath(path))
+    descriptor, temporary = _create_temporary_beside(os.path.realpath(path))
     os.close(descriptor)
     os.unlink(temporary)
 
 
-def standard_output(found: os.stat_result) -> int | None:
+def find_standard_stream(found: os.stat_result) -> int | None:
     """The descriptor by which this process prints to a file, such as /dev/stdout; None where it does not. Renaming
     would cut that off, and who opens a regular file anew writes at a place of his own in it.
     """
@@ -83,11 +85,11 @@ def standard_output(found: os.stat_result) -> int | None:
     return None
 
 
-def _opened_to_append(path: str | os.PathLike[str], *, create: bool) -> int:
+def _open_descriptor(path: str | os.PathLike[str], *, create: bool) -> int:
     with suppress(FileNotFoundError):
         found = os.stat(path)
         shares = stat.S_ISREG(found.st_mode) or stat.S_ISSOCK(found.st_mode)  # one has an offset, one cannot be opened
-        if shares and (descriptor := standard_output(found)) is not None:
+        if shares and (descriptor := find_standard_stream(found)) is not None:
             return os.dup(descriptor)
     flags = os.O_WRONLY | os.O_APPEND | BINARY | NO_WAIT | (os.O_CREAT if create else 0)
     try:
@@ -97,15 +99,15 @@ def _opened_to_append(path: str | os.PathLike[str], *, create: bool) -> int:
             raise
         if stat.S_ISFIFO(os.stat(path).st_mode):
             raise OSError(errno.ENXIO, "no program reads from this FIFO", os.fspath(path)) from error
-        raise WrongFileType(errno.ENXIO, file_type(os.stat(path).st_mode), "file", os.fspath(path)) from error
+        raise WrongFileType(errno.ENXIO, describe_file_type(os.stat(path).st_mode), "file", os.fspath(path)) from error
 
 
-def _is_written_to(mode: int) -> bool:
+def _is_writable_type(mode: int) -> bool:
     """Whether output may go to a file of this type."""
     return stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
-def _temporary_beside(target: str) -> tuple[int, str]:
+def _create_temporary_beside(target: str) -> tuple[int, str]:
     """A new file beside another, open to be written, and its path."""
     temporary = os.path.join(os.path.dirname(target), f".tilesync-{secrets.token_hex(8)}")
     return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW | BINARY, 0o666), temporary

@@ -22,7 +22,7 @@ class LogFile:
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
         self._path = path
         self._warn = warn
-        self._broken = False
+        self._has_failed = False
         try:
             self._file = open(open_to_append(path, create=True), "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed by `close`
         except OSError as error:
@@ -34,20 +34,20 @@ class LogFile:
         """Write it down."""
         self.write({"kind": event.kind, **asdict(event)})
 
-    def write(self, said: dict[str, Any]) -> None:
+    def write(self, line: dict[str, Any]) -> None:
         """One line, with its time."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._guarded(lambda: self._file.write(json.dumps({"time": now, **said}, ensure_ascii=False) + "\n"))
+        self._warn_on_failure(lambda: self._file.write(json.dumps({"time": now, **line}, ensure_ascii=False) + "\n"))
 
     def close(self) -> None:
         """Let go of the file."""
-        self._guarded(self._file.close)
+        self._warn_on_failure(self._file.close)
 
-    def _guarded(self, action: Callable[[], object]) -> None:
-        if self._broken:
+    def _warn_on_failure(self, action: Callable[[], object]) -> None:
+        if self._has_failed:
             return
         try:
             action()
         except OSError as error:
-            self._broken = True
+            self._has_failed = True
             self._warn(f"the log file {self._path} cannot be written ({error.strerror}): it ends here")

@@ -10,14 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tilesync.app.requests import usual_states
-from tilesync.cli.output.atomic_file import check_replaceable, standard_output
-from tilesync.cli.output.report import failed_to_write
-from tilesync.core.ownership import OURS
+from tilesync.app.requests import default_state_root
+from tilesync.cli.output.atomic_file import check_replaceable, find_standard_stream
+from tilesync.cli.output.report import report_write_error
+from tilesync.core.ownership import RESERVED_NAMES
 from tilesync.errors import UsageError
 from tilesync.runtime.safe_open import open_regular
 
-_WRITTEN_BEFORE = re.compile(rb'\{\n  "kind": "(?:finished|failed)"|\{"time": "[^"]{1,40}", "kind": "')
+_OUTPUT_FILE_START = re.compile(rb'\{\n  "kind": "(?:finished|failed)"|\{"time": "[^"]{1,40}", "kind": "')
 """How a report begins, and how a log."""
 
 
@@ -36,10 +36,10 @@ class OutputFiles:
         """Raise UsageError where one of them must not be written, or the report cannot. Nothing is changed."""
         for option, path in (("--report", self.report), ("--log-file", self.log_file)):
             if path is not None:
-                self._refuse_kept(option, path)
+                self._refuse_protected_path(option, path)
         if self.report is None:
             return
-        if self.log_file is not None and _are_one(self.report, self.log_file):
+        if self.log_file is not None and _share_one_file(self.report, self.log_file):
             raise UsageError(
                 f"--report and --log-file name one file: {self.report}", hint="give each of them a file of its own"
             )
@@ -48,33 +48,35 @@ class OutputFiles:
         try:
             check_replaceable(self.report)
         except OSError as error:
-            raise failed_to_write(self.report, error) from None
+            raise report_write_error(self.report, error) from None
 
-    def _refuse_kept(self, option: str, path: Path) -> None:
-        for state in filter(None, (self.state_dir, usual_states())):
-            if _inside(path, state) is not None:
+    def _refuse_protected_path(self, option: str, path: Path) -> None:
+        for state in filter(None, (self.state_dir, default_state_root())):
+            if _path_within(path, state) is not None:
                 raise UsageError(f"{option} {path} lies in the state folder {state}", hint="give a path elsewhere")
-        for folder in (*self.folders, *_destinations_around(path)):
-            parts = _inside(path, folder)
-            if (parts and parts[0].lower() in OURS) or any(_is_file(path, folder / name) for name in OURS):
+        for folder in (*self.folders, *_enclosing_destinations(path)):
+            parts = _path_within(path, folder)
+            if (parts and parts[0].lower() in RESERVED_NAMES) or any(
+                _is_same_file(path, folder / name) for name in RESERVED_NAMES
+            ):
                 raise UsageError(
                     f"{option} {path} would stand on what tilesync keeps in {folder}",
                     hint="give a path elsewhere, or a name of its own, such as report.json",
                 )
-            if parts and not (folder / "manifests").is_dir() and _is_of_another(path):
+            if parts and not (folder / "manifests").is_dir() and _is_foreign_file(path):
                 raise UsageError(
                     f"{option} {path} names a file in {folder} that is no earlier report or log",
                     hint="give a path elsewhere, or the name of no file of that folder",
                 )
 
 
-def local_folders(texts: Iterable[object]) -> tuple[Path, ...]:
+def find_local_folders(texts: Iterable[object]) -> tuple[Path, ...]:
     """Those of some words that name folders of this machine."""
     given = [text for text in map(str, filter(None, texts)) if "://" not in text and "\0" not in text]
     return tuple(path for path in (Path(os.path.expanduser(text)) for text in given) if os.path.isdir(path))
 
 
-def _destinations_around(path: Path) -> list[Path]:
+def _enclosing_destinations(path: Path) -> list[Path]:
     """The destinations that a path lies in, whether the command is about them or not."""
     real = os.path.realpath(path)
     return [folder for folder in Path(real).parents if _is_destination(folder)]
@@ -85,38 +87,38 @@ def _is_destination(folder: Path) -> bool:
     return published or os.path.isdir(folder / ".tilesync")
 
 
-def _inside(path: Path, folder: Path) -> tuple[str, ...] | None:
+def _path_within(path: Path, folder: Path) -> tuple[str, ...] | None:
     """What leads from a folder to a path in it, under whatever names, all links followed; None for one elsewhere."""
     real = Path(os.path.realpath(path))
     for above in (real, *real.parents):
-        if _is_file(above, folder):
+        if _is_same_file(above, folder):
             return real.relative_to(above).parts
     return None
 
 
-def _is_file(path: Path, other: Path) -> bool:
+def _is_same_file(path: Path, other: Path) -> bool:
     """Whether two paths lead to one file or folder, by a hard link too."""
     with suppress(OSError):
         return os.path.samefile(path, other)
     return False
 
 
-def _are_one(report: Path, log_file: Path) -> bool:
+def _share_one_file(report: Path, log_file: Path) -> bool:
     """Whether both would be written to one file: a device, a FIFO or standard output may take both."""
     with suppress(OSError):
         found = os.stat(report)
-        if not stat.S_ISREG(found.st_mode) or standard_output(found) is not None:
+        if not stat.S_ISREG(found.st_mode) or find_standard_stream(found) is not None:
             return False
-    return _is_file(report, log_file) or os.path.realpath(report) == os.path.realpath(log_file)
+    return _is_same_file(report, log_file) or os.path.realpath(report) == os.path.realpath(log_file)
 
 
-def _is_of_another(path: Path) -> bool:
+def _is_foreign_file(path: Path) -> bool:
     """Whether a file stands there that is neither a report nor a log."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
-        with open(open_regular(path, follow=True), "rb") as file:
-            return _WRITTEN_BEFORE.match(file.read(80)) is None
+        with open(open_regular(path, follow_symlinks=True), "rb") as file:
+            return _OUTPUT_FILE_START.match(file.read(80)) is None
     except FileNotFoundError:
         return False
     except OSError:

@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, NamedTuple
 
-from tilesync.cli.params import size
-from tilesync.core.wording import files
+from tilesync.cli.params import format_size
+from tilesync.core.wording import format_file_count
 
-WINDOW: Final = 45.0
+RATE_WINDOW_S: Final = 45.0
 """Seconds of the past that tell the rate: long enough for a wave of large files, short enough for a change of pace."""
 
-STEP: Final = 1.0
+SAMPLE_INTERVAL_S: Final = 1.0
 """Seconds between two samples."""
 
-_WIDEST_BAR: Final = 40
-_NARROWEST_BAR: Final = 8
+_MAX_BAR_CHARS: Final = 40
+_MIN_BAR_CHARS: Final = 8
 
 
-class Sample(NamedTuple):
+class ProgressSample(NamedTuple):
     """How far a run was at some moment, by a clock in seconds."""
 
-    at: float
+    time_s: float
     bytes: int
     files: int
 
@@ -33,17 +33,17 @@ class RecentRate:
     """The rate of the last WINDOW seconds, in bytes and in files."""
 
     def __init__(self) -> None:
-        self._samples = deque[Sample]()
+        self._samples = deque[ProgressSample]()
 
-    def add(self, sample: Sample) -> None:
+    def add(self, sample: ProgressSample) -> None:
         """Take in where the run is now. One that has gone back, as a new plan does, begins anew."""
         samples = self._samples
         if samples and (sample.bytes < samples[-1].bytes or sample.files < samples[-1].files):
             samples.clear()
-        if len(samples) > 1 and sample.at - samples[-2].at < STEP:
+        if len(samples) > 1 and sample.time_s - samples[-2].time_s < SAMPLE_INTERVAL_S:
             samples.pop()
         samples.append(sample)
-        while len(samples) > 2 and sample.at - samples[1].at >= WINDOW:
+        while len(samples) > 2 and sample.time_s - samples[1].time_s >= RATE_WINDOW_S:
             samples.popleft()
 
     def clear(self) -> None:
@@ -55,7 +55,7 @@ class RecentRate:
         if len(self._samples) < 2:
             return 0.0, 0.0
         first, last = self._samples[0], self._samples[-1]
-        seconds = last.at - first.at
+        seconds = last.time_s - first.time_s
         if seconds <= 0:
             return 0.0, 0.0
         return (last.bytes - first.bytes) / seconds, (last.files - first.files) / seconds
@@ -71,7 +71,7 @@ class RecentRate:
         return max((count / rate for count, rate in left), default=0.0)
 
 
-class State(NamedTuple):
+class BarState(NamedTuple):
     """What a bar shows. `left`: seconds, None where they are not known; at least so many while `listing` goes on."""
 
     done: int
@@ -84,21 +84,21 @@ class State(NamedTuple):
     rate: float
 
 
-def bar_format(state: State, columns: int) -> str:
+def format_bar(state: BarState, columns: int) -> str:
     """The format that tqdm draws: `{bar}` where there is room for one, and texts. It leaves the last column of a
     terminal free; what has no room is left out, the least wanted first.
     """
     room = max(columns - 1, 1)
-    count = f"{state.done:,}/{files(state.listed)}"
+    count = f"{state.done:,}/{format_file_count(state.listed)}"
     percent, left = (
-        f"{100 * share_of(state):3.0f}%",
-        clock_time(state.left) + ("+" if state.listing and state.left else ""),
+        f"{100 * completed_fraction(state):3.0f}%",
+        format_duration(state.left) + ("+" if state.listing and state.left else ""),
     )
-    moved = f"{size(state.bytes)}/{size(state.planned)}"
-    times = f"[{clock_time(state.elapsed)}<{left}, {size(state.rate)}/s]"
+    moved = f"{format_size(state.bytes)}/{format_size(state.planned)}"
+    times = f"[{format_duration(state.elapsed)}<{left}, {format_size(state.rate)}/s]"
     noted = f"{count} (listing)" if state.listing else count
-    bar_room = min(room - len(f"{noted} {percent} || {moved} {times}"), _WIDEST_BAR)
-    if bar_room >= _NARROWEST_BAR:
+    bar_room = min(room - len(f"{noted} {percent} || {moved} {times}"), _MAX_BAR_CHARS)
+    if bar_room >= _MIN_BAR_CHARS:
         return f"{noted} {percent} |{{bar:{bar_room}}}| {moved} {times}"
     shorter = (
         f"{noted} {percent} {moved} {times}",
@@ -110,12 +110,12 @@ def bar_format(state: State, columns: int) -> str:
     return next((line for line in shorter if len(line) <= room), percent.strip()[:room])
 
 
-def share_of(state: State) -> float:
+def completed_fraction(state: BarState) -> float:
     """How much of the bytes has come, from 0 to 1."""
     return min(state.bytes / state.planned, 1.0) if state.planned > 0 else 1.0
 
 
-def clock_time(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """`04:57`, `1:02:03`; `--:--` for what is not known."""
     from tqdm import tqdm
 

@@ -12,50 +12,50 @@ from typing import Any
 
 from tilesync import __version__
 from tilesync.cli.output.atomic_file import replace_file
-from tilesync.core.manifest import stamp
+from tilesync.core.manifest import format_timestamp
 from tilesync.errors import UsageError
 from tilesync.events import (
+    DiagnosticReported,
     Event,
     ExportFailed,
-    Failed,
+    ExportResolved,
+    FileFailed,
     Finding,
     GzipStored,
-    Owned,
+    OwnerIdentified,
     Planned,
-    PointerStays,
-    Published,
-    Remarked,
-    Resolved,
-    Retired,
+    PointerKept,
     VersionChosen,
+    VersionPublished,
+    VersionRetired,
     Warned,
 )
-from tilesync.jobs.run.stats import Tally
+from tilesync.jobs.run.stats import RunStats
 
 
-class Summary:
+class RunSummary:
     """Collects what the last line and the report say."""
 
-    def __init__(self, tally: Tally, *, source: str | None = None, dest: str | None = None) -> None:
-        self._tally = tally
-        self._began = time.monotonic()
+    def __init__(self, stats: RunStats, *, source: str | None = None, dest: str | None = None) -> None:
+        self._stats = stats
+        self._start_monotonic_s = time.monotonic()
         self.dry_run = False
         """Nothing was done: the counts are those of a plan."""
         self.owner: str | None = None
-        self._started = datetime.now(UTC)
+        self._started_at = datetime.now(UTC)
         self.source = source
         self.dest = dest
         self.imodel: str | None = None
         self.export: str | None = None
         self.version: str | None = None
         self.newest: str | None = None
-        self.behind = False
+        self.is_behind = False
         self.published = False
-        self.pointed = ""
-        self.files = 0
-        self.stays = False
+        self.published_version = ""
+        self.published_files = 0
+        self.is_pointer_kept = False
         self.state = ""
-        self.retired = 0
+        self.retired_versions = 0
         self.gzip_files = 0
         self.gzip_endings: tuple[str, ...] = ()
         self.failures: list[dict[str, Any]] = []
@@ -65,50 +65,50 @@ class Summary:
     def __call__(self, event: Event) -> None:
         """Take note."""
         match event:
-            case Owned():
+            case OwnerIdentified():
                 self.owner = event.owner
-            case Resolved():
+            case ExportResolved():
                 self.imodel, self.export = event.imodel, event.export
-                self.newest, self.behind = event.newest, event.behind
+                self.newest, self.is_behind = event.newest, event.behind
             case VersionChosen():
-                self.version, self.state, self.stays = event.version, event.state, False
-            case PointerStays():
-                self.stays = True
+                self.version, self.state, self.is_pointer_kept = event.version, event.state, False
+            case PointerKept():
+                self.is_pointer_kept = True
             case GzipStored():
                 self.gzip_files, self.gzip_endings = self.gzip_files + event.files, event.endings
-            case Published():
-                self.published, self.pointed, self.files = True, event.version, event.files
-            case Retired() | Planned(action="retire"):
-                self.retired += 1
-            case Failed() | Finding() | ExportFailed():
+            case VersionPublished():
+                self.published, self.published_version, self.published_files = True, event.version, event.files
+            case VersionRetired() | Planned(action="retire"):
+                self.retired_versions += 1
+            case FileFailed() | Finding() | ExportFailed():
                 self.failures.append(asdict(event))
-            case Remarked():
+            case DiagnosticReported():
                 self.remarks.append(asdict(event))
             case Warned():
                 self.warnings.append(event.message)
 
-    def seconds(self) -> float:
+    def elapsed_seconds(self) -> float:
         """How long the run has taken."""
-        return time.monotonic() - self._began
+        return time.monotonic() - self._start_monotonic_s
 
-    def finished(self) -> dict[str, Any]:
+    def build_finished_line(self) -> dict[str, Any]:
         """The last line of a run that ended well."""
-        return {"kind": "finished", "exit": 0, **self._facts()}
+        return {"kind": "finished", "exit": 0, **self._common_fields()}
 
-    def failed(self, exit_code: int, error: str, message: str, hint: str) -> dict[str, Any]:
+    def build_failed_line(self, exit_code: int, error: str, message: str, hint: str) -> dict[str, Any]:
         """The last line of any other run."""
         said = {"kind": "failed", "exit": exit_code, "error": error, "message": message, "hint": hint}
-        return {**said, **self._facts()}
+        return {**said, **self._common_fields()}
 
-    def _facts(self) -> dict[str, Any]:
-        tally = self._tally
+    def _common_fields(self) -> dict[str, Any]:
+        tally = self._stats
         return {
             "owner": self.owner,
             "imodel": self.imodel,
             "export": self.export,
             "version": self.version,
             "newest": self.newest,
-            "behind": self.behind,
+            "behind": self.is_behind,
             "listed": tally.listed,
             "fetched": tally.fetched,
             "reused": tally.reused,
@@ -117,19 +117,19 @@ class Summary:
             "excluded": tally.excluded,
             "failed": tally.failed,
             "deleted": tally.deleted,
-            "retired": self.retired,
+            "retired": self.retired_versions,
             "gzip_files": self.gzip_files,
             **asdict(tally.completeness),
             "verified": tally.verified,
-            "looked": tally.looked,
-            "bytes": tally.bytes,
+            "looked": tally.presence_checked,
+            "bytes": tally.transferred_bytes,
             "renewals": tally.renewals,
             "retries": tally.retries,
-            "seconds": round(self.seconds(), 3),
+            "seconds": round(self.elapsed_seconds(), 3),
             "published": self.published,
             **({"dry_run": True} if self.dry_run else {}),
-            "started": stamp(self._started),
-            "finished": stamp(datetime.now(UTC)),
+            "started": format_timestamp(self._started_at),
+            "finished": format_timestamp(datetime.now(UTC)),
             "source": self.source,
             "dest": self.dest,
             "host": socket.gethostname(),
@@ -137,18 +137,18 @@ class Summary:
         }
 
 
-def reported(last: dict[str, Any], summary: Summary) -> dict[str, Any]:
+def build_report(last_line: dict[str, Any], summary: RunSummary) -> dict[str, Any]:
     """The last line with every failure, remark and warning."""
-    return {**last, "failures": summary.failures, "remarks": summary.remarks, "warnings": summary.warnings}
+    return {**last_line, "failures": summary.failures, "remarks": summary.remarks, "warnings": summary.warnings}
 
 
-def write_report(path: Path, last: dict[str, Any], summary: Summary) -> None:
+def write_report(path: Path, last_line: dict[str, Any], summary: RunSummary) -> None:
     """The report, written in one step; where a device or FIFO stands, to that. Raises OSError."""
-    data = reported(last, summary)
+    data = build_report(last_line, summary)
     text = json.dumps(data, ensure_ascii=False, indent=2) + "\n"
     replace_file(path, text.encode(errors="surrogatepass"))
 
 
-def failed_to_write(path: Path, error: OSError) -> UsageError:
+def report_write_error(path: Path, error: OSError) -> UsageError:
     """The error of a report that cannot be written."""
     return UsageError(f"the report {path} cannot be written ({error.strerror})", hint="check --report")

@@ -10,180 +10,182 @@ from dataclasses import asdict
 from functools import singledispatchmethod
 from typing import Any
 
-from tilesync.cli.output.masking import Masking
-from tilesync.cli.output.streams import Out, say
-from tilesync.cli.output.table import cut_front
-from tilesync.cli.output.terminal import columns_of
-from tilesync.cli.params import explain, printable, size
-from tilesync.core.retention import TRASH_FOR
-from tilesync.core.wording import files
+from tilesync.cli.output.masking import SecretMasker
+from tilesync.cli.output.streams import StdoutWriter, write_stream
+from tilesync.cli.output.table import truncate_start
+from tilesync.cli.output.terminal import terminal_columns
+from tilesync.cli.params import format_error, format_size, replace_control_characters
+from tilesync.core.retention import TRASH_RETENTION
+from tilesync.core.wording import format_file_count
 from tilesync.errors import TilesyncError
 from tilesync.events import (
-    Deleted,
+    DiagnosticReported,
     Event,
     ExportFailed,
-    Failed,
+    ExportResolved,
+    FileDeleted,
+    FileFailed,
+    FileReused,
+    FileStored,
     Finding,
+    LinkRenewed,
     Notice,
     PageListed,
     Planned,
-    PointerStays,
-    Remarked,
-    Renewed,
-    Resolved,
-    Retired,
+    PointerKept,
     Retried,
-    Reused,
-    Stored,
     VersionChosen,
+    VersionRetired,
     Waiting,
     Warned,
 )
 
-_SHORTEST_NAME = 24
+_MIN_NAME_CHARS = 24
 """Letters of a name that a plan shows at least, however narrow the terminal."""
 
-LISTED = 20
+MAX_LISTED_FAILURES = 20
 """Failures and findings that are shown one by one; a report holds them all."""
 
 
-def say_error(error: TilesyncError) -> None:
+def print_error(error: TilesyncError) -> None:
     """Tell an error on stderr, as far as that can be written."""
-    say(sys.stderr, printable(Masking(os.environ).text(explain(error))) + "\n")
+    write_stream(sys.stderr, replace_control_characters(SecretMasker(os.environ).mask_text(format_error(error))) + "\n")
 
 
-class JsonLines:
+class JsonLinesWriter:
     """One flat object a line on stdout."""
 
-    def __init__(self, out: Out, *, verbose: bool) -> None:
-        self._out = out
+    def __init__(self, stdout: StdoutWriter, *, verbose: bool) -> None:
+        self._stdout = stdout
         self._verbose = verbose
 
     def __call__(self, event: Event) -> None:
         """Say it, but for what only `-v` asks for."""
-        if self._verbose or not isinstance(event, Retried | Reused | Stored | Deleted):
+        if self._verbose or not isinstance(event, Retried | FileReused | FileStored | FileDeleted):
             self.write({"kind": event.kind, **asdict(event)})
 
-    def write(self, said: dict[str, Any]) -> None:
+    def write(self, line: dict[str, Any]) -> None:
         """One line."""
-        self._out.write(json.dumps(said, ensure_ascii=False, separators=(",", ":")) + "\n")
+        self._stdout.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
-class Lines:
+class MessagePrinter:
     """Sentences on stderr for people; `print_line` keeps clear of a bar."""
 
-    def __init__(self, print_line: Callable[[str], None], *, verbose: bool, quiet: bool, plan_out: Out | None) -> None:
+    def __init__(
+        self, print_line: Callable[[str], None], *, verbose: bool, quiet: bool, plan_out: StdoutWriter | None
+    ) -> None:
         self._print = print_line
         self._verbose = verbose
         self._quiet = quiet
         self._plan_out = plan_out
-        self._failures = 0
-        self._waited_for = ""
+        self._failure_count = 0
+        self._last_wait_message = ""
 
     def __call__(self, event: Event) -> None:
         """Say it."""
-        if not self._quiet or isinstance(event, Failed | Finding | Warned | ExportFailed):
-            self.say(event)
+        if not self._quiet or isinstance(event, FileFailed | Finding | Warned | ExportFailed):
+            self.print_event(event)
 
     @singledispatchmethod
-    def say(self, event: Event) -> None:
+    def print_event(self, event: Event) -> None:
         """Events without a sentence of their own are silent."""
 
-    @say.register
-    def _(self, event: Resolved) -> None:
+    @print_event.register
+    def _(self, event: ExportResolved) -> None:
         changeset = f", changeset {event.changeset[:12]}" if event.changeset else ""
         modified = f", modified {event.modified}" if event.modified else ""
         self._print(f"export {event.export}{changeset}{modified}")
 
-    @say.register
+    @print_event.register
     def _(self, event: VersionChosen) -> None:
         if event.state == "continued":
             self._print(f"continuing with version {event.version}")
 
-    @say.register
+    @print_event.register
     def _(self, event: Notice) -> None:
         self._print(event.message)
 
-    @say.register
-    def _(self, event: PointerStays) -> None:
+    @print_event.register
+    def _(self, event: PointerKept) -> None:
         self._print(event.message)
 
-    @say.register
+    @print_event.register
     def _(self, event: Warned) -> None:
         self._print(f"warning: {event.message}")
 
-    @say.register
+    @print_event.register
     def _(self, event: Waiting) -> None:
-        if event.message != self._waited_for:
-            hint = "" if self._waited_for else f"\n  {event.hint}"
+        if event.message != self._last_wait_message:
+            hint = "" if self._last_wait_message else f"\n  {event.hint}"
             self._print(f"{event.message}; looking again every {event.seconds:.0f} s{hint}")
-            self._waited_for = event.message
+            self._last_wait_message = event.message
 
-    @say.register
+    @print_event.register
     def _(self, event: PageListed) -> None:
         if event.complete:
-            self._print(f"listed {files(event.files)}, {size(event.bytes)}")
+            self._print(f"listed {format_file_count(event.files)}, {format_size(event.bytes)}")
 
-    @say.register
-    def _(self, event: Failed) -> None:
-        self._one_by_one(f"failed: {event.message}")
+    @print_event.register
+    def _(self, event: FileFailed) -> None:
+        self._print_limited(f"failed: {event.message}")
 
-    @say.register
+    @print_event.register
     def _(self, event: ExportFailed) -> None:
         self._print(f"export {event.export} failed: {event.message}")
 
-    @say.register
-    def _(self, event: Retired) -> None:
-        what = f"version {event.version} ({files(event.files)}, {size(event.bytes)})"
-        self._print(f"retired {what}: {event.reason}; it lies in the trash for {TRASH_FOR.days} days")
+    @print_event.register
+    def _(self, event: VersionRetired) -> None:
+        what = f"version {event.version} ({format_file_count(event.files)}, {format_size(event.bytes)})"
+        self._print(f"retired {what}: {event.reason}; it lies in the trash for {TRASH_RETENTION.days} days")
 
-    @say.register
-    def _(self, event: Deleted) -> None:
+    @print_event.register
+    def _(self, event: FileDeleted) -> None:
         if self._verbose:
-            self._print(f"deleted {event.name} ({size(event.bytes)})")
+            self._print(f"deleted {event.name} ({format_size(event.bytes)})")
 
-    @say.register
+    @print_event.register
     def _(self, event: Finding) -> None:
         asked = f"; {event.asked_by} asks for it" if event.asked_by else ""
-        self._one_by_one(f"{event.problem}: {event.name} {event.message}{asked}")
+        self._print_limited(f"{event.problem}: {event.name} {event.message}{asked}")
 
-    @say.register
-    def _(self, event: Remarked) -> None:
+    @print_event.register
+    def _(self, event: DiagnosticReported) -> None:
         if self._verbose:
             self._print(f"{event.problem}: {event.name}: {event.message}")
 
-    def _one_by_one(self, line: str) -> None:
-        self._failures += 1
-        if self._failures <= LISTED or self._verbose:
+    def _print_limited(self, line: str) -> None:
+        self._failure_count += 1
+        if self._failure_count <= MAX_LISTED_FAILURES or self._verbose:
             self._print(line)
-        elif self._failures == LISTED + 1:
+        elif self._failure_count == MAX_LISTED_FAILURES + 1:
             self._print("… and more: --report FILE names them all, -v shows them all")
 
-    @say.register
+    @print_event.register
     def _(self, event: Planned) -> None:
         if self._plan_out is not None:
-            lead, why = f"{event.action:<6} {size(event.bytes):>10}  ", f"  ({event.reason})"
-            width = columns_of(sys.stdout)
-            room = len(event.name) if width is None else max(width - len(lead) - len(why), _SHORTEST_NAME)
-            self._plan_out.write(f"{lead}{cut_front(event.name, room)}{why}\n")
+            lead, why = f"{event.action:<6} {format_size(event.bytes):>10}  ", f"  ({event.reason})"
+            width = terminal_columns(sys.stdout)
+            room = len(event.name) if width is None else max(width - len(lead) - len(why), _MIN_NAME_CHARS)
+            self._plan_out.write(f"{lead}{truncate_start(event.name, room)}{why}\n")
 
-    @say.register
-    def _(self, event: Renewed) -> None:
+    @print_event.register
+    def _(self, event: LinkRenewed) -> None:
         if self._verbose:
             self._print(f"link renewed{f', good until {event.expires}' if event.expires else ''}")
 
-    @say.register
+    @print_event.register
     def _(self, event: Retried) -> None:
         if self._verbose:
             again = f"again in {event.seconds:.1f} s" if event.seconds else "again"
             self._print(f"{event.what}: {event.reason}; {again}")
 
-    @say.register
-    def _(self, event: Stored) -> None:
+    @print_event.register
+    def _(self, event: FileStored) -> None:
         if self._verbose:
-            self._print(f"stored {event.name} ({size(event.bytes)})")
+            self._print(f"stored {event.name} ({format_size(event.bytes)})")
 
-    @say.register
-    def _(self, event: Reused) -> None:
+    @print_event.register
+    def _(self, event: FileReused) -> None:
         if self._verbose:
-            self._print(f"reused {event.name} ({size(event.bytes)})")
+            self._print(f"reused {event.name} ({format_size(event.bytes)})")

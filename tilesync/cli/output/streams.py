@@ -10,7 +10,7 @@ from typing import TextIO
 from tilesync.errors import OutputLost
 
 
-def say(stream: TextIO | None, text: str) -> OSError | None:
+def write_stream(stream: TextIO | None, text: str) -> OSError | None:
     """Write and flush; why that failed, where it did: a stream that is closed or full ends no run. One whose reader
     went away (`| head -1`) is no failure.
     """
@@ -31,22 +31,22 @@ def say(stream: TextIO | None, text: str) -> OSError | None:
     return None
 
 
-def output_lost(error: OSError) -> OutputLost:
+def create_output_error(error: OSError) -> OutputLost:
     """The error of a run whose output did not reach its reader."""
     return OutputLost(f"standard output cannot be written ({error.strerror}): what was to be read there is lost")
 
 
-class Out:
+class StdoutWriter:
     """Standard output. `lost`: why something that was written did not get there; what comes after that is dropped."""
 
     def __init__(self) -> None:
-        self.lost: OSError | None = None
+        self.write_error: OSError | None = None
 
     def write(self, text: str) -> None:
         """Write and flush."""
-        if self.lost is None:
-            self.lost = say(sys.stdout, text)
+        if self.write_error is None:
+            self.write_error = write_stream(sys.stdout, text)
 
-    def failure(self) -> OutputLost | None:
+    def output_error(self) -> OutputLost | None:
         """The error that follows from what was lost; None where nothing was."""
-        return output_lost(self.lost) if self.lost is not None else None
+        return create_output_error(self.write_error) if self.write_error is not None else None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 
-from tilesync.cli.params import Place
+from tilesync.cli.params import Location
 
-_SECRET = re.compile(r"sig=|signature=|policy=", re.IGNORECASE)
+_SECRET_PATTERN = re.compile(r"sig=|signature=|policy=", re.IGNORECASE)
 
 
-def shown_source(text: str | None) -> str | None:
+def redact_source(text: str | None) -> str | None:
     """A SOURCE as it was typed, without what may be a secret; None for none, and for standard input."""
     if text is None or text == "-" or not text.strip():
         return None
@@ -19,12 +19,12 @@ def shown_source(text: str | None) -> str | None:
         rest = re.split(r"[?#]", rest, maxsplit=1)[0]
         host, slash, path = rest.partition("/")
         return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
-    return None if _SECRET.search(text) else text
+    return None if _SECRET_PATTERN.search(text) else text
 
 
-def shown_dest(text: Place | str | None) -> str | None:
+def redact_dest(text: Location | str | None) -> str | None:
     """A DEST, likewise; a folder by its whole path."""
-    plain = shown_source(str(text)) if text is not None else None
+    plain = redact_source(str(text)) if text is not None else None
     if plain is None or "://" in plain:
         return plain
     try:

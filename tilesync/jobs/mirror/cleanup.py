@@ -5,61 +5,63 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from tilesync.core.guards import Most
-from tilesync.core.manifest import stamp
-from tilesync.core.retention import TRASH_FOR, Keep, to_retire
-from tilesync.core.wording import files
-from tilesync.events import Notice, Retired, Warned
-from tilesync.jobs.run.context import Run
+from tilesync.core.guards import DeleteLimit
+from tilesync.core.manifest import format_timestamp
+from tilesync.core.retention import TRASH_RETENTION, RetentionPolicy, find_retirable
+from tilesync.core.wording import format_file_count
+from tilesync.events import Notice, VersionRetired, Warned
+from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.transfer.reuse import Reuse
-from tilesync.jobs.versions.flat_layout import SharedPlace
-from tilesync.jobs.versions.pointer import Pointing
+from tilesync.jobs.versions.flat_layout import FlatLayout
+from tilesync.jobs.versions.pointer import Pointer
 from tilesync.jobs.versions.publish import Publisher
 from tilesync.model import Layout, Version
 from tilesync.protocols import Destination
-from tilesync.runtime.threads import in_thread
+from tilesync.runtime.threads import run_in_thread
 
-BATCH = 2000
+ROWS_PER_QUERY = 2000
 
 
-class Tidy:
+class Cleanup:
     """The last word of a run that went well. Each step can be done again after a kill."""
 
-    def __init__(self, destination: Destination, run: Run, keep: Keep, delete: Most | None) -> None:
+    def __init__(
+        self, destination: Destination, run: RunContext, retention: RetentionPolicy, delete_limit: DeleteLimit | None
+    ) -> None:
         self._destination = destination
         self._catalog = destination.catalog
         self._publication = destination.publication
-        self._pointing = Pointing(destination, run.clock, run.observe)
-        self._place = SharedPlace(destination, run, delete)
+        self._pointer = Pointer(destination, run.clock, run.observe)
+        self._flat_layout = FlatLayout(destination, run, delete_limit)
         self._run = run
-        self._keep = keep
+        self._retention = retention
 
     async def run(self) -> None:
         """Mend, retire, empty the trash, drop the parts. Raises DestinationError, GuardTripped."""
-        await in_thread(self._tidy)
+        await run_in_thread(self._clean_up)
 
-    def _tidy(self) -> None:
-        now, current = self._run.clock.now(), self._pointing.named()
+    def _clean_up(self) -> None:
+        now, current = self._run.clock.now(), self._pointer.find_current()
         if self._destination.layout is Layout.FLAT and current is not None:
-            self._place.settle(current)
+            self._flat_layout.retire_others(current)
         for version in self._catalog.versions():
-            if version.damaged and version.published is not None:
-                self._mend(version)
+            if version.damaged and version.published_at is not None:
+                self._repair(version)
         self._retire_old(now)
-        self._publication.empty_trash(stamp(now - TRASH_FOR))
-        self._destination.files.tidy()
+        self._publication.empty_trash(format_timestamp(now - TRASH_RETENTION))
+        self._destination.files.remove_parts()
 
-    def _mend(self, version: Version) -> None:
+    def _repair(self, version: Version) -> None:
         """Take what a damaged version lacks from the others: the service may have deleted its export long since."""
         reuse, after = Reuse(version, self._destination), 0
-        while batch := self._catalog.wanted(version, after, limit=BATCH):
+        while batch := self._catalog.list_wanted(version, after, limit=ROWS_PER_QUERY):
             after = batch[-1][0]
-            self._catalog.hold(version, reuse.take(batch)[0])
-        totals = self._catalog.totals(version)
-        if lost := totals.files - totals.held_files:
+            self._catalog.mark_stored(version, reuse.share_duplicates(batch)[0])
+        totals = self._catalog.compute_totals(version)
+        if lost := totals.files - totals.stored_files:
             self._run.observe(
                 Warned(
-                    f"version {version.name} lacks {files(lost)} that no other is known"
+                    f"version {version.name} lacks {format_file_count(lost)} that no other is known"
                     f" to have; `--export-id {version.export} --no-publish` fetches it as long as the service has it"
                 )
             )
@@ -68,22 +70,24 @@ class Tidy:
         self._run.observe(Notice(f"version {version.name} is whole again, by what is held"))
 
     def _retire_old(self, now: datetime) -> None:
-        interrupted = self._catalog.recall("retiring") or None
+        interrupted = self._catalog.get_value("retiring") or None
         for version in self._catalog.versions(name=interrupted, retired=True) if interrupted else ():
-            if version.retired:
+            if version.retired_at:
                 self._retire(version, "its retirement was interrupted")
-        for version, reason in to_retire(self._catalog.versions(), self._keep, now, self._pointing.spared()):
+        for version, reason in find_retirable(
+            self._catalog.versions(), self._retention, now, self._pointer.list_protected()
+        ):
             self._retire(version, reason)
 
     def _retire(self, version: Version, reason: str) -> None:
         """Move a version into the trash. It is out of the catalog's sight first: nothing is shared with it any more."""
-        moment = version.retired or stamp(self._run.clock.now())
-        if version.published is None and version.retired is None:
-            totals = self._catalog.totals(version)
-            version = replace(version, files=totals.held_files, bytes=totals.held_bytes + totals.growth)
-        self._catalog.remember("retiring", version.name)
-        self._catalog.update(replace(version, retired=moment))
+        moment = version.retired_at or format_timestamp(self._run.clock.now())
+        if version.published_at is None and version.retired_at is None:
+            totals = self._catalog.compute_totals(version)
+            version = replace(version, files=totals.stored_files, bytes=totals.stored_bytes + totals.growth_bytes)
+        self._catalog.set_value("retiring", version.name)
+        self._catalog.update_version(replace(version, retired_at=moment))
         self._publication.retire(version, moment)
         self._catalog.drop_files(version)
-        self._catalog.remember("retiring", "")
-        self._run.observe(Retired(version.name, version.files, version.bytes, reason))
+        self._catalog.set_value("retiring", "")
+        self._run.observe(VersionRetired(version.name, version.files, version.bytes, reason))

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from tilesync.errors import TilesyncError
-from tilesync.jobs.versions.pointer import UNANNOUNCED
+from tilesync.jobs.versions.pointer import UNANNOUNCED_KEY
 from tilesync.protocols import Destination
-from tilesync.runtime.threads import in_thread
+from tilesync.runtime.threads import run_in_thread
 
-Announce = Callable[[str, TilesyncError | None], Awaitable[None]]
+PublishHook = Callable[[str, TilesyncError | None], Awaitable[None]]
 """Tells that the pointer names a version now, and which error the run ends with. Raises RunErrors."""
 
 
-async def announced(destination: Destination, announce: Announce | None, *, error: TilesyncError | None = None) -> None:
+async def run_publish_hook(
+    destination: Destination, hook: PublishHook | None, *, error: TilesyncError | None = None
+) -> None:
     """Have it told, where the pointer has moved and that was not told yet. Raises what telling raises: then, and where
     there is nobody to be told, the next run tells it.
     """
-    version = destination.catalog.recall(UNANNOUNCED)
-    if announce is None or not version:
+    version = destination.catalog.get_value(UNANNOUNCED_KEY)
+    if hook is None or not version:
         return
-    latest = await in_thread(destination.publication.latest) or {}
+    latest = await run_in_thread(destination.publication.latest) or {}
     if latest.get("version") == version:
-        await announce(version, error)
-        destination.catalog.remember(UNANNOUNCED, "")
+        await hook(version, error)
+        destination.catalog.set_value(UNANNOUNCED_KEY, "")

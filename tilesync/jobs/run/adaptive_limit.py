@@ -22,52 +22,52 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-START = 32
+INITIAL_LIMIT = 32
 """So many that the first round trips cost a short run little, and few for a storage to refuse some of."""
 
-FEW = 16
+MIN_PROBED_LIMIT = 16
 """Fewer are not tried; a storage that refuses some brings it down to LEAST."""
 
-MOST = 256
-LEAST = 4
+MAX_LIMIT = 256
+MIN_LIMIT = 4
 
-BREATH = 1.0
+COOLDOWN_S = 1.0
 """Seconds between two reductions: answers already under way say the same thing again. Rates are taken over as much."""
 
-MOMENT = 0.25
+MIN_ROUND_S = 0.25
 """Seconds that a round takes at least while the limit grows."""
 
-LONG = 3.0
+MAX_ROUND_S = 3.0
 """Seconds after which a round is over though few transfers ended: large files move bytes without ending."""
 
-PERIOD = 5.0
+PROBE_INTERVAL_S = 5.0
 """Seconds between two tries whether more transfers move more."""
 
-CALM = 5.0
+CALM_PERIOD_S = 5.0
 """Seconds after which pressure is over, and the limit grows as at the start."""
 
-REQUEST = 1 << 15
+REQUEST_OVERHEAD_BYTES = 1 << 15
 """Bytes that a request weighs as much as, beside those of its body."""
 
-RECOVERY = 20
+RECOVERY_DIVISOR = 20
 """After pressure a breath without any raises the limit by one, and by the limit divided by this."""
 
-FOLLOWS = 0.75
+SCALING_SHARE = 0.75
 """Throughput follows the limit where it grows by so much of its share."""
 
-STRIDE = 0.25
+PROBE_STEP_SHARE = 0.25
 """How many more are tried first; twice as many each time that it was worth it, up to as many again."""
 
-WORTH = 0.4
+WORTHWHILE_SHARE = 0.4
 """More transfers are worth it where throughput follows by so much of their share."""
 
-ENOUGH = 0.95
+SAME_THROUGHPUT_RATIO = 0.95
 """What moves so much of what was moved before is as good: fewer transfers do."""
 
-QUEUE = 4.0
+QUEUED_LATENCY_RATIO = 4.0
 """An answer that begins so many times as late as the quickest may have waited in a queue."""
 
-DOUBT = (10.0, 320.0)
+PROBE_DOWN_DELAYS_S = (10.0, 320.0)
 """Seconds without another try of fewer transfers, after the first that moved less, and at most."""
 
 
@@ -76,161 +76,165 @@ class Phase(Enum):
 
     GROW = auto()
     STEADY = auto()
-    MORE = auto()
-    FEWER = auto()
-    EASED = auto()
+    PROBE_UP = auto()
+    PROBE_DOWN = auto()
+    BACKED_OFF = auto()
 
 
 class AdaptiveLimit:
     """Chooses `value` by what it is told. Times are those of one monotonic clock."""
 
     def __init__(self, now: float) -> None:
-        self.value = START
-        self.most = MOST
+        self.value = INITIAL_LIMIT
+        self.max_limit = MAX_LIMIT
         self._phase = Phase.GROW
-        self._best = (0.0, START)  # the rate that counts, and the limit that it was reached with
-        self._holds = False  # a round without growth decides whether it goes on
-        self._settles = False  # the round shows what was under way before a try
-        self._work = self._ended = 0
-        self._raised, self._raised_after = 0, 0.0  # how often, and the sum of the seconds after which
-        self._began, self._limit = now, START  # of the round
-        self._tried_at = now
-        self._stride = STRIDE
-        self._doubt, self._no_fewer_until = DOUBT[0], now
-        self._eased_at = self._raised_at = -CALM
-        self._given = self._refused = 0  # since the limit was lowered or raised, after pressure
-        self._answers: list[float] = []
-        self._quickest: float | None = None
+        self._best_round = (0.0, INITIAL_LIMIT)  # the rate that counts, and the limit that it was reached with
+        self._pauses_growth = False  # a round without growth decides whether it goes on
+        self._skips_round = False  # the round shows what was under way before a try
+        self._round_bytes = self._round_transfers = 0
+        self._round_raises, self._round_raise_offsets_s = 0, 0.0  # how often, and the sum of the seconds after which
+        self._round_started_at, self._round_limit = now, INITIAL_LIMIT  # of the round
+        self._probed_at = now
+        self._probe_step_share = PROBE_STEP_SHARE
+        self._probe_down_delay_s, self._next_probe_down_at = PROBE_DOWN_DELAYS_S[0], now
+        self._backed_off_at = self._recovered_at = -CALM_PERIOD_S
+        self._successes = self._refusals = 0  # since the limit was lowered or raised, after pressure
+        self._latencies_s: list[float] = []
+        self._min_latency_s: float | None = None
 
-    def begin(self, now: float) -> None:
+    def start(self, now: float) -> None:
         """The first transfer begins: what came before it says nothing of the storage."""
-        self._tried_at = now
-        self._begin(now)
+        self._probed_at = now
+        self._start_round(now)
 
-    def succeeded(self, now: float, *, used: bool) -> None:
+    def record_success(self, now: float, *, is_saturated: bool) -> None:
         """One more transfer went well. `used`: so many as the limit allows are wanted."""
-        self._ended += 1
+        self._round_transfers += 1
         if self._phase is Phase.GROW:
-            if used and not self._holds and self.value < self.most:
+            if is_saturated and not self._pauses_growth and self.value < self.max_limit:
                 self.value += 1
-                self._raised += 1
-                self._raised_after += now - self._began
-        elif self._phase is Phase.EASED:
-            self._given += 1
+                self._round_raises += 1
+                self._round_raise_offsets_s += now - self._round_started_at
+        elif self._phase is Phase.BACKED_OFF:
+            self._successes += 1
             self._recover(now)
-        self.moved(REQUEST, now, used=used)
+        self.record_bytes(REQUEST_OVERHEAD_BYTES, now, is_saturated=is_saturated)
 
-    def moved(self, size: int, now: float, *, used: bool) -> None:
+    def record_bytes(self, size: int, now: float, *, is_saturated: bool) -> None:
         """So many bytes have come."""
-        self._work += size
-        span = now - self._began
-        if span >= (MOMENT if self._phase is Phase.GROW else BREATH) and (self._ended >= self._limit or span >= LONG):
-            if used:
-                raised = (self._raised * span - self._raised_after) / span  # on the average of the round
-                self._judge(self._work / span, self._limit + int(raised), now)
-            self._begin(now)
+        self._round_bytes += size
+        span = now - self._round_started_at
+        if span >= (MIN_ROUND_S if self._phase is Phase.GROW else COOLDOWN_S) and (
+            self._round_transfers >= self._round_limit or span >= MAX_ROUND_S
+        ):
+            if is_saturated:
+                raised = (self._round_raises * span - self._round_raise_offsets_s) / span  # on the average of the round
+                self._finish_round(self._round_bytes / span, self._round_limit + int(raised), now)
+            self._start_round(now)
 
-    def answered(self, seconds: float) -> None:
+    def record_latency(self, seconds: float) -> None:
         """An answer began so long after it was asked for."""
-        self._answers.append(seconds)
+        self._latencies_s.append(seconds)
 
-    def _begin(self, now: float) -> None:
-        self._began, self._limit, self._work, self._ended = now, self.value, 0, 0
-        self._raised, self._raised_after = 0, 0.0
-        self._answers = []
+    def _start_round(self, now: float) -> None:
+        self._round_started_at, self._round_limit, self._round_bytes, self._round_transfers = now, self.value, 0, 0
+        self._round_raises, self._round_raise_offsets_s = 0, 0.0
+        self._latencies_s = []
 
-    def _judge(self, rate: float, limit: int, now: float) -> None:
+    def _finish_round(self, rate: float, limit: int, now: float) -> None:
         """A round is over: choose the limit of the next one."""
-        queued = self._queued()
-        if self._settles:
-            self._settles = False
+        queued = self._is_queueing()
+        if self._skips_round:
+            self._skips_round = False
         elif self._phase is Phase.GROW:
-            self._grow(rate, limit, now)
-        elif self._phase is Phase.MORE:
-            self._judge_more(rate, limit, now)
-        elif self._phase is Phase.FEWER:
-            self._judge_fewer(rate, limit, now)
+            self._continue_growth(rate, limit, now)
+        elif self._phase is Phase.PROBE_UP:
+            self._evaluate_probe_up(rate, limit, now)
+        elif self._phase is Phase.PROBE_DOWN:
+            self._evaluate_probe_down(rate, limit, now)
         elif self._phase is Phase.STEADY:
-            self._best = rate, limit
-            if queued and limit > FEW and now >= self._no_fewer_until:
-                self._try(Phase.FEWER, max(FEW, limit * 4 // 5))
-            elif limit < self.most and now - self._tried_at >= PERIOD:
-                self._try_more(limit)
+            self._best_round = rate, limit
+            if queued and limit > MIN_PROBED_LIMIT and now >= self._next_probe_down_at:
+                self._start_probe(Phase.PROBE_DOWN, max(MIN_PROBED_LIMIT, limit * 4 // 5))
+            elif limit < self.max_limit and now - self._probed_at >= PROBE_INTERVAL_S:
+                self._probe_up(limit)
 
-    def _grow(self, rate: float, limit: int, now: float) -> None:
-        best, best_limit = self._best
+    def _continue_growth(self, rate: float, limit: int, now: float) -> None:
+        best, best_limit = self._best_round
         more = limit / best_limit - 1
-        follows = rate >= best * (1 + FOLLOWS * more)
-        if rate >= best * (1 + WORTH * more):
-            self._best = rate, limit
-        elif self._holds or best_limit == self.most:
+        follows = rate >= best * (1 + SCALING_SHARE * more)
+        if rate >= best * (1 + WORTHWHILE_SHARE * more):
+            self._best_round = rate, limit
+        elif self._pauses_growth or best_limit == self.max_limit:
             self.value = best_limit
-            self._rest(now)
+            self._hold_steady(now)
             return
-        self._holds = not follows
-        if follows and self._ended < limit:  # large files: what does not end raises nothing
-            self.value = min(self.most, max(self.value, limit * 3 // 2))
+        self._pauses_growth = not follows
+        if follows and self._round_transfers < limit:  # large files: what does not end raises nothing
+            self.value = min(self.max_limit, max(self.value, limit * 3 // 2))
 
-    def _rest(self, now: float) -> None:
-        self._phase, self._tried_at, self._holds = Phase.STEADY, now, False
+    def _hold_steady(self, now: float) -> None:
+        self._phase, self._probed_at, self._pauses_growth = Phase.STEADY, now, False
 
-    def _try_more(self, limit: int) -> None:
-        self._try(Phase.MORE, min(self.most, limit + 1 + int(limit * self._stride)))
+    def _probe_up(self, limit: int) -> None:
+        self._start_probe(Phase.PROBE_UP, min(self.max_limit, limit + 1 + int(limit * self._probe_step_share)))
 
-    def _try(self, phase: Phase, value: int) -> None:
-        self._phase, self.value, self._settles = phase, value, True
+    def _start_probe(self, phase: Phase, value: int) -> None:
+        self._phase, self.value, self._skips_round = phase, value, True
 
-    def _judge_more(self, rate: float, limit: int, now: float) -> None:
-        before, limit_before = self._best
-        if rate >= before * (1 + WORTH * (limit / limit_before - 1)):
-            self._best, self._stride = (rate, limit), min(1.0, 2 * self._stride)
+    def _evaluate_probe_up(self, rate: float, limit: int, now: float) -> None:
+        before, limit_before = self._best_round
+        if rate >= before * (1 + WORTHWHILE_SHARE * (limit / limit_before - 1)):
+            self._best_round, self._probe_step_share = (rate, limit), min(1.0, 2 * self._probe_step_share)
         else:
             self.value = limit = limit_before
-            self._stride = STRIDE
-        if limit == limit_before or limit == self.most:
-            self._rest(now)
+            self._probe_step_share = PROBE_STEP_SHARE
+        if limit == limit_before or limit == self.max_limit:
+            self._hold_steady(now)
         else:
-            self._try_more(limit)
+            self._probe_up(limit)
 
-    def _judge_fewer(self, rate: float, limit: int, now: float) -> None:
-        before, limit_before = self._best
-        if rate >= before * ENOUGH:
-            self._doubt = DOUBT[0]
+    def _evaluate_probe_down(self, rate: float, limit: int, now: float) -> None:
+        before, limit_before = self._best_round
+        if rate >= before * SAME_THROUGHPUT_RATIO:
+            self._probe_down_delay_s = PROBE_DOWN_DELAYS_S[0]
         else:
             self.value = limit_before
-            self._no_fewer_until = now + self._doubt
-            self._doubt = min(DOUBT[1], 2 * self._doubt)
-        self._rest(now)
+            self._next_probe_down_at = now + self._probe_down_delay_s
+            self._probe_down_delay_s = min(PROBE_DOWN_DELAYS_S[1], 2 * self._probe_down_delay_s)
+        self._hold_steady(now)
 
-    def _queued(self) -> bool:
+    def _is_queueing(self) -> bool:
         """Whether the answers of the last round began late; the quickest is forgotten little by little."""
-        answers = sorted(self._answers)
+        answers = sorted(self._latencies_s)
         if not answers:
             return False
         median = answers[len(answers) // 2]
-        self._quickest = min(median, (self._quickest or median) * 1.02)
-        return median > self._quickest * QUEUE
+        self._min_latency_s = min(median, (self._min_latency_s or median) * 1.02)
+        return median > self._min_latency_s * QUEUED_LATENCY_RATIO
 
     def _recover(self, now: float) -> None:
         """Raise the limit after a full round, and a breath, without pressure; grow again after some calm."""
-        if now - self._eased_at >= CALM:
-            self._phase, self._best, self._holds = Phase.GROW, (0.0, self.value), False
-            self._begin(now)
-        elif self._given >= self.value and now - self._raised_at >= (2 * BREATH if self._refused else BREATH):
-            self._given, self._refused, self._raised_at = 0, 0, now
-            self.value = min(self.most, self.value + 1 + self.value // RECOVERY)
+        if now - self._backed_off_at >= CALM_PERIOD_S:
+            self._phase, self._best_round, self._pauses_growth = Phase.GROW, (0.0, self.value), False
+            self._start_round(now)
+        elif self._successes >= self.value and now - self._recovered_at >= (
+            2 * COOLDOWN_S if self._refusals else COOLDOWN_S
+        ):
+            self._successes, self._refusals, self._recovered_at = 0, 0, now
+            self.value = min(self.max_limit, self.value + 1 + self.value // RECOVERY_DIVISOR)
 
-    def refused(self, now: float) -> None:
+    def back_off(self, now: float) -> None:
         """The storage asked for less: lower the limit by what it refused, once a breath. That is a twentieth at least,
         a fifth at most; half where it goes on, and more was refused than given.
         """
-        self._refused += 1
-        if now - self._eased_at < BREATH:
+        self._refusals += 1
+        if now - self._backed_off_at < COOLDOWN_S:
             return
-        given = self._given if self._phase is Phase.EASED else self._ended
-        lasting = now - self._eased_at < 2 * BREATH and self._refused > given
-        kept = min(0.95, max(0.8, given / (given + self._refused)))
-        self.value = max(LEAST, self.value // 2 if lasting else int(self.value * kept + 1e-9))
-        self._phase, self._settles = Phase.EASED, False
-        self._eased_at = self._raised_at = now
-        self._given = self._refused = 0
+        given = self._successes if self._phase is Phase.BACKED_OFF else self._round_transfers
+        lasting = now - self._backed_off_at < 2 * COOLDOWN_S and self._refusals > given
+        kept = min(0.95, max(0.8, given / (given + self._refusals)))
+        self.value = max(MIN_LIMIT, self.value // 2 if lasting else int(self.value * kept + 1e-9))
+        self._phase, self._skips_round = Phase.BACKED_OFF, False
+        self._backed_off_at = self._recovered_at = now
+        self._successes = self._refusals = 0

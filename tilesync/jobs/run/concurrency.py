@@ -6,123 +6,123 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable
 
-from tilesync.jobs.run.adaptive_limit import MOST, AdaptiveLimit
+from tilesync.jobs.run.adaptive_limit import MAX_LIMIT, AdaptiveLimit
 from tilesync.protocols import Clock
 
 
-class Turn:
+class Slot:
     """Places within a gate."""
 
-    __slots__ = ("_count", "_gate")
+    __slots__ = ("_count", "_limiter")
 
-    def __init__(self, gate: Gate, count: int) -> None:
-        self._gate = gate
+    def __init__(self, limiter: ConcurrencyLimiter, count: int) -> None:
+        self._limiter = limiter
         self._count = count
 
     async def __aenter__(self) -> None:
-        await self._gate.enter(self._count)
+        await self._limiter.acquire(self._count)
 
     async def __aexit__(self, *_: object) -> None:
-        self._gate.leave(self._count)
+        self._limiter.release(self._count)
 
 
-class Gate:
+class ConcurrencyLimiter:
     """Lets at most `limit` transfers in: a fixed number of them, or one that finds its way (adaptive_limit.py)."""
 
-    def __init__(self, clock: Clock, *, fixed: int | None = None) -> None:
+    def __init__(self, clock: Clock, *, fixed_limit: int | None = None) -> None:
         self._clock = clock
-        self._adaptive = None if fixed else AdaptiveLimit(clock.monotonic())
-        self._fixed = fixed or MOST
-        self.fixed = fixed is not None
-        self.most = self._fixed
-        self.inside = 0
+        self._adaptive = None if fixed_limit else AdaptiveLimit(clock.monotonic())
+        self._fixed_limit = fixed_limit or MAX_LIMIT
+        self.is_fixed = fixed_limit is not None
+        self.max_limit = self._fixed_limit
+        self.active = 0
         """How many are in."""
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._has_begun = False
-        self.swift = True
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._has_started = False
+        self.has_fast_bodies = True
         """Whether the last body came within a moment."""
 
     @property
     def limit(self) -> int:
         """How many may be in now."""
-        return self._fixed if self._adaptive is None else self._adaptive.value
+        return self._fixed_limit if self._adaptive is None else self._adaptive.value
 
-    def turn(self, count: int = 1) -> Turn:
+    def slot(self, count: int = 1) -> Slot:
         """A place, or so many, for as long as it is entered; more than the limit come in alone."""
-        return Turn(self, count)
+        return Slot(self, count)
 
-    async def enter(self, count: int) -> None:
+    async def acquire(self, count: int) -> None:
         """Return when there is room for so many."""
-        if not self._has_begun:
-            self._has_begun = True
+        if not self._has_started:
+            self._has_started = True
             if self._adaptive is not None:
-                self._adaptive.begin(self._clock.monotonic())
-        if self._waiting or not self._has_room(count):
-            await self._wait(count)
+                self._adaptive.start(self._clock.monotonic())
+        if self._waiters or not self._has_room(count):
+            await self._wait_for_room(count)
         else:
-            self.inside += count
+            self.active += count
 
     def _has_room(self, count: int) -> bool:
-        return self.inside + count <= self.limit or self.inside == 0
+        return self.active + count <= self.limit or self.active == 0
 
-    async def _wait(self, count: int) -> None:
+    async def _wait_for_room(self, count: int) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((count, turn))
+        self._waiters.append((count, turn))
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.leave(count)
+                self.release(count)
             else:
-                self._let_in()  # it may have stood before others
+                self._admit_waiters()  # it may have stood before others
             raise
 
-    def leave(self, count: int) -> None:
+    def release(self, count: int) -> None:
         """So many that entered are through."""
-        self.inside -= count
-        self._let_in()
+        self.active -= count
+        self._admit_waiters()
 
-    def _let_in(self) -> None:
-        while self._waiting and (self._waiting[0][1].done() or self._has_room(self._waiting[0][0])):
-            count, turn = self._waiting.popleft()
+    def _admit_waiters(self) -> None:
+        while self._waiters and (self._waiters[0][1].done() or self._has_room(self._waiters[0][0])):
+            count, turn = self._waiters.popleft()
             if not turn.done():
-                self.inside += count
+                self.active += count
                 turn.set_result(None)
 
-    async def outside(self, waiting: Awaitable[None]) -> None:
+    async def wait_without_slot(self, awaitable: Awaitable[None]) -> None:
         """Wait for something while another has the place; then be in again, be it one too many. With a fixed number the
         place is kept: so many it is.
 
         Kept places would be none that the limit can count: after a bad minute all of them would belong to transfers
         that wait to try again, and nothing would move before they have.
         """
-        given_up = 0 if self.fixed else 1
-        self.leave(given_up)
+        given_up = 0 if self.is_fixed else 1
+        self.release(given_up)
         try:
-            await waiting
+            await awaitable
         finally:
-            self.inside += given_up
+            self.active += given_up
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         """One more transfer went well."""
         if self._adaptive is not None:
-            self._adaptive.succeeded(self._clock.monotonic(), used=self._used())
+            self._adaptive.record_success(self._clock.monotonic(), is_saturated=self._is_saturated())
 
-    def moved(self, size: int) -> None:
+    def record_bytes(self, size: int) -> None:
         """So many bytes have come."""
         if self._adaptive is not None:
-            self._adaptive.moved(size, self._clock.monotonic(), used=self._used())
+            self._adaptive.record_bytes(size, self._clock.monotonic(), is_saturated=self._is_saturated())
 
-    def answered(self, seconds: float) -> None:
+    def record_latency(self, seconds: float) -> None:
         """An answer began so long after it was asked for."""
         if self._adaptive is not None:
-            self._adaptive.answered(seconds)
+            self._adaptive.record_latency(seconds)
 
-    def ease(self) -> None:
+    def back_off(self) -> None:
         """The storage asked for less."""
         if self._adaptive is not None:
-            self._adaptive.refused(self._clock.monotonic())
+            self._adaptive.back_off(self._clock.monotonic())
 
-    def _used(self) -> bool:
+    def _is_saturated(self) -> bool:
         """Whether more would come in if more were let in: rates of times with little to do say nothing."""
-        return bool(self._waiting) or 2 * self.inside >= self.limit or not self.inside
+        return bool(self._waiters) or 2 * self.active >= self.limit or not self.active

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from tilesync.jobs.run.concurrency import Gate
-from tilesync.jobs.run.name_warnings import WindowsNames
-from tilesync.jobs.run.stats import Tally
-from tilesync.protocols import Clock, Helpers, Observer
+from tilesync.jobs.run.concurrency import ConcurrencyLimiter
+from tilesync.jobs.run.name_warnings import WindowsNameWarner
+from tilesync.jobs.run.stats import RunStats
+from tilesync.protocols import Clock, Observer, Workers
 
 
 @dataclass(frozen=True)
-class Run:
+class RunContext:
     """Time, those who listen, the counters, and how hard and how patiently one run works.
 
     `budget` is how long a failing blob is borne with. `every_file`: someone asked to hear of each file.
@@ -22,10 +22,10 @@ class Run:
 
     clock: Clock
     observe: Observer
-    tally: Tally
-    gate: Gate
-    budget: timedelta
-    every_file: bool = False
-    helpers: Helpers | None = None
-    server_copy: bool = False
-    names: WindowsNames = field(default_factory=WindowsNames)
+    stats: RunStats
+    limiter: ConcurrencyLimiter
+    retry_for: timedelta
+    reports_every_file: bool = False
+    workers: Workers | None = None
+    allows_server_copy: bool = False
+    windows_names: WindowsNameWarner = field(default_factory=WindowsNameWarner)

@@ -7,75 +7,79 @@ from collections.abc import Sequence
 
 from tilesync.errors import BlobDamaged, DestinationError
 from tilesync.events import Finding
-from tilesync.jobs.versions.file_check import examine_held
-from tilesync.model import Arrival, Held, Version
-from tilesync.protocols import HeldFiles, Helpers, References
-from tilesync.runtime.task_groups import gathered
-from tilesync.runtime.threads import in_thread
+from tilesync.jobs.versions.file_check import check_stored_file
+from tilesync.model import FileResult, StoredFile, Version
+from tilesync.protocols import ReferenceIndex, StoredFiles, Workers
+from tilesync.runtime.task_groups import gather_or_cancel
+from tilesync.runtime.threads import run_in_thread
 
 
-def look(files: HeldFiles, version: Version, held: Held) -> Finding | None:
+def check_size(files: StoredFiles, version: Version, stored: StoredFile) -> Finding | None:
     """Name and size only; None when both are right."""
-    name = held.blob.name
+    name = stored.blob.name
     try:
         size = files.size(version, name)
     except DestinationError as error:
         return Finding(name, "unreadable", str(error))
     if size is None:
         return Finding(name, "missing", "is not there, or is no regular file")
-    if size != held.size:
-        return Finding(name, "size", f"is {size} bytes, the manifest says {held.size}")
+    if size != stored.size:
+        return Finding(name, "size", f"is {size} bytes, the manifest says {stored.size}")
     return None
 
 
-def inspect(files: HeldFiles, references: References | None, version: Version, held: Held) -> Finding | Arrival:
+def verify_file(
+    files: StoredFiles, references: ReferenceIndex | None, version: Version, stored: StoredFile
+) -> Finding | FileResult:
     """Every byte: the digest, and what the file asks for. With `references` a large document puts its own there."""
-    name = held.blob.name
+    name = stored.blob.name
     try:
-        found = examine_held(files, references, version, held, md5=not held.sha256)
+        found = check_stored_file(files, references, version, stored, compare_md5=not stored.sha256)
     except DestinationError as error:
         return Finding(name, "unreadable", str(error))
     except BlobDamaged as error:
-        return look(files, version, held) or Finding(name, "content", f"is damaged: {error}")
-    if found is not None and held.sha256 in {found.held.sha256, b""}:
-        return Arrival(0, found.held, found.reading, partly=found.partly)
-    return look(files, version, held) or Finding(name, "content", "its SHA-256 is not that of the manifest")
+        return check_size(files, version, stored) or Finding(name, "content", f"is damaged: {error}")
+    if found is not None and stored.sha256 in {found.stored.sha256, b""}:
+        return FileResult(0, found.stored, found.content, has_more_references=found.has_more_references)
+    return check_size(files, version, stored) or Finding(name, "content", "its SHA-256 is not that of the manifest")
 
 
-SMALL = 1 << 22
+MAX_WORKER_FILE_BYTES = 1 << 22
 """Up to so many bytes helpers read a file: everything that it asks for is in memory then."""
 
 
-class Inspector:
+class FileVerifier:
     """Inspects files in this process, and with helpers in others from when these are ready."""
 
-    def __init__(self, files: HeldFiles, references: References, helpers: Helpers | None) -> None:
+    def __init__(self, files: StoredFiles, references: ReferenceIndex, workers: Workers | None) -> None:
         self._files = files
         self._references = references
-        self._helpers = helpers
+        self._workers = workers
         self._starting: asyncio.Task[None] | None = None
 
-    def call(self) -> None:
+    def request_start(self) -> None:
         """There is so much to do that helpers are worth their start."""
-        if self._helpers is not None and self._starting is None:
-            self._starting = asyncio.create_task(self._helpers.start())
+        if self._workers is not None and self._starting is None:
+            self._starting = asyncio.create_task(self._workers.start())
 
-    async def inspect(self, version: Version, some: Sequence[Held]) -> dict[str, Finding | Arrival]:
+    async def verify_files(self, version: Version, files: Sequence[StoredFile]) -> dict[str, Finding | FileResult]:
         """What is to be said of each file, by its name."""
-        small: list[Held] = []
-        found: dict[str, Finding | Arrival] = {}
-        if self._helpers is not None and self._starting is not None and self._starting.done():
-            small = [held for held in some if held.size <= SMALL]
-            told = await self._helpers.inspect(version, small) if small else ()
+        small: list[StoredFile] = []
+        found: dict[str, Finding | FileResult] = {}
+        if self._workers is not None and self._starting is not None and self._starting.done():
+            small = [held for held in files if held.size <= MAX_WORKER_FILE_BYTES]
+            told = await self._workers.verify_batch(version, small) if small else ()
             found.update((held.blob.name, said) for held, said in zip(small, told, strict=False))
-        rest = [held for held in some if held.blob.name not in found]
-        wide = self._files.wide
-        for part in await gathered(in_thread(self._read, version, rest[n::wide]) for n in range(min(wide, len(rest)))):
+        rest = [held for held in files if held.blob.name not in found]
+        wide = self._files.parallel_reads
+        for part in await gather_or_cancel(
+            run_in_thread(self._verify_in_process, version, rest[n::wide]) for n in range(min(wide, len(rest)))
+        ):
             found.update(part)
         return found
 
-    def _read(self, version: Version, some: Sequence[Held]) -> dict[str, Finding | Arrival]:
-        return {held.blob.name: inspect(self._files, self._references, version, held) for held in some}
+    def _verify_in_process(self, version: Version, files: Sequence[StoredFile]) -> dict[str, Finding | FileResult]:
+        return {held.blob.name: verify_file(self._files, self._references, version, held) for held in files}
 
     async def aclose(self) -> None:
         """Wait for no helpers any more: all files are read."""

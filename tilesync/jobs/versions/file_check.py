@@ -5,59 +5,66 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from tilesync.model import Blob, Held, Reading, Version
-from tilesync.protocols import HeldFiles, References
+from tilesync.model import Blob, ParsedContent, StoredFile, Version
+from tilesync.protocols import ReferenceIndex, StoredFiles
 from tilesync.tiles.validator import ContentCheck
 
-SPOOL = 5000
+MAX_REFERENCES_IN_MEMORY = 5000
 """References of one file that are kept in memory; then they go to the catalog."""
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class CheckedFile:
     """What a held file is. `partly`: more references of it than `reading` holds are in the catalog already."""
 
-    held: Held
-    reading: Reading
-    partly: bool
+    stored: StoredFile
+    content: ParsedContent
+    has_more_references: bool
 
 
-def examine(
-    files: HeldFiles,
-    references: References | None,
+def check_file(
+    files: StoredFiles,
+    references: ReferenceIndex | None,
     version: Version,
     blob: Blob,
     *,
-    md5: bool = True,
-    known: Collection[bytes] = (),
-) -> Examined | None:
+    compare_md5: bool = True,
+    known_sha256s: Collection[bytes] = (),
+) -> CheckedFile | None:
     """Read a held file; None when it is not there. Raises BlobDamaged when it is not what `blob` says, or is broken and
     neither a digest of `blob` nor its SHA-256 being `known` says that it is to be so.
 
     Without `md5` the MD5 of `blob` is not compared; without `references` everything that a file says is in memory.
     """
-    check = ContentCheck(blob if md5 else blob._replace(md5=None), version.home)
+    check = ContentCheck(blob if compare_md5 else blob._replace(md5=None), version.container_url)
     partly = False
 
     def take(chunk: bytes) -> None:
         nonlocal partly
         check.feed(chunk)
-        if references is not None and check.named > SPOOL:
-            references.add(version, blob.name, check.take(), anew=not partly)
+        if references is not None and check.pending_count > MAX_REFERENCES_IN_MEMORY:
+            references.add(version, blob.name, check.drain(), replace_existing=not partly)
             partly = True
 
-    trace = files.feed(version, blob.name, take)
+    trace = files.read_into(version, blob.name, take)
     if trace is None:
         return None
-    held = Held(blob, check.finish(seen=known).sha256, *trace)
-    return Examined(held, check.take(), partly)
+    held = StoredFile(blob, check.finish(known_sha256s=known_sha256s).sha256, *trace)
+    return CheckedFile(held, check.drain(), partly)
 
 
-def examine_held(
-    files: HeldFiles, references: References | None, version: Version, held: Held, *, md5: bool = True
-) -> Examined | None:
+def check_stored_file(
+    files: StoredFiles,
+    references: ReferenceIndex | None,
+    version: Version,
+    stored: StoredFile,
+    *,
+    compare_md5: bool = True,
+) -> CheckedFile | None:
     """Read a held file as it lies, likewise. Its SHA-256 is told, not compared; a broken one is known by it."""
-    found = examine(files, references, version, held.lying, md5=md5, known=(held.sha256,))
-    if found is None or held.unpacked is None:
+    found = check_file(
+        files, references, version, stored.on_disk, compare_md5=compare_md5, known_sha256s=(stored.sha256,)
+    )
+    if found is None or stored.unpacked is None:
         return found
-    return replace(found, held=found.held._replace(blob=held.blob, unpacked=held.unpacked))
+    return replace(found, stored=found.stored._replace(blob=stored.blob, unpacked=stored.unpacked))

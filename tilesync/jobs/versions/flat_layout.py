@@ -6,149 +6,160 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from tilesync.core.filters import keeper
-from tilesync.core.guards import Most, guard_against_deleting
-from tilesync.core.manifest import stamp
-from tilesync.core.safe_names import folders
+from tilesync.core.filters import glob_matcher
+from tilesync.core.guards import DeleteLimit, guard_against_deleting
+from tilesync.core.manifest import format_timestamp
+from tilesync.core.safe_names import list_parent_folders
 from tilesync.errors import DestinationError
-from tilesync.events import Deleted, Warned
-from tilesync.jobs.run.context import Run
-from tilesync.jobs.versions.lifecycle import proven
-from tilesync.model import ROOT, Held, Kind, Version
-from tilesync.protocols import Catalog, Destination, HeldFiles
-from tilesync.tiles.graph import deepest_first
+from tilesync.events import FileDeleted, Warned
+from tilesync.jobs.run.context import RunContext
+from tilesync.jobs.versions.lifecycle import find_intact
+from tilesync.model import ROOT, Kind, StoredFile, Version
+from tilesync.protocols import Catalog, Destination, StoredFiles
+from tilesync.tiles.graph import sort_dependencies_first
 
-BATCH = 2000
+ROWS_PER_QUERY = 2000
 
-MODELS = (Kind.GLB, Kind.GLTF)
-COMPOSED = (Kind.B3DM, Kind.I3DM, Kind.CMPT)
-ASKED_FIRST = tuple(kind for kind in Kind if kind not in {*MODELS, *COMPOSED, Kind.SUBTREE, Kind.TILESET})
+MODEL_KINDS = (Kind.GLB, Kind.GLTF)
+COMPOSITE_KINDS = (Kind.B3DM, Kind.I3DM, Kind.CMPT)
+LEAF_KINDS = tuple(kind for kind in Kind if kind not in {*MODEL_KINDS, *COMPOSITE_KINDS, Kind.SUBTREE, Kind.TILESET})
 
 
-def in_order(version: Version, catalog: Catalog) -> Iterator[str]:
+def list_dependencies_first(version: Version, catalog: Catalog) -> Iterator[str]:
     """The held files of a version, each behind those that it asks for: contents, subtrees, tilesets, the root last."""
-    for kinds in (ASKED_FIRST, MODELS, COMPOSED, (Kind.SUBTREE,)):
-        yield from _of_kinds(version, catalog, kinds)
-    places = {name: place for place, name in enumerate(deepest_first(catalog.references.between_tilesets(version)))}
-    tilesets = _of_kinds(version, catalog, (Kind.TILESET,))
+    for kinds in (LEAF_KINDS, MODEL_KINDS, COMPOSITE_KINDS, (Kind.SUBTREE,)):
+        yield from _list_names_of_kinds(version, catalog, kinds)
+    places = {
+        name: place
+        for place, name in enumerate(sort_dependencies_first(catalog.references.list_tileset_references(version)))
+    }
+    tilesets = _list_names_of_kinds(version, catalog, (Kind.TILESET,))
     yield from sorted(tilesets, key=lambda name: (name == ROOT, places.get(name, -1), name))
 
 
-def _of_kinds(version: Version, catalog: Catalog, kinds: Iterable[Kind]) -> Iterator[str]:
+def _list_names_of_kinds(version: Version, catalog: Catalog, kinds: Iterable[Kind]) -> Iterator[str]:
     after = ""
-    while batch := catalog.held(version, after, limit=BATCH, kinds=tuple(kinds)):
+    while batch := catalog.list_stored(version, after, limit=ROWS_PER_QUERY, kinds=tuple(kinds)):
         after = batch[-1][0]
         yield from (held.blob.name for _, held in batch)
 
 
-class Left(NamedTuple):
+class StaleFile(NamedTuple):
     """A file that a version left in the shared place, and its id in the catalog."""
 
     version: Version
-    number: int
-    held: Held
+    file_id: int
+    stored: StoredFile
 
 
-class SharedPlace:
+class FlatLayout:
     """The place that all versions of a destination share. `delete`: how many files that earlier versions left there may
     be deleted; None leaves them all.
     """
 
-    def __init__(self, destination: Destination, run: Run, delete: Most | None) -> None:
+    def __init__(self, destination: Destination, run: RunContext, delete_limit: DeleteLimit | None) -> None:
         self._publication = destination.publication
         self._catalog = destination.catalog
         self._files = destination.files
         self._run = run
-        self._delete = delete
+        self._delete_limit = delete_limit
 
-    def lay_out(self, version: Version, begin: Callable[[], None]) -> None:
+    def move_into_place(self, version: Version, on_start: Callable[[], None]) -> None:
         """Bring a finished version into place; `begin` is called before the first file moves. May be done again.
 
         Raises GuardTripped, or DestinationError where folders are in the way, before anything is done.
         """
-        self._guard(version)
-        if blocked := self._publication.blocked(version, in_order(version, self._catalog)):
+        self._check_delete_limit(version)
+        if blocked := self._publication.find_blocked(version, list_dependencies_first(version, self._catalog)):
             raise DestinationError(
                 f"something else stands in the place of {', '.join(blocked[:5])}, or where a folder of it is to be",
                 hint="nothing was put in place; move away what is there, then run again",
             )
-        begin()
-        moment = stamp(self._run.clock.now())
-        left = left_by_others(version, self._catalog)
-        obstacles = [each for each in left if in_the_way(version, each.held, self._catalog)]
-        there = [each for each in obstacles if self._files.size(each.version, each.held.blob.name) is not None]
-        strange = [each.held.blob.name for each in there if not is_ours(each, self._files)]
-        self._discard(version, [each.held for each in there], moment)
+        on_start()
+        moment = format_timestamp(self._run.clock.now())
+        left = list_stale_files(version, self._catalog)
+        obstacles = [each for each in left if is_obstacle(version, each.stored, self._catalog)]
+        there = [each for each in obstacles if self._files.size(each.version, each.stored.blob.name) is not None]
+        strange = [each.stored.blob.name for each in there if not is_unmodified(each, self._files)]
+        self._discard(version, [each.stored for each in there], moment)
         for each in obstacles:
-            self._catalog.release(each.version, [each.held.blob.name])
-        strange += self._publication.lay_out(version, in_order(version, self._catalog), moment)
+            self._catalog.mark_wanted(each.version, [each.stored.blob.name])
+        strange += self._publication.move_into_place(version, list_dependencies_first(version, self._catalog), moment)
         for name in strange:
             self._run.observe(Warned(f"{name} was not as tilesync left it; it was replaced, and lies in the trash"))
 
-    def settle(self, version: Version) -> None:
+    def retire_others(self, version: Version) -> None:
         """Give up the other versions, and delete what they left where that is wished. Raises GuardTripped."""
         manifests = set(self._publication.manifest_names())
-        others = [o for o in self._others(version) if o.retired is None or o.name in manifests]
-        if self._delete is None and not others:
+        others = [o for o in self._list_others(version) if o.retired_at is None or o.name in manifests]
+        if self._delete_limit is None and not others:
             return
-        self._guard(version)
-        moment = stamp(self._run.clock.now())
-        if self._delete is not None:
-            self._catalog.leftovers.drop(list(self._deleted(version, moment)))
+        self._check_delete_limit(version)
+        moment = format_timestamp(self._run.clock.now())
+        if self._delete_limit is not None:
+            self._catalog.stale_files.drop(list(self._delete_stale(version, moment)))
         for other in others:
-            self._catalog.update(replace(other, retired=other.retired or moment))
-        self._catalog.leftovers.supersede(version)
+            self._catalog.update_version(replace(other, retired_at=other.retired_at or moment))
+        self._catalog.stale_files.drop_superseded(version)
         for other in others:
             self._publication.retire(other, moment)
 
-    def _others(self, version: Version) -> list[Version]:
+    def _list_others(self, version: Version) -> list[Version]:
         return [other for other in self._catalog.versions(retired=True) if other.serial != version.serial]
 
-    def _deleted(self, version: Version, moment: str) -> Iterator[int]:
+    def _delete_stale(self, version: Version, timestamp: str) -> Iterator[int]:
         """Delete what is left; the ids of all that is tilesync's no more: what someone changed since stays theirs."""
-        keeps = keeper(version.globs)
-        for each in left_by_others(version, self._catalog):
-            if keeps(each.held.blob.name):
-                if is_ours(each, self._files):
-                    self._discard(version, [each.held], moment)
-                yield each.number
+        keeps = glob_matcher(version.globs)
+        for each in list_stale_files(version, self._catalog):
+            if keeps(each.stored.blob.name):
+                if is_unmodified(each, self._files):
+                    self._discard(version, [each.stored], timestamp)
+                yield each.file_id
 
-    def _discard(self, version: Version, files: Iterable[Held], moment: str) -> None:
-        for held in self._publication.discard(version, files, moment):
-            self._run.tally.deleted += 1
-            self._run.observe(Deleted(held.blob.name, held.size))
+    def _discard(self, version: Version, files: Iterable[StoredFile], timestamp: str) -> None:
+        for held in self._publication.discard(version, files, timestamp):
+            self._run.stats.deleted += 1
+            self._run.observe(FileDeleted(held.blob.name, held.size))
 
-    def _guard(self, version: Version) -> None:
-        if self._delete is not None:
-            count = sum(1 for _ in to_delete(version, self._catalog, self._files))
-            guard_against_deleting(count, self._delete, of=self._catalog.totals(version).held_files + count)
+    def _check_delete_limit(self, version: Version) -> None:
+        if self._delete_limit is not None:
+            count = sum(1 for _ in list_deletable(version, self._catalog, self._files))
+            guard_against_deleting(
+                count, self._delete_limit, total=self._catalog.compute_totals(version).stored_files + count
+            )
 
 
-def to_delete(version: Version, catalog: Catalog, files: HeldFiles) -> Iterator[Held]:
+def list_deletable(version: Version, catalog: Catalog, files: StoredFiles) -> Iterator[StoredFile]:
     """What other versions left, this one does not have, nobody changed since, and no filter protects."""
-    keeps = keeper(version.globs)
-    left = (each for each in left_by_others(version, catalog) if keeps(each.held.blob.name))
-    return (each.held for each in left if is_ours(each, files))
+    keeps = glob_matcher(version.globs)
+    left = (each for each in list_stale_files(version, catalog) if keeps(each.stored.blob.name))
+    return (each.stored for each in left if is_unmodified(each, files))
 
 
-def is_ours(left: Left, files: HeldFiles) -> bool:
+def is_unmodified(stale_file: StaleFile, files: StoredFiles) -> bool:
     """Whether a file lies in the shared place as it was left there, by its look, else by its bytes."""
     try:
-        return files.unchanged(left.version, [left.held]) == [True] or bool(proven(left.version, [left.held], files))
+        return files.unchanged(stale_file.version, [stale_file.stored]) == [True] or bool(
+            find_intact(stale_file.version, [stale_file.stored], files)
+        )
     except DestinationError:
         return False  # there is no such folder any more
 
 
-def in_the_way(version: Version, held: Held, catalog: Catalog) -> bool:
+def is_obstacle(version: Version, stored: StoredFile, catalog: Catalog) -> bool:
     """Whether it is a file where this version has a folder, or lies in a folder where this version has a file."""
-    name = held.blob.name
-    return catalog.leftovers.any_below(version, name) or bool(catalog.held_among(version, folders(name)))
+    name = stored.blob.name
+    return catalog.stale_files.has_files_below(version, name) or bool(
+        catalog.find_stored(version, list_parent_folders(name))
+    )
 
 
-def left_by_others(version: Version, catalog: Catalog) -> Iterator[Left]:
+def list_stale_files(version: Version, catalog: Catalog) -> Iterator[StaleFile]:
     """What other versions hold under names that this one does not hold."""
     for other in catalog.versions(retired=True):
         after = ""
-        while other.serial != version.serial and (batch := catalog.leftovers.of(other, version, after, limit=BATCH)):
+        while other.serial != version.serial and (
+            batch := catalog.stale_files.list_stale(other, version, after, limit=ROWS_PER_QUERY)
+        ):
             after = batch[-1][1].blob.name
-            yield from (Left(other, number, held) for number, held in batch)
+            yield from (StaleFile(other, number, held) for number, held in batch)

@@ -5,54 +5,54 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from tilesync.core.gzip import PACKED
-from tilesync.model import Held, Version
-from tilesync.protocols import HeldFiles
+from tilesync.core.gzip import GZIP_DEFLATE_MAGIC
+from tilesync.model import StoredFile, Version
+from tilesync.protocols import StoredFiles
 
-KINDS: Final = 16
+MAX_SAMPLED_KINDS: Final = 16
 """Kinds of files that are looked at, the most frequent ones."""
 
 
 @dataclass(slots=True)
-class _Kind:
+class _SuffixSample:
     """`first` and `largest` are looked at; `stated`: files that their container calls gzip."""
 
-    first: str
+    first_name: str
     largest: tuple[int, str]
-    stated: int = 0
+    stated_gzip: int = 0
     count: int = 0
 
 
-class GzipFiles:
+class GzipFileCounter:
     """Counts the files of a version by the ends of their names, as they pass, and then looks at two of each kind: to
     open them all would cost more than to publish them.
     """
 
     def __init__(self) -> None:
-        self._kinds: dict[str, _Kind] = {}
+        self._samples: dict[str, _SuffixSample] = {}
 
-    def add(self, held: Held) -> None:
+    def add(self, stored: StoredFile) -> None:
         """Take in one file."""
-        if not held.size:
+        if not stored.size:
             return
-        name = held.blob.name
+        name = stored.blob.name
         ending = name.rpartition("/")[2].rpartition(".")[2].lower()
-        kind = self._kinds.get(ending)
+        kind = self._samples.get(ending)
         if kind is None:
-            kind = self._kinds[ending] = _Kind(name, (held.size, name))
+            kind = self._samples[ending] = _SuffixSample(name, (stored.size, name))
         kind.count += 1
-        kind.stated += held.blob.content_encoding in {"gzip", "x-gzip"}
-        if held.size > kind.largest[0]:
-            kind.largest = held.size, name
+        kind.stated_gzip += stored.blob.content_encoding in {"gzip", "x-gzip"}
+        if stored.size > kind.largest[0]:
+            kind.largest = stored.size, name
 
-    def found(self, files: HeldFiles, version: Version) -> tuple[int, list[str]]:
+    def count_gzip(self, files: StoredFiles, version: Version) -> tuple[int, list[str]]:
         """How many files are gzip, and the ends of their names: of a kind of which one begins so those that their
         container calls so, and all where it calls none so. Raises DestinationError.
         """
         count, endings = 0, list[str]()
-        for ending, kind in sorted(self._kinds.items(), key=lambda item: -item[1].count)[:KINDS]:
-            samples = {kind.first, kind.largest[1]}
-            if any(next(files.chunks(version, name), b"").startswith(PACKED) for name in samples):
-                count += kind.stated or kind.count
+        for ending, kind in sorted(self._samples.items(), key=lambda item: -item[1].count)[:MAX_SAMPLED_KINDS]:
+            samples = {kind.first_name, kind.largest[1]}
+            if any(next(files.chunks(version, name), b"").startswith(GZIP_DEFLATE_MAGIC) for name in samples):
+                count += kind.stated_gzip or kind.count
                 endings.append(ending)
         return count, sorted(endings)

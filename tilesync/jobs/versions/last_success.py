@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from tilesync.core.manifest import stamp
+from tilesync.core.manifest import format_timestamp
 from tilesync.errors import TilesyncError
 from tilesync.events import Warned
-from tilesync.jobs.run.context import Run
+from tilesync.jobs.run.context import RunContext
 from tilesync.model import Version
 from tilesync.protocols import Destination
-from tilesync.runtime.threads import in_thread
+from tilesync.runtime.threads import run_in_thread
 
 
-async def note_checked(destination: Destination, version: Version, run: Run) -> None:
+async def record_last_success(destination: Destination, version: Version, run: RunContext) -> None:
     """Record that this run ended well, with `version` the one it was about.
 
     The mirror is whole whether that can be written or not: where it cannot, it is a warning, and the alarm on the age
@@ -25,15 +25,15 @@ async def note_checked(destination: Destination, version: Version, run: Run) -> 
     """
     publication = destination.publication
     try:
-        said = _said(version, await in_thread(publication.owner), stamp(run.clock.now()))
-        await in_thread(publication.set_checked, said)
+        said = _make_document(version, await run_in_thread(publication.owner), format_timestamp(run.clock.now()))
+        await run_in_thread(publication.set_last_success, said)
     except TilesyncError as error:
         run.observe(Warned(f"checked.json could not be written, and tells of an earlier run: {error}"))
 
 
-def _said(version: Version, owner: str | None, moment: str) -> dict[str, Any]:
+def _make_document(version: Version, owner: str | None, timestamp: str) -> dict[str, Any]:
     return {
-        "checked": moment,
+        "checked": timestamp,
         "owner": owner,
         "version": version.name,
         "export": version.export,

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tilesync.core.manifest import read_header, read_line
-from tilesync.core.retention import newest_first, next_to_go
+from tilesync.core.retention import find_next_deleted, sort_newest_first
 from tilesync.errors import DestinationError
 from tilesync.events import Warned
 from tilesync.model import Export, Version
-from tilesync.protocols import Catalog, Observer, Published
+from tilesync.protocols import Catalog, Observer, ReadOnlyPublication
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class ListedVersion:
     """One version. `shared`: the bytes of files that other versions hold too, None where that is not known.
 
     `state`: held, damaged (files of it are bad or gone), unfinished, or retired.
@@ -22,46 +22,51 @@ class Holding:
 
     version: Version
     state: str
-    shared: int | None
-    current: bool
-    pinned: bool
+    shared_bytes: int | None
+    is_current: bool
+    is_pinned: bool
 
 
-def holdings(
-    publication: Published, catalog: Catalog | None, observe: Observer, *, retired: bool = False
-) -> list[Holding]:
+def list_versions(
+    publication: ReadOnlyPublication, catalog: Catalog | None, observe: Observer, *, include_retired: bool = False
+) -> list[ListedVersion]:
     """The versions, the newest first, then those on their way in; with `retired` those that were here too, and then
     nothing of what is shared.
     """
     latest = publication.latest() or {}
     known = {version.name: version for version in catalog.versions()} if catalog is not None else {}
-    shared = catalog.shared_bytes() if catalog is not None and not retired else None
-    finished = [_as_known(version, known.get(version.name)) for version in _finished(publication, observe)]
-    unfinished = [version for version in known.values() if version.published is None]
+    shared = catalog.compute_shared_bytes() if catalog is not None and not include_retired else None
+    finished = [
+        _with_known_details(version, known.get(version.name)) for version in _list_finished(publication, observe)
+    ]
+    unfinished = [version for version in known.values() if version.published_at is None]
 
-    def told(version: Version, state: str) -> Holding:
+    def told(version: Version, state: str) -> ListedVersion:
         current = version.name == latest.get("version")
         there = None if shared is None or version.name not in known else shared.get(version.name, 0)
-        return Holding(version, state, there, current, pinned=current and bool(latest.get("pinned")))
+        return ListedVersion(version, state, there, current, is_pinned=current and bool(latest.get("pinned")))
 
     damaged = {name for name, version in known.items() if version.damaged}
     return [
-        *(told(version, "damaged" if version.name in damaged else "held") for version in newest_first(finished)),
+        *(told(version, "damaged" if version.name in damaged else "held") for version in sort_newest_first(finished)),
         *(told(version, "unfinished") for version in unfinished),
-        *(told(version, "retired") for version in (_retired(catalog) if retired and catalog is not None else ())),
+        *(
+            told(version, "retired")
+            for version in (_list_retired(catalog) if include_retired and catalog is not None else ())
+        ),
     ]
 
 
-def _as_known(said: Version, known: Version | None) -> Version:
+def _with_known_details(listed: Version, known: Version | None) -> Version:
     """The version of a manifest, with what the service said of its export since."""
-    return said if known is None else replace(said, modified=known.modified, record=known.record)
+    return listed if known is None else replace(listed, modified=known.modified, record=known.record)
 
 
-def _retired(catalog: Catalog) -> list[Version]:
-    return [v for v in catalog.versions(retired=True) if v.retired and v.published and not v.globs]
+def _list_retired(catalog: Catalog) -> list[Version]:
+    return [v for v in catalog.versions(retired=True) if v.retired_at and v.published_at and not v.globs]
 
 
-def _finished(publication: Published, observe: Observer) -> Iterator[Version]:
+def _list_finished(publication: ReadOnlyPublication, observe: Observer) -> Iterator[Version]:
     for name in publication.manifest_names():
         try:
             yield read_header(next(publication.manifest(name)), name=name)
@@ -69,15 +74,15 @@ def _finished(publication: Published, observe: Observer) -> Iterator[Version]:
             observe(Warned(f"the manifest of version {name} cannot be read: {error}"))
 
 
-def held_as(export: Export, there: Sequence[Holding]) -> str:
+def classify_export(export: Export, versions: Sequence[ListedVersion]) -> str:
     """How an export is held: one of _HELD, the best that is true; empty where it is not."""
-    found = [each for each in there if each.version.export == export.id]
+    found = [each for each in versions if each.version.export == export.id]
     same = [each for each in found if each.version.modified == export.modified or not each.version.modified]
     states = {"partly" if each.state == "held" and each.version.globs else each.state for each in same}
-    return next((state for state in _HELD if state in states), "older" if found else "")
+    return next((state for state in _STATE_PHRASES if state in states), "older" if found else "")
 
 
-_HELD = {
+_STATE_PHRASES = {
     "held": "held",
     "partly": "held in part, as --include or --exclude wanted it",
     "damaged": "held, and damaged",
@@ -88,18 +93,18 @@ _HELD = {
 }
 
 
-def endangered(exports: Sequence[Export], there: Sequence[Holding]) -> Iterator[str]:
+def describe_endangered(exports: Sequence[Export], versions: Sequence[ListedVersion]) -> Iterator[str]:
     """A sentence for each finished export that the service deletes next and that is not held."""
-    for export in next_to_go(exports):
-        how = held_as(export, there)
-        if export.complete and how not in {"held", "retired"}:
+    for export in find_next_deleted(exports):
+        how = classify_export(export, versions)
+        if export.is_complete and how not in {"held", "retired"}:
             yield (
-                f"export {export.id} is {_HELD[how]}, and is deleted when the service makes the next one: mirror it"
+                f"export {export.id} is {_STATE_PHRASES[how]}, and is deleted when the service makes the next one: mirror it"
                 f" with --export-id {export.id} --no-publish, or all of them with --all-exports"
             )
 
 
-def sha256sums(publication: Published, name: str) -> Iterator[str]:
+def list_sha256sums(publication: ReadOnlyPublication, name: str) -> Iterator[str]:
     """What `sha256sum -c` reads in the folder of a version: a line a file whose SHA-256 is known. Raises
     DestinationError.
     """

@@ -9,35 +9,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tilesync.model import Inventory, Remark, Role, Unsound, Version
+from tilesync.model import DamagedFile, Diagnostic, Inventory, Role, Version
 from tilesync.protocols import Catalog
 
-_OF_THE_SCENE = frozenset({Role.CONTENT, Role.SUBTREE, Role.SCHEMA, Role.MODEL})
+_SCENE_ROLES = frozenset({Role.CONTENT, Role.SUBTREE, Role.SCHEMA, Role.MODEL})
 
 
-def unusable(version: Version, catalog: Catalog) -> list[Unsound]:
+def list_unusable(version: Version, catalog: Catalog) -> list[DamagedFile]:
     """The files that something asks for in vain; after `settle`."""
-    return [each for each in catalog.references.unsound(version) if _is_error(version, each)]
+    return [each for each in catalog.references.list_damaged(version) if _blocks_publication(version, each)]
 
 
-def bearable(version: Version, catalog: Catalog) -> Iterator[tuple[str, Remark]]:
+def list_tolerated(version: Version, catalog: Catalog) -> Iterator[tuple[str, Diagnostic]]:
     """Every other file that is broken or of no use, with what is to be said of it; after `settle`."""
-    for each in catalog.references.unsound(version):
+    for each in catalog.references.list_damaged(version):
         if not each.role:
-            yield each.name, Remark("damaged orphan", f"{each.reason}; nothing asks for it")
-        elif not _is_error(version, each):
-            yield each.name, Remark("damaged", sentence(each))
+            yield each.name, Diagnostic("damaged orphan", f"{each.reason}; nothing asks for it")
+        elif not _blocks_publication(version, each):
+            yield each.name, Diagnostic("damaged", describe_damage(each))
 
 
-def sentence(each: Unsound) -> str:
+def describe_damage(damaged_file: DamagedFile) -> str:
     """What is wrong with a file, and for whom."""
-    return f"{each.reason}; {each.asker} asks for it ({each.role})" if each.asker else each.reason
+    return (
+        f"{damaged_file.reason}; {damaged_file.referrer} asks for it ({damaged_file.role})"
+        if damaged_file.referrer
+        else damaged_file.reason
+    )
 
 
-def is_of_the_scene(each: Unsound) -> bool:
+def is_essential(damaged_file: DamagedFile) -> bool:
     """Whether what asks for the file is lost without it: nobody can be asked to bear that."""
-    return each.role in _OF_THE_SCENE
+    return damaged_file.role in _SCENE_ROLES
 
 
-def _is_error(version: Version, each: Unsound) -> bool:
-    return is_of_the_scene(each) or (bool(each.role) and version.inventory == Inventory.WALK and not each.stated)
+def _blocks_publication(version: Version, damaged_file: DamagedFile) -> bool:
+    return is_essential(damaged_file) or (
+        bool(damaged_file.role) and version.inventory == Inventory.WALK and not damaged_file.has_stated_md5
+    )

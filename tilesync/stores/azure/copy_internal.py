@@ -9,25 +9,25 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from tilesync.azure.responses import parse_md5
-from tilesync.core.manifest import COPIED_AT_ONCE as PUT_AT_ONCE
+from tilesync.core.manifest import MAX_SINGLE_COPY_BYTES as PUT_AT_ONCE
 from tilesync.errors import DestinationError
 from tilesync.model import SasUrl
-from tilesync.model.storage import Found
-from tilesync.stores.azure.block_upload import in_base64
-from tilesync.stores.azure.errors import about_source, found_in
-from tilesync.stores.azure.sas_link import SignedLink
-from tilesync.transport.blob_client_sync import Reply
+from tilesync.model.storage import ObjectInfo
+from tilesync.stores.azure.block_upload import encode_base64
+from tilesync.stores.azure.errors import is_copy_source_error, parse_object_info
+from tilesync.stores.azure.sas_link import RenewableSasLink
+from tilesync.transport.blob_client_sync import SyncBlobResponse
 
-COPIED_AT_ONCE: Final = 256 << 20
+MAX_COPY_FROM_URL_BYTES: Final = 256 << 20
 """Bytes of a blob that Copy Blob From URL copies at most."""
 
-UNKNOWN: Final = Found("", -1, "")
+UNSUPPORTED_COPY: Final = ObjectInfo("", -1, "")
 """Of a copy that the server does not know how to make."""
 
-_NOT_KNOWN: Final = {"UnsupportedHeader", "InvalidHeaderValue", "MissingRequiredHeader"}
+_UNSUPPORTED_COPY_CODES: Final = {"UnsupportedHeader", "InvalidHeaderValue", "MissingRequiredHeader"}
 
 
-class Ask(Protocol):
+class BlobRequest(Protocol):
     """Asks with the link of that moment, as long as patience lasts."""
 
     def __call__(
@@ -35,14 +35,14 @@ class Ask(Protocol):
         name: str,
         method: str,
         headers: Callable[[SasUrl], Mapping[str, str]],
-        accept: Callable[[Reply], Found | None],
+        accept: Callable[[SyncBlobResponse], ObjectInfo | None],
         *,
         body: bytes | None = None,
-    ) -> Found | None:
+    ) -> ObjectInfo | None:
         """What `accept` makes of the answer."""
 
 
-class Copies:
+class ContainerCopier:
     """The ways to copy a blob, and which of them this service has turned out to know. Safe from any thread.
 
     `link` may read and write; `copying`, where there is one, only reads. `demand` raises what an answer that is no
@@ -50,57 +50,66 @@ class Copies:
     """
 
     def __init__(
-        self, link: SignedLink, copying: SignedLink | None, prefix: str, ask: Ask, demand: Callable[[Reply, str], None]
+        self,
+        link: RenewableSasLink,
+        read_only_link: RenewableSasLink | None,
+        prefix: str,
+        send_request: BlobRequest,
+        raise_for_status: Callable[[SyncBlobResponse, str], None],
     ) -> None:
         self._link = link
-        self._copying = copying
+        self._read_only_link = read_only_link
         self._prefix = prefix
-        self._ask = ask
-        self._demand = demand
-        self._puts = True
-        self._reads = True
+        self._send_request = send_request
+        self._raise_for_status = raise_for_status
+        self._supports_put_from_url = True
+        self._can_read_source = True
 
-    def copy(self, of: Found, name: str) -> Found | None:
+    def copy(self, original: ObjectInfo, name: str) -> ObjectInfo | None:
         """Put a copy of a blob in place; None where the service does not, or where it is not there as it was found.
 
         By Put Blob From URL; where that is not known (an emulator) by Copy Blob From URL, whose source everyone who may
         read the copy is told: through a link that only reads, or not at all.
         """
-        if self._reads and self._puts and of.size <= PUT_AT_ONCE:
-            found = self._copied(of, name, self._copying or self._link, {"x-ms-blob-type": "BlockBlob"})
-            if found is not UNKNOWN:
+        if self._can_read_source and self._supports_put_from_url and original.size <= PUT_AT_ONCE:
+            found = self._try_copy(original, name, self._read_only_link or self._link, {"x-ms-blob-type": "BlockBlob"})
+            if found is not UNSUPPORTED_COPY:
                 return found
-            self._puts = False
-        if self._copying is None or not self._reads or of.size > COPIED_AT_ONCE:
+            self._supports_put_from_url = False
+        if self._read_only_link is None or not self._can_read_source or original.size > MAX_COPY_FROM_URL_BYTES:
             return None
-        found = self._copied(of, name, self._copying, {"x-ms-requires-sync": "true"})
-        return None if found is UNKNOWN else found
+        found = self._try_copy(original, name, self._read_only_link, {"x-ms-requires-sync": "true"})
+        return None if found is UNSUPPORTED_COPY else found
 
-    def _copied(self, of: Found, name: str, link: SignedLink, how: Mapping[str, str]) -> Found | None:
+    def _try_copy(
+        self, original: ObjectInfo, name: str, link: RenewableSasLink, method_headers: Mapping[str, str]
+    ) -> ObjectInfo | None:
         """The copy; UNKNOWN where the server does not know how to make it."""
 
-        def accept(reply: Reply) -> Found | None:
+        def accept(reply: SyncBlobResponse) -> ObjectInfo | None:
             code = reply.header("x-ms-error-code") or ""
-            if about_source(code, reply.header) and reply.status in {401, 403}:
-                self._reads = False  # an account may keep its own service from reading it; asked again it says the same
+            if is_copy_source_error(code, reply.header) and reply.status in {401, 403}:
+                self._can_read_source = (
+                    False  # an account may keep its own service from reading it; asked again it says the same
+                )
                 return None
             if reply.status in {404, 409, 412} and code not in {"ContainerNotFound", "LeaseIdMissing"}:
                 return None
-            if reply.status == 501 or (reply.status == 500 and not code) or code in _NOT_KNOWN:
-                return UNKNOWN  # Azure's own 500 has a code
+            if reply.status == 501 or (reply.status == 500 and not code) or code in _UNSUPPORTED_COPY_CODES:
+                return UNSUPPORTED_COPY  # Azure's own 500 has a code
             if reply.status == 400:
                 return None
-            self._demand(reply, name)
+            self._raise_for_status(reply, name)
             if reply.status == 202 and reply.header("x-ms-copy-status") != "success":
-                raise DestinationError(f"the storage copies {of.name} at its leisure")
-            if parse_md5(reply.header("content-md5")) not in {None, of.md5}:
+                raise DestinationError(f"the storage copies {original.name} at its leisure")
+            if parse_md5(reply.header("content-md5")) not in {None, original.md5}:
                 return None
-            return found_in(name, reply.header)._replace(size=of.size, md5=of.md5)
+            return parse_object_info(name, reply.header)._replace(size=original.size, md5=original.md5)
 
         def headers(_: SasUrl) -> Mapping[str, str]:
-            source = {"x-ms-copy-source": link.current().blob(self._prefix + of.name)}
-            condition = {"x-ms-source-if-match": f'"{of.etag}"'}
-            proof = {"x-ms-source-content-md5": in_base64(of.md5)} if of.md5 is not None else {}
-            return {**how, **source, **condition, **proof}
+            source = {"x-ms-copy-source": link.current().blob_url(self._prefix + original.name)}
+            condition = {"x-ms-source-if-match": f'"{original.etag}"'}
+            proof = {"x-ms-source-content-md5": encode_base64(original.md5)} if original.md5 is not None else {}
+            return {**method_headers, **source, **condition, **proof}
 
-        return self._ask(name, "PUT", headers, accept, body=b"")
+        return self._send_request(name, "PUT", headers, accept, body=b"")

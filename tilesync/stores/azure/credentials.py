@@ -17,45 +17,45 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from tilesync.azure.error_hints import storage_hint
-from tilesync.azure.sas import parse_link
-from tilesync.core.urls import check_store
+from tilesync.azure.sas import parse_sas_link
+from tilesync.core.urls import check_store_url
 from tilesync.errors import DestinationError, NotAuthorised, TilesyncError, Transient, UnknownHost, UsageError
 from tilesync.model import SasUrl
 from tilesync.transport.connect_errors import is_unresolved
-from tilesync.transport.tls import proxies
+from tilesync.transport.tls import load_proxies
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobServiceClient
 
-LIFE: Final = timedelta(hours=1)
+SAS_LIFETIME: Final = timedelta(hours=1)
 """Of a link that is minted."""
 
-EARLIER: Final = timedelta(minutes=15)
+SAS_START_MARGIN: Final = timedelta(minutes=15)
 """A link begins so long ago: clocks differ. Source: "Best practices when using SAS"."""
 
-_AUTHORITY: Final = "https://login.microsoftonline.com"
-_MACHINE: Final = "http://169.254.169.254"
+_ENTRA_AUTHORITY_URL: Final = "https://login.microsoftonline.com"
+_IMDS_URL: Final = "http://169.254.169.254"
 """Where Entra, and the identity of a machine, answer. Source: azure-identity, "AZURE_AUTHORITY_HOST"; Azure Instance
 Metadata Service.
 """
 
-READ, READS, WRITES = "r", "rl", "racwdl"
+READ_PERMISSIONS, READ_LIST_PERMISSIONS, WRITE_PERMISSIONS = "r", "rl", "racwdl"
 """What a link allows: to read; to list, too; and to add, create, write and delete."""
 
-LONGEST: Final = timedelta(days=7)
+MAX_DELEGATED_SAS_LIFETIME: Final = timedelta(days=7)
 """Of a link for an identity of Entra. Source: "Get User Delegation Key"."""
 
-IDENTITIES: Final = (
+IDENTITY_HINT: Final = (
     "set AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN; or log in to Entra"
     " (`az login`, AZURE_CLIENT_ID, a managed identity)"
 )
 """For a machine with azure-identity; without it Entra wants that first."""
 
-_KEY_OR_CLOCK: Final = "is the key, or the identity, a current one of the account, and this machine's clock right?"
-_ROLES: Final = "it needs the role Storage Blob Data Contributor, and Storage Blob Delegator on the account"
+_KEY_OR_CLOCK_HINT: Final = "is the key, or the identity, a current one of the account, and this machine's clock right?"
+_ROLES_HINT: Final = "it needs the role Storage Blob Data Contributor, and Storage Blob Delegator on the account"
 
 
-class Account:
+class StorageAccount:
     """A storage account as some identity sees it, and one container of it.
 
     Raises NotAuthorised, UsageError, DestinationError, and Transient for what another attempt may cure; no message
@@ -65,15 +65,15 @@ class Account:
     def __init__(self, service: BlobServiceClient, container: str) -> None:
         self._service = service
         self._container = container
-        self._delegation: tuple[Any, datetime] | None = None
+        self._cached_delegation_key: tuple[Any, datetime] | None = None
 
     @property
-    def base(self) -> str:
+    def container_url(self) -> str:
         """The bare URL of the container."""
         parts = urlsplit(self._service.url)
         return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/{self._container}"
 
-    def mint(self, permission: str = WRITES, *, life: timedelta = LIFE) -> SasUrl:
+    def create_sas(self, permission: str = WRITE_PERMISSIONS, *, lifetime: timedelta = SAS_LIFETIME) -> SasUrl:
         """A container link; signed by the account's key, or for an identity of Entra by a delegated one.
 
         Raises UsageError for a life that no delegated key has.
@@ -82,36 +82,36 @@ class Account:
 
         now = datetime.now(UTC)
         key = getattr(self._service.credential, "account_key", None)
-        if not key and life > LONGEST:
+        if not key and lifetime > MAX_DELEGATED_SAS_LIFETIME:
             raise UsageError(
                 "a link that is signed for an identity of Entra lives seven days at most",
                 hint="ask for less, or give AZURE_STORAGE_KEY",
             )
-        with _mapped("a link to the destination cannot be signed"):
-            signer = {"account_key": key} if key else {"user_delegation_key": self._delegated(now, life)}
+        with _translate_errors("a link to the destination cannot be signed"):
+            signer = {"account_key": key} if key else {"user_delegation_key": self._user_delegation_key(now, lifetime)}
             query = generate_container_sas(
                 str(self._service.account_name),
                 self._container,
                 permission=permission,
-                start=now - EARLIER,
-                expiry=now + life,
-                protocol="https" if self.base.startswith("https:") else "https,http",
+                start=now - SAS_START_MARGIN,
+                expiry=now + lifetime,
+                protocol="https" if self.container_url.startswith("https:") else "https,http",
                 **signer,
             )
-        return parse_link(f"{self.base}?{query}", fetched=monotonic())
+        return parse_sas_link(f"{self.container_url}?{query}", fetched=monotonic())
 
-    def _delegated(self, now: datetime, life: timedelta) -> Any:
+    def _user_delegation_key(self, now: datetime, lifetime: timedelta) -> Any:
         """A key of the user's, good for the life of a link at least."""
-        if self._delegation is None or self._delegation[1] < now + life:
-            end = now + min(2 * life, LONGEST)
-            self._delegation = self._service.get_user_delegation_key(now - EARLIER, end), end
-        return self._delegation[0]
+        if self._cached_delegation_key is None or self._cached_delegation_key[1] < now + lifetime:
+            end = now + min(2 * lifetime, MAX_DELEGATED_SAS_LIFETIME)
+            self._cached_delegation_key = self._service.get_user_delegation_key(now - SAS_START_MARGIN, end), end
+        return self._cached_delegation_key[0]
 
-    def create(self) -> None:
+    def create_container(self) -> None:
         """Make the container, where it is not there yet."""
         from azure.core.exceptions import ResourceExistsError
 
-        with _mapped(f"the container {self._container} cannot be made"):
+        with _translate_errors(f"the container {self._container} cannot be made"):
             try:
                 self._service.create_container(self._container)
             except ResourceExistsError as error:
@@ -120,18 +120,18 @@ class Account:
 
 
 @contextmanager
-def account_of(
+def open_account(
     name: str, container: str, endpoint: str, environ: Mapping[str, str], *, allow_http: bool = False
-) -> Iterator[Account]:
+) -> Iterator[StorageAccount]:
     """The account, seen by the first identity that is there: a connection string of it, a key, Entra.
 
     A key is that of AZURE_STORAGE_ACCOUNT, where that is set: another account may be asked in the same run.
     """
     from azure.storage.blob import BlobServiceClient
 
-    check_store(endpoint, allow_http=allow_http)
+    check_store_url(endpoint, allow_http=allow_http)
     text, key = environ.get("AZURE_STORAGE_CONNECTION_STRING"), environ.get("AZURE_STORAGE_KEY")
-    if text and (said := _of_connection_string(text, endpoint)).account_name == name:
+    if text and (said := _service_from_connection_string(text, endpoint)).account_name == name:
         if not getattr(said.credential, "account_key", None):
             raise UsageError(
                 "AZURE_STORAGE_CONNECTION_STRING holds no AccountKey",
@@ -140,7 +140,7 @@ def account_of(
         service = said
     elif key and environ.get("AZURE_STORAGE_ACCOUNT") in {None, "", name}:
         service = BlobServiceClient(
-            endpoint, credential={"account_name": name, "account_key": key}, **_options(endpoint)
+            endpoint, credential={"account_name": name, "account_key": key}, **_client_options(endpoint)
         )
     elif endpoint.startswith("http:"):
         raise NotAuthorised(
@@ -148,61 +148,61 @@ def account_of(
             hint="set AZURE_STORAGE_KEY (AZURE_STORAGE_ACCOUNT says whose it is), or AZURE_STORAGE_CONNECTION_STRING",
         )
     else:
-        service = BlobServiceClient(endpoint, credential=_entra(name, environ), **_options(endpoint))
+        service = BlobServiceClient(endpoint, credential=_entra_credential(name, environ), **_client_options(endpoint))
     with service:
-        yield Account(service, container)
+        yield StorageAccount(service, container)
 
 
-def _of_connection_string(text: str, endpoint: str) -> BlobServiceClient:
+def _service_from_connection_string(text: str, endpoint: str) -> BlobServiceClient:
     from azure.storage.blob import BlobServiceClient
 
     try:
-        return BlobServiceClient.from_connection_string(text, **_options(endpoint))
+        return BlobServiceClient.from_connection_string(text, **_client_options(endpoint))
     except ValueError:
         raise UsageError(
             "AZURE_STORAGE_CONNECTION_STRING is no connection string", hint="copy it from the account's access keys"
         ) from None
 
 
-def _entra(name: str, environ: Mapping[str, str]) -> Any:
+def _entra_credential(name: str, environ: Mapping[str, str]) -> Any:
     try:
         from azure.identity import DefaultAzureCredential
     except ImportError:
         raise NotAuthorised(
             f"no identity for the storage account {name} is given",
-            hint=f"{IDENTITIES} after `pip install azure-identity`",
+            hint=f"{IDENTITY_HINT} after `pip install azure-identity`",
         ) from None
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
-    authority = environ.get("AZURE_AUTHORITY_HOST") or _AUTHORITY
-    options = _options(authority if "://" in authority else f"https://{authority}", _MACHINE)
+    authority = environ.get("AZURE_AUTHORITY_HOST") or _ENTRA_AUTHORITY_URL
+    options = _client_options(authority if "://" in authority else f"https://{authority}", _IMDS_URL)
     try:
         return DefaultAzureCredential(**{name: value for name, value in options.items() if name != "retry_total"})
     except ValueError:
         raise UsageError("AZURE_AUTHORITY_HOST is no https URL", hint="correct or unset it") from None
 
 
-def delete_many(sas: SasUrl, names: Sequence[str]) -> list[tuple[str, int]]:
+def delete_batch(sas: SasUrl, names: Sequence[str]) -> list[tuple[str, int]]:
     """Delete many blobs of a container in one request; the status for each that was answered.
 
     Source: "Blob Batch" (REST).
     """
     from azure.storage.blob import ContainerClient
 
-    with ContainerClient.from_container_url(f"{sas.base}?{sas.query}", **_options(sas.base)) as container:
-        with _mapped("deleting"):
+    with ContainerClient.from_container_url(f"{sas.base}?{sas.query}", **_client_options(sas.base)) as container:
+        with _translate_errors("deleting"):
             replies = list(container.delete_blobs(*names, delete_snapshots="include", raise_on_any_failure=False))
         return [(name, reply.status_code) for name, reply in zip(names, replies, strict=False)]
 
 
-def _options(*urls: str) -> dict[str, Any]:
+def _client_options(*urls: str) -> dict[str, Any]:
     """Whom the SDK trusts, which knows neither SSL_CERT_FILE nor the system's authorities; by which proxies it asks
     these `urls`; that it is silent, and that it leaves it to others to try again.
     """
     logging.getLogger("azure").setLevel(logging.ERROR)
     bundle = ssl.get_default_verify_paths().cafile or os.environ.get("REQUESTS_CA_BUNDLE")
-    chosen = {urlsplit(url).scheme: proxies().proxy_for(url) for url in urls}
+    chosen = {urlsplit(url).scheme: load_proxies().proxy_for(url) for url in urls}
     if any(proxy is not None and proxy.is_socks for proxy in chosen.values()):
-        _demand_socks()
+        _require_socks_support()
     return {
         "retry_total": 0,
         "use_env_settings": False,
@@ -211,7 +211,7 @@ def _options(*urls: str) -> dict[str, Any]:
     }
 
 
-def _demand_socks() -> None:
+def _require_socks_support() -> None:
     """Raise UsageError where requests cannot speak SOCKS."""
     if find_spec("socks") is None:
         raise UsageError(
@@ -221,7 +221,7 @@ def _demand_socks() -> None:
 
 
 @contextmanager
-def _mapped(what: str) -> Iterator[None]:
+def _translate_errors(what: str) -> Iterator[None]:
     """The SDK's errors in our terms; their texts may hold a URL."""
     from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
@@ -229,11 +229,11 @@ def _mapped(what: str) -> Iterator[None]:
         yield
     except ClientAuthenticationError as error:
         raise NotAuthorised(
-            f"{what}: the identity is refused ({_code(error) or 'no token'})",
-            hint=_hint(error) or IDENTITIES,
+            f"{what}: the identity is refused ({_describe_error_code(error) or 'no token'})",
+            hint=_error_hint(error) or IDENTITY_HINT,
         ) from None
     except HttpResponseError as error:
-        raise _said(error, what) from None
+        raise _translate_response_error(error, what) from None
     except AzureError as error:
         if is_unresolved(str(error)):
             raise UnknownHost(f"{what}: the name of the storage account's host does not resolve") from None
@@ -242,22 +242,22 @@ def _mapped(what: str) -> Iterator[None]:
         raise UsageError(f"{what}: the account's key is no key", hint="check AZURE_STORAGE_KEY") from None
 
 
-def _said(error: Any, what: str) -> TilesyncError:
+def _translate_response_error(error: Any, what: str) -> TilesyncError:
     status = error.status_code
     if status in {401, 403}:
         return NotAuthorised(
-            f"{what}: the identity may not do that ({_code(error)})",
-            hint=_hint(error) or _ROLES,
+            f"{what}: the identity may not do that ({_describe_error_code(error)})",
+            hint=_error_hint(error) or _ROLES_HINT,
         )
     if status is None or status == 429 or status >= 500:
-        return Transient(f"{what}: the storage account answered {_code(error)}")
-    return DestinationError(f"{what} ({_code(error)})", hint=_hint(error))
+        return Transient(f"{what}: the storage account answered {_describe_error_code(error)}")
+    return DestinationError(f"{what} ({_describe_error_code(error)})", hint=_error_hint(error))
 
 
-def _code(error: Any) -> str:
+def _describe_error_code(error: Any) -> str:
     return " ".join(str(part) for part in (error.status_code, getattr(error, "error_code", None)) if part)
 
 
-def _hint(error: Any) -> str:
+def _error_hint(error: Any) -> str:
     code = str(getattr(error, "error_code", ""))
-    return _KEY_OR_CLOCK if code == "AuthenticationFailed" else storage_hint(code)
+    return _KEY_OR_CLOCK_HINT if code == "AuthenticationFailed" else storage_hint(code)

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tilesync.azure.responses import plain_etag
-from tilesync.core.http_headers import HEAD, Serving
-from tilesync.model import Blob, Held, Proof, SasUrl
-from tilesync.model.storage import Found
-from tilesync.stores.azure.block_upload import whole
-from tilesync.stores.azure.errors import VERSION
-from tilesync.stores.object_store.files import as_held, key_of
-from tilesync.transport.http1_connection import Reply
-from tilesync.transport.http1_pool import Wish
+from tilesync.azure.responses import parse_etag
+from tilesync.core.http_headers import HEAD_BYTES, CachePolicy
+from tilesync.model import Blob, Digests, SasUrl, StoredFile
+from tilesync.model.storage import ObjectInfo
+from tilesync.stores.azure.block_upload import put_blob_headers
+from tilesync.stores.azure.errors import API_VERSION
+from tilesync.stores.object_store.files import object_key, to_stored_file
+from tilesync.transport.http1_connection import PoolResponse
+from tilesync.transport.http1_pool import PoolRequest
 
 
 @dataclass(frozen=True, slots=True)
-class BlobShelf:
+class AzurePutTarget:
     """A container, through a link that is good now. Picklable."""
 
     link: SasUrl
     prefix: str
-    serving: Serving
+    serving: CachePolicy
 
-    def take(self, version: str, blob: Blob, data: bytes, proof: Proof) -> Wish:
+    def put_verified(self, version: str, blob: Blob, data: bytes, proof: Digests) -> PoolRequest:
         """What puts a file in place, whose bytes are proven; the service checks its MD5."""
-        label = self.serving.label(blob, data[:HEAD])
-        url = self.link.blob(self.prefix + key_of(version, blob.name))
-        return Wish(url, {"x-ms-version": VERSION, **whole(label, proof.md5)}, body=data)
+        label = self.serving.file_headers(blob, data[:HEAD_BYTES])
+        url = self.link.blob_url(self.prefix + object_key(version, blob.name))
+        return PoolRequest(url, {"x-ms-version": API_VERSION, **put_blob_headers(label, proof.md5)}, body=data)
 
-    def held(self, blob: Blob, proof: Proof, reply: Reply) -> Held:
+    def make_stored_file(self, blob: Blob, proof: Digests, reply: PoolResponse) -> StoredFile:
         """The file that is in place then."""
-        return as_held(blob, proof, Found(blob.name, blob.size, plain_etag(reply.etag), proof.md5))
+        return to_stored_file(blob, proof, ObjectInfo(blob.name, blob.size, parse_etag(reply.etag), proof.md5))

@@ -15,97 +15,97 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from tilesync.runtime.safe_open import BINARY, NO_FOLLOW, WrongFileType, file_type, open_regular
+from tilesync.runtime.safe_open import BINARY, NO_FOLLOW, WrongFileType, describe_file_type, open_regular
 
-HANDLES = {os.open, os.stat, os.unlink, os.mkdir, os.rmdir, os.rename, os.link} <= os.supports_dir_fd
+HAS_DIR_FD = {os.open, os.stat, os.unlink, os.mkdir, os.rmdir, os.rename, os.link} <= os.supports_dir_fd
 
-ABSENT = (FileNotFoundError, NotADirectoryError)
+NOT_FOUND_ERRORS = (FileNotFoundError, NotADirectoryError)
 """What a look at a name raises that is not there."""
 
-HANDLES_KEPT = 64
+MAX_OPEN_HANDLES = 64
 """Directory handles that a tree keeps open: a process may have 256 descriptors in all (macOS)."""
 
-_READ = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
-_ENTER = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0)
+_LIST_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
+_ENTER_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0)
 """Opens a folder to enter it, for which its name need not be readable where the system has O_PATH."""
 
-_OPEN = "/proc/self/fd/"
+_OPEN_FD_LINKS = "/proc/self/fd/"
 """Here a link says where an open folder lies (Linux). Source: proc(5)."""
 
-_JUNCTION = 0xA0000003
+_JUNCTION_TAG = 0xA0000003
 """What leads elsewhere on Windows and is no symlink. Source: "Reparse Point Tags"."""
 
 
-class Folder:
+class DirectoryHandle:
     """An open folder. Its handle is closed with the last reference to it, so one in use is never closed."""
 
-    __slots__ = ("_identity", "_name", "_parent", "_place", "fd", "path")
+    __slots__ = ("_identity", "_name", "_parent", "_real_path", "fd", "path")
 
-    def __init__(self, path: str, *, parent: Folder | None = None, name: str = "") -> None:
+    def __init__(self, path: str, *, parent: DirectoryHandle | None = None, name: str = "") -> None:
         """Raises OSError, WrongFileType where no folder stands. The topmost one may be reached through links."""
         self.fd: int | None = None
         self.path = path
         self._parent = parent
         self._name = name
-        self._place: str | None = None
+        self._real_path: str | None = None
         self._identity: tuple[int, int] | None = None
         try:
-            if HANDLES and parent is not None:
-                self.fd = os.open(name, _ENTER | NO_FOLLOW, dir_fd=parent.fd)
-            elif HANDLES:
-                self.fd = os.open(path, _ENTER)
+            if HAS_DIR_FD and parent is not None:
+                self.fd = os.open(name, _ENTER_FLAGS | NO_FOLLOW, dir_fd=parent.fd)
+            elif HAS_DIR_FD:
+                self.fd = os.open(path, _ENTER_FLAGS)
             else:
                 self._identify(os.stat(path, follow_symlinks=parent is None))
         except OSError as error:
             if error.errno not in {errno.ENOTDIR, errno.ELOOP, errno.EMLINK}:
                 raise
-            raise self._wrong(os.lstat(path)) from error
+            raise self._wrong_type_error(os.lstat(path)) from error
 
     def _identify(self, found: os.stat_result) -> tuple[int, int]:
         """What tells it from all other folders. Raises WrongFileType where it is none."""
-        if not stat.S_ISDIR(found.st_mode) or getattr(found, "st_reparse_tag", 0) == _JUNCTION:
-            raise self._wrong(found)
+        if not stat.S_ISDIR(found.st_mode) or getattr(found, "st_reparse_tag", 0) == _JUNCTION_TAG:
+            raise self._wrong_type_error(found)
         self._identity = found.st_ino, found.st_dev
         return self._identity
 
-    def _wrong(self, found: os.stat_result) -> WrongFileType:
-        kind = "a junction" if stat.S_ISDIR(found.st_mode) else file_type(found.st_mode)
+    def _wrong_type_error(self, found: os.stat_result) -> WrongFileType:
+        kind = "a junction" if stat.S_ISDIR(found.st_mode) else describe_file_type(found.st_mode)
         return WrongFileType(errno.ENOTDIR, kind, "folder", self.path)
 
     def __del__(self) -> None:
         if self.fd is not None:
             os.close(self.fd)
 
-    def stands(self) -> bool:
+    def is_current(self) -> bool:
         """Whether its path still leads to it, and through folders alone, from the topmost one on.
 
         Where the kernel says where it lies, one question tells that neither it was moved or deleted since the last time
         nor any folder above it; else each is looked at.
         """
         try:
-            place = os.readlink(f"{_OPEN}{self.fd}")
+            place = os.readlink(f"{_OPEN_FD_LINKS}{self.fd}")
         except OSError:
             place = None
-        if place is not None and place == self._place:
+        if place is not None and place == self._real_path:
             return True
         parent = self._parent
-        if parent is not None and not (self.is_in(parent) and parent.stands()):
+        if parent is not None and not (self.is_in(parent) and parent.is_current()):
             return False
-        self._place = place
+        self._real_path = place
         return True
 
-    def is_in(self, folder: Folder) -> bool:
+    def is_in(self, folder: DirectoryHandle) -> bool:
         """Whether it still stands in this folder, the handle of which it was opened by."""
         if folder is not self._parent:
             return False
         try:
             identity = self._identity or self._identify(os.fstat(self.fd or 0))
-            found = os.stat(folder.at(self._name), dir_fd=folder.fd, follow_symlinks=False)
+            found = os.stat(folder.path_argument(self._name), dir_fd=folder.fd, follow_symlinks=False)
         except OSError:
             return False
         return (found.st_ino, found.st_dev) == identity
 
-    def at(self, name: str) -> str:
+    def path_argument(self, name: str) -> str:
         """The first argument of a call that takes the handle as `dir_fd`."""
         return name if self.fd is not None else os.path.join(self.path, name)
 
@@ -113,24 +113,24 @@ class Folder:
         """A name in this folder, whether something has it or not."""
         return Entry(self, name)
 
-    def enter(self, name: str, *, make: bool = False, mode: int = 0o777) -> Folder:
+    def enter(self, name: str, *, make: bool = False, mode: int = 0o777) -> DirectoryHandle:
         """The folder of that name, made when `make`. Raises WrongFileType where a symlink or a file stands, OSError."""
         path = os.path.join(self.path, name)
         try:
-            return Folder(path, parent=self, name=name)
+            return DirectoryHandle(path, parent=self, name=name)
         except FileNotFoundError:
             if not make:
                 raise
         with suppress(FileExistsError):  # another thread was here in the meantime
-            os.mkdir(self.at(name), mode, dir_fd=self.fd)
-        return Folder(path, parent=self, name=name)
+            os.mkdir(self.path_argument(name), mode, dir_fd=self.fd)
+        return DirectoryHandle(path, parent=self, name=name)
 
     def scan(self) -> list[tuple[str, bool]]:
         """The names in it, and of each whether it is a folder. Raises OSError."""
         if self.fd is None:
             with os.scandir(self.path) as found:
                 return [(each.name, each.is_dir(follow_symlinks=False)) for each in found]
-        descriptor = os.open(".", _READ, dir_fd=self.fd)
+        descriptor = os.open(".", _LIST_FLAGS, dir_fd=self.fd)
         try:
             with os.scandir(descriptor) as entries:
                 return [(each.name, each.is_dir(follow_symlinks=False)) for each in entries]
@@ -139,7 +139,7 @@ class Folder:
 
     def walk(self) -> Iterator[tuple[str, Entry]]:
         """All that is no folder below here, each with its name from here; symlinks are told, not followed."""
-        waiting: list[tuple[str, Folder, list[tuple[str, bool]]]] = [("", self, self.scan())]
+        waiting: list[tuple[str, DirectoryHandle, list[tuple[str, bool]]]] = [("", self, self.scan())]
         while waiting:
             lead, folder, left = waiting[-1]
             if not left:
@@ -154,24 +154,24 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Remove a folder with all that is in it. Raises OSError, also where it is a symlink."""
-        shutil.rmtree(self.at(name), dir_fd=self.fd)
+        shutil.rmtree(self.path_argument(name), dir_fd=self.fd)
 
     def remove_empty(self, name: str) -> None:
         """Remove an empty folder. Raises OSError."""
-        os.rmdir(self.at(name), dir_fd=self.fd)
+        os.rmdir(self.path_argument(name), dir_fd=self.fd)
 
-    def remove_empties(self, name: str) -> None:
+    def remove_empty_tree(self, name: str) -> None:
         """Remove a folder in which there is nothing but folders. Raises OSError where there is a file."""
         inner = self.enter(name)
         for each, _ in inner.scan():
-            inner.remove_empties(each)
+            inner.remove_empty_tree(each)
         self.remove_empty(name)
 
     def sync(self) -> None:
         """Make renames in it durable, where the system lets a folder be synced."""
         if self.fd is None:
             return
-        descriptor = os.open(".", _READ, dir_fd=self.fd)
+        descriptor = os.open(".", _LIST_FLAGS, dir_fd=self.fd)
         try:
             os.fsync(descriptor)
         finally:
@@ -181,7 +181,7 @@ class Folder:
 class Entry(NamedTuple):
     """A name in an open folder. All that is done with it happens in that folder, wherever its path leads by now."""
 
-    folder: Folder
+    folder: DirectoryHandle
     name: str
 
     @property
@@ -191,20 +191,20 @@ class Entry(NamedTuple):
 
     def stat(self) -> os.stat_result:
         """What stands there; a symlink itself. Raises OSError."""
-        return os.stat(self.folder.at(self.name), dir_fd=self.folder.fd, follow_symlinks=False)
+        return os.stat(self.folder.path_argument(self.name), dir_fd=self.folder.fd, follow_symlinks=False)
 
-    def find(self) -> os.stat_result | None:
+    def find_stat(self) -> os.stat_result | None:
         """What stands there, None where nothing does. Raises OSError where that cannot be told."""
         try:
             return self.stat()
-        except ABSENT:
+        except NOT_FOUND_ERRORS:
             return None
 
     def open(self, flags: int = os.O_RDONLY) -> int:
         """A descriptor of the regular file. Raises WrongFileType for everything else, OSError."""
-        return open_regular(self.folder.at(self.name), flags, dir_fd=self.folder.fd, shown=self.path)
+        return open_regular(self.folder.path_argument(self.name), flags, dir_fd=self.folder.fd, display_name=self.path)
 
-    def open_own(self) -> int:
+    def open_unshared(self) -> int:
         """Likewise, to write to. Raises WrongFileType, too, for a file with another name elsewhere."""
         descriptor = self.open(os.O_WRONLY)
         if os.fstat(descriptor).st_nlink > 1:
@@ -216,14 +216,19 @@ class Entry(NamedTuple):
         """A descriptor of a new file, to write to. What stood there gives way: it may be another's under this name."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW | BINARY
         try:
-            return os.open(self.folder.at(self.name), flags, 0o666, dir_fd=self.folder.fd)
+            return os.open(self.folder.path_argument(self.name), flags, 0o666, dir_fd=self.folder.fd)
         except FileExistsError:
             self.unlink()
-            return os.open(self.folder.at(self.name), flags, 0o666, dir_fd=self.folder.fd)
+            return os.open(self.folder.path_argument(self.name), flags, 0o666, dir_fd=self.folder.fd)
 
     def move(self, to: Entry) -> None:
         """Rename it, and replace what stands there. Raises OSError."""
-        os.replace(self.folder.at(self.name), to.folder.at(to.name), src_dir_fd=self.folder.fd, dst_dir_fd=to.folder.fd)
+        os.replace(
+            self.folder.path_argument(self.name),
+            to.folder.path_argument(to.name),
+            src_dir_fd=self.folder.fd,
+            dst_dir_fd=to.folder.fd,
+        )
 
     def link(self, to: Entry) -> None:
         """Give it another name. Raises FileExistsError, OSError, NotImplementedError."""
@@ -233,29 +238,31 @@ class Entry(NamedTuple):
         where = {"src_dir_fd": self.folder.fd, "dst_dir_fd": to.folder.fd}
         os.link(self.name, to.name, **where, follow_symlinks=False)
 
-    def lead_to(self, target: str) -> None:
+    def symlink_to(self, target: str) -> None:
         """Make it a symlink to a folder. Raises FileExistsError, OSError, NotImplementedError."""
-        os.symlink(target, self.folder.at(self.name), target_is_directory=True, dir_fd=self.folder.fd)
+        os.symlink(target, self.folder.path_argument(self.name), target_is_directory=True, dir_fd=self.folder.fd)
 
-    def target(self) -> str | None:
+    def read_link(self) -> str | None:
         """Where a symlink leads; None where none stands. Raises OSError."""
-        found = self.find()
+        found = self.find_stat()
         if found is None or not stat.S_ISLNK(found.st_mode):
             return None
-        return os.readlink(self.folder.at(self.name), dir_fd=self.folder.fd)
+        return os.readlink(self.folder.path_argument(self.name), dir_fd=self.folder.fd)
 
     def unlink(self) -> None:
         """Remove it; missing is no error. Raises OSError."""
         with suppress(FileNotFoundError):
-            os.unlink(self.folder.at(self.name), dir_fd=self.folder.fd)
+            os.unlink(self.folder.path_argument(self.name), dir_fd=self.folder.fd)
 
-    def date(self, modified: float) -> None:
+    def set_mtime(self, modified: float) -> None:
         """Set its mtime, in seconds. Raises OSError."""
         follow = os.utime not in os.supports_follow_symlinks
-        os.utime(self.folder.at(self.name), (modified, modified), dir_fd=self.folder.fd, follow_symlinks=follow)
+        os.utime(
+            self.folder.path_argument(self.name), (modified, modified), dir_fd=self.folder.fd, follow_symlinks=follow
+        )
 
 
-class Tree:
+class DirectoryTree:
     """The folders below one, found by their names: the only way from a path to a directory handle.
 
     `root` may be reached through links, as its user named it; nothing below it is: neither the names of `lead`, with
@@ -263,71 +270,71 @@ class Tree:
     Picklable: another process opens its own.
     """
 
-    def __init__(self, root: str | Path, lead: str = "") -> None:
+    def __init__(self, root: str | Path, prefix: str = "") -> None:
         self._root = str(root)
-        self._lead = f"{lead}/" if lead else ""
-        self._base: Folder | None = None
-        self._known: dict[str, Folder] = {}
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._root_handle: DirectoryHandle | None = None
+        self._handles: dict[str, DirectoryHandle] = {}
 
     @classmethod
-    def of(cls, path: Path, root: Path) -> Tree:
+    def from_path(cls, path: Path, root: Path) -> DirectoryTree:
         """The tree of a folder; where it lies below `root`, no link leads there from it."""
         inside = path.is_relative_to(root) and path != root
         return cls(root, path.relative_to(root).as_posix()) if inside else cls(path)
 
-    def below(self, path: str) -> Tree:
+    def subtree(self, path: str) -> DirectoryTree:
         """The tree of a folder in this one."""
-        return Tree(self._root, f"{self._lead}{path}")
+        return DirectoryTree(self._root, f"{self._prefix}{path}")
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Tree) and (self._root, self._lead) == (other._root, other._lead)
+        return isinstance(other, DirectoryTree) and (self._root, self._prefix) == (other._root, other._prefix)
 
     def __hash__(self) -> int:
-        return hash((self._root, self._lead))
+        return hash((self._root, self._prefix))
 
-    def __reduce__(self) -> tuple[type[Tree], tuple[str, str]]:
-        return Tree, (self._root, self._lead[:-1])
+    def __reduce__(self) -> tuple[type[DirectoryTree], tuple[str, str]]:
+        return DirectoryTree, (self._root, self._prefix[:-1])
 
     @property
     def path(self) -> str:
         """Its path, for messages."""
-        return os.path.join(self._root, self._lead[:-1]) if self._lead else self._root
+        return os.path.join(self._root, self._prefix[:-1]) if self._prefix else self._root
 
-    def folder(self, path: str = "", *, make: bool = False) -> Folder:
+    def folder(self, path: str = "", *, make: bool = False) -> DirectoryHandle:
         """The folder at a path of names between slashes, made when `make`; of the empty path the topmost one.
 
         Raises WrongFileType where a symlink or a file stands, FileNotFoundError where nothing does, OSError.
         """
-        path = self._lead + path
-        known = self._known.get(path)
-        return known if known is not None and known.stands() else self._enter(path, make=make)
+        path = self._prefix + path
+        known = self._handles.get(path)
+        return known if known is not None and known.is_current() else self._open_folder(path, make=make)
 
-    def find(self, path: str = "") -> Folder | None:
+    def find(self, path: str = "") -> DirectoryHandle | None:
         """Likewise; None where nothing stands."""
         try:
             return self.folder(path)
         except FileNotFoundError:
             return None
 
-    def look(self, path: str) -> os.stat_result | None:
+    def find_stat(self, path: str) -> os.stat_result | None:
         """What stands at a path; None where nothing does. Raises WrongFileType for what is no folder on the way,
         OSError.
         """
         above, _, name = path.rpartition("/")
         folder = self.find(above)
-        return folder.entry(name).find() if folder is not None else None
+        return folder.entry(name).find_stat() if folder is not None else None
 
-    def _enter(self, path: str, *, make: bool) -> Folder:
-        if len(self._known) > HANDLES_KEPT:
-            self._known.clear()  # all, so that no inner folder keeps its outer ones open
-        folder, so_far = self._base or Folder(self._root), ""
-        self._base = folder
+    def _open_folder(self, path: str, *, make: bool) -> DirectoryHandle:
+        if len(self._handles) > MAX_OPEN_HANDLES:
+            self._handles.clear()  # all, so that no inner folder keeps its outer ones open
+        folder, so_far = self._root_handle or DirectoryHandle(self._root), ""
+        self._root_handle = folder
         for name in filter(None, path.split("/")):
             so_far = f"{so_far}/{name}" if so_far else name
-            inner = self._known.get(so_far)
+            inner = self._handles.get(so_far)
             if inner is None or not inner.is_in(folder):
                 inner = folder.enter(name, make=make)
-                self._known[so_far] = inner
+                self._handles[so_far] = inner
             folder = inner
-        self._known[path] = folder
+        self._handles[path] = folder
         return folder

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from tilesync.errors import DestinationError
-from tilesync.runtime.safe_open import file_type
+from tilesync.runtime.safe_open import describe_file_type
 
-_MANIFESTS: Final = ("manifests", ".tilesync/manifests")
+_MANIFEST_PATHS: Final = ("manifests", ".tilesync/manifests")
 
 
 def refuse_file(folder: Path, *, hint: str | None = None) -> None:
@@ -25,13 +25,15 @@ def refuse_file(folder: Path, *, hint: str | None = None) -> None:
         except OSError:
             return  # whoever opens it says why that fails
         if not stat.S_ISDIR(mode):
-            raise DestinationError(f"{path} is {file_type(mode)}, not a folder", hint=hint or folder_hint(path))
+            raise DestinationError(
+                f"{path} is {describe_file_type(mode)}, not a folder", hint=hint or folder_hint(path)
+            )
         return
 
 
 def folder_hint(file: Path) -> str:
     """Which folder to give in place of a file."""
     for folder in file.absolute().parents:
-        if any(os.path.isdir(folder / name) for name in _MANIFESTS):
+        if any(os.path.isdir(folder / name) for name in _MANIFEST_PATHS):
             return f"give the folder that tilesync filled: {folder}"
     return "give a folder, or a path where nothing stands yet"

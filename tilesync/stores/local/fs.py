@@ -13,34 +13,36 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tilesync.model import Trace
-from tilesync.runtime.os_errors import mapped
-from tilesync.runtime.threads import outcomes, tell
-from tilesync.stores.local.directory_handles import Entry, Folder
+from tilesync.model import FileStamp
+from tilesync.runtime.os_errors import translate_os_errors
+from tilesync.runtime.threads import run_all, set_outcomes
+from tilesync.stores.local.directory_handles import DirectoryHandle, Entry
 
 T = TypeVar("T")
 
-_NO_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
+_HARD_LINK_ERRORS = frozenset(
+    {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+)
 """Another file system, too many links, a file of someone else, a system or file system that knows none. The last
 depends on the system: EPERM on FAT, ENOTSUP or ENOSYS on network file systems. Source: link(2).
 """
 
 
-_SIGNED = (1 << 63) - 1
+_MAX_INT64 = (1 << 63) - 1
 """Some file systems number their inodes with 64 bits, or know times behind the year 2262; the catalog keeps 63."""
 
 
-def trace_of(found: os.stat_result) -> Trace:
+def stamp_from_stat(found: os.stat_result) -> FileStamp:
     """The trace that a look at a file found."""
-    return Trace(max(-_SIGNED, min(found.st_mtime_ns, _SIGNED)), found.st_ino & _SIGNED)
+    return FileStamp(max(-_MAX_INT64, min(found.st_mtime_ns, _MAX_INT64)), found.st_ino & _MAX_INT64)
 
 
-def real_folder(path: str | Path, *, make: bool, mode: int = 0o777) -> bool:
+def ensure_real_folder(path: str | Path, *, make: bool, mode: int = 0o777) -> bool:
     """Whether a folder is there, made when `make`. Raises DestinationError when a symlink or a file stands there."""
     path = Path(path)
-    with mapped(f"cannot use {path}"):
+    with translate_os_errors(f"cannot use {path}"):
         try:
-            Folder(str(path.parent)).enter(path.name, make=make, mode=mode)
+            DirectoryHandle(str(path.parent)).enter(path.name, make=make, mode=mode)
         except FileNotFoundError:
             if make:
                 raise
@@ -59,14 +61,14 @@ def write_at(part: Entry, offset: int, data: bytes) -> None:
 
     Raises OSError; what was written before that is right where it stands.
     """
-    with open(part.open_own() if offset else part.create(), "r+b" if offset else "wb", buffering=0) as file:
+    with open(part.open_unshared() if offset else part.create(), "r+b" if offset else "wb", buffering=0) as file:
         file.seek(offset)
         left = memoryview(data)
         while left:
             left = left[file.write(left) :]
 
 
-def write_whole(entry: Entry, data: bytes, modified: float | None) -> Trace:
+def write_whole(entry: Entry, data: bytes, modified: float | None) -> FileStamp:
     """A new file with these bytes, and that mtime (None: now); its trace. What stood there gives way.
 
     Raises OSError.
@@ -83,25 +85,25 @@ def write_whole(entry: Entry, data: bytes, modified: float | None) -> Trace:
     finally:
         os.close(descriptor)
     if modified is not None:
-        entry.date(modified)
+        entry.set_mtime(modified)
         found = entry.stat()
-    return trace_of(found)
+    return stamp_from_stat(found)
 
 
-def linked(source: Entry, link: Entry) -> bool:
+def try_hard_link(source: Entry, link: Entry) -> bool:
     """Whether a hard link to `source` could be made; not on every file system, nor without end. Raises OSError."""
     try:
         source.link(link)
     except NotImplementedError:
         return False
     except OSError as error:
-        if error.errno in _NO_LINK:
+        if error.errno in _HARD_LINK_ERRORS:
             return False
         raise
     return True
 
 
-def copied(source: Entry, copy: Entry) -> bytes:
+def copy_file(source: Entry, copy: Entry) -> bytes:
     """Copy a regular file that is no symlink; the SHA-256 of what was copied. Raises OSError."""
     sha256 = hashlib.sha256()
     with open(source.open(), "rb", buffering=0) as file, open(copy.create(), "wb") as out:
@@ -111,7 +113,7 @@ def copied(source: Entry, copy: Entry) -> bytes:
     return sha256.digest()
 
 
-def barrier(folder: Path) -> None:
+def sync_filesystem(folder: Path) -> None:
     """Return when everything written to the file system of `folder` is durable."""
     if sys.platform == "linux":
         descriptor = os.open(folder, os.O_RDONLY)
@@ -124,7 +126,7 @@ def barrier(folder: Path) -> None:
         os.sync()
 
 
-def place(temporary: Entry, final: Entry, data: Iterable[bytes]) -> None:
+def replace_file_durably(temporary: Entry, final: Entry, data: Iterable[bytes]) -> None:
     """Put `data` at `final` in one step, durably: written beside, synced, renamed, and the folder synced.
 
     Its mtime is of a later second than that of the file it replaces: web servers make their ETag of mtime and size, and
@@ -133,16 +135,16 @@ def place(temporary: Entry, final: Entry, data: Iterable[bytes]) -> None:
     with open(temporary.create(), "wb") as file:
         file.writelines(data)
         file.flush()
-        before = final.find()
+        before = final.find_stat()
         earliest = int(before.st_mtime) + 1 if before is not None else 0
         if os.fstat(file.fileno()).st_mtime < earliest:
-            temporary.date(earliest)
+            temporary.set_mtime(earliest)
         os.fsync(file.fileno())
     temporary.move(final)
     final.folder.sync()
 
 
-def boot_id() -> str | None:
+def read_boot_id() -> str | None:
     """What changes when the machine restarts; None where that cannot be told.
 
     What was written but not yet made durable is whole while this stays the same. Source: random(4).
@@ -153,11 +155,11 @@ def boot_id() -> str | None:
         return None
 
 
-TOGETHER = 32
+MAX_JOBS_PER_BATCH = 32
 """Small jobs of one hop at most, so that those who wait for the first do not wait for all."""
 
 
-class BatchWriter:
+class ThreadBatcher:
     """Runs small blocking jobs in a thread, many that wait in one hop: a slow disk never stalls the loop.
 
     In one thread at a time: two fight for the interpreter, and take longer.
@@ -165,19 +167,19 @@ class BatchWriter:
 
     def __init__(self) -> None:
         self._pending: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
-        self._writer: asyncio.Task[None] | None = None
+        self._runner: asyncio.Task[None] | None = None
 
     async def run(self, job: Callable[[], T]) -> T:
         """The result of `job`, or what it raised."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._pending.append((job, future))
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._write())
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._run_pending())
         return await future
 
-    async def _write(self) -> None:
+    async def _run_pending(self) -> None:
         """Run jobs until none waits; the one who adds the next starts a writer then."""
         while self._pending:
-            batch = [self._pending.popleft() for _ in range(min(len(self._pending), TOGETHER))]
-            tell([future for _, future in batch], await asyncio.to_thread(outcomes, [job for job, _ in batch]))
-        self._writer = None
+            batch = [self._pending.popleft() for _ in range(min(len(self._pending), MAX_JOBS_PER_BATCH))]
+            set_outcomes([future for _, future in batch], await asyncio.to_thread(run_all, [job for job, _ in batch]))
+        self._runner = None

@@ -8,23 +8,23 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tilesync.catalog.sqlite import Database
-from tilesync.model import Blob, Held
-from tilesync.model.storage import Found
+from tilesync.model import Blob, StoredFile
+from tilesync.model.storage import ObjectInfo
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS object (version TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL,
   etag TEXT NOT NULL, md5 BLOB, PRIMARY KEY (version, name)) WITHOUT ROWID;
 """
-_TOGETHER = 500
+_NAMES_PER_QUERY = 500
 
 
-def number_of(etag: str) -> int:
+def hash_etag(etag: str) -> int:
     """A number that stands for an ETag, below 2^63."""
     return int.from_bytes(hashlib.sha256(etag.encode()).digest()[:8], "big") >> 1
 
 
-class Listed:
+class ListingCache:
     """The objects of some versions, each as it was listed. Safe from any thread."""
 
     def __init__(self) -> None:
@@ -35,10 +35,10 @@ class Listed:
         if self._database is None:
             self._folder = tempfile.TemporaryDirectory(prefix="tilesync-")
             path = Path(self._folder.name, "listed.sqlite3")
-            self._database = Database(path, _SCHEMA, version=1, read_only=False, lasting=False)
+            self._database = Database(path, _SCHEMA, schema_version=1, read_only=False, is_persistent=False)
         return self._database
 
-    def take(self, version: str, pages: Iterable[Sequence[Found]]) -> None:
+    def replace_listing(self, version: str, pages: Iterable[Sequence[ObjectInfo]]) -> None:
         """Take in the whole listing of a version, in place of an earlier one; its names relative to the version."""
         with self._db().transaction() as db:
             db.execute("DELETE FROM object WHERE version=?", (version,))
@@ -47,14 +47,14 @@ class Listed:
             with self._db().transaction() as db:
                 db.executemany("INSERT OR REPLACE INTO object VALUES (?, ?, ?, ?, ?)", rows)
 
-    def among(self, version: str, names: Sequence[str]) -> dict[str, Found]:
+    def find_many(self, version: str, names: Sequence[str]) -> dict[str, ObjectInfo]:
         """Those of some names that are there."""
-        found: dict[str, Found] = {}
-        for start in range(0, len(names), _TOGETHER):
-            some = names[start : start + _TOGETHER]
+        found: dict[str, ObjectInfo] = {}
+        for start in range(0, len(names), _NAMES_PER_QUERY):
+            some = names[start : start + _NAMES_PER_QUERY]
             places = ", ".join("?" * len(some))
             sql = f"SELECT name, size, etag, md5 FROM object WHERE version=? AND name IN ({places})"
-            found.update((row[0], Found._make(row)) for row in self._db().query(sql, version, *some))
+            found.update((row[0], ObjectInfo._make(row)) for row in self._db().query(sql, version, *some))
         return found
 
     def close(self) -> None:
@@ -65,13 +65,13 @@ class Listed:
             self._folder.cleanup()
 
 
-def is_same(held: Held, there: Found | None) -> bool:
+def is_unchanged(stored: StoredFile, info: ObjectInfo | None) -> bool:
     """Whether an object is what was left there: by its ETag, else by its MD5."""
-    if there is None or there.size != held.size:
+    if info is None or info.size != stored.size:
         return False
-    return number_of(there.etag) == held.mtime_ns or (held.blob.md5 is not None and there.md5 == held.blob.md5)
+    return hash_etag(info.etag) == stored.mtime_ns or (stored.blob.md5 is not None and info.md5 == stored.blob.md5)
 
 
-def is_listed(blob: Blob, there: Found | None) -> bool:
+def has_same_md5(blob: Blob, info: ObjectInfo | None) -> bool:
     """Whether an object has the size and the MD5 of a blob."""
-    return there is not None and blob.md5 is not None and (there.size, there.md5) == (blob.size, blob.md5)
+    return info is not None and blob.md5 is not None and (info.size, info.md5) == (blob.size, blob.md5)

@@ -7,18 +7,18 @@ from collections.abc import Iterable
 from tilesync.events import Warned
 from tilesync.protocols import Observer
 
-SHOWN = 5
+MAX_NAMES_SHOWN = 5
 
 
-class Misread:
+class MisreadNameWarner:
     """Looks at the names of files, and warns once of those with any of these characters. Not `sure`: the server has not
     been tried yet.
     """
 
-    def __init__(self, characters: str, observe: Observer, *, sure: bool) -> None:
+    def __init__(self, characters: str, observe: Observer, *, is_probed: bool) -> None:
         self._characters = characters
         self._observe = observe
-        self._sure = sure
+        self._is_probed = is_probed
 
     def __call__(self, names: Iterable[str]) -> None:
         """Look."""
@@ -31,12 +31,12 @@ class Misread:
 
     def _warn(self, bad: list[str]) -> None:
         found = sorted({char for name in bad for char in name if char in self._characters})
-        chars, shown = ", ".join(map(repr, found)), ", ".join(bad[:SHOWN])
-        reads = "reads" if self._sure else "may read (the first run tries it)"
+        chars, shown = ", ".join(map(repr, found)), ", ".join(bad[:MAX_NAMES_SHOWN])
+        reads = "reads" if self._is_probed else "may read (the first run tries it)"
         self._observe(
             Warned(
                 f"names with {chars}, which this server {reads} as another name when a viewer asks for them as the"
-                f" tilesets write them: {shown}{' and more' if len(bad) > SHOWN else ''}; such files are held, and no"
+                f" tilesets write them: {shown}{' and more' if len(bad) > MAX_NAMES_SHOWN else ''}; such files are held, and no"
                 " viewer finds them there without a server between that knows better"
             )
         )

@@ -14,38 +14,38 @@ from typing import Final, NamedTuple, TypeVar
 from tilesync.azure.list_blobs import PageGuard
 from tilesync.errors import ConditionFailed, Transient
 from tilesync.events import Warned
-from tilesync.model.storage import Elsewhere, Found, Label
-from tilesync.protocols import Observer, Stored
-from tilesync.runtime.threads import in_pool
-from tilesync.stores.object_store.resumable_read import unbroken
+from tilesync.model.storage import CopySource, ObjectHeaders, ObjectInfo
+from tilesync.protocols import ObjectStream, Observer
+from tilesync.runtime.threads import run_in_executor
+from tilesync.stores.object_store.resumable_read import read_resuming
 from tilesync.stores.s3.errors import Archived, NotThere
-from tilesync.stores.s3.lease import TERM, ObjectLease
-from tilesync.stores.s3.multipart import COPIED_AT_ONCE, PART, Parts
-from tilesync.stores.s3.name_probe import misread
-from tilesync.stores.s3.objects import Whole
-from tilesync.stores.s3.upload import S3Upload, Sending, give_up
-from tilesync.transport.blob_client_sync import Blocking
-from tilesync.transport.retry import Insistence
+from tilesync.stores.s3.lease import LEASE_TERM, ObjectLease
+from tilesync.stores.s3.multipart import MAX_COPY_OBJECT_BYTES, PART_BYTES, MultipartClient
+from tilesync.stores.s3.name_probe import find_misread_characters
+from tilesync.stores.s3.objects import ObjectClient
+from tilesync.stores.s3.upload import MultipartUpload, S3Upload, abort_upload
+from tilesync.transport.blob_client_sync import SyncBlobClient
+from tilesync.transport.retry import SyncRetrier
 
 T = TypeVar("T")
 
-AT_ONCE: Final = 16
+PARALLEL_PARTS: Final = 16
 """Parts that are on their way at once, whatever they belong to."""
 
-PARTING: Final = timedelta(seconds=10)
+ABORT_RETRY_BUDGET: Final = timedelta(seconds=10)
 """How long a failing answer is borne with while an upload is given up."""
 
 
-class Wires(NamedTuple):
+class S3Clients(NamedTuple):
     """The two doors to one bucket, and how long it is borne with when they stay shut; `asking`: how it is asked as
     viewers ask.
     """
 
-    whole: Whole
-    parts: Parts
+    object_client: ObjectClient
+    multipart_client: MultipartClient
     observe: Observer
-    budget: timedelta
-    asking: Callable[[], AbstractContextManager[Blocking]]
+    retry_budget: timedelta
+    open_anonymous_client: Callable[[], AbstractContextManager[SyncBlobClient]]
 
 
 class S3Objects:
@@ -53,206 +53,220 @@ class S3Objects:
     the lock: they have no time to lose.
     """
 
-    part = PART
-    doubtful = "+"
-    only_paths = True  # obstore takes nothing else
+    part_bytes = PART_BYTES
+    suspect_characters = "+"
+    rejects_empty_segments = True  # obstore takes nothing else
 
     def __init__(
         self,
-        wires: Wires,
+        clients: S3Clients,
         prefix: str,
         *,
-        shown: str,
-        home: str,
-        term: timedelta = TERM,
-        beating: S3Objects | None = None,
+        display_name: str,
+        canonical_url: str,
+        term: timedelta = LEASE_TERM,
+        renewal_objects: S3Objects | None = None,
     ) -> None:
-        self._whole = wires.whole
-        self._parts = wires.parts
-        self._asking = wires.asking
-        self._observe = wires.observe
-        self._insistence = Insistence(wires.observe, budget=wires.budget)
-        self._parting = Insistence(wires.observe, budget=min(wires.budget, PARTING))
+        self._object_client = clients.object_client
+        self._multipart_client = clients.multipart_client
+        self._open_anonymous_client = clients.open_anonymous_client
+        self._observe = clients.observe
+        self._retrying = SyncRetrier(clients.observe, budget=clients.retry_budget)
+        self._abort_retrying = SyncRetrier(clients.observe, budget=min(clients.retry_budget, ABORT_RETRY_BUDGET))
         self._prefix = prefix
-        self._lease = ObjectLease(self, beating or self, term=term)
-        self._pool = ThreadPoolExecutor(AT_ONCE, "tilesync-s3")
-        self._has_bucket = False
-        self._has_told_archived = False
+        self._lease = ObjectLease(self, renewal_objects or self, term=term)
+        self._pool = ThreadPoolExecutor(PARALLEL_PARTS, "tilesync-s3")
+        self._is_bucket_known = False
+        self._has_warned_archived = False
         self.guard: Callable[[], None] = lambda: None
-        self.shown = shown
-        self.home = home
+        self.display_name = display_name
+        self.canonical_url = canonical_url
 
     # --- asking ---
 
-    def find(self, name: str) -> Found | None:
+    def find(self, name: str) -> ObjectInfo | None:
         """What is said of an object; None when there is none."""
         try:
-            return self._near(self._insist(lambda: self._whole.head(self._prefix + name)))
+            return self._relative_to_prefix(self._retry(lambda: self._object_client.head(self._prefix + name)))
         except NotThere:
-            self._demand_bucket()
+            self._require_bucket()
             return None
 
-    def _demand_bucket(self) -> None:
+    def _require_bucket(self) -> None:
         """Raise DestinationError where there is no bucket: the answer to a HEAD cannot say what is missing."""
-        if not self._has_bucket:
-            self._insist(lambda: next(self._whole.pages(f"{self._prefix}.tilesync"), None))
-            self._has_bucket = True
+        if not self._is_bucket_known:
+            self._retry(lambda: next(self._object_client.list_pages(f"{self._prefix}.tilesync"), None))
+            self._is_bucket_known = True
 
-    def pages(self, prefix: str) -> Iterator[list[Found]]:
+    def list_pages(self, prefix: str) -> Iterator[list[ObjectInfo]]:
         """The objects whose names begin so, page by page; each page is asked for until it comes."""
-        return (page for page, _ in self.pages_from(prefix, "") if page)
+        return (page for page, _ in self.list_pages_from(prefix, "") if page)
 
-    def pages_from(self, prefix: str, place: str) -> Iterator[tuple[list[Found], str]]:
+    def list_pages_from(self, prefix: str, cursor: str) -> Iterator[tuple[list[ObjectInfo], str]]:
         """Likewise, from behind a name on, each page with its last name."""
-        lead, after = self._prefix + prefix, place or None
+        lead, after = self._prefix + prefix, cursor or None
         folder = lead.rpartition("/")[0]  # obstore knows prefixes of whole segments only
-        coming, guard = self._whole.pages(folder, after=after), PageGuard()
+        coming, guard = self._object_client.list_pages(folder, after=after), PageGuard()
         while True:
             try:
                 page = next(coming, None)
             except Transient:
-                coming, page = self._insist(partial(self._resumed, folder, after))
+                coming, page = self._retry(partial(self._resume_listing, folder, after))
             if page is None:
                 break
             after = page[-1].name if page else after
-            guard.note(page[-1].name if page else "")
-            yield [self._near(each) for each in page if each.name.startswith(lead)], after or ""
+            guard.check_page(page[-1].name if page else "")
+            yield [self._relative_to_prefix(each) for each in page if each.name.startswith(lead)], after or ""
         yield [], ""
 
-    def _resumed(self, folder: str, after: str | None) -> tuple[Iterator[list[Found]], list[Found] | None]:
-        coming = self._whole.pages(folder, after=after)
+    def _resume_listing(
+        self, folder: str, after: str | None
+    ) -> tuple[Iterator[list[ObjectInfo]], list[ObjectInfo] | None]:
+        coming = self._object_client.list_pages(folder, after=after)
         return coming, next(coming, None)
 
-    def read(self, name: str, *, offset: int = 0) -> Stored | None:
+    def read(self, name: str, *, offset: int = 0) -> ObjectStream | None:
         """An object and its bytes from `offset` on; None when there is none."""
         whole_name = self._prefix + name
         try:
-            got = self._insist(lambda: self._whole.get(whole_name, offset=offset, etag=""))
+            got = self._retry(lambda: self._object_client.get(whole_name, offset=offset, etag=""))
         except NotThere:
             return None
-        found = self._near(got.found)
+        found = self._relative_to_prefix(got.info)
 
         def again(at: int) -> Iterator[bytes] | None:
             try:
-                return self._insist(lambda: self._whole.get(whole_name, offset=at, etag=found.etag)).chunks
+                return self._retry(lambda: self._object_client.get(whole_name, offset=at, etag=found.etag)).chunks
             except NotThere:
                 return None
 
-        return Stored(found, unbroken(found, offset, got.chunks, again, self.shown))
+        return ObjectStream(found, read_resuming(found, offset, got.chunks, again, self.display_name))
 
     # --- changing ---
 
-    def write(self, name: str, data: Iterable[bytes], label: Label, *, instead_of: str | None = None) -> Found:
+    def write(
+        self, name: str, data: Iterable[bytes], label: ObjectHeaders, *, expected_etag: str | None = None
+    ) -> ObjectInfo:
         """Put an object in place, of whatever size: in one request up to a part, in parts beyond. The condition goes
         with the request that puts it in place; where parts do, what is there is looked at just before as well, for
         servers that know conditions of the former alone.
         """
         md5 = hashlib.md5(usedforsecurity=False)
-        pieces = _pieces(data, md5.update)
+        pieces = _split_into_parts(data, md5.update)
         first, second = next(pieces), next(pieces, None)
         try:
             if second is None:
-                put = partial(self._whole.put, self._prefix + name, first, label, instead_of=instead_of)
-                return self._near(self._change(put))
-            return self._near(self._send(name, chain([first, second], pieces), label, instead_of))
+                put = partial(self._object_client.put, self._prefix + name, first, label, expected_etag=expected_etag)
+                return self._relative_to_prefix(self._retry_guarded(put))
+            return self._relative_to_prefix(
+                self._upload_parts(name, chain([first, second], pieces), label, expected_etag)
+            )
         except ConditionFailed:
-            found = self._holding(
+            found = self._find_with_md5(
                 name, md5.digest()
             )  # of an attempt whose answer was lost it is what this one put there
             if found is not None:
                 return found
             raise
 
-    def _send(self, name: str, pieces: Iterator[bytes], label: Label, instead_of: str | None) -> Found:
-        sending = Sending(self._parts, self._whole, self._prefix + name, label)
+    def _upload_parts(
+        self, name: str, pieces: Iterator[bytes], label: ObjectHeaders, expected_etag: str | None
+    ) -> ObjectInfo:
+        sending = MultipartUpload(self._multipart_client, self._object_client, self._prefix + name, label)
         try:
             count = 0
             for count, piece in enumerate(pieces, 1):
-                self._change(partial(sending.send, count, piece))
-            if instead_of is not None:
-                self._demand_same(name, instead_of)
-            found = self._change(lambda: sending.complete(count, instead_of=instead_of))
+                self._retry_guarded(partial(sending.send_part, count, piece))
+            if expected_etag is not None:
+                self._require_etag(name, expected_etag)
+            found = self._retry_guarded(lambda: sending.complete(count, expected_etag=expected_etag))
         except BaseException:
-            self._give_up(sending)
+            self._abort_upload(sending)
             raise
-        if sending.astray:
-            self._give_up(sending)
+        if sending.may_have_orphan:
+            self._abort_upload(sending)
         return found
 
-    def _demand_same(self, name: str, etag: str) -> None:
+    def _require_etag(self, name: str, etag: str) -> None:
         there = self.find(name)
         if (there.etag if there is not None else "") != etag:
             raise ConditionFailed(f"{name} is another one by now")
 
-    def _holding(self, name: str, md5: bytes) -> Found | None:
+    def _find_with_md5(self, name: str, md5: bytes) -> ObjectInfo | None:
         """The object, where it has these bytes; they are read, as not every ETag tells their MD5."""
         stored, digest = self.read(name), hashlib.md5(usedforsecurity=False)
         for chunk in stored.chunks if stored is not None else ():
             digest.update(chunk)
-        return stored.found if stored is not None and digest.digest() == md5 else None
+        return stored.info if stored is not None and digest.digest() == md5 else None
 
-    def copy(self, of: Found, name: str) -> Found | None:
+    def copy(self, original: ObjectInfo, name: str) -> ObjectInfo | None:
         """Put a copy of an object in place, by the service alone; None when it is not there as it was found, or lies in
         an archive.
         """
-        if of.size > COPIED_AT_ONCE:
+        if original.size > MAX_COPY_OBJECT_BYTES:
             return None
         try:
-            copied = self._change(lambda: self._parts.copy(of, self._prefix + of.name, self._prefix + name))
+            copied = self._retry_guarded(
+                lambda: self._multipart_client.copy_object(original, self._prefix + original.name, self._prefix + name)
+            )
         except Archived as error:
-            self._tell_archived(error)
+            self._warn_archived(error)
             return None
         if copied is None:
             return None
-        if copied.etag != of.etag and not self._is_there(of):  # a server that takes no heed of the condition
+        if copied.etag != original.etag and not self._is_unchanged(
+            original
+        ):  # a server that takes no heed of the condition
             self.delete([name])
             return None
-        return self._near(copied)
+        return self._relative_to_prefix(copied)
 
-    def _tell_archived(self, error: Archived) -> None:
-        if not self._has_told_archived:
-            self._has_told_archived = True
+    def _warn_archived(self, error: Archived) -> None:
+        if not self._has_warned_archived:
+            self._has_warned_archived = True
             self._observe(
-                Warned(f"{error}; such files of older versions are not reused in {self.shown}, but fetched again")
+                Warned(
+                    f"{error}; such files of older versions are not reused in {self.display_name}, but fetched again"
+                )
             )
 
-    def _is_there(self, of: Found) -> bool:
-        there = self.find(of.name)
-        return there is not None and (there.etag, there.size) == (of.etag, of.size)
+    def _is_unchanged(self, original: ObjectInfo) -> bool:
+        there = self.find(original.name)
+        return there is not None and (there.etag, there.size) == (original.etag, original.size)
 
     def delete(self, names: Sequence[str]) -> None:
         """Delete objects; missing is no error."""
         if names:
-            self._change(lambda: self._whole.delete([self._prefix + name for name in names]))
+            self._retry_guarded(lambda: self._object_client.delete([self._prefix + name for name in names]))
 
     # --- bodies ---
 
-    async def put(self, name: str, data: bytes, md5: bytes | None, label: Label) -> Found:
+    async def put(self, name: str, data: bytes, md5: bytes | None, label: ObjectHeaders) -> ObjectInfo:
         """Put a small object in place, at one attempt; the service checks its SHA-256. Where keys encrypt it, its ETag
         is that of other bytes, and no error.
         """
-        found = self._near(await self._whole.put_async(self._prefix + name, data, label))
+        found = self._relative_to_prefix(await self._object_client.put_async(self._prefix + name, data, label))
         return found if md5 in {None, found.md5} else found._replace(md5=None)
 
-    async def take(self, source: Elsewhere, name: str, label: Label) -> str:
+    async def copy_from_url(self, source: CopySource, name: str, label: ObjectHeaders) -> str:
         """Nothing: S3 copies within itself alone."""
         return "S3 copies within itself alone"
 
-    def begin(self, name: str, size: int, label: Label) -> S3Upload:
+    def begin_upload(self, name: str, size: int, label: ObjectHeaders) -> S3Upload:
         """Begin a large object."""
-        sending = Sending(self._parts, self._whole, self._prefix + name, label)
+        sending = MultipartUpload(self._multipart_client, self._object_client, self._prefix + name, label)
         return S3Upload(
             self._prefix + name,
             size,
             label,
-            whole=self._whole,
-            sending=sending,
-            beside=partial(in_pool, self._pool),
-            abort=lambda: self._give_up(sending),
+            object_client=self._object_client,
+            multipart=sending,
+            run_in_thread=partial(run_in_executor, self._pool),
+            abort=lambda: self._abort_upload(sending),
         )
 
-    def _give_up(self, sending: Sending) -> None:
-        give_up(sending, self._parting, self._observe, self.shown)
+    def _abort_upload(self, upload: MultipartUpload) -> None:
+        abort_upload(upload, self._abort_retrying, self._observe, self.display_name)
 
     # --- the rest ---
 
@@ -260,40 +274,44 @@ class S3Objects:
         """The right to write here: always the same one, which keeps what it saw of another's."""
         return self._lease
 
-    def misread(self) -> list[str]:
+    def find_misread_characters(self) -> list[str]:
         """The characters of names that the server reads as something else: it is asked by a few small objects, which
         go again. Not for a dry run.
         """
-        return self._insist(lambda: misread(self._whole, f"{self._prefix}.tilesync/probe/", self._asking))
+        return self._retry(
+            lambda: find_misread_characters(
+                self._object_client, f"{self._prefix}.tilesync/probe/", self._open_anonymous_client
+            )
+        )
 
     def close(self) -> None:
         """Let go of the threads."""
         self._pool.shutdown()
 
-    def _near(self, found: Found) -> Found:
+    def _relative_to_prefix(self, found: ObjectInfo) -> ObjectInfo:
         """By its name below the prefix."""
         return found._replace(name=found.name[len(self._prefix) :])
 
-    def _change(self, attempt: Callable[[], T]) -> T:
+    def _retry_guarded(self, attempt: Callable[[], T]) -> T:
         def allowed() -> T:
             self.guard()
             return attempt()
 
-        return self._insist(allowed)
+        return self._retry(allowed)
 
-    def _insist(self, attempt: Callable[[], T]) -> T:
-        return self._insistence.insist(self.shown, attempt)
+    def _retry(self, attempt: Callable[[], T]) -> T:
+        return self._retrying.retry(self.display_name, attempt)
 
 
-def _pieces(data: Iterable[bytes], into: Callable[[bytes], object]) -> Iterator[bytes]:
+def _split_into_parts(data: Iterable[bytes], update_digest: Callable[[bytes], object]) -> Iterator[bytes]:
     """The same bytes in pieces of a part each; the last is what is left, and the only one where there are few."""
     held, size = list[bytes](), 0
     for piece in data:
-        into(piece)
+        update_digest(piece)
         held.append(piece)
         size += len(piece)
-        while size > PART:
+        while size > PART_BYTES:
             joined = b"".join(held)
-            yield joined[:PART]
-            held, size = [joined[PART:]], size - PART
+            yield joined[:PART_BYTES]
+            held, size = [joined[PART_BYTES:]], size - PART_BYTES
     yield b"".join(held)

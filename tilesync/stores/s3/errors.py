@@ -8,30 +8,36 @@ from __future__ import annotations
 import re
 from typing import Final, Literal, NoReturn
 
-from tilesync.azure.responses import plain_etag
+from tilesync.azure.responses import parse_etag
 from tilesync.errors import ConditionFailed, DestinationError, DiskFull, NotAuthorised, TilesyncError, Transient
-from tilesync.model.storage import Found
+from tilesync.model.storage import ObjectInfo
 
-_RIGHTS: Final = (
+_WRITE_PERMISSIONS_HINT: Final = (
     "the identity needs s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and"
     " s3:AbortMultipartUpload on what lies in it"
 )
-_READS: Final = "the identity needs s3:ListBucket on the bucket, and s3:GetObject on what lies in it"
-_WHO: Final = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE and its login"
-_WHERE: Final = "set AWS_REGION to the region of the bucket"
-_CONDITIONS: Final = "the server must know conditional writes (If-None-Match, If-Match), which keep two runs apart"
-_KMS: Final = "the key that encrypts the bucket is disabled or not for this identity: its owner must change that"
-ENDPOINT: Final = "check --endpoint-url (AWS_ENDPOINT_URL) and AWS_REGION"
-_PROOF: Final = "where this server knows no SHA-256 checksums, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
+_READ_PERMISSIONS_HINT: Final = "the identity needs s3:ListBucket on the bucket, and s3:GetObject on what lies in it"
+_CREDENTIALS_HINT: Final = (
+    "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE and its login"
+)
+_REGION_HINT: Final = "set AWS_REGION to the region of the bucket"
+_CONDITIONAL_WRITES_HINT: Final = (
+    "the server must know conditional writes (If-None-Match, If-Match), which keep two runs apart"
+)
+_KMS_HINT: Final = "the key that encrypts the bucket is disabled or not for this identity: its owner must change that"
+ENDPOINT_HINT: Final = "check --endpoint-url (AWS_ENDPOINT_URL) and AWS_REGION"
+_CHECKSUM_HINT: Final = (
+    "where this server knows no SHA-256 checksums, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
+)
 
-_HINTS: Final = {
-    "ExpiredToken": _WHO,
-    "ExpiredTokenException": _WHO,
-    "InvalidAccessKeyId": _WHO,
-    "InvalidClientTokenId": _WHO,
-    "InvalidToken": _WHO,
-    "TokenRefreshRequired": _WHO,
-    "SignatureDoesNotMatch": _WHO,
+_CREDENTIAL_ERROR_HINTS: Final = {
+    "ExpiredToken": _CREDENTIALS_HINT,
+    "ExpiredTokenException": _CREDENTIALS_HINT,
+    "InvalidAccessKeyId": _CREDENTIALS_HINT,
+    "InvalidClientTokenId": _CREDENTIALS_HINT,
+    "InvalidToken": _CREDENTIALS_HINT,
+    "TokenRefreshRequired": _CREDENTIALS_HINT,
+    "SignatureDoesNotMatch": _CREDENTIALS_HINT,
     "RequestTimeTooSkewed": "set this machine's clock",
     "AllAccessDisabled": "the bucket or its account is disabled: only its owner can change that",
     "AccountProblem": "something is wrong with the AWS account: only its owner, or AWS, can change that",
@@ -39,7 +45,7 @@ _HINTS: Final = {
 }
 """Codes that speak of who asks, whatever their status, and what helps."""
 
-_ELSEWHERE: Final = {
+_WRONG_REGION_CODES: Final = {
     "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
     "IncorrectEndpoint",
@@ -48,7 +54,7 @@ _ELSEWHERE: Final = {
 }
 """The bucket is of another region."""
 
-_SPOILT: Final = {
+_CORRUPTED_IN_TRANSIT_CODES: Final = {
     "BadDigest",
     "IncompleteBody",
     "RequestTimeout",
@@ -57,18 +63,18 @@ _SPOILT: Final = {
 }
 """The bytes were spoilt on their way: another attempt may cure it."""
 
-_PRESSURE: Final = {"RequestLimitExceeded", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"}
-_FULL: Final = {"EntityTooLarge", "InsufficientCapacity", "QuotaExceeded", "XMinioStorageFull"}
-_PERMANENT: Final = {501, 505}
+_THROTTLING_CODES: Final = {"RequestLimitExceeded", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"}
+_STORAGE_FULL_CODES: Final = {"EntityTooLarge", "InsufficientCapacity", "QuotaExceeded", "XMinioStorageFull"}
+_PERMANENT_STATUSES: Final = {501, 505}
 """Of those above 500 the ones that no other attempt cures."""
 
-Act = Literal["read", "write", "replace"]
+ObjectOperation = Literal["read", "write", "replace"]
 """What a request was to do; `replace` writes only over what was seen."""
 
-_ARCHIVED: Final = {"InvalidObjectState", "ObjectNotInActiveTierError"}
+_ARCHIVED_CODES: Final = {"InvalidObjectState", "ObjectNotInActiveTierError"}
 """The storage class of the object must be left first. Source: "GetObject", "CopyObject"."""
 
-_MD5: Final = re.compile(r"[0-9a-f]{32}")
+_MD5_PATTERN: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Archived(DestinationError):
@@ -81,55 +87,69 @@ class NotThere(DestinationError):
     """There is no such object, or no such upload."""
 
 
-def refuse(status: int, code: str, name: str, shown: str, *, wait: float | None = None, act: Act = "write") -> NoReturn:
+def raise_for_response(
+    status: int,
+    code: str,
+    name: str,
+    display_name: str,
+    *,
+    retry_after_s: float | None = None,
+    operation: ObjectOperation = "write",
+) -> NoReturn:
     """Raise what follows from an answer that grants nothing to a request about `name`. `wait`: the seconds that it asks
     for.
     """
-    raise _refusal(status, code, name, shown, wait, act) from None
+    raise _classify_response(status, code, name, display_name, retry_after_s, operation) from None
 
 
-def _refusal(status: int, code: str, name: str, shown: str, wait: float | None, act: Act) -> TilesyncError:
+def _classify_response(
+    status: int, code: str, name: str, display_name: str, retry_after_s: float | None, operation: ObjectOperation
+) -> TilesyncError:
     said = f"({status or ''} {code})".replace("( ", "(").replace(" )", ")")
-    if code in _SPOILT:
+    if code in _CORRUPTED_IN_TRANSIT_CODES:
         return Transient(f"{name} did not arrive whole {said}")
-    if code in _PRESSURE or status in {429, 503}:
-        return Transient(f"{shown} answered {said}", retry_after=wait, pressure=True)
-    if status in {408, 409} or (status >= 500 and status not in _PERMANENT and code not in _FULL):
-        return Transient(f"{shown} answered {said}", retry_after=wait)
-    if code in _ARCHIVED:
-        return Archived(f"{name} in {shown} is archived, and cannot be read before it is restored {said}")
-    if code in _HINTS:
-        return NotAuthorised(f"{shown} refuses who asks {said}", hint=_HINTS[code])
+    if code in _THROTTLING_CODES or status in {429, 503}:
+        return Transient(f"{display_name} answered {said}", retry_after=retry_after_s, is_throttled=True)
+    if status in {408, 409} or (
+        status >= 500 and status not in _PERMANENT_STATUSES and code not in _STORAGE_FULL_CODES
+    ):
+        return Transient(f"{display_name} answered {said}", retry_after=retry_after_s)
+    if code in _ARCHIVED_CODES:
+        return Archived(f"{name} in {display_name} is archived, and cannot be read before it is restored {said}")
+    if code in _CREDENTIAL_ERROR_HINTS:
+        return NotAuthorised(f"{display_name} refuses who asks {said}", hint=_CREDENTIAL_ERROR_HINTS[code])
     if status in {401, 403} or code == "AccessDenied":
-        hint = _READS if act == "read" else _RIGHTS
-        return NotAuthorised(f"{shown} refuses {name} {said}", hint=hint)
-    if status in {301, 307} or code in _ELSEWHERE:
-        return DestinationError(f"{shown} lies in another region {said}", hint=_WHERE)
+        hint = _READ_PERMISSIONS_HINT if operation == "read" else _WRITE_PERMISSIONS_HINT
+        return NotAuthorised(f"{display_name} refuses {name} {said}", hint=hint)
+    if status in {301, 307} or code in _WRONG_REGION_CODES:
+        return DestinationError(f"{display_name} lies in another region {said}", hint=_REGION_HINT)
     if code == "NoSuchBucket":
-        hint = "check the name, and --endpoint-url" if act == "read" else "check the name, or make the bucket"
-        return DestinationError(f"there is no bucket at {shown} {said}", hint=hint)
+        hint = "check the name, and --endpoint-url" if operation == "read" else "check the name, or make the bucket"
+        return DestinationError(f"there is no bucket at {display_name} {said}", hint=hint)
     if status == 404:
-        return NotThere(f"{name} is not in {shown} {said}")
+        return NotThere(f"{name} is not in {display_name} {said}")
     if status == 412:
         return ConditionFailed(f"{name} is another one by now {said}")
-    if code in _FULL:
-        return DiskFull(f"{shown} has no room for {name} {said}")
-    return DestinationError(f"{shown} cannot do what was asked about {name} {said}", hint=_hint(status, code, act))
+    if code in _STORAGE_FULL_CODES:
+        return DiskFull(f"{display_name} has no room for {name} {said}")
+    return DestinationError(
+        f"{display_name} cannot do what was asked about {name} {said}", hint=_hint_for(status, code, operation)
+    )
 
 
-def _hint(status: int, code: str, act: Act) -> str | None:
+def _hint_for(status: int, code: str, operation: ObjectOperation) -> str | None:
     if status == 501:
-        return f"{_CONDITIONS}; {_PROOF}" if act == "replace" else _PROOF
+        return f"{_CONDITIONAL_WRITES_HINT}; {_CHECKSUM_HINT}" if operation == "replace" else _CHECKSUM_HINT
     if code.startswith("KMS."):
-        return _KMS
+        return _KMS_HINT
     if status == 405:
         return "is --endpoint-url (AWS_ENDPOINT_URL) that of an S3 server? Else a rule of the bucket forbids it"
-    return f"{_WHO}; {_WHERE}; {_PROOF}" if status == 400 else None
+    return f"{_CREDENTIALS_HINT}; {_REGION_HINT}; {_CHECKSUM_HINT}" if status == 400 else None
 
 
-def found(name: str, size: int, etag: str | None) -> Found:
+def make_object_info(name: str, size: int, etag: str | None) -> ObjectInfo:
     """An object as S3 describes it. An ETag of 32 hexadecimal digits is the MD5, but for what KMS or a customer's key
     encrypts: there it is that of no bytes that anybody compares it with. Source: API Reference, "Object".
     """
-    plain = plain_etag(etag)
-    return Found(name, size, plain, bytes.fromhex(plain) if _MD5.fullmatch(plain) else None)
+    plain = parse_etag(etag)
+    return ObjectInfo(name, size, plain, bytes.fromhex(plain) if _MD5_PATTERN.fullmatch(plain) else None)

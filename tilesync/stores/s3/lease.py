@@ -13,40 +13,42 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Final, NamedTuple, Protocol
 
-from tilesync.core.foreign_json import count, loads, mapping, text
+from tilesync.core.foreign_json import parse_json, read_count, read_mapping, read_text
 from tilesync.errors import ConditionFailed, DestinationError
-from tilesync.model.storage import Found, Label
-from tilesync.protocols import Stored
-from tilesync.stores.local.lock_file import this_process
+from tilesync.model.storage import ObjectHeaders, ObjectInfo
+from tilesync.protocols import ObjectStream
+from tilesync.stores.local.lock_file import current_holder
 
-LOCK: Final = ".tilesync/lock"
-TERM: Final = timedelta(seconds=60)
+LOCK_OBJECT_NAME: Final = ".tilesync/lock"
+LEASE_TERM: Final = timedelta(seconds=60)
 """As long as that of a lease in Azure."""
 
-LONGEST: Final = 1 << 16
+MAX_LOCK_BYTES: Final = 1 << 16
 """Bytes of a lock at most; it has some hundred."""
 
-_LABEL: Final = Label("application/json", None, "no-cache")
-_NO_ETAG: Final = "0" * 32
+_LOCK_HEADERS: Final = ObjectHeaders("application/json", None, "no-cache")
+_NONEXISTENT_ETAG: Final = "0" * 32
 """As an ETag looks, and no object's."""
 
-_TURNS: Final = 3
+_MAX_RENEW_ATTEMPTS: Final = 3
 """Times in a row that one looks again because it changed at that moment."""
 
 
-class Place(Protocol):
+class LockStore(Protocol):
     """Where the object lies."""
 
-    shown: str
+    display_name: str
 
-    def read(self, name: str, *, offset: int = 0) -> Stored | None:
+    def read(self, name: str, *, offset: int = 0) -> ObjectStream | None:
         """An object and its bytes; None when there is none."""
 
-    def write(self, name: str, data: Iterable[bytes], label: Label, *, instead_of: str | None = None) -> Found:
+    def write(
+        self, name: str, data: Iterable[bytes], label: ObjectHeaders, *, expected_etag: str | None = None
+    ) -> ObjectInfo:
         """Put it in place where the one with this ETag stands, or none; else raise ConditionFailed."""
 
 
-class Seen(NamedTuple):
+class LockState(NamedTuple):
     """What stands there: its ETag, empty where nothing does; whose it is, empty where nobody's; what that one says of
     itself.
     """
@@ -64,100 +66,100 @@ class ObjectLease:
 
     def __init__(
         self,
-        place: Place,
-        beating: Place,
+        store: LockStore,
+        renewal_store: LockStore,
         *,
-        term: timedelta = TERM,
+        term: timedelta = LEASE_TERM,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._place = place
-        self._beating = beating
+        self._store = store
+        self._renewal_store = renewal_store
         self._monotonic = monotonic
-        self._mine = Seen("", "", 0)
-        self._other = ""
+        self._own_state = LockState("", "", 0)
+        self._other_etag = ""
         self._holder: object = None
-        self._said = this_process().record()
-        self._since = 0.0
+        self._own_record = current_holder().to_record()
+        self._other_seen_at = 0.0
         self.term = term
 
-    def take(self, owner: str) -> bool:
+    def acquire(self, owner: str) -> bool:
         """Take it where it is free, this owner's, or another's that has not moved for a term."""
-        seen = self._look(self._place)
+        seen = self._read_state(self._store)
         self._holder = seen.holder
-        if seen.owner not in {"", owner} and not self._ended(seen.etag):
+        if seen.owner not in {"", owner} and not self._has_expired(seen.etag):
             return False
-        if not self._put(self._place, owner, seen):
+        if not self._replace_state(self._store, owner, seen):
             return False
-        self._prove(owner)
+        self._verify_conditional_writes(owner)
         return True
 
-    def announce(self, owner: str) -> None:
+    def record_holder(self, owner: str) -> None:
         """Nothing: it stands in the object."""
 
-    def holder(self) -> object:
+    def read_holder(self) -> object:
         """What stood in the object when this one wanted to take it."""
         return self._holder
 
-    def keep(self, owner: str) -> bool:
+    def renew(self, owner: str) -> bool:
         """A beat. One whose answer was lost stands there, and is known as this owner's."""
-        seen = self._mine
-        for _ in range(_TURNS):
-            if seen.owner == owner and self._put(self._beating, owner, seen):
+        seen = self._own_state
+        for _ in range(_MAX_RENEW_ATTEMPTS):
+            if seen.owner == owner and self._replace_state(self._renewal_store, owner, seen):
                 return True
-            seen = self._look(self._beating)
+            seen = self._read_state(self._renewal_store)
             if not seen.etag:
                 seen = seen._replace(owner=owner)
             if seen.owner != owner:
                 return False
         return False
 
-    def leave(self, owner: str) -> None:
+    def release(self, owner: str) -> None:
         """Mark it free. One that others have by now stays theirs."""
-        seen = self._mine
-        if seen.owner != owner or not self._put(self._beating, "", seen):
-            seen = self._look(self._beating)
+        seen = self._own_state
+        if seen.owner != owner or not self._replace_state(self._renewal_store, "", seen):
+            seen = self._read_state(self._renewal_store)
             if seen.owner == owner:
-                self._put(self._beating, "", seen)
-        self._mine = Seen("", "", 0)
+                self._replace_state(self._renewal_store, "", seen)
+        self._own_state = LockState("", "", 0)
 
-    def _look(self, place: Place) -> Seen:
-        stored = place.read(LOCK)
+    def _read_state(self, store: LockStore) -> LockState:
+        stored = store.read(LOCK_OBJECT_NAME)
         if stored is None:
-            return Seen("", "", 0)
+            return LockState("", "", 0)
         try:
-            said = mapping(loads(b"".join(stored.chunks), most=LONGEST))
-            return Seen(stored.found.etag, text(said["owner"]), count(said["beat"]), said.get("holder"))
+            said = read_mapping(parse_json(b"".join(stored.chunks), max_bytes=MAX_LOCK_BYTES))
+            return LockState(stored.info.etag, read_text(said["owner"]), read_count(said["beat"]), said.get("holder"))
         except (ValueError, KeyError):
             raise DestinationError(
-                f"{LOCK} in {self._place.shown} is not a lock of tilesync",
+                f"{LOCK_OBJECT_NAME} in {self._store.display_name} is not a lock of tilesync",
                 hint="delete it, when no run is under way",
             ) from None
 
-    def _ended(self, etag: str) -> bool:
+    def _has_expired(self, etag: str) -> bool:
         """Whether this one has been seen for a whole term. Its holder counts from before it wrote it: less."""
         now = self._monotonic()
-        if etag != self._other:
-            self._other, self._since = etag, now
-        return now - self._since >= self.term.total_seconds()
+        if etag != self._other_etag:
+            self._other_etag, self._other_seen_at = etag, now
+        return now - self._other_seen_at >= self.term.total_seconds()
 
-    def _put(self, place: Place, owner: str, seen: Seen) -> bool:
+    def _replace_state(self, store: LockStore, owner: str, seen: LockState) -> bool:
         """Replace what was seen; whether it was there still. No two bodies are alike, so that no two ETags are."""
-        mine = Seen("", owner, seen.beat + 1)
-        said = {"holder": self._said} if owner else {}
+        mine = LockState("", owner, seen.beat + 1)
+        said = {"holder": self._own_record} if owner else {}
         body = json.dumps({"owner": owner, "beat": mine.beat, "at": time.time_ns(), **said}).encode()
         try:
-            found = place.write(LOCK, [body], _LABEL, instead_of=seen.etag)
+            found = store.write(LOCK_OBJECT_NAME, [body], _LOCK_HEADERS, expected_etag=seen.etag)
         except ConditionFailed:
             return False
-        self._mine = mine._replace(etag=found.etag)
+        self._own_state = mine._replace(etag=found.etag)
         return True
 
-    def _prove(self, owner: str) -> None:
+    def _verify_conditional_writes(self, owner: str) -> None:
         """Raise DestinationError where the store takes no heed of conditions: then this is no lock."""
-        for etag in ("", _NO_ETAG):
-            if self._put(self._place, owner, Seen(etag, owner, self._mine.beat)):
+        for etag in ("", _NONEXISTENT_ETAG):
+            if self._replace_state(self._store, owner, LockState(etag, owner, self._own_state.beat)):
                 raise DestinationError(
-                    f"{self._place.shown} cannot be locked: the server overwrites objects that it was told to leave"
+                    f"{self._store.display_name} cannot be locked: the server overwrites objects that it was told to leave"
                     " alone",
                     hint="the server must know conditional writes (If-None-Match, If-Match)",
                 )
