@@ -108,9 +108,9 @@ def is_json(said: Any) -> bool:
     [
         (DEEP, "nested more than"),
         ('{"a":' * 40 + "1" + "}" * 40, "nested more than"),
-        ("NaN", "NaN is no number"),
-        ('{"a": -Infinity}', "-Infinity is no number"),
-        ("1e999", "too large a number"),
+        ("NaN", "NaN is not a number"),
+        ('{"a": -Infinity}', "-Infinity is not a number"),
+        ("1e999", "too large for a number"),
         ('["\\ud800"]', "surrogate"),
         ('{"\\udc00": 1}', "surrogate"),
         ('[["\\ud83d"]]', "surrogate"),
@@ -134,7 +134,7 @@ def test_odd_but_whole_documents() -> None:
     assert parse_json(b"[" * MAX_NESTING + b"]" * MAX_NESTING)
     with pytest.raises(ValueError, match="utf-8"):
         parse_json(b'"\xff"')
-    with pytest.raises(ValueError, match="it has over 4 bytes"):
+    with pytest.raises(ValueError, match="it has more than 4 bytes"):
         parse_json(b"[1,2]", max_bytes=4)
 
 

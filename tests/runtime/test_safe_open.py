@@ -40,7 +40,7 @@ def test_only_regular_files_are_opened(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "x"
     create_entry(path, kind)
     before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(WrongFileType, match=f"{kind} stands where a file is needed: {path}"):
+    with pytest.raises(WrongFileType, match=f"{kind} where a file is needed: {path}"):
         open_regular(path)
     assert len(os.listdir("/proc/self/fd")) == before
 

@@ -65,7 +65,7 @@ class Unpacker:
     def finish(self) -> None:
         """Check that the payload is complete. Raises BlobDamaged if not."""
         if not self._decompressor.eof:
-            raise BlobDamaged("its gzip payload is truncated")
+            raise BlobDamaged("its gzip payload is cut off")
 
 
 def gunzip_chunks_if_packed(chunks: Iterable[bytes]) -> Iterator[bytes]:

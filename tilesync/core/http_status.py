@@ -26,7 +26,7 @@ def raise_for_status(verdict: Verdict, status: int, retry_after_s: float | None,
             f"{subject} answered {status}", retry_after=retry_after_s, is_throttled=verdict is Verdict.THROTTLED
         )
     if status == 407:
-        raise Unavailable(f"{subject}: a proxy requires a user name and a password ({status})", hint=PROXY_LOGIN_HINT)
+        raise Unavailable(f"{subject}: a proxy wants a user name and a password ({status})", hint=PROXY_LOGIN_HINT)
     hint = hint_for_status(status) or hint
     raise Unavailable(f"{subject} answered {status}, which tilesync does not expect", hint=hint)
 

@@ -12,7 +12,7 @@ MASK: Final = "…"
 _VALUE_CHAR: Final = r"[^\s&\"'<>\\;,)}\]]"
 """Character of a value in a query, a header or a form; the excluded ones end a value in a sentence."""
 
-_SECRET_NAMES: Final = (
+_SENSITIVE_FIELDS: Final = (
     r"sig|signature|x-amz-signature|x-amz-credential|x-amz-security-token|x-goog-signature|policy|awsaccesskeyid"
     r"|access_token|id_token|refresh_token|token|assertion|client_assertion|client_secret|secret|password|pwd"
     r"|accountkey|sharedaccesssignature|sharedaccesskey|api[_-]?key|subscription-key"
@@ -29,7 +29,7 @@ _SECRET_PATTERNS: Final = tuple(
         (r"(https?://[^\s?#\"'<>\\]*)\?[^\s\"'<>\\]*=[^\s\"'<>\\]*", rf"\1?{MASK}"),
         (r"(https?(?::|%3A)(?:/|%2F){2}[^\s\"'<>\\&]*?)%3F[^\s\"'<>\\&]*", rf"\1%3F{MASK}"),
         (r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"'<>\\]+@", rf"\1{MASK}@"),
-        (rf"\b({_SECRET_NAMES})(=|%(?:25)*3D){_VALUE_CHAR}+", rf"\1\2{MASK}"),
+        (rf"\b({_SENSITIVE_FIELDS})(=|%(?:25)*3D){_VALUE_CHAR}+", rf"\1\2{MASK}"),
         (r"((?:access|id|refresh)_token|client_secret)(\\*[\"']?\s*:\s*\\*[\"']?)[^\s\"'\\,}]+", rf"\1\2{MASK}"),
         (r"\b(bearer|basic|sharedkey|sharedkeylite)(\s+|%20|\+)[\w.~+/=:%-]{16,}", rf"\1\2{MASK}"),
         (r"\beyj[\w-]{16,}(?:\.[\w-]*)*", MASK),
@@ -66,6 +66,8 @@ def split_secret(secret: str) -> tuple[str, ...]:
     """Return a secret and its parts that are secret alone: a header value without its scheme, the fields of a link."""
     words = secret.split()
     fields = (
-        part.partition("=")[2] for part in re.split(r"[?&;]", secret) if re.match(rf"({_SECRET_NAMES})=", part, re.I)
+        part.partition("=")[2]
+        for part in re.split(r"[?&;]", secret)
+        if re.match(rf"({_SENSITIVE_FIELDS})=", part, re.I)
     )
     return (secret, *words[1:], *fields)

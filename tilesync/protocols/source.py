@@ -140,7 +140,10 @@ class Source(Protocol):
         """
 
     async def is_unchanged(self, stored: StoredFile) -> bool:
-        """Return whether the container still has the stored content, by ETag, else by its bytes. Raises as `open` does."""
+        """Return whether the container still has the stored content, by ETag, else by its bytes.
+
+        Raises as `open` does.
+        """
 
     async def container_url(self) -> str:
         """Return the container URL without its query; for a copy, that of the original container."""
@@ -176,13 +179,13 @@ class Workers(Protocol):
         *,
         max_concurrent: int,
     ) -> BatchResult:
-        """Fetch small blobs through a worker source, one attempt each, `max_concurrent` of all workers at a time.
+        """Fetch small blobs through a worker source, one attempt each, at most `max_concurrent` of them at a time.
 
         A blob that fails, for whatever reason, is left unchanged.
         """
 
     async def verify_batch(self, version: Version, files: Sequence[StoredFile]) -> Sequence[Finding | FileResult]:
-        """Verify stored files that fit into memory; return their results in order, or nothing if that is not possible."""
+        """Verify stored files that fit into memory; return results in order, or nothing if that is impossible."""
 
 
 class SourceResolver(Protocol):

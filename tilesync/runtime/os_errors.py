@@ -41,7 +41,7 @@ def to_destination_error(error: OSError, subject: str, *, hint: str | None = Non
     if error.errno in _DISK_FULL_ERRNOS:
         return DiskFull(reason)
     if error.errno in {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY}:
-        return DestinationError(f"{reason} (a file is where a folder is needed, or the other way round)", hint=hint)
+        return DestinationError(f"{reason} (found a file where a folder is needed, or the reverse)", hint=hint)
     return DestinationError(reason, hint=hint)
 
 

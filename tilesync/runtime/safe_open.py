@@ -40,7 +40,7 @@ class WrongFileType(OSError):
     """A path has another file type than needed; `needed` names the needed one."""
 
     def __init__(self, number: int, found: str, needed: str, path: str) -> None:
-        super().__init__(number, f"{found} is where a {needed} is needed: {path}")
+        super().__init__(number, f"found {found} where a {needed} is needed: {path}")
         self.needed = needed
 
 

@@ -52,7 +52,7 @@ def test_a_link_is_refused_with_its_path(root: Path, linked: str) -> None:
     swap(root / linked, root.parent / "outside" / ("b" if linked == "a/b" else "."))
     for each in (tree, DirectoryTree(root), pickle.loads(pickle.dumps(tree))):
         for work in (each.folder, each.find):
-            with pytest.raises(WrongFileType, match=f"a symlink stands where a folder is needed: {root}/{linked}$"):
+            with pytest.raises(WrongFileType, match=f"a symlink where a folder is needed: {root}/{linked}$"):
                 work("a/b")
         with pytest.raises(WrongFileType):
             each.folder("a/b", make=True)
@@ -111,7 +111,7 @@ def test_folders_are_made(root: Path) -> None:
         tree.folder("x/y")
     assert tree.folder("x/y", make=True).entry("z").path == str(root / "x/y/z")
     assert (root / "x/y").is_dir()
-    with pytest.raises(WrongFileType, match="a file stands where a folder is needed"):
+    with pytest.raises(WrongFileType, match="a file where a folder is needed"):
         tree.folder("a/b/file/x", make=True)
 
 
@@ -138,7 +138,7 @@ def test_what_stood_there_gives_way_to_a_new_file(root: Path) -> None:
 def test_a_file_with_another_name_is_not_written_to(root: Path) -> None:
     """What is to be continued must be ours alone."""
     os.link(root.parent / "outside/b/file", root / "a/part")
-    with pytest.raises(WrongFileType, match="a hard link stands where a file is needed"):
+    with pytest.raises(WrongFileType, match="a hard link where a file is needed"):
         DirectoryTree(root).folder("a").entry("part").open_unshared()
 
 
@@ -205,7 +205,7 @@ def test_what_is_no_folder_is_named(tmp_path: Path, kind: object) -> None:
     """Also at the top; a FIFO does not keep anybody waiting."""
     assert callable(kind)
     kind(tmp_path / "x")
-    with pytest.raises(WrongFileType, match="stands where a folder is needed"):
+    with pytest.raises(WrongFileType, match="where a folder is needed"):
         DirectoryHandle(str(tmp_path / "x"))
-    with pytest.raises(WrongFileType, match="stands where a folder is needed"):
+    with pytest.raises(WrongFileType, match="where a folder is needed"):
         DirectoryTree(tmp_path).folder("x")
