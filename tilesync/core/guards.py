@@ -62,6 +62,6 @@ def guard_against_deleting(count: int, limit: DeleteLimit, *, total: int) -> Non
     if not limit.allows(count, total=total):
         raise GuardTripped(
             f"{count:,} of {total:,} files would be deleted, more than {limit}",
-            hint="no file was published or deleted; check the plan (-n), and run again with a larger --max-delete if it is"
-            " right",
+            hint="no file was published or deleted; check the plan (-n), and run again with a larger --max-delete"
+            " if it is right",
         )

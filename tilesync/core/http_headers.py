@@ -27,7 +27,10 @@ _MEDIA_TYPES_BY_MAGIC: Final = {
     b"pnts": "application/octet-stream",
     b"subt": "application/octet-stream",
 }
-"""Source: glTF 2.0, section 4.4.1; 3D Tiles 1.1, "File Extensions and Media Types"; IANA, "Media Types"."""
+"""Media types by the first bytes of a file.
+
+Source: glTF 2.0, section 4.4.1; 3D Tiles 1.1, "File Extensions and Media Types"; IANA, "Media Types".
+"""
 
 _JSON_MEDIA_TYPES: Final = {".gltf": "model/gltf+json", ".geojson": "application/geo+json"}
 _OCTET_STREAM: Final = "application/octet-stream"

@@ -88,10 +88,11 @@ class StoredFiles(Protocol):
 
 
 class Files(StoredFiles, Protocol):
-    """The files of the versions of a destination, to be read and written.
+    """Read and write access to the files of the versions of a destination.
 
-    `links`: what two versions share takes its room once. `proves_md5`: a proof must tell the MD5. `keeps_parts`: what
-    has come of a file is kept for a later run. `states_encoding`: each file is served with the encoding that it has.
+    `has_hard_links`: a file shared by versions takes its space once. `keeps_parts`: partial downloads are kept for a
+    later run. `requires_md5`: only an MD5 can prove a file here. `states_encoding`: each file is served with its own
+    encoding.
     """
 
     has_hard_links: bool

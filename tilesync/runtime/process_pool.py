@@ -50,7 +50,7 @@ _MIN_BYTES_PER_S = 1 << 20
 _WATCH_INTERVAL_S = 1.0
 
 _PR_SET_PDEATHSIG = 1
-"""Source: prctl(2)."""
+"""Option of prctl: signal this process when its parent dies. Source: prctl(2)."""
 
 
 class WorkerLost(Exception):
