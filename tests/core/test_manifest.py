@@ -29,7 +29,8 @@ BLOBS = st.builds(
 
 VERSION = Version(
     7, "e1-2", "e1", "i", None, "2026-03-01T08:30:00Z", {"id": "e1", "stats": {"rawSize": 1}},
-    listing_number=3, listed=True, published_at="2026-03-02T00:00:00Z", files=4, bytes=5, manifest_sha256="00", inventory=Inventory.WALK,
+    listing_number=3, listed=True, published_at="2026-03-02T00:00:00Z", files=4, bytes=5,
+    manifest_sha256="00", inventory=Inventory.WALK,
     container_url="https://acct.blob.core.windows.net/c1", globs=Globs(("*.glb",), ("a/**", "b")),
     completeness=Completeness(40, 3, 2, 1),
 )  # fmt: skip

@@ -33,9 +33,8 @@ class Unpacker:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Unpack the next bytes, and yield pieces that are large even if the members are small."""
-        for offset in range(
-            0, len(data), _CHUNK_BYTES
-        ):  # small slices: the end of each member copies all bytes after it
+        # In small slices, since the end of each member copies all bytes after it.
+        for offset in range(0, len(data), _CHUNK_BYTES):
             pieces, size = list[bytes](), 0
             for piece in self._decompress_members(data[offset : offset + _CHUNK_BYTES]):
                 pieces.append(piece)

@@ -36,18 +36,20 @@ def decide(blob: Blob, stored: StoredFile | None) -> Decision:
     by ETag, else by MD5. Fetch all others.
     """
     if stored is None:
-        return Decision(Action.FETCH, "not held")
+        return Decision(Action.FETCH, "not stored yet")
     if is_same_unpacked(blob, stored):
-        return Decision(Action.KEEP, "held, same SHA-256 as unpacked")
+        return Decision(Action.KEEP, "unchanged, same SHA-256 of the unpacked file")
     if stored.blob.size != blob.size:
         return Decision(Action.FETCH, f"size was {stored.blob.size}, is {blob.size}")
     if blob.sha256 is not None:
         is_same = stored.stored_sha256 == blob.sha256
-        return Decision(Action.KEEP, "held, same SHA-256") if is_same else Decision(Action.FETCH, "SHA-256 changed")
+        return (
+            Decision(Action.KEEP, "unchanged, same SHA-256") if is_same else Decision(Action.FETCH, "SHA-256 changed")
+        )
     if blob.etag and stored.blob.etag == blob.etag:
-        return Decision(Action.KEEP, "held, same ETag")
+        return Decision(Action.KEEP, "unchanged, same ETag")
     if blob.md5 is not None and stored.blob.md5 == blob.md5:
-        return Decision(Action.KEEP, "held, same MD5")
+        return Decision(Action.KEEP, "unchanged, same MD5")
     return Decision(Action.FETCH, "ETag changed" if blob.etag else "nothing proves it unchanged")
 
 

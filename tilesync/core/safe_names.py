@@ -153,9 +153,8 @@ def _is_typable(name: str) -> bool:
 
 def raise_file_folder_clash(file: str, inside: str) -> None:
     """Raise UnsafeName for a blob whose name is also a folder of another blob."""
-    globs = (
-        [file, f"{file}/**"] if file != ROOT else [f"{file}/**"]
-    )  # without the root tileset no viewer can show anything
+    # Never suggest to exclude the root tileset: without it no viewer can show anything.
+    globs = [file, f"{file}/**"] if file != ROOT else [f"{file}/**"]
     options = ", or ".join(f"--exclude {shlex.quote(glob)}" for glob in globs)
     raise UnsafeName(
         f"the container has a name that is both a file and a folder: {file}, and {inside}; this destination can store"

@@ -74,9 +74,8 @@ def open_regular(
             raise WrongFileType(errno.ENXIO, describe_file_type(mode), "file", display_name) from error
         if not isinstance(error, BlockingIOError):
             raise
-        descriptor = os.open(
-            path, flags, dir_fd=dir_fd
-        )  # a regular file under a lease (fcntl): opening it without O_NONBLOCK waits until the holder gives it up
+        # A regular file under a lease (fcntl): opening it without O_NONBLOCK waits until the holder gives it up.
+        descriptor = os.open(path, flags, dir_fd=dir_fd)
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return descriptor
