@@ -581,10 +581,10 @@ def test_a_state_folder_serves_one_destination(tmp_path: Path, layout: Layout) -
     state = tmp_path / "state"
     with open_local(tmp_path / "one", state_dir=state, layout=layout):
         pass
-    refused = partial(pytest.raises, DestinationError, match=f"that of {tmp_path}/one, not of {tmp_path}/two")
+    refused = partial(pytest.raises, DestinationError, match=f"belongs to {tmp_path}/one, not to {tmp_path}/two")
     with refused() as raised, open_local(tmp_path / "two", state_dir=state, layout=layout):
         pass
-    assert "--state-dir of its own" in raised.value.hint
+    assert "its own --state-dir" in raised.value.hint
     with refused(), open_local_for_plan(tmp_path / "two", state_dir=state, layout=layout):
         pass
     with refused(), open_local_for_audit(tmp_path / "two", state):

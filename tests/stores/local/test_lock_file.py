@@ -74,7 +74,10 @@ def test_state_folders_of_their_own_do_not_part_two_runs(tmp_path: Path, theirs:
 
 def test_a_state_folder_serves_one_run_at_a_time(tmp_path: Path) -> None:
     """One state folder for two destinations is still one state: the second is refused, also while the first runs."""
-    with process_holding(tmp_path / "one", tmp_path / "state"), pytest.raises(DestinationError, match="the state in"):
+    with (
+        process_holding(tmp_path / "one", tmp_path / "state"),
+        pytest.raises(DestinationError, match="the state folder"),
+    ):
         open_and_close(tmp_path / "two", tmp_path / "state")
 
 
