@@ -11,7 +11,7 @@ from tilesync.model import FileStamp
 from tilesync.stores.local.directory_handles import Entry
 from tilesync.stores.local.fs import stamp_from_stat
 
-WRITE_STRETCH_BYTES = 1 << 24
+WRITE_STEP_BYTES = 1 << 24
 """Unpacked bytes of one step. A run can be interrupted between two steps."""
 
 _READ_CHUNK_BYTES = 1 << 20
@@ -41,7 +41,7 @@ class GunzipWriter:
 
     def write_next(self) -> bool:
         """Write one step; return True if there may be more."""
-        step_end = self.size + WRITE_STRETCH_BYTES
+        step_end = self.size + WRITE_STEP_BYTES
         for chunk in self._chunks:
             self._sha256.update(chunk)
             remaining = memoryview(chunk)

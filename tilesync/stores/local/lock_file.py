@@ -38,15 +38,15 @@ def current_holder() -> LockHolder:
     return LockHolder(os.getpid(), socket.gethostname(), format_timestamp(datetime.now(UTC)))
 
 
-def busy_message(place: str, holder: LockHolder | None, owner: str | None) -> str:
+def busy_message(display_name: str, holder: LockHolder | None, owner: str | None) -> str:
     """Format the message of DestinationBusy.
 
     It names the holder, unless that was a process of this host that has ended: then the record is stale.
     """
     for_owner = f", for {describe_owner(owner)}" if owner else ""
     if holder is None or (holder.host == socket.gethostname() and not _is_running(holder.pid)):
-        return f"another run holds {place}{for_owner}"
-    return f"another run holds {place}{for_owner}: {holder}"
+        return f"another run holds {display_name}{for_owner}"
+    return f"another run holds {display_name}{for_owner}: {holder}"
 
 
 def _is_running(pid: int) -> bool:
@@ -57,15 +57,17 @@ def _is_running(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
-        pass  # another user's
+        pass  # it is a process of another user
     return True
 
 
 @contextmanager
-def locked_folder(path: Path, place: str, owner: str | None = None, *, hint: str | None = None) -> Iterator[None]:
+def locked_folder(
+    path: Path, display_name: str, owner: str | None = None, *, hint: str | None = None
+) -> Iterator[None]:
     """Hold the lock of a state folder while the context is open; create the folder if it is missing.
 
-    `place` and `owner` name the destination in messages. `hint` is for a folder that cannot be used.
+    `display_name` and `owner` name the destination in messages. `hint` is for a folder that cannot be used.
 
     Raises DestinationBusy at once if another process holds the lock.
     """
@@ -75,13 +77,13 @@ def locked_folder(path: Path, place: str, owner: str | None = None, *, hint: str
     with translate_os_errors(f"cannot lock {path}", hint=hint):
         release = _try_lock(folder.entry(LOCK_FILE), 0o600)
     if release is None:
-        raise DestinationBusy(busy_message(place, _read_holder(folder), owner))
+        raise DestinationBusy(busy_message(display_name, _read_holder(folder), owner))
     with _recorded_holder(folder, release):
         yield
 
 
 @contextmanager
-def locked_temporary_folder(path: Path, place: str, owner: str | None, observe: Observer) -> Iterator[None]:
+def locked_temporary_folder(path: Path, display_name: str, owner: str | None, observe: Observer) -> Iterator[None]:
     """Hold the lock of a folder that exists only for this lock, and remove it afterwards.
 
     Runs with different state folders, also of different users, exclude each other through it. On a file system without
@@ -93,10 +95,10 @@ def locked_temporary_folder(path: Path, place: str, owner: str | None, observe: 
             translate_os_errors(f"cannot lock {path}"),
             suppress(FileNotFoundError),
         ):  # the previous holder removed the folder at this moment: try again
-            locked = _lock_temporary_folder(path, place, owner, observe)
+            locked = _lock_temporary_folder(path, display_name, owner, observe)
             break
     if locked is None:
-        raise DestinationBusy(busy_message(place, None, owner))
+        raise DestinationBusy(busy_message(display_name, None, owner))
     try:
         with _recorded_holder(*locked, remove_all=True):
             yield
@@ -106,7 +108,7 @@ def locked_temporary_folder(path: Path, place: str, owner: str | None, observe: 
 
 
 def _lock_temporary_folder(
-    path: Path, place: str, owner: str | None, observe: Observer
+    path: Path, display_name: str, owner: str | None, observe: Observer
 ) -> tuple[DirectoryHandle, Callable[[], None]]:
     folder = DirectoryHandle(str(path.parent)).enter(path.name, make=True)
     try:
@@ -115,11 +117,13 @@ def _lock_temporary_folder(
         if error.errno not in _LOCKS_UNSUPPORTED:
             raise
         observe(
-            Warned(f"{place} does not support locks: do not run tilesync there with another --state-dir at that time")
+            Warned(
+                f"{display_name} does not support file locks: do not start a second run there with another --state-dir"
+            )
         )
         release = _release_nothing
     if release is None:
-        raise DestinationBusy(busy_message(place, _read_holder(folder), owner))
+        raise DestinationBusy(busy_message(display_name, _read_holder(folder), owner))
     return folder, release
 
 
@@ -127,8 +131,9 @@ def _lock_temporary_folder(
 def _recorded_holder(
     folder: DirectoryHandle, release: Callable[[], None], *, remove_all: bool = False
 ) -> Iterator[None]:
-    """Record the holder of a lock while it is held. `remove_all`: remove the lock file too, if no other files are
-    there.
+    """Record the holder of a lock while it is held.
+
+    `remove_all`: also remove the lock file afterwards, unless foreign files are in the folder.
     """
     _write_holder(folder)
     try:

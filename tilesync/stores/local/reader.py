@@ -160,18 +160,18 @@ class LocalStoredFiles:
 
     def size(self, version: Version, name: str) -> int | None:
         """Return the size of the file in bytes; None if it is not a regular file."""
-        result = self._stat_regular(version, name)
-        return result.st_size if result is not None else None
+        stat_result = self._stat_regular(version, name)
+        return stat_result.st_size if stat_result is not None else None
 
     def stamp(self, version: Version, name: str) -> FileStamp | None:
         """Return the stamp of the file; None if it is not a regular file."""
-        result = self._stat_regular(version, name)
-        return stamp_from_stat(result) if result is not None else None
+        stat_result = self._stat_regular(version, name)
+        return stamp_from_stat(stat_result) if stat_result is not None else None
 
     def _stat_regular(self, version: Version, name: str) -> os.stat_result | None:
         """Stat the file; None if it is not a regular file."""
-        result = self._stat(version.name, name)
-        return result if result is not None and stat.S_ISREG(result.st_mode) else None
+        stat_result = self._stat(version.name, name)
+        return stat_result if stat_result is not None and stat.S_ISREG(stat_result.st_mode) else None
 
     def _stat(self, version: str, name: str) -> os.stat_result | None:
         """Stat the file; None if it does not exist. Raises Unreadable, DestinationError for symlinks on the path."""

@@ -123,10 +123,10 @@ class LocalFiles(LocalStoredFiles):
         """Return the bytes of a part that an earlier draft left; 0 if it has a second hard link."""
         self._resumable_parts.discard(part)
         try:
-            result = self._parts.folder().entry(part).stat()
+            stat_result = self._parts.folder().entry(part).stat()
         except OSError:
             return 0
-        return result.st_size if stat.S_ISREG(result.st_mode) and result.st_nlink == 1 else 0
+        return stat_result.st_size if stat.S_ISREG(stat_result.st_mode) and stat_result.st_nlink == 1 else 0
 
     def keep_part(self, part: Entry) -> None:
         """Keep a part for another draft of the same content."""
@@ -190,26 +190,26 @@ class LocalFiles(LocalStoredFiles):
             if existing is None or stamp is None:
                 return None
             if stamp.inode != stored.inode and self.digest(other, stored.blob.name) != stored.sha256:
-                return None
+                return None  # replaced by a file with other bytes, not only moved with the destination
             source = existing[0]
             if version.content is not other.content:
                 if version.content is Content.STORED and stored.unpacked is not None:
-                    return None
+                    return None  # packing again would not give the container's bytes
                 if version.content is Content.DECODED and is_gzip_file(source):
                     return self._unpack(version, blob, source, stored)
             linked = StoredFile(blob, stored.sha256, *stamp, stored.unpacked)
             present = self.find(version.name, blob.name) if self._fallback_resolvers else None
             if present is not None and present[0].path == source.path:
-                return linked
+                return linked  # flat layout: the file is in its place already
             final = self._resolver.entry(version.name, blob.name, make=True)
             if source.path == final.path:
                 return linked
             temporary = self._temporary()
-            with suppress(FileExistsError):
+            with suppress(FileExistsError):  # an existing file is replaced below: link(2) cannot
                 if try_hard_link(source, final):
                     if find_unchanged_stamp(final.find_stat(), stored) == stamp:
                         return linked
-                    final.unlink()
+                    final.unlink()  # the source changed between the check and the link
                     return None
             temporary.unlink()
             if try_hard_link(source, temporary):
