@@ -1,4 +1,4 @@
-"""Lock holder: the record of the process that holds a lock, read by processes that have to wait."""
+"""Lock holder: the record of the process that holds a lock, for the processes that are refused."""
 
 from __future__ import annotations
 

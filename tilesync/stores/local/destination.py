@@ -53,7 +53,10 @@ class DestinationFolder:
 
     @property
     def staging_dir(self) -> Path:
-        """The folder of files before they are renamed into place; it must be on the same file system as the root."""
+        """The folder of files before they are renamed into place; it must be on the same file system as the root.
+
+        This is the state folder if possible, and else `.tilesync` in the root.
+        """
         inner_state = self.root / STATE_DIR
         with translate_read_errors(f"cannot inspect {self.root}"):
             if self._has_manifests(inner_state) and not self._has_manifests(self.state):

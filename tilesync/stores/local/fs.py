@@ -161,10 +161,9 @@ MAX_JOBS_PER_BATCH = 32
 
 
 class ThreadBatcher:
-    """Batcher of small blocking jobs: runs all waiting jobs in one thread call.
+    """Batcher of small blocking jobs: runs all waiting jobs in one thread call, and never blocks the event loop.
 
-    So a slow disk never blocks the event loop. One thread at a time: two compete for the interpreter lock and take
-    longer.
+    One thread at a time: two compete for the interpreter lock and take longer.
     """
 
     def __init__(self) -> None:

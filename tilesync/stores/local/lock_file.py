@@ -210,9 +210,7 @@ def _try_lock_on_windows(lock: Entry) -> Callable[[], None] | None:
 
 
 def _write_holder(folder: DirectoryHandle) -> None:
-    """Write the holder record atomically. It is only for messages, so an error is ignored: the message then has no
-    name.
-    """
+    """Write the holder record atomically. An error is ignored: the record is only for messages."""
     temporary = folder.entry(f"{HOLDER_FILE}.{os.getpid()}")
     with suppress(OSError):
         with open(temporary.create(), "wb") as file:
