@@ -22,7 +22,7 @@ from tests.app.test_worker_tasks import TILES, record_worker_pids
 from tests.support.builders import IMODEL, export, glb, read_manifest, read_tree, tileset
 from tests.support.commandline import run_tilesync
 from tests.support.faults import blob_name, call_before, is_blob, is_blob_named
-from tests.support.simulator import EXPORT, Simulator, read_latest, run_program, verify
+from tests.support.simulator import EXPORT, JobOutcome, Simulator, read_latest, run_program, verify
 from tests.support.viewer_walk import closure as closure_of
 from tests.support.viewers import CAMERA_PATH, Browser, view_mirror
 from tilesync.app import commands as wiring
@@ -75,7 +75,7 @@ def run_sha256sum(dest: Path, version: str = EXPORT) -> int:
     return checked.returncode
 
 
-def mirror_decoded(sim: Simulator, dest: Path, **changes: Any) -> Any:
+def mirror_decoded(sim: Simulator, dest: Path, **changes: Any) -> JobOutcome:
     return sim.mirror(dest, content=Content.DECODED, **changes)
 
 
@@ -209,7 +209,7 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
 
         def half_then_silence(_: Any, proceed: Any) -> Any:
             answer = proceed()
-            answer.send = 3_500_000
+            answer.sent_bytes = 3_500_000
             return answer
 
         sim.add_fault(is_blob_named(LARGE), half_then_silence)
@@ -322,7 +322,7 @@ def test_both_contents_in_one_destination(tmp_path: Path) -> None:
         assert sim.mirror(tmp_path).exit_code == 0
         sim.clear_requests()
         run = mirror_decoded(sim, tmp_path)
-        assert (run.exit_code, run.tally.fetched, run.tally.reused) == (0, 0, len(files))
+        assert (run.exit_code, run.stats.fetched, run.stats.reused) == (0, 0, len(files))
         assert sim.blob_requests() == []
         assert read_latest(tmp_path)["version"] == SECOND
         assert (version_files(tmp_path), version_files(tmp_path, SECOND)) == (files, plain)
@@ -362,7 +362,7 @@ def test_a_second_export_shares_what_lies_unpacked(tmp_path: Path, md5: bool) ->
         assert mirror_decoded(sim, tmp_path).exit_code == 0
         sim.offer_export(more, export_id=OTHER, md5=md5, lastModified="2026-03-02T08:30:00Z")
         run = mirror_decoded(sim, tmp_path)
-        assert (run.exit_code, run.tally.fetched) == (0, 1 if md5 else len(files))
+        assert (run.exit_code, run.stats.fetched) == (0, 1 if md5 else len(files))
     assert version_files(tmp_path, OTHER) == more_plain
     for name in gz_names(files):
         one, other = (os.lstat(tmp_path / "versions" / each / name) for each in (EXPORT, OTHER))
@@ -379,7 +379,7 @@ def test_an_export_that_changed_in_name_only(tmp_path: Path) -> None:
         sim.regenerate(files)
         sim.clear_requests()
         run = mirror_decoded(sim, tmp_path)
-        assert (run.exit_code, run.tally.kept, sim.blob_requests()) == (0, len(files), [])
+        assert (run.exit_code, run.stats.kept, sim.blob_requests()) == (0, len(files), [])
     assert [each.name for each in (tmp_path / "versions").iterdir()] == [EXPORT]
 
 
@@ -552,7 +552,7 @@ def test_what_lies_unpacked_is_mended_from_a_copy(tmp_path: Path, layout: Layout
     with Simulator() as sim:
         sim.offer_export(files)
         night = mirror_decoded(sim, dest, layout=layout)
-    assert (night.exit_code, night.tally.fetched) == (0, 0)
+    assert (night.exit_code, night.stats.fetched) == (0, 0)
 
 
 def test_a_copy_of_what_is_there_unpacked_already_is_none(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
 
         def half_then_silence(_: Any, proceed: Any) -> Any:
             answer = proceed()
-            answer.send = 4_500_000
+            answer.sent_bytes = 4_500_000
             return answer
 
         sim.add_fault(is_blob_named("tiles/big.glb"), half_then_silence)
