@@ -20,7 +20,7 @@ from tests.support.builders import IMODEL
 from tests.support.faults import error_response, is_blob, is_blob_named, wait_for
 from tests.support.simulator import EXPORT, Simulator
 from tilesync import __version__
-from tilesync.cli.output.target_names import redact_dest, redact_source
+from tilesync.api.target_names import redact_dest, redact_source
 
 SECOND = "bbbbbbbb-0000-4000-8000-000000000002"
 LOST = "error: standard output cannot be written (No space left on device)"
