@@ -59,7 +59,7 @@ class UnknownHost(Transient):
     """The name of a host does not resolve: a wrong name, which time does not cure, or a resolver that just starts."""
 
     retry_limit_s = 5.0
-    hint_text = "check the name, or that of the proxy (HTTPS_PROXY), and the name servers of this machine"
+    default_hint = "check the name, or that of the proxy (HTTPS_PROXY), and the name servers of this machine"
 
 
 class RangeRefused(Transient):
@@ -111,35 +111,35 @@ class UsageError(RunError):
     """The request itself is wrong."""
 
     exit_code = 2
-    hint_text = "see `tilesync --help`"
+    default_hint = "see `tilesync --help`"
 
 
 class InvalidRequest(RunError):
     """The service calls the request invalid (422)."""
 
     exit_code = 2
-    hint_text = "correct the ids or options that the service names, then run again"
+    default_hint = "correct the ids or options that the service names, then run again"
 
 
 class Incomplete(RunError):
     """Some files failed or did not verify; this export was not published."""
 
     exit_code = 3
-    hint_text = "run the same command again: what arrived is kept, only the rest is fetched"
+    default_hint = "run the same command again: what arrived is kept, only the rest is fetched"
 
 
 class NoExport(RunError):
     """No export matches, or none finished in time."""
 
     exit_code = 4
-    hint_text = "`tilesync exports IMODEL_ID` shows what the service has"
+    default_hint = "`tilesync exports IMODEL_ID` shows what the service has"
 
 
 class NotAuthorised(RunError):
     """The service or the container refuses this identity (401, 403)."""
 
     exit_code = 5
-    hint_text = "check the token or client credentials, and that this identity is a member of the iTwin"
+    default_hint = "check the token or client credentials, and that this identity is a member of the iTwin"
 
 
 class ListingDenied(NotAuthorised):
@@ -153,73 +153,73 @@ class ListingDenied(NotAuthorised):
 class NoFreshLink(NotAuthorised):
     """The link is refused or has ended, and there is no way to another."""
 
-    hint_text = "run the same command with a fresh link, or with --link-command: it continues where it stopped"
+    default_hint = "run the same command with a fresh link, or with --link-command: it continues where it stopped"
 
 
 class Unavailable(RunError):
     """Service or storage kept failing past the retry budget."""
 
     exit_code = 6
-    hint_text = "run the same command again later: nothing is lost; `mirror --retry-for` waits longer"
+    default_hint = "run the same command again later: nothing is lost; `mirror --retry-for` waits longer"
 
 
 class ExportReplaced(RunError):
     """The export was regenerated or deleted under the run."""
 
     exit_code = 7
-    hint_text = "run again: the next run resolves the newest export anew"
+    default_hint = "run again: the next run resolves the newest export anew"
 
 
 class DestinationError(RunError):
     """The destination cannot take the export."""
 
     exit_code = 8
-    hint_text = "choose another destination, or mend what the message names, then run again"
+    default_hint = "choose another destination, or mend what the message names, then run again"
 
 
 class OtherOwner(DestinationError):
     """The destination belongs to another iModel, or another container, than is asked for."""
 
-    hint_text = "choose another DEST; or give --adopt, if this one is to hold the other from now on"
+    default_hint = "choose another DEST; or give --adopt, if this one is to hold the other from now on"
 
 
 class DiskFull(DestinationError):
     """The destination has no room."""
 
-    hint_text = "make room, then run the same command again: it continues where it stopped"
+    default_hint = "make room, then run the same command again: it continues where it stopped"
 
 
 class Unreadable(DestinationError):
     """Something that lies in the destination cannot be read or looked at: it is not taken for gone."""
 
-    hint_text = "mend what keeps it from being read (permissions, the disk), then run again: it still counts as held"
+    default_hint = "mend what keeps it from being read (permissions, the disk), then run again: it still counts as held"
 
 
 class UnsafeName(DestinationError):
     """A blob has a name that the destination cannot hold safely."""
 
-    hint_text = "leave it out with --exclude NAME; an object store can hold more names than a folder"
+    default_hint = "leave it out with --exclude NAME; an object store can hold more names than a folder"
 
 
 class OutputLost(RunError):
     """What was written to standard output did not get there."""
 
     exit_code = 8
-    hint_text = "make room where standard output goes, or send it elsewhere, then run the same command again"
+    default_hint = "make room where standard output goes, or send it elsewhere, then run the same command again"
 
 
 class DestinationBusy(RunError):
     """Another run holds the destination."""
 
     exit_code = 9
-    hint_text = "wait for the other run to end; a killed run leaves no lock behind"
+    default_hint = "wait for the other run to end; a killed run leaves no lock behind"
 
 
 class VerifyFailed(RunError):
     """The audit found problems."""
 
     exit_code = 10
-    hint_text = "run `tilesync mirror` again: it fetches what was found bad"
+    default_hint = "run `tilesync mirror` again: it fetches what was found bad"
 
 
 class GuardTripped(RunError):
@@ -232,7 +232,7 @@ class Interrupted(RunError):
     """Ctrl-C."""
 
     exit_code = 130
-    hint_text = "run the same command again: it continues where it stopped"
+    default_hint = "run the same command again: it continues where it stopped"
 
 
 class Terminated(Interrupted):

@@ -245,7 +245,7 @@ def test_names_and_the_state() -> None:
         viewing.check_state_hidden(answer(), SERVER_REMEDIES)
 
 
-@pytest.mark.parametrize("call", [lambda m: m.access(), lambda m: m.hiding(), lambda m: m.preflight("*")])
+@pytest.mark.parametrize("call", [lambda m: m.access(), lambda m: m.hide_state(), lambda m: m.preflight("*")])
 def test_every_place_has_its_own_words(call: Callable[[Remedies], Any]) -> None:
     """What mends a container, a bucket and a web server are three things."""
     assert all(isinstance(call(mend), str) for mend in ALL_REMEDIES)

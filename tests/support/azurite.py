@@ -258,7 +258,7 @@ class AzureProxy:
             return passing
 
     def __enter__(self) -> AzureProxy:
-        handler = type("Handler", (_AzureProxyHandler,), {"road": self})
+        handler = type("Handler", (_AzureProxyHandler,), {"proxy": self})
         self._server = _AzureProxyServer(("127.0.0.1", 0), handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self

@@ -114,7 +114,7 @@ def test_an_interrupted_retirement_resumes(dest: Path, monkeypatch: pytest.Monke
     life = CrashAfterCalls(step)
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", life.wrap(os.rename))
-        for method in ("remember", "update", "drop_files"):
+        for method in ("set_value", "update_version", "drop_files"):
             patch.setattr(SqliteCatalog, method, life.wrap(getattr(SqliteCatalog, method)))
         with pytest.raises(SimulatedCrash):
             clean_up(dest, RetentionPolicy(2, 2 * DAY), after=3 * DAY)

@@ -68,7 +68,7 @@ def revalidation(request: Any) -> bool:
 @pytest.mark.parametrize("life", [timedelta(hours=1), timedelta(seconds=1)])
 def test_a_denied_listing_is_walked(tmp_path: Path, life: timedelta) -> None:
     """Where listing alone is refused, also through a fresh link, the run says so and walks."""
-    with Simulator(life=life) as sim:
+    with Simulator(link_lifetime=life) as sim:
         files = sim.offer_export(walkable())
         denied = sim.add_fault(is_listing, DENIED, times=None)
         run = sim.mirror(tmp_path)
@@ -355,7 +355,7 @@ def test_a_cycle_ends_and_is_reported(tmp_path: Path) -> None:
 
 def test_links_die_during_a_walk(tmp_path: Path) -> None:
     """Links of half a second: renewed as often as needed, also between the levels of the walk."""
-    with Simulator(life=timedelta(seconds=0.5), delay=0.05) as sim:
+    with Simulator(link_lifetime=timedelta(seconds=0.5), delay_s=0.05) as sim:
         files = sim.offer_export(walkable(60))
         run = sim.mirror(tmp_path, inventory=Inventory.WALK, transfers=4)
     assert run.error is None

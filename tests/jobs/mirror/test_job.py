@@ -472,7 +472,7 @@ def test_a_run_on_another_export_can_be_asked_for(tmp_path: Path) -> None:
 
 def test_an_expired_link_is_renewed_in_mid_run(tmp_path: Path) -> None:
     """Links that live two seconds, answers that take a tenth: renewed as often as needed, nothing lost."""
-    with Simulator(life=timedelta(seconds=1), delay=0.1, page_size=4) as sim:
+    with Simulator(link_lifetime=timedelta(seconds=1), delay_s=0.1, page_size=4) as sim:
         files = sim.offer_export(export(40))
         run = sim.mirror(tmp_path, transfers=4)
     assert run.exit_code == 0
@@ -993,7 +993,7 @@ def test_two_runs_on_one_destination_do_not_meet(tmp_path: Path) -> None:
         gate.set()
         first.join()
     assert isinstance(second.error, DestinationBusy)
-    assert runs[0].exit == 0
+    assert runs[0].exit_code == 0
     assert stored_files(tmp_path) == files
 
 

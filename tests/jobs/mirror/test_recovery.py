@@ -242,17 +242,17 @@ def foreign_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_another_user_may_look(stranger: Path) -> None:
+def test_another_user_may_look(foreign_folder: Path) -> None:
     """Whoever may read the files but not the state sees the versions and can prove them; nothing is called a bug."""
-    mirror_each(stranger / "d", FIRST, SECOND)
+    mirror_each(foreign_folder / "d", FIRST, SECOND)
     os.seteuid(65534)
     try:
-        rows = wiring.list_versions(Target(stranger / "d"), JobOutcome())[0]
-        audit = verify(stranger / "d", every=True)
+        rows = wiring.list_versions(Target(foreign_folder / "d"), JobOutcome())[0]
+        audit = verify(foreign_folder / "d", every=True)
         with Simulator() as sim:
             offer_exports(sim, FIRST, SECOND)
-            plan = sim.dry_run(stranger / "d")
-        back = rollback(stranger / "d")
+            plan = sim.dry_run(foreign_folder / "d")
+        back = rollback(foreign_folder / "d")
     finally:
         os.seteuid(0)
     assert [row.version.name for row in rows] == [SECOND, FIRST]
@@ -489,9 +489,9 @@ def test_a_filtered_version_that_retired_is_not_the_export(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("layout", list(Layout))
 @pytest.mark.parametrize("closed", [".", ".tilesync"])
-def test_what_may_not_be_looked_at_is_an_error(stranger: Path, layout: Layout, closed: str) -> None:
+def test_what_may_not_be_looked_at_is_an_error(foreign_folder: Path, layout: Layout, closed: str) -> None:
     """A destination or state that is closed to a user ends each command with 8 at the most, never as a bug."""
-    dest = stranger / "d"
+    dest = foreign_folder / "d"
     with Simulator() as sim:
         offer_exports(sim, FIRST)
         assert sim.mirror(dest, layout=layout).error is None

@@ -86,7 +86,7 @@ def put(files: LocalFiles, version: Version, item: Blob, data: bytes, *, small: 
 
 def parts(files: Any) -> list[str]:
     """What lies beside."""
-    return sorted(os.listdir(files.shelf(STORED).parts.path))
+    return sorted(os.listdir(files.put_target(STORED).parts.path))
 
 
 @pytest.mark.parametrize("small", [True, False])
@@ -179,7 +179,7 @@ def test_a_shelf_can_go_elsewhere(there: LocalDestination) -> None:
     """What other processes put on a shelf lies as the version of the shelf wants it."""
     for version in (STORED, DECODED):
         shelf = pickle.loads(pickle.dumps(there.files.put_target(version)))
-        held = shelf.take(version.name, blob("a", PACKED), PACKED, digests_of(PACKED))
+        held = shelf.put_verified(version.name, blob("a", PACKED), PACKED, digests_of(PACKED))
         assert there.files.unchanged(version, [held]) == [True]
     assert (there.files.read(STORED, "a"), there.files.read(DECODED, "a")) == (PACKED, PLAIN)
 

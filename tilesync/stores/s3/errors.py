@@ -80,7 +80,7 @@ _MD5_PATTERN: Final = re.compile(r"[0-9a-f]{32}")
 class Archived(DestinationError):
     """The object is in an archive (a storage class of Glacier): it is listed, and cannot be read or copied."""
 
-    hint_text = "restore it first (`aws s3api restore-object`, or the console of the bucket), then run again"
+    default_hint = "restore it first (`aws s3api restore-object`, or the console of the bucket), then run again"
 
 
 class NotThere(DestinationError):
