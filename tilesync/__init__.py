@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tilesync import aio, errors, events
-    from tilesync.api import doctor, exports, mirror, plan, rollback, verify, versions, viewer_link
     from tilesync.api.auth import ClientCredentials, Environment, ShareKey, Token, TokenCommand, TokenFile
     from tilesync.api.monitor import RunMonitor
     from tilesync.api.results import (
@@ -27,6 +26,17 @@ if TYPE_CHECKING:
         VersionInfo,
         VersionsResult,
         ViewerLinkResult,
+    )
+    from tilesync.api.sync import (
+        doctor,
+        exports,
+        iter_sha256sums,
+        mirror,
+        plan,
+        rollback,
+        verify,
+        versions,
+        viewer_link,
     )
     from tilesync.core.guards import DeleteLimit
     from tilesync.core.retention import RetentionPolicy as Retention
@@ -65,6 +75,7 @@ __all__ = [
     "errors",
     "events",
     "exports",
+    "iter_sha256sums",
     "mirror",
     "plan",
     "rollback",
@@ -74,7 +85,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "tilesync.api": "doctor exports mirror plan rollback verify versions viewer_link",
+    "tilesync.api.sync": "doctor exports iter_sha256sums mirror plan rollback verify versions viewer_link",
     "tilesync.api.auth": "ClientCredentials Environment ShareKey Token TokenCommand TokenFile",
     "tilesync.api.monitor": "RunMonitor",
     "tilesync.api.results": "AuditResult DoctorResult ExportInfo ExportsResult MirrorResult PlanResult RollbackResult"

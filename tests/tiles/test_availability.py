@@ -502,7 +502,10 @@ def test_other_metadata_names_no_contents() -> None:
     """Without a CONTENT_URI in the class of the table, or for a property it lacks, the template holds."""
     data, _ = named(["a", "b"], tiles=0b11, contents=0b11, of="contents")
     for uris in ({}, {"other": "v"}, {"k": "v"}, {"": "u"}):
-        assert list(expanded(data, implicit(2), content_uri_properties=uris).contents) == ["c0/0/0/0.glb", "c0/1/0/0.glb"]
+        assert list(expanded(data, implicit(2), content_uri_properties=uris).contents) == [
+            "c0/0/0/0.glb",
+            "c0/1/0/0.glb",
+        ]
 
 
 def test_content_metadata_goes_before_that_of_tiles() -> None:

@@ -45,9 +45,11 @@ from tilesync.api.results import (
 )
 from tilesync.api.rows import make_export_info, make_version_info
 from tilesync.api.target_names import redact_dest, redact_source
+from tilesync.app.destinations import STORE_THREADS
 from tilesync.errors import TilesyncError, VerifyFailed
 from tilesync.events import CheckCompleted, Event, Finding, Planned
 from tilesync.model import Export, Secret
+from tilesync.runtime.threads import own_thread_pool
 
 R = TypeVar("R", bound=RunResult)
 
@@ -84,9 +86,10 @@ class Call:
 
     @contextmanager
     def attach_result(self, kind: type[R], fields: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
-        """Give an error that passes the result of the run, as far as it came; without secrets in its words."""
+        """Run with threads of its own, and give an error the result of the run as far as it came, without secrets."""
         try:
-            yield
+            with own_thread_pool(STORE_THREADS):
+                yield
         except TilesyncError as error:
             error.result = self.monitor.result(kind, self.monitor.mask(error), **fields())
             raise

@@ -31,7 +31,7 @@ from tilesync.events import (
     VersionRetired,
     Warned,
 )
-from tilesync.jobs.run.stats import RunStats
+from tilesync.jobs.run.stats import RunStats as RunStats
 
 R = TypeVar("R", bound=RunResult)
 

@@ -14,7 +14,6 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from tilesync.app.destinations import (
-    enlarge_thread_pool,
     open_destination,
     open_destination_for_audit,
     open_destination_for_plan,
@@ -384,8 +383,6 @@ async def verify(
     from tilesync.stores.local.destination import open_scratch_files
     from tilesync.stores.local.reader import LocalStoredFiles
 
-    if not isinstance(target.location, Path):
-        enlarge_thread_pool()
     with (
         open_destination_for_audit(target, observe) as there,
         open_scratch_files() as desk,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tilesync.cli.options import NO_PROGRESS_OPTION, OUTPUT_OPTIONS
-from tilesync.cli.output.summary import format_mirror_summary
 from tilesync.cli.params import FolderType, format_size
 from tilesync.cli.parse import create_session
-from tilesync.cli.session import Session
 from tilesync.core.wording import format_file_count
-from tilesync.demo.scenario import IMODEL, LINK_LIFETIME, DemoService
+
+if TYPE_CHECKING:
+    from tilesync.cli.session import Session
 
 DEFAULT_FOLDER = Path("tilesync-demo")
 
@@ -30,6 +30,9 @@ with an account:
 
 def run_demo(session: Session, dest: Path) -> int:
     """Mirror the demo city into `dest` and say what to try next; the exit code. Each time there is a newer export."""
+    from tilesync.cli.output.summary import format_mirror_summary
+    from tilesync.demo.scenario import IMODEL, LINK_LIFETIME, DemoService
+
     held = len(list((dest / "manifests").glob("*.jsonl"))) if dest.is_dir() else 0
     with DemoService(held + 1) as service:
         city = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -120,6 +121,7 @@ class Session:
         """Run to the end; the exit code. `closing` gives the sentence that a good run ends with."""
         try:
             tune_garbage_collector()
+            _silence_libraries()
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 runner.run(self._run_until_signal(work))
         except TilesyncError as error:
@@ -228,3 +230,9 @@ def _handle_signals(on_signal: Callable[[int], None]) -> Any:
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
+
+
+def _silence_libraries() -> None:
+    """Keep the Azure SDK from writing warnings to stderr: its errors reach people as errors of tilesync."""
+    logging.getLogger("azure").setLevel(logging.ERROR)
+    logging.getLogger("azure.identity").setLevel(logging.CRITICAL)

@@ -40,7 +40,8 @@ def versions(dest: Location, sha256sums: str | None, state_dir: Path | None, **o
     store: StoreAccessOptions = {**store_options(options), "state_dir": state_dir}
 
     async def work() -> None:
-        from tilesync.api import aio, iter_sha256sums
+        from tilesync.api import aio
+        from tilesync.api.sync import iter_sha256sums
 
         if sha256sums is not None:
             for line in iter_sha256sums(dest, sha256sums, on_event=session.show, monitor=session.monitor, **store):

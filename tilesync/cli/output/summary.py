@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tilesync.api.monitor import RunMonitor
+from tilesync.api.monitor import RunMonitor, RunStats
 from tilesync.api.results import ExportInfo, VersionInfo, VersionsResult
 from tilesync.cli.output.table import format_table
 from tilesync.cli.params import Location, format_destination_path, format_size
 from tilesync.core.ownership import describe_owner
 from tilesync.core.wording import format_count, format_file_count
-from tilesync.jobs.run.stats import RunStats
 from tilesync.model import Completeness
 
 SIGNED_URL_HINT = (

@@ -5,7 +5,6 @@ The one file that speaks through azure-storage-blob: its half second of import i
 
 from __future__ import annotations
 
-import logging
 import os
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
@@ -172,7 +171,6 @@ def _entra_credential(name: str, environ: Mapping[str, str]) -> Any:
             f"no identity for the storage account {name} is given",
             hint=f"{IDENTITY_HINT} after `pip install azure-identity`",
         ) from None
-    logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     authority = environ.get("AZURE_AUTHORITY_HOST") or _ENTRA_AUTHORITY_URL
     options = _client_options(authority if "://" in authority else f"https://{authority}", _IMDS_URL)
     try:
@@ -198,7 +196,6 @@ def _client_options(*urls: str) -> dict[str, Any]:
     """Whom the SDK trusts, which knows neither SSL_CERT_FILE nor the system's authorities; by which proxies it asks
     these `urls`; that it is silent, and that it leaves it to others to try again.
     """
-    logging.getLogger("azure").setLevel(logging.ERROR)
     bundle = ssl.get_default_verify_paths().cafile or os.environ.get("REQUESTS_CA_BUNDLE")
     chosen = {urlsplit(url).scheme: load_proxies().proxy_for(url) for url in urls}
     if any(proxy is not None and proxy.is_socks for proxy in chosen.values()):
