@@ -105,7 +105,7 @@ SERVICE_CASES = [
     HintCase(is_api, 503, "", "Unavailable", "kept failing", RUN_LATER_HINT),
     HintCase(everything, 403, "AuthenticationFailed", "NotAuthorised", "also through a fresh link", "that rewrites URLs"),
     HintCase(everything, 403, "AccountIsDisabled", "NotAuthorised", "also through a fresh link", "only its owner"),
-    HintCase(everything, 404, "ContainerNotFound", "ExportReplaced", "the container is gone", "the newest export anew"),
+    HintCase(everything, 404, "ContainerNotFound", "ExportReplaced", "the container is gone", "looks up the newest export"),
 ]  # fmt: skip
 
 
