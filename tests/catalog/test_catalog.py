@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilesync.catalog.catalog import SCHEMA_VERSION, SqliteCatalog
-from tilesync.catalog.schema import MIGRATIONS
+from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.schema import MIGRATIONS, SCHEMA_VERSION
 from tilesync.errors import DestinationError, Incomplete
 from tilesync.model import (
     UNKNOWN_SIZE,
@@ -126,8 +126,9 @@ def test_updates_come_back(path: Path) -> None:
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     changed = replace(
-        version, modified="2027", record={"id": "e1", "x": None}, listing_number=2, listed=True, marker="m", damaged=True,
-        published_at="t", files=1, bytes=2, manifest_sha256="ff", inventory="walk", container_url="https://host/c",
+        version, modified="2027", record={"id": "e1", "x": None}, listing_number=2, listed=True, marker="m",
+        damaged=True, published_at="t", files=1, bytes=2, manifest_sha256="ff", inventory="walk",
+        container_url="https://host/c",
         completeness=Completeness(4, 3, 2, 1),
     )  # fmt: skip
     catalog.update_version(changed)
@@ -1050,7 +1051,7 @@ def test_a_step_that_was_killed_is_taken_again(path: Path, monkeypatch: pytest.M
     db.close()
     steps = {3: (*MIGRATIONS[3][:2], "this is no statement")}
     with monkeypatch.context() as patched:
-        patched.setattr("tilesync.catalog.catalog.MIGRATIONS", steps)
+        patched.setattr("tilesync.catalog.schema.MIGRATIONS", steps)
         with pytest.raises(DestinationError):
             SqliteCatalog(path)
     catalog = SqliteCatalog(path)

@@ -529,7 +529,7 @@ def test_what_is_of_no_use(catalog: SqliteCatalog, version: Version) -> None:
         "none": "it holds no schema",
         "short": found["short"].reason,
     }
-    assert found["short"].reason.endswith("is to have 100")
+    assert found["short"].reason.endswith("but 100 are required")
     assert found["short"].role == "buffer"
     hidden = {remark.problem for _, remark in catalog.references.list_diagnostics(version)}
     assert not hidden & {DAMAGED, REQUIRED_BUFFER_BYTES}
@@ -552,7 +552,7 @@ def test_where_files_lead_counts_in_the_closure(catalog: SqliteCatalog, version:
         a=ParsedContent(
             diagnostics=(
                 Diagnostic(ABSOLUTE_URL, "x leads back"),
-                Diagnostic(UNFOLLOWED, "7.glb stands in an extension"),
+                Diagnostic(UNFOLLOWED, "7.glb is in an extension"),
             )
         ),
         orphan=ParsedContent(diagnostics=(Diagnostic(UNFOLLOWED, "x"), away)),

@@ -762,12 +762,12 @@ def test_flipped_bytes_raise_nothing_else(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", r"no readable subtree \(it is empty\)"),
-        (b"subx", "no readable subtree"),
-        (b"[]", "the subtree is missing, or of a wrong type"),
-        (b"[" * 100_000, r"no readable subtree \(it is nested too deep\)"),
+        (b"", r"not a readable subtree \(it is empty\)"),
+        (b"subx", "not a readable subtree"),
+        (b"[]", "the subtree is missing, or has the wrong type"),
+        (b"[" * 100_000, r"not a readable subtree \(it is nested too deep\)"),
         (b"{}", "tileAvailability"),
-        (b"\xff\xfe{}", "no readable subtree"),
+        (b"\xff\xfe{}", "not a readable subtree"),
         (as_binary(EVERYTHING).replace(b"subt\1", b"subt\2"), "version 2 is unknown"),
         (as_binary(EVERYTHING)[:10], "header is cut off"),
         (as_binary(EVERYTHING)[:-1], "is cut off: its header says"),
@@ -779,7 +779,7 @@ def test_flipped_bytes_raise_nothing_else(data: st.DataObject) -> None:
         (as_json(EVERYTHING | {"buffers": [{"byteLength": 1, "uri": "data:,x"}]}), "names no file"),
         (as_json(EVERYTHING | {"buffers": [{"byteLength": 1, "uri": ""}]}), "names no file"),
         (as_json(EVERYTHING | {"bufferViews": [{"buffer": 0, "byteLength": 1}]}), "buffer of a buffer view"),
-        (gzip.compress(b"{", mtime=0), "no readable subtree"),
+        (gzip.compress(b"{", mtime=0), "not a readable subtree"),
         (gzip.compress(b"{}", mtime=0)[:-5] + b"12345", "gzip"),
     ],
 )
@@ -804,7 +804,7 @@ def test_numbers_of_any_length_are_damage() -> None:
     vast = 10**4299
     said = with_buffers()
     said["buffers"][0]["byteLength"] = said["bufferViews"][0]["byteLength"] = vast
-    with pytest.raises(BlobDamaged, match="byteLength of a buffer is missing, or no whole number"):
+    with pytest.raises(BlobDamaged, match="byteLength of a buffer is missing, or not a whole number"):
         parse_subtree(as_json(said), NAME)
     with pytest.raises(BlobDamaged, match="subtreeLevels"):
         parse_implicit_tiling(SAID | {"subtreeLevels": vast}, [])

@@ -257,7 +257,7 @@ BIN = chunk(b"BIN\0", b"\1\2\3\4" * 5)
         (gltf(JSON, struct.pack("<I4s", 0xFFFFFFFF, b"BIN\0")), "behind the declared length"),
         (gltf(chunk(b"JSON", b"{]  ")), "JSON is cut off, or broken"),
         (gltf(chunk(b"JSON", b"")), "JSON is cut off, or broken"),
-        (gltf(chunk(b"JSON", b"[1] ")), "no JSON object"),
+        (gltf(chunk(b"JSON", b"[1] ")), "not a JSON object"),
         (gltf(chunk(b"JSON", b'{"a":NaN}')), "JSON is cut off, or broken"),
         (gltf(chunk(b"JSON", b'{"a":01, "uri":1}')), "JSON is cut off, or broken"),
         (gltf(chunk(b"JSON", b"{} {}")), "behind its JSON object"),
@@ -508,7 +508,7 @@ def test_subtrees() -> None:
     """A subtree has a known version and readable JSON, and padding of both parts."""
     assert "subtree version 2" in complaint(subt({}, version=2))
     assert "JSON is cut off" in complaint(struct.pack("<4sIQQ", b"subt", 1, 3, 0) + b'{"a')
-    assert "no JSON object" in complaint(struct.pack("<4sIQQ", b"subt", 1, 3, 0) + b"[1]")
+    assert "not a JSON object" in complaint(struct.pack("<4sIQQ", b"subt", 1, 3, 0) + b"[1]")
     assert "cut off" in complaint(struct.pack("<4sIQQ", b"subt", 1, 3, (1 << 64) - 1) + b"{} " + bytes(50))
     assert "cut off" in complaint(struct.pack("<4sIQQ", b"subt", 1, (1 << 64) - 1, 0) + b"{} " + b" " * 50)
     assert "cut off" in complaint(subt({})[:20])

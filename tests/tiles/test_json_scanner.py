@@ -225,10 +225,11 @@ def test_what_json_allows(document: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("document", "words"),
-    [(b"", "cut off, or broken, at byte 0"), (b"x", "no JSON object"), (b"[]", "no JSON object"), (b"\0{}", "no JSON"),
-     (b"1", "no JSON object"), (BOM[:2] + b"{}", "no JSON object"), (BOM + BOM + b"{}", "no JSON object"),
+    [(b"", "cut off, or broken, at byte 0"), (b"x", "not a JSON object"), (b"[]", "not a JSON object"),
+     (b"\0{}", "not a JSON object"),
+     (b"1", "not a JSON object"), (BOM[:2] + b"{}", "not a JSON object"), (BOM + BOM + b"{}", "not a JSON object"),
      (BOM, "cut off, or broken, at byte 0"), (b"{", "at byte 1"), (b'{"a":1', "at byte 6"), (b'{"a":1x', "at byte 6"),
-     (b"{} {}", "behind its JSON object"), (b"{}x", "behind its JSON object"), (b"{}" + BOM, "behind its JSON object")],
+     (b"{} {}", "data follows its JSON"), (b"{}x", "data follows its JSON"), (b"{}" + BOM, "data follows its JSON")],
 )  # fmt: skip
 def test_complaints(document: bytes, words: str) -> None:
     """What is no object, is cut off, or has something behind it is told apart, with the byte where reading ended."""

@@ -84,7 +84,7 @@ def test_unknown_extensions_are_unfollowed(uri: str) -> None:
     names, (remark,) = collect(uri, Role.UNKNOWN)
     assert names == []
     assert remark == Diagnostic(
-        "unfollowed", f"{uri.partition('?')[0]} stands in an extension that tilesync does not know"
+        "unfollowed", f"{uri.partition('?')[0]} is in an extension that tilesync does not know"
     )
 
 
@@ -101,7 +101,7 @@ def test_unsafe_names(uri: str) -> None:
 def test_empty_uris(uri: str) -> None:
     """An empty URI is remarked, since viewers take it for none; one of an unknown extension may mean anything."""
     assert collect(uri, Role.IMAGE) == (
-        [], [Diagnostic("empty URI", "a URI (image) is empty, which viewers take for none")]
+        [], [Diagnostic("empty URI", "a URI (image) is empty, which viewers ignore")]
     )  # fmt: skip
     assert collect(uri, Role.UNKNOWN) == ([], [])
 
@@ -116,7 +116,7 @@ def test_data(uri: str) -> None:
 def test_queries_and_absolute_urls() -> None:
     """A query and an absolute URL are followed, and remarked: a folder serves the one without, the other elsewhere."""
     assert collect("a.glb?v=1") == (
-        ["tiles/a.glb"], [Diagnostic("query", "a.glb carries a query, which a folder knows nothing of")]
+        ["tiles/a.glb"], [Diagnostic("query", "a.glb has a query, which a file in a folder cannot have")]
     )  # fmt: skip
     names, remarks = collect(f"{HOME}/a.glb?{SECRET}")
     assert names == ["a.glb"]
@@ -147,8 +147,8 @@ def test_one_example_stands_for_many() -> None:
     assert len(names) == 49
     assert remarks == (
         Diagnostic("unfollowed", "200 URIs lead elsewhere: the first, https://h/0 leads to another host (h)"),
-        Diagnostic("absolute URL", f"100 URIs lead elsewhere: the first, {HOME}/0.glb leads back to the container that this"
-               " is a copy of"),
+        Diagnostic("absolute URL", f"100 URIs lead elsewhere: the first, {HOME}/0.glb points back to the original"
+               " container"),
     )  # fmt: skip
     assert references.drain() == ((), ())
 

@@ -194,7 +194,7 @@ def test_unsafe_names(uri: str, why: str) -> None:
     """A blob whose name no folder can hold is in the container, but not to be mirrored, and the reason is said."""
     found = outside(uri)
     assert found.has_unsafe_name
-    assert found.reason.startswith("means a blob that no folder can hold (its name ")
+    assert found.reason.startswith("names a blob that no folder can hold (its name ")
     assert why in found.reason
 
 
@@ -267,7 +267,7 @@ def test_documents_of_archives(uri: str, found: ResolvedUri | RejectedUri) -> No
 @pytest.mark.parametrize("uri", [f"{HOME}/x", "//h/x", "/x", "/", "../../../c1/x", "../../../c/x"])
 def test_unknown_container(uri: str, home: str) -> None:
     """Where the container's address is not known nothing is inside but what is relative and does not climb."""
-    assert "address is not known" in outside(uri, home=home).reason or outside(uri, home=home) == CLIMBS
+    assert "address of the container is unknown" in outside(uri, home=home).reason or outside(uri, home=home) == CLIMBS
     assert resolve("../0.glb", BASE, home) == ResolvedUri("tiles/0.glb")
 
 
