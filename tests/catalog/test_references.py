@@ -1,4 +1,4 @@
-"""Which file asks for which, and what follows from it."""
+"""Reference index: completeness, missing and damaged files, and diagnostics."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def reading(*targets: str, role: Role = Role.CONTENT, kind: Kind = Kind.TILESET,
 
 
 def put(catalog: SqliteCatalog, version: Version, name: str, said: ParsedContent, *, partly: bool = False) -> None:
-    """Hold a file; one that is known already is held again, with another reading."""
+    """Store a file; a known file is stored again with another content."""
     catalog.mark_wanted(version, [name])
     numbers = {blob.name: number for number, blob in catalog.list_wanted(version, 0, limit=99)}
     arrival = FileResult(numbers.get(name, 0), StoredFile(Blob(name, 1), SHA, 1), said, has_more_references=partly)
@@ -63,7 +63,7 @@ def put(catalog: SqliteCatalog, version: Version, name: str, said: ParsedContent
 
 
 def put_all(catalog: SqliteCatalog, version: Version, **readings: ParsedContent) -> None:
-    """Files by name; `root` is the root tileset."""
+    """Store files by name; `root` is the root tileset."""
     for name, said in readings.items():
         put(catalog, version, ROOT if name == "root" else name, said)
 
@@ -77,7 +77,7 @@ def missing(catalog: SqliteCatalog, version: Version) -> list[tuple[str, str, st
 
 @dataclass
 class ReferenceOracle:
-    """What a version holds, in plain Python: readings by name, and names that the container does not have."""
+    """Contents of a version in plain Python: content by name, and names that the container does not have."""
 
     held: dict[str, ParsedContent] = field(default_factory=dict)
     absent: set[str] = field(default_factory=set)
@@ -92,7 +92,7 @@ class ReferenceOracle:
         return found
 
     def unsatisfiable(self) -> list[tuple[str, str]]:
-        """What is asked for and can be held by no copy, with who asks for it."""
+        """List references that no copy can satisfy, with the file that has them."""
         return [
             (remark.detail, name)
             for name in self.reached() & self.held.keys()
@@ -112,7 +112,7 @@ class ReferenceOracle:
         )
 
     def find_referrers(self, name: str) -> set[tuple[str, str]]:
-        """Who of those that are reached and there asks for a file, and what for."""
+        """Find the stored and reached files that reference a file, with the role."""
         return {
             (source, reference.role.value)
             for source in self.reached() & self.held.keys()
@@ -121,7 +121,7 @@ class ReferenceOracle:
         }
 
     def check(self, catalog: SqliteCatalog, version: Version) -> None:
-        """Everything that the catalog says is what the oracle says."""
+        """Check that the catalog agrees with the oracle."""
         assert catalog.references.compute_completeness(version) == self.compute_completeness()
         lost = sorted((detail, source, "") for detail, source in self.unsatisfiable())
         found = missing(catalog, version)
@@ -153,7 +153,7 @@ GRAPHS = st.dictionaries(st.sampled_from(NAMES), READINGS)
 @given(GRAPHS)
 @settings(max_examples=200)
 def test_the_closure_is_that_of_the_oracle(graph: dict[str, ParsedContent]) -> None:
-    """What is referenced, missing, an orphan or unfollowed, and who misses what, is what a plain search finds."""
+    """Referenced, missing, orphan and unfollowed counts, and referrers, match a plain search."""
     catalog = SqliteCatalog(Path(":memory:"))
     version, other = catalog.add_version(NEW), catalog.add_version(replace(NEW, name="other"))
     for name, said in graph.items():
@@ -175,7 +175,7 @@ STEPS = st.one_of(
 @given(st.lists(STEPS, max_size=12))
 @settings(max_examples=150)
 def test_whatever_happens_to_files_the_closure_holds(steps: list[tuple[str, str, ParsedContent | None]]) -> None:
-    """Files that come, come again, in parts, leave the listing or go missing: only what is said last counts."""
+    """Files that come, come again, come in parts, leave the listing or go missing: only the last content counts."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "catalog.sqlite3"
         catalog, oracle = SqliteCatalog(path), ReferenceOracle()
@@ -205,7 +205,7 @@ def test_whatever_happens_to_files_the_closure_holds(steps: list[tuple[str, str,
 
 
 def relisted(catalog: SqliteCatalog, version: Version, *, without: str) -> Version:
-    """The version after a new listing that has what is held, but for one name."""
+    """Relist the version with all stored files but one."""
     version = replace(version, listing_number=version.listing_number + 1)
     catalog.update_version(version)
     rows = [(held.blob, held) for _, held in catalog.list_stored(version, limit=99) if held.blob.name != without]
@@ -215,7 +215,7 @@ def relisted(catalog: SqliteCatalog, version: Version, *, without: str) -> Versi
 
 
 def add_part(catalog: SqliteCatalog, version: Version, name: str, said: ParsedContent) -> None:
-    """A file that says what it says in three parts."""
+    """Store a file whose references come in three parts."""
     one = ParsedContent(references=said.references[:1], diagnostics=said.diagnostics[1:])
     two = ParsedContent(references=said.references[1:2])
     catalog.references.add(version, name, reading("stale", remarks=9), replace_existing=True)
@@ -229,29 +229,29 @@ def add_part(catalog: SqliteCatalog, version: Version, name: str, said: ParsedCo
 
 
 def test_cycles_end(catalog: SqliteCatalog, version: Version) -> None:
-    """Files that ask for each other, for the root or for themselves are each counted once."""
+    """Files that reference each other, the root or themselves are counted once each."""
     put_all(catalog, version, root=reading("a", ROOT), a=reading("b", "a"), b=reading("a", ROOT))
     assert catalog.references.compute_completeness(version) == Completeness(referenced=3)
     assert missing(catalog, version) == []
 
 
 def test_the_root_counts(catalog: SqliteCatalog, version: Version) -> None:
-    """A version without a root misses it, and everything in it is an orphan; nobody asks for the root."""
+    """A version without a root misses it, without a referrer, and all its files are orphans."""
     put_all(catalog, version, a=reading("b"), b=reading())
     assert catalog.references.compute_completeness(version) == Completeness(referenced=1, missing=1, orphans=2)
     assert missing(catalog, version) == []
 
 
-def test_an_asker_is_itself_reached_and_there(catalog: SqliteCatalog, version: Version) -> None:
-    """Who misses a file is never an orphan, nor a file that is not there itself."""
+def test_a_referrer_is_reached_and_stored(catalog: SqliteCatalog, version: Version) -> None:
+    """The referrer of a missing file is never an orphan and never missing itself."""
     put_all(catalog, version, root=reading("z", "bad"), z=reading("lost"), a_orphan=reading("lost", "not counted"))
     catalog.references.add(version, "bad", reading("lost", "unread", kind=Kind.NONE))
     assert catalog.references.compute_completeness(version) == Completeness(referenced=4, missing=2, orphans=1)
     assert missing(catalog, version) == [("bad", ROOT, "content"), ("lost", "z", "content")]
 
 
-def test_only_what_is_held_asks(catalog: SqliteCatalog, version: Version) -> None:
-    """What is to be fetched again, or was read in part, asks for nothing and lacks nothing until it is held."""
+def test_only_stored_files_have_references(catalog: SqliteCatalog, version: Version) -> None:
+    """A file to be fetched again, or read in part, has no references until it is stored."""
     lost = (Diagnostic("unreadable", "x"), Diagnostic("unsafe name", "y"))
     put_all(
         catalog,
@@ -270,8 +270,8 @@ def test_only_what_is_held_asks(catalog: SqliteCatalog, version: Version) -> Non
     assert catalog.references.compute_completeness(version) == Completeness(referenced=1, orphans=2)
 
 
-def test_a_file_held_again_has_only_its_new_references(catalog: SqliteCatalog, version: Version) -> None:
-    """What a file said before it was replaced does not count, remarks included."""
+def test_a_file_stored_again_has_only_its_new_references(catalog: SqliteCatalog, version: Version) -> None:
+    """References and diagnostics of a replaced file no longer count."""
     put_all(catalog, version, root=reading("a", remarks=2), a=reading("b"))
     put(catalog, version, ROOT, reading("c"))
     assert catalog.references.list_targets(version, ROOT, Role.CONTENT) == ["c"]
@@ -280,7 +280,7 @@ def test_a_file_held_again_has_only_its_new_references(catalog: SqliteCatalog, v
 
 
 def test_parts_add_up(catalog: SqliteCatalog, version: Version) -> None:
-    """What was told while a file passed is kept when the rest of it arrives; what was told before that is not."""
+    """Parts added while a file passes stay when the rest arrives; older ones do not."""
     catalog.references.add(version, ROOT, reading("stale", remarks=1))
     catalog.references.add(version, ROOT, reading("a"), replace_existing=True)
     catalog.references.add(version, ROOT, reading("b", remarks=1))
@@ -291,8 +291,8 @@ def test_parts_add_up(catalog: SqliteCatalog, version: Version) -> None:
     assert catalog.references.list_targets(version, ROOT, Role.CONTENT) == ["d"]
 
 
-def test_what_is_grown_has_its_own_end(catalog: SqliteCatalog, version: Version) -> None:
-    """What following says is void when following begins anew, or when the file itself comes anew; else both stand."""
+def test_derived_references(catalog: SqliteCatalog, version: Version) -> None:
+    """Derived references go when they are derived again or the file itself comes again; else both stay."""
     put(catalog, version, ROOT, reading("a", remarks=1))
     grown = ParsedContent(references=(Reference("s", Role.SUBTREE),), diagnostics=(Diagnostic("unfollowed", "grown"),))
     catalog.references.add(version, ROOT, grown, derived=True, replace_existing=True)
@@ -307,7 +307,7 @@ def test_what_is_grown_has_its_own_end(catalog: SqliteCatalog, version: Version)
 
 
 def test_one_file_in_two_roles(catalog: SqliteCatalog, version: Version) -> None:
-    """A file that is asked for in two roles is one file, and each role is told apart."""
+    """A file referenced in two roles is one file, and both roles are kept."""
     said = (Reference("a", Role.SCHEMA), Reference("a", Role.CONTENT))
     put(catalog, version, ROOT, ParsedContent(Kind.TILESET, said))
     assert catalog.references.compute_completeness(version) == Completeness(referenced=2, missing=1)
@@ -316,8 +316,8 @@ def test_one_file_in_two_roles(catalog: SqliteCatalog, version: Version) -> None
     assert catalog.references.list_targets(version, ROOT, Role.IMAGE) == []
 
 
-def test_what_a_walk_did_not_get_is_missing(catalog: SqliteCatalog) -> None:
-    """A file that is known to be missing is not there; one that is still wanted is."""
+def test_missing_and_wanted_files(catalog: SqliteCatalog) -> None:
+    """A file in state MISSING is absent; a wanted one is not."""
     version = catalog.add_version(replace(NEW, name="walk", inventory=Inventory.WALK))
     for name in (ROOT, "miss", "want"):
         catalog.add_wanted(version, name)
@@ -330,7 +330,7 @@ def test_what_a_walk_did_not_get_is_missing(catalog: SqliteCatalog) -> None:
 
 
 def test_versions_do_not_mix(catalog: SqliteCatalog, version: Version) -> None:
-    """The same names in another version are other files, held again, remarked or forgotten there alone."""
+    """The same names in another version are other files."""
     other = catalog.add_version(replace(NEW, name="e2"))
     put_all(catalog, version, root=reading("a", remarks=1), a=ParsedContent())
     put_all(catalog, other, root=reading("b", "c", remarks=3))
@@ -345,8 +345,8 @@ def test_versions_do_not_mix(catalog: SqliteCatalog, version: Version) -> None:
     assert catalog.query("SELECT * FROM remark") == []
 
 
-def test_it_is_all_there_after_closing(tmp_path: Path) -> None:
-    """Closed and opened, a catalog settles to the same, and names the same."""
+def test_reopening(tmp_path: Path) -> None:
+    """A reopened catalog gives the same completeness and the same names."""
     catalog = SqliteCatalog(tmp_path / "c")
     version = catalog.add_version(NEW)
     put_all(catalog, version, root=reading("a", "b", remarks=2), a=reading("lost"), orphan=ParsedContent())
@@ -368,8 +368,8 @@ def test_it_is_all_there_after_closing(tmp_path: Path) -> None:
 # --- who, and what else ---------------------------------------------------------------------------------------------
 
 
-def test_askers(catalog: SqliteCatalog, version: Version) -> None:
-    """Of any number of files it is told who asks for each, where anyone does, be they there or not."""
+def test_find_referrers(catalog: SqliteCatalog, version: Version) -> None:
+    """Referrers are found for any number of files, stored or not."""
     put_all(catalog, version, root=reading(*(f"{number}" for number in range(3000))), a=reading("0", "a"))
     names = [f"{number}" for number in range(1, 4000)]
     assert catalog.references.find_referrers(version, names) == dict.fromkeys(names[:2999], ROOT)
@@ -377,8 +377,8 @@ def test_askers(catalog: SqliteCatalog, version: Version) -> None:
     assert catalog.references.find_referrers(version, []) == {}
 
 
-def test_remarks_are_told_with_their_files(catalog: SqliteCatalog, version: Version) -> None:
-    """Remarks come by problem, then by file; those that say that something is missing are no remarks."""
+def test_list_diagnostics(catalog: SqliteCatalog, version: Version) -> None:
+    """Diagnostics come by problem, then by file, without those that mean a missing file."""
     said = {
         name: ParsedContent(diagnostics=(Diagnostic("query", "q"), Diagnostic("cycle", "c"))) for name in ("b", "a")
     }
@@ -397,8 +397,8 @@ def test_remarks_are_told_with_their_files(catalog: SqliteCatalog, version: Vers
     ]
 
 
-def test_contents_that_are_no_tiles_are_remarked(catalog: SqliteCatalog, version: Version) -> None:
-    """A content that is empty or that no viewer shows is remarked once; a schema or an orphan of that kind is not."""
+def test_contents_that_are_no_tiles(catalog: SqliteCatalog, version: Version) -> None:
+    """An empty content, or one that no viewer shows, gets one diagnostic; a schema or orphan of that kind none."""
     kinds = {"glb": Kind.GLB, "empty": Kind.EMPTY, "none": Kind.NONE, "json": Kind.JSON, "set": Kind.TILESET}
     put_all(
         catalog, version, **{name: ParsedContent(kind) for name, kind in kinds.items()}, orphan=ParsedContent(Kind.NONE)
@@ -415,8 +415,8 @@ def test_contents_that_are_no_tiles_are_remarked(catalog: SqliteCatalog, version
     assert list(catalog.references.list_diagnostics(version)) == [("empty", Diagnostic("empty content", "is empty"))]
 
 
-def test_what_lies_between_tilesets(catalog: SqliteCatalog, version: Version) -> None:
-    """Only that a held tileset has another as content is a step between tilesets."""
+def test_tileset_references(catalog: SqliteCatalog, version: Version) -> None:
+    """Only a stored tileset with another as content counts as a tileset reference."""
     put_all(catalog, version, root=reading("a", "glb", "lost"), a=reading(ROOT), glb=ParsedContent(Kind.GLB))
     put(catalog, version, "s", reading("a", kind=Kind.SUBTREE))
     put(catalog, version, "t", reading("a", role=Role.SCHEMA))
@@ -424,7 +424,7 @@ def test_what_lies_between_tilesets(catalog: SqliteCatalog, version: Version) ->
 
 
 def test_implicit_tilesets(catalog: SqliteCatalog, version: Version) -> None:
-    """Implicit tilesets are told while they are held."""
+    """Implicit tilesets are listed while they are stored."""
     for name in ("b", "a", "c"):
         put(catalog, version, name, reading()._replace(has_implicit_tiling=name != "c"))
     assert sorted(catalog.references.list_implicit_tilesets(version)) == ["a", "b"]
@@ -433,8 +433,10 @@ def test_implicit_tilesets(catalog: SqliteCatalog, version: Version) -> None:
     assert catalog.references.list_implicit_tilesets(version) == []
 
 
-def test_a_disk_that_folds_case(catalog: SqliteCatalog) -> None:
-    """Where case is folded names are compared without it, and told as they are: files by theirs, others as asked."""
+def test_a_case_insensitive_disk(catalog: SqliteCatalog) -> None:
+    """On a case-insensitive disk names compare without case and keep their spelling: files their own, missing ones the
+    referenced.
+    """
     catalog.set_case_insensitive(is_case_insensitive=True)
     version = catalog.add_version(replace(NEW, name="folds"))
     put(catalog, version, "Tileset.JSON", reading("A/SUB.json", "a/ß.glb", "Lost.glb", remarks=1))
@@ -459,8 +461,8 @@ def test_a_disk_that_folds_case(catalog: SqliteCatalog) -> None:
     assert sorted(catalog.references.list_tileset_references(version)) == between
 
 
-def test_many_references_are_settled_quickly(tmp_path: Path) -> None:
-    """Two hundred thousand references, in a tree and in one long chain, are settled in a few seconds."""
+def test_many_references_are_quick(tmp_path: Path) -> None:
+    """Completeness of 200,000 references, in a tree and in one long chain, takes a few seconds."""
     catalog = SqliteCatalog(tmp_path / "c")
     version = catalog.add_version(NEW)
 
@@ -486,9 +488,9 @@ def test_many_references_are_settled_quickly(tmp_path: Path) -> None:
 # --- what is broken, or leads elsewhere -----------------------------------------------------------------------------
 
 
-def test_what_is_of_no_use(catalog: SqliteCatalog, version: Version) -> None:
-    """Broken files with who asks for them, in the role without which most is lost; images, schemas and short buffers by
-    what they are; and nothing of what is sound, or not asked for.
+def test_damaged_files(catalog: SqliteCatalog, version: Version) -> None:
+    """Damaged files have their referrer in the most important role; images, schemas and short buffers are checked by
+    kind and size; sound or unreferenced files are left out.
     """
     broken = ParsedContent(Kind.GLB, diagnostics=(Diagnostic(DAMAGED, "it is cut off"),))
     images = tuple(Reference(name, Role.IMAGE) for name in ("a", "empty", "json", "odd", "png"))
@@ -535,15 +537,15 @@ def test_what_is_of_no_use(catalog: SqliteCatalog, version: Version) -> None:
     assert not hidden & {DAMAGED, REQUIRED_BUFFER_BYTES}
 
 
-def test_nothing_is_doubtful_of_a_sound_version(catalog: SqliteCatalog, version: Version) -> None:
-    """So nobody needs to look further."""
+def test_a_sound_version_has_no_suspects(catalog: SqliteCatalog, version: Version) -> None:
+    """A sound version has no suspect files, so nothing more is read."""
     put_all(catalog, version, **{ROOT: reading("a")}, a=ParsedContent(Kind.GLB))
     assert not catalog.references.has_suspect_files(version)
     assert catalog.references.list_damaged(version) == []
 
 
-def test_where_files_lead_counts_in_the_closure(catalog: SqliteCatalog, version: Version) -> None:
-    """Each URI counts, also where one remark stands for many; those of orphans do not."""
+def test_unfollowed_uris_are_counted(catalog: SqliteCatalog, version: Version) -> None:
+    """Each URI counts, also where one diagnostic stands for many; those of orphans do not."""
     away = Diagnostic(ROOT_LEADS_AWAY, "12 URIs lead elsewhere: the first, https://h/0 leads to another host (h)")
     put_all(
         catalog,
@@ -561,8 +563,8 @@ def test_where_files_lead_counts_in_the_closure(catalog: SqliteCatalog, version:
     assert catalog.references.list_leading_elsewhere(version) == [("a", "x leads back"), (ROOT, away.detail)]
 
 
-def test_a_tile_without_bytes_is_missing_for_who_asks(catalog: SqliteCatalog, version: Version) -> None:
-    """Though it is held; where nobody asks it is no matter."""
+def test_an_empty_tile_is_missing_for_its_referrer(catalog: SqliteCatalog, version: Version) -> None:
+    """An empty tile counts as missing where a file references it, though it is stored."""
     hollow = ParsedContent(Kind.EMPTY, diagnostics=(Diagnostic(EMPTY_TILE, "it is empty"),))
     put_all(catalog, version, **{ROOT: reading("a")}, a=hollow, orphan=hollow)
     assert catalog.references.compute_completeness(version) == Completeness(referenced=2, missing=1, orphans=1)

@@ -1,4 +1,4 @@
-"""Tilesets that ask for each other in a circle."""
+"""Cycles of tilesets that reference each other."""
 
 import random
 import time
@@ -14,7 +14,7 @@ EDGES = st.lists(st.tuples(NAMES, NAMES), max_size=14)
 
 
 def has_cycle(asks: list[tuple[str, str]]) -> bool:
-    """Whether some name leads back to itself, found the slow way."""
+    """Search for a cycle the slow way."""
     reach = {(source, target) for source, target in asks}
     for _ in asks:
         reach |= {(a, d) for a, b in reach for c, d in reach if b == c}
@@ -22,8 +22,8 @@ def has_cycle(asks: list[tuple[str, str]]) -> bool:
 
 
 @given(EDGES)
-def test_circles_are_found(asks: list[tuple[str, str]]) -> None:
-    """Steps are told exactly where there is a circle; each is one of a circle, and without them there is none."""
+def test_cycles_are_found(asks: list[tuple[str, str]]) -> None:
+    """References are returned exactly where there is a cycle; each is part of one, and without them there is none."""
     found = list(find_cycles(asks))
     assert bool(found) is has_cycle(asks)
     assert set(found) <= set(asks)
@@ -34,8 +34,8 @@ def test_circles_are_found(asks: list[tuple[str, str]]) -> None:
 
 
 @given(EDGES, st.randoms())
-def test_the_order_makes_no_difference_to_whether(asks: list[tuple[str, str]], dice: random.Random) -> None:
-    """Whether there is a circle does not depend on the order in which the steps come."""
+def test_the_order_makes_no_difference(asks: list[tuple[str, str]], dice: random.Random) -> None:
+    """The order of the references does not change whether a cycle is found."""
     other = list(asks)
     dice.shuffle(other)
     assert bool(list(find_cycles(other))) is bool(list(find_cycles(asks)))
@@ -55,14 +55,14 @@ def test_the_order_makes_no_difference_to_whether(asks: list[tuple[str, str]], d
         ([("a", "b"), ("b", "a"), ("c", "d"), ("d", "c")], [("b", "a"), ("d", "c")]),
     ],
 )
-def test_circles(asks: list[tuple[str, str]], found: list[tuple[str, str]]) -> None:
-    """A file that asks for itself and a circle of many are told by the step that closes them; diamonds are none."""
+def test_examples(asks: list[tuple[str, str]], found: list[tuple[str, str]]) -> None:
+    """A file that references itself and a long cycle give the closing reference; diamonds give none."""
     assert sorted(find_cycles(asks)) == found
 
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_long_chains(closed: bool) -> None:
-    """A chain of 200,000 files is followed in linear time and without recursion."""
+    """A chain of 200,000 files takes linear time and no recursion."""
     count = 200_000
     asks = [(f"{number:06}", f"{number + 1:06}") for number in range(count)]
     asks += [(f"{count:06}", "000000")] * closed
@@ -71,8 +71,8 @@ def test_long_chains(closed: bool) -> None:
     assert time.process_time() - began < 5
 
 
-def test_many_that_ask_for_one() -> None:
-    """A fan of 100,000 files that share one is no circle, and one of them that closes it is told."""
+def test_a_wide_fan() -> None:
+    """A fan of 100,000 files with one target is no cycle; a reference that closes one is returned."""
     asks = [("root", f"{number}") for number in range(100_000)] + [(f"{number}", "z") for number in range(100_000)]
     assert list(find_cycles(iter(asks))) == []
     assert list(find_cycles([*asks, ("z", "77")])) in ([("77", "z")], [("z", "77")])

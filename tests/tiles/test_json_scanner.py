@@ -1,4 +1,4 @@
-"""A JSON object read as a stream."""
+"""Streaming JSON scanner."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RecordedCalls = list[tuple[Any, ...]]
 
 
 class RecordingHandler:
-    """Writes down what it hears, and where the scanner is then."""
+    """Record each callback and the position of the scanner."""
 
     def __init__(self) -> None:
         self.calls: RecordedCalls = []
@@ -54,13 +54,13 @@ class RecordingHandler:
 
 
 def pieces(data: bytes, cuts: Sequence[int] | int) -> Iterator[bytes]:
-    """The data in pieces of so many bytes, or cut at so many places."""
+    """Cut the data into pieces of a size, or at random places."""
     inner = range(cuts, len(data), cuts) if isinstance(cuts, int) else sorted(cut % (len(data) + 1) for cut in cuts)
     return (data[start:end] for start, end in pairwise([0, *inner, len(data)]))
 
 
 def scan(data: bytes, cuts: Sequence[int] | int = ()) -> tuple[RecordedCalls, str | int]:
-    """What is told, and the complaint, or how far it was read."""
+    """Scan a document; return the callbacks and the error, or the final position."""
     ear = RecordingHandler()
     try:
         for piece in pieces(data, cuts):
@@ -87,7 +87,7 @@ def refuse(constant: str) -> NoReturn:
 
 
 def read(data: bytes) -> Pairs | None:
-    """The object in `data`, None where RFC 8259 has none; a mark before it and padding behind it are forgiven."""
+    """Parse the object in `data` with the reference parser; None if invalid. A BOM and padding are allowed."""
     text = data.removeprefix(BOM).rstrip(b" \t\n\r\0").decode(errors="replace")
     try:
         said = json.loads(text, parse_constant=refuse, object_pairs_hook=Pairs)
@@ -97,7 +97,7 @@ def read(data: bytes) -> Pairs | None:
 
 
 def expected(said: Any, node: Node | Leaf) -> Iterator[tuple[Any, ...]]:
-    """What the table says that is told of an object or array, but for places."""
+    """Compute the expected callbacks of an object or array, without positions."""
     node = node.object_node if isinstance(node, Leaf) else node
     members = said if isinstance(said, Pairs) else [("", item) for item in said]
     if scope := isinstance(said, Pairs) and node.scope:
@@ -140,7 +140,7 @@ CUTS = st.lists(st.integers(0, 5000), max_size=12)
 
 @st.composite
 def documents(draw: st.DrawFn) -> bytes:
-    """JSON objects, well written."""
+    """Generate valid JSON objects."""
     text = json.dumps(draw(OBJECTS), **draw(STYLES))
     frame = draw(st.sampled_from([(b"", b""), (BOM, b""), (b" \n", b"\r\n"), (b"", b"\0\0"), (BOM + b"\t", b" \0 ")]))
     return frame[0] + text.encode(errors="replace") + frame[1]
@@ -155,7 +155,7 @@ BITS = st.sampled_from(
 
 @st.composite
 def broken(draw: st.DrawFn) -> bytes:
-    """Documents with a few places overwritten; many of them are still well-formed."""
+    """Generate documents with a few overwritten places; many are still valid."""
     data = draw(documents())
     for _ in range(draw(st.integers(1, 3))):
         at, gone = draw(st.integers(0, len(data))), draw(st.integers(0, 3))
@@ -168,7 +168,7 @@ def broken(draw: st.DrawFn) -> bytes:
 
 @given(documents(), CUTS)
 def test_objects_are_read_however_they_are_cut(data: bytes, cuts: list[int]) -> None:
-    """A JSON object is accepted and told as its table says, in pieces of any size and byte by byte."""
+    """A valid object gives the expected callbacks, in pieces of any size and byte by byte."""
     said = read(data)
     assert said is not None
     told, end = scan(data)
@@ -181,8 +181,8 @@ def test_objects_are_read_however_they_are_cut(data: bytes, cuts: list[int]) -> 
 @example(b'{"a":01}', [])
 @example(b'{"n":1}' + b"\0" * 3, [7])
 @example(b'{"uri":"\xff\xfe"}', [9])
-def test_what_is_no_object_is_refused(data: bytes, cuts: list[int]) -> None:
-    """A document is accepted where a strict reader accepts it, and the complaint does not depend on the cuts."""
+def test_malformed_documents(data: bytes, cuts: list[int]) -> None:
+    """A document is accepted where a strict parser accepts it, and the error does not depend on the cuts."""
     found = scan(data)
     assert isinstance(found[1], int) == (read(data) is not None)
     assert scan(data, cuts) == scan(data, 1) == found
@@ -190,7 +190,7 @@ def test_what_is_no_object_is_refused(data: bytes, cuts: list[int]) -> None:
 
 @given(st.lists(BITS, max_size=8).map(b"".join), CUTS)
 def test_any_bytes(data: bytes, cuts: list[int]) -> None:
-    """Bytes of any kind are accepted or refused, never more, and the same however they are cut."""
+    """Any bytes are accepted or refused, raise nothing else, and give the same result however they are cut."""
     for document in (data, b"{" + data, b'{"uri":[' + data + b"]}"):
         assert isinstance(scan(document)[1], int) == (read(document) is not None)
         assert scan(document, cuts) == scan(document, 1) == scan(document)
@@ -204,7 +204,7 @@ def test_any_bytes(data: bytes, cuts: list[int]) -> None:
      '{"box":[1.]}', '{"box":[1,]}', '{"box":[1]', "//x", "1/**/", "\x0c1", "\u00a01", ""],
 )  # fmt: skip
 def test_what_json_forbids(value: str) -> None:
-    """No leniency of any reader is shared: numbers, literals, texts, commas and blanks are as RFC 8259 says."""
+    """Common leniencies are refused: numbers, literals, strings, commas and blanks follow RFC 8259."""
     document = f'{{"n":{value}}}'.encode()
     assert not accepted(document)
     assert scan(document, 1) == scan(document)
@@ -218,7 +218,7 @@ def test_what_json_forbids(value: str) -> None:
     ids=range(15),
 )  # fmt: skip
 def test_what_json_allows(document: bytes) -> None:
-    """Odd but lawful objects are accepted, and so are a byte order mark, NULs behind, and texts that are no UTF-8."""
+    """Unusual but valid objects are accepted, and a byte order mark, trailing NULs and invalid UTF-8 in strings too."""
     assert accepted(document)
     assert accepted(document, 1)
 
@@ -231,14 +231,14 @@ def test_what_json_allows(document: bytes) -> None:
      (BOM, "cut off, or broken, at byte 0"), (b"{", "at byte 1"), (b'{"a":1', "at byte 6"), (b'{"a":1x', "at byte 6"),
      (b"{} {}", "data follows its JSON"), (b"{}x", "data follows its JSON"), (b"{}" + BOM, "data follows its JSON")],
 )  # fmt: skip
-def test_complaints(document: bytes, words: str) -> None:
-    """What is no object, is cut off, or has something behind it is told apart, with the byte where reading ended."""
+def test_error_messages(document: bytes, words: str) -> None:
+    """The error tells invalid, truncated and trailing data apart, with the byte where scanning ended."""
     assert words in str(scan(document)[1])
     assert scan(document, 1) == scan(document)
 
 
-def test_padding_is_told() -> None:
-    """NULs behind the object are noted, blanks are not."""
+def test_padding() -> None:
+    """Trailing NULs are noted, blanks are not."""
     for data, padded in ((b"{}\0", True), (b"{} \0 ", True), (b"{}  ", False), (b'{"a":"b"}', False)):
         ear = RecordingHandler()
         for piece in pieces(data, 1):
@@ -251,8 +251,8 @@ def test_padding_is_told() -> None:
 
 
 @given(documents(), CUTS)
-def test_places_are_exact(data: bytes, cuts: list[int]) -> None:
-    """A text stands at the bytes that are told with it, as JSON writes it."""
+def test_positions_are_exact(data: bytes, cuts: list[int]) -> None:
+    """The reported positions are the raw bytes of the string."""
     for one in scan(data, cuts)[0]:
         if one[0] == "text":
             _, _, text, start, end, _, _ = one
@@ -262,25 +262,25 @@ def test_places_are_exact(data: bytes, cuts: list[int]) -> None:
 
 @pytest.mark.parametrize("key", ['"\\u0075ri"', '"u\\u0072\\u0069"', '"uri"'])
 def test_escaped_keys(key: str) -> None:
-    """A key is told by what it says, however it is written."""
+    """An escaped key counts as its decoded text."""
     assert strip_positions(scan(f'{{{key}:"a"}}'.encode(), 1)[0])[1:-1] == [("text", "uri", "a")]
     assert strip_positions(scan(f'{{{key}  :"{"a" * 80_000}"}}'.encode(), 999)[0])[1][1] == "uri"
 
 
-def test_double_keys_are_all_told() -> None:
-    """Of two members of one name both are told: readers do not agree which counts."""
+def test_double_keys() -> None:
+    """Both members with the same key are reported: readers do not agree which one counts."""
     told = strip_positions(scan(b'{"uri":"a","uri":"b"}')[0])
     assert told[1:-1] == [("text", "uri", "a"), ("text", "uri", "b")]
 
 
-def test_texts_that_are_no_utf8() -> None:
-    """Bytes that are no UTF-8 come as U+FFFD, escaped halves of surrogate pairs as they are."""
+def test_invalid_utf8() -> None:
+    """Invalid UTF-8 becomes U+FFFD; escaped halves of surrogate pairs stay."""
     told = strip_positions(scan(b'{"uri":"a\xffb","uri":"\xffb\\n","uri":"\\ud83c\\udfd9\\ud800"}', 1)[0])
     assert [one[2] for one in told[1:-1]] == ["a\ufffdb", "\ufffdb\n", "🏙\ud800"]
 
 
-def test_only_scalars_are_values() -> None:
-    """At a place for numbers neither arrays nor objects are told, and at a place for texts no numbers are."""
+def test_only_scalars_are_reported_as_scalars() -> None:
+    """A leaf for scalars reports no arrays or objects, and a leaf for strings no numbers."""
     told, _ = scan(b'{"n":1.50,"n":true,"n":[1,2],"n":{"box":[1]},"n":"a","uri":5,"uri":null,"uri":[1]}')
     assert [one[:3] for one in told if one[0] in {"text", "value"}] == [
         ("value", "n", b"1.50"),
@@ -290,8 +290,8 @@ def test_only_scalars_are_values() -> None:
 
 
 @pytest.mark.parametrize("inside", [b'{"box":[1,2]}', b'{"x":[]}', b"{}", b'{"x":1}'])
-def test_every_object_with_a_scope_is_entered_and_left(inside: bytes) -> None:
-    """An object with a scope is told although it looks like a bounding volume, with depth and keys of its place."""
+def test_objects_with_a_scope(inside: bytes) -> None:
+    """An object with a scope is reported although it looks like a bounding volume, with depth and keys."""
     document = b'{"x":{"box":' + inside + b'},"list":[' + inside + b",[" + inside + b"]]}"
     told, _ = scan(document)
     assert scan(document, 1)[0] == told
@@ -311,8 +311,8 @@ LONG = [MAX_STRING_BYTES - 1, MAX_STRING_BYTES, MAX_STRING_BYTES + 1, MIB + 5]
 @pytest.mark.parametrize("size", LONG)
 @pytest.mark.parametrize("unit", [b"x", b"\\u0041", "é".encode(), b"\\ud83c\\udfd9", b"\\\\", b"ab\\n\xff"])
 @pytest.mark.parametrize("step", [MAX_STRING_BYTES, 49_999])
-def test_long_texts(size: int, unit: bytes, step: int) -> None:
-    """A long text is told once, at its place, from its beginning on; what follows it is read as ever."""
+def test_long_strings(size: int, unit: bytes, step: int) -> None:
+    """A long string is reported once, at its position, from its start; scanning continues normally after it."""
     body = unit * (size // len(unit))
     document = b'{"extras":"' + body + b'","list":[{"uri":"' + body + b'"}],"texts":["' + body + b'"],"uri":"last"}'
     told, end = scan(document)
@@ -324,13 +324,13 @@ def test_long_texts(size: int, unit: bytes, step: int) -> None:
 
 
 def bytes_equal(one: bytes, other: bytes) -> bool:
-    """So that pytest does not describe how a megabyte differs."""
+    """Compare without a description by pytest of how a megabyte differs."""
     return one == other
 
 
 @pytest.mark.parametrize("unit", [b"x", b"\\u0041", "é".encode(), b"\\ud83c\\udfd9", b"\\\\", b"ab\\n"])
-def test_what_is_told_of_a_long_text(unit: bytes) -> None:
-    """A text of LONGEST bytes is told whole, and of a longer one its beginning, without half an escape."""
+def test_long_strings_are_truncated(unit: bytes) -> None:
+    """A string of MAX_STRING_BYTES is reported whole; of a longer one the beginning, never half an escape."""
     ear = StringRecorder()
     for size in (MAX_STRING_BYTES, MAX_STRING_BYTES + 1, 2 * MAX_STRING_BYTES):
         body = unit * (size // len(unit)) + b"x" * (size % len(unit))
@@ -345,7 +345,7 @@ def test_what_is_told_of_a_long_text(unit: bytes) -> None:
 
 
 class StringRecorder(RecordingHandler):
-    """Keeps the texts."""
+    """Record the strings."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -356,8 +356,8 @@ class StringRecorder(RecordingHandler):
 
 
 @given(st.integers(0, MAX_STRING_BYTES + 40), st.sampled_from([b"\\u00e9", "🏙".encode(), b"\\\\"]), CUTS)
-def test_long_texts_cut_anywhere(lead: int, unit: bytes, cuts: list[int]) -> None:
-    """An escape or a letter that a piece, or the limit of what is told, cuts in two changes nothing."""
+def test_long_strings_cut_anywhere(lead: int, unit: bytes, cuts: list[int]) -> None:
+    """An escape or letter cut in two by a piece or by the limit changes nothing."""
     document = b'{"uri":"' + b"a" * lead + unit * 40 + b'","n":1}'
     near = [8 + lead + cut % 250 for cut in cuts] + [8 + MAX_STRING_BYTES]
     assert scan(document, near) == scan(document)
@@ -365,11 +365,11 @@ def test_long_texts_cut_anywhere(lead: int, unit: bytes, cuts: list[int]) -> Non
 
 @pytest.mark.parametrize("tail", [b"\x01", b"\n", b"\\x", b"\\u12g4", b"\\u12", b"\\", b"", b'"', b'"]', b'"x', b'"}x'])
 @pytest.mark.parametrize("more", [0, 10, MIB])
-def test_long_texts_that_are_broken(tail: bytes, more: int) -> None:
-    """A long text with a bad byte, a bad escape, no end or a bad follower is refused the same however it is cut."""
+def test_broken_long_strings(tail: bytes, more: int) -> None:
+    """A long string with a bad byte, a bad escape, no end or bad data after it is refused, however it is cut."""
     document = b'{"uri":"' + b"a" * 100_000 + tail + b"b" * more
     found = scan(document)
-    assert "at byte" in str(found[1]) or "behind" in str(found[1])
+    assert "at byte" in str(found[1]) or "data follows" in str(found[1])
     assert scan(document, 997) == scan(document, 65_536) == found
 
 
@@ -392,8 +392,8 @@ def test_long_texts_that_are_broken(tail: bytes, more: int) -> None:
     ],
     ids=range(11),
 )
-def test_what_no_document_needs(head: bytes, unit: bytes, tail: bytes, taken: int, over: int, step: int) -> None:
-    """More than 1 MiB of blanks, of a key or of a number is refused, however it is cut; just as much is not."""
+def test_overlong_tokens(head: bytes, unit: bytes, tail: bytes, taken: int, over: int, step: int) -> None:
+    """More than 1 MiB of blanks, of a key or of a number is refused, however it is cut; exactly 1 MiB is not."""
     document = head + unit * (MIB - taken + over) + tail
     found = scan(document)
     assert isinstance(found[1], str) is bool(over), found[1]
@@ -407,7 +407,7 @@ def test_what_no_document_needs(head: bytes, unit: bytes, tail: bytes, taken: in
     ids=range(6),
 )  # fmt: skip
 def test_long_arrays(inside: bytes) -> None:
-    """An array may be of any length, but nothing in it; both are told the same however they are cut."""
+    """An array may have any length, but not one item of it; both give the same result however they are cut."""
     document = b'{"x":' + inside + b',"box":' + inside + b',"uri":"last"}'
     found = scan(document)
     assert scan(document, 65_536) == found
@@ -428,7 +428,7 @@ def test_long_arrays(inside: bytes) -> None:
     ],
 )
 def test_depth(opening: bytes, inside: bytes, closing: bytes, brackets: int) -> None:
-    """Brackets within brackets are followed without recursion up to a bound, which is the same however it is cut."""
+    """Nested brackets are scanned without recursion up to a limit, the same however they are cut."""
     each = 2 if b"[" in opening else 1
     levels = (MAX_NESTING_DEPTH + 1 - brackets) // each
     for count, fits in ((levels, True), (levels + 1, False)):
@@ -440,7 +440,7 @@ def test_depth(opening: bytes, inside: bytes, closing: bytes, brackets: int) -> 
 
 
 def test_memory_is_bounded() -> None:
-    """A document of 20 MB, with long texts and deep and flat parts, is read in far less memory than it has."""
+    """A document of 20 MB, with long strings and deep and flat parts, takes far less memory than its size."""
     item = b'{"uri":"' + b"a/" * 100 + b'","x":[' + b"1.5," * 300 + b"2]},"
     part = item * 40 + b'{"uri":"data:,' + b"A" * 150_000 + b'"},'
     heard = CountingHandler()
@@ -460,7 +460,7 @@ def test_memory_is_bounded() -> None:
 
 
 class CountingHandler:
-    """Counts the texts."""
+    """Count the strings."""
 
     count = 0
 

@@ -307,7 +307,6 @@ _KIND_BY_KEY = {
 
 # --- re-basing the tileset of the pointer ---
 
-
 _URI_BLANKS = "".join(map(chr, range(0x21)))
 """Characters that viewers drop at the ends of a URI (WHATWG URL)."""
 
