@@ -20,15 +20,15 @@ from tilesync.model import UNKNOWN_SIZE, Blob
 ONE, TWO = "AAAAAAAAAAAAAAAAAAAAAA==", "AQAAAAAAAAAAAAAAAAAAAA=="
 
 
-def headers(**said: str) -> HeaderGetter:
+def headers(**fields: str) -> HeaderGetter:
     """Build a header getter as a response has it, by names in lower case."""
-    return {name.replace("_", "-"): value for name, value in said.items()}.get
+    return {name.replace("_", "-"): value for name, value in fields.items()}.get
 
 
 def test_a_whole_response_describes_its_blob() -> None:
     """Size, ETag, MD5 and type come from the headers; a weak ETag counts as none, a missing length is unknown."""
-    said = parse_blob_headers("a", headers(content_length="3", etag='"0x8"', content_md5=ONE, content_type="image/png"))
-    assert said == Blob("a", 3, "0x8", bytes(16), "image/png")
+    blob = parse_blob_headers("a", headers(content_length="3", etag='"0x8"', content_md5=ONE, content_type="image/png"))
+    assert blob == Blob("a", 3, "0x8", bytes(16), "image/png")
     assert parse_blob_headers("a", headers(etag='W/"0x8"')) == Blob("a", UNKNOWN_SIZE)
 
 
@@ -65,7 +65,7 @@ def test_unexpected_html(blob: Blob, content_type: str | None, foreign: bool) ->
 
 
 @pytest.mark.parametrize(
-    ("said", "version", "known"),
+    ("header", "version", "known"),
     [
         (headers(content_length="3"), "HTTP/1.1", True),
         (headers(transfer_encoding="chunked"), "HTTP/1.1", True),
@@ -76,13 +76,13 @@ def test_unexpected_html(blob: Blob, content_type: str | None, foreign: bool) ->
         (headers(), "HTTP/2.0", True),
     ],
 )
-def test_the_end_of_a_body(said: HeaderGetter, version: str, known: bool) -> None:
+def test_the_end_of_a_body(header: HeaderGetter, version: str, known: bool) -> None:
     """Content-Length, chunks and HTTP/2 show the end of a body; a closed connection does not."""
-    assert has_known_end(said, version) is known
+    assert has_known_end(header, version) is known
 
 
 @pytest.mark.parametrize(
-    ("said", "fits"),
+    ("content_range", "fits"),
     [
         ("bytes 5-9/10", True),
         ("bytes 5-7/10", True),
@@ -95,9 +95,9 @@ def test_the_end_of_a_body(said: HeaderGetter, version: str, known: bool) -> Non
         ("", False),
     ],
 )
-def test_ranges(said: str, fits: bool) -> None:
+def test_ranges(content_range: str, fits: bool) -> None:
     """A range matches that begins at the requested offset, of a blob of the listed size."""
-    assert matches_range(headers(content_range=said), Blob("a", 10), 5) is fits
+    assert matches_range(headers(content_range=content_range), Blob("a", 10), 5) is fits
 
 
 def test_the_length_of_a_part_is_that_of_its_range() -> None:

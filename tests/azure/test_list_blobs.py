@@ -64,12 +64,12 @@ def test_azures_own_form_takes_the_fast_path() -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "echo",
     ["<Marker>2!76!x&amp;y</Marker>", "<MaxResults>357</MaxResults>", "<Prefix /><Marker /><MaxResults>1</MaxResults>"],
 )
-def test_a_page_that_repeats_its_marker(asked: str) -> None:
+def test_a_page_that_repeats_its_marker(echo: str) -> None:
     """A page that repeats the marker of its request takes the fast path and gives the same result."""
-    body = page(entry("a"), marker="m").replace(b"<Blobs>", f"{asked}<Blobs>".encode())
+    body = page(entry("a"), marker="m").replace(b"<Blobs>", f"{echo}<Blobs>".encode())
     assert _parse_azure_form(body.decode()) == _parse_any_form(body) == parse_page(page(entry("a"), marker="m"))
 
 

@@ -16,8 +16,8 @@ from tilesync.errors import UsageError
 
 def policy(*ends: object) -> str:
     """Build a CloudFront custom policy as it appears in a query."""
-    said = {"Statement": [{"Condition": {"DateLessThan": {"AWS:EpochTime": end}}} for end in ends]}
-    return base64.b64encode(json.dumps(said).encode()).decode().translate(str.maketrans("+=/", "-_~"))
+    document = {"Statement": [{"Condition": {"DateLessThan": {"AWS:EpochTime": end}}} for end in ends]}
+    return base64.b64encode(json.dumps(document).encode()).decode().translate(str.maketrans("+=/", "-_~"))
 
 
 @pytest.mark.parametrize(

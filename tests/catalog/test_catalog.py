@@ -747,11 +747,11 @@ def test_walks_find_what_can_be_reached(times: list[dict[str, list[str]]], porti
                 reached.add(name)
                 pending += container.get(name, [])
         catalog.add_wanted(version, "r")
-        asked: list[str] = []
+        requested: list[str] = []
         after = 0
         while rows := catalog.list_wanted(version, after, limit=portion):
             after = rows[-1][0]
-            asked += [blob.name for _, blob in rows]
+            requested += [blob.name for _, blob in rows]
             catalog.mark_missing(version, [number for number, blob in rows if blob.name not in container])
             there = [(number, blob) for number, blob in rows if blob.name in container]
             readings = [tileset_content(*container[blob.name]) for _, blob in there]
@@ -760,7 +760,7 @@ def test_walks_find_what_can_be_reached(times: list[dict[str, list[str]]], porti
                 version,
                 [FileResult(n, h, r) for (n, _), h, r in zip(there, held, readings, strict=True)],
             )
-        assert sorted(asked) == sorted(reached)
+        assert sorted(requested) == sorted(reached)
         assert set(catalog.finish_listing(version)) == before - reached
         assert {key for key, _ in catalog.list_stored(version, limit=99)} == reached & container.keys()
         asked_for = {(source, target) for source in reached & container.keys() for target in container[source]}
@@ -779,7 +779,7 @@ import os
 from pathlib import Path
 from tilesync.catalog.catalog import SqliteCatalog
 catalog = SqliteCatalog(Path({str(path)!r}))
-catalog.set_value("told", "yes")
+catalog.set_value("fact", "yes")
 os.kill(os.getpid(), 9)
 """
     subprocess.run([sys.executable, "-c", code], check=False)
@@ -790,7 +790,7 @@ os.kill(os.getpid(), 9)
 
     before = state()
     catalog = SqliteCatalog(path, read_only=True)
-    assert catalog.get_value("told") == "yes"
+    assert catalog.get_value("fact") == "yes"
     assert not catalog.is_new
     catalog.close()
     assert state() == before
@@ -916,14 +916,14 @@ def test_a_kill_leaves_whole_batches(path: Path, pages: int) -> None:
     with subprocess.Popen([sys.executable, "-c", WRITE, path], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         for _ in range(pages):
-            told = int(writer.stdout.readline())
+            reported = int(writer.stdout.readline())
         writer.kill()
     catalog = SqliteCatalog(path)
     (version,) = catalog.versions()
     totals = catalog.compute_totals(version)
     assert (totals.files % 50, totals.stored_files % 50) == (0, 0)
     assert totals.files - totals.stored_files in {0, 50}
-    assert totals.stored_files >= 50 * (told + 1)
+    assert totals.stored_files >= 50 * (reported + 1)
     assert version.marker == str(totals.files // 50 - 1)
     held = {key for key, _ in catalog.list_stored(version, limit=10**6)}
     for table in ("reference", "remark"):
@@ -948,12 +948,12 @@ while True:
     rows = catalog.list_wanted(version, 0, limit=50)
     results = []
     for number, blob in rows:
-        asked = tuple(Reference(blob.name + letter, Role.CONTENT) for letter in "abc")
+        references = tuple(Reference(blob.name + letter, Role.CONTENT) for letter in "abc")
         if int.from_bytes(blob.name.encode(), "big") % 5 == 0:
-            catalog.references.add(version, blob.name, ParsedContent(references=asked[:2]), replace_existing=True)
-            content, has_more = ParsedContent(Kind.TILESET, asked[2:]), True
+            catalog.references.add(version, blob.name, ParsedContent(references=references[:2]), replace_existing=True)
+            content, has_more = ParsedContent(Kind.TILESET, references[2:]), True
         else:
-            content, has_more = ParsedContent(Kind.TILESET, asked), False
+            content, has_more = ParsedContent(Kind.TILESET, references), False
         stored = StoredFile(blob._replace(size=1), b"s" * 32, 1)
         results.append(FileResult(number, stored, content, has_more_references=has_more))
     catalog.mark_stored(version, results)
@@ -965,16 +965,16 @@ while True:
 @pytest.mark.parametrize("batches", [1, 6, 30])
 def test_a_kill_leaves_whole_steps_of_a_walk(path: Path, batches: int) -> None:
     """A process killed while walking leaves each stored file with all its references, all of them known."""
-    told = 0
+    reported = 0
     with subprocess.Popen([sys.executable, "-c", WALK, path], stdout=subprocess.PIPE, text=True) as walker:
         assert walker.stdout is not None
         for _ in range(batches):
-            told += int(walker.stdout.readline())
+            reported += int(walker.stdout.readline())
         walker.kill()
     catalog = SqliteCatalog(path)
     (version,) = catalog.versions()
     held = {key for key, _ in catalog.list_stored(version, limit=10**6)}
-    assert len(held) >= told
+    assert len(held) >= reported
     known = {row[0] for row in catalog.query("SELECT key FROM blob")}
     for name in held:
         assert catalog.references.list_targets(version, name, Role.CONTENT) == [name + letter for letter in "abc"]

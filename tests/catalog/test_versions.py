@@ -34,7 +34,7 @@ def add_version_with_files(catalog: SqliteCatalog, name: str, **contents: tuple[
 
 
 def list_stale_names(catalog: SqliteCatalog, version: Version, other: Version) -> list[str]:
-    return [held.blob.name for _, held in catalog.stale_files.list_stale(other, version, limit=99)]
+    return [stored.blob.name for _, stored in catalog.stale_files.list_stale(other, version, limit=99)]
 
 
 def test_shared_bytes(catalog: SqliteCatalog) -> None:
@@ -62,7 +62,7 @@ def test_list_stale(catalog: SqliteCatalog) -> None:
     new = add_version_with_files(catalog, "e2", b=("other", 5), c=("6", 6))
     assert list_stale_names(catalog, new, old) == ["a", "d/x", "d/y"]
     assert list_stale_names(catalog, old, new) == ["c"]
-    assert [held.blob.name for _, held in catalog.stale_files.list_stale(old, new, "a", limit=1)] == ["d/x"]
+    assert [stored.blob.name for _, stored in catalog.stale_files.list_stale(old, new, "a", limit=1)] == ["d/x"]
     catalog.mark_wanted(new, ["b"])
     assert list_stale_names(catalog, new, old) == ["a", "b", "d/x", "d/y"]
 
@@ -140,7 +140,7 @@ def test_mark_all_stored(catalog: SqliteCatalog) -> None:
     catalog.add_page(version, [(Blob("b", 5, "e", b"m" * 16), None)], ())
     catalog.mark_all_stored(version)
     assert catalog.list_wanted(version, 0, limit=9) == []
-    assert [held.sha256 for _, held in catalog.list_stored(version, "a", limit=9)] == [b""]
+    assert [stored.sha256 for _, stored in catalog.list_stored(version, "a", limit=9)] == [b""]
     assert catalog.compute_totals(version).stored_files == 2
 
 
@@ -156,10 +156,10 @@ def test_a_claim_is_kept_while_a_file_is_wanted(catalog: SqliteCatalog) -> None:
     catalog.add_page(version, [(blob_with_sha256("a"), None), (Blob("b", 1, "e"), None)], ())
     (number, first), (_, second) = catalog.list_wanted(version, 0, limit=9)
     assert (first, second.sha256) == (blob_with_sha256("a"), None)
-    held = StoredFile(first, hashlib.sha256(b"a").digest(), 7, 1)
-    catalog.mark_stored(version, [FileResult(number, held, ParsedContent())])
+    stored = StoredFile(first, hashlib.sha256(b"a").digest(), 7, 1)
+    catalog.mark_stored(version, [FileResult(number, stored, ParsedContent())])
     ((_, found),) = catalog.list_stored(version, limit=9)
-    assert found == held._replace(blob=first._replace(sha256=None))
+    assert found == stored._replace(blob=first._replace(sha256=None))
 
 
 @pytest.mark.parametrize(

@@ -59,13 +59,13 @@ class HintCase(NamedTuple):
 everything, tile = is_storage, is_blob_named(TILE)
 
 LINK_CASES = [
-    HintCase(everything, 403, "AuthenticationFailed", "NotAuthorised", "refused to be listed", "check that the link is complete"),
+    HintCase(everything, 403, "AuthenticationFailed", "NotAuthorised", "refused to be listed", "the link is complete"),
     HintCase(everything, 403, "AuthorizationFailure", "NotAuthorised", "AuthorizationFailure", "firewall"),
     HintCase(everything, 403, "AuthorizationSourceIPMismatch", "NotAuthorised", "SourceIP", "(`sip=`): run from one"),
     HintCase(everything, 403, "AuthorizationProtocolMismatch", "NotAuthorised", "Protocol", "`spr=https`"),
     HintCase(everything, 403, "AuthorizationServiceMismatch", "NotAuthorised", "Service", "`ss=b`"),
     HintCase(everything, 403, "AuthorizationResourceTypeMismatch", "NotAuthorised", "Resource", "`srt=co`"),
-    HintCase(everything, 403, "AuthorizationPermissionMismatch", "NotAuthorised", "Permission", "allows reading (`sp=r`)"),
+    HintCase(everything, 403, "AuthorizationPermissionMismatch", "NotAuthorised", "Permission", "allows reading"),
     HintCase(everything, 403, "AccountIsDisabled", "NotAuthorised", "AccountIsDisabled", "only its owner can enable it"),
     HintCase(everything, 403, "KeyBasedAuthenticationNotPermitted", "NotAuthorised", "KeyBased", "a user delegation SAS"),
     HintCase(everything, 403, "KeyVaultEncryptionKeyNotFound", "NotAuthorised", "KeyVault", "key in Key Vault: its owner"),
@@ -78,9 +78,9 @@ LINK_CASES = [
     HintCase(everything, 429, "", "Unavailable", "kept failing", RUN_LATER_HINT),
     HintCase(everything, 500, "InternalError", "Unavailable", "kept failing", RUN_LATER_HINT),
     HintCase(everything, 503, "ServerBusy", "Unavailable", "kept failing", RUN_LATER_HINT),
-    HintCase(is_listing, 403, "AuthorizationPermissionMismatch", "ListingDenied", "refused", "allows listing (`sp=rl`)", "list"),
+    HintCase(is_listing, 403, "AuthorizationPermissionMismatch", "ListingDenied", "refused", "allows listing", "list"),
     HintCase(is_listing, 403, "AccountIsDisabled", "ListingDenied", "refused", "only its owner can enable it", "list"),
-    HintCase(tile, 403, "AuthorizationPermissionMismatch", "NotAuthorised", f"refused {TILE}", "allows reading (`sp=r`)"),
+    HintCase(tile, 403, "AuthorizationPermissionMismatch", "NotAuthorised", f"refused {TILE}", "allows reading"),
     HintCase(tile, 404, "BlobNotFound", "Incomplete", "1 file failed", RUN_AGAIN_HINT),
     HintCase(tile, 409, "BlobArchived", "Incomplete", "1 file failed", "archive tier: its owner must first move it"),
     HintCase(tile, 409, "BlobBeingRehydrated", "Incomplete", "1 file failed", "try again in some hours"),

@@ -45,13 +45,13 @@ def implicit(levels: int, *, octree: bool = False, available: int = 60, contents
     )
 
 
-def as_json(said: Any) -> bytes:
-    return json.dumps(said).encode()
+def as_json(members: Any) -> bytes:
+    return json.dumps(members).encode()
 
 
-def as_binary(said: Any, binary: bytes = b"") -> bytes:
+def as_binary(members: Any, binary: bytes = b"") -> bytes:
     """Build a binary subtree with the padding of the specification."""
-    text = json.dumps(said).encode()
+    text = json.dumps(members).encode()
     text += b" " * (-len(text) % 8)
     binary += bytes(-len(binary) % 8)
     return struct.pack("<4sIQQ", b"subt", 1, len(text), len(binary)) + text + binary
@@ -179,32 +179,32 @@ def subtrees_with_oracle(draw: st.DrawFn) -> tuple[AvailabilityOracle, bytes, di
             octets[-1] |= 0x80
         return bits, {key: layout.add(bytes(octets) + padding), **claimed}
 
-    tiles, tile_said = availability(size)
+    tiles, tile_members = availability(size)
     streams = [availability(size) for _ in range(draw(st.integers(0, 3)))]
-    children, child_said = availability(branch**levels)
-    contents = [said for _, said in streams]
-    said: dict[str, Any] = {"tileAvailability": tile_said, "childSubtreeAvailability": child_said}
+    children, child_members = availability(branch**levels)
+    contents = [members for _, members in streams]
+    members: dict[str, Any] = {"tileAvailability": tile_members, "childSubtreeAvailability": child_members}
     form = draw(st.sampled_from(["list", "single", "extension"] if len(contents) == 1 else ["list", "extension"]))
     if form == "extension":
-        said["extensions"] = {"3DTILES_multiple_contents": {"contentAvailability": contents}}
+        members["extensions"] = {"3DTILES_multiple_contents": {"contentAvailability": contents}}
     else:
-        said["contentAvailability"] = contents[0] if form == "single" else contents
-    data, buffers = draw(stored(layout, said))
+        members["contentAvailability"] = contents[0] if form == "single" else contents
+    data, buffers = draw(stored(layout, members))
     return AvailabilityOracle(spec, at, tiles, [bits for bits, _ in streams], children), data, buffers
 
 
 @st.composite
-def stored(draw: st.DrawFn, layout: BufferLayout, said: dict[str, Any]) -> tuple[bytes, dict[str, bytes]]:
+def stored(draw: st.DrawFn, layout: BufferLayout, members: dict[str, Any]) -> tuple[bytes, dict[str, bytes]]:
     """Generate the file of a subtree and its external buffers in one of the ways to store them."""
     external = draw(st.booleans())
-    whole = layout.as_subtree(said, "b.bin" if external else None)
+    whole = layout.as_subtree(members, "b.bin" if external else None)
     if external and draw(st.booleans()):
         data = draw(st.sampled_from([b"", b"\xef\xbb\xbf"])) + as_json(whole)
     else:
         data = as_binary(whole, b"" if external else layout.data)
     data = gzip.compress(data, mtime=0) if draw(st.booleans()) else data
-    held = gzip.compress(layout.data, mtime=0) if draw(st.booleans()) else layout.data
-    return data, {"b.bin": held} if external else {}
+    packed_buffer = gzip.compress(layout.data, mtime=0) if draw(st.booleans()) else layout.data
+    return data, {"b.bin": packed_buffer} if external else {}
 
 
 @settings(max_examples=400)
@@ -224,18 +224,18 @@ def test_expansion_matches_the_oracle(case: tuple[AvailabilityOracle, bytes, dic
 def test_problems_are_counted(case: tuple[AvailabilityOracle, bytes, dict[str, bytes]]) -> None:
     """The problems about tiles without parent and contents without tile have the count of the oracle."""
     oracle, data, buffers = case
-    said = " ".join(expand_subtree(parse_subtree(data, NAME), oracle.spec, oracle.at, buffers).problems)
+    problems = " ".join(expand_subtree(parse_subtree(data, NAME), oracle.spec, oracle.at, buffers).problems)
     orphans = oracle.orphans()
-    assert (f"{orphans} tiles are available, but not the tiles above them" in said) == bool(orphans)
+    assert (f"{orphans} tiles are available, but not the tiles above them" in problems) == bool(orphans)
     for number in range(len(oracle.content_bits)):
         lost = oracle.lost_contents(number)
-        assert (f"{lost} of contents {number} belong to tiles that are not available" in said) == bool(lost)
+        assert (f"{lost} of contents {number} belong to tiles that are not available" in problems) == bool(lost)
     deep = sum(
         oracle.tiles[index] and oracle.at.level + level >= oracle.spec.available_levels
         for index, level, *_ in oracle.locals()
     )
-    assert (f"{deep} tiles lie below the" in said) == bool(deep)
-    assert "availableCount" not in said
+    assert (f"{deep} tiles lie below the" in problems) == bool(deep)
+    assert "availableCount" not in problems
 
 
 def test_large_subtrees_match_the_oracle_too() -> None:
@@ -247,13 +247,13 @@ def test_large_subtrees_match_the_oracle_too() -> None:
         bits = [index % 1021 == 7 or index == size - 1 for index in range(size)]
         children = [index % 4093 == 5 or index == branch**levels - 1 for index in range(branch**levels)]
         layout = BufferLayout()
-        said = {
+        members = {
             "tileAvailability": ALL,
             "contentAvailability": [{"bitstream": layout.add(packed(bits))}],
             "childSubtreeAvailability": {"bitstream": layout.add(packed(children))},
         }
         at = Cell(2, 3, 1, 2 if octree else 0)
-        found = expanded(as_binary(layout.as_subtree(said), layout.data), spec, at)
+        found = expanded(as_binary(layout.as_subtree(members), layout.data), spec, at)
         oracle = AvailabilityOracle(spec, at, [True] * size, [bits], children)
         assert sorted(found.contents) == sorted(oracle.contents())
         assert set(found.subtrees) == oracle.subtrees()
@@ -282,9 +282,9 @@ def test_the_bit_order_of_an_octree() -> None:
 
 def test_contents_without_availability_are_none() -> None:
     """A template without availability has no content, as has a subtree without any content availability."""
-    said = {"tileAvailability": ALL, "childSubtreeAvailability": NONE}
-    assert list(expanded(as_json(said), implicit(2)).contents) == []
-    assert list(expanded(as_json(said | {"contentAvailability": [ALL]}), implicit(1, contents=3)).contents) == [
+    members = {"tileAvailability": ALL, "childSubtreeAvailability": NONE}
+    assert list(expanded(as_json(members), implicit(2)).contents) == []
+    assert list(expanded(as_json(members | {"contentAvailability": [ALL]}), implicit(1, contents=3)).contents) == [
         "c0/0/0/0.glb"
     ]
 
@@ -299,8 +299,8 @@ def test_availability_without_template_is_a_problem() -> None:
 def test_a_wrong_count_is_a_problem() -> None:
     """An availableCount that differs from the number of set bits is a problem, for constants too."""
     wrong = {"constant": 1, "availableCount": 3}
-    said = {"tileAvailability": wrong, "contentAvailability": [ALL, wrong], "childSubtreeAvailability": wrong}
-    assert expanded(as_json(said), implicit(1, contents=2)).problems == (
+    members = {"tileAvailability": wrong, "contentAvailability": [ALL, wrong], "childSubtreeAvailability": wrong}
+    assert expanded(as_json(members), implicit(1, contents=2)).problems == (
         "availableCount of tileAvailability is 3, 1 are available",
         "availableCount of contentAvailability 1 is 3, 1 are available",
         "availableCount of childSubtreeAvailability is 3, 4 are available",
@@ -310,8 +310,8 @@ def test_a_wrong_count_is_a_problem() -> None:
 @pytest.mark.parametrize("claimed", [-1, 1.5, 1e400])
 def test_an_impossible_count_is_a_problem(claimed: float) -> None:
     """An impossible availableCount is a problem, but the subtree is still read."""
-    said = EVERYTHING | {"tileAvailability": {"constant": 1, "availableCount": claimed}}
-    assert expanded(as_json(said), implicit(1)).problems == (
+    members = EVERYTHING | {"tileAvailability": {"constant": 1, "availableCount": claimed}}
+    assert expanded(as_json(members), implicit(1)).problems == (
         f"availableCount of tileAvailability is {claimed}, 1 are available",
     )
 
@@ -328,8 +328,8 @@ def test_child_subtrees_below_the_available_levels() -> None:
 def test_child_subtrees_need_a_tile_above() -> None:
     """A child subtree below an unavailable tile is a problem and is not followed, as in viewers."""
     layout = BufferLayout()
-    said = {"tileAvailability": {"bitstream": layout.add(b"\x05")}, "childSubtreeAvailability": ALL}
-    found = expanded(as_binary(layout.as_subtree(said), layout.data), implicit(2))
+    members = {"tileAvailability": {"bitstream": layout.add(b"\x05")}, "childSubtreeAvailability": ALL}
+    found = expanded(as_binary(layout.as_subtree(members), layout.data), implicit(2))
     assert {cell for cell, _ in found.subtrees} == {Cell(2, x, y) for x in (2, 3) for y in (0, 1)}
     assert found.problems == ("12 child subtrees lie below tiles that are not available, and are not followed",)
 
@@ -376,9 +376,9 @@ def test_buffers_are_named() -> None:
 
 def test_a_table_that_describes_nothing_is_not_needed() -> None:
     """A property table without reference from tiles or contents needs no buffer."""
-    said = with_buffers()
-    del said["tileMetadata"]
-    assert parse_subtree(as_json(said), NAME).needed_uris == ("tiles.bin",)
+    members = with_buffers()
+    del members["tileMetadata"]
+    assert parse_subtree(as_json(members), NAME).needed_uris == ("tiles.bin",)
 
 
 def test_only_needed_buffers_are_read() -> None:
@@ -408,32 +408,32 @@ def test_a_short_bitstream_is_damage(key: str) -> None:
     """A bitstream with too few bits is damage, not a problem."""
     layout = BufferLayout()
     short = {"bitstream": layout.add(bytes(10))}
-    said = EVERYTHING | {key: [short] if key == "contentAvailability" else short}
+    members = EVERYTHING | {key: [short] if key == "contentAvailability" else short}
     with pytest.raises(BlobDamaged, match=f"{key}.* has 10 bytes, which is less than .* bits"):
-        expanded(as_binary(layout.as_subtree(said), layout.data), implicit(4))
+        expanded(as_binary(layout.as_subtree(members), layout.data), implicit(4))
 
 
 def test_buffers_are_bounded_as_they_unpack(monkeypatch: pytest.MonkeyPatch) -> None:
     """Buffers that are each small enough may together exceed the unpacked limit."""
     layout = BufferLayout()
     views = {"tileAvailability": {"bitstream": layout.add(b"\1")}, "contentAvailability": [{"bitstream": 1}]}
-    said = layout.as_subtree({**views, "childSubtreeAvailability": NONE}, "a.bin")
-    said["buffers"].append({"uri": "b.bin", "byteLength": 600})
-    said["bufferViews"].append({"buffer": 1, "byteOffset": 0, "byteLength": 1})
+    members = layout.as_subtree({**views, "childSubtreeAvailability": NONE}, "a.bin")
+    members["buffers"].append({"uri": "b.bin", "byteLength": 600})
+    members["bufferViews"].append({"buffer": 1, "byteOffset": 0, "byteLength": 1})
     buffers = dict.fromkeys(("a.bin", "b.bin"), gzip.compress(b"\1" * 600, mtime=0))
     monkeypatch.setattr("tilesync.tiles.availability.MAX_UNPACKED_BYTES", 1200)
-    assert len(list(expanded(as_json(said), implicit(1), buffers=buffers).contents)) == 1
+    assert len(list(expanded(as_json(members), implicit(1), buffers=buffers).contents)) == 1
     monkeypatch.setattr("tilesync.tiles.availability.MAX_UNPACKED_BYTES", 1199)
     with pytest.raises(BlobDamaged, match="its buffers unpack to more than 1,199 bytes"):
-        expanded(as_json(said), implicit(1), buffers=buffers)
+        expanded(as_json(members), implicit(1), buffers=buffers)
 
 
 def test_the_json_of_a_subtree_is_bounded() -> None:
     """JSON beyond the limit is refused, because its objects take many times its size."""
-    said = as_json(EVERYTHING)
-    assert parse_subtree(said + b" " * ((1 << 22) - len(said)), NAME).name == NAME
+    data = as_json(EVERYTHING)
+    assert parse_subtree(data + b" " * ((1 << 22) - len(data)), NAME).name == NAME
     with pytest.raises(BlobDamaged, match=f"{NAME}: its JSON has 4,194,305 bytes"):
-        parse_subtree(said + b" " * ((1 << 22) + 1 - len(said)), NAME)
+        parse_subtree(data + b" " * ((1 << 22) + 1 - len(data)), NAME)
 
 
 def test_null_is_absent() -> None:
@@ -443,9 +443,9 @@ def test_null_is_absent() -> None:
     assert (len(list(found.contents)), found.problems) == (1, ())
     layout = BufferLayout()
     number = layout.add(b"\1" + bytes(7))
-    said = layout.as_subtree(EVERYTHING | {"tileAvailability": {"bitstream": float(number), "constant": None}})
-    said["bufferViews"][0] |= {"byteOffset": None, "byteLength": 8.0}
-    assert len(list(expanded(as_binary(said, layout.data), implicit(1)).contents)) == 1
+    members = layout.as_subtree(EVERYTHING | {"tileAvailability": {"bitstream": float(number), "constant": None}})
+    members["bufferViews"][0] |= {"byteOffset": None, "byteLength": 8.0}
+    assert len(list(expanded(as_binary(members, layout.data), implicit(1)).contents)) == 1
 
 
 def test_invalid_utf_8_in_a_name() -> None:
@@ -461,10 +461,10 @@ WIDTHS = {"UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q"}
 def string_column(layout: BufferLayout, texts: list[str], width: str | None) -> dict[str, Any]:
     """Build a column of strings."""
     offsets = [len("".join(texts[:row]).encode()) for row in range(len(texts) + 1)]
-    said: dict[str, Any] = {"values": layout.add("".join(texts).encode())}
+    members: dict[str, Any] = {"values": layout.add("".join(texts).encode())}
     form = WIDTHS[width or "UINT32"]
-    said["stringOffsets"] = layout.add(struct.pack(f"<{len(offsets)}{form}", *offsets))
-    return said | ({"stringOffsetType": width} if width else {})
+    members["stringOffsets"] = layout.add(struct.pack(f"<{len(offsets)}{form}", *offsets))
+    return members | ({"stringOffsetType": width} if width else {})
 
 
 def with_content_uris(
@@ -472,7 +472,7 @@ def with_content_uris(
 ) -> tuple[bytes, BufferLayout]:
     """Build a quadtree of two levels whose contents or tiles have a CONTENT_URI."""
     layout = BufferLayout()
-    said: dict[str, Any] = {
+    members: dict[str, Any] = {
         "tileAvailability": {"bitstream": layout.add(bytes([tiles]))},
         "contentAvailability": [{"bitstream": layout.add(bytes([contents]))}],
         "childSubtreeAvailability": NONE,
@@ -481,8 +481,8 @@ def with_content_uris(
             {"class": "k", "count": len(texts), "properties": {"u": string_column(layout, texts, width)}},
         ],
     }
-    said |= {"tileMetadata": 1} if of == "tiles" else {"tileMetadata": 0, "contentMetadata": [1]}
-    return as_binary(layout.as_subtree(said), layout.data), layout
+    members |= {"tileMetadata": 1} if of == "tiles" else {"tileMetadata": 0, "contentMetadata": [1]}
+    return as_binary(layout.as_subtree(members), layout.data), layout
 
 
 @pytest.mark.parametrize("width", [*WIDTHS, None])
@@ -516,15 +516,15 @@ def test_content_metadata_goes_before_that_of_tiles() -> None:
     """The CONTENT_URI of the content wins; that of tiles is used for the first content only."""
     layout = BufferLayout()
     table = {"class": "k", "count": 1}
-    said = EVERYTHING | {
+    members = EVERYTHING | {
         "contentAvailability": [ALL, ALL],
         "propertyTables": [
             table | {"properties": {"u": string_column(layout, [text], None)}} for text in ("tile", "content")
         ],
         "tileMetadata": 0,
     }
-    both = as_binary(layout.as_subtree(said | {"contentMetadata": [1]}), layout.data)
-    of_tiles = as_binary(layout.as_subtree(said), layout.data)
+    both = as_binary(layout.as_subtree(members | {"contentMetadata": [1]}), layout.data)
+    of_tiles = as_binary(layout.as_subtree(members), layout.data)
     spec = implicit(1, contents=2)
     assert list(expanded(both, spec, content_uri_properties={"k": "u"}).contents) == ["content", "c1/0/0/0.glb"]
     assert list(expanded(of_tiles, spec, content_uri_properties={"k": "u"}).contents) == ["tile", "c1/0/0/0.glb"]
@@ -566,9 +566,9 @@ def test_an_array_of_strings_is_no_content_uri() -> None:
     """A CONTENT_URI property with array offsets is damage."""
     layout = BufferLayout()
     column = string_column(layout, ["a"], None) | {"arrayOffsets": 0}
-    said = EVERYTHING | {"propertyTables": [{"class": "k", "properties": {"u": column}}], "tileMetadata": 0}
+    members = EVERYTHING | {"propertyTables": [{"class": "k", "properties": {"u": column}}], "tileMetadata": 0}
     with pytest.raises(BlobDamaged, match="CONTENT_URI is not a column of strings"):
-        expanded(as_binary(layout.as_subtree(said), layout.data), implicit(1), content_uri_properties={"k": "u"})
+        expanded(as_binary(layout.as_subtree(members), layout.data), implicit(1), content_uri_properties={"k": "u"})
 
 
 @pytest.mark.parametrize(
@@ -620,7 +620,7 @@ def test_missing_variables() -> None:
     ]
 
 
-SAID: dict[str, Any] = {
+IMPLICIT_MEMBERS: dict[str, Any] = {
     "subdivisionScheme": "QUADTREE",
     "subtreeLevels": 3,
     "availableLevels": 6,
@@ -631,13 +631,13 @@ WRONG: list[Any] = [None, True, False, 0, -1, 1.5, 10**30, "", "x", [], {}, [[]]
 
 def test_the_implicit_root_tile_is_read() -> None:
     """Both schemes and both spellings of the levels are parsed."""
-    assert parse_implicit_tiling(SAID, ["a", "b"]) == ImplicitTiling(False, 3, 6, "s/{level}", ("a", "b"))
-    draft = {key: SAID[key] for key in SAID if key != "availableLevels"} | {"maximumLevel": 2}
+    assert parse_implicit_tiling(IMPLICIT_MEMBERS, ["a", "b"]) == ImplicitTiling(False, 3, 6, "s/{level}", ("a", "b"))
+    draft = {key: IMPLICIT_MEMBERS[key] for key in IMPLICIT_MEMBERS if key != "availableLevels"} | {"maximumLevel": 2}
     assert parse_implicit_tiling(draft | {"subdivisionScheme": "OCTREE"}, []) == ImplicitTiling(
         True, 3, 3, "s/{level}", ()
     )
     assert parse_implicit_tiling(draft | {"availableLevels": 9}, []).available_levels == 9
-    assert parse_implicit_tiling(SAID | {"subtrees": {"url": "u"}}, []).subtree_template == "u"
+    assert parse_implicit_tiling(IMPLICIT_MEMBERS | {"subtrees": {"url": "u"}}, []).subtree_template == "u"
 
 
 @pytest.mark.parametrize(
@@ -656,15 +656,15 @@ def test_the_implicit_root_tile_is_read() -> None:
 def test_an_unusable_root_tile_is_damage(change: dict[str, Any], reason: str) -> None:
     """Each defect of an implicit root tile has its own sentence."""
     with pytest.raises(BlobDamaged, match=reason):
-        parse_implicit_tiling(SAID | change, [])
+        parse_implicit_tiling(IMPLICIT_MEMBERS | change, [])
 
 
 def test_a_root_tile_of_any_json_raises_nothing_else() -> None:
     """Any JSON in place of any field is parsed or is damage."""
     for wrong in WRONG:
-        for said in (wrong, *(SAID | {key: wrong} for key in (*SAID, "maximumLevel"))):
+        for members in (wrong, *(IMPLICIT_MEMBERS | {key: wrong} for key in (*IMPLICIT_MEMBERS, "maximumLevel"))):
             with suppress(BlobDamaged):
-                assert isinstance(parse_implicit_tiling(said, []), ImplicitTiling)
+                assert isinstance(parse_implicit_tiling(members, []), ImplicitTiling)
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------
@@ -673,7 +673,7 @@ def test_a_root_tile_of_any_json_raises_nothing_else() -> None:
 def small() -> tuple[dict[str, Any], bytes]:
     """Build a subtree that uses every feature."""
     layout = BufferLayout()
-    said = {
+    members = {
         "tileAvailability": {"bitstream": layout.add(b"\x1f"), "availableCount": 5},
         "contentAvailability": [{"bitstream": layout.add(b"\x03")}, {"constant": 1}],
         "childSubtreeAvailability": {"bufferView": layout.add(b"\x01\x80")},
@@ -684,7 +684,7 @@ def small() -> tuple[dict[str, Any], bytes]:
         "contentMetadata": [0, 0],
         "extensions": {"3DTILES_multiple_contents": {}},
     }
-    return layout.as_subtree(said), layout.data
+    return layout.as_subtree(members), layout.data
 
 
 def consume(data: bytes, buffers: dict[str, bytes] | None = None) -> None:
@@ -712,25 +712,25 @@ def test_a_subtree_cut_off_anywhere_is_damage() -> None:
                 parse_subtree(data[:end], NAME)
 
 
-def places(said: Any) -> Iterator[tuple[Any, Any]]:
+def places(members: Any) -> Iterator[tuple[Any, Any]]:
     """List every place of a JSON document that holds a value."""
-    for key in list(said) if isinstance(said, dict) else range(len(said)):
-        yield said, key
-        if isinstance(said[key], dict | list):
-            yield from places(said[key])
+    for key in list(members) if isinstance(members, dict) else range(len(members)):
+        yield members, key
+        if isinstance(members[key], dict | list):
+            yield from places(members[key])
 
 
 def test_json_of_any_type_in_any_place_raises_nothing_else() -> None:
     """With any JSON in place of any field, or without it, the subtree is expanded or is damage."""
-    said, binary = small()
-    for holder, key in list(places(said)):
+    members, binary = small()
+    for holder, key in list(places(members)):
         kept = holder[key]
         for wrong in WRONG:
             holder[key] = wrong
-            survive(as_binary(said, binary))
+            survive(as_binary(members, binary))
         if isinstance(holder, dict):
             del holder[key]
-            survive(as_binary(said, binary))
+            survive(as_binary(members, binary))
         holder[key] = kept
     for wrong in WRONG:
         survive(as_binary(wrong, binary))
@@ -803,20 +803,20 @@ def test_views_stay_in_their_buffers(view: tuple[int, int]) -> None:
     """A view beyond the stated size of its buffer, or beyond the binary chunk, is damage."""
     views = [{"buffer": 0, "byteOffset": view[0], "byteLength": view[1]}]
     for stated, binary in ((8, bytes(16)), (2**62, bytes(8))):
-        said = EVERYTHING | {"buffers": [{"byteLength": stated}], "bufferViews": views}
+        members = EVERYTHING | {"buffers": [{"byteLength": stated}], "bufferViews": views}
         with pytest.raises(BlobDamaged, match="a buffer view ends at byte"):
-            parse_subtree(as_binary(said, binary), NAME)
+            parse_subtree(as_binary(members, binary), NAME)
 
 
 def test_numbers_of_any_length_are_damage() -> None:
     """A huge number is damage in any place, and its message can be printed."""
     vast = 10**4299
-    said = with_buffers()
-    said["buffers"][0]["byteLength"] = said["bufferViews"][0]["byteLength"] = vast
+    members = with_buffers()
+    members["buffers"][0]["byteLength"] = members["bufferViews"][0]["byteLength"] = vast
     with pytest.raises(BlobDamaged, match="byteLength of a buffer is missing, or not a whole number"):
-        parse_subtree(as_json(said), NAME)
+        parse_subtree(as_json(members), NAME)
     with pytest.raises(BlobDamaged, match="subtreeLevels"):
-        parse_implicit_tiling(SAID | {"subtreeLevels": vast}, [])
+        parse_implicit_tiling(IMPLICIT_MEMBERS | {"subtreeLevels": vast}, [])
 
 
 # --- bounds ---------------------------------------------------------------------------------------------------------
@@ -881,8 +881,8 @@ def test_a_sparse_bitstream_is_quick() -> None:
     """The one content of five million tiles is found without a step for each tile."""
     layout = BufferLayout()
     bits = {"bitstream": layout.add(bytes(600_000) + b"\x80" + bytes(4**12 // 8 - 600_001))}
-    said = {"tileAvailability": ALL, "contentAvailability": [bits], "childSubtreeAvailability": bits}
-    subtree = parse_subtree(as_binary(layout.as_subtree(said), layout.data), NAME)
+    members = {"tileAvailability": ALL, "contentAvailability": [bits], "childSubtreeAvailability": bits}
+    subtree = parse_subtree(as_binary(layout.as_subtree(members), layout.data), NAME)
     started = time.perf_counter()
     found = expand_subtree(subtree, implicit(12), ROOT, {})
     assert (len(list(found.contents)), len(list(found.subtrees))) == (1, 1)
@@ -902,8 +902,12 @@ def test_many_contents_of_one_large_table_are_quick() -> None:
     """Many contents may use one large column: it is never copied, and read only on demand."""
     layout = BufferLayout()
     table = {"class": "k", "count": 1, "properties": {"u": string_column(layout, ["x" * 10_000_000], None)}}
-    said = EVERYTHING | {"contentAvailability": [ALL] * 5000, "propertyTables": [table], "contentMetadata": [0] * 5000}
-    subtree = parse_subtree(as_binary(layout.as_subtree(said), layout.data), NAME)
+    members = EVERYTHING | {
+        "contentAvailability": [ALL] * 5000,
+        "propertyTables": [table],
+        "contentMetadata": [0] * 5000,
+    }
+    subtree = parse_subtree(as_binary(layout.as_subtree(members), layout.data), NAME)
     started = time.perf_counter()
     found = expand_subtree(subtree, implicit(1, contents=5000), ROOT, {}, content_uri_properties={"k": "u"})
     assert next(found.contents) == "x" * 10_000_000
@@ -916,8 +920,8 @@ def test_many_contents_of_one_large_table_are_quick() -> None:
 def walk_sample(folder: Path, entry: str) -> tuple[set[str], set[str], list[str]]:
     """Walk the subtree files of a sample from its root tile: buffers, contents and problems."""
     root = json.loads((folder / entry).read_text())["root"]
-    said = root.get("implicitTiling") or root["extensions"]["3DTILES_implicit_tiling"]
-    spec = parse_implicit_tiling(said, [root["content"]["uri"]])
+    members = root.get("implicitTiling") or root["extensions"]["3DTILES_implicit_tiling"]
+    spec = parse_implicit_tiling(members, [root["content"]["uri"]])
     assert find_missing_variables(spec) == []
     files, contents, problems = set[str](), set[str](), list[str]()
     waiting = [(ROOT, fill_template(spec.subtree_template, ROOT))]

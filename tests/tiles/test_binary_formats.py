@@ -36,16 +36,16 @@ def gltf(*chunks: bytes, version: int = 2, length: int | None = None) -> bytes:
     return struct.pack("<4sII", b"glTF", version, 12 + len(body) if length is None else length) + body
 
 
-def glb(body: bytes = b"\1\2\3\4" * 5, **said: Any) -> bytes:
+def glb(body: bytes = b"\1\2\3\4" * 5, **members: Any) -> bytes:
     """Build a GLB of version 2, with more members in its JSON."""
     buffers = [{"byteLength": len(body)}] if body else []
-    text = json.dumps({"asset": {"version": "2.0"}, "buffers": buffers, **said}).encode()
+    text = json.dumps({"asset": {"version": "2.0"}, "buffers": buffers, **members}).encode()
     return gltf(chunk(b"JSON", padded(text)), *([chunk(b"BIN\0", padded(body, by=b"\0"))] if body else []))
 
 
-def glb_1(body: bytes = b"body", *, form: int = 0, **said: Any) -> bytes:
+def glb_1(body: bytes = b"body", *, form: int = 0, **members: Any) -> bytes:
     """Build a GLB of version 1 (glTF 1.0)."""
-    text = padded(json.dumps(said).encode())
+    text = padded(json.dumps(members).encode())
     return gltf(struct.pack("<II", len(text), form), text, body, version=1)
 
 
@@ -95,8 +95,8 @@ def cmpt(*tiles: bytes, count: int | None = None, length: int | None = None, res
     return struct.pack("<4sIII", b"cmpt", 1, size, len(tiles) if count is None else count) + body
 
 
-def subt(said: dict[str, Any], body: bytes = b"", *, version: int = 1) -> bytes:
-    text, body = padded(json.dumps(said).encode(), 8), padded(body, 8, b"\0")
+def subt(members: dict[str, Any], body: bytes = b"", *, version: int = 1) -> bytes:
+    text, body = padded(json.dumps(members).encode(), 8), padded(body, 8, b"\0")
     return struct.pack("<4sIQQ", b"subt", version, len(text), len(body)) + text + body
 
 
@@ -146,17 +146,17 @@ FILES: dict[str, tuple[bytes, list[tuple[Role, str]]]] = {
 
 def parse(data: bytes, cuts: list[int] | int = 0) -> Outcome:
     """Parse a payload: its kind, URIs and diagnostics, or its damage."""
-    told: list[tuple[Role, str]] = []
-    shape = BinaryFormatParser(data[:4], lambda role, uri: told.append((role, uri)))
+    uris: list[tuple[Role, str]] = []
+    parser = BinaryFormatParser(data[:4], lambda role, uri: uris.append((role, uri)))
     inner = range(cuts, len(data), cuts) if isinstance(cuts, int) and cuts else cuts or []
     assert not isinstance(inner, int)
     try:
         for start, end in pairwise([0, *sorted(cut % (len(data) + 1) for cut in inner), len(data)]):
-            shape.feed(data[start:end])
-        shape.finish()
+            parser.feed(data[start:end])
+        parser.finish()
     except BlobDamaged as error:
         return str(error)
-    return shape.kind, told, shape.diagnostics
+    return parser.kind, uris, parser.diagnostics
 
 
 def damage(data: bytes) -> str:
@@ -167,7 +167,7 @@ def damage(data: bytes) -> str:
     return found
 
 
-def remarks(data: bytes) -> list[Diagnostic]:
+def diagnostics_of(data: bytes) -> list[Diagnostic]:
     found = parse(data)
     assert not isinstance(found, str), found
     assert parse(data, 1) == found
@@ -201,7 +201,9 @@ def test_trailing_bytes_are_remarked(name: str, tail: bytes) -> None:
     assert found == parse(data + tail, 1)
     assert isinstance(found, tuple)
     assert found[:2] == (KIND_BY_MAGIC[data[:4]], named)
-    assert [(remark.problem, remark.detail.split()[0]) for remark in found[2]] == [("trailing bytes", str(len(tail)))]
+    assert [(diagnostic.problem, diagnostic.detail.split()[0]) for diagnostic in found[2]] == [
+        ("trailing bytes", str(len(tail)))
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(set(FILES) - {"subt", "subt-naming"}))
@@ -210,9 +212,9 @@ def test_a_length_that_is_too_large(name: str, change: int) -> None:
     """A file shorter than its stated length is cut off; the message has both lengths."""
     data, _ = FILES[name]
     stated = min(len(data) + change, (1 << 32) - 1)
-    said = damage(data[:8] + struct.pack("<I", stated) + data[12:])
-    assert "cut off" in said or "the URI of the i3dm has" in said
-    assert name.startswith(("glb", "i3dm-uri")) or f"says {stated} bytes, {len(data)} are there" in said
+    message = damage(data[:8] + struct.pack("<I", stated) + data[12:])
+    assert "cut off" in message or "the URI of the i3dm has" in message
+    assert name.startswith(("glb", "i3dm-uri")) or f"says {stated} bytes, {len(data)} are there" in message
 
 
 @pytest.mark.parametrize("name", sorted(set(FILES) - {"subt", "subt-naming", "vctr", "cmpt-padding"}))
@@ -303,20 +305,20 @@ def test_the_first_buffer(stated: dict[str, Any], body: int | None, problems: li
     """The BIN chunk holds the first buffer without a URI and is at most 3 bytes longer."""
     text = padded(json.dumps({"buffers": [stated, {"byteLength": 1 << 40}], **more}).encode())
     chunks = [chunk(b"JSON", text), *([chunk(b"BIN\0", bytes(body))] if body is not None else [])]
-    assert [remark.problem for remark in remarks(gltf(*chunks))] == problems
+    assert [diagnostic.problem for diagnostic in diagnostics_of(gltf(*chunks))] == problems
 
 
 @pytest.mark.parametrize("text", [b"null", b"5", b"{}", b'{"byteLength":1}', b"[5]", b'["x"]', b"[[]]", b"[null]"])
 def test_odd_buffers(text: bytes) -> None:
     """Buffers that are not a list of objects are not checked."""
-    assert remarks(gltf(chunk(b"JSON", b'{"buffers":' + text + b"}"))) == []
+    assert diagnostics_of(gltf(chunk(b"JSON", b'{"buffers":' + text + b"}"))) == []
 
 
 def test_padding_by_nuls_is_remarked() -> None:
     """A JSON chunk padded with NULs is parsed and gets a diagnostic, because most readers refuse it."""
     for text in (b'{"a":1}\0', b'{"images":[{"uri":"a"}]}\0\0'):
-        assert [remark.problem for remark in remarks(gltf(chunk(b"JSON", text)))] == ["NULs"]
-    assert remarks(gltf(chunk(b"JSON", b'{"a":1}   '))) == []
+        assert [diagnostic.problem for diagnostic in diagnostics_of(gltf(chunk(b"JSON", text)))] == ["NULs"]
+    assert diagnostics_of(gltf(chunk(b"JSON", b'{"a":1}   '))) == []
 
 
 @pytest.mark.parametrize("size", [1 << 10, (1 << 20) - 5, 3 << 20])
@@ -366,11 +368,11 @@ GLTFS = st.fixed_dictionaries(
 
 
 @given(GLTFS, st.none() | st.integers(0, 9), st.sampled_from([None, 1]))
-def test_the_fast_path_finds_the_same(said: dict[str, Any], body: int | None, indent: int | None) -> None:
+def test_the_fast_path_finds_the_same(members: dict[str, Any], body: int | None, indent: int | None) -> None:
     """The fast path and the strict parser give the same result, in any order."""
     outcomes = []
     for more in ({}, {"close": "\x7f\\"}):
-        text = json.dumps({**said, **more}, indent=indent).encode()
+        text = json.dumps({**members, **more}, indent=indent).encode()
         found = parse(gltf(chunk(b"JSON", text), *([] if body is None else [chunk(b"BIN\0", bytes(body))])))
         outcomes.append(found if isinstance(found, str) else (sorted(found[1]), found[2]))
     assert outcomes[0] == outcomes[1]
@@ -414,14 +416,14 @@ def test_tiles_without_a_sound_model(model: bytes, words: str) -> None:
 def test_tiles_without_any_model() -> None:
     """A tile without a glTF gets only a diagnostic: viewers show nothing of it."""
     for data in (b3dm(b""), i3dm(b""), cmpt(b3dm(b""))):
-        assert [remark.problem for remark in remarks(data)] == ["empty"]
+        assert [diagnostic.problem for diagnostic in diagnostics_of(data)] == ["empty"]
 
 
 def test_padding_behind_a_model() -> None:
     """A model may be followed by padding up to the end of its tile."""
     for make in (b3dm, b3dm_20, lambda model: sized(b3dm_24(model)), i3dm):
-        assert remarks(make(NAMING + bytes(7))) == []
-        assert remarks(cmpt(make(NAMING + bytes(7)), make(NAMING))) == []
+        assert diagnostics_of(make(NAMING + bytes(7))) == []
+        assert diagnostics_of(cmpt(make(NAMING + bytes(7)), make(NAMING))) == []
 
 
 @pytest.mark.parametrize("form", [2, 3, 0xFFFFFFFF])

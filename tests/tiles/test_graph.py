@@ -13,36 +13,36 @@ NAMES = st.sampled_from("abcdef")
 EDGES = st.lists(st.tuples(NAMES, NAMES), max_size=14)
 
 
-def has_cycle(asks: list[tuple[str, str]]) -> bool:
+def has_cycle(references: list[tuple[str, str]]) -> bool:
     """Search for a cycle the slow way."""
-    reach = {(source, target) for source, target in asks}
-    for _ in asks:
+    reach = {(source, target) for source, target in references}
+    for _ in references:
         reach |= {(a, d) for a, b in reach for c, d in reach if b == c}
     return any(source == target for source, target in reach)
 
 
 @given(EDGES)
-def test_cycles_are_found(asks: list[tuple[str, str]]) -> None:
+def test_cycles_are_found(references: list[tuple[str, str]]) -> None:
     """References are returned exactly where there is a cycle; each is part of one, and without them there is none."""
-    found = list(find_cycles(asks))
-    assert bool(found) is has_cycle(asks)
-    assert set(found) <= set(asks)
-    assert not has_cycle([step for step in asks if step not in found])
+    found = list(find_cycles(references))
+    assert bool(found) is has_cycle(references)
+    assert set(found) <= set(references)
+    assert not has_cycle([step for step in references if step not in found])
     for step in found:
-        rest = [other for other in asks if other not in found]
+        rest = [other for other in references if other not in found]
         assert has_cycle([*rest, step])
 
 
 @given(EDGES, st.randoms())
-def test_the_order_makes_no_difference(asks: list[tuple[str, str]], dice: random.Random) -> None:
+def test_the_order_makes_no_difference(references: list[tuple[str, str]], dice: random.Random) -> None:
     """The order of the references does not change whether a cycle is found."""
-    other = list(asks)
+    other = list(references)
     dice.shuffle(other)
-    assert bool(list(find_cycles(other))) is bool(list(find_cycles(asks)))
+    assert bool(list(find_cycles(other))) is bool(list(find_cycles(references)))
 
 
 @pytest.mark.parametrize(
-    ("asks", "found"),
+    ("references", "found"),
     [
         ([], []),
         ([("a", "a")], [("a", "a")]),
@@ -55,24 +55,26 @@ def test_the_order_makes_no_difference(asks: list[tuple[str, str]], dice: random
         ([("a", "b"), ("b", "a"), ("c", "d"), ("d", "c")], [("b", "a"), ("d", "c")]),
     ],
 )
-def test_examples(asks: list[tuple[str, str]], found: list[tuple[str, str]]) -> None:
+def test_examples(references: list[tuple[str, str]], found: list[tuple[str, str]]) -> None:
     """A file that references itself and a long cycle give the closing reference; diamonds give none."""
-    assert sorted(find_cycles(asks)) == found
+    assert sorted(find_cycles(references)) == found
 
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_long_chains(closed: bool) -> None:
     """A chain of 200,000 files takes linear time and no recursion."""
     count = 200_000
-    asks = [(f"{number:06}", f"{number + 1:06}") for number in range(count)]
-    asks += [(f"{count:06}", "000000")] * closed
+    references = [(f"{number:06}", f"{number + 1:06}") for number in range(count)]
+    references += [(f"{count:06}", "000000")] * closed
     began = time.process_time()
-    assert list(find_cycles(asks)) == [(f"{count:06}", "000000")] * closed
+    assert list(find_cycles(references)) == [(f"{count:06}", "000000")] * closed
     assert time.process_time() - began < 5
 
 
 def test_a_wide_fan() -> None:
     """A fan of 100,000 files with one target is no cycle; a reference that closes one is returned."""
-    asks = [("root", f"{number}") for number in range(100_000)] + [(f"{number}", "z") for number in range(100_000)]
-    assert list(find_cycles(iter(asks))) == []
-    assert list(find_cycles([*asks, ("z", "77")])) in ([("77", "z")], [("z", "77")])
+    references = [("root", f"{number}") for number in range(100_000)] + [
+        (f"{number}", "z") for number in range(100_000)
+    ]
+    assert list(find_cycles(iter(references))) == []
+    assert list(find_cycles([*references, ("z", "77")])) in ([("77", "z")], [("z", "77")])

@@ -122,12 +122,12 @@ def pieces(data: bytes, step: int) -> Iterator[bytes]:
 
 def read(document: Any, step: int = 1 << 16) -> tuple[Document, list[tuple[Role, str]]]:
     """Read a document; return it with the URIs it reported."""
-    told: list[tuple[Role, str]] = []
-    read = Document(lambda role, uri: told.append((role, uri)))
+    uris: list[tuple[Role, str]] = []
+    read = Document(lambda role, uri: uris.append((role, uri)))
     for piece in pieces(document if isinstance(document, bytes) else as_bytes(document), step):
         read.feed(piece)
     read.finish()
-    return read, told
+    return read, uris
 
 
 def list_uris(document: Any) -> list[tuple[Role, str]]:
@@ -548,11 +548,11 @@ TILESETS = st.fixed_dictionaries(
 
 def every_uri(document: bytes) -> list[tuple[Role, str]]:
     """Collect the reported URIs and the templates of implicit tiles."""
-    found, told = read(document)
+    found, uris = read(document)
     templates = [
         (Role.CONTENT, uri) for one in found.implicit_tilings for uri in (one.subtree_template, *one.content_templates)
     ]
-    return told + templates
+    return uris + templates
 
 
 @given(TILESETS, st.booleans(), st.integers(1, 60))
@@ -594,15 +594,15 @@ def test_a_url_of_the_container_becomes_relative(uri: str, path: str) -> None:
     """A URL of the known container becomes relative, without its query, which may be a signature."""
     document = {"root": {"content": {"uri": uri}, "children": [{"content": {"uri": "https://h/a.glb"}}]}}
     for data in (as_bytes(document), json.dumps(document, indent=2).encode()):
-        said = json.loads(b"".join(rebase(pieces(data, 1), PREFIX, HOME)))
-        assert said["root"]["content"]["uri"] == PREFIX + path
-        assert said["root"]["children"] == document["root"]["children"]
+        parsed = json.loads(b"".join(rebase(pieces(data, 1), PREFIX, HOME)))
+        assert parsed["root"]["content"]["uri"] == PREFIX + path
+        assert parsed["root"]["children"] == document["root"]["children"]
 
 
 def test_shaders_of_techniques() -> None:
     """Shaders are found in KHR_techniques_webgl and at the top of glTF 1.0."""
-    said = {"shaders": [{"type": 35632, "uri": "fs.glsl"}, {"type": 35633, "bufferView": 0}], "techniques": []}
-    assert list_uris({"asset": {}, "extensions": {"KHR_techniques_webgl": said}}) == [(Role.SHADER, "fs.glsl")]
+    parsed = {"shaders": [{"type": 35632, "uri": "fs.glsl"}, {"type": 35633, "bufferView": 0}], "techniques": []}
+    assert list_uris({"asset": {}, "extensions": {"KHR_techniques_webgl": parsed}}) == [(Role.SHADER, "fs.glsl")]
 
 
 def test_required_lengths_of_buffers() -> None:

@@ -75,7 +75,7 @@ def accepted(data: bytes, cuts: Sequence[int] | int = ()) -> bool:
     return isinstance(scan(data, cuts)[1], int)
 
 
-# --- the oracle: the standard library's reader, told to be strict ---
+# --- the oracle: the standard library's parser in strict mode ---
 
 
 class Pairs(list[tuple[str, Any]]):
@@ -90,17 +90,17 @@ def read(data: bytes) -> Pairs | None:
     """Parse the object in `data` with the reference parser; None if invalid. A BOM and padding are allowed."""
     text = data.removeprefix(BOM).rstrip(b" \t\n\r\0").decode(errors="replace")
     try:
-        said = json.loads(text, parse_constant=refuse, object_pairs_hook=Pairs)
+        value = json.loads(text, parse_constant=refuse, object_pairs_hook=Pairs)
     except ValueError:
         return None
-    return said if isinstance(said, Pairs) else None
+    return value if isinstance(value, Pairs) else None
 
 
-def expected(said: Any, node: Node | Leaf) -> Iterator[tuple[Any, ...]]:
+def expected(value: Any, node: Node | Leaf) -> Iterator[tuple[Any, ...]]:
     """Compute the expected callbacks of an object or array, without positions."""
     node = node.object_node if isinstance(node, Leaf) else node
-    members = said if isinstance(said, Pairs) else [("", item) for item in said]
-    if scope := isinstance(said, Pairs) and node.scope:
+    members = value if isinstance(value, Pairs) else [("", item) for item in value]
+    if scope := isinstance(value, Pairs) and node.scope:
         yield "enter", scope
     for key, value in members:
         child = node[key.encode(errors="replace")]
@@ -112,9 +112,9 @@ def expected(said: Any, node: Node | Leaf) -> Iterator[tuple[Any, ...]]:
         yield "leave", scope
 
 
-def strip_positions(told: RecordedCalls) -> RecordedCalls:
+def strip_positions(calls: RecordedCalls) -> RecordedCalls:
     return [(one[0], one[1], json.loads(one[2])) if one[0] == "value" else one[: 3 if one[0] == "text" else 2]
-            for one in told]  # fmt: skip
+            for one in calls]  # fmt: skip
 
 
 # --- documents ---
@@ -169,12 +169,12 @@ def broken(draw: st.DrawFn) -> bytes:
 @given(documents(), CUTS)
 def test_objects_are_read_however_they_are_cut(data: bytes, cuts: list[int]) -> None:
     """A valid object gives the expected callbacks, in pieces of any size and byte by byte."""
-    said = read(data)
-    assert said is not None
-    told, end = scan(data)
-    assert strip_positions(told) == list(expected(said, TABLE))
+    value = read(data)
+    assert value is not None
+    calls, end = scan(data)
+    assert strip_positions(calls) == list(expected(value, TABLE))
     assert end == len(data)
-    assert scan(data, cuts) == scan(data, 1) == (told, end)
+    assert scan(data, cuts) == scan(data, 1) == (calls, end)
 
 
 @given(broken(), CUTS)
@@ -247,7 +247,7 @@ def test_padding() -> None:
         assert ear.scanner.padded is padded
 
 
-# --- what is told ---
+# --- callbacks ---
 
 
 @given(documents(), CUTS)
@@ -269,20 +269,20 @@ def test_escaped_keys(key: str) -> None:
 
 def test_double_keys() -> None:
     """Both members with the same key are reported: readers do not agree which one counts."""
-    told = strip_positions(scan(b'{"uri":"a","uri":"b"}')[0])
-    assert told[1:-1] == [("text", "uri", "a"), ("text", "uri", "b")]
+    calls = strip_positions(scan(b'{"uri":"a","uri":"b"}')[0])
+    assert calls[1:-1] == [("text", "uri", "a"), ("text", "uri", "b")]
 
 
 def test_invalid_utf8() -> None:
     """Invalid UTF-8 becomes U+FFFD; escaped halves of surrogate pairs stay."""
-    told = strip_positions(scan(b'{"uri":"a\xffb","uri":"\xffb\\n","uri":"\\ud83c\\udfd9\\ud800"}', 1)[0])
-    assert [one[2] for one in told[1:-1]] == ["a\ufffdb", "\ufffdb\n", "🏙\ud800"]
+    calls = strip_positions(scan(b'{"uri":"a\xffb","uri":"\xffb\\n","uri":"\\ud83c\\udfd9\\ud800"}', 1)[0])
+    assert [one[2] for one in calls[1:-1]] == ["a\ufffdb", "\ufffdb\n", "🏙\ud800"]
 
 
 def test_only_scalars_are_reported_as_scalars() -> None:
     """A leaf for scalars reports no arrays or objects, and a leaf for strings no numbers."""
-    told, _ = scan(b'{"n":1.50,"n":true,"n":[1,2],"n":{"box":[1]},"n":"a","uri":5,"uri":null,"uri":[1]}')
-    assert [one[:3] for one in told if one[0] in {"text", "value"}] == [
+    calls, _ = scan(b'{"n":1.50,"n":true,"n":[1,2],"n":{"box":[1]},"n":"a","uri":5,"uri":null,"uri":[1]}')
+    assert [one[:3] for one in calls if one[0] in {"text", "value"}] == [
         ("value", "n", b"1.50"),
         ("value", "n", b"true"),
         ("text", "n", "a"),
@@ -293,11 +293,11 @@ def test_only_scalars_are_reported_as_scalars() -> None:
 def test_objects_with_a_scope(inside: bytes) -> None:
     """An object with a scope is reported although it looks like a bounding volume, with depth and keys."""
     document = b'{"x":{"box":' + inside + b'},"list":[' + inside + b",[" + inside + b"]]}"
-    told, _ = scan(document)
-    assert scan(document, 1)[0] == told
-    assert ("enter", "box", 2, ("x", "box")) in told
-    assert ("leave", "box", 2, ("x", "box")) in told
-    assert [one for one in told if one[1] == "item"] == [
+    calls, _ = scan(document)
+    assert scan(document, 1)[0] == calls
+    assert ("enter", "box", 2, ("x", "box")) in calls
+    assert ("leave", "box", 2, ("x", "box")) in calls
+    assert [one for one in calls if one[1] == "item"] == [
         ("enter", "item", 2, ("list", "")),
         ("leave", "item", 2, ("list", "")),
     ]
@@ -315,10 +315,10 @@ def test_long_strings(size: int, unit: bytes, step: int) -> None:
     """A long string is reported once, at its position, from its start; scanning continues normally after it."""
     body = unit * (size // len(unit))
     document = b'{"extras":"' + body + b'","list":[{"uri":"' + body + b'"}],"texts":["' + body + b'"],"uri":"last"}'
-    told, end = scan(document)
+    calls, end = scan(document)
     assert end == len(document)
-    assert scan(document, step) == (told, end)
-    texts = [one for one in told if one[0] == "text"]
+    assert scan(document, step) == (calls, end)
+    texts = [one for one in calls if one[0] == "text"]
     assert [one[1] for one in texts] == ["item", "text", "uri"]
     assert all(bytes_equal(document[start:stop], body) for _, _, _, start, stop, _, _ in texts[:2])
 
@@ -337,11 +337,14 @@ def test_long_strings_are_truncated(unit: bytes) -> None:
         ear.texts = []
         scanner = Scanner(TABLE, ear)
         scanner.feed(b'{"uri":"' + body + b'"}')
-        said = json.loads(b'"' + body + b'"')
-        told = ear.texts[0].rstrip("\ufffd")
-        assert said.startswith(told)
-        assert (told == said) is (size == MAX_STRING_BYTES)
-        assert len(json.dumps(told, ensure_ascii=b"\\u" in unit).encode()) > MAX_STRING_BYTES - 12 or unit == b"\\u0041"
+        whole = json.loads(b'"' + body + b'"')
+        reported = ear.texts[0].rstrip("\ufffd")
+        assert whole.startswith(reported)
+        assert (reported == whole) is (size == MAX_STRING_BYTES)
+        assert (
+            len(json.dumps(reported, ensure_ascii=b"\\u" in unit).encode()) > MAX_STRING_BYTES - 12
+            or unit == b"\\u0041"
+        )
 
 
 class StringRecorder(RecordingHandler):

@@ -21,8 +21,8 @@ def collect(
     """Collect the names and diagnostics of one URI."""
     references = ReferenceCollector(base, home)
     references(role, uri)
-    found, remarks = references.drain()
-    return [reference.target for reference in found], list(remarks)
+    found, diagnostics = references.drain()
+    return [reference.target for reference in found], list(diagnostics)
 
 
 @pytest.mark.parametrize(
@@ -56,43 +56,45 @@ def test_references(uri: str, name: str, role: Role) -> None:
 @pytest.mark.parametrize("role", [Role.CONTENT, Role.UNKNOWN])
 def test_uris_that_leave_the_container(uri: str, words: str, role: Role) -> None:
     """A URI that leaves the container gives a diagnostic with its target."""
-    names, (remark,) = collect(uri, role)
+    names, (diagnostic,) = collect(uri, role)
     assert names == []
-    assert remark.problem == "unfollowed"
-    assert words in remark.detail
+    assert diagnostic.problem == "unfollowed"
+    assert words in diagnostic.detail
 
 
 @pytest.mark.parametrize("uri", ["CON.glb", "%ff.glb"])
 def test_unsafe_names_in_an_unknown_extension(uri: str) -> None:
     """An unsafe name in an unknown extension is not missing, because it may be no reference at all."""
-    _, (remark,) = collect(uri, Role.UNKNOWN)
-    assert remark.problem == "unfollowed"
+    _, (diagnostic,) = collect(uri, Role.UNKNOWN)
+    assert diagnostic.problem == "unfollowed"
 
 
 @pytest.mark.parametrize("uri", ["%ff.glb", "a%C3/%A9.glb", "\ud800.glb"])
 def test_invalid_utf_8(uri: str) -> None:
     """No blob has a name of invalid UTF-8: the reference is missing."""
-    names, (remark,) = collect(uri)
-    assert (names, remark.problem) == ([], "unsafe name")
-    assert "not UTF-8" in remark.detail
-    remark.detail.encode()
+    names, (diagnostic,) = collect(uri)
+    assert (names, diagnostic.problem) == ([], "unsafe name")
+    assert "not UTF-8" in diagnostic.detail
+    diagnostic.detail.encode()
 
 
 @pytest.mark.parametrize("uri", ["a.glb", "a.glb?v=1", f"{HOME}/a.glb", "../a.png"])
 def test_unknown_extensions_are_unfollowed(uri: str) -> None:
     """A URI of an unknown extension gives a diagnostic and is not followed."""
-    names, (remark,) = collect(uri, Role.UNKNOWN)
+    names, (diagnostic,) = collect(uri, Role.UNKNOWN)
     assert names == []
-    assert remark == Diagnostic("unfollowed", f"{uri.partition('?')[0]} is in an extension that tilesync does not know")
+    assert diagnostic == Diagnostic(
+        "unfollowed", f"{uri.partition('?')[0]} is in an extension that tilesync does not know"
+    )
 
 
 @pytest.mark.parametrize("uri", ["a%01b", "a%00b", "a%5Cb"])
 def test_unsafe_names(uri: str) -> None:
     """A name that no folder can hold gives a diagnostic and no reference."""
-    names, (remark,) = collect(uri)
+    names, (diagnostic,) = collect(uri)
     assert names == []
-    assert remark.problem == "unsafe name"
-    assert "no folder can hold" in remark.detail
+    assert diagnostic.problem == "unsafe name"
+    assert "no folder can hold" in diagnostic.detail
 
 
 @pytest.mark.parametrize("uri", ["", " ", "\n"])
@@ -118,9 +120,9 @@ def test_queries_and_absolute_urls() -> None:
     assert collect("a.glb?v=1") == (
         ["tiles/a.glb"], [Diagnostic("query", "a.glb has a query, which a file in a folder cannot have")]
     )  # fmt: skip
-    names, remarks = collect(f"{HOME}/a.glb?{SECRET}")
+    names, diagnostics = collect(f"{HOME}/a.glb?{SECRET}")
     assert names == ["a.glb"]
-    assert [remark.problem for remark in remarks] == ["query", "absolute URL"]
+    assert [diagnostic.problem for diagnostic in diagnostics] == ["query", "absolute URL"]
     assert collect(f"{HOME}/a.glb", home="")[1][0].problem == "unfollowed"
 
 
@@ -141,11 +143,11 @@ def test_one_example_stands_for_many() -> None:
         references(Role.CONTENT, "")
         references(Role.CONTENT, f"https://h/{number}")
         if number == 50:
-            assert [remark.problem for remark in references.drain(is_final=False)[1]] == ["query", "empty URI"]
+            assert [diagnostic.problem for diagnostic in references.drain(is_final=False)[1]] == ["query", "empty URI"]
         references(Role.CONTENT, f"https://h/{number}")
-    names, remarks = references.drain()
+    names, diagnostics = references.drain()
     assert len(names) == 49
-    assert remarks == (
+    assert diagnostics == (
         Diagnostic("unfollowed", "200 URIs lead elsewhere: the first, https://h/0 leads to another host (h)"),
         Diagnostic("absolute URL", f"100 URIs lead elsewhere: the first, {HOME}/0.glb points back to the original"
                " container"),
@@ -163,8 +165,8 @@ def test_a_root_that_leads_away(base: str, role: Role, problem: str) -> None:
     references = ReferenceCollector(base, HOME)
     references(Role.IMAGE, "https://h/a")
     references(role, "https://h/b?sig=s3cret")
-    (remark,) = references.drain()[1]
-    assert (remark.problem, remark.detail.split()[0]) == (problem, "2")
+    (diagnostic,) = references.drain()[1]
+    assert (diagnostic.problem, diagnostic.detail.split()[0]) == (problem, "2")
 
 
 def test_drain() -> None:
@@ -190,8 +192,8 @@ def test_drain() -> None:
 def test_no_query_is_repeated(uri: str, role: Role) -> None:
     """A query may be a signature: no diagnostic and no name contains any of it."""
     for home in (HOME, ""):
-        names, remarks = collect(uri, role, home=home)
-        assert "SECRET" not in f"{names}{remarks}"
+        names, diagnostics = collect(uri, role, home=home)
+        assert "SECRET" not in f"{names}{diagnostics}"
 
 
 PARTS = [
@@ -220,17 +222,17 @@ def test_any_uri(uri: str, role: Role) -> None:
     """Any text is accepted; names and diagnostics are valid UTF-8 and fit in one line of a terminal."""
     references = ReferenceCollector(BASE, HOME)
     references(role, f"{uri}?{SECRET}")
-    found, remarks = references.drain()
-    assert "SECRET" not in f"{found}{remarks}"
-    for remark in remarks:
-        assert remark.detail.isprintable()
-        assert len(remark.detail) < 600
-    json.dumps([*(one.target for one in found), *(one.detail for one in remarks)], ensure_ascii=False).encode()
+    found, diagnostics = references.drain()
+    assert "SECRET" not in f"{found}{diagnostics}"
+    for diagnostic in diagnostics:
+        assert diagnostic.detail.isprintable()
+        assert len(diagnostic.detail) < 600
+    json.dumps([*(one.target for one in found), *(one.detail for one in diagnostics)], ensure_ascii=False).encode()
 
 
 def test_long_uris_are_cut() -> None:
     """A diagnostic shows only the beginning of a long URI."""
-    _, (remark,) = collect("https://h/" + "a" * 70_000)
-    assert remark.detail.startswith("https://h/aaa")
-    assert len(remark.detail) < 300
-    assert "…" in remark.detail
+    _, (diagnostic,) = collect("https://h/" + "a" * 70_000)
+    assert diagnostic.detail.startswith("https://h/aaa")
+    assert len(diagnostic.detail) < 300
+    assert "…" in diagnostic.detail

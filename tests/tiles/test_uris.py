@@ -217,13 +217,13 @@ def test_invalid_utf_8(uri: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "said"),
+    ("uri", "shown"),
     [("a.glb?sig=SECRET", "a.glb"), ("\ud800\n\x1b[2J.bin", "\ufffd\ufffd\ufffd[2J.bin"), ("//me:pass@h/a", "//h/a"),
      ("x" * 200, "x" * 200), ("x" * 201, "x" * 200 + "…")],
 )  # fmt: skip
-def test_redact_uri(uri: str, said: str) -> None:
+def test_redact_uri(uri: str, shown: str) -> None:
     """A URI is shown in one line of printable characters, and without secrets."""
-    assert redact_uri(uri) == said
+    assert redact_uri(uri) == shown
 
 
 @pytest.mark.parametrize(

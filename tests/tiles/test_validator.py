@@ -37,8 +37,8 @@ def packed(data: bytes) -> bytes:
     return gzip.compress(data, mtime=0)
 
 
-def as_bytes(said: Any) -> bytes:
-    return json.dumps(said).encode()
+def as_bytes(document: Any) -> bytes:
+    return json.dumps(document).encode()
 
 
 SAMPLES = {
@@ -91,16 +91,18 @@ def check(
         return str(error)
 
 
-def reading(name: str, data: bytes) -> ParsedContent:
+def content_of(name: str, data: bytes) -> ParsedContent:
     """Return the content of sound bytes, which must not depend on how they are cut; except the size of gzipped ones."""
     found = check(name, data)
     assert not isinstance(found, str), found
     assert check(name, data, 1) == check(name, data, 3) == found
-    said = found[1]
-    return said._replace(diagnostics=tuple(remark for remark in said.diagnostics if remark.problem != UNPACKED_BYTES))
+    content = found[1]
+    return content._replace(
+        diagnostics=tuple(diagnostic for diagnostic in content.diagnostics if diagnostic.problem != UNPACKED_BYTES)
+    )
 
 
-def complaint(name: str, data: bytes) -> str:
+def error_of(name: str, data: bytes) -> str:
     found = check(name, data)
     assert isinstance(found, str), found
     assert check(name, data, 1) == check(name, data, 3) == found
@@ -173,9 +175,9 @@ def test_digests(name: str, kind: Kind) -> None:
 )
 def test_damaged_content(name: str, data: bytes, words: str) -> None:
     """Each kind of damage has its own message, with the name of the blob."""
-    said = complaint(name, data)
-    assert said.startswith(f"{name}: ")
-    assert words in said
+    message = error_of(name, data)
+    assert message.startswith(f"{name}: ")
+    assert words in message
 
 
 @pytest.mark.parametrize("data", [WHOLE, ONE, packed(WHOLE)], ids=["v2", "v1", "gzip"])
@@ -189,8 +191,8 @@ def test_a_glb_cut_anywhere_is_damaged(data: bytes) -> None:
 def test_a_packed_file_cut_anywhere_is_damaged(name: str) -> None:
     """A file within gzip has the kind of its payload, and is damaged where it is cut, inside or outside."""
     data, named = FILES[name]
-    found = reading("x", packed(data))
-    assert found == reading("x", data)
+    found = content_of("x", packed(data))
+    assert found == content_of("x", data)
     assert (found.kind, [reference.role for reference in found.references]) == (
         KIND_BY_MAGIC[data[:4]],
         [r for r, _ in named],
@@ -205,14 +207,14 @@ def test_trailing_bytes_are_tolerated() -> None:
     """Trailing bytes of a GLB are only a diagnostic, as in every viewer."""
     for tail in (b"x", b"\0" * 100, WHOLE):
         for data in (WHOLE + tail, packed(WHOLE + tail)):
-            (remark,) = reading("a.glb", data).diagnostics
-            assert remark == Diagnostic("trailing bytes", f"{len(tail)} bytes follow after the GLB")
+            (diagnostic,) = content_of("a.glb", data).diagnostics
+            assert diagnostic == Diagnostic("trailing bytes", f"{len(tail)} bytes follow after the GLB")
 
 
 @pytest.mark.parametrize("data", [b"gl", b"\x1f\x8b", b"\x1f\x8b\0\0\0\0\0\0", b"subx", b"[1]", b"<x/>", b'"{"'])
 def test_other_files_have_no_structure(data: bytes) -> None:
     """A file of an unknown kind is not parsed, although it is nearly gzip."""
-    assert reading("a.bin", data) == reading("a", data) == ParsedContent(Kind.NONE)
+    assert content_of("a.bin", data) == content_of("a", data) == ParsedContent(Kind.NONE)
 
 
 PAGES = (b"<html>", b"<!DOCTYPE html><p>", b" \r\n<HTML lang=de>", b"\xef\xbb\xbf<!doctype HTML>", packed(b"<html>"))
@@ -222,8 +224,8 @@ PAGES = (b"<html>", b"<!DOCTYPE html><p>", b" \r\n<HTML lang=de>", b"\xef\xbb\xb
 def test_a_page_of_html(page: bytes) -> None:
     """A page of HTML is damage, unless its name says that it is one."""
     for name in ("a", "t/a.b3dm", "a.json", "a.bin", "a.png", ROOT):
-        assert "page of HTML" in complaint(name, page)
-    assert reading("index.html", page) == reading("a.HTM", page) == ParsedContent(Kind.NONE)
+        assert "page of HTML" in error_of(name, page)
+    assert content_of("index.html", page) == content_of("a.HTM", page) == ParsedContent(Kind.NONE)
 
 
 TILES = [(b3dm(WHOLE), Kind.B3DM), (as_bytes(TILESET), Kind.TILESET), (as_bytes({"asset": {}}), Kind.GLTF)]
@@ -233,19 +235,19 @@ TILES = [(b3dm(WHOLE), Kind.B3DM), (as_bytes(TILESET), Kind.TILESET), (as_bytes(
 def test_a_tile_of_another_format_than_its_name_says(data: bytes, kind: Kind) -> None:
     """Viewers detect the format themselves: a `.glb` with another tile gets a diagnostic and is parsed."""
     for stored in (data, packed(data)):
-        found, plain = reading("a.GLB", stored), reading("a", stored)
+        found, plain = content_of("a.GLB", stored), content_of("a", stored)
         assert found._replace(diagnostics=()) == plain
-        (remark,) = found.diagnostics
-        assert (remark.problem, kind in remark.detail) == ("other format", True)
-    assert reading("a.b3dm", WHOLE).diagnostics[0].problem == "other format"
+        (diagnostic,) = found.diagnostics
+        assert (diagnostic.problem, kind in diagnostic.detail) == ("other format", True)
+    assert content_of("a.b3dm", WHOLE).diagnostics[0].problem == "other format"
 
 
 def test_a_glb_without_bytes() -> None:
     """An empty `.glb` is no damage but has its own diagnostic: its referrer gets no tile."""
     for data in (b"", packed(b"")):
-        found = reading("a.glb", data)
-        assert (found.kind, [remark.problem for remark in found.diagnostics]) == (Kind.EMPTY, [EMPTY_TILE])
-    assert reading("a.b3dm", b"") == reading("a", b"") == ParsedContent(Kind.EMPTY)
+        found = content_of("a.glb", data)
+        assert (found.kind, [diagnostic.problem for diagnostic in found.diagnostics]) == (Kind.EMPTY, [EMPTY_TILE])
+    assert content_of("a.b3dm", b"") == content_of("a", b"") == ParsedContent(Kind.EMPTY)
 
 
 # --- what is broken and proven ---
@@ -264,8 +266,8 @@ def test_broken_bytes_that_are_proven(name: str, data: bytes) -> None:
         checked = ContentCheck(blob)
         checked.feed(data)
         assert checked.finish(known_sha256s=seen).sha256 == hashlib.sha256(data).digest()
-        assert DAMAGED in {remark.problem for remark in checked.drain().diagnostics}
-    complaint(name, data)
+        assert DAMAGED in {diagnostic.problem for diagnostic in checked.drain().diagnostics}
+    error_of(name, data)
 
 
 def test_wrong_bytes_are_never_proven() -> None:
@@ -297,14 +299,14 @@ def test_a_damaged_tileset_has_no_references() -> None:
 def test_other_kinds(begins: bytes, kind: Kind) -> None:
     """Files without references are detected by their first bytes."""
     data = begins + b"\1\0\0\0\x0c\0\0\0" if kind is Kind.VECTOR else begins + b"whatever"
-    assert reading("x.bin", data) == ParsedContent(kind)
+    assert content_of("x.bin", data) == ParsedContent(kind)
 
 
 def test_archives() -> None:
     """An archive is one file, with a diagnostic that its files are not followed."""
-    found = reading("a.3tz", b"PK\x03\x04 and so on")
+    found = content_of("a.3tz", b"PK\x03\x04 and so on")
     assert found.kind == Kind.ARCHIVE
-    assert [remark.problem for remark in found.diagnostics] == ["unfollowed"]
+    assert [diagnostic.problem for diagnostic in found.diagnostics] == ["unfollowed"]
 
 
 # --- JSON ---
@@ -319,7 +321,7 @@ def test_archives() -> None:
 )  # fmt: skip
 def test_broken_json_is_damaged(name: str, data: bytes) -> None:
     """Broken JSON is damage where its beginning shows 3D Tiles, and in the root tileset."""
-    assert "JSON" in complaint(name, data)
+    assert "JSON" in error_of(name, data)
 
 
 @pytest.mark.parametrize(
@@ -330,28 +332,28 @@ def test_broken_json_is_damaged(name: str, data: bytes) -> None:
 )  # fmt: skip
 def test_broken_json_under_a_json_name(name: str, data: bytes) -> None:
     """Broken JSON of an unknown kind is damage under a JSON name: whether that matters depends on its referrer."""
-    assert "JSON" in complaint(name, data)
+    assert "JSON" in error_of(name, data)
 
 
 def test_a_json_list() -> None:
     """A `.json` with a list is sound, but unreadable as a document of 3D Tiles."""
     for data in (b"[1]", b"  [{}]", packed(b"[")):
-        assert [remark.problem for remark in reading("a.json", data).diagnostics] == ["unreadable"]
+        assert [diagnostic.problem for diagnostic in content_of("a.json", data).diagnostics] == ["unreadable"]
 
 
 @pytest.mark.parametrize("blank", [b" " * 4095, b" " * 4096, b"\n" * 20_000, b"\xef\xbb\xbf" + b"\t" * 9000])
 def test_json_behind_blanks(blank: bytes) -> None:
     """A tileset is detected behind any number of blanks."""
     for data in (blank + json.dumps(TILESET).encode(), packed(blank + json.dumps(TILESET).encode())):
-        assert reading("a", data) == reading("a", json.dumps(TILESET).encode())
+        assert content_of("a", data) == content_of("a", json.dumps(TILESET).encode())
 
 
 def test_a_content_uri_of_explicit_tiles_is_remarked() -> None:
     """A CONTENT_URI in the metadata of explicit tiles is not followed, and gets a diagnostic."""
     classes = {"c": {"properties": {"u": {"type": "STRING", "semantic": "CONTENT_URI"}}}}
-    (remark,) = reading("a", json.dumps(TILESET | {"schema": {"classes": classes}}).encode()).diagnostics
-    assert remark.problem == "unfollowed"
-    assert "CONTENT_URI" in remark.detail
+    (diagnostic,) = content_of("a", json.dumps(TILESET | {"schema": {"classes": classes}}).encode()).diagnostics
+    assert diagnostic.problem == "unfollowed"
+    assert "CONTENT_URI" in diagnostic.detail
 
 
 @pytest.mark.parametrize(
@@ -361,18 +363,18 @@ def test_a_content_uri_of_explicit_tiles_is_remarked() -> None:
 )  # fmt: skip
 def test_unknown_broken_json(name: str, data: bytes) -> None:
     """A file that only begins like JSON, without a sign of 3D Tiles, is of kind NONE."""
-    assert reading(name, data).kind == Kind.NONE
+    assert content_of(name, data).kind == Kind.NONE
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    ("document", "kind"),
     [(TILESET, Kind.TILESET), ({"asset": {"version": "2.0"}}, Kind.GLTF), ({"tileAvailability": {}}, Kind.SUBTREE),
      ({"classes": {}}, Kind.SCHEMA), ({"type": "Feature"}, Kind.GEOJSON), ({"x": 1}, Kind.JSON)],
 )  # fmt: skip
-def test_kinds_of_json(said: dict[str, Any], kind: Kind) -> None:
+def test_kinds_of_json(document: dict[str, Any], kind: Kind) -> None:
     """The kind of JSON follows from its keys, whatever its name, plain or gzipped."""
     for name in ("a.json", "a", "a.tile"):
-        assert reading(name, as_bytes(said)).kind == reading(name, packed(as_bytes(said))).kind == kind
+        assert content_of(name, as_bytes(document)).kind == content_of(name, packed(as_bytes(document))).kind == kind
 
 
 def test_implicit_tilesets() -> None:
@@ -380,13 +382,13 @@ def test_implicit_tilesets() -> None:
     tree = {"subdivisionScheme": "OCTREE", "subtreeLevels": 2, "availableLevels": 3, "subtrees": {"uri": "s"}}
     good = as_bytes({"root": {"content": {"uri": "c"}, "implicitTiling": tree}})
     for data in (good, packed(good)):
-        assert reading("tileset.json", data) == ParsedContent(Kind.TILESET, has_implicit_tiling=True)
+        assert content_of("tileset.json", data) == ParsedContent(Kind.TILESET, has_implicit_tiling=True)
     bad = as_bytes({"root": {"implicitTiling": {**tree, "subdivisionScheme": "?"}}})
     for data in (bad, packed(bad)):
-        found = reading("tileset.json", data)
-        assert [remark.problem for remark in found.diagnostics] == ["unreadable"]
+        found = content_of("tileset.json", data)
+        assert [diagnostic.problem for diagnostic in found.diagnostics] == ["unreadable"]
         assert not found.has_implicit_tiling
-    assert not reading("tileset.json", as_bytes(TILESET)).has_implicit_tiling
+    assert not content_of("tileset.json", as_bytes(TILESET)).has_implicit_tiling
 
 
 # --- references ---
@@ -400,16 +402,16 @@ def test_implicit_tilesets() -> None:
 )  # fmt: skip
 def test_references_are_relative_to_the_file(data: bytes) -> None:
     """References of a model are relative to the file that holds it, at any depth."""
-    assert reading("d/e/x.tile", data).references == tuple(Reference(f"d/e/{uri}", role) for role, uri in NAMED)
-    assert reading("x", data).references == tuple(Reference(uri, role) for role, uri in NAMED)
+    assert content_of("d/e/x.tile", data).references == tuple(Reference(f"d/e/{uri}", role) for role, uri in NAMED)
+    assert content_of("x", data).references == tuple(Reference(uri, role) for role, uri in NAMED)
 
 
 def test_references_of_instances() -> None:
     """The padded URI of an i3dm is its reference."""
     data = cmpt(i3dm(b"../m%20.gltf?v=1  ", 0))
-    found = reading("d/x.cmpt", data)
+    found = content_of("d/x.cmpt", data)
     assert found.references == (Reference("m .gltf", Role.MODEL),)
-    assert [remark.problem for remark in found.diagnostics] == ["query"]
+    assert [diagnostic.problem for diagnostic in found.diagnostics] == ["query"]
 
 
 def test_references_come_once() -> None:
@@ -419,13 +421,13 @@ def test_references_come_once() -> None:
         "extensions": {"MAXAR_extent": {"uri": "e.geojson"}, "X": {"uri": "https://h/a"}},
         "root": {"children": [{"content": {"uri": f"{HOME}/t/{n % 3}.glb"}} for n in range(1000)]},
     }
-    found = reading("t/tileset.json", as_bytes(tileset))
+    found = content_of("t/tileset.json", as_bytes(tileset))
     assert found.references == (
         Reference("t/s.json", Role.SCHEMA),
         Reference("t/e.geojson", Role.EXTENT),
         *(Reference(f"t/{n}.glb", Role.CONTENT) for n in range(3)),
     )
-    assert [remark.problem for remark in found.diagnostics] == ["unfollowed", "absolute URL"]
+    assert [diagnostic.problem for diagnostic in found.diagnostics] == ["unfollowed", "absolute URL"]
 
 
 def test_references_can_be_drained_early() -> None:
@@ -470,7 +472,7 @@ def test_wrong_md5() -> None:
     checked.feed(b"abc")
     with pytest.raises(BlobDamaged, match="MD5"):
         checked.finish()
-    assert reading("a", b"abc") == ParsedContent(Kind.NONE)
+    assert content_of("a", b"abc") == ParsedContent(Kind.NONE)
 
 
 def test_every_problem_is_reported() -> None:
