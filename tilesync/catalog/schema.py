@@ -214,7 +214,7 @@ def _parse_object(document: str) -> Mapping[str, Any]:
 
 
 class CatalogDatabase(Database):
-    """The database of a catalog with its schema: the part that the catalog shares with its helpers.
+    """The database of a catalog with its schema: what the catalog shares with its parts.
 
     References, duplicates and stale files take this class and not the catalog, so that imports form no circle.
     """
