@@ -8,11 +8,14 @@ says what to do.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class TilesyncError(Exception):
-    """Base class of all tilesync errors. `str()` is one sentence without secrets, safe to show."""
+    """Base class of all tilesync errors. `str()` is one sentence without secrets, safe to show.
+
+    `hint` says what to do. `result` is the result of the run that it ended, as far as it came; None outside of a run.
+    """
 
     exit_code: ClassVar[int] = 1
     default_hint: ClassVar[str] = ""
@@ -20,6 +23,20 @@ class TilesyncError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = self.default_hint if hint is None else hint
+        self.result: Any = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The last line of `--json` of the run that ended with it."""
+        if self.result is not None:
+            line: dict[str, Any] = self.result.to_dict()
+            return line
+        return {
+            "kind": "failed",
+            "exit": self.exit_code,
+            "error": type(self).__name__,
+            "message": str(self),
+            "hint": self.hint,
+        }
 
 
 class Transient(TilesyncError):

@@ -62,7 +62,7 @@ def test_secret_patterns_are_masked(text: str, secret: str) -> None:
         "the service refuses the token (401: Header Authorization was not found in the request. Access denied)",
         "iModelId is invalid.; $top: $top must be lower or equal to 1000",
         "give it as https://ACCOUNT.blob.core.windows.net/CONTAINER?SAS and nothing else",
-        "check that the link may list (`sp=rl`), or walk the tilesets instead: --inventory walk",
+        "check that the link allows listing (`sp=rl`), or use --inventory walk, which needs no listing",
         "Bearer authentication failed; Basic authentication is off",
         "the token: expired",
         "tiles/a?b=c.glb",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
@@ -19,6 +20,21 @@ STOP_EVENT: Final[ContextVar[threading.Event | None]] = ContextVar("STOP_EVENT",
 
 Blocking code that waits for a retry should check it and give up.
 """
+
+
+THREAD_POOL: Final[ContextVar[Executor | None]] = ContextVar("THREAD_POOL", default=None)
+"""The threads of a run: `own_thread_pool` sets it. None: those of the event loop."""
+
+
+@contextmanager
+def own_thread_pool(max_threads: int | None = None) -> Iterator[None]:
+    """Give what runs inside threads of its own, so that those of the host's event loop are left alone."""
+    with ThreadPoolExecutor(max_threads, thread_name_prefix="tilesync") as pool:
+        token = THREAD_POOL.set(pool)
+        try:
+            yield
+        finally:
+            THREAD_POOL.reset(token)
 
 
 async def run_in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -47,7 +63,7 @@ async def without_retries(work: Callable[[], T]) -> T:
 async def _run_to_completion(pool: Executor | None, work: Callable[[], T], stop: threading.Event) -> T:
     context = copy_context()
     context.run(STOP_EVENT.set, stop)
-    running = asyncio.get_running_loop().run_in_executor(pool, context.run, work)
+    running = asyncio.get_running_loop().run_in_executor(pool or THREAD_POOL.get(), context.run, work)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -127,7 +126,7 @@ class ApiClient:
         self, clock: Clock, observe: Observer, *, budget: timedelta, bandwidth: RateLimiter | None = None
     ) -> None:
         self._proxies = load_proxies()
-        self._clients: dict[Proxy | None, httpx.AsyncClient] = {}
+        self._transports: dict[Proxy | None, httpx.AsyncHTTPTransport] = {}
         self._bandwidth = bandwidth
         self._clock = clock
         self._observe = observe
@@ -166,20 +165,25 @@ class ApiClient:
     async def _attempt(self, api_request: ApiRequest, read_response: ResponseReader[T]) -> T:
         check_scheme(api_request.url)
         proxy = self._proxies.proxy_for(api_request.url)
-        client = self._clients.get(proxy)
-        if client is None:
-            client = self._clients[proxy] = _build_client(proxy)
+        transport = self._transports.get(proxy)
+        if transport is None:
+            transport = self._transports[proxy] = _build_transport(proxy)
         method = "GET" if api_request.form is None else "POST"
         try:
-            request = client.build_request(
-                method, api_request.url, headers=api_request.headers, content=api_request.form
+            request = httpx.Request(
+                method,
+                api_request.url,
+                headers={**_default_headers(), **api_request.headers},
+                content=api_request.form,
+                extensions={"timeout": _timeout().as_dict()},
             )
         except (httpx.InvalidURL, ValueError):
             raise UsageError("not a URL, or not a header, that can be sent") from None
         try:
             with timeout_as_transient("no answer", API_RESPONSE_TIMEOUT):
                 async with asyncio.timeout(API_RESPONSE_TIMEOUT.total_seconds()):
-                    response = await client.send(request, stream=True)
+                    response = await transport.handle_async_request(request)
+                    response.request = request
             self._reached_hosts.add(request.url.host)
             try:
                 return await read_response(ApiResponse(response, self._bandwidth))
@@ -201,8 +205,8 @@ class ApiClient:
 
     async def aclose(self) -> None:
         """End the connections."""
-        for client in self._clients.values():
-            await client.aclose()
+        for transport in self._transports.values():
+            await transport.aclose()
 
 
 @contextmanager
@@ -219,18 +223,24 @@ def _connection_error(error: httpx.RequestError) -> Transient:
     return Transient(f"the connection failed ({str(error) or type(error).__name__})")
 
 
-def _build_client(proxy: Proxy | None) -> httpx.AsyncClient:
-    logging.getLogger("httpx").addFilter(_suppress_url_records)
+def _default_headers() -> dict[str, str]:
+    return {"User-Agent": user_agent(), "Accept": "*/*", "Accept-Encoding": "identity"}
+
+
+def _timeout() -> httpx.Timeout:
+    return httpx.Timeout(API_READ_TIMEOUT.total_seconds(), connect=CONNECT_TIMEOUT.total_seconds())
+
+
+def _build_transport(proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
+    """Open connections of httpx without its client, which logs each URL at INFO, signature and all: to silence that
+    would change the logging of the host program.
+    """
     limits = httpx.Limits(max_connections=8)
-    timeout = httpx.Timeout(API_READ_TIMEOUT.total_seconds(), connect=CONNECT_TIMEOUT.total_seconds())
-    headers = {"User-Agent": user_agent(), "Accept-Encoding": "identity"}
     try:
         trusted = create_tls_context()
         secure = trusted if proxy is not None and proxy.url.startswith("https:") else None
         through = httpx.Proxy(proxy.url, ssl_context=secure) if proxy is not None else None
-        return httpx.AsyncClient(
-            verify=trusted, trust_env=False, proxy=through, timeout=timeout, limits=limits, headers=headers
-        )
+        return httpx.AsyncHTTPTransport(verify=trusted, trust_env=False, proxy=through, limits=limits)
     except ImportError:  # httpx speaks SOCKS by another package
         assert proxy is not None
         raise UsageError(
@@ -252,8 +262,3 @@ async def open_api_client(
         yield conversation
     finally:
         await conversation.aclose()
-
-
-def _suppress_url_records(record: logging.LogRecord) -> bool:
-    """Httpx logs each URL with its query, signature and all, at INFO: such records go nowhere."""
-    return record.levelno > logging.INFO
