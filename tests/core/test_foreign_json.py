@@ -275,7 +275,7 @@ def test_a_row_without_an_id_is_no_list() -> None:
     """An export is known by its id and its status, which are texts; what else is of another type counts as missing."""
     rows: list[Any] = [{**ROW, "id": 5}, {**ROW, "status": None}, 5, None, []]
     for broken in rows:
-        with pytest.raises(Transient, match="no export list"):
+        with pytest.raises(Transient, match="not an export list"):
             parse_exports(json.dumps({"exports": [broken]}).encode())
     odd = {**ROW, "request": {"iModelId": 5, "changesetId": [], "exportType": {}}, "stats": {"compressedSize": -1}}
     ((row,), _) = parse_exports(json.dumps({"exports": [odd]}).encode())
@@ -287,17 +287,17 @@ def test_a_row_without_an_id_is_no_list() -> None:
 )
 def test_a_web_page_in_place_of_the_list_is_told_in_words(body: bytes) -> None:
     """No name of a Python class, and what to look at."""
-    with pytest.raises(Transient, match="no export list but a web page") as refused:
+    with pytest.raises(Transient, match="a web page, not an export list") as refused:
         parse_exports(body)
     assert "--api-url" in refused.value.hint
 
 
 @pytest.mark.parametrize(
-    ("body", "why"), [(b"{}", "exports"), (b'{"exports": 5}', "are no list"), (b"nonsense", "Expecting value")]
+    ("body", "why"), [(b"{}", "exports"), (b'{"exports": 5}', "are not a list"), (b"nonsense", "Expecting value")]
 )
 def test_what_is_no_list_says_why(body: bytes, why: str) -> None:
     """The reason stands in the message."""
-    with pytest.raises(Transient, match=f"no export list \\(.*{why}"):
+    with pytest.raises(Transient, match=f"not an export list \\(.*{why}"):
         parse_exports(body)
 
 

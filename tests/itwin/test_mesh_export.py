@@ -159,7 +159,7 @@ def test_pages_that_bring_nothing_new_end(service: Simulator, rows: int) -> None
         return FakeResponse(200, json.dumps({"exports": some, "_links": following}).encode())
 
     service.add_fault(is_api, page, times=None)
-    with pytest.raises(Unavailable, match="in a row brought nothing new"):
+    with pytest.raises(Unavailable, match="consecutive pages of the service's list of exports contained nothing new"):
         latest(service)
     assert len(service.api_requests) <= 30
 
@@ -405,7 +405,7 @@ def test_a_service_that_hangs_is_an_error(service: Simulator, monkeypatch: pytes
 
     monkeypatch.setattr(module, "API_READ_TIMEOUT", timedelta(seconds=0.2))
     service.add_fault(is_api, delay(0.7), times=None)
-    with pytest.raises(Unavailable, match="no answer"):
+    with pytest.raises(Unavailable, match="no response"):
         latest(service, budget=1)
 
 

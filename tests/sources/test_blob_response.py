@@ -116,7 +116,7 @@ def test_a_foreign_answer_that_stays_publishes_nothing(tmp_path: Path) -> None:
     assert isinstance(run.error, RunError)
     assert not (tmp_path / "tileset.json").exists()
     said = [str(event.reason) for event in run.events_of(Retried)]
-    assert said == ["the answer does not come from the storage (it lacks an ETag)"] * len(said) != []
+    assert said == ["the response is not from the storage (it lacks an ETag)"] * len(said) != []
 
 
 def test_servers_without_marks_are_mirrored(tmp_path: Path) -> None:

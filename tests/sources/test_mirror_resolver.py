@@ -115,7 +115,7 @@ def test_what_is_not_held(wishes: dict[str, str]) -> None:
 def test_a_place_that_holds_nothing() -> None:
     """It is no export, and the hint says what to give."""
     for job in (origin(FakeDestination()).resolve(), origin(FakeDestination()).list_finished()):
-        with pytest.raises(NoExport, match="no version is held in /srv/tiles") as error:
+        with pytest.raises(NoExport, match="there is no version in /srv/tiles") as error:
             asyncio.run(job)
         assert "manifests/" in error.value.hint
 

@@ -65,7 +65,7 @@ def test_a_link_that_is_valid_much_later_is_told(tmp_path: Path) -> None:
         run = sim.mirror(tmp_path, link=sim.create_link(EXPORT), retry_for=timedelta(seconds=20))
     assert time.monotonic() - began < 10
     assert isinstance(run.error, NotAuthorised)
-    assert "the link is valid from" in str(run.error)
+    assert "the link becomes valid at" in str(run.error)
     assert "--retry-for" in run.error.hint
 
 

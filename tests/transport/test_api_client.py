@@ -449,7 +449,7 @@ def test_a_server_that_hangs(said: bytes, monkeypatch: pytest.MonkeyPatch) -> No
         error, _, _ = request_failing(hang(said, over), budget=0.0)
     finally:
         over.set()
-    assert "no answer within" in str(error)
+    assert "no response within" in str(error)
 
 
 @contextmanager

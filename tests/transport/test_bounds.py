@@ -138,7 +138,7 @@ def test_of_an_error_the_beginning_is_read(over: threading.Event) -> None:
 def test_a_trickle_is_no_answer(over: threading.Event, head: str) -> None:
     """An answer of which a byte comes now and then is given up, though it never falls silent."""
     error, _, _ = request_failing(sending(head, b"x", every=0.05, over=over), budget=0.0)
-    assert "bytes came within" in str(error)
+    assert "bytes arrived within" in str(error)
 
 
 def test_headers_that_trickle_are_no_answer(monkeypatch: pytest.MonkeyPatch, over: threading.Event) -> None:
@@ -154,16 +154,16 @@ def test_headers_that_trickle_are_no_answer(monkeypatch: pytest.MonkeyPatch, ove
             pass
 
     error, _, _ = request_failing(handle, budget=0.0)
-    assert "no answer within" in str(error)
+    assert "no response within" in str(error)
 
 
 def test_an_answer_that_takes_too_long_in_all_is_given_up(
     monkeypatch: pytest.MonkeyPatch, over: threading.Event
 ) -> None:
     """An answer that is read whole is small: it has a time for all of it."""
-    monkeypatch.setattr(http.ApiResponse.read, "__kwdefaults__", {"timeout": timedelta(seconds=0.5)})
+    monkeypatch.setattr(http.ApiResponse.read, "__kwdefaults__", {"time_limit": timedelta(seconds=0.5)})
     error, _, _ = request_failing(sending(ENDLESS, b"x" * 200, every=0.02, over=over), budget=0.0)
-    assert "no whole answer within" in str(error)
+    assert "no complete response within" in str(error)
 
 
 @pytest.mark.usefixtures("hasty")
@@ -182,7 +182,7 @@ def test_a_body_that_trickles_is_broken(over: threading.Event, head: str) -> Non
             finally:
                 await answer.aclose()
 
-    with serving(sending(head, b"x", every=0.05, over=over)) as server, pytest.raises(Transient, match="came within"):
+    with serving(sending(head, b"x", every=0.05, over=over)) as server, pytest.raises(Transient, match="arrived within"):
         asyncio.run(work(server.url()))
     assert 0 < len(got) < 100
 
@@ -212,7 +212,7 @@ def test_a_store_that_trickles_is_broken(over: threading.Event) -> None:
         serving(sending(LONG, b"x", every=0.05, over=over)) as server,
         open_sync_client(lambda _: None, budget=timedelta()) as talk,
         talk.send_once(SyncBlobRequest("GET", server.url(), {})) as reply,
-        pytest.raises(Transient, match="came within"),
+        pytest.raises(Transient, match="arrived within"),
     ):
         got.extend(reply.chunks())
     assert 0 < len(b"".join(got)) < 100

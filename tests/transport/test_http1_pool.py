@@ -75,7 +75,7 @@ async def fetch_all(
         assert found[number] is None
         found[number] = reply
 
-    await pool.send_all(requests, hear, max_connections=at_once, timeout=timedelta(seconds=within))
+    await pool.send_all(requests, hear, max_connections=at_once, time_limit=timedelta(seconds=within))
     return found
 
 
@@ -477,7 +477,7 @@ def test_what_the_hearer_raises_comes_out(with_pool: Run, error: type[Exception]
     with serving(answer(b"hello")) as server, pytest.raises(error):
         with_pool(
             lambda pool: pool.send_all(
-                [PoolRequest(server.url(), {}, 5)], hear, max_connections=1, timeout=timedelta(seconds=SOON)
+                [PoolRequest(server.url(), {}, 5)], hear, max_connections=1, time_limit=timedelta(seconds=SOON)
             )
         )
 

@@ -90,16 +90,16 @@ class ApiResponse:
         decoder.finish()
 
     async def read(
-        self, max_bytes: int = MAX_RESPONSE_BYTES, *, timeout: timedelta | None = API_RESPONSE_TIMEOUT
+        self, max_bytes: int = MAX_RESPONSE_BYTES, *, time_limit: timedelta | None = API_RESPONSE_TIMEOUT
     ) -> bytes:
         """Read the whole body, or the first bytes of an error's body.
 
-        Raises Transient for a body of more than `max_bytes`, and for one that takes longer than `timeout`.
+        Raises Transient for a body of more than `max_bytes`, and for one that takes longer than `time_limit`.
         """
         body = bytearray()
-        with timeout_as_transient("no complete response", timeout):
-            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-                async for piece in self.chunks(rate_limited=timeout is None):
+        with timeout_as_transient("no complete response", time_limit):
+            async with asyncio.timeout(None if time_limit is None else time_limit.total_seconds()):
+                async for piece in self.chunks(rate_limited=time_limit is None):
                     body += piece
                     if self.status >= 400 and len(body) >= MAX_ERROR_RESPONSE_BYTES:
                         break

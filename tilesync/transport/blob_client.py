@@ -199,18 +199,18 @@ class BlobClient:
         return blob_response
 
     async def put(
-        self, url: str, headers: Mapping[str, str], body: bytes, *, timeout: timedelta = timedelta(seconds=60)
+        self, url: str, headers: Mapping[str, str], body: bytes, *, time_limit: timedelta = timedelta(seconds=60)
     ) -> PutResponse:
         """Upload a body, and return the response. The bandwidth limit is the caller's task.
 
-        Raises Transient without a response. One that exceeds `timeout` plus the time for the bytes (at
+        Raises Transient without a response. One that exceeds `time_limit` plus the time for the bytes (at
         MIN_UPLOAD_BYTES_PER_S) counts as throttling.
         """
-        timeout += timedelta(seconds=len(body) / MIN_UPLOAD_BYTES_PER_S)
+        time_limit += timedelta(seconds=len(body) / MIN_UPLOAD_BYTES_PER_S)
         try:
             # pyreqwest omits Content-Length for an empty body
             all_headers = {**headers, "Content-Length": str(len(body))}
-            request = self._client.put(url).headers(all_headers).body_bytes(body).timeout(timeout)
+            request = self._client.put(url).headers(all_headers).body_bytes(body).timeout(time_limit)
             async with request.streamed_read_buffer_limit(_MAX_ERROR_BODY_BYTES).build_streamed() as response:
                 self._has_connected = True
                 # callers use the body for error messages only
@@ -221,7 +221,7 @@ class BlobClient:
         except (BuilderError, ValueError):
             raise UsageError("the URL or a header contains characters that cannot be sent") from None
         except RequestTimeoutError as error:
-            raise Transient(describe_error(error, timeout=timeout), is_throttled=True) from None
+            raise Transient(describe_error(error, timeout=time_limit), is_throttled=True) from None
         except PyreqwestError as error:
             raise request_error(error, url, host_answered=self._has_connected) from None
         _raise_if_cancelled()

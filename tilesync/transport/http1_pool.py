@@ -150,12 +150,12 @@ class HttpPool:
         on_response: Callable[[int, PoolResponse], None],
         *,
         max_connections: int,
-        timeout: timedelta,
+        time_limit: timedelta,
     ) -> None:
-        """Send requests, and call `on_response` with the index and response of each that is answered within the limit.
+        """Send requests, and call `on_response` with the index and response of each one answered in time.
 
-        Unexpected and missing responses are not reported. `max_connections` is the limit for one host, shared by all
-        callers. Raises UsageError for an invalid URL, and the errors of `on_response`.
+        Responses that are unexpected, or later than `time_limit`, are not reported. `max_connections` is the limit for
+        one host, shared by all callers. Raises UsageError for an invalid URL, and the errors of `on_response`.
         """
         all_done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         remaining = len(requests)
@@ -184,7 +184,7 @@ class HttpPool:
                 host_pool.set_max_connections(max_connections)
                 host_pool.dispatch()
             if requests:
-                await _wait_until_done(all_done, timeout)
+                await _wait_until_done(all_done, time_limit)
         finally:
             late = [pending for pending in pools if not pending.is_done]
             for pending in late:
@@ -214,8 +214,8 @@ class HttpPool:
             host_pool.close()
 
 
-async def _wait_until_done(all_done: asyncio.Future[None], timeout: timedelta) -> None:
-    limit = asyncio.timeout(timeout.total_seconds())
+async def _wait_until_done(all_done: asyncio.Future[None], time_limit: timedelta) -> None:
+    limit = asyncio.timeout(time_limit.total_seconds())
     try:
         async with limit:
             await all_done

@@ -291,7 +291,7 @@ class AzureObjects:
             try:
                 url = _blob_url(sas, self._prefix + name, query)
                 within = COPY_TIMEOUT if "x-ms-copy-source" in headers else RESPONSE_TIMEOUT
-                told = await bulk.put(url, {"x-ms-version": API_VERSION, **headers}, body, timeout=within)
+                told = await bulk.put(url, {"x-ms-version": API_VERSION, **headers}, body, time_limit=within)
                 if not tolerates(told):
                     raise_for_status(told.status, told.headers.get, told.body, name, self.display_name)
                 return told
