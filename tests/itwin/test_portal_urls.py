@@ -39,7 +39,7 @@ def test_ambiguous_url(url: str) -> None:
     """A URL of Bentley without a clear iModel id, or with several, is refused with a hint."""
     with pytest.raises(UsageError, match="cannot tell which iModel") as raised:
         find_imodel_id(url)
-    assert "copy the id alone" in raised.value.hint
+    assert "give only the id" in raised.value.hint
 
 
 @pytest.mark.parametrize(

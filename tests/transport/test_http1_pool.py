@@ -285,9 +285,8 @@ def test_hanging_handshake(bundle: trustme.CA, with_pool: Run, monkeypatch: Any)
         async def work(pool: HttpPool) -> list[PoolResponse | None]:
             url = f"https://localhost:{listener.getsockname()[1]}/"
             await fetch_all(pool, [PoolRequest(url, {}, 5)] * 4, at_once=2, within=0.1)
-            await fetch_all(
-                pool, [PoolRequest(url, {}, 5)] * 4, at_once=2
-            )  # waits for those that hang, and is left with them
+            # this call waits for the hanging connections, and fails with them
+            await fetch_all(pool, [PoolRequest(url, {}, 5)] * 4, at_once=2)
             return await fetch_all(pool, [PoolRequest(url, {}, 5)] * 4, at_once=2)
 
         threading.Thread(target=serve, daemon=True).start()
