@@ -201,10 +201,9 @@ class AzureObjects:
             md5.update(piece)
             buffer += piece
             while len(buffer) > BLOCK_BYTES:
-                self._put_body_sync(
-                    name, block_headers(buffer[:BLOCK_BYTES]), buffer[:BLOCK_BYTES], query=block_query(number)
-                )
-                buffer, number = buffer[BLOCK_BYTES:], number + 1
+                block, buffer = buffer[:BLOCK_BYTES], buffer[BLOCK_BYTES:]
+                self._put_body_sync(name, block_headers(block), block, query=block_query(number))
+                number += 1
         try:
             if not number:
                 return self._put_body_sync(name, {**put_blob_headers(label, md5.digest()), **condition}, buffer)
@@ -367,9 +366,8 @@ class AzureObjects:
         """
 
         def accept(response: SyncBlobResponse) -> tuple[int, str]:
-            code = parse_storage_error_code(
-                response.header("x-ms-error-code"), b"" if response.status < 300 else response.read()
-            )
+            error_body = b"" if response.status < 300 else response.read()
+            code = parse_storage_error_code(response.header("x-ms-error-code"), error_body)
             if response.status not in {404, 409, 412} or code == "ContainerNotFound":
                 raise_for_status(response.status, response.header, b"", name, self.display_name)
             return response.status, code
