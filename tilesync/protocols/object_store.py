@@ -86,7 +86,7 @@ class Objects(Protocol):
         """An object and its bytes from `offset` on; None when there is none."""
 
     def write(
-        self, name: str, data: Iterable[bytes], label: ObjectHeaders, *, expected_etag: str | None = None
+        self, name: str, data: Iterable[bytes], object_headers: ObjectHeaders, *, expected_etag: str | None = None
     ) -> ObjectInfo:
         """Put an object in place, of whatever size. `instead_of`: only where the one with this ETag stands, or with an
         empty text none does; else it raises ConditionFailed.
@@ -100,15 +100,15 @@ class Objects(Protocol):
     def delete(self, names: Sequence[str]) -> None:
         """Delete objects; missing is no error."""
 
-    async def put(self, name: str, data: bytes, md5: bytes | None, label: ObjectHeaders) -> ObjectInfo:
+    async def put(self, name: str, data: bytes, md5: bytes | None, object_headers: ObjectHeaders) -> ObjectInfo:
         """Put a small object in place, at one attempt. Raises Transient for what another may cure."""
 
-    async def copy_from_url(self, source: CopySource, name: str, label: ObjectHeaders) -> ObjectInfo | str:
+    async def copy_from_url(self, source: CopySource, name: str, object_headers: ObjectHeaders) -> ObjectInfo | str:
         """Put a copy of what lies elsewhere in place, by the store alone, which proves its MD5; why it does not, where
         it does not. Raises Transient for what another attempt may cure.
         """
 
-    def begin_upload(self, name: str, size: int, label: ObjectHeaders) -> Upload:
+    def begin_upload(self, name: str, size: int, object_headers: ObjectHeaders) -> Upload:
         """Begin a large object of about that size."""
 
     def lease(self) -> Lease:

@@ -37,15 +37,15 @@ class TestPrefix(DestinationContract):
 def test_a_change_in_one_version_keeps_the_listing_of_others(azurite: Azurite, tmp_path: Path) -> None:
     """A listed version is not listed again because another one changed."""
     url = new_container(azurite)
-    with AzureProxy(azurite) as proxy, azure_destination(url.replace(azurite.url, proxy.url), tmp_path) as there:
-        held = run_async(put_file(there, blob("a", b"12"), b"12"))
-        there.files.prepare_listing(SAMPLE_VERSION)
-        there.files.mark_changed(replace(SAMPLE_VERSION, name="e2"))
+    with AzureProxy(azurite) as proxy, azure_destination(url.replace(azurite.url, proxy.url), tmp_path) as destination:
+        stored = run_async(put_file(destination, blob("a", b"12"), b"12"))
+        destination.files.prepare_listing(SAMPLE_VERSION)
+        destination.files.mark_changed(replace(SAMPLE_VERSION, name="e2"))
         request_count = len(proxy.requests)
-        assert there.files.unchanged(SAMPLE_VERSION, [held]) == [True]
+        assert destination.files.unchanged(SAMPLE_VERSION, [stored]) == [True]
         assert len(proxy.requests) == request_count
-        there.files.mark_changed(SAMPLE_VERSION)
-        assert there.files.unchanged(SAMPLE_VERSION, [held]) == [True]
+        destination.files.mark_changed(SAMPLE_VERSION)
+        assert destination.files.unchanged(SAMPLE_VERSION, [stored]) == [True]
         assert len(proxy.requests) == request_count + 1
 
 
@@ -57,9 +57,9 @@ def test_an_endless_listing_is_given_up(moves: bool) -> None:
     def page(_: Any, __: Any) -> FakeResponse:
         nonlocal count
         count += 1
-        there = "<Blob><Name>a</Name><Properties><Content-Length>1</Content-Length></Properties></Blob>"
+        entry = "<Blob><Name>a</Name><Properties><Content-Length>1</Content-Length></Properties></Blob>"
         marker = f"m{count if moves else 0}"
-        xml = f"<EnumerationResults><Blobs>{there}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
+        xml = f"<EnumerationResults><Blobs>{entry}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
         return FakeResponse(200, xml.encode())
 
     with Simulator() as sim:

@@ -64,8 +64,8 @@ class ManagedIdentityEndpoint:
 def token() -> str:
     """Return an unsigned token with the claims of Entra."""
 
-    def part(said: dict[str, object]) -> str:
-        return base64.urlsafe_b64encode(json.dumps(said).encode()).decode().rstrip("=")
+    def part(document: dict[str, object]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(document).encode()).decode().rstrip("=")
 
     now, tenant = int(time.time()), "dd0d0df1-06c3-436c-8034-4b9a153097ce"
     claims = {

@@ -54,14 +54,14 @@ def test_the_error_names_process_host_and_time(objects: Objects, tmp_path: Path)
     Without a record, as older releases left none, it learns only that another run holds it.
     """
     one, two = states(tmp_path)
-    deadline, said = time.monotonic() + 10, ""
+    deadline, message = time.monotonic() + 10, ""
     with hold_lease(objects.lease(), one, "x"):
-        while "process" not in said and time.monotonic() < deadline:  # it is written while the run goes on
+        while "process" not in message and time.monotonic() < deadline:  # it is written while the run goes on
             with pytest.raises(HeldElsewhere) as error, hold_lease(objects.lease(), two, "x", lambda: "imodel-1"):
                 pass
-            said = str(error.value)
+            message = str(error.value)
     name = f"another run holds x, for the iModel imodel-1: process {os.getpid()} on {socket.gethostname()}, since 20"
-    assert said.startswith(name)
+    assert message.startswith(name)
     objects.write(LOCK_BLOB_NAME, [b""], ObjectHeaders("", None, ""))
     assert objects.lease().acquire(read_or_create_owner_id(one))
     with pytest.raises(HeldElsewhere, match=r"another run holds x$"), hold_lease(objects.lease(), two, "x"):

@@ -57,9 +57,9 @@ def bucket_destination(url: str, bucket: str, state: Path, *, prefix: str = "") 
     """Open a destination in a bucket."""
     with (
         bucket_objects(url, bucket, prefix=prefix) as objects,
-        open_objects(objects, state, CachePolicy(), ignore_event) as there,
+        open_objects(objects, state, CachePolicy(), ignore_event) as destination,
     ):
-        yield there
+        yield destination
 
 
 class TestBucket(DestinationContract):
@@ -168,28 +168,28 @@ def test_misread_characters_are_found(bucket_server: BucketServer, bucket: str) 
 @pytest.mark.parametrize("method", ["put", "parts", "write", "copy"])
 def test_headers_are_served(bucket_server: BucketServer, bucket: str, method: str) -> None:
     """Content type, encoding and caching are served as stored, for each method of writing."""
-    label = ObjectHeaders("model/gltf-binary", "gzip", "public, max-age=31536000, immutable")
+    object_headers = ObjectHeaders("model/gltf-binary", "gzip", "public, max-age=31536000, immutable")
     with bucket_objects(bucket_server.url, bucket) as objects:
 
-        async def sent() -> None:
+        async def upload_object() -> None:
             if method == "put":
-                await objects.put("a", b"1", None, label)
+                await objects.put("a", b"1", None, object_headers)
             else:
-                upload = objects.begin_upload("a", len(BIG), label)
+                upload = objects.begin_upload("a", len(BIG), object_headers)
                 await upload.append(BIG)
                 await upload.finish(None)
 
         if method in {"put", "parts"}:
-            asyncio.run(sent())
+            asyncio.run(upload_object())
         else:
-            found = objects.write("b" if method == "copy" else "a", [b"1"], label)
+            found = objects.write("b" if method == "copy" else "a", [b"1"], object_headers)
             if method == "copy":
                 assert objects.copy(found, "a") is not None
     url = bucket_server.client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a"})
     with urllib.request.urlopen(url) as answer:
-        assert answer.headers["Content-Type"] == label.content_type
-        assert answer.headers["Content-Encoding"] == label.content_encoding
-        assert answer.headers["Cache-Control"] == label.cache_control
+        assert answer.headers["Content-Type"] == object_headers.content_type
+        assert answer.headers["Content-Encoding"] == object_headers.content_encoding
+        assert answer.headers["Cache-Control"] == object_headers.cache_control
         assert answer.read() in {b"1", BIG}
 
 
@@ -253,8 +253,8 @@ def test_an_etag_that_is_no_md5_is_no_error(bucket_server: BucketServer, bucket:
         put = asyncio.run(objects.put("a", b"123", hashlib.md5(b"123").digest(), PLAIN))
         assert (put.etag, put.md5) == ("0" * 32, None)
     lost = S3Fault(lambda request: request.method == "PUT", lost=True)
-    told = S3Fault(lambda request: request.method == "GET", etag=other)
-    with S3Proxy(bucket_server, lost, told) as proxy, bucket_objects(proxy.url, bucket) as objects:
+    wrong_etag = S3Fault(lambda request: request.method == "GET", etag=other)
+    with S3Proxy(bucket_server, lost, wrong_etag) as proxy, bucket_objects(proxy.url, bucket) as objects:
         assert objects.write("b", [b"123"], PLAIN, expected_etag="").etag == "0" * 32
 
 
@@ -394,15 +394,15 @@ def test_refusals_have_a_hint_and_no_secret(
             with pytest.raises(kind) as raised:
                 ask()
             assert hint in raised.value.hint
-            said = str(raised.value) + raised.value.hint
-            assert not [secret for secret in (KEY, SECRET, proxy.url, "Signature=") if secret in said]
+            text = str(raised.value) + raised.value.hint
+            assert not [secret for secret in (KEY, SECRET, proxy.url, "Signature=") if secret in text]
             assert raised.value.__suppress_context__
 
 
 def test_a_refused_deletion_is_an_error(bucket_server: BucketServer, bucket: str) -> None:
     """One refused deletion of many is an error."""
-    told = "<DeleteResult><Error><Key>a</Key><Code>AccessDenied</Code><Message>no</Message></Error></DeleteResult>"
-    fault = S3Fault(lambda request: request.method == "POST", answer=(200, told))
+    body = "<DeleteResult><Error><Key>a</Key><Code>AccessDenied</Code><Message>no</Message></Error></DeleteResult>"
+    fault = S3Fault(lambda request: request.method == "POST", answer=(200, body))
     with (
         S3Proxy(bucket_server, fault) as proxy,
         bucket_objects(proxy.url, bucket) as objects,
