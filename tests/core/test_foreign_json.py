@@ -279,7 +279,7 @@ def test_a_row_without_an_id_is_refused() -> None:
     """The id and the status must be texts; any other field of a wrong type counts as missing."""
     rows: list[Any] = [{**ROW, "id": 5}, {**ROW, "status": None}, 5, None, []]
     for broken in rows:
-        with pytest.raises(Transient, match="no export list"):
+        with pytest.raises(Transient, match="not an export list"):
             parse_exports(json.dumps({"exports": [broken]}).encode())
     odd = {**ROW, "request": {"iModelId": 5, "changesetId": [], "exportType": {}}, "stats": {"compressedSize": -1}}
     ((row,), _) = parse_exports(json.dumps({"exports": [odd]}).encode())
@@ -291,17 +291,17 @@ def test_a_row_without_an_id_is_refused() -> None:
 )
 def test_a_web_page_instead_of_the_list_is_named(body: bytes) -> None:
     """The message has no name of a Python class, and the hint says what to check."""
-    with pytest.raises(Transient, match="no export list but a web page") as refused:
+    with pytest.raises(Transient, match="a web page, not an export list") as refused:
         parse_exports(body)
     assert "--api-url" in refused.value.hint
 
 
 @pytest.mark.parametrize(
-    ("body", "reason"), [(b"{}", "exports"), (b'{"exports": 5}', "are no list"), (b"nonsense", "Expecting value")]
+    ("body", "reason"), [(b"{}", "exports"), (b'{"exports": 5}', "are not a list"), (b"nonsense", "Expecting value")]
 )
 def test_an_invalid_list_has_a_reason(body: bytes, reason: str) -> None:
     """The message has the reason."""
-    with pytest.raises(Transient, match=f"no export list \\(.*{reason}"):
+    with pytest.raises(Transient, match=f"not an export list \\(.*{reason}"):
         parse_exports(body)
 
 

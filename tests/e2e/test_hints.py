@@ -86,7 +86,7 @@ LINK_CASES = [
     HintCase(tile, 409, "BlobBeingRehydrated", "Incomplete", "1 file failed", "try again in some hours"),
     HintCase(tile, 409, "BlobUsesCustomerSpecifiedEncryption", "Incomplete", "1 file failed", "a key that only its writer"),
     HintCase(tile, 407, "", "Incomplete", "1 file failed", "HTTPS_PROXY"),
-    HintCase(tile, 418, "", "Incomplete", "1 file failed", "another run is refused as well"),
+    HintCase(tile, 418, "", "Incomplete", "1 file failed", "another run will be refused as well"),
     HintCase(tile, 412, "ConditionNotMet", "ExportReplaced", "replaced or deleted", "link of the newest export"),
 ]  # fmt: skip
 
@@ -94,7 +94,7 @@ SERVICE_CASES = [
     HintCase(is_api, 400, "", "InvalidRequest", "invalid (400)", "correct the ids or options"),
     HintCase(is_api, 401, "", "NotAuthorised", "refuses the token", "put a fresh one in TILESYNC_TOKEN"),
     HintCase(is_api, 403, "", "NotAuthorised", "may not see these exports", "is a member of its iTwin"),
-    HintCase(is_api, 404, "", "NoExport", "knows nothing of this", "check the iModel id and --api-url"),
+    HintCase(is_api, 404, "", "NoExport", "finds no such iModel or export", "check the iModel id and --api-url"),
     HintCase(is_api, 405, "", "Unavailable", "answered 405", "is --api-url (TILESYNC_API_URL) the service's address?"),
     HintCase(is_api, 407, "", "Unavailable", "a proxy wants a user name", "HTTPS_PROXY"),
     HintCase(is_api, 302, "", "Unavailable", "answered 302", "a gateway or a login page"),
