@@ -74,7 +74,11 @@ async def open_destination(
         objects = await run_in_thread(closing.enter_context, making)
         keeping = objects, target.resolve_state_dir(objects.canonical_url), target.store_options.serving, observe
         opening = partial(
-            open_objects, *keeping, create=layout is not None, pace=wait_for_bandwidth, admission=admission
+            open_objects,
+            *keeping,
+            create=layout is not None,
+            wait_for_bandwidth=wait_for_bandwidth,
+            admission=admission,
         )
         yield await _acquire_lock(lambda: closing.enter_context(opening()), objects, observe)
     except asyncio.CancelledError:

@@ -90,7 +90,7 @@ class Objects(Protocol):
         """Return an object and its bytes from `offset` on; None if there is none."""
 
     def write(
-        self, name: str, data: Iterable[bytes], label: ObjectHeaders, *, expected_etag: str | None = None
+        self, name: str, data: Iterable[bytes], object_headers: ObjectHeaders, *, expected_etag: str | None = None
     ) -> ObjectInfo:
         """Write an object of any size.
 
@@ -107,16 +107,16 @@ class Objects(Protocol):
     def delete(self, names: Sequence[str]) -> None:
         """Delete objects; a missing one is no error."""
 
-    async def put(self, name: str, data: bytes, md5: bytes | None, label: ObjectHeaders) -> ObjectInfo:
+    async def put(self, name: str, data: bytes, md5: bytes | None, object_headers: ObjectHeaders) -> ObjectInfo:
         """Write a small object in one attempt. Raises Transient for a failure worth a retry."""
 
-    async def copy_from_url(self, source: CopySource, name: str, label: ObjectHeaders) -> ObjectInfo | str:
+    async def copy_from_url(self, source: CopySource, name: str, object_headers: ObjectHeaders) -> ObjectInfo | str:
         """Let the store copy a blob from elsewhere and prove its MD5; return the reason if it does not.
 
         Raises Transient for a failure worth a retry.
         """
 
-    def begin_upload(self, name: str, size: int, label: ObjectHeaders) -> Upload:
+    def begin_upload(self, name: str, size: int, object_headers: ObjectHeaders) -> Upload:
         """Begin the upload of a large object of about `size` bytes."""
 
     def lease(self) -> Lease:
