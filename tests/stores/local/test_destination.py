@@ -289,7 +289,7 @@ def test_planted_folder_links_are_refused(
     link = tmp_path / "d" / place
     link.parent.mkdir(parents=True)
     link.symlink_to(tmp_path / target)
-    with pytest.raises(DestinationError, match=f"a symlink stands where a folder is needed: {link}"):
+    with pytest.raises(DestinationError, match=f"a symlink where a folder is needed: {link}"):
         run_all_operations(tmp_path / "d", layout)
     assert link.is_symlink()
 

@@ -292,7 +292,7 @@ class AzureObjects:
             try:
                 url = _blob_url(sas, self._prefix + name, query)
                 timeout = COPY_TIMEOUT if "x-ms-copy-source" in headers else RESPONSE_TIMEOUT
-                response = await client.put(url, {"x-ms-version": API_VERSION, **headers}, body, timeout=timeout)
+                response = await client.put(url, {"x-ms-version": API_VERSION, **headers}, body, time_limit=timeout)
                 if not tolerates(response):
                     raise_for_status(response.status, response.headers.get, response.body, name, self.display_name)
                 return response

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tilesync.catalog.catalog import SCHEMA_VERSIONS, SqliteCatalog
+from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.schema import SCHEMA_VERSIONS
 from tilesync.catalog.sqlite import read_schema_version
 from tilesync.core.http_headers import CachePolicy
 from tilesync.errors import DestinationError
