@@ -260,7 +260,7 @@ S3 = [
     ("write", 501, "NotImplemented", "rejects a request about x", "does not support SHA-256 checksums"),
     ("replace", 501, "NotImplemented", "rejects a request about x", "must support conditional writes"),
     ("write", 301, "PermanentRedirect", "another region", "AWS_REGION"),
-    ("write", 507, "XMinioStorageFull", "has no room", "make room"),
+    ("write", 507, "XMinioStorageFull", "has no room", "free some space"),
 ]
 
 

@@ -572,7 +572,7 @@ def test_folder_created_by_another_thread_first(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "mkdir", late)
     assert ensure_real_folder(tmp_path / "new", make=True)
     monkeypatch.setattr(os, "mkdir", lambda *_, **__: (tmp_path / "file").touch())
-    with pytest.raises(DestinationError, match="a file stands"):
+    with pytest.raises(DestinationError, match="found a file where"):
         ensure_real_folder(tmp_path / "file", make=True)
 
 
