@@ -16,8 +16,7 @@ from tilesync.events import ExportResolved, Notice, PointerKept, VersionChosen, 
 from tilesync.jobs.mirror.cleanup import Cleanup
 from tilesync.jobs.mirror.filter_warnings import filter_warnings
 from tilesync.jobs.mirror.inventory import InventoryIngest
-from tilesync.jobs.mirror.revalidate import find_first_changed
-from tilesync.jobs.mirror.unchanged import has_same_files, has_same_listing
+from tilesync.jobs.mirror.unchanged import find_first_changed, has_same_files, has_same_listing
 from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.transfer.transfer import Transfer, WorkSignal
 from tilesync.jobs.versions.flat_layout import FlatLayout

@@ -20,8 +20,8 @@ from tilesync.errors import (
     Unavailable,
 )
 from tilesync.events import Event, Retried
-from tilesync.jobs.mirror import revalidate as module
-from tilesync.jobs.mirror.revalidate import ReadStoredBatch, find_first_appeared, find_first_changed
+from tilesync.jobs.mirror import unchanged
+from tilesync.jobs.mirror.unchanged import ReadStoredBatch, find_first_appeared, find_first_changed
 from tilesync.jobs.run.concurrency import ConcurrencyLimiter
 from tilesync.jobs.run.context import RunContext
 from tilesync.jobs.run.stats import RunStats
@@ -173,7 +173,7 @@ def test_one_file_that_keeps_failing_ends_the_run() -> None:
 
 def test_what_appeared_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of names that were missing the first that is there now is told; its body is let go, no more batches follow."""
-    monkeypatch.setattr(module, "FILES_PER_BATCH", 2)
+    monkeypatch.setattr(unchanged, "NAMES_PER_BATCH", 2)
     container = FakeContainer(a=False, b=[Transient("x")], c=True)
     world = RevalidationRun(container)
     assert world.first_appeared("abc") == "b"
