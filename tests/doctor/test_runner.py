@@ -39,7 +39,7 @@ def test_what_needs_a_failed_check_is_skipped() -> None:
         asyncio.run(run_checks(probes, heard.append))
     told = [(event.name, event.result) for event in heard if isinstance(event, CheckCompleted)]
     assert told == [("a", "warn"), ("b", "fail"), ("c", "skipped"), ("d", "skipped"), ("e", "fail"), ("f", "ok")]
-    assert heard[3] == CheckCompleted("d", "skipped", "not looked at, since `b` failed")
+    assert heard[3] == CheckCompleted("d", "skipped", "not checked, because `b` failed")
     assert heard[4] == CheckCompleted("e", "fail", "none", "make one")
 
 

@@ -184,7 +184,7 @@ def test_a_tileset_that_changes_under_the_walk_is_noticed(tmp_path: Path, name: 
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
     assert run.error is None
     assert stored_files(tmp_path) == second
-    assert any("changed under the run" in warning.message for warning in run.events_of(Warned))
+    assert any("changed during the run" in warning.message for warning in run.events_of(Warned))
 
 
 def revalidated(name: str) -> Any:

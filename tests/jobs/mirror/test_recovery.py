@@ -423,7 +423,7 @@ def test_a_pinned_version_that_lost_files_is_not_pointed_at(dest: Path) -> None:
     (dest / "tileset.json").unlink()
     run = run_mirror(dest)
     assert run.error is None
-    assert any("not whole" in event.message for event in run.events_of(Warned))
+    assert any("not complete" in event.message for event in run.events_of(Warned))
     assert not (dest / "tileset.json").exists()
 
 

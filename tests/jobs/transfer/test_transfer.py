@@ -238,7 +238,7 @@ def test_bytes_that_are_wrong_in_another_way_each_time_end_too(tmp_path: Path) -
         run = sim.mirror(tmp_path)
     assert fault.hits == 4
     assert run.exit_code == 3
-    assert "other bytes each time" in run.events_of(FileFailed)[0].message
+    assert "different bytes each time" in run.events_of(FileFailed)[0].message
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
