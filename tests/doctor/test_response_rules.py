@@ -80,7 +80,10 @@ def test_a_pointer_that_can_be_read() -> None:
 
 @pytest.mark.parametrize(
     ("body", "words"),
-    [(b'{"uri": "versions/old/a.glb"}', "leads to version old; it has been in a cache for 99 s"), (b"{}", "bytes differ")],
+    [
+        (b'{"uri": "versions/old/a.glb"}', "leads to version old; it has been in a cache for 99 s"),
+        (b"{}", "bytes differ"),
+    ],
 )
 def test_another_pointer(body: bytes, words: str) -> None:
     """It is told where it leads, and how long a cache has had it."""

@@ -118,7 +118,9 @@ def test_what_vanishes_again_and_again_is_not_published(tmp_path: Path) -> None:
         run = sim.mirror(tmp_path)
         assert isinstance(run.error, Incomplete)
         assert str(run.error) == "1 file vanished or changed during the run, twice; this export was not published"
-        assert run.error.hint == "find the program that deletes or changes files in DEST; the next run fetches them again"
+        assert (
+            run.error.hint == "find the program that deletes or changes files in DEST; the next run fetches them again"
+        )
         assert not (tmp_path / "tileset.json").exists()
         assert not list(tmp_path.glob("manifests/*"))
         sim.clear_requests()

@@ -155,9 +155,8 @@ class Download:
             if self._received > self._blob.size != UNKNOWN_SIZE:
                 return
             if self._received > MAX_UNSTATED_LENGTH_BYTES and self._blob.size == UNKNOWN_SIZE:
-                raise BlobUnreachable(
-                    f"{self._blob.name}: its body states no length, and has more than {MAX_UNSTATED_LENGTH_BYTES:,} bytes"
-                )
+                limit = f"more than {MAX_UNSTATED_LENGTH_BYTES:,} bytes"
+                raise BlobUnreachable(f"{self._blob.name}: its body states no length, and has {limit}")
             is_due = self._context.run.clock.monotonic() - self._last_spill_s >= SPILL_INTERVAL_S
             if is_due or self._received - self._spilled >= SPILL_BYTES:
                 await self._spill()

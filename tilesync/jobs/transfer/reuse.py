@@ -79,7 +79,7 @@ class Reuse:
         return result._replace(stored=next(filter(None, shared), result.stored))
 
     def _with_content(self, result: FileResult, duplicate: Duplicate, to_copy: list[Duplicate]) -> FileResult | None:
-        """Return the file with its parsed content: copied from the duplicate if it holds here too, else parsed again."""
+        """Return the file with its parsed content: copied from the duplicate if possible, else parsed again."""
         if reused := reuse_content(result, duplicate):
             to_copy += [duplicate] if reused.has_more_references else []
             return reused
