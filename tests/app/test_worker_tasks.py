@@ -110,7 +110,7 @@ def test_helpers_start_while_a_large_first_export_is_listed(tmp_path: Path, larg
     and where one file is new no helper starts at all.
     """
     seen: list[int] = []
-    with Simulator(page_size=80, delay=0.1) as sim:
+    with Simulator(page_size=80, delay_s=0.1) as sim:
         files = sim.offer_export(export(TILES), stats={"compressedSize": 60_000_000 if large else 60_000})
         sim.run_before_request(3, is_listing, lambda: seen.extend(list_worker_pids()))
         assert sim.mirror(tmp_path).exit_code == 0
@@ -150,7 +150,7 @@ def test_links_that_end_in_the_middle(tmp_path: Path) -> None:
     """Links that live half a second: renewed, and every byte is right."""
     from datetime import timedelta
 
-    with Simulator(life=timedelta(seconds=0.5), delay=0.05) as sim:
+    with Simulator(link_lifetime=timedelta(seconds=0.5), delay_s=0.05) as sim:
         files = sim.offer_export(export(TILES))
         run = sim.mirror(tmp_path)
         assert run.exit_code == 0
@@ -262,7 +262,7 @@ def stopping_the_first() -> Iterator[list[int]]:
 @pytest.mark.usefixtures("short_silence")
 def test_a_helper_that_is_stopped_in_its_first_task_is_done_without(tmp_path: Path) -> None:
     """Mirror and verify end well though a helper never gets ready; none is left behind."""
-    with Simulator(delay=0.02) as sim, stopping_the_first() as stopped:
+    with Simulator(delay_s=0.02) as sim, stopping_the_first() as stopped:
         files = sim.offer_export(export(TILES))
         run = sim.mirror(tmp_path)
         assert (run.exit_code, run.stats.fetched) == (0, len(files))
@@ -320,7 +320,7 @@ def test_verify_does_without_helpers_that_are_stopped(tmp_path: Path, monkeypatc
 def test_one_stuck_blob_keeps_no_other_from_the_catalog(tmp_path: Path) -> None:
     """A blob whose answer does not come is asked for again by the usual way; the others of its batch are recorded."""
     go, late = threading.Event(), "tiles/1998.glb"
-    with Simulator(delay=0.03) as sim:
+    with Simulator(delay_s=0.03) as sim:
         files = sim.offer_export(export(TILES))
         sim.add_fault(is_blob_named(late), call_before(lambda: go.wait(20)))
         sim.run_before_request(1, is_blob_named(late), go.set)

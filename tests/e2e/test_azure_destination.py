@@ -163,7 +163,7 @@ def test_large_files_come_in_blocks(away: AzureFixture, sim: Simulator) -> None:
 
     def half(_: Any, proceed: Any) -> Any:
         answer = proceed()
-        answer.send = 5_000_000
+        answer.sent_bytes = 5_000_000
         return answer
 
     sim.add_fault(faults.is_blob_named("big.glb"), half)

@@ -22,7 +22,7 @@ from tests.app.test_worker_tasks import TILES, record_worker_pids
 from tests.support.builders import IMODEL, export, glb, read_manifest, read_tree, tileset
 from tests.support.commandline import run_tilesync
 from tests.support.faults import blob_name, call_before, is_blob, is_blob_named
-from tests.support.simulator import EXPORT, Simulator, read_latest, run_program, verify
+from tests.support.simulator import EXPORT, JobOutcome, Simulator, read_latest, run_program, verify
 from tests.support.viewer_walk import closure as closure_of
 from tests.support.viewers import CAMERA_PATH, Browser, view_mirror
 from tilesync.app import commands as wiring
@@ -75,7 +75,7 @@ def run_sha256sum(dest: Path, version: str = EXPORT) -> int:
     return checked.returncode
 
 
-def mirror_decoded(sim: Simulator, dest: Path, **changes: Any) -> Any:
+def mirror_decoded(sim: Simulator, dest: Path, **changes: Any) -> JobOutcome:
     return sim.mirror(dest, content=Content.DECODED, **changes)
 
 
@@ -167,7 +167,7 @@ def test_many_small_files_come_unpacked_by_helpers(tmp_path: Path, monkeypatch: 
     with Simulator() as sim:
         sim.offer_export(files)
         record_worker_pids(sim, seen)
-        assert mirror_decoded(sim, tmp_path).exit == 0
+        assert mirror_decoded(sim, tmp_path).exit_code == 0
         assert len(sim.blob_requests()) == len(files)
     assert len(seen) == 2
     assert version_files(tmp_path) == plain
@@ -209,7 +209,7 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
 
         def half_then_silence(_: Any, proceed: Any) -> Any:
             answer = proceed()
-            answer.send = 3_500_000
+            answer.sent_bytes = 3_500_000
             return answer
 
         sim.add_fault(is_blob_named(LARGE), half_then_silence)
@@ -235,7 +235,7 @@ def test_killed_at_random_moments_nothing_partial_lies_there(tmp_path: Path, see
     """Whatever lies under a final name is unpacked and whole, at each kill; the last run ends with every byte right."""
     dice = random.Random(seed)
     files, plain = make_gzip_export(60, seed=seed)
-    with Simulator(delay=0.05, page_size=20) as sim:
+    with Simulator(delay_s=0.05, page_size=20) as sim:
         sim.offer_export(files)
         for _ in range(3):
             ready = threading.Event()
@@ -252,7 +252,7 @@ def test_killed_at_random_moments_nothing_partial_lies_there(tmp_path: Path, see
             assert version_files(tmp_path).items() <= plain.items()
         sim.faults.clear()
         sim.delay_s = 0
-        assert mirror_decoded(sim, tmp_path).exit == 0
+        assert mirror_decoded(sim, tmp_path).exit_code == 0
     assert version_files(tmp_path) == plain
     assert verify(tmp_path).exit_code == 0
 
@@ -262,16 +262,16 @@ def test_a_lost_state_is_told_again(tmp_path: Path) -> None:
     files, plain = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
-        assert mirror_decoded(sim, tmp_path).exit == 0
+        assert mirror_decoded(sim, tmp_path).exit_code == 0
         shutil.rmtree(tmp_path / ".tilesync")
         sim.clear_requests()
-        assert mirror_decoded(sim, tmp_path).exit == 0
+        assert mirror_decoded(sim, tmp_path).exit_code == 0
         assert sim.blob_requests() == []
         shutil.rmtree(tmp_path / ".tilesync")
         for leader in ("tileset.json", "latest.json", "current"):
             (tmp_path / leader).unlink()
         shutil.rmtree(tmp_path / "manifests")
-        assert mirror_decoded(sim, tmp_path).exit == 0
+        assert mirror_decoded(sim, tmp_path).exit_code == 0
         asked = {blob_name(request) for request in sim.blob_requests()}
         assert asked == gz_names(files)
     assert version_files(tmp_path) == plain
@@ -288,7 +288,7 @@ def test_files_of_another_content_under_a_lost_name_are_not_taken(tmp_path: Path
             shutil.rmtree(tmp_path / lost)
         for leader in ("tileset.json", "latest.json", "current"):
             (tmp_path / leader).unlink()
-        assert mirror_decoded(sim, tmp_path).exit == 0
+        assert mirror_decoded(sim, tmp_path).exit_code == 0
     assert version_files(tmp_path) == plain
 
 
@@ -299,7 +299,7 @@ def test_a_damaged_file_is_healed(tmp_path: Path, name: str, how: str) -> None:
     files, plain = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
-        assert mirror_decoded(sim, tmp_path).exit == 0
+        assert mirror_decoded(sim, tmp_path).exit_code == 0
         path = tmp_path / "versions" / EXPORT / name
         if how == "gone":
             path.unlink()
@@ -308,7 +308,7 @@ def test_a_damaged_file_is_healed(tmp_path: Path, name: str, how: str) -> None:
         found = verify(tmp_path)
         assert [(each.name, found.exit_code) for each in found.events_of(Finding)] == [(name, 10)]
         sim.clear_requests()
-        assert mirror_decoded(sim, tmp_path).exit == 0
+        assert mirror_decoded(sim, tmp_path).exit_code == 0
         assert {blob_name(request) for request in sim.blob_requests()} == {name}
     assert version_files(tmp_path) == plain
     assert verify(tmp_path).exit_code == 0
@@ -322,7 +322,7 @@ def test_both_contents_in_one_destination(tmp_path: Path) -> None:
         assert sim.mirror(tmp_path).exit_code == 0
         sim.clear_requests()
         run = mirror_decoded(sim, tmp_path)
-        assert (run.exit, run.tally.fetched, run.tally.reused) == (0, 0, len(files))
+        assert (run.exit_code, run.stats.fetched, run.stats.reused) == (0, 0, len(files))
         assert sim.blob_requests() == []
         assert read_latest(tmp_path)["version"] == SECOND
         assert (version_files(tmp_path), version_files(tmp_path, SECOND)) == (files, plain)
@@ -343,7 +343,7 @@ def test_unpacked_files_are_no_source_for_stored_ones(tmp_path: Path) -> None:
     files, plain = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
-        assert mirror_decoded(sim, tmp_path).exit == 0
+        assert mirror_decoded(sim, tmp_path).exit_code == 0
         sim.clear_requests()
         run = sim.mirror(tmp_path)
         assert (run.exit_code, run.stats.fetched) == (0, len(gz_names(files)))
@@ -359,10 +359,10 @@ def test_a_second_export_shares_what_lies_unpacked(tmp_path: Path, md5: bool) ->
     more, more_plain = {**files, "tiles/000.glb": glb(b"new")}, {**plain, "tiles/000.glb": glb(b"new")}
     with Simulator() as sim:
         sim.offer_export(files, md5=md5)
-        assert mirror_decoded(sim, tmp_path).exit == 0
+        assert mirror_decoded(sim, tmp_path).exit_code == 0
         sim.offer_export(more, export_id=OTHER, md5=md5, lastModified="2026-03-02T08:30:00Z")
         run = mirror_decoded(sim, tmp_path)
-        assert (run.exit, run.tally.fetched) == (0, 1 if md5 else len(files))
+        assert (run.exit_code, run.stats.fetched) == (0, 1 if md5 else len(files))
     assert version_files(tmp_path, OTHER) == more_plain
     for name in gz_names(files):
         one, other = (os.lstat(tmp_path / "versions" / each / name) for each in (EXPORT, OTHER))
@@ -375,11 +375,11 @@ def test_an_export_that_changed_in_name_only(tmp_path: Path) -> None:
     files, _ = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
-        assert mirror_decoded(sim, tmp_path).exit == 0
+        assert mirror_decoded(sim, tmp_path).exit_code == 0
         sim.regenerate(files)
         sim.clear_requests()
         run = mirror_decoded(sim, tmp_path)
-        assert (run.exit, run.tally.kept, sim.blob_requests()) == (0, len(files), [])
+        assert (run.exit_code, run.stats.kept, sim.blob_requests()) == (0, len(files), [])
     assert [each.name for each in (tmp_path / "versions").iterdir()] == [EXPORT]
 
 
@@ -418,7 +418,7 @@ def test_the_flat_layout(tmp_path: Path, before: Content) -> None:
         assert sim.mirror(tmp_path, layout=Layout.FLAT, content=before).exit_code == 0
         flat = {name: (tmp_path / name).read_bytes() for name in files}
         assert flat == (files if before is Content.STORED else plain)
-        assert mirror_decoded(sim, tmp_path, layout=Layout.FLAT).exit == 0
+        assert mirror_decoded(sim, tmp_path, layout=Layout.FLAT).exit_code == 0
         assert {name: (tmp_path / name).read_bytes() for name in files} == plain
         assert verify(tmp_path).exit_code == 0
         sim.offer_export(fewer, export_id=OTHER, lastModified="2026-03-02T08:30:00Z")
@@ -434,12 +434,12 @@ def test_a_walk(tmp_path: Path) -> None:
     files, plain = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)
-        assert mirror_decoded(sim, tmp_path, inventory=Inventory.WALK).exit == 0
+        assert mirror_decoded(sim, tmp_path, inventory=Inventory.WALK).exit_code == 0
         held = version_files(tmp_path)
         assert held.items() <= plain.items()
         assert len(held) == len(plain) - 2
         sim.regenerate(files)
-        assert mirror_decoded(sim, tmp_path, inventory=Inventory.WALK).exit == 0
+        assert mirror_decoded(sim, tmp_path, inventory=Inventory.WALK).exit_code == 0
     assert [each.name for each in (tmp_path / "versions").iterdir()] == [EXPORT]
     assert verify(tmp_path).exit_code == 0
 
@@ -486,12 +486,12 @@ def test_a_disk_that_fills_while_unpacking(tmp_path: Path, monkeypatch: pytest.M
     with Simulator() as sim:
         sim.offer_export(files)
         monkeypatch.setattr(GunzipWriter, "write_next", full)
-        assert mirror_decoded(sim, tmp_path).exit == 8
+        assert mirror_decoded(sim, tmp_path).exit_code == 8
         monkeypatch.undo()
         assert LARGE not in version_files(tmp_path)
         assert [p for p in (tmp_path / ".tilesync/parts").iterdir() if p.name.endswith("unpacked")] == []
         sim.clear_requests()
-        assert mirror_decoded(sim, tmp_path).exit == 0
+        assert mirror_decoded(sim, tmp_path).exit_code == 0
         assert sim.blob_requests(LARGE) == []
     assert version_files(tmp_path) == plain
 
@@ -510,7 +510,7 @@ def test_a_copy_of_what_lies_unpacked(tmp_path: Path) -> None:
     source = tmp_path / "source"
     with Simulator() as sim:
         sim.offer_export(files)
-        assert mirror_decoded(sim, source).exit == 0
+        assert mirror_decoded(sim, source).exit_code == 0
     for dest in (tmp_path / "one", tmp_path / "two"):
         copy_mirror(source, dest)
         assert version_files(dest) == plain
@@ -536,8 +536,8 @@ def test_what_lies_unpacked_is_mended_from_a_copy(tmp_path: Path, layout: Layout
     first, dest = tmp_path / "first", tmp_path / "dest"
     with Simulator() as sim:
         sim.offer_export(files)
-        assert mirror_decoded(sim, first).exit == 0
-        assert mirror_decoded(sim, dest, layout=layout).exit == 0
+        assert mirror_decoded(sim, first).exit_code == 0
+        assert mirror_decoded(sim, dest, layout=layout).exit_code == 0
     copy_mirror(first, tmp_path / "copy")
     there = dest / "versions" / EXPORT if layout is Layout.VERSIONED else dest
     (there / BIG).unlink()
@@ -552,7 +552,7 @@ def test_what_lies_unpacked_is_mended_from_a_copy(tmp_path: Path, layout: Layout
     with Simulator() as sim:
         sim.offer_export(files)
         night = mirror_decoded(sim, dest, layout=layout)
-    assert (night.exit, night.tally.fetched) == (0, 0)
+    assert (night.exit_code, night.stats.fetched) == (0, 0)
 
 
 def test_a_copy_of_what_is_there_unpacked_already_is_none(tmp_path: Path) -> None:
@@ -593,7 +593,7 @@ def test_a_viewer_streams_what_lies_unpacked(browser: Browser, tmp_path: Path, v
     with Simulator() as sim:
         sim.offer_export({name: gzip_bytes(data) for name, data in build_city().items()})
         assert sim.mirror(tmp_path / "stored").exit_code == 0
-        assert mirror_decoded(sim, tmp_path / "decoded").exit == 0
+        assert mirror_decoded(sim, tmp_path / "decoded").exit_code == 0
     assert view_mirror(browser, viewer, tmp_path / "stored", CAMERA_PATH[:1]).loaded == 0
     closure = closure_of(tmp_path / "decoded")
     flight = view_mirror(browser, viewer, tmp_path / "decoded", CAMERA_PATH)

@@ -125,7 +125,7 @@ def test_a_history_of_thirty_versions(tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
     model, expected, ids, known = ChangingModel(dice), dict[str, dict[str, bytes]](), list[str](), set[bytes]()
     kills = 0
-    with Simulator(page_size=9, delay=0.002) as sim:
+    with Simulator(page_size=9, delay_s=0.002) as sim:
         while len(expected) < 30:
             model.change()
             md5 = dice.random() < 0.8
@@ -180,7 +180,7 @@ def test_a_flat_history(tmp_path: Path) -> None:
     dice = random.Random(7)
     model, kills = ChangingModel(dice), 0
     flat = ("--layout", "flat", "--delete", "--max-delete", "100%", "--allow-shrink")
-    with Simulator(page_size=9, delay=0.002) as sim:
+    with Simulator(page_size=9, delay_s=0.002) as sim:
         for number in range(1, 31):
             model.change()
             md5 = dice.random() < 0.8

@@ -75,7 +75,7 @@ def kill_after(running: subprocess.Popen[bytes], ready: threading.Event, wait: f
 def test_killed_at_random_moments_it_ends_with_every_byte_right(tmp_path: Path, seed: int) -> None:
     """What was held a quarter second before each kill is not fetched again, and nothing partial is ever reachable."""
     dice = random.Random(seed)
-    with Simulator(delay=0.05, page_size=40) as sim:
+    with Simulator(delay_s=0.05, page_size=40) as sim:
         files = sim.offer_export({**export(150, seed=seed), "tiles/big.glb": glb(dice.randbytes(3_000_000))})
         killed = 0
         for _ in range(4):
@@ -146,7 +146,7 @@ def test_half_a_large_file_survives_a_kill(tmp_path: Path) -> None:
 
         def half_then_silence(_: Any, proceed: Any) -> Any:
             answer = proceed()
-            answer.send = 4_500_000
+            answer.sent_bytes = 4_500_000
             return answer
 
         sim.add_fault(is_blob_named("tiles/big.glb"), half_then_silence)

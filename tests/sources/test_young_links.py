@@ -93,7 +93,7 @@ def test_a_refusal_that_time_does_not_cure_is_final(tmp_path: Path) -> None:
 
 def test_a_run_uses_the_old_link_until_the_new_one_is_valid(tmp_path: Path) -> None:
     """Links that are renewed ahead of time and valid only later are never asked through too early."""
-    with Simulator(life=timedelta(seconds=4), delay=0.05) as sim:
+    with Simulator(link_lifetime=timedelta(seconds=4), delay_s=0.05) as sim:
         files = sim.offer_export(export(120))
 
         def rows(look: int) -> list[dict[str, object]]:

@@ -205,7 +205,7 @@ class S3Proxy:
         self.lock = threading.Lock()
 
     def __enter__(self) -> S3Proxy:
-        handler = type("Handler", (_S3ProxyHandler,), {"road": self})
+        handler = type("Handler", (_S3ProxyHandler,), {"proxy": self})
         self._server = _S3ProxyServer(("127.0.0.1", 0), handler)
         if self.tls is not None:
             self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)

@@ -251,7 +251,7 @@ def test_a_link_is_told_without_its_signature(service: Simulator, tmp_path: Path
 def test_a_bug_writes_a_report(tmp_path: Path) -> None:
     """A bug before the session begins, and one in it, end with 1 and a report."""
     report = tmp_path / "r"
-    for where in ("tilesync.cli.parse.service_of", "tilesync.cli.main.session_of"):
+    for where in ("tilesync.cli.parse.create_service", "tilesync.cli.main.create_session"):
         module, _, name = where.rpartition(".")
         code = f"import {module} as m; m.{name} = None; from tilesync.cli.main import main; main()"
         report.write_text("{}")
@@ -301,7 +301,7 @@ def test_a_signal_before_the_session(tmp_path: Path, name: str, exit_code: int, 
     code = (
         "import os, signal, tilesync.cli.main as c\n"
         f"def slow(*a, **k): os.kill(os.getpid(), signal.{name})\n"
-        "c.session_of = slow\n"
+        "c.create_session = slow\n"
         "c.main()"
     )
     done = subprocess.run(
