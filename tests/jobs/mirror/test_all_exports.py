@@ -184,9 +184,9 @@ def test_a_dry_run_of_all_exports(tmp_path: Path) -> None:
         run = sim.dry_run(tmp_path / "new", all_exports=True)
         assert run.error is None
         assert not (tmp_path / "new").exists()
-        told = run.events_of(Planned)
-        assert sum(event.action == "fetch" for event in told) == len(files[EXPORT]) + 2
-        assert sum(event.action == "reuse" for event in told) == 2 * (len(files[EXPORT]) - 1)
+        planned = run.events_of(Planned)
+        assert sum(event.action == "fetch" for event in planned) == len(files[EXPORT]) + 2
+        assert sum(event.action == "reuse" for event in planned) == 2 * (len(files[EXPORT]) - 1)
         real = sim.mirror(tmp_path / "new", all_exports=True)
     assert (run.stats.fetched, run.stats.reused, run.stats.listed) == (
         real.stats.fetched,

@@ -48,7 +48,7 @@ def test_it_names_the_version_that_the_run_creates(tmp_path: Path) -> None:
         sim.mirror(tmp_path)
         sim.regenerate({**files, "tiles/new.glb": glb(b"new")})
         plan, run = sim.dry_run(tmp_path), sim.mirror(tmp_path)
-    names = [[event.version for event in told.events_of(VersionChosen)][-1] for told in (plan, run)]
+    names = [[event.version for event in outcome.events_of(VersionChosen)][-1] for outcome in (plan, run)]
     assert names == [f"{EXPORT}-2", f"{EXPORT}-2"]
 
 
@@ -73,11 +73,11 @@ def test_each_file_is_reported_with_its_reason(tmp_path: Path) -> None:
         changed = {**files, "tiles/002.glb": glb(b"y" * len(files["tiles/002.glb"]) * 2)}
         sim.containers[EXPORT] = make_stored_blobs(changed)
         run = sim.dry_run(tmp_path)
-    told = {event.name: (event.action, event.reason) for event in run.events_of(Planned)}
-    assert told["tiles/001.glb"] == ("fetch", "not held")
-    assert told["tiles/002.glb"][0] == "fetch"
-    assert "size was" in told["tiles/002.glb"][1]
-    assert told["tiles/003.glb"] == ("keep", "held, same ETag")
+    planned = {event.name: (event.action, event.reason) for event in run.events_of(Planned)}
+    assert planned["tiles/001.glb"] == ("fetch", "not held")
+    assert planned["tiles/002.glb"][0] == "fetch"
+    assert "size was" in planned["tiles/002.glb"][1]
+    assert planned["tiles/003.glb"] == ("keep", "held, same ETag")
     assert (run.stats.fetched, run.stats.kept) == (2, len(files) - 2)
 
 

@@ -166,10 +166,10 @@ def test_planned_retirements_happen(tmp_path: Path) -> None:
     with Simulator() as sim:
         offer_exports(sim, FIRST, SECOND, THIRD, FOURTH)
         plan, _ = agree(sim, tmp_path, keep=RetentionPolicy(1, timedelta(microseconds=1)))
-    told = {event.name for event in plan.events_of(Planned) if event.action == "retire"}
-    there = {path.name for path in (tmp_path / "versions").iterdir()}
-    assert told >= {FIRST, SECOND}
-    assert there == {FIRST, SECOND, THIRD, FOURTH} - told
+    retired = {event.name for event in plan.events_of(Planned) if event.action == "retire"}
+    remaining = {path.name for path in (tmp_path / "versions").iterdir()}
+    assert retired >= {FIRST, SECOND}
+    assert remaining == {FIRST, SECOND, THIRD, FOURTH} - retired
 
 
 def change_here(dest: Path) -> None:

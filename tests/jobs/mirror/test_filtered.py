@@ -107,13 +107,13 @@ def test_an_interrupted_run_continues_with_other_filters(tmp_path: Path, invento
         bad.times = bad.hits
         sim.clear_requests()
         run = sim.mirror(tmp_path, inventory=inventory, globs=SOME_EXCLUDED)
-        asked = {
+        requested = {
             request.path.rpartition("/")[2] for request in sim.blob_requests() if "if-none-match" not in request.headers
         }
     assert run.error is None
     assert stored_files(tmp_path) == without(files, EXCLUDED_NAMES)
     if inventory is Inventory.LIST:
-        assert asked == {"000.glb", "007.glb"}
+        assert requested == {"000.glb", "007.glb"}
     assert (run.stats.listed, run.stats.excluded) == (len(files), 3)
     assert verify(tmp_path).error is None
 
@@ -208,10 +208,10 @@ def test_a_glob_without_matches_is_warned_of(tmp_path: Path, inventory: Inventor
         files = sim.offer_export(walkable())
         run = (sim.dry_run if plan else sim.mirror)(tmp_path, inventory=inventory, globs=globs)
     assert run.error is None
-    (told,) = warnings(run)
-    assert told.startswith(f"--exclude '*.jpg' matches none of the {len(files)} files that ")
-    assert ("only excluded files reference" in told) is (inventory is Inventory.WALK)
-    assert ("textures" in told) is (plan and inventory is Inventory.WALK)
+    (message,) = warnings(run)
+    assert message.startswith(f"--exclude '*.jpg' matches none of the {len(files)} files that ")
+    assert ("only excluded files reference" in message) is (inventory is Inventory.WALK)
+    assert ("textures" in message) is (plan and inventory is Inventory.WALK)
 
 
 @INVENTORIES
@@ -225,7 +225,7 @@ def test_a_mistyped_include_does_not_replace_a_full_version(tmp_path: Path, inve
         assert sim.mirror(tmp_path).error is None
         plan = sim.dry_run(tmp_path, **how)
         assert plan.error is None
-        assert any("would stop" in told and "root tileset" in told for told in warnings(plan))
+        assert any("would stop" in message and "root tileset" in message for message in warnings(plan))
         for _ in range(2):
             run = sim.mirror(tmp_path, **how)
             assert isinstance(run.error, GuardTripped), run.error
@@ -246,7 +246,7 @@ def test_a_first_version_of_the_root_alone_is_warned_of(tmp_path: Path, inventor
         sim.offer_export(walkable())
         run = sim.mirror(tmp_path, inventory=inventory, globs=Globs(include=("*.glbb",)), layout=layout)
     assert run.error is None
-    assert [("'*.glbb' matches none" in told, "only the root" in told) for told in warnings(run)] == [
+    assert [("'*.glbb' matches none" in message, "only the root" in message) for message in warnings(run)] == [
         (True, False),
         (False, True),
     ]

@@ -65,10 +65,10 @@ def revalidation(request: Any) -> bool:
     return request.headers.get("if-none-match") is not None
 
 
-@pytest.mark.parametrize("life", [timedelta(hours=1), timedelta(seconds=1)])
-def test_a_denied_listing_is_walked(tmp_path: Path, life: timedelta) -> None:
+@pytest.mark.parametrize("lifetime", [timedelta(hours=1), timedelta(seconds=1)])
+def test_a_denied_listing_is_walked(tmp_path: Path, lifetime: timedelta) -> None:
     """If only listing is refused, also with a fresh link, the run reports it and walks."""
-    with Simulator(link_lifetime=life) as sim:
+    with Simulator(link_lifetime=lifetime) as sim:
         files = sim.offer_export(walkable())
         denied = sim.add_fault(is_listing, DENIED, times=None)
         run = sim.mirror(tmp_path)
@@ -167,11 +167,13 @@ def test_a_weak_etag_is_never_sent(tmp_path: Path) -> None:
         sim.add_fault(is_blob_named("a.glb"), lambda request, proceed: weak(truncate_body(200_000)(request, proceed)))
         sim.add_fault(is_blob, lambda request, proceed: weak(proceed()), times=None)
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
-        asked = sim.blob_requests()
+        requested = sim.blob_requests()
     assert run.error is None
     assert stored_files(tmp_path) == files
-    assert not any(request.headers.get(name) for request in asked for name in ("if-match", "if-none-match", "range"))
-    assert len([request for request in asked if request.path.endswith("tileset.json")]) == 2
+    assert not any(
+        request.headers.get(name) for request in requested for name in ("if-match", "if-none-match", "range")
+    )
+    assert len([request for request in requested if request.path.endswith("tileset.json")]) == 2
 
 
 @pytest.mark.parametrize("name", ["tileset.json", "tiles/tileset.json"])
@@ -209,10 +211,10 @@ def test_an_unchanged_run_by_link_transfers_nothing(tmp_path: Path) -> None:
         assert sim.mirror(tmp_path, link=sim.create_link(EXPORT), inventory=Inventory.WALK).error is None
         sim.clear_requests()
         run = sim.mirror(tmp_path, link=sim.create_link(EXPORT), inventory=Inventory.WALK)
-        asked = sim.blob_requests()
+        requested = sim.blob_requests()
     assert run.error is None
-    assert len(asked) == len(files)
-    assert all(revalidation(request) for request in asked)
+    assert len(requested) == len(files)
+    assert all(revalidation(request) for request in requested)
     assert (run.stats.transferred_bytes, run.stats.kept, run.stats.listed) == (0, len(files), len(files))
     assert [path.name for path in (tmp_path / "versions").iterdir()] == [EXPORT]
 
@@ -287,17 +289,17 @@ def test_unstorable_names_are_missing(tmp_path: Path) -> None:
         )
         run = sim.mirror(tmp_path, inventory=Inventory.WALK)
         again = sim.mirror(tmp_path, inventory=Inventory.WALK, allow_missing=True)
-        asked = {request.path.rpartition("/")[2] for request in sim.blob_requests()}
+        requested = {request.path.rpartition("/")[2] for request in sim.blob_requests()}
     assert run.exit_code == 3
     assert run.stats.completeness.missing == 3
-    assert asked == {"tileset.json", "ok.glb"}
+    assert requested == {"tileset.json", "ok.glb"}
     assert again.error is None
     assert set(stored_files(tmp_path)) == {"tileset.json", "ok.glb"}
     head, _ = read_manifest(tmp_path, EXPORT)
     assert (head["missing"], head["missing_names"], len(head["unheld"])) == (3, [], 3)
     audit = verify(tmp_path)
     assert audit.error is None
-    assert len([said for said in audit.events_of(Warned) if said.message.startswith("missing since")]) == 3
+    assert len([event for event in audit.events_of(Warned) if event.message.startswith("missing since")]) == 3
 
 
 def test_nothing_outside_the_container_is_requested(tmp_path: Path) -> None:
@@ -309,9 +311,9 @@ def test_nothing_outside_the_container_is_requested(tmp_path: Path) -> None:
         sim.containers["other"] = {"x.glb": StoredBlob(glb(b"secret"))}
         refused = sim.mirror(tmp_path, inventory=Inventory.WALK)
         run = sim.mirror(tmp_path, inventory=Inventory.WALK, allow_missing=True)
-        asked = {request.path for request in sim.blob_requests()}
+        requested = {request.path for request in sim.blob_requests()}
     assert (refused.exit_code, run.exit_code) == (3, 0)
-    assert asked == {f"/{EXPORT}/tileset.json", f"/{EXPORT}/ok.glb"}
+    assert requested == {f"/{EXPORT}/tileset.json", f"/{EXPORT}/ok.glb"}
     assert run.stats.completeness.unfollowed == len(uris) - 1
     (away,) = [remark.message for remark in run.events_of(DiagnosticReported) if remark.problem == "leads away"]
     assert away.startswith(f"{len(uris) - 1} URIs lead elsewhere: the first, https://127.0.0.1:1/x.glb ")
@@ -439,11 +441,11 @@ def test_a_file_that_appeared_makes_a_new_version(tmp_path: Path) -> None:
         files = walkable()
         late = files.pop("tiles/005.glb")
         sim.offer_export(files)
-        wish = {"link": sim.create_link(EXPORT), "inventory": Inventory.WALK, "allow_missing": True}
-        assert sim.mirror(tmp_path, **wish).error is None
-        same = sim.mirror(tmp_path, **wish)
+        options = {"link": sim.create_link(EXPORT), "inventory": Inventory.WALK, "allow_missing": True}
+        assert sim.mirror(tmp_path, **options).error is None
+        same = sim.mirror(tmp_path, **options)
         assert (same.error, read_latest(tmp_path)["version"]) == (None, EXPORT)
         sim.containers[EXPORT]["tiles/005.glb"] = StoredBlob(late)
-        assert sim.mirror(tmp_path, **wish).error is None
+        assert sim.mirror(tmp_path, **options).error is None
     assert read_latest(tmp_path)["version"] == f"{EXPORT}-2"
     assert stored_files(tmp_path, f"{EXPORT}-2") == {**files, "tiles/005.glb": late}

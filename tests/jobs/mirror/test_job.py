@@ -125,11 +125,11 @@ def test_latest_json_and_current_lead_to_the_version(tmp_path: Path) -> None:
     with Simulator() as sim:
         sim.offer_export()
         sim.mirror(tmp_path)
-    said = read_latest(tmp_path)
-    assert said.keys() == {"version", "export", "imodel", "owner", "changeset", "finished", "tileset", "manifest"}
-    assert (said["version"], said["export"], said["imodel"]) == (EXPORT, EXPORT, IMODEL)
-    assert (tmp_path / said["tileset"]).is_file()
-    assert (tmp_path / said["manifest"]).is_file()
+    latest = read_latest(tmp_path)
+    assert latest.keys() == {"version", "export", "imodel", "owner", "changeset", "finished", "tileset", "manifest"}
+    assert (latest["version"], latest["export"], latest["imodel"]) == (EXPORT, EXPORT, IMODEL)
+    assert (tmp_path / latest["tileset"]).is_file()
+    assert (tmp_path / latest["manifest"]).is_file()
     assert os.readlink(tmp_path / "current") == f"versions/{EXPORT}"
 
 
@@ -230,8 +230,8 @@ def test_a_name_listed_twice_stops_before_publishing(tmp_path: Path) -> None:
 
 
 def _with_entry_of_first_page(answer: Any) -> Any:
-    said = b"<Properties><Etag>0x1</Etag><Content-Length>0</Content-Length></Properties>"
-    entry = b"<Blob><Name>data/empty</Name>" + said + b"</Blob>"
+    properties = b"<Properties><Etag>0x1</Etag><Content-Length>0</Content-Length></Properties>"
+    entry = b"<Blob><Name>data/empty</Name>" + properties + b"</Blob>"
     return replace(answer, body=answer.body.replace(b"</Blobs>", entry + b"</Blobs>"))
 
 
@@ -339,8 +339,8 @@ def test_while_the_newest_is_unfinished_the_older_one_is_mirrored(tmp_path: Path
         files = sim.offer_export()
         sim.offer_export(export(seed=3), export_id=OTHER, status="InProgress")
         run = sim.mirror(tmp_path)
-    (said,) = run.events_of(ExportResolved)
-    assert (said.export, said.newest, said.behind) == (EXPORT, OTHER, True)
+    (resolved,) = run.events_of(ExportResolved)
+    assert (resolved.export, resolved.newest, resolved.behind) == (EXPORT, OTHER, True)
     assert stored_files(tmp_path) == files
 
 
@@ -380,7 +380,7 @@ def test_a_touched_export_with_the_same_content_is_no_new_version(tmp_path: Path
 
 
 def test_an_interrupted_comparison_makes_no_second_version(tmp_path: Path) -> None:
-    """If the listing of a touched export fails in the middle, the next run compares all the same and fetches nothing."""
+    """If the listing of a touched export fails midway, the next run still compares and fetches nothing."""
     with Simulator(page_size=5) as sim:
         files = sim.offer_export()
         sim.mirror(tmp_path)
@@ -802,8 +802,8 @@ def test_all_failures_are_counted_and_named(tmp_path: Path) -> None:
         sim.add_fault(is_blob_named(*names), error_response(404, "BlobNotFound"), times=3)
         run = sim.mirror(tmp_path)
     assert {failure.name for failure in run.events_of(FileFailed)} == set(names)
-    tally = run.stats
-    assert tally.listed == tally.fetched + tally.reused + tally.kept + tally.excluded + tally.failed == len(files)
+    stats = run.stats
+    assert stats.listed == stats.fetched + stats.reused + stats.kept + stats.excluded + stats.failed == len(files)
 
 
 def test_an_invalid_glb_is_not_published(tmp_path: Path) -> None:
@@ -937,28 +937,28 @@ def test_publishing_has_a_fixed_order(tmp_path: Path, monkeypatch: pytest.Monkey
     """Every file is in place at the sync; then come manifest, pointer, latest.json, symlink."""
     done: list[str] = []
 
-    def noting(name: str, work: Any) -> Any:
-        def noted(*args: Any, **how: Any) -> Any:
-            there = [
+    def recording(name: str, work: Any) -> Any:
+        def recorded(*args: Any, **how: Any) -> Any:
+            names = [
                 path.name for path in tmp_path.iterdir() if path.name not in {".tilesync", "versions", "manifests"}
             ]
-            done.append(f"{name} {sorted(there)}")
+            done.append(f"{name} {sorted(names)}")
             return work(*args, **how)
 
-        return noted
+        return recorded
 
     with Simulator() as sim:
         files = sim.offer_export()
 
-        def checked(folder: Path) -> None:
+        def checked_sync(folder: Path) -> None:
             assert stored_files(tmp_path) == files
             assert not (tmp_path / "manifests" / f"{EXPORT}.jsonl").exists()
             sync_filesystem(folder)
 
-        monkeypatch.setattr(publication, "sync_filesystem", noting("barrier", checked))
-        monkeypatch.setattr(publication, "replace_file_durably", noting("place", replace_file_durably))
+        monkeypatch.setattr(publication, "sync_filesystem", recording("barrier", checked_sync))
+        monkeypatch.setattr(publication, "replace_file_durably", recording("place", replace_file_durably))
         monkeypatch.setattr(
-            LocalPublication, "_update_current_link", noting("relink", LocalPublication._update_current_link)
+            LocalPublication, "_update_current_link", recording("relink", LocalPublication._update_current_link)
         )
         assert sim.mirror(tmp_path).exit_code == 0
     assert done == [
@@ -984,14 +984,14 @@ def test_a_second_run_on_a_busy_destination_ends_with_9(tmp_path: Path) -> None:
     """While one run has the lock of DEST the second ends at once with 9, and the first is not disturbed."""
     with Simulator() as sim:
         files = sim.offer_export()
-        gate, inside = threading.Event(), threading.Event()
-        sim.add_fault(is_blob_named("tileset.json"), call_before(inside.set, lambda: gate.wait(10)))
+        release, inside = threading.Event(), threading.Event()
+        sim.add_fault(is_blob_named("tileset.json"), call_before(inside.set, lambda: release.wait(10)))
         runs: list[Any] = []
         first = threading.Thread(target=lambda: runs.append(sim.mirror(tmp_path)))
         first.start()
         assert inside.wait(10)
         second = sim.mirror(tmp_path)
-        gate.set()
+        release.set()
         first.join()
     assert isinstance(second.error, DestinationBusy)
     assert runs[0].exit_code == 0

@@ -78,10 +78,10 @@ def test_a_file_and_a_folder_of_one_name(tmp_path: Path, inventory: Inventory, o
         for job in (sim.mirror, sim.dry_run, sim.mirror):
             run = job(tmp_path, inventory=inventory)
             assert isinstance(run.error, UnsafeName), run.error
-            said = f"{run.error} {run.error.hint}"
-            assert "both a file and a folder: tiles/0, beside tiles/0/1" in said
-            assert "--exclude tiles/0," in said
-            assert "move it away" not in said
+            message = f"{run.error} {run.error.hint}"
+            assert "both a file and a folder: tiles/0, beside tiles/0/1" in message
+            assert "--exclude tiles/0," in message
+            assert "move it away" not in message
         for number, glob in enumerate(("tiles/0", "tiles/0/**")):
             dest = tmp_path / str(number)
             run = sim.mirror(dest, inventory=inventory, globs=Globs(exclude=(glob,)))

@@ -121,11 +121,11 @@ def test_the_version_of_the_pointer_never_retires(dest: Path, monkeypatch: pytes
     else:
         current = THIRD
 
-        def kill(*_: object) -> None:
+        def crash(*_: object) -> None:
             raise SimulatedCrash
 
         with monkeypatch.context() as patch:
-            patch.setattr(LocalPublication, "_write_latest", kill)
+            patch.setattr(LocalPublication, "_write_latest", crash)
             with pytest.raises(SimulatedCrash):
                 run_mirror(dest, FIRST, SECOND, THIRD)
     with Simulator() as sim:
@@ -148,11 +148,11 @@ def test_after_a_crash_in_retirement_the_next_export_is_mirrored(
 ) -> None:
     """A version on its way to the trash is no source of duplicates: files come from other versions, or are fetched."""
 
-    def kill(*_: object) -> None:
+    def crash(*_: object) -> None:
         raise SimulatedCrash
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalPublication if step == "retire" else SqliteCatalog, step, kill)
+        patch.setattr(LocalPublication if step == "retire" else SqliteCatalog, step, crash)
         with pytest.raises(SimulatedCrash):
             run_mirror(dest, keep=RetentionPolicy(1, timedelta(microseconds=1)))
     with Simulator() as sim:
@@ -366,12 +366,12 @@ def test_a_resumed_version_gets_a_new_start_time(tmp_path: Path) -> None:
         offer_exports(sim, FIRST)
         sim.add_fault(is_blob, error_response(404, "BlobNotFound"), times=None, skip=2)
         assert sim.mirror(tmp_path).exit_code == 3
-        with open_local(tmp_path, state_dir=None) as there:
-            (version,) = there.catalog.versions()
-            there.catalog.update_version(replace(version, started_at="2020-01-01T00:00:00Z"))
+        with open_local(tmp_path, state_dir=None) as destination:
+            (version,) = destination.catalog.versions()
+            destination.catalog.update_version(replace(version, started_at="2020-01-01T00:00:00Z"))
         assert sim.mirror(tmp_path).exit_code == 3
-    with open_local(tmp_path, state_dir=None) as there:
-        assert there.catalog.versions()[0].started_at > "2026"
+    with open_local(tmp_path, state_dir=None) as destination:
+        assert destination.catalog.versions()[0].started_at > "2026"
 
 
 def test_an_export_with_only_a_new_date_is_stored(dest: Path) -> None:
@@ -381,8 +381,8 @@ def test_an_export_with_only_a_new_date_is_stored(dest: Path) -> None:
         sim.regenerate(files_of(SECOND), export_id=SECOND)
         assert sim.mirror(dest).stats.fetched == 0
         modified = sim.exports[0]["lastModified"]
-    there = commands.list_versions(dest, JobOutcome(), state_dir=None)
-    assert classify_export(Export(SECOND, "Complete", modified=modified), there) == "held"
+    listed = commands.list_versions(dest, JobOutcome(), state_dir=None)
+    assert classify_export(Export(SECOND, "Complete", modified=modified), listed) == "held"
 
 
 def test_latest_is_the_newest_in_the_order_of_the_service(tmp_path: Path) -> None:
@@ -404,11 +404,11 @@ def test_a_crash_between_unpinning_and_moving_the_pointer(dest: Path, monkeypatc
     rollback(dest, SECOND)
     assert read_latest(dest)["pinned"] is True
 
-    def kill(*_: object) -> None:
+    def crash(*_: object) -> None:
         raise SimulatedCrash
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalPublication, "point_at", kill)
+        patch.setattr(LocalPublication, "point_at", crash)
         with pytest.raises(SimulatedCrash):
             rollback(dest, latest=True)
     assert run_mirror(dest).error is None
@@ -429,13 +429,13 @@ def test_the_pointer_never_moves_to_an_incomplete_pinned_version(dest: Path) -> 
 def test_files_of_earlier_filters_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that was placed but not recorded before a crash, and is excluded by the next run, is removed."""
 
-    def kill(*_: object) -> None:
+    def crash(*_: object) -> None:
         raise SimulatedCrash
 
     with Simulator() as sim:
         offer_exports(sim, FIRST)
         with monkeypatch.context() as patch:
-            patch.setattr(SqliteCatalog, "mark_stored", kill)
+            patch.setattr(SqliteCatalog, "mark_stored", crash)
             with pytest.raises(SimulatedCrash):
                 sim.mirror(tmp_path)
         assert any((tmp_path / "versions" / FIRST / "tiles").glob("*.glb"))
@@ -478,8 +478,8 @@ def test_a_retired_filtered_version_does_not_count_as_the_export(tmp_path: Path)
         assert (
             len(sim.mirror(tmp_path, keep=RetentionPolicy(1, timedelta(microseconds=1))).events_of(VersionRetired)) == 1
         )
-        there = commands.list_versions(tmp_path, JobOutcome(), state_dir=None, retired=True)
-        assert classify_export(export_row(FIRST), there) == ""
+        listed = commands.list_versions(tmp_path, JobOutcome(), state_dir=None, retired=True)
+        assert classify_export(export_row(FIRST), listed) == ""
         assert sim.mirror(tmp_path, all_exports=True).error is None
     assert {row.version.export for row in commands.list_versions(tmp_path, JobOutcome(), state_dir=None)} == {
         FIRST,
@@ -506,13 +506,13 @@ def test_an_unreadable_destination_is_an_error(foreign_folder: Path, layout: Lay
             audit = verify(dest).exit_code
             try:
                 commands.list_versions(dest, JobOutcome(), state_dir=None)
-                told = 0
+                listing_exit = 0
             except DestinationError:
-                told = 8
+                listing_exit = 8
         finally:
             os.seteuid(0)
     assert exits == {8}
-    assert audit == told == (0 if layout is Layout.VERSIONED and closed == ".tilesync" else 8)
+    assert audit == listing_exit == (0 if layout is Layout.VERSIONED and closed == ".tilesync" else 8)
 
 
 def test_a_manifest_with_huge_numbers_is_a_finding(dest: Path) -> None:

@@ -71,10 +71,10 @@ def test_an_unreadable_folder_is_reported(folder: Path, sim: Simulator, quick: b
     assert run.error is not None
     assert run.error.hint == UNREADABLE_HINT
     tiles.chmod(0)
-    night = sim.mirror(folder / "d")
+    run_again = sim.mirror(folder / "d")
     tiles.chmod(0o755)
-    assert night.exit_code == 8
-    assert "Permission denied" in str(night.error)
+    assert run_again.exit_code == 8
+    assert "Permission denied" in str(run_again.error)
     again = sim.mirror(folder / "d")
     assert (again.exit_code, again.stats.fetched, sim.blob_requests()) == (0, 0, [])
     assert verify(folder / "d").error is None
@@ -146,9 +146,9 @@ def test_unreadable_files_of_the_flat_layout_are_not_lost(folder: Path) -> None:
         assert sim.mirror(folder / "d", layout=Layout.FLAT).error is None
         sim.clear_requests()
         (folder / "d/tiles").chmod(0)
-        audit, night = verify(folder / "d"), sim.mirror(folder / "d", layout=Layout.FLAT)
+        audit, run_again = verify(folder / "d"), sim.mirror(folder / "d", layout=Layout.FLAT)
         (folder / "d/tiles").chmod(0o755)
         assert set(problems(audit).values()) == {"unreadable"}
-        assert (night.exit_code, sim.blob_requests()) == (8, [])
+        assert (run_again.exit_code, sim.blob_requests()) == (8, [])
         assert sim.mirror(folder / "d", layout=Layout.FLAT).error is None
         assert sim.blob_requests() == []

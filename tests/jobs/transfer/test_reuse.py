@@ -163,13 +163,13 @@ def in_a_symlinked_folder(path: Path) -> None:
     folder.symlink_to("elsewhere")
 
 
-@pytest.mark.parametrize("spoil", [rewritten, rewritten_unseen, removed, symlinked, in_a_symlinked_folder])
-def test_changed_files_are_not_shared(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("change", [rewritten, rewritten_unseen, removed, symlinked, in_a_symlinked_folder])
+def test_changed_files_are_not_shared(tmp_path: Path, change: Callable[[Path], None]) -> None:
     """A file that someone changed, replaced or hid behind a symlink is fetched instead."""
     with Simulator() as sim:
         files = sim.offer_export(export(6))
         sim.mirror(tmp_path)
-        spoil(tmp_path / "versions" / EXPORT / "tiles/003.glb")
+        change(tmp_path / "versions" / EXPORT / "tiles/003.glb")
         run = mirror_second(sim, tmp_path, files)
         assert "tiles/003.glb" in requested_names(sim)
     assert run.error is None

@@ -444,7 +444,7 @@ def test_a_run_error_is_not_grouped(tmp_path: Path) -> None:
             job, version = transfer(destination, MemorySource(export(), on_open), JobOutcome())
             with pytest.raises(NotAuthorised):
                 await job.run(WorkSignal(complete=True), None)
-            recorded = {held.blob.name for _, held in destination.catalog.list_stored(version, limit=1000)}
+            recorded = {stored.blob.name for _, stored in destination.catalog.list_stored(version, limit=1000)}
             placed = set(read_tree(tmp_path / "versions" / "v"))
             assert recorded <= placed
             assert len(placed - recorded) < MAX_CONCURRENT
@@ -495,7 +495,7 @@ def test_a_cancelled_transfer_records_placed_files(tmp_path: Path) -> None:
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await running
-            names = {held.blob.name for _, held in destination.catalog.list_stored(version, limit=1000)}
+            names = {stored.blob.name for _, stored in destination.catalog.list_stored(version, limit=1000)}
             placed = set(read_tree(tmp_path / "versions" / "v"))
             assert names <= placed
             assert len(placed - names) <= MAX_CONCURRENT
@@ -679,8 +679,8 @@ class FakeWorkers:
                 check.feed(data)
                 return check.finish()
 
-            held = await self._files.put(version, item, self._source.files[item.name], prove)
-            arrivals.append(FileResult(number, held, check.drain()))
+            stored = await self._files.put(version, item, self._source.files[item.name], prove)
+            arrivals.append(FileResult(number, stored, check.drain()))
         self.fetched += len(blobs_by_number)
         return BatchResult(tuple(arrivals), (), 0.01)
 
