@@ -125,7 +125,7 @@ class Transfer:
         for empty in (False, True):
             after = 0
             while True:
-                complete = work_signal.complete
+                complete = work_signal.complete  # read before the query: what is listed after it must be seen
                 work_signal.available.clear()
                 batch = await run_in_thread(
                     self._catalog.list_wanted, self._version, after, limit=BLOBS_PER_QUERY, empty=empty
@@ -139,6 +139,8 @@ class Transfer:
 
     async def _feed_walked(self, worker_lane: asyncio.Task[None]) -> None:
         """Queue the wanted files and the files that they reference, until nothing references more."""
+        # The order matters: unrecorded results may reference more files, and subtrees are followed only when nothing
+        # else can be queued. The walk ends when nothing is in flight and the final pass over the subtrees adds nothing.
         after = 0
         while True:
             self._progressed.clear()
