@@ -69,7 +69,7 @@ def warns_about_plain_http(ended: ProgramResult) -> bool:
     """Whether it is said, once, what goes in the clear, and where to."""
     return (
         ended.stderr.count("over plain http, as --allow-http says") == 1
-        and f"{STORE_HOST} in the clear" in ended.stderr
+        and f"{STORE_HOST} unencrypted" in ended.stderr
     )
 
 

@@ -31,6 +31,7 @@ from tests.support.sequential_exports import (
 )
 from tests.support.simulator import JobOutcome, Simulator, read_latest, rollback, verify
 from tilesync.app import commands
+from tilesync.app.requests import Target
 from tilesync.catalog.catalog import SqliteCatalog
 from tilesync.core.retention import RetentionPolicy
 from tilesync.errors import DestinationError
@@ -197,7 +198,7 @@ def test_a_copy_without_mtimes_is_valid(copied: Path) -> None:
     assert run.error is None
     assert run.stats.fetched == 0
     assert run.events_of(Warned) == []
-    states = {each.state for each in commands.list_versions(copied, JobOutcome(), state_dir=None)}
+    states = {each.state for each in commands.list_versions(Target(copied), JobOutcome())[0]}
     assert states == {"held"}
 
 
@@ -245,7 +246,7 @@ def test_another_user_can_list_and_verify(foreign_folder: Path) -> None:
     mirror_each(foreign_folder / "d", FIRST, SECOND)
     os.seteuid(65534)
     try:
-        rows = commands.list_versions(foreign_folder / "d", JobOutcome(), state_dir=None)
+        rows = commands.list_versions(Target(foreign_folder / "d"), JobOutcome())[0]
         audit = verify(foreign_folder / "d", every=True)
         with Simulator() as sim:
             offer_exports(sim, FIRST, SECOND)
@@ -309,7 +310,7 @@ def test_an_older_state_is_not_emptied_by_a_reader(dest: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE meta SET value='1' WHERE key='schema'")
         db.commit()
-    rows = commands.list_versions(dest, JobOutcome(), state_dir=None)
+    rows = commands.list_versions(Target(dest), JobOutcome())[0]
     assert [(row.version.name, row.shared_bytes) for row in rows] == [(SECOND, None), (FIRST, None)]
     assert verify(dest, every=True).error is None
     with closing(sqlite3.connect(path)) as db:
@@ -328,7 +329,7 @@ def test_inodes_of_64_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(module, "stamp_from_stat", lambda found: real(Stat(found)))
     mirror_each(tmp_path, FIRST, SECOND)
     assert verify(tmp_path, every=True).error is None
-    assert commands.list_versions(tmp_path, JobOutcome(), state_dir=None)[0].shared_bytes
+    assert commands.list_versions(Target(tmp_path), JobOutcome())[0][0].shared_bytes
 
 
 # --- what is never given up ---
@@ -346,9 +347,7 @@ def test_an_export_that_was_never_complete_does_not_count_as_retired(tmp_path: P
         (event,) = run.events_of(VersionRetired)
         assert (event.version, event.files) == (FIRST, len(export(6)) - 1)
         assert (
-            classify_export(
-                export_row(FIRST), commands.list_versions(tmp_path, JobOutcome(), state_dir=None, retired=True)
-            )
+            classify_export(export_row(FIRST), commands.list_versions(Target(tmp_path), JobOutcome(), retired=True)[0])
             == ""
         )
         assert sim.mirror(tmp_path, all_exports=True).error is None
@@ -381,7 +380,7 @@ def test_an_export_with_only_a_new_date_is_stored(dest: Path) -> None:
         sim.regenerate(files_of(SECOND), export_id=SECOND)
         assert sim.mirror(dest).stats.fetched == 0
         modified = sim.exports[0]["lastModified"]
-    listed = commands.list_versions(dest, JobOutcome(), state_dir=None)
+    listed = commands.list_versions(Target(dest), JobOutcome())[0]
     assert classify_export(Export(SECOND, "Complete", modified=modified), listed) == "held"
 
 
@@ -451,7 +450,7 @@ def test_a_version_that_was_removed_by_hand_is_forgotten(dest: Path) -> None:
     assert (first.error, again.error) == (None, None)
     assert any(FIRST in event.message for event in first.events_of(Notice))
     assert again.events_of(Notice) == again.events_of(Warned) == []
-    assert [row.version.name for row in commands.list_versions(dest, JobOutcome(), state_dir=None)] == [SECOND]
+    assert [row.version.name for row in commands.list_versions(Target(dest), JobOutcome())[0]] == [SECOND]
     assert verify(dest, every=True).error is None
 
 
@@ -478,10 +477,10 @@ def test_a_retired_filtered_version_does_not_count_as_the_export(tmp_path: Path)
         assert (
             len(sim.mirror(tmp_path, keep=RetentionPolicy(1, timedelta(microseconds=1))).events_of(VersionRetired)) == 1
         )
-        listed = commands.list_versions(tmp_path, JobOutcome(), state_dir=None, retired=True)
+        listed = commands.list_versions(Target(tmp_path), JobOutcome(), retired=True)[0]
         assert classify_export(export_row(FIRST), listed) == ""
         assert sim.mirror(tmp_path, all_exports=True).error is None
-    assert {row.version.export for row in commands.list_versions(tmp_path, JobOutcome(), state_dir=None)} == {
+    assert {row.version.export for row in commands.list_versions(Target(tmp_path), JobOutcome())[0]} == {
         FIRST,
         SECOND,
     }
@@ -505,7 +504,7 @@ def test_an_unreadable_destination_is_an_error(foreign_folder: Path, layout: Lay
             }
             audit = verify(dest).exit_code
             try:
-                commands.list_versions(dest, JobOutcome(), state_dir=None)
+                commands.list_versions(Target(dest), JobOutcome())[0]
                 listing_exit = 0
             except DestinationError:
                 listing_exit = 8
@@ -537,7 +536,7 @@ def test_a_bare_link_keeps_the_record_of_the_service(tmp_path: Path, unfinished:
         offer_exports(sim, SECOND)
         assert sim.mirror(tmp_path).error is None
         assert sim.mirror(tmp_path, link=sim.create_link(FIRST), publish=False).error is None
-        rows = commands.list_versions(tmp_path, JobOutcome(), state_dir=None)
+        rows = commands.list_versions(Target(tmp_path), JobOutcome())[0]
         assert [(row.version.name, row.version.modified[:10]) for row in rows] == [
             (SECOND, "2026-03-02"),
             (FIRST, "2026-03-01"),

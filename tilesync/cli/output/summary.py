@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from tilesync.cli.output.report import RunSummary
+from tilesync.api.monitor import RunMonitor, RunStats
+from tilesync.api.results import ExportInfo, VersionInfo, VersionsResult
 from tilesync.cli.output.table import format_table
 from tilesync.cli.params import Location, format_destination_path, format_size
 from tilesync.core.ownership import describe_owner
 from tilesync.core.wording import format_count, format_file_count
-from tilesync.jobs.run.stats import RunStats
-from tilesync.jobs.versions.listing import ListedVersion, classify_export
-from tilesync.jobs.versions.ownership import OwnershipStatus
-from tilesync.model import Completeness, Export
+from tilesync.model import Completeness
 
 SIGNED_URL_HINT = (
     "CesiumJS passes its signature on to every file; 3d-tiles-renderer wants the few lines of README.md (Private"
@@ -22,7 +19,7 @@ SIGNED_URL_HINT = (
 """Which viewers can use a signed URL. Tried with CesiumJS 1.145 and 3d-tiles-renderer 0.5.3."""
 
 
-def format_mirror_summary(summary: RunSummary, stats: RunStats, dest: Location, *, dry_run: bool) -> str:
+def format_mirror_summary(summary: RunMonitor, stats: RunStats, dest: Location, *, dry_run: bool) -> str:
     """What `mirror` did, or would do."""
     if dry_run:
         return (
@@ -108,46 +105,29 @@ def format_verify_summary(stats: RunStats, dest: Location, *, quick: bool) -> st
     return f"{dest}: {format_file_count(stats.listed)} whole ({format_size(stats.transferred_bytes)} read); {format_completeness(stats.completeness, stats.listed)}"
 
 
-def build_export_row(export: Export, versions: Sequence[ListedVersion] | None = None) -> dict[str, Any]:
-    """One export for programs; with `held` where it was asked what a folder holds."""
-    return {
-        "kind": "export",
-        "id": export.id,
-        "name": export.name,
-        "status": export.status,
-        "type": export.type,
-        "imodel": export.imodel,
-        "changeset": export.changeset,
-        "modified": export.modified,
-        "size": export.size,
-        "error": export.error or None,
-        **({} if versions is None else {"held": classify_export(export, versions) or None}),
-    }
-
-
 def format_export_table(
-    rows: Sequence[Export], versions: Sequence[ListedVersion] | None = None, *, imodel: bool, width: int | None = None
+    rows: Sequence[ExportInfo], *, has_imodel: bool, has_held: bool, width: int | None = None
 ) -> str:
-    """The exports for people; with the iModel of each where they may differ, and how it is held where that is known.
+    """Format exports for people; with the iModel of each where they may differ, and how a destination holds it.
 
     `width` is that of the terminal, None where all is to be shown.
     """
-    more = (["IMODEL"] if imodel else []) + (["HELD"] if versions is not None else [])
+    more = (["IMODEL"] if has_imodel else []) + (["HELD"] if has_held else [])
     head = ["ID", *more, "STATUS", "TYPE", "CHANGESET", "MODIFIED", "SIZE", "NAME", "ERROR"]
     return format_table(
         head,
         [
             [
                 row.id,
-                *([row.imodel or "-"] if imodel else []),
-                *([classify_export(row, versions) or "no"] if versions is not None else []),
+                *([row.imodel or "-"] if has_imodel else []),
+                *([row.held or "no"] if has_held else []),
                 row.status,
                 row.type or "-",
                 (row.changeset or "-")[:12],
                 row.modified or "-",
                 format_size(row.size) if row.size is not None else "-",
                 row.name or "-",
-                row.error,
+                row.error or "",
             ]
             for row in rows
         ],
@@ -156,54 +136,29 @@ def format_export_table(
     )
 
 
-def format_ownership(dest: Location, ownership: OwnershipStatus) -> str:
-    """Whose a destination is, and when a run last ended well."""
-    of = describe_owner(ownership.owner) if ownership.owner else "nobody that is known"
-    last = f"the last mirror that ended well was at {ownership.last_success}" if ownership.last_success else ""
+def format_ownership(dest: Location, found: VersionsResult) -> str:
+    """Format whose a destination is, and when a run last ended well."""
+    of = describe_owner(found.owner) if found.owner else "nobody that is known"
+    last = f"the last mirror that ended well was at {found.checked}" if found.checked else ""
     return f"{dest} belongs to {of}" + (f"; {last}" if last else "")
 
 
-def build_version_row(listing: ListedVersion, ownership: OwnershipStatus) -> dict[str, Any]:
-    """One held version for programs. `modified` is when the service exported it, `finished` when it was mirrored;
-    `owner` and `checked` are of the whole destination.
-    """
-    version = listing.version
-    return {
-        "kind": "version",
-        "version": version.name,
-        "export": version.export,
-        "imodel": version.imodel,
-        "changeset": version.changeset,
-        "modified": version.modified or None,
-        "finished": version.published_at,
-        "files": version.files,
-        "bytes": version.bytes,
-        "shared_bytes": listing.shared_bytes,
-        "state": listing.state,
-        "current": listing.is_current,
-        "pinned": listing.is_pinned,
-        "content": version.content.value,
-        "owner": ownership.owner,
-        "checked": ownership.last_success,
-    }
-
-
-def format_version_table(rows: Sequence[ListedVersion], *, width: int | None = None) -> str:
-    """The held versions for people; `*` marks the one that the pointer names."""
+def format_version_table(rows: Sequence[VersionInfo], *, width: int | None = None) -> str:
+    """Format versions for people; `*` marks the one that the pointer names."""
     head = ["", "VERSION", "CHANGESET", "EXPORTED", "MIRRORED", "FILES", "BYTES", "SHARED", "STATE"]
     return format_table(
         head,
         [
             [
-                "*" if row.is_current else "",
-                row.version.name,
-                (row.version.changeset or "-")[:12],
-                row.version.modified or "-",
-                row.version.published_at or "-",
-                f"{row.version.files:,}",
-                format_size(row.version.bytes),
+                "*" if row.current else "",
+                row.version,
+                (row.changeset or "-")[:12],
+                row.modified or "-",
+                row.finished or "-",
+                f"{row.files:,}",
+                format_size(row.bytes),
                 "-" if row.shared_bytes is None else format_size(row.shared_bytes),
-                row.state + (", pinned" if row.is_pinned else ""),
+                row.state + (", pinned" if row.pinned else ""),
             ]
             for row in rows
         ],
