@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import graphlib
 import json
 import subprocess
 import sys
@@ -103,6 +104,24 @@ def test_imports_go_one_way(path: Path) -> None:
     """A file imports from its own room and from the layers below, never from a room beside or above it."""
     own = room(path)
     assert {other for other in rooms_known_to(path) - {own} if level(other) <= level(own)} == set()
+
+
+def module_of(path: Path) -> str:
+    return ".".join(["tilesync", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
+
+
+def test_no_import_circles() -> None:
+    """No modules import each other in a circle, not even inside functions or for types alone."""
+    modules = {module_of(path): path for path in SOURCES}
+    known = {
+        module: {
+            found
+            for name in imports(parsed(path))
+            if (found := name if name in modules else name.rpartition(".")[0]) in modules and found != module
+        }
+        for module, path in modules.items()
+    }
+    list(graphlib.TopologicalSorter(known).static_order())
 
 
 def test_no_folder_is_crowded() -> None:
