@@ -106,11 +106,11 @@ def test_the_end_of_client_credentials(service: Simulator) -> None:
     identity = {"ITP_SERVICE_CLIENT_ID": "c", "ITP_SERVICE_CLIENT_SECRET": "TOPSECRET", "ITP_ISSUER_URL": service.url}
     done = run_doctor(service, TILESYNC_TOKEN="", **identity)
     assert (done.exit_code, done.failed_checks) == (0, {})
-    assert "good for 60 min" in done.checks["token"]["message"]
+    assert "valid for 60 min" in done.checks["token"]["message"]
     assert done.checks["identity"]["message"] == "ITP_SERVICE_CLIENT_ID"
     assert "TOPSECRET" not in done.stdout + done.stderr
     both = run_doctor(service, **identity)
-    assert both.checks["identity"]["message"].startswith("TILESYNC_TOKEN (not ITP_SERVICE_CLIENT_ID")
+    assert both.checks["identity"]["message"].startswith("TILESYNC_TOKEN (it takes precedence over ITP_SERVICE_CLIENT_ID")
 
 
 def test_a_token_that_is_refused(service: Simulator) -> None:
@@ -217,7 +217,7 @@ def test_a_container_link_needs_no_identity(service: Simulator) -> None:
         [name for name in ALL_CHECKS if name not in {"identity", "token", "api", "export"}],
         {},
     )
-    assert "good for" in done.checks["link"]["message"]
+    assert "valid for" in done.checks["link"]["message"]
     assert "sig=" not in done.stdout + done.stderr
     service.link_lifetime = timedelta(seconds=-30)
     ended = run_tilesync("doctor", "--json", TILESYNC_SOURCE=service.create_link(EXPORT))

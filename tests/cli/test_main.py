@@ -653,7 +653,7 @@ def test_files_are_chosen(service: Simulator, tmp_path: Path) -> None:
     assert "the tilesets ask for 3 files, 1 is left out and all others are there" in done.stderr
     assert done.stderr.rstrip().endswith("2 files")
     plan = tilesync("mirror", IMODEL, tmp_path / "b", "-n", sim=service, TILESYNC_INCLUDE="tileset.json b.glb")
-    assert "a.glb  (left out by --include or --exclude)" in plan.stdout
+    assert "a.glb  (excluded by --include or --exclude)" in plan.stdout
     assert "leave out 1 file;" in plan.stderr
     done = tilesync("mirror", IMODEL, tmp_path / "c", "--include", "[z-a]", sim=service)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""Checks in order, and what is asked for."""
+"""Check runner, and the choice of sample files."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ def make_check(said: CheckResult | TilesyncError) -> Callable[[], Awaitable[Chec
     return look
 
 
-def test_what_needs_a_failed_check_is_skipped() -> None:
-    """Also at second hand, with the one that failed named; a warning is good enough. The first failure decides."""
-    heard: list[Event] = []
-    probes = [
+def test_checks_that_require_a_failed_one_are_skipped() -> None:
+    """Also indirectly, with the name of the failed check; a warning is no failure. The first failure sets the error
+    class.
+    """
+    events: list[Event] = []
+    checks = [
         Check("a", make_check(CheckResult("so so", CheckStatus.WARN, "mend"))),
         Check("b", make_check(Unavailable("down")), ("a",)),
         Check("c", make_check(CheckResult("never")), ("b",)),
@@ -36,26 +38,33 @@ def test_what_needs_a_failed_check_is_skipped() -> None:
         Check("f", make_check(CheckResult("well")), ("a",)),
     ]
     with pytest.raises(Unavailable, match="2 checks of 6 failed, first `b`: down"):
-        asyncio.run(run_checks(probes, heard.append))
-    told = [(event.name, event.result) for event in heard if isinstance(event, CheckCompleted)]
-    assert told == [("a", "warn"), ("b", "fail"), ("c", "skipped"), ("d", "skipped"), ("e", "fail"), ("f", "ok")]
-    assert heard[3] == CheckCompleted("d", "skipped", "not looked at, since `b` failed")
-    assert heard[4] == CheckCompleted("e", "fail", "none", "make one")
+        asyncio.run(run_checks(checks, events.append))
+    results = [(event.name, event.result) for event in events if isinstance(event, CheckCompleted)]
+    assert results == [("a", "warn"), ("b", "fail"), ("c", "skipped"), ("d", "skipped"), ("e", "fail"), ("f", "ok")]
+    assert events[3] == CheckCompleted("d", "skipped", "not checked, because `b` failed")
+    assert events[4] == CheckCompleted("e", "fail", "none", "make one")
 
 
-def test_all_is_well() -> None:
-    """Then nothing is raised."""
+def test_no_failure_raises_nothing() -> None:
+    """Without a failed check nothing is raised."""
     asyncio.run(run_checks([Check("a", make_check(CheckResult("well")))], lambda event: None))
 
 
-def held(name: str, size: int = 10) -> StoredFile:
+def make_stored_file(name: str, size: int = 10) -> StoredFile:
     return StoredFile(Blob(name, size), b"", 0)
 
 
 def test_a_sample_of_each_kind() -> None:
-    """The smallest of each, none that is empty; a name that must be quoted besides; not more than a few."""
-    lines = [held("a.glb", 9), held("b.glb", 3), held("c.json"), held("d", 1), held("e.png", 0), held("f g.glb", 5)]
-    chosen, odd = choose_samples(iter(lines))
-    assert ([each.blob.name for each in chosen], odd) == (["b.glb", "c.json", "d", "f g.glb"], "f g.glb")
-    many, none = choose_samples(held(f"a.{number}") for number in range(99))
+    """The smallest file of each kind, none that is empty; one whose name must be quoted; no more than the limit."""
+    lines = [
+        make_stored_file("a.glb", 9),
+        make_stored_file("b.glb", 3),
+        make_stored_file("c.json"),
+        make_stored_file("d", 1),
+        make_stored_file("e.png", 0),
+        make_stored_file("f g.glb", 5),
+    ]
+    chosen, quoted_name = choose_samples(iter(lines))
+    assert ([each.blob.name for each in chosen], quoted_name) == (["b.glb", "c.json", "d", "f g.glb"], "f g.glb")
+    many, none = choose_samples(make_stored_file(f"a.{number}") for number in range(99))
     assert (len(many), none) == (MAX_SAMPLED_KINDS, None)

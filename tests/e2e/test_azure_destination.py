@@ -420,7 +420,7 @@ def test_where_it_does_not_copy_the_bytes_go_this_way(away: AzureFixture, sim: S
     files = sim.offer_export(large_export())
     run = away.mirror(sim, "--server-copy")
     assert run.exit_code == 0, run.stderr
-    assert run.stderr.count("does not copy from there by itself") == 1
+    assert run.stderr.count("no server-side copy from this source") == 1
     assert "x-ms-copy-source" not in json.dumps([blob.copy.source for blob in away.client.list_blobs()], default=str)
     away.assert_published(EXPORT, files)
 

@@ -148,7 +148,7 @@ def test_bytes_that_stay_wrong(tmp_path: Path) -> None:
         sim.offer_export()
         sim.add_fault(tile, flip_last_bit, times=None)
         run = sim.mirror(tmp_path)
-    assert_error(run.error, "Incomplete", "1 file failed", "another run brings the same bytes")
+    assert_error(run.error, "Incomplete", "1 file failed", "another run fetches the same bytes")
 
 
 def test_failures_of_two_kinds(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_failures_of_two_kinds(tmp_path: Path) -> None:
         run = sim.mirror(tmp_path)
     assert run.error is not None
     assert run.error.hint.startswith("the blob is in the archive tier")
-    assert f"; for the others {RUN_AGAIN_HINT}" in run.error.hint
+    assert f"; for the other files: {RUN_AGAIN_HINT}" in run.error.hint
 
 
 def mirror_with_references(tmp_path: Path, *uris: str) -> JobOutcome:

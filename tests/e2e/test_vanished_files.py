@@ -97,7 +97,7 @@ def test_what_vanishes_from_a_store_under_a_run_is_put_again(store: VersionStore
     sim.run_before_request(1, is_blob_named(LAST), delete_others(store, len(files) - 1))
     run = store.mirror(sim)
     assert (run.exit_code, run.last_line["published"], run.last_line["looked"]) == (0, True, len(files)), run.stderr
-    assert "11 files of this version vanished or changed under the run; fetching again" in run.stderr
+    assert "11 files of this version vanished or changed during the run; fetching again" in run.stderr
     store.assert_version(files)
 
 

@@ -1,4 +1,4 @@
-"""Someone without any identity, who asks as a browser does."""
+"""Browser client: HTTP requests without identity, like those of a browser."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ OBSERVED_HEADERS = (
     "location",
     "server",
 )
-"""What is looked at; one that came twice has both values, as browsers see it."""
+"""Response headers that the checks read; a repeated header has all its values, as browsers combine them."""
 
 
 class HttpBrowserClient:
-    """Asks through a pool of connections; plain http is as good as any: there is nothing secret."""
+    """Send requests through a connection pool; http:// is allowed, since the requests contain no secrets."""
 
     def __init__(self, client: SyncBlobClient) -> None:
         self._client = client
 
     async def send_request(self, method: str, url: str, headers: Mapping[str, str]) -> HttpResponse:
-        """An answer. Raises Unavailable when none comes."""
+        """Send a request and return the response. Raises Unavailable if there is none."""
 
-        def accept(reply: SyncBlobResponse) -> HttpResponse:
-            if reply.status >= 500 and reply.status != 501:
-                raise Transient(f"{url} answered {reply.status}")
-            found = {name: ", ".join(values) for name in OBSERVED_HEADERS if (values := reply.header_values(name))}
-            return HttpResponse(url, reply.status, found, reply.read())
+        def accept(response: SyncBlobResponse) -> HttpResponse:
+            if response.status >= 500 and response.status != 501:
+                raise Transient(f"{url} answered {response.status}")
+            observed = {
+                name: ", ".join(values) for name in OBSERVED_HEADERS if (values := response.header_values(name))
+            }
+            return HttpResponse(url, response.status, observed, response.read())
 
-        send = SyncBlobRequest(method, url, headers, has_secret=False)
-        return await run_in_thread(self._client.request, urlsplit(url).netloc, lambda: send, accept)
+        request = SyncBlobRequest(method, url, headers, has_secret=False)
+        return await run_in_thread(self._client.request, urlsplit(url).netloc, lambda: request, accept)

@@ -1,4 +1,4 @@
-"""Assembly of what `doctor` looks at, and of viewer URLs for what is held."""
+"""Doctor commands: assemble the checks of a service or a destination, and make viewer URLs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tilesync.protocols import Observer, ReadOnlyPublication, StoredFiles
 from tilesync.runtime.clock import WallClock
 
 EXAMPLE_ORIGIN: Final = "http://localhost:8080"
-"""The origin that is asked as where none is named: a page that someone tries on the own machine."""
+"""Origin of the requests if the user names none: a viewer page that runs on the user's machine."""
 
 
 async def check_service(service: Service, selector: Selector, link: SasUrl | None, observe: Observer) -> None:
-    """Look at identity and service, or at a container link by itself. Raises as the first check that fails."""
+    """Check identity and service, or a container link alone. Raises the error of the first failed check."""
     from tilesync.doctor.environment import check_authorities, check_proxies
     from tilesync.doctor.runner import run_checks
     from tilesync.doctor.service_checks import ServiceChecks
@@ -36,32 +36,33 @@ async def check_service(service: Service, selector: Selector, link: SasUrl | Non
     from tilesync.transport.api_client import open_api_client
 
     clock = WallClock()
-    async with AsyncExitStack() as closing:
-        talk = await closing.enter_async_context(open_api_client(clock, observe, budget=service.retry_for))
-        wires = SourceClients(talk, refuse_client, refuse_client, clock, observe, closing)
-        sight = ServiceProbe(service.api_url, partial(make_token_provider, service.identity, wires), wires)
+    async with AsyncExitStack() as exit_stack:
+        api_client = await exit_stack.enter_async_context(open_api_client(clock, observe, budget=service.retry_for))
+        clients = SourceClients(api_client, refuse_client, refuse_client, clock, observe, exit_stack)
+        prober = ServiceProbe(service.api_url, partial(make_token_provider, service.identity, clients), clients)
         checks = ServiceChecks(
-            sight, selector, clock, identity_names=configured_identities(service.identity), link=link
+            prober, selector, clock, identity_names=configured_identities(service.identity), link=link
         )
         await run_checks(checks.iter_checks(check_proxies, check_authorities), observe)
 
 
 def configured_identities(identity: Identity) -> list[str]:
-    """The identities that are set, by the names of their settings, in the order in which they count."""
-    named = {
+    """Return the setting names of the configured identities, in order of precedence."""
+    settings = {
         "--token-file": identity.token_file,
         "--token-command": identity.token_command,
         "TILESYNC_TOKEN": identity.token,
         "TILESYNC_SHARE_KEY": identity.share_key,
         "ITP_SERVICE_CLIENT_ID": identity.client_id,
     }
-    return [name for name, value in named.items() if value]
+    return [name for name, value in settings.items() if value]
 
 
 @dataclass(frozen=True)
 class HostingRequest:
-    """What `tilesync doctor DEST` is asked to look at. `public`: where viewers reach it, if not at the store's own
-    address; `origin`: that of their page.
+    """Request of `tilesync doctor DEST`.
+
+    `base_url`: where viewers reach DEST, if not at the store's own address; `origin`: the origin of the viewer page.
     """
 
     target: Target
@@ -71,25 +72,27 @@ class HostingRequest:
 
     @property
     def store_address(self) -> StoreAddress:
-        """Where viewers reach it, and what mends it there."""
-        place, reach, public = self.target.location, self.target.store_options, self.base_url
-        if isinstance(place, AzureLocation):
+        """Address where viewers reach the destination, with the hints for its kind of host."""
+        location, options, base_url = self.target.location, self.target.store_options, self.base_url
+        if isinstance(location, AzureLocation):
             return StoreAddress(
-                public or public_url(place, endpoint=account_endpoint(place, reach)), AzureRemedies(place)
+                base_url or public_url(location, endpoint=account_endpoint(location, options)), AzureRemedies(location)
             )
-        if isinstance(place, S3Location):
+        if isinstance(location, S3Location):
             from tilesync.stores.s3.session import resolve_bucket_address
 
-            found = resolve_bucket_address(place.bucket, reach.endpoint_url)
-            own = public_url(
-                place, endpoint=found.endpoint, region=found.region, virtual_hosted=found.is_virtual_hosted
+            bucket = resolve_bucket_address(location.bucket, options.endpoint_url)
+            store_url = public_url(
+                location, endpoint=bucket.endpoint, region=bucket.region, virtual_hosted=bucket.is_virtual_hosted
             )
-            return StoreAddress(public or own, BucketRemedies(place, found.endpoint), found.ca_certificates)
-        return StoreAddress(public, WebServerRemedies())
+            return StoreAddress(
+                base_url or store_url, BucketRemedies(location, bucket.endpoint), bucket.ca_certificates
+            )
+        return StoreAddress(base_url, WebServerRemedies())
 
 
 class StoreAddress(NamedTuple):
-    """Where viewers reach a place, None where that is not known; what mends it; more authorities to trust (PEM)."""
+    """Public URL of a destination (None if unknown), its hints, and additional trusted certificates (PEM)."""
 
     url: str | None
     remedies: Remedies
@@ -97,68 +100,71 @@ class StoreAddress(NamedTuple):
 
 
 async def check_hosting(request: HostingRequest, observe: Observer) -> None:
-    """Look at what is held, and ask for it as viewers do. Raises as the first check that fails."""
+    """Check the stored files, and request them as viewers do. Raises the error of the first failed check."""
     from tilesync.doctor.browser_client import HttpBrowserClient
     from tilesync.doctor.hosting_checks import HostingChecks, PublicAccess, StoredMirror
     from tilesync.doctor.runner import run_checks
     from tilesync.transport.blob_client_sync import open_sync_client
 
-    with ExitStack() as closing:
+    with ExitStack() as exit_stack:
 
-        def enter() -> tuple[StoredFiles, ReadOnlyPublication]:
-            sight = closing.enter_context(open_destination_for_audit(request.target, observe))
-            return sight.files, sight.publication
+        def open_files() -> tuple[StoredFiles, ReadOnlyPublication]:
+            destination = exit_stack.enter_context(open_destination_for_audit(request.target, observe))
+            return destination.files, destination.publication
 
-        outside, address = None, request.store_address
+        public_access, address = None, request.store_address
         if address.url is not None:
-            talk = closing.enter_context(
+            client = exit_stack.enter_context(
                 open_sync_client(observe, budget=request.retry_for, ca_bundle=address.ca_bundle)
             )
-            wanted = ViewerPage(request.origin or EXAMPLE_ORIGIN, any_origin=request.origin is None)
-            hides = isinstance(request.target.location, Path)
-            outside = PublicAccess(address.url, HttpBrowserClient(talk), wanted, address.remedies, hides)
+            viewer_page = ViewerPage(request.origin or EXAMPLE_ORIGIN, any_origin=request.origin is None)
+            has_state = isinstance(request.target.location, Path)
+            public_access = PublicAccess(
+                address.url, HttpBrowserClient(client), viewer_page, address.remedies, has_state
+            )
         await run_checks(
-            HostingChecks(StoredMirror(enter, str(request.target.location)), outside).iter_checks(), observe
+            HostingChecks(StoredMirror(open_files, str(request.target.location)), public_access).iter_checks(), observe
         )
 
 
 def viewer_url(target: Target, lifetime: timedelta) -> tuple[str, datetime | None]:
-    """The URL from which a viewer reads what is mirrored, signed to read its container and nothing else; and its end.
+    """Return a URL that viewers can open, and its expiry. A signed URL can only read its container.
 
-    Raises UsageError for places that have no such URL.
+    Raises UsageError for destinations that have no such URL.
     """
-    place = target.location
-    if isinstance(place, S3Location):
+    location = target.location
+    if isinstance(location, S3Location):
         raise UsageError(
-            f"{place} has no viewer URL: S3 signs one object at a time, and viewers cannot sign the tiles",
-            hint="let everybody read the bucket, or put a CDN before it that may: `tilesync doctor DEST` shows how",
+            f"{location} has no viewer URL: S3 signs single objects, and viewers cannot sign the tiles",
+            hint="make the bucket public, or put a CDN with access in front of it: `tilesync doctor DEST` shows how",
         )
-    if isinstance(place, Path):
+    if isinstance(location, Path):
         raise UsageError(
-            "a folder has no viewer URL: a web server gives it one",
-            hint="README.md has configurations (Hosting); `tilesync doctor DEST --public-url URL` checks yours",
+            "a folder has no viewer URL: a web server must serve it",
+            hint="README.md shows configurations (Hosting); `tilesync doctor DEST --public-url URL` checks yours",
         )
-    link = _mint_read_link(place, target.store_options, lifetime)
-    return link.viewer_url(place.prefix), link.expires
+    link = _mint_read_link(location, target.store_options, lifetime)
+    return link.viewer_url(location.prefix), link.expires
 
 
-def _mint_read_link(place: AzureLocation, store_options: StoreOptions, lifetime: timedelta) -> SasUrl:
-    """A link to a container that reads and does nothing else. One that was given serves where it allows no more; else
-    it is signed by the account's key, or for an identity of Entra.
+def _mint_read_link(location: AzureLocation, store_options: StoreOptions, lifetime: timedelta) -> SasUrl:
+    """Return a link that can only read a container.
+
+    A given link is used if it allows no more; else a link is signed with the account key, or for an Entra identity.
     """
-    given = place.link
-    if given is None:
-        given = link_from_sas_token(place, store_options, read_only=False)
-    if given is not None and given.is_read_only:
-        return given
-    if place.link is not None:
+    link = location.link
+    if link is None:
+        link = link_from_sas_token(location, store_options, read_only=False)
+    if link is not None and link.is_read_only:
+        return link
+    if location.link is not None:
         raise UsageError(
-            "a link that may write is nothing for viewers, and no other link can be made of it",
-            hint="name it as az://ACCOUNT/CONTAINER, with a key or an identity; or give a link with `sp=r`",
+            "a link that can write must not be given to viewers, and no other link can be made from it",
+            hint="give az://ACCOUNT/CONTAINER, with a key or an identity; or a link with `sp=r`",
         )
     from tilesync.stores.azure.credentials import READ_PERMISSIONS
 
-    with open_storage_account(place, store_options) as account:
+    with open_storage_account(location, store_options) as account:
         try:
             return account.create_sas(READ_PERMISSIONS, lifetime=lifetime)
         except Transient as error:

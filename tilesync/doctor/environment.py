@@ -1,4 +1,4 @@
-"""What of this machine stands between tilesync and the servers: proxies, and whom it trusts."""
+"""Environment checks: the proxies of this machine, and the certificate authorities that it trusts."""
 
 from __future__ import annotations
 
@@ -8,45 +8,49 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tilesync.doctor.result import CheckResult, CheckStatus, join_some
-from tilesync.transport import tls as trust
-from tilesync.transport.tls import create_tls_context
+from tilesync.transport.tls import create_tls_context, load_proxies
 
 
 def check_proxies(environ: Mapping[str, str] = os.environ) -> CheckResult:
-    """The proxies that are used, with the variable that names each; never what is secret in their addresses. Raises
-    UsageError for one that cannot be used.
+    """Report the proxies in use, with the variable that names each; never the secrets in their addresses.
+
+    Raises UsageError for a proxy that cannot be used.
     """
-    found = trust.load_proxies()
-    named = dict.fromkeys(f"{proxy.setting}: {proxy.display_address}" for proxy in found.by_scheme.values())
-    spared = environ.get("no_proxy") or environ.get("NO_PROXY")
+    proxies = load_proxies()
+    named = dict.fromkeys(f"{proxy.setting}: {proxy.display_address}" for proxy in proxies.by_scheme.values())
+    no_proxy = environ.get("no_proxy") or environ.get("NO_PROXY")
     if not named:
         return CheckResult("no proxy is used")
-    found.check_usable()
-    said = "; ".join(named) + (f"; not for {spared}" if spared else "")
-    if found.invalid_entries:
-        what = f"{said}; these entries cannot be read, and spare nothing: {join_some(found.invalid_entries)}"
-        hint = "NO_PROXY takes names, addresses and CIDR blocks, each also with :PORT, parted by commas; and *"
-        return CheckResult(what, CheckStatus.WARN, hint)
-    return CheckResult(said)
+    proxies.check_usable()
+    message = "; ".join(named) + (f"; not for {no_proxy}" if no_proxy else "")
+    if proxies.invalid_entries:
+        warning = (
+            f"{message}; these NO_PROXY entries are invalid and have no effect: {join_some(proxies.invalid_entries)}"
+        )
+        hint = (
+            "NO_PROXY takes names, addresses and CIDR blocks, each with an optional :PORT, separated by commas; and *"
+        )
+        return CheckResult(warning, CheckStatus.WARN, hint)
+    return CheckResult(message)
 
 
 def check_authorities(environ: Mapping[str, str] = os.environ) -> CheckResult:
-    """Whose certificates are believed, as `roots` finds them."""
-    lost = [
+    """Report which certificate authorities are trusted, and the source of the list."""
+    missing = [
         f"{name}={environ[name]}" for name in _CA_VARIABLES if environ.get(name) and not Path(environ[name]).exists()
     ]
     paths = ssl.get_default_verify_paths()
     named = [f"{name}={environ[name]}" for name in _CA_VARIABLES if environ.get(name)]
-    usual = [str(path) for path in (paths.cafile, paths.capath) if path]
+    defaults = [str(path) for path in (paths.cafile, paths.capath) if path]
     count = len(create_tls_context().get_ca_certs())
-    found = " and ".join(named or usual or ["certifi's bundle"]) + (f" ({count} authorities)" if count else "")
-    if lost:
+    message = " and ".join(named or defaults or ["certifi's bundle"]) + (f" ({count} authorities)" if count else "")
+    if missing:
         return CheckResult(
-            f"{' and '.join(lost)}: there is no such file",
+            f"{' and '.join(missing)}: this file does not exist",
             CheckStatus.WARN,
-            f"correct or unset {_join_setting_names(lost)}",
+            f"correct or unset {_join_setting_names(missing)}",
         )
-    return CheckResult(found)
+    return CheckResult(message)
 
 
 def _join_setting_names(settings: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the checks of `doctor` need."""
+"""Protocols that the doctor checks use."""
 
 from __future__ import annotations
 
@@ -11,40 +11,42 @@ from tilesync.model.storage import HttpResponse
 
 
 class Credential(NamedTuple):
-    """What an identity came to: `life` is how many seconds it was to live when it came, where that was said."""
+    """Credential of an identity. `lifetime_s`: its lifetime in seconds when it was issued, if stated."""
 
     text: Secret
     lifetime_s: float | None
 
 
 class ServiceProber(Protocol):
-    """The service, looked at piece by piece. Raises the RunErrors."""
+    """Requests to the service and to containers, one for each question. Raises the RunErrors."""
 
     @property
     def api_url(self) -> str:
-        """The address of the API."""
+        """Address of the API."""
 
     async def ping(self, url: str) -> tuple[int, datetime | None]:
-        """Ask for an address without any identity: the status, and the server's time where it says one."""
+        """Request an address without identity; return the status, and the server's time if stated."""
 
     async def fetch_credential(self) -> Credential:
-        """Get the credential of the identity."""
+        """Fetch the credential of the identity."""
 
     async def count_exports(self, selector: Selector) -> int:
-        """How many exports the first page shows."""
+        """Count the exports on the first page."""
 
     async def fetch_latest(self, selector: Selector) -> Export:
-        """The latest finished export. Raises NoExport at once where there is none."""
+        """Return the latest finished export. Raises NoExport at once if there is none."""
 
     async def can_list(self, link: SasUrl) -> bool:
-        """Whether the link may list: a page of one blob is asked for. Raises ExportReplaced where all is gone."""
+        """Return whether the link can list: requests a page of one blob. Raises ExportReplaced if the container is
+        gone.
+        """
 
     async def fetch_root_size(self, link: SasUrl) -> int | None:
-        """The size of the root tileset in bytes, of which only the first is read; None where nobody says it."""
+        """Return the size of the root tileset in bytes, None if not stated; reads one byte."""
 
 
 class BrowserClient(Protocol):
-    """Someone without any identity, who asks as a browser does: each answer is that of one request, not redirected."""
+    """HTTP client without identity, like a browser. Sends one request each, and follows no redirect."""
 
     async def send_request(self, method: str, url: str, headers: Mapping[str, str]) -> HttpResponse:
-        """An answer. Raises Unavailable when none comes."""
+        """Send a request and return the response. Raises Unavailable if there is none."""

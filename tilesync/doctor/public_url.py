@@ -1,4 +1,4 @@
-"""Under which address viewers reach a place in an object store."""
+"""Public URL: the address where viewers reach a destination in an object store."""
 
 from __future__ import annotations
 
@@ -9,62 +9,70 @@ from tilesync.model.storage import AzureLocation, S3Location
 
 
 def public_url(
-    place: AzureLocation | S3Location, *, endpoint: str | None, region: str | None = None, virtual_hosted: bool = False
+    location: AzureLocation | S3Location,
+    *,
+    endpoint: str | None,
+    region: str | None = None,
+    virtual_hosted: bool = False,
 ) -> str:
-    """The store's own address of the place, without a slash at its end. `endpoint`: that of the account, or of the S3
-    service, where it is no usual one; `virtual`: its host names the bucket there, too.
+    """Return the store's own URL of a destination, without a trailing slash.
+
+    `endpoint`: address of the account or the S3 service, if not the default one; `virtual_hosted`: its host name
+    contains the bucket name.
 
     Source: "Resource URI syntax" (Blob service); "Virtual hosting of buckets" (S3).
     """
-    prefix = quote(place.prefix, safe="/~").rstrip("/")
-    if isinstance(place, AzureLocation):
-        usual = f"{(endpoint or f'https://{place.account}.blob.core.windows.net').rstrip('/')}/{place.container}"
-        base = place.link.base if place.link is not None else usual
+    prefix = quote(location.prefix, safe="/~").rstrip("/")
+    if isinstance(location, AzureLocation):
+        default = (
+            f"{(endpoint or f'https://{location.account}.blob.core.windows.net').rstrip('/')}/{location.container}"
+        )
+        base = location.link.base if location.link is not None else default
     elif endpoint and virtual_hosted:
         parts = urlsplit(endpoint)
-        base = f"{parts.scheme}://{place.bucket}.{parts.netloc}{parts.path.rstrip('/')}"
+        base = f"{parts.scheme}://{location.bucket}.{parts.netloc}{parts.path.rstrip('/')}"
     elif endpoint:
-        base = f"{endpoint.rstrip('/')}/{place.bucket}"
+        base = f"{endpoint.rstrip('/')}/{location.bucket}"
     else:
         host = f"s3.{region}.amazonaws.com" if region else "s3.amazonaws.com"
-        dotted = "." in place.bucket  # no certificate covers such a name as a host
-        base = f"https://{host}/{place.bucket}" if dotted else f"https://{place.bucket}.{host}"
+        has_dot = "." in location.bucket  # no wildcard certificate covers a host name with these dots
+        base = f"https://{host}/{location.bucket}" if has_dot else f"https://{location.bucket}.{host}"
     return f"{base}/{prefix}".rstrip("/")
 
 
 def parse_public_url(text: str) -> str:
-    """A --public-url without a slash, or `/tileset.json`, at its end. Raises UsageError for what is none."""
+    """Return --public-url without a trailing slash or `/tileset.json`. Raises UsageError if invalid."""
     try:
         parts = urlsplit(text.strip())
         _ = parts.port
     except ValueError:
-        raise UsageError("--public-url is no URL") from None
+        raise UsageError("--public-url is not a valid URL") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise UsageError(
             "--public-url must begin with https:// or http://", hint="write https://tiles.example.com/bridge"
         )
     if parts.query or parts.username or parts.password:
         raise UsageError(
-            "--public-url takes no query and no credentials: viewers come without any",
+            "--public-url must not have a query or credentials: viewers send none",
             hint="give the address of the folder that holds tileset.json",
         )
     return f"{parts.scheme}://{parts.netloc}{parts.path}".removesuffix("/tileset.json").rstrip("/")
 
 
 def parse_origin(text: str) -> str:
-    """An --origin as browsers send it. Raises UsageError for what is none. Source: RFC 6454, section 6.2."""
+    """Return --origin in the form that browsers send. Raises UsageError if invalid. Source: RFC 6454, section 6.2."""
     try:
         parts = urlsplit(text.strip())
         _ = parts.port
     except ValueError:
-        raise UsageError("--origin is no URL") from None
+        raise UsageError("--origin is not a valid URL") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or parts.query:
         raise UsageError(
-            "--origin is the scheme, host and port of the viewer's page, without a path",
+            "--origin must be the scheme, host and port of the viewer page, without a path",
             hint="write https://viewer.example.com",
         )
     try:
         netloc = parts.netloc.encode("idna").decode()
     except UnicodeError:
-        raise UsageError("--origin names no host") from None
+        raise UsageError("--origin has no valid host name") from None
     return f"{parts.scheme}://{netloc}".lower()

@@ -1,4 +1,4 @@
-"""Checks in order: each says what it found and what mends it; one that needs another that failed is skipped."""
+"""Check runner: run checks in order, report each result, skip checks that depend on a failed one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tilesync.protocols import Observer
 
 
 class Check(NamedTuple):
-    """One check. `needs`: the checks without whose success it makes no sense. `look` raises where it fails."""
+    """One check. `requires`: names of checks that must succeed first. `run` raises an error if the check fails."""
 
     name: str
     run: Callable[[], Awaitable[CheckResult]]
@@ -21,27 +21,27 @@ class Check(NamedTuple):
 
 
 async def run_checks(checks: Iterable[Check], observe: Observer) -> None:
-    """Make each check and tell it. Raises an error of the class of the first that failed, when all have been made."""
+    """Run and report all checks. Then raises an error of the class of the first failure, if there is one."""
     failed: list[tuple[str, TilesyncError]] = []
-    unsure: dict[str, str] = {}
+    causes: dict[str, str] = {}
     count = 0
-    for probe in checks:
+    for check in checks:
         count += 1
-        lacking = next((name for name in probe.requires if name in unsure), None)
-        if lacking is not None:
-            said = CheckResult(f"not looked at, since `{unsure[lacking]}` failed", CheckStatus.SKIPPED)
-            unsure[probe.name] = unsure[lacking]
+        blocker = next((name for name in check.requires if name in causes), None)
+        if blocker is not None:
+            result = CheckResult(f"not checked, because `{causes[blocker]}` failed", CheckStatus.SKIPPED)
+            causes[check.name] = causes[blocker]
         else:
             try:
-                said = await probe.run()
+                result = await check.run()
             except TilesyncError as error:
-                said = CheckResult(str(error), CheckStatus.FAIL, error.hint)
-                failed.append((probe.name, error))
-                unsure[probe.name] = probe.name
-        observe(CheckCompleted(probe.name, said.status, said.message, said.hint))
+                result = CheckResult(str(error), CheckStatus.FAIL, error.hint)
+                failed.append((check.name, error))
+                causes[check.name] = check.name
+        observe(CheckCompleted(check.name, result.status, result.message, result.hint))
     if failed:
         name, first = failed[0]
         count_failed = format_count(len(failed), "check")
         raise type(first)(
-            f"{count_failed} of {count} failed, first `{name}`: {first}", hint="what mends it stands beside each"
+            f"{count_failed} of {count} failed, first `{name}`: {first}", hint="see the hint of each failed check above"
         )
