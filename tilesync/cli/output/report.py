@@ -1,4 +1,4 @@
-"""The report: what the last JSON line of a run says, and the file with every failure that --report names."""
+"""Run report: the last JSON line of a run, and the report file (`--report`) with every failure."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from tilesync.jobs.run.stats import RunStats
 
 
 class RunSummary:
-    """Collects what the last line and the report say."""
+    """Observer that collects the content of the last line and of the report."""
 
     def __init__(self, stats: RunStats, *, source: str | None = None, dest: str | None = None) -> None:
         self._stats = stats
         self._start_monotonic_s = time.monotonic()
         self.dry_run = False
-        """Nothing was done: the counts are those of a plan."""
+        """True if nothing was changed and the counts are those of a plan."""
         self.owner: str | None = None
         self._started_at = datetime.now(UTC)
         self.source = source
@@ -63,7 +63,7 @@ class RunSummary:
         self.warnings: list[str] = []
 
     def __call__(self, event: Event) -> None:
-        """Take note."""
+        """Record an event."""
         match event:
             case OwnerIdentified():
                 self.owner = event.owner
@@ -88,20 +88,20 @@ class RunSummary:
                 self.warnings.append(event.message)
 
     def elapsed_seconds(self) -> float:
-        """How long the run has taken."""
+        """Return the seconds since the run began."""
         return time.monotonic() - self._start_monotonic_s
 
     def build_finished_line(self) -> dict[str, Any]:
-        """The last line of a run that ended well."""
+        """Build the last line of a run that succeeded."""
         return {"kind": "finished", "exit": 0, **self._common_fields()}
 
     def build_failed_line(self, exit_code: int, error: str, message: str, hint: str) -> dict[str, Any]:
-        """The last line of any other run."""
-        said = {"kind": "failed", "exit": exit_code, "error": error, "message": message, "hint": hint}
-        return {**said, **self._common_fields()}
+        """Build the last line of a run that failed."""
+        outcome = {"kind": "failed", "exit": exit_code, "error": error, "message": message, "hint": hint}
+        return {**outcome, **self._common_fields()}
 
     def _common_fields(self) -> dict[str, Any]:
-        tally = self._stats
+        stats = self._stats
         return {
             "owner": self.owner,
             "imodel": self.imodel,
@@ -109,22 +109,22 @@ class RunSummary:
             "version": self.version,
             "newest": self.newest,
             "behind": self.is_behind,
-            "listed": tally.listed,
-            "fetched": tally.fetched,
-            "reused": tally.reused,
-            "reused_bytes": tally.reused_bytes,
-            "kept": tally.kept,
-            "excluded": tally.excluded,
-            "failed": tally.failed,
-            "deleted": tally.deleted,
+            "listed": stats.listed,
+            "fetched": stats.fetched,
+            "reused": stats.reused,
+            "reused_bytes": stats.reused_bytes,
+            "kept": stats.kept,
+            "excluded": stats.excluded,
+            "failed": stats.failed,
+            "deleted": stats.deleted,
             "retired": self.retired_versions,
             "gzip_files": self.gzip_files,
-            **asdict(tally.completeness),
-            "verified": tally.verified,
-            "looked": tally.presence_checked,
-            "bytes": tally.transferred_bytes,
-            "renewals": tally.renewals,
-            "retries": tally.retries,
+            **asdict(stats.completeness),
+            "verified": stats.verified,
+            "looked": stats.presence_checked,
+            "bytes": stats.transferred_bytes,
+            "renewals": stats.renewals,
+            "retries": stats.retries,
             "seconds": round(self.elapsed_seconds(), 3),
             "published": self.published,
             **({"dry_run": True} if self.dry_run else {}),
@@ -138,17 +138,17 @@ class RunSummary:
 
 
 def build_report(last_line: dict[str, Any], summary: RunSummary) -> dict[str, Any]:
-    """The last line with every failure, remark and warning."""
+    """Build the report: the last line with every failure, remark and warning."""
     return {**last_line, "failures": summary.failures, "remarks": summary.remarks, "warnings": summary.warnings}
 
 
 def write_report(path: Path, last_line: dict[str, Any], summary: RunSummary) -> None:
-    """The report, written in one step; where a device or FIFO stands, to that. Raises OSError."""
+    """Write the report in one step; to a device or FIFO, write directly. Raises OSError."""
     data = build_report(last_line, summary)
     text = json.dumps(data, ensure_ascii=False, indent=2) + "\n"
     replace_file(path, text.encode(errors="surrogatepass"))
 
 
 def report_write_error(path: Path, error: OSError) -> UsageError:
-    """The error of a report that cannot be written."""
+    """Build the error for a report that cannot be written."""
     return UsageError(f"the report {path} cannot be written ({error.strerror})", hint="check --report")
