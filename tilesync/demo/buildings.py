@@ -54,7 +54,7 @@ class Tree:
 
 @dataclass(slots=True)
 class Block:
-    """Content of one block, within `BLOCK_HALF_WIDTH_M` metres of `centre`. `masses`: simple buildings for far views."""
+    """Content of a block, within `BLOCK_HALF_WIDTH_M` metres of `centre`. `masses`: simple buildings for far views."""
 
     centre: GroundPoint
     masses: list[Building] = field(default_factory=list)
