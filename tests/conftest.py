@@ -81,8 +81,8 @@ def bucket(bucket_server: s3.BucketServer, monkeypatch: pytest.MonkeyPatch) -> s
 @pytest.fixture
 def away(azurite: azure.Azurite, tmp_path: Path) -> Iterator[AzureFixture]:
     """Make a new container, reached through the proxy."""
-    with azure.AzureProxy(azurite) as road:
-        yield AzureFixture(azurite, road, tmp_path / "state")
+    with azure.AzureProxy(azurite) as proxy:
+        yield AzureFixture(azurite, proxy, tmp_path / "state")
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def record_worker_pids(sim: Simulator, seen: list[int]) -> None:
     sim.run_before_request(LATE, is_blob, lambda: seen.extend(list_worker_pids()))
 
 
-def test_a_large_export_comes_by_way_of_helpers(tmp_path: Path) -> None:
+def test_workers_transfer_a_large_export(tmp_path: Path) -> None:
     """Every file is correct, requested once and reported once; the workers end with the run."""
     seen: list[int] = []
     with Simulator() as sim:
@@ -85,7 +85,7 @@ def mirror_without_workers(tmp_path: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"bwlimit": 1e9}, {"transfers": 4}])
-def test_where_helpers_make_no_sense_there_are_none(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_no_workers_with_few_transfers_or_a_rate_limit(tmp_path: Path, changes: dict[str, Any]) -> None:
     """With a bandwidth limit, or few transfers, no workers start."""
     mirror_without_workers(tmp_path, **changes)
 
@@ -98,16 +98,16 @@ def test_nothing_goes_around_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyP
     mirror_without_workers(tmp_path)
 
 
-def test_one_core_needs_no_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_workers_on_one_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On one core no workers start."""
     monkeypatch.setattr(wiring, "count_cores", lambda: 1)
     mirror_without_workers(tmp_path)
 
 
 @pytest.mark.parametrize("large", [True, False])
-def test_helpers_start_while_a_large_first_export_is_listed(tmp_path: Path, large: bool) -> None:
+def test_workers_start_during_the_first_listing(tmp_path: Path, large: bool) -> None:
     """For a large first export the workers start during the listing; for the next export they wait for its end,
-    and where one file is new no helper starts at all.
+    and if only one file is new, no worker starts.
     """
     seen: list[int] = []
     with Simulator(page_size=80, delay_s=0.1) as sim:
@@ -215,7 +215,7 @@ def test_an_export_that_changes_under_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("both", [False, True])
-def test_helpers_that_are_killed_are_done_without(tmp_path: Path, both: bool) -> None:
+def test_killed_workers(tmp_path: Path, both: bool) -> None:
     """A worker that dies costs only time."""
     with Simulator() as sim:
         files = sim.offer_export(export(TILES))
@@ -260,7 +260,7 @@ def stopping_the_first() -> Iterator[list[int]]:
 
 
 @pytest.mark.usefixtures("short_silence")
-def test_a_helper_that_is_stopped_in_its_first_task_is_done_without(tmp_path: Path) -> None:
+def test_a_worker_that_hangs_in_its_first_task(tmp_path: Path) -> None:
     """Mirror and verify succeed although a worker never becomes ready; none is left behind."""
     with Simulator(delay_s=0.02) as sim, stopping_the_first() as stopped:
         files = sim.offer_export(export(TILES))
@@ -278,7 +278,7 @@ def test_a_helper_that_is_stopped_in_its_first_task_is_done_without(tmp_path: Pa
 @pytest.mark.usefixtures("short_silence")
 @pytest.mark.parametrize("late", [LATE, TILES], ids=["in the middle", "at the end"])
 @pytest.mark.parametrize("both", [False, True])
-def test_helpers_that_are_stopped_are_done_without(tmp_path: Path, late: int, both: bool) -> None:
+def test_workers_that_hang(tmp_path: Path, late: int, both: bool) -> None:
     """A worker that hangs, in the middle or at the end, costs only time; none is left behind."""
     with Simulator() as sim:
         files = sim.offer_export(export(TILES))
@@ -295,7 +295,7 @@ def test_helpers_that_are_stopped_are_done_without(tmp_path: Path, late: int, bo
 
 
 @pytest.mark.usefixtures("short_silence")
-def test_verify_does_without_helpers_that_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_with_workers_that_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of workers that hang are verified by the main process."""
     files = mirror_files(tmp_path)
     stopped, usual = list[int](), FileVerifier.verify_files
@@ -340,7 +340,7 @@ def mirror_files(tmp_path: Path) -> dict[str, bytes]:
     return files
 
 
-def test_verify_finds_with_helpers_what_it_finds_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_finds_the_same_with_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers report every kind of damage with the same words and counts as the main process."""
     mirror_files(tmp_path)
     folder = tmp_path / "versions" / EXPORT / "tiles"
@@ -379,7 +379,7 @@ def test_verify_reads_a_file_of_two_names_as_both(tmp_path: Path) -> None:
     assert run.stats.completeness.missing == 0
 
 
-def test_verify_sees_a_missing_file_that_helpers_read_of(tmp_path: Path) -> None:
+def test_verify_sees_a_missing_file_that_workers_reference(tmp_path: Path) -> None:
     """References of a tileset that a worker has read are checked."""
     with Simulator() as sim:
         files = export(TILES)
@@ -394,7 +394,7 @@ def test_verify_sees_a_missing_file_that_helpers_read_of(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("header", ["content_md5", "x_ms_blob_content_md5"])
-def test_helpers_check_the_md5_that_an_answer_states(tmp_path: Path, header: str) -> None:
+def test_workers_check_the_md5_of_a_response(tmp_path: Path, header: str) -> None:
     """If only the response has an MD5, bytes that do not match it are fetched again."""
     with Simulator() as sim:
         files = sim.offer_export(export(TILES), md5=False)

@@ -595,8 +595,8 @@ def test_a_reader_that_went_away_is_no_bug(service: Simulator, tmp_path: Path) -
 def test_streams_that_are_closed_or_full_end_no_run(
     service: Simulator, tmp_path: Path, streams: str, exit_code: int
 ) -> None:
-    """Without stdout, stderr or stdin, or with a full one, the export is still mirrored; 8 says that output that was
-    asked for on stdout did not get there.
+    """Without stdout, stderr or stdin, or with a full one, the export is still mirrored; exit 8 says that
+    output on stdout was lost.
     """
     command = f'exec "{sys.executable}" -m tilesync mirror {IMODEL} "{tmp_path / "d"}" --json {streams}'
     done = subprocess.run(["sh", "-c", command], env=environment(service), timeout=60, check=False)

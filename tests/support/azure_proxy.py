@@ -116,7 +116,7 @@ class KillableDestination(Protocol):
 
 def kill_at_random_times(place: KillableDestination, sim: Simulator, dice: random.Random) -> None:
     """Kill runs during transfers. The pointer must move only when a run has ended; the last run
-    ends at once, and well.
+    ends at once and succeeds.
     """
     sim.delay_s = 0.15
     killed = 0

@@ -182,7 +182,7 @@ def signed_link(url: str, *, life: timedelta = timedelta(hours=1), permission: s
     return parse_sas_link(f"{url}?{query}")
 
 
-# --- the road ---
+# --- the proxy ---
 
 
 @dataclass(frozen=True)
@@ -215,9 +215,9 @@ ProxyGate = Callable[[ProxiedRequest], RefusedResponse | None]
 class AzureProxy:
     """Reverse proxy on loopback in front of Azurite; requests pass unchanged.
 
-    `gate` is called with each before it passes, may take its time, and may refuse it. Each answer for a blob takes
-    `delay` seconds. `page_size` asks for smaller listing pages than the client did. Of a blob in `cuts` so many bytes
-    pass once, then the connection breaks. `passed` holds (blob, status) of each answer, `told` the requests.
+    The gate function is called with each request before it is forwarded; it may wait, or refuse the request. A delay
+    slows each response for a blob down, smaller listing pages can be requested, and the body of a blob can be cut
+    once. The proxy records the requests, and (blob, status) of each response.
     """
 
     def __init__(self, azurite: Azurite, *, delay: float = 0.0, page_size: int | None = None) -> None:
@@ -229,7 +229,7 @@ class AzureProxy:
         self.answered: list[tuple[str, int]] = []
         self.requests: list[ProxiedRequest] = []
         self.emulates_copy_from_url = False
-        """Return whether the proxy supports copies from URLs: Azure does, Azurite does not."""
+        """True if the proxy does copies from URLs itself: Azure supports them, Azurite does not."""
         self._blob_request_count = 0
         self._lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None

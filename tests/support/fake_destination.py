@@ -14,8 +14,8 @@ from tilesync.protocols import Catalog, PresencePage
 
 
 class FakeDestination:
-    """Implements Published and HeldFiles as far as a source asks them. `broken`: what reading a file of a name raises;
-    `step`: bytes that come at a time.
+    """Implements the parts of the destination protocols that a source uses. `broken`: the error of reading a file, by
+    name; `step`: bytes per read.
     """
 
     is_picklable = False

@@ -133,7 +133,7 @@ def bucket_objects(
         yield objects
 
 
-# --- the road ---
+# --- the proxy ---
 
 
 @dataclass
@@ -154,9 +154,9 @@ class S3Request:
 class S3Fault:
     """Fault for the first `times` requests that match `when`, after `skip` of them; at most one per request.
 
-    `answer`: this comes instead, a status and a body. `lost`: it passes, and its answer never comes. `cut`: so many
-    bytes of the body come, then the connection breaks. `strip`: these headers do not arrive. `etag`: the answer tells
-    this one.
+    `answer`: respond with this status and body instead. `lost`: forward the request, but drop the response. `cut`: send
+    so many bytes of the body, then break the connection. `removed_headers`: drop these headers of the request. `etag`:
+    add this ETag to the response.
     """
 
     matches: Callable[[S3Request], bool]
@@ -192,20 +192,20 @@ class HasUrl(Protocol):
 
 
 class S3Proxy:
-    """A reverse proxy on loopback before a server. `passed` holds what came; a mishap that struck nothing fails the
-    test; `rewrite` changes where requests go.
+    """Reverse proxy on loopback in front of a server. It records the requests. A fault that was never hit fails the
+    test; `rewrite` changes the target of requests.
     """
 
-    def __init__(self, server: HasUrl, *mishaps: S3Fault, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, server: HasUrl, *faults: S3Fault, tls: ssl.SSLContext | None = None) -> None:
         self.tls = tls
         self.target_host = urlsplit(server.url).netloc
-        self.faults = mishaps
+        self.faults = faults
         self.rewrite: Callable[[str], str] = lambda target: target
         self.requests: list[S3Request] = []
         self.lock = threading.Lock()
 
     def __enter__(self) -> S3Proxy:
-        handler = type("Handler", (_S3ProxyHandler,), {"road": self})
+        handler = type("Handler", (_S3ProxyHandler,), {"proxy": self})
         self._server = _S3ProxyServer(("127.0.0.1", 0), handler)
         if self.tls is not None:
             self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
@@ -216,13 +216,13 @@ class S3Proxy:
     def __exit__(self, kind: object, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
-        assert kind is not None or all(mishap.hits for mishap in self.faults), "a mishap struck nothing"
+        assert kind is not None or all(fault.hits for fault in self.faults), "a fault was never hit"
 
     def match_fault(self, request: S3Request) -> S3Fault | None:
         """Return the fault that applies to a request."""
         with self.lock:
             self.requests.append(request)
-            return next((mishap for mishap in self.faults if mishap.should_apply(request)), None)
+            return next((fault for fault in self.faults if fault.should_apply(request)), None)
 
 
 class _S3ProxyServer(ThreadingHTTPServer):
@@ -245,12 +245,12 @@ class _S3ProxyHandler(BaseHTTPRequestHandler):
         """Forward one request, and its response."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         request = S3Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body)
-        mishap = self.proxy.match_fault(request)
-        if mishap is not None and mishap.answer is not None:
-            status, text = mishap.answer
+        fault = self.proxy.match_fault(request)
+        if fault is not None and fault.answer is not None:
+            status, text = fault.answer
             self.respond(status, [], b"" if self.command == "HEAD" else text.encode())
             return
-        strip = {"connection", *(mishap.removed_headers if mishap is not None else ())}
+        strip = {"connection", *(fault.removed_headers if fault is not None else ())}
         onward = http.client.HTTPConnection(self.proxy.target_host, timeout=60)
         try:
             headers = {name: value for name, value in request.headers.items() if name not in strip}
@@ -259,11 +259,11 @@ class _S3ProxyHandler(BaseHTTPRequestHandler):
             data = answer.read()
         finally:
             onward.close()
-        if mishap is not None and mishap.lost:
+        if fault is not None and fault.lost:
             self.drop_connection()
             return
-        said = [*answer.getheaders(), *([("ETag", mishap.etag)] if mishap is not None and mishap.etag else [])]
-        self.respond(answer.status, said, data, cut=mishap.cut if mishap is not None else None)
+        said = [*answer.getheaders(), *([("ETag", fault.etag)] if fault is not None and fault.etag else [])]
+        self.respond(answer.status, said, data, cut=fault.cut if fault is not None else None)
 
     def respond(self, status: int, headers: list[tuple[str, str]], body: bytes, *, cut: int | None = None) -> None:
         """Send a response."""

@@ -318,7 +318,7 @@ class DestinationContract:
 
     def test_a_pointer_that_breaks_off_moves_nothing(self, opening: OpenDestination) -> None:
         """A pointer whose write fails is not put in place; the published version stays. If the pointer is
-        the root tileset itself, it is in place already.
+        the root tileset itself, it is already in place.
         """
 
         def broken() -> Iterator[bytes]:
@@ -396,8 +396,8 @@ class DestinationContract:
             assert [there.files.size(SAMPLE_VERSION, name) for name in ("a", "b")] == [3, None]
 
     def test_looks_go_on_from_their_place(self, opening: OpenDestination, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Each presence check says where the next one starts. Together they cover all files once, and report those
-        others now.
+        """Each presence check says where the next one starts. Together they cover all files once, and report the
+        changed ones.
         """
         listing = SasUrl.listing_url
         monkeypatch.setattr(SasUrl, "listing_url", lambda sas, marker, **how: listing(sas, marker, page_size=2, **how))
@@ -417,7 +417,7 @@ class DestinationContract:
 
     def test_a_version_retires(self, opening: OpenDestination) -> None:
         """Its manifest is gone, that of the other version stays; it can be repeated. In the end its files are
-        not there either, and until then its name is no other's.
+        gone too, and until then no other version gets its name.
         """
         with opening() as there:
             for version in (SAMPLE_VERSION, self.NEXT_VERSION):
