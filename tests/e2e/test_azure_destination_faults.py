@@ -101,7 +101,7 @@ def test_no_copy_tells_a_link_that_may_write(away: AzureFixture, sim: Simulator)
 
 
 def test_a_link_that_was_given_copies_nothing_where_that_would_tell_it(away: AzureFixture, sim: Simulator) -> None:
-    """If only the write link could sign the source of a copy, the files are fetched again."""
+    """If only a given link could sign the source of a copy, the files are fetched again."""
     link = signed_link(away.url)
     dest = f"{away.proxy.url}/{ACCOUNT}/{away.container}?{link.query}"
     sim.offer_export(export(10))

@@ -156,7 +156,7 @@ def test_a_root_that_is_no_tileset_is_an_error(
 @both_inventories
 @pytest.mark.parametrize("root", [None, [], "x"])
 def test_a_tileset_below_without_a_root_tile_is_an_error(root: object, inventory: Inventory, tmp_path: Path) -> None:
-    """A broken tileset that looks like a glTF loses its branch: exit 3."""
+    """An external tileset without a root tile, which looks like a glTF, loses its branch: exit 3."""
     data = json.dumps({"asset": {"version": "1.1"}, "geometricError": 1, "root": root}).encode()
     run = mirror({"tileset.json": tileset("e.json", "a.glb"), "e.json": data, "a.glb": TILE}, tmp_path, inventory)
     assert (run.exit_code, set(failure_messages(run))) == (3, {"e.json"})
@@ -174,7 +174,7 @@ def test_a_byte_order_mark_is_borne(inventory: Inventory, tmp_path: Path) -> Non
 
 @both_inventories
 def test_a_page_in_place_of_a_tile_is_an_error(inventory: Inventory, tmp_path: Path) -> None:
-    """The type of a content is detected by its bytes, not its name."""
+    """An HTML page instead of a tile is an error, whatever its name."""
     for number, name in enumerate(["a.b3dm", "a.tile", "a", "a.pnts"]):
         run = mirror({"tileset.json": tileset(name), name: PAGE}, tmp_path / str(number), inventory)
         assert (run.exit_code, set(failure_messages(run))) == (3, {name})
@@ -232,7 +232,7 @@ ORPHANS = {
 @pytest.mark.parametrize("md5", [True, False])
 @pytest.mark.parametrize("content", list(Content))
 def test_broken_files_that_nothing_asks_for_are_published(content: Content, md5: bool, tmp_path: Path) -> None:
-    """Each faulty content is reported and recorded in the manifest; verify and later runs accept it. One that
+    """Each broken unreferenced file is reported and recorded in the manifest; verify and later runs accept it. One that
     cannot be unpacked is stored packed.
     """
     files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}
@@ -254,7 +254,7 @@ def test_broken_files_that_nothing_asks_for_are_published(content: Content, md5:
 
 
 def test_a_flat_destination_takes_broken_orphans_too(tmp_path: Path) -> None:
-    """Every layout accepts faulty contents."""
+    """A flat destination accepts broken unreferenced files too."""
     files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}
     assert mirror(files, tmp_path, Inventory.LIST, layout=Layout.FLAT).exit_code == 0
     assert {name: data for name, data in read_tree(tmp_path).items() if not name.startswith(".")} == files
@@ -265,7 +265,7 @@ def test_a_flat_destination_takes_broken_orphans_too(tmp_path: Path) -> None:
 
 
 def test_a_broken_orphan_that_changes_on_the_disk_is_found(tmp_path: Path) -> None:
-    """A faulty content is known as such, with its problem."""
+    """A broken unreferenced file that changes on the disk is found: how it was broken is recorded."""
     mirror({"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}, tmp_path, Inventory.LIST)
     path = tmp_path / "versions" / EXPORT / "old/broken.glb"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -283,7 +283,7 @@ def test_an_orphan_whose_bytes_are_not_the_listed_ones_is_an_error(tmp_path: Pat
 
 
 def test_a_lost_catalog_and_a_copy_know_broken_orphans(tmp_path: Path) -> None:
-    """A destination with faulty contents can be adopted, and be the SOURCE of another one."""
+    """A destination with broken unreferenced files can be rebuilt from its manifests, and be a SOURCE."""
     mirror({"tileset.json": tileset("a.glb"), "a.glb": TILE, **ORPHANS}, tmp_path / "a", Inventory.LIST)
     (tmp_path / "a/.tilesync/catalog.sqlite3").unlink()
     files = {"tileset.json": tileset("a.glb", "b.glb"), "a.glb": TILE, "b.glb": TILE, **ORPHANS}
@@ -310,7 +310,7 @@ def test_files_that_are_left_out_are_not_judged(inventory: Inventory, tmp_path: 
 
 
 def test_a_large_broken_file_is_unpacked_by_nobody(tmp_path: Path) -> None:
-    """A faulty content that is continued from a partial file is stored unchanged."""
+    """A large broken gzip file is stored packed, also when it is continued from a partial file."""
     dice = random.Random(1)
     cut = gzip.compress(dice.randbytes(3_000_000))[:-9]
     files = {"tileset.json": tileset("a.glb"), "a.glb": TILE, "big.bin": cut, "big.gz": gzip.compress(cut)}
@@ -325,7 +325,7 @@ def test_a_large_broken_file_is_unpacked_by_nobody(tmp_path: Path) -> None:
 
 @both_inventories
 def test_a_glb_that_holds_another_tile_is_followed(inventory: Inventory, tmp_path: Path) -> None:
-    """A tile with a wrong suffix gives a warning, and its references are followed, as viewers do."""
+    """A .glb in another tile format gives a warning, and its references are followed, as viewers do."""
     said = json.dumps({"asset": {"version": "2.0"}, "images": [{"uri": "t.png"}]}).encode()
     files = {"tileset.json": tileset("b.glb", "g.glb"), "b.glb": b3dm(TILE), "g.glb": said, "t.png": b"\x89PNG...."}
     run = mirror(files, tmp_path, inventory)
@@ -338,7 +338,7 @@ def test_a_glb_that_holds_another_tile_is_followed(inventory: Inventory, tmp_pat
 
 @both_inventories
 def test_a_glb_without_bytes_is_a_missing_content(inventory: Inventory, tmp_path: Path) -> None:
-    """A missing file: exit 3 with a clear message; with --allow-missing it is published and recorded."""
+    """A GLB without bytes counts as missing: exit 3; with --allow-missing it is published and recorded."""
     files = {"tileset.json": tileset("a.glb", "b.glb"), "a.glb": b"", "b.glb": TILE}
     run = mirror(files, tmp_path / "no", inventory)
     assert (run.exit_code, failure_messages(run)) == (
@@ -364,7 +364,7 @@ def test_a_glb_without_bytes_is_a_missing_content(inventory: Inventory, tmp_path
 
 
 def test_an_empty_glb_that_nothing_asks_for_is_no_matter(tmp_path: Path) -> None:
-    """Nothing is reported as missing."""
+    """An empty unreferenced GLB is not reported as missing."""
     run = mirror({"tileset.json": tileset("b.glb"), "a.glb": b"", "b.glb": TILE}, tmp_path, Inventory.LIST)
     assert (run.exit_code, run.stats.completeness.missing) == (0, 0)
 
@@ -388,7 +388,7 @@ faulty_contents = pytest.mark.parametrize(("name", "data"), FAULTY.values(), ids
 @both_inventories
 @faulty_contents
 def test_images_and_buffers_of_no_use_are_told(name: str, data: bytes, inventory: Inventory, tmp_path: Path) -> None:
-    """Empty or wrong files whose MD5 the container confirms are published with a warning and a manifest entry."""
+    """Unusable images and buffers whose MD5 the container confirms: published, with a warning and a record."""
     files = {"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, name: data}
     run = mirror(files, tmp_path, inventory)
     assert run.exit_code == 0
@@ -421,7 +421,7 @@ def test_a_walk_does_not_believe_what_nothing_proves(name: str, data: bytes, tmp
 def test_a_short_buffer_of_a_subtree_is_told(
     form: str, size: int, told: set[tuple[str, str]], inventory: Inventory, tmp_path: Path
 ) -> None:
-    """A truncated binary content fails, even if it has enough bytes for its views."""
+    """A short buffer of a subtree is reported, even if it has enough bytes for its views."""
     views = [{"buffer": 0, "byteOffset": 0, "byteLength": 1}]
     said = subtree(buffers=[{"uri": "../../../bits.bin", "byteLength": 8}], bufferViews=views)
     said = said if form == "binary" else said[24:]
@@ -432,7 +432,7 @@ def test_a_short_buffer_of_a_subtree_is_told(
 
 @both_inventories
 def test_a_broken_subtree_is_told_once(inventory: Inventory, tmp_path: Path) -> None:
-    """A truncated tile is reported as broken with a hint, not as missing."""
+    """A broken subtree is reported once, as broken with a hint, not also as missing."""
     files = {"tileset.json": implicit(), "s/0/0/0": PAGE, "c/0/0/0.glb": TILE}
     run = mirror(files, tmp_path, inventory)
     assert (run.exit_code, set(failure_messages(run)), len(run.events_of(FileFailed))) == (3, {"s/0/0/0"}, 1)
@@ -476,7 +476,7 @@ def test_an_error_in_place_of_a_part_of_the_scene(asks: str, said: bytes, invent
 def test_an_error_in_place_of_another_file_is_told(
     name: str, said: bytes, inventory: Inventory, tmp_path: Path
 ) -> None:
-    """An empty image, buffer or schema is reported; it is an error if the whole scene depends on it."""
+    """An error page instead of an image, buffer or schema is reported; an error if the whole scene needs it."""
     model = gltf_as_glb(images=[{"uri": "t"}], buffers=[{"byteLength": 4, "uri": "x.bin"}])
     good = {"t": b"\x89PNG\r\n\x1a\n", "x.bin": b"\0" * 100, "s": b'{"id": "s", "classes": {}}'}
     files = {"tileset.json": tileset("a.glb", schemaUri="s"), "a.glb": model, **good}
@@ -490,7 +490,7 @@ def test_an_error_in_place_of_another_file_is_told(
 @pytest.mark.parametrize("code", ["utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("name", ["ext/tileset", "ext/t.bin", "ext/t.b3dm", "ext/t.json"])
 def test_a_tileset_in_utf_16_is_never_lost(name: str, code: str, inventory: Inventory, tmp_path: Path) -> None:
-    """An empty tileset is an error, whatever its name: its branch would be lost."""
+    """A tileset in UTF-16 is an error, whatever its name: its branch would be lost."""
     said = tileset("b.glb").decode().encode(code)
     files = {"tileset.json": tileset(name, "a.glb"), name: said, "a.glb": TILE, "ext/b.glb": TILE}
     run = mirror(files, tmp_path, inventory)
@@ -512,7 +512,7 @@ def test_what_no_viewer_shows_is_told(role: str, inventory: Inventory, tmp_path:
 
 @both_inventories
 def test_nuls_behind_the_json_of_a_model_are_told(inventory: Inventory, tmp_path: Path) -> None:
-    """JSON with NaN gives a warning: JSON readers and viewers refuse it."""
+    """NULs after the JSON of a model give a warning: JSON readers and viewers refuse them."""
     text = b'{"asset":{"version":"2.0"}}'.ljust(32, b"\0")
     data = struct.pack("<5I", 0x46546C67, 2, 20 + len(text), len(text), 0x4E4F534A) + text
     run = mirror({"tileset.json": tileset("a.glb"), "a.glb": data}, tmp_path, inventory)
@@ -522,7 +522,7 @@ def test_nuls_behind_the_json_of_a_model_are_told(inventory: Inventory, tmp_path
 
 @both_inventories
 def test_of_a_key_that_stands_twice_the_last_one_counts(inventory: Inventory, tmp_path: Path) -> None:
-    """Duplicate keys are read as in browsers: no reference is lost."""
+    """The last of two equal keys counts, as in browsers: no reference is lost."""
     root = implicit(subtreeLevels=2, availableLevels=2).replace(
         b'"subtreeLevels"', b'"subtreeLevels": 1, "subtreeLevels"'
     )
@@ -547,7 +547,7 @@ def test_contents_without_a_stated_availability_are_told(inventory: Inventory, t
 @both_inventories
 @pytest.mark.parametrize("length", [100, 100.0])
 def test_a_length_is_a_whole_number_however_it_is_written(length: float, inventory: Inventory, tmp_path: Path) -> None:
-    """JSON makes no difference between 100 and 100.0."""
+    """A length is accepted as 100 or 100.0: JSON makes no difference."""
     model = gltf_as_glb(buffers=[{"byteLength": length, "uri": "x.bin"}])
     run = mirror({"tileset.json": tileset("a.glb"), "a.glb": model, "x.bin": b"ab"}, tmp_path / "a", inventory)
     assert (run.exit_code, remarked_problems(run)) == (0, {("x.bin", "damaged")})
@@ -586,7 +586,7 @@ def test_images_and_buffers_that_viewers_take(inventory: Inventory, tmp_path: Pa
 def test_a_packed_buffer_is_as_long_as_what_is_in_it(
     content: Content, size: int, told: set[tuple[str, str]], encoding: str, inventory: Inventory, tmp_path: Path
 ) -> None:
-    """A gzip payload is checked unpacked, as viewers get it."""
+    """The length of a gzip buffer is that of its unpacked bytes, which viewers get."""
     with Simulator() as sim:
         sim.offer_export(
             {"tileset.json": tileset("a.glb"), "a.glb": TEXTURED, **GOOD, "x.bin": gzip.compress(bytes(size))}
@@ -650,7 +650,7 @@ def test_absolute_uris_into_the_container_are_refused(inventory: Inventory, tmp_
 
 @both_inventories
 def test_absolute_uris_of_a_tileset_below_are_refused(inventory: Inventory, tmp_path: Path) -> None:
-    """URIs with expiring links stay as they are, byte for byte; a copy of a published version is published too."""
+    """Absolute URIs of an external tileset are refused; if published on request, a copy is published too."""
     with Simulator() as sim:
         home = f"{sim.url}/{EXPORT}"
         sim.offer_export({"tileset.json": tileset("e.json"), "e.json": tileset(f"{home}/a.glb"), "a.glb": TILE})
@@ -718,7 +718,7 @@ def test_a_whole_number_with_a_point_is_one(inventory: Inventory, tmp_path: Path
 @both_inventories
 @pytest.mark.parametrize("template", ["s/{level}", "s/{x}", "s"])
 def test_a_subtree_file_that_serves_several_tiles(template: str, inventory: Inventory, tmp_path: Path) -> None:
-    """The contents of each tile from its metadata are mirrored; a missing one is reported."""
+    """A subtree file that serves several tiles gives each its contents; a missing one is reported."""
     files = {"tileset.json": implicit(template, availableLevels=2)}
     files |= {template.format(level=n, x=n): subtree(children=1 - n) for n in (1, 0)}
     files["s"] = subtree(children=1) if template == "s" else b""
@@ -753,7 +753,7 @@ def test_contents_whose_template_lacks_a_coordinate(inventory: Inventory, tmp_pa
 @both_inventories
 @pytest.mark.parametrize("children", [0, 1])
 def test_a_few_bytes_that_announce_a_million_files(children: int, inventory: Inventory, tmp_path: Path) -> None:
-    """Missing subtrees are requested until it is clear that they are missing: exit 3."""
+    """Announced files are requested only until it is clear that they are missing: exit 3."""
     files = {"tileset.json": implicit(subtreeLevels=10, availableLevels=20), "s/0/0/0": subtree(children=children)}
     with Simulator() as sim:
         sim.offer_export(files)
@@ -787,7 +787,7 @@ def test_what_nothing_asks_for_does_not_end_the_following(folder: str, tmp_path:
 
 @both_inventories
 def test_a_shader_without_bytes_is_told(inventory: Inventory, tmp_path: Path) -> None:
-    """A content without bytes gives a warning, like an image without bytes: it is not drawn."""
+    """A shader without bytes gives a warning, like an image without bytes."""
     said = {"extensions": {"KHR_techniques_webgl": {"shaders": [{"uri": "fs.glsl"}]}}}
     files = {"tileset.json": tileset("a.glb"), "a.glb": gltf_as_glb(**said), "fs.glsl": b""}
     run = mirror(files, tmp_path, inventory)

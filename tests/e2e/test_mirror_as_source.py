@@ -329,7 +329,7 @@ def test_no_md5_is_needed_to_see_a_changed_file(source: Path, tmp_path: Path) ->
 def test_a_folder_is_no_part_of_a_store(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, dest: str, options: tuple[str, ...]
 ) -> None:
-    """The error of a store without credentials asks for credentials."""
+    """A store URL that starts like the name of a folder is no folder: the error asks for credentials."""
     source.rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     last = run_copy(name, dest, *options, exit_code=5, AWS_EC2_METADATA_DISABLED="true", HOME=str(tmp_path))

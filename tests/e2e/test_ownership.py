@@ -409,7 +409,7 @@ def test_an_option_that_overrides_a_guard_reads_no_variable(tmp_path: Path) -> N
 
 
 def test_a_mistyped_source_does_not_claim_a_container(away: AzureFixture, sim: Simulator, tmp_path: Path) -> None:
-    """Azure destinations have an owner too, on every machine."""
+    """A mistyped SOURCE does not claim a container, on any machine; fetched files keep their owner."""
     sim.offer_export(export(3))
     offer_foreign_export(sim)
     machine = {**away.env, "XDG_STATE_HOME": str(tmp_path / "another machine"), "TILESYNC_RETRY_FOR": "0s"}
@@ -424,7 +424,7 @@ def test_a_mistyped_source_does_not_claim_a_container(away: AzureFixture, sim: S
 
 
 def test_a_mistyped_source_does_not_claim_a_bucket(bucket_server: BucketServer, sim: Simulator, tmp_path: Path) -> None:
-    """S3 destinations have an owner too."""
+    """A mistyped SOURCE does not claim a bucket."""
     place = BucketFixture(bucket_server, tmp_path / "state")
     sim.offer_export(export(3))
     assert run_program("mirror", UNREACHABLE, place.url, env={**place.env, "TILESYNC_RETRY_FOR": "0s"}).exit_code == 6

@@ -332,7 +332,7 @@ def require_socks() -> None:
 def test_a_socks_proxy_serves_all_engines_but_those_of_s3(
     socks: SocksProxy, target: CountingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
-    """Every client uses the SOCKS proxy, which resolves the names."""
+    """Every client except that of S3 uses the SOCKS proxy, which resolves the names."""
     require_socks()
     monkeypatch.setenv("ALL_PROXY", socks.url)
     with suppress(TilesyncError):
@@ -345,7 +345,7 @@ def test_a_socks_proxy_serves_all_engines_but_those_of_s3(
 def test_s3_refuses_a_socks_proxy_in_a_sentence(
     socks: SocksProxy, target: CountingServer, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], None]
 ) -> None:
-    """A SOCKS proxy that a client does not support is an error before anything is sent; NO_PROXY hosts still work."""
+    """S3 with a SOCKS proxy is an error before anything is sent; a store in NO_PROXY still works."""
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", socks.url)
     with pytest.raises(UsageError, match="ALL_PROXY") as raised:

@@ -97,7 +97,7 @@ def test_workers_write_nothing_through_a_link(tmp_path: Path, outside: Path, mon
 
 
 def test_a_moved_version_that_is_linked_back_is_left_alone(tmp_path: Path) -> None:
-    """A folder that was moved outside during the run is not written to."""
+    """A version folder that was moved outside and linked back is left alone."""
     moved, folder, before = tmp_path / "moved", tmp_path / "d/versions" / EXPORT, dict[str, bytes]()
 
     def move() -> None:

@@ -163,7 +163,7 @@ def test_an_export_that_is_stored_gzipped(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_both_configurations_stand_in_the_readme() -> None:
-    """Run nginx and Caddy for the same folder."""
+    """The README has one configuration of each server, for the same folder."""
     for language in ("nginx", "caddy"):
         assert "/srv/tiles/bridge" in read_configuration(language)
 
