@@ -776,9 +776,9 @@ def test_reading_only_writes_nothing(path: Path) -> None:
     code = f"""
 import os
 from pathlib import Path
-from tilesync.catalog.catalog import Catalog
-catalog = Catalog(Path({str(path)!r}))
-catalog.remember("told", "yes")
+from tilesync.catalog.catalog import SqliteCatalog
+catalog = SqliteCatalog(Path({str(path)!r}))
+catalog.set_value("told", "yes")
 os.kill(os.getpid(), 9)
 """
     subprocess.run([sys.executable, "-c", code], check=False)
@@ -895,16 +895,16 @@ WRITE = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from tilesync.model import Arrival, Blob, Held, Reading, Reference, Remark, Role, Version
-from tilesync.catalog.catalog import Catalog
-catalog = Catalog(Path(sys.argv[1]))
-version = catalog.begin(Version(0, "e1", "e1", None, None, "", {}))
+from tilesync.model import Blob, Diagnostic, FileResult, ParsedContent, Reference, Role, StoredFile, Version
+from tilesync.catalog.catalog import SqliteCatalog
+catalog = SqliteCatalog(Path(sys.argv[1]))
+version = catalog.add_version(Version(0, "e1", "e1", None, None, "", {}))
 for page in range(10**6):
     blobs = [Blob(f"{page}/{number}", 1) for number in range(50)]
     catalog.add_page(replace(version, marker=str(page)), [(blob, None) for blob in blobs], [str(page)])
-    rows = catalog.wanted(version, 0, limit=50, empty=False)
-    reading = Reading(references=(Reference("x", Role.CONTENT),), remarks=(Remark("p", "d"),))
-    catalog.hold(version, [Arrival(number, Held(blob, b"s" * 32, 1), reading) for number, blob in rows])
+    rows = catalog.list_wanted(version, 0, limit=50, empty=False)
+    content = ParsedContent(references=(Reference("x", Role.CONTENT),), diagnostics=(Diagnostic("p", "d"),))
+    catalog.mark_stored(version, [FileResult(number, StoredFile(blob, b"s" * 32, 1), content) for number, blob in rows])
     print(page, flush=True)
 """
 
@@ -938,24 +938,25 @@ WALK = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from tilesync.model import Arrival, Blob, Held, Inventory, Kind, Reading, Reference, Role, Version
-from tilesync.catalog.catalog import Catalog
-catalog = Catalog(Path(sys.argv[1]))
-version = catalog.begin(Version(0, "e1", "e1", None, None, "", {}, inventory=Inventory.WALK))
-catalog.want(version, "t")
+from tilesync.model import Blob, FileResult, Inventory, Kind, ParsedContent, Reference, Role, StoredFile, Version
+from tilesync.catalog.catalog import SqliteCatalog
+catalog = SqliteCatalog(Path(sys.argv[1]))
+version = catalog.add_version(Version(0, "e1", "e1", None, None, "", {}, inventory=Inventory.WALK))
+catalog.add_wanted(version, "t")
 while True:
-    rows = catalog.wanted(version, 0, limit=50)
-    arrivals = []
+    rows = catalog.list_wanted(version, 0, limit=50)
+    results = []
     for number, blob in rows:
         asked = tuple(Reference(blob.name + letter, Role.CONTENT) for letter in "abc")
         if int.from_bytes(blob.name.encode(), "big") % 5 == 0:
-            catalog.references.add(version, blob.name, Reading(references=asked[:2]), anew=True)
-            reading, partly = Reading(Kind.TILESET, asked[2:]), True
+            catalog.references.add(version, blob.name, ParsedContent(references=asked[:2]), replace_existing=True)
+            content, has_more = ParsedContent(Kind.TILESET, asked[2:]), True
         else:
-            reading, partly = Reading(Kind.TILESET, asked), False
-        arrivals.append(Arrival(number, Held(blob._replace(size=1), b"s" * 32, 1), reading, partly=partly))
-    catalog.hold(version, arrivals)
-    catalog.miss(version, [number for number, _ in catalog.wanted(version, 0, limit=3)][2:])
+            content, has_more = ParsedContent(Kind.TILESET, asked), False
+        stored = StoredFile(blob._replace(size=1), b"s" * 32, 1)
+        results.append(FileResult(number, stored, content, has_more_references=has_more))
+    catalog.mark_stored(version, results)
+    catalog.mark_missing(version, [number for number, _ in catalog.list_wanted(version, 0, limit=3)][2:])
     print(len(rows), flush=True)
 """
 

@@ -145,7 +145,7 @@ READINGS = st.builds(
         max_size=4,
         unique=True,
     ).map(tuple),
-    remarks=st.lists(REMARKS, max_size=2, unique=True).map(tuple),
+    diagnostics=st.lists(REMARKS, max_size=2, unique=True).map(tuple),
 )
 GRAPHS = st.dictionaries(st.sampled_from(NAMES), READINGS)
 

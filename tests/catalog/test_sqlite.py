@@ -219,7 +219,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from tilesync.catalog.sqlite import Database
-database = Database(Path(sys.argv[1]), sys.argv[2], version=3, read_only=False)
+database = Database(Path(sys.argv[1]), sys.argv[2], schema_version=3, read_only=False)
 with database.transaction() as db:
     db.execute("INSERT INTO item VALUES ('whole')")
 with database.transaction() as db:
@@ -254,7 +254,7 @@ class Dying(module.sqlite3.Connection):
 
 connect = module.sqlite3.connect
 module.sqlite3.connect = lambda *args, **how: connect(*args, factory=Dying, **how)
-module.Database(Path(sys.argv[1]), sys.argv[2], version=3, read_only=False)
+module.Database(Path(sys.argv[1]), sys.argv[2], schema_version=3, read_only=False)
 """
 
 

@@ -164,9 +164,9 @@ def test_a_claim_is_kept_while_a_file_is_wanted(catalog: SqliteCatalog) -> None:
     ("changes", "known"),
     [
         ({}, True),
-        ({"published": "t"}, True),
+        ({"published_at": "t"}, True),
         ({"inventory": "walk"}, False),
-        ({"inventory": "walk", "published": "t"}, True),
+        ({"inventory": "walk", "published_at": "t"}, True),
     ],
 )
 def test_what_was_held_must_come_back_as_it_was(catalog: SqliteCatalog, changes: dict[str, Any], known: bool) -> None:

@@ -114,8 +114,8 @@ def test_the_fields_of_a_line() -> None:
 def test_a_header_comes_back() -> None:
     """A version read from its first line is the version that was written, as far as it outlives the catalog."""
     back = read_header(through_json(make_header(VERSION)), name=VERSION.name)
-    kept = ("name", "export", "imodel", "changeset", "modified", "record", "listed", "published", "files", "bytes",
-            "inventory", "home", "globs", "completeness")  # fmt: skip
+    kept = ("name", "export", "imodel", "changeset", "modified", "record", "listed", "published_at", "files", "bytes",
+            "inventory", "container_url", "globs", "completeness")  # fmt: skip
     assert [getattr(back, name) for name in kept] == [getattr(VERSION, name) for name in kept]
     assert back.serial == 0
 

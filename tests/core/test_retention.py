@@ -40,7 +40,7 @@ def names(versions: list[tuple[Version, str]]) -> list[str]:
 
 def test_by_default_nothing_goes() -> None:
     """Without a number of versions all are kept, unfinished ones too."""
-    assert find_retirable([*HISTORY, version(1, published=None)], KEEP_ALL_VERSIONS, NOW, ()) == []
+    assert find_retirable([*HISTORY, version(1, published_at=None)], KEEP_ALL_VERSIONS, NOW, ()) == []
 
 
 def test_only_what_exceeds_both_goes() -> None:
@@ -58,8 +58,8 @@ def test_what_the_pointer_names_stays() -> None:
 
 def test_the_span_counts_from_when_the_pointer_left() -> None:
     """One that was current until an hour ago stays, however old it is; one that never was counts from its finishing."""
-    old = version(1, left="2026-03-10T11:00:00Z")
-    never = version(2, left=None, published="2026-03-09T12:00:01Z")
+    old = version(1, replaced_at="2026-03-10T11:00:00Z")
+    never = version(2, replaced_at=None, published_at="2026-03-09T12:00:01Z")
     assert names(find_retirable([old, never, *HISTORY[2:]], RetentionPolicy(1, SPAN), NOW, ())) == [
         "v7",
         "v6",
@@ -68,7 +68,8 @@ def test_the_span_counts_from_when_the_pointer_left() -> None:
         "v3",
     ]
     assert (
-        "mirrored 2026" in find_retirable([version(1, left=None), HISTORY[2]], RetentionPolicy(1, SPAN), NOW, ())[0][1]
+        "mirrored 2026"
+        in find_retirable([version(1, replaced_at=None), HISTORY[2]], RetentionPolicy(1, SPAN), NOW, ())[0][1]
     )
 
 
@@ -76,19 +77,19 @@ def test_the_span_counts_from_when_the_pointer_left() -> None:
 def test_the_span_to_the_minute(hours: float, goes: bool) -> None:
     """Exactly the span is not longer than the span."""
     left = (NOW - timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    assert bool(find_retirable([version(1, left=left), version(2)], RetentionPolicy(1, SPAN), NOW, ())) is goes
+    assert bool(find_retirable([version(1, replaced_at=left), version(2)], RetentionPolicy(1, SPAN), NOW, ())) is goes
 
 
 def test_what_was_never_finished_goes_when_it_is_old() -> None:
     """A version that nothing resumed for longer than the span goes; one that was begun lately stays."""
-    stale = version(1, published=None)
-    fresh = version(2, published=None, begun="2026-03-10T11:00:00Z")
+    stale = version(1, published_at=None)
+    fresh = version(2, published_at=None, started_at="2026-03-10T11:00:00Z")
     assert names(find_retirable([stale, fresh], RetentionPolicy(5, SPAN), NOW, ())) == ["v1"]
 
 
 def test_the_order_is_that_of_the_exports() -> None:
     """An old export that was mirrored late is no new version."""
-    late = version(1, published="2026-03-10T00:00:00Z")
+    late = version(1, published_at="2026-03-10T00:00:00Z")
     assert [each.name for each in sort_newest_first([late, version(3), version(2)])] == ["v3", "v2", "v1"]
     unknown = [version(number, modified="") for number in (1, 2)]
     assert [each.name for each in sort_newest_first(unknown)] == ["v2", "v1"]

@@ -210,7 +210,7 @@ AZURE_CASES = [
     ("put", 403, "AccountIsDisabled", "az://a/c refuses x", "only its owner"),
     ("put", 403, "KeyVaultVaultNotFound", "az://a/c refuses x", "key in Key Vault: its owner"),
     ("read", 404, "ContainerNotFound", "there is no container at az://a/c", "check the name"),
-    ("put", 404, "ContainerNotFound", "there is no container at az://a/c", "--create-container` makes it"),
+    ("put", 404, "ContainerNotFound", "there is no container at az://a/c", "--create-container` creates it"),
     ("read", 409, "BlobArchived", "x cannot be read from az://a/c", "archive tier"),
     (
         "read",
@@ -261,18 +261,18 @@ def test_entra_is_not_installed_twice() -> None:
 
 
 S3 = [
-    ("read", 403, "AccessDenied", "s3://b/ refuses x", "s3:GetObject on what lies in it"),
+    ("read", 403, "AccessDenied", "s3://b/ refuses x", "s3:GetObject on its objects"),
     ("write", 403, "AccessDenied", "s3://b/ refuses x", "s3:PutObject"),
     ("read", 403, "InvalidObjectState", "x in s3://b/ is archived", "restore it first"),
-    ("read", 403, "AllAccessDisabled", "refuses who asks", "only its owner"),
-    ("write", 403, "SignatureDoesNotMatch", "refuses who asks", "AWS_SECRET_ACCESS_KEY"),
-    ("write", 403, "RequestTimeTooSkewed", "refuses who asks", "clock"),
-    ("write", 400, "KMS.DisabledException", "cannot do what was asked about x", "the key that encrypts the bucket"),
+    ("read", 403, "AllAccessDisabled", "refuses the credentials", "only its owner"),
+    ("write", 403, "SignatureDoesNotMatch", "refuses the credentials", "AWS_SECRET_ACCESS_KEY"),
+    ("write", 403, "RequestTimeTooSkewed", "refuses the credentials", "clock"),
+    ("write", 400, "KMS.DisabledException", "rejects a request about x", "the key that encrypts the bucket"),
     ("read", 404, "NoSuchBucket", "there is no bucket at s3://b/", "check the name, and --endpoint-url"),
     ("write", 404, "NoSuchBucket", "there is no bucket at s3://b/", "or make the bucket"),
-    ("write", 405, "MethodNotAllowed", "cannot do what was asked about x", "--endpoint-url"),
-    ("write", 501, "NotImplemented", "cannot do what was asked about x", "knows no SHA-256 checksums"),
-    ("replace", 501, "NotImplemented", "cannot do what was asked about x", "must know conditional writes"),
+    ("write", 405, "MethodNotAllowed", "rejects a request about x", "--endpoint-url"),
+    ("write", 501, "NotImplemented", "rejects a request about x", "does not support SHA-256 checksums"),
+    ("replace", 501, "NotImplemented", "rejects a request about x", "must support conditional writes"),
     ("write", 301, "PermanentRedirect", "another region", "AWS_REGION"),
     ("write", 507, "XMinioStorageFull", "has no room", "make room"),
 ]

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import pytest
 
-from tilesync.runtime import process_pool as crew_module
+from tilesync.runtime import process_pool
 from tilesync.runtime.process_pool import ProcessPool, WorkerContext, WorkerLost
 
 T = TypeVar("T")
@@ -189,16 +189,16 @@ def test_a_process_that_is_killed_loses_its_errands_alone() -> None:
 @pytest.fixture
 def shorten_timeouts(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From when it is called a process that answers nothing for two seconds is taken for stuck."""
-    monkeypatch.setattr(crew_module, "_WATCH_INTERVAL_S", 0.1)
-    return lambda: monkeypatch.setattr(crew_module, "_MAX_SILENCE_S", 2.0)
+    monkeypatch.setattr(process_pool, "_WATCH_INTERVAL_S", 0.1)
+    return lambda: monkeypatch.setattr(process_pool, "_MAX_SILENCE_S", 2.0)
 
 
-def test_a_process_that_is_stopped_is_killed(shorten: Callable[[], None]) -> None:
+def test_a_process_that_is_stopped_is_killed(shorten_timeouts: Callable[[], None]) -> None:
     """Errands of a process that answers no more are lost after a while, and it is gone; the other one goes on."""
 
     async def work(crew: ProcessPool) -> tuple[int, int]:
         first, second = set(await asyncio.gather(*(crew.run(ReturnPid()) for _ in range(6))))
-        shorten()
+        shorten_timeouts()
         os.kill(first, signal.SIGSTOP)
         answers = await asyncio.gather(*(crew.run(ReturnPid()) for _ in range(6)), return_exceptions=True)
         assert sorted(map(str, answers)) == sorted([str(second)] * 3 + ["the process fell silent"] * 3)
@@ -208,23 +208,23 @@ def test_a_process_that_is_stopped_is_killed(shorten: Callable[[], None]) -> Non
     assert all(has_ended(pid) for pid in run_with_pool(work))
 
 
-def test_a_stopped_process_takes_no_more_than_a_pipe_holds(shorten: Callable[[], None]) -> None:
+def test_a_stopped_process_takes_no_more_than_a_pipe_holds(shorten_timeouts: Callable[[], None]) -> None:
     """Also an errand that the process does not even read is lost."""
 
     async def work(crew: ProcessPool) -> None:
         os.kill(await crew.run(ReturnPid()), signal.SIGSTOP)
-        shorten()
+        shorten_timeouts()
         with pytest.raises(WorkerLost):
             await crew.run(CarryData(b"x" * 3_000_000))
 
     run_with_pool(work, 1)
 
 
-def test_large_errands_have_more_time(shorten: Callable[[], None]) -> None:
+def test_large_errands_have_more_time(shorten_timeouts: Callable[[], None]) -> None:
     """What is about so many bytes that it may take long is waited for."""
 
     async def work(crew: ProcessPool) -> None:
-        shorten()
+        shorten_timeouts()
         await crew.run(Hang(3.5), payload_bytes=60 << 20)
         with pytest.raises(WorkerLost):
             await crew.run(Hang(60))
@@ -232,7 +232,7 @@ def test_large_errands_have_more_time(shorten: Callable[[], None]) -> None:
     run_with_pool(work, 1)
 
 
-def test_one_that_is_stopped_in_its_first_errand_keeps_nobody(shorten: Callable[[], None]) -> None:
+def test_one_that_is_stopped_in_its_first_errand_keeps_nobody(shorten_timeouts: Callable[[], None]) -> None:
     """A process that never gets ready is killed, and the crew starts without it."""
 
     async def main() -> set[int]:
@@ -244,7 +244,7 @@ def test_one_that_is_stopped_in_its_first_errand_keeps_nobody(shorten: Callable[
             os.kill(started[0], signal.SIGSTOP)
             while all(member.task_count for member in crew._workers):
                 await asyncio.sleep(0.01)
-            shorten()
+            shorten_timeouts()
             async with asyncio.timeout(30):
                 await crew.start(ReturnPid())
                 return {await crew.run(ReturnPid()) for _ in range(4)} - set(started[1:])
@@ -257,7 +257,7 @@ def test_one_that_is_stopped_in_its_first_errand_keeps_nobody(shorten: Callable[
 
 def test_closing_does_not_wait_for_one_that_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped processes are killed when the crew is closed, all at the same time."""
-    monkeypatch.setattr(crew_module, "_SHUTDOWN_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(process_pool, "_SHUTDOWN_TIMEOUT_S", 1.0)
 
     async def work(crew: ProcessPool) -> float:
         for pid in set(await asyncio.gather(*(crew.run(ReturnPid()) for _ in range(8)))):
@@ -302,15 +302,15 @@ def test_a_process_that_loads_hears_no_interrupts_of_the_group() -> None:
     code = """
 import asyncio, signal, sys
 sys.path.insert(0, sys.argv[1])
-from tests.runtime.test_process_pool import Crew, Who
+from tests.runtime.test_process_pool import ProcessPool, ReturnPid
 async def main():
     signal.signal(signal.SIGINT, lambda *_: None)
-    crew = Crew(2)
-    crew.call(Who())
-    await asyncio.gather(*(member._starting for member in crew._members))
+    crew = ProcessPool(2)
+    crew.request_start(ReturnPid())
+    await asyncio.gather(*(member._starting for member in crew._workers))
     print("they load", flush=True)
-    await crew.start(Who())
-    print(len(set(await asyncio.gather(*(crew.do(Who()) for _ in range(4))))), flush=True)
+    await crew.start(ReturnPid())
+    print(len(set(await asyncio.gather(*(crew.run(ReturnPid()) for _ in range(4))))), flush=True)
     await crew.aclose()
 asyncio.run(main())
 """
@@ -353,12 +353,12 @@ def test_the_crew_ends_with_a_killed_parent() -> None:
     code = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[1])
-from tests.runtime.test_process_pool import Crew, Hang, Who
+from tests.runtime.test_process_pool import ProcessPool, Hang, ReturnPid
 async def main():
-    crew = Crew(2)
-    await crew.start(Who())
-    print(*{pid for pid in await asyncio.gather(*(crew.do(Who()) for _ in range(8)))}, flush=True)
-    await asyncio.gather(crew.do(Hang()), crew.do(Hang()))
+    crew = ProcessPool(2)
+    await crew.start(ReturnPid())
+    print(*{pid for pid in await asyncio.gather(*(crew.run(ReturnPid()) for _ in range(8)))}, flush=True)
+    await asyncio.gather(crew.run(Hang()), crew.run(Hang()))
 asyncio.run(main())
 """
     command = [sys.executable, "-c", code, str(Path(__file__).parents[2])]

@@ -76,7 +76,7 @@ def test_a_named_file_is_read_through_links(tmp_path: Path) -> None:
 
 def test_a_pipe_is_read_to_its_end() -> None:
     """As a shell gives `<(command)`: also what is written bit by bit, and by one who opens it late."""
-    script = "import sys; from tilesync.runtime.safe_open import read_named; print(read_named(sys.argv[1]))"
+    script = "import sys; from tilesync.runtime.safe_open import read_small_file; print(read_small_file(sys.argv[1]))"
     with tempfile.TemporaryDirectory() as folder:
         os.mkfifo(f"{folder}/pipe")
         with subprocess.Popen([sys.executable, "-c", script, f"{folder}/pipe"], stdout=subprocess.PIPE) as reader:

@@ -80,7 +80,7 @@ def test_of_those_of_one_second_the_pointer_names_the_newest(pointed: str) -> No
     """Where nothing else tells which came last, all of them are told in an order that ends where the pointer is."""
     place = FakeDestination()
     for name in ("e1", "f1"):
-        place.add_version(name, FILES, published="2026-04-01T00:00:00Z")
+        place.add_version(name, FILES, published_at="2026-04-01T00:00:00Z")
     place.set_latest(pointed)
     exports = asyncio.run(origin(place).list_finished())
     assert exports[-1].stored_version is not None

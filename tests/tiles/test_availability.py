@@ -487,14 +487,14 @@ def named(
 def test_content_metadata_names_contents(width: str | None) -> None:
     """A row stands for each available content in the order of bits, with or without tile; empty leaves the template."""
     data, _ = named(["a.glb", "no", "", "ü/ß.glb"], tiles=0b11011, contents=0b11101, of="contents", width=width)
-    found = expanded(data, implicit(2), content_uris={"k": "u"})
+    found = expanded(data, implicit(2), content_uri_properties={"k": "u"})
     assert list(found.contents) == ["a.glb", "c0/1/0/1.glb", "ü/ß.glb"]
 
 
 def test_tile_metadata_names_contents() -> None:
     """A row stands for each available tile in the order of bits, with or without content."""
     data, _ = named(["a", "no", "b", ""], tiles=0b11011, contents=0b11101, of="tiles")
-    found = expanded(data, implicit(2), content_uris={"k": "u"})
+    found = expanded(data, implicit(2), content_uri_properties={"k": "u"})
     assert list(found.contents) == ["a", "b", "c0/1/1/1.glb"]
 
 
@@ -502,7 +502,7 @@ def test_other_metadata_names_no_contents() -> None:
     """Without a CONTENT_URI in the class of the table, or for a property it lacks, the template holds."""
     data, _ = named(["a", "b"], tiles=0b11, contents=0b11, of="contents")
     for uris in ({}, {"other": "v"}, {"k": "v"}, {"": "u"}):
-        assert list(expanded(data, implicit(2), content_uris=uris).contents) == ["c0/0/0/0.glb", "c0/1/0/0.glb"]
+        assert list(expanded(data, implicit(2), content_uri_properties=uris).contents) == ["c0/0/0/0.glb", "c0/1/0/0.glb"]
 
 
 def test_content_metadata_goes_before_that_of_tiles() -> None:
@@ -519,8 +519,8 @@ def test_content_metadata_goes_before_that_of_tiles() -> None:
     both = as_binary(layout.as_subtree(said | {"contentMetadata": [1]}), layout.data)
     of_tiles = as_binary(layout.as_subtree(said), layout.data)
     spec = implicit(1, contents=2)
-    assert list(expanded(both, spec, content_uris={"k": "u"}).contents) == ["content", "c1/0/0/0.glb"]
-    assert list(expanded(of_tiles, spec, content_uris={"k": "u"}).contents) == ["tile", "c1/0/0/0.glb"]
+    assert list(expanded(both, spec, content_uri_properties={"k": "u"}).contents) == ["content", "c1/0/0/0.glb"]
+    assert list(expanded(of_tiles, spec, content_uri_properties={"k": "u"}).contents) == ["tile", "c1/0/0/0.glb"]
 
 
 @settings(max_examples=200)
@@ -538,21 +538,21 @@ def test_rows_are_counted_as_the_oracle_counts(data: st.DataObject) -> None:
         for index in range(5)
         if (tiles & contents) >> index & 1
     ]
-    assert list(expanded(stored_file, implicit(2), content_uris={"k": "u"}).contents) == expected
+    assert list(expanded(stored_file, implicit(2), content_uri_properties={"k": "u"}).contents) == expected
 
 
 def test_too_few_rows_are_damage() -> None:
     """A CONTENT_URI column that has fewer rows than there are contents is damage, said at once."""
     data, _ = named(["a", "b"], tiles=31, contents=7, of="contents")
     with pytest.raises(BlobDamaged, match=f"{NAME}: CONTENT_URI has fewer than the 3 rows"):
-        expanded(data, implicit(2), content_uris={"k": "u"})
+        expanded(data, implicit(2), content_uri_properties={"k": "u"})
 
 
 def test_a_column_of_another_type_is_damage() -> None:
     """A CONTENT_URI without offsets is no string."""
     data, _ = named(["a", "b"], tiles=3, contents=3, of="contents")
     with pytest.raises(BlobDamaged, match="CONTENT_URI is no column of strings"):
-        expanded(data, implicit(2), content_uris={"other": "u"})
+        expanded(data, implicit(2), content_uri_properties={"other": "u"})
 
 
 def test_an_array_of_strings_is_no_content_uri() -> None:
@@ -561,7 +561,7 @@ def test_an_array_of_strings_is_no_content_uri() -> None:
     column = strings(layout, ["a"], None) | {"arrayOffsets": 0}
     said = EVERYTHING | {"propertyTables": [{"class": "k", "properties": {"u": column}}], "tileMetadata": 0}
     with pytest.raises(BlobDamaged, match="CONTENT_URI is no column of strings"):
-        expanded(as_binary(layout.as_subtree(said), layout.data), implicit(1), content_uris={"k": "u"})
+        expanded(as_binary(layout.as_subtree(said), layout.data), implicit(1), content_uri_properties={"k": "u"})
 
 
 @pytest.mark.parametrize(
@@ -576,7 +576,7 @@ def test_broken_strings_are_damage_in_their_turn(before: bytes, after: bytes, re
     """Offsets that leave the values or go back, and bytes that are no UTF-8, raise where their content would come."""
     data, _ = named(["a", "b"], tiles=3, contents=3, of="contents", width="UINT8")
     head, _, tail = data.rpartition(before)
-    found = expanded(head + after + tail, implicit(2), content_uris={"k": "u"})
+    found = expanded(head + after + tail, implicit(2), content_uri_properties={"k": "u"})
     with pytest.raises(BlobDamaged, match=f"{NAME}: .*CONTENT_URI . .*{reason}"):
         list(found.contents)
 
@@ -680,7 +680,7 @@ def small() -> tuple[dict[str, Any], bytes]:
 
 def consume(data: bytes, buffers: dict[str, bytes] | None = None) -> None:
     """Read a subtree to its end."""
-    found = expanded(data, implicit(2, contents=2), buffers=buffers or {}, content_uris={"k": "u"})
+    found = expanded(data, implicit(2, contents=2), buffers=buffers or {}, content_uri_properties={"k": "u"})
     list(found.contents)
     list(found.subtrees)
 

@@ -391,7 +391,7 @@ def test_known_keys_at_unknown_places(document: dict[str, Any], step: int) -> No
     """Whatever stands where, a document is read without surprise, and the same however it is cut."""
     first, second = read(document), read(document, step)
     assert first[1] == second[1]
-    for field in ("kind", "implicit", "unreadable", "content_uris", "first_buffer"):
+    for field in ("kind", "implicit_tilings", "unreadable_reasons", "content_uri_properties", "first_buffer"):
         assert getattr(first[0], field) == getattr(second[0], field)
 
 

@@ -160,22 +160,22 @@ BOTH = """
 import asyncio, json, os, sys
 from datetime import timedelta
 from tilesync.errors import TilesyncError
-from tilesync.transport.blob_client import engine
-from tilesync.transport.api_client import Ask, conversations
-from tilesync.app.commands import WallClock
+from tilesync.transport.blob_client import open_blob_client
+from tilesync.transport.api_client import ApiRequest, open_api_client
+from tilesync.runtime.clock import WallClock
 
 async def talk(url):
     async def make():
-        return Ask(url)
+        return ApiRequest(url)
     async def accept(reply):
         return [reply.status, (await reply.read()).decode()]
-    async with conversations(WallClock(), lambda event: None, budget=timedelta()) as conversation:
-        return await conversation.ask("it", make, accept)
+    async with open_api_client(WallClock(), lambda event: None, budget=timedelta()) as conversation:
+        return await conversation.request("it", make, accept)
 
 async def bulk(url):
-    async with engine() as pool:
+    async with open_blob_client() as pool:
         answer = await pool.get(url, {})
-        body = await answer.text()
+        body = await answer.read_error_body()
         await answer.aclose()
         return [answer.status, body.decode()]
 

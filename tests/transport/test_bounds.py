@@ -161,7 +161,7 @@ def test_an_answer_that_takes_too_long_in_all_is_given_up(
     monkeypatch: pytest.MonkeyPatch, over: threading.Event
 ) -> None:
     """An answer that is read whole is small: it has a time for all of it."""
-    monkeypatch.setattr(http.ApiResponse.read, "__kwdefaults__", {"within": timedelta(seconds=0.5)})
+    monkeypatch.setattr(http.ApiResponse.read, "__kwdefaults__", {"timeout": timedelta(seconds=0.5)})
     error, _, _ = request_failing(sending(ENDLESS, b"x" * 200, every=0.02, over=over), budget=0.0)
     assert "no whole answer within" in str(error)
 

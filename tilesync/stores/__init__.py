@@ -1,1 +1,11 @@
-"""Where tiles go, and the state that says what is there."""
+"""Stores: the storage backends that a destination can use.
+
+base          the default layout: each version has a folder of its own
+lock_holder   the process that holds a lock, as a record and as text
+status_files  small JSON documents beside the versions
+
+azure         Azure Blob Storage
+local         a local folder
+object_store  the parts that all object stores share
+s3            S3 and servers that are compatible with it
+"""

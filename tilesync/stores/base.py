@@ -1,4 +1,4 @@
-"""Versions that have folders of their own: their files lie where they are looked for."""
+"""Default layout: each version has a folder of its own, and its files are written to their final place."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from tilesync.model import StoredFile, Version
 
 
 class DefaultLayoutMixin:
-    """Nothing is to be brought to its place, and nothing of others can be in the way."""
+    """The steps that only the flat layout needs, as empty steps."""
 
     def find_blocked(self, version: Version, names: Iterable[str]) -> list[str]:
-        """None: the files lie where they are looked for."""
+        """Return an empty list: nothing foreign can be in a version's own folder."""
         return []
 
     def move_into_place(self, version: Version, names: Iterable[str], moment: str) -> list[str]:
-        """Nothing: the files lie where they are looked for."""
+        """Do nothing: the files are written to their final place."""
         return []
 
     def discard(self, version: Version, files: Iterable[StoredFile], moment: str) -> list[StoredFile]:
-        """Nothing: a version has a folder of its own."""
+        """Do nothing: files of other versions are in other folders."""
         return []

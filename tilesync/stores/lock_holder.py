@@ -1,4 +1,4 @@
-"""The process that holds a lock, as it says of itself to those who are kept out."""
+"""Lock holder: the record of the process that holds a lock, for the processes that are refused."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 MAX_HOST_CHARS: Final = 255
-"""Characters of a host's name. Source: RFC 1035, 2.3.4."""
+"""Maximum characters of a host name. Source: RFC 1035, 2.3.4."""
 
 
 class LockHolder(NamedTuple):
-    """A process, its host, and since when it holds the lock: UTC, ISO 8601."""
+    """A process, its host, and the time since when it holds the lock (UTC, ISO 8601)."""
 
     pid: int
     host: str
     since: str
 
     def to_record(self) -> dict[str, Any]:
-        """What others read."""
+        """Convert to a JSON record for other processes."""
         return self._asdict()
 
     def __str__(self) -> str:
@@ -25,13 +25,16 @@ class LockHolder(NamedTuple):
 
 
 def parse_holder(record: object) -> LockHolder | None:
-    """The process that a record names; None for anything else: others can write there."""
+    """Parse the record of a lock holder; None if it is not valid, since other programs can write to that file.
+
+    The host and the time are printed in messages, so control characters are refused.
+    """
     if not isinstance(record, Mapping):
         return None
     pid, host, since = (record.get(field) for field in LockHolder._fields)
     if not isinstance(pid, int) or not isinstance(host, str) or not isinstance(since, str):
         return None
-    texts = (
+    are_texts_valid = (
         host and since and (host + since).isprintable() and len(host) <= MAX_HOST_CHARS and len(since) <= len("0" * 40)
     )
-    return LockHolder(pid, host, since) if pid > 0 and texts else None
+    return LockHolder(pid, host, since) if pid > 0 and are_texts_valid else None

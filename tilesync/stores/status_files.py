@@ -1,4 +1,4 @@
-"""Small documents beside the versions: whose the destination is, and when a run last ended well."""
+"""Status files: small JSON documents beside the versions. They name the owner and the last successful run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tilesync.stores.local.fs import replace_file_durably
 CHECKED_FILE: Final = "checked.json"
 OWNERSHIP_FILE: Final = "ownership.json"
 MAX_DOCUMENT_BYTES: Final = 1 << 16
-"""Bytes of a document at most; it has some hundred."""
+"""Maximum bytes of a document; a usual one has a few hundred."""
 
 
 def parse_document(data: bytes | None) -> Mapping[str, Any] | None:
-    """What a document says; None where there is none, or another thing: others can write there."""
+    """Parse a document; None if it is missing or not a JSON object, since other programs can write to that file."""
     try:
         return read_mapping(parse_json(data, max_bytes=MAX_DOCUMENT_BYTES)) if data is not None else None
     except ValueError:
@@ -25,10 +25,10 @@ def parse_document(data: bytes | None) -> Mapping[str, Any] | None:
 
 
 def write_document(temporary: Entry, final: Entry, content: Mapping[str, Any]) -> None:
-    """Put a document in place in one step, durably. Raises OSError."""
+    """Replace a document atomically and durably. Raises OSError."""
     replace_file_durably(temporary, final, [encode_document(content)])
 
 
 def encode_document(content: Mapping[str, Any]) -> bytes:
-    """The bytes of a document, for people too."""
+    """Encode a document as indented JSON, which people can read too."""
     return json.dumps(content, ensure_ascii=False, indent=2).encode() + b"\n"

@@ -104,7 +104,7 @@ def test_without_a_way_to_another_its_end_is_the_end() -> None:
         signed.handle_refusal(signed.current(), REFUSAL, was_fresh=False)
     assert "--dest-link-command" in error.value.hint
     ended = RenewableSasLink(None, lambda event: None, first=link(-1))
-    with pytest.raises(NoFreshLink, match="has ended"):
+    with pytest.raises(NoFreshLink, match="has expired"):
         ended.renew(ended._link)
 
 

@@ -1,4 +1,4 @@
-"""Directory handles: all that is reached through them lies below the folder that was named, whatever is swapped."""
+"""Directory handles: everything reached through them is below the named folder, whatever is swapped meanwhile."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 from tilesync.runtime.safe_open import WrongFileType
-from tilesync.stores.local import directory_handles as folders
+from tilesync.stores.local import directory_handles as directory_handles
 from tilesync.stores.local.directory_handles import MAX_OPEN_HANDLES, DirectoryHandle, DirectoryTree
 
 
 @pytest.fixture(params=[True, False], ids=["handles", "paths"], autouse=True)
 def handles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """With directory handles, and without, as on Windows."""
-    monkeypatch.setattr(folders, "HAS_DIR_FD", request.param)
+    """Run with directory handles, and without, as on Windows."""
+    monkeypatch.setattr(directory_handles, "HAS_DIR_FD", request.param)
     return bool(request.param)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
-    """A folder with something in it, and one beside it that must stand as it is."""
+    """A folder with a file, and a folder beside it that must not change."""
     (tmp_path / "d/a/b").mkdir(parents=True)
     (tmp_path / "d/a/b/file").write_bytes(b"inside")
     (tmp_path / "outside/b").mkdir(parents=True)
@@ -39,27 +39,27 @@ def read(tree: DirectoryTree, folder: str, name: str) -> bytes:
 
 
 def swap(folder: Path, outside: Path) -> None:
-    """A folder goes, and a link stands in its place."""
+    """Replace a folder with a symlink."""
     folder.rename(folder.with_name("aside"))
     folder.symlink_to(outside)
 
 
 @pytest.mark.parametrize("linked", ["a", "a/b"])
 def test_a_link_is_refused_with_its_path(root: Path, linked: str) -> None:
-    """Where a folder is needed a symlink is named, be it there from the start or swapped in while it is used."""
+    """A symlink where a folder is needed is refused and named, planted before or swapped in during use."""
     tree = DirectoryTree(root)
     assert read(tree, "a/b", "file") == b"inside"
     swap(root / linked, root.parent / "outside" / ("b" if linked == "a/b" else "."))
-    for each in (tree, DirectoryTree(root), pickle.loads(pickle.dumps(tree))):
-        for work in (each.folder, each.find):
+    for candidate in (tree, DirectoryTree(root), pickle.loads(pickle.dumps(tree))):
+        for action in (candidate.folder, candidate.find):
             with pytest.raises(WrongFileType, match=f"a symlink stands where a folder is needed: {root}/{linked}$"):
-                work("a/b")
+                action("a/b")
         with pytest.raises(WrongFileType):
-            each.folder("a/b", make=True)
+            candidate.folder("a/b", make=True)
 
 
 def test_a_moved_folder_that_is_linked_back_is_refused(root: Path) -> None:
-    """It is the same folder still, and lies elsewhere."""
+    """A folder that was moved away and linked back is refused, though it is the same folder."""
     tree = DirectoryTree(root)
     tree.folder("a/b")
     (root / "a").rename(root.parent / "moved")
@@ -68,8 +68,8 @@ def test_a_moved_folder_that_is_linked_back_is_refused(root: Path) -> None:
         tree.folder("a/b")
 
 
-def test_the_folder_itself_may_be_reached_through_links(root: Path) -> None:
-    """As its user named it; what leads on from there may not be one."""
+def test_root_path_may_contain_symlinks(root: Path) -> None:
+    """The path of the root may contain symlinks; the paths below it may not."""
     (root.parent / "named").symlink_to("d")
     assert read(DirectoryTree(root.parent / "named"), "a/b", "file") == b"inside"
     (root / "state").symlink_to(root.parent / "outside")
@@ -78,8 +78,8 @@ def test_the_folder_itself_may_be_reached_through_links(root: Path) -> None:
     assert DirectoryTree.from_path(root.parent / "outside", root).folder().entry("b").find_stat() is not None
 
 
-def test_a_folder_that_was_replaced_is_found_anew(root: Path) -> None:
-    """Removed and made again, or renamed with all above it: the path decides."""
+def test_replaced_folder_is_opened_again(root: Path) -> None:
+    """A folder that was removed and created again, or renamed with its parents, is opened again by its path."""
     tree = DirectoryTree(root)
     tree.folder("a/b")
     (root / "a/b").rename(root / "away")
@@ -90,8 +90,8 @@ def test_a_folder_that_was_replaced_is_found_anew(root: Path) -> None:
     assert read(tree, "a/b", "file") == b"new"
 
 
-def test_a_handle_stands_while_its_root_is_renamed(root: Path, handles: bool) -> None:
-    """Who renames the folder that was named takes what is below it along."""
+def test_handles_survive_a_rename_of_the_root(root: Path, handles: bool) -> None:
+    """With handles, the folders below a root that is renamed can still be used."""
     tree = DirectoryTree(root)
     tree.folder("a/b")
     root.rename(root.with_name("renamed"))
@@ -104,8 +104,8 @@ def test_a_handle_stands_while_its_root_is_renamed(root: Path, handles: bool) ->
         root.with_name("renamed").rename(root)
 
 
-def test_folders_are_made(root: Path) -> None:
-    """All that are missing, when that is asked for."""
+def test_missing_folders_are_created(root: Path) -> None:
+    """All missing folders are created if `make` is set."""
     tree = DirectoryTree(root)
     with pytest.raises(FileNotFoundError):
         tree.folder("x/y")
@@ -115,8 +115,8 @@ def test_folders_are_made(root: Path) -> None:
         tree.folder("a/b/file/x", make=True)
 
 
-def test_what_stood_there_gives_way_to_a_new_file(root: Path) -> None:
-    """A file, a symlink or a hard link of that name is unlinked; what shares its content keeps it."""
+def test_new_file_replaces_what_exists(root: Path) -> None:
+    """A file, symlink or hard link with the name of a new file is unlinked; its other names keep their content."""
     outside, folder = root.parent / "outside/b/file", DirectoryTree(root).folder("a")
     for plant in (
         lambda path: path.symlink_to(outside),
@@ -135,15 +135,15 @@ def test_what_stood_there_gives_way_to_a_new_file(root: Path) -> None:
         folder.entry("new").create()
 
 
-def test_a_file_with_another_name_is_not_written_to(root: Path) -> None:
-    """What is to be continued must be ours alone."""
+def test_file_with_a_second_hard_link_is_not_continued(root: Path) -> None:
+    """A file with a second hard link is never continued."""
     os.link(root.parent / "outside/b/file", root / "a/part")
     with pytest.raises(WrongFileType, match="a hard link stands where a file is needed"):
         DirectoryTree(root).folder("a").entry("part").open_unshared()
 
 
-def test_entries_do_what_paths_do(root: Path) -> None:
-    """Rename, link, date, lead and remove, each in the folder that is open."""
+def test_entry_operations(root: Path) -> None:
+    """Entries can be renamed, linked, dated, symlinked and removed, each in its open folder."""
     tree = DirectoryTree(root)
     one, other = tree.folder("a/b").entry("file"), tree.folder("x", make=True).entry("moved")
     one.link(other)
@@ -156,9 +156,9 @@ def test_entries_do_what_paths_do(root: Path) -> None:
     assert other.stat().st_mtime == 1_700_000_000
     other.move(one)
     assert (root / "a/b/file").read_bytes() == b"inside"
-    lead = tree.folder().entry("lead")
-    lead.symlink_to("a/b")
-    assert (lead.read_link(), one.read_link()) == ("a/b", None)
+    symlink = tree.folder().entry("lead")
+    symlink.symlink_to("a/b")
+    assert (symlink.read_link(), one.read_link()) == ("a/b", None)
     with pytest.raises(WrongFileType):
         tree.folder("lead")
     with pytest.raises(OSError):
@@ -174,16 +174,16 @@ def test_entries_do_what_paths_do(root: Path) -> None:
     assert (root / "x/y/file").exists()
 
 
-def test_a_walk_tells_links_and_does_not_follow_them(root: Path) -> None:
-    """Everything that is no folder, by its name from the top."""
+def test_walk_lists_symlinks_and_does_not_follow_them(root: Path) -> None:
+    """A walk lists everything except folders, with paths from the top; symlinks are not followed."""
     (root / "a/link").symlink_to(root.parent / "outside")
     (root / "a/loop").symlink_to(".")
     tree = DirectoryTree(root)
     assert sorted(name for name, _ in tree.folder().walk()) == ["a/b/file", "a/link", "a/loop"]
 
 
-def test_few_descriptors_are_kept(tmp_path: Path, handles: bool) -> None:
-    """However many folders are used, and none when the tree is gone."""
+def test_few_descriptors_stay_open(tmp_path: Path, handles: bool) -> None:
+    """Few descriptors stay open, however many folders are used, and none after the tree is deleted."""
     before = len(os.listdir("/proc/self/fd"))
     tree = DirectoryTree(tmp_path)
     for number in range(5 * MAX_OPEN_HANDLES):
@@ -194,15 +194,15 @@ def test_few_descriptors_are_kept(tmp_path: Path, handles: bool) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_folder_in_use_outlives_its_tree(root: Path) -> None:
-    """Whoever holds an entry can use it."""
+def test_entry_outlives_its_tree(root: Path) -> None:
+    """An entry can be used after its tree is deleted."""
     entry = DirectoryTree(root).folder("a/b").entry("file")
     assert entry.stat().st_size == 6
 
 
 @pytest.mark.parametrize("kind", [os.mkfifo, Path.touch])
-def test_what_is_no_folder_is_named(tmp_path: Path, kind: object) -> None:
-    """Also at the top; a FIFO does not keep anybody waiting."""
+def test_wrong_file_type_is_named(tmp_path: Path, kind: object) -> None:
+    """A path that is not a folder is named in the error, also at the top; a FIFO does not block."""
     assert callable(kind)
     kind(tmp_path / "x")
     with pytest.raises(WrongFileType, match="stands where a folder is needed"):

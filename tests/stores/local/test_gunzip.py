@@ -1,4 +1,4 @@
-"""Gzip payloads that lie unpacked in a folder: what comes in, what is shared, and what is left when something fails."""
+"""Gzip payloads stored unpacked in a folder: writing, reuse, and cleanup after errors."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ import pytest
 
 from tests.support import store_contract as contract
 from tests.support.store_contract import ResumableDestinationContract, blob, digests_of, run_async
-from tilesync.core import gzip as packed
+from tilesync.core import gzip as gzip_module
 from tilesync.errors import BlobDamaged
 from tilesync.model import Blob, Content, FileResult, Layout, StoredFile, UnpackedFile, Version
 from tilesync.stores.local.destination import LocalDestination, open_local
 from tilesync.stores.local.directory_handles import DirectoryHandle, Entry
-from tilesync.stores.local.gunzip import WRITE_STRETCH_BYTES, GunzipWriter, gunzip_to_file, is_gzip_file, read_chunks
+from tilesync.stores.local.gunzip import WRITE_STEP_BYTES, GunzipWriter, gunzip_to_file, is_gzip_file, read_chunks
 from tilesync.stores.local.writer import LocalFiles
 
 PLAIN = random.Random(7).randbytes(1_500_000)
@@ -37,19 +37,19 @@ DATE = 1772353800
 
 
 def entry(path: Path) -> Entry:
-    """A path as an entry of an open folder."""
+    """Return a path as an entry of an open folder."""
     return DirectoryHandle(str(path.parent)).entry(path.name)
 
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The version of the conformance suite is one in which gzip payloads lie unpacked."""
+    """Let the version of the conformance suite store gzip payloads unpacked."""
     monkeypatch.setattr(contract, "SAMPLE_VERSION", replace(contract.SAMPLE_VERSION, content=Content.DECODED))
 
 
 @pytest.mark.usefixtures("decoded")
 class TestUnpackingFolder(ResumableDestinationContract):
-    """A folder in which gzip payloads lie unpacked."""
+    """A folder that stores gzip payloads unpacked."""
 
     @pytest.fixture
     def opening(self, tmp_path: Path) -> contract.OpenDestination:
@@ -66,94 +66,96 @@ class TestUnpackingFlatFolder(ResumableDestinationContract):
 
 
 @pytest.fixture(params=list(Layout))
-def there(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[LocalDestination]:
+def destination(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[LocalDestination]:
     with open_local(tmp_path / "d", state_dir=None, layout=request.param) as destination:
         yield destination
 
 
 async def commit(files: LocalFiles, version: Version, item: Blob, data: bytes) -> StoredFile:
-    """A file by way of a part."""
+    """Write a file through a part."""
     draft = files.draft(version, item)
-    for at in range(0, len(data), 300_000):
-        await draft.append(data[at : at + 300_000])
+    for offset in range(0, len(data), 300_000):
+        await draft.append(data[offset : offset + 300_000])
     return await draft.commit(digests_of(data))
 
 
 def put(files: LocalFiles, version: Version, item: Blob, data: bytes, *, small: bool = True) -> StoredFile:
-    """A file by one of the two ways in."""
+    """Write a file in one of the two ways: at once, or through a part."""
     return run_async(files.put(version, item, data, digests_of) if small else commit(files, version, item, data))
 
 
-def parts(files: Any) -> list[str]:
-    """What lies beside."""
+def part_names(files: Any) -> list[str]:
+    """List the files in the parts folder."""
     return sorted(os.listdir(files.put_target(STORED).parts.path))
 
 
 @pytest.mark.parametrize("small", [True, False])
 @pytest.mark.parametrize("version", [STORED, DECODED])
-def test_what_comes_in(there: LocalDestination, version: Version, small: bool) -> None:
-    """A gzip payload lies unpacked in a version that is to hold it so, with the date of its blob; both are known."""
+def test_gzip_payload_is_stored_as_the_version_needs(
+    destination: LocalDestination, version: Version, small: bool
+) -> None:
+    """A gzip payload is stored unpacked in a decoded version, with the date of its blob; both sizes are known."""
     item = blob("a/b", PACKED, last_modified=DATE)
-    held = put(there.files, version, item, PACKED, small=small)
-    lies = PLAIN if version is DECODED else PACKED
-    assert held.blob == item
-    assert held.unpacked == (UnpackedFile(len(PLAIN), digests_of(PACKED).sha256) if version is DECODED else None)
-    assert (held.size, held.sha256, held.stored_sha256) == (
-        len(lies),
-        digests_of(lies).sha256,
+    stored = put(destination.files, version, item, PACKED, small=small)
+    expected = PLAIN if version is DECODED else PACKED
+    assert stored.blob == item
+    assert stored.unpacked == (UnpackedFile(len(PLAIN), digests_of(PACKED).sha256) if version is DECODED else None)
+    assert (stored.size, stored.sha256, stored.stored_sha256) == (
+        len(expected),
+        digests_of(expected).sha256,
         digests_of(PACKED).sha256,
     )
-    assert there.files.read(version, "a/b") == lies
-    assert there.files.digest(version, "a/b") == held.sha256
-    assert there.files.unchanged(version, [held]) == [True]
-    assert held.mtime_ns == DATE * 10**9
-    assert [name for name in parts(there.files) if not name.startswith("case-")] == []
+    assert destination.files.read(version, "a/b") == expected
+    assert destination.files.digest(version, "a/b") == stored.sha256
+    assert destination.files.unchanged(version, [stored]) == [True]
+    assert stored.mtime_ns == DATE * 10**9
+    assert [name for name in part_names(destination.files) if not name.startswith("case-")] == []
 
 
 @pytest.mark.parametrize("small", [True, False])
 @pytest.mark.parametrize("data", [b"", b"\x1f\x8b", b"\x1f\x8b\x07 other", b"plain", gzip.compress(b"", mtime=0)])
-def test_what_is_no_payload(there: LocalDestination, data: bytes, small: bool) -> None:
-    """What is no gzip lies as it came; an empty payload unpacks to an empty file."""
-    held = put(there.files, DECODED, blob("a", data), data, small=small)
+def test_data_that_is_not_gzip(destination: LocalDestination, data: bytes, small: bool) -> None:
+    """Data that is not gzip is stored unchanged; an empty payload unpacks to an empty file."""
+    stored = put(destination.files, DECODED, blob("a", data), data, small=small)
     is_gzip = len(data) > 10
-    assert there.files.read(DECODED, "a") == (b"" if is_gzip else data)
-    assert (held.unpacked is not None) == is_gzip
+    assert destination.files.read(DECODED, "a") == (b"" if is_gzip else data)
+    assert (stored.unpacked is not None) == is_gzip
 
 
 @pytest.mark.parametrize("small", [True, False])
-def test_a_payload_that_unpacks_to_too_much(
-    there: LocalDestination, small: bool, monkeypatch: pytest.MonkeyPatch
+def test_gzip_bomb_is_stored_packed(
+    destination: LocalDestination, small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bomb that is proven lies as it is stored, never unpacked in part, and nothing of it is left beside."""
-    put(there.files, DECODED, blob("a", b"old", "1"), b"old")
-    monkeypatch.setattr(packed, "MAX_UNPACKED_BYTES", 1_000_000)
-    held = put(there.files, DECODED, blob("a", PACKED, "2"), PACKED, small=small)
-    assert held.unpacked is None
-    assert there.files.read(DECODED, "a") == PACKED
-    assert parts(there.files) == []
+    """A verified bomb is stored packed, never unpacked in part, and leaves no temporary file."""
+    put(destination.files, DECODED, blob("a", b"old", "1"), b"old")
+    monkeypatch.setattr(gzip_module, "MAX_UNPACKED_BYTES", 1_000_000)
+    stored = put(destination.files, DECODED, blob("a", PACKED, "2"), PACKED, small=small)
+    assert stored.unpacked is None
+    assert destination.files.read(DECODED, "a") == PACKED
+    assert part_names(destination.files) == []
 
 
 def test_unpacking_takes_little_memory(tmp_path: Path) -> None:
-    """However much a payload unpacks to, a few hundred kilobytes are in memory."""
+    """Unpacking needs a few hundred kilobytes of memory, whatever the unpacked size."""
     bomb = gzip.compress(bytes(200_000_000), mtime=0)
     tracemalloc.start()
     try:
-        laid = gunzip_to_file([bomb], entry(tmp_path / "a"), None)
+        written = gunzip_to_file([bomb], entry(tmp_path / "a"), None)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert laid.size == (tmp_path / "a").stat().st_size == 200_000_000
+    assert written.size == (tmp_path / "a").stat().st_size == 200_000_000
     assert peak < 2_000_000
 
 
-def test_a_cancelled_commit_leaves_the_part(there: LocalDestination, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that is interrupted while it unpacks goes on with what is stored; nothing lies under the name."""
-    data = gzip.compress(bytes(3 * WRITE_STRETCH_BYTES) + PLAIN, 1, mtime=0)
+def test_a_cancelled_commit_leaves_the_part(destination: LocalDestination, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that is cancelled while it unpacks keeps the packed part, and nothing is under the final name."""
+    data = gzip.compress(bytes(3 * WRITE_STEP_BYTES) + PLAIN, 1, mtime=0)
     item = blob("a", data)
     real, steps = GunzipWriter.write_next, list[int]()
 
     async def interrupted() -> None:
-        task = asyncio.ensure_future(commit(there.files, DECODED, item, data))
+        task = asyncio.ensure_future(commit(destination.files, DECODED, item, data))
 
         def step(self: GunzipWriter) -> bool:
             steps.append(self.size)
@@ -168,163 +170,169 @@ def test_a_cancelled_commit_leaves_the_part(there: LocalDestination, monkeypatch
 
     run_async(interrupted())
     assert len(steps) == 2
-    assert there.files.size(DECODED, "a") is None
+    assert destination.files.size(DECODED, "a") is None
     monkeypatch.undo()
-    (part,) = parts(there.files)
+    (part,) = part_names(destination.files)
     assert not part.endswith("unpacked")
-    assert (Path(there.files.put_target(DECODED).parts.path) / part).read_bytes() == data
+    assert (Path(destination.files.put_target(DECODED).parts.path) / part).read_bytes() == data
 
 
-def test_a_shelf_can_go_elsewhere(there: LocalDestination) -> None:
-    """What other processes put on a shelf lies as the version of the shelf wants it."""
+def test_put_target_is_picklable(destination: LocalDestination) -> None:
+    """A pickled put target of another process stores files as its version needs them."""
     for version in (STORED, DECODED):
-        shelf = pickle.loads(pickle.dumps(there.files.put_target(version)))
-        held = shelf.put_verified(version.name, blob("a", PACKED), PACKED, digests_of(PACKED))
-        assert there.files.unchanged(version, [held]) == [True]
-    assert (there.files.read(STORED, "a"), there.files.read(DECODED, "a")) == (PACKED, PLAIN)
+        put_target = pickle.loads(pickle.dumps(destination.files.put_target(version)))
+        stored = put_target.put_verified(version.name, blob("a", PACKED), PACKED, digests_of(PACKED))
+        assert destination.files.unchanged(version, [stored]) == [True]
+    assert (destination.files.read(STORED, "a"), destination.files.read(DECODED, "a")) == (PACKED, PLAIN)
 
 
-# --- shared ---
+# --- reuse of other versions' files ---
 
 
-def kept(destination: LocalDestination, version: Version, held: StoredFile) -> Version:
-    """A version of the catalog that holds a file."""
-    known = destination.catalog.add_version(version)
-    destination.catalog.add_stored_files(known, [FileResult(0, held)])
-    return known
+def catalog_version(destination: LocalDestination, version: Version, stored: StoredFile) -> Version:
+    """Add a version with one stored file to the catalog."""
+    added = destination.catalog.add_version(version)
+    destination.catalog.add_stored_files(added, [FileResult(0, stored)])
+    return added
 
 
 @pytest.mark.parametrize("data", [PACKED, b"plain"], ids=["gzip", "plain"])
-@pytest.mark.parametrize("of", [STORED, DECODED], ids=["from stored", "from decoded"])
-@pytest.mark.parametrize("to", [STORED, DECODED], ids=["to stored", "to decoded"])
-def test_sharing(there: LocalDestination, of: Version, to: Version, data: bytes) -> None:
-    """Files that lie alike are linked; what is stored is unpacked on the way; what is unpacked is never taken for what
-    is stored.
-    """
-    to = replace(to, serial=9, name="e9")
+@pytest.mark.parametrize("source", [STORED, DECODED], ids=["from stored", "from decoded"])
+@pytest.mark.parametrize("target", [STORED, DECODED], ids=["to stored", "to decoded"])
+def test_reuse_between_contents(destination: LocalDestination, source: Version, target: Version, data: bytes) -> None:
+    """Files of the same content are linked, stored ones unpacked if needed, unpacked ones never taken as stored."""
+    target = replace(target, serial=9, name="e9")
     item = blob("a", data, last_modified=DATE)
-    held = put(there.files, of, item, data)
-    (shared,) = there.files.share(to, [(item._replace(name="b"), of, held)])
-    if data is PACKED and (of.content, to.content) == (Content.DECODED, Content.STORED):
+    stored = put(destination.files, source, item, data)
+    (shared,) = destination.files.share(target, [(item._replace(name="b"), source, stored)])
+    if data is PACKED and (source.content, target.content) == (Content.DECODED, Content.STORED):
         assert shared is None
-        assert there.files.size(to, "b") is None
+        assert destination.files.size(target, "b") is None
         return
     assert shared is not None
-    lies = PLAIN if data is PACKED and to.content is Content.DECODED else data
-    assert there.files.read(to, "b") == lies
-    assert there.files.unchanged(to, [shared]) == [True]
+    expected = PLAIN if data is PACKED and target.content is Content.DECODED else data
+    assert destination.files.read(target, "b") == expected
+    assert destination.files.unchanged(target, [shared]) == [True]
     assert (shared.blob.name, shared.sha256, shared.stored_sha256) == (
         "b",
-        digests_of(lies).sha256,
+        digests_of(expected).sha256,
         digests_of(data).sha256,
     )
-    assert shared.size == len(lies)
-    alike = data is not PACKED or of.content is to.content
-    assert (shared.inode == held.inode) == alike
-    assert there.files.unchanged(of, [held]) == [True]
+    assert shared.size == len(expected)
+    is_same_content = data is not PACKED or source.content is target.content
+    assert (shared.inode == stored.inode) == is_same_content
+    assert destination.files.unchanged(source, [stored]) == [True]
 
 
-def test_what_changed_is_not_unpacked(there: LocalDestination) -> None:
-    """A stored file that is no longer what was left there, though it looks so, is not unpacked from."""
-    held = put(there.files, STORED, blob("a", PACKED, last_modified=DATE), PACKED)
-    lying = there.files.find(STORED.name, "a")
-    assert lying is not None
-    path = lying[0].path
-    for wrong in (PACKED[:-1] + b"!", gzip.compress(PLAIN, 2, mtime=1)[: len(PACKED)].ljust(len(PACKED), b"\0")):
-        Path(path).write_bytes(wrong)
+def test_changed_file_is_not_unpacked(destination: LocalDestination) -> None:
+    """A stored file whose bytes changed is not unpacked from, even if size and mtime are the same."""
+    stored = put(destination.files, STORED, blob("a", PACKED, last_modified=DATE), PACKED)
+    found = destination.files.find(STORED.name, "a")
+    assert found is not None
+    path = found[0].path
+    for changed in (PACKED[:-1] + b"!", gzip.compress(PLAIN, 2, mtime=1)[: len(PACKED)].ljust(len(PACKED), b"\0")):
+        Path(path).write_bytes(changed)
         os.utime(path, (DATE, DATE))
-        assert there.files.share(DECODED, [(held.blob, STORED, held)]) == [None]
-        assert there.files.size(DECODED, "a") is None
-    assert parts(there.files) == []
+        assert destination.files.share(DECODED, [(stored.blob, STORED, stored)]) == [None]
+        assert destination.files.size(DECODED, "a") is None
+    assert part_names(destination.files) == []
 
 
-def test_twins_of_both_contents(there: LocalDestination) -> None:
-    """Twins are found by what the container stores: for stored files only stored ones, for unpacked ones those of the
-    same content first.
-    """
+def test_duplicates_of_both_contents(destination: LocalDestination) -> None:
+    """Duplicates are found by the container's bytes; for an unpacked version, those of the same content come first."""
     item = blob("a", PACKED, md5=digests_of(PACKED).md5)
-    stored = kept(there, STORED, put(there.files, STORED, item, PACKED))
-    held = put(there.files, DECODED, item, PACKED)
-    decoded = kept(there, DECODED, held)
-    newer = kept(there, replace(STORED, name="e3"), put(there.files, replace(STORED, name="e3"), item, PACKED))
-    claimed = item._replace(sha256=digests_of(PACKED).sha256)
-    for wish in (item, claimed):
-        for content, known in ((Content.STORED, newer), (Content.DECODED, decoded)):
-            wanting = replace(STORED, serial=99, content=content)
-            (twin,) = there.catalog.duplicates.find_by_digest(wanting, [wish])["a"]
-            assert (twin.version.serial, twin.stored.stored_sha256) == (known.serial, digests_of(PACKED).sha256)
-            every = there.catalog.duplicates.find_by_digest(wanting, [wish], all_versions=True)["a"]
-            unpacked = {decoded.serial} if content is Content.DECODED else set()
-            assert {twin.version.serial for twin in every} == {stored.serial, newer.serial} | unpacked
-    (read,) = there.catalog.find_stored(decoded, ["a"]).values()
-    assert read == held
-    assert (
-        there.catalog.duplicates.find_by_digest(replace(DECODED, serial=99), [item._replace(sha256=held.sha256)]) == {}
+    older = catalog_version(destination, STORED, put(destination.files, STORED, item, PACKED))
+    stored = put(destination.files, DECODED, item, PACKED)
+    decoded = catalog_version(destination, DECODED, stored)
+    newer = catalog_version(
+        destination, replace(STORED, name="e3"), put(destination.files, replace(STORED, name="e3"), item, PACKED)
     )
-    totals = there.catalog.compute_totals(decoded)
+    claimed = item._replace(sha256=digests_of(PACKED).sha256)
+    for blob_item in (item, claimed):
+        for content, expected in ((Content.STORED, newer), (Content.DECODED, decoded)):
+            wanted_version = replace(STORED, serial=99, content=content)
+            (duplicate,) = destination.catalog.duplicates.find_by_digest(wanted_version, [blob_item])["a"]
+            assert (duplicate.version.serial, duplicate.stored.stored_sha256) == (
+                expected.serial,
+                digests_of(PACKED).sha256,
+            )
+            duplicates = destination.catalog.duplicates.find_by_digest(wanted_version, [blob_item], all_versions=True)[
+                "a"
+            ]
+            unpacked = {decoded.serial} if content is Content.DECODED else set()
+            assert {duplicate.version.serial for duplicate in duplicates} == {older.serial, newer.serial} | unpacked
+    (read,) = destination.catalog.find_stored(decoded, ["a"]).values()
+    assert read == stored
+    assert (
+        destination.catalog.duplicates.find_by_digest(
+            replace(DECODED, serial=99), [item._replace(sha256=stored.sha256)]
+        )
+        == {}
+    )
+    totals = destination.catalog.compute_totals(decoded)
     assert (totals.stored_bytes, totals.growth_bytes) == (len(PACKED), len(PLAIN) - len(PACKED))
 
 
-def test_what_is_released_must_be_what_was_stored(there: LocalDestination) -> None:
-    """A file that was found bad is wanted with the SHA-256 of its stored bytes; when it is there again it is whole."""
+def test_wanted_blob_has_the_digest_of_its_packed_bytes(destination: LocalDestination) -> None:
+    """A damaged file is requested with the SHA-256 of its packed bytes, and is whole when it is stored again."""
     item = blob("a", PACKED)
-    held = put(there.files, DECODED, item, PACKED)
-    version = kept(there, DECODED, held)
-    there.catalog.mark_wanted(version, ["a"], include_linked=True)
-    ((number, wanted),) = there.catalog.list_wanted(version, 0, limit=2)
+    stored = put(destination.files, DECODED, item, PACKED)
+    version = catalog_version(destination, DECODED, stored)
+    destination.catalog.mark_wanted(version, ["a"], include_linked=True)
+    ((number, wanted),) = destination.catalog.list_wanted(version, 0, limit=2)
     assert wanted == item._replace(sha256=digests_of(PACKED).sha256)
-    assert there.catalog.duplicates.count_reusable_bytes(version) == 0
-    there.catalog.mark_stored(version, [FileResult(number, held)])
-    assert there.catalog.find_stored(version, ["a"]) == {"a": held}
-    there.catalog.mark_wanted(version, ["a"])
+    assert destination.catalog.duplicates.count_reusable_bytes(version) == 0
+    destination.catalog.mark_stored(version, [FileResult(number, stored)])
+    assert destination.catalog.find_stored(version, ["a"]) == {"a": stored}
+    destination.catalog.mark_wanted(version, ["a"])
     plain = StoredFile(blob("a", b"x"), b"p" * 32, 1, 2)
-    there.catalog.mark_stored(version, [FileResult(number, plain)])
-    assert there.catalog.find_stored(version, ["a"]) == {"a": plain}
+    destination.catalog.mark_stored(version, [FileResult(number, plain)])
+    assert destination.catalog.find_stored(version, ["a"]) == {"a": plain}
 
 
-def test_what_lies_there_already(there: LocalDestination) -> None:
-    """Of files without a catalog only those that are no gzip seem to be there, where gzip is to lie unpacked."""
+def test_find_present_leaves_out_gzip(destination: LocalDestination) -> None:
+    """Without a catalog, gzip files do not count as present where gzip is to be stored unpacked."""
     for version in (STORED, DECODED):
         for name, data in (("gzip", PACKED), ("plain", b"plain")):
-            put(there.files, replace(version, content=Content.STORED), blob(name, data), data)
+            put(destination.files, replace(version, content=Content.STORED), blob(name, data), data)
     blobs = [blob("gzip", PACKED, md5=b"m"), blob("plain", b"plain", md5=b"m"), blob("none", b"", md5=b"m")]
-    assert there.files.find_present(STORED, blobs) == {"gzip", "plain"}
-    assert there.files.find_present(DECODED, blobs) == {"plain"}
+    assert destination.files.find_present(STORED, blobs) == {"gzip", "plain"}
+    assert destination.files.find_present(DECODED, blobs) == {"plain"}
 
 
-# --- the pieces ---
+# --- the writer and the functions ---
 
 
-def test_unpacking_goes_on_by_stretches(tmp_path: Path) -> None:
-    """Each stretch ends soon behind its limit; after the last one all is written."""
-    data = bytes(2 * WRITE_STRETCH_BYTES) + PLAIN
-    unpacking = GunzipWriter([gzip.compress(data, 1, mtime=0)], entry(tmp_path / "a"))
+def test_unpacking_in_steps(tmp_path: Path) -> None:
+    """Each step ends soon after its limit; after the last one everything is written."""
+    data = bytes(2 * WRITE_STEP_BYTES) + PLAIN
+    writer = GunzipWriter([gzip.compress(data, 1, mtime=0)], entry(tmp_path / "a"))
     sizes = [0]
-    while unpacking.write_next():
-        sizes.append(unpacking.size)
+    while writer.write_next():
+        sizes.append(writer.size)
     assert len(sizes) == 3
-    assert all(WRITE_STRETCH_BYTES <= after - before < 2 * WRITE_STRETCH_BYTES for before, after in pairwise(sizes))
-    assert (unpacking.size, unpacking.sha256) == (len(data), hashlib.sha256(data).digest())
+    assert all(WRITE_STEP_BYTES <= after - before < 2 * WRITE_STEP_BYTES for before, after in pairwise(sizes))
+    assert (writer.size, writer.sha256) == (len(data), hashlib.sha256(data).digest())
     assert (tmp_path / "a").read_bytes() == data
-    unpacking.close()
+    writer.close()
 
 
-def test_a_broken_payload_leaves_nothing(tmp_path: Path) -> None:
-    """What cannot be unpacked is damaged, and no file is left."""
+def test_broken_payload_leaves_no_file(tmp_path: Path) -> None:
+    """A broken payload raises BlobDamaged and leaves no file."""
     with pytest.raises(BlobDamaged):
         gunzip_to_file([PACKED[:-4]], entry(tmp_path / "a"), None)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_symlinks_are_not_followed(tmp_path: Path) -> None:
-    """Neither to read what is packed nor to write what is unpacked."""
+    """Symlinks are not followed, neither to read a payload nor to write the unpacked file."""
     (tmp_path / "real").write_bytes(PACKED)
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert is_gzip_file(entry(tmp_path / "real"))
     link = entry(tmp_path / "link")
-    for work in (lambda: is_gzip_file(link), lambda: list(read_chunks(link))):
+    for action in (lambda: is_gzip_file(link), lambda: list(read_chunks(link))):
         with pytest.raises(OSError, match="a symlink stands where a file is needed"):
-            work()
+            action()
     GunzipWriter([], link).close()  # what stood there gives way to a new file
     assert not (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_bytes() == PACKED

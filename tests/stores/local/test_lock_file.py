@@ -1,4 +1,4 @@
-"""The lock of a folder: one process at a time, told by its id, host and time."""
+"""Lock of a folder: one process at a time; messages name its id, host and start."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tilesync.events import Event, Warned
 from tilesync.stores.local.lock_file import busy_message, locked_folder, locked_temporary_folder
 from tilesync.stores.lock_holder import LockHolder, parse_holder
 
-HOLD = """
+HOLD_PROGRAM = """
 import sys
 from pathlib import Path
 from tilesync.stores.local.destination import open_local
@@ -33,13 +33,13 @@ with open_local(Path(sys.argv[1]), state_dir=Path(sys.argv[2]) if len(sys.argv) 
 
 
 def ignore_event(event: Event) -> None:
-    """Nobody listens."""
+    """Ignore the event."""
 
 
 @contextmanager
-def process_holding(*words: object) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds a destination."""
-    command = [sys.executable, "-c", HOLD, *map(str, words)]
+def process_holding(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that holds a destination."""
+    command = [sys.executable, "-c", HOLD_PROGRAM, *map(str, arguments)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
@@ -56,13 +56,15 @@ def open_and_close(root: Path, state: Path | None) -> None:
         pass
 
 
-@pytest.mark.parametrize("theirs", [None, "theirs"])
-@pytest.mark.parametrize("ours", [None, "ours", "theirs"])
-def test_state_folders_of_their_own_do_not_part_two_runs(tmp_path: Path, theirs: str | None, ours: str | None) -> None:
-    """Wherever its state is, a second run into one folder is kept out, and is told by whom, where, and since when."""
+@pytest.mark.parametrize("first_state", [None, "first"])
+@pytest.mark.parametrize("second_state", [None, "second", "first"])
+def test_separate_state_folders_do_not_allow_two_runs(
+    tmp_path: Path, first_state: str | None, second_state: str | None
+) -> None:
+    """With any state folder, a second run into one DEST is refused, and told process, host and time of the first."""
     root = tmp_path / "d"
-    with process_holding(root, *([tmp_path / theirs] if theirs else [])) as holder:
-        state = tmp_path / ours if ours else None
+    with process_holding(root, *([tmp_path / first_state] if first_state else [])) as holder:
+        state = tmp_path / second_state if second_state else None
         with pytest.raises(DestinationBusy) as error:
             open_and_close(root, state)
         assert f"another run holds {root}: process {holder.pid} on {socket.gethostname()}, since 20" in str(error.value)
@@ -72,16 +74,17 @@ def test_state_folders_of_their_own_do_not_part_two_runs(tmp_path: Path, theirs:
         open_and_close(root, state)
 
 
-def test_a_state_folder_serves_one_run_at_a_time(tmp_path: Path) -> None:
-    """One state folder for two destinations is still one state: the second is refused, also while the first runs."""
-    with process_holding(tmp_path / "one", tmp_path / "state"), pytest.raises(DestinationError, match="the state in"):
+def test_state_folder_of_a_running_destination_is_refused(tmp_path: Path) -> None:
+    """A state folder belongs to one DEST: a second one is refused, also while the first runs."""
+    with (
+        process_holding(tmp_path / "one", tmp_path / "state"),
+        pytest.raises(DestinationError, match="the state folder"),
+    ):
         open_and_close(tmp_path / "two", tmp_path / "state")
 
 
-def test_a_lock_that_was_lent_leaves_nothing(tmp_path: Path) -> None:
-    """With its state elsewhere a destination has a `.tilesync` while a run lasts, and after one that was killed until
-    the next has ended.
-    """
+def test_temporary_lock_folder_is_removed(tmp_path: Path) -> None:
+    """With a separate state, `.tilesync` exists only during a run, or after a kill until the next run ends."""
     root, state = tmp_path / "d", tmp_path / "s"
     open_and_close(root, state)
     assert os.listdir(root) == []
@@ -94,71 +97,71 @@ def test_a_lock_that_was_lent_leaves_nothing(tmp_path: Path) -> None:
     assert os.listdir(root) == []
 
 
-def test_a_lock_that_was_taken_away_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever locks a file that its last holder removes at that moment has nothing: what stands there counts."""
+def test_lock_on_a_removed_file_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock on a file that its last holder removes at that moment does not count: the file at the path does."""
     import fcntl
 
-    folder, taken, left = tmp_path / "lock folder", fcntl.flock, [True]
+    folder, real_flock, removals = tmp_path / "lock folder", fcntl.flock, [True]
 
-    def late(descriptor: int, how: int) -> None:
-        if left.pop() if left else False:
+    def flock_after_removal(descriptor: int, operation: int) -> None:
+        if removals.pop() if removals else False:
             (folder / "lock").unlink()
-        taken(descriptor, how)
+        real_flock(descriptor, operation)
 
-    monkeypatch.setattr(fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", flock_after_removal)
     with locked_folder(folder, "x"), pytest.raises(DestinationBusy), locked_folder(folder, "x"):
         pass
 
 
-def test_many_runs_never_hold_it_together(tmp_path: Path) -> None:
-    """However often it is taken, given back and removed, one has it at a time."""
-    inside, most, came = [0], [0], [0]
-    guard, over = threading.Lock(), threading.Event()
+def test_concurrent_runs_hold_the_lock_one_at_a_time(tmp_path: Path) -> None:
+    """However often the lock is taken, released and removed, one run at a time holds it."""
+    holders, max_holders, acquired = [0], [0], [0]
+    guard, finished = threading.Lock(), threading.Event()
 
     def work() -> None:
-        while not over.is_set():
+        while not finished.is_set():
             try:
                 with locked_temporary_folder(tmp_path / ".tilesync", "x", None, ignore_event):
                     with guard:
-                        inside[0] += 1
-                        came[0] += 1
-                        most[0] = max(most[0], inside[0])
+                        holders[0] += 1
+                        acquired[0] += 1
+                        max_holders[0] = max(max_holders[0], holders[0])
                     with guard:
-                        inside[0] -= 1
+                        holders[0] -= 1
             except DestinationBusy:
                 continue
-            if came[0] >= 300:
-                over.set()
+            if acquired[0] >= 300:
+                finished.set()
 
     threads = [threading.Thread(target=work) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert came[0] >= 300
-    assert most == [1]
+    assert acquired[0] >= 300
+    assert max_holders == [1]
 
 
-def test_a_stale_record_names_nobody(tmp_path: Path) -> None:
-    """What a killed run wrote of itself is no holder's; nor is what makes no sense."""
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    for said in (LockHolder(gone.pid, socket.gethostname(), "2026-01-01T00:00:00Z").to_record(), ["x"], {"pid": 1}):
+def test_stale_holder_record_is_not_shown(tmp_path: Path) -> None:
+    """The record of a killed run, or an invalid one, is not shown as the holder."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for record in (LockHolder(ended.pid, socket.gethostname(), "2026-01-01T00:00:00Z").to_record(), ["x"], {"pid": 1}):
         with locked_folder(tmp_path / "f", "D"):
-            (tmp_path / "f/holder.json").write_text(json.dumps(said))
+            (tmp_path / "f/holder.json").write_text(json.dumps(record))
             with pytest.raises(DestinationBusy) as error, locked_folder(tmp_path / "f", "D", "imodel-1"):
                 pass
             assert str(error.value) == "another run holds D, for the iModel imodel-1"
 
 
-def test_of_another_host_it_is_told_as_it_says(tmp_path: Path) -> None:
-    """Whether a process of another machine still runs nobody here can see."""
-    there = LockHolder(1, "elsewhere", "2026-01-01T00:00:00Z")
-    assert busy_message("D", there, None) == "another run holds D: process 1 on elsewhere, since 2026-01-01T00:00:00Z"
+def test_holder_of_another_host_is_shown(tmp_path: Path) -> None:
+    """The record of another host is shown as it is: its process cannot be checked from here."""
+    holder = LockHolder(1, "elsewhere", "2026-01-01T00:00:00Z")
+    assert busy_message("D", holder, None) == "another run holds D: process 1 on elsewhere, since 2026-01-01T00:00:00Z"
 
 
 @pytest.mark.parametrize(
-    "said",
+    "record",
     [
         None,
         {"pid": True, "host": "", "since": "x"},
@@ -168,20 +171,20 @@ def test_of_another_host_it_is_told_as_it_says(tmp_path: Path) -> None:
         {"pid": "1", "host": "h", "since": "s"},
     ],
 )
-def test_a_record_that_makes_no_sense_is_none(said: object) -> None:
-    """Whatever others wrote there is not repeated to a person."""
-    assert parse_holder(said) is None
+def test_invalid_holder_record_is_none(record: object) -> None:
+    """An invalid record is never shown: other programs can write to that file."""
+    assert parse_holder(record) is None
 
 
 def failing_flock(number: int) -> Callable[[int, int], None]:
-    def flock(descriptor: int, how: int) -> None:
+    def flock(descriptor: int, operation: int) -> None:
         raise OSError(number, os.strerror(number))
 
     return flock
 
 
-def test_a_folder_without_locks_is_used_when_the_state_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that knows no locks under DEST is told, and borne with, as long as the state's knows them."""
+def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A DEST on a file system without locks only causes a warning; a state folder without locks is an error."""
     import errno
     import fcntl
 
@@ -194,8 +197,8 @@ def test_a_folder_without_locks_is_used_when_the_state_has_one(tmp_path: Path, m
         pass
 
 
-def test_a_lock_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    """Where something stands in the place of the lock's folder the run ends before it has written anything."""
+def test_file_at_the_path_of_the_lock_folder(tmp_path: Path) -> None:
+    """A file at the path of the lock folder ends the run before anything is written."""
     (tmp_path / "d").mkdir()
     (tmp_path / "d/.tilesync").write_text("a file")
     with pytest.raises(DestinationError):
@@ -204,8 +207,8 @@ def test_a_lock_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["symlink", "FIFO", "folder"])
-def test_what_stands_in_the_place_of_a_lock_is_named(tmp_path: Path, kind: str) -> None:
-    """The file itself is named, with what stands there, and that is left as it is."""
+def test_wrong_file_type_of_a_lock_is_named(tmp_path: Path, kind: str) -> None:
+    """The error names the lock path and the type of what is there, which is not changed."""
     lock = tmp_path / "f/lock"
     lock.parent.mkdir()
     if kind == "symlink":

@@ -1,4 +1,4 @@
-"""What leads to the versions of a local destination."""
+"""Publication of a local destination: manifest, pointer, latest.json and symlink."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from tilesync.errors import DestinationError
 from tilesync.model import Version
-from tilesync.stores.local import publication as module
+from tilesync.stores.local import publication as publication_module
 from tilesync.stores.local.fs import sync_filesystem
 from tilesync.stores.local.publication import LocalPublication
 
@@ -49,8 +49,8 @@ def publish(publication: LocalPublication, version: Version, pointer: bytes = PO
     publication.point_at(version, [pointer], latest(version))
 
 
-def test_what_leads_to_a_version(root: Path, publication: LocalPublication) -> None:
-    """Published means: manifest, pointer, latest.json and the symlink are there, and no temporary file is."""
+def test_publishing_writes_all_documents(root: Path, publication: LocalPublication) -> None:
+    """After publishing, manifest, pointer, latest.json and symlink exist, and no temporary file."""
     publish(publication, VERSION)
     assert (root / "tileset.json").read_bytes() == POINTER
     assert json.loads((root / "latest.json").read_bytes()) == latest(VERSION)
@@ -61,7 +61,7 @@ def test_what_leads_to_a_version(root: Path, publication: LocalPublication) -> N
 
 
 def test_the_next_version_replaces_the_pointer_alone(root: Path, publication: LocalPublication) -> None:
-    """A new version moves what leads to it; the manifest and folder of the old one stand."""
+    """A new version replaces pointer, latest.json and symlink; manifest and folder of the old one are kept."""
     publish(publication, VERSION)
     publish(publication, NEXT, b'{"root":{"x":1}}')
     assert publication.manifest_names() == ["e1", "e2"]
@@ -76,15 +76,15 @@ class Killed(BaseException):
 
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], int]:
-    """Let every rename and link count as a step, and end the process before step number `step`."""
+    """Count each rename, symlink and fsync as a step, and kill the process before step number `step`."""
     steps = [0]
 
-    def counted(real: Callable[..., None]) -> Callable[..., None]:
+    def counted(function: Callable[..., None]) -> Callable[..., None]:
         def call(*args: object, **kwargs: object) -> None:
             if steps[0] == step:
                 raise Killed
             steps[0] += 1
-            real(*args, **kwargs)
+            function(*args, **kwargs)
 
         return call
 
@@ -95,7 +95,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], int]:
 
 @pytest.mark.parametrize("first", [True, False], ids=["first publication", "a later one"])
 def test_killed_anywhere_the_pointer_is_old_or_new(root: Path, publication: LocalPublication, first: bool) -> None:
-    """Killed before any of its steps, publishing leaves the old pointer or the new one, and can be done again."""
+    """A kill before any step leaves the old pointer or the new one, and publishing can be repeated."""
     old = None if first else SHA
     for step in range(100):
         for stale in ("tileset.json", "latest.json", "current", "manifests/e1.jsonl", "manifests/e2.jsonl"):
@@ -122,28 +122,28 @@ def test_killed_anywhere_the_pointer_is_old_or_new(root: Path, publication: Loca
 
 
 def test_order_of_publishing(root: Path, publication: LocalPublication, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are made durable first, then come manifest, pointer, latest.json and symlink, in this order."""
-    seen: list[str] = []
+    """Files are synced first, then manifest, pointer, latest.json and symlink are renamed, in this order."""
+    renames: list[str] = []
     replace_ = os.replace
 
     def note(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
         folder = Path(os.readlink(f"/proc/self/fd/{dst_dir_fd}"))
-        seen.append((folder / new).relative_to(root).as_posix())
+        renames.append((folder / new).relative_to(root).as_posix())
         replace_(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     def note_barrier(folder: Path) -> None:
-        seen.append("barrier")
+        renames.append("barrier")
         sync_filesystem(folder)
 
     monkeypatch.setattr(os, "replace", note)
-    monkeypatch.setattr(module, "sync_filesystem", note_barrier)
+    monkeypatch.setattr(publication_module, "sync_filesystem", note_barrier)
     publish(publication, VERSION)
-    assert seen == ["barrier", "manifests/e1.jsonl", "tileset.json", "latest.json", "current"]
+    assert renames == ["barrier", "manifests/e1.jsonl", "tileset.json", "latest.json", "current"]
 
 
 @pytest.mark.parametrize("name", ["tileset.json", "latest.json", "manifests/e1.jsonl"])
 def test_points_at_sees_what_was_removed(root: Path, publication: LocalPublication, name: str) -> None:
-    """Whatever of a publication is missing is seen, so that the next run puts it back."""
+    """`points_at` detects each removed file of a publication, so that the next run restores it."""
     publish(publication, VERSION)
     (root / name).unlink()
     assert not publication.points_at(VERSION, SHA)
@@ -152,7 +152,7 @@ def test_points_at_sees_what_was_removed(root: Path, publication: LocalPublicati
 
 
 def test_points_at_sees_what_was_changed(root: Path, publication: LocalPublication) -> None:
-    """A pointer or latest.json that says something else, and a version that is gone, are seen."""
+    """`points_at` detects a changed pointer or latest.json, and a missing version."""
     for change in (
         lambda: (root / "tileset.json").write_bytes(b"{}"),
         lambda: (root / "latest.json").write_text(json.dumps(latest(NEXT))),
@@ -165,8 +165,8 @@ def test_points_at_sees_what_was_changed(root: Path, publication: LocalPublicati
         assert not publication.points_at(VERSION, SHA)
 
 
-def test_complete_is_about_the_symlink(root: Path, publication: LocalPublication) -> None:
-    """A publication is complete while `current` leads to its version, and again when it is published again."""
+def test_is_complete_checks_the_symlink(root: Path, publication: LocalPublication) -> None:
+    """A publication is complete while `current` leads to its version, and after it is published again."""
     assert not publication.is_complete(VERSION)
     for change in (
         lambda: None,
@@ -185,15 +185,15 @@ def test_complete_is_about_the_symlink(root: Path, publication: LocalPublication
 
 
 @pytest.mark.parametrize("name", ["tileset.json", "latest.json"])
-def test_a_folder_in_the_place_of_a_document_is_named(root: Path, publication: LocalPublication, name: str) -> None:
-    """What cannot be replaced is told by its name, so that somebody can move it away."""
+def test_folder_at_the_path_of_a_document_is_named(root: Path, publication: LocalPublication, name: str) -> None:
+    """A folder at the path of a document is named in the error, so that its owner can move it."""
     (root / name).mkdir()
     with pytest.raises(DestinationError, match=f"cannot write {name} in {root}"):
         publish(publication, VERSION)
 
 
-def test_a_folder_named_current_stays(root: Path, publication: LocalPublication) -> None:
-    """A folder of the user's that is called `current` is not replaced, and publishing works without the symlink."""
+def test_foreign_folder_named_current_is_kept(root: Path, publication: LocalPublication) -> None:
+    """A foreign folder named `current` is not replaced, and publishing works without the symlink."""
     (root / "current").mkdir()
     (root / "current/mine").write_text("mine")
     publish(publication, VERSION)
@@ -204,17 +204,17 @@ def test_a_folder_named_current_stays(root: Path, publication: LocalPublication)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "content",
     ["", "torn", "[]", "null", '{"version": "e1"}', '{"manifest": "m"}', '"version manifest"'],
 )
-def test_a_latest_that_is_not_ours(root: Path, publication: LocalPublication, said: str) -> None:
-    """A latest.json that tilesync did not write is none."""
-    (root / "latest.json").write_text(said)
+def test_foreign_latest_json_counts_as_missing(root: Path, publication: LocalPublication, content: str) -> None:
+    """A latest.json that tilesync did not write counts as missing."""
+    (root / "latest.json").write_text(content)
     assert publication.latest() is None
 
 
-def test_what_is_foreign(root: Path, publication: LocalPublication) -> None:
-    """A tileset without any sign of tilesync is refused, be it a file, a folder or a symlink; so is a latest.json."""
+def test_foreign_documents_are_refused(root: Path, publication: LocalPublication) -> None:
+    """A tileset or latest.json without a sign of tilesync is refused, also a folder or a symlink."""
     publication.refuse_foreign()
     for name in ("tileset.json", "latest.json"):
         for make in (Path.touch, Path.mkdir, lambda path: path.symlink_to("nowhere")):
@@ -227,7 +227,7 @@ def test_what_is_foreign(root: Path, publication: LocalPublication) -> None:
 
 
 def test_linked_pointers_are_not_followed(root: Path, publication: LocalPublication, tmp_path: Path) -> None:
-    """A pointer or latest.json that is a symlink is not read, and publishing replaces the link alone."""
+    """A pointer or latest.json that is a symlink is not read, and publishing replaces only the link."""
     (tmp_path / "outside").write_text(json.dumps(latest(VERSION)))
     for name in ("tileset.json", "latest.json"):
         (root / name).symlink_to(tmp_path / "outside")
@@ -239,7 +239,7 @@ def test_linked_pointers_are_not_followed(root: Path, publication: LocalPublicat
 
 
 def test_manifests_are_read_lazily(root: Path, publication: LocalPublication) -> None:
-    """A manifest is read line by line: what comes before a damaged line is told, then the damage with its file."""
+    """A manifest is read line by line: the lines before a damaged one come first, then the error names the file."""
     publication.write_manifest(VERSION, ({"n": number} for number in range(3)))
     with (root / "manifests/e1.jsonl").open("ab") as file:
         file.write(b'{"n": 3\n')
@@ -251,7 +251,7 @@ def test_manifests_are_read_lazily(root: Path, publication: LocalPublication) ->
 
 @pytest.mark.parametrize("data", [b"\xff\n", b"{", b"not json\n"])
 def test_damaged_manifests(root: Path, publication: LocalPublication, data: bytes) -> None:
-    """A manifest that is no JSON or no UTF-8 is an error of the destination, as is one that is missing."""
+    """A manifest that is not JSON, not UTF-8 or missing is an error of the destination."""
     (root / "manifests").mkdir()
     (root / "manifests/e1.jsonl").write_bytes(data)
     with pytest.raises(DestinationError, match="damaged"):
@@ -261,7 +261,7 @@ def test_damaged_manifests(root: Path, publication: LocalPublication, data: byte
 
 
 def test_a_manifest_is_replaced_whole(root: Path, publication: LocalPublication) -> None:
-    """While a manifest is written anew the old one stands, also when its lines fail half-way."""
+    """The old manifest is kept while a new one is written, also if its lines fail half-way."""
     publication.write_manifest(VERSION, [{"old": 1}])
 
     def failing() -> Iterator[dict[str, int]]:
@@ -275,7 +275,7 @@ def test_a_manifest_is_replaced_whole(root: Path, publication: LocalPublication)
 
 
 def test_manifest_names(root: Path, publication: LocalPublication) -> None:
-    """Only manifests are told as such, by the names of their versions, dots and all."""
+    """Only manifests are listed, by the names of their versions, also names with dots."""
     for name in ("e1", "e1-2", "v1.2"):
         publication.write_manifest(replace(VERSION, name=name), [])
     (root / "manifests/notes.txt").touch()

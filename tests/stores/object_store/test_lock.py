@@ -165,7 +165,7 @@ def test_a_slow_renewal_is_made_sure_of() -> None:
     class Slow(ScriptedLease):
         seconds = 0.4
 
-        def keep(self, owner: str) -> bool:
+        def renew(self, owner: str) -> bool:
             time.sleep(self.seconds)
             return super().renew(owner)
 

@@ -1,4 +1,4 @@
-"""A blob that is put in place in blocks: nothing of it is visible before the list of them is.
+"""Upload a large blob in blocks: nothing is visible before the block list is put.
 
 Source: Azure Blob Storage REST: "Put Blob", "Put Block", "Put Block List".
 """
@@ -7,36 +7,41 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Mapping
+from typing import Final, Protocol
 from urllib.parse import quote
 
 from tilesync.errors import DestinationError
 from tilesync.model.storage import ObjectHeaders, ObjectInfo
 from tilesync.runtime.threads import run_in_thread
 
-if TYPE_CHECKING:
-    from tilesync.stores.azure.client import AzureObjects
-
 BLOCK_BYTES: Final = 1 << 22
-"""Bytes of a block. Source: "Scalability and performance targets for Blob storage"."""
+"""Bytes of a block, at least. Source: "Scalability and performance targets for Blob storage"."""
 
 MAX_BLOCKS: Final = 50_000
-"""Blocks of a blob. Source: there."""
+"""Blocks of a blob, at most. Source: same page."""
+
+
+class PutBody(Protocol):
+    """Send one PUT request with a body, and return the blob that the response describes."""
+
+    def __call__(self, name: str, headers: Mapping[str, str], body: bytes, *, query: str = "") -> Awaitable[ObjectInfo]:
+        """Make one attempt. Raises Transient where another one may succeed."""
 
 
 class BlockUpload:
-    """A large blob on its way in."""
+    """A large blob that is uploaded block by block."""
 
-    def __init__(self, objects: AzureObjects, name: str, size: int, label: ObjectHeaders) -> None:
-        self._objects = objects
+    def __init__(self, put_body: PutBody, name: str, size: int, headers: ObjectHeaders) -> None:
+        self._put_body = put_body
         self._name = name
-        self._label = label
+        self._headers = headers
         self._block_bytes = max(BLOCK_BYTES, -(-max(size, 0) // (MAX_BLOCKS - 1)))
         self._buffer = b""
         self._blocks_sent = 0
 
     async def append(self, data: bytes) -> None:
-        """Take in the next bytes; whole blocks leave. Done again it sends the same blocks under the same names."""
+        """Add bytes, and send each full block. A repeated call sends the same blocks under the same ids."""
         buffer, sent = self._buffer + data, self._blocks_sent
         while len(buffer) > self._block_bytes:
             await self._put_block(sent, buffer[: self._block_bytes])
@@ -46,38 +51,34 @@ class BlockUpload:
     async def _put_block(self, number: int, data: bytes) -> None:
         if number >= MAX_BLOCKS:
             raise DestinationError(f"{self._name} has more than {MAX_BLOCKS:,} blocks of {self._block_bytes:,} bytes")
-        await self._objects.put_body(
-            self._name, await run_in_thread(block_headers, data), data, query=block_query(number)
-        )
+        await self._put_body(self._name, await run_in_thread(block_headers, data), data, query=block_query(number))
 
     async def finish(self, md5: bytes | None) -> ObjectInfo:
-        """Put it in place."""
+        """Send the rest and publish the blob: in one PUT where it fits into a block, else with the block list."""
         if not self._blocks_sent:
-            return await self._objects.put_body(self._name, put_blob_headers(self._label, md5), self._buffer)
+            return await self._put_body(self._name, put_blob_headers(self._headers, md5), self._buffer)
         await self._put_block(self._blocks_sent, self._buffer)
         body = block_list_body(self._blocks_sent + 1)
-        found = await self._objects.put_body(
-            self._name, content_headers(self._label, md5), body, query="comp=blocklist"
-        )
-        return found._replace(md5=md5)
+        info = await self._put_body(self._name, content_headers(self._headers, md5), body, query="comp=blocklist")
+        return info._replace(md5=md5)
 
     async def abort(self) -> None:
-        """Give it up: the service forgets blocks that no list names, within a week."""
+        """Forget the upload: the service deletes uncommitted blocks within a week."""
         self._buffer, self._blocks_sent = b"", 0
 
 
 def encode_base64(digest: bytes) -> str:
-    """A digest as headers have it."""
+    """Return a digest in Base64, as headers carry it."""
     return base64.b64encode(digest).decode()
 
 
 def block_headers(data: bytes) -> dict[str, str]:
-    """The headers that a block is put with: its MD5, which the service checks."""
+    """Return the headers of a block: its MD5, which the service checks."""
     return {"Content-MD5": encode_base64(hashlib.md5(data, usedforsecurity=False).digest())}
 
 
 def block_query(number: int) -> str:
-    """The query that says which block it is."""
+    """Return the query string that names a block."""
     return f"comp=block&blockid={quote(_block_id(number), safe='')}"
 
 
@@ -86,24 +87,31 @@ def _block_id(number: int) -> str:
 
 
 def block_list_body(count: int) -> bytes:
-    """The body that lists so many blocks, in order."""
+    """Return the XML body that lists `count` blocks in order."""
     blocks = "".join(f"<Latest>{_block_id(number)}</Latest>" for number in range(count))
     return f'<?xml version="1.0" encoding="utf-8"?><BlockList>{blocks}</BlockList>'.encode()
 
 
-def content_headers(label: ObjectHeaders, md5: bytes | None) -> dict[str, str]:
-    """The headers that say how a blob is served, and what its MD5 is."""
-    headers = {"x-ms-blob-content-type": label.content_type}
-    if label.content_encoding:
-        headers["x-ms-blob-content-encoding"] = label.content_encoding
-    if label.cache_control:
-        headers["x-ms-blob-cache-control"] = label.cache_control
+def content_headers(served: ObjectHeaders, md5: bytes | None) -> dict[str, str]:
+    """Return the headers that state how a blob is served, and its MD5."""
+    headers = {"x-ms-blob-content-type": served.content_type}
+    if served.content_encoding:
+        headers["x-ms-blob-content-encoding"] = served.content_encoding
+    if served.cache_control:
+        headers["x-ms-blob-cache-control"] = served.cache_control
     if md5 is not None:
         headers["x-ms-blob-content-md5"] = encode_base64(md5)
     return headers
 
 
-def put_blob_headers(label: ObjectHeaders, md5: bytes | None) -> dict[str, str]:
-    """The headers that a blob is put with at once; the service checks its MD5."""
-    proof = {"Content-MD5": encode_base64(md5)} if md5 is not None else {}
-    return {"x-ms-blob-type": "BlockBlob", **content_headers(label, md5), **proof}
+def condition_headers(expected_etag: str | None) -> dict[str, str]:
+    """Return the condition that a blob has this ETag; with "", that there is none; with None, no condition."""
+    if expected_etag is None:
+        return {}
+    return {"If-Match": f'"{expected_etag}"'} if expected_etag else {"If-None-Match": "*"}
+
+
+def put_blob_headers(served: ObjectHeaders, md5: bytes | None) -> dict[str, str]:
+    """Return the headers of Put Blob; the service checks the MD5."""
+    checksum = {"Content-MD5": encode_base64(md5)} if md5 is not None else {}
+    return {"x-ms-blob-type": "BlockBlob", **content_headers(served, md5), **checksum}

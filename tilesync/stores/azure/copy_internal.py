@@ -1,4 +1,4 @@
-"""Copies within one container, made by the service alone.
+"""Copy blobs within one container, by the service alone.
 
 Source: Azure Blob Storage REST: "Put Blob From URL", "Copy Blob From URL", "Common REST API error codes".
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from tilesync.azure.responses import parse_md5
-from tilesync.core.manifest import MAX_SINGLE_COPY_BYTES as PUT_AT_ONCE
+from tilesync.core.manifest import MAX_SINGLE_COPY_BYTES
 from tilesync.errors import DestinationError
 from tilesync.model import SasUrl
 from tilesync.model.storage import ObjectInfo
@@ -19,16 +19,16 @@ from tilesync.stores.azure.sas_link import RenewableSasLink
 from tilesync.transport.blob_client_sync import SyncBlobResponse
 
 MAX_COPY_FROM_URL_BYTES: Final = 256 << 20
-"""Bytes of a blob that Copy Blob From URL copies at most."""
+"""Bytes of the largest blob that Copy Blob From URL copies."""
 
 UNSUPPORTED_COPY: Final = ObjectInfo("", -1, "")
-"""Of a copy that the server does not know how to make."""
+"""Marks a kind of copy that the server does not support."""
 
 _UNSUPPORTED_COPY_CODES: Final = {"UnsupportedHeader", "InvalidHeaderValue", "MissingRequiredHeader"}
 
 
 class BlobRequest(Protocol):
-    """Asks with the link of that moment, as long as patience lasts."""
+    """Send a request with the current link, and retry it within the budget."""
 
     def __call__(
         self,
@@ -39,14 +39,14 @@ class BlobRequest(Protocol):
         *,
         body: bytes | None = None,
     ) -> ObjectInfo | None:
-        """What `accept` makes of the answer."""
+        """Return the result of `accept` for the response."""
 
 
 class ContainerCopier:
-    """The ways to copy a blob, and which of them this service has turned out to know. Safe from any thread.
+    """Copies with the kinds of request that this service has shown to support. Safe from any thread.
 
-    `link` may read and write; `copying`, where there is one, only reads. `demand` raises what an answer that is no
-    grant means.
+    `link` may read and write; `read_only_link`, where there is one, only reads. `raise_for_status` raises the error for
+    a failed response.
     """
 
     def __init__(
@@ -66,50 +66,49 @@ class ContainerCopier:
         self._can_read_source = True
 
     def copy(self, original: ObjectInfo, name: str) -> ObjectInfo | None:
-        """Put a copy of a blob in place; None where the service does not, or where it is not there as it was found.
+        """Copy a blob; None where the service cannot, or where the original was changed or deleted.
 
-        By Put Blob From URL; where that is not known (an emulator) by Copy Blob From URL, whose source everyone who may
-        read the copy is told: through a link that only reads, or not at all.
+        Put Blob From URL comes first. Where it is not supported (an emulator), Copy Blob From URL follows. That shows
+        the source URL to everyone who may read the copy, so it is used with a read-only link or not at all.
         """
-        if self._can_read_source and self._supports_put_from_url and original.size <= PUT_AT_ONCE:
-            found = self._try_copy(original, name, self._read_only_link or self._link, {"x-ms-blob-type": "BlockBlob"})
-            if found is not UNSUPPORTED_COPY:
-                return found
+        if self._can_read_source and self._supports_put_from_url and original.size <= MAX_SINGLE_COPY_BYTES:
+            copied = self._try_copy(original, name, self._read_only_link or self._link, {"x-ms-blob-type": "BlockBlob"})
+            if copied is not UNSUPPORTED_COPY:
+                return copied
             self._supports_put_from_url = False
         if self._read_only_link is None or not self._can_read_source or original.size > MAX_COPY_FROM_URL_BYTES:
             return None
-        found = self._try_copy(original, name, self._read_only_link, {"x-ms-requires-sync": "true"})
-        return None if found is UNSUPPORTED_COPY else found
+        copied = self._try_copy(original, name, self._read_only_link, {"x-ms-requires-sync": "true"})
+        return None if copied is UNSUPPORTED_COPY else copied
 
     def _try_copy(
         self, original: ObjectInfo, name: str, link: RenewableSasLink, method_headers: Mapping[str, str]
     ) -> ObjectInfo | None:
-        """The copy; UNKNOWN where the server does not know how to make it."""
+        """Try one kind of copy; UNSUPPORTED_COPY where the server does not support it."""
 
-        def accept(reply: SyncBlobResponse) -> ObjectInfo | None:
-            code = reply.header("x-ms-error-code") or ""
-            if is_copy_source_error(code, reply.header) and reply.status in {401, 403}:
-                self._can_read_source = (
-                    False  # an account may keep its own service from reading it; asked again it says the same
-                )
+        def accept(response: SyncBlobResponse) -> ObjectInfo | None:
+            code = response.header("x-ms-error-code") or ""
+            if is_copy_source_error(code, response.header) and response.status in {401, 403}:
+                # An account can forbid its own service to read it: then each copy is refused.
+                self._can_read_source = False
                 return None
-            if reply.status in {404, 409, 412} and code not in {"ContainerNotFound", "LeaseIdMissing"}:
+            if response.status in {404, 409, 412} and code not in {"ContainerNotFound", "LeaseIdMissing"}:
                 return None
-            if reply.status == 501 or (reply.status == 500 and not code) or code in _UNSUPPORTED_COPY_CODES:
+            if response.status == 501 or (response.status == 500 and not code) or code in _UNSUPPORTED_COPY_CODES:
                 return UNSUPPORTED_COPY  # Azure's own 500 has a code
-            if reply.status == 400:
+            if response.status == 400:
                 return None
-            self._raise_for_status(reply, name)
-            if reply.status == 202 and reply.header("x-ms-copy-status") != "success":
-                raise DestinationError(f"the storage copies {original.name} at its leisure")
-            if parse_md5(reply.header("content-md5")) not in {None, original.md5}:
+            self._raise_for_status(response, name)
+            if response.status == 202 and response.header("x-ms-copy-status") != "success":
+                raise DestinationError(f"the storage offers only an asynchronous copy of {original.name}")
+            if parse_md5(response.header("content-md5")) not in {None, original.md5}:
                 return None
-            return parse_object_info(name, reply.header)._replace(size=original.size, md5=original.md5)
+            return parse_object_info(name, response.header)._replace(size=original.size, md5=original.md5)
 
         def headers(_: SasUrl) -> Mapping[str, str]:
             source = {"x-ms-copy-source": link.current().blob_url(self._prefix + original.name)}
             condition = {"x-ms-source-if-match": f'"{original.etag}"'}
-            proof = {"x-ms-source-content-md5": encode_base64(original.md5)} if original.md5 is not None else {}
-            return {**method_headers, **source, **condition, **proof}
+            checksum = {"x-ms-source-content-md5": encode_base64(original.md5)} if original.md5 is not None else {}
+            return {**method_headers, **source, **condition, **checksum}
 
         return self._send_request(name, "PUT", headers, accept, body=b"")

@@ -1,6 +1,6 @@
-"""Who writes to an Azure storage account: keys, connection strings, tokens, Entra; and what only they can.
+"""Credentials of an Azure storage account (key, connection string, Entra), and the requests that need them.
 
-The one file that speaks through azure-storage-blob: its half second of import is paid by those who need it.
+Only this file uses azure-storage-blob, so only runs that need it pay for its import (half a second).
 """
 
 from __future__ import annotations
@@ -28,37 +28,41 @@ if TYPE_CHECKING:
     from azure.storage.blob import BlobServiceClient
 
 SAS_LIFETIME: Final = timedelta(hours=1)
-"""Of a link that is minted."""
+"""Lifetime of a created SAS link."""
 
 SAS_START_MARGIN: Final = timedelta(minutes=15)
-"""A link begins so long ago: clocks differ. Source: "Best practices when using SAS"."""
+"""Time before now at which a link becomes valid, since clocks differ. Source: "Best practices when using SAS"."""
 
 _ENTRA_AUTHORITY_URL: Final = "https://login.microsoftonline.com"
 _IMDS_URL: Final = "http://169.254.169.254"
-"""Where Entra, and the identity of a machine, answer. Source: azure-identity, "AZURE_AUTHORITY_HOST"; Azure Instance
-Metadata Service.
+"""Hosts of Entra and of managed identities. Source: azure-identity, "AZURE_AUTHORITY_HOST"; Azure Instance Metadata
+Service.
 """
 
 READ_PERMISSIONS, READ_LIST_PERMISSIONS, WRITE_PERMISSIONS = "r", "rl", "racwdl"
-"""What a link allows: to read; to list, too; and to add, create, write and delete."""
+"""Permissions of a link: read; read and list; and also add, create, write and delete."""
 
 MAX_DELEGATED_SAS_LIFETIME: Final = timedelta(days=7)
-"""Of a link for an identity of Entra. Source: "Get User Delegation Key"."""
+"""Longest lifetime of a link for an Entra identity. Source: "Get User Delegation Key"."""
 
 IDENTITY_HINT: Final = (
     "set AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN; or log in to Entra"
     " (`az login`, AZURE_CLIENT_ID, a managed identity)"
 )
-"""For a machine with azure-identity; without it Entra wants that first."""
+"""Hint for a machine with azure-identity; without the package, Entra needs it first."""
 
-_KEY_OR_CLOCK_HINT: Final = "is the key, or the identity, a current one of the account, and this machine's clock right?"
-_ROLES_HINT: Final = "it needs the role Storage Blob Data Contributor, and Storage Blob Delegator on the account"
+_KEY_OR_CLOCK_HINT: Final = (
+    "check that the key or identity is a current one of the account, and that this machine's clock is right"
+)
+_ROLES_HINT: Final = (
+    "the identity needs the roles Storage Blob Data Contributor, and Storage Blob Delegator on the account"
+)
 
 
 class StorageAccount:
-    """A storage account as some identity sees it, and one container of it.
+    """One container of a storage account, seen with one identity.
 
-    Raises NotAuthorised, UsageError, DestinationError, and Transient for what another attempt may cure; no message
+    Raises NotAuthorised, UsageError, DestinationError, and Transient where another attempt may succeed. No message
     holds a secret.
     """
 
@@ -69,14 +73,14 @@ class StorageAccount:
 
     @property
     def container_url(self) -> str:
-        """The bare URL of the container."""
+        """Return the URL of the container, without a query."""
         parts = urlsplit(self._service.url)
         return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/{self._container}"
 
     def create_sas(self, permission: str = WRITE_PERMISSIONS, *, lifetime: timedelta = SAS_LIFETIME) -> SasUrl:
-        """A container link; signed by the account's key, or for an identity of Entra by a delegated one.
+        """Create a SAS link to the container, signed with the account key, or with a delegation key for Entra.
 
-        Raises UsageError for a life that no delegated key has.
+        Raises UsageError where the lifetime is too long for a delegation key.
         """
         from azure.storage.blob import generate_container_sas
 
@@ -84,8 +88,8 @@ class StorageAccount:
         key = getattr(self._service.credential, "account_key", None)
         if not key and lifetime > MAX_DELEGATED_SAS_LIFETIME:
             raise UsageError(
-                "a link that is signed for an identity of Entra lives seven days at most",
-                hint="ask for less, or give AZURE_STORAGE_KEY",
+                "a link signed for an Entra identity is valid for seven days at most",
+                hint="choose a shorter time, or set AZURE_STORAGE_KEY",
             )
         with _translate_errors("a link to the destination cannot be signed"):
             signer = {"account_key": key} if key else {"user_delegation_key": self._user_delegation_key(now, lifetime)}
@@ -101,17 +105,17 @@ class StorageAccount:
         return parse_sas_link(f"{self.container_url}?{query}", fetched=monotonic())
 
     def _user_delegation_key(self, now: datetime, lifetime: timedelta) -> Any:
-        """A key of the user's, good for the life of a link at least."""
+        """Return a user delegation key, cached, that is valid at least as long as a link."""
         if self._cached_delegation_key is None or self._cached_delegation_key[1] < now + lifetime:
             end = now + min(2 * lifetime, MAX_DELEGATED_SAS_LIFETIME)
             self._cached_delegation_key = self._service.get_user_delegation_key(now - SAS_START_MARGIN, end), end
         return self._cached_delegation_key[0]
 
     def create_container(self) -> None:
-        """Make the container, where it is not there yet."""
+        """Create the container if it does not exist."""
         from azure.core.exceptions import ResourceExistsError
 
-        with _translate_errors(f"the container {self._container} cannot be made"):
+        with _translate_errors(f"the container {self._container} cannot be created"):
             try:
                 self._service.create_container(self._container)
             except ResourceExistsError as error:
@@ -123,29 +127,29 @@ class StorageAccount:
 def open_account(
     name: str, container: str, endpoint: str, environ: Mapping[str, str], *, allow_http: bool = False
 ) -> Iterator[StorageAccount]:
-    """The account, seen by the first identity that is there: a connection string of it, a key, Entra.
+    """Open an account with the first credentials found: a connection string of this account, a key, Entra.
 
-    A key is that of AZURE_STORAGE_ACCOUNT, where that is set: another account may be asked in the same run.
+    Where AZURE_STORAGE_ACCOUNT is set, AZURE_STORAGE_KEY belongs to that account only: a run may use several accounts.
     """
     from azure.storage.blob import BlobServiceClient
 
     check_store_url(endpoint, allow_http=allow_http)
     text, key = environ.get("AZURE_STORAGE_CONNECTION_STRING"), environ.get("AZURE_STORAGE_KEY")
-    if text and (said := _service_from_connection_string(text, endpoint)).account_name == name:
-        if not getattr(said.credential, "account_key", None):
+    if text and (candidate := _service_from_connection_string(text, endpoint)).account_name == name:
+        if not getattr(candidate.credential, "account_key", None):
             raise UsageError(
                 "AZURE_STORAGE_CONNECTION_STRING holds no AccountKey",
-                hint="give the token in AZURE_STORAGE_SAS_TOKEN instead",
+                hint="set AZURE_STORAGE_SAS_TOKEN to the SAS token instead",
             )
-        service = said
+        service = candidate
     elif key and environ.get("AZURE_STORAGE_ACCOUNT") in {None, "", name}:
         service = BlobServiceClient(
             endpoint, credential={"account_name": name, "account_key": key}, **_client_options(endpoint)
         )
     elif endpoint.startswith("http:"):
         raise NotAuthorised(
-            f"no key for the storage account {name} is given, and Entra's tokens go to https:// alone",
-            hint="set AZURE_STORAGE_KEY (AZURE_STORAGE_ACCOUNT says whose it is), or AZURE_STORAGE_CONNECTION_STRING",
+            f"no key for the storage account {name} is set, and Entra tokens are sent to https:// URLs only",
+            hint="set AZURE_STORAGE_KEY (and AZURE_STORAGE_ACCOUNT to its account), or AZURE_STORAGE_CONNECTION_STRING",
         )
     else:
         service = BlobServiceClient(endpoint, credential=_entra_credential(name, environ), **_client_options(endpoint))
@@ -160,7 +164,8 @@ def _service_from_connection_string(text: str, endpoint: str) -> BlobServiceClie
         return BlobServiceClient.from_connection_string(text, **_client_options(endpoint))
     except ValueError:
         raise UsageError(
-            "AZURE_STORAGE_CONNECTION_STRING is no connection string", hint="copy it from the account's access keys"
+            "AZURE_STORAGE_CONNECTION_STRING is no connection string",
+            hint='copy it from the page "Access keys" of the storage account',
         ) from None
 
 
@@ -169,7 +174,7 @@ def _entra_credential(name: str, environ: Mapping[str, str]) -> Any:
         from azure.identity import DefaultAzureCredential
     except ImportError:
         raise NotAuthorised(
-            f"no identity for the storage account {name} is given",
+            f"there are no credentials for the storage account {name}",
             hint=f"{IDENTITY_HINT} after `pip install azure-identity`",
         ) from None
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
@@ -178,25 +183,26 @@ def _entra_credential(name: str, environ: Mapping[str, str]) -> Any:
     try:
         return DefaultAzureCredential(**{name: value for name, value in options.items() if name != "retry_total"})
     except ValueError:
-        raise UsageError("AZURE_AUTHORITY_HOST is no https URL", hint="correct or unset it") from None
+        raise UsageError("AZURE_AUTHORITY_HOST is not an https URL", hint="correct it or unset it") from None
 
 
 def delete_batch(sas: SasUrl, names: Sequence[str]) -> list[tuple[str, int]]:
-    """Delete many blobs of a container in one request; the status for each that was answered.
+    """Delete many blobs of a container in one request, and return name and status of each that was answered.
 
     Source: "Blob Batch" (REST).
     """
     from azure.storage.blob import ContainerClient
 
     with ContainerClient.from_container_url(f"{sas.base}?{sas.query}", **_client_options(sas.base)) as container:
-        with _translate_errors("deleting"):
-            replies = list(container.delete_blobs(*names, delete_snapshots="include", raise_on_any_failure=False))
-        return [(name, reply.status_code) for name, reply in zip(names, replies, strict=False)]
+        with _translate_errors("blobs cannot be deleted"):
+            responses = list(container.delete_blobs(*names, delete_snapshots="include", raise_on_any_failure=False))
+        return [(name, response.status_code) for name, response in zip(names, responses, strict=False)]
 
 
 def _client_options(*urls: str) -> dict[str, Any]:
-    """Whom the SDK trusts, which knows neither SSL_CERT_FILE nor the system's authorities; by which proxies it asks
-    these `urls`; that it is silent, and that it leaves it to others to try again.
+    """Return the options of SDK clients for these URLs: certificate authorities, proxies, no retries.
+
+    The SDK knows neither SSL_CERT_FILE nor the certificate store of the system. Its logger is silenced too.
     """
     logging.getLogger("azure").setLevel(logging.ERROR)
     bundle = ssl.get_default_verify_paths().cafile or os.environ.get("REQUESTS_CA_BUNDLE")
@@ -212,24 +218,24 @@ def _client_options(*urls: str) -> dict[str, Any]:
 
 
 def _require_socks_support() -> None:
-    """Raise UsageError where requests cannot speak SOCKS."""
+    """Raise UsageError where the SDK cannot use a SOCKS proxy."""
     if find_spec("socks") is None:
         raise UsageError(
-            "the Azure SDK speaks to a SOCKS proxy by the package PySocks, which is missing",
-            hint="pip install socksio pysocks (which is what tilesync[socks] stands for), or use an http:// proxy",
+            "the Azure SDK needs the package PySocks for a SOCKS proxy",
+            hint="pip install socksio pysocks (the extra tilesync[socks]), or use an http:// proxy",
         )
 
 
 @contextmanager
 def _translate_errors(what: str) -> Iterator[None]:
-    """The SDK's errors in our terms; their texts may hold a URL."""
+    """Translate errors of the SDK. Their texts are dropped: they may hold a URL with a signature."""
     from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
     try:
         yield
     except ClientAuthenticationError as error:
         raise NotAuthorised(
-            f"{what}: the identity is refused ({_describe_error_code(error) or 'no token'})",
+            f"{what}: the service refuses the identity ({_describe_error_code(error) or 'no token'})",
             hint=_error_hint(error) or IDENTITY_HINT,
         ) from None
     except HttpResponseError as error:
@@ -239,14 +245,14 @@ def _translate_errors(what: str) -> Iterator[None]:
             raise UnknownHost(f"{what}: the name of the storage account's host does not resolve") from None
         raise Transient(f"{what}: the storage account cannot be reached ({type(error).__name__})") from None
     except ValueError:
-        raise UsageError(f"{what}: the account's key is no key", hint="check AZURE_STORAGE_KEY") from None
+        raise UsageError(f"{what}: the account key is not valid Base64", hint="check AZURE_STORAGE_KEY") from None
 
 
 def _translate_response_error(error: Any, what: str) -> TilesyncError:
     status = error.status_code
     if status in {401, 403}:
         return NotAuthorised(
-            f"{what}: the identity may not do that ({_describe_error_code(error)})",
+            f"{what}: the identity has no permission ({_describe_error_code(error)})",
             hint=_error_hint(error) or _ROLES_HINT,
         )
     if status is None or status == 429 or status >= 500:
@@ -255,6 +261,7 @@ def _translate_response_error(error: Any, what: str) -> TilesyncError:
 
 
 def _describe_error_code(error: Any) -> str:
+    """Return status and error code of a response, the parts that are safe to show."""
     return " ".join(str(part) for part in (error.status_code, getattr(error, "error_code", None)) if part)
 
 

@@ -1,4 +1,4 @@
-"""Where small files of a version are put in an Azure container, by other processes too."""
+"""Upload small files of a version to an Azure container, also from worker processes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tilesync.transport.http1_pool import PoolRequest
 
 @dataclass(frozen=True, slots=True)
 class AzurePutTarget:
-    """A container, through a link that is good now. Picklable."""
+    """A container and a SAS link that is valid now. Picklable."""
 
     link: SasUrl
     prefix: str
     serving: CachePolicy
 
     def put_verified(self, version: str, blob: Blob, data: bytes, proof: Digests) -> PoolRequest:
-        """What puts a file in place, whose bytes are proven; the service checks its MD5."""
-        label = self.serving.file_headers(blob, data[:HEAD_BYTES])
+        """Return the request that uploads a file with verified bytes; the service checks its MD5."""
+        headers = self.serving.file_headers(blob, data[:HEAD_BYTES])
         url = self.link.blob_url(self.prefix + object_key(version, blob.name))
-        return PoolRequest(url, {"x-ms-version": API_VERSION, **put_blob_headers(label, proof.md5)}, body=data)
+        return PoolRequest(url, {"x-ms-version": API_VERSION, **put_blob_headers(headers, proof.md5)}, body=data)
 
     def make_stored_file(self, blob: Blob, proof: Digests, reply: PoolResponse) -> StoredFile:
-        """The file that is in place then."""
+        """Return the stored file for the response to that request."""
         return to_stored_file(blob, proof, ObjectInfo(blob.name, blob.size, parse_etag(reply.etag), proof.md5))

@@ -1,4 +1,4 @@
-"""What Azure Blob Storage answers to one who writes, in our terms."""
+"""Translate responses of Azure Blob Storage to destination errors."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tilesync.model.storage import ObjectInfo
 from tilesync.transport.retry_after import retry_after_seconds
 
 API_VERSION: Final = "2023-11-03"
-"""Of the REST interface that is spoken here."""
+"""Version of the REST interface."""
 
 _CORRUPTED_IN_TRANSIT_CODES: Final = {"Md5Mismatch", "InvalidMd5", "Crc64Mismatch"}
-"""The bytes were spoilt on their way: another attempt may cure it."""
+"""The bytes were corrupted in transit: another attempt may succeed."""
 
 _ALREADY_EXISTS_CODE: Final = "BlobAlreadyExists"
-"""What `If-None-Match: *` is answered where something is there already. Source: "Blob service error codes"."""
+"""Error code for `If-None-Match: *` where the blob exists. Source: "Blob service error codes"."""
 
 BlobOperation = Literal["read", "put", "delete"]
 _OPERATION_PHRASES: Final[Mapping[BlobOperation, str]] = {
@@ -49,48 +49,51 @@ def raise_for_status(
     operation: BlobOperation = "put",
     can_create_container: bool | None = None,
 ) -> None:
-    """Return when a request about the blob `name` was granted; else raise what follows from the answer. `creatable`: an
-    option would make a container that is missing; unless said otherwise, where it is written to.
+    """Raise the error for a failed response about the blob `name`; return where it succeeded.
+
+    `can_create_container`: an option of the command creates a missing container, and the hint names it. By default that
+    holds for all operations but reads.
     """
     if status < 300:
         return
     can_create_container = operation != "read" if can_create_container is None else can_create_container
     code = parse_storage_error_code(header("x-ms-error-code"), body)
-    said = f"({status} {code})".replace(" )", ")")
+    detail = f"({status} {code})".replace(" )", ")")
     if code in _CORRUPTED_IN_TRANSIT_CODES:
-        raise Transient(f"{name} did not arrive whole {said}")
+        raise Transient(f"{name} did not arrive whole {detail}")
     match classify_storage_response(status, code):
         case Verdict.RETRY | Verdict.THROTTLED as verdict:
-            wait = retry_after_seconds(header)
-            pressure = verdict is Verdict.THROTTLED
-            raise Transient(f"{display_name} answered {status}", retry_after=wait, is_throttled=pressure)
+            is_throttled = verdict is Verdict.THROTTLED
+            raise Transient(
+                f"{display_name} answered {status}", retry_after=retry_after_seconds(header), is_throttled=is_throttled
+            )
         case Verdict.DENIED:
             raise LinkRefused(
-                f"{display_name} refuses {name} {said}", hint=storage_hint(code) or _PERMISSION_HINTS[operation]
+                f"{display_name} refuses {name} {detail}", hint=storage_hint(code) or _PERMISSION_HINTS[operation]
             )
         case Verdict.GONE:
             raise DestinationError(
-                f"there is no container at {display_name} {said}",
-                hint="check the name" + ("; `mirror --create-container` makes it" if can_create_container else ""),
+                f"there is no container at {display_name} {detail}",
+                hint="check the name" + ("; `mirror --create-container` creates it" if can_create_container else ""),
             )
         case Verdict.CHANGED | Verdict.REFUSED if (
             status == 412 and not code.startswith("Lease")
         ) or code == _ALREADY_EXISTS_CODE:
-            raise ConditionFailed(f"{name} is another one by now {said}")
+            raise ConditionFailed(f"{name} was changed meanwhile {detail}")
     raise DestinationError(
-        f"{name} cannot be {_OPERATION_PHRASES[operation]} {display_name} {said}", hint=storage_hint(code)
+        f"{name} cannot be {_OPERATION_PHRASES[operation]} {display_name} {detail}", hint=storage_hint(code)
     )
 
 
 def is_copy_source_error(code: str, header: HeaderLookup) -> bool:
-    """Whether a refused copy was refused to the service itself, by what it should have read. Source: "Put Blob From
-    URL", "Error and status codes".
+    """Return whether a copy failed because its source refused the service. Source: "Put Blob From URL", "Error and
+    status codes".
     """
     return code == "CannotVerifyCopySource" or header("x-ms-copy-source-status-code") is not None
 
 
 def parse_object_info(name: str, header: HeaderLookup) -> ObjectInfo:
-    """The blob that the headers of an answer describe. Source: "Get Blob Properties", "Put Blob"."""
+    """Return the blob that the headers of a response describe. Source: "Get Blob Properties", "Put Blob"."""
     length = (header("content-range") or "").rpartition("/")[2] or header("content-length") or ""
     md5 = parse_md5(header("x-ms-blob-content-md5") or header("content-md5"))
     return ObjectInfo(name, int(length) if length.isdecimal() else 0, parse_etag(header("etag")), md5)

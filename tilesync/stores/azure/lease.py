@@ -1,4 +1,4 @@
-"""The lock of a destination in Azure: a lease of one blob. Source: Azure Blob Storage REST, "Lease Blob"."""
+"""The lock of a destination in Azure: a lease on one blob. Source: Azure Blob Storage REST, "Lease Blob"."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _HELD_BY_OTHER_CODES: Final = {
     "LeaseIsBrokenAndCannotBeRenewed",
     "LeaseNotPresentWithLeaseOperation",
 }
-"""Source: "Blob service error codes"."""
+"""Error codes that mean that another owner has the lease. Source: "Blob service error codes"."""
 
 
 class LeaseRequest(Protocol):
-    """Sends one request about a lease, and gives status and code of the answer. `beats`: there is no time to lose."""
+    """Send one lease request, and return status and error code. `urgent`: retry within a sixth of the term only."""
 
     def __call__(
         self, name: str, headers: dict[str, str], *, query: str = "", urgent: bool = False, body: bytes = b""
     ) -> tuple[int, str]:
-        """Send it."""
+        """Send the request."""
 
 
 class BlobLease:
-    """The lease. Its id is the owner's, so whoever had it takes it up again at once, after whatever end."""
+    """A blob lease whose id is the owner id: after a crash its owner acquires it again at once."""
 
     def __init__(
         self,
@@ -48,32 +48,32 @@ class BlobLease:
         self.term = term
 
     def acquire(self, owner: str) -> bool:
-        """Acquire it; the blob is made where it is missing."""
+        """Acquire the lease, and return whether that succeeded. A missing blob is created."""
         seconds = f"{self.term.total_seconds():.0f}"
         headers = {"x-ms-lease-duration": seconds, "x-ms-proposed-lease-id": owner}
         status, code = self._send_action("acquire", headers)
         if status == 404:
-            made = {"x-ms-blob-type": "BlockBlob", "If-None-Match": "*"}
-            self._request(LOCK_BLOB_NAME, made)  # 409 or 412: someone else made it meanwhile
+            create = {"x-ms-blob-type": "BlockBlob", "If-None-Match": "*"}
+            self._request(LOCK_BLOB_NAME, create)  # 409 or 412: another run created it meanwhile
             status, code = self._send_action("acquire", headers)
         return self._is_granted(status, code)
 
     def record_holder(self, owner: str) -> None:
-        """Write it into the blob: to take the lease says nothing of who takes it."""
+        """Write this process into the blob: the lease itself does not show its holder."""
         headers = {"x-ms-blob-type": "BlockBlob", "x-ms-lease-id": owner}
         self._request(LOCK_BLOB_NAME, headers, urgent=True, body=encode_document(current_holder().to_record()))
 
     def read_holder(self) -> object:
-        """What stands in the blob."""
+        """Return the record in the blob, or None."""
         stored = self._read(LOCK_BLOB_NAME)
         return parse_document(b"".join(stored.chunks)) if stored is not None else None
 
     def renew(self, owner: str) -> bool:
-        """Renew it; one that has ended, and that nobody has taken since, comes to life again."""
+        """Renew the lease, and return whether that succeeded. An expired lease that nobody acquired is revived."""
         return self._is_granted(*self._send_action("renew", {"x-ms-lease-id": owner}, urgent=True))
 
     def release(self, owner: str) -> None:
-        """Release it. One that others have by now stays theirs."""
+        """Release the lease. A lease of another owner is left alone."""
         self._send_action("release", {"x-ms-lease-id": owner}, urgent=True)
 
     def _send_action(self, action: str, headers: dict[str, str], *, urgent: bool = False) -> tuple[int, str]:
@@ -86,5 +86,5 @@ class BlobLease:
             return True
         if code in _HELD_BY_OTHER_CODES or code.startswith("LeaseIdMismatch"):
             return False
-        said = f"({status} {code})".replace(" )", ")")
-        raise DestinationError(f"{self._display_name} cannot be locked {said}", hint=storage_hint(code) or None)
+        detail = f"({status} {code})".replace(" )", ")")
+        raise DestinationError(f"{self._display_name} cannot be locked {detail}", hint=storage_hint(code) or None)

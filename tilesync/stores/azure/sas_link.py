@@ -1,4 +1,4 @@
-"""The signed link to a store: fresh when it is asked for, renewed once for all, from any thread."""
+"""A SAS link to a destination that renews itself, safe from any thread."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from tilesync.model import SasUrl
 from tilesync.protocols import Observer
 
 WRONG_KEY_HINT = (
-    "what signs the links (AZURE_STORAGE_KEY, AZURE_STORAGE_CONNECTION_STRING, a command) has no current key of the"
-    " account, or this machine's clock is wrong"
+    "check that the key which signs the links (AZURE_STORAGE_KEY, AZURE_STORAGE_CONNECTION_STRING, a command) is a"
+    " current key of the account, and that this machine's clock is right"
 )
 
 
 class RenewableSasLink:
-    """A link that `fetch` replaces, ahead of its end and on demand; without one its end is the end. `first`: one that
-    is there already. `base`: the URL of the container that is meant, where that is known before a link is; a link to
-    another one than that, or than that of the first, is refused. `option` is the one that would print fresh links.
-    `allow_http`: it may go in the clear.
+    """A SAS link that `fetch` replaces before it expires and on demand; without `fetch` it cannot be replaced.
+
+    `first`: a link to begin with. `base`: the URL of the container, where it is known before the first link. A link to
+    another container is refused. `option`: the option that would print fresh links, for the hints. `allow_http`: the
+    link may travel unencrypted.
     """
 
     def __init__(
@@ -51,17 +52,17 @@ class RenewableSasLink:
 
     @property
     def is_due(self) -> bool:
-        """Whether the next one who asks may have to wait for a fresh link."""
+        """Return whether the next call of `current` may have to fetch a link."""
         return self._link is None or (self._fetch is not None and time.monotonic() >= self._renew_at)
 
     def current(self) -> SasUrl:
-        """The link to use now. Raises NotAuthorised when there is none to be had."""
+        """Return the link to use now. Raises NotAuthorised if there is none."""
         link = self._link
         if link is not None and not self.is_due:
             return link
         if link is None or _has_expired(link):
             self.renew(link)
-        elif self._lock.acquire(blocking=False):  # else another thread is at it, and this link lives
+        elif self._lock.acquire(blocking=False):  # else another thread renews it, and this link is still valid
             try:
                 self._replace_or_warn(link)
             finally:
@@ -70,17 +71,19 @@ class RenewableSasLink:
         return self._link
 
     def renew(self, stale: SasUrl | None) -> None:
-        """Fetch a fresh link, unless the current one is no longer `stale`."""
+        """Fetch a fresh link, unless another thread has already replaced `stale`."""
         with self._lock:
             if self._link is stale:
                 self._replace()
 
     def handle_refusal(self, link: SasUrl, refusal: LinkRefused, *, was_fresh: bool) -> None:
-        """The store answered 403 to this link: renew it. Raises NotAuthorised where that is final: `again`, the link
-        was fresh; Transient where it is not valid yet.
+        """Renew a link that the store refused with 403. Raises Transient where the link is not valid yet.
+
+        Raises NotAuthorised where a renewal cannot help: the link `was_fresh` and has not expired, or no other is
+        available.
         """
-        if ahead := _seconds_until_valid(link):
-            raise Transient(f"the link to the destination is valid only {ahead:.0f} s from now", retry_after=ahead)
+        if delay_s := _seconds_until_valid(link):
+            raise Transient(f"the link to the destination is valid only {delay_s:.0f} s from now", retry_after=delay_s)
         if was_fresh and not _has_expired(link):
             raise NotAuthorised(
                 f"{refusal}, also through a fresh link", hint=_fresh_link_hint(refusal.hint)
@@ -95,25 +98,24 @@ class RenewableSasLink:
         try:
             if self._link is old:
                 self._replace()
-                if self._link is not old and (
-                    ahead := _seconds_until_valid(self._link)
-                ):  # until then the old one is used
-                    self._link, self._renew_at = old, time.monotonic() + ahead
+                # A link that becomes valid later replaces the old one only then.
+                if self._link is not old and (delay_s := _seconds_until_valid(self._link)):
+                    self._link, self._renew_at = old, time.monotonic() + delay_s
         except TilesyncError as error:
             self._renew_at = time.monotonic() + MIN_RENEWAL_INTERVAL.total_seconds()
-            self._observe(Warned(f"the link to the store could not be renewed ahead of time: {error}"))
+            self._observe(Warned(f"the link to the store could not be renewed before it expires: {error}"))
 
     def _replace(self) -> None:
         old = self._link
         if self._fetch is None:
-            verb = "has ended" if old is not None and _has_expired(old) else "is refused"
+            state = "has expired" if old is not None and _has_expired(old) else "is refused"
             hint = f"run the same command with a fresh link, or with {self._option}: it continues where it stopped"
-            raise NoFreshLink(f"the link to the store {verb}, and there is no other", hint=hint)
+            raise NoFreshLink(f"the link to the store {state}, and there is no other", hint=hint)
         link = self._fetch()
         if link.base != (self._base or link.base):
             raise NotAuthorised(
                 f"the fresh link leads to another container ({link.base}, not {self._base})",
-                hint=f"{self._option} must print links to the container that is named",
+                hint=f"{self._option} must print links to the container of the destination",
             )
         self._set_link(link)
         if old is not None:
@@ -126,15 +128,22 @@ class RenewableSasLink:
         self._link = link
 
 
+def stale_links_error() -> NotAuthorised:
+    """Return the error for fresh links that are refused again and again."""
+    return NotAuthorised(
+        "each fresh link to the store is refused on arrival", hint="check that this machine's clock is right"
+    )
+
+
 def _fresh_link_hint(hint: str) -> str:
-    """What helps where a link that was just made is refused too."""
+    """Return the hint for a fresh link that is refused too."""
     return WRONG_KEY_HINT if hint == BAD_SIGNATURE_HINT else hint
 
 
 def _seconds_until_valid(link: SasUrl | None) -> float:
-    """Seconds until a link becomes valid."""
-    begin = parse_start(link.query) if link is not None else None
-    return max(0.0, (begin - datetime.now(UTC)).total_seconds()) if begin is not None else 0.0
+    """Return the seconds until a link becomes valid, 0 for a valid one."""
+    start = parse_start(link.query) if link is not None else None
+    return max(0.0, (start - datetime.now(UTC)).total_seconds()) if start is not None else 0.0
 
 
 def _has_expired(link: SasUrl) -> bool:

@@ -1,4 +1,4 @@
-"""A local folder as destination: opened, checked to be ours, and held by one run at a time."""
+"""Local folder as destination: open it, check that it belongs to tilesync, and lock it for one run."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from tilesync.stores.status_files import CHECKED_FILE
 STATE_DIR = ".tilesync"
 CATALOG_FILE = "catalog.sqlite3"
 DESTINATION_KEY = "serves"
-"""Under which key the catalog in a state folder elsewhere keeps the DEST that it is of."""
+"""Catalog key of the DEST that a separate state folder belongs to."""
 
 _HAS_EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
 
 @dataclass(frozen=True)
 class DestinationFolder:
-    """A folder that is a destination, or may become one. `state` has the catalog and the lock."""
+    """A folder that is a destination or may become one. `state` is the folder of the catalog and the lock."""
 
     root: Path
     state: Path
 
     @classmethod
     def from_paths(cls, root: Path, state_dir: Path | None) -> DestinationFolder:
-        """The folder, with its state inside unless that is chosen elsewhere. Raises DestinationError for a file."""
+        """Create from paths; without `state_dir` the state is in `root`. Raises DestinationError if one is a file."""
         root = root.absolute()
         refuse_file(root)
         if state_dir is not None:
@@ -53,69 +53,74 @@ class DestinationFolder:
 
     @property
     def staging_dir(self) -> Path:
-        """Where lies what is renamed into its place: in the state folder, or in one beside the files where that is on
-        another file system.
+        """The folder of files before they are renamed into place; it must be on the same file system as the root.
+
+        This is the state folder if possible, and else `.tilesync` in the root.
         """
-        within = self.root / STATE_DIR
-        with translate_read_errors(f"cannot look at {self.root}"):
-            if self._has_manifests(within) and not self._has_manifests(self.state):
-                return within  # whatever became of the other one
-            there = self.root.exists() and self.state.exists()
-            same = not there or os.stat(self.root).st_dev == os.stat(self.state).st_dev
-        return self.state if same else within
+        inner_state = self.root / STATE_DIR
+        with translate_read_errors(f"cannot inspect {self.root}"):
+            if self._has_manifests(inner_state) and not self._has_manifests(self.state):
+                return inner_state  # an earlier run staged there; the state folder may have been replaced since
+            both_exist = self.root.exists() and self.state.exists()
+            is_same_device = not both_exist or os.stat(self.root).st_dev == os.stat(self.state).st_dev
+        return self.state if is_same_device else inner_state
 
     def _has_manifests(self, path: Path) -> bool:
-        """Whether a flat layout has its manifests there. What may not be looked at has none: that shows later."""
+        """Return whether manifests of a flat layout are at `path`. False without permission; a later step fails."""
         with suppress(PermissionError):
             return self._tree(path).find(MANIFESTS_DIR) is not None
         return False
 
     def _tree(self, path: Path) -> DirectoryTree:
-        """The folders of the state; no link leads to it from the root."""
+        """Return the directory tree of a state folder; no symlink below the root may lead to it."""
         return DirectoryTree.from_path(path, self.root)
 
     def detect_layout(self) -> Layout | None:
-        """The layout that is found here; None where nothing was finished yet."""
-        beside = self.staging_dir
-        with translate_read_errors(f"cannot read {beside}"):
-            if self._has_manifests(beside):
+        """Detect the layout of the folder; None if no version was published yet."""
+        staging = self.staging_dir
+        with translate_read_errors(f"cannot read {staging}"):
+            if self._has_manifests(staging):
                 return Layout.FLAT
-            if LocalPublication(self.root, beside).manifest_names():
+            if LocalPublication(self.root, staging).manifest_names():
                 return Layout.VERSIONED
-            self._tree(beside).find(MANIFESTS_DIR)  # or it may not be looked at
+            self._tree(staging).find(MANIFESTS_DIR)  # raises if there is no permission to look
         return None
 
     def refuse_state_inside(self, layout: Layout | None) -> None:
-        """Raise DestinationError where files would stand on the state."""
+        """Raise DestinationError if published files would go to the state folder."""
         root, state = (Path(os.path.realpath(path)) for path in (self.root, self.state))
-        inside = state != root / STATE_DIR and state.is_relative_to(root)
-        if state == root or (inside and layout is Layout.FLAT):
-            raise DestinationError(f"the state cannot lie in {self.state}, among the files", hint="check --state-dir")
+        is_inside = state != root / STATE_DIR and state.is_relative_to(root)
+        if state == root or (is_inside and layout is Layout.FLAT):
+            raise DestinationError(
+                f"the state folder cannot be {self.state}: published files go there",
+                hint="choose a folder outside DEST with --state-dir",
+            )
 
     def refuse_occupied(self, layout: Layout, *, adopt: bool) -> None:
-        """Raise DestinationError where things of others lie in a folder that is no destination yet. With `adopt` that
-        is meant, and only what is in the way is refused; in the flat layout that may be anything.
+        """Raise DestinationError if a folder that is not a destination yet contains foreign files.
+
+        `adopt` allows foreign files that do not collide with ours. In the flat layout every file may collide.
         """
         with translate_os_errors(f"cannot read {self.root}"):
             names = os.listdir(self.root) if self.root.is_dir() else []
-            there = [name for name in find_foreign_entries(names) if not self.state.is_relative_to(self.root / name)]
-            begun = os.path.isdir(self.root / STATE_DIR) or self._looks_started(there)
-        if not there or begun or self.detect_layout() is not None:
+            foreign = [name for name in find_foreign_entries(names) if not self.state.is_relative_to(self.root / name)]
+            is_started = os.path.isdir(self.root / STATE_DIR) or self._looks_started(foreign)
+        if not foreign or is_started or self.detect_layout() is not None:
             return
-        in_the_way = there if layout is Layout.FLAT else find_reserved_names(there)
-        if in_the_way:
+        colliding = foreign if layout is Layout.FLAT else find_reserved_names(foreign)
+        if colliding:
             raise DestinationError(
-                f"{self.root} is no destination of tilesync, and holds {join_names(in_the_way)}",
-                hint="choose an empty folder, or one that tilesync made",
+                f"{self.root} is not a tilesync destination and contains {join_names(colliding)}",
+                hint="choose an empty folder, or one that tilesync created",
             )
         if not adopt:
             raise DestinationError(
-                f"{self.root} is no destination of tilesync, and is not empty: it holds {join_names(there)}",
-                hint="choose an empty folder; or give --adopt, if these files are to stay beside the tiles",
+                f"{self.root} is not a tilesync destination and is not empty: it contains {join_names(foreign)}",
+                hint="choose an empty folder; or give --adopt to keep these files beside the tiles",
             )
 
     def _looks_started(self, names: list[str]) -> bool:
-        """Whether what lies there is what a first run left: its state is known, or the names of exports show it."""
+        """Return whether an unfinished first run left these names: a catalog exists, or only exports do."""
         if (self.state / CATALOG_FILE).exists() and RESERVED_NAMES.issuperset(names):
             return True
         return set(names) - {CHECKED_FILE} == {VERSIONS_DIR} and all(
@@ -123,31 +128,29 @@ class DestinationFolder:
         )
 
     def catalog_path(self) -> Path:
-        """The path of the catalog. Raises DestinationError where a link leads to it from the root."""
+        """Return the path of the catalog. Raises DestinationError if a symlink below the root leads to it."""
         with translate_read_errors(f"cannot read the state in {self.state}"):
             self._tree(self.state).find()
         return self.state / CATALOG_FILE
 
     def refuse_foreign_state(self) -> None:
-        """Raise DestinationError where the state is that of another folder, which is there still. One that was moved
-        takes its state along.
-        """
+        """Raise DestinationError if the state belongs to another existing folder. A moved DEST keeps its state."""
         if self.state == self.root / STATE_DIR or not os.path.isfile(path := self.catalog_path()):
             return
-        known = None
+        other_root = None
         with (
             suppress(DestinationError),
             closing(SqliteCatalog(path, read_only=True)) as catalog,
-        ):  # a damaged one is told later
-            known = catalog.get_value(DESTINATION_KEY)
-        if known and known != os.path.realpath(self.root) and os.path.isdir(known):
+        ):  # a damaged catalog is reported when it is opened for use
+            other_root = catalog.get_value(DESTINATION_KEY)
+        if other_root and other_root != os.path.realpath(self.root) and os.path.isdir(other_root):
             raise DestinationError(
-                f"the state in {self.state} is that of {known}, not of {self.root}",
-                hint="give each DEST a --state-dir of its own",
+                f"the state folder {self.state} belongs to {other_root}, not to {self.root}",
+                hint="give each DEST its own --state-dir",
             )
 
     def path_resolvers(self, layout: Layout) -> Sequence[SafePathResolver]:
-        """The ways to the files."""
+        """Return the path resolvers of the files: in the flat layout, staged files first, then published ones."""
         if layout is Layout.FLAT:
             return SafePathResolver(self._tree(self.staging_dir), within=STAGED_DIR), SafePathResolver(
                 self.root, within=None
@@ -157,23 +160,23 @@ class DestinationFolder:
     def open_publication(
         self, layout: Layout, resolvers: Sequence[SafePathResolver] | None = None, catalog: SqliteCatalog | None = None
     ) -> LocalPublication:
-        """What leads to the versions. Without a catalog it is for reading."""
+        """Open the publication. Without a catalog it is for reading only."""
         if layout is Layout.FLAT:
-            known = catalog.stale_files.find_stamps if catalog is not None else None
-            return FlatPublication(self.root, self.staging_dir, resolvers or self.path_resolvers(layout), known)
+            find_stamps = catalog.stale_files.find_stamps if catalog is not None else None
+            return FlatPublication(self.root, self.staging_dir, resolvers or self.path_resolvers(layout), find_stamps)
         return LocalPublication(self.root, self.staging_dir)
 
     def name_checker(self, layout: Layout) -> Callable[[Iterable[str]], None]:
-        """What raises UnsafeName for names that cannot be held here."""
+        """Return a function that raises UnsafeName for names that this folder cannot store."""
         return partial(
             check_file_names, path_bytes=max_name_bytes(self.root), reserved=STATE_DIR if layout is Layout.FLAT else ""
         )
 
 
 class LocalDestination:
-    """A folder, its state, and the two sides that the jobs use: `files` and `publication`.
+    """An open, locked folder: its catalog, and `files` and `publication` for the jobs.
 
-    `calm` says that the machine has not restarted since the last run: what that run wrote is whole, durable or not.
+    `is_intact`: the machine has not restarted since the last run, so all files of that run are whole, durable or not.
     """
 
     is_shared = False
@@ -187,21 +190,21 @@ class LocalDestination:
         parts = DirectoryTree.from_path(
             _make_state_folder(_make_state_folder(folder.staging_dir) / PARTS_DIR), folder.root
         )
-        doors, judge = folder.path_resolvers(layout), folder.name_checker(layout)
-        self.files = LocalFiles(doors, parts, judge, trust_parts=self.is_intact)
-        self.publication = folder.open_publication(layout, doors, catalog)
+        resolvers, check_names = folder.path_resolvers(layout), folder.name_checker(layout)
+        self.files = LocalFiles(resolvers, parts, check_names, trust_parts=self.is_intact)
+        self.publication = folder.open_publication(layout, resolvers, catalog)
         catalog.set_case_insensitive(is_case_insensitive=is_case_insensitive(parts))
         self.publication.refuse_foreign()
-        known = recorded_layout(catalog)
-        refuse_other_layout(folder, known or layout, layout)
-        if known is None:
+        recorded = recorded_layout(catalog)
+        refuse_other_layout(folder, recorded or layout, layout)
+        if recorded is None:
             catalog.set_value("layout", layout)
-        home = os.path.realpath(folder.root)
-        if folder.state != folder.root / STATE_DIR and catalog.get_value(DESTINATION_KEY) != home:
-            catalog.set_value(DESTINATION_KEY, home)
+        real_root = os.path.realpath(folder.root)
+        if folder.state != folder.root / STATE_DIR and catalog.get_value(DESTINATION_KEY) != real_root:
+            catalog.set_value(DESTINATION_KEY, real_root)
 
     def mark_intact(self) -> None:
-        """Everything that is recorded as held has been checked since the machine started."""
+        """Record that every stored file has been checked since the machine started."""
         if not self.is_intact and self._boot_id is not None:
             self.catalog.set_value("boot", self._boot_id)
             self.is_intact = True
@@ -209,7 +212,7 @@ class LocalDestination:
 
 @dataclass(frozen=True)
 class ReadOnlyDestination:
-    """A destination to be read."""
+    """A destination that is only read."""
 
     files: LocalStoredFiles
     publication: LocalPublication
@@ -219,7 +222,7 @@ class ReadOnlyDestination:
 
 
 def refuse_other_layout(folder: DestinationFolder, found: Layout | None, wanted: Layout) -> None:
-    """Raise DestinationError where another layout is found than is wanted."""
+    """Raise DestinationError if the folder has another layout than the wanted one."""
     if found is not None and found is not wanted:
         raise DestinationError(
             f"{folder.root} has the layout {found}, not {wanted}",
@@ -236,42 +239,45 @@ def open_local(
     admission: Admission | None = None,
     observe: Observer | None = None,
 ) -> Iterator[LocalDestination]:
-    """The destination, locked for this run alone; made where it is missing. Without a `layout` it must be there.
+    """Open the destination and lock it for this run; create it if it is missing.
 
-    Raises DestinationBusy at once when another run holds it, DestinationError when it cannot serve: then nothing was
-    written. Two locks are held: one in DEST, which runs with other state folders see, and that of the state folder.
+    Without a `layout` it must exist. Two locks are held: one in DEST, which runs with other state folders see, and one
+    in the state folder.
+
+    Raises DestinationBusy at once if another run holds it. Raises DestinationError if the folder cannot be used;
+    nothing is written then.
     """
-    place = DestinationFolder.from_paths(root, state_dir)
-    place.refuse_foreign_state()
-    found = place.detect_layout()
-    layout = layout or found
-    place.refuse_state_inside(layout)
+    folder = DestinationFolder.from_paths(root, state_dir)
+    folder.refuse_foreign_state()
+    detected = folder.detect_layout()
+    layout = layout or detected
+    folder.refuse_state_inside(layout)
     if layout is None:
         raise DestinationError(
-            f"no version is held in {place.root}", hint="give the folder that `tilesync mirror` filled"
+            f"{folder.root} contains no version", hint="give the folder that `tilesync mirror` filled"
         )
-    publication = _admitted_publication(place, found, layout, admission)
-    with translate_os_errors(f"cannot make the folder {place.root}"):
-        place.root.mkdir(parents=True, exist_ok=True)
-    place.catalog_path()  # refuses links on the way there
-    shown, owner = str(place.root), publication.owner()
-    with ExitStack() as leaving:
-        if elsewhere := place.state != place.root / STATE_DIR:
-            leaving.enter_context(
-                locked_temporary_folder(place.root / STATE_DIR, shown, owner, observe or (lambda event: None))
+    publication = _admitted_publication(folder, detected, layout, admission)
+    with translate_os_errors(f"cannot create the folder {folder.root}"):
+        folder.root.mkdir(parents=True, exist_ok=True)
+    folder.catalog_path()  # refuses symlinks on the way to the state
+    display_name, owner = str(folder.root), publication.owner()
+    with ExitStack() as exits:
+        if is_state_separate := folder.state != folder.root / STATE_DIR:
+            exits.enter_context(
+                locked_temporary_folder(folder.root / STATE_DIR, display_name, owner, observe or (lambda event: None))
             )
-        hint = "give another folder with --state-dir, or mend that one" if elsewhere else None
-        leaving.enter_context(locked_folder(place.state, shown, owner, hint=hint))
-        catalog = SqliteCatalog(place.state / CATALOG_FILE)
-        leaving.callback(catalog.close)
-        yield LocalDestination(place, layout, catalog)
+        hint = "give another folder with --state-dir, or repair this one" if is_state_separate else None
+        exits.enter_context(locked_folder(folder.state, display_name, owner, hint=hint))
+        catalog = SqliteCatalog(folder.state / CATALOG_FILE)
+        exits.callback(catalog.close)
+        yield LocalDestination(folder, layout, catalog)
 
 
 def _admitted_publication(
-    folder: DestinationFolder, found: Layout | None, layout: Layout, admission: Admission | None
+    folder: DestinationFolder, detected: Layout | None, layout: Layout, admission: Admission | None
 ) -> LocalPublication:
-    """What leads to the versions, to be read, where they may be mirrored to. Raises DestinationError."""
-    refuse_other_layout(folder, found, layout)
+    """Open the publication for reading, if a run may write to this destination. Raises DestinationError."""
+    refuse_other_layout(folder, detected, layout)
     publication = folder.open_publication(layout)
     publication.refuse_foreign()
     if admission is not None:
@@ -281,28 +287,29 @@ def _admitted_publication(
 
 
 def recorded_layout(catalog: SqliteCatalog) -> Layout | None:
-    """The layout that the catalog knows; None where it knows none, or knows it of a run that got nothing. Raises
-    DestinationError for one that is none.
+    """Return the layout in the catalog; None if no run recorded it, or only one that stored nothing.
+
+    Raises DestinationError if the value is not a layout.
     """
-    said = "" if catalog.is_vacant() else catalog.get_value("layout")
+    value = "" if catalog.is_vacant() else catalog.get_value("layout")
     with catalog.translate_value_errors():
-        return Layout(said) if said else None
+        return Layout(value) if value else None
 
 
 @contextmanager
 def open_local_for_plan(
     root: Path, *, state_dir: Path | None, layout: Layout, admission: Admission | None = None
 ) -> Iterator[ReadOnlyDestination]:
-    """What a destination knows, without writing anything; it need not be there."""
-    place = DestinationFolder.from_paths(root, state_dir)
-    place.refuse_foreign_state()
-    publication = _admitted_publication(place, place.detect_layout(), layout, admission)
-    with translate_read_errors(f"cannot read the state in {place.state}"):
-        catalog = SqliteCatalog(place.catalog_path(), read_only=True)
+    """Open a destination to plan a run. Writes nothing, and the destination may be missing."""
+    folder = DestinationFolder.from_paths(root, state_dir)
+    folder.refuse_foreign_state()
+    publication = _admitted_publication(folder, folder.detect_layout(), layout, admission)
+    with translate_read_errors(f"cannot read the state in {folder.state}"):
+        catalog = SqliteCatalog(folder.catalog_path(), read_only=True)
     try:
-        refuse_other_layout(place, recorded_layout(catalog) or layout, layout)
+        refuse_other_layout(folder, recorded_layout(catalog) or layout, layout)
         yield ReadOnlyDestination(
-            LocalStoredFiles(*place.path_resolvers(layout)), publication, catalog, place.name_checker(layout), layout
+            LocalStoredFiles(*folder.path_resolvers(layout)), publication, catalog, folder.name_checker(layout), layout
         )
     finally:
         catalog.close()
@@ -310,53 +317,53 @@ def open_local_for_plan(
 
 @contextmanager
 def open_local_for_reading(root: Path) -> Iterator[ReadOnlyDestination]:
-    """What a folder holds, told by its manifests alone: nothing of it is touched, and no lock is taken."""
-    place = DestinationFolder.from_paths(root, None)
-    layout = place.detect_layout() or Layout.VERSIONED
+    """Open a folder to read its versions, from the manifests alone. Writes nothing and takes no lock."""
+    folder = DestinationFolder.from_paths(root, None)
+    layout = folder.detect_layout() or Layout.VERSIONED
     yield ReadOnlyDestination(
-        LocalStoredFiles(*place.path_resolvers(layout)),
-        place.open_publication(layout),
+        LocalStoredFiles(*folder.path_resolvers(layout)),
+        folder.open_publication(layout),
         None,
-        place.name_checker(layout),
+        folder.name_checker(layout),
         layout,
     )
 
 
 def refuse_overlap(source: Path, root: Path, state_dir: Path | None) -> None:
-    """Raise UsageError where what is written would lie in the folder that is read, or around it."""
+    """Raise UsageError if DEST or the state folder overlaps the SOURCE folder."""
     written = (root, *((state_dir,) if state_dir is not None else ()))
     for folder in written:
         if _is_within(folder, source) or (folder == root and _is_within(source, folder)):
             raise UsageError(
-                f"SOURCE and DEST are one place, or one lies in the other: {source} and {folder}",
+                f"SOURCE and DEST are the same folder, or one contains the other: {source} and {folder}",
                 hint="give another folder as DEST",
             )
 
 
 def _is_within(path: Path, folder: Path) -> bool:
-    """Whether a path is a folder that is there, or lies in it, under whatever names."""
+    """Return whether a path is an existing folder or is inside it; other names of the same folder count too."""
     real = Path(os.path.realpath(path))
-    with translate_os_errors(f"cannot look at {path}"):
-        there = [each for each in (real, *real.parents) if each.exists()] if folder.exists() else []
-        return any(os.path.samefile(each, folder) for each in there)
+    with translate_os_errors(f"cannot inspect {path}"):
+        existing = [candidate for candidate in (real, *real.parents) if candidate.exists()] if folder.exists() else []
+        return any(os.path.samefile(candidate, folder) for candidate in existing)
 
 
 @contextmanager
 def open_local_for_audit(root: Path, state_dir: Path | None) -> Iterator[ReadOnlyDestination]:
-    """What a destination holds, and its catalog to mark findings in: None when there is none that can be written."""
-    place = DestinationFolder.from_paths(root, state_dir)
-    place.refuse_foreign_state()
-    layout, path = place.detect_layout() or Layout.VERSIONED, place.catalog_path()
+    """Open a destination for an audit: its files, and the catalog to record findings, None if none is writable."""
+    folder = DestinationFolder.from_paths(root, state_dir)
+    folder.refuse_foreign_state()
+    layout, path = folder.detect_layout() or Layout.VERSIONED, folder.catalog_path()
     try:
-        usable = (
+        is_writable = (
             os.access(path, os.W_OK, effective_ids=_HAS_EFFECTIVE_IDS) and read_schema_version(path) in SCHEMA_VERSIONS
         )
-        catalog = SqliteCatalog(path) if usable else None
+        catalog = SqliteCatalog(path) if is_writable else None
     except DestinationError:
         catalog = None
     try:
-        files = LocalStoredFiles(*place.path_resolvers(layout))
-        yield ReadOnlyDestination(files, place.open_publication(layout), catalog, place.name_checker(layout), layout)
+        files = LocalStoredFiles(*folder.path_resolvers(layout))
+        yield ReadOnlyDestination(files, folder.open_publication(layout), catalog, folder.name_checker(layout), layout)
     finally:
         if catalog is not None:
             catalog.close()
@@ -364,22 +371,23 @@ def open_local_for_audit(root: Path, state_dir: Path | None) -> Iterator[ReadOnl
 
 @contextmanager
 def open_scratch_files() -> Iterator[tuple[SqliteCatalog, LocalStoredFiles, Callable[[Version, str, bytes], None]]]:
-    """An empty catalog, files, and a way to put one there: all in a temporary folder that is gone with the context."""
+    """Open an empty catalog and an empty folder, with a function to write a file. All is temporary."""
     with tempfile.TemporaryDirectory(prefix="tilesync-") as folder:
-        catalog, door = SqliteCatalog(Path(folder) / CATALOG_FILE, is_persistent=False), SafePathResolver(Path(folder))
+        catalog = SqliteCatalog(Path(folder) / CATALOG_FILE, is_persistent=False)
+        resolver = SafePathResolver(Path(folder))
 
         def put(version: Version, name: str, data: bytes) -> None:
             with translate_os_errors(f"cannot write {name}"):
-                write_whole(door.entry(version.name, name, make=True), data, None)
+                write_whole(resolver.entry(version.name, name, make=True), data, None)
 
         try:
-            yield catalog, LocalStoredFiles(door), put
+            yield catalog, LocalStoredFiles(resolver), put
         finally:
             catalog.close()
 
 
 def _make_state_folder(path: Path, *, hint: str | None = None) -> Path:
-    """A real folder of the state at `path`, for this user alone, made where it is missing."""
+    """Create a state folder that only this user can read, if it is missing."""
     with translate_os_errors(f"cannot use {path}", hint=hint):
         path.parent.mkdir(parents=True, exist_ok=True)
         ensure_real_folder(path, make=True, mode=0o700)

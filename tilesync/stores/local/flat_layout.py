@@ -1,7 +1,7 @@
-"""The flat layout: one version, at the container's own paths; the state folder has all else.
+"""Flat layout: one version at the container's own paths; everything else is in the state folder.
 
-Files come in beside, in the state folder. A finished version is brought into place by renames, file by file: what was
-there is replaced when tilesync had put it there, and goes into the trash when it had not.
+New files are staged in the state folder. A finished version is published by renaming file by file. A file in the way is
+replaced if tilesync wrote it, and goes to the trash if not.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ StampLookup = Callable[[str], Sequence[tuple[FileStamp, bytes | None]]]
 
 
 class FlatPublication(LocalPublication):
-    """Leads to the one version that is in place. `doors`: to the files on their way in, and to those in place.
+    """Publication of the one version in place.
 
-    `known`: how tilesync left a file of some name, its trace and its SHA-256 each time.
+    `resolvers`: of the staged files, and of the files in place. `find_stamps`: for a name, the stamp and the SHA-256 of
+    each file that tilesync left there.
     """
 
     def __init__(
@@ -43,31 +44,32 @@ class FlatPublication(LocalPublication):
         self._find_stamps: StampLookup = find_stamps or (lambda name: [])
 
     def prefix(self, version: Version) -> str:
-        """Nothing: the pointer is the root tileset itself."""
+        """Return the empty string: the pointer is the root tileset itself."""
         return ""
 
     def _has_files(self, version: Version) -> bool:
-        """The root tileset says so."""
+        """Return True: the root tileset, which the caller checked, is the proof."""
         return True
 
     def is_complete(self, version: Version) -> bool:
-        """Whether nothing of the version waits for its place."""
+        """Return whether no file of the version is still staged."""
         return not self.has_staged_files(version)
 
     def has_staged_files(self, version: Version) -> bool:
-        """Whether files of the version wait for their places."""
-        with translate_read_errors(f"cannot look at version {version.name} on its way in"):
+        """Return whether the version has staged files."""
+        with translate_read_errors(f"cannot inspect the staged files of version {version.name}"):
             return self._versions.find_stat(version.name) is not None
 
     def _locations(self, version: Version) -> list[tuple[DirectoryTree, str]]:
-        """The manifest last: while it is there, the retirement is not through."""
+        """Return the locations with the manifest last: while it exists, the version is not fully retired."""
         return super()._locations(version)[::-1]
 
     def find_blocked(self, version: Version, names: Iterable[str]) -> list[str]:
-        """Those that have come in and cannot come to their place: a folder with other things than versions had there
-        is in it, or something of others where a folder of theirs is to be.
+        """Return the staged files that cannot be moved into place, because something foreign is in the way.
+
+        That is a folder with foreign files at the path of a file, or a foreign file at the path of a folder.
         """
-        with translate_read_errors(f"cannot look at what stands in {self._root}"):
+        with translate_read_errors(f"cannot inspect {self._root}"):
             return [
                 name
                 for name in names
@@ -75,7 +77,7 @@ class FlatPublication(LocalPublication):
             ]
 
     def _find_staged(self, version: Version, name: str) -> Entry | None:
-        """A file on its way in; None where there is none. Raises OSError."""
+        """Find a staged file; None if there is none. Raises OSError."""
         try:
             entry = self._staged.entry(version.name, name)
         except FileNotFoundError:
@@ -83,7 +85,7 @@ class FlatPublication(LocalPublication):
         return entry if entry.find_stat() is not None else None
 
     def _has_room(self, version: Version, name: str) -> bool:
-        """Whether a file can come to its place when nothing but what tilesync left there gives way."""
+        """Return whether a file can be moved into place and only files of tilesync are replaced."""
         try:
             found = self._in_place.entry(version.name, name).find_stat()
         except FileNotFoundError:
@@ -101,72 +103,73 @@ class FlatPublication(LocalPublication):
         return found is not None and not stat.S_ISDIR(found.st_mode) and self._is_ours(name, entry)
 
     def _has_foreign_files(self, version: Version, folder: str) -> bool:
-        """Whether a folder, or one in it, has anything but files that tilesync left there."""
+        """Return whether a folder contains, at any depth, a file that tilesync did not leave there."""
         return any(not self._is_ours(name, entry) for name, entry in self._in_place.walk(version.name, folder))
 
     def _is_ours(self, name: str, entry: Entry) -> bool:
-        """Whether a file is as tilesync left it there, by its look, else by its bytes."""
-        known, found = self._find_stamps(name), entry.stat()
-        if stamp_from_stat(found) in {trace for trace, _ in known}:
+        """Return whether tilesync left this file: by its stamp, or else by its SHA-256, as after a copy of DEST."""
+        known_files, found = self._find_stamps(name), entry.stat()
+        if stamp_from_stat(found) in {stamp for stamp, _ in known_files}:
             return True
-        digests = {sha256 for _, sha256 in known if sha256}
+        digests = {sha256 for _, sha256 in known_files if sha256}
         if not digests or not stat.S_ISREG(found.st_mode):
             return False
         with open(entry.open(), "rb") as file:
             return hashlib.file_digest(file, "sha256").digest() in digests
 
     def move_into_place(self, version: Version, names: Iterable[str], moment: str) -> list[str]:
-        """Rename what has come in of a finished version to its place, in this order. May be done again.
+        """Rename the staged files of a finished version into place, in this order. Can be repeated after a kill.
 
-        A file in its way that is not as tilesync left it goes into the trash; the names where that was so.
+        Foreign files in the way go to the trash; their names are returned.
         """
-        strange = []
+        foreign = []
         for name in names:
-            with translate_os_errors(f"cannot place {name}"):
+            with translate_os_errors(f"cannot move {name} into place"):
                 staged = self._find_staged(version, name)
                 if staged is not None and self._move_file_into_place(version, name, staged, moment):
-                    strange.append(name)
+                    foreign.append(name)
         with translate_os_errors(f"cannot publish in {self._root}"):
             sync_filesystem(self._root)
             self._staged.remove_version(version.name)
-        return strange
+        return foreign
 
     def _move_file_into_place(self, version: Version, name: str, staged: Entry, moment: str) -> bool:
-        """Rename one file to its place; whether something strange stood there."""
+        """Rename one file into place; return True if a foreign file there went to the trash."""
         final = self._in_place.entry(version.name, name, make=True)
-        there = final.find_stat()
-        is_file = there is not None and not stat.S_ISDIR(there.st_mode)
-        strange = is_file and not self._is_ours(name, final)
-        if strange:
+        existing = final.find_stat()
+        is_file = existing is not None and not stat.S_ISDIR(existing.st_mode)
+        is_foreign = is_file and not self._is_ours(name, final)
+        if is_foreign:
             self._move_to_trash(version, name, final, moment)
-        if there is not None and not is_file:
-            final.folder.remove_empty_tree(final.name)  # what was left in it is in the trash already
+        if existing is not None and not is_file:
+            final.folder.remove_empty_tree(final.name)  # its files are in the trash already
         staged.move(final)
-        staged.unlink()  # still there where it was one file under both names: rename(2) leaves both
-        return strange
+        staged.unlink()  # rename(2) does nothing if both names are hard links to one file
+        return is_foreign
 
     def discard(self, version: Version, files: Iterable[StoredFile], moment: str) -> list[StoredFile]:
-        """Move files that are in place and no part of `version` into the trash; those that went. What is no file
-        there, or not behind real folders, is left alone.
+        """Move files in place that are not part of `version` to the trash, and return those that were moved.
+
+        A name that is not a regular file, or has a symlink as a folder, is skipped.
         """
-        gone = []
-        for held in files:
-            name = held.blob.name
+        moved = []
+        for stored in files:
+            name = stored.blob.name
             with (
                 translate_os_errors(f"cannot delete {name}"),
                 suppress(*NOT_FOUND_ERRORS, WrongFileType),
-            ):  # its folder is none any more
+            ):  # something else is at the path of its folder now
                 entry = self._in_place.entry(version.name, name)
                 if stat.S_ISREG(entry.stat().st_mode):
                     self._move_to_trash(version, name, entry, moment)
                     self._in_place.prune(version.name, name)
-                    gone.append(held)
-        return gone
+                    moved.append(stored)
+        return moved
 
     def _move_to_trash(self, version: Version, name: str, entry: Entry, moment: str) -> None:
-        above, _, leaf = f"files/{name}".rpartition("/")
-        entry.move(self._trash_folder(version, moment, above).entry(leaf))
+        parent, _, leaf = f"files/{name}".rpartition("/")
+        entry.move(self._trash_folder(version, moment, parent).entry(leaf))
 
     def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:
-        """Say which version is in place. The root tileset was laid out with the other files."""
+        """Write `latest.json` only: the root tileset was moved into place with the other files."""
         self._write_latest(latest)

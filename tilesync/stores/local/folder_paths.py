@@ -1,4 +1,4 @@
-"""Refuse a file where a folder is meant, and find the destination that holds it."""
+"""Folder paths: refuse a file where a folder is needed, and suggest the destination that contains it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ _MANIFEST_PATHS: Final = ("manifests", ".tilesync/manifests")
 
 
 def refuse_file(folder: Path, *, hint: str | None = None) -> None:
-    """Raise DestinationError where a file stands at the path of a folder, or on the way to it. Missing is no error.
-    `hint`: what helps, if not another folder.
+    """Raise DestinationError if a file is at the path of a folder or above it. A missing folder is no error.
+
+    `hint` replaces the usual hint, which suggests a folder.
     """
     for path in (folder, *folder.parents):
         try:
@@ -23,7 +24,7 @@ def refuse_file(folder: Path, *, hint: str | None = None) -> None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError:
-            return  # whoever opens it says why that fails
+            return  # opening the folder later reports why that fails
         if not stat.S_ISDIR(mode):
             raise DestinationError(
                 f"{path} is {describe_file_type(mode)}, not a folder", hint=hint or folder_hint(path)
@@ -32,8 +33,8 @@ def refuse_file(folder: Path, *, hint: str | None = None) -> None:
 
 
 def folder_hint(file: Path) -> str:
-    """Which folder to give in place of a file."""
+    """Suggest a folder to give instead of a file."""
     for folder in file.absolute().parents:
         if any(os.path.isdir(folder / name) for name in _MANIFEST_PATHS):
             return f"give the folder that tilesync filled: {folder}"
-    return "give a folder, or a path where nothing stands yet"
+    return "give a folder, or a path that does not exist yet"

@@ -1,4 +1,4 @@
-"""What every file operation of a local destination shares: errors in our terms, the barrier, the batch writer."""
+"""File operations of a local destination: write, copy, hard link, sync, atomic replace; the thread batcher."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ T = TypeVar("T")
 _HARD_LINK_ERRORS = frozenset(
     {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 )
-"""Another file system, too many links, a file of someone else, a system or file system that knows none. The last
-depends on the system: EPERM on FAT, ENOTSUP or ENOSYS on network file systems. Source: link(2).
+"""Another file system, too many links, a file of another user, or hard links are not supported. The last depends on the
+system: EPERM on FAT, ENOTSUP or ENOSYS on network file systems. Source: link(2).
 """
 
 
 _MAX_INT64 = (1 << 63) - 1
-"""Some file systems number their inodes with 64 bits, or know times behind the year 2262; the catalog keeps 63."""
+"""Some file systems have 64-bit inode numbers or times after the year 2262; the catalog stores 63 bits."""
 
 
 def stamp_from_stat(found: os.stat_result) -> FileStamp:
-    """The trace that a look at a file found."""
+    """Create the file stamp from a stat result."""
     return FileStamp(max(-_MAX_INT64, min(found.st_mtime_ns, _MAX_INT64)), found.st_ino & _MAX_INT64)
 
 
 def ensure_real_folder(path: str | Path, *, make: bool, mode: int = 0o777) -> bool:
-    """Whether a folder is there, made when `make`. Raises DestinationError when a symlink or a file stands there."""
+    """Return whether the folder exists; create it if `make`. Raises DestinationError if it is a symlink or a file."""
     path = Path(path)
     with translate_os_errors(f"cannot use {path}"):
         try:
@@ -51,33 +51,33 @@ def ensure_real_folder(path: str | Path, *, make: bool, mode: int = 0o777) -> bo
 
 
 def read_regular(entry: Entry) -> bytes:
-    """The bytes of a regular file that is no symlink. Raises WrongFileType, OSError."""
+    """Read a regular file. Raises WrongFileType, also for a symlink, and OSError."""
     with open(entry.open(), "rb") as file:
         return file.read()
 
 
 def write_at(part: Entry, offset: int, data: bytes) -> None:
-    """Put `data` at `offset` of a file, which is made anew when `offset` is 0. Doing it twice changes nothing.
+    """Write `data` at `offset` of a file; offset 0 creates the file anew. Can be repeated.
 
-    Raises OSError; what was written before that is right where it stands.
+    Raises OSError; the bytes written before the error are correct.
     """
     with open(part.open_unshared() if offset else part.create(), "r+b" if offset else "wb", buffering=0) as file:
         file.seek(offset)
-        left = memoryview(data)
-        while left:
-            left = left[file.write(left) :]
+        remaining = memoryview(data)
+        while remaining:
+            remaining = remaining[file.write(remaining) :]
 
 
 def write_whole(entry: Entry, data: bytes, modified: float | None) -> FileStamp:
-    """A new file with these bytes, and that mtime (None: now); its trace. What stood there gives way.
+    """Write a new file with this mtime in seconds (None: now), and return its stamp. An existing file is replaced.
 
     Raises OSError.
     """
     descriptor = entry.create()
     try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(descriptor, left) :]
+        remaining = memoryview(data)
+        while remaining:
+            remaining = remaining[os.write(descriptor, remaining) :]
         if modified is not None and os.utime in os.supports_fd:
             os.utime(descriptor, (modified, modified))
             modified = None
@@ -91,7 +91,7 @@ def write_whole(entry: Entry, data: bytes, modified: float | None) -> FileStamp:
 
 
 def try_hard_link(source: Entry, link: Entry) -> bool:
-    """Whether a hard link to `source` could be made; not on every file system, nor without end. Raises OSError."""
+    """Create a hard link; False if the file system does not support it or the link limit is reached. Raises OSError."""
     try:
         source.link(link)
     except NotImplementedError:
@@ -104,7 +104,7 @@ def try_hard_link(source: Entry, link: Entry) -> bool:
 
 
 def copy_file(source: Entry, copy: Entry) -> bytes:
-    """Copy a regular file that is no symlink; the SHA-256 of what was copied. Raises OSError."""
+    """Copy a regular file and return the SHA-256 of the copied bytes. Raises WrongFileType, OSError."""
     sha256 = hashlib.sha256()
     with open(source.open(), "rb", buffering=0) as file, open(copy.create(), "wb") as out:
         while chunk := file.read(1 << 20):
@@ -114,8 +114,9 @@ def copy_file(source: Entry, copy: Entry) -> bytes:
 
 
 def sync_filesystem(folder: Path) -> None:
-    """Return when everything written to the file system of `folder` is durable."""
+    """Wait until everything written to the file system of `folder` is durable."""
     if sys.platform == "linux":
+        # One syncfs for all files costs far less than an fsync for each of many small files.
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
@@ -127,10 +128,10 @@ def sync_filesystem(folder: Path) -> None:
 
 
 def replace_file_durably(temporary: Entry, final: Entry, data: Iterable[bytes]) -> None:
-    """Put `data` at `final` in one step, durably: written beside, synced, renamed, and the folder synced.
+    """Replace a file atomically and durably: write a temporary file, sync it, rename it, sync the folder.
 
-    Its mtime is of a later second than that of the file it replaces: web servers make their ETag of mtime and size, and
-    would take two files of one second and one size for the same.
+    The new mtime is at least one second later than the old one: web servers make the ETag from mtime and size, so two
+    files with the same second and size would look the same.
     """
     with open(temporary.create(), "wb") as file:
         file.writelines(data)
@@ -145,9 +146,9 @@ def replace_file_durably(temporary: Entry, final: Entry, data: Iterable[bytes]) 
 
 
 def read_boot_id() -> str | None:
-    """What changes when the machine restarts; None where that cannot be told.
+    """Return an id that changes when the machine restarts; None if the system has none.
 
-    What was written but not yet made durable is whole while this stays the same. Source: random(4).
+    While it stays the same, written data is whole even if it is not durable yet. Source: random(4).
     """
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -156,13 +157,13 @@ def read_boot_id() -> str | None:
 
 
 MAX_JOBS_PER_BATCH = 32
-"""Small jobs of one hop at most, so that those who wait for the first do not wait for all."""
+"""Maximum small jobs in one thread call, so that the first result does not wait for all jobs."""
 
 
 class ThreadBatcher:
-    """Runs small blocking jobs in a thread, many that wait in one hop: a slow disk never stalls the loop.
+    """Batcher of small blocking jobs: runs all waiting jobs in one thread call, and never blocks the event loop.
 
-    In one thread at a time: two fight for the interpreter, and take longer.
+    One thread at a time: two compete for the interpreter lock and take longer.
     """
 
     def __init__(self) -> None:
@@ -170,7 +171,7 @@ class ThreadBatcher:
         self._runner: asyncio.Task[None] | None = None
 
     async def run(self, job: Callable[[], T]) -> T:
-        """The result of `job`, or what it raised."""
+        """Run `job` in the thread and return its result. Raises what the job raises."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._pending.append((job, future))
         if self._runner is None:
@@ -178,7 +179,7 @@ class ThreadBatcher:
         return await future
 
     async def _run_pending(self) -> None:
-        """Run jobs until none waits; the one who adds the next starts a writer then."""
+        """Run jobs until none is pending; the next call of `run` starts a new task."""
         while self._pending:
             batch = [self._pending.popleft() for _ in range(min(len(self._pending), MAX_JOBS_PER_BATCH))]
             set_outcomes([future for _, future in batch], await asyncio.to_thread(run_all, [job for job, _ in batch]))

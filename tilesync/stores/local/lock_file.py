@@ -1,4 +1,4 @@
-"""The lock of a folder: the kernel's, so that it ends with its process, also with kill -9."""
+"""Lock file: the kernel lock of a folder. It ends with its process, even after kill -9."""
 
 from __future__ import annotations
 
@@ -27,23 +27,26 @@ from tilesync.stores.status_files import encode_document, parse_document
 LOCK_FILE: Final = "lock"
 HOLDER_FILE: Final = "holder.json"
 _LOCKS_UNSUPPORTED: Final = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS}
-"""A file system without locks. Source: flock(2), and what network file systems answer."""
+"""The file system does not support locks. Source: flock(2), and the errors of network file systems."""
 
 _MAX_LOCK_ATTEMPTS: Final = 10
-"""Times in a row that the holder before may take the file away at that very moment."""
+"""Maximum attempts when the previous holder removes the lock file just after it was opened."""
 
 
 def current_holder() -> LockHolder:
-    """Who holds a lock that this process takes now."""
+    """Create the holder record of this process, with the current time."""
     return LockHolder(os.getpid(), socket.gethostname(), format_timestamp(datetime.now(UTC)))
 
 
-def busy_message(place: str, holder: LockHolder | None, owner: str | None) -> str:
-    """The sentence for who is kept out. A process of this host that has ended holds nothing: its record is stale."""
-    of = f", for {describe_owner(owner)}" if owner else ""
+def busy_message(display_name: str, holder: LockHolder | None, owner: str | None) -> str:
+    """Format the message of DestinationBusy.
+
+    It names the holder, unless that was a process of this host that has ended: then the record is stale.
+    """
+    for_owner = f", for {describe_owner(owner)}" if owner else ""
     if holder is None or (holder.host == socket.gethostname() and not _is_running(holder.pid)):
-        return f"another run holds {place}{of}"
-    return f"another run holds {place}{of}: {holder}"
+        return f"another run holds {display_name}{for_owner}"
+    return f"another run holds {display_name}{for_owner}: {holder}"
 
 
 def _is_running(pid: int) -> bool:
@@ -54,16 +57,19 @@ def _is_running(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
-        pass  # another user's
+        pass  # it is a process of another user
     return True
 
 
 @contextmanager
-def locked_folder(path: Path, place: str, owner: str | None = None, *, hint: str | None = None) -> Iterator[None]:
-    """The lock of a folder of the state, made where it is missing, as long as the context is open.
+def locked_folder(
+    path: Path, display_name: str, owner: str | None = None, *, hint: str | None = None
+) -> Iterator[None]:
+    """Hold the lock of a state folder while the context is open; create the folder if it is missing.
 
-    Raises DestinationBusy at once when another process has it, which names the `place`, and whose that is. `hint`: what
-    helps where the folder cannot be used.
+    `display_name` and `owner` name the destination in messages. `hint` is for a folder that cannot be used.
+
+    Raises DestinationBusy at once if another process holds the lock.
     """
     with translate_os_errors(f"cannot use {path}", hint=hint):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,38 +77,38 @@ def locked_folder(path: Path, place: str, owner: str | None = None, *, hint: str
     with translate_os_errors(f"cannot lock {path}", hint=hint):
         release = _try_lock(folder.entry(LOCK_FILE), 0o600)
     if release is None:
-        raise DestinationBusy(busy_message(place, _read_holder(folder), owner))
+        raise DestinationBusy(busy_message(display_name, _read_holder(folder), owner))
     with _recorded_holder(folder, release):
         yield
 
 
 @contextmanager
-def locked_temporary_folder(path: Path, place: str, owner: str | None, observe: Observer) -> Iterator[None]:
-    """Likewise, of a folder that is there for the lock alone, and goes with it: runs whose state is elsewhere meet in
-    it, be they of other users.
+def locked_temporary_folder(path: Path, display_name: str, owner: str | None, observe: Observer) -> Iterator[None]:
+    """Hold the lock of a folder that exists only for this lock, and remove it afterwards.
 
-    A file system that knows no locks is told, and borne with: without it those runs are kept apart by nothing.
+    Runs with different state folders, also of different users, exclude each other through it. On a file system without
+    locks this is not possible: a warning is sent, and the run goes on.
     """
-    found = None
+    locked = None
     for _ in range(_MAX_LOCK_ATTEMPTS):
         with (
             translate_os_errors(f"cannot lock {path}"),
             suppress(FileNotFoundError),
-        ):  # its last holder took it away just now
-            found = _lock_temporary_folder(path, place, owner, observe)
+        ):  # the previous holder removed the folder at this moment: try again
+            locked = _lock_temporary_folder(path, display_name, owner, observe)
             break
-    if found is None:
-        raise DestinationBusy(busy_message(place, None, owner))
+    if locked is None:
+        raise DestinationBusy(busy_message(display_name, None, owner))
     try:
-        with _recorded_holder(*found, remove_all=True):
+        with _recorded_holder(*locked, remove_all=True):
             yield
     finally:
-        with suppress(OSError):  # others use it, or have things in it
+        with suppress(OSError):  # another run uses it, or foreign files are in it
             os.rmdir(path)
 
 
 def _lock_temporary_folder(
-    path: Path, place: str, owner: str | None, observe: Observer
+    path: Path, display_name: str, owner: str | None, observe: Observer
 ) -> tuple[DirectoryHandle, Callable[[], None]]:
     folder = DirectoryHandle(str(path.parent)).enter(path.name, make=True)
     try:
@@ -110,10 +116,14 @@ def _lock_temporary_folder(
     except OSError as error:
         if error.errno not in _LOCKS_UNSUPPORTED:
             raise
-        observe(Warned(f"{place} knows no locks: let no run with another --state-dir go there at the same time"))
+        observe(
+            Warned(
+                f"{display_name} does not support file locks: do not start a second run there with another --state-dir"
+            )
+        )
         release = _release_nothing
     if release is None:
-        raise DestinationBusy(busy_message(place, _read_holder(folder), owner))
+        raise DestinationBusy(busy_message(display_name, _read_holder(folder), owner))
     return folder, release
 
 
@@ -121,27 +131,32 @@ def _lock_temporary_folder(
 def _recorded_holder(
     folder: DirectoryHandle, release: Callable[[], None], *, remove_all: bool = False
 ) -> Iterator[None]:
-    """Say who holds a lock while it is held. `alone`: nothing else is kept in the folder, so its file goes too."""
+    """Record the holder of a lock while it is held.
+
+    `remove_all`: also remove the lock file afterwards, unless foreign files are in the folder.
+    """
     _write_holder(folder)
     try:
         yield
     finally:
         with suppress(OSError):
             folder.entry(HOLDER_FILE).unlink()
-            left = [name for name, _ in folder.scan()] if remove_all else []
-            for name in left if all(name.startswith((LOCK_FILE, HOLDER_FILE)) for name in left) else ():
+            names = [name for name, _ in folder.scan()] if remove_all else []
+            for name in names if all(name.startswith((LOCK_FILE, HOLDER_FILE)) for name in names) else ():
                 folder.entry(name).unlink()
         release()
 
 
 def _release_nothing() -> None:
-    """Nothing is held."""
+    """Release nothing: the file system has no locks."""
 
 
 def _try_lock(lock: Entry, mode: int) -> Callable[[], None] | None:
-    """What gives a lock back; None where another process has it. Raises WrongFileType, OSError.
+    """Try to lock a file; return the function that releases it, None if another process holds it.
 
-    The file that is locked must be the one that stands there: its last holder may have removed it meanwhile.
+    The locked file must still be at its path: the previous holder may have removed it in the meantime.
+
+    Raises WrongFileType, OSError.
     """
     if os.name == "nt":
         return _try_lock_on_windows(lock)
@@ -152,9 +167,9 @@ def _try_lock(lock: Entry, mode: int) -> Callable[[], None] | None:
         descriptor = _open_lock(lock, flags, mode)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine, there = os.fstat(descriptor), lock.find_stat()
-            if there is not None and os.path.samestat(mine, there):
-                _refuse_shared(mine, lock)
+            locked, current = os.fstat(descriptor), lock.find_stat()
+            if current is not None and os.path.samestat(locked, current):
+                _refuse_shared(locked, lock)
                 return lambda: os.close(descriptor)
         except (BlockingIOError, PermissionError):
             os.close(descriptor)
@@ -176,6 +191,7 @@ def _open_lock(lock: Entry, flags: int, mode: int) -> int:
 
 
 def _refuse_shared(found: os.stat_result, lock: Entry) -> None:
+    """Raise WrongFileType if the lock is no regular file, or has another name elsewhere."""
     if not stat.S_ISREG(found.st_mode):
         raise WrongFileType(errno.ENXIO, describe_file_type(found.st_mode), "file", lock.path)
     if found.st_nlink > 1:
@@ -185,16 +201,16 @@ def _refuse_shared(found: os.stat_result, lock: Entry) -> None:
 def _try_lock_on_windows(lock: Entry) -> Callable[[], None] | None:
     from filelock import FileLock, Timeout
 
-    held = FileLock(lock.path, thread_local=False)
+    lock_file = FileLock(lock.path, thread_local=False)
     try:
-        held.acquire(blocking=False)
+        lock_file.acquire(blocking=False)
     except Timeout:
         return None
-    return held.release
+    return lock_file.release
 
 
 def _write_holder(folder: DirectoryHandle) -> None:
-    """Write down who holds the lock, in one step. It is for a message: where it cannot be, that says less."""
+    """Write the holder record atomically. An error is ignored: the record is only for messages."""
     temporary = folder.entry(f"{HOLDER_FILE}.{os.getpid()}")
     with suppress(OSError):
         with open(temporary.create(), "wb") as file:

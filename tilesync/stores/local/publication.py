@@ -1,4 +1,4 @@
-"""What leads to the versions of a local destination: manifests, the pointer, latest.json, the symlink."""
+"""Publication of a local destination: manifests, the pointer, `latest.json`, the `current` symlink, the trash."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ MANIFEST_SUFFIX = ".jsonl"
 CURRENT_LINK = "current"
 
 _SYMLINK_ERRORS = {errno.EPERM, errno.EACCES, errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-"""A file system or system without symlinks (symlink(2)); a folder in the place of `current`."""
+"""The file system or the system has no symlinks (symlink(2)), or `current` is a folder."""
 
 _TRASH_NAME = re.compile(r"\d{8}T\d{6}Z-")
 
 
 def _compact_timestamp(moment: str) -> str:
-    """A moment as the beginning of a file name, in an order that is that of time."""
+    """Format a timestamp as the start of a file name that sorts by time."""
     return moment.replace("-", "").replace(":", "")
 
 
@@ -47,9 +47,10 @@ _LINE_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), chec
 
 
 class LocalPublication(DefaultLayoutMixin):
-    """Publishing is a fixed order of renames behind a durability barrier; each step can be done again after a kill.
+    """Publish a version by renames in a fixed order, after a sync of the file system.
 
-    `home` has the manifests and `latest.json`, `versions` a folder for each version, `state` parts and trash.
+    Each step can be repeated after a kill. `_home` has the manifests and `latest.json`, `_versions` a folder for each
+    version, `_state` the parts and the trash.
     """
 
     def __init__(self, root: Path, state: Path) -> None:
@@ -60,39 +61,40 @@ class LocalPublication(DefaultLayoutMixin):
         self._state = DirectoryTree.from_path(state, root)
 
     def prefix(self, version: Version) -> str:
-        """What leads from the pointer to the version's own folder."""
+        """Return the path from the pointer to the version's own folder."""
         return f"{VERSIONS_DIR}/{version.name}/"
 
     def refuse_foreign(self) -> None:
-        """Raise DestinationError when a tileset, or a `latest.json`, that tilesync did not put here stands at the top.
+        """Raise DestinationError if the folder has a root tileset or a `latest.json` that tilesync did not write.
 
-        A manifest is there before the first pointer is, `latest.json` only after it: either says that it is ours.
+        A manifest is written before the first pointer, and `latest.json` after it: either one shows that tilesync wrote
+        here.
         """
-        with translate_read_errors(f"cannot look at {self._root}"):
-            places = (self._top, POINTER), (self._home, LATEST_FILE)
-            there = [name for tree, name in places if tree.find_stat(name) is not None]
-        if there and self.latest() is None and not self.manifest_names():
+        with translate_read_errors(f"cannot inspect {self._root}"):
+            documents = (self._top, POINTER), (self._home, LATEST_FILE)
+            existing = [name for tree, name in documents if tree.find_stat(name) is not None]
+        if existing and self.latest() is None and not self.manifest_names():
             raise DestinationError(
-                f"{self._root} holds a {there[0]} that tilesync did not write",
-                hint="choose an empty folder, or one that tilesync made",
+                f"{self._root} contains a {existing[0]} that tilesync did not write",
+                hint="choose an empty folder, or one that tilesync created",
             )
 
     def manifest_names(self) -> list[str]:
-        """The versions that have a manifest."""
+        """List the versions that have a manifest."""
         with translate_read_errors(f"cannot read {self._manifests.path}"):
             folder = self._manifests.find()
-            found = folder.scan() if folder is not None else ()
-        return sorted(name.removesuffix(MANIFEST_SUFFIX) for name, _ in found if name.endswith(MANIFEST_SUFFIX))
+            entries = folder.scan() if folder is not None else ()
+        return sorted(name.removesuffix(MANIFEST_SUFFIX) for name, _ in entries if name.endswith(MANIFEST_SUFFIX))
 
     def retired_names(self) -> set[str]:
-        """None: a version that retires leaves its place at once."""
+        """Return an empty set: a retired version leaves its place at once."""
         return set()
 
     def read_sidecar(self, version: Version) -> None:
-        """Nothing: the files can be read again."""
+        """Return None: local files can be read again, so no sidecar is kept."""
 
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
-        """The lines of a manifest, the first one about the version. Raises DestinationError when it cannot be read."""
+        """Read the lines of a manifest; the first one is about the version. Raises DestinationError if that fails."""
         path = self._manifest_path(version)
         with (
             translate_read_errors(f"cannot read the manifest {path}"),
@@ -108,38 +110,39 @@ class LocalPublication(DefaultLayoutMixin):
         return self._manifests.folder(make=make).entry(f"{version}{MANIFEST_SUFFIX}")
 
     def _manifest_path(self, version: str) -> str:
-        """The path of a manifest, for messages."""
+        """Return the path of a manifest, for messages."""
         return os.path.join(self._manifests.path, f"{version}{MANIFEST_SUFFIX}")
 
     def latest(self) -> Mapping[str, Any] | None:
-        """What `latest.json` says; None when there is none, or one that is not ours. Raises Unreadable."""
+        """Read `latest.json`; None if it is missing or was not written by tilesync. Raises Unreadable."""
         data = self._read(self._home, LATEST_FILE)
         return read_latest(data) if data is not None else None
 
     def owner(self) -> str | None:
-        """Whose exports the destination holds: as `latest.json` tells, which every state folder shares, else the record
-        of this one; None where neither does.
+        """Return the owner of the destination: whose exports it holds. None if none is recorded.
+
+        `latest.json` comes first, since all state folders share it; then the record in this state folder.
         """
         return read_owner(self.latest()) or read_owner(parse_document(self._read(self._state, OWNERSHIP_FILE)))
 
     def is_vacant(self) -> bool:
-        """Whether nothing of an export lies here, and nobody stated whose it is."""
-        said = parse_document(self._read(self._state, OWNERSHIP_FILE))
+        """Return whether the destination has no files of an export, and no owner that a user stated."""
+        ownership = parse_document(self._read(self._state, OWNERSHIP_FILE))
         return (
             self.latest() is None
             and not self.manifest_names()
-            and not is_owner_stated(said)
+            and not is_owner_stated(ownership)
             and not self._has_any_files()
         )
 
     def _has_any_files(self) -> bool:
-        """Whether a file lies in the folder of any version."""
-        with translate_read_errors(f"cannot look at the versions in {self._root}"):
+        """Return whether any version's folder contains a file."""
+        with translate_read_errors(f"cannot inspect the versions in {self._root}"):
             folder = self._versions.find()
             return folder is not None and next(folder.walk(), None) is not None
 
     def set_owner(self, owner: str, *, stated: bool = False) -> None:
-        """Record whose exports the destination holds; `stated`: somebody said so, and it holds from now on."""
+        """Record the owner of the destination; `stated`: a user stated it, so it holds for all later runs."""
         latest = self.latest()
         with translate_os_errors(f"cannot record the owner of {self._root}"):
             if latest is not None and names_other_owner(latest, owner):
@@ -147,7 +150,7 @@ class LocalPublication(DefaultLayoutMixin):
             self._write_document(self._state, OWNERSHIP_FILE, make_owner_record(owner, stated=stated))
 
     def last_success(self) -> Mapping[str, Any] | None:
-        """What `checked.json` says of the last successful run; None when there is none."""
+        """Read `checked.json`, the record of the last successful run; None if it is missing."""
         return parse_document(self._read(self._home, CHECKED_FILE))
 
     def set_last_success(self, content: Mapping[str, Any]) -> None:
@@ -156,16 +159,16 @@ class LocalPublication(DefaultLayoutMixin):
             self._write_document(self._home, CHECKED_FILE, content)
 
     def _write_document(self, tree: DirectoryTree, name: str, content: Mapping[str, Any]) -> None:
-        """Put a document in place in one step. Raises OSError."""
+        """Replace a document atomically. Raises OSError."""
         write_document(self._temporary(name), tree.folder().entry(name), content)
 
     def pointer_digest(self) -> str | None:
-        """SHA-256 of the pointer, in hexadecimal; None when there is no regular file. Raises Unreadable."""
+        """Return the SHA-256 of the pointer in hexadecimal; None if it is not a regular file. Raises Unreadable."""
         data = self._read(self._top, POINTER)
         return hashlib.sha256(data).hexdigest() if data is not None else None
 
     def _read(self, tree: DirectoryTree, name: str) -> bytes | None:
-        """The bytes of a file that publishing replaces; None where none stands, or a symlink or a folder does."""
+        """Read a file that publishing replaces; None if it is missing, a symlink or a folder."""
         try:
             return read_regular(tree.folder().entry(name))
         except FileNotFoundError:
@@ -176,7 +179,7 @@ class LocalPublication(DefaultLayoutMixin):
             raise to_read_error(error, f"cannot read {name}") from error
 
     def points_at(self, version: Version, pointer_sha256: str) -> bool:
-        """Whether the pointer and `latest.json` are those of `version`, and its manifest and files are there."""
+        """Return whether the pointer and `latest.json` name `version`, and its manifest and files exist."""
         return (
             self.pointer_digest() == pointer_sha256
             and (self.latest() or {}).get("version") == version.name
@@ -185,27 +188,27 @@ class LocalPublication(DefaultLayoutMixin):
         )
 
     def _has_manifest(self, version: Version) -> bool:
-        with translate_read_errors(f"cannot look at the manifest of version {version.name}"):
-            found = self._manifests.find_stat(f"{version.name}{MANIFEST_SUFFIX}")
-        return found is not None and stat.S_ISREG(found.st_mode)
+        with translate_read_errors(f"cannot inspect the manifest of version {version.name}"):
+            manifest = self._manifests.find_stat(f"{version.name}{MANIFEST_SUFFIX}")
+        return manifest is not None and stat.S_ISREG(manifest.st_mode)
 
     def _has_files(self, version: Version) -> bool:
-        """Whether there is something where the files of a finished version lie."""
-        with translate_read_errors(f"cannot look at version {version.name}"):
+        """Return whether the folder of a finished version exists."""
+        with translate_read_errors(f"cannot inspect version {version.name}"):
             return self._versions.find(version.name) is not None
 
     def is_complete(self, version: Version) -> bool:
-        """Whether `current` leads to `version`, on a system that has symlinks for everyone."""
-        with translate_read_errors(f"cannot look at {CURRENT_LINK}"):
+        """Return whether `current` leads to `version`; always True on Windows, where symlinks need a privilege."""
+        with translate_read_errors(f"cannot inspect {CURRENT_LINK}"):
             target = self._top.folder().entry(CURRENT_LINK).read_link() if os.name != "nt" else None
         return os.name == "nt" or target == f"{VERSIONS_DIR}/{version.name}"
 
     def has_staged_files(self, version: Version) -> bool:
-        """No: the files of a version come straight to their places."""
+        """Return False: files are written to their final place."""
         return False
 
     def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
-        """Make every file durable, then put the manifest in place. Returns its SHA-256."""
+        """Sync all files to the disk, then put the manifest in place. Returns its SHA-256 in hexadecimal."""
         digest = hashlib.sha256()
         with translate_os_errors(f"cannot write the manifest {self._manifest_path(version.name)}"):
             sync_filesystem(self._root)
@@ -222,14 +225,14 @@ class LocalPublication(DefaultLayoutMixin):
         return digest.hexdigest()
 
     def _temporary(self, name: str) -> Entry:
-        """Where something is written before it is renamed to its place."""
+        """Return the entry of a temporary file, which is renamed into place when it is complete."""
         return self._state.folder(PARTS_DIR).entry(name)
 
     def write_sidecar(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Nothing is kept: the files can be read again."""
+        """Do nothing: local files can be read again, so no sidecar is kept."""
 
     def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:
-        """Move the pointer, then `latest.json`, then the symlink: each one rename."""
+        """Replace the pointer, then `latest.json`, then the symlink: one rename each."""
         with translate_os_errors(f"cannot write {POINTER} in {self._root}"):
             replace_file_durably(self._temporary("pointer"), self._top.folder().entry(POINTER), pointer)
         self._write_latest(latest)
@@ -243,27 +246,30 @@ class LocalPublication(DefaultLayoutMixin):
             )
 
     def retire(self, version: Version, moment: str) -> None:
-        """Move a version and its manifest into the trash: the manifest first, so that what has one is always whole."""
+        """Move a version and its manifest to the trash.
+
+        The manifest goes first, so that a version with a manifest is always complete.
+        """
         with translate_os_errors(f"cannot retire version {version.name}"):
             for tree, name in self._locations(version):
                 folder = tree.find()
                 if folder is not None and folder.entry(name).find_stat() is not None:
-                    inside = os.path.basename(folder.path)
-                    folder.entry(name).move(self._trash_folder(version, moment, inside).entry(name))
+                    folder_name = os.path.basename(folder.path)
+                    folder.entry(name).move(self._trash_folder(version, moment, folder_name).entry(name))
                     folder.sync()
 
     def _locations(self, version: Version) -> list[tuple[DirectoryTree, str]]:
-        """What a version consists of, in the order in which it retires: folder and name of each."""
+        """Return the tree and name of each part of a version, in the order of retirement."""
         return [(self._manifests, f"{version.name}{MANIFEST_SUFFIX}"), (self._versions, version.name)]
 
-    def _trash_folder(self, version: Version, moment: str, *inside: str) -> DirectoryHandle:
-        """A folder for something of a version in the trash."""
+    def _trash_folder(self, version: Version, moment: str, *subfolders: str) -> DirectoryHandle:
+        """Create the trash folder for a part of a version."""
         return self._state.folder(
-            "/".join((TRASH_DIR, f"{_compact_timestamp(moment)}-{version.name}", *inside)), make=True
+            "/".join((TRASH_DIR, f"{_compact_timestamp(moment)}-{version.name}", *subfolders)), make=True
         )
 
     def empty_trash(self, before: str) -> None:
-        """Delete what came into the trash before a moment. What someone else put there is left alone."""
+        """Delete trash from before a timestamp. Foreign files in the trash folder are kept."""
         with translate_os_errors(f"cannot empty the trash in {self._state.path}"):
             trash = self._state.find(TRASH_DIR)
             for name, is_folder in trash.scan() if trash is not None else ():
@@ -271,14 +277,14 @@ class LocalPublication(DefaultLayoutMixin):
                     trash.remove(name)
 
     def _update_current_link(self, version: Version) -> None:
-        """Swap `current`. A file system or system without symlinks does without; a folder of that name stays."""
+        """Replace the `current` symlink. Do nothing without symlink support, or if `current` is a folder."""
         temporary = self._temporary("current")
         temporary.unlink()
         try:
             temporary.symlink_to(f"{VERSIONS_DIR}/{version.name}")
             temporary.move(self._top.folder().entry(CURRENT_LINK))
         except NotImplementedError:
-            pass  # a system without
+            pass  # the system has no symlinks
         except OSError as error:
             if error.errno not in _SYMLINK_ERRORS:
                 raise

@@ -1,4 +1,4 @@
-"""Files that a local destination holds, and the one door from a blob name to a path."""
+"""Reader of a local destination: stored files, and the only way from a blob name to a path."""
 
 from __future__ import annotations
 
@@ -25,30 +25,29 @@ T = TypeVar("T")
 VERSIONS_DIR = "versions"
 
 FILES_PER_PRESENCE_PAGE = 256
-"""Files of one look: on a slow disk each may take some milliseconds."""
+"""Files checked per page: on a slow disk each may take some milliseconds."""
 
 READ_CHUNK_BYTES = 1 << 20
 """Bytes read at a time."""
 
 
 def _read_chunk_bytes(size: int) -> int:
-    """How much of a file is read at a time: the room for a large piece costs more than a small file."""
+    """Return the bytes to read at a time: allocating a large buffer costs more than reading a small file."""
     return min(READ_CHUNK_BYTES, max(1 << 16, size + 1))
 
 
 def find_unchanged_stamp(found: os.stat_result | None, stored: StoredFile) -> FileStamp | None:
-    """The trace of a file that has the size and mtime with which it was left; None for another one, or none."""
+    """Return the stamp of a file whose size and mtime are as recorded; None for any other file, or none."""
     if found is None or not stat.S_ISREG(found.st_mode):
         return None
-    trace = stamp_from_stat(found)
-    return trace if (found.st_size, trace.mtime_ns) == (stored.size, stored.mtime_ns) else None
+    stamp = stamp_from_stat(found)
+    return stamp if (found.st_size, stamp.mtime_ns) == (stored.size, stored.mtime_ns) else None
 
 
 class SafePathResolver:
-    """The only way from a blob name to an entry of a folder: below a version's folder, through real folders only.
+    """Resolver of blob names to entries below a version's folder, through real folders only. There is no other way.
 
-    The folders of the versions stand below the folder `within` of the root; where that is None all versions share the
-    root itself.
+    The versions' folders are below the folder `within` of the root. None: all versions share the root itself.
     """
 
     def __init__(self, root: DirectoryTree | Path, *, within: str | None = VERSIONS_DIR) -> None:
@@ -62,10 +61,10 @@ class SafePathResolver:
         return hash((self._tree, self._within))
 
     def entry(self, version: str, name: str, *, make: bool = False) -> Entry:
-        """Where a file of a version lies, or is to lie; its folders are made when `make`.
+        """Return the entry of a version's file, whether it exists or not; create its folders if `make`.
 
-        Raises UnsafeName for a name that no folder can hold safely, WrongFileType when a symlink or a file stands
-        where a folder is needed, FileNotFoundError where none does, OSError.
+        Raises UnsafeName for a name that no folder can store safely, WrongFileType if a symlink or a file is where a
+        folder is needed, FileNotFoundError if a folder is missing, OSError.
         """
         if why := find_problem(name, windows=os.name == "nt"):
             raise UnsafeName(f"{name!r} {why}")
@@ -76,34 +75,34 @@ class SafePathResolver:
         return folder if self._within is None else f"{self._within}/{version}/{folder}".rstrip("/")
 
     def prune(self, version: str, name: str) -> None:
-        """Remove the folders of a name that hold nothing any more."""
+        """Remove the folders of a name that are empty now."""
         for folder in reversed(list_parent_folders(name)):
-            above, _, leaf = folder.rpartition("/")
-            with contextlib.suppress(OSError):  # not empty, or not there: both are fine
-                self._tree.folder(self._path(version, above)).remove_empty(leaf)
+            parent, _, leaf = folder.rpartition("/")
+            with contextlib.suppress(OSError):  # not empty, or missing: both are fine
+                self._tree.folder(self._path(version, parent)).remove_empty(leaf)
 
     def names(self, version: str) -> Iterator[str]:
-        """What lies in the folder of a version, by names as blobs have them; symlinks are not followed."""
-        with translate_read_errors(f"cannot look at version {version} in {self._tree.path}"):
+        """List the files in a version's folder, as blob names; symlinks are not followed."""
+        with translate_read_errors(f"cannot inspect version {version} in {self._tree.path}"):
             folder = self._tree.find(self._path(version))
             yield from (name for name, _ in folder.walk()) if folder is not None else ()
 
     def walk(self, version: str, folder: str) -> Iterator[tuple[str, Entry]]:
-        """What lies in a folder of a version, by names as blobs have them. Raises OSError."""
-        inside = self._tree.folder(self._path(version, folder))
-        return ((f"{folder}/{each}", entry) for each, entry in inside.walk())
+        """Iterate over the files in one folder of a version, as blob names. Raises OSError."""
+        handle = self._tree.folder(self._path(version, folder))
+        return ((f"{folder}/{name}", entry) for name, entry in handle.walk())
 
     def remove_version(self, version: str) -> None:
-        """Remove the folder of a version with all that is left there. Raises OSError."""
+        """Remove the folder of a version and everything in it. Raises OSError."""
         if self._within is not None and self._tree.find_stat(self._path(version)) is not None:
             self._tree.folder(self._within).remove(version)
 
 
 class LocalStoredFiles:
-    """Reading: the files of the versions of a destination, as they lie there now.
+    """The stored files of all versions, read from disk each time.
 
-    A file that is not behind the first door is looked for behind the next one; where versions share a place like that,
-    a file of another inode is another file.
+    A file that the first resolver does not find is looked up with the next one. With several resolvers versions share
+    one place, and a file with another inode is another file.
     """
 
     is_picklable = True
@@ -114,30 +113,30 @@ class LocalStoredFiles:
         self._fallback_resolvers = fallbacks
 
     def find(self, version: str, name: str) -> tuple[Entry, os.stat_result] | None:
-        """Where a file of a version lies, and what stands there; None where nothing does.
+        """Find a version's file; return its entry and its stat result, None if it does not exist.
 
-        Raises UnsafeName, WrongFileType where a symlink or a file stands in place of a folder, OSError.
+        Raises UnsafeName, WrongFileType if a symlink or a file is where a folder is needed, OSError.
         """
         return self._try_resolvers(version, name, lambda entry: (entry, entry.stat()))
 
     def _try_resolvers(self, version: str, name: str, action: Callable[[Entry], T]) -> T | None:
-        """What `work` gives for the file behind the first door where it is there. Raises likewise."""
-        for door in (self._resolver, *self._fallback_resolvers):
+        """Return the result of `action` from the first resolver that finds the file, or None. Raises as `find` does."""
+        for resolver in (self._resolver, *self._fallback_resolvers):
             try:
-                return action(door.entry(version, name))
+                return action(resolver.entry(version, name))
             except NOT_FOUND_ERRORS:
                 continue
-            except WrongFileType as error:  # another version may have a file where this one has a folder
+            except WrongFileType as error:  # in a shared place another version may have a file where this has a folder
                 if error.needed == "file" or not self._fallback_resolvers:
                     raise
         return None
 
     def names(self, version: Version) -> Iterator[str]:
-        """What lies in the folder of a version, whether it is known or not."""
+        """List the files in a version's folder, known to the catalog or not."""
         return self._resolver.names(version.name)
 
     def unchanged(self, version: Version, stored: Sequence[StoredFile]) -> list[bool]:
-        """For each, whether size and mtime, and where versions share a place the inode, are as they were left."""
+        """Return for each file whether size and mtime are as recorded; the inode too if versions share one place."""
         return [self._is_unchanged(version.name, item) for item in stored]
 
     def _is_unchanged(self, version: str, stored: StoredFile) -> bool:
@@ -145,43 +144,45 @@ class LocalStoredFiles:
         return found is not None and (not self._fallback_resolvers or found.inode == stored.inode)
 
     def prepare_listing(self, version: Version) -> None:
-        """Nothing: a look costs little."""
+        """Do nothing: a stat of a local file is cheap."""
 
     def presence_pages(self, version: Version, catalog: Catalog, cursor: str) -> Iterator[PresencePage]:
-        """Looks at what the catalog holds, in its order, from behind the key `place` on."""
-        more = True
-        while more:
+        """Check the files that the catalog lists, page by page, from the key `cursor` on."""
+        has_more = True
+        while has_more:
             batch = catalog.list_stored(version, cursor, limit=FILES_PER_PRESENCE_PAGE)
-            more, held = len(batch) == FILES_PER_PRESENCE_PAGE, [each for _, each in batch]
-            cursor = batch[-1][0] if more else ""
-            doubtful = [each for each, same in zip(held, self.unchanged(version, held), strict=True) if not same]
-            yield PresencePage(len(held), doubtful, cursor)
+            has_more, stored = len(batch) == FILES_PER_PRESENCE_PAGE, [item for _, item in batch]
+            cursor = batch[-1][0] if has_more else ""
+            changed = [
+                item for item, is_same in zip(stored, self.unchanged(version, stored), strict=True) if not is_same
+            ]
+            yield PresencePage(len(stored), changed, cursor)
 
     def size(self, version: Version, name: str) -> int | None:
-        """The size of the file; None when there is no such regular file."""
-        found = self._stat_regular(version, name)
-        return found.st_size if found is not None else None
+        """Return the size of the file in bytes; None if it is not a regular file."""
+        stat_result = self._stat_regular(version, name)
+        return stat_result.st_size if stat_result is not None else None
 
     def stamp(self, version: Version, name: str) -> FileStamp | None:
-        """The trace of the file; None when there is no such regular file."""
-        found = self._stat_regular(version, name)
-        return stamp_from_stat(found) if found is not None else None
+        """Return the stamp of the file; None if it is not a regular file."""
+        stat_result = self._stat_regular(version, name)
+        return stamp_from_stat(stat_result) if stat_result is not None else None
 
     def _stat_regular(self, version: Version, name: str) -> os.stat_result | None:
-        """What stands there where it is a regular file."""
-        found = self._stat(version.name, name)
-        return found if found is not None and stat.S_ISREG(found.st_mode) else None
+        """Stat the file; None if it is not a regular file."""
+        stat_result = self._stat(version.name, name)
+        return stat_result if stat_result is not None and stat.S_ISREG(stat_result.st_mode) else None
 
     def _stat(self, version: str, name: str) -> os.stat_result | None:
-        """What stands there. Raises Unreadable where that cannot be told, DestinationError for links on the way."""
+        """Stat the file; None if it does not exist. Raises Unreadable, DestinationError for symlinks on the path."""
         try:
-            lying = self.find(version, name)
+            found = self.find(version, name)
         except OSError as error:
-            raise to_read_error(error, f"cannot look at {name}") from error
-        return lying[1] if lying is not None else None
+            raise to_read_error(error, f"cannot inspect {name}") from error
+        return found[1] if found is not None else None
 
     def read_into(self, version: Version, name: str, consume: Callable[[bytes], object]) -> FileStamp | None:
-        """Give the bytes of the file, read anew, to `into`; its trace, None when there is no such regular file."""
+        """Read the file in chunks into `consume` and return its stamp; None if it is not a regular file."""
         with translate_read_errors(f"cannot read {name}"):
             try:
                 file = self._open(version, name)
@@ -192,8 +193,8 @@ class LocalStoredFiles:
                     return None
                 raise
             with file:
-                most = _read_chunk_bytes(os.fstat(file.fileno()).st_size)
-                while chunk := file.read(most):
+                chunk_bytes = _read_chunk_bytes(os.fstat(file.fileno()).st_size)
+                while chunk := file.read(chunk_bytes):
                     consume(chunk)
                 return stamp_from_stat(os.fstat(file.fileno()))
 
@@ -205,19 +206,19 @@ class LocalStoredFiles:
         return open(descriptor, "rb", buffering=0)
 
     def digest(self, version: Version, name: str) -> bytes | None:
-        """SHA-256 of the file, read anew; None when there is no such regular file."""
+        """Read the file and return its SHA-256; None if it is not a regular file."""
         sha256 = hashlib.sha256()
         return None if self.read_into(version, name, sha256.update) is None else sha256.digest()
 
     def chunks(self, version: Version, name: str, *, offset: int = 0) -> Iterator[bytes]:
-        """The bytes of one file from `offset` on, piece by piece."""
+        """Read the file in chunks from `offset` on."""
         with translate_read_errors(f"cannot read {name}"), self._open(version, name) as file:
-            most = _read_chunk_bytes(os.fstat(file.fileno()).st_size)
+            chunk_bytes = _read_chunk_bytes(os.fstat(file.fileno()).st_size)
             file.seek(offset)
-            while chunk := file.read(most):
+            while chunk := file.read(chunk_bytes):
                 yield chunk
 
     def read(self, version: Version, name: str) -> bytes:
-        """The bytes of one file."""
+        """Read the whole file."""
         with translate_read_errors(f"cannot read {name}"), self._open(version, name) as file:
             return file.read()

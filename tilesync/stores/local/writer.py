@@ -1,4 +1,4 @@
-"""Files on their way into a local destination: drafts, parts and rename."""
+"""Writer of a local destination: small files at once, large ones through resumable parts; reuse by hard link."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _VERSION_PATH_BYTES = 160
 
 @dataclass(frozen=True, slots=True)
 class LocalPutTarget:
-    """Where small files are put, each written beside and then renamed. Picklable: other processes put theirs there.
+    """Target for small files: each is written to a temporary file and then renamed. Picklable, for worker processes.
 
-    `unpacks`: a gzip payload lies there unpacked.
+    `unpacks`: gzip payloads are stored unpacked.
     """
 
     resolver: SafePathResolver
@@ -40,37 +40,37 @@ class LocalPutTarget:
     unpacks: bool = False
 
     def put(self, version: str, blob: Blob, data: bytes, verify: Callable[[bytes], Digests]) -> StoredFile:
-        """Place a file, once `prove` has proven its bytes. Raises what that raises, UnsafeName, DestinationError."""
+        """Verify the bytes and write the file. Raises what `verify` raises, UnsafeName, DestinationError."""
         return self.put_verified(version, blob, data, verify(data))
 
     def put_verified(self, version: str, blob: Blob, data: bytes, digests: Digests) -> StoredFile:
-        """Place a file whose bytes are proven. Raises UnsafeName, DestinationError."""
-        doing = "write"
-        try:  # `mapped` would cost a tenth of what a small file takes
+        """Write a file whose bytes are verified. Raises UnsafeName, DestinationError."""
+        step = "write"
+        try:  # `translate_os_errors` would take a tenth of the time of a small file
             temporary = self.parts.folder().entry(f"whole-{os.getpid()}-{get_ident()}")
-            held = (
+            stored = (
                 self._write_unpacked(temporary, blob, data, digests)
                 if self.unpacks and data.startswith(GZIP_DEFLATE_MAGIC)
                 else None
             )
-            held = held or StoredFile(blob, digests.sha256, *write_whole(temporary, data, blob.last_modified))
-            doing = "place"
+            stored = stored or StoredFile(blob, digests.sha256, *write_whole(temporary, data, blob.last_modified))
+            step = "move"
             temporary.move(self.resolver.entry(version, blob.name, make=True))
         except OSError as error:
-            raise to_destination_error(error, f"cannot {doing} {blob.name} in version {version}") from error
-        return held
+            raise to_destination_error(error, f"cannot {step} {blob.name} into version {version}") from error
+        return stored
 
     def _write_unpacked(self, temporary: Entry, blob: Blob, data: bytes, digests: Digests) -> StoredFile | None:
-        """The file, unpacked; None where the payload is broken: since it is proven, the container holds it so."""
+        """Write the file unpacked; None if the verified payload is broken: the container has it broken too."""
         try:
-            trace, size, sha256 = gunzip_to_file([data], temporary, blob.last_modified)
+            stamp, size, sha256 = gunzip_to_file([data], temporary, blob.last_modified)
         except BlobDamaged:
             return None
-        return StoredFile(blob, sha256, *trace, UnpackedFile(size, digests.sha256))
+        return StoredFile(blob, sha256, *stamp, UnpackedFile(size, digests.sha256))
 
 
 class LocalFiles(LocalStoredFiles):
-    """Reading and writing: files come in behind the first door. `judge` refuses names that cannot be held."""
+    """Reader and writer of files; new ones go through the first resolver. `check_names` refuses unsafe names."""
 
     is_picklable = False
     has_hard_links = keeps_parts = True
@@ -95,50 +95,50 @@ class LocalFiles(LocalStoredFiles):
         self.check_names = check_names
 
     def reader(self) -> LocalStoredFiles:
-        """What reads these files, and can be pickled."""
+        """Return the picklable reader of these files."""
         return LocalStoredFiles(self._resolver, *self._fallback_resolvers)
 
     def put_target(self, version: Version) -> LocalPutTarget:
-        """Where small files of a version are put."""
+        """Return the target for small files of a version."""
         return self._unpacking_target if version.content is Content.DECODED else self._put_target
 
     def free_bytes(self) -> int:
-        """Bytes of room left for this user."""
-        with translate_os_errors(f"cannot look at {self._parts.path}"):
+        """Return the bytes of free disk space for this user."""
+        with translate_os_errors(f"cannot inspect {self._parts.path}"):
             return shutil.disk_usage(self._parts.path).free
 
     def has_part(self, version: Version, blob: Blob) -> bool:
-        """Whether an earlier run, or an earlier draft, left a part of this very content."""
+        """Return whether an earlier run or draft left a part of exactly this content."""
         return bool(self._resumable_parts) and _part_name(version, blob) in self._resumable_parts
 
     def draft(self, version: Version, blob: Blob) -> LocalDraft:
-        """A draft; its part is keyed by name and ETag, so a stale one is never continued."""
+        """Create a draft. Its part is named by blob name and ETag, so the part of other content is never continued."""
         part = _part_name(version, blob)
-        known = blob.etag or blob.md5 is not None or blob.sha256 is not None
-        held = self._part_size(part) if known and part in self._resumable_parts else 0
+        is_identified = blob.etag or blob.md5 is not None or blob.sha256 is not None
+        received_bytes = self._part_size(part) if is_identified and part in self._resumable_parts else 0
         with translate_os_errors(f"cannot use {self._parts.path}"):
-            return LocalDraft(self, version, blob, self._parts.folder().entry(part), held)
+            return LocalDraft(self, version, blob, self._parts.folder().entry(part), received_bytes)
 
     def _part_size(self, part: str) -> int:
-        """Bytes of a part that an earlier draft left; of one that has another name elsewhere none count."""
+        """Return the bytes of a part that an earlier draft left; 0 if it has a second hard link."""
         self._resumable_parts.discard(part)
         try:
-            found = self._parts.folder().entry(part).stat()
+            stat_result = self._parts.folder().entry(part).stat()
         except OSError:
             return 0
-        return found.st_size if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 else 0
+        return stat_result.st_size if stat.S_ISREG(stat_result.st_mode) and stat_result.st_nlink == 1 else 0
 
     def keep_part(self, part: Entry) -> None:
-        """Another draft of the same content may go on with this part."""
+        """Keep a part for another draft of the same content."""
         self._resumable_parts.add(part.name)
 
     async def put(self, version: Version, blob: Blob, data: bytes, verify: Callable[[bytes], Digests]) -> StoredFile:
-        """Place a small file, together with others."""
+        """Verify and write a small file, batched with others in a thread."""
         return await self._batcher.run(partial(self.put_target(version).put, version.name, blob, data, verify))
 
     def move_part_into_place(self, version: str, blob: Blob, part: Entry) -> FileStamp:
-        """Rename a finished part to its final name, with the blob's Last-Modified. Returns its trace."""
-        with translate_os_errors(f"cannot place {blob.name} in version {version}"):
+        """Set the mtime of a finished part to the blob's Last-Modified and rename it into place. Returns its stamp."""
+        with translate_os_errors(f"cannot move {blob.name} into version {version}"):
             if blob.last_modified is not None:
                 part.set_mtime(blob.last_modified)
             final = self._resolver.entry(version, blob.name, make=True)
@@ -148,36 +148,35 @@ class LocalFiles(LocalStoredFiles):
     async def copy_from_source(
         self, version: Version, blob: Blob, url: SasUrl, head: bytes
     ) -> tuple[StoredFile | None, str]:
-        """A folder takes nothing by itself."""
-        return None, "a folder cannot"
+        """Refuse: a local folder cannot copy from a URL."""
+        return None, "a local folder cannot copy from a URL"
 
     def transfer_slots(self, blob: Blob) -> int:
-        """One: what comes goes to the disk."""
+        """Return 1: every transfer ends on the same disk."""
         return 1
 
     def find_present(self, version: Version, blobs: Sequence[Blob]) -> set[str]:
-        """The names of those with an MD5 of which a file of that size lies in the version; of an unpacked one nothing
-        tells.
+        """Return the names of blobs with an MD5 whose file exists with the same size.
+
+        Gzip files of unpacked content are left out: their size proves nothing.
         """
-        there = {b.name for b in blobs if b.md5 is not None and self.size(version, b.name) == b.size}
+        present = {blob.name for blob in blobs if blob.md5 is not None and self.size(version, blob.name) == blob.size}
         if version.content is Content.DECODED:
-            there = {name for name in there if not self._is_gzip(version, name)}
-        return there
+            present = {name for name in present if not self._is_gzip(version, name)}
+        return present
 
     def _is_gzip(self, version: Version, name: str) -> bool:
         with translate_read_errors(f"cannot read {name}"):
-            lying = self.find(version.name, name)
-            return lying is not None and is_gzip_file(lying[0])
+            found = self.find(version.name, name)
+            return found is not None and is_gzip_file(found[0])
 
     def share(self, version: Version, requests: Sequence[tuple[Blob, Version, StoredFile]]) -> list[StoredFile | None]:
-        """Place, as each blob, the file that another version holds: a hard link, or a copy where none can be made; one
-        that is to be unpacked here is unpacked from there.
+        """Reuse files of other versions: hard link, copy if no link is possible, or unpack where the contents differ.
 
-        None where that file is no longer what was left there, or cannot be reached: what stands in the way here is met
-        by the fetch again. One that was moved here with the whole destination has another inode than it had: it counts
-        when its bytes do.
+        None for a file that changed or cannot be reached; the download meets an error of the target again, and reports
+        it. A file with another inode, as after a move of the whole destination, counts if its SHA-256 is right.
         """
-        return [self._try_share(version, *wish) for wish in requests]
+        return [self._try_share(version, *request) for request in requests]
 
     def _try_share(self, version: Version, blob: Blob, other: Version, stored: StoredFile) -> StoredFile | None:
         with suppress(DestinationError):
@@ -185,40 +184,40 @@ class LocalFiles(LocalStoredFiles):
         return None
 
     def _share(self, version: Version, blob: Blob, other: Version, stored: StoredFile) -> StoredFile | None:
-        with translate_os_errors(f"cannot share {stored.blob.name} of version {other.name}"):
-            lying = self.find(other.name, stored.blob.name)
-            found = find_unchanged_stamp(lying[1], stored) if lying is not None else None
-            if lying is None or found is None:
+        with translate_os_errors(f"cannot reuse {stored.blob.name} of version {other.name}"):
+            existing = self.find(other.name, stored.blob.name)
+            stamp = find_unchanged_stamp(existing[1], stored) if existing is not None else None
+            if existing is None or stamp is None:
                 return None
-            if found.inode != stored.inode and self.digest(other, stored.blob.name) != stored.sha256:
-                return None
-            source = lying[0]
+            if stamp.inode != stored.inode and self.digest(other, stored.blob.name) != stored.sha256:
+                return None  # replaced by a file with other bytes, not only moved with the destination
+            source = existing[0]
             if version.content is not other.content:
                 if version.content is Content.STORED and stored.unpacked is not None:
-                    return None
+                    return None  # packing again would not give the container's bytes
                 if version.content is Content.DECODED and is_gzip_file(source):
                     return self._unpack(version, blob, source, stored)
-            same = StoredFile(blob, stored.sha256, *found, stored.unpacked)
-            there = self.find(version.name, blob.name) if self._fallback_resolvers else None
-            if there is not None and there[0].path == source.path:
-                return same
+            linked = StoredFile(blob, stored.sha256, *stamp, stored.unpacked)
+            present = self.find(version.name, blob.name) if self._fallback_resolvers else None
+            if present is not None and present[0].path == source.path:
+                return linked  # flat layout: the file is in its place already
             final = self._resolver.entry(version.name, blob.name, make=True)
             if source.path == final.path:
-                return same
+                return linked
             temporary = self._temporary()
-            with suppress(FileExistsError):
+            with suppress(FileExistsError):  # an existing file is replaced below: link(2) cannot
                 if try_hard_link(source, final):
-                    if find_unchanged_stamp(final.find_stat(), stored) == found:
-                        return same
-                    final.unlink()
+                    if find_unchanged_stamp(final.find_stat(), stored) == stamp:
+                        return linked
+                    final.unlink()  # the source changed between the check and the link
                     return None
             temporary.unlink()
             if try_hard_link(source, temporary):
-                if find_unchanged_stamp(temporary.find_stat(), stored) != found:
+                if find_unchanged_stamp(temporary.find_stat(), stored) != stamp:
                     return None
                 temporary.move(final)
-                temporary.unlink()  # still there when it replaced itself
-                return same
+                temporary.unlink()  # rename(2) does nothing if both names are hard links to one file
+                return linked
             if copy_file(source, temporary) != stored.sha256:
                 return None
             return StoredFile(
@@ -226,19 +225,19 @@ class LocalFiles(LocalStoredFiles):
             )
 
     def _unpack(self, version: Version, blob: Blob, source: Entry, original: StoredFile) -> StoredFile | None:
-        """Place, unpacked, what another version holds as it is stored; None where that is not what was left there."""
-        stored, temporary = hashlib.sha256(), self._temporary()
+        """Unpack the stored file of another version into place; None if its SHA-256 or its gzip payload is wrong."""
+        hasher, temporary = hashlib.sha256(), self._temporary()
 
         def read() -> Iterator[bytes]:
-            for piece in read_chunks(source):
-                stored.update(piece)
-                yield piece
+            for chunk in read_chunks(source):
+                hasher.update(chunk)
+                yield chunk
 
         try:
             _, size, sha256 = gunzip_to_file(read(), temporary, blob.last_modified)
         except BlobDamaged:
             return None
-        if stored.digest() != original.sha256:
+        if hasher.digest() != original.sha256:
             temporary.unlink()
             return None
         return StoredFile(
@@ -246,23 +245,23 @@ class LocalFiles(LocalStoredFiles):
         )
 
     def _temporary(self) -> Entry:
-        """A name for what is shared, in the parts; another thread has another one."""
+        """Return a temporary entry in the parts, one per thread."""
         return self._parts.folder().entry(f"shared-{get_ident()}")
 
     async def move_part_into_place_batched(self, version: str, blob: Blob, part: Entry) -> FileStamp:
-        """Place a finished part, together with others."""
+        """Move a finished part into place, batched with others in a thread."""
         return await self._batcher.run(partial(self.move_part_into_place, version, blob, part))
 
     def remove(self, version: Version, names: Iterable[str]) -> None:
-        """Remove files that an unpublished version should not have, and folders left empty; missing is no error."""
+        """Remove files that an unpublished version should not have, and empty folders; a missing file is no error."""
         for name in names:
             with translate_os_errors(f"cannot remove {name}"), suppress(FileNotFoundError):
                 self._resolver.entry(version.name, name).unlink()
             self._resolver.prune(version.name, name)
 
     def remove_parts(self) -> None:
-        """Remove the parts that no transfer waits for any more."""
-        with translate_os_errors(f"cannot tidy {self._parts.path}"):
+        """Remove all parts: no transfer needs them any more."""
+        with translate_os_errors(f"cannot clean up {self._parts.path}"):
             parts = self._parts.folder()
             for name, _ in parts.scan():
                 parts.entry(name).unlink()
@@ -275,7 +274,7 @@ def _part_name(version: Version, blob: Blob) -> str:
 
 
 class LocalDraft:
-    """A blob on its way to a file, in a part, which holds what is stored; it is unpacked when it is whole."""
+    """Draft of a file: bytes are received into a part as they are stored, and unpacked after the last one."""
 
     def __init__(self, files: LocalFiles, version: Version, blob: Blob, part: Entry, received_bytes: int) -> None:
         self._files = files
@@ -285,90 +284,89 @@ class LocalDraft:
         self.received_bytes = received_bytes
 
     async def received_chunks(self) -> AsyncIterator[bytes]:
-        """The held bytes, for the checks of a resumed transfer."""
+        """Read the received bytes, to verify a resumed transfer."""
         import aiofiles
 
-        left = self.received_bytes
-        if not left:
+        remaining = self.received_bytes
+        if not remaining:
             return
         with translate_os_errors(f"cannot read the part of {self._blob.name}"):
             async with aiofiles.open(self._part.open(), "rb") as file:
-                while left and (chunk := await file.read(min(left, READ_CHUNK_BYTES))):
-                    left -= len(chunk)
+                while remaining and (chunk := await file.read(min(remaining, READ_CHUNK_BYTES))):
+                    remaining -= len(chunk)
                     yield chunk
 
     async def append(self, chunk: bytes) -> None:
-        """Add `chunk` at its own offset: cut off half-way or done again, the part is right as far as it goes."""
+        """Write `chunk` at its own offset, so that an interrupted or repeated call leaves a correct part."""
         with translate_os_errors(f"cannot write {self._blob.name}"):
             await run_in_thread(write_at, self._part, self.received_bytes, chunk)
         self.received_bytes += len(chunk)
 
     async def restart(self) -> None:
-        """Forget the held bytes."""
+        """Discard the received bytes."""
         if self.received_bytes:
             with translate_os_errors(f"cannot remove the part of {self._blob.name}"):
                 self._part.unlink()
         self.received_bytes = 0
 
     async def commit(self, digests: Digests) -> StoredFile:
-        """Place the whole file under its final name."""
+        """Move the complete file to its final name."""
         if not self.received_bytes:
             await self.append(b"")
         with translate_os_errors(f"cannot read the part of {self._blob.name}"):
-            packed = self._version.content is Content.DECODED and await run_in_thread(is_gzip_file, self._part)
-        held = await self._unpack(digests) if packed else None
-        if held is None:
-            held = StoredFile(
+            needs_unpacking = self._version.content is Content.DECODED and await run_in_thread(is_gzip_file, self._part)
+        stored = await self._unpack(digests) if needs_unpacking else None
+        if stored is None:
+            stored = StoredFile(
                 self._blob,
                 digests.sha256,
                 *await self._files.move_part_into_place_batched(self._version.name, self._blob, self._part),
             )
         self.received_bytes = 0
-        return held
+        return stored
 
     async def _unpack(self, digests: Digests) -> StoredFile | None:
-        """Place what the part holds, unpacked; the part stays until that is done, however it is interrupted. None where
-        the payload is broken: since it is proven, the container holds it so.
+        """Unpack the part and move the result into place; the part is kept until then, for a run that is interrupted.
+
+        None if the verified payload is broken: the container has it broken too.
         """
-        beside = self._part.folder.entry(f"{self._part.name}-unpacked")
+        unpacked = self._part.folder.entry(f"{self._part.name}-unpacked")
         try:
             with translate_os_errors(f"cannot unpack {self._blob.name}"):
-                unpacking = GunzipWriter(read_chunks(self._part), beside)
+                writer = GunzipWriter(read_chunks(self._part), unpacked)
                 try:
-                    while await run_in_thread(unpacking.write_next):
+                    while await run_in_thread(writer.write_next):
                         pass
                 finally:
-                    unpacking.close()
-            trace = await self._files.move_part_into_place_batched(self._version.name, self._blob, beside)
+                    writer.close()
+            stamp = await self._files.move_part_into_place_batched(self._version.name, self._blob, unpacked)
         except BlobDamaged:
             return None
         finally:
-            beside.unlink()
+            unpacked.unlink()
         self._part.unlink()
-        return StoredFile(self._blob, unpacking.sha256, *trace, UnpackedFile(unpacking.size, digests.sha256))
+        return StoredFile(self._blob, writer.sha256, *stamp, UnpackedFile(writer.size, digests.sha256))
 
     async def suspend(self) -> None:
-        """Keep what has arrived in the part, for a later run."""
+        """Keep the received bytes in the part, for a later run."""
         if self.received_bytes:
             self._files.keep_part(self._part)
 
 
 def check_file_names(names: Iterable[str], *, path_bytes: int, reserved: str = "") -> None:
-    """Raise UnsafeName, naming the offenders, when any of the names cannot be held in a folder. `ours`: the name of a
-    folder there that is not for them.
-    """
-    windows, names = os.name == "nt", list(names)
-    if not reserved and not windows and are_all_safe(names, path_bytes=path_bytes):
+    """Raise UnsafeName if a folder cannot store all names. `reserved`: the name of a folder not for blobs."""
+    is_windows, names = os.name == "nt", list(names)
+    if not reserved and not is_windows and are_all_safe(names, path_bytes=path_bytes):
         return
     bad = [
-        (name, why)
+        (name, problem)
         for name in names
         if (
-            why := find_problem(name, path_bytes=path_bytes, windows=windows, reserved=reserved)
+            problem := find_problem(name, path_bytes=path_bytes, windows=is_windows, reserved=reserved)
             or _encoding_problem(name)
         )
     ]
-    raise_if_unsafe(bad, "a folder cannot hold safely", elsewhere="; an object store can hold more names")
+    raise_if_unsafe(bad, "a folder cannot store safely", elsewhere="; an object store accepts more names")
 
 
 def _encoding_problem(name: str) -> str | None:
@@ -380,19 +378,19 @@ def _encoding_problem(name: str) -> str | None:
 
 
 def max_name_bytes(root: Path) -> int:
-    """Bytes that a blob name may have below `root`: what the system's longest path leaves; 0 when it has none."""
+    """Return the maximum bytes of a blob name below `root`, from the system's maximum path; 0 if there is no limit."""
     if not hasattr(os, "pathconf"):
         return 0
-    there = next(folder for folder in (root, *root.parents) if folder.is_dir())
-    with translate_os_errors(f"cannot look at {there}"):
-        return max(1, os.pathconf(there, "PC_PATH_MAX") - len(os.fsencode(root)) - _VERSION_PATH_BYTES)
+    existing = next(folder for folder in (root, *root.parents) if folder.is_dir())
+    with translate_os_errors(f"cannot inspect {existing}"):
+        return max(1, os.pathconf(existing, "PC_PATH_MAX") - len(os.fsencode(root)) - _VERSION_PATH_BYTES)
 
 
 def is_case_insensitive(folder: DirectoryTree) -> bool:
-    """Whether the disk takes names that differ only in case for the same."""
+    """Return whether the file system treats names that differ only in case as the same."""
     with translate_os_errors(f"cannot write to {folder.path}"):
         probe = folder.folder().entry("case-Probe")
         os.close(probe.create())
-        folds = folder.folder().entry("CASE-pROBE").find_stat() is not None
+        is_insensitive = folder.folder().entry("CASE-pROBE").find_stat() is not None
         probe.unlink()
-    return folds
+    return is_insensitive

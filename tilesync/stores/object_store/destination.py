@@ -1,4 +1,4 @@
-"""A destination in an object store: its files and what leads to them there, its state in a folder of this user."""
+"""Open a destination in an object store: its files and pointer in the store, its state in a local folder."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ CATALOG_FILE = "catalog.sqlite3"
 DESTINATION_KEY = "destination"
 MISREAD_KEY = "misread"
 
-STATE_DIR_HINT = "give another folder for the state with --state-dir, or mend that one"
+STATE_DIR_HINT = "choose another state folder with --state-dir, or repair this one"
 
 
 class ObjectDestination:
-    """A prefix of an object store, its state, and the two sides that the jobs use."""
+    """A prefix of an object store with its files, publication and catalog."""
 
     layout = Layout.VERSIONED
     is_intact = is_shared = True
@@ -41,12 +41,12 @@ class ObjectDestination:
         self.catalog = catalog
 
     def mark_intact(self) -> None:
-        """What a store has taken in it keeps."""
+        """Do nothing: a store keeps each object that it has accepted."""
 
 
 @dataclass(frozen=True)
 class ReadOnlyObjectDestination:
-    """A destination to be read."""
+    """A destination that is only read. `catalog` is None where no usable one exists."""
 
     files: ObjectStoredFiles
     publication: ReadOnlyObjectPublication
@@ -66,13 +66,14 @@ def open_objects(
     pace: WaitForBandwidth | None = None,
     admission: Admission | None = None,
 ) -> Iterator[ObjectDestination]:
-    """The destination, locked for this run alone. Not `new`: something must be held there. `state` belongs to it alone.
+    """Open a destination for writing, locked for this run. No other destination uses the folder `state`.
 
-    Raises DestinationBusy at once when another run holds it, HeldElsewhere where that may have ended without a word.
+    With `create=False` the destination must hold a version. `pace` limits the upload rate. Raises DestinationBusy at
+    once when another run holds the lock, HeldElsewhere when that run may be dead.
     """
     if not create and not ReadOnlyObjectPublication(objects).manifest_names():
         raise DestinationError(
-            f"no version is held in {objects.display_name}", hint="give the place that was mirrored to"
+            f"there is no version in {objects.display_name}", hint="give the destination of an earlier mirror run"
         )
     with ExitStack() as closing:
         published = ReadOnlyObjectPublication(objects)
@@ -90,8 +91,8 @@ def open_objects(
         if admission is not None:
             admission.admit(publication)
         catalog.set_value(DESTINATION_KEY, objects.canonical_url)
-        look = MisreadNameWarner(_find_misread_characters(objects, catalog), observe, is_probed=True)
-        files = ObjectFiles(objects, serving, lease, warn_names=look, wait_for_bandwidth=pace)
+        warn_names = MisreadNameWarner(_find_misread_characters(objects, catalog), observe, is_probed=True)
+        files = ObjectFiles(objects, serving, lease, warn_names=warn_names, wait_for_bandwidth=pace)
         closing.callback(files.close)
         yield ObjectDestination(files, publication, catalog)
 
@@ -100,7 +101,7 @@ def open_objects(
 def open_objects_for_plan(
     objects: Objects, state: Path, observe: Observer, admission: Admission | None = None
 ) -> Iterator[ReadOnlyObjectDestination]:
-    """What a destination knows, without writing anything; it need not be there."""
+    """Open a destination for a dry run, which writes nothing. The destination need not exist."""
     published = ReadOnlyObjectPublication(objects)
     published.refuse_foreign()
     if admission is not None:
@@ -109,18 +110,18 @@ def open_objects_for_plan(
     with translate_os_errors(f"cannot read the state in {state}"):
         catalog = SqliteCatalog(state / CATALOG_FILE, read_only=True)
         catalog.has_folders = False
-    files, tried = ObjectStoredFiles(objects), catalog.get_value(MISREAD_KEY)
-    look = MisreadNameWarner(
-        objects.suspect_characters if tried is None else tried, observe, is_probed=tried is not None
+    files, probed = ObjectStoredFiles(objects), catalog.get_value(MISREAD_KEY)
+    warn_names = MisreadNameWarner(
+        objects.suspect_characters if probed is None else probed, observe, is_probed=probed is not None
     )
 
-    def judge(names: Iterable[str]) -> None:
+    def check_names(names: Iterable[str]) -> None:
         names = list(names)
         check_object_names(names, objects)
-        look(names)
+        warn_names(names)
 
     try:
-        yield ReadOnlyObjectDestination(files, ReadOnlyObjectPublication(objects, catalog), catalog, judge)
+        yield ReadOnlyObjectDestination(files, ReadOnlyObjectPublication(objects, catalog), catalog, check_names)
     finally:
         files.close()
         catalog.close()
@@ -128,7 +129,7 @@ def open_objects_for_plan(
 
 @contextmanager
 def open_objects_for_reading(objects: Objects) -> Iterator[ReadOnlyObjectDestination]:
-    """What a place holds, for those who only read it."""
+    """Open a destination for reading, without its catalog."""
     files = ObjectStoredFiles(objects)
     try:
         yield ReadOnlyObjectDestination(
@@ -140,7 +141,7 @@ def open_objects_for_reading(objects: Objects) -> Iterator[ReadOnlyObjectDestina
 
 @contextmanager
 def open_objects_for_audit(objects: Objects, state: Path) -> Iterator[ReadOnlyObjectDestination]:
-    """What a destination holds, and its catalog to mark findings in: None when there is none that can be written."""
+    """Open a destination for an audit, with its catalog to mark findings in: None where no writable one exists."""
     path = state / CATALOG_FILE
     try:
         usable = os.access(path, os.W_OK) and read_schema_version(path) in SCHEMA_VERSIONS
@@ -158,18 +159,18 @@ def open_objects_for_audit(objects: Objects, state: Path) -> Iterator[ReadOnlyOb
             catalog.close()
 
 
-def _is_known_state(catalog: SqliteCatalog, home: str) -> bool:
-    """Whether the state is known to be of this destination. Raises DestinationError where it is that of another."""
+def _is_known_state(catalog: SqliteCatalog, canonical_url: str) -> bool:
+    """Return whether the state names this destination. Raises DestinationError where it names another one."""
     known = catalog.get_value(DESTINATION_KEY)
-    if known is not None and known != home:
-        raise DestinationError(f"the state belongs to {known}, not to {home}", hint="check --state-dir")
+    if known is not None and known != canonical_url:
+        raise DestinationError(f"the state folder belongs to {known}, not to {canonical_url}", hint="check --state-dir")
     return known is not None
 
 
 def _find_misread_characters(objects: Objects, catalog: SqliteCatalog) -> str:
-    """The characters that the server reads as others; tried by the first run."""
-    tried = catalog.get_value(MISREAD_KEY)
-    if tried is None:
-        tried = "".join(objects.find_misread_characters()) if objects.suspect_characters else ""
-        catalog.set_value(MISREAD_KEY, tried)
-    return tried
+    """Return the characters that the server reads as others. The first run probes them and stores the result."""
+    probed = catalog.get_value(MISREAD_KEY)
+    if probed is None:
+        probed = "".join(objects.find_misread_characters()) if objects.suspect_characters else ""
+        catalog.set_value(MISREAD_KEY, probed)
+    return probed

@@ -1,4 +1,4 @@
-"""The files of the versions of a destination in an object store: to be read, and on their way in."""
+"""Read and write the files of versions in an object store."""
 
 from __future__ import annotations
 
@@ -23,50 +23,51 @@ from tilesync.stores.object_store.listing_cache import ListingCache, has_same_md
 VERSIONS_PREFIX = "versions/"
 
 MAX_KEY_BYTES = 1024
-"""Characters of a name in Azure, bytes in S3; bytes are the fewer. Source: "Naming and Referencing Containers, Blobs,
-and Metadata"; Amazon S3, "Naming Amazon S3 objects".
+"""Maximum length of an object name: characters in Azure, bytes in S3. Counting bytes satisfies both. Source: "Naming
+and Referencing Containers, Blobs, and Metadata"; Amazon S3, "Naming Amazon S3 objects".
 """
 
 VERSION_PATH_BYTES = 160
-"""Bytes kept for `versions/` and the name of a version."""
+"""Bytes reserved for `versions/` and the name of a version."""
 
 PARALLEL_COPIES = 32
-"""Copies within the store that are asked for at once."""
+"""Parallel requests for copies within the store."""
 
 MAX_SINGLE_LOOKUPS = 32
-"""Files of a version that are asked about one by one; for more the version is listed."""
+"""Files that are looked up one by one; for more the version is listed."""
 
 OBJECTS_PER_DELETE = 1000
-"""Objects that are deleted together."""
+"""Objects in one call of `delete`."""
 
 BYTES_PER_TRANSFER_SLOT = 1 << 19
-"""Bytes in memory that one transfer may take."""
+"""Bytes in memory that one transfer slot stands for."""
 
 
 def object_key(version: str, name: str) -> str:
-    """The name of the object that a file of a version is."""
+    """Return the object name of a file of a version."""
     return f"{VERSIONS_PREFIX}{version}/{name}"
 
 
 def key_prefix_bytes(objects: Objects) -> int:
-    """Bytes that stand before the name of a file, at the most."""
+    """Return the maximum number of bytes before the name of a file."""
     return VERSION_PATH_BYTES + len(objects.display_name.encode())
 
 
 def check_object_names(names: Iterable[str], objects: Objects) -> None:
     """Raise UnsafeName for names that this object store cannot hold."""
-    names, most = list(names), MAX_KEY_BYTES - key_prefix_bytes(objects)
-    if not are_all_safe(names, path_bytes=most):
-        judged = (
-            (name, find_universal_problem(name) or _name_problem(name, most, only_paths=objects.rejects_empty_segments))
+    names, max_bytes = list(names), MAX_KEY_BYTES - key_prefix_bytes(objects)
+    if not are_all_safe(names, path_bytes=max_bytes):
+        rejects_empty = objects.rejects_empty_segments
+        problems = (
+            (name, find_universal_problem(name) or _name_problem(name, max_bytes, rejects_empty_segments=rejects_empty))
             for name in names
         )
-        raise_if_unsafe([(name, why) for name, why in judged if why], "cannot be held safely")
+        raise_if_unsafe([(name, problem) for name, problem in problems if problem], "cannot be held safely")
 
 
-def _name_problem(name: str, max_bytes: int, *, only_paths: bool) -> str | None:
-    if only_paths and "" in name.split("/"):
-        return "holds an empty folder name, which cannot be put into a bucket"
+def _name_problem(name: str, max_bytes: int, *, rejects_empty_segments: bool) -> str | None:
+    if rejects_empty_segments and "" in name.split("/"):
+        return "holds an empty folder name, which a bucket cannot store"
     return (
         f"is longer than the {max_bytes} bytes that fit here"
         if len(name.encode(errors="surrogatepass")) > max_bytes
@@ -75,7 +76,7 @@ def _name_problem(name: str, max_bytes: int, *, only_paths: bool) -> str | None:
 
 
 class ObjectStoredFiles:
-    """Reading. A version is listed when many of its files are asked about: one question for thousands."""
+    """Files of versions, read only. A lookup of many files lists the version: one request for thousands of files."""
 
     is_picklable = False
     parallel_reads = 16
@@ -88,7 +89,7 @@ class ObjectStoredFiles:
         self._listing_lock = RLock()
 
     def _list(self, version: str, *, fresh: bool) -> ListingCache:
-        """The listing of a version; `anew`: not from before something of it was changed here."""
+        """Return the cache with this version listed. With `fresh`, list again after a change made by this run."""
         with self._listing_lock:
             if version not in self._listed_changes or (fresh and not self._has_current_listing(version)):
                 self._listed_changes.pop(version, None)
@@ -98,7 +99,7 @@ class ObjectStoredFiles:
         return self._listing_cache
 
     def _has_current_listing(self, version: str) -> bool:
-        """Whether the version was listed, and nothing of it was changed here since that began."""
+        """Return whether this run changed nothing in the version since its listing began."""
         change = self._listed_changes.get(version)
         return change is not None and change is self._changes[version]
 
@@ -106,50 +107,52 @@ class ObjectStoredFiles:
         self._changes[version] = object()
 
     def _pages(self, version: str) -> Iterator[list[ObjectInfo]]:
-        """What lies in the folder of a version, by names within it."""
-        lead = object_key(version, "")
-        for page in self.objects.list_pages(lead):
-            yield [each._replace(name=each.name[len(lead) :]) for each in page]
+        """List the objects in the folder of a version, named relative to it."""
+        prefix = object_key(version, "")
+        for page in self.objects.list_pages(prefix):
+            yield [each._replace(name=each.name[len(prefix) :]) for each in page]
 
     def names(self, version: Version) -> Iterator[str]:
-        """What lies in the folder of a version, whether it is known or not."""
+        """List the names in the folder of a version, including files that the catalog does not know."""
         return (each.name for page in self._pages(version.name) for each in page)
 
     def unchanged(self, version: Version, stored: Sequence[StoredFile]) -> list[bool]:
-        """For each, whether ETag, or size and MD5, are as they were left."""
+        """Return for each file whether its ETag, or its size and MD5, are unchanged."""
         if not stored:
             return []
         if len(stored) <= MAX_SINGLE_LOOKUPS and not self._has_current_listing(version.name):
             return [is_unchanged(each, self._find(version.name, each.blob.name)) for each in stored]
-        there = self._list(version.name, fresh=True).find_many(version.name, [each.blob.name for each in stored])
-        return [is_unchanged(each, there.get(each.blob.name)) for each in stored]
+        found = self._list(version.name, fresh=True).find_many(version.name, [each.blob.name for each in stored])
+        return [is_unchanged(each, found.get(each.blob.name)) for each in stored]
 
     def prepare_listing(self, version: Version) -> None:
-        """List the version, for all looks until something of it is changed here."""
+        """List the version now. Lookups use this listing until this run changes the version."""
         self._list(version.name, fresh=True)
 
     def presence_pages(self, version: Version, catalog: Catalog, cursor: str) -> Iterator[PresencePage]:
-        """Looks at what is listed, page by page: what the store does not list any more shows in the count alone."""
-        lead = object_key(version.name, "")
-        for page, following in self.objects.list_pages_from(lead, cursor):
-            there = {each.name[len(lead) :]: each for each in page}
-            held = catalog.find_stored(version, list(there))
-            yield PresencePage(
-                len(held), [each for name, each in held.items() if not is_unchanged(each, there[name])], following
-            )
+        """Compare the listing with the catalog, page by page, from `cursor` on.
+
+        A file that the store no longer lists is on no page: only the sum of the counts shows that it is missing.
+        """
+        prefix = object_key(version.name, "")
+        for page, next_cursor in self.objects.list_pages_from(prefix, cursor):
+            listed = {each.name[len(prefix) :]: each for each in page}
+            stored = catalog.find_stored(version, list(listed))
+            changed = [each for name, each in stored.items() if not is_unchanged(each, listed[name])]
+            yield PresencePage(len(stored), changed, next_cursor)
 
     def size(self, version: Version, name: str) -> int | None:
-        """The size of the object; None when there is none."""
+        """Return the size of the object in bytes, or None where it is missing."""
         found = self._find(version.name, name)
         return found.size if found is not None else None
 
     def stamp(self, version: Version, name: str) -> FileStamp | None:
-        """The trace of the object; None when there is none."""
+        """Return the stamp of the object, or None where it is missing."""
         found = self._find(version.name, name)
         return FileStamp(hash_etag(found.etag)) if found is not None else None
 
     def _find(self, version: str, name: str) -> ObjectInfo | None:
-        """The object: as it was listed, where that is known; else it is asked for by itself."""
+        """Return the object from the listing if that is current, else by a request."""
         if find_universal_problem(name):
             return None
         if self._has_current_listing(version):
@@ -157,7 +160,7 @@ class ObjectStoredFiles:
         return self.objects.find(object_key(version, name))
 
     def read_into(self, version: Version, name: str, consume: Callable[[bytes], object]) -> FileStamp | None:
-        """Give the bytes of the object, read anew, to `into`; its trace, None when there is none."""
+        """Read the object into `consume`, and return its stamp, or None where it is missing."""
         stored = None if find_universal_problem(name) else self.objects.read(object_key(version.name, name))
         if stored is None:
             return None
@@ -166,12 +169,12 @@ class ObjectStoredFiles:
         return FileStamp(hash_etag(stored.info.etag))
 
     def digest(self, version: Version, name: str) -> bytes | None:
-        """SHA-256 of the object, read anew; None when there is none."""
+        """Read the object and return its SHA-256, or None where it is missing."""
         sha256 = hashlib.sha256()
         return None if self.read_into(version, name, sha256.update) is None else sha256.digest()
 
     def chunks(self, version: Version, name: str, *, offset: int = 0) -> Iterator[bytes]:
-        """The bytes of one object from `offset` on, piece by piece."""
+        """Yield the bytes of one object from `offset` on, chunk by chunk."""
         stored = (
             None if find_universal_problem(name) else self.objects.read(object_key(version.name, name), offset=offset)
         )
@@ -182,33 +185,33 @@ class ObjectStoredFiles:
         yield from stored.chunks
 
     def read(self, version: Version, name: str) -> bytes:
-        """The bytes of one object."""
+        """Return the bytes of one object."""
         return b"".join(self.chunks(version, name))
 
     def close(self) -> None:
-        """Let go of what was listed."""
+        """Delete the cached listings."""
         self._listing_cache.close()
 
 
 WaitForBandwidth = Callable[[int], Awaitable[None]]
-"""Waits until so many bytes may leave."""
+"""Wait until this many bytes may be sent."""
 
 NameWarner = Callable[[Iterable[str]], object]
-"""Looks at the names of files that are to be held."""
+"""Inspect the names of files before they are stored, and warn."""
 
 
 class LockGuard(Protocol):
-    """The right to write."""
+    """The lock that every write needs."""
 
     def require_held(self) -> None:
-        """Raise DestinationBusy where it was lost, Transient where that is not known. Does not block."""
+        """Raise DestinationBusy if the lock was lost, Transient if that is unknown. Does not block."""
 
     def ensure_renewed(self) -> None:
-        """Return when it is there for sure. Raises DestinationBusy, Unavailable."""
+        """Renew the lock if needed, and return once it is surely held. Raises DestinationBusy, Unavailable."""
 
 
 class ObjectFiles(ObjectStoredFiles):
-    """Reading and writing. `lock` says whether that is still this run's to do."""
+    """Files of versions, read and written. `guard` checks the lock before each write."""
 
     has_hard_links = keeps_parts = False
     requires_md5 = states_encoding = True
@@ -230,42 +233,45 @@ class ObjectFiles(ObjectStoredFiles):
         self._batcher = ThreadBatcher()
 
     def mark_changed(self, version: Version) -> None:
-        """Others put files in place: what was listed before may be so no more. Raises where that is not ours to do."""
+        """Invalidate the listing before others write files. Raises where the lock is not held."""
         self._guard.require_held()
         self._mark_changed(version.name)
 
     def free_bytes(self) -> None:
-        """A store has no end."""
+        """Return None: a store has no limit."""
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Raise UnsafeName, naming the offenders."""
+        """Raise UnsafeName for names that the store cannot hold; warn about names that it misreads."""
         names = list(names)
         check_object_names(names, self.objects)
         self._warn_names(names)
 
     def has_part(self, version: Version, blob: Blob) -> bool:
-        """Never: what an earlier run had not put in place is read again."""
+        """Return False: a file that an earlier run did not finish is read again."""
         return False
 
     def transfer_slots(self, blob: Blob) -> int:
-        """What is put in parts takes the room of some small ones."""
+        """Return the number of slots a file takes: one in parts needs the memory of several small ones."""
         return max(1, self.objects.part_bytes // BYTES_PER_TRANSFER_SLOT) if blob.size > self.objects.part_bytes else 1
 
     async def put(self, version: Version, blob: Blob, data: bytes, verify: Callable[[bytes], Digests]) -> StoredFile:
-        """Place a small file; it is proven off the loop, together with others."""
-        proof = await self._batcher.run(partial(verify, data))
+        """Upload a small file. Its digests are checked in a thread, in a batch with other files."""
+        digests = await self._batcher.run(partial(verify, data))
         if self._wait_for_bandwidth is not None:
             await self._wait_for_bandwidth(len(data))
         self._guard.require_held()
         self._mark_changed(version.name)
         label = self._serving.file_headers(blob, data[:HEAD_BYTES])
-        found = await self.objects.put(object_key(version.name, blob.name), data, proof.md5, label)
-        return to_stored_file(blob, proof, found)
+        found = await self.objects.put(object_key(version.name, blob.name), data, digests.md5, label)
+        return to_stored_file(blob, digests, found)
 
     async def copy_from_source(
         self, version: Version, blob: Blob, url: SasUrl, head: bytes
     ) -> tuple[StoredFile | None, str]:
-        """Have the store take a blob by itself; that it has the MD5 which its container states is proof enough."""
+        """Let the store copy a blob from its source, and return the file, or None and the reason.
+
+        The copy counts as verified where it has the MD5 that the source container states.
+        """
         self.mark_changed(version)
         label = self._serving.file_headers(blob, head[:HEAD_BYTES])
         source = CopySource(url.blob_url(blob.name), blob.size, blob.etag, blob.md5)
@@ -275,7 +281,7 @@ class ObjectFiles(ObjectStoredFiles):
         return to_stored_file(blob, Digests(blob.size, b"", found.md5), found), ""
 
     def draft(self, version: Version, blob: Blob) -> ObjectDraft:
-        """A draft; it begins with nothing."""
+        """Return an empty draft of a blob."""
 
         def begin(head: bytes) -> Upload:
             self._guard.require_held()
@@ -286,20 +292,20 @@ class ObjectFiles(ObjectStoredFiles):
         return ObjectDraft(blob, begin, self._guard, self._wait_for_bandwidth)
 
     def find_present(self, version: Version, blobs: Sequence[Blob]) -> set[str]:
-        """The names of those that lie in the version by size and MD5."""
-        there = self._list(version.name, fresh=False).find_many(version.name, [blob.name for blob in blobs])
-        return {blob.name for blob in blobs if has_same_md5(blob, there.get(blob.name))}
+        """Return the names of blobs that are in the version with the same size and MD5."""
+        found = self._list(version.name, fresh=False).find_many(version.name, [blob.name for blob in blobs])
+        return {blob.name for blob in blobs if has_same_md5(blob, found.get(blob.name))}
 
     def share(self, version: Version, requests: Sequence[tuple[Blob, Version, StoredFile]]) -> list[StoredFile | None]:
-        """Place, as each blob, what another version holds, by a copy within the store."""
+        """Copy files of other versions into this one, within the store; None where a file cannot be copied."""
         if not requests:
             return []
         self._guard.ensure_renewed()
         self._mark_changed(version.name)
         if len(requests) > MAX_SINGLE_LOOKUPS:
-            for name in {of.name for _, of, _ in requests}:
+            for name in {other.name for _, other, _ in requests}:
                 self._list(name, fresh=True)
-        return map_in_threads(lambda wish: self._share(version.name, *wish), requests, max_threads=PARALLEL_COPIES)
+        return map_in_threads(lambda each: self._share(version.name, *each), requests, max_threads=PARALLEL_COPIES)
 
     def _share(self, version: str, blob: Blob, other: Version, stored: StoredFile) -> StoredFile | None:
         source = self._find_source(other.name, stored)
@@ -315,7 +321,7 @@ class ObjectFiles(ObjectStoredFiles):
         return None
 
     def _find_source(self, version: str, stored: StoredFile) -> ObjectInfo | None:
-        """The object that was left there, where it still is."""
+        """Return the object of a stored file, or None where it is missing or changed."""
         name = stored.blob.name
         found = self._find(version, name)
         return (
@@ -326,23 +332,23 @@ class ObjectFiles(ObjectStoredFiles):
 
     def remove(self, version: Version, names: Iterable[str]) -> None:
         """Remove objects that an unpublished version should not have; missing is no error."""
-        coming = (object_key(version.name, name) for name in names if not find_universal_problem(name))
-        while some := list(islice(coming, OBJECTS_PER_DELETE)):
+        keys = (object_key(version.name, name) for name in names if not find_universal_problem(name))
+        while batch := list(islice(keys, OBJECTS_PER_DELETE)):
             self._guard.ensure_renewed()
             self._mark_changed(version.name)
-            self.objects.delete(some)
+            self.objects.delete(batch)
 
     def remove_parts(self) -> None:
-        """Nothing is kept for later: what was not put in place the store forgets by itself."""
+        """Do nothing: the store discards unfinished uploads by itself."""
 
 
 def to_stored_file(blob: Blob, digests: Digests, info: ObjectInfo) -> StoredFile:
-    """The file that an object is: with the MD5 of its bytes, whether its container claimed one or not."""
+    """Return the stored file for an object, with the MD5 of its bytes in place of the one its source stated."""
     return StoredFile(blob._replace(md5=digests.md5), digests.sha256, hash_etag(info.etag))
 
 
 class ObjectDraft:
-    """A blob on its way to an object, piece by piece; `begin` begins that with its first bytes."""
+    """A blob that is uploaded chunk by chunk. `begin_upload` gets the first bytes, which decide the headers."""
 
     def __init__(
         self,
@@ -359,12 +365,12 @@ class ObjectDraft:
         self.received_bytes = 0
 
     async def received_chunks(self) -> AsyncIterator[bytes]:
-        """Nothing: what was sent cannot be read before it is whole."""
+        """Yield nothing: an unfinished upload cannot be read back."""
         for chunk in tuple[bytes, ...]():
             yield chunk
 
     async def append(self, chunk: bytes) -> None:
-        """Add `chunk` after the held bytes."""
+        """Add `chunk` after the received bytes."""
         if self._wait_for_bandwidth is not None:
             await self._wait_for_bandwidth(len(chunk))
         self._guard.require_held()
@@ -373,13 +379,13 @@ class ObjectDraft:
         self.received_bytes += len(chunk)
 
     async def restart(self) -> None:
-        """Forget the held bytes."""
+        """Discard the received bytes."""
         upload, self._upload, self.received_bytes = self._upload, None, 0
         if upload is not None:
             await upload.abort()
 
     async def commit(self, digests: Digests) -> StoredFile:
-        """Place the whole file under its final name."""
+        """Publish the whole file under its final name."""
         self._guard.require_held()
         self._upload = self._upload or self._begin_upload(b"")
         found = await self._upload.finish(digests.md5)
@@ -387,5 +393,5 @@ class ObjectDraft:
         return to_stored_file(self._blob, digests, found)
 
     async def suspend(self) -> None:
-        """Give it up: a later run reads it again."""
+        """Abort the upload: a later run reads the blob again."""
         await self.restart()

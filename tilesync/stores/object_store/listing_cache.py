@@ -1,4 +1,4 @@
-"""What a listing of an object store told of one version, kept on the disk as long as a run lasts."""
+"""Cache of listed objects, in a temporary database that lasts as long as the run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _NAMES_PER_QUERY = 500
 
 
 def hash_etag(etag: str) -> int:
-    """A number that stands for an ETag, below 2^63."""
+    """Return a number below 2^63 for an ETag: the catalog stores it as the stamp of a file."""
     return int.from_bytes(hashlib.sha256(etag.encode()).digest()[:8], "big") >> 1
 
 
 class ListingCache:
-    """The objects of some versions, each as it was listed. Safe from any thread."""
+    """The listed objects of some versions, on disk. Safe from any thread."""
 
     def __init__(self) -> None:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -39,7 +39,7 @@ class ListingCache:
         return self._database
 
     def replace_listing(self, version: str, pages: Iterable[Sequence[ObjectInfo]]) -> None:
-        """Take in the whole listing of a version, in place of an earlier one; its names relative to the version."""
+        """Store the whole listing of a version in place of an earlier one. Names are relative to the version."""
         with self._db().transaction() as db:
             db.execute("DELETE FROM object WHERE version=?", (version,))
         for page in pages:
@@ -48,17 +48,17 @@ class ListingCache:
                 db.executemany("INSERT OR REPLACE INTO object VALUES (?, ?, ?, ?, ?)", rows)
 
     def find_many(self, version: str, names: Sequence[str]) -> dict[str, ObjectInfo]:
-        """Those of some names that are there."""
+        """Return the listed objects with these names; missing names are left out."""
         found: dict[str, ObjectInfo] = {}
         for start in range(0, len(names), _NAMES_PER_QUERY):
-            some = names[start : start + _NAMES_PER_QUERY]
-            places = ", ".join("?" * len(some))
+            batch = names[start : start + _NAMES_PER_QUERY]
+            places = ", ".join("?" * len(batch))
             sql = f"SELECT name, size, etag, md5 FROM object WHERE version=? AND name IN ({places})"
-            found.update((row[0], ObjectInfo._make(row)) for row in self._db().query(sql, version, *some))
+            found.update((row[0], ObjectInfo._make(row)) for row in self._db().query(sql, version, *batch))
         return found
 
     def close(self) -> None:
-        """Forget everything."""
+        """Delete the database."""
         if self._database is not None:
             self._database.close()
         if self._folder is not None:
@@ -66,12 +66,12 @@ class ListingCache:
 
 
 def is_unchanged(stored: StoredFile, info: ObjectInfo | None) -> bool:
-    """Whether an object is what was left there: by its ETag, else by its MD5."""
+    """Return whether an object is the stored file: by size and ETag, or else by size and MD5."""
     if info is None or info.size != stored.size:
         return False
     return hash_etag(info.etag) == stored.mtime_ns or (stored.blob.md5 is not None and info.md5 == stored.blob.md5)
 
 
 def has_same_md5(blob: Blob, info: ObjectInfo | None) -> bool:
-    """Whether an object has the size and the MD5 of a blob."""
+    """Return whether an object has the size and the MD5 of a blob."""
     return info is not None and blob.md5 is not None and (info.size, info.md5) == (blob.size, blob.md5)

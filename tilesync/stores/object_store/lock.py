@@ -1,4 +1,4 @@
-"""The lock of a destination in an object store: held by one run, and kept alive as long as that runs."""
+"""Hold the lock of an object-store destination: a lease that a thread renews while the run lasts."""
 
 from __future__ import annotations
 
@@ -23,40 +23,42 @@ from tilesync.stores.lock_holder import parse_holder
 OWNER_FILE = "owner"
 
 _RENEWALS_PER_TERM = 3
-"""Times that a lease is renewed within its term."""
+"""Renewals of a lease within its term."""
 
 _REQUEST_TERM_DIVISOR = 6
 _RETRY_TERM_DIVISOR = 12
-"""What part of its term an unanswered beat may take, and how long after it comes the next: two such lose nothing."""
+"""An unanswered renewal may take a sixth of the term, and the next one starts a twelfth later: so two renewals in a row
+may fail, and the lease is still held.
+"""
 
 _ANNOUNCE_DELAY_S = 1.0
-"""Seconds after which it is said who holds a lease: a run that is over by then needs no request for that."""
+"""Seconds until the holder is written down: a run that ends before saves the request."""
 
 _MAX_RENEW_ATTEMPTS = 3
-"""Times that one beats to be sure of it: the first may have waited longer than it proves."""
+"""Attempts to renew before a write: a slow renewal can use up the time that it proves."""
 
 
 def lease_request_timeout(term: timedelta) -> timedelta:
-    """How long a request about a lease may take, and be tried again, before the next beat."""
+    """Return how long a renewal request and its retries may take."""
     return term / _REQUEST_TERM_DIVISOR
 
 
 class HeldElsewhere(DestinationBusy):
-    """Another machine holds it, or did until it was killed: that shows when a term is over."""
+    """The lock is held by another machine, or by a dead run: only the end of the term tells."""
 
 
 def monotonic_seconds() -> float:
-    """Seconds on a clock that never goes back, and that a machine's sleep does not stop, where there is such a one."""
+    """Return seconds on a monotonic clock that also counts while the machine sleeps, where the system has one."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
 
 
 class LeaseRenewer:
-    """A lease that a thread keeps alive."""
+    """A lease that a thread renews."""
 
-    def __init__(self, lease: Lease, owner: str, shown: str) -> None:
+    def __init__(self, lease: Lease, owner: str, display_name: str) -> None:
         self._lease = lease
         self._owner = owner
-        self._shown = shown
+        self._display_name = display_name
         self._term = lease.term.total_seconds()
         self._stop = threading.Event()
         self._renew_lock = threading.Lock()
@@ -65,21 +67,24 @@ class LeaseRenewer:
         self._thread = threading.Thread(target=self._renew_until_stopped, name="tilesync-lock", daemon=True)
 
     def start(self) -> None:
-        """Keep it alive from here on."""
+        """Start the thread that renews the lease."""
         self._thread.start()
 
     def require_held(self) -> None:
-        """Raise DestinationBusy where the lease is another's by now, Transient where nobody knows. Does not block."""
+        """Raise DestinationBusy if another run has the lease, Transient if that is unknown. Does not block."""
         if self._lost:
             raise DestinationBusy(
-                f"the lock of {self._shown} was lost: another run holds it, or did",
-                hint="run the same command again when that has ended: it continues where this one stopped",
+                f"the lock of {self._display_name} was lost: another run holds it, or did",
+                hint="run the same command again when the other run has ended: it continues where this one stopped",
             )
         if monotonic_seconds() - self._renewed_at > self._term:
-            raise Transient(f"the lock of {self._shown} could not be renewed for {self._term:.0f} s")
+            raise Transient(f"the lock of {self._display_name} could not be renewed for {self._term:.0f} s")
 
     def ensure_renewed(self) -> None:
-        """Return when the lease is this run's for sure. Raises DestinationBusy, Unavailable."""
+        """Renew the lease if needed, and return once this run surely holds it. Raises DestinationBusy, Unavailable.
+
+        A renewal younger than half a term is proof enough: the other half is left for the write that follows.
+        """
         for _ in range(_MAX_RENEW_ATTEMPTS):
             if self._lost or monotonic_seconds() - self._renewed_at <= self._term / 2:
                 break
@@ -93,24 +98,24 @@ class LeaseRenewer:
 
     def _renew(self) -> None:
         with self._renew_lock:
-            began = monotonic_seconds()
+            started = monotonic_seconds()  # the term counts from before the request, so it is never overestimated
             self._lost = self._lost or not self._lease.renew(self._owner)
-            self._renewed_at = began if not self._lost else self._renewed_at
+            self._renewed_at = started if not self._lost else self._renewed_at
 
     def _renew_until_stopped(self) -> None:
         STOP_EVENT.set(self._stop)
         pause = self._term / _RENEWALS_PER_TERM
         if not self._stop.wait(min(_ANNOUNCE_DELAY_S, pause)):
-            with suppress(TilesyncError):  # it is for a message only
+            with suppress(TilesyncError):  # the record is only for a message
                 self._lease.record_holder(self._owner)
         while not self._lost and not self._stop.wait(pause):
             pause = self._term / _RETRY_TERM_DIVISOR
-            with suppress(TilesyncError):  # not reached: the next beat tries again, and `demand` knows the time
+            with suppress(TilesyncError):  # the next renewal tries again; `require_held` knows the time
                 self._renew()
                 pause = self._term / _RENEWALS_PER_TERM
 
     def release(self) -> None:
-        """Give it back. Where that cannot be said, the lease ends by itself."""
+        """Stop the thread and release the lease. If the request fails, the lease ends by itself."""
         self._stop.set()
         self._thread.join()
         if not self._lost:
@@ -120,17 +125,17 @@ class LeaseRenewer:
 
 @contextmanager
 def hold_lease(
-    lease: Lease, state: Path, shown: str, find_owner: Callable[[], str | None] = lambda: None
+    lease: Lease, state: Path, display_name: str, find_owner: Callable[[], str | None] = lambda: None
 ) -> Iterator[LeaseRenewer]:
-    """The lease, as long as the context is open. Raises HeldElsewhere at once when another has it; `of` says whose the
-    place is, for that sentence.
+    """Hold the lease while the context is open. Raises HeldElsewhere at once when another run has it.
 
-    Its owner is told by the state folder: who was killed there takes it up again at once.
+    `find_owner` returns whose exports the destination holds, for that message. The owner id of the lease comes from
+    the state folder: after a crash the next run with the same folder acquires the lease at once.
     """
     owner = read_or_create_owner_id(state)
-    lock = LeaseRenewer(lease, owner, shown)  # its time counts from before the lease is asked for
+    lock = LeaseRenewer(lease, owner, display_name)  # the term counts from before `acquire`
     if not lease.acquire(owner):
-        raise _busy_error(lease, shown, find_owner)
+        raise _busy_error(lease, display_name, find_owner)
     lock.start()
     try:
         yield lock
@@ -138,15 +143,15 @@ def hold_lease(
         lock.release()
 
 
-def _busy_error(lease: Lease, shown: str, find_owner: Callable[[], str | None]) -> HeldElsewhere:
+def _busy_error(lease: Lease, display_name: str, find_owner: Callable[[], str | None]) -> HeldElsewhere:
     holder, owner = None, None
-    with suppress(TilesyncError):  # it says less then
+    with suppress(TilesyncError):  # then the message has no details
         holder, owner = parse_holder(lease.read_holder()), find_owner()
-    return HeldElsewhere(busy_message(shown, holder, owner), hint="wait for the other run to end")
+    return HeldElsewhere(busy_message(display_name, holder, owner), hint="wait for the other run to end")
 
 
 def read_or_create_owner_id(state: Path) -> str:
-    """The id by which runs with this state folder hold leases: a UUID, written down before it is first used."""
+    """Return the owner id of leases of this state folder: a UUID, stored before its first use."""
     path = state / OWNER_FILE
     with translate_read_errors(f"cannot read {path}"):
         folder = DirectoryTree(state).folder()
@@ -156,7 +161,7 @@ def read_or_create_owner_id(state: Path) -> str:
         try:
             return str(uuid.UUID(known.decode().strip()))
         except ValueError:
-            raise DestinationError(f"{path} holds no id", hint="delete it, when no run is under way") from None
+            raise DestinationError(f"{path} is not a UUID", hint="delete it while no run is active") from None
     with translate_os_errors(f"cannot write {path}"):
         owner = str(uuid.uuid4())
         replace_file_durably(folder.entry(f"{OWNER_FILE}.new"), entry, [owner.encode()])

@@ -1,4 +1,4 @@
-"""Names that a server reads as others: a file of such a name is there, and no viewer finds it."""
+"""Warn about file names that a server misreads: the file is stored, but viewers do not find it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ MAX_NAMES_SHOWN = 5
 
 
 class MisreadNameWarner:
-    """Looks at the names of files, and warns once of those with any of these characters. Not `sure`: the server has not
-    been tried yet.
-    """
+    """Warn once about names that hold one of these characters. `is_probed`: the server was tested for them."""
 
     def __init__(self, characters: str, observe: Observer, *, is_probed: bool) -> None:
         self._characters = characters
@@ -21,7 +19,7 @@ class MisreadNameWarner:
         self._is_probed = is_probed
 
     def __call__(self, names: Iterable[str]) -> None:
-        """Look."""
+        """Check the names of one page."""
         if not self._characters:
             return
         bad = [name for name in names if any(char in name for char in self._characters)]
@@ -32,11 +30,11 @@ class MisreadNameWarner:
     def _warn(self, bad: list[str]) -> None:
         found = sorted({char for name in bad for char in name if char in self._characters})
         chars, shown = ", ".join(map(repr, found)), ", ".join(bad[:MAX_NAMES_SHOWN])
-        reads = "reads" if self._is_probed else "may read (the first run tries it)"
+        more = " and more" if len(bad) > MAX_NAMES_SHOWN else ""
+        reads, tested = ("reads", "") if self._is_probed else ("may read", "; the first run tests it")
         self._observe(
             Warned(
-                f"names with {chars}, which this server {reads} as another name when a viewer asks for them as the"
-                f" tilesets write them: {shown}{' and more' if len(bad) > MAX_NAMES_SHOWN else ''}; such files are held, and no"
-                " viewer finds them there without a server between that knows better"
+                f"this server {reads} {chars} in the URL of a file as another character: {shown}{more}; such files are"
+                f" stored, but viewers do not find them, unless a proxy corrects the URLs{tested}"
             )
         )

@@ -1,4 +1,4 @@
-"""The bytes of one object as they come, asked for again from where they break off."""
+"""Read one object, and request the rest again where the body breaks off."""
 
 from __future__ import annotations
 
@@ -12,46 +12,51 @@ from tilesync.model.storage import ObjectInfo
 from tilesync.runtime.threads import STOP_EVENT
 
 MAX_FRUITLESS_BREAKS: Final = 5
-"""Times in a row that a body may break off where the one before did, or hardly behind it."""
+"""Times in a row that a body may break off without real progress."""
 
 
 def read_resuming(
-    info: ObjectInfo, offset: int, chunks: Iterator[bytes], reopen: Callable[[int], Iterator[bytes] | None], shown: str
+    info: ObjectInfo,
+    offset: int,
+    chunks: Iterator[bytes],
+    reopen: Callable[[int], Iterator[bytes] | None],
+    display_name: str,
 ) -> Iterator[bytes]:
-    """The bytes of the object that was found, from `at` on, of which `chunks` are the first.
+    """Yield the bytes of an object from `offset` on; `chunks` is the first response body.
 
-    `again` asks for that very object from a place on: it gives None, or raises ConditionFailed, where it is no more.
-    Raises DestinationError then, Unavailable where the body breaks off in one place again and again, or is wanted no
-    more.
+    `reopen` requests the same object from an offset on. It returns None, or raises ConditionFailed, where that object
+    is gone. Then this raises DestinationError; it raises Unavailable where the body breaks off at one offset again and
+    again, or the run is stopped.
     """
-    in_vain, stop = 0, STOP_EVENT.get()
+    fruitless, stop = 0, STOP_EVENT.get()
     while True:
-        began, since, broke = offset, monotonic(), ""
+        start, started_at, failure = offset, monotonic(), ""
         try:
             for chunk in chunks:
                 offset += len(chunk)
                 yield chunk
                 if stop is not None and stop.is_set():
-                    raise Unavailable(f"{info.name} is wanted no more")
+                    raise Unavailable(f"reading {info.name} was stopped")
         except Transient as error:
-            broke = str(error)
-        if offset >= info.size and (
-            info.size or not broke
-        ):  # where no size is told, only its end tells that it is whole
+            failure = str(error)
+        # Without a known size only a clean end shows that the body is whole.
+        if offset >= info.size and (info.size or not failure):
             return
-        in_vain = in_vain + 1 if offset == began or has_stalled(offset - began, monotonic() - since) else 0
-        if in_vain > MAX_FRUITLESS_BREAKS:
-            raise Unavailable(f"{info.name} breaks off at byte {offset} again and again: {broke or 'it ends'}")
-        chunks = _reopen(info, offset, reopen, shown)
+        # A few bytes after a long wait are no progress either: else a trickle would be read for ever.
+        stalled = offset == start or has_stalled(offset - start, monotonic() - started_at)
+        fruitless = fruitless + 1 if stalled else 0
+        if fruitless > MAX_FRUITLESS_BREAKS:
+            raise Unavailable(f"{info.name} breaks off at byte {offset} again and again: {failure or 'it ends'}")
+        chunks = _reopen(info, offset, reopen, display_name)
 
 
 def _reopen(
-    info: ObjectInfo, offset: int, reopen: Callable[[int], Iterator[bytes] | None], shown: str
+    info: ObjectInfo, offset: int, reopen: Callable[[int], Iterator[bytes] | None], display_name: str
 ) -> Iterator[bytes]:
     try:
         chunks = reopen(offset)
     except ConditionFailed:
         chunks = None
     if chunks is None:
-        raise DestinationError(f"{info.name} in {shown} is another one by now, or gone")
+        raise DestinationError(f"{info.name} in {display_name} was replaced or deleted meanwhile")
     return chunks

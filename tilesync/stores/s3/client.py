@@ -1,4 +1,4 @@
-"""Objects in a bucket of S3, or of what speaks like it: small ones through obstore, large ones and copies by boto3."""
+"""Read, write, list, copy and delete objects of an S3 bucket: small ones through obstore, large ones through boto3."""
 
 from __future__ import annotations
 
@@ -30,16 +30,14 @@ from tilesync.transport.retry import SyncRetrier
 T = TypeVar("T")
 
 PARALLEL_PARTS: Final = 16
-"""Parts that are on their way at once, whatever they belong to."""
+"""Parts of all uploads that are sent in parallel."""
 
 ABORT_RETRY_BUDGET: Final = timedelta(seconds=10)
-"""How long a failing answer is borne with while an upload is given up."""
+"""Retry budget of the requests that abort an upload."""
 
 
 class S3Clients(NamedTuple):
-    """The two doors to one bucket, and how long it is borne with when they stay shut; `asking`: how it is asked as
-    viewers ask.
-    """
+    """Clients for one bucket, and the budget of their retries. `open_anonymous_client`: requests as a viewer does."""
 
     object_client: ObjectClient
     multipart_client: MultipartClient
@@ -49,13 +47,14 @@ class S3Clients(NamedTuple):
 
 
 class S3Objects:
-    """The objects of one bucket below a prefix, which is empty or ends with a slash. `beating`: the same, for beats of
-    the lock: they have no time to lose.
+    """The objects of one bucket below a prefix, which is empty or ends with a slash.
+
+    `renewal_objects`: the same objects with shorter time limits, for the renewals of the lock.
     """
 
     part_bytes = PART_BYTES
     suspect_characters = "+"
-    rejects_empty_segments = True  # obstore takes nothing else
+    rejects_empty_segments = True  # obstore rejects such names
 
     def __init__(
         self,
@@ -82,10 +81,10 @@ class S3Objects:
         self.display_name = display_name
         self.canonical_url = canonical_url
 
-    # --- asking ---
+    # --- read ---
 
     def find(self, name: str) -> ObjectInfo | None:
-        """What is said of an object; None when there is none."""
+        """Return size, ETag and MD5 of an object, or None where it is missing."""
         try:
             return self._relative_to_prefix(self._retry(lambda: self._object_client.head(self._prefix + name)))
         except NotThere:
@@ -93,63 +92,64 @@ class S3Objects:
             return None
 
     def _require_bucket(self) -> None:
-        """Raise DestinationError where there is no bucket: the answer to a HEAD cannot say what is missing."""
+        """Raise DestinationError where the bucket is missing: a response to HEAD does not say what is missing."""
         if not self._is_bucket_known:
             self._retry(lambda: next(self._object_client.list_pages(f"{self._prefix}.tilesync"), None))
             self._is_bucket_known = True
 
     def list_pages(self, prefix: str) -> Iterator[list[ObjectInfo]]:
-        """The objects whose names begin so, page by page; each page is asked for until it comes."""
+        """List the objects whose names begin with `prefix`, page by page. Each page is retried."""
         return (page for page, _ in self.list_pages_from(prefix, "") if page)
 
     def list_pages_from(self, prefix: str, cursor: str) -> Iterator[tuple[list[ObjectInfo], str]]:
-        """Likewise, from behind a name on, each page with its last name."""
-        lead, after = self._prefix + prefix, cursor or None
-        folder = lead.rpartition("/")[0]  # obstore knows prefixes of whole segments only
-        coming, guard = self._object_client.list_pages(folder, after=after), PageGuard()
+        """List objects after the name `cursor`, each page with its last name."""
+        full_prefix, after = self._prefix + prefix, cursor or None
+        folder = full_prefix.rpartition("/")[0]  # obstore knows prefixes of whole segments only
+        pages, guard = self._object_client.list_pages(folder, after=after), PageGuard()
         while True:
             try:
-                page = next(coming, None)
+                page = next(pages, None)
             except Transient:
-                coming, page = self._retry(partial(self._resume_listing, folder, after))
+                pages, page = self._retry(partial(self._resume_listing, folder, after))
             if page is None:
                 break
             after = page[-1].name if page else after
             guard.check_page(page[-1].name if page else "")
-            yield [self._relative_to_prefix(each) for each in page if each.name.startswith(lead)], after or ""
+            yield [self._relative_to_prefix(each) for each in page if each.name.startswith(full_prefix)], after or ""
         yield [], ""
 
     def _resume_listing(
         self, folder: str, after: str | None
     ) -> tuple[Iterator[list[ObjectInfo]], list[ObjectInfo] | None]:
-        coming = self._object_client.list_pages(folder, after=after)
-        return coming, next(coming, None)
+        pages = self._object_client.list_pages(folder, after=after)
+        return pages, next(pages, None)
 
     def read(self, name: str, *, offset: int = 0) -> ObjectStream | None:
-        """An object and its bytes from `offset` on; None when there is none."""
-        whole_name = self._prefix + name
+        """Open an object from `offset` on; None where it is missing."""
+        full_name = self._prefix + name
         try:
-            got = self._retry(lambda: self._object_client.get(whole_name, offset=offset, etag=""))
+            body = self._retry(lambda: self._object_client.get(full_name, offset=offset, etag=""))
         except NotThere:
             return None
-        found = self._relative_to_prefix(got.info)
+        info = self._relative_to_prefix(body.info)
 
-        def again(at: int) -> Iterator[bytes] | None:
+        def reopen(offset: int) -> Iterator[bytes] | None:
             try:
-                return self._retry(lambda: self._object_client.get(whole_name, offset=at, etag=found.etag)).chunks
+                return self._retry(lambda: self._object_client.get(full_name, offset=offset, etag=info.etag)).chunks
             except NotThere:
                 return None
 
-        return ObjectStream(found, read_resuming(found, offset, got.chunks, again, self.display_name))
+        return ObjectStream(info, read_resuming(info, offset, body.chunks, reopen, self.display_name))
 
-    # --- changing ---
+    # --- write, copy and delete ---
 
     def write(
         self, name: str, data: Iterable[bytes], label: ObjectHeaders, *, expected_etag: str | None = None
     ) -> ObjectInfo:
-        """Put an object in place, of whatever size: in one request up to a part, in parts beyond. The condition goes
-        with the request that puts it in place; where parts do, what is there is looked at just before as well, for
-        servers that know conditions of the former alone.
+        """Write an object of any size: in one request up to a part, in parts beyond.
+
+        The request that publishes the object carries the condition. Before parts are completed the ETag is compared as
+        well: some servers know conditions on single PUT requests only.
         """
         md5 = hashlib.md5(usedforsecurity=False)
         pieces = _split_into_parts(data, md5.update)
@@ -162,9 +162,8 @@ class S3Objects:
                 self._upload_parts(name, chain([first, second], pieces), label, expected_etag)
             )
         except ConditionFailed:
-            found = self._find_with_md5(
-                name, md5.digest()
-            )  # of an attempt whose answer was lost it is what this one put there
+            # An earlier attempt whose response was lost may have written this very object.
+            found = self._find_with_md5(name, md5.digest())
             if found is not None:
                 return found
             raise
@@ -172,37 +171,35 @@ class S3Objects:
     def _upload_parts(
         self, name: str, pieces: Iterator[bytes], label: ObjectHeaders, expected_etag: str | None
     ) -> ObjectInfo:
-        sending = MultipartUpload(self._multipart_client, self._object_client, self._prefix + name, label)
+        upload = MultipartUpload(self._multipart_client, self._object_client, self._prefix + name, label)
         try:
             count = 0
             for count, piece in enumerate(pieces, 1):
-                self._retry_guarded(partial(sending.send_part, count, piece))
+                self._retry_guarded(partial(upload.send_part, count, piece))
             if expected_etag is not None:
                 self._require_etag(name, expected_etag)
-            found = self._retry_guarded(lambda: sending.complete(count, expected_etag=expected_etag))
+            found = self._retry_guarded(lambda: upload.complete(count, expected_etag=expected_etag))
         except BaseException:
-            self._abort_upload(sending)
+            self._abort_upload(upload)
             raise
-        if sending.may_have_orphan:
-            self._abort_upload(sending)
+        if upload.may_have_orphan:
+            self._abort_upload(upload)
         return found
 
     def _require_etag(self, name: str, etag: str) -> None:
-        there = self.find(name)
-        if (there.etag if there is not None else "") != etag:
-            raise ConditionFailed(f"{name} is another one by now")
+        found = self.find(name)
+        if (found.etag if found is not None else "") != etag:
+            raise ConditionFailed(f"{name} was changed meanwhile")
 
     def _find_with_md5(self, name: str, md5: bytes) -> ObjectInfo | None:
-        """The object, where it has these bytes; they are read, as not every ETag tells their MD5."""
+        """Return the object if it has this MD5. It is read for that, since not every ETag is an MD5."""
         stored, digest = self.read(name), hashlib.md5(usedforsecurity=False)
         for chunk in stored.chunks if stored is not None else ():
             digest.update(chunk)
         return stored.info if stored is not None and digest.digest() == md5 else None
 
     def copy(self, original: ObjectInfo, name: str) -> ObjectInfo | None:
-        """Put a copy of an object in place, by the service alone; None when it is not there as it was found, or lies in
-        an archive.
-        """
+        """Copy an object by the service alone; None where it was changed, deleted or archived, or is too large."""
         if original.size > MAX_COPY_OBJECT_BYTES:
             return None
         try:
@@ -214,9 +211,8 @@ class S3Objects:
             return None
         if copied is None:
             return None
-        if copied.etag != original.etag and not self._is_unchanged(
-            original
-        ):  # a server that takes no heed of the condition
+        # Some servers ignore the condition of a copy: then it may be a copy of other bytes.
+        if copied.etag != original.etag and not self._is_unchanged(original):
             self.delete([name])
             return None
         return self._relative_to_prefix(copied)
@@ -226,57 +222,59 @@ class S3Objects:
             self._has_warned_archived = True
             self._observe(
                 Warned(
-                    f"{error}; such files of older versions are not reused in {self.display_name}, but fetched again"
+                    f"{error}; such files of older versions are not reused in {self.display_name}, but downloaded again"
                 )
             )
 
     def _is_unchanged(self, original: ObjectInfo) -> bool:
-        there = self.find(original.name)
-        return there is not None and (there.etag, there.size) == (original.etag, original.size)
+        found = self.find(original.name)
+        return found is not None and (found.etag, found.size) == (original.etag, original.size)
 
     def delete(self, names: Sequence[str]) -> None:
         """Delete objects; missing is no error."""
         if names:
             self._retry_guarded(lambda: self._object_client.delete([self._prefix + name for name in names]))
 
-    # --- bodies ---
+    # --- upload, asynchronous ---
 
     async def put(self, name: str, data: bytes, md5: bytes | None, label: ObjectHeaders) -> ObjectInfo:
-        """Put a small object in place, at one attempt; the service checks its SHA-256. Where keys encrypt it, its ETag
-        is that of other bytes, and no error.
+        """Upload a small object in one attempt; the service checks its SHA-256.
+
+        With KMS or customer keys the ETag is not the MD5 of the bytes: that is no error.
         """
         found = self._relative_to_prefix(await self._object_client.put_async(self._prefix + name, data, label))
         return found if md5 in {None, found.md5} else found._replace(md5=None)
 
     async def copy_from_url(self, source: CopySource, name: str, label: ObjectHeaders) -> str:
-        """Nothing: S3 copies within itself alone."""
-        return "S3 copies within itself alone"
+        """Return a refusal: S3 cannot copy from other services."""
+        return "S3 cannot copy from other services"
 
     def begin_upload(self, name: str, size: int, label: ObjectHeaders) -> S3Upload:
-        """Begin a large object."""
-        sending = MultipartUpload(self._multipart_client, self._object_client, self._prefix + name, label)
+        """Begin the upload of a large object."""
+        upload = MultipartUpload(self._multipart_client, self._object_client, self._prefix + name, label)
         return S3Upload(
             self._prefix + name,
             size,
             label,
             object_client=self._object_client,
-            multipart=sending,
+            multipart=upload,
             run_in_thread=partial(run_in_executor, self._pool),
-            abort=lambda: self._abort_upload(sending),
+            abort=lambda: self._abort_upload(upload),
         )
 
     def _abort_upload(self, upload: MultipartUpload) -> None:
         abort_upload(upload, self._abort_retrying, self._observe, self.display_name)
 
-    # --- the rest ---
+    # --- lock, probe and retries ---
 
     def lease(self) -> ObjectLease:
-        """The right to write here: always the same one, which keeps what it saw of another's."""
+        """Return the lock of the destination: always the same object, which remembers the state of another owner."""
         return self._lease
 
     def find_misread_characters(self) -> list[str]:
-        """The characters of names that the server reads as something else: it is asked by a few small objects, which
-        go again. Not for a dry run.
+        """Return the characters in names that the server misreads, found with a few small objects.
+
+        The objects are deleted again; still this writes, so it is not for a dry run.
         """
         return self._retry(
             lambda: find_misread_characters(
@@ -285,33 +283,35 @@ class S3Objects:
         )
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Stop the threads."""
         self._pool.shutdown()
 
     def _relative_to_prefix(self, found: ObjectInfo) -> ObjectInfo:
-        """By its name below the prefix."""
+        """Return the object with its name relative to the prefix."""
         return found._replace(name=found.name[len(self._prefix) :])
 
     def _retry_guarded(self, attempt: Callable[[], T]) -> T:
-        def allowed() -> T:
+        """Retry an attempt to write, and check the lock before each one."""
+
+        def guarded() -> T:
             self.guard()
             return attempt()
 
-        return self._retry(allowed)
+        return self._retry(guarded)
 
     def _retry(self, attempt: Callable[[], T]) -> T:
         return self._retrying.retry(self.display_name, attempt)
 
 
 def _split_into_parts(data: Iterable[bytes], update_digest: Callable[[bytes], object]) -> Iterator[bytes]:
-    """The same bytes in pieces of a part each; the last is what is left, and the only one where there are few."""
-    held, size = list[bytes](), 0
+    """Yield the bytes in parts of PART_BYTES; the last one may be smaller, and empty if it is the only one."""
+    buffered, size = list[bytes](), 0
     for piece in data:
         update_digest(piece)
-        held.append(piece)
+        buffered.append(piece)
         size += len(piece)
         while size > PART_BYTES:
-            joined = b"".join(held)
+            joined = b"".join(buffered)
             yield joined[:PART_BYTES]
-            held, size = [joined[PART_BYTES:]], size - PART_BYTES
-    yield b"".join(held)
+            buffered, size = [joined[PART_BYTES:]], size - PART_BYTES
+    yield b"".join(buffered)

@@ -1,4 +1,4 @@
-"""What S3, and what speaks like it, answers, in our terms.
+"""Translate responses of S3 and S3-compatible stores to destination errors.
 
 Source: Amazon S3 API Reference, "Error responses", "List of error codes"; User Guide, "Conditional requests".
 """
@@ -14,20 +14,22 @@ from tilesync.model.storage import ObjectInfo
 
 _WRITE_PERMISSIONS_HINT: Final = (
     "the identity needs s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and"
-    " s3:AbortMultipartUpload on what lies in it"
+    " s3:AbortMultipartUpload on its objects"
 )
-_READ_PERMISSIONS_HINT: Final = "the identity needs s3:ListBucket on the bucket, and s3:GetObject on what lies in it"
+_READ_PERMISSIONS_HINT: Final = "the identity needs s3:ListBucket on the bucket, and s3:GetObject on its objects"
 _CREDENTIALS_HINT: Final = (
     "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE and its login"
 )
 _REGION_HINT: Final = "set AWS_REGION to the region of the bucket"
 _CONDITIONAL_WRITES_HINT: Final = (
-    "the server must know conditional writes (If-None-Match, If-Match), which keep two runs apart"
+    "the server must support conditional writes (If-None-Match, If-Match), which keep two runs apart"
 )
-_KMS_HINT: Final = "the key that encrypts the bucket is disabled or not for this identity: its owner must change that"
+_KMS_HINT: Final = (
+    "the key that encrypts the bucket is disabled, or this identity may not use it: its owner must change that"
+)
 ENDPOINT_HINT: Final = "check --endpoint-url (AWS_ENDPOINT_URL) and AWS_REGION"
 _CHECKSUM_HINT: Final = (
-    "where this server knows no SHA-256 checksums, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
+    "if this server does not support SHA-256 checksums, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
 )
 
 _CREDENTIAL_ERROR_HINTS: Final = {
@@ -38,12 +40,12 @@ _CREDENTIAL_ERROR_HINTS: Final = {
     "InvalidToken": _CREDENTIALS_HINT,
     "TokenRefreshRequired": _CREDENTIALS_HINT,
     "SignatureDoesNotMatch": _CREDENTIALS_HINT,
-    "RequestTimeTooSkewed": "set this machine's clock",
+    "RequestTimeTooSkewed": "correct this machine's clock",
     "AllAccessDisabled": "the bucket or its account is disabled: only its owner can change that",
-    "AccountProblem": "something is wrong with the AWS account: only its owner, or AWS, can change that",
+    "AccountProblem": "AWS reports a problem with the account: only its owner, or AWS, can change that",
     "NotSignedUp": "the AWS account is not signed up for S3: only its owner can change that",
 }
-"""Codes that speak of who asks, whatever their status, and what helps."""
+"""Error codes about the credentials or the account, whatever the status, and their hints."""
 
 _WRONG_REGION_CODES: Final = {
     "AuthorizationHeaderMalformed",
@@ -52,7 +54,7 @@ _WRONG_REGION_CODES: Final = {
     "PermanentRedirect",
     "TemporaryRedirect",
 }
-"""The bucket is of another region."""
+"""Error codes for a bucket in another region."""
 
 _CORRUPTED_IN_TRANSIT_CODES: Final = {
     "BadDigest",
@@ -61,24 +63,24 @@ _CORRUPTED_IN_TRANSIT_CODES: Final = {
     "XAmzContentChecksumMismatch",
     "XAmzContentSHA256Mismatch",
 }
-"""The bytes were spoilt on their way: another attempt may cure it."""
+"""The bytes were corrupted in transit: another attempt may succeed."""
 
 _THROTTLING_CODES: Final = {"RequestLimitExceeded", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"}
 _STORAGE_FULL_CODES: Final = {"EntityTooLarge", "InsufficientCapacity", "QuotaExceeded", "XMinioStorageFull"}
 _PERMANENT_STATUSES: Final = {501, 505}
-"""Of those above 500 the ones that no other attempt cures."""
+"""Statuses above 500 that another attempt cannot change."""
 
 ObjectOperation = Literal["read", "write", "replace"]
-"""What a request was to do; `replace` writes only over what was seen."""
+"""Purpose of a request; `replace` is a write with a condition."""
 
 _ARCHIVED_CODES: Final = {"InvalidObjectState", "ObjectNotInActiveTierError"}
-"""The storage class of the object must be left first. Source: "GetObject", "CopyObject"."""
+"""Error codes for an object in an archive class. Source: "GetObject", "CopyObject"."""
 
 _MD5_PATTERN: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Archived(DestinationError):
-    """The object is in an archive (a storage class of Glacier): it is listed, and cannot be read or copied."""
+    """The object is in an archive (a Glacier storage class): it is listed, but cannot be read or copied."""
 
     default_hint = "restore it first (`aws s3api restore-object`, or the console of the bucket), then run again"
 
@@ -96,44 +98,42 @@ def raise_for_response(
     retry_after_s: float | None = None,
     operation: ObjectOperation = "write",
 ) -> NoReturn:
-    """Raise what follows from an answer that grants nothing to a request about `name`. `wait`: the seconds that it asks
-    for.
-    """
+    """Raise the error for a failed response about the object `name`. `retry_after_s`: the wait it asks for."""
     raise _classify_response(status, code, name, display_name, retry_after_s, operation) from None
 
 
 def _classify_response(
     status: int, code: str, name: str, display_name: str, retry_after_s: float | None, operation: ObjectOperation
 ) -> TilesyncError:
-    said = f"({status or ''} {code})".replace("( ", "(").replace(" )", ")")
+    detail = f"({status or ''} {code})".replace("( ", "(").replace(" )", ")")
     if code in _CORRUPTED_IN_TRANSIT_CODES:
-        return Transient(f"{name} did not arrive whole {said}")
+        return Transient(f"{name} did not arrive whole {detail}")
     if code in _THROTTLING_CODES or status in {429, 503}:
-        return Transient(f"{display_name} answered {said}", retry_after=retry_after_s, is_throttled=True)
+        return Transient(f"{display_name} answered {detail}", retry_after=retry_after_s, is_throttled=True)
     if status in {408, 409} or (
         status >= 500 and status not in _PERMANENT_STATUSES and code not in _STORAGE_FULL_CODES
     ):
-        return Transient(f"{display_name} answered {said}", retry_after=retry_after_s)
+        return Transient(f"{display_name} answered {detail}", retry_after=retry_after_s)
     if code in _ARCHIVED_CODES:
-        return Archived(f"{name} in {display_name} is archived, and cannot be read before it is restored {said}")
+        return Archived(f"{name} in {display_name} is archived, and cannot be read before it is restored {detail}")
     if code in _CREDENTIAL_ERROR_HINTS:
-        return NotAuthorised(f"{display_name} refuses who asks {said}", hint=_CREDENTIAL_ERROR_HINTS[code])
+        return NotAuthorised(f"{display_name} refuses the credentials {detail}", hint=_CREDENTIAL_ERROR_HINTS[code])
     if status in {401, 403} or code == "AccessDenied":
         hint = _READ_PERMISSIONS_HINT if operation == "read" else _WRITE_PERMISSIONS_HINT
-        return NotAuthorised(f"{display_name} refuses {name} {said}", hint=hint)
+        return NotAuthorised(f"{display_name} refuses {name} {detail}", hint=hint)
     if status in {301, 307} or code in _WRONG_REGION_CODES:
-        return DestinationError(f"{display_name} lies in another region {said}", hint=_REGION_HINT)
+        return DestinationError(f"{display_name} lies in another region {detail}", hint=_REGION_HINT)
     if code == "NoSuchBucket":
         hint = "check the name, and --endpoint-url" if operation == "read" else "check the name, or make the bucket"
-        return DestinationError(f"there is no bucket at {display_name} {said}", hint=hint)
+        return DestinationError(f"there is no bucket at {display_name} {detail}", hint=hint)
     if status == 404:
-        return NotThere(f"{name} is not in {display_name} {said}")
+        return NotThere(f"{name} does not exist in {display_name} {detail}")
     if status == 412:
-        return ConditionFailed(f"{name} is another one by now {said}")
+        return ConditionFailed(f"{name} was changed meanwhile {detail}")
     if code in _STORAGE_FULL_CODES:
-        return DiskFull(f"{display_name} has no room for {name} {said}")
+        return DiskFull(f"{display_name} has no room for {name} {detail}")
     return DestinationError(
-        f"{display_name} cannot do what was asked about {name} {said}", hint=_hint_for(status, code, operation)
+        f"{display_name} rejects a request about {name} {detail}", hint=_hint_for(status, code, operation)
     )
 
 
@@ -143,13 +143,15 @@ def _hint_for(status: int, code: str, operation: ObjectOperation) -> str | None:
     if code.startswith("KMS."):
         return _KMS_HINT
     if status == 405:
-        return "is --endpoint-url (AWS_ENDPOINT_URL) that of an S3 server? Else a rule of the bucket forbids it"
+        return "check that --endpoint-url (AWS_ENDPOINT_URL) is an S3 server; if it is, a rule of the bucket forbids it"
     return f"{_CREDENTIALS_HINT}; {_REGION_HINT}; {_CHECKSUM_HINT}" if status == 400 else None
 
 
 def make_object_info(name: str, size: int, etag: str | None) -> ObjectInfo:
-    """An object as S3 describes it. An ETag of 32 hexadecimal digits is the MD5, but for what KMS or a customer's key
-    encrypts: there it is that of no bytes that anybody compares it with. Source: API Reference, "Object".
+    """Return an object as S3 describes it. An ETag of 32 hexadecimal digits is taken for the MD5.
+
+    That is wrong for objects encrypted with KMS or customer keys: their MD5 then matches no file, which costs a
+    comparison and no more. Source: API Reference, "Object".
     """
     plain = parse_etag(etag)
     return ObjectInfo(name, size, plain, bytes.fromhex(plain) if _MD5_PATTERN.fullmatch(plain) else None)

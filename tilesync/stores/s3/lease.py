@@ -1,8 +1,9 @@
-"""The right to write below a prefix of a bucket: one object, replaced only where it is still as it was seen.
+"""The lock of a destination in S3: one object, replaced by conditional writes.
 
-S3 knows no leases. What stands in `.tilesync/lock` says who holds it, and changes with each beat; whoever saw the very
-same one for a whole term by its own clock takes it over, by a condition that fails where a beat came after all. No two
-clocks are compared. Source: Amazon S3 User Guide, "How to prevent object overwrites with conditional writes".
+S3 has no leases. The object `.tilesync/lock` names the owner, and each renewal changes it. A run that has seen the same
+object for a whole term, by its own clock, takes it over; the condition of that write fails if a renewal came first. No
+clocks of two machines are compared. Source: Amazon S3 User Guide, "How to prevent object overwrites with conditional
+writes".
 """
 
 from __future__ import annotations
@@ -21,37 +22,35 @@ from tilesync.stores.local.lock_file import current_holder
 
 LOCK_OBJECT_NAME: Final = ".tilesync/lock"
 LEASE_TERM: Final = timedelta(seconds=60)
-"""As long as that of a lease in Azure."""
+"""The same term as that of a lease in Azure."""
 
 MAX_LOCK_BYTES: Final = 1 << 16
-"""Bytes of a lock at most; it has some hundred."""
+"""Maximum size of the lock object; it has some hundred bytes."""
 
 _LOCK_HEADERS: Final = ObjectHeaders("application/json", None, "no-cache")
 _NONEXISTENT_ETAG: Final = "0" * 32
-"""As an ETag looks, and no object's."""
+"""A well-formed ETag that no object has."""
 
 _MAX_RENEW_ATTEMPTS: Final = 3
-"""Times in a row that one looks again because it changed at that moment."""
+"""Attempts of one renewal while the object changes at the same moment."""
 
 
 class LockStore(Protocol):
-    """Where the object lies."""
+    """The store of the lock object."""
 
     display_name: str
 
     def read(self, name: str, *, offset: int = 0) -> ObjectStream | None:
-        """An object and its bytes; None when there is none."""
+        """Open an object; None where it is missing."""
 
     def write(
         self, name: str, data: Iterable[bytes], label: ObjectHeaders, *, expected_etag: str | None = None
     ) -> ObjectInfo:
-        """Put it in place where the one with this ETag stands, or none; else raise ConditionFailed."""
+        """Write an object that has this ETag, or with "" does not exist yet; else raise ConditionFailed."""
 
 
 class LockState(NamedTuple):
-    """What stands there: its ETag, empty where nothing does; whose it is, empty where nobody's; what that one says of
-    itself.
-    """
+    """A state of the lock object: ETag, "" where it is missing; owner id, "" where it is free; record of the holder."""
 
     etag: str
     owner: str
@@ -60,8 +59,9 @@ class LockState(NamedTuple):
 
 
 class ObjectLease:
-    """The lease; what it saw of another's it keeps, however often it is asked for. One at a time uses it. `beating` is
-    the same place, for beats.
+    """The lock. It remembers since when it has seen the object of another owner. Used by one thread at a time.
+
+    `renewal_store` is the same store with shorter time limits, for renewals.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class ObjectLease:
         self.term = term
 
     def acquire(self, owner: str) -> bool:
-        """Take it where it is free, this owner's, or another's that has not moved for a term."""
+        """Acquire the lock if it is free, this owner's, or unchanged for a term; return whether that succeeded."""
         seen = self._read_state(self._store)
         self._holder = seen.holder
         if seen.owner not in {"", owner} and not self._has_expired(seen.etag):
@@ -94,14 +94,17 @@ class ObjectLease:
         return True
 
     def record_holder(self, owner: str) -> None:
-        """Nothing: it stands in the object."""
+        """Do nothing: the object already names its holder."""
 
     def read_holder(self) -> object:
-        """What stood in the object when this one wanted to take it."""
+        """Return the record of the holder that `acquire` found."""
         return self._holder
 
     def renew(self, owner: str) -> bool:
-        """A beat. One whose answer was lost stands there, and is known as this owner's."""
+        """Renew the lock, and return whether that succeeded.
+
+        A renewal whose response was lost is recognised by its owner, and a deleted object is written again.
+        """
         seen = self._own_state
         for _ in range(_MAX_RENEW_ATTEMPTS):
             if seen.owner == owner and self._replace_state(self._renewal_store, owner, seen):
@@ -114,7 +117,7 @@ class ObjectLease:
         return False
 
     def release(self, owner: str) -> None:
-        """Mark it free. One that others have by now stays theirs."""
+        """Mark the lock as free. A lock of another owner is left alone."""
         seen = self._own_state
         if seen.owner != owner or not self._replace_state(self._renewal_store, "", seen):
             seen = self._read_state(self._renewal_store)
@@ -127,26 +130,30 @@ class ObjectLease:
         if stored is None:
             return LockState("", "", 0)
         try:
-            said = read_mapping(parse_json(b"".join(stored.chunks), max_bytes=MAX_LOCK_BYTES))
-            return LockState(stored.info.etag, read_text(said["owner"]), read_count(said["beat"]), said.get("holder"))
+            record = read_mapping(parse_json(b"".join(stored.chunks), max_bytes=MAX_LOCK_BYTES))
+            owner, beat = read_text(record["owner"]), read_count(record["beat"])
+            return LockState(stored.info.etag, owner, beat, record.get("holder"))
         except (ValueError, KeyError):
             raise DestinationError(
                 f"{LOCK_OBJECT_NAME} in {self._store.display_name} is not a lock of tilesync",
-                hint="delete it, when no run is under way",
+                hint="delete it while no run is active",
             ) from None
 
     def _has_expired(self, etag: str) -> bool:
-        """Whether this one has been seen for a whole term. Its holder counts from before it wrote it: less."""
+        """Return whether this state has been seen for a whole term.
+
+        The holder counts its term from before it wrote the state, so it stops writing before this returns True.
+        """
         now = self._monotonic()
         if etag != self._other_etag:
             self._other_etag, self._other_seen_at = etag, now
         return now - self._other_seen_at >= self.term.total_seconds()
 
     def _replace_state(self, store: LockStore, owner: str, seen: LockState) -> bool:
-        """Replace what was seen; whether it was there still. No two bodies are alike, so that no two ETags are."""
+        """Replace the seen state, and return whether it was still current. All bodies, and so all ETags, differ."""
         mine = LockState("", owner, seen.beat + 1)
-        said = {"holder": self._own_record} if owner else {}
-        body = json.dumps({"owner": owner, "beat": mine.beat, "at": time.time_ns(), **said}).encode()
+        holder = {"holder": self._own_record} if owner else {}
+        body = json.dumps({"owner": owner, "beat": mine.beat, "at": time.time_ns(), **holder}).encode()
         try:
             found = store.write(LOCK_OBJECT_NAME, [body], _LOCK_HEADERS, expected_etag=seen.etag)
         except ConditionFailed:
@@ -155,11 +162,10 @@ class ObjectLease:
         return True
 
     def _verify_conditional_writes(self, owner: str) -> None:
-        """Raise DestinationError where the store takes no heed of conditions: then this is no lock."""
+        """Raise DestinationError where the server ignores conditions: then the lock would protect nothing."""
         for etag in ("", _NONEXISTENT_ETAG):
             if self._replace_state(self._store, owner, LockState(etag, owner, self._own_state.beat)):
                 raise DestinationError(
-                    f"{self._store.display_name} cannot be locked: the server overwrites objects that it was told to leave"
-                    " alone",
-                    hint="the server must know conditional writes (If-None-Match, If-Match)",
+                    f"{self._store.display_name} cannot be locked: the server ignores the conditions of writes",
+                    hint="the server must support conditional writes (If-None-Match, If-Match)",
                 )

@@ -1,8 +1,8 @@
-"""Objects of a bucket in parts, and copies within it, through boto3: the one door for its errors.
+"""Multipart uploads and copies in a bucket, through boto3. Its errors are translated here and nowhere else.
 
-obstore can do both, but not so that a part is sent again, an upload that failed is given up for good, or a copy is
-made of one version alone. Source: Amazon S3 API Reference, "CreateMultipartUpload", "UploadPart",
-"CompleteMultipartUpload", "AbortMultipartUpload", "CopyObject".
+obstore can do both, but it cannot send one part again, abort a failed upload reliably, or copy only an object with a
+known ETag. Source: Amazon S3 API Reference, "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload",
+"AbortMultipartUpload", "CopyObject".
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from tilesync.transport.connect_errors import is_unresolved
 from tilesync.transport.retry_after import retry_after_seconds
 
 PART_BYTES: Final = 8 << 20
-"""Bytes of a part, and of what is put at once, at most: five are the least of all parts but the last."""
+"""Minimum part size, and the largest object sent in one request. S3 requires 5 MiB for all parts but the last."""
 
 _MAX_PARTS: Final = 9_000
-"""Parts of an upload; 10,000 are allowed, and a size may be told too small."""
+"""Planned parts of an upload. S3 allows 10,000; the rest is a reserve for a stated size that is too small."""
 
 MAX_COPY_OBJECT_BYTES: Final = 5 << 30
-"""Bytes of an object that CopyObject copies at most."""
+"""Bytes of the largest object that CopyObject copies."""
 
 
 def choose_part_bytes(size: int) -> int:
-    """How large the parts of an object of about that size are."""
+    """Return the part size for an object of about this size."""
     return max(PART_BYTES, -(-size // _MAX_PARTS))
 
 
 def compute_multipart_etag(digests: Sequence[bytes]) -> str:
-    """The ETag of an object that was put in parts with these MD5s, and that no key of KMS or a customer encrypts."""
+    """Return the ETag of an object from the MD5s of its parts. Not for encryption with KMS or customer keys."""
     return f"{hashlib.md5(b''.join(digests), usedforsecurity=False).hexdigest()}-{len(digests)}"
 
 
 class MultipartClient:
-    """One attempt each, by whole names. Raises what follows from the answer; Transient for what another may cure."""
+    """Multipart requests, one attempt each, by full names. Raises Transient where another attempt may succeed."""
 
     def __init__(self, client: Any, bucket: str, display_name: str) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -52,16 +52,16 @@ class MultipartClient:
         self._response_error = ClientError
 
     def create_upload(self, name: str, label: ObjectHeaders) -> str:
-        """Begin an upload; its id."""
+        """Begin an upload, and return its id."""
         with self._translate_errors(name):
-            told = self._client.create_multipart_upload(Bucket=self._bucket, Key=name, **_header_arguments(label))
-            return str(told["UploadId"])
+            response = self._client.create_multipart_upload(Bucket=self._bucket, Key=name, **_header_arguments(label))
+            return str(response["UploadId"])
 
     def upload_part(self, name: str, upload: str, number: int, data: bytes | bytearray) -> tuple[str, bytes]:
-        """Send a part, counted from 1; the service checks it, and sent again it takes the place. Its ETag and MD5."""
+        """Send a part, counted from 1, and return its ETag and MD5. Sent again, it replaces the first one."""
         md5 = hashlib.md5(data, usedforsecurity=False).digest()
         with self._translate_errors(name):
-            told = self._client.upload_part(
+            response = self._client.upload_part(
                 Bucket=self._bucket,
                 Key=name,
                 UploadId=upload,
@@ -69,80 +69,80 @@ class MultipartClient:
                 Body=data,
                 ContentMD5=base64.b64encode(md5).decode(),
             )
-            return str(told["ETag"]), md5
+            return str(response["ETag"]), md5
 
     def complete_upload(self, name: str, upload: str, etags: Sequence[str], *, expected_etag: str | None = None) -> str:
-        """Put it in place, as `instead_of` allows; its ETag. Raises NotThere where there is no such upload any more."""
+        """Complete an upload if the object has `expected_etag`, and return its ETag. Raises NotThere for no upload."""
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
         with self._translate_errors(name, operation="write" if expected_etag is None else "replace"):
-            told = self._client.complete_multipart_upload(
+            response = self._client.complete_multipart_upload(
                 Bucket=self._bucket,
                 Key=name,
                 UploadId=upload,
                 MultipartUpload={"Parts": parts},
                 **_condition_arguments(expected_etag),
             )
-            return make_object_info(name, 0, told["ETag"]).etag
+            return make_object_info(name, 0, response["ETag"]).etag
 
     def abort_upload(self, name: str, upload: str) -> None:
-        """Give an upload up, with all its parts. Raises NotThere where there is none."""
+        """Abort an upload and delete its parts. Raises NotThere where there is none."""
         with self._translate_errors(name):
             self._client.abort_multipart_upload(Bucket=self._bucket, Key=name, UploadId=upload)
 
     def list_unfinished_uploads(self, name: str) -> list[str]:
-        """The ids of the uploads of this very name that are neither complete nor given up."""
+        """List the ids of the uploads of this object that are neither complete nor aborted."""
         with self._translate_errors(name):
-            told = self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=name)
-            return [str(each["UploadId"]) for each in told.get("Uploads", []) if each["Key"] == name]
+            response = self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=name)
+            return [str(each["UploadId"]) for each in response.get("Uploads", []) if each["Key"] == name]
 
-    def copy_object(self, original: ObjectInfo, whole_name: str, name: str) -> ObjectInfo | None:
-        """Copy an object, served as it is; None where it is not there as it was found."""
-        source = {"Bucket": self._bucket, "Key": whole_name}
+    def copy_object(self, original: ObjectInfo, full_name: str, name: str) -> ObjectInfo | None:
+        """Copy an object with its headers; None where it was changed or deleted."""
+        source = {"Bucket": self._bucket, "Key": full_name}
         try:
             with self._translate_errors(name):
-                told = self._client.copy_object(
+                response = self._client.copy_object(
                     Bucket=self._bucket, Key=name, CopySource=source, CopySourceIfMatch=f'"{original.etag}"'
                 )
-                return make_object_info(name, original.size, told["CopyObjectResult"]["ETag"])
+                return make_object_info(name, original.size, response["CopyObjectResult"]["ETag"])
         except (NotThere, ConditionFailed):
             return None
 
     @contextmanager
     def _translate_errors(self, name: str, *, operation: ObjectOperation = "write") -> Iterator[None]:
-        """Errors of botocore as ours. Theirs are dropped: they hold URLs and answers."""
+        """Translate errors of botocore. Their texts are dropped: they hold URLs and responses."""
         try:
             yield
         except self._response_error as error:
-            status, code, wait = _parse_error_response(error.response)
+            status, code, retry_after_s = _parse_error_response(error.response)
         except self._no_response_error as error:
             raise no_response_error(error, self._display_name) from None
         else:
             return
-        raise_for_response(status, code, name, self._display_name, retry_after_s=wait, operation=operation)
+        raise_for_response(status, code, name, self._display_name, retry_after_s=retry_after_s, operation=operation)
 
 
 def no_response_error(error: Exception, display_name: str) -> Transient:
-    """The error of ours for a request of botocore that got no answer; what it says may hold URLs."""
+    """Return the error for a request of botocore without a response. Its text is dropped: it may hold URLs."""
     if is_unresolved(str(error) + str(getattr(error, "kwargs", {}).get("error", ""))):
         return UnknownHost(f"the host of {display_name} does not resolve", hint=ENDPOINT_HINT)
     return Transient(f"the request failed ({type(error).__name__})")
 
 
-def _parse_error_response(answer: Mapping[str, Any]) -> tuple[int, str, float | None]:
-    """Status, code and Retry-After of an answer. That to a HEAD has no code: botocore takes the status for it."""
-    about = answer.get("ResponseMetadata", {})
-    code = str(answer.get("Error", {}).get("Code", ""))
-    wait = retry_after_seconds(about.get("HTTPHeaders", {}).get)
-    return int(about.get("HTTPStatusCode", 0)), "" if code.isdecimal() else code, wait
+def _parse_error_response(response: Mapping[str, Any]) -> tuple[int, str, float | None]:
+    """Return status, error code and Retry-After. A response to HEAD has no code: botocore gives the status for it."""
+    metadata = response.get("ResponseMetadata", {})
+    code = str(response.get("Error", {}).get("Code", ""))
+    retry_after_s = retry_after_seconds(metadata.get("HTTPHeaders", {}).get)
+    return int(metadata.get("HTTPStatusCode", 0)), "" if code.isdecimal() else code, retry_after_s
 
 
 def _header_arguments(label: ObjectHeaders) -> dict[str, str]:
-    said = {
+    arguments = {
         "ContentType": label.content_type,
         "ContentEncoding": label.content_encoding,
         "CacheControl": label.cache_control,
     }
-    return {key: value for key, value in said.items() if value}
+    return {key: value for key, value in arguments.items() if value}
 
 
 def _condition_arguments(expected_etag: str | None) -> dict[str, str]:

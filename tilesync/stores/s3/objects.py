@@ -1,6 +1,6 @@
-"""Objects of a bucket, each in one request, through obstore: the one door for its errors.
+"""Single requests for objects of a bucket, through obstore. Its errors are translated here and nowhere else.
 
-It signs, sends and lists outside the interpreter lock. Its own retries are off: those who wait want to know.
+obstore signs, sends and lists outside the interpreter lock. Its own retries are off: ours report each wait as an event.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 OBJECTS_PER_PAGE: Final = 1000
-"""Objects of a page at most. Source: Amazon S3 API Reference, "ListObjectsV2"."""
+"""Maximum number of objects in a page. Source: Amazon S3 API Reference, "ListObjectsV2"."""
 
 CHUNK_BYTES: Final = 1 << 20
-"""Bytes of a body that are taken at once."""
+"""Minimum bytes of a chunk of a body."""
 
 _STATUS_PATTERN: Final = re.compile(r"status code: (\d{3})")
 _CODE_PATTERN: Final = re.compile(r"<Code>([A-Za-z0-9.]+)</Code>|\(code: ([A-Za-z0-9.]+)\)")
 _FAILURE_REASONS: Final = (
-    ("InvalidCertificate", "its certificate is not to be trusted"),
-    ("dns error", "its name cannot be looked up"),
+    ("InvalidCertificate", "its certificate is not trusted"),
+    ("dns error", "its host name cannot be looked up"),
     ("credential provider", "the credentials cannot be renewed"),
-    ("Timeout", "no bytes in time"),
-    ("TimedOut", "no bytes in time"),
+    ("Timeout", "the request timed out"),
+    ("TimedOut", "the request timed out"),
     ("kind: Connect", "no connection"),
     ("kind: Body", "the body broke off"),
 )
-"""What obstore's details say, and what is said of it: the details themselves hold URLs."""
+"""Words in the details of obstore's errors, and our messages for them. The details themselves hold URLs."""
 
 
 class ObjectBody(NamedTuple):
-    """A body on its way."""
+    """An object and its response body, chunk by chunk."""
 
     info: ObjectInfo
     chunks: Iterator[bytes]
 
 
 class ObjectClient:
-    """One attempt each, by whole names. Raises what follows from the answer; Transient for what another may cure."""
+    """Requests for one object, one attempt each, by full names. Raises Transient where another attempt may succeed."""
 
     def __init__(self, store: S3Store, display_name: str) -> None:
         import obstore
@@ -62,12 +62,12 @@ class ObjectClient:
         self._display_name = display_name
 
     def head(self, name: str) -> ObjectInfo:
-        """What is said of an object. Raises NotThere."""
+        """Return size, ETag and MD5 of an object. Raises NotThere."""
         with self._translate_errors(name, operation="read"):
             return _to_object_info(self._obstore.head(self._store, name))
 
     def list_pages(self, folder: str, *, after: str | None = None) -> Iterator[list[ObjectInfo]]:
-        """What lies in a folder, in the order of names, from behind the name `after` on."""
+        """List the objects in a folder, ordered by name, that come after the name `after`."""
         with self._translate_errors(folder, operation="read"):
             stream: ListStream[Sequence[ObjectMeta]]
             stream = self._obstore.list(self._store, folder, offset=after, chunk_size=OBJECTS_PER_PAGE)
@@ -79,14 +79,14 @@ class ObjectClient:
             yield [_to_object_info(each) for each in page]
 
     def get(self, name: str, *, offset: int, etag: str) -> ObjectBody:
-        """An object from `offset` on, of this version where one is named. Raises NotThere, ConditionFailed."""
+        """Open an object from `offset` on, if it has the ETag, where one is given. Raises NotThere, ConditionFailed."""
         options: GetOptions = {"range": {"offset": offset}} if offset else {}
         if etag:
             options["if_match"] = f'"{etag}"'
         with self._translate_errors(name, operation="read"):
             result = self._obstore.get(self._store, name, options=options)
             if result.range[0] != offset:
-                raise Transient("the destination did not give the range that it was asked for")
+                raise Transient("the destination did not send the requested byte range")
             stream = result.stream(min_chunk_size=CHUNK_BYTES)
         return ObjectBody(_to_object_info(result.meta), self._iter_chunks(name, stream))
 
@@ -99,37 +99,37 @@ class ObjectClient:
             yield bytes(chunk)
 
     def put(self, name: str, data: bytes, label: ObjectHeaders, *, expected_etag: str | None) -> ObjectInfo:
-        """Put an object in place. Raises ConditionFailed where another one stands there than was said."""
+        """Write an object. Raises ConditionFailed where the existing object has another ETag than expected."""
         mode: PutMode = "overwrite"
         if expected_etag is not None:
             mode = {"e_tag": f'"{expected_etag}"'} if expected_etag else "create"
         with self._translate_errors(name, operation="write" if expected_etag is None else "replace"):
-            told = self._obstore.put(
+            response = self._obstore.put(
                 self._store, name, data, attributes=_attributes(label), mode=mode, use_multipart=False
             )
-            return make_object_info(name, len(data), told["e_tag"])
+            return make_object_info(name, len(data), response["e_tag"])
 
     async def put_async(self, name: str, data: bytes, label: ObjectHeaders) -> ObjectInfo:
-        """Put an object in place, whatever stood there."""
+        """Write an object without a condition."""
         with self._translate_errors(name):
-            told = await self._obstore.put_async(
+            response = await self._obstore.put_async(
                 self._store, name, data, attributes=_attributes(label), use_multipart=False
             )
-            return make_object_info(name, len(data), told["e_tag"])
+            return make_object_info(name, len(data), response["e_tag"])
 
     def delete(self, names: Sequence[str]) -> None:
-        """Delete objects, a thousand with a request; missing is no error."""
+        """Delete objects, a thousand in one request; missing is no error."""
         with self._translate_errors(names[0] if len(names) == 1 else "the deletion"):
             self._obstore.delete(self._store, names)
 
     def sign_url(self, name: str, lifetime: timedelta) -> str:
-        """A URL by which anybody can read an object for some time: a secret."""
+        """Return a URL with which anybody can read an object for some time: a secret."""
         with self._translate_errors(name):
             return self._obstore.sign(self._store, "GET", name, lifetime)
 
     @contextmanager
     def _translate_errors(self, name: str, *, operation: ObjectOperation = "write") -> Iterator[None]:
-        """Errors of obstore as ours. Theirs are dropped: they hold URLs and answers."""
+        """Translate errors of obstore. Their texts are dropped: they hold URLs and responses."""
         try:
             yield
         except self._error_types as error:
@@ -140,10 +140,10 @@ class ObjectClient:
         status, code = _STATUS_PATTERN.search(text), _CODE_PATTERN.search(text)
         number = int(status[1]) if status else 301 if "Received redirect" in text else 0
         if isinstance(error, self._condition_error_types) and number != 409:
-            return ConditionFailed(f"{name} is another one by now")
+            return ConditionFailed(f"{name} was changed meanwhile")
         if isinstance(error, self._path_error_types):
             return DestinationError(
-                f"{self._display_name} holds, or is to hold, a name that is no path, beside {name!r}"
+                f"an object name in {self._display_name}, at or below {name!r}, is not a valid path"
             )
         try:
             if number or code:
@@ -152,7 +152,8 @@ class ObjectClient:
                 )
             if is_unresolved(text):
                 return UnknownHost(f"the host of {self._display_name} does not resolve", hint=ENDPOINT_HINT)
-            return Transient(next((said for detail, said in _FAILURE_REASONS if detail in text), "the request failed"))
+            reason = next((reason for detail, reason in _FAILURE_REASONS if detail in text), "the request failed")
+            return Transient(reason)
         except TilesyncError as ours:
             return ours
 
@@ -162,9 +163,9 @@ def _to_object_info(meta: ObjectMeta) -> ObjectInfo:
 
 
 def _attributes(label: ObjectHeaders) -> Attributes:
-    said: Attributes = {"Content-Type": label.content_type}
+    attributes: Attributes = {"Content-Type": label.content_type}
     if label.content_encoding:
-        said["Content-Encoding"] = label.content_encoding
+        attributes["Content-Encoding"] = label.content_encoding
     if label.cache_control:
-        said["Cache-Control"] = label.cache_control
-    return said
+        attributes["Cache-Control"] = label.cache_control
+    return attributes

@@ -1,4 +1,4 @@
-"""A bucket, opened: whose it is, where it lies and whom it trusts, as the AWS command line would have it."""
+"""Open a bucket with the credentials, region, endpoint and certificates that the AWS command line would use."""
 
 from __future__ import annotations
 
@@ -29,33 +29,34 @@ from tilesync.transport.tls import fallback_ca_bundle, load_proxies, user_agent
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config, S3Store
 
-_INSTALL_HINT: Final = "pip install obstore boto3 (which is what tilesync[s3] stands for)"
+_INSTALL_HINT: Final = "pip install obstore boto3 (the extra tilesync[s3])"
 _CREDENTIALS_HINT: Final = (
-    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (with AWS_SESSION_TOKEN where there is one), or AWS_PROFILE;"
-    " roles, single sign-on and the identity of a machine are found as the AWS command line finds them"
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for temporary credentials), or AWS_PROFILE;"
+    " roles, single sign-on and machine identities work as in the AWS command line"
 )
 _READ_TIMEOUT: Final = timedelta(seconds=60)
 _OBSTORE_READ_TIMEOUT: Final = timedelta(minutes=5)
-"""obstore counts the silence of a server from the beginning of what is sent to it."""
+"""obstore measures this from the start of a request, so it includes the time to send the body."""
 
 _CONNECT_TIMEOUT: Final = timedelta(seconds=20)
 _OBSTORE_REQUEST_TIMEOUT: Final = timedelta(days=1)
-"""A body that moves may take its time; obstore's own limit is half a minute for all of it."""
+"""Time limit of a whole request. obstore's default, 30 s, is too short for a large body on a slow line."""
 
 _CREDENTIALS_TTL: Final = timedelta(minutes=9)
-"""How long credentials are used before they are asked for again. botocore gives none that end within ten minutes;
-obstore renews them five minutes early.
+"""How long credentials are cached. botocore returns none that expire within ten minutes; obstore renews them five
+minutes early.
 """
 
 _DEFAULT_REGION: Final = "us-east-1"
-"""The region of those who name none. Source: Amazon S3 API Reference, "CreateBucket"."""
+"""Region where none is configured. Source: Amazon S3 API Reference, "CreateBucket"."""
 
 _AMAZON_HOST_SUFFIXES: Final = (".amazonaws.com", ".amazonaws.com.cn")
 
 
 class BucketAddress(NamedTuple):
-    """Where a bucket answers. `endpoint`: of its service, None where that is Amazon's own; `virtual`: its host names
-    the bucket. `authorities`: whom it is trusted by, besides the usual ones (PEM).
+    """The address of a bucket. `endpoint` is None for Amazon's own service.
+
+    `is_virtual_hosted`: the bucket name is in the host. `ca_certificates`: trusted besides the usual ones (PEM).
     """
 
     endpoint: str | None
@@ -65,7 +66,7 @@ class BucketAddress(NamedTuple):
 
 
 class _S3Settings(NamedTuple):
-    """What the environment and the profiles say."""
+    """Settings from the environment and the AWS profiles."""
 
     client: Any
     credential_provider: Any
@@ -87,46 +88,48 @@ def open_bucket(
     term: timedelta = LEASE_TERM,
     allow_http: bool = False,
 ) -> Iterator[S3Objects]:
-    """The objects of a bucket below `prefix`, which is empty or ends with a slash. `budget`: how long a failing answer
-    is borne with. `allow_http`: tiles and signatures may go in the clear.
+    """Open the objects of a bucket below `prefix`, which is empty or ends with a slash.
 
-    Credentials, region, endpoint and authorities come from the variables and profiles of AWS, the endpoint from
-    `endpoint_url` first. Both packages go through the same proxy; how boto3 asks for roles and identities, before that,
-    is its own affair. Raises UsageError where a package is missing, NotAuthorised where nobody asks,
-    DestinationError.
+    Credentials, region, endpoint and certificates come from the variables and profiles of AWS; `endpoint_url` comes
+    first. boto3 and obstore use the same proxy, except when boto3 fetches credentials: there it decides by itself.
+    `allow_http`: tiles and signatures may travel unencrypted. Raises UsageError where a package is missing,
+    NotAuthorised without credentials, DestinationError.
     """
-    shown = f"s3://{bucket}/{prefix}"
+    display_name = f"s3://{bucket}/{prefix}"
     if endpoint_url is not None:
         check_store_url(endpoint_url, allow_http=allow_http)
     try:
-        found = _load_settings(bucket, endpoint_url, shown, SyncRetrier(observe, budget=retry_budget))
-        store = _make_store(bucket, found)
+        settings = _load_settings(bucket, endpoint_url, display_name, SyncRetrier(observe, budget=retry_budget))
+        store = _make_store(bucket, settings)
     except ImportError:
         raise UsageError("S3 needs the packages obstore and boto3", hint=_INSTALL_HINT) from None
-    check_store_url(found.endpoint, allow_http=allow_http)
-    asking = partial(
-        open_sync_client, observe, budget=timedelta(), allow_http=allow_http, ca_bundle=found.ca_certificates
+    check_store_url(settings.endpoint, allow_http=allow_http)
+    open_anonymous_client = partial(
+        open_sync_client, observe, budget=timedelta(), allow_http=allow_http, ca_bundle=settings.ca_certificates
     )
-    wires = S3Clients(
-        ObjectClient(store, shown), MultipartClient(found.client, bucket, shown), observe, retry_budget, asking
+    multipart_client = MultipartClient(settings.client, bucket, display_name)
+    clients = S3Clients(
+        ObjectClient(store, display_name), multipart_client, observe, retry_budget, open_anonymous_client
     )
-    haste = lease_request_timeout(term)
-    hasty = wires._replace(
-        object_client=ObjectClient(_make_store(bucket, found, timeout=haste), shown),
-        retry_budget=min(retry_budget, haste),
+    timeout = lease_request_timeout(term)
+    renewal_clients = clients._replace(
+        object_client=ObjectClient(_make_store(bucket, settings, timeout=timeout), display_name),
+        retry_budget=min(retry_budget, timeout),
     )
-    home = f"{found.endpoint}/{bucket}/{prefix}"
-    beating = S3Objects(hasty, prefix, display_name=shown, canonical_url=home)
-    objects = S3Objects(wires, prefix, display_name=shown, canonical_url=home, term=term, renewal_objects=beating)
+    url = f"{settings.endpoint}/{bucket}/{prefix}"
+    renewal_objects = S3Objects(renewal_clients, prefix, display_name=display_name, canonical_url=url)
+    objects = S3Objects(
+        clients, prefix, display_name=display_name, canonical_url=url, term=term, renewal_objects=renewal_objects
+    )
     try:
         yield objects
     finally:
         objects.close()
-        found.client.close()
+        settings.client.close()
 
 
 def resolve_bucket_address(bucket: str, endpoint_url: str | None) -> BucketAddress:
-    """Where `open_bucket` finds a bucket, without asking anybody. Raises UsageError, DestinationError."""
+    """Return the address that `open_bucket` would use, without a request. Raises UsageError, DestinationError."""
     try:
         import boto3
         import botocore.session
@@ -136,7 +139,7 @@ def resolve_bucket_address(bucket: str, endpoint_url: str | None) -> BucketAddre
     try:
         core = botocore.session.Session()
         session = boto3.Session(botocore_session=core)
-        region, (bundle, authorities) = session.region_name, _read_ca_bundle(core)
+        region, (bundle, ca_certificates) = session.region_name, _read_ca_bundle(core)
         client = _make_client(session, bucket, region or _DEFAULT_REGION, endpoint_url, bundle)
     except BotoCoreError as error:
         raise UsageError(
@@ -145,12 +148,12 @@ def resolve_bucket_address(bucket: str, endpoint_url: str | None) -> BucketAddre
     endpoint, style = client.meta.endpoint_url, _addressing_style(client)
     client.close()
     if _is_amazon(endpoint):
-        return BucketAddress(None, region, ca_certificates=authorities)
-    return BucketAddress(endpoint, region, resolve_endpoint(bucket, endpoint, style)[1], authorities)
+        return BucketAddress(None, region, ca_certificates=ca_certificates)
+    return BucketAddress(endpoint, region, resolve_endpoint(bucket, endpoint, style)[1], ca_certificates)
 
 
 def _read_ca_bundle(core: Any) -> tuple[str | None, bytes | None]:
-    """The file of authorities that AWS_CA_BUNDLE, or a profile, names; and what is in it."""
+    """Return path and content of the certificate bundle that AWS_CA_BUNDLE, or a profile, names."""
     bundle: str | None = core.get_config_variable("ca_bundle") or None
     if bundle is None:
         return None, None
@@ -168,15 +171,16 @@ def _load_settings(bucket: str, endpoint_url: str | None, display_name: str, ret
         core = botocore.session.Session()
         session = boto3.Session(botocore_session=core)
         if session.get_credentials() is None:
-            raise NotAuthorised(f"nobody is named who may write to {display_name}", hint=_CREDENTIALS_HINT)
+            raise NotAuthorised(f"there are no credentials for {display_name}", hint=_CREDENTIALS_HINT)
         provider = Boto3CredentialProvider(session, ttl=_CREDENTIALS_TTL)
         provider()
     except (BotoCoreError, ClientError) as error:
         raise NotAuthorised(
-            f"the credentials for {display_name} cannot be had ({_error_type_name(error)})", hint=_CREDENTIALS_HINT
+            f"the credentials for {display_name} cannot be loaded ({_error_type_name(error)})", hint=_CREDENTIALS_HINT
         ) from None
-    bundle, authorities = _read_ca_bundle(core)
-    verify = bundle or ssl.get_default_verify_paths().cafile  # botocore knows neither SSL_CERT_FILE nor the system's
+    bundle, ca_certificates = _read_ca_bundle(core)
+    # botocore knows neither SSL_CERT_FILE nor the certificate store of the system.
+    verify = bundle or ssl.get_default_verify_paths().cafile
     region = session.region_name
     client = _make_client(session, bucket, region or _DEFAULT_REGION, endpoint_url, verify)
     if region is None and _is_amazon(client.meta.endpoint_url):
@@ -189,7 +193,7 @@ def _load_settings(bucket: str, endpoint_url: str | None, display_name: str, ret
         _addressing_style(client),
         region or _DEFAULT_REGION,
         core.get_config_variable("request_checksum_calculation") != "when_required",
-        authorities,
+        ca_certificates,
     )
 
 
@@ -202,20 +206,20 @@ def _make_client(session: Any, bucket: str, region: str, endpoint_url: str | Non
         read_timeout=_READ_TIMEOUT.total_seconds(),
         retries={"total_max_attempts": 1},
         max_pool_connections=64,
-        request_checksum_calculation="when_required",  # each part goes with its MD5
+        request_checksum_calculation="when_required",  # each part is sent with its MD5
         user_agent_extra=user_agent(),
     )
-    asking = {"region_name": region, "endpoint_url": endpoint_url, "verify": verify}
+    arguments = {"region_name": region, "endpoint_url": endpoint_url, "verify": verify}
     try:
-        unproxied = session.client("s3", config=config, **asking)
+        unproxied = session.client("s3", config=config, **arguments)
         endpoint, _ = resolve_endpoint(bucket, unproxied.meta.endpoint_url, _addressing_style(unproxied))
         proxy = _proxy_for(endpoint)
-        through = {urlsplit(endpoint).scheme: proxy.url} if proxy is not None else {}
-        # even where it is empty: without any botocore would read the environment in its own way
-        return session.client("s3", config=config.merge(Config(proxies=through)), **asking)
+        proxies = {urlsplit(endpoint).scheme: proxy.url} if proxy is not None else {}
+        # Set even where it is empty: without it botocore would read the proxy variables in its own way.
+        return session.client("s3", config=config.merge(Config(proxies=proxies)), **arguments)
     except (BotoCoreError, ValueError) as error:
         raise UsageError(
-            f"no way leads to S3 with these settings ({_error_type_name(error)})",
+            f"these settings are not valid for S3 ({_error_type_name(error)})",
             hint="check --endpoint-url and AWS_REGION",
         ) from None
 
@@ -229,28 +233,28 @@ def _proxy_for(endpoint: str) -> Proxy | None:
     proxy = load_proxies().proxy_for(endpoint)
     if proxy is not None and proxy.is_socks:
         raise UsageError(
-            f"S3 cannot be asked through a SOCKS proxy, which {proxy.setting} names",
+            f"S3 cannot be used through a SOCKS proxy, which {proxy.setting} names",
             hint=f"set {proxy.setting} to an http:// proxy, or name {urlsplit(endpoint).hostname} in NO_PROXY",
         )
     return proxy
 
 
 def resolve_region(client: Any, bucket: str, display_name: str) -> str:
-    """The region of a bucket, which the service tells also those whom it grants nothing. Source: "HeadBucket"."""
+    """Return the region of a bucket. The service states it even in refusals. Source: "HeadBucket"."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        answer = client.head_bucket(Bucket=bucket)
+        response = client.head_bucket(Bucket=bucket)
     except ClientError as error:
-        answer = error.response
+        response = error.response
     except BotoCoreError as error:
         raise no_response_error(error, display_name) from None
-    about = answer.get("ResponseMetadata", {})
-    region = about.get("HTTPHeaders", {}).get("x-amz-bucket-region")
-    if region is None and about.get("HTTPStatusCode", 0) >= 400:
+    metadata = response.get("ResponseMetadata", {})
+    region = metadata.get("HTTPHeaders", {}).get("x-amz-bucket-region")
+    if region is None and metadata.get("HTTPStatusCode", 0) >= 400:
         raise_for_response(
-            about["HTTPStatusCode"],
-            "NoSuchBucket" if about["HTTPStatusCode"] == 404 else "",
+            metadata["HTTPStatusCode"],
+            "NoSuchBucket" if metadata["HTTPStatusCode"] == 404 else "",
             bucket,
             display_name,
             operation="read",
@@ -275,12 +279,12 @@ def _make_store(bucket: str, settings: _S3Settings, *, timeout: timedelta = _OBS
         options["root_certificate"] = settings.ca_certificates
     if proxy is not None:
         options["proxy_url"] = proxy.url
-    else:  # without any obstore would read the environment in its own way
+    else:  # a dummy that is excluded: without it obstore would read the proxy variables in its own way
         options["proxy_url"], options["proxy_excludes"] = "http://direct.invalid", urlsplit(endpoint).hostname or ""
     config: S3Config = {
         "region": settings.region,
         "endpoint": endpoint,
-        "aws_endpoint_url_s3": endpoint,  # else the variable of this name would win
+        "aws_endpoint_url_s3": endpoint,  # else the variable of this name would override it
         "virtual_hosted_style_request": virtual,
         "skip_signature": False,
     }
@@ -299,7 +303,7 @@ def _make_store(bucket: str, settings: _S3Settings, *, timeout: timedelta = _OBS
     try:
         try:
             return build(options)
-        except BaseError:  # no authorities at all on this machine
+        except BaseError:  # the system has no certificates at all
             return build({"root_certificate": fallback_ca_bundle(), **options})
     except (BaseError, ValueError):
         raise UsageError(f"s3://{bucket} cannot be opened with these settings", hint="check AWS_CA_BUNDLE") from None
@@ -311,8 +315,10 @@ def _is_amazon(endpoint: str) -> bool:
 
 
 def resolve_endpoint(bucket: str, endpoint: str, addressing_style: str | None) -> tuple[str, bool]:
-    """Where a bucket is asked for, and whether its host names it: as Amazon wants it, other servers where that is
-    configured; not where a certificate has no room for the dots of its name.
+    """Return the endpoint of a bucket, and whether the host name contains the bucket.
+
+    Amazon wants that; other servers only where it is configured. Names with dots are in the path: a wildcard
+    certificate does not cover them.
     """
     if "." in bucket or addressing_style == "path" or not (addressing_style == "virtual" or _is_amazon(endpoint)):
         return endpoint, False
@@ -321,5 +327,5 @@ def resolve_endpoint(bucket: str, endpoint: str, addressing_style: str | None) -
 
 
 def _error_type_name(error: Exception) -> str:
-    """What an error of botocore is, without what it says: that may hold URLs."""
+    """Return the type name of an error of botocore. Its text is dropped: it may hold URLs."""
     return type(error).__name__

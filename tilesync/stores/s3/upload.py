@@ -1,4 +1,4 @@
-"""A large object on its way into a bucket: not visible before it is whole, and nothing stays if it never is."""
+"""Upload a large object in parts: it is invisible before it is complete, and an aborted upload leaves no parts."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ T = TypeVar("T")
 
 
 class RunInThread(Protocol):
-    """Gives the result of blocking work that is done beside the loop."""
+    """Run blocking work outside the event loop, and return its result."""
 
     def __call__(self, work: Callable[[], T]) -> Awaitable[T]:
-        """Do it."""
+        """Run the work."""
 
 
 class MultipartUpload:
-    """The parts of one object, one attempt a call; it begins with the first of them. `astray`: an upload may have begun
-    that nobody knows the id of, as the answer was lost; `abort` finds it.
+    """One multipart upload, one attempt for each call; it begins with the first part.
+
+    `may_have_orphan`: an upload with an unknown id may exist, since the response was lost; `abort` finds it.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class MultipartUpload:
         self.may_have_orphan = False
 
     def send_part(self, number: int, data: bytes | bytearray) -> None:
-        """Send a part, counted from 1; it may be sent again."""
+        """Send a part, counted from 1. It may be sent again."""
         if self._upload_id is None:
             try:
                 self._upload_id = self._multipart_client.create_upload(self._name, self._label)
@@ -52,27 +53,28 @@ class MultipartUpload:
         self._sent_parts[number] = etag, md5, len(data)
 
     def complete(self, count: int, *, expected_etag: str | None = None) -> ObjectInfo:
-        """Put in place what so many parts make; it may be tried again: what an attempt that went unanswered put there
-        is known by its ETag.
+        """Complete the upload of `count` parts. It may be called again after a lost response.
+
+        Then the upload is gone, and the object is recognised by its size and ETag.
         """
-        sent = [self._sent_parts[number] for number in range(1, count + 1)]
-        size, expected = sum(length for _, _, length in sent), compute_multipart_etag([md5 for _, md5, _ in sent])
+        parts = [self._sent_parts[number] for number in range(1, count + 1)]
+        size, own_etag = sum(length for _, _, length in parts), compute_multipart_etag([md5 for _, md5, _ in parts])
         assert self._upload_id is not None
         try:
-            etags = [etag for etag, _, _ in sent]
+            etags = [etag for etag, _, _ in parts]
             etag = self._multipart_client.complete_upload(
                 self._name, self._upload_id, etags, expected_etag=expected_etag
             )
         except NotThere:
-            there = self._object_client.head(self._name)
-            if (there.size, there.etag) != (size, expected):
+            found = self._object_client.head(self._name)
+            if (found.size, found.etag) != (size, own_etag):
                 raise
-            etag = expected
+            etag = own_etag
         self._upload_id = None
         return ObjectInfo(self._name, size, etag)
 
     def abort(self) -> None:
-        """Give up what is not complete, and what began without an answer."""
+        """Abort the upload, and any upload whose id was lost."""
         uploads = [self._upload_id] if self._upload_id is not None else []
         if self.may_have_orphan:
             uploads = self._multipart_client.list_unfinished_uploads(self._name)
@@ -85,19 +87,20 @@ class MultipartUpload:
 
 
 def abort_upload(upload: MultipartUpload, retrying: SyncRetrier, observe: Observer, display_name: str) -> None:
-    """Leave no parts behind: they would be paid for. Where they cannot be deleted that is said, and is no error."""
+    """Abort an upload, since its parts cost storage. A failure is reported as a notice, and is no error."""
     try:
         retrying.retry(display_name, upload.abort)
     except TilesyncError as error:
         observe(
             Notice(
-                f"parts of an unfinished upload stay in {display_name}: {error}; a lifecycle rule of the bucket can end them"
+                f"parts of an unfinished upload stay in {display_name}: {error}; a lifecycle rule of the bucket can"
+                " delete them"
             )
         )
 
 
 class S3Upload:
-    """A large object on its way in. Of its bytes no more than two parts are in memory."""
+    """A large object that is uploaded part by part. At most two parts are in memory."""
 
     def __init__(
         self,
@@ -122,7 +125,7 @@ class S3Upload:
         self._last_part_sent: int | None = None
 
     async def append(self, data: bytes) -> None:
-        """Take in the next bytes; whole parts leave. Done again it sends the same parts under the same numbers."""
+        """Add bytes, and send each full part. A repeated call sends the same parts under the same numbers."""
         pieces, count = [*self._pieces, data], self._count
         while sum(map(len, pieces)) > self._part_bytes:
             part, pieces = _cut_part(pieces, self._part_bytes)
@@ -134,7 +137,10 @@ class S3Upload:
         await self._run_in_thread(lambda: self._multipart.send_part(number, part))
 
     async def finish(self, md5: bytes | None) -> ObjectInfo:
-        """Put it in place. The last part is not sent again once it is there: the upload may be complete by then."""
+        """Send the rest and publish the object: in one PUT where it fits into a part, else by completing the upload.
+
+        A repeated call does not send the last part again: the upload may be complete by then.
+        """
         rest, count = b"".join(self._pieces), self._count + 1
         if not self._count and len(rest) <= PART_BYTES:
             return await self._object_client.put_async(self._name, rest, self._label)
@@ -147,17 +153,17 @@ class S3Upload:
         return found
 
     async def abort(self) -> None:
-        """Give it up."""
+        """Abort the upload."""
         self._pieces, self._count, self._last_part_sent = [], 0, None
         await self._run_in_thread(self._abort)
 
 
 def _cut_part(pieces: list[bytes], size: int) -> tuple[bytearray, list[bytes]]:
-    """The first `size` bytes, and the pieces of what follows. As a bytearray: botocore copies bytes once more."""
-    first = bytearray()
+    """Return the first `size` bytes, and the rest in pieces. As a bytearray: botocore would copy bytes once more."""
+    part = bytearray()
     for number, piece in enumerate(pieces):
-        room = size - len(first)
-        first += piece[:room]
-        if len(first) == size:
-            return first, [rest for rest in (piece[room:], *pieces[number + 1 :]) if rest]
-    return first, []
+        missing = size - len(part)
+        part += piece[:missing]
+        if len(part) == size:
+            return part, [rest for rest in (piece[missing:], *pieces[number + 1 :]) if rest]
+    return part, []
