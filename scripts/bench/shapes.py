@@ -184,8 +184,8 @@ def _build_response(status: str, body: bytes, kind: str, more: str = "") -> byte
     etag = f'ETag: "{LAST_MODIFIED_S:x}-{len(body):x}"\r\n' if status.startswith("200") else ""
     head = (
         f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nContent-Type: {kind}\r\n{etag}{more}"
-        f"Last-Modified: {formatdate(LAST_MODIFIED_S, usegmt=True)}\r\nx-ms-blob-type: BlockBlob\r\nx-ms-version: 2024-05-04\r\n"
-        "x-ms-request-id: 0\r\n\r\n"
+        f"Last-Modified: {formatdate(LAST_MODIFIED_S, usegmt=True)}\r\n"
+        "x-ms-blob-type: BlockBlob\r\nx-ms-version: 2024-05-04\r\nx-ms-request-id: 0\r\n\r\n"
     )
     return head.encode() + body
 

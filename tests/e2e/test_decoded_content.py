@@ -556,7 +556,7 @@ def test_what_lies_unpacked_is_mended_from_a_copy(tmp_path: Path, layout: Layout
 
 
 def test_a_copy_of_what_is_there_unpacked_already_is_none(tmp_path: Path) -> None:
-    """Mirrors of a bare link with different content modes are told apart by their files."""
+    """Files that are already there unpacked are not copied, although only they identify a mirror of a bare link."""
     files, plain = make_gzip_export()
     with Simulator() as sim:
         sim.offer_export(files)

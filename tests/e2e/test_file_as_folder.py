@@ -36,7 +36,7 @@ def test_a_file_as_state_folder_is_told(kept: Path) -> None:
 
 
 def test_a_device_as_dest_and_a_file_as_source_are_told(kept: Path, tmp_path: Path) -> None:
-    """A file as DEST asks for a folder; a file of a mirror as SOURCE names that mirror."""
+    """A device as DEST asks for a folder; a file of a mirror as SOURCE names that mirror."""
     done = run_tilesync("mirror", kept / "v", os.devnull)
     assert (done.exit_code, done.stderr) == (
         8, f"error: {os.devnull} is a device, not a folder\n  give a folder, or a path that does not exist yet\n",

@@ -154,7 +154,7 @@ def test_a_damaged_latest_json(dest: Path, said: str) -> None:
     ],
 )
 def test_a_damaged_catalog(dest: Path, sql: str, why: str) -> None:
-    """A damaged state file: exit 8 with the problem and the file to delete; after that nothing is lost."""
+    """A damaged catalog: exit 8 with the problem and the file to delete; after that nothing is lost."""
     catalog = dest / ".tilesync/catalog.sqlite3"
     with closing(sqlite3.connect(catalog)) as db, db:
         assert db.execute(sql).rowcount
@@ -227,7 +227,7 @@ def as_nobody() -> Iterator[None]:
 
 
 def test_manifests_is_a_file(dest: Path) -> None:
-    """A folder that cannot be listed: exit 8; it is not taken for an empty one."""
+    """If `manifests` is a file: exit 8; DEST is not taken for a folder without versions."""
     shutil.rmtree(dest / "manifests")
     (dest / "manifests").write_text("")
     done = run_tilesync("versions", dest, "--json")
@@ -237,7 +237,7 @@ def test_manifests_is_a_file(dest: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may become another user")
 def test_manifests_cannot_be_read(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A folder without permission is reported as such; it is not taken for an empty one."""
+    """If `manifests` cannot be read, the error says so; DEST is not taken for a folder without versions."""
     import tempfile
 
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:

@@ -331,7 +331,10 @@ UNKNOWN_HOST_URL = "https://nobody.invalid"
     ("words", "settings", "said", "hint"),
     [
         (
-            ["exports", "--api-url", UNKNOWN_HOST_URL], {"TILESYNC_TOKEN": "t"}, "nobody.invalid does not", "check the name"
+            ["exports", "--api-url", UNKNOWN_HOST_URL],
+            {"TILESYNC_TOKEN": "t"},
+            "nobody.invalid does not",
+            "check the name",
         ),
         (["mirror", f"{UNKNOWN_HOST_URL}/tiles?sp=rl&sig=x", "D"], {}, "nobody.invalid does not", "check the name"),
         (
