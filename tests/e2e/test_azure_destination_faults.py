@@ -203,7 +203,7 @@ def test_answers_may_be_lost(away: AzureFixture, sim: Simulator) -> None:
     class Cuts(dict[str, int]):
         """Breaks the connection behind the first request of each kind."""
 
-        def pop(self, key: str, default: int | None = None) -> int | None:  # type: ignore[override]  # the one use that a road makes of it
+        def pop(self, key: str, default: int | None = None) -> int | None:  # type: ignore[override]  # the one use that a proxy makes of it
             passing: ProxiedRequest = here.passing
             about = passing.blob if passing.blob in {"tileset.json", "latest.json"} else passing.blob.partition("/")[0]
             lease = passing.headers.get("x-ms-lease-action")
@@ -349,8 +349,8 @@ def test_who_lost_the_lock_writes_nothing_more(away: AzureFixture, sim: Simulato
     assert stuck.wait(30)
     running.send_signal(signal.SIGSTOP)
     sim.offer_export(export(4, seed=2), export_id=OTHER)
-    with AzureProxy(azurite) as road:
-        away.env["TILESYNC_AZURE_ENDPOINT"] = f"{road.url}/{ACCOUNT}"
+    with AzureProxy(azurite) as proxy:
+        away.env["TILESYNC_AZURE_ENDPOINT"] = f"{proxy.url}/{ACCOUNT}"
         other = away.mirror(sim, XDG_STATE_HOME=other_state_folder(away, "other"))
     assert other.exit_code == 0, other.stderr
     over.set()

@@ -124,9 +124,9 @@ def read_manifest(dest: Path) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in map(json.loads, lines)}
 
 
-def long_lived_links(azurite: Azurite, road: AzureProxy | None = None) -> Callable[[str], str]:
+def long_lived_links(azurite: Azurite, proxy: AzureProxy | None = None) -> Callable[[str], str]:
     """Return a factory of links that outlive the test."""
-    return lambda container: azurite.make_sas_link(container, life=timedelta(hours=1), url=road.url if road else None)
+    return lambda container: azurite.make_sas_link(container, life=timedelta(hours=1), url=proxy.url if proxy else None)
 
 
 def delay_until_link_expiry(number: int) -> Callable[[ProxiedRequest], None]:
@@ -150,7 +150,7 @@ def new_container_name() -> str:
 
 def test_a_real_container_is_mirrored_whole(azurite: Azurite, town: dict[str, BlobContent], tmp_path: Path) -> None:
     """Every blob arrives with its name, stored bytes, type and encoding; a second run requests no blob."""
-    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), "town") as service:
+    with AzureProxy(azurite) as proxy, AzuriteService(long_lived_links(azurite, proxy), "town") as service:
         run = run_mirror(IMODEL, tmp_path, service=service)
         assert (run.exit_code, run.last_line["kind"]) == (0, "finished"), run.output
         assert {run.last_line[count] for count in ("listed", "fetched", "verified")} == {len(town)}
@@ -164,20 +164,23 @@ def test_a_real_container_is_mirrored_whole(azurite: Azurite, town: dict[str, Bl
             name: upload.content_type for name, upload in town.items()
         }
         assert rows["odd/no-md5.glb"]["md5"] is None
-        asked = len(road.answered)
+        asked = len(proxy.answered)
         again = run_mirror(IMODEL, tmp_path, service=service)
         assert (again.exit_code, again.last_line["kept"], again.last_line["fetched"]) == (0, len(town), 0)
-        assert len(road.answered) == asked
+        assert len(proxy.answered) == asked
 
 
 def test_a_listing_of_many_pages_is_taken_in_whole(
     azurite: Azurite, town: dict[str, BlobContent], tmp_path: Path
 ) -> None:
     """Azurite's markers lead through all pages; no blob is lost or listed twice."""
-    with AzureProxy(azurite, page_size=50) as road, AzuriteService(long_lived_links(azurite, road), "town") as service:
+    with (
+        AzureProxy(azurite, page_size=50) as proxy,
+        AzuriteService(long_lived_links(azurite, proxy), "town") as service,
+    ):
         run = run_mirror(IMODEL, tmp_path, service=service)
     assert (run.exit_code, run.last_line["listed"]) == (0, len(town)), run.output
-    assert len(road.statuses("")) == -(-len(town) // 50)
+    assert len(proxy.statuses("")) == -(-len(town) // 50)
     assert_whole(tmp_path, town)
 
 
@@ -188,9 +191,9 @@ def test_a_link_is_renewed_before_it_ends(azurite: Azurite, town: dict[str, Blob
     """A run that takes longer than a link lives renews it, and finishes."""
 
     def short(container: str) -> str:
-        return azurite.make_sas_link(container, life=timedelta(seconds=3), url=road.url)
+        return azurite.make_sas_link(container, life=timedelta(seconds=3), url=proxy.url)
 
-    with AzureProxy(azurite, delay=0.02) as road, AzuriteService(short, "town") as service:
+    with AzureProxy(azurite, delay=0.02) as proxy, AzuriteService(short, "town") as service:
         run = run_mirror(IMODEL, tmp_path, "--transfers", "2", service=service)
     assert run.exit_code == 0, run.output
     assert run.last_line["seconds"] > 3
@@ -204,13 +207,13 @@ def test_a_link_that_ended_on_its_way_is_renewed(azurite: Azurite, tmp_path: Pat
     azurite.create_container(name, blobs)
 
     def short(container: str) -> str:
-        return azurite.make_sas_link(container, life=timedelta(seconds=2), url=road.url)
+        return azurite.make_sas_link(container, life=timedelta(seconds=2), url=proxy.url)
 
-    with AzureProxy(azurite) as road, AzuriteService(short, name) as service:
-        road.gate = delay_until_link_expiry(20)
+    with AzureProxy(azurite) as proxy, AzuriteService(short, name) as service:
+        proxy.gate = delay_until_link_expiry(20)
         run = run_mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
     assert run.exit_code == 0, run.output
-    assert [road.statuses(blob) for blob, status in road.answered if status == 403] == [[403, 200]]
+    assert [proxy.statuses(blob) for blob, status in proxy.answered if status == 403] == [[403, 200]]
     assert run.last_line["renewals"] > 0
     assert_whole(tmp_path, blobs)
 
@@ -228,13 +231,13 @@ def test_a_revoked_link_is_renewed(azurite: Azurite, tmp_path: Path) -> None:
             set_access_policy(container, policies[-1])
 
     def newest(container: str) -> str:
-        return azurite.make_sas_link(container, policy=policies[-1], url=road.url)
+        return azurite.make_sas_link(container, policy=policies[-1], url=proxy.url)
 
-    with AzureProxy(azurite) as road, AzuriteService(newest, name) as service:
-        road.gate = revoke
+    with AzureProxy(azurite) as proxy, AzuriteService(newest, name) as service:
+        proxy.gate = revoke
         run = run_mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
     assert run.exit_code == 0, run.output
-    assert [status for _, status in road.answered].count(403) == 1
+    assert [status for _, status in proxy.answered].count(403) == 1
     assert run.last_line["renewals"] == 1
     assert_whole(tmp_path, blobs)
 
@@ -250,10 +253,10 @@ def test_a_link_revoked_for_good_is_not_authorised(azurite: Azurite, tmp_path: P
             set_access_policy(container, "another")
 
     with (
-        AzureProxy(azurite) as road,
-        AzuriteService(lambda _: azurite.make_sas_link(name, policy="first", url=road.url), name) as service,
+        AzureProxy(azurite) as proxy,
+        AzuriteService(lambda _: azurite.make_sas_link(name, policy="first", url=proxy.url), name) as service,
     ):
-        road.gate = revoke
+        proxy.gate = revoke
         run = run_mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
     assert (run.exit_code, run.last_line["error"], run.last_line["renewals"]) == (5, "NotAuthorised", 1), run.output
     assert not (tmp_path / "tileset.json").exists()
@@ -286,13 +289,13 @@ def test_a_link_alone_that_ends_in_mid_run_can_be_followed_by_another(azurite: A
     """If a bare link expires during a run, it ends with 5; the next run with a fresh link continues."""
     name, blobs = new_container_name(), small_export()
     azurite.create_container(name, blobs)
-    with AzureProxy(azurite) as road:
-        road.gate = delay_until_link_expiry(20)
-        stale = azurite.make_sas_link(name, life=timedelta(seconds=4), url=road.url)
+    with AzureProxy(azurite) as proxy:
+        proxy.gate = delay_until_link_expiry(20)
+        stale = azurite.make_sas_link(name, life=timedelta(seconds=4), url=proxy.url)
         run = run_mirror("-", tmp_path, "--transfers", "1", stdin=stale)
         assert (run.exit_code, run.last_line["error"]) == (5, "NotAuthorised"), run.output
         assert not (tmp_path / "tileset.json").exists()
-        run = run_mirror("-", tmp_path, stdin=long_lived_links(azurite, road)(name))
+        run = run_mirror("-", tmp_path, stdin=long_lived_links(azurite, proxy)(name))
     assert (run.exit_code, run.last_line["kept"]) == (0, 19), run.output
     assert_whole(tmp_path, blobs)
 
@@ -319,15 +322,15 @@ def test_a_blob_overwritten_under_the_run_is_planned_again(azurite: Azurite, tmp
     now = {**blobs, "tiles/020.glb": BlobContent(glb(b"written anew"), CONTENT_TYPES["glb"])}
 
     def overwrite(passing: ProxiedRequest) -> None:
-        if passing.blob == "tiles/020.glb" and not road.statuses(passing.blob):
+        if passing.blob == "tiles/020.glb" and not proxy.statuses(passing.blob):
             put_blob(container, passing.blob, now[passing.blob])
 
-    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), name) as service:
-        road.gate = overwrite
+    with AzureProxy(azurite) as proxy, AzuriteService(long_lived_links(azurite, proxy), name) as service:
+        proxy.gate = overwrite
         run = run_mirror(IMODEL, tmp_path, service=service)
     assert run.exit_code == 0, run.output
-    assert road.statuses("tiles/020.glb") == [412, 200]
-    assert len(road.statuses("")) == 2
+    assert proxy.statuses("tiles/020.glb") == [412, 200]
+    assert len(proxy.statuses("")) == 2
     assert_whole(tmp_path, now)
 
 
@@ -338,12 +341,12 @@ def test_a_blob_overwritten_behind_a_link_alone_ends_the_run(azurite: Azurite, t
     now = {**blobs, "tiles/020.glb": BlobContent(glb(b"written anew"), CONTENT_TYPES["glb"])}
 
     def overwrite(passing: ProxiedRequest) -> None:
-        if passing.blob == "tiles/020.glb" and not road.statuses(passing.blob):
+        if passing.blob == "tiles/020.glb" and not proxy.statuses(passing.blob):
             put_blob(container, passing.blob, now[passing.blob])
 
-    with AzureProxy(azurite) as road:
-        road.gate = overwrite
-        link = long_lived_links(azurite, road)(name)
+    with AzureProxy(azurite) as proxy:
+        proxy.gate = overwrite
+        link = long_lived_links(azurite, proxy)(name)
         run = run_mirror("-", tmp_path, stdin=link)
         assert (run.exit_code, run.last_line["error"]) == (7, "ExportReplaced"), run.output
         assert not (tmp_path / "tileset.json").exists()
@@ -361,11 +364,11 @@ def test_a_body_that_breaks_is_continued_where_it_broke(azurite: Azurite, tmp_pa
         "unsummed.glb": BlobContent(big, CONTENT_TYPES["glb"], blocks=True),
     }
     azurite.create_container(name, blobs)
-    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), name) as service:
-        road.truncations = {"big.glb": 1_000_000, "unsummed.glb": 2_500_000}
+    with AzureProxy(azurite) as proxy, AzuriteService(long_lived_links(azurite, proxy), name) as service:
+        proxy.truncations = {"big.glb": 1_000_000, "unsummed.glb": 2_500_000}
         run = run_mirror(IMODEL, tmp_path, service=service)
     assert run.exit_code == 0, run.output
-    assert (road.statuses("big.glb"), road.statuses("unsummed.glb")) == ([200, 206], [200, 206])
+    assert (proxy.statuses("big.glb"), proxy.statuses("unsummed.glb")) == ([200, 206], [200, 206])
     assert run.last_line["retries"] == 2
     assert_whole(tmp_path, blobs)
 
@@ -381,12 +384,12 @@ def test_a_blob_deleted_under_the_run_is_missed(azurite: Azurite, tmp_path: Path
             container.delete_blob(last)
 
     now = {blob: upload for blob, upload in blobs.items() if blob != last}
-    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), name) as service:
-        road.gate = delete
+    with AzureProxy(azurite) as proxy, AzuriteService(long_lived_links(azurite, proxy), name) as service:
+        proxy.gate = delete
         run = run_mirror(IMODEL, tmp_path, service=service)
         assert (run.exit_code, run.last_line["listed"], run.last_line["missing"]) == (3, len(now), 1), run.output
         assert not (tmp_path / "tileset.json").exists()
-        assert road.statuses(last) == [412]
+        assert proxy.statuses(last) == [412]
         run = run_mirror(IMODEL, tmp_path, "--allow-missing", service=service)
     assert (run.exit_code, run.last_line["missing"], run.last_line["fetched"]) == (0, 1, 0), run.output
     assert_whole(tmp_path, now)
@@ -405,11 +408,11 @@ def test_a_container_deleted_under_the_run_ends_it(azurite: Azurite, tmp_path: P
             if not listed:
                 service.exports.clear()
 
-    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), name) as service:
-        road.gate = delete
+    with AzureProxy(azurite) as proxy, AzuriteService(long_lived_links(azurite, proxy), name) as service:
+        proxy.gate = delete
         run = run_mirror(IMODEL, tmp_path, "--transfers", "1", service=service)
     assert (run.exit_code, run.last_line["error"]) == (7, "ExportReplaced"), run.output
-    assert 404 in {status for _, status in road.answered}
+    assert 404 in {status for _, status in proxy.answered}
     assert not (tmp_path / "tileset.json").exists()
 
 
@@ -423,8 +426,8 @@ def test_a_killed_run_is_continued(azurite: Azurite, town: dict[str, BlobContent
             reached.set()
             opened.wait(60)
 
-    with AzureProxy(azurite) as road, AzuriteService(long_lived_links(azurite, road), "town") as service:
-        road.gate = close
+    with AzureProxy(azurite) as proxy, AzuriteService(long_lived_links(azurite, proxy), "town") as service:
+        proxy.gate = close
         run = subprocess.Popen(
             mirror_command(IMODEL, tmp_path, "--transfers", "4"),
             env=environment(service),

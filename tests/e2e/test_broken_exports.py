@@ -208,8 +208,8 @@ def test_what_is_broken_is_fetched_anew_by_the_next_run(inventory: Inventory, tm
         sim.offer_export(files)
         first = sim.mirror(tmp_path, inventory=inventory)
         assert (first.exit_code, first.stats.failed) == (3, 1)
-        tally = first.stats
-        assert tally.listed == tally.fetched + tally.kept + tally.reused + tally.failed
+        stats = first.stats
+        assert stats.listed == stats.fetched + stats.kept + stats.reused + stats.failed
         assert not (tmp_path / "tileset.json").exists()
         files["e.json"] = tileset("a.glb")
         sim.containers[EXPORT].update(make_stored_blobs({"e.json": files["e.json"]}))

@@ -435,16 +435,16 @@ def test_a_bucket_is_looked_for_where_the_run_finds_it(
     authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    with S3Proxy(bucket_server, tls=tls) as road:
+    with S3Proxy(bucket_server, tls=tls) as proxy:
         config = tmp_path / "config"
-        config.write_text(f"[profile mine]\nendpoint_url = {road.url}\nca_bundle = {tmp_path / 'ca.pem'}\n")
+        config.write_text(f"[profile mine]\nendpoint_url = {proxy.url}\nca_bundle = {tmp_path / 'ca.pem'}\n")
         named = {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "mine"}
         if variable != "profile":
-            named = {variable: road.url, "AWS_CA_BUNDLE": str(tmp_path / "ca.pem")}
+            named = {variable: proxy.url, "AWS_CA_BUNDLE": str(tmp_path / "ca.pem")}
         done = run_doctor(f"s3://{bucket}/p", **{**ENVIRONMENT, **named, "XDG_STATE_HOME": str(tmp_path)})
-        hosts = {request.headers["host"] for request in road.requests}
+        hosts = {request.headers["host"] for request in proxy.requests}
     assert (done.failed_checks["held"], done.failed_checks["public"]) == ("fail", "fail")
     assert "nothing is published" in done.checks["held"]["message"]
-    assert f"{road.url}/{bucket}/p/tileset.json is not there" in done.checks["public"]["message"]
-    assert f"--endpoint-url {road.url}" in done.checks["public"]["hint"]
-    assert hosts == {urlsplit(road.url).netloc}
+    assert f"{proxy.url}/{bucket}/p/tileset.json is not there" in done.checks["public"]["message"]
+    assert f"--endpoint-url {proxy.url}" in done.checks["public"]["hint"]
+    assert hosts == {urlsplit(proxy.url).netloc}

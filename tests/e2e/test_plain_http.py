@@ -22,10 +22,10 @@ STORE_HOST = "store.example.invalid:9000"
 class ProxiedStore:
     """A store that is reached by another host name through a proxy; `env` names the proxy."""
 
-    def __init__(self, road: S3Proxy, place: str, env: dict[str, str]) -> None:
-        self.proxy = road
+    def __init__(self, proxy: S3Proxy, place: str, env: dict[str, str]) -> None:
+        self.proxy = proxy
         self.url = place
-        self.env = {**env, "http_proxy": road.url, "NO_PROXY": "127.0.0.1", "TILESYNC_RETRY_FOR": "10s"}
+        self.env = {**env, "http_proxy": proxy.url, "NO_PROXY": "127.0.0.1", "TILESYNC_RETRY_FOR": "10s"}
 
     def run(self, *words: str, **env: str) -> ProgramResult:
         return run_program(*words, env={**self.env, **env})
@@ -33,18 +33,18 @@ class ProxiedStore:
 
 def proxy_to(server: BucketServer | Azurite) -> S3Proxy:
     """Proxy that forwards all requests to one server, whatever their host."""
-    road = S3Proxy(server, S3Fault(lambda request: True, removed_headers=("host",), max_hits=1 << 30))
-    road.rewrite = lambda target: urlsplit(target)._replace(scheme="", netloc="").geturl()
-    return road
+    proxy = S3Proxy(server, S3Fault(lambda request: True, removed_headers=("host",), max_hits=1 << 30))
+    proxy.rewrite = lambda target: urlsplit(target)._replace(scheme="", netloc="").geturl()
+    return proxy
 
 
 @pytest.fixture
 def bucket(bucket_server: BucketServer, tmp_path: Path) -> Iterator[ProxiedStore]:
     env = {**ENVIRONMENT, "XDG_STATE_HOME": str(tmp_path / "state"), "AWS_ENDPOINT_URL": f"http://{STORE_HOST}"}
     del env["no_proxy"]
-    with proxy_to(bucket_server) as road:
-        yield ProxiedStore(road, f"s3://{bucket_server.new_bucket()}/bridge", env)
-        road.faults = ()
+    with proxy_to(bucket_server) as proxy:
+        yield ProxiedStore(proxy, f"s3://{bucket_server.new_bucket()}/bridge", env)
+        proxy.faults = ()
 
 
 @pytest.fixture
@@ -54,9 +54,9 @@ def container(azurite: Azurite, tmp_path: Path) -> Iterator[ProxiedStore]:
         "AZURE_STORAGE_KEY": KEY,
         "TILESYNC_AZURE_ENDPOINT": f"http://{STORE_HOST}/{ACCOUNT}",
     }
-    with proxy_to(azurite) as road:
-        yield ProxiedStore(road, f"az://{ACCOUNT}/{new_container(azurite).rpartition('/')[2]}/bridge", env)
-        road.faults = ()
+    with proxy_to(azurite) as proxy:
+        yield ProxiedStore(proxy, f"az://{ACCOUNT}/{new_container(azurite).rpartition('/')[2]}/bridge", env)
+        proxy.faults = ()
 
 
 @pytest.fixture(params=["bucket", "container"])

@@ -31,9 +31,9 @@ class PrivateMirror:
     environment: dict[str, Any]
     prefix: str
 
-    def create_viewer_url(self, road: AzureProxy) -> str:
-        """A fresh viewer URL, through the road, with a slash in its signature: half of them have one."""
-        environment = {**self.environment, "TILESYNC_AZURE_ENDPOINT": f"{road.url}/{ACCOUNT}"}
+    def create_viewer_url(self, proxy: AzureProxy) -> str:
+        """Create a viewer URL through the proxy, with a slash in its signature, as half of the signatures have."""
+        environment = {**self.environment, "TILESYNC_AZURE_ENDPOINT": f"{proxy.url}/{ACCOUNT}"}
         for seconds in range(3600, 3700):
             done = run_tilesync("link", self.dest, "-q", "--life", f"{seconds}s", **environment)
             assert (done.exit_code, done.stderr) == (0, "")
@@ -77,9 +77,9 @@ def test_a_viewer_opens_a_private_container(
     browser: Browser, azurite: Azurite, held: PrivateMirror, viewer: str
 ) -> None:
     """CesiumJS, and 3d-tiles-renderer with the lines of the README, draw everything."""
-    with AzureProxy(azurite) as road:
-        flight = view_url(browser, viewer, held.create_viewer_url(road))
-        asked = list(road.answered)
+    with AzureProxy(azurite) as proxy:
+        flight = view_url(browser, viewer, held.create_viewer_url(proxy))
+        asked = list(proxy.answered)
     assert flight.errors == []
     assert flight.loaded > 0
     assert any(0.01 < share < 0.99 for share in flight.drawn_shares())
@@ -92,9 +92,9 @@ def test_a_viewer_opens_a_private_container(
 
 def test_a_viewer_that_passes_nothing_on_is_refused(browser: Browser, azurite: Azurite, held: PrivateMirror) -> None:
     """3d-tiles-renderer without these lines reads the tileset, but no tile."""
-    with AzureProxy(azurite) as road:
-        flight = view_url(browser, "three", held.create_viewer_url(road), CAMERA_PATH[:1])
-        asked = list(road.answered)
+    with AzureProxy(azurite) as proxy:
+        flight = view_url(browser, "three", held.create_viewer_url(proxy), CAMERA_PATH[:1])
+        asked = list(proxy.answered)
     assert flight.loaded == 0
     assert flight.errors
     assert (f"{held.prefix}tileset.json", 200) in asked
