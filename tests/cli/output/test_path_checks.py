@@ -158,7 +158,8 @@ def test_one_file_for_both_is_refused(here: Path, tmp_path: Path) -> None:
     for report, log in (("log", "log"), ("link", "log"), ("x/../new", "new")):
         (tmp_path / "x").mkdir(exist_ok=True)
         assert_usage_error(
-            run_tilesync("verify", here / "v", "--report", tmp_path / report, "--log-file", tmp_path / log), "the same file"
+            run_tilesync("verify", here / "v", "--report", tmp_path / report, "--log-file", tmp_path / log),
+            "the same file",
         )
     done = run_tilesync("verify", here / "v", "--report", tmp_path / "log", TILESYNC_LOG_FILE=str(tmp_path / "log"))
     assert_usage_error(done, "the same file")
