@@ -1,3 +1,114 @@
-"""tilesync mirrors 3D Tiles exports of the iTwin Mesh Export service, whole and verified."""
+"""tilesync mirrors 3D Tiles exports of the iTwin Mesh Export service, whole and verified.
+
+`import tilesync as ts` gives the Python API: `ts.mirror(source, dest)` and the other functions of `__all__`, the same
+under `ts.aio` for a running event loop, identities, results and errors. Each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tilesync import aio, errors, events
+    from tilesync.api.auth import ClientCredentials, Environment, ShareKey, Token, TokenCommand, TokenFile
+    from tilesync.api.monitor import RunMonitor
+    from tilesync.api.results import (
+        AuditResult,
+        DoctorResult,
+        ExportInfo,
+        ExportsResult,
+        MirrorResult,
+        PlanResult,
+        RollbackResult,
+        RunCounts,
+        RunResult,
+        VersionInfo,
+        VersionsResult,
+        ViewerLinkResult,
+    )
+    from tilesync.api.sync import (
+        doctor,
+        exports,
+        iter_sha256sums,
+        mirror,
+        plan,
+        rollback,
+        verify,
+        versions,
+        viewer_link,
+    )
+    from tilesync.core.guards import DeleteLimit
+    from tilesync.core.retention import RetentionPolicy as Retention
+    from tilesync.errors import TilesyncError
+    from tilesync.model.sas import Secret
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AuditResult",
+    "ClientCredentials",
+    "DeleteLimit",
+    "DoctorResult",
+    "Environment",
+    "ExportInfo",
+    "ExportsResult",
+    "MirrorResult",
+    "PlanResult",
+    "Retention",
+    "RollbackResult",
+    "RunCounts",
+    "RunMonitor",
+    "RunResult",
+    "Secret",
+    "ShareKey",
+    "TilesyncError",
+    "Token",
+    "TokenCommand",
+    "TokenFile",
+    "VersionInfo",
+    "VersionsResult",
+    "ViewerLinkResult",
+    "__version__",
+    "aio",
+    "doctor",
+    "errors",
+    "events",
+    "exports",
+    "iter_sha256sums",
+    "mirror",
+    "plan",
+    "rollback",
+    "verify",
+    "versions",
+    "viewer_link",
+]
+
+_HOMES = {
+    "tilesync.api.sync": "doctor exports iter_sha256sums mirror plan rollback verify versions viewer_link",
+    "tilesync.api.auth": "ClientCredentials Environment ShareKey Token TokenCommand TokenFile",
+    "tilesync.api.monitor": "RunMonitor",
+    "tilesync.api.results": "AuditResult DoctorResult ExportInfo ExportsResult MirrorResult PlanResult RollbackResult"
+    " RunCounts RunResult VersionInfo VersionsResult ViewerLinkResult",
+    "tilesync.core.guards": "DeleteLimit",
+    "tilesync.errors": "TilesyncError",
+    "tilesync.model.sas": "Secret",
+}
+"""Modules of the public names: loaded late, so that the command line starts at once."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in {"aio", "errors", "events", "testing"}:
+        return importlib.import_module(f"tilesync.{name}")
+    if name == "Retention":
+        from tilesync.core.retention import RetentionPolicy
+
+        return RetentionPolicy
+    for module, names in _HOMES.items():
+        if name in names.split():
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module 'tilesync' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,18 +1,21 @@
-"""The error tree: the class of an error is the policy that follows from it.
+"""Exceptions of tilesync: the class of an error decides how the run reacts.
 
-A `BlobError` concerns one blob: the run goes on, and nothing is published. A `RunError` ends the run. A `Transient`
-is met by the retry loops only and never reaches a user. Each class carries its exit code and a hint that says in one
-sentence what to do.
+A `BlobError` concerns one blob: the run goes on, but nothing is published. A `RunError` ends the run. A `Transient` is
+handled by the retry loops and never reaches a user. Each class has an exit code and a default hint: one sentence that
+says what to do.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class TilesyncError(Exception):
-    """Something that tilesync can name; `str()` is one sentence, safe to show: it never holds a signature or token."""
+    """Base class of all tilesync errors. `str()` is one sentence without secrets, safe to show.
+
+    `hint` says what to do. `result` is the result of the run that it ended, as far as it came; None outside of a run.
+    """
 
     exit_code: ClassVar[int] = 1
     default_hint: ClassVar[str] = ""
@@ -20,12 +23,27 @@ class TilesyncError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = self.default_hint if hint is None else hint
+        self.result: Any = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The last line of `--json` of the run that ended with it."""
+        if self.result is not None:
+            line: dict[str, Any] = self.result.to_dict()
+            return line
+        return {
+            "kind": "failed",
+            "exit": self.exit_code,
+            "error": type(self).__name__,
+            "message": str(self),
+            "hint": self.hint,
+        }
 
 
 class Transient(TilesyncError):
-    """One attempt failed in a way that another may cure. `retry_after` is what the server asked for, in seconds.
+    """A failed attempt that is worth a retry.
 
-    `limit`: seconds after which no other attempt helps, if that is not what the retry budget says.
+    `retry_after`: the seconds that the server asked for. `retry_limit_s`: seconds after which retries cannot help, if
+    that is less than the retry budget.
     """
 
     retry_limit_s: ClassVar[float | None] = None
@@ -39,25 +57,25 @@ class Transient(TilesyncError):
 
 
 class UnknownHost(Transient):
-    """The name of a host does not resolve: a wrong name, which time does not cure, or a resolver that just starts."""
+    """A host name does not resolve: the name is wrong, or the resolver is just starting."""
 
     retry_limit_s = 5.0
-    default_hint = "check the name, or that of the proxy (HTTPS_PROXY), and the name servers of this machine"
+    default_hint = "check the host name, the proxy (HTTPS_PROXY) and the DNS servers of this machine"
 
 
 class RangeRefused(Transient):
-    """The server cannot continue where the transfer stands: what is held is to be forgotten."""
+    """The server cannot resume the transfer at this offset: the received bytes must be discarded."""
 
 
 class ConditionFailed(TilesyncError):
-    """What was to be replaced is another one by now."""
+    """A conditional write failed: the object changed in the meantime."""
 
 
 class LinkRefused(TilesyncError):
-    """The container answered 403 to one request: the link wants renewing, or is final after that.
+    """The container answered 403: the link must be renewed, or the refusal is final if it was just renewed.
 
-    `server_time` is the clock of who answered. `certain`: no time cures what it says (a wrong signature, a permission
-    that lacks); any other refusal may be that of a link that is not valid yet.
+    `server_time`: the clock of the server that answered. `is_permanent`: time cannot cure it (a wrong signature, a
+    missing permission). Any other refusal may mean that the link is not valid yet.
     """
 
     def __init__(
@@ -69,7 +87,7 @@ class LinkRefused(TilesyncError):
 
 
 class BlobError(TilesyncError):
-    """One blob failed for good: the run goes on and nothing is published."""
+    """One blob failed permanently: the run goes on, but nothing is published."""
 
     exit_code = 3
 
@@ -79,22 +97,22 @@ class BlobMissing(BlobError):
 
 
 class BlobDamaged(BlobError):
-    """The bytes of a blob are not what the container, or their own format, says they are."""
+    """The bytes of a blob contradict its listing or its own format."""
 
 
 class BlobUnreachable(BlobError):
-    """One blob kept failing past the retry budget while others arrived."""
+    """One blob failed until the retry budget was spent, while others arrived."""
 
 
 class RunError(TilesyncError):
-    """The run ends here."""
+    """Base class of errors that end the run."""
 
 
 class UsageError(RunError):
-    """The request itself is wrong."""
+    """The command or its arguments are wrong."""
 
     exit_code = 2
-    default_hint = "see `tilesync --help`"
+    default_hint = "`tilesync --help` shows the commands and their options"
 
 
 class InvalidRequest(RunError):
@@ -108,14 +126,14 @@ class Incomplete(RunError):
     """Some files failed or did not verify; this export was not published."""
 
     exit_code = 3
-    default_hint = "run the same command again: what arrived is kept, only the rest is fetched"
+    default_hint = "run the same command again: files that arrived are kept, only the rest is fetched"
 
 
 class NoExport(RunError):
     """No export matches, or none finished in time."""
 
     exit_code = 4
-    default_hint = "`tilesync exports IMODEL_ID` shows what the service has"
+    default_hint = "`tilesync exports IMODEL_ID` shows the exports that the service has, and their states"
 
 
 class NotAuthorised(RunError):
@@ -126,7 +144,10 @@ class NotAuthorised(RunError):
 
 
 class ListingDenied(NotAuthorised):
-    """The container refuses to be listed, and perhaps only that; `refusal` is what it comes to if not."""
+    """The container refuses a listing, and perhaps only that.
+
+    `refusal`: the error to raise if reading is refused too.
+    """
 
     def __init__(self, refusal: NotAuthorised) -> None:
         super().__init__(str(refusal), hint=refusal.hint)
@@ -134,65 +155,65 @@ class ListingDenied(NotAuthorised):
 
 
 class NoFreshLink(NotAuthorised):
-    """The link is refused or has ended, and there is no way to another."""
+    """The link is refused or has expired, and there is no way to get another one."""
 
     default_hint = "run the same command with a fresh link, or with --link-command: it continues where it stopped"
 
 
 class Unavailable(RunError):
-    """Service or storage kept failing past the retry budget."""
+    """The service or the storage failed until the retry budget was spent."""
 
     exit_code = 6
-    default_hint = "run the same command again later: nothing is lost; `mirror --retry-for` waits longer"
+    default_hint = "run the same command again later: nothing is lost; `mirror --retry-for` retries for longer"
 
 
 class ExportReplaced(RunError):
-    """The export was regenerated or deleted under the run."""
+    """The export was regenerated or deleted during the run."""
 
     exit_code = 7
-    default_hint = "run again: the next run resolves the newest export anew"
+    default_hint = "run the same command again: it looks up the newest export"
 
 
 class DestinationError(RunError):
     """The destination cannot take the export."""
 
     exit_code = 8
-    default_hint = "choose another destination, or mend what the message names, then run again"
+    default_hint = "choose another destination, or fix the problem that the message names, then run again"
 
 
 class OtherOwner(DestinationError):
-    """The destination belongs to another iModel, or another container, than is asked for."""
+    """The destination belongs to another iModel or container than the requested one."""
 
-    default_hint = "choose another DEST; or give --adopt, if this one is to hold the other from now on"
+    default_hint = "choose another DEST; or give --adopt if this one shall hold the requested exports from now on"
 
 
 class DiskFull(DestinationError):
-    """The destination has no room."""
+    """The destination has no space left."""
 
-    default_hint = "make room, then run the same command again: it continues where it stopped"
+    default_hint = "free some space, then run the same command again: it continues where it stopped"
 
 
 class Unreadable(DestinationError):
-    """Something that lies in the destination cannot be read or looked at: it is not taken for gone."""
+    """A file in the destination cannot be read or examined; it does not count as missing."""
 
-    default_hint = "mend what keeps it from being read (permissions, the disk), then run again: it still counts as held"
+    default_hint = "fix the cause (permissions, the disk), then run again: the file still counts as stored"
 
 
 class UnsafeName(DestinationError):
-    """A blob has a name that the destination cannot hold safely."""
+    """The name of a blob cannot be stored safely in the destination."""
 
-    default_hint = "leave it out with --exclude NAME; an object store can hold more names than a folder"
+    default_hint = "leave it out with --exclude NAME; an object store accepts more names than a folder"
 
 
 class OutputLost(RunError):
-    """What was written to standard output did not get there."""
+    """Writing to standard output failed."""
 
     exit_code = 8
-    default_hint = "make room where standard output goes, or send it elsewhere, then run the same command again"
+    default_hint = "free space where standard output goes, or redirect it elsewhere, then run the same command again"
 
 
 class DestinationBusy(RunError):
-    """Another run holds the destination."""
+    """Another run has locked the destination."""
 
     exit_code = 9
     default_hint = "wait for the other run to end; a killed run leaves no lock behind"
@@ -202,24 +223,24 @@ class VerifyFailed(RunError):
     """The audit found problems."""
 
     exit_code = 10
-    default_hint = "run `tilesync mirror` again: it fetches what was found bad"
+    default_hint = "run `tilesync mirror` again: it fetches the bad files again"
 
 
 class GuardTripped(RunError):
-    """A guard stopped the run before it did something that looks like a mistake."""
+    """A guard stopped the run before a change that looks like a mistake."""
 
     exit_code = 11
 
 
 class Interrupted(RunError):
-    """Ctrl-C."""
+    """SIGINT: the user pressed Ctrl-C."""
 
     exit_code = 130
     default_hint = "run the same command again: it continues where it stopped"
 
 
 class Terminated(Interrupted):
-    """SIGTERM."""
+    """SIGTERM: the system or a service manager ended the run."""
 
     exit_code = 143
 

@@ -1,4 +1,7 @@
-"""What happened, told upward as frozen values. `kind` is the name that programs read in `--json`."""
+"""Progress events: frozen values that jobs send to an observer.
+
+`kind` is the name that programs read in `--json`.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something happened."""
+    """Base class of all events."""
 
     kind: ClassVar[str] = "event"
 
 
 @dataclass(frozen=True, slots=True)
 class Notice(Event):
-    """Worth saying to a person; the run goes on."""
+    """Information for a person; the run goes on."""
 
     kind: ClassVar[str] = "notice"
     message: str
@@ -23,7 +26,7 @@ class Notice(Event):
 
 @dataclass(frozen=True, slots=True)
 class Warned(Event):
-    """Something is not as it should be; the run goes on."""
+    """A warning for a person: something is not as it should be, but the run goes on."""
 
     kind: ClassVar[str] = "warning"
     message: str
@@ -31,7 +34,7 @@ class Warned(Event):
 
 @dataclass(frozen=True, slots=True)
 class Waiting(Event):
-    """No matching export is Complete yet; the next look is `seconds` away."""
+    """No matching export is Complete yet; the next poll is in `seconds`."""
 
     kind: ClassVar[str] = "waiting"
     message: str
@@ -41,7 +44,7 @@ class Waiting(Event):
 
 @dataclass(frozen=True, slots=True)
 class ExportResolved(Event):
-    """The run knows what it mirrors, and into which version."""
+    """The export to mirror has been chosen."""
 
     kind: ClassVar[str] = "resolved"
     export: str
@@ -54,7 +57,7 @@ class ExportResolved(Event):
 
 @dataclass(frozen=True, slots=True)
 class OwnerIdentified(Event):
-    """Whose exports the destination holds: the id of an iModel, or the URL of a container."""
+    """The owner of the exports in the destination: an iModel id, or the URL of a container."""
 
     kind: ClassVar[str] = "owner"
     owner: str
@@ -62,7 +65,10 @@ class OwnerIdentified(Event):
 
 @dataclass(frozen=True, slots=True)
 class VersionChosen(Event):
-    """The version that this run is about: `begun` now, `continued` from an earlier run, or `held` whole already."""
+    """The version that this run works on.
+
+    `state`: `begun` now, `continued` from an earlier run, or `held`, which means already complete.
+    """
 
     kind: ClassVar[str] = "version"
     version: str
@@ -71,7 +77,7 @@ class VersionChosen(Event):
 
 @dataclass(frozen=True, slots=True)
 class PageListed(Event):
-    """One page of the inventory is in; counts are running totals, `complete` with the last page."""
+    """One page of the inventory has arrived. Counts are running totals; `complete` is true for the last page."""
 
     kind: ClassVar[str] = "listed"
     files: int
@@ -81,7 +87,7 @@ class PageListed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Planned(Event):
-    """What would be done with one file, or with a version as a whole, and why."""
+    """The planned action for one file or for a whole version, and the reason."""
 
     kind: ClassVar[str] = "plan"
     action: str
@@ -92,7 +98,7 @@ class Planned(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileStored(Event):
-    """One file is in, verified. Sent only where someone asked for every file (`-v`)."""
+    """One file was downloaded and verified. Sent only if every file was asked for (`-v`)."""
 
     kind: ClassVar[str] = "stored"
     name: str
@@ -101,7 +107,7 @@ class FileStored(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileReused(Event):
-    """One file is in, taken from another version. Sent only where someone asked for every file (`-v`)."""
+    """One file was reused from another version. Sent only if every file was asked for (`-v`)."""
 
     kind: ClassVar[str] = "reused"
     name: str
@@ -110,7 +116,7 @@ class FileReused(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileFailed(Event):
-    """One file failed for good. `hint`: what helps, where another run does not."""
+    """One file failed permanently. `hint` says what helps if another run does not."""
 
     kind: ClassVar[str] = "file-failed"
     name: str
@@ -121,7 +127,7 @@ class FileFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Retried(Event):
-    """An attempt failed and is made again after `seconds`."""
+    """An attempt failed; the next attempt starts after `seconds`."""
 
     kind: ClassVar[str] = "retry"
     what: str
@@ -131,7 +137,7 @@ class Retried(Event):
 
 @dataclass(frozen=True, slots=True)
 class LinkRenewed(Event):
-    """A fresh link replaced the one before."""
+    """A fresh link replaced the previous one."""
 
     kind: ClassVar[str] = "renewed"
     expires: str | None
@@ -139,7 +145,10 @@ class LinkRenewed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Finding(Event):
-    """`verify` found something. `asked_by`: a file that asks for this one, empty where none does. `version`: where."""
+    """A problem found by `verify`.
+
+    `asked_by`: a file that refers to this one, or empty if none does. `version`: the version that has the file.
+    """
 
     kind: ClassVar[str] = "finding"
     name: str
@@ -151,7 +160,7 @@ class Finding(Event):
 
 @dataclass(frozen=True, slots=True)
 class DiagnosticReported(Event):
-    """Something about one file that a person may want to know, and that is no error. `problem` is a word for it."""
+    """A remark about one file that may interest a person but is not an error. `problem` names it in a word or two."""
 
     kind: ClassVar[str] = "remark"
     name: str
@@ -161,7 +170,7 @@ class DiagnosticReported(Event):
 
 @dataclass(frozen=True, slots=True)
 class ExportFailed(Event):
-    """One export of several could not be mirrored; the next one is tried."""
+    """One export of several could not be mirrored; the run continues with the next one."""
 
     kind: ClassVar[str] = "export-failed"
     export: str
@@ -171,7 +180,7 @@ class ExportFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class VersionRetired(Event):
-    """A version was given up, and lies in the trash."""
+    """A version was retired and moved into the trash."""
 
     kind: ClassVar[str] = "retired"
     version: str
@@ -182,7 +191,7 @@ class VersionRetired(Event):
 
 @dataclass(frozen=True, slots=True)
 class PointerKept(Event):
-    """`version` is held, and the pointer names another one on purpose, or was not to be moved."""
+    """`version` is complete, but the pointer was deliberately left on another version."""
 
     kind: ClassVar[str] = "pointer-stays"
     version: str
@@ -200,7 +209,10 @@ class FileDeleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class GzipStored(Event):
-    """Files of a version in a folder, of these endings, are gzip: a web server must say so, or no viewer reads them."""
+    """Gzip files with these endings are in a version in a folder.
+
+    A web server must declare the encoding, or viewers cannot read them.
+    """
 
     kind: ClassVar[str] = "gzip"
     version: str
@@ -210,7 +222,7 @@ class GzipStored(Event):
 
 @dataclass(frozen=True, slots=True)
 class VersionPublished(Event):
-    """The pointer names `version` now."""
+    """The pointer now names `version`."""
 
     kind: ClassVar[str] = "published"
     version: str
@@ -220,7 +232,10 @@ class VersionPublished(Event):
 
 @dataclass(frozen=True, slots=True)
 class CheckCompleted(Event):
-    """One check of `doctor`. `result`: ok, warn, fail or skipped; `hint`: what mends it, in so many lines."""
+    """The result of one check of `doctor`.
+
+    `result`: ok, warn, fail or skipped. `hint`: the steps that fix the problem.
+    """
 
     kind: ClassVar[str] = "check"
     name: str

@@ -190,7 +190,7 @@ def test_absolute_links_are_told_apart_as_ever(tmp_path: Path) -> None:
         run = sim.mirror(tmp_path, allow_missing=True)
         assert run.exit_code == 0
         assert run.stats.completeness.unfollowed == 2
-        assert any("leads back to the container" in str(event) for event in run.events)
+        assert any("points back to the original container" in str(event) for event in run.events)
 
 
 def test_a_damaged_blob_fails_alone(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A page that is written as Azure writes it, and any other: the same bytes mean the same."""
+"""List Blobs pages: the fast path and the XML parser give the same result for the same bytes."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def page(*entries: str, marker: str = "") -> bytes:
 
 
 def parse_or_error(body: bytes) -> Page | str:
-    """What the parser says of a page, or that it is none."""
+    """Parse a page with the XML parser; "torn" for a malformed one."""
     try:
         return _parse_any_form(body)
     except Transient:
         return "torn"
 
 
-def test_azures_own_form_is_read_plainly() -> None:
-    """What Azure writes needs no parser, and says what it says to one."""
+def test_azures_own_form_takes_the_fast_path() -> None:
+    """A page in Azure's own form takes the fast path and gives the result of the parser."""
     body = page(entry("tiles/a&b <c>.glb"), entry("tileset.json", Content_Encoding="gzip"), marker="2!76!x&y")
     plain = _parse_azure_form(body.decode())
     assert plain == Page(
@@ -64,17 +64,17 @@ def test_azures_own_form_is_read_plainly() -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "echo",
     ["<Marker>2!76!x&amp;y</Marker>", "<MaxResults>357</MaxResults>", "<Prefix /><Marker /><MaxResults>1</MaxResults>"],
 )
-def test_a_page_that_tells_what_was_asked_for(asked: str) -> None:
-    """Every page but the first tells the marker that it was asked by: it is read as quickly, and means no more."""
-    body = page(entry("a"), marker="m").replace(b"<Blobs>", f"{asked}<Blobs>".encode())
+def test_a_page_that_repeats_its_marker(echo: str) -> None:
+    """A page that repeats the marker of its request takes the fast path and gives the same result."""
+    body = page(entry("a"), marker="m").replace(b"<Blobs>", f"{echo}<Blobs>".encode())
     assert _parse_azure_form(body.decode()) == _parse_any_form(body) == parse_page(page(entry("a"), marker="m"))
 
 
 def test_an_empty_page_and_placeholders() -> None:
-    """No blobs are no error; placeholders of folders are counted and left out."""
+    """A page without blobs is no error; folder placeholders are counted and left out."""
     assert parse_page(page()) == Page((), None)
     body = page(entry("a/", 0), entry("b", 0, ResourceType="directory"), entry("c", 0))
     assert parse_page(body) == _parse_any_form(body)
@@ -97,8 +97,8 @@ ENTRIES = st.builds(
 
 @given(st.lists(ENTRIES, max_size=3), st.sampled_from(["", "m", "a&b"]))
 @settings(max_examples=400, deadline=None)
-def test_both_ways_say_the_same(entries: list[str], marker: str) -> None:
-    """Where a page is read plainly at all, the parser says the same of it."""
+def test_fast_path_and_parser_agree(entries: list[str], marker: str) -> None:
+    """Where the fast path parses a page at all, the parser gives the same result."""
     body = page(*entries, marker=marker)
     try:
         plain = _parse_azure_form(body.decode())
@@ -112,7 +112,7 @@ BODY = page(entry("a&b"), entry("dir/ü.glb", Etag='"0x8D"'), marker="next")
 
 @pytest.mark.parametrize("cut", range(1, len(BODY)))
 def test_a_page_cut_anywhere_is_torn(cut: int) -> None:
-    """No beginning of a page is a page."""
+    """No prefix of a page is a page."""
     with pytest.raises(Transient):
         parse_page(BODY[:cut])
 
@@ -121,8 +121,8 @@ def test_a_page_cut_anywhere_is_torn(cut: int) -> None:
     st.integers(0, len(BODY) - 1), st.sampled_from([b"", b"<", b"&", b">", b"\x00", b"\xff", b"</Blob>", b"<!--", b"x"])
 )
 @settings(max_examples=600, deadline=None)
-def test_a_page_with_something_amiss_means_what_the_parser_says(at: int, other: bytes) -> None:
-    """One byte replaced, or lost: what is read is what a parser reads, or an error, as it is for the parser."""
+def test_a_damaged_page_gives_the_result_of_the_parser(at: int, other: bytes) -> None:
+    """With one byte replaced or lost, the result is that of the parser, or an error as it is for the parser."""
     body = BODY[:at] + other + BODY[at + 1 :]
     try:
         found: Page | str = parse_page(body)
@@ -144,8 +144,8 @@ def test_a_page_with_something_amiss_means_what_the_parser_says(at: int, other: 
         b"<html>no</html>",
     ],
 )
-def test_what_is_no_page(body: bytes) -> None:
-    """Nothing that is not a whole page is taken for one."""
+def test_malformed_input(body: bytes) -> None:
+    """Only a whole page parses as a page."""
     with pytest.raises(Transient):
         parse_page(body)
 
@@ -163,8 +163,8 @@ def test_what_is_no_page(body: bytes) -> None:
         (b'encoding="utf-8"', b'encoding="UTF-8"'),
     ],
 )
-def test_other_ways_to_write_the_same(change: tuple[bytes, bytes]) -> None:
-    """Written otherwise, a page is read by the parser, and means the same."""
+def test_other_forms_of_the_same_xml(change: tuple[bytes, bytes]) -> None:
+    """Another form of the same XML goes to the parser and gives the same result."""
     body = page(entry("a"), marker="m")
     assert change[0] in body
     assert parse_page(body.replace(*change, 1)) == parse_page(body)
@@ -180,8 +180,8 @@ def test_other_ways_to_write_the_same(change: tuple[bytes, bytes]) -> None:
         ((b"</Properties>", b"</Properties><Name>other</Name>"), [("0x8D", MD5)]),
     ],
 )
-def test_other_properties_than_usual(change: tuple[bytes, bytes], blobs: list[tuple[str, bytes | None]]) -> None:
-    """A property that comes twice, is missing, or is of another storage, means what it means to the parser."""
+def test_unusual_properties(change: tuple[bytes, bytes], blobs: list[tuple[str, bytes | None]]) -> None:
+    """A property that comes twice, is missing, or is of another storage gives the result of the parser."""
     body = page(entry("a")).replace(*change, 1)
     assert parse_page(body) == _parse_any_form(body)
     assert [(blob.etag, blob.md5) for blob in parse_page(body).blobs] == blobs
@@ -225,12 +225,12 @@ def bare(name: str = "<Name>a</Name>", properties: str = "<Content-Length>1</Con
 
 
 def test_a_realistic_page() -> None:
-    """A page as Azure sends it gives names, sizes, tags, types and dates, without the folder placeholder."""
+    """A page as Azure sends it gives names, sizes, ETags, types and dates, without the folder placeholder."""
     assert parse_page(LISTING) == INVENTORY
 
 
 def test_a_torn_page_is_an_error_at_every_byte() -> None:
-    """No prefix of a page is ever taken for a shorter inventory."""
+    """No prefix of a page parses as a shorter inventory."""
     for end in range(len(LISTING)):
         with pytest.raises(Transient):
             parse_page(LISTING[:end])
@@ -238,7 +238,7 @@ def test_a_torn_page_is_an_error_at_every_byte() -> None:
 
 @given(st.integers(0, len(LISTING) - 1), st.integers(1, 200))
 def test_a_page_with_a_hole_is_never_short(at: int, size: int) -> None:
-    """A page that lost bytes in its middle is refused, or still names every blob that it has an element for."""
+    """A page that lost bytes in its middle is refused, or still names every blob that has an element."""
     torn = LISTING[:at] + LISTING[at + size :]
     try:
         page = parse_page(torn)
@@ -265,7 +265,7 @@ def test_a_page_with_a_hole_is_never_short(at: int, size: int) -> None:
     ],
 )
 def test_malformed_pages(body: bytes) -> None:
-    """What is no well-formed listing is an error that another attempt may cure."""
+    """A malformed listing is a transient error."""
     with pytest.raises(Transient):
         parse_page(body)
 
@@ -276,14 +276,14 @@ def test_malformed_pages(body: bytes) -> None:
      "<Content-Length>1.5</Content-Length>", f"<Content-Length>{'9' * 5000}</Content-Length>"],
 )  # fmt: skip
 def test_a_blob_without_a_length_tears_the_page(properties: str) -> None:
-    """A length that is missing, negative or no number makes the page an error, not the blob a guess."""
+    """A missing, negative or invalid length makes the whole page an error."""
     with pytest.raises(Transient):
         listed(bare(properties=properties))
 
 
 @pytest.mark.parametrize("name", ["", "<Name />", "<Name></Name>", '<Name Encoded="true">%FF</Name>'])
 def test_a_blob_without_a_readable_name_tears_the_page(name: str) -> None:
-    """A name that is missing, empty or no UTF-8 makes the page an error."""
+    """A missing, empty or non-UTF-8 name makes the whole page an error."""
     with pytest.raises(Transient):
         listed(bare(name=name))
 
@@ -302,19 +302,19 @@ def test_a_blob_without_a_readable_name_tears_the_page(name: str) -> None:
     ],
 )
 def test_names(name: str, read: str) -> None:
-    """A name is taken to the letter, percent-decoded only where the listing says that it is encoded."""
+    """A name is kept exactly; it is percent-decoded only where the listing marks it as encoded."""
     assert [blob.name for blob in listed(bare(name=name)).blobs] == [read]
 
 
 def test_encoding_concerns_one_name() -> None:
-    """The mark of one encoded name does not spread to the next."""
+    """The `Encoded` mark of one name does not affect the next."""
     page = listed(bare('<Name Encoded="true">%41</Name>') + bare("<Name>%41</Name>"))
     assert [blob.name for blob in page.blobs] == ["A", "%41"]
 
 
 @pytest.mark.parametrize("text", ["", "not base64!", "AAAA", base64.b64encode(b"x" * 15).decode()])
 def test_an_unreadable_md5_is_none(text: str) -> None:
-    """A Content-MD5 that is no base64 of 16 bytes claims nothing."""
+    """A Content-MD5 that is not the base64 of 16 bytes counts as none."""
     assert listed(bare(properties=f"<Content-Length>1</Content-Length><Content-MD5>{text}</Content-MD5>")).blobs == (
         Blob("a", 1),
     )
@@ -322,13 +322,13 @@ def test_an_unreadable_md5_is_none(text: str) -> None:
 
 @pytest.mark.parametrize(("text", "etag"), [("0x8D", "0x8D"), ('"0x8D"', "0x8D"), ('W/"0x8D"', ""), ("", "")])
 def test_etags_of_a_listing(text: str, etag: str) -> None:
-    """A strong tag is kept without quotes; a weak one is dropped, since no condition can be built on it."""
+    """A strong ETag loses its quotes; a weak one is dropped, because no condition can use it."""
     page = listed(bare(properties=f"<Content-Length>1</Content-Length><Etag>{text}</Etag>"))
     assert [blob.etag for blob in page.blobs] == [etag]
 
 
 def test_unknown_elements_are_ignored() -> None:
-    """Elements that tilesync does not know change nothing, wherever they stand and whatever they are called."""
+    """Unknown elements change nothing, wherever they are and whatever their names."""
     page = listed(
         "<Blob><Metadata><Name>no</Name><Content-Length>9</Content-Length></Metadata><Name>yes</Name><New><Blob/></New>"
         "<Properties><Content-Length>1</Content-Length><Deep><Etag>no</Etag></Deep></Properties>"
@@ -338,13 +338,13 @@ def test_unknown_elements_are_ignored() -> None:
 
 
 def test_fields_do_not_leak_into_the_next_blob() -> None:
-    """What one blob states is not taken for the next one."""
+    """Properties of one blob do not leak into the next."""
     first = "<Content-Length>1</Content-Length><Etag>e</Etag><Content-Type>t</Content-Type>"
     assert listed(bare(properties=first) + bare("<Name>b</Name>")).blobs[1] == Blob("b", 1)
 
 
 def test_folder_placeholders() -> None:
-    """Directories and empty names with a trailing slash are counted, not listed; an empty blob is a blob."""
+    """Directories and empty blobs with a trailing slash are counted, not listed; other empty blobs are listed."""
     page = listed(
         bare(properties="<Content-Length>0</Content-Length><ResourceType>directory</ResourceType>")
         + bare("<Name>b/</Name>", "<Content-Length>0</Content-Length>")
@@ -369,7 +369,7 @@ def test_an_empty_container() -> None:
     ],
 )
 def test_markers(marker: str, read: str | None) -> None:
-    """An empty marker ends the listing; any other is kept to the letter."""
+    """An empty marker ends the listing; any other is kept exactly."""
     assert listed(bare(), marker).marker == read
 
 
@@ -382,6 +382,6 @@ def test_markers(marker: str, read: str | None) -> None:
     ],
 )
 def test_document_types_are_refused(doctype: bytes) -> None:
-    """A page with a document type, and so every entity bomb, is refused before it is expanded."""
+    """A page with a document type, and so every entity bomb, is refused before expansion."""
     with pytest.raises(Transient, match="document type"):
         parse_page(doctype + b"<EnumerationResults><Blobs>&c;</Blobs></EnumerationResults>")

@@ -1,4 +1,4 @@
-"""What the service and the storage say, read into our terms."""
+"""Responses of the Mesh Export API and of the storage."""
 
 import json
 import time
@@ -44,7 +44,7 @@ from tilesync.itwin.responses import API_STATUS_VERDICTS, api_message, classify_
     ],
 )
 def test_verdicts_of_the_api(status: int, verdict: Verdict) -> None:
-    """Each status of the API has the verdict that the service's page gives it."""
+    """Each status of the API has the verdict of its documentation page."""
     assert classify_api_status(status) is verdict
 
 
@@ -79,18 +79,18 @@ def test_verdicts_of_the_api(status: int, verdict: Verdict) -> None:
     ],
 )
 def test_verdicts_of_the_storage(status: int, code: str, verdict: Verdict) -> None:
-    """Each status and error code of the storage has the verdict that its reference gives it."""
+    """Each status and error code of the storage has the verdict of its documentation page."""
     assert classify_storage_response(status, code) is verdict
 
 
 def test_every_row_of_the_tables_is_used() -> None:
-    """A row of a verdict table decides exactly the answer that it names."""
+    """Each row of a verdict table decides exactly the response that it names."""
     assert {status: classify_api_status(status) for status in API_STATUS_VERDICTS} == dict(API_STATUS_VERDICTS)
     assert {key: classify_storage_response(*key) for key in VERDICT_BY_STATUS} == dict(VERDICT_BY_STATUS)
 
 
-def test_demand() -> None:
-    """Done passes, retry and pressure are Transient with the wait that was asked for, the rest ends the run."""
+def test_raise_for_status() -> None:
+    """Success passes; retry and throttling raise Transient with the requested wait; all others end the run."""
     raise_for_status(Verdict.DONE, 200, None, "it")
     with pytest.raises(Transient) as busy:
         raise_for_status(Verdict.THROTTLED, 503, 7.0, "it")
@@ -103,7 +103,7 @@ def test_demand() -> None:
 
 
 def test_storage_code() -> None:
-    """The header's error code counts, else the body's, and anything else has none."""
+    """The error code comes from the header, else from the body, else there is none."""
     body = b'<?xml version="1.0"?><Error><Code>BlobNotFound</Code><Message>No.</Message></Error>'
     assert parse_storage_error_code("ContainerNotFound", body) == "ContainerNotFound"
     assert parse_storage_error_code(None, body) == "BlobNotFound"
@@ -120,7 +120,7 @@ def test_storage_code() -> None:
      ("Sun, 01 Mar 2026 08:00:00 GMT", 0.0), ("Sun, 41 Mar 2026 08:30:00 GMT", None)],
 )  # fmt: skip
 def test_retry_after(text: str, seconds: float | None) -> None:
-    """Retry-After is read as a number of seconds and as a date in each form of HTTP, and ignored otherwise."""
+    """Retry-After is parsed as seconds and as a date in each HTTP form, and ignored otherwise."""
     assert parse_retry_after(text, datetime(2026, 3, 1, 8, 28, 30, tzinfo=UTC)) == seconds
 
 
@@ -135,7 +135,7 @@ def test_retry_after(text: str, seconds: float | None) -> None:
     ],
 )
 def test_etags(text: str | None, plain: str, weak: bool) -> None:
-    """A tag loses its quotes and its weakness mark; that mark is told."""
+    """An ETag loses its quotes and its weak prefix; weakness is reported."""
     assert (parse_etag(text), is_weak_etag(text)) == (plain, weak)
 
 
@@ -157,7 +157,7 @@ def test_etags(text: str | None, plain: str, weak: bool) -> None:
     ],
 )
 def test_http_date(text: str | None, seconds: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The three forms of RFC 9110 are the same moment in every time zone; anything else is None."""
+    """The three forms of RFC 9110 give the same time in every time zone; anything else gives None."""
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
@@ -169,7 +169,7 @@ def test_http_date(text: str | None, seconds: int | None, monkeypatch: pytest.Mo
 
 @given(st.text(max_size=40) | st.from_regex(r"\A[A-Z][a-z]{2}, \d{2} Mar \d{1,6} \d\d:\d\d:\d\d [A-Z+0-9-]{3,9}\Z"))
 def test_http_date_never_fails(text: str) -> None:
-    """Whatever a server writes as a date is a number of seconds or None."""
+    """Any text gives a number of seconds or None."""
     assert parse_http_date(text) is None or isinstance(parse_http_date(text), int)
 
 
@@ -193,7 +193,7 @@ FULL = {
 
 
 def test_an_export() -> None:
-    """A full row gives every field; its record holds the fields that are known, and nothing else."""
+    """A full row gives every field; its record has the known fields and nothing else."""
     (export,), following = parse_exports(exports(FULL), fetched=5.0)
     assert (export.id, export.name, export.imodel, export.changeset, export.type) == ("e1", "City", "i", "c", "3DTiles")
     assert (export.modified, export.size, export.is_complete, following) == ("2026-03-01T08:30:00Z", 42, True, None)
@@ -218,7 +218,7 @@ def test_an_export() -> None:
     ],
 )
 def test_exports_are_read_leniently(row: dict[str, Any]) -> None:
-    """Missing, null and odd fields of one row do not spoil the list."""
+    """Missing, null and invalid fields of one row do not spoil the list."""
     (export,), _ = parse_exports(exports(row))
     assert (export.id, export.link, export.size, export.imodel, export.is_complete) == ("e", None, None, None, False)
 
@@ -240,7 +240,7 @@ def test_a_link_alone_is_not_complete() -> None:
     ],
 )
 def test_the_next_page(href: str) -> None:
-    """Only the query of the next page counts, wherever the service says that it lies."""
+    """Only the query of the next link counts, wherever the service says that the page is."""
     assert parse_exports(exports(following=href))[1] == {"$top": "10", "$skip": "10", "exportType": "3DTiles"}
 
 
@@ -248,7 +248,7 @@ def test_the_next_page(href: str) -> None:
     "links", [None, {}, {"next": None}, {"next": {}}, {"next": {"href": None}}, {"next": {"href": ""}}]
 )
 def test_the_last_page(links: object) -> None:
-    """A list without a next link, however that is written, is the last page."""
+    """A list without a next link, in any form, is the last page."""
     assert parse_exports(json.dumps({"exports": [], "_links": links}).encode()) == ([], None)
 
 
@@ -260,7 +260,7 @@ def test_the_last_page(links: object) -> None:
     ids=range(13),
 )  # fmt: skip
 def test_no_export_list(body: bytes) -> None:
-    """An answer that is no export list is met by another attempt, or is read as far as it goes; it is no crash."""
+    """A response that is not an export list is retried, or read as far as possible; it never crashes."""
     try:
         rows, following = parse_exports(body)
     except Transient:
@@ -273,7 +273,7 @@ def test_no_export_list(body: bytes) -> None:
 
 
 def test_api_message_has_all_details() -> None:
-    """An error is told with every detail that the service gives, each with its target."""
+    """An error message has every detail that the service gives, each with its target."""
     body = {
         "error": {
             "code": "InvalidMeshExportRequest",
@@ -305,12 +305,12 @@ def test_api_message_has_all_details() -> None:
     ],
 )
 def test_api_message_of_anything(body: bytes, message: str) -> None:
-    """An answer that is no error of the API has no message, and does no harm."""
+    """A response that is no API error has no message and raises nothing."""
     assert api_message(body) == message
 
 
 def test_token() -> None:
-    """A token comes with its lifetime, an hour when none is said."""
+    """A token has its stated lifetime, or one hour."""
     assert parse_token(b'{"access_token": "t", "expires_in": 600, "token_type": "Bearer"}') == ("t", 600.0)
     assert parse_token(b'{"access_token": "t", "expires_in": "600"}') == ("t", 600.0)
     assert parse_token(b'{"access_token": "t"}') == ("t", 3600.0)
@@ -321,6 +321,6 @@ def test_token() -> None:
     [b"", b"[]", b"{}", b"<html>", b"null", b'{"access_token": null}', b'{"access_token": "t", "expires_in": "soon"}'],
 )
 def test_no_token(body: bytes) -> None:
-    """An answer without a token is an error that another attempt may cure, never a made-up token."""
+    """A response without a token is a transient error."""
     with pytest.raises(Transient):
         parse_token(body)

@@ -1,4 +1,4 @@
-"""What a signed link says about itself."""
+"""SAS links: parsing, expiry, allowed schemes."""
 
 import base64
 import json
@@ -15,9 +15,9 @@ from tilesync.errors import UsageError
 
 
 def policy(*ends: object) -> str:
-    """A CloudFront custom policy as it stands in a query."""
-    said = {"Statement": [{"Condition": {"DateLessThan": {"AWS:EpochTime": end}}} for end in ends]}
-    return base64.b64encode(json.dumps(said).encode()).decode().translate(str.maketrans("+=/", "-_~"))
+    """Build a CloudFront custom policy as it appears in a query."""
+    document = {"Statement": [{"Condition": {"DateLessThan": {"AWS:EpochTime": end}}} for end in ends]}
+    return base64.b64encode(json.dumps(document).encode()).decode().translate(str.maketrans("+=/", "-_~"))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def policy(*ends: object) -> str:
     ],
 )
 def test_a_link_is_split(href: str, base: str) -> None:
-    """Base and query come apart, the query to the letter, and `/tileset.json` before the `?` is dropped."""
+    """Base and query are separated, the query unchanged, and `/tileset.json` before the `?` is dropped."""
     link = parse_sas_link(href, fetched=3.0)
     assert (link.base, link.query, link.fetched_at_s) == (base, "sv=1&sig=a%2Fb%3D", 3.0)
 
@@ -45,8 +45,8 @@ def test_a_link_is_split(href: str, base: str) -> None:
      "https://a.net/c#sig=SECRET", "https://[a/c?sig=SECRET", "https://a.net:port/c?sig=SECRET",
      "https://user:SECRET@a.net/c?sig=SECRET", "https://SECRET@a.net/c?sig=SECRET"],
 )  # fmt: skip
-def test_no_link(href: str) -> None:
-    """What is no signed container link is a usage error that does not repeat it."""
+def test_invalid_links(href: str) -> None:
+    """A text that is not a signed container link is a usage error that does not repeat it."""
     with pytest.raises(UsageError) as error:
         parse_sas_link(href)
     assert "SECRET" not in str(error.value) + error.value.hint
@@ -55,16 +55,16 @@ def test_no_link(href: str) -> None:
 @pytest.mark.parametrize(
     "host", ["a.dfs.core.windows.net", "a.z1.dfs.storage.azure.net", "a.dfs.core.chinacloudapi.cn"]
 )
-def test_a_link_of_the_data_lake_service_is_told(host: str) -> None:
-    """Its listing is JSON and its answers state no MD5; the blob service of the same account takes the signature."""
+def test_a_data_lake_link_is_refused(host: str) -> None:
+    """A Data Lake link is refused with a hint: the blob endpoint of the same account accepts its signature."""
     with pytest.raises(UsageError, match="Data Lake") as refused:
         parse_sas_link(f"https://{host}/c?sv=1&sig=SECRET")
     assert ".blob." in refused.value.hint
     assert parse_sas_link(f"https://{host.replace('.dfs.', '.blob.')}/c?sv=1&sig=SECRET")
 
 
-def test_a_link_is_silent() -> None:
-    """The representation of a link holds no signature."""
+def test_the_repr_of_a_link_has_no_signature() -> None:
+    """The representation of a link does not contain the signature."""
     assert "SECRET" not in repr(parse_sas_link("https://a.net/c?sig=SECRET"))
 
 
@@ -96,13 +96,13 @@ def test_a_link_is_silent() -> None:
     ],
 )
 def test_expiry(query: str, end: datetime | None) -> None:
-    """The earliest end that a query states counts, in UTC; what cannot be read states none."""
+    """The earliest stated end counts, in UTC; an unreadable one counts as none."""
     assert parse_expiry(query) == end
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_expiry_never_fails(se: str, policy_text: str) -> None:
-    """Whatever stands in a query, its end is a moment in UTC or None."""
+    """Any query gives a time in UTC or None."""
     end = parse_expiry(f"se={quote(se)}&Policy={quote(policy_text)}")
     assert end is None or end.tzinfo is UTC
 
@@ -111,7 +111,7 @@ def test_expiry_never_fails(se: str, policy_text: str) -> None:
     "url", ["https://a.net/x", "http://127.0.0.1:1/x", "http://localhost/x", "http://[::1]:8/x", "http://a.localhost/x"]
 )
 def test_safe_schemes(url: str) -> None:
-    """Https goes anywhere, http to this machine."""
+    """HTTPS links may lead anywhere, HTTP links only to this machine."""
     check_scheme(url)
 
 
@@ -127,13 +127,13 @@ def test_unsafe_schemes(url: str) -> None:
 
 
 def test_loopback() -> None:
-    """All of 127/8, ::1 and the names of localhost are this machine, nothing else is."""
+    """127/8, ::1 and the names of localhost are this machine; nothing else is."""
     assert all(map(is_loopback, ("127.0.0.1", "127.9.9.9", "::1", "localhost", "x.localhost")))
     assert not any(map(is_loopback, ("", "128.0.0.1", "::", "localhost.net", "notlocalhost")))
 
 
 def test_a_viewer_url_has_no_slash_behind_its_path() -> None:
-    """The signature's slashes are quoted, and nothing else is another one: viewers look for the last slash."""
+    """Slashes in the signature are quoted, and nothing else is: viewers look for the last slash."""
     link = parse_sas_link("https://account/c?sv=1&sig=a/b%2Fc%3D")
     assert link.viewer_url() == "https://account/c/tileset.json?sv=1&sig=a%2Fb%2Fc%3D"
     assert link.viewer_url("a b/") == "https://account/c/a%20b/tileset.json?sv=1&sig=a%2Fb%2Fc%3D"
@@ -149,6 +149,6 @@ def test_a_viewer_url_has_no_slash_behind_its_path() -> None:
         ("si=p&sig=x", False),
     ],
 )
-def test_a_link_says_what_it_allows(query: str, reads_only: bool) -> None:
-    """Only `sp` does: what a stored policy allows is not known."""
+def test_permissions_of_a_link(query: str, reads_only: bool) -> None:
+    """Permissions are known from `sp` only, not from a stored policy."""
     assert parse_sas_link(f"https://account/c?{query}").is_read_only is reads_only

@@ -1,4 +1,4 @@
-"""The embedded state of a destination."""
+"""Catalog: versions, listings, walks, and old or damaged files."""
 
 import os
 import sqlite3
@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilesync.catalog.catalog import SCHEMA_VERSION, SqliteCatalog
-from tilesync.catalog.schema import MIGRATIONS
+from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.schema import MIGRATIONS, SCHEMA_VERSION
 from tilesync.errors import DestinationError, Incomplete
 from tilesync.model import (
     UNKNOWN_SIZE,
@@ -46,7 +46,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def names(catalog: SqliteCatalog, version: Version) -> list[str]:
-    """What is wanted, in listed order."""
+    """List the wanted names, in listing order."""
     rows = [
         *catalog.list_wanted(version, 0, limit=100, empty=False),
         *catalog.list_wanted(version, 0, limit=100, empty=True),
@@ -59,7 +59,7 @@ def add(catalog: SqliteCatalog, version: Version, *blobs: Blob | str, folders: t
 
 
 def relist(catalog: SqliteCatalog, version: Version) -> Version:
-    """The same version, its container listed anew."""
+    """Start a new listing of the same version."""
     version = replace(version, listing_number=version.listing_number + 1, listed=False, marker=None)
     catalog.update_version(version)
     return version
@@ -70,12 +70,12 @@ def reference_to(name: str, role: Role = Role.CONTENT) -> Reference:
 
 
 def tileset_content(*names: str, kind: Kind = Kind.TILESET, implicit: bool = False) -> ParsedContent:
-    """What a tileset says that asks for these."""
+    """Build the content of a tileset that references these."""
     return ParsedContent(kind, tuple(reference_to(name) for name in names), has_implicit_tiling=implicit)
 
 
 def store_files(catalog: SqliteCatalog, version: Version, **readings: ParsedContent) -> int:
-    """Hold what is wanted of these; dots in a name are written `_`."""
+    """Mark wanted files as stored; dots in a name are written `_`."""
     named = {name.replace("_", "."): reading for name, reading in readings.items()}
     rows = [(number, blob) for number, blob in catalog.list_wanted(version, 0, limit=100) if blob.name in named]
     assert len(rows) == len(named)
@@ -87,7 +87,7 @@ def store_files(catalog: SqliteCatalog, version: Version, **readings: ParsedCont
 
 
 def wanted(catalog: SqliteCatalog, version: Version) -> list[str]:
-    """What is wanted, in the order in which readers meet it."""
+    """List the wanted names in the order in which readers get them."""
     return [blob.name for _, blob in catalog.list_wanted(version, 0, limit=100)]
 
 
@@ -104,7 +104,7 @@ def store_all(catalog: SqliteCatalog, version: Version) -> None:
 
 
 def test_versions_come_back(path: Path) -> None:
-    """Versions are told in the order in which they were begun, as they were recorded, also after reopening."""
+    """Versions come back in the order in which they were started, with all fields, also after reopening."""
     catalog = SqliteCatalog(path)
     one = catalog.add_version(NEW)
     two = catalog.add_version(replace(NEW, name="e2", export="e2", imodel=None, changeset=None))
@@ -122,12 +122,13 @@ def test_versions_come_back(path: Path) -> None:
 
 
 def test_updates_come_back(path: Path) -> None:
-    """Everything that may change about a version is recorded."""
+    """Every field of a version that may change is saved."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     changed = replace(
-        version, modified="2027", record={"id": "e1", "x": None}, listing_number=2, listed=True, marker="m", damaged=True,
-        published_at="t", files=1, bytes=2, manifest_sha256="ff", inventory="walk", container_url="https://host/c",
+        version, modified="2027", record={"id": "e1", "x": None}, listing_number=2, listed=True, marker="m",
+        damaged=True, published_at="t", files=1, bytes=2, manifest_sha256="ff", inventory="walk",
+        container_url="https://host/c",
         completeness=Completeness(4, 3, 2, 1),
     )  # fmt: skip
     catalog.update_version(changed)
@@ -135,8 +136,8 @@ def test_updates_come_back(path: Path) -> None:
     catalog.close()
 
 
-def test_forget(path: Path) -> None:
-    """A forgotten version leaves nothing behind, and its name is free again."""
+def test_delete_version(path: Path) -> None:
+    """A deleted version leaves nothing behind, and its name is free again."""
     catalog = SqliteCatalog(path)
     other = catalog.add_version(replace(NEW, name="other"))
     add(catalog, other, "x")
@@ -156,8 +157,8 @@ def test_forget(path: Path) -> None:
     catalog.close()
 
 
-def test_facts(path: Path) -> None:
-    """A fact is kept under its key, the last one counts, and a catalog knows whether it is fresh."""
+def test_values(path: Path) -> None:
+    """A value is kept under its key, the last one counts, and a catalog knows whether it is new."""
     catalog = SqliteCatalog(path)
     assert catalog.is_new
     assert catalog.get_value("boot") is None
@@ -174,7 +175,7 @@ def test_facts(path: Path) -> None:
 
 
 def test_a_page_comes_back(path: Path) -> None:
-    """Blobs come back with everything that the listing says of them, in listed order, with the marker of the page."""
+    """Blobs come back with every listed property, in listing order, with the marker of the page."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     catalog.add_page(replace(version, marker="next"), [(FULL, None), (Blob("0", 1), None)], ["a"])
@@ -186,7 +187,7 @@ def test_a_page_comes_back(path: Path) -> None:
 
 
 def test_wanted_is_read_in_portions(path: Path) -> None:
-    """What is wanted is handed out from an id on, so many at a time; blobs without bytes come apart."""
+    """Wanted files are read from an id on, up to a limit; empty blobs can be read separately."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "c", "b", Blob("empty", 0), "a")
@@ -200,8 +201,8 @@ def test_wanted_is_read_in_portions(path: Path) -> None:
     catalog.close()
 
 
-def test_what_is_held(path: Path) -> None:
-    """What is held is no longer wanted, is found by name and in order, and survives reopening."""
+def test_stored_files(path: Path) -> None:
+    """A stored file is no longer wanted, is found by name and in key order, and survives reopening."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "c", FULL, "b")
@@ -216,8 +217,8 @@ def test_what_is_held(path: Path) -> None:
     catalog.close()
 
 
-def test_held_is_read_in_portions(path: Path) -> None:
-    """What is held is read in the order of its keys, after the last one read."""
+def test_stored_files_are_read_in_portions(path: Path) -> None:
+    """Stored files are read in key order, after the last key."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "b", "a/b", "a", "ä")
@@ -230,8 +231,8 @@ def test_held_is_read_in_portions(path: Path) -> None:
     catalog.close()
 
 
-def test_held_among_many(path: Path) -> None:
-    """Any number of names can be asked for at once."""
+def test_many_names_are_looked_up_at_once(path: Path) -> None:
+    """Any number of names can be looked up at once."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     blobs = [Blob(f"{number}", 1) for number in range(2000)]
@@ -241,8 +242,8 @@ def test_held_among_many(path: Path) -> None:
     catalog.close()
 
 
-def test_release(path: Path) -> None:
-    """What is released is wanted again; names that are not there do no harm."""
+def test_mark_wanted(path: Path) -> None:
+    """Released files are wanted again; unknown names do no harm."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "a", "b")
@@ -267,7 +268,7 @@ def test_versions_do_not_mix(path: Path) -> None:
 
 
 def test_any_spelling_is_found_at_once(path: Path) -> None:
-    """Where case is folded two spellings of one name that are asked for together are both found."""
+    """On a case-insensitive disk, two spellings of one name are both found in one lookup."""
     catalog = SqliteCatalog(path)
     catalog.set_case_insensitive(is_case_insensitive=True)
     version = catalog.add_version(NEW)
@@ -278,8 +279,8 @@ def test_any_spelling_is_found_at_once(path: Path) -> None:
     catalog.close()
 
 
-def test_what_was_read_where_it_lies(path: Path) -> None:
-    """Files that are added as held are held, with what they are and what they ask for; their numbers mean nothing."""
+def test_files_added_as_stored(path: Path) -> None:
+    """Files added as stored have their kind and references; their `file_id` is ignored."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     arrivals = [
@@ -297,8 +298,8 @@ def test_what_was_read_where_it_lies(path: Path) -> None:
     catalog.close()
 
 
-def test_what_is_added_twice_is_refused(path: Path) -> None:
-    """A name that is added as held twice is an error, nothing of that batch is taken in, and no other file changes."""
+def test_a_name_added_twice_is_refused(path: Path) -> None:
+    """Adding a stored name twice is an error, the whole batch is rolled back, and no other file changes."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     catalog.add_stored_files(version, [FileResult(0, StoredFile(Blob("a", 1), SHA, 5), tileset_content("x"))])
@@ -319,7 +320,7 @@ def test_what_is_added_twice_is_refused(path: Path) -> None:
 
 
 def test_documents_are_read_in_portions(path: Path) -> None:
-    """Tilesets and subtrees that are held are read in the order of their keys; what is wanted again is not held."""
+    """Stored tilesets and subtrees are read in key order; a file that is wanted again is not stored."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     kinds = {"c": Kind.TILESET, "a": Kind.SUBTREE, "b": Kind.GLB, "d": Kind.TILESET, "e": Kind.TILESET, "f": Kind.JSON}
@@ -340,7 +341,7 @@ def test_documents_are_read_in_portions(path: Path) -> None:
 
 @pytest.mark.parametrize("first", [[], ["z", "a"]], ids=["one page", "two pages"])
 def test_a_name_listed_twice_is_refused(path: Path, first: list[str]) -> None:
-    """A name that comes twice in a listing, in one page or two, is an error, and nothing of that page is taken in."""
+    """A name listed twice, in one page or two, is an error, and the page is rolled back."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, *first)
@@ -354,8 +355,8 @@ def test_a_name_listed_twice_is_refused(path: Path, first: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("one", "other"), [("Tile.glb", "tile.GLB"), ("straße", "STRASSE"), ("e\u0301", "é")])
-def test_names_that_a_disk_takes_for_one(path: Path, one: str, other: str) -> None:
-    """On a disk that folds case two names that differ in it alone are refused, both named; elsewhere they are two."""
+def test_names_that_differ_only_in_case(path: Path, one: str, other: str) -> None:
+    """On a case-insensitive disk, names that differ only in case are refused, both named; elsewhere they are two."""
     catalog = SqliteCatalog(path)
     plain = catalog.add_version(NEW)
     add(catalog, plain, one, other)
@@ -373,8 +374,8 @@ def test_names_that_a_disk_takes_for_one(path: Path, one: str, other: str) -> No
     catalog.close()
 
 
-def test_folding_keeps_names(path: Path) -> None:
-    """Where case is folded a name is still told as the container spells it, and found by any spelling; it is kept."""
+def test_case_folding_keeps_names(path: Path) -> None:
+    """On a case-insensitive disk a name keeps the spelling of the container and is found by any spelling."""
     catalog = SqliteCatalog(path)
     catalog.set_case_insensitive(is_case_insensitive=True)
     version = catalog.add_version(NEW)
@@ -388,7 +389,7 @@ def test_folding_keeps_names(path: Path) -> None:
 
 
 def test_folded_folders_clash(path: Path) -> None:
-    """Where case is folded a file clashes with a folder that differs from it in case alone."""
+    """On a case-insensitive disk a file clashes with a folder that differs only in case."""
     catalog = SqliteCatalog(path)
     catalog.set_case_insensitive(is_case_insensitive=True)
     version = catalog.add_version(NEW)
@@ -399,7 +400,7 @@ def test_folded_folders_clash(path: Path) -> None:
 
 
 def test_a_file_that_is_a_folder_is_refused(path: Path) -> None:
-    """A name with bytes that is the folder of another stops the listing from being finished."""
+    """A blob with bytes that is also the folder of another stops the listing."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "a", "a/b", folders=("a",))
@@ -424,7 +425,7 @@ def test_folder_placeholders_leave(path: Path) -> None:
 
 
 def test_relisting_keeps_and_drops(path: Path) -> None:
-    """A new listing keeps what is told to be held, wants the rest, and finds what is gone."""
+    """A new listing keeps stored files, wants the rest, and returns the names that are gone."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "kept", "changed", "gone", "unseen")
@@ -447,7 +448,7 @@ def test_relisting_keeps_and_drops(path: Path) -> None:
 
 
 def test_relisted_names_come_behind(path: Path) -> None:
-    """A reader that goes by id meets every name of the new listing, also those that the old one had."""
+    """A reader that pages by id meets every name of the new listing, also known ones."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "a", "b", "c")
@@ -465,7 +466,7 @@ def test_relisted_names_come_behind(path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 1])
 def test_what_was_a_folder_may_become_a_file(path: Path, size: int) -> None:
-    """Only the current listing decides what is a file and what is a folder."""
+    """Only the current listing decides which names are files and which are folders."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "a/b", folders=("a",))
@@ -481,8 +482,8 @@ def test_what_was_a_folder_may_become_a_file(path: Path, size: int) -> None:
     catalog.close()
 
 
-def test_relisting_finds_doubles_too(path: Path) -> None:
-    """A name that comes twice in a second listing is refused there too, and what was held is held."""
+def test_relisting_refuses_doubles_too(path: Path) -> None:
+    """A name listed twice is also refused in a second listing, and stored files stay stored."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "a")
@@ -495,7 +496,7 @@ def test_relisting_finds_doubles_too(path: Path) -> None:
 
 
 def test_relisting_keeps_what_files_are(path: Path) -> None:
-    """A file that a new listing keeps is still the tileset that it was, and asks for what it asked for."""
+    """A file that a new listing keeps has the same kind and references as before."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "tileset.json", "s.subtree", "changed")
@@ -516,8 +517,8 @@ def test_relisting_keeps_what_files_are(path: Path) -> None:
     catalog.close()
 
 
-def test_what_leaves_the_listing_asks_for_nothing(path: Path) -> None:
-    """What a file asked for that a new listing does not have is forgotten; what others ask for is not."""
+def test_references_of_gone_files_are_dropped(path: Path) -> None:
+    """References of files that left the listing are dropped; those of other files are not."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "tileset.json", "gone.json")
@@ -538,7 +539,7 @@ NAMES = st.lists(st.sampled_from(["a", "A", "a/b", "b", "c/d/e", "ä", "z"]), un
 @given(st.lists(NAMES, max_size=4))
 @settings(max_examples=40)
 def test_the_last_listing_is_the_inventory(listings: list[list[str]]) -> None:
-    """After any row of listings the inventory is the last one, each gone name was told once, and order is as listed."""
+    """After any listings the inventory is the last one, in its order, and each gone name was returned once."""
     catalog = SqliteCatalog(Path(":memory:"))
     version, before = catalog.add_version(NEW), set[str]()
     for listed in listings:
@@ -554,8 +555,8 @@ def test_the_last_listing_is_the_inventory(listings: list[list[str]]) -> None:
 # --- walking ---
 
 
-def test_a_walk_wants_what_arrives_asks_for(path: Path) -> None:
-    """What a file that arrived asks for is wanted, by its name alone, once; how much is new is told."""
+def test_a_walk_wants_the_references_of_arrived_files(path: Path) -> None:
+    """References of an arrived file become wanted once, by name only; the number of new ones is returned."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(WALKED)
     catalog.add_wanted(version, "tileset.json")
@@ -571,8 +572,8 @@ def test_a_walk_wants_what_arrives_asks_for(path: Path) -> None:
     catalog.close()
 
 
-def test_a_walk_reads_on_by_number(path: Path) -> None:
-    """What becomes wanted comes behind everything that a reader has met."""
+def test_a_walk_reads_on_by_id(path: Path) -> None:
+    """New wanted files come after everything that a reader has met."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(WALKED)
     catalog.add_wanted(version, "m")
@@ -588,7 +589,7 @@ def test_a_walk_reads_on_by_number(path: Path) -> None:
 
 
 def test_wanting_twice_is_wanting_once(path: Path) -> None:
-    """A name that is known is not wanted anew, whether it is wanted, held or missing."""
+    """A known name is not added again, whether it is wanted, stored or missing."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(WALKED)
     for name in ("held", "missing", "wanted"):
@@ -603,7 +604,7 @@ def test_wanting_twice_is_wanting_once(path: Path) -> None:
 
 
 def test_a_listed_version_wants_nothing_by_itself(path: Path) -> None:
-    """Where the listing is the inventory, what arrives adds nothing to it."""
+    """Where the listing is the inventory, arriving files add nothing to it."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(NEW)
     add(catalog, version, "tileset.json")
@@ -613,8 +614,8 @@ def test_a_listed_version_wants_nothing_by_itself(path: Path) -> None:
     catalog.close()
 
 
-def test_what_was_told_in_parts_is_wanted_too(path: Path) -> None:
-    """Of a file whose references came in parts all are wanted, not only those of the last part."""
+def test_references_in_parts_are_all_wanted(path: Path) -> None:
+    """All references of a file that came in parts become wanted, not only those of the last part."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(WALKED)
     catalog.add_wanted(version, "tileset.json")
@@ -631,8 +632,8 @@ def test_what_was_told_in_parts_is_wanted_too(path: Path) -> None:
     catalog.close()
 
 
-def test_what_is_missing_is_no_part_of_the_inventory(path: Path) -> None:
-    """What the container does not have is not wanted, counted or held, until it is asked for again."""
+def test_missing_files_are_not_in_the_inventory(path: Path) -> None:
+    """A missing file is not wanted, counted or stored, until it is wanted again."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(WALKED)
     catalog.add_wanted(version, "tileset.json")
@@ -649,8 +650,8 @@ def test_what_is_missing_is_no_part_of_the_inventory(path: Path) -> None:
     catalog.close()
 
 
-def test_asking_again_leaves_other_versions_alone(path: Path) -> None:
-    """What is missing of one version stays so while another asks again."""
+def test_mark_missing_wanted_leaves_other_versions_alone(path: Path) -> None:
+    """Missing files of one version stay missing when another version wants its own again."""
     catalog = SqliteCatalog(path)
     one, two = catalog.add_version(WALKED), catalog.add_version(replace(WALKED, name="e2"))
     for version in (one, two):
@@ -662,7 +663,7 @@ def test_asking_again_leaves_other_versions_alone(path: Path) -> None:
 
 
 def test_a_second_walk_wants_everything_anew(path: Path) -> None:
-    """What an earlier walk found is wanted anew as this one comes to it, behind all that a reader has met."""
+    """A second walk wants known files again as it reaches them, after all that a reader has met."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(WALKED)
     catalog.add_wanted(version, "tileset.json")
@@ -688,8 +689,8 @@ def test_a_second_walk_wants_everything_anew(path: Path) -> None:
     catalog.close()
 
 
-def test_what_a_second_walk_misses_asks_for_nothing(path: Path) -> None:
-    """A tileset that is not there any more is missing, and what it asked for once is not."""
+def test_files_that_a_second_walk_misses_lose_their_references(path: Path) -> None:
+    """A tileset that is gone is missing, and its old references are dropped."""
     catalog = SqliteCatalog(path)
     version = catalog.add_version(WALKED)
     catalog.add_wanted(version, "tileset.json")
@@ -707,8 +708,8 @@ def test_what_a_second_walk_misses_asks_for_nothing(path: Path) -> None:
     catalog.close()
 
 
-def test_walking_where_case_is_folded(path: Path) -> None:
-    """Two spellings of one name are one file, wanted as it was spelled first."""
+def test_walking_on_a_case_insensitive_disk(path: Path) -> None:
+    """On a case-insensitive disk two spellings of one name are one file, with the first spelling."""
     catalog = SqliteCatalog(path)
     catalog.set_case_insensitive(is_case_insensitive=True)
     version = catalog.add_version(WALKED)
@@ -725,7 +726,7 @@ def test_walking_where_case_is_folded(path: Path) -> None:
 
 @st.composite
 def containers(draw: st.DrawFn) -> list[dict[str, list[str]]]:
-    """What a container holds, and what each file asks for, at one time after another."""
+    """Generate container contents and references of each file, one state after another."""
     names = ["r", "a", "b", "c", "d", "e"]
     several = st.lists(st.sampled_from(names), max_size=4)
     held = st.dictionaries(st.sampled_from(names[1:]), several)
@@ -735,7 +736,7 @@ def containers(draw: st.DrawFn) -> list[dict[str, list[str]]]:
 @given(containers(), st.integers(1, 3))
 @settings(max_examples=80)
 def test_walks_find_what_can_be_reached(times: list[dict[str, list[str]]], portion: int) -> None:
-    """Walk after walk, each asks once for what can be reached then, holds what is there, and drops the rest."""
+    """Each walk requests each reachable file once, stores what exists, and drops the rest."""
     catalog = SqliteCatalog(Path(":memory:"))
     version, before = catalog.add_version(WALKED), set[str]()
     for container in times:
@@ -746,11 +747,11 @@ def test_walks_find_what_can_be_reached(times: list[dict[str, list[str]]], porti
                 reached.add(name)
                 pending += container.get(name, [])
         catalog.add_wanted(version, "r")
-        asked: list[str] = []
+        requested: list[str] = []
         after = 0
         while rows := catalog.list_wanted(version, after, limit=portion):
             after = rows[-1][0]
-            asked += [blob.name for _, blob in rows]
+            requested += [blob.name for _, blob in rows]
             catalog.mark_missing(version, [number for number, blob in rows if blob.name not in container])
             there = [(number, blob) for number, blob in rows if blob.name in container]
             readings = [tileset_content(*container[blob.name]) for _, blob in there]
@@ -759,7 +760,7 @@ def test_walks_find_what_can_be_reached(times: list[dict[str, list[str]]], porti
                 version,
                 [FileResult(n, h, r) for (n, _), h, r in zip(there, held, readings, strict=True)],
             )
-        assert sorted(asked) == sorted(reached)
+        assert sorted(requested) == sorted(reached)
         assert set(catalog.finish_listing(version)) == before - reached
         assert {key for key, _ in catalog.list_stored(version, limit=99)} == reached & container.keys()
         asked_for = {(source, target) for source in reached & container.keys() for target in container[source]}
@@ -772,13 +773,13 @@ def test_walks_find_what_can_be_reached(times: list[dict[str, list[str]]], porti
 
 
 def test_reading_only_writes_nothing(path: Path) -> None:
-    """A catalog that is only read changes no byte and makes no file, also where a killed run left its journal."""
+    """A read-only catalog changes no byte and makes no file, also where a killed run left its journal."""
     code = f"""
 import os
 from pathlib import Path
 from tilesync.catalog.catalog import SqliteCatalog
 catalog = SqliteCatalog(Path({str(path)!r}))
-catalog.set_value("told", "yes")
+catalog.set_value("fact", "yes")
 os.kill(os.getpid(), 9)
 """
     subprocess.run([sys.executable, "-c", code], check=False)
@@ -789,14 +790,14 @@ os.kill(os.getpid(), 9)
 
     before = state()
     catalog = SqliteCatalog(path, read_only=True)
-    assert catalog.get_value("told") == "yes"
+    assert catalog.get_value("fact") == "yes"
     assert not catalog.is_new
     catalog.close()
     assert state() == before
 
 
-def test_reading_only_what_is_not_there(path: Path) -> None:
-    """A catalog that is missing, or that a kill left without a byte, reads as an empty one, and stays so."""
+def test_reading_a_missing_catalog(path: Path) -> None:
+    """A missing or empty catalog file reads as an empty catalog, and stays so."""
     for _ in range(2):
         catalog = SqliteCatalog(path, read_only=True)
         assert catalog.versions() == []
@@ -806,7 +807,7 @@ def test_reading_only_what_is_not_there(path: Path) -> None:
 
 
 def test_a_damaged_catalog(path: Path) -> None:
-    """A file that is no database is an error that says what to do, for readers too."""
+    """A file that is not a database is an error with a hint, for readers too."""
     path.write_bytes(b"this is no database, but long enough to be looked at " * 50)
     for read_only in (False, True):
         with pytest.raises(DestinationError, match="damaged") as error:
@@ -815,7 +816,7 @@ def test_a_damaged_catalog(path: Path) -> None:
 
 
 def test_a_newer_catalog(path: Path) -> None:
-    """A catalog of a later schema is refused with the advice to upgrade."""
+    """A catalog of a later schema is refused with the hint to upgrade."""
     catalog = SqliteCatalog(path)
     catalog.set_value("schema", str(SCHEMA_VERSION + 1))
     catalog.close()
@@ -823,7 +824,7 @@ def test_a_newer_catalog(path: Path) -> None:
         SqliteCatalog(path)
 
 
-OLD = """
+SCHEMA_OF_0_1 = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE version (
   serial INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, export TEXT NOT NULL, imodel TEXT, changeset TEXT,
@@ -842,14 +843,14 @@ INSERT INTO meta VALUES ('schema', '1'), ('adopted', 'yes'), ('folds', 'yes'), (
 INSERT INTO version (serial, name, export, modified, record, listing) VALUES (1, 'e1', 'e1', '', '{}', 1);
 INSERT INTO blob (version, key, size, etag, listing, state) VALUES (1, 'a', 1, '', 1, 1);
 """
-"""A catalog as tilesync 0.1 made it."""
+"""A catalog of tilesync 0.1."""
 
 
 @pytest.mark.parametrize("left", ["whole", "emptied half-way", "without a schema"])
 def test_an_older_catalog_is_emptied(path: Path, left: str) -> None:
-    """A catalog of an earlier schema is emptied and is fresh, also where a kill cut that short; then it works."""
+    """A catalog of an earlier schema is emptied and is new, also after a kill in between; then it works."""
     with sqlite3.connect(path) as db:
-        db.executescript(OLD)
+        db.executescript(SCHEMA_OF_0_1)
         if left == "emptied half-way":
             db.executescript("DROP TABLE meta; DROP TABLE version")
         if left == "without a schema":
@@ -870,10 +871,10 @@ def test_an_older_catalog_is_emptied(path: Path, left: str) -> None:
     catalog.close()
 
 
-def test_looking_at_an_older_catalog_leaves_it(path: Path) -> None:
-    """An older catalog that is only read reads as an empty one, and no byte of it changes."""
+def test_reading_an_older_catalog_leaves_it(path: Path) -> None:
+    """An older catalog that is opened read-only reads as an empty one, and no byte of it changes."""
     with sqlite3.connect(path) as db:
-        db.executescript(OLD)
+        db.executescript(SCHEMA_OF_0_1)
     db.close()
     before = path.read_bytes()
     catalog = SqliteCatalog(path, read_only=True)
@@ -884,7 +885,7 @@ def test_looking_at_an_older_catalog_leaves_it(path: Path) -> None:
 
 
 def test_a_planted_symlink(path: Path, tmp_path: Path) -> None:
-    """A symlink in the place of the catalog is refused, and nothing is made where it leads."""
+    """A symlink in place of the catalog is refused, and nothing is written to its target."""
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DestinationError, match="symlink"):
         SqliteCatalog(path)
@@ -911,18 +912,18 @@ for page in range(10**6):
 
 @pytest.mark.parametrize("pages", [1, 7, 40])
 def test_a_kill_leaves_whole_batches(path: Path, pages: int) -> None:
-    """Killed while it writes, a process leaves a sound catalog with whole batches, all of those that it told of."""
+    """A process killed while writing leaves a sound catalog with all batches that it reported, each whole."""
     with subprocess.Popen([sys.executable, "-c", WRITE, path], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         for _ in range(pages):
-            told = int(writer.stdout.readline())
+            reported = int(writer.stdout.readline())
         writer.kill()
     catalog = SqliteCatalog(path)
     (version,) = catalog.versions()
     totals = catalog.compute_totals(version)
     assert (totals.files % 50, totals.stored_files % 50) == (0, 0)
     assert totals.files - totals.stored_files in {0, 50}
-    assert totals.stored_files >= 50 * (told + 1)
+    assert totals.stored_files >= 50 * (reported + 1)
     assert version.marker == str(totals.files // 50 - 1)
     held = {key for key, _ in catalog.list_stored(version, limit=10**6)}
     for table in ("reference", "remark"):
@@ -947,12 +948,12 @@ while True:
     rows = catalog.list_wanted(version, 0, limit=50)
     results = []
     for number, blob in rows:
-        asked = tuple(Reference(blob.name + letter, Role.CONTENT) for letter in "abc")
+        references = tuple(Reference(blob.name + letter, Role.CONTENT) for letter in "abc")
         if int.from_bytes(blob.name.encode(), "big") % 5 == 0:
-            catalog.references.add(version, blob.name, ParsedContent(references=asked[:2]), replace_existing=True)
-            content, has_more = ParsedContent(Kind.TILESET, asked[2:]), True
+            catalog.references.add(version, blob.name, ParsedContent(references=references[:2]), replace_existing=True)
+            content, has_more = ParsedContent(Kind.TILESET, references[2:]), True
         else:
-            content, has_more = ParsedContent(Kind.TILESET, asked), False
+            content, has_more = ParsedContent(Kind.TILESET, references), False
         stored = StoredFile(blob._replace(size=1), b"s" * 32, 1)
         results.append(FileResult(number, stored, content, has_more_references=has_more))
     catalog.mark_stored(version, results)
@@ -963,17 +964,17 @@ while True:
 
 @pytest.mark.parametrize("batches", [1, 6, 30])
 def test_a_kill_leaves_whole_steps_of_a_walk(path: Path, batches: int) -> None:
-    """Killed while it walks, a process leaves each held file with all that it asks for, and all of that is known."""
-    told = 0
+    """A process killed while walking leaves each stored file with all its references, all of them known."""
+    reported = 0
     with subprocess.Popen([sys.executable, "-c", WALK, path], stdout=subprocess.PIPE, text=True) as walker:
         assert walker.stdout is not None
         for _ in range(batches):
-            told += int(walker.stdout.readline())
+            reported += int(walker.stdout.readline())
         walker.kill()
     catalog = SqliteCatalog(path)
     (version,) = catalog.versions()
     held = {key for key, _ in catalog.list_stored(version, limit=10**6)}
-    assert len(held) >= told
+    assert len(held) >= reported
     known = {row[0] for row in catalog.query("SELECT key FROM blob")}
     for name in held:
         assert catalog.references.list_targets(version, name, Role.CONTENT) == [name + letter for letter in "abc"]
@@ -983,7 +984,7 @@ def test_a_kill_leaves_whole_steps_of_a_walk(path: Path, batches: int) -> None:
     catalog.close()
 
 
-BEFORE_CONTENT = """
+SCHEMA_3 = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE version (
   serial INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, export TEXT NOT NULL, imodel TEXT, changeset TEXT,
@@ -1008,14 +1009,14 @@ INSERT INTO version VALUES (5, 'e1', 'e1', 'i', 'c', '2026', '{"id": "e1"}', 2, 
 INSERT INTO blob VALUES (1, 5, 'a', NULL, 3, 'tag', x'6d', 't', 'gzip', 99, 2, 1, x'73', 7, 8, 'glb', 0),
   (2, 5, 'b', NULL, 1, '', NULL, NULL, NULL, NULL, 2, 0, x'74', NULL, NULL, '', 0);
 """
-"""A catalog as tilesync made it before files could lie unpacked."""
+"""A catalog of schema 3, before files could lie unpacked."""
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-def test_a_catalog_from_before_files_lay_unpacked(path: Path, read_only: bool) -> None:
-    """It keeps everything that it holds, all of it as it is stored, and is no fresh one; then it works as a new one."""
+def test_migration_from_schema_3(path: Path, read_only: bool) -> None:
+    """Migration keeps every row, all files as stored; the catalog is not new, and works."""
     with sqlite3.connect(path) as db:
-        db.executescript(BEFORE_CONTENT)
+        db.executescript(SCHEMA_3)
     db.close()
     for _ in range(2):
         catalog = SqliteCatalog(path, read_only=read_only)
@@ -1043,14 +1044,14 @@ def test_a_catalog_from_before_files_lay_unpacked(path: Path, read_only: bool) -
     assert catalog.find_stored(newer, [FULL.name]) == {FULL.name: held}
 
 
-def test_a_step_that_was_killed_is_taken_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A catalog on its way to the next schema is the one or the other, never something between."""
+def test_a_failed_migration_is_repeated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A migration that fails half-way leaves the old schema; the next try completes it."""
     with sqlite3.connect(path) as db:
-        db.executescript(BEFORE_CONTENT)
+        db.executescript(SCHEMA_3)
     db.close()
     steps = {3: (*MIGRATIONS[3][:2], "this is no statement")}
     with monkeypatch.context() as patched:
-        patched.setattr("tilesync.catalog.catalog.MIGRATIONS", steps)
+        patched.setattr("tilesync.catalog.schema.MIGRATIONS", steps)
         with pytest.raises(DestinationError):
             SqliteCatalog(path)
     catalog = SqliteCatalog(path)

@@ -1,4 +1,4 @@
-"""Which file asks for which, and what follows from it."""
+"""Reference index: completeness, missing and damaged files, and diagnostics."""
 
 from __future__ import annotations
 
@@ -46,26 +46,28 @@ def version(catalog: SqliteCatalog) -> Version:
     return catalog.add_version(NEW)
 
 
-def reading(*targets: str, role: Role = Role.CONTENT, kind: Kind = Kind.TILESET, remarks: int = 0) -> ParsedContent:
-    said = tuple(Diagnostic("unfollowed", f"{number}") for number in range(remarks))
-    return ParsedContent(kind, tuple(Reference(target, role) for target in targets), said)
+def content_of(
+    *targets: str, role: Role = Role.CONTENT, kind: Kind = Kind.TILESET, diagnostic_count: int = 0
+) -> ParsedContent:
+    diagnostics = tuple(Diagnostic("unfollowed", f"{number}") for number in range(diagnostic_count))
+    return ParsedContent(kind, tuple(Reference(target, role) for target in targets), diagnostics)
 
 
-def put(catalog: SqliteCatalog, version: Version, name: str, said: ParsedContent, *, partly: bool = False) -> None:
-    """Hold a file; one that is known already is held again, with another reading."""
+def put(catalog: SqliteCatalog, version: Version, name: str, content: ParsedContent, *, partly: bool = False) -> None:
+    """Store a file; a known file is stored again with another content."""
     catalog.mark_wanted(version, [name])
     numbers = {blob.name: number for number, blob in catalog.list_wanted(version, 0, limit=99)}
-    arrival = FileResult(numbers.get(name, 0), StoredFile(Blob(name, 1), SHA, 1), said, has_more_references=partly)
+    result = FileResult(numbers.get(name, 0), StoredFile(Blob(name, 1), SHA, 1), content, has_more_references=partly)
     if name in numbers:
-        catalog.mark_stored(version, [arrival])
+        catalog.mark_stored(version, [result])
     else:
-        catalog.add_stored_files(version, [arrival])
+        catalog.add_stored_files(version, [result])
 
 
-def put_all(catalog: SqliteCatalog, version: Version, **readings: ParsedContent) -> None:
-    """Files by name; `root` is the root tileset."""
-    for name, said in readings.items():
-        put(catalog, version, ROOT if name == "root" else name, said)
+def put_all(catalog: SqliteCatalog, version: Version, **contents: ParsedContent) -> None:
+    """Store files by name; `root` is the root tileset."""
+    for name, content in contents.items():
+        put(catalog, version, ROOT if name == "root" else name, content)
 
 
 def missing(catalog: SqliteCatalog, version: Version) -> list[tuple[str, str, str]]:
@@ -77,9 +79,9 @@ def missing(catalog: SqliteCatalog, version: Version) -> list[tuple[str, str, st
 
 @dataclass
 class ReferenceOracle:
-    """What a version holds, in plain Python: readings by name, and names that the container does not have."""
+    """Contents of a version in plain Python: content by name, and names that the container does not have."""
 
-    held: dict[str, ParsedContent] = field(default_factory=dict)
+    stored: dict[str, ParsedContent] = field(default_factory=dict)
     absent: set[str] = field(default_factory=set)
 
     def reached(self) -> set[str]:
@@ -87,57 +89,59 @@ class ReferenceOracle:
         while pending:
             if (name := pending.pop()) not in found:
                 found.add(name)
-                if name in self.held:
-                    pending += [reference.target for reference in self.held[name].references]
+                if name in self.stored:
+                    pending += [reference.target for reference in self.stored[name].references]
         return found
 
     def unsatisfiable(self) -> list[tuple[str, str]]:
-        """What is asked for and can be held by no copy, with who asks for it."""
+        """List references that no copy can satisfy, with the file that has them."""
         return [
-            (remark.detail, name)
-            for name in self.reached() & self.held.keys()
-            for remark in self.held[name].diagnostics
-            if remark.problem in {"unsafe name", "unreadable"}
+            (diagnostic.detail, name)
+            for name in self.reached() & self.stored.keys()
+            for diagnostic in self.stored[name].diagnostics
+            if diagnostic.problem in {"unsafe name", "unreadable"}
         ]
 
     def compute_completeness(self) -> Completeness:
         reached, lost = self.reached(), len(self.unsatisfiable())
         return Completeness(
             referenced=len(reached) + lost,
-            missing=len(reached - self.held.keys()) + lost,
-            orphans=len(self.held.keys() - reached),
+            missing=len(reached - self.stored.keys()) + lost,
+            orphans=len(self.stored.keys() - reached),
             unfollowed=sum(
-                r.problem == "unfollowed" for name in reached & self.held.keys() for r in self.held[name].diagnostics
+                r.problem == "unfollowed"
+                for name in reached & self.stored.keys()
+                for r in self.stored[name].diagnostics
             ),
         )
 
     def find_referrers(self, name: str) -> set[tuple[str, str]]:
-        """Who of those that are reached and there asks for a file, and what for."""
+        """Find the stored and reached files that reference a file, with the role."""
         return {
             (source, reference.role.value)
-            for source in self.reached() & self.held.keys()
-            for reference in self.held[source].references
+            for source in self.reached() & self.stored.keys()
+            for reference in self.stored[source].references
             if reference.target == name
         }
 
     def check(self, catalog: SqliteCatalog, version: Version) -> None:
-        """Everything that the catalog says is what the oracle says."""
+        """Check that the catalog agrees with the oracle."""
         assert catalog.references.compute_completeness(version) == self.compute_completeness()
         lost = sorted((detail, source, "") for detail, source in self.unsatisfiable())
         found = missing(catalog, version)
         absent = [row for row in found if row[2]]
         assert sorted(row for row in found if not row[2]) == lost
         assert [name for name, _, _ in absent] == sorted(
-            name for name in self.reached() - self.held.keys() if self.find_referrers(name)
+            name for name in self.reached() - self.stored.keys() if self.find_referrers(name)
         )
         assert all((asker, role) in self.find_referrers(name) for name, asker, role in absent)
 
 
 NAMES = [ROOT, "a", "b", "c", "d/e", "d/f", "ä"]
-REMARKS = st.builds(
+DIAGNOSTICS = st.builds(
     Diagnostic, st.sampled_from(["unfollowed", "unsafe name", "unreadable", "query", "cycle"]), st.sampled_from("xyz")
 )
-READINGS = st.builds(
+CONTENTS = st.builds(
     ParsedContent,
     kind=st.sampled_from([Kind.TILESET, Kind.SUBTREE, Kind.GLB]),
     references=st.lists(
@@ -145,27 +149,27 @@ READINGS = st.builds(
         max_size=4,
         unique=True,
     ).map(tuple),
-    diagnostics=st.lists(REMARKS, max_size=2, unique=True).map(tuple),
+    diagnostics=st.lists(DIAGNOSTICS, max_size=2, unique=True).map(tuple),
 )
-GRAPHS = st.dictionaries(st.sampled_from(NAMES), READINGS)
+GRAPHS = st.dictionaries(st.sampled_from(NAMES), CONTENTS)
 
 
 @given(GRAPHS)
 @settings(max_examples=200)
 def test_the_closure_is_that_of_the_oracle(graph: dict[str, ParsedContent]) -> None:
-    """What is referenced, missing, an orphan or unfollowed, and who misses what, is what a plain search finds."""
+    """Referenced, missing, orphan and unfollowed counts, and referrers, match a plain search."""
     catalog = SqliteCatalog(Path(":memory:"))
     version, other = catalog.add_version(NEW), catalog.add_version(replace(NEW, name="other"))
-    for name, said in graph.items():
-        put(catalog, version, name, said)
+    for name, content in graph.items():
+        put(catalog, version, name, content)
         put(catalog, other, name, ParsedContent(references=(Reference("elsewhere", Role.CONTENT),)))
     ReferenceOracle(dict(graph)).check(catalog, version)
     catalog.close()
 
 
 STEPS = st.one_of(
-    st.tuples(st.just("put"), st.sampled_from(NAMES), READINGS),
-    st.tuples(st.just("parts"), st.sampled_from(NAMES), READINGS),
+    st.tuples(st.just("put"), st.sampled_from(NAMES), CONTENTS),
+    st.tuples(st.just("parts"), st.sampled_from(NAMES), CONTENTS),
     st.tuples(st.just("leave"), st.sampled_from(NAMES), st.none()),
     st.tuples(st.just("miss"), st.sampled_from(NAMES), st.none()),
     st.tuples(st.just("reopen"), st.just(""), st.none()),
@@ -175,29 +179,29 @@ STEPS = st.one_of(
 @given(st.lists(STEPS, max_size=12))
 @settings(max_examples=150)
 def test_whatever_happens_to_files_the_closure_holds(steps: list[tuple[str, str, ParsedContent | None]]) -> None:
-    """Files that come, come again, in parts, leave the listing or go missing: only what is said last counts."""
+    """Files that come, come again, come in parts, leave the listing or go missing: only the last content counts."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "catalog.sqlite3"
         catalog, oracle = SqliteCatalog(path), ReferenceOracle()
         version = catalog.add_version(NEW)
-        for step, name, said in steps:
+        for step, name, content in steps:
             if step == "reopen":
                 catalog.close()
                 catalog = SqliteCatalog(path)
             elif step == "leave":
                 version = relisted(catalog, version, without=name)
-                oracle.held.pop(name, None)
+                oracle.stored.pop(name, None)
             elif step == "miss":
                 catalog.mark_wanted(version, [name])
                 catalog.mark_missing(version, [number for number, _ in catalog.list_wanted(version, 0, limit=9)])
-                if oracle.held.pop(name, None):
+                if oracle.stored.pop(name, None):
                     oracle.absent.add(name)
-            elif said is not None and name not in oracle.absent:
+            elif content is not None and name not in oracle.absent:
                 if step == "parts":
-                    add_part(catalog, version, name, said)
+                    add_part(catalog, version, name, content)
                 else:
-                    put(catalog, version, name, said)
-                oracle.held[name] = said
+                    put(catalog, version, name, content)
+                oracle.stored[name] = content
         oracle.check(catalog, version)
         (again,) = catalog.versions()
         assert (again.name, again.listing_number) == (version.name, version.listing_number)
@@ -205,7 +209,7 @@ def test_whatever_happens_to_files_the_closure_holds(steps: list[tuple[str, str,
 
 
 def relisted(catalog: SqliteCatalog, version: Version, *, without: str) -> Version:
-    """The version after a new listing that has what is held, but for one name."""
+    """Relist the version with all stored files but one."""
     version = replace(version, listing_number=version.listing_number + 1)
     catalog.update_version(version)
     rows = [(held.blob, held) for _, held in catalog.list_stored(version, limit=99) if held.blob.name != without]
@@ -214,14 +218,14 @@ def relisted(catalog: SqliteCatalog, version: Version, *, without: str) -> Versi
     return version
 
 
-def add_part(catalog: SqliteCatalog, version: Version, name: str, said: ParsedContent) -> None:
-    """A file that says what it says in three parts."""
-    one = ParsedContent(references=said.references[:1], diagnostics=said.diagnostics[1:])
-    two = ParsedContent(references=said.references[1:2])
-    catalog.references.add(version, name, reading("stale", remarks=9), replace_existing=True)
+def add_part(catalog: SqliteCatalog, version: Version, name: str, content: ParsedContent) -> None:
+    """Store a file whose references come in three parts."""
+    one = ParsedContent(references=content.references[:1], diagnostics=content.diagnostics[1:])
+    two = ParsedContent(references=content.references[1:2])
+    catalog.references.add(version, name, content_of("stale", diagnostic_count=9), replace_existing=True)
     catalog.references.add(version, name, one, replace_existing=True)
     catalog.references.add(version, name, two)
-    last = said._replace(references=said.references[2:], diagnostics=said.diagnostics[:1])
+    last = content._replace(references=content.references[2:], diagnostics=content.diagnostics[:1])
     put(catalog, version, name, last, partly=True)
 
 
@@ -229,71 +233,73 @@ def add_part(catalog: SqliteCatalog, version: Version, name: str, said: ParsedCo
 
 
 def test_cycles_end(catalog: SqliteCatalog, version: Version) -> None:
-    """Files that ask for each other, for the root or for themselves are each counted once."""
-    put_all(catalog, version, root=reading("a", ROOT), a=reading("b", "a"), b=reading("a", ROOT))
+    """Files that reference each other, the root or themselves are counted once each."""
+    put_all(catalog, version, root=content_of("a", ROOT), a=content_of("b", "a"), b=content_of("a", ROOT))
     assert catalog.references.compute_completeness(version) == Completeness(referenced=3)
     assert missing(catalog, version) == []
 
 
 def test_the_root_counts(catalog: SqliteCatalog, version: Version) -> None:
-    """A version without a root misses it, and everything in it is an orphan; nobody asks for the root."""
-    put_all(catalog, version, a=reading("b"), b=reading())
+    """A version without a root misses it, without a referrer, and all its files are orphans."""
+    put_all(catalog, version, a=content_of("b"), b=content_of())
     assert catalog.references.compute_completeness(version) == Completeness(referenced=1, missing=1, orphans=2)
     assert missing(catalog, version) == []
 
 
-def test_an_asker_is_itself_reached_and_there(catalog: SqliteCatalog, version: Version) -> None:
-    """Who misses a file is never an orphan, nor a file that is not there itself."""
-    put_all(catalog, version, root=reading("z", "bad"), z=reading("lost"), a_orphan=reading("lost", "not counted"))
-    catalog.references.add(version, "bad", reading("lost", "unread", kind=Kind.NONE))
+def test_a_referrer_is_reached_and_stored(catalog: SqliteCatalog, version: Version) -> None:
+    """The referrer of a missing file is never an orphan and never missing itself."""
+    put_all(
+        catalog, version, root=content_of("z", "bad"), z=content_of("lost"), a_orphan=content_of("lost", "not counted")
+    )
+    catalog.references.add(version, "bad", content_of("lost", "unread", kind=Kind.NONE))
     assert catalog.references.compute_completeness(version) == Completeness(referenced=4, missing=2, orphans=1)
     assert missing(catalog, version) == [("bad", ROOT, "content"), ("lost", "z", "content")]
 
 
-def test_only_what_is_held_asks(catalog: SqliteCatalog, version: Version) -> None:
-    """What is to be fetched again, or was read in part, asks for nothing and lacks nothing until it is held."""
+def test_only_stored_files_have_references(catalog: SqliteCatalog, version: Version) -> None:
+    """A file to be fetched again, or read in part, has no references until it is stored."""
     lost = (Diagnostic("unreadable", "x"), Diagnostic("unsafe name", "y"))
     put_all(
         catalog,
         version,
-        root=reading("a", "b"),
-        a=reading("c", "d")._replace(diagnostics=lost),
+        root=content_of("a", "b"),
+        a=content_of("c", "d")._replace(diagnostics=lost),
         c=ParsedContent(Kind.NONE),
     )
-    catalog.references.add(version, "b", reading("d", "e")._replace(diagnostics=lost))
+    catalog.references.add(version, "b", content_of("d", "e")._replace(diagnostics=lost))
     assert catalog.references.compute_completeness(version) == Completeness(referenced=7, missing=4)
     catalog.mark_wanted(version, ["a"])
     assert catalog.references.compute_completeness(version) == Completeness(referenced=3, missing=1, orphans=1)
     assert missing(catalog, version) == [("b", ROOT, "content")]
-    put(catalog, version, "a", reading("b"))
+    put(catalog, version, "a", content_of("b"))
     catalog.mark_wanted(version, [ROOT])
     assert catalog.references.compute_completeness(version) == Completeness(referenced=1, orphans=2)
 
 
-def test_a_file_held_again_has_only_its_new_references(catalog: SqliteCatalog, version: Version) -> None:
-    """What a file said before it was replaced does not count, remarks included."""
-    put_all(catalog, version, root=reading("a", remarks=2), a=reading("b"))
-    put(catalog, version, ROOT, reading("c"))
+def test_a_file_stored_again_has_only_its_new_references(catalog: SqliteCatalog, version: Version) -> None:
+    """References and diagnostics of a replaced file no longer count."""
+    put_all(catalog, version, root=content_of("a", diagnostic_count=2), a=content_of("b"))
+    put(catalog, version, ROOT, content_of("c"))
     assert catalog.references.list_targets(version, ROOT, Role.CONTENT) == ["c"]
     assert catalog.references.compute_completeness(version) == Completeness(referenced=2, missing=1, orphans=1)
     assert list(catalog.references.list_diagnostics(version)) == []
 
 
 def test_parts_add_up(catalog: SqliteCatalog, version: Version) -> None:
-    """What was told while a file passed is kept when the rest of it arrives; what was told before that is not."""
-    catalog.references.add(version, ROOT, reading("stale", remarks=1))
-    catalog.references.add(version, ROOT, reading("a"), replace_existing=True)
-    catalog.references.add(version, ROOT, reading("b", remarks=1))
-    put(catalog, version, ROOT, reading("c"), partly=True)
+    """Parts added while a file passes stay when the rest arrives; older ones do not."""
+    catalog.references.add(version, ROOT, content_of("stale", diagnostic_count=1))
+    catalog.references.add(version, ROOT, content_of("a"), replace_existing=True)
+    catalog.references.add(version, ROOT, content_of("b", diagnostic_count=1))
+    put(catalog, version, ROOT, content_of("c"), partly=True)
     assert catalog.references.list_targets(version, ROOT, Role.CONTENT) == ["a", "b", "c"]
     assert catalog.references.compute_completeness(version).unfollowed == 1
-    put(catalog, version, ROOT, reading("d"), partly=False)
+    put(catalog, version, ROOT, content_of("d"), partly=False)
     assert catalog.references.list_targets(version, ROOT, Role.CONTENT) == ["d"]
 
 
-def test_what_is_grown_has_its_own_end(catalog: SqliteCatalog, version: Version) -> None:
-    """What following says is void when following begins anew, or when the file itself comes anew; else both stand."""
-    put(catalog, version, ROOT, reading("a", remarks=1))
+def test_derived_references(catalog: SqliteCatalog, version: Version) -> None:
+    """Derived references go when they are derived again or the file itself comes again; else both stay."""
+    put(catalog, version, ROOT, content_of("a", diagnostic_count=1))
     grown = ParsedContent(references=(Reference("s", Role.SUBTREE),), diagnostics=(Diagnostic("unfollowed", "grown"),))
     catalog.references.add(version, ROOT, grown, derived=True, replace_existing=True)
     catalog.references.add(version, ROOT, ParsedContent(references=(Reference("a", Role.CONTENT),)), derived=True)
@@ -302,55 +308,57 @@ def test_what_is_grown_has_its_own_end(catalog: SqliteCatalog, version: Version)
     catalog.references.add(version, ROOT, ParsedContent(), derived=True, replace_existing=True)
     assert catalog.references.compute_completeness(version) == Completeness(referenced=2, missing=1, unfollowed=1)
     catalog.references.add(version, ROOT, grown, derived=True)
-    put(catalog, version, ROOT, reading("a"))
+    put(catalog, version, ROOT, content_of("a"))
     assert catalog.references.compute_completeness(version) == Completeness(referenced=2, missing=1)
 
 
 def test_one_file_in_two_roles(catalog: SqliteCatalog, version: Version) -> None:
-    """A file that is asked for in two roles is one file, and each role is told apart."""
-    said = (Reference("a", Role.SCHEMA), Reference("a", Role.CONTENT))
-    put(catalog, version, ROOT, ParsedContent(Kind.TILESET, said))
+    """A file referenced in two roles is one file, and both roles are kept."""
+    references = (Reference("a", Role.SCHEMA), Reference("a", Role.CONTENT))
+    put(catalog, version, ROOT, ParsedContent(Kind.TILESET, references))
     assert catalog.references.compute_completeness(version) == Completeness(referenced=2, missing=1)
     assert catalog.references.list_targets(version, ROOT, Role.SCHEMA) == ["a"]
     assert [name for name, _, _ in missing(catalog, version)] == ["a"]
     assert catalog.references.list_targets(version, ROOT, Role.IMAGE) == []
 
 
-def test_what_a_walk_did_not_get_is_missing(catalog: SqliteCatalog) -> None:
-    """A file that is known to be missing is not there; one that is still wanted is."""
+def test_missing_and_wanted_files(catalog: SqliteCatalog) -> None:
+    """A file in state MISSING is absent; a wanted one is not."""
     version = catalog.add_version(replace(NEW, name="walk", inventory=Inventory.WALK))
     for name in (ROOT, "miss", "want"):
         catalog.add_wanted(version, name)
     numbers = {blob.name: number for number, blob in catalog.list_wanted(version, 0, limit=9)}
     held = StoredFile(Blob(ROOT, 1), SHA, 1)
-    catalog.mark_stored(version, [FileResult(numbers[ROOT], held, reading("miss", "want"))])
+    catalog.mark_stored(version, [FileResult(numbers[ROOT], held, content_of("miss", "want"))])
     catalog.mark_missing(version, [numbers["miss"]])
     assert catalog.references.compute_completeness(version) == Completeness(referenced=3, missing=1)
     assert missing(catalog, version) == [("miss", ROOT, "content")]
 
 
 def test_versions_do_not_mix(catalog: SqliteCatalog, version: Version) -> None:
-    """The same names in another version are other files, held again, remarked or forgotten there alone."""
+    """The same names in another version are other files."""
     other = catalog.add_version(replace(NEW, name="e2"))
-    put_all(catalog, version, root=reading("a", remarks=1), a=ParsedContent())
-    put_all(catalog, other, root=reading("b", "c", remarks=3))
+    put_all(catalog, version, root=content_of("a", diagnostic_count=1), a=ParsedContent())
+    put_all(catalog, other, root=content_of("b", "c", diagnostic_count=3))
     assert catalog.references.compute_completeness(version) == Completeness(referenced=2, unfollowed=1)
     assert catalog.references.compute_completeness(other) == Completeness(referenced=3, missing=2, unfollowed=3)
     assert [name for name, _, _ in missing(catalog, other)] == ["b", "c"]
     assert catalog.references.find_referrers(other, ["a", "b"]) == {"b": ROOT}
-    put(catalog, other, ROOT, reading())
+    put(catalog, other, ROOT, content_of())
     assert catalog.references.list_targets(version, ROOT, Role.CONTENT) == ["a"]
     catalog.delete_version(version)
     assert catalog.query("SELECT * FROM reference") == []
     assert catalog.query("SELECT * FROM remark") == []
 
 
-def test_it_is_all_there_after_closing(tmp_path: Path) -> None:
-    """Closed and opened, a catalog settles to the same, and names the same."""
+def test_reopening(tmp_path: Path) -> None:
+    """A reopened catalog gives the same completeness and the same names."""
     catalog = SqliteCatalog(tmp_path / "c")
     version = catalog.add_version(NEW)
-    put_all(catalog, version, root=reading("a", "b", remarks=2), a=reading("lost"), orphan=ParsedContent())
-    put(catalog, version, "implicit", reading()._replace(has_implicit_tiling=True))
+    put_all(
+        catalog, version, root=content_of("a", "b", diagnostic_count=2), a=content_of("lost"), orphan=ParsedContent()
+    )
+    put(catalog, version, "implicit", content_of()._replace(has_implicit_tiling=True))
     found = (
         catalog.references.compute_completeness(version),
         missing(catalog, version),
@@ -368,17 +376,17 @@ def test_it_is_all_there_after_closing(tmp_path: Path) -> None:
 # --- who, and what else ---------------------------------------------------------------------------------------------
 
 
-def test_askers(catalog: SqliteCatalog, version: Version) -> None:
-    """Of any number of files it is told who asks for each, where anyone does, be they there or not."""
-    put_all(catalog, version, root=reading(*(f"{number}" for number in range(3000))), a=reading("0", "a"))
+def test_find_referrers(catalog: SqliteCatalog, version: Version) -> None:
+    """Referrers are found for any number of files, stored or not."""
+    put_all(catalog, version, root=content_of(*(f"{number}" for number in range(3000))), a=content_of("0", "a"))
     names = [f"{number}" for number in range(1, 4000)]
     assert catalog.references.find_referrers(version, names) == dict.fromkeys(names[:2999], ROOT)
     assert catalog.references.find_referrers(version, ["0", ROOT, "a"]) == {"0": "a", "a": "a"}
     assert catalog.references.find_referrers(version, []) == {}
 
 
-def test_remarks_are_told_with_their_files(catalog: SqliteCatalog, version: Version) -> None:
-    """Remarks come by problem, then by file; those that say that something is missing are no remarks."""
+def test_list_diagnostics(catalog: SqliteCatalog, version: Version) -> None:
+    """Diagnostics come by problem, then by file, without those that mean a missing file."""
     said = {
         name: ParsedContent(diagnostics=(Diagnostic("query", "q"), Diagnostic("cycle", "c"))) for name in ("b", "a")
     }
@@ -397,13 +405,13 @@ def test_remarks_are_told_with_their_files(catalog: SqliteCatalog, version: Vers
     ]
 
 
-def test_contents_that_are_no_tiles_are_remarked(catalog: SqliteCatalog, version: Version) -> None:
-    """A content that is empty or that no viewer shows is remarked once; a schema or an orphan of that kind is not."""
+def test_contents_that_are_no_tiles(catalog: SqliteCatalog, version: Version) -> None:
+    """An empty content, or one that no viewer shows, gets one diagnostic; a schema or orphan of that kind none."""
     kinds = {"glb": Kind.GLB, "empty": Kind.EMPTY, "none": Kind.NONE, "json": Kind.JSON, "set": Kind.TILESET}
     put_all(
         catalog, version, **{name: ParsedContent(kind) for name, kind in kinds.items()}, orphan=ParsedContent(Kind.NONE)
     )
-    put_all(catalog, version, root=reading(*kinds, "lost"), other=reading("none"))
+    put_all(catalog, version, root=content_of(*kinds, "lost"), other=content_of("none"))
     schema = ParsedContent(Kind.TILESET, (Reference("schema", Role.SCHEMA),))
     put_all(catalog, version, third=schema, schema=ParsedContent(Kind.SCHEMA))
     assert list(catalog.references.list_diagnostics(version)) == [
@@ -415,30 +423,32 @@ def test_contents_that_are_no_tiles_are_remarked(catalog: SqliteCatalog, version
     assert list(catalog.references.list_diagnostics(version)) == [("empty", Diagnostic("empty content", "is empty"))]
 
 
-def test_what_lies_between_tilesets(catalog: SqliteCatalog, version: Version) -> None:
-    """Only that a held tileset has another as content is a step between tilesets."""
-    put_all(catalog, version, root=reading("a", "glb", "lost"), a=reading(ROOT), glb=ParsedContent(Kind.GLB))
-    put(catalog, version, "s", reading("a", kind=Kind.SUBTREE))
-    put(catalog, version, "t", reading("a", role=Role.SCHEMA))
+def test_tileset_references(catalog: SqliteCatalog, version: Version) -> None:
+    """Only a stored tileset with another as content counts as a tileset reference."""
+    put_all(catalog, version, root=content_of("a", "glb", "lost"), a=content_of(ROOT), glb=ParsedContent(Kind.GLB))
+    put(catalog, version, "s", content_of("a", kind=Kind.SUBTREE))
+    put(catalog, version, "t", content_of("a", role=Role.SCHEMA))
     assert sorted(catalog.references.list_tileset_references(version)) == [("a", ROOT), (ROOT, "a")]
 
 
 def test_implicit_tilesets(catalog: SqliteCatalog, version: Version) -> None:
-    """Implicit tilesets are told while they are held."""
+    """Implicit tilesets are listed while they are stored."""
     for name in ("b", "a", "c"):
-        put(catalog, version, name, reading()._replace(has_implicit_tiling=name != "c"))
+        put(catalog, version, name, content_of()._replace(has_implicit_tiling=name != "c"))
     assert sorted(catalog.references.list_implicit_tilesets(version)) == ["a", "b"]
-    put(catalog, version, "a", reading())
+    put(catalog, version, "a", content_of())
     catalog.mark_wanted(version, ["b"])
     assert catalog.references.list_implicit_tilesets(version) == []
 
 
-def test_a_disk_that_folds_case(catalog: SqliteCatalog) -> None:
-    """Where case is folded names are compared without it, and told as they are: files by theirs, others as asked."""
+def test_a_case_insensitive_disk(catalog: SqliteCatalog) -> None:
+    """On a case-insensitive disk names compare without case and keep their spelling: files their own, missing ones the
+    referenced.
+    """
     catalog.set_case_insensitive(is_case_insensitive=True)
     version = catalog.add_version(replace(NEW, name="folds"))
-    put(catalog, version, "Tileset.JSON", reading("A/SUB.json", "a/ß.glb", "Lost.glb", remarks=1))
-    put(catalog, version, "a/Sub.json", reading("TILESET.json", "LOST.GLB")._replace(has_implicit_tiling=True))
+    put(catalog, version, "Tileset.JSON", content_of("A/SUB.json", "a/ß.glb", "Lost.glb", diagnostic_count=1))
+    put(catalog, version, "a/Sub.json", content_of("TILESET.json", "LOST.GLB")._replace(has_implicit_tiling=True))
     put(catalog, version, "A/SS.glb", ParsedContent(Kind.NONE))
     put(catalog, version, "Orphan", ParsedContent())
     assert catalog.references.compute_completeness(version) == Completeness(
@@ -459,8 +469,8 @@ def test_a_disk_that_folds_case(catalog: SqliteCatalog) -> None:
     assert sorted(catalog.references.list_tileset_references(version)) == between
 
 
-def test_many_references_are_settled_quickly(tmp_path: Path) -> None:
-    """Two hundred thousand references, in a tree and in one long chain, are settled in a few seconds."""
+def test_many_references_are_quick(tmp_path: Path) -> None:
+    """Completeness of 200,000 references, in a tree and in one long chain, takes a few seconds."""
     catalog = SqliteCatalog(tmp_path / "c")
     version = catalog.add_version(NEW)
 
@@ -468,11 +478,11 @@ def test_many_references_are_settled_quickly(tmp_path: Path) -> None:
         return f"tiles/{number:06d}.json" if number else ROOT
 
     most = 20_000
-    tree = [reading(*(name(10 * number + one) for one in range(1, 11))) for number in range(most)]
-    chain = [reading(f"chain/{number + 1}") for number in range(most)]
+    tree = [content_of(*(name(10 * number + one) for one in range(1, 11))) for number in range(most)]
+    chain = [content_of(f"chain/{number + 1}") for number in range(most)]
     files = [*zip(map(name, range(most)), tree, strict=True)]
     files += [(f"chain/{number}", said) for number, said in enumerate(chain)]
-    files[most - 1] = (files[most - 1][0], reading("chain/0"))
+    files[most - 1] = (files[most - 1][0], content_of("chain/0"))
     catalog.add_stored_files(version, [FileResult(0, StoredFile(Blob(each, 1), SHA, 1), said) for each, said in files])
     started = time.perf_counter()
     found = catalog.references.compute_completeness(version)
@@ -486,9 +496,9 @@ def test_many_references_are_settled_quickly(tmp_path: Path) -> None:
 # --- what is broken, or leads elsewhere -----------------------------------------------------------------------------
 
 
-def test_what_is_of_no_use(catalog: SqliteCatalog, version: Version) -> None:
-    """Broken files with who asks for them, in the role without which most is lost; images, schemas and short buffers by
-    what they are; and nothing of what is sound, or not asked for.
+def test_damaged_files(catalog: SqliteCatalog, version: Version) -> None:
+    """Damaged files have their referrer in the most important role; images, schemas and short buffers are checked by
+    kind and size; sound or unreferenced files are left out.
     """
     broken = ParsedContent(Kind.GLB, diagnostics=(Diagnostic(DAMAGED, "it is cut off"),))
     images = tuple(Reference(name, Role.IMAGE) for name in ("a", "empty", "json", "odd", "png"))
@@ -501,7 +511,7 @@ def test_what_is_of_no_use(catalog: SqliteCatalog, version: Version) -> None:
     put_all(
         catalog,
         version,
-        **{ROOT: reading("a", "model")},
+        **{ROOT: content_of("a", "model")},
         model=ParsedContent(Kind.GLTF, model, needs),
         a=broken,
         orphan=broken,
@@ -529,30 +539,30 @@ def test_what_is_of_no_use(catalog: SqliteCatalog, version: Version) -> None:
         "none": "it holds no schema",
         "short": found["short"].reason,
     }
-    assert found["short"].reason.endswith("is to have 100")
+    assert found["short"].reason.endswith("but 100 are required")
     assert found["short"].role == "buffer"
-    hidden = {remark.problem for _, remark in catalog.references.list_diagnostics(version)}
+    hidden = {diagnostic.problem for _, diagnostic in catalog.references.list_diagnostics(version)}
     assert not hidden & {DAMAGED, REQUIRED_BUFFER_BYTES}
 
 
-def test_nothing_is_doubtful_of_a_sound_version(catalog: SqliteCatalog, version: Version) -> None:
-    """So nobody needs to look further."""
-    put_all(catalog, version, **{ROOT: reading("a")}, a=ParsedContent(Kind.GLB))
+def test_a_sound_version_has_no_suspects(catalog: SqliteCatalog, version: Version) -> None:
+    """A sound version has no suspect files, so nothing more is read."""
+    put_all(catalog, version, **{ROOT: content_of("a")}, a=ParsedContent(Kind.GLB))
     assert not catalog.references.has_suspect_files(version)
     assert catalog.references.list_damaged(version) == []
 
 
-def test_where_files_lead_counts_in_the_closure(catalog: SqliteCatalog, version: Version) -> None:
-    """Each URI counts, also where one remark stands for many; those of orphans do not."""
+def test_unfollowed_uris_are_counted(catalog: SqliteCatalog, version: Version) -> None:
+    """Each URI counts, also where one diagnostic stands for many; those of orphans do not."""
     away = Diagnostic(ROOT_LEADS_AWAY, "12 URIs lead elsewhere: the first, https://h/0 leads to another host (h)")
     put_all(
         catalog,
         version,
-        **{ROOT: reading("a")._replace(diagnostics=(away,))},
+        **{ROOT: content_of("a")._replace(diagnostics=(away,))},
         a=ParsedContent(
             diagnostics=(
                 Diagnostic(ABSOLUTE_URL, "x leads back"),
-                Diagnostic(UNFOLLOWED, "7.glb stands in an extension"),
+                Diagnostic(UNFOLLOWED, "7.glb is in an extension"),
             )
         ),
         orphan=ParsedContent(diagnostics=(Diagnostic(UNFOLLOWED, "x"), away)),
@@ -561,9 +571,9 @@ def test_where_files_lead_counts_in_the_closure(catalog: SqliteCatalog, version:
     assert catalog.references.list_leading_elsewhere(version) == [("a", "x leads back"), (ROOT, away.detail)]
 
 
-def test_a_tile_without_bytes_is_missing_for_who_asks(catalog: SqliteCatalog, version: Version) -> None:
-    """Though it is held; where nobody asks it is no matter."""
+def test_an_empty_tile_is_missing_for_its_referrer(catalog: SqliteCatalog, version: Version) -> None:
+    """An empty tile counts as missing where a file references it, though it is stored."""
     hollow = ParsedContent(Kind.EMPTY, diagnostics=(Diagnostic(EMPTY_TILE, "it is empty"),))
-    put_all(catalog, version, **{ROOT: reading("a")}, a=hollow, orphan=hollow)
+    put_all(catalog, version, **{ROOT: content_of("a")}, a=hollow, orphan=hollow)
     assert catalog.references.compute_completeness(version) == Completeness(referenced=2, missing=1, orphans=1)
     assert missing(catalog, version) == [("a", ROOT, "content")]

@@ -1,4 +1,4 @@
-"""The SQLite file behind the catalog."""
+"""SQLite database file: transactions, migrations, kills and errors."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "db.sqlite3"
 
 
-def opened(
-    path: Path, *, schema: str = SCHEMA, version: int = 3, read_only: bool = False, lasting: bool = True
+def open_database(
+    path: Path, *, schema: str = SCHEMA, version: int = 3, read_only: bool = False, is_persistent: bool = True
 ) -> Database:
-    return Database(path, schema, schema_version=version, read_only=read_only, is_persistent=lasting)
+    return Database(path, schema, schema_version=version, read_only=read_only, is_persistent=is_persistent)
 
 
 def items(database: Database) -> list[str]:
@@ -42,28 +42,28 @@ def fail_half_way(database: Database, error: BaseException) -> None:
 
 
 def test_what_is_written_comes_back(path: Path) -> None:
-    """A transaction that ends is kept, also after closing; a fact is kept under its key."""
-    database = opened(path)
+    """A committed transaction survives closing; a value is kept under its key."""
+    database = open_database(path)
     assert database.is_new
     with database.transaction() as db:
         db.execute("INSERT INTO item VALUES ('a'), ('b')")
     database.set_value("fact", "1")
     database.set_value("fact", "2")
     database.close()
-    database = opened(path)
+    database = open_database(path)
     assert not database.is_new
     assert items(database) == ["a", "b"]
     assert (database.get_value("fact"), database.get_value("other"), database.get_value("schema")) == ("2", None, "3")
     database.close()
 
 
-@pytest.mark.parametrize("lasting", [True, False])
+@pytest.mark.parametrize("is_persistent", [True, False])
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, GeneratorExit])
-def test_a_transaction_that_fails_leaves_nothing(path: Path, error: type[BaseException], lasting: bool) -> None:
-    """Whatever ends a transaction early, none of it is kept, the error comes through, and the next one works; also
-    where the file need not last.
+def test_a_transaction_that_fails_leaves_nothing(path: Path, error: type[BaseException], is_persistent: bool) -> None:
+    """Any exception rolls the transaction back and comes through, and the next transaction works; also in a file that
+    need not persist.
     """
-    database = opened(path, lasting=lasting)
+    database = open_database(path, is_persistent=is_persistent)
     with pytest.raises(error):
         fail_half_way(database, error())
     assert items(database) == []
@@ -74,8 +74,8 @@ def test_a_transaction_that_fails_leaves_nothing(path: Path, error: type[BaseExc
 
 
 def test_many_threads_write_at_once(path: Path) -> None:
-    """Transactions of many threads do not mix, and questions between them see whole ones only."""
-    database = opened(path)
+    """Transactions of many threads do not mix, and queries see only whole ones."""
+    database = open_database(path)
     counts: list[int] = []
 
     def write(thread: int) -> None:
@@ -96,15 +96,15 @@ def test_many_threads_write_at_once(path: Path) -> None:
 
 
 def test_an_older_file_is_emptied(path: Path) -> None:
-    """A file of an earlier version loses every table, also such as are known no more, and is fresh once."""
-    old = opened(path, schema=SCHEMA + "CREATE TABLE IF NOT EXISTS gone (x);", version=2)
+    """A file of an earlier version loses every table, also unknown ones, and is new once."""
+    old = open_database(path, schema=SCHEMA + "CREATE TABLE IF NOT EXISTS gone (x);", version=2)
     with old.transaction() as db:
         db.execute("INSERT INTO item VALUES ('a')")
         db.execute("CREATE INDEX on_gone ON gone (x)")
     old.set_value("fact", "1")
     old.close()
     for fresh in (True, False):
-        database = opened(path)
+        database = open_database(path)
         assert (database.is_new, items(database), database.get_value("fact")) == (fresh, [], None)
         tables = {row[0] for row in database.query("SELECT name FROM sqlite_schema WHERE type='table'")}
         assert tables == {"meta", "item"}
@@ -112,28 +112,28 @@ def test_an_older_file_is_emptied(path: Path) -> None:
 
 
 def test_a_newer_file_is_refused_and_left(path: Path) -> None:
-    """A file of a later version is refused with the advice to upgrade, by readers too, and nothing in it changes."""
-    newer = opened(path, version=4)
+    """A file of a later version is refused with the hint to upgrade, by readers too, and stays unchanged."""
+    newer = open_database(path, version=4)
     with newer.transaction() as db:
         db.execute("INSERT INTO item VALUES ('a')")
     newer.close()
     for read_only in (False, True):
         with pytest.raises(DestinationError, match="newer tilesync") as error:
-            opened(path, read_only=read_only)
+            open_database(path, read_only=read_only)
         assert error.value.hint == "upgrade tilesync"
-    newer = opened(path, version=4)
+    newer = open_database(path, version=4)
     assert (newer.is_new, items(newer)) == (False, ["a"])
     newer.close()
 
 
 def test_reading_only_works_on_a_copy(path: Path) -> None:
-    """What a reader writes is gone with it, and the file, its side files and its folder stay as they are."""
-    database = opened(path)
+    """Writes of a reader go to a copy; the file, its side files and its folder stay unchanged."""
+    database = open_database(path)
     with database.transaction() as db:
         db.execute("INSERT INTO item VALUES ('a')")
     before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
     assert len(before) == 3
-    reader = opened(path, read_only=True)
+    reader = open_database(path, read_only=True)
     with reader.transaction() as db:
         db.execute("INSERT INTO item VALUES ('b')")
     assert items(reader) == ["a", "b"]
@@ -142,9 +142,9 @@ def test_reading_only_works_on_a_copy(path: Path) -> None:
     database.close()
 
 
-def test_reading_only_what_is_not_there(path: Path) -> None:
-    """A file that is missing reads as an empty one, and is not made."""
-    reader = opened(path, read_only=True)
+def test_reading_a_missing_file(path: Path) -> None:
+    """A missing file reads as an empty one and is not created."""
+    reader = open_database(path, read_only=True)
     assert (reader.is_new, items(reader)) == (True, [])
     reader.close()
     assert os.listdir(path.parent) == []
@@ -152,23 +152,23 @@ def test_reading_only_what_is_not_there(path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"no database" * 100, b"SQLite format 3\0" + b"\xff" * 4096])
 def test_damage_is_explained(path: Path, data: bytes) -> None:
-    """A file that is no sound database is an error of the destination that says what to do."""
+    """A file that is not a sound database is a DestinationError with a hint."""
     path.write_bytes(data)
     with pytest.raises(DestinationError, match="damaged") as error:
-        opened(path)
+        open_database(path)
     assert "delete" in error.value.hint
     assert path.read_bytes() == data
 
 
 def test_a_page_that_is_damaged_later(path: Path) -> None:
-    """Damage that a question meets is the same error."""
-    database = opened(path)
+    """Damage that only a query meets is the same error."""
+    database = open_database(path)
     with database.transaction() as db:
         db.executemany("INSERT INTO item VALUES (?)", ((f"{number:0100}",) for number in range(1000)))
     database.close()
     data = path.read_bytes()
     path.write_bytes(data[:8192] + b"\xff" * (len(data) - 8192))
-    database = opened(path)
+    database = open_database(path)
     with pytest.raises(DestinationError, match="damaged"):
         items(database)
     database.close()
@@ -179,21 +179,21 @@ def test_symlinks_are_refused(path: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").touch()
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DestinationError, match="symlink"):
-        opened(path)
+        open_database(path)
     assert (tmp_path / "elsewhere").read_bytes() == b""
 
 
 def test_a_folder_in_the_way(path: Path) -> None:
-    """A folder in the place of the file is an error of the destination."""
+    """A folder in place of the file is a DestinationError."""
     path.mkdir()
     with pytest.raises(DestinationError, match="a folder stands where a file is needed"):
-        opened(path)
+        open_database(path)
 
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE])
 def test_a_full_disk_has_its_own_error(path: Path, code: int) -> None:
-    """What SQLite says of a disk without room is DiskFull, and the transaction is undone."""
-    database = opened(path)
+    """SQLite errors of a full disk become DiskFull, and the transaction is rolled back."""
+    database = open_database(path)
     full = sqlite3.OperationalError("database or disk is full")
     full.sqlite_errorcode = code
     with pytest.raises(DiskFull, match="disk is full"):
@@ -202,9 +202,9 @@ def test_a_full_disk_has_its_own_error(path: Path, code: int) -> None:
     database.close()
 
 
-def test_a_real_bound_on_room(path: Path) -> None:
-    """Where SQLite itself runs out of room, which ends the transaction, that is told, and what was there stays."""
-    database = opened(path)
+def test_a_real_size_limit(path: Path) -> None:
+    """Where SQLite itself runs out of space, the error is DiskFull, and earlier rows stay."""
+    database = open_database(path)
     with database.transaction() as db:
         db.execute("INSERT INTO item VALUES ('a')")
     database.query("PRAGMA max_page_count = 10")
@@ -215,7 +215,7 @@ def test_a_real_bound_on_room(path: Path) -> None:
     database.close()
 
 
-KILLED = """
+KILLED_IN_TRANSACTION = """
 import os, sys
 from pathlib import Path
 from tilesync.catalog.sqlite import Database
@@ -228,15 +228,15 @@ with database.transaction() as db:
 """
 
 
-def test_a_kill_undoes_what_is_under_way(path: Path) -> None:
-    """Killed within a transaction, a process leaves what it had ended before and nothing of that one."""
-    subprocess.run([sys.executable, "-c", KILLED, path, SCHEMA], check=False)
-    database = opened(path)
+def test_a_kill_rolls_back_the_transaction(path: Path) -> None:
+    """A process killed in a transaction leaves the earlier ones and nothing of that one."""
+    subprocess.run([sys.executable, "-c", KILLED_IN_TRANSACTION, path, SCHEMA], check=False)
+    database = open_database(path)
     assert (database.is_new, items(database)) == (False, ["whole"])
     database.close()
 
 
-EMPTYING = """
+KILLED_WHILE_EMPTYING = """
 import os, sys
 from pathlib import Path
 from tilesync.catalog import sqlite as module
@@ -260,13 +260,15 @@ module.Database(Path(sys.argv[1]), sys.argv[2], schema_version=3, read_only=Fals
 
 @pytest.mark.parametrize("step", ['DROP TABLE "meta"', 'DROP TABLE "item"', "made", "INSERT OR REPLACE INTO meta"])
 def test_a_kill_while_it_is_emptied(path: Path, step: str) -> None:
-    """Killed at any step of emptying an older file, the next one finds it fresh and empty all the same."""
-    old = opened(path, version=2)
+    """After a kill at any step of emptying an older file, the next process finds it new and empty."""
+    old = open_database(path, version=2)
     with old.transaction() as db:
         db.execute("INSERT INTO item VALUES ('a')")
     old.close()
-    killed = subprocess.run([sys.executable, "-c", EMPTYING, path, SCHEMA, step], check=False, capture_output=True)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_EMPTYING, path, SCHEMA, step], check=False, capture_output=True
+    )
     assert killed.returncode == -9, killed.stderr
-    database = opened(path)
+    database = open_database(path)
     assert (database.is_new, items(database), database.get_value("schema")) == (True, [], "3")
     database.close()

@@ -1,4 +1,4 @@
-"""What the catalog knows of several versions together: what they share, what others left, and what retired."""
+"""Several versions in one catalog: shared files, stale files, duplicates and retired versions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def catalog(tmp_path: Path) -> SqliteCatalog:
 
 
 def add_version_with_files(catalog: SqliteCatalog, name: str, **contents: tuple[str, int]) -> Version:
-    """A version that holds files, each of a content and an inode; `_` in a name is a slash."""
+    """Add a version with stored files, each with a content and an inode; `_` in a name is a slash."""
     version = catalog.add_version(replace(NEW, name=name, export=name))
     arrivals = []
     for written, (content, inode) in contents.items():
@@ -34,11 +34,11 @@ def add_version_with_files(catalog: SqliteCatalog, name: str, **contents: tuple[
 
 
 def list_stale_names(catalog: SqliteCatalog, version: Version, other: Version) -> list[str]:
-    return [held.blob.name for _, held in catalog.stale_files.list_stale(other, version, limit=99)]
+    return [stored.blob.name for _, stored in catalog.stale_files.list_stale(other, version, limit=99)]
 
 
-def test_what_is_shared_is_one_file(catalog: SqliteCatalog) -> None:
-    """Bytes count as shared where another version that did not retire holds the same content as the same file."""
+def test_shared_bytes(catalog: SqliteCatalog) -> None:
+    """Bytes count as shared where another live version has the same content in the same inode."""
     add_version_with_files(catalog, "e1", a=("one", 1), b=("twoo", 2), c=("three", 3))
     add_version_with_files(catalog, "e2", a=("one", 1), moved=("twoo", 2), c=("three", 33))
     add_version_with_files(catalog, "e3", other=("one", 9))
@@ -47,26 +47,28 @@ def test_what_is_shared_is_one_file(catalog: SqliteCatalog) -> None:
     assert catalog.compute_shared_bytes() == {}
 
 
-def test_where_there_are_no_inodes_nothing_is_known_as_shared(catalog: SqliteCatalog) -> None:
-    """An inode of 0 is none."""
+def test_no_inode_is_not_shared(catalog: SqliteCatalog) -> None:
+    """Files with inode 0 never count as shared."""
     add_version_with_files(catalog, "e1", a=("one", 0))
     add_version_with_files(catalog, "e2", a=("one", 0))
     assert catalog.compute_shared_bytes() == {}
 
 
-def test_leftovers_are_what_this_one_does_not_hold(catalog: SqliteCatalog) -> None:
-    """By key, in portions, by the version that left them; a name that is held here, with whatever content, is none."""
+def test_list_stale(catalog: SqliteCatalog) -> None:
+    """Stale files come by key, in portions, from the version that left them; a name stored in this version, with any
+    content, is not stale.
+    """
     old = add_version_with_files(catalog, "e1", a=("1", 1), b=("2", 2), d_x=("3", 3), d_y=("4", 4))
     new = add_version_with_files(catalog, "e2", b=("other", 5), c=("6", 6))
     assert list_stale_names(catalog, new, old) == ["a", "d/x", "d/y"]
     assert list_stale_names(catalog, old, new) == ["c"]
-    assert [held.blob.name for _, held in catalog.stale_files.list_stale(old, new, "a", limit=1)] == ["d/x"]
+    assert [stored.blob.name for _, stored in catalog.stale_files.list_stale(old, new, "a", limit=1)] == ["d/x"]
     catalog.mark_wanted(new, ["b"])
     assert list_stale_names(catalog, new, old) == ["a", "b", "d/x", "d/y"]
 
 
-def test_superseded_versions_keep_what_they_left(catalog: SqliteCatalog) -> None:
-    """Of the others only leftovers stay known, and nothing of what files ask for; this one is untouched."""
+def test_drop_superseded(catalog: SqliteCatalog) -> None:
+    """Other versions keep only the rows of stale files and no references; this version is untouched."""
     old = add_version_with_files(catalog, "e1", a=("1", 1), b=("2", 2))
     new = add_version_with_files(catalog, "e2", b=("2", 2), c=("3", 3))
     catalog.stale_files.drop_superseded(new)
@@ -80,15 +82,15 @@ def test_superseded_versions_keep_what_they_left(catalog: SqliteCatalog) -> None
 
 
 def test_files_below_a_name(catalog: SqliteCatalog) -> None:
-    """A folder is what files lie below: a name that only begins like it is none, nor is the file itself."""
+    """A folder has files below it: a name with the same prefix, or the file itself, does not count."""
     version = add_version_with_files(catalog, "e1", a_b=("1", 1), ab=("2", 2), c=("3", 3))
     assert catalog.stale_files.has_files_below(version, "a")
     assert not catalog.stale_files.has_files_below(version, "c")
     assert not catalog.stale_files.has_files_below(version, "a/b")
 
 
-def test_how_a_file_was_left(catalog: SqliteCatalog) -> None:
-    """Every version, retired or not, says how it left a file of a name; what is held no more has no SHA-256."""
+def test_find_stamps(catalog: SqliteCatalog) -> None:
+    """Every version, retired or not, gives its stamp of a file; a file no longer stored has no SHA-256."""
     one, two = add_version_with_files(catalog, "e1", a=("1", 1)), add_version_with_files(catalog, "e2", a=("2", 2))
     catalog.update_version(replace(one, retired_at="t"))
     catalog.mark_wanted(two, ["a"])
@@ -99,8 +101,8 @@ def test_how_a_file_was_left(catalog: SqliteCatalog) -> None:
     assert catalog.stale_files.find_stamps("b") == []
 
 
-def test_a_retired_version_is_out_of_sight(catalog: SqliteCatalog) -> None:
-    """It is told only where it is asked for, holds nothing once its files are dropped, and is no one's twin."""
+def test_a_retired_version(catalog: SqliteCatalog) -> None:
+    """A retired version is listed only on request, has no files once they are dropped, and gives no duplicates."""
     old = add_version_with_files(catalog, "e1", a=("1", 1))
     new = add_version_with_files(catalog, "e2")
     blob = Blob("x", 1, "", hashlib.md5(b"1").digest())
@@ -114,9 +116,9 @@ def test_a_retired_version_is_out_of_sight(catalog: SqliteCatalog) -> None:
     assert catalog.references.list_targets(old, "a", Role.CONTENT) == []
 
 
-def test_twins_of_many_versions(catalog: SqliteCatalog) -> None:
-    """One of the newest versions that has a content is told, all of them where every one is asked for; older ones too
-    where the newest have none.
+def test_duplicates_of_many_versions(catalog: SqliteCatalog) -> None:
+    """One duplicate of the newest versions is returned, or all with `all_versions`; older versions are used where the
+    newest have none.
     """
     for number in range(6):
         contents = {"same": ("same", 1), **({"old": ("old", 2)} if number < 2 else {})}
@@ -132,32 +134,32 @@ def test_twins_of_many_versions(catalog: SqliteCatalog) -> None:
     assert [twin.version.name for twin in every["same"]] == ["e5", "e4", "e3", "e2"]
 
 
-def test_what_is_supposed(catalog: SqliteCatalog) -> None:
-    """A plan that is carried out in thought leaves nothing wanted, and its files are twins of no bytes."""
+def test_mark_all_stored(catalog: SqliteCatalog) -> None:
+    """After `mark_all_stored` nothing is wanted, and those files are duplicates without bytes."""
     version = add_version_with_files(catalog, "e1", a=("1", 1))
     catalog.add_page(version, [(Blob("b", 5, "e", b"m" * 16), None)], ())
     catalog.mark_all_stored(version)
     assert catalog.list_wanted(version, 0, limit=9) == []
-    assert [held.sha256 for _, held in catalog.list_stored(version, "a", limit=9)] == [b""]
+    assert [stored.sha256 for _, stored in catalog.list_stored(version, "a", limit=9)] == [b""]
     assert catalog.compute_totals(version).stored_files == 2
 
 
-def claim(content: str) -> Blob:
-    """A blob of which a manifest tells the SHA-256, and that has no MD5."""
+def blob_with_sha256(content: str) -> Blob:
+    """Build a blob with a SHA-256 from a manifest and without an MD5."""
     data = content.encode()
     return Blob(content, len(data), "e", sha256=hashlib.sha256(data).digest())
 
 
 def test_a_claim_is_kept_while_a_file_is_wanted(catalog: SqliteCatalog) -> None:
-    """The SHA-256 that a manifest tells comes back with what is wanted; what is held has that of its bytes."""
+    """A wanted file keeps the SHA-256 of its manifest; a stored one has that of its bytes."""
     version = catalog.add_version(NEW)
-    catalog.add_page(version, [(claim("a"), None), (Blob("b", 1, "e"), None)], ())
+    catalog.add_page(version, [(blob_with_sha256("a"), None), (Blob("b", 1, "e"), None)], ())
     (number, first), (_, second) = catalog.list_wanted(version, 0, limit=9)
-    assert (first, second.sha256) == (claim("a"), None)
-    held = StoredFile(first, hashlib.sha256(b"a").digest(), 7, 1)
-    catalog.mark_stored(version, [FileResult(number, held, ParsedContent())])
+    assert (first, second.sha256) == (blob_with_sha256("a"), None)
+    stored = StoredFile(first, hashlib.sha256(b"a").digest(), 7, 1)
+    catalog.mark_stored(version, [FileResult(number, stored, ParsedContent())])
     ((_, found),) = catalog.list_stored(version, limit=9)
-    assert found == held._replace(blob=first._replace(sha256=None))
+    assert found == stored._replace(blob=first._replace(sha256=None))
 
 
 @pytest.mark.parametrize(
@@ -169,8 +171,8 @@ def test_a_claim_is_kept_while_a_file_is_wanted(catalog: SqliteCatalog) -> None:
         ({"inventory": "walk", "published_at": "t"}, True),
     ],
 )
-def test_what_was_held_must_come_back_as_it_was(catalog: SqliteCatalog, changes: dict[str, Any], known: bool) -> None:
-    """A file that is released is wanted by the SHA-256 that it had, by links too; a walk under way finds what is."""
+def test_a_released_file_keeps_its_sha256(catalog: SqliteCatalog, changes: dict[str, Any], known: bool) -> None:
+    """A released file is wanted with its old SHA-256, hard links included; an unfinished walk accepts any bytes."""
     one, two = add_version_with_files(catalog, "e1", a=("1", 1)), add_version_with_files(catalog, "e2", b=("1", 1))
     for version in (one, two):
         catalog.update_version(replace(version, **changes))
@@ -180,31 +182,36 @@ def test_what_was_held_must_come_back_as_it_was(catalog: SqliteCatalog, changes:
         assert wanted.sha256 == (hashlib.sha256(b"1").digest() if known else None)
 
 
-def test_twins_by_sha256(catalog: SqliteCatalog) -> None:
-    """What tells its SHA-256 has twins by that alone, whatever its MD5; so have the bytes of what is wanted."""
+def test_duplicates_by_sha256(catalog: SqliteCatalog) -> None:
+    """A blob with a SHA-256 has duplicates by that alone, whatever its MD5; reusable bytes are counted too."""
     add_version_with_files(catalog, "e1", a=("one", 1), b=("two", 2))
     new = add_version_with_files(catalog, "new")
     md5 = hashlib.md5(b"two").digest()
-    blobs = [claim("one"), claim("none"), claim("one")._replace(name="x", md5=md5), Blob("y", 3, "", md5)]
+    blobs = [
+        blob_with_sha256("one"),
+        blob_with_sha256("none"),
+        blob_with_sha256("one")._replace(name="x", md5=md5),
+        Blob("y", 3, "", md5),
+    ]
     for every in (False, True):
         found = catalog.duplicates.find_by_digest(new, blobs, all_versions=every)
         assert {name: twins[0].stored.blob.name for name, twins in found.items()} == {"one": "a", "x": "a", "y": "b"}
     catalog.add_page(new, [(blob, None) for blob in blobs], ())
     assert catalog.duplicates.count_reusable_bytes(new) == 9
-    assert catalog.duplicates.find_by_digest(new, [claim("one")._replace(size=4)]) == {}
+    assert catalog.duplicates.find_by_digest(new, [blob_with_sha256("one")._replace(size=4)]) == {}
 
 
-def test_supposed_files_keep_their_claim(catalog: SqliteCatalog) -> None:
-    """What a plan takes for held is the twin of what has the same SHA-256."""
+def test_files_marked_stored_keep_their_sha256(catalog: SqliteCatalog) -> None:
+    """A file that a dry run marks stored is the duplicate of files with the same SHA-256."""
     version, new = catalog.add_version(NEW), add_version_with_files(catalog, "new")
-    catalog.add_page(version, [(claim("a"), None)], ())
+    catalog.add_page(version, [(blob_with_sha256("a"), None)], ())
     catalog.mark_all_stored(version)
-    assert catalog.duplicates.find_by_digest(new, [claim("a")]).keys() == {"a"}
+    assert catalog.duplicates.find_by_digest(new, [blob_with_sha256("a")]).keys() == {"a"}
 
 
 @pytest.mark.parametrize("column", ["modified", "home"])
 def test_bytes_in_the_place_of_a_text_are_damage(tmp_path: Path, column: str) -> None:
-    """What others wrote into the file is told as damage with what helps, and is no bug somewhere behind."""
+    """Foreign bytes in the file are reported as damage with a hint."""
     import sqlite3
 
     from tilesync.errors import DestinationError

@@ -102,5 +102,5 @@ def test_the_url_of_a_portal(tmp_path: Path) -> None:
             more = [tmp_path / "e"] if command == "mirror" else []
             done = run_tilesync(command, f"https://developer.bentley.com/my-itwins/{twin}", *more, "--json", sim=sim)
             assert done.last_line["exit"] == 2
-            assert done.last_line["message"] == "which iModel that URL means is not plain"
+            assert done.last_line["message"] == "cannot tell which iModel id the URL names"
     assert os.listdir(tmp_path) == ["d"]

@@ -170,7 +170,7 @@ def test_a_dry_run_writes_nothing(service: Simulator, tmp_path: Path) -> None:
     done = tilesync("mirror", IMODEL, tmp_path / "d", "-n", sim=service)
     assert done.returncode == 0
     assert all(name in done.stdout for name in service.containers[EXPORT])
-    assert "not held" in done.stdout
+    assert "not stored yet" in done.stdout
     assert not (tmp_path / "d").exists()
     assert service.blob_requests() == []
     said = last_line(tilesync("mirror", IMODEL, tmp_path / "d", "-n", "--json", sim=service))

@@ -1,4 +1,4 @@
-"""When to try again, and when to stop."""
+"""Retry delays and the retry budget."""
 
 from random import Random
 
@@ -11,36 +11,36 @@ SEEDS = st.integers(0, 2**32).map(Random)
 
 
 @given(SEEDS, st.integers(0, 60))
-def test_waits_double_within_bounds(random: Random, failures: int) -> None:
-    """Each wait is between half and all of a step that doubles up to the longest."""
-    patience = RetryBudget(1e9, random)
-    waits = [patience.next_delay(0.0) for _ in range(failures + 1)]
+def test_delays_double_within_bounds(random: Random, failures: int) -> None:
+    """Each delay is between half and all of a step that doubles up to the maximum."""
+    retry_budget = RetryBudget(1e9, random)
+    delays = [retry_budget.next_delay(0.0) for _ in range(failures + 1)]
     step = min(MAX_DELAY_S, FIRST_DELAY_S * 2**failures)
-    assert waits[-1] is not None
-    assert step / 2 <= waits[-1] <= step
+    assert delays[-1] is not None
+    assert step / 2 <= delays[-1] <= step
 
 
 @given(SEEDS, st.integers(1, 120), st.integers(0, 20))
 def test_retry_after_is_obeyed(random: Random, asked: int, failures: int) -> None:
-    """What the server asks for is waited for, and at most a tenth longer."""
-    patience = RetryBudget(1e9, random, failures)
-    wait = patience.next_delay(0.0, float(asked))
-    assert wait is not None
-    assert asked <= wait <= asked * 1.1
+    """The delay is what the server asks for, and at most a tenth more."""
+    retry_budget = RetryBudget(1e9, random, failures)
+    delay = retry_budget.next_delay(0.0, float(asked))
+    assert delay is not None
+    assert asked <= delay <= asked * 1.1
 
 
 def test_retry_after_zero_does_not_spin() -> None:
-    """A server that asks for no wait at all is still given a moment."""
-    patience = RetryBudget(60.0, Random(1))
-    assert all((patience.next_delay(0.0, 0.0) or 0.0) >= FIRST_DELAY_S / 2 for _ in range(20))
+    """A server that asks for no delay still gets a short one."""
+    retry_budget = RetryBudget(60.0, Random(1))
+    assert all((retry_budget.next_delay(0.0, 0.0) or 0.0) >= FIRST_DELAY_S / 2 for _ in range(20))
 
 
 @given(SEEDS, st.floats(0.0, 300.0))
 def test_the_budget_ends_it(random: Random, budget: float) -> None:
-    """Failing without progress ends, and no wait that is granted goes past the budget."""
-    patience, now, rounds = RetryBudget(budget, random), 0.0, 0
-    while (wait := patience.next_delay(now, began_at=0.0)) is not None:
-        now += wait
+    """Failures without progress end, and no granted delay exceeds the budget."""
+    retry_budget, now, rounds = RetryBudget(budget, random), 0.0, 0
+    while (delay := retry_budget.next_delay(now, began_at=0.0)) is not None:
+        now += delay
         rounds += 1
         assert now <= budget
         assert rounds < 1000
@@ -48,43 +48,43 @@ def test_the_budget_ends_it(random: Random, budget: float) -> None:
 
 
 def test_the_budget_counts_from_the_first_attempt() -> None:
-    """The time that the first attempt took, hanging, is spent from the budget."""
-    patience = RetryBudget(60.0, Random(1))
-    assert patience.next_delay(50.0, began_at=0.0) is not None
-    assert patience.next_delay(61.0) is None
+    """The time of a hanging first attempt counts against the budget."""
+    retry_budget = RetryBudget(60.0, Random(1))
+    assert retry_budget.next_delay(50.0, began_at=0.0) is not None
+    assert retry_budget.next_delay(61.0) is None
     assert RetryBudget(60.0, Random(1)).next_delay(61.0) is not None
 
 
 @given(SEEDS, st.floats(FIRST_DELAY_S, 300.0), st.floats(0.0, 1000.0))
 def test_a_first_attempt_that_stalls_has_one_retry(random: Random, budget: float, stalled: float) -> None:
-    """However long the first attempt hung, there is a second; one that hangs past the budget is the last."""
-    patience = RetryBudget(budget, random)
-    wait = patience.next_delay(stalled, began_at=0.0)
-    assert wait is not None
-    assert wait <= FIRST_DELAY_S
-    assert patience.next_delay(max(stalled + wait, budget) + 1.0) is None
+    """However long the first attempt hung, there is one retry; if that exceeds the budget, it is the last."""
+    retry_budget = RetryBudget(budget, random)
+    delay = retry_budget.next_delay(stalled, began_at=0.0)
+    assert delay is not None
+    assert delay <= FIRST_DELAY_S
+    assert retry_budget.next_delay(max(stalled + delay, budget) + 1.0) is None
 
 
-def test_progress_gives_the_budget_back() -> None:
-    """After progress, the waits and the budget begin anew."""
-    patience = RetryBudget(10.0, Random(1))
-    while patience.next_delay(9.0, began_at=0.0) is not None:
+def test_progress_restores_the_budget() -> None:
+    """After progress, the delays and the budget start again."""
+    retry_budget = RetryBudget(10.0, Random(1))
+    while retry_budget.next_delay(9.0, began_at=0.0) is not None:
         pass
-    patience.record_progress()
-    wait = patience.next_delay(100.0)
-    assert wait is not None
-    assert wait <= FIRST_DELAY_S
+    retry_budget.record_progress()
+    delay = retry_budget.next_delay(100.0)
+    assert delay is not None
+    assert delay <= FIRST_DELAY_S
 
 
 def test_a_long_retry_after_is_obeyed_once() -> None:
-    """Beyond the budget a Retry-After is waited for once, up to its limit, and never twice in a row."""
-    patience = RetryBudget(1.0, Random(1))
-    assert patience.next_delay(0.0, MAX_RETRY_AFTER_S, began_at=0.0) is not None
-    assert patience.next_delay(MAX_RETRY_AFTER_S, MAX_RETRY_AFTER_S) is None
+    """Beyond the budget a Retry-After is obeyed once, up to its limit, and never twice in a row."""
+    retry_budget = RetryBudget(1.0, Random(1))
+    assert retry_budget.next_delay(0.0, MAX_RETRY_AFTER_S, began_at=0.0) is not None
+    assert retry_budget.next_delay(MAX_RETRY_AFTER_S, MAX_RETRY_AFTER_S) is None
     assert RetryBudget(1.0, Random(1)).next_delay(0.0, MAX_RETRY_AFTER_S + 1, began_at=0.0) is None
 
 
 def test_no_budget_no_retry() -> None:
-    """Without a budget the first failure is the last, unless the server asked to come back."""
+    """Without a budget the first failure is final, unless the server asks for a retry."""
     assert RetryBudget(0.0, Random(1)).next_delay(0.0) is None
     assert RetryBudget(0.0, Random(1)).next_delay(0.0, 1.0) is not None

@@ -1,4 +1,4 @@
-"""Which files of an export are wanted: globs on their names."""
+"""Include and exclude globs on the names of files."""
 
 import fnmatch
 
@@ -34,7 +34,7 @@ from tilesync.model import EVERYTHING, Globs
     ],
 )
 def test_globs(glob: str, matched: list[str], unmatched: list[str]) -> None:
-    """Stars stop at slashes, double stars do not; without a slash the last part is meant."""
+    """A star stops at slashes, a double star does not; a glob without a slash matches the last segment."""
     wanted = glob_matcher(Globs(include=(glob,)))
     assert [name for name in matched + unmatched if wanted(name)] == matched
     unwanted = glob_matcher(Globs(exclude=(glob,)))
@@ -42,21 +42,23 @@ def test_globs(glob: str, matched: list[str], unmatched: list[str]) -> None:
 
 
 def test_exclude_wins() -> None:
-    """What both match is left out."""
+    """A name that both match is excluded."""
     both = glob_matcher(Globs(include=("*.glb",), exclude=("a*",)))
     assert [name for name in ("a.glb", "b.glb", "b.png") if both(name)] == ["b.glb"]
 
 
 def test_the_root_is_always_kept() -> None:
-    """No filter can leave out the root tileset; others of its name it can."""
+    """No filter can exclude the root tileset, only other files of that name."""
     nothing = glob_matcher(Globs(include=("no such",), exclude=("*", "**")))
     assert nothing("tileset.json")
     assert not nothing("x/tileset.json")
 
 
 @given(st.text("abc*?[]!-.", min_size=1, max_size=8), st.text("abc-.!", max_size=6))
-def test_within_one_part_globs_are_those_of_the_shell(glob: str, name: str) -> None:
-    """Against fnmatch, which knows no slashes; what it reads otherwise (`[]…]`, `[!]…]`, `**`) is left out."""
+def test_globs_without_slashes_match_like_the_shell(glob: str, name: str) -> None:
+    """Globs agree with fnmatch, which knows no slashes; forms that it reads differently (`[]…]`, `[!]…]`, `**`) are
+    skipped.
+    """
     if "**" in glob or "[]" in glob or "[!]" in glob or "[!" in glob or "--" in glob:
         return
     try:
@@ -67,30 +69,30 @@ def test_within_one_part_globs_are_those_of_the_shell(glob: str, name: str) -> N
 
 
 @pytest.mark.parametrize("glob", ["", "/", "[z-a]"])
-def test_globs_that_say_nothing_are_refused(glob: str) -> None:
-    """An empty glob, or a set that runs backwards: a usage error that names it."""
+def test_invalid_globs_are_refused(glob: str) -> None:
+    """An empty glob, or a set that runs backwards, is a usage error."""
     with pytest.raises(UsageError):
         parse_globs((), (glob,))
 
 
-def test_the_same_wishes_are_equal() -> None:
-    """Whatever the order in which they were given."""
+def test_globs_compare_without_order() -> None:
+    """Equal globs in another order are equal."""
     assert parse_globs(("b", "a", "a"), ("c",)) == parse_globs(["a", "b"], ["c"]) == Globs(("a", "b"), ("c",))
     assert parse_globs((), ()) == EVERYTHING
     assert not EVERYTHING
 
 
 def test_globs_that_match_nothing_are_named() -> None:
-    """Each with its option; names are read only until every glob has matched one, wanted or not."""
-    of = Globs(include=("*.glb", "*.glbb"), exclude=("a/", "b/"))
-    assert find_unmatched(of, ["a/x.glb", "tileset.json"]) == [("--include", "*.glbb"), ("--exclude", "b/")]
+    """Each has its option; names are read only until every glob has a match."""
+    globs = Globs(include=("*.glb", "*.glbb"), exclude=("a/", "b/"))
+    assert find_unmatched(globs, ["a/x.glb", "tileset.json"]) == [("--include", "*.glbb"), ("--exclude", "b/")]
     names = iter(["a/x.glb", "b/y.glbb", "never read"])
-    assert find_unmatched(of, names) == []
+    assert find_unmatched(globs, names) == []
     assert next(names) == "never read"
     assert find_unmatched(EVERYTHING, ["a"]) == []
 
 
-def test_globs_of_the_source_are_not_those_of_a_command() -> None:
-    """What was chosen by the same globs before has nothing left that they would match."""
-    own, given_now = Globs(include=("*.glb",), exclude=("*.png",)), Globs(exclude=("*.jpg", "*.png"))
-    assert find_added_globs(own, given_now) == Globs(exclude=("*.jpg",))
+def test_globs_of_the_source_are_not_new() -> None:
+    """Only globs that did not choose the files before count as added."""
+    existing, requested = Globs(include=("*.glb",), exclude=("*.png",)), Globs(exclude=("*.jpg", "*.png"))
+    assert find_added_globs(existing, requested) == Globs(exclude=("*.jpg",))

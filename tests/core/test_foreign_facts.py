@@ -1,4 +1,4 @@
-"""Facts that others state of files: what no file can have counts as unknown, all the way into the manifest and back."""
+"""Foreign facts about files: impossible ones count as unknown, through to the manifest and back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tilesync.errors import Transient
 from tilesync.model import StoredFile, Version
 
 XML = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"))
-DATES_OF_OTHERS = (
+FOREIGN_DATES = (
     st.datetimes().map(lambda moment: f"Sun, {moment:%d} Mar {moment.year:04d} {moment:%H:%M:%S} GMT")
     | st.builds("Sun, {:02d} Jan {:d} {:02d}:00:00 GMT".format, st.integers(0, 99), st.integers(), st.integers(0, 99))
     | st.sampled_from(
@@ -31,51 +31,49 @@ DATES_OF_OTHERS = (
 
 
 def page(name: str, modified: str, etag: str, size: int, kind: str, *, head: str = "") -> bytes:
-    """A page of one blob, with these facts as they are."""
+    """Make a listing page of one blob with these facts."""
     fields = {"Last-Modified": modified, "Etag": etag, "Content-Length": str(size), "Content-Type": kind}
-    said = "".join(f"<{field}>{escape(value)}</{field}>" for field, value in fields.items())
-    said += "<Content-Encoding /><Content-MD5 />"
+    properties = "".join(f"<{field}>{escape(value)}</{field}>" for field, value in fields.items())
+    properties += "<Content-Encoding /><Content-MD5 />"
     return (
         f'<?xml version="1.0" encoding="utf-8"?><EnumerationResults>{head}<Blobs><Blob><Name>{escape(name)}</Name>'
-        f"<Properties>{said}</Properties></Blob></Blobs><NextMarker /></EnumerationResults>"
+        f"<Properties>{properties}</Properties></Blob></Blobs><NextMarker /></EnumerationResults>"
     ).encode()
 
 
-@given(DATES_OF_OTHERS, XML, st.integers(), XML)
-def test_what_a_listing_states_reaches_the_manifest_and_comes_back(
-    modified: str, etag: str, size: int, kind: str
-) -> None:
-    """Whatever a page states of a blob, it is refused as malformed, or its line of the manifest is read as it was
-    written, and the catalog can keep it.
+@given(FOREIGN_DATES, XML, st.integers(), XML)
+def test_a_listing_round_trips_through_the_manifest(modified: str, etag: str, size: int, kind: str) -> None:
+    """Anything that a page states about a blob is refused as malformed, or survives the manifest and the catalog
+    unchanged.
     """
     try:
-        read = parse_page(page("a.glb", modified, etag, size, kind))
+        parsed = parse_page(page("a.glb", modified, etag, size, kind))
     except Transient:
         assert not 0 <= size < 1 << 63
         return
-    (blob,) = read.blobs
-    assert read.undated == (blob.last_modified is None and bool(modified))
-    held = StoredFile(blob, b"s" * 32, 0)
-    assert read_line(parse_json(json.dumps(make_line(held), ensure_ascii=False).encode())) == held
+    (blob,) = parsed.blobs
+    assert parsed.undated == (blob.last_modified is None and bool(modified))
+    stored = StoredFile(blob, b"s" * 32, 0)
+    assert read_line(parse_json(json.dumps(make_line(stored), ensure_ascii=False).encode())) == stored
     catalog = SqliteCatalog(Path(":memory:"))
     version = catalog.add_version(Version(0, "e1", "e1", None, None, "", {}))
-    catalog.add_page(version, [(blob, held)], [])
+    catalog.add_page(version, [(blob, stored)], [])
     assert [each.blob for _, each in catalog.list_stored(version, limit=2)] == [blob]
     catalog.close()
 
 
 @pytest.mark.parametrize("head", ["", "<!-- as no Azure writes it -->"], ids=["plain", "parsed"])
 @pytest.mark.parametrize("modified", ["Mon, 01 Jan 0001 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", "soon"])
-def test_both_ways_of_reading_a_page_count_what_is_undated(modified: str, head: str) -> None:
-    """A time that no file can have is told by the page, however that is written."""
-    read = parse_page(page("a.glb", modified, "0x8D", 1, "x/y", head=head))
-    assert ([blob.last_modified for blob in read.blobs], read.undated) == ([None], 1)
+def test_both_page_parsers_count_undated_blobs(modified: str, head: str) -> None:
+    """Both parsers of a page count times that no file can have."""
+    parsed = parse_page(page("a.glb", modified, "0x8D", 1, "x/y", head=head))
+    assert ([blob.last_modified for blob in parsed.blobs], parsed.undated) == ([None], 1)
     assert parse_page(page("a.glb", "", "0x8D", 1, "x/y", head=head)).undated == 0
 
 
-@given(DATES_OF_OTHERS)
-def test_a_date_is_one_that_a_file_can_have(text: str) -> None:
-    """A date is read within its range, or not at all; never is there another error."""
+@given(FOREIGN_DATES)
+def test_dates_are_in_range(text: str) -> None:
+    """A date is parsed within its range or not at all; no other error is raised."""
     seconds = parse_http_date(text)
     assert seconds is None or (
         seconds in VALID_EPOCH_SECONDS and datetime.fromtimestamp(seconds, UTC).year in range(1970, 2200)
@@ -97,12 +95,12 @@ def test_a_date_is_one_that_a_file_can_have(text: str) -> None:
     ],
 )
 def test_the_ends_of_the_range(text: str, seconds: int | None) -> None:
-    """From 1970 to the end of 2199, and days that a calendar has."""
+    """Dates are accepted from 1970 to the end of 2199, on days that exist."""
     assert parse_http_date(text) == seconds
 
 
-def test_values_that_no_header_carries() -> None:
-    """Tags and types that could not be sent back count as none; a type as they are stays as it is."""
+def test_values_invalid_in_a_header() -> None:
+    """ETags and types that could not be sent back count as none; a valid type is unchanged."""
     assert parse_etag('"' + "x" * 257 + '"') == parse_etag('"a\nb"') == parse_etag("ä") == ""
     assert parse_etag('"' + "x" * 256 + '"') == "x" * 256
     assert (
@@ -115,8 +113,8 @@ def test_values_that_no_header_carries() -> None:
     assert sanitize_header_value("text/html; charset=utf-8") == "text/html; charset=utf-8"
 
 
-@pytest.mark.parametrize("said", ["1-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", None])
-def test_a_time_in_an_earlier_manifest(said: str | None) -> None:
-    """What an earlier tilesync wrote of such a file is read, with no time."""
-    whole = make_line(StoredFile(parse_page(page("a", "", "e", 1, "x/y")).blobs[0], b"s" * 32, 0))
-    assert read_line({**whole, "last_modified": said}).blob.last_modified is None
+@pytest.mark.parametrize("last_modified", ["1-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", None])
+def test_a_time_in_an_earlier_manifest(last_modified: str | None) -> None:
+    """An impossible time in a manifest of an earlier release is read as no time."""
+    line = make_line(StoredFile(parse_page(page("a", "", "e", 1, "x/y")).blobs[0], b"s" * 32, 0))
+    assert read_line({**line, "last_modified": last_modified}).blob.last_modified is None

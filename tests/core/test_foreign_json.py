@@ -1,4 +1,4 @@
-"""The door for JSON of others, and what stands behind it: no value of another type, size or depth gets through."""
+"""Untrusted JSON: no value of a wrong type, size or depth gets through parsing and the readers of fields."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilesync.catalog.catalog import SqliteCatalog
-from tilesync.core import sidecar as notes
+from tilesync.core import sidecar
 from tilesync.core.export_record import sanitize_record
 from tilesync.core.foreign_json import (
     MAX_INTEGER,
@@ -58,7 +58,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=5,
 )
-"""Anything that Python writes as JSON, with what JSON does not know."""
+"""Anything that Python can write as JSON, including values that are not valid JSON."""
 
 VERSION = Version(
     0, "e1", "e1", "i", "c", "2026-03-01T08:30:00Z",
@@ -69,8 +69,8 @@ LINE = make_line(StoredFile(Blob("a", 1, "e", b"m" * 16, "model/gltf-binary", "g
 UNPACKED = make_line(
     StoredFile(Blob("a", 1, "e", b"m" * 16, None, "gzip", 1), b"s" * 32, 0, 0, UnpackedFile(2, b"t" * 32))
 )
-NOTE = notes.make_line(
-    notes.SidecarEntry("a", 7, ParsedContent(Kind.TILESET, (Reference("b", Role.CONTENT),), (Diagnostic("p", "d"),)))
+SIDECAR_LINE = sidecar.make_line(
+    sidecar.SidecarEntry("a", 7, ParsedContent(Kind.TILESET, (Reference("b", Role.CONTENT),), (Diagnostic("p", "d"),)))
 )
 ROW = {
     "id": "e1", "displayName": "City", "status": "Complete", "lastModified": "2026", "error": {"code": "c"},
@@ -80,37 +80,37 @@ ROW = {
 }  # fmt: skip
 
 
-# --- the door ---
+# --- parsing ---
 
 
 @given(VALUES)
-def test_what_is_json_comes_through_as_it_is(said: Any) -> None:
-    """What JSON knows is read as the parser of the language reads it; anything else is refused, whatever is around."""
-    data = json.dumps({"a": [said]}).encode()
+def test_valid_json_is_parsed_unchanged(value: Any) -> None:
+    """Valid JSON is parsed as the standard library does; anything else is refused, wherever it is."""
+    data = json.dumps({"a": [value]}).encode()
     try:
         read = parse_json(data)
     except ValueError:
         read = None
-    assert read == (json.loads(data) if is_json(said) else None)
+    assert read == (json.loads(data) if is_json(value) else None)
 
 
-def is_json(said: Any) -> bool:
-    """Whether any program may read this value as JSON."""
+def is_json(value: Any) -> bool:
+    """Return whether every program can read this value as JSON."""
     try:
-        json.dumps(said, allow_nan=False, ensure_ascii=False).encode()
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except ValueError:
         return False
     return True
 
 
 @pytest.mark.parametrize(
-    ("data", "why"),
+    ("data", "reason"),
     [
         (DEEP, "nested more than"),
         ('{"a":' * 40 + "1" + "}" * 40, "nested more than"),
-        ("NaN", "NaN is no number"),
-        ('{"a": -Infinity}', "-Infinity is no number"),
-        ("1e999", "too large a number"),
+        ("NaN", "NaN is not a number"),
+        ('{"a": -Infinity}', "-Infinity is not a number"),
+        ("1e999", "too large for a number"),
         ('["\\ud800"]', "surrogate"),
         ('{"\\udc00": 1}', "surrogate"),
         ('[["\\ud83d"]]', "surrogate"),
@@ -120,21 +120,23 @@ def is_json(said: Any) -> bool:
         ("\x00", "Expecting"),
     ],
 )
-def test_what_does_not_come_through(data: str, why: str) -> None:
-    """Each of these is a ValueError, in words."""
-    with pytest.raises(ValueError, match=why):
+def test_invalid_json_is_refused(data: str, reason: str) -> None:
+    """Each invalid document raises ValueError with its reason."""
+    with pytest.raises(ValueError, match=reason):
         parse_json(data.encode())
 
 
-def test_odd_but_whole_documents() -> None:
-    """A byte order mark, pairs of surrogates, many flat brackets are fine; what is not UTF-8, or too long, is not."""
+def test_unusual_valid_documents() -> None:
+    """A byte order mark, surrogate pairs and many flat brackets are valid; other encodings and too long documents are
+    not.
+    """
     assert parse_json(b"\xef\xbb\xbf{}") == {}
     assert parse_json(b'"\\ud83d\\ude00"') == "\U0001f600"
     assert parse_json(b"[" + b"[]," * 100 + b"[]]") == [[]] * 101
     assert parse_json(b"[" * MAX_NESTING + b"]" * MAX_NESTING)
     with pytest.raises(ValueError, match="utf-8"):
         parse_json(b'"\xff"')
-    with pytest.raises(ValueError, match="it has over 4 bytes"):
+    with pytest.raises(ValueError, match="it has more than 4 bytes"):
         parse_json(b"[1,2]", max_bytes=4)
 
 
@@ -151,42 +153,44 @@ def test_odd_but_whole_documents() -> None:
         (read_number, [0, -1.5], [True, "1", None, math.nan, math.inf, 1 << 63]),
         (read_timestamp, ["2026-03-01T08:30:00Z"], ["", "soon", "2026-03-01T08:30:00", None, 1]),
         (read_texts, [[], ["a"]], ["a", None, [1], {}]),
-        (lambda said: read_digest(said, 2), ["00ff"], ["00", "xx00", None, 1]),
+        (lambda value: read_digest(value, 2), ["00ff"], ["00", "xx00", None, 1]),
     ],
 )
 def test_readers(read: Callable[[Any], Any], good: list[Any], bad: list[Any]) -> None:
-    """A reader gives what is of its type, and raises ValueError for anything else."""
-    for said in good:
-        read(said)
-    for said in bad:
+    """A reader returns a value of its type, and raises ValueError for anything else."""
+    for value in good:
+        read(value)
+    for value in bad:
         with pytest.raises(ValueError):
-            read(said)
-        assert read_or_default(said, read, "other") == "other"
+            read(value)
+        assert read_or_default(value, read, "other") == "other"
     assert read_optional(None, read) is None
 
 
 # --- every field of every document ---
 
 
-def list_paths(said: Any, lead: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where each value of a document stands, the document itself among them."""
-    inner = said.items() if isinstance(said, dict) else enumerate(said) if isinstance(said, list) else ()
-    return [lead, *(place for key, each in inner for place in list_paths(each, (*lead, key)))]
+def list_paths(document: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path of each value in a document, including the document itself."""
+    inner = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
+    return [prefix, *(path for key, each in inner for path in list_paths(each, (*prefix, key)))]
 
 
-def with_value(said: Any, place: tuple[Any, ...], value: Any) -> Any:
-    """The document with another value in one place."""
-    if not place:
+def with_value(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """Return the document with another value at one path."""
+    if not path:
         return value
-    copy = dict(said) if isinstance(said, dict) else list(said)
-    copy[place[0]] = with_value(said[place[0]], place[1:], value)
+    copy = dict(document) if isinstance(document, dict) else list(document)
+    copy[path[0]] = with_value(document[path[0]], path[1:], value)
     return copy
 
 
-def run_reader(said: Any, read: Callable[[Any], Any]) -> None:
-    """Write a document as JSON, and read it through the door: what comes of it, or ValueError or KeyError."""
+def run_reader(document: Any, read: Callable[[Any], Any]) -> None:
+    """Write a document as JSON, parse it and run a reader on it, which may raise ValueError or KeyError."""
     with suppress(ValueError, KeyError):
-        read(parse_json(json.dumps(said).encode()))
+        read(parse_json(json.dumps(document).encode()))
 
 
 @pytest.mark.parametrize(
@@ -194,26 +198,26 @@ def run_reader(said: Any, read: Callable[[Any], Any]) -> None:
     [
         (
             make_header(VERSION, ("a",), ("b",)),
-            lambda said: (make_header(read_header(said, name="e1")), read_defects(said)),
+            lambda document: (make_header(read_header(document, name="e1")), read_defects(document)),
         ),
-        (LINE, lambda said: make_line(read_line(said))),
-        (UNPACKED, lambda said: make_line(read_line(said))),
-        (NOTE, lambda said: notes.make_line(notes.read_line(read_mapping(said)))),
+        (LINE, lambda document: make_line(read_line(document))),
+        (UNPACKED, lambda document: make_line(read_line(document))),
+        (SIDECAR_LINE, lambda document: sidecar.make_line(sidecar.read_line(read_mapping(document)))),
     ],
-    ids=["header", "line", "unpacked", "note"],
+    ids=["header", "line", "unpacked", "sidecar"],
 )
 @given(st.data())
 def test_any_value_in_any_field(document: Any, read: Callable[[Any], Any], data: st.DataObject) -> None:
-    """Whatever stands in a field of a manifest or a note, it is read, or refused as its reader promises; what is read
-    can be written again.
+    """Any value in a field of a manifest or a sidecar line is read or refused as documented; a value that is read can
+    be written again.
     """
-    place = data.draw(st.sampled_from(list_paths(document)))
-    run_reader(with_value(document, place, data.draw(VALUES)), read)
+    path = data.draw(st.sampled_from(list_paths(document)))
+    run_reader(with_value(document, path, data.draw(VALUES)), read)
 
 
 @given(st.data())
 def test_any_value_in_any_field_reaches_the_catalog(data: st.DataObject) -> None:
-    """What comes through of a line of a manifest, and of its first one, the catalog can keep and give back."""
+    """Anything that the manifest readers accept can be stored in the catalog and read back."""
     catalog = SqliteCatalog(Path(":memory:"))
     try:
         first = with_value(
@@ -223,16 +227,16 @@ def test_any_value_in_any_field_reaches_the_catalog(data: st.DataObject) -> None
         with suppress(ValueError, KeyError):
             version = catalog.add_version(read_header(parse_json(json.dumps(first).encode()), name="e1"))
             assert catalog.versions() == [version]
-            held = read_line(parse_json(json.dumps(other).encode()))
-            catalog.add_page(version, [(held.blob, held)], [])
-            assert [each for _, each in catalog.list_stored(version, limit=9)] == [held._replace(inode=0)]
+            stored = read_line(parse_json(json.dumps(other).encode()))
+            catalog.add_page(version, [(stored.blob, stored)], [])
+            assert [each for _, each in catalog.list_stored(version, limit=9)] == [stored._replace(inode=0)]
     finally:
         catalog.close()
 
 
 @given(st.data())
 def test_any_value_in_any_field_of_the_service(data: st.DataObject) -> None:
-    """Whatever the API says in a field, the rows are read, or it is no export list; each field is of its type then."""
+    """For any value in a field of the API, rows are read with the right types, or the list is refused."""
     answer = {"exports": [ROW], "_links": {"next": {"href": "https://api/?$skip=1"}}}
     answer = with_value(answer, data.draw(st.sampled_from(list_paths(answer))), data.draw(VALUES))
     with suppress(Transient):
@@ -250,32 +254,32 @@ def test_any_value_in_any_field_of_the_service(data: st.DataObject) -> None:
 
 @given(st.data())
 def test_any_value_in_an_error_or_a_token(data: st.DataObject) -> None:
-    """An error of the API gives a text, a token answer a token and a lifetime, or it is no such answer."""
+    """An API error always gives a text; a token answer gives a token and a lifetime, or is refused."""
     error = {"error": {"code": "c", "message": "m", "details": [{"code": "c", "target": "t", "message": "m"}]}}
-    said = with_value(error, data.draw(st.sampled_from(list_paths(error))), data.draw(VALUES))
-    assert isinstance(api_message(json.dumps(said).encode()), str)
+    document = with_value(error, data.draw(st.sampled_from(list_paths(error))), data.draw(VALUES))
+    assert isinstance(api_message(json.dumps(document).encode()), str)
     token = {"access_token": "t", "expires_in": 3600}
-    said = with_value(token, data.draw(st.sampled_from(list_paths(token))), data.draw(VALUES))
+    document = with_value(token, data.draw(st.sampled_from(list_paths(token))), data.draw(VALUES))
     with suppress(Transient):
-        given_, life = parse_token(json.dumps(said).encode())
-        assert read_text(given_)
+        access_token, life = parse_token(json.dumps(document).encode())
+        assert read_text(access_token)
         assert 0 < life < 1 << 31
 
 
 @given(st.data())
 def test_any_value_in_latest_json(data: st.DataObject) -> None:
-    """It is one that tilesync can have written, as far as its names go, or none."""
+    """It is read only if its version and manifest are texts."""
     latest = {"version": "e1", "export": "e1", "manifest": "manifests/e1.jsonl", "pinned": True}
-    said = with_value(latest, data.draw(st.sampled_from(list_paths(latest))), data.draw(VALUES))
-    if (read := read_latest(json.dumps(said).encode())) is not None:
+    document = with_value(latest, data.draw(st.sampled_from(list_paths(latest))), data.draw(VALUES))
+    if (read := read_latest(json.dumps(document).encode())) is not None:
         read_texts([read["version"], read["manifest"]])
 
 
-def test_a_row_without_an_id_is_no_list() -> None:
-    """An export is known by its id and its status, which are texts; what else is of another type counts as missing."""
+def test_a_row_without_an_id_is_refused() -> None:
+    """The id and the status must be texts; any other field of a wrong type counts as missing."""
     rows: list[Any] = [{**ROW, "id": 5}, {**ROW, "status": None}, 5, None, []]
     for broken in rows:
-        with pytest.raises(Transient, match="no export list"):
+        with pytest.raises(Transient, match="not an export list"):
             parse_exports(json.dumps({"exports": [broken]}).encode())
     odd = {**ROW, "request": {"iModelId": 5, "changesetId": [], "exportType": {}}, "stats": {"compressedSize": -1}}
     ((row,), _) = parse_exports(json.dumps({"exports": [odd]}).encode())
@@ -285,23 +289,23 @@ def test_a_row_without_an_id_is_no_list() -> None:
 @pytest.mark.parametrize(
     "body", [b"<!DOCTYPE html><html></html>", b"\xef\xbb\xbf\n <html>", b"<?xml version='1.0'?><E/>"]
 )
-def test_a_web_page_in_place_of_the_list_is_told_in_words(body: bytes) -> None:
-    """No name of a Python class, and what to look at."""
-    with pytest.raises(Transient, match="no export list but a web page") as refused:
+def test_a_web_page_instead_of_the_list_is_named(body: bytes) -> None:
+    """The message has no name of a Python class, and the hint says what to check."""
+    with pytest.raises(Transient, match="a web page, not an export list") as refused:
         parse_exports(body)
     assert "--api-url" in refused.value.hint
 
 
 @pytest.mark.parametrize(
-    ("body", "why"), [(b"{}", "exports"), (b'{"exports": 5}', "are no list"), (b"nonsense", "Expecting value")]
+    ("body", "reason"), [(b"{}", "exports"), (b'{"exports": 5}', "are not a list"), (b"nonsense", "Expecting value")]
 )
-def test_what_is_no_list_says_why(body: bytes, why: str) -> None:
-    """The reason stands in the message."""
-    with pytest.raises(Transient, match=f"no export list \\(.*{why}"):
+def test_an_invalid_list_has_a_reason(body: bytes, reason: str) -> None:
+    """The message has the reason."""
+    with pytest.raises(Transient, match=f"not an export list \\(.*{reason}"):
         parse_exports(body)
 
 
 @pytest.mark.parametrize("life", [-1, 1e300, 1 << 40, "-5", "inf", "nan", 0, None])
-def test_a_lifetime_that_no_token_has(life: Any) -> None:
-    """An absurd lifetime counts as not told: an hour."""
+def test_an_impossible_token_lifetime_is_an_hour(life: Any) -> None:
+    """An impossible lifetime counts as not stated, which means an hour."""
     assert parse_token(json.dumps({"access_token": "t", "expires_in": life}).encode()) == ("t", 3600.0)

@@ -1,4 +1,4 @@
-"""What looks like a mistake is stopped."""
+"""Guards against mistakes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CURRENT = Version(1, "v1", "e1", None, None, "", {}, files=100, bytes=1000)
 
 
 @pytest.mark.parametrize(
-    ("most", "count", "of", "allowed"),
+    ("limit", "count", "total", "allowed"),
     [
         (DeleteLimit(0), 0, 10, True),
         (DeleteLimit(0), 1, 10, False),
@@ -28,19 +28,19 @@ CURRENT = Version(1, "v1", "e1", None, None, "", {}, files=100, bytes=1000)
         (DEFAULT_DELETE_LIMIT, 0, 0, True),
     ],
 )
-def test_how_much_may_be_deleted(most: DeleteLimit, count: int, of: int, allowed: bool) -> None:
-    """A number or a share of the files that are there; as much as is said, and no more."""
-    assert most.allows(count, total=of) is allowed
+def test_delete_limits(limit: DeleteLimit, count: int, total: int, allowed: bool) -> None:
+    """The limit is a number or a share of the files, and includes its own value."""
+    assert limit.allows(count, total=total) is allowed
     if allowed:
-        guard_against_deleting(count, most, total=of)
+        guard_against_deleting(count, limit, total=total)
     else:
-        with pytest.raises(GuardTripped, match=f"{count:,} of {of:,} files"):
-            guard_against_deleting(count, most, total=of)
+        with pytest.raises(GuardTripped, match=f"{count:,} of {total:,} files"):
+            guard_against_deleting(count, limit, total=total)
 
 
 @pytest.mark.parametrize(("files", "size", "stops"), [(50, 500, False), (49, 1000, True), (100, 499, True)])
 def test_an_export_that_shrank(files: int, size: int, stops: bool) -> None:
-    """Under half of the files or bytes stops."""
+    """Less than half of the files or bytes stops the run."""
     other = replace(CURRENT, serial=2, name="v2", files=files, bytes=size)
     if stops:
         with pytest.raises(GuardTripped):
@@ -50,17 +50,19 @@ def test_an_export_that_shrank(files: int, size: int, stops: bool) -> None:
 
 
 def test_filters_that_leave_only_the_root() -> None:
-    """Other filters mean fewer files, but not none: that stops, unless no more is published either."""
+    """Other filters may leave fewer files, but not only the root, unless only the root is published."""
     bare = replace(CURRENT, serial=2, files=1, bytes=1, globs=Globs(include=("*.glbb",)))
-    with pytest.raises(GuardTripped, match="nothing but its root tileset, and 100 files"):
+    with pytest.raises(GuardTripped, match="only the root tileset of version v1, but 100 files"):
         guard_against_shrinking(bare, CURRENT)
     guard_against_shrinking(replace(bare, files=2), CURRENT)
     guard_against_shrinking(bare, replace(CURRENT, files=1))
     guard_against_shrinking(bare, None)
 
 
-def test_what_cannot_be_compared_does_not_shrink() -> None:
-    """The first export, the same version, and one with other filters; of packed and unpacked files the bytes."""
+def test_incomparable_versions_do_not_shrink() -> None:
+    """The first export, the same version, and one with other filters are not compared; nor bytes of packed and unpacked
+    files.
+    """
     tiny = replace(CURRENT, serial=2, files=1, bytes=1)
     guard_against_shrinking(tiny, None)
     guard_against_shrinking(replace(CURRENT, files=1), CURRENT)

@@ -1,4 +1,4 @@
-"""Gzip payloads, unpacked as a stream."""
+"""Streaming decompression of gzip payloads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilesync.core import gzip as packed
+from tilesync.core import gzip as core_gzip
 from tilesync.core.gzip import Unpacker, gunzip_chunks_if_packed
 from tilesync.errors import BlobDamaged
 
@@ -24,7 +24,7 @@ def pack(data: bytes, level: int = 9) -> bytes:
 
 
 def with_file_name(data: bytes) -> bytes:
-    """A gzip member with every optional field of its header (RFC 1952, section 2.3)."""
+    """Make a gzip member with every optional field of its header (RFC 1952, section 2.3)."""
     raw = zlib.compressobj(wbits=-15)
     body = raw.compress(data) + raw.flush()
     header = b"\x1f\x8b\x08\x1e" + bytes(6) + b"\x03\0abc" + b"name\0" + b"comment\0"
@@ -44,14 +44,14 @@ def unpack(data: bytes, step: int = 0) -> bytes:
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4), st.integers(0, 9), st.lists(st.integers(0, 2000)))
 def test_members_are_unpacked(parts: list[bytes], level: int, cuts: list[int]) -> None:
-    """What was packed comes out, in one member or several, empty ones too, and however it is cut."""
+    """The packed bytes come out, from one member or several, empty ones too, however they are split."""
     data = b"".join(pack(part, level) for part in parts)
     assert b"".join(gunzip_chunks_if_packed(split_at(data, cuts))) == unpack(data, 1) == b"".join(parts)
 
 
 @given(st.binary(max_size=100), st.lists(st.integers(0, 200)))
 def test_other_bytes_pass(data: bytes, cuts: list[int]) -> None:
-    """What is not packed comes out as it is, also where an empty piece stands before or within its beginning."""
+    """Bytes that are not gzip pass unchanged, even with empty pieces before or within their start."""
     plain = b"x" + data
     assert (
         b"".join(gunzip_chunks_if_packed(split_at(plain, cuts)))
@@ -62,13 +62,13 @@ def test_other_bytes_pass(data: bytes, cuts: list[int]) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\x1f", b"\x8b\x1f", b"\x1f\x8a\x08"])
 def test_nearly_nothing(data: bytes) -> None:
-    """A beginning that is not quite that of gzip is none."""
+    """A start that is almost gzip's is not gzip."""
     assert unpack(data) == unpack(data, 1) == data
 
 
 @pytest.mark.parametrize("parts", [[b"", b"\x1f", b"", b"\x8b"], [b"\x1f", b"\x8b", b""], [b"", b"", b"\x1f\x8b"]])
-def test_a_beginning_in_parts(parts: list[bytes]) -> None:
-    """Gzip is recognised in whatever parts its first two bytes come, empty ones between them."""
+def test_a_start_in_parts(parts: list[bytes]) -> None:
+    """Gzip is detected however its first two bytes are split, even with empty pieces between them."""
     assert b"".join(gunzip_chunks_if_packed([*parts, pack(TEXT)[2:]])) == TEXT
 
 
@@ -81,8 +81,8 @@ def test_optional_fields() -> None:
 @pytest.mark.parametrize(
     "data", [pack(TEXT), with_file_name(TEXT), pack(TEXT) + pack(TEXT)], ids=["plain", "named", "members"]
 )
-def test_a_payload_that_is_cut_is_damaged(data: bytes) -> None:
-    """A payload that lost its end is damaged, unless it ends where a member does."""
+def test_a_truncated_payload_is_damaged(data: bytes) -> None:
+    """A truncated payload is damaged, unless it ends exactly after a member."""
     ends = [end for end in range(2, len(data)) if end != len(pack(TEXT))]
     for end in ends:
         with pytest.raises(BlobDamaged, match="gzip payload is cut off"):
@@ -97,8 +97,8 @@ def test_a_payload_that_is_cut_is_damaged(data: bytes) -> None:
      pack(TEXT) + b"x", pack(TEXT) + b"garbage", pack(TEXT)[:30] + b"\xff\xff\xff" + pack(TEXT)[33:]],
     ids=range(7),
 )  # fmt: skip
-def test_a_payload_that_is_wrong_is_damaged(data: bytes) -> None:
-    """A wrong method, checksum, length or body, and whatever follows that is no member, are damage."""
+def test_a_wrong_payload_is_damaged(data: bytes) -> None:
+    """A wrong method, checksum, length or body is damage, and so is anything after it that is not a member."""
     for step in (0, 1):
         with pytest.raises(BlobDamaged, match="gzip payload is"):
             unpack(data, step)
@@ -106,14 +106,14 @@ def test_a_payload_that_is_wrong_is_damaged(data: bytes) -> None:
 
 @given(st.binary(max_size=60), st.integers(0, 60), st.binary(max_size=4))
 def test_any_bytes(body: bytes, at: int, patch: bytes) -> None:
-    """Any bytes are unpacked or damaged, never more, and the same byte by byte."""
+    """Any bytes are either unpacked or damaged, with the same result byte by byte."""
     data = pack(body)
     for whole in (b"\x1f\x8b" + body, data[:at] + patch + data[at + len(patch) :]):
         assert unpack_or_error(whole, 0) == unpack_or_error(whole, 1)
 
 
-def test_zeros_behind_a_payload_are_padding() -> None:
-    """Zeros pad what was written in blocks; gzip and viewers take no notice of them. Anything else is damage."""
+def test_zeros_after_a_payload_are_padding() -> None:
+    """Zero padding, as block writers add, is ignored, as gzip and viewers do; any other byte is damage."""
     for step in (0, 1):
         assert unpack(pack(TEXT) + bytes(700), step) == TEXT
         with pytest.raises(BlobDamaged):
@@ -139,18 +139,18 @@ def test_memory_is_bounded() -> None:
     assert peak < 1_000_000
 
 
-def test_small_members_come_together() -> None:
-    """Very many members of one byte take linear time, and give few pieces."""
-    data, began = pack(b"x") * 30_000, time.process_time()
-    found = list(gunzip_chunks_if_packed([data]))
-    assert time.process_time() - began < 3
-    assert b"".join(found) == b"x" * 30_000
-    assert len(found) < 20
+def test_small_members_are_joined() -> None:
+    """Very many members of one byte take linear time and give few pieces."""
+    data, started_at = pack(b"x") * 30_000, time.process_time()
+    pieces = list(gunzip_chunks_if_packed([data]))
+    assert time.process_time() - started_at < 3
+    assert b"".join(pieces) == b"x" * 30_000
+    assert len(pieces) < 20
 
 
-def test_there_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A payload that unpacks to more than any file is damage."""
-    monkeypatch.setattr(packed, "MAX_UNPACKED_BYTES", 1000)
+def test_unpacked_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A payload that unpacks to more than the limit is damaged."""
+    monkeypatch.setattr(core_gzip, "MAX_UNPACKED_BYTES", 1000)
     unpacker = Unpacker()
     assert b"".join(unpacker.feed(pack(bytes(1000)))) == bytes(1000)
     unpacker.finish()

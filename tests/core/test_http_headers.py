@@ -1,4 +1,4 @@
-"""What a file says to those who serve it."""
+"""HTTP headers of stored files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OCTETS = "application/octet-stream"
 
 
 @pytest.mark.parametrize(
-    ("name", "head", "said", "expected"),
+    ("name", "head", "stated_type", "expected"),
     [
         ("a.glb", GLB, None, "model/gltf-binary"),
         ("a.glb", GLB, OCTETS, "model/gltf-binary"),
@@ -36,31 +36,33 @@ OCTETS = "application/octet-stream"
         ("", b"", None, OCTETS),
     ],
 )
-def test_the_media_type_is_what_a_file_is(name: str, head: bytes, said: str | None, expected: str) -> None:
-    """The first bytes decide, then the name of a document, then what its container said."""
-    assert detect_media_type(name, head, said) == expected
+def test_media_types(name: str, head: bytes, stated_type: str | None, expected: str) -> None:
+    """The first bytes decide, then the name of a JSON document, then the type that the container states."""
+    assert detect_media_type(name, head, stated_type) == expected
 
 
-@pytest.mark.parametrize("said", [None, "gzip"])
-def test_a_gzip_payload_is_told(said: str | None) -> None:
-    """Its encoding is stated whether the container did or not, and its type is that of what is packed."""
-    label = CachePolicy().file_headers(Blob("a.glb", 1, content_encoding=said), gzip.compress(GLB, mtime=0)[:512])
-    assert label == ("model/gltf-binary", "gzip", IMMUTABLE_CACHE_CONTROL)
+@pytest.mark.parametrize("stated_encoding", [None, "gzip"])
+def test_gzip_payloads_have_their_encoding(stated_encoding: str | None) -> None:
+    """The encoding is stated even if the container does not, and the type is that of the unpacked content."""
+    headers = CachePolicy().file_headers(
+        Blob("a.glb", 1, content_encoding=stated_encoding), gzip.compress(GLB, mtime=0)[:512]
+    )
+    assert headers == ("model/gltf-binary", "gzip", IMMUTABLE_CACHE_CONTROL)
 
 
-def test_an_encoding_of_others_is_kept() -> None:
-    """What the container says of the encoding stands, though the bytes do not show it."""
+def test_a_stated_encoding_is_kept() -> None:
+    """The encoding that the container states is kept, even if the bytes do not show it."""
     assert CachePolicy().file_headers(Blob("a", 1, content_encoding="br"), b"\0").content_encoding == "br"
 
 
-def test_what_only_begins_like_gzip_is_served_as_it_is_called() -> None:
-    """A gzip that cannot be unpacked has the type that the container states."""
-    label = CachePolicy().file_headers(Blob("a", 1, content_type="image/x"), b"\x1f\x8b\x08" + b"\xff" * 20)
-    assert label[:2] == ("image/x", "gzip")
+def test_broken_gzip_has_the_stated_type() -> None:
+    """A gzip payload that cannot be unpacked has the type that the container states."""
+    headers = CachePolicy().file_headers(Blob("a", 1, content_type="image/x"), b"\x1f\x8b\x08" + b"\xff" * 20)
+    assert headers[:2] == ("image/x", "gzip")
 
 
-def test_caches_are_told_as_wished() -> None:
-    """What lies in a version, and what leads there, each have their own word."""
-    serving = CachePolicy("max-age=60", "no-store")
-    assert serving.file_headers(Blob("a", 1), b"").cache_control == "max-age=60"
-    assert serving.document_headers() == ("application/json", None, "no-store")
+def test_cache_control_is_configurable() -> None:
+    """Files in versions, and documents that lead to them, have separate Cache-Control values."""
+    policy = CachePolicy("max-age=60", "no-store")
+    assert policy.file_headers(Blob("a", 1), b"").cache_control == "max-age=60"
+    assert policy.document_headers() == ("application/json", None, "no-store")

@@ -1,4 +1,4 @@
-"""The lines of a manifest, written and read."""
+"""Lines of a manifest, written and read."""
 
 import json
 from dataclasses import replace
@@ -28,57 +28,58 @@ BLOBS = st.builds(
 )
 
 VERSION = Version(
-    7, "e1-2", "e1", "i", None, "2026-03-01T08:30:00Z", {"id": "e1", "stats": {"rawSize": 1}}, listing_number=3, listed=True,
-    published_at="2026-03-02T00:00:00Z", files=4, bytes=5, manifest_sha256="00", inventory=Inventory.WALK,
+    7, "e1-2", "e1", "i", None, "2026-03-01T08:30:00Z", {"id": "e1", "stats": {"rawSize": 1}},
+    listing_number=3, listed=True, published_at="2026-03-02T00:00:00Z", files=4, bytes=5,
+    manifest_sha256="00", inventory=Inventory.WALK,
     container_url="https://acct.blob.core.windows.net/c1", globs=Globs(("*.glb",), ("a/**", "b")),
     completeness=Completeness(40, 3, 2, 1),
 )  # fmt: skip
 
 
-def through_json(said: object) -> Any:
-    return json.loads(json.dumps(said, ensure_ascii=False).encode())
+def through_json(document: object) -> Any:
+    return json.loads(json.dumps(document, ensure_ascii=False).encode())
 
 
 @given(BLOBS, DIGESTS)
-def test_a_line_comes_back(blob: Blob, sha256: bytes) -> None:
-    """A file read from its line is the file that was written, but for its mtime."""
+def test_a_line_round_trips(blob: Blob, sha256: bytes) -> None:
+    """A file read from its line equals the file that was written, except for its mtime."""
     assert read_line(through_json(make_line(StoredFile(blob, sha256, 99)))) == StoredFile(blob, sha256, 0)
 
 
 @given(BLOBS, DIGESTS, st.integers(0, 2**50), DIGESTS)
-def test_a_line_of_an_unpacked_file_comes_back(blob: Blob, sha256: bytes, size: int, stored: bytes) -> None:
-    """Size and SHA-256 of the line are those of the file as it lies; what the container has is told apart."""
-    held = StoredFile(blob, sha256, 99, 7, UnpackedFile(size, stored))
-    said = through_json(make_line(held))
-    assert (said["size"], said["sha256"], said["content_encoding"]) == (size, sha256.hex(), None)
-    assert said["stored"] == {
+def test_a_line_of_an_unpacked_file_round_trips(blob: Blob, sha256: bytes, size: int, stored: bytes) -> None:
+    """Size and SHA-256 of the line describe the unpacked file; those in the container are separate."""
+    file = StoredFile(blob, sha256, 99, 7, UnpackedFile(size, stored))
+    document = through_json(make_line(file))
+    assert (document["size"], document["sha256"], document["content_encoding"]) == (size, sha256.hex(), None)
+    assert document["stored"] == {
         "size": blob.size,
         "sha256": stored.hex(),
         "content_encoding": blob.content_encoding,
     }
-    assert read_line(said) == held._replace(mtime_ns=0, inode=0)
+    assert read_line(document) == file._replace(mtime_ns=0, inode=0)
 
 
 @pytest.mark.parametrize(
     "stored", [1, [], {}, {"size": 1}, {"size": -1, "sha256": "00" * 32, "content_encoding": None},
                {"size": 1, "sha256": None, "content_encoding": None}, {"size": 1, "sha256": "xyz"}],
 )  # fmt: skip
-def test_a_damaged_word_of_what_is_stored(stored: object) -> None:
-    """What is no word of stored bytes raises what the reader promises; so does a file that nothing proves."""
-    said = make_line(StoredFile(Blob("a", 1, md5=b"m" * 16), b"\0" * 32, 0))
+def test_a_damaged_stored_field(stored: object) -> None:
+    """An invalid `stored` field raises as documented, and so does a file without a digest."""
+    document = make_line(StoredFile(Blob("a", 1, md5=b"m" * 16), b"\0" * 32, 0))
     with pytest.raises((KeyError, TypeError, ValueError)):
-        read_line(said | {"stored": stored})
+        read_line(document | {"stored": stored})
     good = {"size": 1, "sha256": "00" * 32, "content_encoding": None}
-    with pytest.raises(ValueError, match="nothing proves a"):
-        read_line(said | {"stored": good, "sha256": None, "proof": "service-md5"})
+    with pytest.raises(ValueError, match="no digest proves a"):
+        read_line(document | {"stored": good, "sha256": None, "proof": "service-md5"})
 
 
-def test_a_header_tells_what_is_unpacked() -> None:
-    """It says so where files are unpacked, and nothing where they are not: older manifests say nothing."""
+def test_a_header_states_unpacked_content() -> None:
+    """The header has `content` only if files are unpacked; older manifests never have it."""
     assert "content" not in make_header(VERSION)
-    said = make_header(replace(VERSION, content=Content.DECODED))
-    assert said["content"] == "decoded"
-    assert read_header(said, name=VERSION.name).content is Content.DECODED
+    document = make_header(replace(VERSION, content=Content.DECODED))
+    assert document["content"] == "decoded"
+    assert read_header(document, name=VERSION.name).content is Content.DECODED
     for stored in (
         make_header(VERSION),
         make_header(VERSION) | {"content": "stored"},
@@ -86,13 +87,13 @@ def test_a_header_tells_what_is_unpacked() -> None:
     ):
         assert read_header(stored, name=VERSION.name).content is Content.STORED
     with pytest.raises(ValueError, match="brotli"):
-        read_header(said | {"content": "brotli"}, name=VERSION.name)
+        read_header(document | {"content": "brotli"}, name=VERSION.name)
 
 
 def test_the_fields_of_a_line() -> None:
-    """A line has exactly the fields of the contract, digests in hexadecimal, the date in UTC."""
-    held = StoredFile(Blob("a/ä", 3, "0x8D", b"\1" * 16, "t", "gzip", 1772353800), b"\2" * 32, 5)
-    assert make_line(held) == {
+    """A line has exactly the promised fields, digests in hexadecimal, the date in UTC."""
+    file = StoredFile(Blob("a/ä", 3, "0x8D", b"\1" * 16, "t", "gzip", 1772353800), b"\2" * 32, 5)
+    assert make_line(file) == {
         "name": "a/ä",
         "size": 3,
         "sha256": "02" * 32,
@@ -111,19 +112,19 @@ def test_the_fields_of_a_line() -> None:
     ]
 
 
-def test_a_header_comes_back() -> None:
-    """A version read from its first line is the version that was written, as far as it outlives the catalog."""
-    back = read_header(through_json(make_header(VERSION)), name=VERSION.name)
+def test_a_header_round_trips() -> None:
+    """A version read from its header equals the one written, except for fields that only the catalog has."""
+    version = read_header(through_json(make_header(VERSION)), name=VERSION.name)
     kept = ("name", "export", "imodel", "changeset", "modified", "record", "listed", "published_at", "files", "bytes",
             "inventory", "container_url", "globs", "completeness")  # fmt: skip
-    assert [getattr(back, name) for name in kept] == [getattr(VERSION, name) for name in kept]
-    assert back.serial == 0
+    assert [getattr(version, name) for name in kept] == [getattr(VERSION, name) for name in kept]
+    assert version.serial == 0
 
 
 def test_the_fields_of_a_header() -> None:
-    """The first line has exactly the fields of the contract, and says which tilesync wrote it."""
-    said = make_header(VERSION)
-    assert list(said) == [
+    """The header has exactly the promised fields, and names the release of tilesync."""
+    document = make_header(VERSION)
+    assert list(document) == [
         "version",
         "export",
         "imodel",
@@ -144,84 +145,93 @@ def test_the_fields_of_a_header() -> None:
         "unheld",
         "tilesync",
     ]
-    assert (said["export"], said["finished"], said["tilesync"]) == (VERSION.record, VERSION.published_at, __version__)
-    assert (said["inventory"], said["container"], said["missing_names"]) == ("walk", VERSION.container_url, [])
-    assert (said["include"], said["exclude"]) == (["*.glb"], ["a/**", "b"])
-    assert [said[name] for name in ("referenced", "missing", "orphans", "unfollowed")] == [40, 3, 2, 1]
+    assert (document["export"], document["finished"], document["tilesync"]) == (
+        VERSION.record,
+        VERSION.published_at,
+        __version__,
+    )
+    assert (document["inventory"], document["container"], document["missing_names"]) == (
+        "walk",
+        VERSION.container_url,
+        [],
+    )
+    assert (document["include"], document["exclude"]) == (["*.glb"], ["a/**", "b"])
+    assert [document[name] for name in ("referenced", "missing", "orphans", "unfollowed")] == [40, 3, 2, 1]
 
 
 def test_missing_names() -> None:
-    """What a version asks for and the container did not have is named in its first line, in the order given."""
-    said = through_json(make_header(VERSION, ("b/ä.glb", "a.glb"), ("a.json: con means no file",)))
-    assert said["missing_names"] == ["b/ä.glb", "a.glb"]
-    assert said["unheld"] == ["a.json: con means no file"]
+    """Referenced files that the container does not have are listed in the header, in the given order."""
+    document = through_json(make_header(VERSION, ("b/ä.glb", "a.glb"), ("a.json: con means no file",)))
+    assert document["missing_names"] == ["b/ä.glb", "a.glb"]
+    assert document["unheld"] == ["a.json: con means no file"]
     bare = through_json(make_header(VERSION))
-    assert read_header(said, name=VERSION.name) == read_header(bare, name=VERSION.name)
+    assert read_header(document, name=VERSION.name) == read_header(bare, name=VERSION.name)
 
 
-def test_a_header_of_an_earlier_tilesync() -> None:
-    """A first line without what came later is read: such a version was listed, and nothing is known of its closure."""
-    said = through_json(make_header(VERSION))
+def test_a_header_of_an_earlier_release() -> None:
+    """A header without later fields is read: the version was listed, and its closure is unknown."""
+    document = through_json(make_header(VERSION))
     for later in ("inventory", "container", "include", "exclude", "missing_names", "unheld", *Completeness.__slots__):
-        del said[later]
-    back = read_header(said, name=VERSION.name)
-    assert (back.inventory, back.container_url, back.globs) == (Inventory.LIST, "", EVERYTHING)
-    assert back.completeness == Completeness()
-    assert back.name == VERSION.name
+        del document[later]
+    version = read_header(document, name=VERSION.name)
+    assert (version.inventory, version.container_url, version.globs) == (Inventory.LIST, "", EVERYTHING)
+    assert version.completeness == Completeness()
+    assert version.name == VERSION.name
 
 
 @pytest.mark.parametrize(
     "changes", [{"sha256": "xyz"}, {"sha256": None}, {"size": "x"}, {"last_modified": "soon"}, {"md5": 5}]
 )
 def test_a_damaged_line(changes: dict[str, Any]) -> None:
-    """A line that is none raises what its reader promises."""
-    said = make_line(StoredFile(Blob("a", 1), b"\0" * 32, 0)) | changes
+    """A damaged line raises as documented."""
+    document = make_line(StoredFile(Blob("a", 1), b"\0" * 32, 0)) | changes
     with pytest.raises((KeyError, TypeError, ValueError)):
-        read_line(said)
+        read_line(document)
 
 
 @pytest.mark.parametrize("field", ["name", "size", "sha256", "md5", "etag", "last_modified"])
 def test_a_line_without_a_field(field: str) -> None:
-    """A field that is missing is no empty one."""
-    said = make_line(StoredFile(Blob("a", 1), b"\0" * 32, 0))
-    del said[field]
+    """A missing field is not read as an empty one."""
+    document = make_line(StoredFile(Blob("a", 1), b"\0" * 32, 0))
+    del document[field]
     with pytest.raises(KeyError):
-        read_line(said)
+        read_line(document)
 
 
 @pytest.mark.parametrize(
-    "said",
-    [{}, {"export": None}, {"export": {}}, {"export": {"id": 1}, "version": "v"}, make_line(StoredFile(Blob("a", 1), b"", 0)),
-     make_header(VERSION) | {"files": "x"}, make_header(VERSION) | {"missing": None}, make_header(VERSION) | {"orphans": "many"},
+    "document",
+    [{}, {"export": None}, {"export": {}}, {"export": {"id": 1}, "version": "v"},
+     make_line(StoredFile(Blob("a", 1), b"", 0)), make_header(VERSION) | {"files": "x"},
+     make_header(VERSION) | {"missing": None}, make_header(VERSION) | {"orphans": "many"},
      make_header(VERSION) | {"include": 1}, make_header(VERSION) | {"exclude": ["[z-a]"]}],
 )  # fmt: skip
-def test_a_damaged_header(said: dict[str, Any]) -> None:
-    """A first line that is none raises what its reader promises."""
+def test_a_damaged_header(document: dict[str, Any]) -> None:
+    """A damaged header raises as documented."""
     with pytest.raises((KeyError, TypeError, ValueError)):
-        read_header(said, name=VERSION.name)
+        read_header(document, name=VERSION.name)
 
 
 @pytest.mark.parametrize("name", ["../../victim", "a/b", "", ".", "con", "other"])
 def test_a_header_of_another_name(name: str) -> None:
-    """A manifest is about the version that it is named after, and that name is one that tilesync gives."""
-    with pytest.raises(ValueError, match="is about"):
+    """A manifest describes the version in its own name, and the name must be valid."""
+    with pytest.raises(ValueError, match="it describes version"):
         read_header(through_json(make_header(VERSION)) | {"version": name}, name=VERSION.name)
     if name != "other":
-        with pytest.raises(ValueError, match="is about"):
+        with pytest.raises(ValueError, match="it describes version"):
             read_header(through_json(make_header(VERSION)) | {"version": name}, name=name)
 
 
-def test_stamps() -> None:
-    """A moment is written in UTC, to the second, wherever it was taken."""
+def test_timestamps() -> None:
+    """A time is written in UTC, in whole seconds, from any time zone."""
     moment = datetime(2026, 3, 1, 9, 30, 0, 999_999, tzinfo=timezone(timedelta(hours=1)))
     assert format_timestamp(moment) == "2026-03-01T08:30:00Z"
     assert datetime.fromisoformat(format_timestamp(moment)) == datetime(2026, 3, 1, 8, 30, tzinfo=UTC)
 
 
-def test_what_is_broken_or_leads_elsewhere_is_named_where_there_is_any() -> None:
-    """Old readers find the manifest of a sound version as it was, and read one of a broken version too."""
+def test_defects_are_listed_only_if_there_are_any() -> None:
+    """Older readers see the manifest of a sound version unchanged, and can also read that of a broken one."""
     plain = make_header(VERSION)
     assert not plain.keys() & {"damaged_names", "elsewhere"}
-    said = make_header(VERSION, damaged=["a.glb"], elsewhere=["a.json: x leads back"])
-    assert (said["damaged_names"], said["elsewhere"]) == (["a.glb"], ["a.json: x leads back"])
-    assert read_header(said, name=VERSION.name) == read_header(plain, name=VERSION.name)
+    document = make_header(VERSION, damaged=["a.glb"], elsewhere=["a.json: x leads back"])
+    assert (document["damaged_names"], document["elsewhere"]) == (["a.glb"], ["a.json: x leads back"])
+    assert read_header(document, name=VERSION.name) == read_header(plain, name=VERSION.name)

@@ -1,4 +1,4 @@
-"""Secrets in texts of others: none is left, and what is no secret stays as it is."""
+"""Masking of secrets in foreign texts."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ SECRETS = [
 
 
 @pytest.mark.parametrize(("text", "secret"), SECRETS)
-def test_what_looks_like_a_secret_is_masked(text: str, secret: str) -> None:
-    """A signature, a token or a key is masked wherever it stands, also quoted, and the rest can still be read."""
-    said = mask_secrets(text)
+def test_secret_patterns_are_masked(text: str, secret: str) -> None:
+    """A signature, token or key is masked anywhere, also quoted, and the rest stays readable."""
+    masked = mask_secrets(text)
     for form in (secret, quote(secret, safe=""), quote(secret)):
-        assert form not in said
-    assert "…" in said
-    assert mask_secrets(said) == said
+        assert form not in masked
+    assert "…" in masked
+    assert mask_secrets(masked) == masked
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_what_looks_like_a_secret_is_masked(text: str, secret: str) -> None:
         "the service refuses the token (401: Header Authorization was not found in the request. Access denied)",
         "iModelId is invalid.; $top: $top must be lower or equal to 1000",
         "give it as https://ACCOUNT.blob.core.windows.net/CONTAINER?SAS and nothing else",
-        "check that the link may list (`sp=rl`), or walk the tilesets instead: --inventory walk",
+        "check that the link allows listing (`sp=rl`), or use --inventory walk, which needs no listing",
         "Bearer authentication failed; Basic authentication is off",
         "the token: expired",
         "tiles/a?b=c.glb",
@@ -72,26 +72,26 @@ def test_what_looks_like_a_secret_is_masked(text: str, secret: str) -> None:
         "",
     ],
 )  # fmt: skip
-def test_what_is_no_secret_stays(text: str) -> None:
-    """Sentences of the service and of tilesync itself are told as they are."""
+def test_ordinary_texts_are_unchanged(text: str) -> None:
+    """Messages of the service and of tilesync itself are unchanged."""
     assert mask_secrets(text) == text
 
 
 @given(st.text(min_size=6).filter(lambda secret: "…" not in secret), st.text(), st.text())
 def test_known_secrets_are_masked_however_they_are_quoted(secret: str, before: str, behind: str) -> None:
-    """What is known to be a secret is in no text, whatever it looks like and whatever stands around it."""
+    """A known secret is masked in any text, whatever surrounds it."""
     for form in (secret, quote(secret, safe="", errors="replace")):
-        said = mask_secrets(f"{before} {form} {behind}", [secret])
-        assert secret not in said.replace(before, "").replace(behind, "")
+        masked = mask_secrets(f"{before} {form} {behind}", [secret])
+        assert secret not in masked.replace(before, "").replace(behind, "")
 
 
 def test_short_words_are_no_secrets() -> None:
-    """A secret of a few letters, or none, would be found in any word."""
+    """A secret of a few characters, or none, could be part of any word."""
     assert mask_secrets("a demo of it", ["", "demo"]) == "a demo of it"
 
 
 def test_parts_of_a_secret() -> None:
-    """Of a header the value, of a link its fields that sign it."""
+    """The parts are the value of a header and the signing fields of a link."""
     assert split_secret("Bearer abc") == ("Bearer abc", "abc")
     assert split_secret("https://h/c?sv=1&sig=xyz%3D") == ("https://h/c?sv=1&sig=xyz%3D", "xyz%3D")
 
@@ -107,15 +107,15 @@ INNER = st.sampled_from(["iModelId", "startTime", "metrics", "message", "code", 
 
 @given(st.dictionaries(NAMES, LINKS | st.dictionaries(INNER, LINKS) | st.lists(LINKS)))
 def test_a_link_in_any_field_leaves_no_signature(row: dict[str, object]) -> None:
-    """Wherever a link stands in a record, nothing that is kept of it has the signature."""
-    said = json.dumps(sanitize_record(row))
-    assert SIG not in said
-    assert quote(SIG, safe="") not in said
-    assert quote(quote(SIG, safe=""), safe="") not in said
+    """Wherever a record has a link, its kept fields have no signature."""
+    kept = json.dumps(sanitize_record(row))
+    assert SIG not in kept
+    assert quote(SIG, safe="") not in kept
+    assert quote(quote(SIG, safe=""), safe="") not in kept
 
 
 def test_known_fields_are_kept_and_others_are_not() -> None:
-    """What the service's reference names stays as it is; what it may add later is nobody's business."""
+    """Fields in the service's reference are kept; unknown fields are dropped."""
     row = {
         "id": "e1", "displayName": "City", "status": "Complete", "lastModified": "2026-03-01T08:30:00Z",
         "request": {"iModelId": "i", "changesetId": "c", "exportType": "3DTiles", "geometryOptions": {"x": 1}},
@@ -133,6 +133,6 @@ def test_known_fields_are_kept_and_others_are_not() -> None:
 
 
 def test_texts_of_a_record_are_bounded() -> None:
-    """A name of a megabyte is cut; a known secret in it is masked."""
+    """A name of a megabyte is cut; a known secret in a text is masked."""
     record = sanitize_record({"displayName": "x" * 10**6, "error": {"message": "no to token-123"}}, ["token-123"])
     assert record == {"displayName": "x" * MAX_TEXT_CHARS, "error": {"message": "no to …"}}

@@ -1,4 +1,4 @@
-"""Whose a destination is, and what else may be mirrored there."""
+"""Owner of a destination, and what else may be mirrored there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CDN = "https://cdn.example"
 
 
 @pytest.mark.parametrize(
-    ("owner", "owner_asked", "export", "held", "claim"),
+    ("owner", "requested", "export", "version_names", "match"),
     [
         ("", ONE, None, [], OwnerMatch.SAME),
         ("", f"{HOST}/{EXPORT}", EXPORT, [], OwnerMatch.SAME),
@@ -52,15 +52,17 @@ CDN = "https://cdn.example"
         (ONE, f"{HOST}/{EXPORT}", EXPORT, None, OwnerMatch.UNSURE),
     ],
 )
-def test_a_place_takes_in_what_is_its_own(
-    owner: str, owner_asked: str, export: str | None, held: list[str] | None, claim: OwnerMatch
+def test_owners_are_compared(
+    owner: str, requested: str, export: str | None, version_names: list[str] | None, match: OwnerMatch
 ) -> None:
-    """An iModel is told by its id; a container by its URL, or by an export that is held; all else is another's."""
-    assert compare_owner(owner, RequestedOwner(owner_asked, export), held) is claim
+    """An iModel matches by its id; a container by its URL, or by an export that is stored here; any other owner is
+    different.
+    """
+    assert compare_owner(owner, RequestedOwner(requested, export), version_names) is match
 
 
 @pytest.mark.parametrize(
-    ("owner", "asked", "claim", "after"),
+    ("owner", "requested", "match", "merged"),
     [
         ("", ONE, OwnerMatch.SAME, ONE),
         (ONE, ONE.upper(), OwnerMatch.SAME, ONE),
@@ -73,15 +75,13 @@ def test_a_place_takes_in_what_is_its_own(
         (ONE, "", OwnerMatch.OTHER, ONE),
     ],
 )
-def test_the_owner_stays_unless_another_was_meant_or_is_known_better(
-    owner: str, asked: str, claim: OwnerMatch, after: str
-) -> None:
-    """The first who comes is the owner; one that was adopted is; a container gives way to its iModel."""
-    assert merge_owner(owner, RequestedOwner(asked), claim) == after
+def test_merged_owners(owner: str, requested: str, match: OwnerMatch, merged: str) -> None:
+    """The first owner is kept, unless another one was adopted; a container gives way to its iModel."""
+    assert merge_owner(owner, RequestedOwner(requested), match) == merged
 
 
-def test_what_is_asked_for_is_known_better_when_the_export_is() -> None:
-    """An iModel that was named stays; of a copy the version says whose it is: its iModel, else its container."""
+def test_the_export_completes_the_requested_owner() -> None:
+    """A named iModel is kept; a mirrored version states its owner: its iModel, else its container."""
     link = SasUrl(f"{HOST}/{EXPORT}", "sig=x")
     assert RequestedOwner(ONE).with_export(Export(EXPORT, "Complete", imodel=TWO, link=link)) == RequestedOwner(
         ONE, EXPORT
@@ -97,15 +97,15 @@ def test_what_is_asked_for_is_known_better_when_the_export_is() -> None:
 
 
 def test_versions_are_named_after_their_exports() -> None:
-    """A version has the id of its export, with a number where it is not the first; an id may end in digits itself."""
+    """A version has the id of its export, with a number if it is not the first; an id may end in digits itself."""
     assert is_version_of(EXPORT, EXPORT.upper())
     assert is_version_of(f"{EXPORT}-12", EXPORT)
     assert not is_version_of(EXPORT, EXPORT.rpartition("-")[0] + "-1234567890")
     assert not is_version_of(f"{EXPORT}-x", EXPORT)
 
 
-def test_owners_are_shown_as_what_they_are() -> None:
-    """A person is told whether an owner is an iModel or a container."""
+def test_owners_are_described() -> None:
+    """A description tells whether an owner is an iModel or a container."""
     assert describe_owner(ONE) == f"the iModel {ONE}"
     assert describe_owner(f"{HOST}/x") == f"the container {HOST}/x"
     assert not same_owner(ONE, f"{HOST}/{ONE}")

@@ -1,4 +1,4 @@
-"""What happens with each blob, and which version a run works on."""
+"""Plan of a run: actions for blobs, and the choice of a version."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,75 +18,77 @@ def make_stored(**changes: Any) -> StoredFile:
 
 
 @pytest.mark.parametrize(
-    ("blob", "known", "action", "reason"),
+    ("blob", "stored", "action", "reason"),
     [
-        (BLOB, None, Action.FETCH, "not held"),
-        (BLOB, make_stored(), Action.KEEP, "held, same ETag"),
-        (BLOB, make_stored(md5=None), Action.KEEP, "held, same ETag"),
-        (BLOB, make_stored(etag="e0"), Action.KEEP, "held, same MD5"),
-        (BLOB, make_stored(etag=""), Action.KEEP, "held, same MD5"),
+        (BLOB, None, Action.FETCH, "not stored yet"),
+        (BLOB, make_stored(), Action.KEEP, "unchanged, same ETag"),
+        (BLOB, make_stored(md5=None), Action.KEEP, "unchanged, same ETag"),
+        (BLOB, make_stored(etag="e0"), Action.KEEP, "unchanged, same MD5"),
+        (BLOB, make_stored(etag=""), Action.KEEP, "unchanged, same MD5"),
         (BLOB, make_stored(size=4), Action.FETCH, "size was 4, is 3"),
         (BLOB, make_stored(size=4, etag="e0", md5=None), Action.FETCH, "size was 4, is 3"),
         (BLOB, make_stored(etag="e0", md5=b"n" * 16), Action.FETCH, "ETag changed"),
         (BLOB, make_stored(etag="e0", md5=None), Action.FETCH, "ETag changed"),
         (BLOB._replace(md5=None), make_stored(etag="e0"), Action.FETCH, "ETag changed"),
         (BLOB._replace(etag="", md5=None), make_stored(etag="", md5=None), Action.FETCH, "nothing proves it unchanged"),
-        (BLOB._replace(etag=""), make_stored(etag=""), Action.KEEP, "held, same MD5"),
-        (BLOB._replace(sha256=b"s" * 32), make_stored(etag="e0", md5=None), Action.KEEP, "held, same SHA-256"),
+        (BLOB._replace(etag=""), make_stored(etag=""), Action.KEEP, "unchanged, same MD5"),
+        (BLOB._replace(sha256=b"s" * 32), make_stored(etag="e0", md5=None), Action.KEEP, "unchanged, same SHA-256"),
         (BLOB._replace(sha256=b"t" * 32), make_stored(), Action.FETCH, "SHA-256 changed"),
         (BLOB._replace(sha256=b"s" * 32), make_stored(size=4), Action.FETCH, "size was 4, is 3"),
     ],
 )
-def test_decisions(blob: Blob, known: StoredFile | None, action: Action, reason: str) -> None:
-    """A file is kept only on proof, by SHA-256, ETag or MD5 at the same size, and every decision has its reason."""
-    decision = decide(blob, known)
+def test_decisions(blob: Blob, stored: StoredFile | None, action: Action, reason: str) -> None:
+    """A file is kept only with proof, by SHA-256, ETag or MD5 at the same size, and every decision has its reason."""
+    decision = decide(blob, stored)
     assert (decision.action, decision.reason) == (action, reason)
 
 
-def test_what_was_fetched_is_kept() -> None:
-    """A plan that was carried out plans nothing anew, as long as the container states a tag or an MD5."""
+def test_fetched_files_are_kept() -> None:
+    """After a plan is done, the next plan keeps every file that has an ETag or an MD5."""
     for blob in (BLOB, BLOB._replace(etag=""), BLOB._replace(md5=None)):
         assert decide(blob, StoredFile(blob, b"s" * 32, 1)).action is Action.KEEP
 
 
-def test_what_is_unpacked_is_known_by_what_is_stored() -> None:
-    """A file that lies unpacked is compared by the bytes that the container has."""
-    held = StoredFile(BLOB, b"u" * 32, 1, unpacked=UnpackedFile(10 * BLOB.size, b"s" * 32))
-    assert decide(BLOB, held).action is Action.KEEP
-    assert decide(BLOB._replace(sha256=b"s" * 32, etag="other"), held).action is Action.KEEP
-    assert decide(BLOB._replace(sha256=b"u" * 32), held).action is Action.FETCH
-    assert decide(BLOB._replace(size=10 * BLOB.size), held).action is Action.FETCH
+def test_unpacked_files_are_compared_by_stored_bytes() -> None:
+    """An unpacked file is compared by the stored bytes of its container."""
+    stored = StoredFile(BLOB, b"u" * 32, 1, unpacked=UnpackedFile(10 * BLOB.size, b"s" * 32))
+    assert decide(BLOB, stored).action is Action.KEEP
+    assert decide(BLOB._replace(sha256=b"s" * 32, etag="other"), stored).action is Action.KEEP
+    assert decide(BLOB._replace(sha256=b"u" * 32), stored).action is Action.FETCH
+    assert decide(BLOB._replace(size=10 * BLOB.size), stored).action is Action.FETCH
 
 
 def test_other_content_is_another_version() -> None:
-    """Neither what is held nor what is on its way in with other content is gone on with."""
+    """A version in another content form is neither reused nor continued."""
     export = Export("e", "Complete", modified="2026")
     stored, unpacked = (replace(VERSION, published_at="t", content=content) for content in Content)
-    coming = [replace(VERSION, content=content) for content in Content]
-    for content, held, begun in zip(Content, (stored, unpacked), coming, strict=True):
+    unfinished = [replace(VERSION, content=content) for content in Content]
+    for content, existing, begun in zip(Content, (stored, unpacked), unfinished, strict=True):
         choice = choose_version([stored, unpacked], export, EVERYTHING, content)
         assert (choice.existing, choice.candidates, choice.is_unchanged, choice.content) == (
-            held,
-            (held,),
+            existing,
+            (existing,),
             True,
             content,
         )
-        assert choose_version(coming, export, EVERYTHING, content).unfinished == begun
-        others = [each for each in (stored, unpacked, *coming) if each.content is not content]
+        assert choose_version(unfinished, export, EVERYTHING, content).unfinished == begun
+        others = [each for each in (stored, unpacked, *unfinished) if each.content is not content]
         assert choose_version(others, export, EVERYTHING, content).candidates == ()
         assert choose_version(others, export, EVERYTHING, content).unfinished is None
 
 
-def test_a_held_version_brings_its_content_where_that_is_unpacked() -> None:
-    """Unpacked files stay unpacked, whatever is wished; stored ones become what is wished."""
+def test_the_content_of_an_unpacked_source_is_kept() -> None:
+    """Unpacked files stay unpacked, whatever is requested; stored files take the requested form."""
     stored, unpacked = (replace(VERSION, published_at="t", content=content) for content in Content)
-    for wished in Content:
-        assert choose_version([], make_export(unpacked), EVERYTHING, wished).content is Content.DECODED
-        assert choose_version([], make_export(stored), EVERYTHING, wished).content is wished
+    for requested in Content:
+        assert choose_version([], make_export(unpacked), EVERYTHING, requested).content is Content.DECODED
+        assert choose_version([], make_export(stored), EVERYTHING, requested).content is requested
 
 
 def test_choose() -> None:
-    """The version begun first is gone on with; of the published ones the last is held; unchanged is by `modified`."""
+    """The oldest unfinished version is continued, the last published one is the existing one, and `modified` tells if
+    it is unchanged.
+    """
     export = Export("e", "Complete", modified="2026")
     one, two = replace(VERSION, serial=1, published_at="t"), replace(VERSION, serial=2, published_at="t")
     begun, later = replace(VERSION, serial=3), replace(VERSION, serial=4)
@@ -104,7 +106,7 @@ def test_choose() -> None:
 
 
 def test_other_globs_are_another_version() -> None:
-    """What was published with other globs is not held; what is on its way in is gone on with all the same."""
+    """A version published with other globs is not reused; an unfinished one is continued anyway."""
     export = Export("e", "Complete", modified="2026")
     all_of_it, some = replace(VERSION, published_at="t"), replace(VERSION, published_at="t", globs=Globs(("*.glb",)))
     begun = replace(VERSION, globs=Globs(exclude=("*.png",)))
@@ -116,18 +118,18 @@ def test_other_globs_are_another_version() -> None:
 
 @pytest.mark.parametrize(("before", "now"), [("2026", "2027"), ("2026", ""), ("", "2026"), ("", "")])
 def test_changed_or_unknown_is_not_unchanged(before: str, now: str) -> None:
-    """An export whose time moved, or that states none, is looked at again."""
+    """An export with a changed or missing time is checked again."""
     version = replace(VERSION, modified=before, published_at="t")
     assert not choose_version([version], Export("e", "Complete", modified=now), EVERYTHING).is_unchanged
 
 
 def make_export(version: Version) -> Export:
-    """The export of a held version elsewhere."""
+    """Make the export of a version in another mirror."""
     return Export(version.export, "Complete", modified=version.modified, stored_version=version)
 
 
-def test_a_held_version_is_known_by_its_time_then_by_its_name() -> None:
-    """Of several versions of one export that of the same time is held, whatever its name; all may be compared."""
+def test_a_mirrored_version_is_matched_by_time_then_name() -> None:
+    """Among versions of one export, the one with the same time is chosen, whatever its name; all are candidates."""
     one = replace(VERSION, name="e", modified="1", published_at="t")
     two = replace(VERSION, name="e-2", modified="2", published_at="t")
     bare, other = replace(one, modified=""), replace(two, modified="")
@@ -142,8 +144,8 @@ def test_a_held_version_is_known_by_its_time_then_by_its_name() -> None:
     assert choose_version([one, two], Export("e", "Complete", modified="1"), EVERYTHING).candidates == (two,)
 
 
-def test_a_held_version_brings_its_globs() -> None:
-    """What it left out stays out, and what a command leaves out besides makes another version."""
+def test_globs_of_a_mirrored_version_are_kept() -> None:
+    """Files that it excludes stay excluded, and further filters make another version."""
     some = replace(VERSION, published_at="t", globs=Globs(("tiles/**",), ("*.png",)))
     assert choose_version([some], make_export(some), EVERYTHING).existing == some
     assert choose_version([some], make_export(some), EVERYTHING).globs == some.globs

@@ -1,4 +1,4 @@
-"""Which blob names a folder can hold safely."""
+"""Safety of blob names in folders and object stores."""
 
 import os.path
 
@@ -66,7 +66,7 @@ def test_refused_names(name: str, reason: str) -> None:
      "a/" * 100 + "b"],
 )  # fmt: skip
 def test_accepted_names(name: str) -> None:
-    """Ordinary names pass, odd ones and those next to the refused too."""
+    """Ordinary names pass, and so do odd ones close to the refused ones."""
     assert find_problem(name) is None
 
 
@@ -79,27 +79,27 @@ def test_accepted_names(name: str) -> None:
     ],
 )
 def test_windows_refuses_more(names: list[str], reason: str) -> None:
-    """What only Windows cannot store is refused only there, and found among other names."""
+    """A name that only Windows cannot store is refused only there, and is found among other names."""
     assert [find_problem(name) for name in names] == [None] * len(names)
     assert all(reason in (find_problem(name, windows=True) or "accepted") for name in names)
     assert find_windows_unsafe(["x.glb", *names, "console.json"]) == names
 
 
 @pytest.mark.parametrize("name", ["/lead.glb", "x//y.glb", "d/", "n" * 300])
-def test_stores_hold_more(name: str) -> None:
-    """What a folder cannot hold, and can be asked for as it is written, is left to who has no folders."""
+def test_stores_accept_more(name: str) -> None:
+    """A name that a URL can carry but a folder cannot store is allowed in object stores."""
     assert find_problem(name) is not None
     assert find_universal_problem(name) is None
 
 
 @pytest.mark.parametrize("name", ["", "a/../b", "./a", "a\\b", "a\0b", "a\nb", "n" * 1025])
-def test_some_names_nobody_can_ask_for(name: str) -> None:
-    """A name that a URL does not carry as it is written can be held nowhere."""
+def test_names_that_no_url_can_carry(name: str) -> None:
+    """A name that a URL does not carry unchanged cannot be stored anywhere."""
     assert find_universal_problem(name) is not None
 
 
-def test_many_refusals_are_told_shortly() -> None:
-    """A refusal names the first names, cut where they are long, and how to leave them out."""
+def test_many_refusals_give_a_short_message() -> None:
+    """A refusal names the first names, cut if long, and how to exclude them."""
     with pytest.raises(UnsafeName) as error:
         raise_if_unsafe([("/a b", "is an absolute path")] + [("x" * 50_000_000, "is long")] * 29, "cannot be held")
     assert len(str(error.value)) < 10_000
@@ -108,13 +108,13 @@ def test_many_refusals_are_told_shortly() -> None:
     assert "--exclude '/a b'" in error.value.hint
 
 
-def test_windows_accepts_what_is_plain() -> None:
+def test_windows_accepts_plain_names() -> None:
     """Plain names pass on Windows too."""
     assert find_problem("a/b c.glb", windows=True) is None
 
 
 def test_long_paths() -> None:
-    """The whole name is held against the room for it, in bytes of UTF-8, the limit itself included."""
+    """The whole name is compared with the limit, in bytes of UTF-8, and may reach it."""
     assert find_problem("é/" * 10 + "b", path_bytes=31) is None
     assert find_problem("é/" * 10 + "b", path_bytes=30) == "is longer than the 30 bytes that fit here"
 
@@ -123,7 +123,7 @@ def test_long_paths() -> None:
 @example("a/../b")
 @example("a\\..\\..\\b")
 def test_an_accepted_name_stays_below_its_folder(name: str) -> None:
-    """Joined to a folder, an accepted name is a path below it that needs no normalising, in parts that fit."""
+    """Joined to a folder, an accepted name is a normalised path below it, with segments that fit."""
     assume(find_problem(name) is None)
     path = os.path.join("/root/versions/v", name)
     assert os.path.normpath(path) == path
@@ -134,14 +134,14 @@ def test_an_accepted_name_stays_below_its_folder(name: str) -> None:
 
 @given(NAMES)
 def test_windows_is_never_laxer(name: str) -> None:
-    """Windows, and a limit of the path, refuse what is refused elsewhere, and perhaps more."""
+    """Windows rules and path limits refuse everything that is refused without them."""
     assume(find_problem(name) is not None)
     assert find_problem(name, windows=True) is not None
     assert find_problem(name, path_bytes=10) is not None
 
 
 def test_folders() -> None:
-    """A name implies its folders, outermost first, and a name at the top implies none."""
+    """A name implies its folders, outermost first; a name at the top implies none."""
     assert list_parent_folders("a/b/c") == ["a", "a/b"]
     assert list_parent_folders("c") == []
 
@@ -150,7 +150,7 @@ def test_folders() -> None:
 @example("a" * 119 + ".b")
 @example("con")
 def test_version_names_are_safe(text: str) -> None:
-    """Whatever an export is called, its version has a name that a folder and a URL hold as it is."""
+    """The version name of any export is safe in a folder and in a URL without quoting."""
     name = make_version_name(text)
     assert find_problem(name, windows=True) is None
     assert name.isascii()
@@ -158,19 +158,19 @@ def test_version_names_are_safe(text: str) -> None:
 
 
 def test_version_names_keep_ids() -> None:
-    """The id of an export is its version's name, unchanged."""
+    """The id of an export becomes its version's name unchanged."""
     assert make_version_name("5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40") == "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40"
 
 
 @given(st.lists(NAMES, max_size=5), st.sampled_from([0, 40, 300]))
-def test_names_judged_together_are_judged_as_each_alone(names: list[str], path_bytes: int) -> None:
-    """What is plain together has no problem in any name; a few plain names are seen to be so."""
+def test_the_quick_check_agrees_with_the_single_check(names: list[str], path_bytes: int) -> None:
+    """If the quick check passes, no single name has a problem."""
     if are_all_safe(names, path_bytes=path_bytes):
         assert [find_problem(name, path_bytes=path_bytes) for name in names] == [None] * len(names)
 
 
-def test_most_names_are_plain() -> None:
-    """Names as exports have them are plain, also the shortest lists."""
+def test_most_names_pass_the_quick_check() -> None:
+    """Typical names of exports pass the quick check, and so does an empty list."""
     assert are_all_safe([])
     assert are_all_safe(["tileset.json", "tiles/00000/0000000.glb", "10-0.glb", "a b+c%20.bin", ".hidden/x..y"])
     assert not are_all_safe(["tileset.json", "aux/x.glb"])
@@ -180,15 +180,15 @@ def test_most_names_are_plain() -> None:
 
 @given(st.lists(NAMES, max_size=5))
 def test_the_folders_of_names_are_those_of_each(names: list[str]) -> None:
-    """Taken together or one by one, names imply the same folders."""
+    """Together or one by one, names imply the same folders."""
     assert collect_folders(names) - {""} == {folder for name in names for folder in list_parent_folders(name)} - {""}
 
 
 @pytest.mark.parametrize(
     ("file", "first"), [("t", "--exclude t, or --exclude 't/**'"), ("tileset.json", "--exclude 't")]
 )
-def test_a_file_that_is_a_folder_too_is_refused_with_what_can_be_left_out(file: str, first: str) -> None:
-    """Either of both, but never the root: without it there is nothing to show."""
+def test_a_file_folder_clash_names_what_to_exclude(file: str, first: str) -> None:
+    """The hint offers either of the two, but never the root, which viewers need."""
     with pytest.raises(UnsafeName) as refused:
         raise_file_folder_clash(file, f"{file}/1")
     assert refused.value.hint.startswith(f"leave one of them out: {first}")
@@ -196,8 +196,8 @@ def test_a_file_that_is_a_folder_too_is_refused_with_what_can_be_left_out(file: 
 
 
 @pytest.mark.parametrize(("names", "ends"), [(["../up"], "--exclude ../up"), (["../up", "/a"], "; elsewhere")])
-def test_another_place_is_named_where_it_can_hold_a_name(names: list[str], ends: str) -> None:
-    """No place holds a name that nobody can ask for: the hint sends nobody to one."""
+def test_another_destination_is_suggested_only_if_it_helps(names: list[str], ends: str) -> None:
+    """No destination can store a name that no URL can carry, so the hint suggests none."""
     with pytest.raises(UnsafeName) as refused:
         raise_if_unsafe([(name, "is odd") for name in names], "cannot be held", elsewhere="; elsewhere")
     assert refused.value.hint.endswith(ends)

@@ -1,4 +1,4 @@
-"""Notes of files, written and read."""
+"""Lines of the sidecar index, written and read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tilesync.model import Diagnostic, Kind, ParsedContent, Reference, Role
 
 
 @pytest.mark.parametrize(
-    "note",
+    "entry",
     [
         SidecarEntry("a", 0, ParsedContent()),
         SidecarEntry("ä/b.glb", (1 << 63) - 1, ParsedContent(Kind.GLB)),
@@ -28,13 +28,13 @@ from tilesync.model import Diagnostic, Kind, ParsedContent, Reference, Role
         ),
     ],
 )
-def test_notes_come_back(note: SidecarEntry) -> None:
-    """What is written as JSON is read as it was."""
-    assert read_line(json.loads(json.dumps(make_line(note)))) == note
+def test_entries_round_trip(entry: SidecarEntry) -> None:
+    """An entry that was written as JSON is read back unchanged."""
+    assert read_line(json.loads(json.dumps(make_line(entry)))) == entry
 
 
 @pytest.mark.parametrize(
-    "said",
+    "document",
     [
         {},
         {"name": "a", "trace": "zz"},
@@ -47,7 +47,7 @@ def test_notes_come_back(note: SidecarEntry) -> None:
         {"name": "a", "trace": 5},
     ],
 )
-def test_what_is_no_note_is_refused(said: dict[str, Any]) -> None:
-    """A store is where others can write: nothing is guessed."""
+def test_invalid_lines_are_refused(document: dict[str, Any]) -> None:
+    """Others can write to a store, so nothing is guessed."""
     with pytest.raises((KeyError, TypeError, ValueError)):
-        read_line(said)
+        read_line(document)

@@ -25,8 +25,9 @@ from tests.support.faults import blob_name, call_before, is_blob, is_blob_named
 from tests.support.simulator import EXPORT, JobOutcome, Simulator, read_latest, run_program, verify
 from tests.support.viewer_walk import closure as closure_of
 from tests.support.viewers import CAMERA_PATH, Browser, view_mirror
+from tilesync.api.rows import make_version_info
 from tilesync.app import commands as wiring
-from tilesync.cli.output.summary import build_version_row
+from tilesync.app.requests import Target
 from tilesync.demo.city import build_city
 from tilesync.errors import Incomplete
 from tilesync.events import Finding, Planned
@@ -119,10 +120,10 @@ def test_files_lie_unpacked_and_the_manifest_says_so(tmp_path: Path) -> None:
     assert verify(tmp_path, quick=True).exit_code == 0
     assert run_sha256sum(tmp_path) == 0
     assert list((tmp_path / ".tilesync/parts").iterdir()) == []
-    (told,) = wiring.list_versions(tmp_path, lambda event: None, state_dir=None)
-    assert {"content": "decoded", "bytes": head["bytes"]}.items() <= build_version_row(
+    (told,) = wiring.list_versions(Target(tmp_path), lambda event: None)[0]
+    assert {"content": "decoded", "bytes": head["bytes"]}.items() <= make_version_info(
         told, OwnershipStatus(None, None)
-    ).items()
+    ).to_dict().items()
 
 
 def test_a_folder_with_gzip_files_says_what_a_web_server_must_send(tmp_path: Path) -> None:

@@ -145,8 +145,8 @@ def test_a_damaged_latest_json(dest: Path, said: str) -> None:
 @pytest.mark.parametrize(
     ("sql", "why"),
     [
-        ("UPDATE meta SET value='four' WHERE key='schema'", "its schema is 'four', which is no number"),
-        ("UPDATE meta SET value='9999999999999999999' WHERE key='schema'", "which is no number"),
+        ("UPDATE meta SET value='four' WHERE key='schema'", "its schema is 'four', which is not a number"),
+        ("UPDATE meta SET value='9999999999999999999' WHERE key='schema'", "which is not a number"),
         ("UPDATE meta SET value='4.5' WHERE key='schema'", "its schema is '4.5'"),
         ("UPDATE meta SET value='round' WHERE key='layout'", "'round' is not a valid Layout"),
         ("UPDATE version SET content='boxed'", "'boxed' is not a valid Content"),

@@ -59,13 +59,13 @@ class HintCase(NamedTuple):
 everything, tile = is_storage, is_blob_named(TILE)
 
 LINK_CASES = [
-    HintCase(everything, 403, "AuthenticationFailed", "NotAuthorised", "refused to be listed", "is the link whole"),
+    HintCase(everything, 403, "AuthenticationFailed", "NotAuthorised", "refused to be listed", "the link is complete"),
     HintCase(everything, 403, "AuthorizationFailure", "NotAuthorised", "AuthorizationFailure", "firewall"),
     HintCase(everything, 403, "AuthorizationSourceIPMismatch", "NotAuthorised", "SourceIP", "(`sip=`): run from one"),
     HintCase(everything, 403, "AuthorizationProtocolMismatch", "NotAuthorised", "Protocol", "`spr=https`"),
     HintCase(everything, 403, "AuthorizationServiceMismatch", "NotAuthorised", "Service", "`ss=b`"),
     HintCase(everything, 403, "AuthorizationResourceTypeMismatch", "NotAuthorised", "Resource", "`srt=co`"),
-    HintCase(everything, 403, "AuthorizationPermissionMismatch", "NotAuthorised", "Permission", "must allow to read"),
+    HintCase(everything, 403, "AuthorizationPermissionMismatch", "NotAuthorised", "Permission", "allows reading"),
     HintCase(
         everything, 403, "AccountIsDisabled", "NotAuthorised", "AccountIsDisabled", "only its owner can enable it"
     ),
@@ -75,7 +75,7 @@ LINK_CASES = [
     HintCase(
         everything, 403, "KeyVaultEncryptionKeyNotFound", "NotAuthorised", "KeyVault", "key in Key Vault: its owner"
     ),
-    HintCase(everything, 409, "PublicAccessNotPermitted", "NotAuthorised", "PublicAccess", "copy the link whole"),
+    HintCase(everything, 409, "PublicAccessNotPermitted", "NotAuthorised", "PublicAccess", "copy the complete link"),
     HintCase(everything, 400, "InvalidQueryParameterValue", "Unavailable", "answered 400", "the link is damaged"),
     HintCase(
         everything, 404, "ContainerNotFound", "ExportReplaced", "replaced or deleted", "link of the newest export"
@@ -86,19 +86,17 @@ LINK_CASES = [
     HintCase(everything, 429, "", "Unavailable", "kept failing", RUN_LATER_HINT),
     HintCase(everything, 500, "InternalError", "Unavailable", "kept failing", RUN_LATER_HINT),
     HintCase(everything, 503, "ServerBusy", "Unavailable", "kept failing", RUN_LATER_HINT),
-    HintCase(
-        is_listing, 403, "AuthorizationPermissionMismatch", "ListingDenied", "refused", "may list (`sp=rl`)", "list"
-    ),
+    HintCase(is_listing, 403, "AuthorizationPermissionMismatch", "ListingDenied", "refused", "allows listing", "list"),
     HintCase(is_listing, 403, "AccountIsDisabled", "ListingDenied", "refused", "only its owner can enable it", "list"),
-    HintCase(tile, 403, "AuthorizationPermissionMismatch", "NotAuthorised", f"refused {TILE}", "must allow to read"),
+    HintCase(tile, 403, "AuthorizationPermissionMismatch", "NotAuthorised", f"refused {TILE}", "allows reading"),
     HintCase(tile, 404, "BlobNotFound", "Incomplete", "1 file failed", RUN_AGAIN_HINT),
-    HintCase(tile, 409, "BlobArchived", "Incomplete", "1 file failed", "archive tier: its owner must set its tier"),
-    HintCase(tile, 409, "BlobBeingRehydrated", "Incomplete", "1 file failed", "it can be read in some hours"),
+    HintCase(tile, 409, "BlobArchived", "Incomplete", "1 file failed", "archive tier: its owner must first move it"),
+    HintCase(tile, 409, "BlobBeingRehydrated", "Incomplete", "1 file failed", "try again in some hours"),
     HintCase(
         tile, 409, "BlobUsesCustomerSpecifiedEncryption", "Incomplete", "1 file failed", "a key that only its writer"
     ),
     HintCase(tile, 407, "", "Incomplete", "1 file failed", "HTTPS_PROXY"),
-    HintCase(tile, 418, "", "Incomplete", "1 file failed", "another run is refused as well"),
+    HintCase(tile, 418, "", "Incomplete", "1 file failed", "another run will be refused as well"),
     HintCase(tile, 412, "ConditionNotMet", "ExportReplaced", "replaced or deleted", "link of the newest export"),
 ]  # fmt: skip
 
@@ -106,7 +104,7 @@ SERVICE_CASES = [
     HintCase(is_api, 400, "", "InvalidRequest", "invalid (400)", "correct the ids or options"),
     HintCase(is_api, 401, "", "NotAuthorised", "refuses the token", "put a fresh one in TILESYNC_TOKEN"),
     HintCase(is_api, 403, "", "NotAuthorised", "may not see these exports", "is a member of its iTwin"),
-    HintCase(is_api, 404, "", "NoExport", "knows nothing of this", "check the iModel id and --api-url"),
+    HintCase(is_api, 404, "", "NoExport", "finds no such iModel or export", "check the iModel id and --api-url"),
     HintCase(is_api, 405, "", "Unavailable", "answered 405", "is --api-url (TILESYNC_API_URL) the service's address?"),
     HintCase(is_api, 407, "", "Unavailable", "a proxy wants a user name", "HTTPS_PROXY"),
     HintCase(is_api, 302, "", "Unavailable", "answered 302", "a gateway or a login page"),
@@ -119,7 +117,9 @@ SERVICE_CASES = [
         everything, 403, "AuthenticationFailed", "NotAuthorised", "also through a fresh link", "that rewrites URLs"
     ),
     HintCase(everything, 403, "AccountIsDisabled", "NotAuthorised", "also through a fresh link", "only its owner"),
-    HintCase(everything, 404, "ContainerNotFound", "ExportReplaced", "the container is gone", "the newest export anew"),
+    HintCase(
+        everything, 404, "ContainerNotFound", "ExportReplaced", "the container is gone", "looks up the newest export"
+    ),
 ]  # fmt: skip
 
 
@@ -219,8 +219,8 @@ AZURE_CASES = [
         "x cannot be read from az://a/c",
         "a key that only its writer",
     ),
-    ("put", 409, "BlobImmutableDueToPolicy", "x cannot be put into az://a/c", "a policy of the container"),
-    ("delete", 409, "BlobImmutableDueToPolicy", "x cannot be deleted from az://a/c", "a policy of the container"),
+    ("put", 409, "BlobImmutableDueToPolicy", "x cannot be put into az://a/c", "policy of the container"),
+    ("delete", 409, "BlobImmutableDueToPolicy", "x cannot be deleted from az://a/c", "policy of the container"),
     ("put", 412, "LeaseIdMissing", "x cannot be put into az://a/c", "break the lease, or wait"),
     ("read", 400, "InvalidUri", "x cannot be read from az://a/c", ""),
 ]
@@ -247,7 +247,7 @@ def test_links_that_were_just_made() -> None:
     assert "AZURE_STORAGE_KEY" in raised.value.hint
     with pytest.raises(NotAuthorised) as raised:
         RenewableSasLink(None, lambda event: None, first=link).handle_refusal(link, refusal, was_fresh=False)
-    assert "is the link whole" in raised.value.hint
+    assert "check that the link is complete" in raised.value.hint
 
 
 def test_entra_is_not_installed_twice() -> None:
@@ -274,7 +274,7 @@ S3 = [
     ("write", 501, "NotImplemented", "rejects a request about x", "does not support SHA-256 checksums"),
     ("replace", 501, "NotImplemented", "rejects a request about x", "must support conditional writes"),
     ("write", 301, "PermanentRedirect", "another region", "AWS_REGION"),
-    ("write", 507, "XMinioStorageFull", "has no room", "make room"),
+    ("write", 507, "XMinioStorageFull", "has no room", "free some space"),
 ]
 
 
@@ -305,7 +305,7 @@ def test_a_state_folder_that_cannot_be_used() -> None:
 @pytest.mark.parametrize("resource", ["b", "bs", "bv"])
 def test_a_link_for_one_file(resource: str) -> None:
     """A link that signs one blob is refused before any request, with a hint which link to get."""
-    with pytest.raises(UsageError, match="for one file alone") as raised:
+    with pytest.raises(UsageError, match="for a single file") as raised:
         parse_sas_link(f"https://a.blob.core.windows.net/c/tileset.json?sv=1&sr={resource}&sp=r&sig=SECRET")
     assert "`sr=c`" in raised.value.hint
     assert "SECRET" not in str(raised.value)

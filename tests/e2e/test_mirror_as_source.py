@@ -343,7 +343,7 @@ def test_a_source_whose_current_version_is_damaged_is_none(tmp_path: Path, *, pi
     if pinned:
         assert rollback(source).error is None
     (source / f"manifests/{SECOND if pinned else THIRD}.jsonl").unlink()
-    assert "whose manifest is not there" in run_copy(source, tmp_path / "dest", exit_code=3)["message"]
+    assert "whose manifest is missing" in run_copy(source, tmp_path / "dest", exit_code=3)["message"]
     assert not (tmp_path / "dest/latest.json").exists()
     run_copy(source, tmp_path / "dest", "--export-id", FIRST)
     assert json.loads((tmp_path / "dest/latest.json").read_text())["version"] == FIRST

@@ -50,7 +50,7 @@ def replace_by_link(folder: Path, target: Path) -> None:
 def is_symlink_refused(run: JobOutcome, link: Path) -> bool:
     """Return whether a run ended with 8 and named the link."""
     assert run.error is not None
-    assert f"a symlink stands where a folder is needed: {link}" in str(run.error), run.error
+    assert f"a symlink where a folder is needed: {link}" in str(run.error), run.error
     return run.exit_code == 8
 
 

@@ -1,4 +1,4 @@
-"""Identity: where tokens come from, when they are fetched again, and that it happens once for all."""
+"""Authentication: sources of tokens, and their renewal, once for all callers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ import pytest
 from tests.support.clock import FakeClock
 from tests.support.faults import error_response, is_blob
 from tests.support.simulator import EXPORT, JobOutcome, Simulator
-from tilesync.app import commands as wiring
-from tilesync.app import service as services
+from tilesync.app import commands, service
 from tilesync.demo.fake_service import FakeResponse
 from tilesync.errors import NotAuthorised, TilesyncError, Unavailable, UsageError
 from tilesync.itwin.auth import (
@@ -36,7 +35,7 @@ from tilesync.transport.api_client import open_api_client
 T = TypeVar("T")
 
 
-def talking(sim: Simulator, clock: FakeClock, job: Callable[[Any], Awaitable[T]], *, budget: float = 5) -> T:
+def run_with_client(sim: Simulator, clock: FakeClock, job: Callable[[Any], Awaitable[T]], *, budget: float = 5) -> T:
     async def work() -> T:
         async with open_api_client(clock, JobOutcome(), budget=timedelta(seconds=budget)) as conversation:
             return await job(conversation)
@@ -49,21 +48,21 @@ def issuing(sim: Simulator, expires_in: Any = 3600) -> None:
 
     def answer(_: Any) -> FakeResponse:
         issued[0] += 1
-        said = {"access_token": f"t{issued[0]}", "token_type": "Bearer", "expires_in": expires_in}
-        return FakeResponse(200, json.dumps(said).encode(), {"Content-Type": "application/json"})
+        document = {"access_token": f"t{issued[0]}", "token_type": "Bearer", "expires_in": expires_in}
+        return FakeResponse(200, json.dumps(document).encode(), {"Content-Type": "application/json"})
 
     sim.token_answer = answer
 
 
 @pytest.mark.parametrize("text", ["abc.def", " abc.def\n", "Bearer abc.def", "Bearer  abc.def \r\n"])
 def test_a_token_is_read_with_or_without_bearer(text: str) -> None:
-    """White space around it and the word Bearer do not matter."""
+    """White space and the word Bearer are removed."""
     assert extract_token(text, "here").text == "abc.def"
 
 
 @pytest.mark.parametrize("text", ["", "  ", "Bearer ", "two words", "two\nlines", "tökén"])
-def test_what_is_no_token_is_refused_without_repeating_it(text: str) -> None:
-    """Empty, several words, not ASCII: NotAuthorised that names the place and not the text."""
+def test_invalid_token_is_refused_without_repeating_it(text: str) -> None:
+    """Empty, several words, not ASCII: NotAuthorised, which names the source and not the text."""
     with pytest.raises(NotAuthorised) as caught:
         extract_token(text, "the place")
     assert "the place" in str(caught.value)
@@ -71,7 +70,7 @@ def test_what_is_no_token_is_refused_without_repeating_it(text: str) -> None:
 
 
 def test_the_environments_token_stays_refused() -> None:
-    """It cannot be read again: once refused there is no other."""
+    """It cannot be read again: once refused it stays refused."""
 
     async def work() -> None:
         token = BearerToken(lambda: read_environment_token(Secret("abc")), FakeClock())
@@ -83,7 +82,7 @@ def test_the_environments_token_stays_refused() -> None:
 
 
 def test_a_file_is_read_again_when_refused(tmp_path: Path) -> None:
-    """The file holds another token meanwhile: that one is used; while it is the same the refusal stands."""
+    """A file that holds another token now gives that one; with the same token the refusal stands."""
     path = tmp_path / "token"
     path.write_text("one\n")
 
@@ -99,21 +98,21 @@ def test_a_file_is_read_again_when_refused(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
-def test_a_file_that_is_missing_says_so(tmp_path: Path) -> None:
+def test_missing_token_file(tmp_path: Path) -> None:
     """NotAuthorised, with the path."""
     with pytest.raises(NotAuthorised, match="token"):
         asyncio.run(read_token_file(tmp_path / "token"))
 
 
-def test_a_file_of_bytes_says_so(tmp_path: Path) -> None:
-    """A file that is no text is an error of ours, not a bug."""
+def test_binary_token_file(tmp_path: Path) -> None:
+    """A file that is not text is a NotAuthorised, not a bug."""
     (tmp_path / "token").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(NotAuthorised):
         asyncio.run(read_token_file(tmp_path / "token"))
 
 
 def test_a_command_is_run_again_when_refused(tmp_path: Path) -> None:
-    """Each refusal runs the command anew; quoted arguments stay whole."""
+    """Each refusal runs the command again; quoted arguments stay whole."""
     counter = tmp_path / "with space"
     script = "import sys; p = sys.argv[1]; open(p, 'a').write('x'); print('t%d' % len(open(p).read()))"
     command = f'{sys.executable} -c "{script}" "{counter}"'
@@ -138,8 +137,8 @@ def test_a_command_is_run_again_when_refused(tmp_path: Path) -> None:
         ("", UsageError),
     ],
 )
-def test_a_command_that_gives_no_token_says_so(command: str, error: type[TilesyncError]) -> None:
-    """Fails, is not there, prints nothing, cannot be parsed: an error with a hint."""
+def test_failing_token_command(command: str, error: type[TilesyncError]) -> None:
+    """It fails, is missing, prints nothing, or cannot be parsed: an error with a hint."""
     with pytest.raises(error) as caught:
         asyncio.run(run_token_command(command))
     assert caught.value.hint
@@ -166,15 +165,15 @@ def test_many_refusals_cause_one_fetch() -> None:
 
 
 def test_client_credentials_are_a_form_post(tmp_path: Path) -> None:
-    """POST to {issuer}/connect/token, id, secret and scope form-encoded in the body, nothing of it in the URL."""
+    """POST to {issuer}/connect/token, with id, secret and scope form-encoded in the body and nothing in the URL."""
     secret, identity = "p&ss=wörd+%/", "service-AbC 1"
     with Simulator() as sim:
         issuing(sim)
-        found, life = talking(
-            sim, FakeClock(), lambda talk: ClientCredentials(talk, sim.url + "/", identity, Secret(secret)).fetch()
+        found, lifetime_s = run_with_client(
+            sim, FakeClock(), lambda client: ClientCredentials(client, sim.url + "/", identity, Secret(secret)).fetch()
         )
         (request,) = sim.requests
-    assert (found.text, life) == ("t1", 3600)
+    assert (found.text, lifetime_s) == ("t1", 3600)
     assert (request.path, request.query) == ("/connect/token", {})
     assert request.headers["content-type"] == "application/x-www-form-urlencoded"
     assert parse_qs(request.body.decode()) == {
@@ -183,20 +182,20 @@ def test_client_credentials_are_a_form_post(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("life", "due"), [(3600, 3540), (100, 40), (600, 540)])
-def test_a_token_is_renewed_a_minute_early(life: float, due: float) -> None:
-    """Not before a minute is left, and a very short one at half its life."""
+@pytest.mark.parametrize(("lifetime_s", "renewal_s"), [(3600, 3540), (100, 40), (600, 540)])
+def test_a_token_is_renewed_a_minute_early(lifetime_s: float, renewal_s: float) -> None:
+    """Not before a minute is left; a very short-lived one at half its lifetime."""
     clock = FakeClock()
     fetched = [0]
 
     async def fetch() -> tuple[Secret, float | None]:
         fetched[0] += 1
-        return Secret(f"t{fetched[0]}"), life
+        return Secret(f"t{fetched[0]}"), lifetime_s
 
     async def work() -> None:
         token = BearerToken(fetch, clock)
         await token.header()
-        clock.advance(due - 1)
+        clock.advance(renewal_s - 1)
         assert await token.header() == "Bearer t1"
         clock.advance(1)
         headers = await asyncio.gather(*(token.header() for _ in range(16)))
@@ -208,36 +207,42 @@ def test_a_token_is_renewed_a_minute_early(life: float, due: float) -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403])
 def test_refused_credentials_end_with_5(status: int) -> None:
-    """invalid_client and its like: NotAuthorised, after one request, without the secret in the message."""
+    """invalid_client and similar errors: NotAuthorised, after one request, without the secret in the message."""
     with Simulator() as sim:
         sim.token_answer = lambda _: FakeResponse(status, b'{"error": "invalid_client"}')
         with pytest.raises(NotAuthorised) as caught:
-            talking(sim, FakeClock(), lambda talk: ClientCredentials(talk, sim.url, "id", Secret("hush")).fetch())
+            run_with_client(
+                sim, FakeClock(), lambda client: ClientCredentials(client, sim.url, "id", Secret("hush")).fetch()
+            )
         assert len(sim.requests) == 1
     assert "hush" not in str(caught.value) + caught.value.hint
     assert "ITP_SERVICE_CLIENT_ID" in caught.value.hint
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"access_token": null}'])
-def test_an_answer_without_a_token_is_an_error(body: bytes) -> None:
-    """Status 200 and no token in it: an error of ours, never a request with an empty token."""
+def test_response_without_a_token(body: bytes) -> None:
+    """Status 200 without a token: an error, never a request with an empty token."""
     with Simulator() as sim:
         sim.token_answer = lambda _: FakeResponse(200, body)
         with pytest.raises((Unavailable, NotAuthorised)):
-            talking(sim, FakeClock(), lambda talk: ClientCredentials(talk, sim.url, "id", Secret("hush")).fetch())
+            run_with_client(
+                sim, FakeClock(), lambda client: ClientCredentials(client, sim.url, "id", Secret("hush")).fetch()
+            )
 
 
-def test_a_busy_issuer_is_borne_with() -> None:
-    """503 at the token endpoint is tried again."""
+def test_busy_issuer_is_retried() -> None:
+    """A 503 of the token endpoint is retried."""
     with Simulator() as sim:
         issuing(sim)
         sim.add_fault(lambda r: r.path == "/connect/token", error_response(503), times=2)
-        found, _ = talking(sim, FakeClock(), lambda talk: ClientCredentials(talk, sim.url, "id", Secret("s")).fetch())
+        found, _ = run_with_client(
+            sim, FakeClock(), lambda client: ClientCredentials(client, sim.url, "id", Secret("s")).fetch()
+        )
     assert found.text == "t1"
 
 
 def test_a_share_key_is_basic_and_final() -> None:
-    """Authorization: Basic, and nothing to renew."""
+    """Authorization: Basic, and never renewed."""
 
     async def work() -> None:
         key = ShareKey(Secret("abc"))
@@ -248,7 +253,7 @@ def test_a_share_key_is_basic_and_final() -> None:
 
 
 def test_a_token_that_expires_in_mid_run_is_renewed(tmp_path: Path) -> None:
-    """The API refuses the token when the link wants renewing: client credentials fetch one more, the run succeeds."""
+    """The API refuses the token at the link renewal: client credentials fetch another one, and the run succeeds."""
     with Simulator() as sim:
         files = sim.offer_export()
         issuing(sim)
@@ -260,17 +265,17 @@ def test_a_token_that_expires_in_mid_run_is_renewed(tmp_path: Path) -> None:
 
         sim.run_before_request(6, is_blob, expire)
         request = sim.mirror_request(tmp_path, transfers=4)
-        who = services.Identity(client_id="id", client_secret=Secret("s"), issuer=sim.url)
+        who = service.Identity(client_id="id", client_secret=Secret("s"), issuer=sim.url)
         request = replace(request, service=replace(request.service, identity=who))
-        run = sim._run_job(wiring.mirror, request)
+        run = sim._run_job(commands.mirror, request)
         assert len([r for r in sim.requests if r.path == "/connect/token"]) == 2
         assert sim.api_requests[-1].headers["authorization"] == "Bearer t2"
     assert run.error is None
     assert len([p for p in (tmp_path / "versions" / EXPORT).rglob("*") if p.is_file()]) == len(files)
 
 
-def test_a_token_file_that_is_too_large(tmp_path: Path) -> None:
-    """What holds more than a token can have is refused in words, and not read to its end."""
+def test_too_large_token_file(tmp_path: Path) -> None:
+    """A file that is larger than any token is refused, and not read to its end."""
     path = tmp_path / "token"
     path.write_bytes(b"x" * ((1 << 20) + 1))
     with pytest.raises(NotAuthorised, match="longer than 1,048,576 bytes"):

@@ -1,4 +1,4 @@
-"""What a token says of its end."""
+"""Expiry of a JSON Web Token."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def token(claims: object) -> str:
     return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.c2ln"
 
 
-def test_the_end_is_read() -> None:
-    """`exp` is in seconds since the epoch; nothing else is asked of the token."""
+def test_expiry() -> None:
+    """`exp` is in seconds since the epoch; no other claim is needed."""
     assert token_expiry(token({"exp": 1_767_225_600})) == datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -30,6 +30,6 @@ CLAIMS: tuple[object, ...] = ({}, [], "x", None, {"exp": "soon"}, {"exp": None},
         *map(token, CLAIMS),
     ],
 )
-def test_anything_else_says_nothing(text: str) -> None:
-    """What is no such token, or says nothing that can be read, has no known end."""
+def test_other_tokens_have_no_expiry(text: str) -> None:
+    """A token that is no JWT, or has no readable `exp`, has no known expiry."""
     assert token_expiry(text) is None

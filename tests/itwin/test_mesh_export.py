@@ -1,4 +1,4 @@
-"""The Mesh Export API: which export is the latest, how it is waited for, and what its errors mean."""
+"""Client of the Mesh Export API: find the latest export, wait for it, and map errors."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ OTHER = "bbbbbbbb-0000-4000-8000-000000000002"
 THIRD = "cccccccc-0000-4000-8000-000000000003"
 
 
-def talk(
+def run_with_client(
     sim: Simulator, job: Callable[[MeshExports], Awaitable[T]], *, clock: FakeClock | None = None,
     run: JobOutcome | None = None, token: Any = None, budget: float = 60, url: str = "",
 ) -> T:  # fmt: skip
-    """What `job` gives, asked of a client of the simulator's API."""
+    """Run `job` with a client of the simulator's API."""
     clock, run = clock or FakeClock(), run if run is not None else JobOutcome()
 
     async def work() -> T:
@@ -49,7 +49,7 @@ def talk(
 def latest(
     sim: Simulator, selector: Selector = SELECTOR, *, wait: float = 0, poll: float = 15, **how: Any
 ) -> Resolution:
-    return talk(
+    return run_with_client(
         sim,
         lambda exports: exports.find_latest(selector, wait=timedelta(seconds=wait), poll=timedelta(seconds=poll)),
         **how,
@@ -60,7 +60,7 @@ def latest(
 
 
 def test_the_latest_is_the_first_complete_row(service: Simulator) -> None:
-    """Of the service's order the first Complete row counts; newer ones that are not Complete are only named."""
+    """The first Complete row in the service's order is chosen; newer incomplete ones are only reported."""
     service.offer_export()
     service.offer_export(export_id=OTHER, lastModified="2020-01-01T00:00:00Z")
     service.offer_export(export_id=THIRD, status="InProgress")
@@ -69,7 +69,7 @@ def test_the_latest_is_the_first_complete_row(service: Simulator) -> None:
 
 
 def test_a_link_does_not_mean_complete(service: Simulator) -> None:
-    """Rows that have a link but are not Complete are passed over."""
+    """Rows with a link that are not Complete are skipped."""
     service.offer_export()
     for number, status in enumerate(("NotStarted", "InProgress", "Invalid")):
         service.offer_export(export_id=f"dddddddd-0000-4000-8000-00000000000{number}", status=status)
@@ -77,7 +77,7 @@ def test_a_link_does_not_mean_complete(service: Simulator) -> None:
 
 
 def test_it_stops_at_the_first_complete_row(service: Simulator) -> None:
-    """No page is asked for behind the one with the latest."""
+    """No page after that of the latest is requested."""
     for number in range(25):
         service.offer_export(export(1), export_id=f"dddddddd-0000-4000-8000-0000000000{number:02d}")
     latest(service)
@@ -91,7 +91,7 @@ def test_the_type_compares_without_case(service: Simulator, wanted: str) -> None
     assert latest(service, replace(SELECTOR, export_type=wanted)).export.id == EXPORT
 
 
-def test_what_is_asked_is_what_the_service_documents(service: Simulator) -> None:
+def test_request_is_as_documented(service: Simulator) -> None:
     """Address, headers and query are those of get-exports: ten rows, filters, whole rows."""
     service.offer_export()
     latest(
@@ -109,8 +109,8 @@ def test_what_is_asked_is_what_the_service_documents(service: Simulator) -> None
     }  # fmt: skip
 
 
-def test_pages_are_followed_at_our_own_address_with_our_own_filters(service: Simulator) -> None:
-    """`next` names a foreign host and drops the filters: the next page is asked for here, with them."""
+def test_pages_use_our_address_and_filters(service: Simulator) -> None:
+    """If `next` names a foreign host and drops the filters, the next page still uses our address and filters."""
     service.offer_export()
     for number in range(23):
         service.offer_export(export(1), export_id=f"dddddddd-0000-4000-8000-0000000000{number:02d}", status="Invalid")
@@ -121,8 +121,8 @@ def test_pages_are_followed_at_our_own_address_with_our_own_filters(service: Sim
     assert all(r.headers["authorization"] == "Bearer demo" for r in service.api_requests)
 
 
-def test_rows_are_filtered_again_on_this_side(service: Simulator) -> None:
-    """A service that ignores its filters: foreign iModels and types are not taken, nor called the newest."""
+def test_rows_are_filtered_again(service: Simulator) -> None:
+    """If a service ignores its filters, foreign iModels and types are neither chosen nor reported as newest."""
     service.offer_export()
     service.offer_export(export_id=OTHER, request={"iModelId": "someone else's", "changesetId": "x"})
     service.offer_export(export_id=THIRD, request={"iModelId": IMODEL, "changesetId": "x", "exportType": "IMODEL"})
@@ -137,20 +137,20 @@ def _representation() -> Any:
     return FakeRequest("/mesh-export/", {}, {"prefer": "return=representation"})
 
 
-def test_a_circle_of_next_links_ends(service: Simulator) -> None:
-    """A `next` that leads to a page already seen ends with Unavailable instead of asking for ever."""
+def test_loop_of_next_links(service: Simulator) -> None:
+    """A `next` link to an earlier page ends with Unavailable, not in an endless loop."""
     service.offer_export(status="Invalid")
     row = service._build_export_row(service.exports[0], _representation())
     body = json.dumps({"exports": [row], "_links": {"next": {"href": "https://x.invalid/?$skip=10"}}}).encode()
     service.add_fault(is_api, error_response(200, body=body), times=None)
-    with pytest.raises(Unavailable, match="circle"):
+    with pytest.raises(Unavailable, match="repeat in a loop"):
         latest(service)
     assert len(service.api_requests) <= 3
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_pages_that_bring_nothing_new_end(service: Simulator, rows: int) -> None:
-    """A list whose `next` is always another one, and that brings no new row, is given up."""
+def test_pages_without_new_rows(service: Simulator, rows: int) -> None:
+    """A list with ever new `next` links and no new rows is given up."""
     service.offer_export(status="Invalid")
     some = [service._build_export_row(service.exports[0], _representation())][:rows]
 
@@ -159,13 +159,13 @@ def test_pages_that_bring_nothing_new_end(service: Simulator, rows: int) -> None
         return FakeResponse(200, json.dumps({"exports": some, "_links": following}).encode())
 
     service.add_fault(is_api, page, times=None)
-    with pytest.raises(Unavailable, match="in a row brought nothing new"):
+    with pytest.raises(Unavailable, match="consecutive pages of the service's list of exports contained nothing new"):
         latest(service)
     assert len(service.api_requests) <= 30
 
 
 def test_a_changeset_and_an_id_select(service: Simulator) -> None:
-    """--changeset-id and --export-id find older exports; the newest of the selection is named."""
+    """--changeset-id and --export-id find older exports, and report the newest of the selection."""
     service.offer_export()
     changeset = service.exports[0]["request"]["changesetId"]
     service.offer_export(export_id=OTHER)
@@ -175,7 +175,7 @@ def test_a_changeset_and_an_id_select(service: Simulator) -> None:
 
 
 def test_an_id_is_found_behind_the_first_page(service: Simulator) -> None:
-    """--export-id looks through all pages."""
+    """--export-id searches all pages."""
     service.offer_export()
     for number in range(120):
         service.exports.insert(0, {**service.exports[-1], "id": f"n{number}"})
@@ -184,7 +184,7 @@ def test_an_id_is_found_behind_the_first_page(service: Simulator) -> None:
 
 @pytest.mark.parametrize("suffix", ["", "/", "/mesh-export", "/mesh-export/"])
 def test_the_api_url_may_be_written_in_several_ways(service: Simulator, suffix: str) -> None:
-    """With and without the path of the service it is the same address."""
+    """The address with and without the path of the service is the same."""
     service.offer_export()
     latest(service, url=service.url + suffix)
     assert service.api_requests[0].path == "/mesh-export/"
@@ -204,8 +204,8 @@ def test_the_api_url_may_be_written_in_several_ways(service: Simulator, suffix: 
         (Selector(export_id="f"), False),
     ],
 )
-def test_matches_judges_a_row(selector: Selector, expected: bool) -> None:
-    """Each field of the selector alone decides; empty ones do not filter."""
+def test_matches(selector: Selector, expected: bool) -> None:
+    """Each field of the selector filters alone; empty ones do not filter."""
     assert matches(Export("e", "Complete", imodel="im", changeset="c", type="3DTiles"), selector) is expected
 
 
@@ -213,7 +213,7 @@ def test_matches_judges_a_row(selector: Selector, expected: bool) -> None:
 
 
 def test_it_waits_from_empty_over_in_progress_to_complete(service: Simulator) -> None:
-    """Nothing, then unfinished, then finished: two waits of the poll's length, then the export."""
+    """Nothing, then unfinished, then finished: two polls, then the export."""
     service.offer_export()
     unfinished = [{**service.exports[0], "status": "InProgress"}]
     service.list_exports = lambda look: [] if look <= 2 else unfinished if look == 3 else service.exports
@@ -225,8 +225,8 @@ def test_it_waits_from_empty_over_in_progress_to_complete(service: Simulator) ->
     assert "not Complete" in second.message or "no matching export is Complete yet" in second.message
 
 
-def test_it_waits_no_longer_than_asked(service: Simulator) -> None:
-    """Past --wait: NoExport, exit 4; the last wait is cut to what was left."""
+def test_wait_limit(service: Simulator) -> None:
+    """Past --wait: NoExport, exit 4; the last wait is cut to the remaining time."""
     service.offer_export(status="InProgress")
     clock = FakeClock()
     with pytest.raises(NoExport) as caught:
@@ -236,7 +236,7 @@ def test_it_waits_no_longer_than_asked(service: Simulator) -> None:
     assert "waited 40 s" in str(caught.value)
 
 
-def test_without_waiting_the_first_look_counts(service: Simulator) -> None:
+def test_without_waiting(service: Simulator) -> None:
     """--wait 0s: no sleep."""
     clock = FakeClock()
     with pytest.raises(NoExport):
@@ -245,7 +245,7 @@ def test_without_waiting_the_first_look_counts(service: Simulator) -> None:
 
 
 def test_all_invalid_ends_at_once(service: Simulator) -> None:
-    """When every match is Invalid waiting cannot help; the reason is told."""
+    """If every match is Invalid, waiting cannot help; the reason is reported."""
     for export_id in (EXPORT, OTHER):
         service.offer_export(
             export_id=export_id, status="Invalid", error={"code": "X", "message": "the model is empty"}
@@ -257,7 +257,7 @@ def test_all_invalid_ends_at_once(service: Simulator) -> None:
 
 
 def test_invalid_beside_unfinished_is_waited_for(service: Simulator) -> None:
-    """One Invalid and one in progress: something may still become Complete."""
+    """One Invalid and one in progress: the latter may still become Complete."""
     service.offer_export(status="Invalid")
     service.offer_export(export_id=OTHER)
     unfinished = [{**service.exports[0], "status": "InProgress"}, service.exports[1]]
@@ -266,7 +266,7 @@ def test_invalid_beside_unfinished_is_waited_for(service: Simulator) -> None:
 
 
 def test_another_type_is_named_in_the_hint(service: Simulator) -> None:
-    """Nothing of this type, but a Complete one of another: the hint names it."""
+    """If only another type is Complete, the hint names it."""
     service.offer_export(request={"iModelId": IMODEL, "changesetId": "x", "exportType": "CESIUM"})
     with pytest.raises(NoExport) as caught:
         latest(service)
@@ -274,14 +274,14 @@ def test_another_type_is_named_in_the_hint(service: Simulator) -> None:
 
 
 def test_an_empty_list_says_how_to_become_a_member(service: Simulator) -> None:
-    """Empty may mean that this identity sees nothing: the hint says how a service application is made a member."""
+    """An empty list may mean a missing membership: the hint explains how a service application becomes a member."""
     with pytest.raises(NoExport) as caught:
         latest(service)
     assert "apps.imsoidc.bentley.com" in caught.value.hint
 
 
 def test_an_id_that_is_not_listed_is_not_waited_for(service: Simulator) -> None:
-    """--export-id of something unknown ends at once."""
+    """--export-id of an unknown export ends at once."""
     service.offer_export()
     clock = FakeClock()
     with pytest.raises(NoExport, match=OTHER):
@@ -293,7 +293,7 @@ def test_an_id_that_is_not_listed_is_not_waited_for(service: Simulator) -> None:
 
 
 class Tokens:
-    """A provider whose tokens are used up one by one."""
+    """Token provider that gives its tokens one after the other."""
 
     remedy = "get a fresh token"
 
@@ -312,7 +312,7 @@ class Tokens:
 
 
 def test_a_refused_token_is_fetched_again_once(service: Simulator) -> None:
-    """401, then a fresh token: the answer comes, without waiting."""
+    """401, then a fresh token: the response arrives without waiting."""
     service.offer_export()
     clock = FakeClock()
     assert latest(service, token=Tokens("old", "demo"), clock=clock).export.id == EXPORT
@@ -321,7 +321,7 @@ def test_a_refused_token_is_fetched_again_once(service: Simulator) -> None:
 
 
 def test_a_token_that_stays_refused_ends_with_5(service: Simulator) -> None:
-    """401 and no other token to be had: NotAuthorised, after few requests, with the service's word."""
+    """401 without another token: NotAuthorised, after few requests, with the service's message."""
     service.offer_export()
     with pytest.raises(NotAuthorised, match="401") as caught:
         latest(service, token=Tokens("bad"))
@@ -341,8 +341,8 @@ def test_forbidden_ends_with_5_and_says_what_to_do(service: Simulator) -> None:
     assert "member" in caught.value.hint
 
 
-def test_an_invalid_request_is_told_with_all_its_details(service: Simulator) -> None:
-    """422: InvalidRequest, exit 2, every detail in the sentence."""
+def test_invalid_request_with_all_details(service: Simulator) -> None:
+    """422: InvalidRequest, exit 2, with every detail in the message."""
     details = [
         {"code": "InvalidValue", "message": "Provided 'iModelId' value is not valid.", "target": "iModelId"},
         {"code": "InvalidValue", "message": "Provided '$top' value is not valid.", "target": "$top"},
@@ -369,8 +369,8 @@ def test_too_many_requests_waits_as_long_as_asked(service: Simulator) -> None:
     assert len(run.events_of(Retried)) == 1
 
 
-def test_a_failing_service_is_borne_with_for_the_budget(service: Simulator) -> None:
-    """5xx for ever: Unavailable, exit 6, within the budget, with waits that grow."""
+def test_failing_service_is_retried_within_the_budget(service: Simulator) -> None:
+    """Permanent 5xx: Unavailable, exit 6, within the budget, with growing waits."""
     service.add_fault(is_api, error_response(503), times=None)
     clock = FakeClock()
     with pytest.raises(Unavailable) as caught:
@@ -380,8 +380,8 @@ def test_a_failing_service_is_borne_with_for_the_budget(service: Simulator) -> N
     assert clock.sleeps_s[-1] > clock.sleeps_s[0]
 
 
-def test_an_answer_that_is_no_list_is_an_error_of_the_service(service: Simulator) -> None:
-    """A gateway's HTML with status 200 is tried again, and in the end Unavailable: never an empty list."""
+def test_web_page_in_place_of_a_list(service: Simulator) -> None:
+    """A gateway's HTML with status 200 is retried, then Unavailable: never an empty list."""
     service.offer_export()
     service.add_fault(is_api, error_response(200, body=b"<html>hello</html>"), times=2)
     assert latest(service).export.id == EXPORT
@@ -391,7 +391,7 @@ def test_an_answer_that_is_no_list_is_an_error_of_the_service(service: Simulator
 
 
 def test_a_redirect_is_not_followed_with_the_token(service: Simulator) -> None:
-    """302 from the API: an error; the other host hears nothing."""
+    """302 from the API: an error; the other host gets no request."""
     with Simulator() as other:
         service.add_fault(is_api, error_response(302, body=b"x", Location=f"{other.url}/mesh-export/"), times=None)
         with pytest.raises(TilesyncError):
@@ -399,18 +399,18 @@ def test_a_redirect_is_not_followed_with_the_token(service: Simulator) -> None:
         assert other.requests == []
 
 
-def test_a_service_that_hangs_is_an_error(service: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No answer within the limit, again and again: Unavailable."""
-    import tilesync.transport.api_client as module
+def test_silent_service(service: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeated read timeouts: Unavailable."""
+    from tilesync.transport import api_client
 
-    monkeypatch.setattr(module, "API_READ_TIMEOUT", timedelta(seconds=0.2))
+    monkeypatch.setattr(api_client, "API_READ_TIMEOUT", timedelta(seconds=0.2))
     service.add_fault(is_api, delay(0.7), times=None)
-    with pytest.raises(Unavailable, match="no answer"):
+    with pytest.raises(Unavailable, match="no response"):
         latest(service, budget=1)
 
 
-def test_a_service_that_is_not_there_is_an_error(service: Simulator) -> None:
-    """Nobody listens: Unavailable, with the reason."""
+def test_refused_connection(service: Simulator) -> None:
+    """A refused connection: Unavailable, with the reason."""
     with pytest.raises(Unavailable, match="connection"):
         latest(service, url="http://127.0.0.1:9", budget=1)
 
@@ -419,11 +419,11 @@ def test_a_service_that_is_not_there_is_an_error(service: Simulator) -> None:
 
 
 def fresh(sim: Simulator, wanted: Export, **how: Any) -> SasUrl:
-    return talk(sim, lambda exports: exports.fetch_link(wanted, **how))[0]
+    return run_with_client(sim, lambda exports: exports.fetch_link(wanted, **how))[0]
 
 
 def test_the_pinned_export_is_found_again_across_pages(service: Simulator) -> None:
-    """The link is that of the pinned export though newer ones came, and pages before it."""
+    """The link is that of the pinned export, although newer exports and pages precede it."""
     service.offer_export()
     wanted = latest(service).export
     for number in range(25):
@@ -444,8 +444,8 @@ def test_a_link_to_a_deleted_export_is_export_replaced(service: Simulator) -> No
         fresh(service, wanted)
 
 
-def test_a_link_to_an_export_that_is_made_anew_is_export_replaced(service: Simulator) -> None:
-    """InProgress again: the tiles are not those that were resolved."""
+def test_link_to_an_export_in_progress_again(service: Simulator) -> None:
+    """InProgress again: ExportReplaced, since its tiles are no longer those that were resolved."""
     service.offer_export()
     wanted = latest(service).export
     service.exports[0]["status"] = "InProgress"
@@ -453,8 +453,8 @@ def test_a_link_to_an_export_that_is_made_anew_is_export_replaced(service: Simul
         fresh(service, wanted)
 
 
-def test_the_cdn_is_asked_for_where_wanted(service: Simulator) -> None:
-    """`cdn=1` is in the query of a CDN link, and of no other."""
+def test_cdn_link(service: Simulator) -> None:
+    """`cdn=1` is in the query for a CDN link only."""
     service.offer_export()
     wanted = latest(service).export
     fresh(service, wanted, cdn=True)
@@ -463,6 +463,6 @@ def test_the_cdn_is_asked_for_where_wanted(service: Simulator) -> None:
 
 @pytest.fixture
 def service() -> Any:
-    """A simulator whose unhit faults fail the test."""
+    """Simulator in which a fault that is not hit fails the test."""
     with Simulator() as sim:
         yield sim

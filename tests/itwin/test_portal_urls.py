@@ -21,8 +21,8 @@ TWIN, MODEL = "0a1b2c3d-0000-4111-8222-333344445555", "5c6b3f0e-0d3e-4b5a-9a51-6
         f"https://x.bentley.com/app#/view?contextId={TWIN}&iModelId={MODEL}",
     ],
 )
-def test_the_imodel_of_a_url(url: str) -> None:
-    """The id behind a word for iModels, or the only one beside that of the iTwin."""
+def test_imodel_id_in_a_url(url: str) -> None:
+    """The id after a key for iModels, or the only one beside that of the iTwin."""
     assert find_imodel_id(url) == MODEL
 
 
@@ -35,11 +35,11 @@ def test_the_imodel_of_a_url(url: str) -> None:
         f"https://api.bentley.com/imodels/{MODEL}/compare/imodels/{TWIN}",
     ],
 )
-def test_a_url_that_could_mean_anything(url: str) -> None:
-    """One of Bentley with ids that are none of an iModel, or with several, is refused with what to copy."""
-    with pytest.raises(UsageError, match="which iModel") as raised:
+def test_ambiguous_url(url: str) -> None:
+    """A URL of Bentley without a clear iModel id, or with several, is refused with a hint."""
+    with pytest.raises(UsageError, match="cannot tell which iModel") as raised:
         find_imodel_id(url)
-    assert "copy the id alone" in raised.value.hint
+    assert "give only the id" in raised.value.hint
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_a_url_that_could_mean_anything(url: str) -> None:
         "https://[bad",
     ],
 )
-def test_what_is_left_to_others(url: str) -> None:
-    """A signed link is that of a container, whatever its path says; so is what has no id of an iModel."""
+def test_other_urls(url: str) -> None:
+    """A signed URL is a container link, whatever its path; so is one without an iModel id."""
     assert find_imodel_id(url) is None
 
 
 @pytest.mark.parametrize(("text", "found"), [(MODEL, MODEL), (f" {{{MODEL}}}\n", MODEL), ("nosuch", None), ("", None)])
-def test_ids(text: str, found: str | None) -> None:
+def test_parse_guid(text: str, found: str | None) -> None:
     """An id is a GUID, with or without braces."""
     assert parse_guid(text) == found

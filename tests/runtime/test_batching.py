@@ -1,4 +1,4 @@
-"""Blocking reads beside the loop."""
+"""Batching of blocking reads in threads."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from tilesync.runtime.batching import ReadBatcher
 
 
-def test_swift_reads_share_a_thread() -> None:
-    """Many reads that take no time are done by one thread, in the order in which they were asked for."""
+def test_fast_reads_share_a_thread() -> None:
+    """Many fast reads run in one thread, in the order of the calls."""
     done: list[int] = []
     threads: set[int] = set()
 
@@ -23,43 +23,43 @@ def test_swift_reads_share_a_thread() -> None:
         return number
 
     async def work() -> list[int]:
-        reading = ReadBatcher(fast_read_s=10)
-        return await asyncio.gather(*(reading.run(partial(read, number)) for number in range(100)))
+        batcher = ReadBatcher(fast_read_s=10)
+        return await asyncio.gather(*(batcher.run(partial(read, number)) for number in range(100)))
 
     assert asyncio.run(work()) == done == list(range(100))
     assert len(threads) == 1
 
 
-def test_slow_reads_wait_side_by_side() -> None:
-    """Reads that take long are made at the same time, as many as may be; when they are swift again, one by one."""
-    inside, most, lock = 0, 0, threading.Lock()
+def test_slow_reads_run_in_parallel() -> None:
+    """Slow reads run at the same time; once reads are fast again, they run one by one."""
+    running, peak, lock = 0, 0, threading.Lock()
 
     def read(seconds: float) -> None:
-        nonlocal inside, most
+        nonlocal running, peak
         with lock:
-            inside += 1
-            most = max(most, inside)
+            running += 1
+            peak = max(peak, running)
         time.sleep(seconds)
         with lock:
-            inside -= 1
+            running -= 1
 
     async def work() -> None:
-        nonlocal most
-        reading = ReadBatcher(fast_read_s=0.2)
-        await reading.run(partial(read, 0.3))
-        await asyncio.gather(*(reading.run(partial(read, 0.5)) for _ in range(16)))
-        assert most == 16
+        nonlocal peak
+        batcher = ReadBatcher(fast_read_s=0.2)
+        await batcher.run(partial(read, 0.3))
+        await asyncio.gather(*(batcher.run(partial(read, 0.5)) for _ in range(16)))
+        assert peak == 16
         for _ in range(3):
-            await reading.run(partial(read, 0))
-        most = 0
-        await asyncio.gather(*(reading.run(partial(read, 0)) for _ in range(16)))
-        assert most == 1
+            await batcher.run(partial(read, 0))
+        peak = 0
+        await asyncio.gather(*(batcher.run(partial(read, 0)) for _ in range(16)))
+        assert peak == 1
 
     asyncio.run(work())
 
 
-def test_errors_are_those_of_their_read() -> None:
-    """What a read raises comes to who asked for it, and to none of the others."""
+def test_errors_reach_their_own_caller() -> None:
+    """The error of a read reaches its caller and no other."""
 
     def read(number: int) -> int:
         if number % 2:
@@ -67,30 +67,30 @@ def test_errors_are_those_of_their_read() -> None:
         return number
 
     async def work() -> None:
-        reading = ReadBatcher()
-        found = await asyncio.gather(*(reading.run(partial(read, n)) for n in range(9)), return_exceptions=True)
-        assert [str(each) for each in found] == [str(n) for n in range(9)]
-        assert [isinstance(each, ValueError) for each in found] == [bool(n % 2) for n in range(9)]
+        batcher = ReadBatcher()
+        results = await asyncio.gather(*(batcher.run(partial(read, n)) for n in range(9)), return_exceptions=True)
+        assert [str(each) for each in results] == [str(n) for n in range(9)]
+        assert [isinstance(each, ValueError) for each in results] == [bool(n % 2) for n in range(9)]
 
     asyncio.run(work())
 
 
-def test_one_who_goes_away_keeps_none_waiting() -> None:
-    """A read that is given up while it is under way ends by itself, and the next one is made."""
-    begun, go_on = threading.Event(), threading.Event()
+def test_a_cancelled_caller_blocks_no_other() -> None:
+    """A read that is cancelled while it runs ends by itself, and the next one starts."""
+    started, go_on = threading.Event(), threading.Event()
 
     def hang() -> None:
-        begun.set()
+        started.set()
         go_on.wait(10)
 
     async def work() -> None:
-        reading = ReadBatcher()
-        waiting = asyncio.create_task(reading.run(hang))
-        await asyncio.to_thread(begun.wait, 10)
+        batcher = ReadBatcher()
+        waiting = asyncio.create_task(batcher.run(hang))
+        await asyncio.to_thread(started.wait, 10)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        following = asyncio.create_task(reading.run(lambda: "next"))
+        following = asyncio.create_task(batcher.run(lambda: "next"))
         await asyncio.sleep(0)
         go_on.set()
         assert await following == "next"

@@ -1,4 +1,4 @@
-"""Opening what a path names: regular files only, and never a hang."""
+"""Safe opening of files: regular files only, never blocking."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tilesync.runtime.safe_open import MAX_SMALL_FILE_BYTES, WrongFileType, open
 
 
 def create_entry(path: Path, kind: str) -> None:
-    """Something of a kind at a path."""
+    """Create a file system entry of a kind at a path."""
     if kind == "a FIFO":
         os.mkfifo(path)
     elif kind == "a folder":
@@ -36,17 +36,17 @@ def create_entry(path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["a FIFO", "a folder", "a symlink", "a device", "a socket"])
 def test_only_regular_files_are_opened(tmp_path: Path, kind: str) -> None:
-    """Everything else is refused at once, with its type and its path."""
+    """Every other file type is refused at once, with its type and its path."""
     path = tmp_path / "x"
     create_entry(path, kind)
     before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(WrongFileType, match=f"{kind} stands where a file is needed: {path}"):
+    with pytest.raises(WrongFileType, match=f"{kind} where a file is needed: {path}"):
         open_regular(path)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_link_that_its_user_named_is_followed(tmp_path: Path) -> None:
-    """With `follow` a symlink leads to the file, not to a FIFO."""
+def test_a_symlink_is_followed_on_request(tmp_path: Path) -> None:
+    """With `follow_symlinks` a symlink to a file is opened, but not one to a FIFO."""
     (tmp_path / "file").write_bytes(b"1")
     (tmp_path / "link").symlink_to("file")
     descriptor = open_regular(tmp_path / "link", follow_symlinks=True)
@@ -58,8 +58,8 @@ def test_a_link_that_its_user_named_is_followed(tmp_path: Path) -> None:
         open_regular(tmp_path / "other", follow_symlinks=True)
 
 
-def test_what_is_not_there_is_missing(tmp_path: Path) -> None:
-    """A missing file is FileNotFoundError, as always."""
+def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
+    """A missing file raises FileNotFoundError."""
     with pytest.raises(FileNotFoundError):
         open_regular(tmp_path / "x")
 
@@ -68,14 +68,14 @@ def test_what_is_not_there_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_named_file_is_read_through_links(tmp_path: Path) -> None:
-    """As Kubernetes mounts secrets: the name is a symlink."""
+    """A symlink is followed, as Kubernetes mounts secrets through symlinks."""
     (tmp_path / "data").write_bytes(b"token")
     (tmp_path / "token").symlink_to("data")
     assert read_small_file(tmp_path / "token") == b"token"
 
 
 def test_a_pipe_is_read_to_its_end() -> None:
-    """As a shell gives `<(command)`: also what is written bit by bit, and by one who opens it late."""
+    """A pipe from `<(command)` is read whole, even if its writer opens it late and writes in pieces."""
     script = "import sys; from tilesync.runtime.safe_open import read_small_file; print(read_small_file(sys.argv[1]))"
     with tempfile.TemporaryDirectory() as folder:
         os.mkfifo(f"{folder}/pipe")
@@ -88,8 +88,8 @@ def test_a_pipe_is_read_to_its_end() -> None:
             assert reader.stdout.read().strip() == b"b'token'"
 
 
-def test_a_pipe_that_nobody_writes_to_is_waited_for_no_longer_than_said(tmp_path: Path) -> None:
-    """It ends with an error, or at once when the run stops."""
+def test_waiting_for_a_pipe_writer_times_out(tmp_path: Path) -> None:
+    """A pipe without a writer raises TimeoutError, or ends at once when the run stops."""
     os.mkfifo(tmp_path / "x")
     with pytest.raises(TimeoutError):
         read_small_file(tmp_path / "x", timeout_s=0.2)
@@ -99,8 +99,8 @@ def test_a_pipe_that_nobody_writes_to_is_waited_for_no_longer_than_said(tmp_path
         read_small_file(tmp_path / "x", stop=stop, timeout_s=3600)
 
 
-def test_what_is_too_long_is_refused(tmp_path: Path) -> None:
-    """A file or device without end is not read whole."""
+def test_a_file_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    """An endless file or device is not read whole."""
     (tmp_path / "x").write_bytes(bytes(MAX_SMALL_FILE_BYTES + 1))
     with pytest.raises(OSError, match="longer than"):
         read_small_file(tmp_path / "x")
@@ -110,8 +110,8 @@ def test_what_is_too_long_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["a folder", "a socket"])
-def test_what_cannot_be_read_is_named(tmp_path: Path, kind: str) -> None:
-    """A folder or socket is no file to be read."""
+def test_unreadable_file_types_are_refused(tmp_path: Path, kind: str) -> None:
+    """A folder or socket cannot be read as a file."""
     create_entry(tmp_path / "x", kind)
     with pytest.raises(OSError):
         read_small_file(tmp_path / "x")

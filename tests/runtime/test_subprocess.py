@@ -1,4 +1,4 @@
-"""Commands that print secrets, or are told something: real ones."""
+"""Commands of the user, with real processes: output, limits, cancellation."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from datetime import timedelta
 import pytest
 
 from tilesync.errors import NotAuthorised, UsageError
-from tilesync.runtime import subprocess as commands
+from tilesync.runtime import subprocess
 from tilesync.runtime.subprocess import CommandCancelled, run_command, run_secret_command
 from tilesync.runtime.threads import STOP_EVENT
 
 
 def python(code: str) -> list[str]:
-    """A command that runs some lines."""
+    """Return a command that runs Python code."""
     return [sys.executable, "-c", code]
 
 
-def test_what_it_prints() -> None:
-    """Its output without the blanks around it."""
+def test_output_is_stripped() -> None:
+    """The secret is the output without surrounding blanks."""
     assert run_secret_command(shlex.join(python("print(' secret ')")), "--x") == "secret"
 
 
 @pytest.mark.parametrize(
-    ("command", "error", "said"),
+    ("command", "error", "message"),
     [
         ("'", UsageError, "cannot be read"),
         (" ", UsageError, "names no command"),
@@ -38,39 +38,39 @@ def test_what_it_prints() -> None:
         (shlex.join(python("import sys; sys.exit(3)")), NotAuthorised, "exit code 3"),
     ],
 )
-def test_what_gives_no_secret(command: str, error: type[Exception], said: str) -> None:
-    """Each with its reason, and the name of the option."""
-    with pytest.raises(error, match=said) as raised:
+def test_commands_without_a_secret(command: str, error: type[Exception], message: str) -> None:
+    """Each failure has its reason and the name of the option."""
+    with pytest.raises(error, match=message) as raised:
         run_secret_command(command, "--link-command")
     assert "--link-command" in str(raised.value)
 
 
-def test_one_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that does not want to end."""
-    monkeypatch.setattr(commands, "SECRET_TIMEOUT", timedelta(seconds=0.3))
-    monkeypatch.setattr(commands, "_TERMINATE_TIMEOUT_S", 0.3)
+def test_a_slow_command_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that takes too long is ended, even if it ignores SIGTERM."""
+    monkeypatch.setattr(subprocess, "SECRET_TIMEOUT", timedelta(seconds=0.3))
+    monkeypatch.setattr(subprocess, "_TERMINATE_TIMEOUT_S", 0.3)
     stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
-    began = time.monotonic()
+    started_at = time.monotonic()
     with pytest.raises(NotAuthorised, match="has not ended within"):
         run_secret_command(shlex.join(python(stubborn)), "--x")
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - started_at < 20
 
 
 @pytest.mark.parametrize("then", ["", "; time.sleep(60)"], ids=["ends", "goes on"])
-def test_one_that_prints_without_end_is_ended(then: str) -> None:
-    """More than a secret can have is no secret: told as such, at once, in little memory."""
+def test_endless_output_is_ended(then: str) -> None:
+    """More output than a secret can have is refused at once, in little memory."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     code = f"import os, time; [os.write(1, b'x' * 1_000_000) for _ in range(1000)]{then}"
-    began = time.monotonic()
+    started_at = time.monotonic()
     with pytest.raises(NotAuthorised, match="--x printed more than 64 KiB"):
         run_secret_command(shlex.join(python(code)), "--x")
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - started_at < 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
 @pytest.mark.parametrize(("size", "fits"), [(1 << 16, True), ((1 << 16) + 1, False)])
-def test_how_much_one_may_print(size: int, fits: bool) -> None:
-    """Just as much as is said, not a byte more."""
+def test_output_limit(size: int, fits: bool) -> None:
+    """Exactly the limit is accepted, one byte more is not."""
     command = shlex.join(python(f"print('x' * {size}, end='')"))
     if fits:
         assert run_secret_command(command, "--x") == "x" * size
@@ -79,37 +79,37 @@ def test_how_much_one_may_print(size: int, fits: bool) -> None:
             run_secret_command(command, "--x")
 
 
-def test_one_that_leaves_a_process_behind() -> None:
-    """Its own end counts, though what it started, such as an agent, holds its stdout open for as long as it lives."""
-    began = time.monotonic()
+def test_a_command_that_leaves_a_process_behind() -> None:
+    """The end of the command itself counts, even if a child such as an agent keeps its stdout open."""
+    started_at = time.monotonic()
     left_behind = int(run_secret_command("sh -c 'sleep 60 & echo $!'", "--x"))
     os.kill(left_behind, signal.SIGKILL)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - started_at < 20
 
 
-def test_one_whose_end_nobody_waits_for_is_ended() -> None:
-    """Where the result is wanted no more."""
+def test_a_cancelled_command_is_ended() -> None:
+    """A command is ended when its result is no longer wanted."""
     stop = threading.Event()
     threading.Timer(0.3, stop.set).start()
     token = STOP_EVENT.set(stop)
-    began = time.monotonic()
+    started_at = time.monotonic()
     try:
         with pytest.raises(CommandCancelled):
             run_command(python("import time; time.sleep(60)"), on_poll=lambda seconds: None)
     finally:
         STOP_EVENT.reset(token)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - started_at < 20
 
 
 @pytest.mark.parametrize("code", ["import sys; sys.stdin.close()", "pass", "import time; time.sleep(0.5)"])
-def test_one_that_does_not_listen(code: str) -> None:
-    """What it does not read is lost, and that is all, however much it is and however long it takes."""
+def test_a_command_that_ignores_stdin(code: str) -> None:
+    """Input that the command does not read is dropped, however much it is and however long the command runs."""
     assert run_command(python(code), b"x" * 300_000, on_poll=lambda seconds: None) == (0, b"")
 
 
-def test_one_that_listens_slowly() -> None:
-    """All of it arrives, also across looks."""
+def test_a_command_that_reads_slowly() -> None:
+    """All input arrives, even across polls."""
     code = "import sys, time; time.sleep(0.5); print(len(sys.stdin.buffer.read()))"
-    looks: list[float] = []
-    code_, out = run_command(python(code), b"x" * 300_000, on_poll=looks.append)
-    assert (code_, out.split(), bool(looks)) == (0, [b"300000"], True)
+    polls: list[float] = []
+    exit_code, out = run_command(python(code), b"x" * 300_000, on_poll=polls.append)
+    assert (exit_code, out.split(), bool(polls)) == (0, [b"300000"], True)

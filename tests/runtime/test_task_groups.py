@@ -1,4 +1,4 @@
-"""Groups of tasks, and the one error that each is about."""
+"""Task groups and the one error that they raise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RUN, BLOB, BUG = Unavailable("run"), BlobMissing("blob"), ValueError("bug")
 
 
 @pytest.mark.parametrize(
-    ("errors", "told"),
+    ("errors", "expected"),
     [
         ([RUN], RUN),
         ([BUG, RUN, DiskFull("later")], RUN),
@@ -22,19 +22,19 @@ RUN, BLOB, BUG = Unavailable("run"), BlobMissing("blob"), ValueError("bug")
         ([ExceptionGroup("inner", [BLOB]), BUG], BLOB),
     ],
 )
-def test_the_run_error_is_told(errors: list[Exception], told: Exception) -> None:
-    """However deep it lies, the first RunError of a group is the one; else the first error of all."""
-    assert first_error(ExceptionGroup("", errors)) is told
+def test_the_first_run_error_is_chosen(errors: list[Exception], expected: Exception) -> None:
+    """The first RunError of a group is chosen, however deeply nested; else the first error."""
+    assert first_error(ExceptionGroup("", errors)) is expected
 
 
-def test_even_what_is_no_exception_is_told() -> None:
-    """A group may hold what only ends a process."""
+def test_a_base_exception_is_chosen() -> None:
+    """A group may hold a KeyboardInterrupt, which is no Exception."""
     stop = KeyboardInterrupt()
     assert first_error(BaseExceptionGroup("", [stop, BUG])) is stop
 
 
 def test_results_come_in_order() -> None:
-    """Whoever ends first, results stand where their work stood; of nothing there are none."""
+    """Results are in the order of their work, whichever ends first; no work has no results."""
 
     async def after(waits: int) -> int:
         for _ in range(waits):
@@ -45,16 +45,16 @@ def test_results_come_in_order() -> None:
     assert asyncio.run(gather_or_cancel(after(0) for _ in ())) == []
 
 
-def test_one_error_ends_them_all() -> None:
-    """When one raises, that very error comes out, bare, and the others are cancelled and over."""
-    over: list[str] = []
+def test_one_error_cancels_the_others() -> None:
+    """When one raises, exactly that error is raised, not wrapped, and the others are cancelled and finished."""
+    finished: list[str] = []
 
     async def wait(name: str) -> None:
         try:
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0)
-            over.append(name)
+            finished.append(name)
 
     async def fail() -> None:
         await asyncio.sleep(0)
@@ -69,18 +69,18 @@ def test_one_error_ends_them_all() -> None:
     with pytest.raises(Unavailable) as error:
         asyncio.run(gather_or_cancel([fail_while_cancelled(), wait("a"), fail(), wait("b")]))
     assert error.value is RUN
-    assert sorted(over) == ["a", "b"]
+    assert sorted(finished) == ["a", "b"]
 
 
-def test_who_is_cancelled_cancels_the_group() -> None:
-    """Cancelled from outside, it is cancelled, and so is all its work."""
-    over: list[bool] = []
+def test_cancellation_cancels_the_group() -> None:
+    """Cancellation from outside cancels all work of the group."""
+    finished: list[bool] = []
 
     async def wait() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            over.append(True)
+            finished.append(True)
 
     async def main() -> None:
         task = asyncio.create_task(gather_or_cancel([wait(), wait()]))
@@ -91,4 +91,4 @@ def test_who_is_cancelled_cancels_the_group() -> None:
             await task
 
     asyncio.run(main())
-    assert over == [True, True]
+    assert finished == [True, True]

@@ -1,4 +1,4 @@
-"""Answers that are not what they seem: foreign pages, bodies that break off unseen, statements that do not hold."""
+"""Responses that are wrong: foreign web pages, truncated bodies, wrong MD5s."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ AZURE = {"x-ms-request-id": "0f2c", "x-ms-version": "2024-05-04"}
 
 
 def page(**headers: str) -> Effect:
-    """A page of something on the way."""
+    """Respond with the web page of a proxy on the way."""
     return error_response(200, body=PAGE, **headers)
 
 
@@ -50,8 +50,8 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("effect", FOREIGN.values(), ids=FOREIGN.keys())
-def test_a_walk_takes_no_foreign_answer_for_a_file(tmp_path: Path, effect: Effect) -> None:
-    """What something on the way sends in place of a texture is asked for again, and the texture is published."""
+def test_foreign_response_is_retried(tmp_path: Path, effect: Effect) -> None:
+    """A response of a proxy in place of a texture is retried, and the texture is published."""
     with Simulator() as sim:
         sim.offer_export(FILES, md5=False)
         sim.add_fault(is_blob_named("tex.png"), effect)
@@ -72,8 +72,8 @@ def test_a_walk_takes_no_foreign_answer_for_a_file(tmp_path: Path, effect: Effec
     ],
     ids=["page", "png", "404", "412"],
 )
-def test_what_has_no_mark_of_the_storage_is_not_of_it(tmp_path: Path, effect: Effect) -> None:
-    """Where answers of the storage have its marks, an answer without them is asked for again, a refusal too."""
+def test_response_without_storage_marks(tmp_path: Path, effect: Effect) -> None:
+    """Once responses had the marks of the storage, one without them is retried, a refusal too."""
     with Simulator() as sim:
         sim.extra_headers = AZURE
         sim.offer_export(FILES, md5=False)
@@ -83,8 +83,8 @@ def test_what_has_no_mark_of_the_storage_is_not_of_it(tmp_path: Path, effect: Ef
     assert read_tree(tmp_path / "versions" / EXPORT) == FILES
 
 
-def test_a_listing_shows_the_marks_too(tmp_path: Path) -> None:
-    """What a listing through the same link has is expected of the first file."""
+def test_marks_are_learned_from_the_listing(tmp_path: Path) -> None:
+    """The marks of a listing through the same link are expected of the first file."""
     with Simulator() as sim:
         sim.extra_headers = AZURE
         sim.offer_export(FILES)
@@ -94,8 +94,8 @@ def test_a_listing_shows_the_marks_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inventory", Inventory)
-def test_what_a_foreign_page_has_is_not_expected_of_the_storage(tmp_path: Path, inventory: Inventory) -> None:
-    """A page in place of the first answer is asked for again; its headers say nothing of those of the storage."""
+def test_marks_of_a_foreign_page_are_not_learned(tmp_path: Path, inventory: Inventory) -> None:
+    """A web page in place of the first response is retried; its headers are not learned as marks."""
     first = is_listing if inventory is Inventory.LIST else is_blob_named("tileset.json")
     with Simulator() as sim:
         sim.offer_export(FILES)
@@ -106,8 +106,8 @@ def test_what_a_foreign_page_has_is_not_expected_of_the_storage(tmp_path: Path, 
     assert read_tree(tmp_path / "versions" / EXPORT) == FILES
 
 
-def test_a_foreign_answer_that_stays_publishes_nothing(tmp_path: Path) -> None:
-    """Where every answer is foreign the run says so, and nothing is published."""
+def test_only_foreign_responses(tmp_path: Path) -> None:
+    """If every response is foreign, the run reports it and publishes nothing."""
     with Simulator() as sim:
         sim.offer_export(FILES, md5=False)
         sim.add_fault(is_blob_named("tex.png"), FOREIGN["a web page"], times=None)
@@ -115,12 +115,12 @@ def test_a_foreign_answer_that_stays_publishes_nothing(tmp_path: Path) -> None:
     assert run.exit_code in {3, 6}
     assert isinstance(run.error, RunError)
     assert not (tmp_path / "tileset.json").exists()
-    said = [str(event.reason) for event in run.events_of(Retried)]
-    assert said == ["the answer does not come from the storage (it lacks an ETag)"] * len(said) != []
+    reasons = [str(event.reason) for event in run.events_of(Retried)]
+    assert reasons == ["the response is not from the storage (it lacks an ETag)"] * len(reasons) != []
 
 
 def test_servers_without_marks_are_mirrored(tmp_path: Path) -> None:
-    """A server that never sends an ETag, a mark of Azure or an MD5 is walked as it is."""
+    """A server that sends no ETag, no mark of Azure and no MD5 is mirrored."""
     with Simulator() as sim:
         sim.offer_export(FILES, md5=False)
         sim.add_fault(is_blob, replace_headers(etag=None), times=None)
@@ -129,7 +129,7 @@ def test_servers_without_marks_are_mirrored(tmp_path: Path) -> None:
 
 
 def test_a_web_page_may_be_a_file(tmp_path: Path) -> None:
-    """A blob that is listed as a web page, or named as one, comes as one."""
+    """A blob that is listed or named as a web page is fetched as one."""
     files = {**FILES, "note": PAGE, "readme.html": PAGE}
     with Simulator() as sim:
         sim.offer_export(files, md5=False)
@@ -139,8 +139,8 @@ def test_a_web_page_may_be_a_file(tmp_path: Path) -> None:
     assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
-def test_a_body_without_a_length_breaks_off_short_of_the_listed_size(tmp_path: Path) -> None:
-    """By listing, a body that ends with its connection is whole where it has the listed size, and else broken off."""
+def test_body_without_a_length(tmp_path: Path) -> None:
+    """A listed body that ends with its connection is complete if it has the listed size, else truncated."""
     with Simulator() as sim:
         sim.offer_export(FILES, md5=False)
         sim.add_fault(is_blob_named("tex.png"), omit_content_length(1000), times=5)
@@ -155,8 +155,8 @@ OTHER_MD5 = md5_base64(b"other bytes")
 
 @pytest.mark.parametrize("header", ["content_md5", "x_ms_blob_content_md5"])
 @pytest.mark.parametrize("inventory", list(Inventory))
-def test_an_md5_that_an_answer_states_is_checked(tmp_path: Path, header: str, inventory: Inventory) -> None:
-    """Bytes that do not have the MD5 that their answer states are fetched again; those of the next answer may."""
+def test_md5_of_a_response_is_checked(tmp_path: Path, header: str, inventory: Inventory) -> None:
+    """Bytes without the MD5 that their response states are fetched again."""
     with Simulator() as sim:
         sim.offer_export(FILES, md5=False)
         sim.add_fault(is_blob_named("tex.png"), replace_headers(**{header: OTHER_MD5}))
@@ -165,8 +165,8 @@ def test_an_md5_that_an_answer_states_is_checked(tmp_path: Path, header: str, in
     assert read_tree(tmp_path / "versions" / EXPORT) == FILES
 
 
-def test_an_md5_that_is_always_another_one_fails_the_file(tmp_path: Path) -> None:
-    """Where the storage states an MD5 that its bytes never have, the file fails and nothing is published."""
+def test_md5_that_never_matches(tmp_path: Path) -> None:
+    """If the stated MD5 never matches, the file fails and nothing is published."""
     with Simulator() as sim:
         sim.offer_export(FILES, md5=False)
         sim.add_fault(is_blob_named("tex.png"), replace_headers(content_md5=OTHER_MD5), times=None)
@@ -176,8 +176,8 @@ def test_an_md5_that_is_always_another_one_fails_the_file(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("how", [{}, {"bwlimit": 1 << 18}], ids=["continued", "in pieces"])
-def test_an_md5_that_ranged_answers_state_is_checked(tmp_path: Path, how: dict[str, int]) -> None:
-    """Ranged answers state the MD5 of the whole blob: bytes that come in parts are held against it."""
+def test_md5_of_ranged_responses_is_checked(tmp_path: Path, how: dict[str, int]) -> None:
+    """Ranged responses state the MD5 of the whole blob: the joined bytes are compared with it."""
     files = {**FILES, "big.bin": bytes(range(256)) * 2000}
     with Simulator() as sim:
         sim.offer_export(files, md5=False)

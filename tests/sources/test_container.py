@@ -1,4 +1,4 @@
-"""The container: listing and bodies through links that stay alive, and what each answer means."""
+"""Container as a source: listing and bodies through renewing links, and the error for each response."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ from tilesync.transport.rate_limit import RateLimiter
 T = TypeVar("T")
 
 
-class Ticking(FakeClock):
-    """Now is now, and each look at the monotonic clock is later than the one before."""
+class AdvancingClock(FakeClock):
+    """Clock with the real time, whose monotonic time grows at each call."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)
@@ -57,7 +57,7 @@ class Ticking(FakeClock):
 
 
 class CountedLink:
-    """A link whose renewals are counted; `stuck` gives the same link again."""
+    """Link that counts its renewals; with `stuck` it gives the same link again."""
 
     def __init__(self, sim: Simulator, clock: FakeClock) -> None:
         self.sim = sim
@@ -88,7 +88,7 @@ class CountedLink:
         return None
 
 
-def using(
+def run_with_container(
     sim: Simulator,
     job: Callable[[Container, CountedLink], Awaitable[T]],
     *,
@@ -96,19 +96,21 @@ def using(
     bwlimit: float | None = None,
 ) -> T:
     async def work() -> T:
-        clock = Ticking()
+        clock = AdvancingClock()
         links = CountedLink(sim, clock)
         bandwidth = RateLimiter(bwlimit, FakeClock()) if bwlimit else None
-        talking = open_api_client(clock, JobOutcome(), budget=timedelta(seconds=budget), bandwidth=bandwidth)
-        async with talking as talk, open_blob_client(bandwidth=bandwidth) as bulk:
-            container = Container(listing=links, content=links, api_client=talk, blob_client=bulk, clock=clock)
+        opening = open_api_client(clock, JobOutcome(), budget=timedelta(seconds=budget), bandwidth=bandwidth)
+        async with opening as api_client, open_blob_client(bandwidth=bandwidth) as blob_client:
+            container = Container(
+                listing=links, content=links, api_client=api_client, blob_client=blob_client, clock=clock
+            )
             async with asyncio.timeout(30):
                 return await job(container, links)
 
     return asyncio.run(work())
 
 
-async def inventory(container: Container, marker: str | None = None) -> list[Page]:
+async def list_pages(container: Container, marker: str | None = None) -> list[Page]:
     return [page async for page in container.pages(marker)]
 
 
@@ -120,7 +122,7 @@ async def body(container: Container, wanted: Blob, offset: int = 0) -> tuple[int
         await opened.aclose()
 
 
-def listed(sim: Simulator, name: str) -> Blob:
+def listed_blob(sim: Simulator, name: str) -> Blob:
     item = sim.blob(name)
     return Blob(name, len(item.data), item.etag)
 
@@ -130,7 +132,7 @@ NAME = "data/ä b%20+#.bin"
 
 @pytest.fixture
 def service() -> Any:
-    """A simulator with a small export whose unhit faults fail the test."""
+    """Simulator with a small export, in which a fault that is not hit fails the test."""
     with Simulator(page_size=4) as sim:
         sim.offer_export()
         yield sim
@@ -139,9 +141,9 @@ def service() -> Any:
 # --- listing ---
 
 
-def test_the_inventory_is_that_of_the_container(service: Simulator) -> None:
+def test_listing_is_complete(service: Simulator) -> None:
     """Every blob once, over all pages, with size, ETag and MD5."""
-    pages = using(service, lambda container, _: inventory(container))
+    pages = run_with_container(service, lambda container, _: list_pages(container))
     blobs = [item for page in pages for item in page.blobs]
     assert {item.name: (item.size, item.etag) for item in blobs} == {
         name: (len(item.data), item.etag) for name, item in service.containers[EXPORT].items()
@@ -150,9 +152,9 @@ def test_the_inventory_is_that_of_the_container(service: Simulator) -> None:
     assert all(item.md5 is not None and len(item.md5) == 16 for item in blobs)
 
 
-def test_it_starts_at_a_marker(service: Simulator) -> None:
-    """From a marker on, only what follows is listed."""
-    pages = using(service, lambda container, _: inventory(container, "2!8"))
+def test_listing_from_a_marker(service: Simulator) -> None:
+    """A listing from a marker contains only what follows."""
+    pages = run_with_container(service, lambda container, _: list_pages(container, "2!8"))
     assert sum(len(page.blobs) for page in pages) == len(service.containers[EXPORT]) - 8
     assert service.listing_requests[0].query["marker"] == "2!8"
 
@@ -160,37 +162,37 @@ def test_it_starts_at_a_marker(service: Simulator) -> None:
 @pytest.mark.parametrize(
     "name", ["control\x01\x1f.bin", "quote'\"<>&.bin", " space at both ends ", "emoji 😀/ñ", "100%25.bin"]
 )
-def test_odd_names_come_as_they_are(service: Simulator, name: str) -> None:
-    """Whatever a name holds, the inventory has it exactly, and its bytes are found under it."""
+def test_unusual_names(service: Simulator, name: str) -> None:
+    """A listing has every name exactly, and its bytes are found under it."""
     service.containers[EXPORT][name] = StoredBlob(b"odd bytes")
 
     async def job(container: Container, _: CountedLink) -> tuple[int, bytes]:
-        (found,) = [item for page in await inventory(container) for item in page.blobs if item.name == name]
+        (found,) = [item for page in await list_pages(container) for item in page.blobs if item.name == name]
         return await body(container, found)
 
-    assert using(service, job) == (0, b"odd bytes")
+    assert run_with_container(service, job) == (0, b"odd bytes")
 
 
-def test_a_torn_page_is_asked_for_again(service: Simulator) -> None:
-    """Half a page, with a Content-Length that fits or without: never a short inventory."""
+def test_truncated_page_is_retried(service: Simulator) -> None:
+    """Half a page, with or without a matching Content-Length: never a short listing."""
     service.add_fault(is_listing, halve_body)
     service.add_fault(is_listing, truncate_body(200), skip=2)
     service.add_fault(is_listing, error_response(200, body=b"<html>hello</html>"), skip=3)
-    pages = using(service, lambda container, _: inventory(container))
+    pages = run_with_container(service, lambda container, _: list_pages(container))
     assert sum(len(page.blobs) for page in pages) == len(service.containers[EXPORT])
 
 
-def test_a_page_that_stays_torn_ends_with_6(service: Simulator) -> None:
-    """Past the budget: Unavailable."""
+def test_page_that_stays_truncated_ends_with_6(service: Simulator) -> None:
+    """When the budget is spent: Unavailable."""
     service.add_fault(is_listing, halve_body, times=None, skip=2)
     with pytest.raises(Unavailable):
-        using(service, lambda container, _: inventory(container), budget=1)
+        run_with_container(service, lambda container, _: list_pages(container), budget=1)
 
 
-@pytest.mark.parametrize("circle", [["m1", "m1"], ["m1", "m2", "m1"], ["m1", "m2", "m3", "m1"]])
-def test_a_marker_that_comes_again_ends_the_run(service: Simulator, circle: list[str]) -> None:
-    """Pages that lead in a circle, however long, are an error and not an endless listing."""
-    following = dict(zip(["", *circle], circle, strict=False))
+@pytest.mark.parametrize("markers", [["m1", "m1"], ["m1", "m2", "m1"], ["m1", "m2", "m3", "m1"]])
+def test_loop_of_markers(service: Simulator, markers: list[str]) -> None:
+    """Pages in a loop, however long, are an error and not an endless listing."""
+    following = dict(zip(["", *markers], markers, strict=False))
 
     def page(request: Any, _: Any) -> Any:
         marker = following[request.query.get("marker", "")]
@@ -200,14 +202,14 @@ def test_a_marker_that_comes_again_ends_the_run(service: Simulator, circle: list
     service.add_fault(is_listing, page, times=50)
     service.add_fault(is_listing, error_response(409, "SomethingElse"), times=None, optional=True)
     with pytest.raises(Unavailable, match="circle"):
-        using(service, lambda container, _: inventory(container))
+        run_with_container(service, lambda container, _: list_pages(container))
 
 
 @pytest.mark.parametrize(
     "brings", ["", "<Blob><Name>a</Name><Properties><Content-Length>1</Content-Length></Properties></Blob>"]
 )
-def test_pages_that_bring_nothing_new_end(service: Simulator, brings: str) -> None:
-    """A listing whose marker is always another one, and whose pages bring nothing new, is given up."""
+def test_pages_without_new_blobs(service: Simulator, brings: str) -> None:
+    """A listing with ever new markers and no new blobs is given up."""
     count = 0
 
     def page(_: Any, __: Any) -> Any:
@@ -218,24 +220,24 @@ def test_pages_that_bring_nothing_new_end(service: Simulator, brings: str) -> No
 
     service.add_fault(is_listing, page, times=300)
     with pytest.raises(Unavailable, match="in a row brought nothing new"):
-        using(service, lambda container, _: inventory(container))
+        run_with_container(service, lambda container, _: list_pages(container))
     assert count <= 110
 
 
-def test_a_page_without_blobs_in_the_middle_is_normal(service: Simulator) -> None:
-    """Azure may give an empty page with a marker: the listing goes on."""
+def test_empty_page_with_a_marker(service: Simulator) -> None:
+    """Azure may send an empty page with a marker: the listing continues."""
     xml = b"<EnumerationResults><Blobs/><NextMarker>2!0</NextMarker></EnumerationResults>"
     service.add_fault(is_listing, lambda *_: FakeResponse(200, xml))
-    pages = using(service, lambda container, _: inventory(container))
+    pages = run_with_container(service, lambda container, _: list_pages(container))
     assert sum(len(page.blobs) for page in pages) == len(service.containers[EXPORT])
 
 
 @pytest.mark.parametrize("code", ["ContainerNotFound", "ResourceNotFound"])
-def test_a_container_that_is_gone_cannot_be_listed(service: Simulator, code: str) -> None:
+def test_listing_of_a_deleted_container(service: Simulator, code: str) -> None:
     """404: ExportReplaced, after one request."""
     service.add_fault(is_listing, error_response(404, code))
     with pytest.raises(ExportReplaced, match="gone"):
-        using(service, lambda container, _: inventory(container))
+        run_with_container(service, lambda container, _: list_pages(container))
     assert len(service.requests) == 1
 
 
@@ -243,22 +245,22 @@ def test_a_container_being_deleted_is_gone(service: Simulator) -> None:
     """409 ContainerBeingDeleted: ExportReplaced."""
     service.add_fault(is_listing, error_response(409, "ContainerBeingDeleted"))
     with pytest.raises(ExportReplaced):
-        using(service, lambda container, _: inventory(container))
+        run_with_container(service, lambda container, _: list_pages(container))
 
 
-def test_a_busy_listing_is_borne_with(service: Simulator) -> None:
-    """503 and 500 within the budget cost time alone."""
+def test_busy_listing_is_retried(service: Simulator) -> None:
+    """503 and 500 are retried within the budget."""
     service.add_fault(is_listing, error_response(503, "ServerBusy", Retry_After="1"), times=2)
     service.add_fault(is_listing, error_response(500, "OperationTimedOut"))
-    assert len(using(service, lambda container, _: inventory(container), budget=30)) == 5
+    assert len(run_with_container(service, lambda container, _: list_pages(container), budget=30)) == 5
 
 
 def test_a_listing_is_not_redirected(service: Simulator) -> None:
-    """302 is an error, and the other host hears nothing."""
+    """302 is an error, and the other host gets no request."""
     with Simulator() as other:
         service.add_fault(is_listing, redirect(other.url + "/x"), times=None)
         with pytest.raises(TilesyncError):
-            using(service, lambda container, _: inventory(container), budget=1)
+            run_with_container(service, lambda container, _: list_pages(container), budget=1)
         assert other.requests == []
 
 
@@ -270,11 +272,11 @@ def test_a_refused_link_is_renewed_and_the_marker_stays(service: Simulator) -> N
     service.run_before_request(3, is_listing, service.revoke_links)
 
     async def job(container: Container, links: CountedLink) -> None:
-        pages = await inventory(container)
+        pages = await list_pages(container)
         assert sum(len(page.blobs) for page in pages) == len(service.containers[EXPORT])
         assert links.renewals == 1
 
-    using(service, job)
+    run_with_container(service, job)
     assert [r.query.get("marker") for r in service.listing_requests] == [None, "2!4", "2!8", "2!8", "2!12", "2!16"]
 
 
@@ -284,15 +286,15 @@ def test_a_403_on_a_fresh_link_is_final(service: Simulator) -> None:
 
     async def job(container: Container, links: CountedLink) -> None:
         with pytest.raises(NotAuthorised, match="fresh link"):
-            await container.open(listed(service, NAME), 0)
+            await container.open(listed_blob(service, NAME), 0)
         assert links.renewals == 1
 
-    using(service, job)
+    run_with_container(service, job)
     assert len(service.requests) == 2
 
 
 def test_a_403_on_a_link_fetched_before_the_refusal_is_not_final(service: Simulator) -> None:
-    """The current link was fetched before this blob's 403 (another worker renewed it): it gets its own try and more."""
+    """A link that another worker renewed before this blob's 403 is not the fresh link: it is renewed again."""
     service.add_fault(is_blob, error_response(403, "AuthenticationFailed"), times=2)
 
     async def job(container: Container, links: CountedLink) -> None:
@@ -300,11 +302,11 @@ def test_a_403_on_a_link_fetched_before_the_refusal_is_not_final(service: Simula
         fresh = links.link
         given = iter([stale, fresh])
         links.current = lambda: _soon(next(given, None) or links.link)  # type: ignore[method-assign]  # links that a test gives
-        start, data = await body(container, listed(service, NAME))
+        start, data = await body(container, listed_blob(service, NAME))
         assert (start, data) == (0, service.blob(NAME).data)
         assert links.renewals == 1
 
-    using(service, job)
+    run_with_container(service, job)
     assert len(service.requests) == 3
 
 
@@ -312,31 +314,36 @@ async def _soon(link: SasUrl) -> SasUrl:
     return link
 
 
-def test_links_that_are_expired_on_arrival_end_too(service: Simulator) -> None:
-    """Each fresh link is refused and expired: ended after a bounded number of tries, with the clock in the hint."""
+def test_fresh_links_that_have_expired(service: Simulator) -> None:
+    """If each fresh link is refused and expired, it ends after some attempts, with the clock in the hint."""
     service.add_fault(is_storage, error_response(403, "AuthenticationFailed"), times=None)
 
     async def job(container: Container, links: CountedLink) -> None:
         links.always_expired = True
         with pytest.raises(NotAuthorised) as caught:
-            await container.open(listed(service, NAME), 0)
+            await container.open(listed_blob(service, NAME), 0)
         assert "clock" in caught.value.hint
 
-    using(service, job)
+    run_with_container(service, job)
     assert len(service.requests) <= 10
 
 
 def test_no_error_holds_the_signature(service: Simulator) -> None:
-    """Whatever the storage answers, the error names neither query nor signature."""
+    """No error for any response shows a query or signature."""
     effects = [
-        error_response(403, "AuthenticationFailed"), error_response(404, "BlobNotFound"), error_response(412, "ConditionNotMet"),
-        error_response(500, "X"), error_response(302, body=b"x", Location="/y?sig=1"), error_response(409, "Y"), truncate_body(0),
-    ]  # fmt: skip
+        error_response(403, "AuthenticationFailed"),
+        error_response(404, "BlobNotFound"),
+        error_response(412, "ConditionNotMet"),
+        error_response(500, "X"),
+        error_response(302, body=b"x", Location="/y?sig=1"),
+        error_response(409, "Y"),
+        truncate_body(0),
+    ]
     for effect in effects:
         service.faults.clear()
         service.add_fault(is_blob, effect, times=None)
         with pytest.raises(TilesyncError) as caught:
-            using(service, lambda container, _: body(container, listed(service, NAME)))
+            run_with_container(service, lambda container, _: body(container, listed_blob(service, NAME)))
         chain: BaseException | None = caught.value
         while chain is not None:
             assert "sig=" not in str(chain)
@@ -346,9 +353,12 @@ def test_no_error_holds_the_signature(service: Simulator) -> None:
 # --- bodies ---
 
 
-def test_a_body_is_asked_for_conditionally_and_as_stored(service: Simulator) -> None:
+def test_request_headers_of_a_body(service: Simulator) -> None:
     """If-Match with the quoted ETag, identity encoding, no Range at offset 0."""
-    assert using(service, lambda container, _: body(container, listed(service, NAME))) == (0, service.blob(NAME).data)
+    assert run_with_container(service, lambda container, _: body(container, listed_blob(service, NAME))) == (
+        0,
+        service.blob(NAME).data,
+    )
     (request,) = service.requests
     assert request.headers["if-match"] == f'"{service.blob(NAME).etag}"'
     assert request.headers["accept-encoding"] == "identity"
@@ -356,30 +366,33 @@ def test_a_body_is_asked_for_conditionally_and_as_stored(service: Simulator) -> 
 
 
 def test_stored_bytes_are_not_decoded(service: Simulator) -> None:
-    """A blob with Content-Encoding gzip comes as it is stored."""
+    """A blob with Content-Encoding gzip arrives as it is stored."""
     service.blob(NAME).data = gzip.compress(b"content" * 99, mtime=0)
     service.blob(NAME).content_encoding = "gzip"
-    assert using(service, lambda container, _: body(container, listed(service, NAME)))[1] == service.blob(NAME).data
+    assert (
+        run_with_container(service, lambda container, _: body(container, listed_blob(service, NAME)))[1]
+        == service.blob(NAME).data
+    )
 
 
 def test_without_an_etag_there_is_no_condition(service: Simulator) -> None:
     """A listing without ETag: no If-Match, no error."""
     wanted = Blob(NAME, len(service.blob(NAME).data))
-    assert using(service, lambda container, _: body(container, wanted))[0] == 0
+    assert run_with_container(service, lambda container, _: body(container, wanted))[0] == 0
     assert service.requests[0].headers.get("if-match") is None
 
 
-def test_a_range_continues_where_asked(service: Simulator) -> None:
+def test_range_from_an_offset(service: Simulator) -> None:
     """From an offset on: 206, and exactly the rest."""
-    got = using(service, lambda container, _: body(container, listed(service, NAME), 100))
+    got = run_with_container(service, lambda container, _: body(container, listed_blob(service, NAME), 100))
     assert got == (100, service.blob(NAME).data[100:])
     assert service.requests[0].headers["range"] == "bytes=100-"
 
 
-def test_an_ignored_range_is_said_by_the_start(service: Simulator) -> None:
-    """200 to a Range: the body starts at 0, and says so."""
+def test_ignored_range(service: Simulator) -> None:
+    """200 to a Range: the body starts at 0, and states so."""
     service.add_fault(is_blob, ignore_range)
-    assert using(service, lambda container, _: body(container, listed(service, NAME), 100)) == (
+    assert run_with_container(service, lambda container, _: body(container, listed_blob(service, NAME), 100)) == (
         0,
         service.blob(NAME).data,
     )
@@ -388,7 +401,7 @@ def test_an_ignored_range_is_said_by_the_start(service: Simulator) -> None:
 def test_a_range_behind_the_end_is_refused(service: Simulator) -> None:
     """416: RangeRefused, to start over."""
     with pytest.raises(RangeRefused):
-        using(service, lambda container, _: body(container, listed(service, NAME), 10_000))
+        run_with_container(service, lambda container, _: body(container, listed_blob(service, NAME), 10_000))
 
 
 def test_a_206_without_its_range_is_refused(service: Simulator) -> None:
@@ -401,11 +414,11 @@ def test_a_206_without_its_range_is_refused(service: Simulator) -> None:
 
     service.add_fault(is_blob, silent)
     with pytest.raises(RangeRefused):
-        using(service, lambda container, _: body(container, listed(service, NAME), 100))
+        run_with_container(service, lambda container, _: body(container, listed_blob(service, NAME), 100))
 
 
-def test_another_etag_in_the_answer_is_export_replaced(service: Simulator) -> None:
-    """A cache that ignores If-Match: another ETag is seen all the same."""
+def test_other_etag_is_export_replaced(service: Simulator) -> None:
+    """If a cache ignores If-Match, the other ETag in its response is still detected."""
 
     def other(_: Any, proceed: Any) -> Any:
         answer = proceed()
@@ -414,7 +427,7 @@ def test_another_etag_in_the_answer_is_export_replaced(service: Simulator) -> No
 
     service.add_fault(is_blob, other)
     with pytest.raises(ExportReplaced):
-        using(service, lambda container, _: body(container, listed(service, NAME)))
+        run_with_container(service, lambda container, _: body(container, listed_blob(service, NAME)))
 
 
 @pytest.mark.parametrize(
@@ -436,31 +449,31 @@ def test_another_etag_in_the_answer_is_export_replaced(service: Simulator) -> No
         (302, "", BlobError),
     ],
 )
-def test_each_answer_has_its_verdict(service: Simulator, status: int, code: str, kind: type[TilesyncError]) -> None:
-    """The verdict table as it shows in the errors of a body."""
+def test_error_for_each_status(service: Simulator, status: int, code: str, kind: type[TilesyncError]) -> None:
+    """Each status and error code raises the error of the verdict table."""
     service.add_fault(is_blob, error_response(status, code))
     with pytest.raises(TilesyncError) as caught:
-        using(service, lambda container, _: body(container, listed(service, NAME)))
+        run_with_container(service, lambda container, _: body(container, listed_blob(service, NAME)))
     assert type(caught.value) is kind
     assert len(service.requests) == 1
 
 
-def test_a_busy_answer_is_pressure_and_says_how_long(service: Simulator) -> None:
-    """503 with Retry-After: pressure, with the seconds asked for; 500 is none."""
+def test_throttling_and_retry_after(service: Simulator) -> None:
+    """503 with Retry-After: throttled, with the seconds; 500 is not throttling."""
     service.add_fault(is_blob, error_response(503, "ServerBusy", Retry_After="3"))
     service.add_fault(is_blob, error_response(500, "InternalError"))
     for pressure, wait in ((True, 3), (False, None)):
         with pytest.raises(Transient) as caught:
-            using(service, lambda container, _: body(container, listed(service, NAME)))
+            run_with_container(service, lambda container, _: body(container, listed_blob(service, NAME)))
         assert (caught.value.is_throttled, caught.value.retry_after) == (pressure, wait)
 
 
-def test_a_broken_body_gives_out_what_came(service: Simulator) -> None:
-    """The bytes before the break are given out first, then Transient."""
+def test_truncated_body_yields_its_bytes(service: Simulator) -> None:
+    """The bytes before the failure are yielded first, then Transient is raised."""
     service.add_fault(is_blob_named(NAME), truncate_body(123))
 
     async def job(container: Container, _: CountedLink) -> None:
-        opened = await container.open(listed(service, NAME), 0)
+        opened = await container.open(listed_blob(service, NAME), 0)
         got = b""
         with pytest.raises(Transient):  # noqa: PT012 - what came before the break counts
             async for chunk in opened.chunks():
@@ -469,23 +482,25 @@ def test_a_broken_body_gives_out_what_came(service: Simulator) -> None:
         await opened.aclose()
         assert got == service.blob(NAME).data[:123]
 
-    using(service, job)
+    run_with_container(service, job)
 
 
 def test_listing_and_bytes_may_go_through_two_links(service: Simulator) -> None:
-    """With a CDN the listing goes through one link, the bytes through the other."""
+    """With a CDN the listing uses one link, and the bytes the other."""
 
     async def work() -> None:
-        clock = Ticking()
+        clock = AdvancingClock()
         with Simulator() as cdn:
             cdn.offer_export(export())
             one, two = CountedLink(service, clock), CountedLink(cdn, clock)
             async with (
-                open_api_client(clock, JobOutcome(), budget=timedelta(seconds=5)) as talk,
-                open_blob_client() as bulk,
+                open_api_client(clock, JobOutcome(), budget=timedelta(seconds=5)) as api_client,
+                open_blob_client() as blob_client,
             ):
-                container = Container(listing=one, content=two, api_client=talk, blob_client=bulk, clock=clock)
-                pages = await inventory(container)
+                container = Container(
+                    listing=one, content=two, api_client=api_client, blob_client=blob_client, clock=clock
+                )
+                pages = await list_pages(container)
                 await body(container, pages[0].blobs[0])
             assert (len(cdn.listing_requests), len(cdn.blob_requests())) == (0, 1)
 
@@ -497,11 +512,11 @@ def test_listing_and_bytes_may_go_through_two_links(service: Simulator) -> None:
 
 
 @pytest.mark.parametrize(("bwlimit", "size"), [(None, None), (1_000.0, "100"), (1_000_000.0, "357"), (1e9, "5000")])
-def test_pages_are_as_small_as_the_bandwidth(bwlimit: float | None, size: str | None) -> None:
-    """A page is a quarter of a second of what may come; without a limit it is as large as the storage makes it."""
+def test_page_size_by_bandwidth(bwlimit: float | None, size: str | None) -> None:
+    """A page takes a quarter of a second of the bandwidth; without a limit the storage chooses its size."""
     with Simulator() as sim:
         sim.offer_export({f"{number:04}.glb": b"" for number in range(900)})
-        pages = using(sim, lambda container, _: inventory(container), bwlimit=bwlimit)
+        pages = run_with_container(sim, lambda container, _: list_pages(container), bwlimit=bwlimit)
         assert sum(len(page.blobs) for page in pages) == 900
         assert {request.query.get("maxresults") for request in sim.listing_requests} == {size}
 
@@ -513,12 +528,12 @@ LARGE = bytes(range(256)) * 400
 
 def pieced(sim: Simulator, name: str, offset: int = 0) -> tuple[int, bytes]:
     sim.clear_requests()
-    return using(sim, lambda container, _: body(container, listed(sim, name), offset), bwlimit=RATE)
+    return run_with_container(sim, lambda container, _: body(container, listed_blob(sim, name), offset), bwlimit=RATE)
 
 
 @pytest.mark.parametrize("offset", [0, 7, PIECE, len(LARGE) - PIECE, len(LARGE) - 1])
 def test_with_a_limited_bandwidth_a_large_blob_comes_in_pieces(offset: int) -> None:
-    """Each piece is asked for by range, with the listed ETag; together they are the blob from the offset on."""
+    """Each piece is requested by range, with the listed ETag; together they are the blob from the offset on."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": b"{}", "large": LARGE})
         assert pieced(sim, "large", offset) == (offset, LARGE[offset:])
@@ -531,15 +546,15 @@ def test_with_a_limited_bandwidth_a_large_blob_comes_in_pieces(offset: int) -> N
 
 
 def test_a_small_blob_comes_whole() -> None:
-    """What is no longer than a piece is asked for as always."""
+    """A blob of up to one piece is requested without a range."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": b"{}", "small": LARGE[:PIECE]})
         assert pieced(sim, "small") == (0, LARGE[:PIECE])
         assert sim.range_headers("small") == [None]
 
 
-def test_a_server_that_knows_no_ranges_sends_all_at_once() -> None:
-    """The first piece is the whole then, and no other is asked for."""
+def test_server_without_ranges() -> None:
+    """The first piece is then the whole blob, and no other is requested."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": b"{}", "large": LARGE})
         sim.add_fault(is_blob_named("large"), ignore_range, times=None)
@@ -547,8 +562,8 @@ def test_a_server_that_knows_no_ranges_sends_all_at_once() -> None:
         assert len(sim.blob_requests("large")) == 1
 
 
-def test_a_server_that_gives_more_than_was_asked_for() -> None:
-    """A range that goes on to the end is the rest: nothing comes twice."""
+def test_server_that_sends_more_than_the_range() -> None:
+    """A range that continues to the end is the rest: nothing is fetched twice."""
 
     def endless(request: Any, proceed: Any) -> Any:
         start = request.headers["range"].partition("-")[0]
@@ -563,7 +578,7 @@ def test_a_server_that_gives_more_than_was_asked_for() -> None:
         assert len(sim.blob_requests("large")) == 1
 
 
-def test_a_server_that_forgets_ranges_in_the_middle() -> None:
+def test_server_that_stops_supporting_ranges() -> None:
     """Bytes from the start are not taken for those of a later piece."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": b"{}", "large": LARGE})
@@ -573,15 +588,15 @@ def test_a_server_that_forgets_ranges_in_the_middle() -> None:
 
 
 def test_a_link_that_ends_between_two_pieces_is_renewed() -> None:
-    """The rest comes through a fresh link."""
+    """The rest arrives through a fresh link."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": b"{}", "large": LARGE})
         sim.add_fault(is_blob_named("large"), error_response(403, "AuthenticationFailed"), skip=2)
         assert pieced(sim, "large") == (0, LARGE)
 
 
-def test_a_blob_that_changes_between_two_pieces_is_noticed() -> None:
-    """No blob is put together of two."""
+def test_blob_that_changes_between_two_pieces() -> None:
+    """Pieces of two versions of a blob are never joined."""
     with Simulator() as sim:
         sim.offer_export({"tileset.json": b"{}", "large": LARGE})
         sim.run_before_request(

@@ -1,4 +1,4 @@
-"""The files of a held version as a source: listed by their manifest, read in pieces, each failure in its own terms."""
+"""Stored files of another mirror as a source: listing by manifest, reads in pieces, and errors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def claimed(name: str, data: bytes) -> Blob:
     "count", [0, 1, FILES_PER_PAGE - 1, FILES_PER_PAGE, FILES_PER_PAGE + 1, 2 * FILES_PER_PAGE + 500]
 )
 def test_the_manifest_is_the_listing(count: int) -> None:
-    """Every file once, with the SHA-256 that it must have, and from any marker on the rest."""
+    """Every file once, with its SHA-256, and from any marker on the rest."""
     files = many(count)
     found = run(pages(held(FakeDestination(), files)))
     listed = [blob for page in found for blob in page.blobs]
@@ -74,8 +74,8 @@ def test_the_manifest_is_the_listing(count: int) -> None:
 
 @pytest.mark.parametrize("marker", [None, str(FILES_PER_PAGE)])
 @pytest.mark.parametrize("lost", [1, FILES_PER_PAGE + 1])
-def test_a_manifest_that_was_cut_off_is_no_listing(marker: str | None, lost: int) -> None:
-    """Where lines are missing at the end the last page is not given, also where the listing goes on from earlier."""
+def test_truncated_manifest(marker: str | None, lost: int) -> None:
+    """If lines are missing at the end, the last page is not yielded, also in a listing from a marker."""
     place, given = FakeDestination(), list[Page]()
     source = held(place, many(2 * FILES_PER_PAGE + 1))
     del place.manifests["e1"][-lost:]
@@ -90,8 +90,8 @@ def test_a_manifest_that_was_cut_off_is_no_listing(marker: str | None, lost: int
 
 
 @pytest.mark.parametrize("wrong", [None, [], {}, {"name": "a", "size": -1}, "text"])
-def test_a_line_that_is_none(wrong: object) -> None:
-    """A manifest that is damaged within says so, and names its version."""
+def test_damaged_manifest_line(wrong: object) -> None:
+    """A damaged manifest is reported with the name of its version."""
     place = FakeDestination()
     source = held(place, many(3))
     place.manifests["e1"][2] = wrong
@@ -99,8 +99,8 @@ def test_a_line_that_is_none(wrong: object) -> None:
         run(pages(source))
 
 
-def test_what_it_is() -> None:
-    """It has the container's URL of its manifest, and no link; it can be listed, and is one place with one version."""
+def test_properties_of_the_source() -> None:
+    """It has the container URL of its manifest, no link, a listing, and a key of place and version."""
     source = held(FakeDestination(), many(1))
     assert run(source.container_url()) == "https://a/c"
     assert run(source.is_listable())
@@ -111,14 +111,16 @@ def test_what_it_is() -> None:
         run(source.link())
 
 
-def test_no_faster_than_it_may() -> None:
-    """Every byte is asked leave for, once."""
+def test_throttle() -> None:
+    """Every byte counts towards the bandwidth limit, once."""
     place, paid = FakeDestination(), list[int]()
 
-    async def pace(count: int) -> None:
+    async def throttle(count: int) -> None:
         paid.append(count)
 
-    source = MirrorSource(place.add_version("e1", {"a": BIG, "b": b"abc"}), place, place, "/srv/tiles", throttle=pace)
+    source = MirrorSource(
+        place.add_version("e1", {"a": BIG, "b": b"abc"}), place, place, "/srv/tiles", throttle=throttle
+    )
     assert run(whole(source, claimed("a", BIG))) == BIG
     assert run(whole(source, claimed("b", b"abc"))) == b"abc"
     assert sum(paid) == len(BIG) + 3
@@ -129,8 +131,8 @@ def test_no_faster_than_it_may() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, READ_BYTES - 1, READ_BYTES, READ_BYTES + 1, len(BIG)])
 @pytest.mark.parametrize("step", [1 << 16, READ_BYTES, 5 * READ_BYTES])
-def test_bytes_come_whole_from_any_offset(size: int, step: int) -> None:
-    """However a store cuts them, the bytes of a file are given from the offset on, and all at once where asked so."""
+def test_bytes_from_any_offset(size: int, step: int) -> None:
+    """However a store splits them, the bytes from the offset on are complete, also when read at once."""
     data = BIG[:size]
     source = held(FakeDestination(chunk_bytes=step), {"a": data})
     for offset in {0, 1, size // 2, size - 1} & set(range(size + 1)):
@@ -143,16 +145,16 @@ def test_bytes_come_whole_from_any_offset(size: int, step: int) -> None:
     assert len(run(at_once(size // 2))) > size // 2 or size == 0
 
 
-def test_many_at_once() -> None:
-    """Each of many that are read together gets its own bytes, and an error is that of its own file."""
+def test_concurrent_reads() -> None:
+    """Each of many concurrent reads gets its own bytes, and an error affects only its own file."""
     files = {f"{number}": BIG[number : number + number % 9] for number in range(300)}
     place = FakeDestination()
     source = held(place, files)
     del place.files["e1", "7"]
 
     async def work() -> list[bytes | BaseException]:
-        wishes = (whole(source, claimed(name, data)) for name, data in files.items())
-        return await asyncio.gather(*wishes, return_exceptions=True)
+        reads = (whole(source, claimed(name, data)) for name, data in files.items())
+        return await asyncio.gather(*reads, return_exceptions=True)
 
     found = dict(zip(files, run(work()), strict=True))
     assert isinstance(found.pop("7"), BlobMissing)
@@ -170,8 +172,8 @@ def test_many_at_once() -> None:
         (ValueError(), BlobDamaged),
     ],
 )
-def test_what_cannot_be_read(cause: Exception, error: type[TilesyncError]) -> None:
-    """What is gone is missing, what another look does not cure is damaged, all else may be tried again."""
+def test_read_errors(cause: Exception, error: type[TilesyncError]) -> None:
+    """A lost file is missing, a permanent error is damage, any other is Transient."""
     place = FakeDestination()
     source = held(place, {"a": b"abc"})
     place.read_errors["a"] = cause
@@ -180,8 +182,8 @@ def test_what_cannot_be_read(cause: Exception, error: type[TilesyncError]) -> No
             run(job)
 
 
-def test_a_version_that_retires_meanwhile_is_replaced() -> None:
-    """A file or a manifest that is gone together with its version ends the run."""
+def test_version_that_is_removed_meanwhile() -> None:
+    """A file or manifest that is lost together with its version raises ExportReplaced."""
     place = FakeDestination()
     source = held(place, {"a": b"abc"})
     place.manifests.clear()
@@ -191,8 +193,8 @@ def test_a_version_that_retires_meanwhile_is_replaced() -> None:
             run(job)
 
 
-def test_a_file_that_nothing_is_said_of_is_compared_with_the_manifest() -> None:
-    """Where who asks knows no SHA-256 the manifest does: other bytes are damaged before any of them is given."""
+def test_blob_without_digest_is_compared_with_the_manifest() -> None:
+    """For a blob without a SHA-256 that of the manifest counts: damage is found before any byte is returned."""
     place = FakeDestination()
     source = held(place, {"a": b"abc", "b": b"abc"})
     bare = Blob("b", 3, "e")
@@ -202,8 +204,8 @@ def test_a_file_that_nothing_is_said_of_is_compared_with_the_manifest() -> None:
         run(source.open(bare, 0))
 
 
-def test_one_file_by_its_name() -> None:
-    """The manifest describes it; what it does not name is missing."""
+def test_open_by_name() -> None:
+    """The manifest describes the file; one that it does not list is missing."""
     source = held(FakeDestination(), {"a": b"abc", "b": b"bcd"})
 
     async def first(name: str) -> tuple[Blob, bytes]:
@@ -215,8 +217,8 @@ def test_one_file_by_its_name() -> None:
         run(first("c"))
 
 
-def test_unchanged_is_by_the_bytes() -> None:
-    """A file is unchanged when its bytes are those that are held elsewhere; one that is gone is not."""
+def test_is_unchanged() -> None:
+    """A file is unchanged if its SHA-256 is equal; a lost one is not."""
     place = FakeDestination()
     source = held(place, {"a": b"abc"})
     same, other = StoredFile(Blob("a", 3), hashlib.sha256(b"abc").digest(), 0), StoredFile(Blob("a", 3), b"s" * 32, 0)

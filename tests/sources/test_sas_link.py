@@ -1,4 +1,4 @@
-"""The link that renews itself: once for all, ahead of its end, and never to another container."""
+"""SAS link that renews itself: one renewal for all callers, ahead of time, and never to another container."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BASE = "https://account.blob.core.windows.net/export"
 
 
 class Service:
-    """Gives links: each lives `life`; `fixed` gives all of them one end; `error` is raised instead."""
+    """Fake service whose links are valid for `life`; `fixed` gives all the same end, `error` is raised instead."""
 
     def __init__(self, clock: FakeClock, life: float = 3600, *, ahead: float = 0) -> None:
         self.clock = clock
@@ -51,13 +51,13 @@ def renewing(service: Service, run: JobOutcome | None = None) -> RenewingLink:
 
 
 async def run_pending_callbacks() -> None:
-    """Let tasks that can go on do so."""
+    """Run the callbacks that are ready."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
-def test_many_who_meet_403_cause_one_fetch() -> None:
-    """64 workers renew the same stale link at once: one fetch, and all have the new link."""
+def test_concurrent_renewals_cause_one_fetch() -> None:
+    """64 workers renew the same stale link at once: one fetch, and all get the new link."""
 
     async def work() -> None:
         service = Service(FakeClock())
@@ -70,8 +70,8 @@ def test_many_who_meet_403_cause_one_fetch() -> None:
     asyncio.run(work())
 
 
-def test_renewing_what_is_no_longer_current_does_nothing() -> None:
-    """A late worker with the link before causes no fetch."""
+def test_renewing_an_old_link_does_nothing() -> None:
+    """A late worker with the previous link causes no fetch."""
 
     async def work() -> None:
         service = Service(FakeClock())
@@ -85,8 +85,8 @@ def test_renewing_what_is_no_longer_current_does_nothing() -> None:
     asyncio.run(work())
 
 
-def test_who_joins_a_renewal_hears_its_error() -> None:
-    """A renewal that fails on demand fails for all who wait for it, after one fetch; the next one may succeed."""
+def test_failed_renewal_is_raised_to_all() -> None:
+    """A renewal on demand that fails raises its error in all waiting callers, after one fetch; the next may succeed."""
 
     async def work() -> None:
         service = Service(FakeClock())
@@ -103,8 +103,8 @@ def test_who_joins_a_renewal_hears_its_error() -> None:
     asyncio.run(work())
 
 
-def test_one_who_is_cancelled_does_not_take_the_renewal_along() -> None:
-    """A cancelled worker leaves the fetch to those who still wait for it."""
+def test_cancelled_caller_does_not_cancel_the_renewal() -> None:
+    """A cancelled worker leaves the fetch to the other waiting ones."""
 
     async def work() -> None:
         service = Service(FakeClock())
@@ -124,18 +124,18 @@ def test_one_who_is_cancelled_does_not_take_the_renewal_along() -> None:
 
 
 @pytest.mark.parametrize(
-    ("life", "due"),
+    ("life", "renewal_s"),
     [(10, 8), (100, 80), (1000, 800), (1500, 1200), (2000, 1700), (3000, 2700), (3600, 3000), (86400, 3000)],
 )
-def test_it_renews_ahead_of_time(life: float, due: float) -> None:
-    """The margin is min(5 minutes, 20 % of the life), and 50 minutes after the fetch at the latest."""
+def test_renewal_ahead_of_time(life: float, renewal_s: float) -> None:
+    """The margin is min(5 minutes, 20 % of the lifetime), and 50 minutes after the fetch at the latest."""
 
     async def work() -> None:
         clock = FakeClock()
         service = Service(clock, life)
         link = renewing(service)
         await link.current()
-        clock.advance(due - 0.5)
+        clock.advance(renewal_s - 0.5)
         await link.current()
         await run_pending_callbacks()
         assert service.calls == 1
@@ -148,7 +148,7 @@ def test_it_renews_ahead_of_time(life: float, due: float) -> None:
 
 
 def test_a_link_without_an_end_is_renewed_after_50_minutes() -> None:
-    """Where the query states no end the service's promise of an hour counts."""
+    """Without an end in the query, the service's promise of an hour applies."""
 
     async def work() -> None:
         clock = FakeClock()
@@ -169,7 +169,7 @@ def test_a_link_without_an_end_is_renewed_after_50_minutes() -> None:
 
 
 def test_ahead_of_time_nobody_waits() -> None:
-    """While a renewal ahead of time is under way the living link is given out; one fetch for all."""
+    """During a renewal ahead of time the valid link is returned; one fetch for all."""
 
     async def work() -> None:
         clock = FakeClock()
@@ -191,7 +191,7 @@ def test_ahead_of_time_nobody_waits() -> None:
 
 
 def test_past_its_end_everyone_waits_for_the_new_one() -> None:
-    """An expired link is not given out."""
+    """An expired link is not returned."""
 
     async def work() -> None:
         clock = FakeClock()
@@ -207,7 +207,7 @@ def test_past_its_end_everyone_waits_for_the_new_one() -> None:
 
 
 def test_a_renewal_that_does_not_move_the_end_is_not_repeated_for_a_minute() -> None:
-    """The service gives links with one and the same end: not more than one renewal ahead of time a minute."""
+    """Links with always the same end cause one renewal ahead of time a minute at most."""
 
     async def work() -> None:
         clock = FakeClock()
@@ -233,8 +233,8 @@ def test_a_renewal_that_does_not_move_the_end_is_not_repeated_for_a_minute() -> 
 
 
 @pytest.mark.parametrize("ahead", [-7200, -3700, -600, 600, 3700, 7200])
-def test_the_servers_time_counts(ahead: float) -> None:
-    """Whatever our clock says: a link is expired, and renewed, by the server's time."""
+def test_server_time_counts(ahead: float) -> None:
+    """A link expires and is renewed by the server's time, whatever our clock says."""
 
     async def work() -> None:
         clock = FakeClock()
@@ -254,7 +254,7 @@ def test_the_servers_time_counts(ahead: float) -> None:
 
 
 def test_a_link_to_another_container_is_refused() -> None:
-    """The fresh link leads elsewhere: NotAuthorised, and the old one stays the current one."""
+    """A fresh link to another container: NotAuthorised, and the old link stays current."""
 
     async def work() -> None:
         service = Service(FakeClock())
@@ -268,8 +268,8 @@ def test_a_link_to_another_container_is_refused() -> None:
     asyncio.run(work())
 
 
-def test_a_quiet_renewal_may_fail_while_the_link_lives() -> None:
-    """Ahead of time an error is a warning; past the end it is an error."""
+def test_renewal_ahead_of_time_may_fail() -> None:
+    """Ahead of time an error is a warning; after the end it is an error."""
 
     async def work() -> None:
         clock, run = FakeClock(), JobOutcome()
@@ -294,8 +294,8 @@ def test_a_quiet_renewal_may_fail_while_the_link_lives() -> None:
     asyncio.run(work())
 
 
-def test_a_quiet_failure_warns_without_the_secret() -> None:
-    """Neither warning nor renewal event holds a signature."""
+def test_warning_holds_no_secret() -> None:
+    """Neither warning nor renewal event shows a signature."""
 
     async def work() -> None:
         clock, run = FakeClock(), JobOutcome()
@@ -310,8 +310,8 @@ def test_a_quiet_failure_warns_without_the_secret() -> None:
     asyncio.run(work())
 
 
-def test_that_the_export_is_gone_is_heard() -> None:
-    """ExportReplaced from the service comes through as itself."""
+def test_export_replaced_is_raised() -> None:
+    """ExportReplaced of the service is raised unchanged."""
 
     async def work() -> None:
         service = Service(FakeClock())
@@ -324,8 +324,8 @@ def test_that_the_export_is_gone_is_heard() -> None:
     asyncio.run(work())
 
 
-def test_a_link_that_cannot_be_renewed_says_so() -> None:
-    """A bare link's end is the end: NotAuthorised with what to do, and never a renewal ahead of time."""
+def test_link_that_cannot_be_renewed() -> None:
+    """A bare link raises NotAuthorised with a hint, and is never renewed ahead of time."""
 
     async def work() -> None:
         clock = FakeClock()
@@ -342,8 +342,8 @@ def test_a_link_that_cannot_be_renewed_says_so() -> None:
     asyncio.run(work())
 
 
-def test_a_link_in_clear_is_refused() -> None:
-    """Http is for this machine alone: a signature never travels in clear."""
+def test_link_without_tls_is_refused() -> None:
+    """Http is allowed to this machine only: a signature is never sent without TLS."""
     link = RenewingLink(None, FakeClock(), JobOutcome())
     with pytest.raises(UsageError):
         link.set_current(SasUrl("http://example.com/c", "sig=s"), None)
@@ -371,8 +371,8 @@ def test_closing_stops_a_renewal() -> None:
 @given(
     life=st.floats(1, 7200), ahead=st.floats(-90000, 90000), steps=st.lists(st.floats(0, 2000), min_size=1, max_size=30)
 )
-def test_a_link_given_out_is_never_expired(life: float, ahead: float, steps: list[float]) -> None:
-    """However time passes: what `current` gives lives by the server's time (to the two seconds of its Date header)."""
+def test_current_link_is_never_expired(life: float, ahead: float, steps: list[float]) -> None:
+    """`current` returns a link that is valid by the server's time (within the two seconds of its Date header)."""
 
     async def work() -> None:
         clock = FakeClock()

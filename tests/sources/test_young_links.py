@@ -1,4 +1,4 @@
-"""Links that are not valid yet: waited for, while the one before is used as long as it lives."""
+"""Links that are not valid yet: wait for them, and use the previous link while it is valid."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ HOUR = timedelta(hours=1)
 
 @pytest.mark.parametrize("ahead", [-HOUR, timedelta(), HOUR], ids=["late", "right", "early"])
 @pytest.mark.parametrize("bare", [True, False], ids=["link", "iModel"])
-def test_a_link_that_is_not_valid_yet_is_waited_for(tmp_path: Path, ahead: timedelta, bare: bool) -> None:
-    """A run waits until the link is valid by the clock of the server, says so once, and goes on."""
+def test_link_that_is_not_valid_yet(tmp_path: Path, ahead: timedelta, bare: bool) -> None:
+    """A run waits until the link is valid by the server's clock, reports it once, and continues."""
     with Simulator() as sim:
         sim.clock_offset = ahead
         sim.link_start_delay = timedelta(seconds=2)
@@ -36,13 +36,13 @@ def test_a_link_that_is_not_valid_yet_is_waited_for(tmp_path: Path, ahead: timed
     assert run.error is None
     assert read_tree(tmp_path / "versions" / EXPORT) == files
     assert refused in {1, 2}
-    said = [event.message for event in run.events_of(Notice) if "valid from" in event.message]
-    assert len(said) == 1
+    messages = [event.message for event in run.events_of(Notice) if "becomes valid at" in event.message]
+    assert len(messages) == 1
 
 
 @pytest.mark.parametrize("bare", [True, False], ids=["link", "iModel"])
 def test_a_link_that_is_refused_in_its_first_seconds_is_tried_again(tmp_path: Path, bare: bool) -> None:
-    """A fresh link that the storage does not know yet is tried again for some seconds."""
+    """A fresh link that the storage does not know yet is retried for some seconds."""
     with Simulator() as sim:
         files = sim.offer_export()
         until = time.monotonic() + 3
@@ -56,21 +56,21 @@ def test_a_link_that_is_refused_in_its_first_seconds_is_tried_again(tmp_path: Pa
     assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
-def test_a_link_that_is_valid_much_later_is_told(tmp_path: Path) -> None:
-    """What is longer away than the run may wait ends it at once, with the time from which on the link is valid."""
+def test_link_that_is_valid_much_later(tmp_path: Path) -> None:
+    """A start beyond the budget ends the run at once, with the time at which the link becomes valid."""
     with Simulator() as sim:
         sim.link_start_delay = HOUR
         sim.offer_export()
-        began = time.monotonic()
+        started_at = time.monotonic()
         run = sim.mirror(tmp_path, link=sim.create_link(EXPORT), retry_for=timedelta(seconds=20))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - started_at < 10
     assert isinstance(run.error, NotAuthorised)
-    assert "the link is valid from" in str(run.error)
+    assert "the link becomes valid at" in str(run.error)
     assert "--retry-for" in run.error.hint
 
 
 def test_a_link_that_is_valid_much_later_is_replaced_where_there_is_another(tmp_path: Path) -> None:
-    """Where a fresh link can be had it is asked for, before a run is given up for one that is valid too late."""
+    """A fresh link is fetched, if possible, before a run fails for one that is valid too late."""
     with Simulator() as sim:
         files = sim.offer_export()
         valid = sim.create_link(EXPORT)
@@ -81,18 +81,18 @@ def test_a_link_that_is_valid_much_later_is_replaced_where_there_is_another(tmp_
     assert read_tree(tmp_path / "versions" / EXPORT) == files
 
 
-def test_a_refusal_that_time_does_not_cure_is_final(tmp_path: Path) -> None:
-    """A signature that does not match, or a permission that lacks, is not waited for."""
+def test_permanent_refusal_is_final(tmp_path: Path) -> None:
+    """A wrong signature or a missing permission is not waited for."""
     with Simulator() as sim:
         sim.offer_export()
-        began = time.monotonic()
+        started_at = time.monotonic()
         run = sim.mirror(tmp_path, link=sim.create_link(EXPORT).replace("sig=", "sig=x"))
     assert isinstance(run.error, NotAuthorised)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - started_at < 5
 
 
 def test_a_run_uses_the_old_link_until_the_new_one_is_valid(tmp_path: Path) -> None:
-    """Links that are renewed ahead of time and valid only later are never asked through too early."""
+    """Links that are renewed ahead of time and become valid later are never used too early."""
     with Simulator(link_lifetime=timedelta(seconds=4), delay_s=0.05) as sim:
         files = sim.offer_export(export(120))
 
@@ -128,8 +128,8 @@ async def run_pending_callbacks() -> None:
         await asyncio.sleep(0)
 
 
-def test_the_old_link_is_used_while_it_lives() -> None:
-    """A renewed link that begins later is not given out before, one that is refused not before some time has passed."""
+def test_previous_link_is_used_while_valid() -> None:
+    """A renewed link is not used before its start, and a refused one only after some time."""
 
     async def work() -> None:
         clock = FakeClock()
@@ -154,8 +154,8 @@ def test_the_old_link_is_used_while_it_lives() -> None:
     asyncio.run(work())
 
 
-def test_a_refused_link_is_not_gone_back_to() -> None:
-    """The link in whose place a fresh one was fetched since it was refused is not used again."""
+def test_refused_link_is_not_reused() -> None:
+    """A link that was replaced because it was refused is not used again."""
 
     async def work() -> None:
         clock = FakeClock()
@@ -177,8 +177,8 @@ def test_a_refused_link_is_not_gone_back_to() -> None:
     asyncio.run(work())
 
 
-def test_a_fresh_link_that_has_ended_already_is_not_used() -> None:
-    """The one before is, as long as it lives, and a fresh one is asked for no more often than any other."""
+def test_expired_fresh_link_is_not_used() -> None:
+    """The previous link is used while it is valid, and a fresh one is fetched at the usual interval."""
 
     async def work() -> None:
         clock, run = FakeClock(), JobOutcome()
@@ -190,7 +190,7 @@ def test_a_fresh_link_that_has_ended_already_is_not_used() -> None:
         for _ in range(100):
             assert await link.current() is old
             await run_pending_callbacks()
-        assert ["ended already" in event.message for event in run.events_of(Warned)] == [True]
+        assert ["already expired" in event.message for event in run.events_of(Warned)] == [True]
         clock.advance(60)
         assert await link.current() is old
         await run_pending_callbacks()
@@ -202,7 +202,7 @@ def test_a_fresh_link_that_has_ended_already_is_not_used() -> None:
     asyncio.run(work())
 
 
-def test_what_a_link_says_of_its_beginning() -> None:
-    """`st` is read in each form that Azure knows, and a link without one began long ago."""
+def test_start_of_a_link() -> None:
+    """`st` is parsed in each form of Azure; a link without one is valid already."""
     assert parse_start("st=2026-03-01T12%3A00%3A00Z&se=x") == parse_start("st=2026-03-01T12%3A00Z") == FakeClock().now()
     assert parse_start("st=nonsense&sp=r") is parse_start("sp=r") is None

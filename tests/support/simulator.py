@@ -17,6 +17,7 @@ from tests.support.builders import IMODEL, export, make_stored_blobs
 from tests.support.faults import Effect, Fault, RequestMatcher, blob_name, call_before, is_blob, is_listing
 from tilesync.app import commands as wiring
 from tilesync.app import service as services
+from tilesync.app.requests import Target
 from tilesync.azure.sas import parse_sas_link
 from tilesync.demo.fake_service import FakeRequest, FakeResponse, FakeService, StoredBlob
 from tilesync.errors import TilesyncError
@@ -233,7 +234,7 @@ def verify(dest: Path, *, quick: bool = False, every: bool = False, state_dir: P
     """Verify a destination; return the result."""
     run = JobOutcome()
     try:
-        asyncio.run(wiring.verify(dest, run, run.stats, state_dir=state_dir, quick=quick, all_versions=every))
+        asyncio.run(wiring.verify(Target(dest, state_dir=state_dir), run, run.stats, quick=quick, all_versions=every))
     except TilesyncError as error:
         run.error = error
     return run
@@ -243,7 +244,7 @@ def rollback(dest: Path, name: str | None = None, *, latest: bool = False) -> Jo
     """Roll back the pointer; return the result."""
     run = JobOutcome()
     try:
-        asyncio.run(wiring.rollback(dest, run, name, latest=latest, state_dir=None))
+        asyncio.run(wiring.rollback(Target(dest), run, name, latest=latest))
     except TilesyncError as error:
         run.error = error
     return run

@@ -1,4 +1,4 @@
-"""What an implicit tileset consists of, against an oracle that looks up one bit at a time."""
+"""Subtree expansion, compared with an oracle that looks up one bit at a time."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def implicit(levels: int, *, octree: bool = False, available: int = 60, contents
     )
 
 
-def as_json(said: Any) -> bytes:
-    return json.dumps(said).encode()
+def as_json(members: Any) -> bytes:
+    return json.dumps(members).encode()
 
 
-def as_binary(said: Any, binary: bytes = b"") -> bytes:
-    """A binary subtree, padded as the specification wants it."""
-    text = json.dumps(said).encode()
+def as_binary(members: Any, binary: bytes = b"") -> bytes:
+    """Build a binary subtree with the padding of the specification."""
+    text = json.dumps(members).encode()
     text += b" " * (-len(text) % 8)
     binary += bytes(-len(binary) % 8)
     return struct.pack("<4sIQQ", b"subt", 1, len(text), len(binary)) + text + binary
@@ -65,7 +65,7 @@ def packed(bits: list[bool]) -> bytes:
 
 
 class BufferLayout:
-    """Puts bytes into buffer views of one buffer, 8-byte aligned."""
+    """Place bytes in buffer views of one buffer, 8-byte aligned."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -85,7 +85,7 @@ class BufferLayout:
 
 
 def morton(x: int, y: int, z: int, *, octree: bool) -> int:
-    """One bit at a time: x in the lowest bit, then y, then z."""
+    """Compute a Morton index one bit at a time: x in the lowest bit, then y, then z."""
     code = 0
     axes = (x, y, z) if octree else (x, y)
     for bit in range(20):
@@ -111,7 +111,7 @@ def to_global_cell(at: Cell, level: int, x: int, y: int, z: int) -> Cell:
 
 
 class AvailabilityOracle:
-    """The availability as lists of bits, and what follows from it."""
+    """Availability as lists of bits, and the contents and subtrees it implies."""
 
     def __init__(
         self, spec: ImplicitTiling, at: Cell, tiles: list[bool], contents: list[list[bool]], children: list[bool]
@@ -153,8 +153,8 @@ class AvailabilityOracle:
 
 
 @st.composite
-def announcements(draw: st.DrawFn) -> tuple[AvailabilityOracle, bytes, dict[str, bytes]]:
-    """A subtree of any availability, in any of its forms, with what it must announce."""
+def subtrees_with_oracle(draw: st.DrawFn) -> tuple[AvailabilityOracle, bytes, dict[str, bytes]]:
+    """Generate a subtree with any availability, in any of its forms, and its expected contents."""
     octree = draw(st.booleans())
     levels = draw(st.integers(1, 3 if octree else 4))
     branch = 8 if octree else 4
@@ -179,38 +179,38 @@ def announcements(draw: st.DrawFn) -> tuple[AvailabilityOracle, bytes, dict[str,
             octets[-1] |= 0x80
         return bits, {key: layout.add(bytes(octets) + padding), **claimed}
 
-    tiles, tile_said = availability(size)
+    tiles, tile_members = availability(size)
     streams = [availability(size) for _ in range(draw(st.integers(0, 3)))]
-    children, child_said = availability(branch**levels)
-    contents = [said for _, said in streams]
-    said: dict[str, Any] = {"tileAvailability": tile_said, "childSubtreeAvailability": child_said}
+    children, child_members = availability(branch**levels)
+    contents = [members for _, members in streams]
+    members: dict[str, Any] = {"tileAvailability": tile_members, "childSubtreeAvailability": child_members}
     form = draw(st.sampled_from(["list", "single", "extension"] if len(contents) == 1 else ["list", "extension"]))
     if form == "extension":
-        said["extensions"] = {"3DTILES_multiple_contents": {"contentAvailability": contents}}
+        members["extensions"] = {"3DTILES_multiple_contents": {"contentAvailability": contents}}
     else:
-        said["contentAvailability"] = contents[0] if form == "single" else contents
-    data, buffers = draw(stored(layout, said))
+        members["contentAvailability"] = contents[0] if form == "single" else contents
+    data, buffers = draw(stored(layout, members))
     return AvailabilityOracle(spec, at, tiles, [bits for bits, _ in streams], children), data, buffers
 
 
 @st.composite
-def stored(draw: st.DrawFn, layout: BufferLayout, said: dict[str, Any]) -> tuple[bytes, dict[str, bytes]]:
-    """The file of a subtree and its external buffers, in one of the ways in which they may be stored."""
+def stored(draw: st.DrawFn, layout: BufferLayout, members: dict[str, Any]) -> tuple[bytes, dict[str, bytes]]:
+    """Generate the file of a subtree and its external buffers in one of the ways to store them."""
     external = draw(st.booleans())
-    whole = layout.as_subtree(said, "b.bin" if external else None)
+    whole = layout.as_subtree(members, "b.bin" if external else None)
     if external and draw(st.booleans()):
         data = draw(st.sampled_from([b"", b"\xef\xbb\xbf"])) + as_json(whole)
     else:
         data = as_binary(whole, b"" if external else layout.data)
     data = gzip.compress(data, mtime=0) if draw(st.booleans()) else data
-    held = gzip.compress(layout.data, mtime=0) if draw(st.booleans()) else layout.data
-    return data, {"b.bin": held} if external else {}
+    packed_buffer = gzip.compress(layout.data, mtime=0) if draw(st.booleans()) else layout.data
+    return data, {"b.bin": packed_buffer} if external else {}
 
 
 @settings(max_examples=400)
-@given(announcements())
-def test_what_is_announced_is_what_each_bit_says(case: tuple[AvailabilityOracle, bytes, dict[str, bytes]]) -> None:
-    """Contents, child subtrees and their cells are those of a lookup of every single bit, and none comes twice."""
+@given(subtrees_with_oracle())
+def test_expansion_matches_the_oracle(case: tuple[AvailabilityOracle, bytes, dict[str, bytes]]) -> None:
+    """Contents, child subtrees and their cells match a lookup of every single bit, each once."""
     oracle, data, buffers = case
     subtree = parse_subtree(data, NAME)
     found = expand_subtree(subtree, oracle.spec, oracle.at, {uri: buffers[uri] for uri in subtree.needed_uris})
@@ -220,26 +220,26 @@ def test_what_is_announced_is_what_each_bit_says(case: tuple[AvailabilityOracle,
 
 
 @settings(max_examples=400)
-@given(announcements())
+@given(subtrees_with_oracle())
 def test_problems_are_counted(case: tuple[AvailabilityOracle, bytes, dict[str, bytes]]) -> None:
-    """The sentences on tiles without parent and contents without tile count what a lookup of every bit counts."""
+    """The problems about tiles without parent and contents without tile have the count of the oracle."""
     oracle, data, buffers = case
-    said = " ".join(expand_subtree(parse_subtree(data, NAME), oracle.spec, oracle.at, buffers).problems)
+    problems = " ".join(expand_subtree(parse_subtree(data, NAME), oracle.spec, oracle.at, buffers).problems)
     orphans = oracle.orphans()
-    assert (f"{orphans} tiles are available, but not the tiles above them" in said) == bool(orphans)
+    assert (f"{orphans} tiles are available, but not the tiles above them" in problems) == bool(orphans)
     for number in range(len(oracle.content_bits)):
         lost = oracle.lost_contents(number)
-        assert (f"{lost} of contents {number} belong to tiles that are not available" in said) == bool(lost)
+        assert (f"{lost} of contents {number} belong to tiles that are not available" in problems) == bool(lost)
     deep = sum(
         oracle.tiles[index] and oracle.at.level + level >= oracle.spec.available_levels
         for index, level, *_ in oracle.locals()
     )
-    assert (f"{deep} tiles lie below the" in said) == bool(deep)
-    assert "availableCount" not in said
+    assert (f"{deep} tiles lie below the" in problems) == bool(deep)
+    assert "availableCount" not in problems
 
 
 def test_large_subtrees_match_the_oracle_too() -> None:
-    """Where Morton indices need more bits than the table of offsets has, cells are right as well."""
+    """Cells are right also where Morton indices need more bits than the table of offsets has."""
     for octree, levels in ((False, 8), (True, 5)):
         branch = 8 if octree else 4
         spec = implicit(levels, octree=octree)
@@ -247,13 +247,13 @@ def test_large_subtrees_match_the_oracle_too() -> None:
         bits = [index % 1021 == 7 or index == size - 1 for index in range(size)]
         children = [index % 4093 == 5 or index == branch**levels - 1 for index in range(branch**levels)]
         layout = BufferLayout()
-        said = {
+        members = {
             "tileAvailability": ALL,
             "contentAvailability": [{"bitstream": layout.add(packed(bits))}],
             "childSubtreeAvailability": {"bitstream": layout.add(packed(children))},
         }
         at = Cell(2, 3, 1, 2 if octree else 0)
-        found = expanded(as_binary(layout.as_subtree(said), layout.data), spec, at)
+        found = expanded(as_binary(layout.as_subtree(members), layout.data), spec, at)
         oracle = AvailabilityOracle(spec, at, [True] * size, [bits], children)
         assert sorted(found.contents) == sorted(oracle.contents())
         assert set(found.subtrees) == oracle.subtrees()
@@ -274,33 +274,33 @@ def test_the_order_is_that_of_the_bits() -> None:
     assert [cell for cell, _ in found.subtrees][:3] == [Cell(3, 4, 0), Cell(3, 5, 0), Cell(3, 4, 1)]
 
 
-def test_an_octree_goes_by_z_last() -> None:
+def test_the_bit_order_of_an_octree() -> None:
     """In an octree z is the highest of three bits."""
     found = expanded(as_json(EVERYTHING), implicit(2, octree=True))
     assert list(found.contents)[1:6] == [f"c0/1/{place}.glb" for place in ("0/0/0", "1/0/0", "0/1/0", "1/1/0", "0/0/1")]
 
 
 def test_contents_without_availability_are_none() -> None:
-    """Fewer availabilities than templates: the rest has no content, as has a subtree that says nothing of contents."""
-    said = {"tileAvailability": ALL, "childSubtreeAvailability": NONE}
-    assert list(expanded(as_json(said), implicit(2)).contents) == []
-    assert list(expanded(as_json(said | {"contentAvailability": [ALL]}), implicit(1, contents=3)).contents) == [
+    """A template without availability has no content, as has a subtree without any content availability."""
+    members = {"tileAvailability": ALL, "childSubtreeAvailability": NONE}
+    assert list(expanded(as_json(members), implicit(2)).contents) == []
+    assert list(expanded(as_json(members | {"contentAvailability": [ALL]}), implicit(1, contents=3)).contents) == [
         "c0/0/0/0.glb"
     ]
 
 
 def test_availability_without_template_is_a_problem() -> None:
-    """Contents that are available, but for which the tileset has no template, are said, not followed."""
+    """Available contents without a template are a problem and are not followed."""
     found = expanded(as_json(EVERYTHING | {"contentAvailability": [ALL, ALL, NONE]}), implicit(1))
     assert list(found.contents) == ["c0/0/0/0.glb"]
     assert found.problems == ("contents 1 are available, but the tileset has no template for them",)
 
 
 def test_a_wrong_count_is_a_problem() -> None:
-    """An availableCount that is not the number of set bits is said for each availability, constants too."""
+    """An availableCount that differs from the number of set bits is a problem, for constants too."""
     wrong = {"constant": 1, "availableCount": 3}
-    said = {"tileAvailability": wrong, "contentAvailability": [ALL, wrong], "childSubtreeAvailability": wrong}
-    assert expanded(as_json(said), implicit(1, contents=2)).problems == (
+    members = {"tileAvailability": wrong, "contentAvailability": [ALL, wrong], "childSubtreeAvailability": wrong}
+    assert expanded(as_json(members), implicit(1, contents=2)).problems == (
         "availableCount of tileAvailability is 3, 1 are available",
         "availableCount of contentAvailability 1 is 3, 1 are available",
         "availableCount of childSubtreeAvailability is 3, 4 are available",
@@ -309,15 +309,15 @@ def test_a_wrong_count_is_a_problem() -> None:
 
 @pytest.mark.parametrize("claimed", [-1, 1.5, 1e400])
 def test_an_impossible_count_is_a_problem(claimed: float) -> None:
-    """An availableCount that no count can be is said, and no reason to read nothing."""
-    said = EVERYTHING | {"tileAvailability": {"constant": 1, "availableCount": claimed}}
-    assert expanded(as_json(said), implicit(1)).problems == (
+    """An impossible availableCount is a problem, but the subtree is still read."""
+    members = EVERYTHING | {"tileAvailability": {"constant": 1, "availableCount": claimed}}
+    assert expanded(as_json(members), implicit(1)).problems == (
         f"availableCount of tileAvailability is {claimed}, 1 are available",
     )
 
 
 def test_child_subtrees_below_the_available_levels() -> None:
-    """Child subtrees that begin below the available levels are followed, as viewers do, which is a problem."""
+    """Child subtrees below the available levels are a problem but are followed, as in viewers."""
     found = expanded(as_json(EVERYTHING), implicit(2, available=4), Cell(2, 0, 0))
     assert len(list(found.subtrees)) == 16
     assert found.problems == ("16 child subtrees lie below the 4 available levels",)
@@ -326,23 +326,23 @@ def test_child_subtrees_below_the_available_levels() -> None:
 
 
 def test_child_subtrees_need_a_tile_above() -> None:
-    """A child subtree below a tile that is not available is not followed, as in viewers, and said."""
+    """A child subtree below an unavailable tile is a problem and is not followed, as in viewers."""
     layout = BufferLayout()
-    said = {"tileAvailability": {"bitstream": layout.add(b"\x05")}, "childSubtreeAvailability": ALL}
-    found = expanded(as_binary(layout.as_subtree(said), layout.data), implicit(2))
+    members = {"tileAvailability": {"bitstream": layout.add(b"\x05")}, "childSubtreeAvailability": ALL}
+    found = expanded(as_binary(layout.as_subtree(members), layout.data), implicit(2))
     assert {cell for cell, _ in found.subtrees} == {Cell(2, x, y) for x in (2, 3) for y in (0, 1)}
     assert found.problems == ("12 child subtrees lie below tiles that are not available, and are not followed",)
 
 
 def test_tiles_below_the_available_levels_are_a_problem() -> None:
-    """Tiles at a level that is not available are said; their contents are followed, as viewers do."""
+    """Tiles below the available levels are a problem; their contents are followed, as in viewers."""
     found = expanded(as_json(EVERYTHING | {"childSubtreeAvailability": NONE}), implicit(2, available=2), Cell(1, 0, 0))
     assert len(list(found.contents)) == 5
     assert found.problems == ("4 tiles lie below the 2 available levels",)
 
 
 def test_bytes_behind_a_subtree_are_a_problem() -> None:
-    """Viewers bear bytes behind the declared length, so they are said only."""
+    """Trailing bytes are only a problem, because viewers accept them."""
     found = expanded(as_binary(EVERYTHING) + b"\0\0", implicit(1))
     assert found.problems == ("2 bytes follow the subtree in its file",)
 
@@ -351,7 +351,9 @@ def test_bytes_behind_a_subtree_are_a_problem() -> None:
 
 
 def with_buffers() -> dict[str, Any]:
-    """A subtree with five external buffers: of tiles, contents (both in one), strings, other metadata, and none."""
+    """Build a subtree with five external buffers: tiles, contents (both in one), strings, other metadata, and an unused
+    one.
+    """
     uris = ["tiles.bin", "../u.bin", "strings.bin", "tiles.bin", "other.bin"]
     columns = {"uri": {"values": 2, "stringOffsets": 2, "stringOffsetType": "UINT8"}, "height": {"values": 4}}
     return {
@@ -366,29 +368,29 @@ def with_buffers() -> dict[str, Any]:
 
 
 def test_buffers_are_named() -> None:
-    """All external buffers are named in order, once; needed are those of availability and of columns of strings."""
+    """All external buffers are listed in order, once; availability and columns of strings are needed."""
     subtree = parse_subtree(as_json(with_buffers()), NAME)
     assert subtree.buffer_uris == ("tiles.bin", "../u.bin", "strings.bin", "other.bin")
     assert subtree.needed_uris == ("tiles.bin", "strings.bin")
 
 
 def test_a_table_that_describes_nothing_is_not_needed() -> None:
-    """A property table that neither tiles nor contents refer to needs no buffer."""
-    said = with_buffers()
-    del said["tileMetadata"]
-    assert parse_subtree(as_json(said), NAME).needed_uris == ("tiles.bin",)
+    """A property table without reference from tiles or contents needs no buffer."""
+    members = with_buffers()
+    del members["tileMetadata"]
+    assert parse_subtree(as_json(members), NAME).needed_uris == ("tiles.bin",)
 
 
 def test_only_needed_buffers_are_read() -> None:
-    """Strings are not asked for when the schema knows no CONTENT_URI; a needed buffer that is missing is damage."""
+    """Strings are not read when the schema has no CONTENT_URI; a missing needed buffer is damage."""
     found = expanded(as_json(with_buffers()), implicit(2), buffers={"tiles.bin": b"\x1f" + bytes(7)})
     assert len(list(found.contents)) == 5
     with pytest.raises(BlobDamaged, match=r"its buffer tiles.bin is missing"):
         expanded(as_json(with_buffers()), implicit(2))
 
 
-def test_a_bitstream_that_looks_like_gzip_is_taken_as_it_is() -> None:
-    """Bits may begin as gzip does by chance: a buffer of the stated size is not damaged gzip; of another, it is."""
+def test_a_bitstream_that_looks_like_gzip() -> None:
+    """Bits may begin like gzip by chance: a buffer of the stated size is raw bits; of another size it is damage."""
     chance = b"\x1f\x8b" + bytes(6)
     assert len(list(expanded(as_json(with_buffers()), implicit(2), buffers={"tiles.bin": chance}).contents)) == 5
     with pytest.raises(BlobDamaged, match="gzip"):
@@ -396,58 +398,58 @@ def test_a_bitstream_that_looks_like_gzip_is_taken_as_it_is() -> None:
 
 
 def test_a_short_buffer_is_damage() -> None:
-    """A buffer that ends before a view of it does is damage."""
+    """A buffer that ends before one of its views is damage."""
     with pytest.raises(BlobDamaged, match=f"{NAME}: a buffer has 7 bytes, a buffer view ends at byte 8"):
         expanded(as_json(with_buffers()), implicit(2), buffers={"tiles.bin": bytes(7)})
 
 
 @pytest.mark.parametrize("key", ["tileAvailability", "contentAvailability", "childSubtreeAvailability"])
 def test_a_short_bitstream_is_damage(key: str) -> None:
-    """A bitstream with fewer bits than it must tell is damage, not a problem."""
+    """A bitstream with too few bits is damage, not a problem."""
     layout = BufferLayout()
     short = {"bitstream": layout.add(bytes(10))}
-    said = EVERYTHING | {key: [short] if key == "contentAvailability" else short}
+    members = EVERYTHING | {key: [short] if key == "contentAvailability" else short}
     with pytest.raises(BlobDamaged, match=f"{key}.* has 10 bytes, which is less than .* bits"):
-        expanded(as_binary(layout.as_subtree(said), layout.data), implicit(4))
+        expanded(as_binary(layout.as_subtree(members), layout.data), implicit(4))
 
 
 def test_buffers_are_bounded_as_they_unpack(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Buffers that are small as they are held, and each as it unpacks, may be too much together."""
+    """Buffers that are each small enough may together exceed the unpacked limit."""
     layout = BufferLayout()
     views = {"tileAvailability": {"bitstream": layout.add(b"\1")}, "contentAvailability": [{"bitstream": 1}]}
-    said = layout.as_subtree({**views, "childSubtreeAvailability": NONE}, "a.bin")
-    said["buffers"].append({"uri": "b.bin", "byteLength": 600})
-    said["bufferViews"].append({"buffer": 1, "byteOffset": 0, "byteLength": 1})
+    members = layout.as_subtree({**views, "childSubtreeAvailability": NONE}, "a.bin")
+    members["buffers"].append({"uri": "b.bin", "byteLength": 600})
+    members["bufferViews"].append({"buffer": 1, "byteOffset": 0, "byteLength": 1})
     buffers = dict.fromkeys(("a.bin", "b.bin"), gzip.compress(b"\1" * 600, mtime=0))
     monkeypatch.setattr("tilesync.tiles.availability.MAX_UNPACKED_BYTES", 1200)
-    assert len(list(expanded(as_json(said), implicit(1), buffers=buffers).contents)) == 1
+    assert len(list(expanded(as_json(members), implicit(1), buffers=buffers).contents)) == 1
     monkeypatch.setattr("tilesync.tiles.availability.MAX_UNPACKED_BYTES", 1199)
     with pytest.raises(BlobDamaged, match="its buffers unpack to more than 1,199 bytes"):
-        expanded(as_json(said), implicit(1), buffers=buffers)
+        expanded(as_json(members), implicit(1), buffers=buffers)
 
 
 def test_the_json_of_a_subtree_is_bounded() -> None:
-    """JSON becomes objects of many times its size: more than any subtree needs is not read."""
-    said = as_json(EVERYTHING)
-    assert parse_subtree(said + b" " * ((1 << 22) - len(said)), NAME).name == NAME
+    """JSON beyond the limit is refused, because its objects take many times its size."""
+    data = as_json(EVERYTHING)
+    assert parse_subtree(data + b" " * ((1 << 22) - len(data)), NAME).name == NAME
     with pytest.raises(BlobDamaged, match=f"{NAME}: its JSON has 4,194,305 bytes"):
-        parse_subtree(said + b" " * ((1 << 22) + 1 - len(said)), NAME)
+        parse_subtree(data + b" " * ((1 << 22) + 1 - len(data)), NAME)
 
 
-def test_what_is_null_is_absent() -> None:
-    """Viewers take null for absent, and `1.0` for 1."""
+def test_null_is_absent() -> None:
+    """Null counts as absent and `1.0` as 1, as in viewers."""
     keys = ("buffers", "bufferViews", "propertyTables", "contentMetadata", "extensions", "tileMetadata")
     found = expanded(as_json(EVERYTHING | dict.fromkeys(keys)), implicit(1))
     assert (len(list(found.contents)), found.problems) == (1, ())
     layout = BufferLayout()
     number = layout.add(b"\1" + bytes(7))
-    said = layout.as_subtree(EVERYTHING | {"tileAvailability": {"bitstream": float(number), "constant": None}})
-    said["bufferViews"][0] |= {"byteOffset": None, "byteLength": 8.0}
-    assert len(list(expanded(as_binary(said, layout.data), implicit(1)).contents)) == 1
+    members = layout.as_subtree(EVERYTHING | {"tileAvailability": {"bitstream": float(number), "constant": None}})
+    members["bufferViews"][0] |= {"byteOffset": None, "byteLength": 8.0}
+    assert len(list(expanded(as_binary(members, layout.data), implicit(1)).contents)) == 1
 
 
-def test_a_byte_that_is_no_utf_8_does_no_harm() -> None:
-    """A name in a strange encoding is no reason to read nothing: viewers replace it."""
+def test_invalid_utf_8_in_a_name() -> None:
+    """Invalid UTF-8 in a name is replaced, as in viewers."""
     assert parse_subtree(as_json(EVERYTHING | {"extras": "@"}).replace(b"@", b"\xe9"), NAME).name == NAME
 
 
@@ -456,68 +458,73 @@ def test_a_byte_that_is_no_utf_8_does_no_harm() -> None:
 WIDTHS = {"UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q"}
 
 
-def strings(layout: BufferLayout, texts: list[str], width: str | None) -> dict[str, Any]:
-    """A column of strings."""
+def string_column(layout: BufferLayout, texts: list[str], width: str | None) -> dict[str, Any]:
+    """Build a column of strings."""
     offsets = [len("".join(texts[:row]).encode()) for row in range(len(texts) + 1)]
-    said: dict[str, Any] = {"values": layout.add("".join(texts).encode())}
+    members: dict[str, Any] = {"values": layout.add("".join(texts).encode())}
     form = WIDTHS[width or "UINT32"]
-    said["stringOffsets"] = layout.add(struct.pack(f"<{len(offsets)}{form}", *offsets))
-    return said | ({"stringOffsetType": width} if width else {})
+    members["stringOffsets"] = layout.add(struct.pack(f"<{len(offsets)}{form}", *offsets))
+    return members | ({"stringOffsetType": width} if width else {})
 
 
-def named(
+def with_content_uris(
     texts: list[str], *, tiles: int, contents: int, of: str, width: str | None = None
 ) -> tuple[bytes, BufferLayout]:
-    """A quadtree of two levels whose contents or tiles have a CONTENT_URI."""
+    """Build a quadtree of two levels whose contents or tiles have a CONTENT_URI."""
     layout = BufferLayout()
-    said: dict[str, Any] = {
+    members: dict[str, Any] = {
         "tileAvailability": {"bitstream": layout.add(bytes([tiles]))},
         "contentAvailability": [{"bitstream": layout.add(bytes([contents]))}],
         "childSubtreeAvailability": NONE,
         "propertyTables": [
             {"class": "other", "count": 1, "properties": {"u": {"values": 0}}},
-            {"class": "k", "count": len(texts), "properties": {"u": strings(layout, texts, width)}},
+            {"class": "k", "count": len(texts), "properties": {"u": string_column(layout, texts, width)}},
         ],
     }
-    said |= {"tileMetadata": 1} if of == "tiles" else {"tileMetadata": 0, "contentMetadata": [1]}
-    return as_binary(layout.as_subtree(said), layout.data), layout
+    members |= {"tileMetadata": 1} if of == "tiles" else {"tileMetadata": 0, "contentMetadata": [1]}
+    return as_binary(layout.as_subtree(members), layout.data), layout
 
 
 @pytest.mark.parametrize("width", [*WIDTHS, None])
 def test_content_metadata_names_contents(width: str | None) -> None:
-    """A row stands for each available content in the order of bits, with or without tile; empty leaves the template."""
-    data, _ = named(["a.glb", "no", "", "ü/ß.glb"], tiles=0b11011, contents=0b11101, of="contents", width=width)
+    """Each row is for one available content in bit order, with or without tile; an empty string keeps the template."""
+    data, _ = with_content_uris(
+        ["a.glb", "no", "", "ü/ß.glb"], tiles=0b11011, contents=0b11101, of="contents", width=width
+    )
     found = expanded(data, implicit(2), content_uri_properties={"k": "u"})
     assert list(found.contents) == ["a.glb", "c0/1/0/1.glb", "ü/ß.glb"]
 
 
 def test_tile_metadata_names_contents() -> None:
-    """A row stands for each available tile in the order of bits, with or without content."""
-    data, _ = named(["a", "no", "b", ""], tiles=0b11011, contents=0b11101, of="tiles")
+    """Each row belongs to one available tile in bit order, with or without content."""
+    data, _ = with_content_uris(["a", "no", "b", ""], tiles=0b11011, contents=0b11101, of="tiles")
     found = expanded(data, implicit(2), content_uri_properties={"k": "u"})
     assert list(found.contents) == ["a", "b", "c0/1/1/1.glb"]
 
 
 def test_other_metadata_names_no_contents() -> None:
-    """Without a CONTENT_URI in the class of the table, or for a property it lacks, the template holds."""
-    data, _ = named(["a", "b"], tiles=0b11, contents=0b11, of="contents")
+    """The template is used without a CONTENT_URI in the class of the table, or where the table lacks the property."""
+    data, _ = with_content_uris(["a", "b"], tiles=0b11, contents=0b11, of="contents")
     for uris in ({}, {"other": "v"}, {"k": "v"}, {"": "u"}):
-        assert list(expanded(data, implicit(2), content_uri_properties=uris).contents) == ["c0/0/0/0.glb", "c0/1/0/0.glb"]
+        assert list(expanded(data, implicit(2), content_uri_properties=uris).contents) == [
+            "c0/0/0/0.glb",
+            "c0/1/0/0.glb",
+        ]
 
 
 def test_content_metadata_goes_before_that_of_tiles() -> None:
-    """Where both say a CONTENT_URI that of the content holds; that of tiles is for the first content alone."""
+    """The CONTENT_URI of the content wins; that of tiles is used for the first content only."""
     layout = BufferLayout()
     table = {"class": "k", "count": 1}
-    said = EVERYTHING | {
+    members = EVERYTHING | {
         "contentAvailability": [ALL, ALL],
         "propertyTables": [
-            table | {"properties": {"u": strings(layout, [text], None)}} for text in ("tile", "content")
+            table | {"properties": {"u": string_column(layout, [text], None)}} for text in ("tile", "content")
         ],
         "tileMetadata": 0,
     }
-    both = as_binary(layout.as_subtree(said | {"contentMetadata": [1]}), layout.data)
-    of_tiles = as_binary(layout.as_subtree(said), layout.data)
+    both = as_binary(layout.as_subtree(members | {"contentMetadata": [1]}), layout.data)
+    of_tiles = as_binary(layout.as_subtree(members), layout.data)
     spec = implicit(1, contents=2)
     assert list(expanded(both, spec, content_uri_properties={"k": "u"}).contents) == ["content", "c1/0/0/0.glb"]
     assert list(expanded(of_tiles, spec, content_uri_properties={"k": "u"}).contents) == ["tile", "c1/0/0/0.glb"]
@@ -531,7 +538,7 @@ def test_rows_are_counted_as_the_oracle_counts(data: st.DataObject) -> None:
     of = data.draw(st.sampled_from(["tiles", "contents"]))
     over = tiles if of == "tiles" else contents
     texts = data.draw(st.lists(st.text(max_size=3), min_size=over.bit_count(), max_size=over.bit_count()))
-    stored_file, _ = named(texts, tiles=tiles, contents=contents, of=of)
+    stored_file, _ = with_content_uris(texts, tiles=tiles, contents=contents, of=of)
     templates = ["0/0/0", "1/0/0", "1/1/0", "1/0/1", "1/1/1"]
     expected = [
         texts[(over & (1 << index) - 1).bit_count()] or f"c0/{templates[index]}.glb"
@@ -542,26 +549,26 @@ def test_rows_are_counted_as_the_oracle_counts(data: st.DataObject) -> None:
 
 
 def test_too_few_rows_are_damage() -> None:
-    """A CONTENT_URI column that has fewer rows than there are contents is damage, said at once."""
-    data, _ = named(["a", "b"], tiles=31, contents=7, of="contents")
-    with pytest.raises(BlobDamaged, match=f"{NAME}: CONTENT_URI has fewer than the 3 rows"):
+    """A CONTENT_URI column with fewer rows than contents is damage at once."""
+    data, _ = with_content_uris(["a", "b"], tiles=31, contents=7, of="contents")
+    with pytest.raises(BlobDamaged, match=f"{NAME}: CONTENT_URI has fewer than the 3 required rows"):
         expanded(data, implicit(2), content_uri_properties={"k": "u"})
 
 
 def test_a_column_of_another_type_is_damage() -> None:
-    """A CONTENT_URI without offsets is no string."""
-    data, _ = named(["a", "b"], tiles=3, contents=3, of="contents")
-    with pytest.raises(BlobDamaged, match="CONTENT_URI is no column of strings"):
+    """A CONTENT_URI without offsets is damage."""
+    data, _ = with_content_uris(["a", "b"], tiles=3, contents=3, of="contents")
+    with pytest.raises(BlobDamaged, match="CONTENT_URI is not a column of strings"):
         expanded(data, implicit(2), content_uri_properties={"other": "u"})
 
 
 def test_an_array_of_strings_is_no_content_uri() -> None:
-    """A property with array offsets has several strings in a row: it is no CONTENT_URI either."""
+    """A CONTENT_URI property with array offsets is damage."""
     layout = BufferLayout()
-    column = strings(layout, ["a"], None) | {"arrayOffsets": 0}
-    said = EVERYTHING | {"propertyTables": [{"class": "k", "properties": {"u": column}}], "tileMetadata": 0}
-    with pytest.raises(BlobDamaged, match="CONTENT_URI is no column of strings"):
-        expanded(as_binary(layout.as_subtree(said), layout.data), implicit(1), content_uri_properties={"k": "u"})
+    column = string_column(layout, ["a"], None) | {"arrayOffsets": 0}
+    members = EVERYTHING | {"propertyTables": [{"class": "k", "properties": {"u": column}}], "tileMetadata": 0}
+    with pytest.raises(BlobDamaged, match="CONTENT_URI is not a column of strings"):
+        expanded(as_binary(layout.as_subtree(members), layout.data), implicit(1), content_uri_properties={"k": "u"})
 
 
 @pytest.mark.parametrize(
@@ -573,8 +580,8 @@ def test_an_array_of_strings_is_no_content_uri() -> None:
     ],
 )
 def test_broken_strings_are_damage_in_their_turn(before: bytes, after: bytes, reason: str) -> None:
-    """Offsets that leave the values or go back, and bytes that are no UTF-8, raise where their content would come."""
-    data, _ = named(["a", "b"], tiles=3, contents=3, of="contents", width="UINT8")
+    """Invalid offsets and invalid UTF-8 raise where their content comes in the iteration."""
+    data, _ = with_content_uris(["a", "b"], tiles=3, contents=3, of="contents", width="UINT8")
     head, _, tail = data.rpartition(before)
     found = expanded(head + after + tail, implicit(2), content_uri_properties={"k": "u"})
     with pytest.raises(BlobDamaged, match=f"{NAME}: .*CONTENT_URI . .*{reason}"):
@@ -585,7 +592,7 @@ def test_broken_strings_are_damage_in_their_turn(before: bytes, after: bytes, re
 
 
 def test_all_variables_are_replaced() -> None:
-    """Every occurrence is replaced, in any order; other braces stay."""
+    """Every occurrence of a variable is replaced, in any order; other braces stay."""
     cell = Cell(7, 12, 345, 6)
     assert fill_template("{z}/{x}/{y}-{level}_{x}", cell) == "6/12/345-7_12"
     assert fill_template("{X}{}{0}{{x}}%7Bx%7D{level", cell) == "{X}{}{0}{12}%7Bx%7D{level"
@@ -596,14 +603,14 @@ def test_all_variables_are_replaced() -> None:
     | st.lists(st.sampled_from(["{x}", "{y}", "{z}", "{level}", "{", "}"])).map("".join)
 )
 def test_filling_is_replacing(template: str) -> None:
-    """Whatever a template holds, filling is replacing the four variables."""
+    """For any template, the result equals a plain replacement of the four variables."""
     cell = Cell(1, 22, 333, 4444)
     expected = template.replace("{level}", "1").replace("{x}", "22").replace("{y}", "333").replace("{z}", "4444")
     assert fill_template(template, cell) == expected
 
 
-def test_missing_variables_are_said() -> None:
-    """A template without a variable that its scheme has stands for many tiles; `{z}` is of octrees alone."""
+def test_missing_variables() -> None:
+    """A template without a variable of its scheme is reported; `{z}` is required in octrees only."""
     whole = "{level}{x}{y}{z}"
     assert find_missing_variables(ImplicitTiling(True, 1, 1, whole, (whole,))) == []
     assert find_missing_variables(ImplicitTiling(False, 1, 1, "{level}{x}{y}", ())) == []
@@ -613,7 +620,7 @@ def test_missing_variables_are_said() -> None:
     ]
 
 
-SAID: dict[str, Any] = {
+IMPLICIT_MEMBERS: dict[str, Any] = {
     "subdivisionScheme": "QUADTREE",
     "subtreeLevels": 3,
     "availableLevels": 6,
@@ -623,14 +630,14 @@ WRONG: list[Any] = [None, True, False, 0, -1, 1.5, 10**30, "", "x", [], {}, [[]]
 
 
 def test_the_implicit_root_tile_is_read() -> None:
-    """Both schemes, and both spellings of the levels."""
-    assert parse_implicit_tiling(SAID, ["a", "b"]) == ImplicitTiling(False, 3, 6, "s/{level}", ("a", "b"))
-    draft = {key: SAID[key] for key in SAID if key != "availableLevels"} | {"maximumLevel": 2}
+    """Both schemes and both spellings of the levels are parsed."""
+    assert parse_implicit_tiling(IMPLICIT_MEMBERS, ["a", "b"]) == ImplicitTiling(False, 3, 6, "s/{level}", ("a", "b"))
+    draft = {key: IMPLICIT_MEMBERS[key] for key in IMPLICIT_MEMBERS if key != "availableLevels"} | {"maximumLevel": 2}
     assert parse_implicit_tiling(draft | {"subdivisionScheme": "OCTREE"}, []) == ImplicitTiling(
         True, 3, 3, "s/{level}", ()
     )
     assert parse_implicit_tiling(draft | {"availableLevels": 9}, []).available_levels == 9
-    assert parse_implicit_tiling(SAID | {"subtrees": {"url": "u"}}, []).subtree_template == "u"
+    assert parse_implicit_tiling(IMPLICIT_MEMBERS | {"subtrees": {"url": "u"}}, []).subtree_template == "u"
 
 
 @pytest.mark.parametrize(
@@ -647,39 +654,41 @@ def test_the_implicit_root_tile_is_read() -> None:
     ],
 )
 def test_an_unusable_root_tile_is_damage(change: dict[str, Any], reason: str) -> None:
-    """What makes an implicit tile unusable is said in a sentence."""
+    """Each defect of an implicit root tile has its own sentence."""
     with pytest.raises(BlobDamaged, match=reason):
-        parse_implicit_tiling(SAID | change, [])
+        parse_implicit_tiling(IMPLICIT_MEMBERS | change, [])
 
 
 def test_a_root_tile_of_any_json_raises_nothing_else() -> None:
-    """Whatever stands in place of any field, it is read or it is damage."""
+    """Any JSON in place of any field is parsed or is damage."""
     for wrong in WRONG:
-        for said in (wrong, *(SAID | {key: wrong} for key in (*SAID, "maximumLevel"))):
+        for members in (wrong, *(IMPLICIT_MEMBERS | {key: wrong} for key in (*IMPLICIT_MEMBERS, "maximumLevel"))):
             with suppress(BlobDamaged):
-                assert isinstance(parse_implicit_tiling(said, []), ImplicitTiling)
+                assert isinstance(parse_implicit_tiling(members, []), ImplicitTiling)
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------
 
 
 def small() -> tuple[dict[str, Any], bytes]:
-    """A subtree that uses everything that is read."""
+    """Build a subtree that uses every feature."""
     layout = BufferLayout()
-    said = {
+    members = {
         "tileAvailability": {"bitstream": layout.add(b"\x1f"), "availableCount": 5},
         "contentAvailability": [{"bitstream": layout.add(b"\x03")}, {"constant": 1}],
         "childSubtreeAvailability": {"bufferView": layout.add(b"\x01\x80")},
-        "propertyTables": [{"class": "k", "count": 5, "properties": {"u": strings(layout, list("abcde"), "UINT16")}}],
+        "propertyTables": [
+            {"class": "k", "count": 5, "properties": {"u": string_column(layout, list("abcde"), "UINT16")}}
+        ],
         "tileMetadata": 0,
         "contentMetadata": [0, 0],
         "extensions": {"3DTILES_multiple_contents": {}},
     }
-    return layout.as_subtree(said), layout.data
+    return layout.as_subtree(members), layout.data
 
 
 def consume(data: bytes, buffers: dict[str, bytes] | None = None) -> None:
-    """Read a subtree to its end."""
+    """Expand a subtree to its end."""
     found = expanded(data, implicit(2, contents=2), buffers=buffers or {}, content_uri_properties={"k": "u"})
     list(found.contents)
     list(found.subtrees)
@@ -691,7 +700,7 @@ def test_the_small_subtree_is_whole() -> None:
 
 
 def test_a_subtree_cut_off_anywhere_is_damage() -> None:
-    """Cut at any byte, plain or packed, a subtree is damage, and the message begins with its name."""
+    """A subtree cut at any byte, plain or gzipped, is damage, and the message begins with its name."""
     whole = as_binary(*small())
     for data in (
         whole,
@@ -703,25 +712,25 @@ def test_a_subtree_cut_off_anywhere_is_damage() -> None:
                 parse_subtree(data[:end], NAME)
 
 
-def places(said: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place of a JSON document that holds a value."""
-    for key in list(said) if isinstance(said, dict) else range(len(said)):
-        yield said, key
-        if isinstance(said[key], dict | list):
-            yield from places(said[key])
+def places(members: Any) -> Iterator[tuple[Any, Any]]:
+    """List every place of a JSON document that holds a value."""
+    for key in list(members) if isinstance(members, dict) else range(len(members)):
+        yield members, key
+        if isinstance(members[key], dict | list):
+            yield from places(members[key])
 
 
 def test_json_of_any_type_in_any_place_raises_nothing_else() -> None:
-    """Whatever stands in place of any field, or if it is missing, the subtree is read or it is damage."""
-    said, binary = small()
-    for holder, key in list(places(said)):
+    """With any JSON in place of any field, or without it, the subtree is expanded or is damage."""
+    members, binary = small()
+    for holder, key in list(places(members)):
         kept = holder[key]
         for wrong in WRONG:
             holder[key] = wrong
-            survive(as_binary(said, binary))
+            survive(as_binary(members, binary))
         if isinstance(holder, dict):
             del holder[key]
-            survive(as_binary(said, binary))
+            survive(as_binary(members, binary))
         holder[key] = kept
     for wrong in WRONG:
         survive(as_binary(wrong, binary))
@@ -729,7 +738,7 @@ def test_json_of_any_type_in_any_place_raises_nothing_else() -> None:
 
 
 def damage(data: bytes) -> str | None:
-    """What is said of a subtree that is read to its end; None when it is sound."""
+    """Expand a subtree to its end and return the error; None when it is sound."""
     try:
         consume(data)
     except BlobDamaged as error:
@@ -744,7 +753,7 @@ def survive(data: bytes) -> None:
 @settings(max_examples=300)
 @given(st.binary(max_size=60) | st.builds(bytes.__add__, st.just(b"subt\1\0\0\0"), st.binary(max_size=60)))
 def test_random_bytes_raise_nothing_else(data: bytes) -> None:
-    """Bytes that are no subtree are damage."""
+    """Random bytes are damage."""
     with pytest.raises(BlobDamaged):
         parse_subtree(data, NAME)
 
@@ -752,7 +761,7 @@ def test_random_bytes_raise_nothing_else(data: bytes) -> None:
 @settings(max_examples=300)
 @given(st.data())
 def test_flipped_bytes_raise_nothing_else(data: st.DataObject) -> None:
-    """A sound subtree with some bytes changed is read or it is damage."""
+    """A sound subtree with some changed bytes is expanded or is damage."""
     octets = bytearray(as_binary(*small()))
     for _ in range(data.draw(st.integers(1, 3))):
         octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
@@ -762,12 +771,12 @@ def test_flipped_bytes_raise_nothing_else(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", r"no readable subtree \(it is empty\)"),
-        (b"subx", "no readable subtree"),
-        (b"[]", "the subtree is missing, or of a wrong type"),
-        (b"[" * 100_000, r"no readable subtree \(it is nested too deep\)"),
+        (b"", r"not a readable subtree \(it is empty\)"),
+        (b"subx", "not a readable subtree"),
+        (b"[]", "the subtree is missing, or has the wrong type"),
+        (b"[" * 100_000, r"not a readable subtree \(it is nested too deep\)"),
         (b"{}", "tileAvailability"),
-        (b"\xff\xfe{}", "no readable subtree"),
+        (b"\xff\xfe{}", "not a readable subtree"),
         (as_binary(EVERYTHING).replace(b"subt\1", b"subt\2"), "version 2 is unknown"),
         (as_binary(EVERYTHING)[:10], "header is cut off"),
         (as_binary(EVERYTHING)[:-1], "is cut off: its header says"),
@@ -779,35 +788,35 @@ def test_flipped_bytes_raise_nothing_else(data: st.DataObject) -> None:
         (as_json(EVERYTHING | {"buffers": [{"byteLength": 1, "uri": "data:,x"}]}), "names no file"),
         (as_json(EVERYTHING | {"buffers": [{"byteLength": 1, "uri": ""}]}), "names no file"),
         (as_json(EVERYTHING | {"bufferViews": [{"buffer": 0, "byteLength": 1}]}), "buffer of a buffer view"),
-        (gzip.compress(b"{", mtime=0), "no readable subtree"),
+        (gzip.compress(b"{", mtime=0), "not a readable subtree"),
         (gzip.compress(b"{}", mtime=0)[:-5] + b"12345", "gzip"),
     ],
 )
 def test_damage_is_explained(data: bytes, reason: str) -> None:
-    """Each kind of damage has its sentence."""
+    """Each kind of damage has its own sentence."""
     with pytest.raises(BlobDamaged, match=f"^{NAME}: .*{reason}"):
         parse_subtree(data, NAME)
 
 
 @pytest.mark.parametrize("view", [(0, 9), (8, 1), (9, 0), (2**62, 2**62)])
 def test_views_stay_in_their_buffers(view: tuple[int, int]) -> None:
-    """A buffer view that leaves its buffer is damage: as stated, and for the binary chunk as it is."""
+    """A view beyond the stated size of its buffer, or beyond the binary chunk, is damage."""
     views = [{"buffer": 0, "byteOffset": view[0], "byteLength": view[1]}]
     for stated, binary in ((8, bytes(16)), (2**62, bytes(8))):
-        said = EVERYTHING | {"buffers": [{"byteLength": stated}], "bufferViews": views}
+        members = EVERYTHING | {"buffers": [{"byteLength": stated}], "bufferViews": views}
         with pytest.raises(BlobDamaged, match="a buffer view ends at byte"):
-            parse_subtree(as_binary(said, binary), NAME)
+            parse_subtree(as_binary(members, binary), NAME)
 
 
 def test_numbers_of_any_length_are_damage() -> None:
-    """A number that no file can reach is damage wherever it stands, and can be said."""
+    """A huge number is damage in any place, and its message can be printed."""
     vast = 10**4299
-    said = with_buffers()
-    said["buffers"][0]["byteLength"] = said["bufferViews"][0]["byteLength"] = vast
-    with pytest.raises(BlobDamaged, match="byteLength of a buffer is missing, or no whole number"):
-        parse_subtree(as_json(said), NAME)
+    members = with_buffers()
+    members["buffers"][0]["byteLength"] = members["bufferViews"][0]["byteLength"] = vast
+    with pytest.raises(BlobDamaged, match="byteLength of a buffer is missing, or not a whole number"):
+        parse_subtree(as_json(members), NAME)
     with pytest.raises(BlobDamaged, match="subtreeLevels"):
-        parse_implicit_tiling(SAID | {"subtreeLevels": vast}, [])
+        parse_implicit_tiling(IMPLICIT_MEMBERS | {"subtreeLevels": vast}, [])
 
 
 # --- bounds ---------------------------------------------------------------------------------------------------------
@@ -823,7 +832,7 @@ def refused(spec: ImplicitTiling, at: Cell = ROOT, contents: int = 1) -> str:
 
 
 def test_a_subtree_that_claims_too_much_is_refused() -> None:
-    """2^40 tiles, or more than may be, are refused at once, with both numbers; at the bound they are not."""
+    """Too many tiles, up to 2^40, are refused at once, with both numbers; at the limit they are not."""
     assert refused(implicit(21)) == f"{NAME}: it claims 1466015503701 tiles, more than {MAX_TILES_PER_SUBTREE}"
     assert f"{MAX_TILES_PER_SUBTREE}" in refused(implicit(63))
     assert refused(implicit(9, octree=True)).endswith(f"it claims 19173961 tiles, more than {MAX_TILES_PER_SUBTREE}")
@@ -833,18 +842,18 @@ def test_a_subtree_that_claims_too_much_is_refused() -> None:
 
 
 def test_child_subtrees_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bound holds for child subtrees where there are more of them than tiles."""
+    """The limit holds also for child subtrees, where there are more of them than tiles."""
     monkeypatch.setattr(subtrees, "MAX_TILES_PER_SUBTREE", 21)
     assert refused(implicit(3)) == f"{NAME}: it claims 64 child subtrees, more than 21"
 
 
 def test_contents_are_bounded_too() -> None:
-    """Many contents for each of many tiles are refused."""
+    """Too many contents for too many tiles are refused."""
     assert "contents, more than" in refused(implicit(12, contents=99), contents=99)
 
 
 def test_cells_that_are_too_deep_are_refused() -> None:
-    """No cell is deeper than level 62; the deepest has its place."""
+    """Cells below level 62 are refused; level 62 works."""
     assert "its tiles reach level 63, the deepest may be 62" in refused(implicit(3, available=99), Cell(61, 0, 0))
     far = 2**60 - 1
     found = expanded(as_json(EVERYTHING), implicit(3, available=99), Cell(60, far, far))
@@ -854,7 +863,7 @@ def test_cells_that_are_too_deep_are_refused() -> None:
 
 
 def test_a_full_subtree_is_lazy() -> None:
-    """Of a subtree with all that may be claimed the first come at once, and constants take no memory."""
+    """The first contents of a full subtree come at once, and constants take no memory."""
     subtree = parse_subtree(as_json(EVERYTHING), NAME)
     expand_subtree(subtree, implicit(2), ROOT, {})
     started = time.perf_counter()
@@ -869,11 +878,11 @@ def test_a_full_subtree_is_lazy() -> None:
 
 
 def test_a_sparse_bitstream_is_quick() -> None:
-    """The one content of five million tiles is found without a step for each."""
+    """The one content of five million tiles is found without a step for each tile."""
     layout = BufferLayout()
     bits = {"bitstream": layout.add(bytes(600_000) + b"\x80" + bytes(4**12 // 8 - 600_001))}
-    said = {"tileAvailability": ALL, "contentAvailability": [bits], "childSubtreeAvailability": bits}
-    subtree = parse_subtree(as_binary(layout.as_subtree(said), layout.data), NAME)
+    members = {"tileAvailability": ALL, "contentAvailability": [bits], "childSubtreeAvailability": bits}
+    subtree = parse_subtree(as_binary(layout.as_subtree(members), layout.data), NAME)
     started = time.perf_counter()
     found = expand_subtree(subtree, implicit(12), ROOT, {})
     assert (len(list(found.contents)), len(list(found.subtrees))) == (1, 1)
@@ -881,7 +890,7 @@ def test_a_sparse_bitstream_is_quick() -> None:
 
 
 def test_unpacking_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gzip file that unpacks to more than may be is damage; one that is at the bound is not, in members or whole."""
+    """A gzip file beyond the unpacked limit is damage; at the limit it is not, in one member or several."""
     whole = as_json(EVERYTHING)
     monkeypatch.setattr(implicit_files, "MAX_UNPACKED_BYTES", len(whole))
     parse_subtree(gzip.compress(whole[:9], mtime=0) + gzip.compress(whole[9:], mtime=0), NAME)
@@ -890,11 +899,15 @@ def test_unpacking_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_many_contents_of_one_large_table_are_quick() -> None:
-    """A small file may refer to a large column many times: it is copied never, walked when it is asked."""
+    """Many contents may use one large column: it is never copied, and read only on demand."""
     layout = BufferLayout()
-    table = {"class": "k", "count": 1, "properties": {"u": strings(layout, ["x" * 10_000_000], None)}}
-    said = EVERYTHING | {"contentAvailability": [ALL] * 5000, "propertyTables": [table], "contentMetadata": [0] * 5000}
-    subtree = parse_subtree(as_binary(layout.as_subtree(said), layout.data), NAME)
+    table = {"class": "k", "count": 1, "properties": {"u": string_column(layout, ["x" * 10_000_000], None)}}
+    members = EVERYTHING | {
+        "contentAvailability": [ALL] * 5000,
+        "propertyTables": [table],
+        "contentMetadata": [0] * 5000,
+    }
+    subtree = parse_subtree(as_binary(layout.as_subtree(members), layout.data), NAME)
     started = time.perf_counter()
     found = expand_subtree(subtree, implicit(1, contents=5000), ROOT, {}, content_uri_properties={"k": "u"})
     assert next(found.contents) == "x" * 10_000_000
@@ -904,11 +917,11 @@ def test_many_contents_of_one_large_table_are_quick() -> None:
 # --- real tilesets --------------------------------------------------------------------------------------------------
 
 
-def walked(folder: Path, entry: str) -> tuple[set[str], set[str], list[str]]:
-    """Subtree files with their buffers, contents, and problems of a sample, from its root tile on."""
+def walk_sample(folder: Path, entry: str) -> tuple[set[str], set[str], list[str]]:
+    """Walk the subtree files of a sample from its root tile: buffers, contents and problems."""
     root = json.loads((folder / entry).read_text())["root"]
-    said = root.get("implicitTiling") or root["extensions"]["3DTILES_implicit_tiling"]
-    spec = parse_implicit_tiling(said, [root["content"]["uri"]])
+    members = root.get("implicitTiling") or root["extensions"]["3DTILES_implicit_tiling"]
+    spec = parse_implicit_tiling(members, [root["content"]["uri"]])
     assert find_missing_variables(spec) == []
     files, contents, problems = set[str](), set[str](), list[str]()
     waiting = [(ROOT, fill_template(spec.subtree_template, ROOT))]
@@ -936,9 +949,9 @@ def walked(folder: Path, entry: str) -> tuple[set[str], set[str], list[str]]:
     ],
 )
 def test_real_tilesets(sample: str, entry: str, total: int, missing: set[str]) -> None:
-    """What a real tileset announces is what lies in its folder, file for file, and it has no problems."""
+    """The expansion of a real tileset is exactly the files of its folder, without problems."""
     folder = samples.sample_folder(sample)
-    files, contents, problems = walked(folder, entry)
+    files, contents, problems = walk_sample(folder, entry)
     here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {entry, *files, *contents} - missing == here
     assert missing <= contents

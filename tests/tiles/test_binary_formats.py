@@ -1,4 +1,4 @@
-"""The structure of the binary tile formats, and what they name."""
+"""Binary tile formats: structure, URIs and damage."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def gltf(*chunks: bytes, version: int = 2, length: int | None = None) -> bytes:
-    """A GLB of these chunks, or whatever else is given as chunks."""
+    """Build a GLB of these chunks, or of any other bytes."""
     body = b"".join(chunks)
     return struct.pack("<4sII", b"glTF", version, 12 + len(body) if length is None else length) + body
 
 
-def glb(body: bytes = b"\1\2\3\4" * 5, **said: Any) -> bytes:
-    """A GLB of version 2; what its JSON says besides its asset and its buffer."""
+def glb(body: bytes = b"\1\2\3\4" * 5, **members: Any) -> bytes:
+    """Build a GLB of version 2, with more members in its JSON."""
     buffers = [{"byteLength": len(body)}] if body else []
-    text = json.dumps({"asset": {"version": "2.0"}, "buffers": buffers, **said}).encode()
+    text = json.dumps({"asset": {"version": "2.0"}, "buffers": buffers, **members}).encode()
     return gltf(chunk(b"JSON", padded(text)), *([chunk(b"BIN\0", padded(body, by=b"\0"))] if body else []))
 
 
-def glb_1(body: bytes = b"body", *, form: int = 0, **said: Any) -> bytes:
-    """A GLB of version 1, of glTF 1.0."""
-    text = padded(json.dumps(said).encode())
+def glb_1(body: bytes = b"body", *, form: int = 0, **members: Any) -> bytes:
+    """Build a GLB of version 1 (glTF 1.0)."""
+    text = padded(json.dumps(members).encode())
     return gltf(struct.pack("<II", len(text), form), text, body, version=1)
 
 
 def tile(magic: bytes, *tables: bytes, more: bytes = b"", model: bytes = b"", length: int | None = None) -> bytes:
-    """A tile with a header that states the lengths of its tables, and `more`."""
+    """Build a tile with a header that states the lengths of its tables, and `more`."""
     header = b"".join(struct.pack("<I", len(table)) for table in tables) + more
     body = b"".join(tables) + model
     size = 12 + len(header) + len(body)
@@ -65,12 +65,12 @@ def b3dm(model: bytes, *tables: bytes) -> bytes:
 
 
 def b3dm_20(model: bytes, table: bytes = b'{"id":[1]}') -> bytes:
-    """With the oldest header: batchLength and the length of the batch table."""
+    """Build a b3dm with the oldest header: batchLength and the length of the batch table."""
     return tile(b"b3dm", more=struct.pack("<II", 7, len(table)), model=table + model)
 
 
 def b3dm_24(model: bytes, table: bytes = b'{"id":[1]}', binary: bytes = b"\0\0") -> bytes:
-    """With the second header: the lengths of the batch table, and batchLength."""
+    """Build a b3dm with the second header: the lengths of the batch table, and batchLength."""
     return tile(b"b3dm", table, binary, model=b"")[:20] + b3dm_24_rest(model, table, binary)
 
 
@@ -79,7 +79,7 @@ def b3dm_24_rest(model: bytes, table: bytes, binary: bytes) -> bytes:
 
 
 def sized(data: bytes) -> bytes:
-    """The tile with its true length in its header."""
+    """Write the true length into the header of a tile."""
     return data[:8] + struct.pack("<I", len(data)) + data[12:]
 
 
@@ -95,8 +95,8 @@ def cmpt(*tiles: bytes, count: int | None = None, length: int | None = None, res
     return struct.pack("<4sIII", b"cmpt", 1, size, len(tiles) if count is None else count) + body
 
 
-def subt(said: dict[str, Any], body: bytes = b"", *, version: int = 1) -> bytes:
-    text, body = padded(json.dumps(said).encode(), 8), padded(body, 8, b"\0")
+def subt(members: dict[str, Any], body: bytes = b"", *, version: int = 1) -> bytes:
+    text, body = padded(json.dumps(members).encode(), 8), padded(body, 8, b"\0")
     return struct.pack("<4sIQQ", b"subt", version, len(text), len(body)) + text + body
 
 
@@ -144,33 +144,33 @@ FILES: dict[str, tuple[bytes, list[tuple[Role, str]]]] = {
 }
 
 
-def follow(data: bytes, cuts: list[int] | int = 0) -> Outcome:
-    """What a payload is, what it names and the remarks on it, or why it is damaged."""
-    told: list[tuple[Role, str]] = []
-    shape = BinaryFormatParser(data[:4], lambda role, uri: told.append((role, uri)))
+def parse(data: bytes, cuts: list[int] | int = 0) -> Outcome:
+    """Parse a payload: its kind, URIs and diagnostics, or its damage."""
+    uris: list[tuple[Role, str]] = []
+    parser = BinaryFormatParser(data[:4], lambda role, uri: uris.append((role, uri)))
     inner = range(cuts, len(data), cuts) if isinstance(cuts, int) and cuts else cuts or []
     assert not isinstance(inner, int)
     try:
         for start, end in pairwise([0, *sorted(cut % (len(data) + 1) for cut in inner), len(data)]):
-            shape.feed(data[start:end])
-        shape.finish()
+            parser.feed(data[start:end])
+        parser.finish()
     except BlobDamaged as error:
         return str(error)
-    return shape.kind, told, shape.diagnostics
+    return parser.kind, uris, parser.diagnostics
 
 
-def complaint(data: bytes) -> str:
-    """Why a payload is damaged, which does not depend on how it is cut."""
-    found = follow(data)
+def damage(data: bytes) -> str:
+    """Return the damage of a payload, which must not depend on how it is cut."""
+    found = parse(data)
     assert isinstance(found, str), found
-    assert follow(data, 1) == found
+    assert parse(data, 1) == found
     return found
 
 
-def remarks(data: bytes) -> list[Diagnostic]:
-    found = follow(data)
+def diagnostics_of(data: bytes) -> list[Diagnostic]:
+    found = parse(data)
     assert not isinstance(found, str), found
-    assert follow(data, 1) == found
+    assert parse(data, 1) == found
     return found[2]
 
 
@@ -179,55 +179,57 @@ def remarks(data: bytes) -> list[Diagnostic]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_sound_files(name: str) -> None:
-    """A sound file of each format is followed to its end, and what it names is told, however it is cut."""
+    """A sound file of each format is parsed to its end, with its URIs, however it is cut."""
     data, named = FILES[name]
-    assert follow(data) == follow(data, 1) == follow(data, 7) == (KIND_BY_MAGIC[data[:4]], named, [])
+    assert parse(data) == parse(data, 1) == parse(data, 7) == (KIND_BY_MAGIC[data[:4]], named, [])
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_cut_anywhere_is_damaged(name: str) -> None:
-    """A file that lost its end is damaged, wherever it was cut."""
+    """A file cut at any byte is damaged."""
     data, _ = FILES[name]
     for end in range(4, len(data)):
-        assert "cut off" in complaint(data[:end]), end
+        assert "cut off" in damage(data[:end]), end
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("tail", [b"x", b"\0" * 4, glb()])
 def test_trailing_bytes_are_remarked(name: str, tail: bytes) -> None:
-    """Bytes behind the declared length do no harm, as in every viewer, and are counted."""
+    """Trailing bytes are only a diagnostic with their number, as in every viewer."""
     data, named = FILES[name]
-    found = follow(data + tail)
-    assert found == follow(data + tail, 1)
+    found = parse(data + tail)
+    assert found == parse(data + tail, 1)
     assert isinstance(found, tuple)
     assert found[:2] == (KIND_BY_MAGIC[data[:4]], named)
-    assert [(remark.problem, remark.detail.split()[0]) for remark in found[2]] == [("trailing bytes", str(len(tail)))]
+    assert [(diagnostic.problem, diagnostic.detail.split()[0]) for diagnostic in found[2]] == [
+        ("trailing bytes", str(len(tail)))
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(set(FILES) - {"subt", "subt-naming"}))
 @pytest.mark.parametrize("change", [1, 4, 1000, 1 << 31])
 def test_a_length_that_is_too_large(name: str, change: int) -> None:
-    """A file that is shorter than it says is cut off, and both lengths are told."""
+    """A file shorter than its stated length is cut off; the message has both lengths."""
     data, _ = FILES[name]
     stated = min(len(data) + change, (1 << 32) - 1)
-    said = complaint(data[:8] + struct.pack("<I", stated) + data[12:])
-    assert "cut off" in said or "the URI of the i3dm has" in said
-    assert name.startswith(("glb", "i3dm-uri")) or f"says {stated} bytes, {len(data)} are there" in said
+    message = damage(data[:8] + struct.pack("<I", stated) + data[12:])
+    assert "cut off" in message or "the URI of the i3dm has" in message
+    assert name.startswith(("glb", "i3dm-uri")) or f"says {stated} bytes, {len(data)} are there" in message
 
 
 @pytest.mark.parametrize("name", sorted(set(FILES) - {"subt", "subt-naming", "vctr", "cmpt-padding"}))
 def test_a_length_that_is_too_small(name: str) -> None:
-    """A length that leaves no room for what the file holds is damage; a URI may be cut short by it, and padding."""
+    """A stated length that is too short for its parts is damage; it may shorten a URI and padding."""
     data, _ = FILES[name]
     for stated in range(len(data)):
-        found = follow(data[:8] + struct.pack("<I", stated) + data[12:])
+        found = parse(data[:8] + struct.pack("<I", stated) + data[12:])
         if isinstance(found, tuple):
             assert name.startswith(("i3dm-uri", "glb")) or found[2][0].problem == "empty"
             assert found[2][-1] == Diagnostic(
                 "trailing bytes", f"{len(data) - stated} bytes follow after the {label(data)}"
             )
         else:
-            assert found == complaint(data[:8] + struct.pack("<I", stated) + data[12:])
+            assert found == damage(data[:8] + struct.pack("<I", stated) + data[12:])
 
 
 def label(data: bytes) -> str:
@@ -257,10 +259,10 @@ BIN = chunk(b"BIN\0", b"\1\2\3\4" * 5)
         (gltf(JSON, struct.pack("<I4s", 0xFFFFFFFF, b"BIN\0")), "behind the declared length"),
         (gltf(chunk(b"JSON", b"{]  ")), "JSON is cut off, or broken"),
         (gltf(chunk(b"JSON", b"")), "JSON is cut off, or broken"),
-        (gltf(chunk(b"JSON", b"[1] ")), "no JSON object"),
+        (gltf(chunk(b"JSON", b"[1] ")), "not a JSON object"),
         (gltf(chunk(b"JSON", b'{"a":NaN}')), "JSON is cut off, or broken"),
         (gltf(chunk(b"JSON", b'{"a":01, "uri":1}')), "JSON is cut off, or broken"),
-        (gltf(chunk(b"JSON", b"{} {}")), "behind its JSON object"),
+        (gltf(chunk(b"JSON", b"{} {}")), "data follows its JSON"),
         (gltf(chunk(b"JSON", b'{"buffers":[{"byteLength":4}]}')), "4 bytes, but there is no BIN chunk"),
         (gltf(chunk(b"JSON", b'{"buffers":[{"byteLength":21}]}'), BIN), "21 bytes, but its BIN chunk has 20"),
         (gltf(chunk(b"JSON", b'{"buffers":[{"byteLength":4}]}'), chunk(b"BIM\0", b"1234")), "there is no BIN chunk"),
@@ -272,10 +274,10 @@ BIN = chunk(b"BIN\0", b"\1\2\3\4" * 5)
     ids=range(25),
 )
 def test_broken_glbs(data: bytes, words: str) -> None:
-    """Each way to be no sound GLB is named; within a b3dm too."""
-    assert words in complaint(data)
+    """Each defect of a GLB has its own message, within a b3dm too."""
+    assert words in damage(data)
     if int.from_bytes(data[8:12], "little") == len(data):
-        assert words in complaint(b3dm(data))
+        assert words in damage(b3dm(data))
 
 
 @pytest.mark.parametrize(
@@ -300,40 +302,40 @@ def test_broken_glbs(data: bytes, words: str) -> None:
 )
 @pytest.mark.parametrize("more", [{}, {"x": "\\"}, {"x": ["\u00e4"]}])
 def test_the_first_buffer(stated: dict[str, Any], body: int | None, problems: list[str], more: dict[str, Any]) -> None:
-    """A BIN chunk holds the first buffer that is not elsewhere, and is hardly longer."""
+    """The BIN chunk holds the first buffer without a URI and is at most 3 bytes longer."""
     text = padded(json.dumps({"buffers": [stated, {"byteLength": 1 << 40}], **more}).encode())
     chunks = [chunk(b"JSON", text), *([chunk(b"BIN\0", bytes(body))] if body is not None else [])]
-    assert [remark.problem for remark in remarks(gltf(*chunks))] == problems
+    assert [diagnostic.problem for diagnostic in diagnostics_of(gltf(*chunks))] == problems
 
 
 @pytest.mark.parametrize("text", [b"null", b"5", b"{}", b'{"byteLength":1}', b"[5]", b'["x"]', b"[[]]", b"[null]"])
 def test_odd_buffers(text: bytes) -> None:
-    """Buffers that are no list of objects are not judged."""
-    assert remarks(gltf(chunk(b"JSON", b'{"buffers":' + text + b"}"))) == []
+    """Buffers that are not a list of objects are not checked."""
+    assert diagnostics_of(gltf(chunk(b"JSON", b'{"buffers":' + text + b"}"))) == []
 
 
 def test_padding_by_nuls_is_remarked() -> None:
-    """A JSON chunk that NULs pad is read, and remarked, since most readers refuse it."""
+    """A JSON chunk padded with NULs is parsed and gets a diagnostic, because most readers refuse it."""
     for text in (b'{"a":1}\0', b'{"images":[{"uri":"a"}]}\0\0'):
-        assert [remark.problem for remark in remarks(gltf(chunk(b"JSON", text)))] == ["NULs"]
-    assert remarks(gltf(chunk(b"JSON", b'{"a":1}   '))) == []
+        assert [diagnostic.problem for diagnostic in diagnostics_of(gltf(chunk(b"JSON", text)))] == ["NULs"]
+    assert diagnostics_of(gltf(chunk(b"JSON", b'{"a":1}   '))) == []
 
 
 @pytest.mark.parametrize("size", [1 << 10, (1 << 20) - 5, 3 << 20])
 def test_large_json(size: int) -> None:
-    """JSON of any size is read; what is small and names nothing is read at once, with the same result."""
+    """JSON of any size is parsed; the fast path for small JSON gives the same result."""
     filler: dict[str, Any] = {"extras": ["x" * 1000] * (size // 1000)}
-    found = follow(glb(**filler, images=[{"uri": "a.png"}]), 50_000)
+    found = parse(glb(**filler, images=[{"uri": "a.png"}]), 50_000)
     assert found == (Kind.GLB, [(Role.IMAGE, "a.png")], [])
-    assert follow(glb(**filler)) == (Kind.GLB, [], [])
-    assert "NaN" in str(follow(glb(**filler, x=float("nan")))) or "broken" in str(follow(glb(**filler, x=float("nan"))))
+    assert parse(glb(**filler)) == (Kind.GLB, [], [])
+    assert "NaN" in str(parse(glb(**filler, x=float("nan")))) or "broken" in str(parse(glb(**filler, x=float("nan"))))
 
 
 @pytest.mark.parametrize("key", ["uri", "dataUri", "schemaURI", "imageurl", "xUrl", "\\u0075ri", "ur\\u0069"])
 def test_keys_that_may_name_files(key: str) -> None:
-    """The quick way through JSON that names nothing is not taken where something may be named."""
+    """The fast path is not taken where other keys may name files."""
     text = b'{"extensions":{"X":{"' + key.encode() + b'":"a"}},"images":[{"' + key.encode() + b'":"b"}]}'
-    found = follow(gltf(chunk(b"JSON", text)))
+    found = parse(gltf(chunk(b"JSON", text)))
     assert isinstance(found, tuple)
     assert (len(found[1]) > 0) is (key != "imageurl")
 
@@ -366,12 +368,12 @@ GLTFS = st.fixed_dictionaries(
 
 
 @given(GLTFS, st.none() | st.integers(0, 9), st.sampled_from([None, 1]))
-def test_the_quick_way_finds_the_same(said: dict[str, Any], body: int | None, indent: int | None) -> None:
-    """JSON that is read at once and JSON that is read closely say the same, in whatever order."""
+def test_the_fast_path_finds_the_same(members: dict[str, Any], body: int | None, indent: int | None) -> None:
+    """The fast path and the strict parser give the same result, in any order."""
     outcomes = []
     for more in ({}, {"close": "\x7f\\"}):
-        text = json.dumps({**said, **more}, indent=indent).encode()
-        found = follow(gltf(chunk(b"JSON", text), *([] if body is None else [chunk(b"BIN\0", bytes(body))])))
+        text = json.dumps({**members, **more}, indent=indent).encode()
+        found = parse(gltf(chunk(b"JSON", text), *([] if body is None else [chunk(b"BIN\0", bytes(body))])))
         outcomes.append(found if isinstance(found, str) else (sorted(found[1]), found[2]))
     assert outcomes[0] == outcomes[1]
 
@@ -384,7 +386,7 @@ def test_tables_beyond_the_tile(magic: bytes) -> None:
     """Tables that end behind the declared length are damage."""
     for tables in ([100, 0, 0, 0], [0, 0, 0, 1 << 29], [5, 5, 5, 5]):
         data = struct.pack("<4s6I", magic, 1, 44, *tables) + struct.pack("<I", 1) + bytes(12)
-        assert "behind its declared length 44" in complaint(sized(data))
+        assert "behind its declared length 44" in damage(sized(data))
 
 
 @pytest.mark.parametrize("short", range(12, 32))
@@ -393,9 +395,9 @@ def test_tiles_that_are_shorter_than_their_header(short: int) -> None:
     for magic, header in ((b"b3dm", 28), (b"i3dm", 32), (b"pnts", 28)):
         data = struct.pack("<4sII", magic, 1, short) + struct.pack("<5I", 0, 0, 0, 0, 1)
         if short < header:
-            assert "behind its declared length" in complaint(data)
+            assert "behind its declared length" in damage(data)
         if magic == b"pnts" and short < header:
-            assert "behind its declared length" in complaint(cmpt(data[:short], tile(b"geom"), tile(b"geom")))
+            assert "behind its declared length" in damage(cmpt(data[:short], tile(b"geom"), tile(b"geom")))
 
 
 @pytest.mark.parametrize(
@@ -404,30 +406,30 @@ def test_tiles_that_are_shorter_than_their_header(short: int) -> None:
      (glb()[:-1], "glTF of a tile is cut off"), (b"m.glb       ", "something else")],
 )  # fmt: skip
 def test_tiles_without_a_sound_model(model: bytes, words: str) -> None:
-    """A tile must hold a glTF of which all bytes are there."""
+    """A tile must hold a complete glTF."""
     for data in (b3dm(model), b3dm_20(model), i3dm(model)):
         if int.from_bytes(data[20:24], "little") < 0x22000000:
-            assert words in complaint(data)
-            assert words in complaint(cmpt(data))
+            assert words in damage(data)
+            assert words in damage(cmpt(data))
 
 
 def test_tiles_without_any_model() -> None:
-    """A tile that holds no glTF is remarked, and no more: viewers show nothing of it."""
+    """A tile without a glTF gets only a diagnostic: viewers show nothing of it."""
     for data in (b3dm(b""), i3dm(b""), cmpt(b3dm(b""))):
-        assert [remark.problem for remark in remarks(data)] == ["empty"]
+        assert [diagnostic.problem for diagnostic in diagnostics_of(data)] == ["empty"]
 
 
 def test_padding_behind_a_model() -> None:
     """A model may be followed by padding up to the end of its tile."""
     for make in (b3dm, b3dm_20, lambda model: sized(b3dm_24(model)), i3dm):
-        assert remarks(make(NAMING + bytes(7))) == []
-        assert remarks(cmpt(make(NAMING + bytes(7)), make(NAMING))) == []
+        assert diagnostics_of(make(NAMING + bytes(7))) == []
+        assert diagnostics_of(cmpt(make(NAMING + bytes(7)), make(NAMING))) == []
 
 
 @pytest.mark.parametrize("form", [2, 3, 0xFFFFFFFF])
 def test_unknown_forms_of_i3dm(form: int) -> None:
-    """Only a URI and a GLB are known as what an i3dm holds."""
-    assert f"gltfFormat of the i3dm is {form}" in complaint(i3dm(glb(), form))
+    """An i3dm with another gltfFormat than URI and GLB is damage."""
+    assert f"gltfFormat of the i3dm is {form}" in damage(i3dm(glb(), form))
 
 
 @pytest.mark.parametrize(
@@ -436,14 +438,14 @@ def test_unknown_forms_of_i3dm(form: int) -> None:
      (b"a\0b", "a\0b"), (b"\0 a \0 \0", "a")],
 )  # fmt: skip
 def test_uris_of_i3dm(body: bytes, uri: str) -> None:
-    """The URI of an i3dm is told without its padding, and it is for others to judge it."""
-    assert follow(i3dm(body, 0)) == follow(i3dm(body, 0), 1) == (Kind.I3DM, [(Role.MODEL, uri)], [])
+    """The URI of an i3dm is reported without its padding and without a check."""
+    assert parse(i3dm(body, 0)) == parse(i3dm(body, 0), 1) == (Kind.I3DM, [(Role.MODEL, uri)], [])
 
 
-def test_a_uri_that_is_none() -> None:
-    """An i3dm whose URI takes megabytes is damage, before they are kept."""
+def test_a_huge_uri() -> None:
+    """An i3dm whose URI takes megabytes is damage, before they are buffered."""
     data = sized(i3dm(b"x" * ((1 << 20) + 1), 0))
-    assert "URI of the i3dm has 1048577 bytes" in str(follow(data[:200]))
+    assert "URI of the i3dm has 1048577 bytes" in str(parse(data[:200]))
 
 
 # --- composites ---
@@ -471,17 +473,17 @@ def test_a_uri_that_is_none() -> None:
     ids=range(15),
 )
 def test_broken_composites(data: bytes, words: str) -> None:
-    """What stands in a composite is judged as it would be alone, and must lie within it."""
-    assert words in complaint(data)
+    """A tile in a composite is checked as it would be alone, and must lie within the composite."""
+    assert words in damage(data)
 
 
 def test_nested_composites() -> None:
-    """Composites within composites are followed up to a bound, without recursion."""
+    """Composites within composites are parsed up to a limit, without recursion."""
     data = b3dm(NAMING)
     for _ in range(64):
         data = cmpt(data)
-    assert follow(data) == follow(data, 1) == (Kind.CMPT, NAMED, [])
-    assert "nested deeper than 64" in complaint(cmpt(data))
+    assert parse(data) == parse(data, 1) == (Kind.CMPT, NAMED, [])
+    assert "nested deeper than 64" in damage(cmpt(data))
 
 
 @pytest.mark.parametrize(
@@ -495,9 +497,9 @@ def test_nested_composites() -> None:
     ids=["tiles", "composites", "chunks", "bytes"],
 )
 def test_time_grows_with_the_size(make: Callable[[int], bytes], piece: int) -> None:
-    """Neither many small parts in one large piece nor many small pieces take more than linear time."""
+    """Many small parts in one large chunk, and many small chunks, take linear time."""
     data, began = make(60_000), time.process_time()
-    assert isinstance(follow(data, piece), tuple)
+    assert isinstance(parse(data, piece), tuple)
     assert time.process_time() - began < 3
 
 
@@ -505,13 +507,13 @@ def test_time_grows_with_the_size(make: Callable[[int], bytes], piece: int) -> N
 
 
 def test_subtrees() -> None:
-    """A subtree has a known version and readable JSON, and padding of both parts."""
-    assert "subtree version 2" in complaint(subt({}, version=2))
-    assert "JSON is cut off" in complaint(struct.pack("<4sIQQ", b"subt", 1, 3, 0) + b'{"a')
-    assert "no JSON object" in complaint(struct.pack("<4sIQQ", b"subt", 1, 3, 0) + b"[1]")
-    assert "cut off" in complaint(struct.pack("<4sIQQ", b"subt", 1, 3, (1 << 64) - 1) + b"{} " + bytes(50))
-    assert "cut off" in complaint(struct.pack("<4sIQQ", b"subt", 1, (1 << 64) - 1, 0) + b"{} " + b" " * 50)
-    assert "cut off" in complaint(subt({})[:20])
+    """A subtree needs a known version and readable JSON; both parts may be padded."""
+    assert "subtree version 2" in damage(subt({}, version=2))
+    assert "JSON is cut off" in damage(struct.pack("<4sIQQ", b"subt", 1, 3, 0) + b'{"a')
+    assert "not a JSON object" in damage(struct.pack("<4sIQQ", b"subt", 1, 3, 0) + b"[1]")
+    assert "cut off" in damage(struct.pack("<4sIQQ", b"subt", 1, 3, (1 << 64) - 1) + b"{} " + bytes(50))
+    assert "cut off" in damage(struct.pack("<4sIQQ", b"subt", 1, (1 << 64) - 1, 0) + b"{} " + b" " * 50)
+    assert "cut off" in damage(subt({})[:20])
 
 
 # --- anything ---
@@ -525,20 +527,20 @@ WORDS = st.sampled_from(
 
 @given(st.sampled_from(sorted(FILES)), st.lists(st.tuples(st.integers(4, 400), WORDS), max_size=3), CUTS, CUTS)
 def test_mutations(name: str, changes: list[tuple[int, bytes]], ends: list[int], cuts: list[int]) -> None:
-    """Whatever is overwritten in a file, it is sound or damaged, never more, and the same however it is cut."""
+    """Any overwritten file is sound or damaged, raises nothing else, and the result does not depend on the cuts."""
     data, _ = FILES[name]
     for at, word in changes:
         at = 4 + at % (len(data) - 3)
         data = data[:at] + word + data[at + len(word) :]
     data = data[: 4 + ends[0] % len(data)] if ends else data
-    found = follow(data)
+    found = parse(data)
     assert isinstance(found, tuple | str)
-    assert follow(data, cuts) == follow(data, 1) == found
+    assert parse(data, cuts) == parse(data, 1) == found
 
 
 @given(st.sampled_from(sorted(KIND_BY_MAGIC)), st.lists(WORDS | st.binary(max_size=6), max_size=20).map(b"".join), CUTS)
 @example(b"cmpt", struct.pack("<III", 1, 16, 1), [])
 def test_any_bytes(magic: bytes, data: bytes, cuts: list[int]) -> None:
-    """Bytes of any kind behind a magic are followed or refused, never more, and the same however they are cut."""
-    found = follow(magic + data)
-    assert follow(magic + data, cuts) == follow(magic + data, 1) == found
+    """Any bytes behind a magic are sound or damaged, raise nothing else, and the result does not depend on the cuts."""
+    found = parse(magic + data)
+    assert parse(magic + data, cuts) == parse(magic + data, 1) == found

@@ -1,4 +1,4 @@
-"""What the beginning of a file says."""
+"""References read from the beginning of a file."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def read_start(name: str, data: bytes, count: int) -> ParsedContent | int | None
     return read_header(Blob(name, len(data)), "", data[:count])
 
 
-def test_a_glb_says_all_at_its_beginning() -> None:
-    """With the JSON chunk in hand its references are those of the whole file; with less it says how much tells them."""
+def test_a_glb_is_read_from_its_beginning() -> None:
+    """With the JSON chunk, the references are those of the whole file; with less, the needed length is returned."""
     needed = read_start("t/a.glb", TILE, 20)
     assert isinstance(needed, int)
     assert needed < 1000
@@ -36,8 +36,8 @@ def test_a_glb_says_all_at_its_beginning() -> None:
 
 
 @pytest.mark.parametrize("head", [b"\x89PNG\r\n\x1a\n", b"\0\1\2\3\4\5\6\7", b"voxl\1\0\0\0"])
-def test_some_kinds_ask_for_nothing(head: bytes) -> None:
-    """An image, a buffer and voxels need not be read."""
+def test_kinds_without_references(head: bytes) -> None:
+    """Images, buffers and voxels need no further reading."""
     found = read_start("a.bin", head + b"\0" * 5000, 4096)
     assert isinstance(found, ParsedContent)
     assert not found.references
@@ -55,8 +55,8 @@ def test_some_kinds_ask_for_nothing(head: bytes) -> None:
         b"gl",
     ],
 )
-def test_the_others_are_read_whole(data: bytes) -> None:
-    """Documents, tiles with tiles in them, what is packed, and what shows nothing yet."""
+def test_kinds_that_are_read_whole(data: bytes) -> None:
+    """Documents, tiles that contain tiles, gzipped files, and unknown beginnings are read whole."""
     try:
         assert read_start("a.bin", data, 4096) is None
     except BlobDamaged:
@@ -64,7 +64,7 @@ def test_the_others_are_read_whole(data: bytes) -> None:
 
 
 def test_a_beginning_that_cannot_be_right_is_damage() -> None:
-    """A tile by name that is none, and one that says that it is longer than it is."""
+    """A file without the tile that its name promises, or shorter than its header says, is damage."""
     with pytest.raises(BlobDamaged):
         read_start("a.glb", b"<html>" * 1000, 4096)
     with pytest.raises(BlobDamaged):

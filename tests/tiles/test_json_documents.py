@@ -1,4 +1,4 @@
-"""Where the JSON documents of 3D Tiles name other files, and the same sites rewritten."""
+"""JSON documents: the members that name files, and the same members re-based."""
 
 from __future__ import annotations
 
@@ -121,17 +121,17 @@ def pieces(data: bytes, step: int) -> Iterator[bytes]:
 
 
 def read(document: Any, step: int = 1 << 16) -> tuple[Document, list[tuple[Role, str]]]:
-    """A document that has been read, and what it told."""
-    told: list[tuple[Role, str]] = []
-    read = Document(lambda role, uri: told.append((role, uri)))
+    """Read a document; return it with the URIs it reported."""
+    uris: list[tuple[Role, str]] = []
+    read = Document(lambda role, uri: uris.append((role, uri)))
     for piece in pieces(document if isinstance(document, bytes) else as_bytes(document), step):
         read.feed(piece)
     read.finish()
-    return read, told
+    return read, uris
 
 
 def list_uris(document: Any) -> list[tuple[Role, str]]:
-    """What is told of a document, which is the same byte by byte."""
+    """List the URIs of a document, which must be the same byte by byte."""
     _, found = read(document)
     assert read(document, 1)[1] == found
     return found
@@ -150,8 +150,8 @@ def values(node: Any) -> list[Any]:
 # --- the sites ---
 
 
-def test_every_site_of_a_tileset_is_told() -> None:
-    """Contents, schema and the URIs of any extension are told with their role, all others are none."""
+def test_every_uri_of_a_tileset() -> None:
+    """Contents, schema and URIs of any extension are reported with their role, and nothing else."""
     found = list_uris(EVERYTHING)
     assert {uri: role for role, uri in found} == REBASED | dict.fromkeys(KEPT, Role.CONTENT)
     assert len(found) == len(REBASED) + len(KEPT)
@@ -204,13 +204,13 @@ def test_every_site_of_a_tileset_is_told() -> None:
     ],
 )  # fmt: skip
 def test_sites(document: dict[str, Any], found: list[tuple[Role, str]]) -> None:
-    """Each site of the closure is told with its role, whatever stands at other places."""
+    """Each member that names a file is reported with its role, whatever stands elsewhere."""
     assert list_uris(document) == found
 
 
 @pytest.mark.parametrize("key", ["extras", "schema", "metadata", "properties", "statistics"])
-def test_what_belongs_to_the_application_is_left_alone(key: str) -> None:
-    """`extras` and metadata keep strings that look like URIs, at any depth."""
+def test_application_data_is_ignored(key: str) -> None:
+    """Strings in `extras` and metadata that look like URIs are not reported, at any depth."""
     mine = {"uri": "b", "x": [{"schemaUri": "c"}], "extensions": {"X": {"uri": "d"}}}
     tileset = {"root": {"content": {"uri": "a.glb", key: mine}, key: mine}, key: mine}
     assert list_uris(tileset) == [(Role.CONTENT, "a.glb")]
@@ -235,7 +235,7 @@ def test_what_belongs_to_the_application_is_left_alone(key: str) -> None:
     ],
 )
 def test_kinds(document: dict[str, Any], kind: Kind) -> None:
-    """A document is told by its keys, as viewers tell it, however it is cut."""
+    """The kind of a document follows from its keys, as in viewers, however it is cut."""
     assert read(document)[0].kind == read(document, 1)[0].kind == kind
 
 
@@ -259,7 +259,7 @@ def test_kinds(document: dict[str, Any], kind: Kind) -> None:
     ids=range(6),
 )  # fmt: skip
 def test_implicit_tilesets(root: dict[str, Any]) -> None:
-    """Templates of 1.1, of the extension and of its drafts are one value, and are not told as if they were files."""
+    """Templates of 1.1, of the extension and of its drafts give the same value and are not reported as files."""
     for tree in ({"root": root}, {"root": {"children": [{"content": {"uri": "a.glb"}}, root]}}):
         document, found = read(tree)
         assert [uri for _, uri in found if "{" in uri] == []
@@ -270,7 +270,7 @@ def test_implicit_tilesets(root: dict[str, Any]) -> None:
 
 
 def test_several_implicit_tiles() -> None:
-    """Each implicit tile has its own templates; extensions within them are told."""
+    """Each implicit tile has its own templates; extensions within them are reported."""
     tiles = [{"content": {"uri": f"{n}/{{x}}"}, "implicitTiling": {**TREE, "extensions": {"X": {"uri": "e"}}}}
              for n in range(3)]  # fmt: skip
     document, found = read({"root": {"children": tiles}})
@@ -285,8 +285,8 @@ def test_several_implicit_tiles() -> None:
      {**TREE, "subtrees": {"uri": ""}}, {**TREE, "availableLevels": 2.5}, {**TREE, "subtreeLevels": True}],
     ids=range(11),
 )  # fmt: skip
-def test_implicit_tiles_that_cannot_be_understood(tree: dict[str, Any]) -> None:
-    """A broken implicit tile is told as unreadable, with a reason, and its templates are no files."""
+def test_broken_implicit_tiles(tree: dict[str, Any]) -> None:
+    """A broken implicit tile gives a reason, and its templates are not reported as files."""
     data = as_bytes({"root": {"content": {"uri": TEMPLATE}, "implicitTiling": tree}})
     for step in (1, 1 << 16):
         document, found = read(data, step)
@@ -295,7 +295,7 @@ def test_implicit_tiles_that_cannot_be_understood(tree: dict[str, Any]) -> None:
 
 
 def test_content_uris_of_a_schema() -> None:
-    """Which property of which class is a CONTENT_URI is known from a schema inside, or from the schema itself."""
+    """The CONTENT_URI property of a class is found in an embedded schema and in a schema file."""
     schema = {"classes": {
         "tile": {"properties": {"u": {"semantic": "CONTENT_URI"}, "v": {"semantic": "ID"}}},
         "other": {"properties": {"x": {"semantic": "CONTENT_URI", "type": "STRING"}}},
@@ -332,12 +332,12 @@ def test_content_uris_of_a_schema() -> None:
     ],
 )
 def test_the_first_buffer(buffers: list[Any], expected: Buffer | None) -> None:
-    """The first buffer of a glTF comes with the length that it states, and whether its bytes are elsewhere."""
+    """The first buffer of a glTF has its stated length and whether its bytes are elsewhere."""
     assert read({"buffers": buffers})[0].first_buffer == read({"buffers": buffers}, 1)[0].first_buffer == expected
 
 
 def test_the_contents_of_a_tile_are_bounded() -> None:
-    """A tile may have many contents, and not as many as fit in a file."""
+    """A tile may have many contents, up to a limit."""
     tile: dict[str, Any] = {"contents": [{"uri": "a"}] * MAX_CONTENTS_PER_TILE}
     assert len(list_uris({"root": tile})) == MAX_CONTENTS_PER_TILE
     tile["content"] = {"uri": "a"}
@@ -350,21 +350,21 @@ def test_the_contents_of_a_tile_are_bounded() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"a":01}', b'{"root":{}} x', b"\xff\xfe{\0}\0"])
 def test_broken_documents(data: bytes) -> None:
-    """What is no JSON object is damage, told in a sentence."""
+    """Malformed documents are damage with a sentence."""
     with pytest.raises(BlobDamaged, match=r"JSON"):
         read(data)
 
 
 @pytest.mark.parametrize("levels", [10, 5_000, 9_000])
 def test_deep_trees(levels: int) -> None:
-    """A tree of any depth that a tileset may have is read and re-based without recursion."""
+    """A tree of any legal depth is read and re-based without recursion."""
     data = b'{"root":' + b'{"content":{"uri":"a"},"children":[' * levels + b"{}" + b"]}" * levels + b"}"
     assert len(read(data)[1]) == levels
     assert rebased(data, "p/").count(b'"p/a"') == levels
 
 
 def test_trees_that_are_too_deep() -> None:
-    """A tree of 100,000 levels is damage; it never breaks the reader."""
+    """A tree of 100,000 levels is damage and never crashes the reader."""
     data = b'{"root":' + b'{"content":{"uri":"a"},"children":[' * 100_000 + b"{}" + b"]}" * 100_000 + b"}"
     for reader in (read, rebased):
         with pytest.raises(BlobDamaged, match="nested deeper"):
@@ -388,7 +388,7 @@ ANYTHING = st.recursive(
 @example({"root": [{"content": {"uri": "a"}}]}, 3)
 @example({"type": 5, "schemaUri": None, "classes": {"c": {"properties": {"p": {"semantic": 1}}}}}, 3)
 def test_known_keys_at_unknown_places(document: dict[str, Any], step: int) -> None:
-    """Whatever stands where, a document is read without surprise, and the same however it is cut."""
+    """Known keys at any place are read without an error, and the same however the document is cut."""
     first, second = read(document), read(document, step)
     assert first[1] == second[1]
     for field in ("kind", "implicit_tilings", "unreadable_reasons", "content_uri_properties", "first_buffer"):
@@ -398,8 +398,8 @@ def test_known_keys_at_unknown_places(document: dict[str, Any], step: int) -> No
 # --- re-basing ---
 
 
-def test_every_known_site_is_rebased() -> None:
-    """What is told of a tileset gets the prefix where it is relative, and nothing else changes."""
+def test_every_relative_uri_is_rebased() -> None:
+    """Every relative URI gets the prefix, and nothing else changes."""
     before, after = values(EVERYTHING), values(json.loads(rebased(as_bytes(EVERYTHING))))
     changed = {old: new for old, new in zip(before, after, strict=True) if old != new}
     assert changed == {uri: PREFIX + uri for uri in REBASED}
@@ -417,7 +417,7 @@ def test_every_known_site_is_rebased() -> None:
     ids=["plain", "mark", "gzip", "gzip-mark", "gzip-parts"],
 )
 def test_encodings(data: bytes) -> None:
-    """A tileset stored plain, compressed or with a byte order mark is the same tileset, re-based as plain JSON."""
+    """A tileset stored plain, gzipped or with a byte order mark is re-based to the same plain JSON."""
     plain = rebased(as_bytes(EVERYTHING))
     for step in (1, 2, 3, 4, 1000, 1 << 16):
         assert rebased(data, step=step) == plain
@@ -425,7 +425,7 @@ def test_encodings(data: bytes) -> None:
 
 
 def test_every_other_byte_stays() -> None:
-    """Blanks, escapes, double keys, numbers as they are spelt, bytes that are no UTF-8 and padding come out again."""
+    """Blanks, escapes, double keys, spelling of numbers, invalid UTF-8 and padding stay."""
     data = (
         b' \n{ "root" :\t{"geometricError":1.0e+5,"x":[1.10,-0.0 ],"\\u0063ontent":{"uri" : "%b\\u0061\\/\\u00e9.glb" ,'
         b'"uri":"%b\xff.glb"},"refine":"\\u0041DD","content":{"url":"%b\xc3\xa9"}},"b":"\xfe", "c":1E5 }\r\n\0\0'
@@ -460,7 +460,7 @@ def test_every_other_byte_stays() -> None:
     ],
 )
 def test_odd_uris(uri: str, expected: str) -> None:
-    """The prefix stands before the first letter of a URI, blanks before it go, and what leads elsewhere stays."""
+    """The prefix goes before the first letter, leading blanks go, and URIs that leave the container stay."""
     document = f'{{"root":{{"content":{{"uri":"{uri}"}}}}}}'
     assert rebased(document.encode(), "v/").decode() == document.replace(uri, expected, 1)
 
@@ -468,7 +468,7 @@ def test_odd_uris(uri: str, expected: str) -> None:
 @pytest.mark.parametrize("size", [65_000, 65_536, 65_537, 100_000, 2_000_000])
 @pytest.mark.parametrize("lead", ["data:,", "x"])
 def test_long_uris(size: int, lead: str) -> None:
-    """What is longer than any name stays as it is, however it is cut."""
+    """A string longer than any name stays the same, however it is cut."""
     uri = lead + "a" * (size - len(lead))
     document = f'{{"root":{{"content":{{"uri":"{uri}"}},"children":[{{"content":{{"uri":"b"}}}}]}}}}'.encode()
     expected = document.replace(b'"b"', b'"v/b"')
@@ -485,22 +485,22 @@ def test_long_uris(size: int, lead: str) -> None:
     ids=range(17),
 )  # fmt: skip
 def test_no_tileset(data: bytes) -> None:
-    """What is no tileset JSON is damage, at the end at the latest."""
+    """A document that is not a tileset is damage, at the end at the latest."""
     for step in (1, 1 << 16):
         with pytest.raises(BlobDamaged):
             rebased(data, step=step)
 
 
-def test_the_complaint_names_the_file() -> None:
-    """What is wrong with the root is told with its name."""
+def test_the_error_names_the_file() -> None:
+    """The error about the root names the root."""
     with pytest.raises(BlobDamaged, match=r"^tileset\.json: its JSON is cut off"):
         rebased(b'{"root": {}')
-    with pytest.raises(BlobDamaged, match=r"^tileset\.json: .*no tileset"):
+    with pytest.raises(BlobDamaged, match=r"^tileset\.json: .*not a tileset"):
         rebased(b"{}")
 
 
-def test_pieces_are_given_back_as_they_come() -> None:
-    """A tileset that is larger than the memory is re-based piece by piece."""
+def test_rebasing_streams() -> None:
+    """A tileset larger than the memory is re-based piece by piece."""
     tile = b'{"content":{"uri":"a.glb"}},'
     parts = [b'{"root":{"children":[', *[tile * 1000] * 50, b"{}]}}"]
     sizes = [len(piece) for piece in rebase(parts, "v/")]
@@ -547,19 +547,19 @@ TILESETS = st.fixed_dictionaries(
 
 
 def every_uri(document: bytes) -> list[tuple[Role, str]]:
-    """What is told, and the templates of implicit tiles."""
-    found, told = read(document)
+    """Collect the reported URIs and the templates of implicit tiles."""
+    found, uris = read(document)
     templates = [
         (Role.CONTENT, uri) for one in found.implicit_tilings for uri in (one.subtree_template, *one.content_templates)
     ]
-    return told + templates
+    return uris + templates
 
 
 @given(TILESETS, st.booleans(), st.integers(1, 60))
 @example({"root": {"content": {"uri": "\x01 a"}}}, True, 5)
 @example({"root": {"content": {"uri": "../c1/a"}}}, True, 5)
 def test_a_rebased_uri_means_the_same_file(tileset: dict[str, Any], ascii_only: bool, step: int) -> None:
-    """From the top of a destination a re-based URI means the file in its version that the old one meant."""
+    """Seen from the top of a destination, a re-based URI names the same file of the version."""
     before = json.dumps(tileset, ensure_ascii=ascii_only).encode(errors="surrogatepass")
     after = rebased(before)
     assert rebased(before, step=step) == after
@@ -574,8 +574,8 @@ def test_a_rebased_uri_means_the_same_file(tileset: dict[str, Any], ascii_only: 
 
 
 @given(TILESETS, st.sampled_from([None, 1]))
-def test_nothing_but_sites_changes(tileset: dict[str, Any], indent: int | None) -> None:
-    """Taking the prefix out again gives the bytes of the tileset, as long as no URI has blanks at its beginning."""
+def test_rebasing_changes_only_uris(tileset: dict[str, Any], indent: int | None) -> None:
+    """Removing the prefix gives the original bytes, if no URI begins with blanks."""
     before = json.dumps(tileset, indent=indent).encode()
     after = rebased(before, "~prefix/")
     assume(not read(before)[0].unreadable_reasons)
@@ -590,23 +590,23 @@ def test_nothing_but_sites_changes(tileset: dict[str, Any], indent: int | None) 
      ("/c1/a.glb", "a.glb"), ("../c1/x/a.glb", "x/a.glb"), (f" {HOME}/a.3tz/b.json", "a.3tz/b.json"),
      (f"{HOME}/{{level}}/{{x}}.glb", "{level}/{x}.glb")],
 )  # fmt: skip
-def test_a_uri_that_leads_back_becomes_relative(uri: str, path: str) -> None:
-    """In a pointer, where the container's address is known: without its query, which may sign it."""
+def test_a_url_of_the_container_becomes_relative(uri: str, path: str) -> None:
+    """A URL of the known container becomes relative, without its query, which may be a signature."""
     document = {"root": {"content": {"uri": uri}, "children": [{"content": {"uri": "https://h/a.glb"}}]}}
     for data in (as_bytes(document), json.dumps(document, indent=2).encode()):
-        said = json.loads(b"".join(rebase(pieces(data, 1), PREFIX, HOME)))
-        assert said["root"]["content"]["uri"] == PREFIX + path
-        assert said["root"]["children"] == document["root"]["children"]
+        parsed = json.loads(b"".join(rebase(pieces(data, 1), PREFIX, HOME)))
+        assert parsed["root"]["content"]["uri"] == PREFIX + path
+        assert parsed["root"]["children"] == document["root"]["children"]
 
 
-def test_shaders_of_techniques_are_told() -> None:
-    """KHR_techniques_webgl keeps them in an extension, where glTF 1.0 had them at the top."""
-    said = {"shaders": [{"type": 35632, "uri": "fs.glsl"}, {"type": 35633, "bufferView": 0}], "techniques": []}
-    assert list_uris({"asset": {}, "extensions": {"KHR_techniques_webgl": said}}) == [(Role.SHADER, "fs.glsl")]
+def test_shaders_of_techniques() -> None:
+    """Shaders are found in KHR_techniques_webgl and at the top of glTF 1.0."""
+    parsed = {"shaders": [{"type": 35632, "uri": "fs.glsl"}, {"type": 35633, "bufferView": 0}], "techniques": []}
+    assert list_uris({"asset": {}, "extensions": {"KHR_techniques_webgl": parsed}}) == [(Role.SHADER, "fs.glsl")]
 
 
-def test_buffers_elsewhere_tell_how_long_they_must_be() -> None:
-    """A buffer with a URI has its length beside it; one that is embedded, or has no bytes of its own, tells none."""
+def test_required_lengths_of_buffers() -> None:
+    """An external buffer gives its required length; an embedded or fallback buffer gives none."""
     fallback = {"EXT_meshopt_compression": {"fallback": True}}
     buffers = [{"byteLength": 4}, {"byteLength": 9, "uri": "x.bin"}, {"uri": "y.bin"}, {"byteLength": "z", "uri": "z"},
                {"byteLength": 7, "uri": "f.bin", "extensions": fallback}]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A JSON object read as a stream."""
+"""Streaming JSON scanner."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RecordedCalls = list[tuple[Any, ...]]
 
 
 class RecordingHandler:
-    """Writes down what it hears, and where the scanner is then."""
+    """Record each callback and the position of the scanner."""
 
     def __init__(self) -> None:
         self.calls: RecordedCalls = []
@@ -54,13 +54,13 @@ class RecordingHandler:
 
 
 def pieces(data: bytes, cuts: Sequence[int] | int) -> Iterator[bytes]:
-    """The data in pieces of so many bytes, or cut at so many places."""
+    """Cut the data into pieces of a size, or at random places."""
     inner = range(cuts, len(data), cuts) if isinstance(cuts, int) else sorted(cut % (len(data) + 1) for cut in cuts)
     return (data[start:end] for start, end in pairwise([0, *inner, len(data)]))
 
 
 def scan(data: bytes, cuts: Sequence[int] | int = ()) -> tuple[RecordedCalls, str | int]:
-    """What is told, and the complaint, or how far it was read."""
+    """Scan a document; return the callbacks and the error, or the final position."""
     ear = RecordingHandler()
     try:
         for piece in pieces(data, cuts):
@@ -75,7 +75,7 @@ def accepted(data: bytes, cuts: Sequence[int] | int = ()) -> bool:
     return isinstance(scan(data, cuts)[1], int)
 
 
-# --- the oracle: the standard library's reader, told to be strict ---
+# --- the oracle: the standard library's parser in strict mode ---
 
 
 class Pairs(list[tuple[str, Any]]):
@@ -87,20 +87,20 @@ def refuse(constant: str) -> NoReturn:
 
 
 def read(data: bytes) -> Pairs | None:
-    """The object in `data`, None where RFC 8259 has none; a mark before it and padding behind it are forgiven."""
+    """Parse the object in `data` with the reference parser; None if invalid. A BOM and padding are allowed."""
     text = data.removeprefix(BOM).rstrip(b" \t\n\r\0").decode(errors="replace")
     try:
-        said = json.loads(text, parse_constant=refuse, object_pairs_hook=Pairs)
+        value = json.loads(text, parse_constant=refuse, object_pairs_hook=Pairs)
     except ValueError:
         return None
-    return said if isinstance(said, Pairs) else None
+    return value if isinstance(value, Pairs) else None
 
 
-def expected(said: Any, node: Node | Leaf) -> Iterator[tuple[Any, ...]]:
-    """What the table says that is told of an object or array, but for places."""
+def expected(value: Any, node: Node | Leaf) -> Iterator[tuple[Any, ...]]:
+    """Compute the expected callbacks of an object or array, without positions."""
     node = node.object_node if isinstance(node, Leaf) else node
-    members = said if isinstance(said, Pairs) else [("", item) for item in said]
-    if scope := isinstance(said, Pairs) and node.scope:
+    members = value if isinstance(value, Pairs) else [("", item) for item in value]
+    if scope := isinstance(value, Pairs) and node.scope:
         yield "enter", scope
     for key, value in members:
         child = node[key.encode(errors="replace")]
@@ -112,9 +112,9 @@ def expected(said: Any, node: Node | Leaf) -> Iterator[tuple[Any, ...]]:
         yield "leave", scope
 
 
-def strip_positions(told: RecordedCalls) -> RecordedCalls:
+def strip_positions(calls: RecordedCalls) -> RecordedCalls:
     return [(one[0], one[1], json.loads(one[2])) if one[0] == "value" else one[: 3 if one[0] == "text" else 2]
-            for one in told]  # fmt: skip
+            for one in calls]  # fmt: skip
 
 
 # --- documents ---
@@ -140,7 +140,7 @@ CUTS = st.lists(st.integers(0, 5000), max_size=12)
 
 @st.composite
 def documents(draw: st.DrawFn) -> bytes:
-    """JSON objects, well written."""
+    """Generate valid JSON objects."""
     text = json.dumps(draw(OBJECTS), **draw(STYLES))
     frame = draw(st.sampled_from([(b"", b""), (BOM, b""), (b" \n", b"\r\n"), (b"", b"\0\0"), (BOM + b"\t", b" \0 ")]))
     return frame[0] + text.encode(errors="replace") + frame[1]
@@ -155,7 +155,7 @@ BITS = st.sampled_from(
 
 @st.composite
 def broken(draw: st.DrawFn) -> bytes:
-    """Documents with a few places overwritten; many of them are still well-formed."""
+    """Generate documents with a few overwritten places; many are still valid."""
     data = draw(documents())
     for _ in range(draw(st.integers(1, 3))):
         at, gone = draw(st.integers(0, len(data))), draw(st.integers(0, 3))
@@ -168,21 +168,21 @@ def broken(draw: st.DrawFn) -> bytes:
 
 @given(documents(), CUTS)
 def test_objects_are_read_however_they_are_cut(data: bytes, cuts: list[int]) -> None:
-    """A JSON object is accepted and told as its table says, in pieces of any size and byte by byte."""
-    said = read(data)
-    assert said is not None
-    told, end = scan(data)
-    assert strip_positions(told) == list(expected(said, TABLE))
+    """A valid object gives the expected callbacks, in pieces of any size and byte by byte."""
+    value = read(data)
+    assert value is not None
+    calls, end = scan(data)
+    assert strip_positions(calls) == list(expected(value, TABLE))
     assert end == len(data)
-    assert scan(data, cuts) == scan(data, 1) == (told, end)
+    assert scan(data, cuts) == scan(data, 1) == (calls, end)
 
 
 @given(broken(), CUTS)
 @example(b'{"a":01}', [])
 @example(b'{"n":1}' + b"\0" * 3, [7])
 @example(b'{"uri":"\xff\xfe"}', [9])
-def test_what_is_no_object_is_refused(data: bytes, cuts: list[int]) -> None:
-    """A document is accepted where a strict reader accepts it, and the complaint does not depend on the cuts."""
+def test_malformed_documents(data: bytes, cuts: list[int]) -> None:
+    """A document is accepted where a strict parser accepts it, and the error does not depend on the cuts."""
     found = scan(data)
     assert isinstance(found[1], int) == (read(data) is not None)
     assert scan(data, cuts) == scan(data, 1) == found
@@ -190,7 +190,7 @@ def test_what_is_no_object_is_refused(data: bytes, cuts: list[int]) -> None:
 
 @given(st.lists(BITS, max_size=8).map(b"".join), CUTS)
 def test_any_bytes(data: bytes, cuts: list[int]) -> None:
-    """Bytes of any kind are accepted or refused, never more, and the same however they are cut."""
+    """Any bytes are accepted or refused, raise nothing else, and give the same result however they are cut."""
     for document in (data, b"{" + data, b'{"uri":[' + data + b"]}"):
         assert isinstance(scan(document)[1], int) == (read(document) is not None)
         assert scan(document, cuts) == scan(document, 1) == scan(document)
@@ -204,7 +204,7 @@ def test_any_bytes(data: bytes, cuts: list[int]) -> None:
      '{"box":[1.]}', '{"box":[1,]}', '{"box":[1]', "//x", "1/**/", "\x0c1", "\u00a01", ""],
 )  # fmt: skip
 def test_what_json_forbids(value: str) -> None:
-    """No leniency of any reader is shared: numbers, literals, texts, commas and blanks are as RFC 8259 says."""
+    """Common leniencies are refused: numbers, literals, strings, commas and blanks follow RFC 8259."""
     document = f'{{"n":{value}}}'.encode()
     assert not accepted(document)
     assert scan(document, 1) == scan(document)
@@ -218,26 +218,27 @@ def test_what_json_forbids(value: str) -> None:
     ids=range(15),
 )  # fmt: skip
 def test_what_json_allows(document: bytes) -> None:
-    """Odd but lawful objects are accepted, and so are a byte order mark, NULs behind, and texts that are no UTF-8."""
+    """Unusual but valid objects are accepted, and a byte order mark, trailing NULs and invalid UTF-8 in strings too."""
     assert accepted(document)
     assert accepted(document, 1)
 
 
 @pytest.mark.parametrize(
     ("document", "words"),
-    [(b"", "cut off, or broken, at byte 0"), (b"x", "no JSON object"), (b"[]", "no JSON object"), (b"\0{}", "no JSON"),
-     (b"1", "no JSON object"), (BOM[:2] + b"{}", "no JSON object"), (BOM + BOM + b"{}", "no JSON object"),
+    [(b"", "cut off, or broken, at byte 0"), (b"x", "not a JSON object"), (b"[]", "not a JSON object"),
+     (b"\0{}", "not a JSON object"),
+     (b"1", "not a JSON object"), (BOM[:2] + b"{}", "not a JSON object"), (BOM + BOM + b"{}", "not a JSON object"),
      (BOM, "cut off, or broken, at byte 0"), (b"{", "at byte 1"), (b'{"a":1', "at byte 6"), (b'{"a":1x', "at byte 6"),
-     (b"{} {}", "behind its JSON object"), (b"{}x", "behind its JSON object"), (b"{}" + BOM, "behind its JSON object")],
+     (b"{} {}", "data follows its JSON"), (b"{}x", "data follows its JSON"), (b"{}" + BOM, "data follows its JSON")],
 )  # fmt: skip
-def test_complaints(document: bytes, words: str) -> None:
-    """What is no object, is cut off, or has something behind it is told apart, with the byte where reading ended."""
+def test_error_messages(document: bytes, words: str) -> None:
+    """The error tells invalid, truncated and trailing data apart, with the byte where scanning ended."""
     assert words in str(scan(document)[1])
     assert scan(document, 1) == scan(document)
 
 
-def test_padding_is_told() -> None:
-    """NULs behind the object are noted, blanks are not."""
+def test_padding() -> None:
+    """Trailing NULs are noted, blanks are not."""
     for data, padded in ((b"{}\0", True), (b"{} \0 ", True), (b"{}  ", False), (b'{"a":"b"}', False)):
         ear = RecordingHandler()
         for piece in pieces(data, 1):
@@ -246,12 +247,12 @@ def test_padding_is_told() -> None:
         assert ear.scanner.padded is padded
 
 
-# --- what is told ---
+# --- callbacks ---
 
 
 @given(documents(), CUTS)
-def test_places_are_exact(data: bytes, cuts: list[int]) -> None:
-    """A text stands at the bytes that are told with it, as JSON writes it."""
+def test_positions_are_exact(data: bytes, cuts: list[int]) -> None:
+    """The reported positions are the raw bytes of the string."""
     for one in scan(data, cuts)[0]:
         if one[0] == "text":
             _, _, text, start, end, _, _ = one
@@ -261,27 +262,27 @@ def test_places_are_exact(data: bytes, cuts: list[int]) -> None:
 
 @pytest.mark.parametrize("key", ['"\\u0075ri"', '"u\\u0072\\u0069"', '"uri"'])
 def test_escaped_keys(key: str) -> None:
-    """A key is told by what it says, however it is written."""
+    """An escaped key counts as its decoded text."""
     assert strip_positions(scan(f'{{{key}:"a"}}'.encode(), 1)[0])[1:-1] == [("text", "uri", "a")]
     assert strip_positions(scan(f'{{{key}  :"{"a" * 80_000}"}}'.encode(), 999)[0])[1][1] == "uri"
 
 
-def test_double_keys_are_all_told() -> None:
-    """Of two members of one name both are told: readers do not agree which counts."""
-    told = strip_positions(scan(b'{"uri":"a","uri":"b"}')[0])
-    assert told[1:-1] == [("text", "uri", "a"), ("text", "uri", "b")]
+def test_double_keys() -> None:
+    """Both members with the same key are reported: readers do not agree which one counts."""
+    calls = strip_positions(scan(b'{"uri":"a","uri":"b"}')[0])
+    assert calls[1:-1] == [("text", "uri", "a"), ("text", "uri", "b")]
 
 
-def test_texts_that_are_no_utf8() -> None:
-    """Bytes that are no UTF-8 come as U+FFFD, escaped halves of surrogate pairs as they are."""
-    told = strip_positions(scan(b'{"uri":"a\xffb","uri":"\xffb\\n","uri":"\\ud83c\\udfd9\\ud800"}', 1)[0])
-    assert [one[2] for one in told[1:-1]] == ["a\ufffdb", "\ufffdb\n", "🏙\ud800"]
+def test_invalid_utf8() -> None:
+    """Invalid UTF-8 becomes U+FFFD; escaped halves of surrogate pairs stay."""
+    calls = strip_positions(scan(b'{"uri":"a\xffb","uri":"\xffb\\n","uri":"\\ud83c\\udfd9\\ud800"}', 1)[0])
+    assert [one[2] for one in calls[1:-1]] == ["a\ufffdb", "\ufffdb\n", "🏙\ud800"]
 
 
-def test_only_scalars_are_values() -> None:
-    """At a place for numbers neither arrays nor objects are told, and at a place for texts no numbers are."""
-    told, _ = scan(b'{"n":1.50,"n":true,"n":[1,2],"n":{"box":[1]},"n":"a","uri":5,"uri":null,"uri":[1]}')
-    assert [one[:3] for one in told if one[0] in {"text", "value"}] == [
+def test_only_scalars_are_reported_as_scalars() -> None:
+    """A leaf for scalars reports no arrays or objects, and a leaf for strings no numbers."""
+    calls, _ = scan(b'{"n":1.50,"n":true,"n":[1,2],"n":{"box":[1]},"n":"a","uri":5,"uri":null,"uri":[1]}')
+    assert [one[:3] for one in calls if one[0] in {"text", "value"}] == [
         ("value", "n", b"1.50"),
         ("value", "n", b"true"),
         ("text", "n", "a"),
@@ -289,14 +290,14 @@ def test_only_scalars_are_values() -> None:
 
 
 @pytest.mark.parametrize("inside", [b'{"box":[1,2]}', b'{"x":[]}', b"{}", b'{"x":1}'])
-def test_every_object_with_a_scope_is_entered_and_left(inside: bytes) -> None:
-    """An object with a scope is told although it looks like a bounding volume, with depth and keys of its place."""
+def test_objects_with_a_scope(inside: bytes) -> None:
+    """An object with a scope is reported although it looks like a bounding volume, with depth and keys."""
     document = b'{"x":{"box":' + inside + b'},"list":[' + inside + b",[" + inside + b"]]}"
-    told, _ = scan(document)
-    assert scan(document, 1)[0] == told
-    assert ("enter", "box", 2, ("x", "box")) in told
-    assert ("leave", "box", 2, ("x", "box")) in told
-    assert [one for one in told if one[1] == "item"] == [
+    calls, _ = scan(document)
+    assert scan(document, 1)[0] == calls
+    assert ("enter", "box", 2, ("x", "box")) in calls
+    assert ("leave", "box", 2, ("x", "box")) in calls
+    assert [one for one in calls if one[1] == "item"] == [
         ("enter", "item", 2, ("list", "")),
         ("leave", "item", 2, ("list", "")),
     ]
@@ -310,41 +311,44 @@ LONG = [MAX_STRING_BYTES - 1, MAX_STRING_BYTES, MAX_STRING_BYTES + 1, MIB + 5]
 @pytest.mark.parametrize("size", LONG)
 @pytest.mark.parametrize("unit", [b"x", b"\\u0041", "é".encode(), b"\\ud83c\\udfd9", b"\\\\", b"ab\\n\xff"])
 @pytest.mark.parametrize("step", [MAX_STRING_BYTES, 49_999])
-def test_long_texts(size: int, unit: bytes, step: int) -> None:
-    """A long text is told once, at its place, from its beginning on; what follows it is read as ever."""
+def test_long_strings(size: int, unit: bytes, step: int) -> None:
+    """A long string is reported once, at its position, from its start; scanning continues normally after it."""
     body = unit * (size // len(unit))
     document = b'{"extras":"' + body + b'","list":[{"uri":"' + body + b'"}],"texts":["' + body + b'"],"uri":"last"}'
-    told, end = scan(document)
+    calls, end = scan(document)
     assert end == len(document)
-    assert scan(document, step) == (told, end)
-    texts = [one for one in told if one[0] == "text"]
+    assert scan(document, step) == (calls, end)
+    texts = [one for one in calls if one[0] == "text"]
     assert [one[1] for one in texts] == ["item", "text", "uri"]
     assert all(bytes_equal(document[start:stop], body) for _, _, _, start, stop, _, _ in texts[:2])
 
 
 def bytes_equal(one: bytes, other: bytes) -> bool:
-    """So that pytest does not describe how a megabyte differs."""
+    """Compare without a description by pytest of how a megabyte differs."""
     return one == other
 
 
 @pytest.mark.parametrize("unit", [b"x", b"\\u0041", "é".encode(), b"\\ud83c\\udfd9", b"\\\\", b"ab\\n"])
-def test_what_is_told_of_a_long_text(unit: bytes) -> None:
-    """A text of LONGEST bytes is told whole, and of a longer one its beginning, without half an escape."""
+def test_long_strings_are_truncated(unit: bytes) -> None:
+    """A string of MAX_STRING_BYTES is reported whole; of a longer one the beginning, never half an escape."""
     ear = StringRecorder()
     for size in (MAX_STRING_BYTES, MAX_STRING_BYTES + 1, 2 * MAX_STRING_BYTES):
         body = unit * (size // len(unit)) + b"x" * (size % len(unit))
         ear.texts = []
         scanner = Scanner(TABLE, ear)
         scanner.feed(b'{"uri":"' + body + b'"}')
-        said = json.loads(b'"' + body + b'"')
-        told = ear.texts[0].rstrip("\ufffd")
-        assert said.startswith(told)
-        assert (told == said) is (size == MAX_STRING_BYTES)
-        assert len(json.dumps(told, ensure_ascii=b"\\u" in unit).encode()) > MAX_STRING_BYTES - 12 or unit == b"\\u0041"
+        whole = json.loads(b'"' + body + b'"')
+        reported = ear.texts[0].rstrip("\ufffd")
+        assert whole.startswith(reported)
+        assert (reported == whole) is (size == MAX_STRING_BYTES)
+        assert (
+            len(json.dumps(reported, ensure_ascii=b"\\u" in unit).encode()) > MAX_STRING_BYTES - 12
+            or unit == b"\\u0041"
+        )
 
 
 class StringRecorder(RecordingHandler):
-    """Keeps the texts."""
+    """Record the strings."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -355,8 +359,8 @@ class StringRecorder(RecordingHandler):
 
 
 @given(st.integers(0, MAX_STRING_BYTES + 40), st.sampled_from([b"\\u00e9", "🏙".encode(), b"\\\\"]), CUTS)
-def test_long_texts_cut_anywhere(lead: int, unit: bytes, cuts: list[int]) -> None:
-    """An escape or a letter that a piece, or the limit of what is told, cuts in two changes nothing."""
+def test_long_strings_cut_anywhere(lead: int, unit: bytes, cuts: list[int]) -> None:
+    """An escape or letter cut in two by a piece or by the limit changes nothing."""
     document = b'{"uri":"' + b"a" * lead + unit * 40 + b'","n":1}'
     near = [8 + lead + cut % 250 for cut in cuts] + [8 + MAX_STRING_BYTES]
     assert scan(document, near) == scan(document)
@@ -364,11 +368,11 @@ def test_long_texts_cut_anywhere(lead: int, unit: bytes, cuts: list[int]) -> Non
 
 @pytest.mark.parametrize("tail", [b"\x01", b"\n", b"\\x", b"\\u12g4", b"\\u12", b"\\", b"", b'"', b'"]', b'"x', b'"}x'])
 @pytest.mark.parametrize("more", [0, 10, MIB])
-def test_long_texts_that_are_broken(tail: bytes, more: int) -> None:
-    """A long text with a bad byte, a bad escape, no end or a bad follower is refused the same however it is cut."""
+def test_broken_long_strings(tail: bytes, more: int) -> None:
+    """A long string with a bad byte, a bad escape, no end or bad data after it is refused, however it is cut."""
     document = b'{"uri":"' + b"a" * 100_000 + tail + b"b" * more
     found = scan(document)
-    assert "at byte" in str(found[1]) or "behind" in str(found[1])
+    assert "at byte" in str(found[1]) or "data follows" in str(found[1])
     assert scan(document, 997) == scan(document, 65_536) == found
 
 
@@ -391,8 +395,8 @@ def test_long_texts_that_are_broken(tail: bytes, more: int) -> None:
     ],
     ids=range(11),
 )
-def test_what_no_document_needs(head: bytes, unit: bytes, tail: bytes, taken: int, over: int, step: int) -> None:
-    """More than 1 MiB of blanks, of a key or of a number is refused, however it is cut; just as much is not."""
+def test_overlong_tokens(head: bytes, unit: bytes, tail: bytes, taken: int, over: int, step: int) -> None:
+    """More than 1 MiB of blanks, of a key or of a number is refused, however it is cut; exactly 1 MiB is not."""
     document = head + unit * (MIB - taken + over) + tail
     found = scan(document)
     assert isinstance(found[1], str) is bool(over), found[1]
@@ -406,7 +410,7 @@ def test_what_no_document_needs(head: bytes, unit: bytes, tail: bytes, taken: in
     ids=range(6),
 )  # fmt: skip
 def test_long_arrays(inside: bytes) -> None:
-    """An array may be of any length, but nothing in it; both are told the same however they are cut."""
+    """An array may have any length, but not one item of it; both give the same result however they are cut."""
     document = b'{"x":' + inside + b',"box":' + inside + b',"uri":"last"}'
     found = scan(document)
     assert scan(document, 65_536) == found
@@ -427,7 +431,7 @@ def test_long_arrays(inside: bytes) -> None:
     ],
 )
 def test_depth(opening: bytes, inside: bytes, closing: bytes, brackets: int) -> None:
-    """Brackets within brackets are followed without recursion up to a bound, which is the same however it is cut."""
+    """Nested brackets are scanned without recursion up to a limit, the same however they are cut."""
     each = 2 if b"[" in opening else 1
     levels = (MAX_NESTING_DEPTH + 1 - brackets) // each
     for count, fits in ((levels, True), (levels + 1, False)):
@@ -439,7 +443,7 @@ def test_depth(opening: bytes, inside: bytes, closing: bytes, brackets: int) -> 
 
 
 def test_memory_is_bounded() -> None:
-    """A document of 20 MB, with long texts and deep and flat parts, is read in far less memory than it has."""
+    """A document of 20 MB, with long strings and deep and flat parts, takes far less memory than its size."""
     item = b'{"uri":"' + b"a/" * 100 + b'","x":[' + b"1.5," * 300 + b"2]},"
     part = item * 40 + b'{"uri":"data:,' + b"A" * 150_000 + b'"},'
     heard = CountingHandler()
@@ -459,7 +463,7 @@ def test_memory_is_bounded() -> None:
 
 
 class CountingHandler:
-    """Counts the texts."""
+    """Count the strings."""
 
     count = 0
 

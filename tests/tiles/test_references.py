@@ -1,4 +1,4 @@
-"""The files that one document asks for."""
+"""Reference collector: the files that one document references."""
 
 import json
 
@@ -18,11 +18,11 @@ SECRET = "sv=2024&sig=SECRET"
 def collect(
     uri: str, role: Role = Role.CONTENT, *, base: str = BASE, home: str = HOME
 ) -> tuple[list[str], list[Diagnostic]]:
-    """The names that one URI leads to, and the remarks on it."""
+    """Collect the names and diagnostics of one URI."""
     references = ReferenceCollector(base, home)
     references(role, uri)
-    found, remarks = references.drain()
-    return [reference.target for reference in found], list(remarks)
+    found, diagnostics = references.drain()
+    return [reference.target for reference in found], list(diagnostics)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def collect(
 )  # fmt: skip
 @pytest.mark.parametrize("role", sorted(set(Role) - {Role.UNKNOWN}))
 def test_references(uri: str, name: str, role: Role) -> None:
-    """A URI leads to a name in the container, with the role that it has, and nothing is to be remarked."""
+    """A URI gives a name in the container, with its role and without a diagnostic."""
     references = ReferenceCollector(BASE, HOME)
     references(role, uri)
     assert len(references) == 1
@@ -54,73 +54,75 @@ def test_references(uri: str, name: str, role: Role) -> None:
     ],
 )
 @pytest.mark.parametrize("role", [Role.CONTENT, Role.UNKNOWN])
-def test_what_leads_elsewhere_is_unfollowed(uri: str, words: str, role: Role) -> None:
-    """A URI that leads out of the container is remarked, and where to."""
-    names, (remark,) = collect(uri, role)
+def test_uris_that_leave_the_container(uri: str, words: str, role: Role) -> None:
+    """A URI that leaves the container gives a diagnostic with its target."""
+    names, (diagnostic,) = collect(uri, role)
     assert names == []
-    assert remark.problem == "unfollowed"
-    assert words in remark.detail
+    assert diagnostic.problem == "unfollowed"
+    assert words in diagnostic.detail
 
 
 @pytest.mark.parametrize("uri", ["CON.glb", "%ff.glb"])
-def test_an_unknown_extension_asks_for_no_unsafe_name(uri: str) -> None:
-    """What no folder can hold is not missed where it is not known whether it is asked for at all."""
-    _, (remark,) = collect(uri, Role.UNKNOWN)
-    assert remark.problem == "unfollowed"
+def test_unsafe_names_in_an_unknown_extension(uri: str) -> None:
+    """An unsafe name in an unknown extension is not missing, because it may be no reference at all."""
+    _, (diagnostic,) = collect(uri, Role.UNKNOWN)
+    assert diagnostic.problem == "unfollowed"
 
 
 @pytest.mark.parametrize("uri", ["%ff.glb", "a%C3/%A9.glb", "\ud800.glb"])
-def test_what_is_not_utf_8_is_no_name(uri: str) -> None:
-    """No blob is called so: it is asked for all the same, and missing."""
-    names, (remark,) = collect(uri)
-    assert (names, remark.problem) == ([], "unsafe name")
-    assert "not UTF-8" in remark.detail
-    remark.detail.encode()
+def test_invalid_utf_8(uri: str) -> None:
+    """No blob has a name of invalid UTF-8: the reference is missing."""
+    names, (diagnostic,) = collect(uri)
+    assert (names, diagnostic.problem) == ([], "unsafe name")
+    assert "not UTF-8" in diagnostic.detail
+    diagnostic.detail.encode()
 
 
 @pytest.mark.parametrize("uri", ["a.glb", "a.glb?v=1", f"{HOME}/a.glb", "../a.png"])
 def test_unknown_extensions_are_unfollowed(uri: str) -> None:
-    """A URI of an extension that is not known is remarked, not followed."""
-    names, (remark,) = collect(uri, Role.UNKNOWN)
+    """A URI of an unknown extension gives a diagnostic and is not followed."""
+    names, (diagnostic,) = collect(uri, Role.UNKNOWN)
     assert names == []
-    assert remark == Diagnostic(
-        "unfollowed", f"{uri.partition('?')[0]} stands in an extension that tilesync does not know"
+    assert diagnostic == Diagnostic(
+        "unfollowed", f"{uri.partition('?')[0]} is in an extension that tilesync does not know"
     )
 
 
 @pytest.mark.parametrize("uri", ["a%01b", "a%00b", "a%5Cb"])
 def test_unsafe_names(uri: str) -> None:
-    """A name that no folder can hold is remarked as such, and not asked for."""
-    names, (remark,) = collect(uri)
+    """A name that no folder can hold gives a diagnostic and no reference."""
+    names, (diagnostic,) = collect(uri)
     assert names == []
-    assert remark.problem == "unsafe name"
-    assert "no folder can hold" in remark.detail
+    assert diagnostic.problem == "unsafe name"
+    assert "no folder can hold" in diagnostic.detail
 
 
 @pytest.mark.parametrize("uri", ["", " ", "\n"])
 def test_empty_uris(uri: str) -> None:
-    """An empty URI is remarked, since viewers take it for none; one of an unknown extension may mean anything."""
+    """An empty URI gives a diagnostic, because viewers ignore it; one of an unknown extension may mean anything."""
     assert collect(uri, Role.IMAGE) == (
-        [], [Diagnostic("empty URI", "a URI (image) is empty, which viewers take for none")]
+        [], [Diagnostic("empty URI", "a URI (image) is empty, which viewers ignore")]
     )  # fmt: skip
     assert collect(uri, Role.UNKNOWN) == ([], [])
 
 
 @pytest.mark.parametrize("uri", ["data:,x", "data:model/gltf-binary;base64,AAAA", " DATA:,x", "data:" + "A" * 100_000])
 def test_data(uri: str) -> None:
-    """A URI that holds its data itself asks for nothing."""
+    """A `data:` URI gives no reference."""
     for role in Role:
         assert collect(uri, role) == ([], [])
 
 
 def test_queries_and_absolute_urls() -> None:
-    """A query and an absolute URL are followed, and remarked: a folder serves the one without, the other elsewhere."""
+    """A query and an absolute URL are followed with a diagnostic: a folder serves files without queries, and URLs lead
+    elsewhere.
+    """
     assert collect("a.glb?v=1") == (
-        ["tiles/a.glb"], [Diagnostic("query", "a.glb carries a query, which a folder knows nothing of")]
+        ["tiles/a.glb"], [Diagnostic("query", "a.glb has a query, which a file in a folder cannot have")]
     )  # fmt: skip
-    names, remarks = collect(f"{HOME}/a.glb?{SECRET}")
+    names, diagnostics = collect(f"{HOME}/a.glb?{SECRET}")
     assert names == ["a.glb"]
-    assert [remark.problem for remark in remarks] == ["query", "absolute URL"]
+    assert [diagnostic.problem for diagnostic in diagnostics] == ["query", "absolute URL"]
     assert collect(f"{HOME}/a.glb", home="")[1][0].problem == "unfollowed"
 
 
@@ -134,21 +136,21 @@ def test_each_reference_comes_once() -> None:
 
 
 def test_one_example_stands_for_many() -> None:
-    """Queries and empty URIs are remarked once for a document; what leads elsewhere or back too, with how many do."""
+    """Queries and empty URIs give one diagnostic a document; URIs that leave or point back give one with a count."""
     references = ReferenceCollector(BASE, HOME)
     for number in range(100):
         references(Role.CONTENT, f"{HOME}/{number}.glb?n={number}")
         references(Role.CONTENT, "")
         references(Role.CONTENT, f"https://h/{number}")
         if number == 50:
-            assert [remark.problem for remark in references.drain(is_final=False)[1]] == ["query", "empty URI"]
+            assert [diagnostic.problem for diagnostic in references.drain(is_final=False)[1]] == ["query", "empty URI"]
         references(Role.CONTENT, f"https://h/{number}")
-    names, remarks = references.drain()
+    names, diagnostics = references.drain()
     assert len(names) == 49
-    assert remarks == (
+    assert diagnostics == (
         Diagnostic("unfollowed", "200 URIs lead elsewhere: the first, https://h/0 leads to another host (h)"),
-        Diagnostic("absolute URL", f"100 URIs lead elsewhere: the first, {HOME}/0.glb leads back to the container that this"
-               " is a copy of"),
+        Diagnostic("absolute URL", f"100 URIs lead elsewhere: the first, {HOME}/0.glb points back to the original"
+               " container"),
     )  # fmt: skip
     assert references.drain() == ((), ())
 
@@ -159,16 +161,16 @@ def test_one_example_stands_for_many() -> None:
      (ROOT, Role.UNKNOWN, UNFOLLOWED), ("a.json", Role.CONTENT, UNFOLLOWED)],
 )  # fmt: skip
 def test_a_root_that_leads_away(base: str, role: Role, problem: str) -> None:
-    """Of a root whose contents lie elsewhere no copy is whole; of any other file that is a fact of its own."""
+    """A root with contents elsewhere has its own problem, because no copy of it is complete."""
     references = ReferenceCollector(base, HOME)
     references(Role.IMAGE, "https://h/a")
     references(role, "https://h/b?sig=s3cret")
-    (remark,) = references.drain()[1]
-    assert (remark.problem, remark.detail.split()[0]) == (problem, "2")
+    (diagnostic,) = references.drain()[1]
+    assert (diagnostic.problem, diagnostic.detail.split()[0]) == (problem, "2")
 
 
-def test_taking_drains() -> None:
-    """What was taken does not come again, unless it is said again."""
+def test_drain() -> None:
+    """Drained references do not come again, unless they are added again."""
     references = ReferenceCollector(BASE, HOME)
     references(Role.CONTENT, "a.glb")
     references(Role.CONTENT, "https://h/a")
@@ -188,10 +190,10 @@ def test_taking_drains() -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("role", [Role.CONTENT, Role.UNKNOWN])
 def test_no_query_is_repeated(uri: str, role: Role) -> None:
-    """A query may be a signature: no remark holds any of it, and no name."""
+    """A query may be a signature: no diagnostic and no name contains any of it."""
     for home in (HOME, ""):
-        names, remarks = collect(uri, role, home=home)
-        assert "SECRET" not in f"{names}{remarks}"
+        names, diagnostics = collect(uri, role, home=home)
+        assert "SECRET" not in f"{names}{diagnostics}"
 
 
 PARTS = [
@@ -217,20 +219,20 @@ PARTS = [
 
 @given(st.lists(st.sampled_from(PARTS), max_size=12).map("".join) | st.text(max_size=300), st.sampled_from(list(Role)))
 def test_any_uri(uri: str, role: Role) -> None:
-    """Any text is taken in; names and remarks can be written as UTF-8 and shown in a line of a terminal."""
+    """Any text is accepted; names and diagnostics are valid UTF-8 and fit in one line of a terminal."""
     references = ReferenceCollector(BASE, HOME)
     references(role, f"{uri}?{SECRET}")
-    found, remarks = references.drain()
-    assert "SECRET" not in f"{found}{remarks}"
-    for remark in remarks:
-        assert remark.detail.isprintable()
-        assert len(remark.detail) < 600
-    json.dumps([*(one.target for one in found), *(one.detail for one in remarks)], ensure_ascii=False).encode()
+    found, diagnostics = references.drain()
+    assert "SECRET" not in f"{found}{diagnostics}"
+    for diagnostic in diagnostics:
+        assert diagnostic.detail.isprintable()
+        assert len(diagnostic.detail) < 600
+    json.dumps([*(one.target for one in found), *(one.detail for one in diagnostics)], ensure_ascii=False).encode()
 
 
 def test_long_uris_are_cut() -> None:
-    """A remark shows the beginning of a URI that is too long for a line."""
-    _, (remark,) = collect("https://h/" + "a" * 70_000)
-    assert remark.detail.startswith("https://h/aaa")
-    assert len(remark.detail) < 300
-    assert "…" in remark.detail
+    """A diagnostic shows only the beginning of a long URI."""
+    _, (diagnostic,) = collect("https://h/" + "a" * 70_000)
+    assert diagnostic.detail.startswith("https://h/aaa")
+    assert len(diagnostic.detail) < 300
+    assert "…" in diagnostic.detail

@@ -1,4 +1,4 @@
-"""Which blob of a container a URI means."""
+"""URI resolution: the blob that a URI names."""
 
 import time
 from urllib.parse import quote, unquote, urljoin, urlsplit
@@ -26,7 +26,7 @@ FOLDER = RejectedUri("names a folder")
 
 
 def outside(uri: str, base: str = BASE, home: str = HOME) -> RejectedUri:
-    """What is said of a URI that leads out."""
+    """Resolve a URI that must be rejected."""
     found = resolve(uri, base, home)
     assert isinstance(found, RejectedUri)
     return found
@@ -64,7 +64,7 @@ def outside(uri: str, base: str = BASE, home: str = HOME) -> RejectedUri:
     ],
 )
 def test_relative_references(uri: str, name: str) -> None:
-    """A relative reference means a blob beside its document, its path decoded once, its fragment dropped."""
+    """A relative reference names a blob beside its document, with the path decoded once and without fragment."""
     assert resolve(uri, BASE, HOME) == ResolvedUri(name)
     assert resolve(uri, BASE, AZURITE) == ResolvedUri(name)
     assert resolve(uri, BASE, "") == ResolvedUri(name)
@@ -80,7 +80,7 @@ def test_relative_references(uri: str, name: str) -> None:
     ],
 )
 def test_queries(uri: str, name: str) -> None:
-    """A query is no part of the name, and is mentioned."""
+    """A query is not part of the name, and is noted."""
     assert resolve(uri, BASE, HOME) == ResolvedUri(name, has_query=True)
 
 
@@ -88,7 +88,7 @@ def test_queries(uri: str, name: str) -> None:
     "uri", ["", "  ", "\n\0", "data:,x", "DATA:model/gltf-binary;base64,AAAA", " da\nta:x", "data:"]
 )
 def test_what_names_no_file(uri: str) -> None:
-    """An empty URI and one that holds its data itself name no file."""
+    """An empty URI and a `data:` URI name no file."""
     assert resolve(uri, BASE, HOME) is None
 
 
@@ -116,13 +116,13 @@ def test_what_names_no_file(uri: str) -> None:
         ("../../../../../c1/a b.glb", HOME),
     ],
 )
-def test_the_container_by_its_place(uri: str, home: str) -> None:
-    """A URI that spells the container's place means a blob of it, which viewers of a copy would not look for there."""
+def test_absolute_uris_of_the_container(uri: str, home: str) -> None:
+    """A URI with the location of the container is absolute and names a blob: viewers of a copy look elsewhere."""
     assert resolve(uri, BASE, home) == ResolvedUri("a b.glb", is_absolute=True)
 
 
 def test_everything_at_once() -> None:
-    """Query, absolute URL and archive are told together."""
+    """Query, absolute URL and archive are noted together."""
     assert resolve(f"{HOME}/d/a.3tz/t/0.glb?sig=S#f", BASE, HOME) == ResolvedUri("d/a.3tz", True, True, "t/0.glb")
 
 
@@ -160,8 +160,8 @@ def test_everything_at_once() -> None:
         (f"{HOME}/%ff.glb", "is not UTF-8"),
     ],
 )
-def test_what_leads_elsewhere(uri: str, why: str) -> None:
-    """A URI that leads to another place is outside, and a sentence can say where to."""
+def test_uris_that_leave_the_container(uri: str, why: str) -> None:
+    """A URI that leaves the container is rejected with a reason."""
     found = outside(uri)
     assert why in found.reason
     assert not found.has_unsafe_name
@@ -173,7 +173,7 @@ def test_what_leads_elsewhere(uri: str, why: str) -> None:
      "a/%2E%2E%2f..%2Fb", "x%2F..", "../../../c1%2F..%2Fc2/0.glb", "../../../c10/x"],
 )  # fmt: skip
 def test_climbing_out(uri: str) -> None:
-    """Dot segments that lead above the container, or that only decoding shows, are outside."""
+    """Dot segments that climb out of the container, also hidden by encoding, are rejected."""
     assert outside(uri) == CLIMBS
 
 
@@ -181,7 +181,7 @@ def test_climbing_out(uri: str) -> None:
     "uri", [".", "..", "../..", "./", "x/", "x/..", "x%2F", f"{HOME}", f"{HOME}/", "/c1", "a.3tz/d/", "../../../c1"]
 )
 def test_folders(uri: str) -> None:
-    """The container itself and a path that ends with a slash are folders, of which no blob is named."""
+    """The container itself and a path with a trailing slash are folders, and name no blob."""
     assert outside(uri) == FOLDER
 
 
@@ -191,10 +191,10 @@ def test_folders(uri: str) -> None:
      ("a%2F.%2Fb", "'.' folder"), ("x" * 1025, "longer than the 1,024 characters")],
 )  # fmt: skip
 def test_unsafe_names(uri: str, why: str) -> None:
-    """A blob whose name no folder can hold is in the container, but not to be mirrored, and the reason is said."""
+    """A blob with a name that no folder can hold is rejected as unsafe, with a reason."""
     found = outside(uri)
     assert found.has_unsafe_name
-    assert found.reason.startswith("means a blob that no folder can hold (its name ")
+    assert found.reason.startswith("names a blob that no folder can hold (its name ")
     assert why in found.reason
 
 
@@ -203,27 +203,27 @@ def test_unsafe_names(uri: str, why: str) -> None:
     [("CON.glb", "t/CON.glb"), ("nul", "t/nul"), ("com1.x/y", "t/com1.x/y"), ("a//b", "t/a//b"), ("x./0", "t/x./0"),
      ("...", "t/..."), ("../c%3A/x", "c:/x"), ("/c1//x", "/x"), ("x" * 256, "t/" + "x" * 256)],
 )  # fmt: skip
-def test_names_that_some_places_can_hold(uri: str, name: str) -> None:
-    """Whether an odd name can be held is for the place to say: it is a blob of the container."""
+def test_names_that_some_destinations_can_hold(uri: str, name: str) -> None:
+    """An odd name that only some destinations can hold is resolved."""
     found = resolve(uri, "t/tileset.json", HOME)
     assert isinstance(found, ResolvedUri)
     assert found.name == name
 
 
 @pytest.mark.parametrize("uri", ["%ff.glb", "a%C3/%A9.glb", "%ED%A0%80.glb", "\ud800.glb"])
-def test_what_is_not_utf_8(uri: str) -> None:
-    """No blob has such a name, though the container is meant."""
+def test_invalid_utf_8(uri: str) -> None:
+    """Invalid UTF-8 is rejected as an unsafe name: the URI points into the container."""
     assert outside(uri) == RejectedUri("is not UTF-8", has_unsafe_name=True)
 
 
 @pytest.mark.parametrize(
-    ("uri", "said"),
+    ("uri", "shown"),
     [("a.glb?sig=SECRET", "a.glb"), ("\ud800\n\x1b[2J.bin", "\ufffd\ufffd\ufffd[2J.bin"), ("//me:pass@h/a", "//h/a"),
      ("x" * 200, "x" * 200), ("x" * 201, "x" * 200 + "…")],
 )  # fmt: skip
-def test_what_is_shown(uri: str, said: str) -> None:
-    """A URI is shown on one line that any terminal bears, and without what may be secret."""
-    assert redact_uri(uri) == said
+def test_redact_uri(uri: str, shown: str) -> None:
+    """A URI is shown in one line of printable characters, and without secrets."""
+    assert redact_uri(uri) == shown
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_what_is_shown(uri: str, said: str) -> None:
     ],
 )
 def test_archives(uri: str, name: str, inner: str) -> None:
-    """A path through a 3TZ archive means the archive and a file in it; only `.3tz` at the end of a segment is one."""
+    """A path through a 3TZ archive names the archive and a file in it; only `.3tz` at the end of a segment is one."""
     assert resolve(uri, "tileset.json", HOME) == ResolvedUri(name, archive_path=inner)
 
 
@@ -259,15 +259,15 @@ def test_archives(uri: str, name: str, inner: str) -> None:
     ],
 )
 def test_documents_of_archives(uri: str, found: ResolvedUri | RejectedUri) -> None:
-    """What a document in an archive refers to lies in the archive, beside it, or outside."""
+    """References of a document in an archive lie in the archive, beside it, or outside."""
     assert resolve(uri, "d/a.3tz/t/tileset.json", HOME) == found
 
 
 @pytest.mark.parametrize("home", ["", "nonsense", "ftp://h/c", "https://[", "https:///c", "\ud800"])
 @pytest.mark.parametrize("uri", [f"{HOME}/x", "//h/x", "/x", "/", "../../../c1/x", "../../../c/x"])
 def test_unknown_container(uri: str, home: str) -> None:
-    """Where the container's address is not known nothing is inside but what is relative and does not climb."""
-    assert "address is not known" in outside(uri, home=home).reason or outside(uri, home=home) == CLIMBS
+    """With an unknown container URL only relative URIs that do not climb are inside."""
+    assert "address of the container is unknown" in outside(uri, home=home).reason or outside(uri, home=home) == CLIMBS
     assert resolve("../0.glb", BASE, home) == ResolvedUri("tiles/0.glb")
 
 
@@ -277,7 +277,7 @@ def test_unknown_container(uri: str, home: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("home", [HOME, ""])
 def test_no_secret_is_repeated(uri: str, home: str) -> None:
-    """What is said of a URI repeats neither its query nor its user."""
+    """The reason repeats neither the query nor the user name of a URI."""
     assert "SECRET" not in repr(resolve(uri, "a/b", home))
 
 
@@ -290,7 +290,7 @@ def test_no_secret_is_repeated(uri: str, home: str) -> None:
      ("blob:x", False), ("c:a", False)],
 )  # fmt: skip
 def test_relative(uri: str, is_relative: bool) -> None:
-    """A relative-path reference is one without scheme, host, leading slash, and with a path, blanks around it aside."""
+    """A relative-path reference has no scheme, host or leading slash, and has a path; blanks around it are ignored."""
     assert is_relative_path(uri) is is_relative
 
 
@@ -314,8 +314,8 @@ REFERENCES = st.builds(
 
 
 @given(REFERENCES, st.sampled_from([BASE, "tileset.json", "a/b/c/d.json", "ä/%20/x?y#z.json"]), HOMES)
-def test_as_the_standard_has_it(reference: str, base: str, home: str) -> None:
-    """Whatever urljoin makes of a relative reference is the blob, when it lies below the container."""
+def test_urljoin_agrees(reference: str, base: str, home: str) -> None:
+    """The result of urljoin for a relative reference is the blob, when it lies below the container."""
     assume(reference and not reference.startswith("#"))
     place = home or "https://unknown/c"
     joined = unquote(urlsplit(urljoin(f"{place}/{quote(base)}", reference)).path)
@@ -340,7 +340,7 @@ NAMES = st.lists(
 
 @given(NAMES, NAMES, HOMES)
 def test_a_quoted_name_comes_back(name: str, base: str, home: str) -> None:
-    """A safe name, quoted into a relative reference from any document, is what the reference means."""
+    """A safe name, quoted into a relative reference from any document, is resolved to itself."""
     assume(find_problem(name) is None and find_problem(base) is None and ".3tz/" not in f"{name}/")
     reference = "../" * base.count("/") + quote(name)
     assert is_relative_path(reference)
@@ -352,8 +352,8 @@ def test_a_quoted_name_comes_back(name: str, base: str, home: str) -> None:
 @given(URIS, BASES, HOMES | URIS)
 @example("http://[", "", "http://[")
 @example("\ud800", "\ud800/\ud800", "\ud800")
-def test_whatever_it_is(uri: str, base: str, home: str) -> None:
-    """No input is an error, what is inside can be asked for, and what is outside has a printable reason."""
+def test_any_input(uri: str, base: str, home: str) -> None:
+    """Any input gives a result: names that can be requested, or a printable reason."""
     found = resolve(uri, base, home)
     is_relative_path(uri)
     if isinstance(found, ResolvedUri):
@@ -384,15 +384,15 @@ PLAIN = st.lists(
 @example("", "a/b", HOME)
 @example("/x", "b", HOME)
 @example("0.glb\n", "b", HOME)
-def test_the_short_way_is_no_other(uri: str, base: str, home: str) -> None:
-    """What is decided at a glance is decided as by the whole procedure."""
+def test_the_fast_path_agrees(uri: str, base: str, home: str) -> None:
+    """The fast path gives the result of the whole procedure."""
     assert resolve(uri, base, home) == _resolve_any(_strip_blanks(uri), base, home)
 
 
 @pytest.mark.parametrize("device", ["con", "prn", "aux", "nul", "com0", "com9", "lpt1", "conin$", "conout$", "com¹"])
 @pytest.mark.parametrize("uri", ["{}", "{}.glb", "{}/0.glb", "d/{}", "d/{}.b.glb", "d/{}./0.glb"])
-def test_a_device_is_a_name_as_any_other(uri: str, device: str) -> None:
-    """The name of a device of Windows is followed wherever it stands."""
+def test_device_names(uri: str, device: str) -> None:
+    """The name of a Windows device is resolved like any other."""
     assert resolve(uri.format(device), "b", HOME) == ResolvedUri(uri.format(device))
 
 
@@ -408,7 +408,7 @@ HUGE = 500_000
     ids=range(22),
 )  # fmt: skip
 def test_time_is_linear(uri: str) -> None:
-    """However long and nasty a URI is, it costs no more than its length."""
+    """The longest and worst URI takes linear time."""
     began = time.perf_counter()
     resolve(uri, BASE, HOME)
     is_relative_path(uri)
@@ -416,7 +416,7 @@ def test_time_is_linear(uri: str) -> None:
 
 
 def test_ten_megabytes() -> None:
-    """A URI of ten megabytes is answered, and a reason never repeats much of it."""
+    """A URI of ten megabytes is resolved, and a reason never repeats much of it."""
     assert "longer than" in outside("é" * 5_000_000).reason
     assert len(outside("//" + "h" * 10_000_000).reason) < 100
     assert len(outside("s" * 10_000_000 + ":").reason) < 100

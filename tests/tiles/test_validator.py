@@ -1,4 +1,4 @@
-"""What the bytes of one blob prove, and what they name."""
+"""Validator: digests, kinds, structure and references of one blob."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def packed(data: bytes) -> bytes:
     return gzip.compress(data, mtime=0)
 
 
-def as_bytes(said: Any) -> bytes:
-    return json.dumps(said).encode()
+def as_bytes(document: Any) -> bytes:
+    return json.dumps(document).encode()
 
 
 SAMPLES = {
@@ -79,7 +79,7 @@ CUTS = st.lists(st.integers(0, 2000), max_size=20)
 def check(
     name: str, data: bytes, cuts: list[int] | int = 0, *, md5: bytes | None = None
 ) -> tuple[Any, ParsedContent] | str:
-    """Proof and reading, or the complaint."""
+    """Check a blob; return digests and content, or the error."""
     checked = ContentCheck(Blob(name, len(data), md5=md5), HOME)
     inner = list(range(cuts, len(data), cuts)) if isinstance(cuts, int) and cuts else cuts or []
     assert isinstance(inner, list)
@@ -91,16 +91,18 @@ def check(
         return str(error)
 
 
-def reading(name: str, data: bytes) -> ParsedContent:
-    """What sound bytes say, which does not depend on how they are cut; but for their size where they were packed."""
+def content_of(name: str, data: bytes) -> ParsedContent:
+    """Return the content of sound bytes, which must not depend on how they are cut; except the size of gzipped ones."""
     found = check(name, data)
     assert not isinstance(found, str), found
     assert check(name, data, 1) == check(name, data, 3) == found
-    said = found[1]
-    return said._replace(diagnostics=tuple(remark for remark in said.diagnostics if remark.problem != UNPACKED_BYTES))
+    content = found[1]
+    return content._replace(
+        diagnostics=tuple(diagnostic for diagnostic in content.diagnostics if diagnostic.problem != UNPACKED_BYTES)
+    )
 
 
-def complaint(name: str, data: bytes) -> str:
+def error_of(name: str, data: bytes) -> str:
     found = check(name, data)
     assert isinstance(found, str), found
     assert check(name, data, 1) == check(name, data, 3) == found
@@ -112,7 +114,7 @@ def complaint(name: str, data: bytes) -> str:
 
 @given(st.sampled_from(sorted(SAMPLES)), CUTS)
 def test_chunking_makes_no_difference(name: str, cuts: list[int]) -> None:
-    """Proof and reading or complaint, the result does not depend on how the bytes are cut."""
+    """Digests and content, or the error, do not depend on how the bytes are cut."""
     data = SAMPLES[name]
     md5 = hashlib.md5(data).digest()
     assert check(name, data, cuts, md5=md5) == check(name, data, md5=md5)
@@ -120,7 +122,7 @@ def test_chunking_makes_no_difference(name: str, cuts: list[int]) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(SAMPLES) - {"packed-big.glb"}))
 def test_byte_by_byte_makes_no_difference(name: str) -> None:
-    """Single bytes give the same result as one piece."""
+    """Single bytes give the same result as one chunk."""
     assert check(name, SAMPLES[name], 1) == check(name, SAMPLES[name])
 
 
@@ -133,8 +135,8 @@ def test_byte_by_byte_makes_no_difference(name: str) -> None:
      ("blank-list.json", Kind.NONE), ("broken.txt", Kind.NONE), ("odd.json", Kind.SCHEMA),
      ("packed.json", Kind.TILESET), ("packed-broken.txt", Kind.NONE), ("b3dm", Kind.B3DM), ("cmpt", Kind.CMPT)],
 )  # fmt: skip
-def test_proofs(name: str, kind: Kind) -> None:
-    """Sound content is proved by its length and SHA-256, and told by its payload."""
+def test_digests(name: str, kind: Kind) -> None:
+    """Sound content has its length and SHA-256, and the kind of its payload."""
     data = SAMPLES[name]
     found = check(name, data)
     assert not isinstance(found, str), found
@@ -172,25 +174,25 @@ def test_proofs(name: str, kind: Kind) -> None:
     ],
 )
 def test_damaged_content(name: str, data: bytes, words: str) -> None:
-    """Each way to be damaged is named, with the name of the blob."""
-    said = complaint(name, data)
-    assert said.startswith(f"{name}: ")
-    assert words in said
+    """Each kind of damage has its own message, with the name of the blob."""
+    message = error_of(name, data)
+    assert message.startswith(f"{name}: ")
+    assert words in message
 
 
 @pytest.mark.parametrize("data", [WHOLE, ONE, packed(WHOLE)], ids=["v2", "v1", "gzip"])
 def test_a_glb_cut_anywhere_is_damaged(data: bytes) -> None:
-    """A GLB that lost its end at any byte is damaged, although its length is the listed one."""
+    """A GLB cut at any byte is damaged, although its length is the listed one."""
     for end in range(1, len(data)):
         assert isinstance(check("a.glb", data[:end]), str), end
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_a_packed_file_cut_anywhere_is_damaged(name: str) -> None:
-    """What holds for a file holds for it within gzip: it is told, and damaged where it is cut, inside or outside."""
+    """A file within gzip has the kind of its payload, and is damaged where it is cut, inside or outside."""
     data, named = FILES[name]
-    found = reading("x", packed(data))
-    assert found == reading("x", data)
+    found = content_of("x", packed(data))
+    assert found == content_of("x", data)
     assert (found.kind, [reference.role for reference in found.references]) == (
         KIND_BY_MAGIC[data[:4]],
         [r for r, _ in named],
@@ -202,17 +204,17 @@ def test_a_packed_file_cut_anywhere_is_damaged(name: str) -> None:
 
 
 def test_trailing_bytes_are_tolerated() -> None:
-    """Bytes behind the declared length of a GLB do no harm, as in every viewer, and are remarked."""
+    """Trailing bytes of a GLB are only a diagnostic, as in every viewer."""
     for tail in (b"x", b"\0" * 100, WHOLE):
         for data in (WHOLE + tail, packed(WHOLE + tail)):
-            (remark,) = reading("a.glb", data).diagnostics
-            assert remark == Diagnostic("trailing bytes", f"{len(tail)} bytes follow after the GLB")
+            (diagnostic,) = content_of("a.glb", data).diagnostics
+            assert diagnostic == Diagnostic("trailing bytes", f"{len(tail)} bytes follow after the GLB")
 
 
 @pytest.mark.parametrize("data", [b"gl", b"\x1f\x8b", b"\x1f\x8b\0\0\0\0\0\0", b"subx", b"[1]", b"<x/>", b'"{"'])
 def test_other_files_have_no_structure(data: bytes) -> None:
-    """What begins as nothing that is known is not looked into, although it is nearly gzip."""
-    assert reading("a.bin", data) == reading("a", data) == ParsedContent(Kind.NONE)
+    """A file of an unknown kind is not parsed, although it is nearly gzip."""
+    assert content_of("a.bin", data) == content_of("a", data) == ParsedContent(Kind.NONE)
 
 
 PAGES = (b"<html>", b"<!DOCTYPE html><p>", b" \r\n<HTML lang=de>", b"\xef\xbb\xbf<!doctype HTML>", packed(b"<html>"))
@@ -220,10 +222,10 @@ PAGES = (b"<html>", b"<!DOCTYPE html><p>", b" \r\n<HTML lang=de>", b"\xef\xbb\xb
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_of_html(page: bytes) -> None:
-    """A page is no file of a tileset, unless its name says that it is one."""
+    """A page of HTML is damage, unless its name says that it is one."""
     for name in ("a", "t/a.b3dm", "a.json", "a.bin", "a.png", ROOT):
-        assert "page of HTML" in complaint(name, page)
-    assert reading("index.html", page) == reading("a.HTM", page) == ParsedContent(Kind.NONE)
+        assert "page of HTML" in error_of(name, page)
+    assert content_of("index.html", page) == content_of("a.HTM", page) == ParsedContent(Kind.NONE)
 
 
 TILES = [(b3dm(WHOLE), Kind.B3DM), (as_bytes(TILESET), Kind.TILESET), (as_bytes({"asset": {}}), Kind.GLTF)]
@@ -231,21 +233,21 @@ TILES = [(b3dm(WHOLE), Kind.B3DM), (as_bytes(TILESET), Kind.TILESET), (as_bytes(
 
 @pytest.mark.parametrize(("data", "kind"), TILES)
 def test_a_tile_of_another_format_than_its_name_says(data: bytes, kind: Kind) -> None:
-    """Viewers find out by themselves what a content is: a `.glb` that holds another tile is remarked, and followed."""
+    """Viewers detect the format themselves: a `.glb` with another tile gets a diagnostic and is parsed."""
     for stored in (data, packed(data)):
-        found, plain = reading("a.GLB", stored), reading("a", stored)
+        found, plain = content_of("a.GLB", stored), content_of("a", stored)
         assert found._replace(diagnostics=()) == plain
-        (remark,) = found.diagnostics
-        assert (remark.problem, kind in remark.detail) == ("other format", True)
-    assert reading("a.b3dm", WHOLE).diagnostics[0].problem == "other format"
+        (diagnostic,) = found.diagnostics
+        assert (diagnostic.problem, kind in diagnostic.detail) == ("other format", True)
+    assert content_of("a.b3dm", WHOLE).diagnostics[0].problem == "other format"
 
 
 def test_a_glb_without_bytes() -> None:
-    """It is no damage, and a thing of its own: whoever asks for it gets no tile."""
+    """An empty `.glb` is no damage but has its own diagnostic: its referrer gets no tile."""
     for data in (b"", packed(b"")):
-        found = reading("a.glb", data)
-        assert (found.kind, [remark.problem for remark in found.diagnostics]) == (Kind.EMPTY, [EMPTY_TILE])
-    assert reading("a.b3dm", b"") == reading("a", b"") == ParsedContent(Kind.EMPTY)
+        found = content_of("a.glb", data)
+        assert (found.kind, [diagnostic.problem for diagnostic in found.diagnostics]) == (Kind.EMPTY, [EMPTY_TILE])
+    assert content_of("a.b3dm", b"") == content_of("a", b"") == ParsedContent(Kind.EMPTY)
 
 
 # --- what is broken and proven ---
@@ -255,7 +257,7 @@ BROKEN = [("a.glb", WHOLE[:-1]), ("a.json", b"<html>"), (ROOT, b'{"root": {'), (
 
 @pytest.mark.parametrize(("name", "data"), BROKEN)
 def test_broken_bytes_that_are_proven(name: str, data: bytes) -> None:
-    """What a digest proves, or came before, is what the container holds: damage is a remark then, else an error."""
+    """Damage is only a diagnostic where a digest proves the bytes, or they came before; else an error."""
     for blob, seen in (
         (Blob(name, len(data), md5=hashlib.md5(data).digest()), []),
         (Blob(name, len(data), sha256=hashlib.sha256(data).digest()), []),
@@ -264,12 +266,12 @@ def test_broken_bytes_that_are_proven(name: str, data: bytes) -> None:
         checked = ContentCheck(blob)
         checked.feed(data)
         assert checked.finish(known_sha256s=seen).sha256 == hashlib.sha256(data).digest()
-        assert DAMAGED in {remark.problem for remark in checked.drain().diagnostics}
-    complaint(name, data)
+        assert DAMAGED in {diagnostic.problem for diagnostic in checked.drain().diagnostics}
+    error_of(name, data)
 
 
-def test_wrong_bytes_are_proven_by_nothing() -> None:
-    """Broken bytes of another length or digest are an error, although they came before."""
+def test_wrong_bytes_are_never_proven() -> None:
+    """Broken bytes with another length or digest are an error, although they came before."""
     data = WHOLE[:-1]
     for blob in (Blob("a.glb", len(data), md5=b"\0" * 16), Blob("a.glb", len(WHOLE))):
         checked = ContentCheck(blob)
@@ -278,8 +280,8 @@ def test_wrong_bytes_are_proven_by_nothing() -> None:
             checked.finish(known_sha256s=[hashlib.sha256(data).digest()])
 
 
-def test_a_broken_tileset_asks_for_nothing() -> None:
-    """What it names before it breaks is no part of the closure: its implicit tiles may be half read."""
+def test_a_damaged_tileset_has_no_references() -> None:
+    """A damaged tileset has no references: its implicit tiles may be half read."""
     tree = {"subdivisionScheme": "OCTREE", "subtreeLevels": 2, "availableLevels": 3, "subtrees": {"uri": "s"}}
     data = as_bytes({"schemaUri": "s.json", "root": {"content": {"uri": "c"}, "implicitTiling": tree}})[:-1]
     checked = ContentCheck(Blob("a.json", len(data), md5=hashlib.md5(data).digest()))
@@ -295,16 +297,16 @@ def test_a_broken_tileset_asks_for_nothing() -> None:
      (b"GIF89a", Kind.IMAGE), (b"voxl", Kind.VOXELS), (b"vctr", Kind.VECTOR), (b"geom", Kind.VECTOR)],
 )  # fmt: skip
 def test_other_kinds(begins: bytes, kind: Kind) -> None:
-    """Files without references are told by their first bytes."""
+    """Files without references are detected by their first bytes."""
     data = begins + b"\1\0\0\0\x0c\0\0\0" if kind is Kind.VECTOR else begins + b"whatever"
-    assert reading("x.bin", data) == ParsedContent(kind)
+    assert content_of("x.bin", data) == ParsedContent(kind)
 
 
 def test_archives() -> None:
-    """An archive is one file, and it is remarked that what lies in it is not walked."""
-    found = reading("a.3tz", b"PK\x03\x04 and so on")
+    """An archive is one file, with a diagnostic that its files are not followed."""
+    found = content_of("a.3tz", b"PK\x03\x04 and so on")
     assert found.kind == Kind.ARCHIVE
-    assert [remark.problem for remark in found.diagnostics] == ["unfollowed"]
+    assert [diagnostic.problem for diagnostic in found.diagnostics] == ["unfollowed"]
 
 
 # --- JSON ---
@@ -318,8 +320,8 @@ def test_archives() -> None:
      ("a.json", as_bytes({"root": {}}).decode().encode("utf-16")), ("a.json", "{}".encode("utf-16-le"))],
 )  # fmt: skip
 def test_broken_json_is_damaged(name: str, data: bytes) -> None:
-    """JSON that is broken is damage where its beginning says that it is of 3D Tiles, and in the root tileset."""
-    assert "JSON" in complaint(name, data)
+    """Broken JSON is damage where its beginning shows 3D Tiles, and in the root tileset."""
+    assert "JSON" in error_of(name, data)
 
 
 @pytest.mark.parametrize(
@@ -328,30 +330,30 @@ def test_broken_json_is_damaged(name: str, data: bytes) -> None:
      ("a.json", packed(b'{"a":')), ("a.json", b"\xef\xbb"), ("a.json", b'{"a":1}\n{"a":2}'), ("a.json", b'{"a":NaN}'),
      ("a.json", b" " * 5000), ("a.json", b"what is this"), ("a.json", b"nu"), ("a.json", b"{}\0")],
 )  # fmt: skip
-def test_what_is_called_json_and_is_broken(name: str, data: bytes) -> None:
-    """JSON of no known kind, broken where a name says JSON, is damage: whether that matters depends on who asks."""
-    assert "JSON" in complaint(name, data)
+def test_broken_json_under_a_json_name(name: str, data: bytes) -> None:
+    """Broken JSON of an unknown kind is damage under a JSON name: whether that matters depends on its referrer."""
+    assert "JSON" in error_of(name, data)
 
 
-def test_a_list_is_json_that_only_who_asks_for_it_cannot_use() -> None:
-    """A `.json` that holds a list is sound, and unreadable as a document of 3D Tiles."""
+def test_a_json_list() -> None:
+    """A `.json` with a list is sound, but unreadable as a document of 3D Tiles."""
     for data in (b"[1]", b"  [{}]", packed(b"[")):
-        assert [remark.problem for remark in reading("a.json", data).diagnostics] == ["unreadable"]
+        assert [diagnostic.problem for diagnostic in content_of("a.json", data).diagnostics] == ["unreadable"]
 
 
 @pytest.mark.parametrize("blank", [b" " * 4095, b" " * 4096, b"\n" * 20_000, b"\xef\xbb\xbf" + b"\t" * 9000])
 def test_json_behind_blanks(blank: bytes) -> None:
-    """However many blanks stand before it, a tileset is one."""
+    """A tileset is detected behind any number of blanks."""
     for data in (blank + json.dumps(TILESET).encode(), packed(blank + json.dumps(TILESET).encode())):
-        assert reading("a", data) == reading("a", json.dumps(TILESET).encode())
+        assert content_of("a", data) == content_of("a", json.dumps(TILESET).encode())
 
 
 def test_a_content_uri_of_explicit_tiles_is_remarked() -> None:
-    """What the metadata of explicit tiles may say of their contents is not followed, and that is said."""
+    """A CONTENT_URI in the metadata of explicit tiles is not followed, and gets a diagnostic."""
     classes = {"c": {"properties": {"u": {"type": "STRING", "semantic": "CONTENT_URI"}}}}
-    (remark,) = reading("a", json.dumps(TILESET | {"schema": {"classes": classes}}).encode()).diagnostics
-    assert remark.problem == "unfollowed"
-    assert "CONTENT_URI" in remark.detail
+    (diagnostic,) = content_of("a", json.dumps(TILESET | {"schema": {"classes": classes}}).encode()).diagnostics
+    assert diagnostic.problem == "unfollowed"
+    assert "CONTENT_URI" in diagnostic.detail
 
 
 @pytest.mark.parametrize(
@@ -359,34 +361,34 @@ def test_a_content_uri_of_explicit_tiles_is_remarked() -> None:
     [("a.txt", b'{"a":'), ("a", b"{ this is a text }"), ("a.bin", b"{\0\1\2"), ("a", b'{"x":{"root":{}},'),
      ("log.jsonl", b'{"type":"x"}\n{"type":"y"}\n'), ("a", packed(b"{,")), ("a.jsonx", b"{")],
 )  # fmt: skip
-def test_broken_json_is_no_json(name: str, data: bytes) -> None:
-    """What only begins as JSON does, and by nothing says that it is of 3D Tiles, is a file that is not known."""
-    assert reading(name, data).kind == Kind.NONE
+def test_unknown_broken_json(name: str, data: bytes) -> None:
+    """A file that only begins like JSON, without a sign of 3D Tiles, is of kind NONE."""
+    assert content_of(name, data).kind == Kind.NONE
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    ("document", "kind"),
     [(TILESET, Kind.TILESET), ({"asset": {"version": "2.0"}}, Kind.GLTF), ({"tileAvailability": {}}, Kind.SUBTREE),
      ({"classes": {}}, Kind.SCHEMA), ({"type": "Feature"}, Kind.GEOJSON), ({"x": 1}, Kind.JSON)],
 )  # fmt: skip
-def test_kinds_of_json(said: dict[str, Any], kind: Kind) -> None:
-    """JSON is told by its keys, whatever it is called, plain or packed."""
+def test_kinds_of_json(document: dict[str, Any], kind: Kind) -> None:
+    """The kind of JSON follows from its keys, whatever its name, plain or gzipped."""
     for name in ("a.json", "a", "a.tile"):
-        assert reading(name, as_bytes(said)).kind == reading(name, packed(as_bytes(said))).kind == kind
+        assert content_of(name, as_bytes(document)).kind == content_of(name, packed(as_bytes(document))).kind == kind
 
 
 def test_implicit_tilesets() -> None:
-    """It is told of a tileset that it has implicit tiles, and why where they cannot be understood."""
+    """A tileset has the flag of implicit tiling, and a reason where a tiling cannot be parsed."""
     tree = {"subdivisionScheme": "OCTREE", "subtreeLevels": 2, "availableLevels": 3, "subtrees": {"uri": "s"}}
     good = as_bytes({"root": {"content": {"uri": "c"}, "implicitTiling": tree}})
     for data in (good, packed(good)):
-        assert reading("tileset.json", data) == ParsedContent(Kind.TILESET, has_implicit_tiling=True)
+        assert content_of("tileset.json", data) == ParsedContent(Kind.TILESET, has_implicit_tiling=True)
     bad = as_bytes({"root": {"implicitTiling": {**tree, "subdivisionScheme": "?"}}})
     for data in (bad, packed(bad)):
-        found = reading("tileset.json", data)
-        assert [remark.problem for remark in found.diagnostics] == ["unreadable"]
+        found = content_of("tileset.json", data)
+        assert [diagnostic.problem for diagnostic in found.diagnostics] == ["unreadable"]
         assert not found.has_implicit_tiling
-    assert not reading("tileset.json", as_bytes(TILESET)).has_implicit_tiling
+    assert not content_of("tileset.json", as_bytes(TILESET)).has_implicit_tiling
 
 
 # --- references ---
@@ -399,37 +401,37 @@ def test_implicit_tilesets() -> None:
     ids=["glb", "b3dm", "cmpt", "cmpt-cmpt", "gzip", "gzip-cmpt", "gltf"],
 )  # fmt: skip
 def test_references_are_relative_to_the_file(data: bytes) -> None:
-    """What a model names lies beside the file that holds it, however deep the model is in it."""
-    assert reading("d/e/x.tile", data).references == tuple(Reference(f"d/e/{uri}", role) for role, uri in NAMED)
-    assert reading("x", data).references == tuple(Reference(uri, role) for role, uri in NAMED)
+    """References of a model are relative to the file that holds it, at any depth."""
+    assert content_of("d/e/x.tile", data).references == tuple(Reference(f"d/e/{uri}", role) for role, uri in NAMED)
+    assert content_of("x", data).references == tuple(Reference(uri, role) for role, uri in NAMED)
 
 
 def test_references_of_instances() -> None:
-    """An i3dm asks for its model by a URI that is padded."""
+    """The padded URI of an i3dm is its reference."""
     data = cmpt(i3dm(b"../m%20.gltf?v=1  ", 0))
-    found = reading("d/x.cmpt", data)
+    found = content_of("d/x.cmpt", data)
     assert found.references == (Reference("m .gltf", Role.MODEL),)
-    assert [remark.problem for remark in found.diagnostics] == ["query"]
+    assert [diagnostic.problem for diagnostic in found.diagnostics] == ["query"]
 
 
 def test_references_come_once() -> None:
-    """A file that is named a thousand times is one reference; tilesets name contents, schema and extent."""
+    """A file that is named a thousand times is one reference; tilesets reference contents, schema and extent."""
     tileset = {
         "schemaUri": "s.json",
         "extensions": {"MAXAR_extent": {"uri": "e.geojson"}, "X": {"uri": "https://h/a"}},
         "root": {"children": [{"content": {"uri": f"{HOME}/t/{n % 3}.glb"}} for n in range(1000)]},
     }
-    found = reading("t/tileset.json", as_bytes(tileset))
+    found = content_of("t/tileset.json", as_bytes(tileset))
     assert found.references == (
         Reference("t/s.json", Role.SCHEMA),
         Reference("t/e.geojson", Role.EXTENT),
         *(Reference(f"t/{n}.glb", Role.CONTENT) for n in range(3)),
     )
-    assert [remark.problem for remark in found.diagnostics] == ["unfollowed", "absolute URL"]
+    assert [diagnostic.problem for diagnostic in found.diagnostics] == ["unfollowed", "absolute URL"]
 
 
-def test_references_can_be_taken_on_the_way() -> None:
-    """What has been named can be taken before the end, so that a tileset of any size fits in memory."""
+def test_references_can_be_drained_early() -> None:
+    """References can be drained before the end, so that a tileset of any size fits in memory."""
     data = as_bytes({"root": {"children": [{"content": {"uri": f"{n}.glb"}} for n in range(500)]}})
     checked, taken = ContentCheck(Blob("tileset.json", UNKNOWN_SIZE), HOME), list[Reference]()
     for start in range(0, len(data), 100):
@@ -449,7 +451,7 @@ def test_references_can_be_taken_on_the_way() -> None:
 
 @pytest.mark.parametrize(("listed", "sent"), [(4, b"abc"), (2, b"abc"), (1, b""), (0, b"a")])
 def test_wrong_lengths(listed: int, sent: bytes) -> None:
-    """Fewer or more bytes than listed are damage, and both numbers are told."""
+    """Fewer or more bytes than listed are damage; the message has both numbers."""
     checked = ContentCheck(Blob("a", listed))
     checked.feed(sent)
     with pytest.raises(BlobDamaged, match=f"{len(sent)} bytes came, the listing says {listed}"):
@@ -457,7 +459,7 @@ def test_wrong_lengths(listed: int, sent: bytes) -> None:
 
 
 def test_unknown_lengths() -> None:
-    """Of a blob that no answer has described, any length is right."""
+    """A blob of unknown size may have any length."""
     for sent in (b"", b"abc"):
         checked = ContentCheck(Blob("a", UNKNOWN_SIZE))
         checked.feed(sent)
@@ -465,16 +467,16 @@ def test_unknown_lengths() -> None:
 
 
 def test_wrong_md5() -> None:
-    """Bytes that do not have the listed MD5 are damage; without a listed one they are not."""
+    """Bytes without the listed MD5 are damage; without a listed MD5 they are not."""
     checked = ContentCheck(Blob("a", 3, md5=hashlib.md5(b"abd").digest()))
     checked.feed(b"abc")
     with pytest.raises(BlobDamaged, match="MD5"):
         checked.finish()
-    assert reading("a", b"abc") == ParsedContent(Kind.NONE)
+    assert content_of("a", b"abc") == ParsedContent(Kind.NONE)
 
 
-def test_every_problem_is_told() -> None:
-    """Length, MD5 and structure are told together, not the first alone."""
+def test_every_problem_is_reported() -> None:
+    """Length, MD5 and structure are reported together, not only the first."""
     checked = ContentCheck(Blob("a.glb", 9, md5=b"\0" * 16))
     checked.feed(b"<html>")
     with pytest.raises(BlobDamaged, match=r"6 bytes came.*MD5.*page of HTML"):
@@ -482,8 +484,8 @@ def test_every_problem_is_told() -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 7, 1 << 20])
-def test_a_sha256_that_is_claimed_is_compared(cut: int) -> None:
-    """Valid bytes that are not those of the manifest are damaged, however they come; the right ones are proven."""
+def test_a_claimed_sha256_is_checked(cut: int) -> None:
+    """Valid bytes without the SHA-256 of the manifest are damaged, however they are cut; the right ones pass."""
     for claim, right in ((hashlib.sha256(WHOLE).digest(), True), (hashlib.sha256(b"").digest(), False)):
         checked = ContentCheck(Blob("a.glb", len(WHOLE), sha256=claim))
         for start in range(0, len(WHOLE), cut):
@@ -495,8 +497,8 @@ def test_a_sha256_that_is_claimed_is_compared(cut: int) -> None:
                 checked.finish()
 
 
-def test_restart_forgets() -> None:
-    """After a restart nothing of the earlier bytes counts, not even a finished complaint, or what they named."""
+def test_reset() -> None:
+    """After a reset nothing of the earlier bytes counts, not even a final error or references."""
     checked = ContentCheck(Blob("a.glb", len(WHOLE), md5=hashlib.md5(WHOLE).digest()))
     for before in (b"<html>" + random.Random(1).randbytes(100), NAMING, packed(NAMING)[:50]):
         checked.feed(before)
@@ -511,8 +513,8 @@ def test_restart_forgets() -> None:
 
 
 @given(st.binary(max_size=80), st.sampled_from(["a.glb", "a.json", "a"]), CUTS)
-def test_any_bytes_are_judged(data: bytes, name: str, cuts: list[int]) -> None:
-    """No content makes the check fail in another way than by saying that it is damaged."""
+def test_any_bytes(data: bytes, name: str, cuts: list[int]) -> None:
+    """Any bytes pass or are damaged; nothing else is raised."""
     for whole in (data, b"glTF" + data, b'{"root":' + data, packed(data)[:-1] + data[:1], packed(data) + data[:9]):
         assert check(name, whole, cuts) == check(name, whole, 1) == check(name, whole)
 
@@ -521,7 +523,7 @@ def test_any_bytes_are_judged(data: bytes, name: str, cuts: list[int]) -> None:
     st.sampled_from(sorted(SAMPLES)), st.lists(st.tuples(st.integers(0, 600), st.binary(max_size=3)), max_size=3), CUTS
 )
 def test_mutations(name: str, changes: list[tuple[int, bytes]], cuts: list[int]) -> None:
-    """Whatever is overwritten in a file, it is sound or damaged, never more, and the same however it is cut."""
+    """Any overwritten file is sound or damaged, raises nothing else, and the result does not depend on the cuts."""
     data = SAMPLES[name]
     for at, patch in changes:
         at %= len(data) + 1
@@ -536,7 +538,7 @@ def test_mutations(name: str, changes: list[tuple[int, bytes]], cuts: list[int])
 @samples.requires_samples
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.relative_to(samples.sample_folder()).as_posix())
 def test_real_files(path: Path) -> None:
-    """Real files are sound, but for the one that is known to be cut off, however they are cut."""
+    """Real files are sound, except the one that is known to be cut off, however they are cut."""
     data, name = path.read_bytes(), path.relative_to(samples.sample_folder()).as_posix()
     found = check(name, data)
     assert check(name, data, 1000) == found

@@ -1,4 +1,4 @@
-"""Conversations, against real servers on loopback, and what both engines share: authorities and proxies."""
+"""API client against real servers on loopback, and the TLS and proxy settings that both clients share."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from tilesync.core.http_status import raise_for_status
 from tilesync.errors import Transient, Unavailable, UsageError
 from tilesync.events import Event, Retried
 from tilesync.itwin.responses import classify_api_status
-from tilesync.transport import api_client as http
+from tilesync.transport import api_client
 from tilesync.transport.api_client import ApiRequest, ApiResponse, open_api_client
 from tilesync.transport.retry_after import retry_after_seconds
 
-# --- servers, for this file and test_bulk.py ---
+# --- servers, for this file and the other tests of transport ---
 
 Handle = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Server(ThreadingHTTPServer):
-    """Runs `handle` on each request; `paths` holds what was asked for, `headers` how."""
+    """HTTP server that runs `handle` on each request, and records its path and headers."""
 
     daemon_threads = True
     request_queue_size = 512
@@ -54,11 +54,11 @@ class Server(ThreadingHTTPServer):
             self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def url(self, path: str = "/", host: str = "127.0.0.1") -> str:
-        """A URL of this server."""
+        """Return a URL of this server."""
         return f"{self.scheme}://{host}:{self.server_address[1]}{path}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no error here."""
+        """Ignore errors: a client may disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -66,10 +66,10 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def log_message(self, *_: object) -> None:
-        """Be silent."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
-        """Note the request, and let the test answer."""
+        """Record the request, and let the test respond."""
         self.server.paths.append(self.path)
         self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
         self.server.handle(self)
@@ -79,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(handle: Handle, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
-    """A server as long as the context lasts."""
+    """Run a server within the context."""
     server = Server(handle, tls)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -91,7 +91,7 @@ def serving(handle: Handle, tls: ssl.SSLContext | None = None) -> Iterator[Serve
 
 
 def answer(body: bytes = b"hello", status: int = 200, **headers: str) -> Handle:
-    """Answers always the same; underscores in names of headers stand for dashes."""
+    """Always send the same response; underscores in header names stand for dashes."""
 
     def handle(request: BaseHTTPRequestHandler) -> None:
         request.send_response(status)
@@ -105,7 +105,7 @@ def answer(body: bytes = b"hello", status: int = 200, **headers: str) -> Handle:
 
 
 def in_turn(*handles: Handle) -> Handle:
-    """Each request gets the next answer, the last one again and again."""
+    """Give each request the next response, and repeat the last one."""
     waiting = list(handles)
 
     def handle(request: BaseHTTPRequestHandler) -> None:
@@ -115,7 +115,7 @@ def in_turn(*handles: Handle) -> Handle:
 
 
 def cut(body: bytes, at: int) -> Handle:
-    """Promises a body and breaks off after `at` bytes of it."""
+    """Announce a body, and disconnect after `at` bytes of it."""
 
     def handle(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
@@ -129,7 +129,7 @@ def cut(body: bytes, at: int) -> Handle:
 
 
 def hang(after: bytes, until: threading.Event) -> Handle:
-    """Sends raw bytes and falls silent until the test is over."""
+    """Send raw bytes, then nothing until the test is over."""
 
     def handle(request: BaseHTTPRequestHandler) -> None:
         request.wfile.write(after)
@@ -141,7 +141,7 @@ def hang(after: bytes, until: threading.Event) -> Handle:
 
 
 def tunnel(request: BaseHTTPRequestHandler) -> None:
-    """A proxy's answer to CONNECT: bytes to and fro."""
+    """Respond to CONNECT as a proxy: forward bytes in both directions."""
     host, _, port = request.path.rpartition(":")
     with socket.create_connection((host, int(port))) as far:
         request.send_response(200)
@@ -156,7 +156,7 @@ def tunnel(request: BaseHTTPRequestHandler) -> None:
                 (far if one is near else near).sendall(data)
 
 
-BOTH = """
+BOTH_CLIENTS_PROGRAM = """
 import asyncio, json, os, sys
 from datetime import timedelta
 from tilesync.errors import TilesyncError
@@ -164,29 +164,29 @@ from tilesync.transport.blob_client import open_blob_client
 from tilesync.transport.api_client import ApiRequest, open_api_client
 from tilesync.runtime.clock import WallClock
 
-async def talk(url):
-    async def make():
+async def api(url):
+    async def build_request():
         return ApiRequest(url)
-    async def accept(reply):
-        return [reply.status, (await reply.read()).decode()]
-    async with open_api_client(WallClock(), lambda event: None, budget=timedelta()) as conversation:
-        return await conversation.request("it", make, accept)
+    async def read_response(response):
+        return [response.status, (await response.read()).decode()]
+    async with open_api_client(WallClock(), lambda event: None, budget=timedelta()) as api_client:
+        return await api_client.request("it", build_request, read_response)
 
-async def bulk(url):
-    async with open_blob_client() as pool:
-        answer = await pool.get(url, {})
-        body = await answer.read_error_body()
-        await answer.aclose()
-        return [answer.status, body.decode()]
+async def blob(url):
+    async with open_blob_client() as blob_client:
+        response = await blob_client.get(url, {})
+        body = await response.read_error_body()
+        await response.aclose()
+        return [response.status, body.decode()]
 
-async def said(work):
+async def outcome(work):
     try:
         return await work
     except TilesyncError as error:
         return [type(error).__name__, str(error)]
 
 async def main():
-    return {"talk": await said(talk(sys.argv[1])), "bulk": await said(bulk(sys.argv[1]))}
+    return {"api": await outcome(api(sys.argv[1])), "blob": await outcome(blob(sys.argv[1]))}
 
 print(json.dumps(asyncio.run(main())), flush=True)
 os._exit(0)  # pyreqwest 0.15.1 may abort an interpreter that ends right after its last request
@@ -194,11 +194,11 @@ os._exit(0)  # pyreqwest 0.15.1 may abort an interpreter that ends right after i
 
 
 def fetch_by_both_clients(url: str, **environment: str) -> dict[str, list[Any]]:
-    """What each engine gets, in a process of its own with no other settings than `environment`."""
+    """Fetch a URL with both clients, in a separate process with only the settings of `environment`."""
     settings = {"SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
     bare = {key: value for key, value in os.environ.items() if key.upper() not in settings}
     done = subprocess.run(
-        [sys.executable, "-c", BOTH, url],
+        [sys.executable, "-c", BOTH_CLIENTS_PROGRAM, url],
         env=bare | environment,
         capture_output=True,
         text=True,
@@ -211,19 +211,21 @@ def fetch_by_both_clients(url: str, **environment: str) -> dict[str, list[Any]]:
     return found
 
 
-# --- conversations ---
+# --- API client ---
 
-HELLO = {"talk": [200, "hello"], "bulk": [200, "hello"]}
+HELLO = {"api": [200, "hello"], "blob": [200, "hello"]}
 
 
-async def read_checked(reply: ApiResponse) -> tuple[int, bytes]:
-    """Reads an answer as the adapters do: by its verdict."""
-    raise_for_status(classify_api_status(reply.status), reply.status, retry_after_seconds(reply.header), "the server")
-    return reply.status, await reply.read()
+async def read_checked(response: ApiResponse) -> tuple[int, bytes]:
+    """Read a response by its status verdict, as the callers do."""
+    raise_for_status(
+        classify_api_status(response.status), response.status, retry_after_seconds(response.header), "the server"
+    )
+    return response.status, await response.read()
 
 
 class RecordedApiClient:
-    """One conversation on a fake clock; `clock.slept` holds its waits, `events` what it told."""
+    """API client on a fake clock; `clock.sleeps_s` holds its delays, `events` its events."""
 
     def __init__(self, budget: float = 60.0) -> None:
         self.clock = FakeClock()
@@ -231,75 +233,75 @@ class RecordedApiClient:
         self.budget = timedelta(seconds=budget)
         self.attempts = 0
 
-    def request(self, url: str, accept: Any = read_checked, *, form: bytes | None = None, **headers: str) -> Any:
-        async def make() -> ApiRequest:
+    def request(self, url: str, read_response: Any = read_checked, *, form: bytes | None = None, **headers: str) -> Any:
+        async def build_request() -> ApiRequest:
             self.attempts += 1
             return ApiRequest(url, {**headers, "X-Attempt": str(self.attempts)}, form)
 
         async def main() -> Any:
-            async with open_api_client(self.clock, self.events.append, budget=self.budget) as talk:
-                return await talk.request("the server", make, accept)
+            async with open_api_client(self.clock, self.events.append, budget=self.budget) as client:
+                return await client.request("the server", build_request, read_response)
 
         return asyncio.run(main())
 
 
 def request_once(handle: Handle, *, budget: float = 60.0) -> tuple[Any, RecordedApiClient, Server]:
-    talk = RecordedApiClient(budget)
+    client = RecordedApiClient(budget)
     with serving(handle) as server:
-        return talk.request(server.url("/x?sig=SECRET")), talk, server
+        return client.request(server.url("/x?sig=SECRET")), client, server
 
 
 def request_failing(handle: Handle, *, budget: float = 2.0) -> tuple[Unavailable, RecordedApiClient, Server]:
-    talk = RecordedApiClient(budget)
+    client = RecordedApiClient(budget)
     with serving(handle) as server, pytest.raises(Unavailable) as error:
-        talk.request(server.url("/x?sig=SECRET"))
-    said = f"{error.value} {error.value.hint} {talk.events}"
-    assert "SECRET" not in said
-    assert "sig=" not in said
-    return error.value, talk, server
+        client.request(server.url("/x?sig=SECRET"))
+    text = f"{error.value} {error.value.hint} {client.events}"
+    assert "SECRET" not in text
+    assert "sig=" not in text
+    return error.value, client, server
 
 
-# --- answers ---
+# --- responses ---
 
 
-def test_an_answer() -> None:
-    """Status, body and the request's own headers pass, tilesync names itself, and nothing is tried twice."""
-    (status, body), talk, server = request_once(answer())
-    assert (status, body, talk.clock.sleeps_s, server.paths) == (200, b"hello", [], ["/x?sig=SECRET"])
+def test_response() -> None:
+    """Status, body and request headers pass, the User-Agent is tilesync's, and nothing is retried."""
+    (status, body), client, server = request_once(answer())
+    assert (status, body, client.clock.sleeps_s, server.paths) == (200, b"hello", [], ["/x?sig=SECRET"])
     assert server.headers[0]["user-agent"].startswith("tilesync/")
     assert server.headers[0]["x-attempt"] == "1"
 
 
 def test_a_form_is_posted() -> None:
-    """A form goes as a POST with its bytes."""
+    """A form is sent as a POST with its bytes."""
     got = []
 
     def handle(request: Any) -> None:
         got.append((request.command, request.rfile.read(int(request.headers["content-length"]))))
         answer()(request)
 
-    talk = RecordedApiClient()
+    client = RecordedApiClient()
     with serving(handle) as server:
-        talk.request(server.url(), form=b"a=1&b=%20")
+        client.request(server.url(), form=b"a=1&b=%20")
     assert got == [("POST", b"a=1&b=%20")]
 
 
-def test_codings_of_a_conversation_are_undone() -> None:
-    """A conversation speaks of meaning: a compressed answer is read as what it says."""
+def test_content_codings_are_decoded() -> None:
+    """A compressed response is decoded."""
     (_, body), _, _ = request_once(answer(gzip.compress(b"hello", mtime=0), Content_Encoding="gzip"))
     assert body == b"hello"
 
 
-def test_the_clock_of_the_server() -> None:
-    """The server's time is its Date header, in UTC; without a readable one it is not known."""
+def test_server_time() -> None:
+    """The server's time is its Date header, in UTC; None without a valid one."""
 
-    async def accept(reply: ApiResponse) -> datetime | None:
-        return reply.server_time()
+    async def read_response(response: ApiResponse) -> datetime | None:
+        return response.server_time()
 
     def handle(date: str) -> Handle:
         def respond(request: Any) -> None:
-            said = f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{date}\r\n"
-            request.wfile.write(said.encode())
+            text = f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{date}\r\n"
+            request.wfile.write(text.encode())
 
         return respond
 
@@ -309,130 +311,130 @@ def test_the_clock_of_the_server() -> None:
         ("", None),
     ):
         with serving(handle(date)) as server:
-            assert RecordedApiClient().request(server.url(), accept) == expected
+            assert RecordedApiClient().request(server.url(), read_response) == expected
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_not_followed(status: int) -> None:
-    """A redirect is an answer like others: the signature goes nowhere else."""
+    """A redirect is returned like any other response: the signature reaches no other host."""
 
-    async def accept(reply: ApiResponse) -> int:
-        return reply.status
+    async def read_response(response: ApiResponse) -> int:
+        return response.status
 
     with serving(answer()) as other, serving(answer(status=status, Location=other.url("/stolen"))) as server:
-        assert RecordedApiClient().request(server.url("/x?sig=SECRET"), accept) == status
+        assert RecordedApiClient().request(server.url("/x?sig=SECRET"), read_response) == status
         assert other.paths == []
 
 
-def test_errors_of_the_reader_end_it() -> None:
-    """What the reader of an answer raises, but for Transient, comes out as it is, at once."""
+def test_errors_of_the_reader_are_not_retried() -> None:
+    """An error of the reader, except Transient, is raised unchanged and at once."""
 
-    async def accept(reply: ApiResponse) -> None:
+    async def read_response(response: ApiResponse) -> None:
         raise UsageError("no")
 
-    talk = RecordedApiClient()
+    client = RecordedApiClient()
     with serving(answer()) as server, pytest.raises(UsageError, match="no"):
-        talk.request(server.url(), accept)
-    assert (talk.attempts, talk.clock.sleeps_s) == (1, [])
+        client.request(server.url(), read_response)
+    assert (client.attempts, client.clock.sleeps_s) == (1, [])
 
 
-# --- trying again ---
+# --- retries ---
 
 
-def test_failures_are_tried_again() -> None:
-    """A failing server is asked again, each time with a request made anew, and each retry is told."""
-    (status, _), talk, server = request_once(
+def test_failures_are_retried() -> None:
+    """A failing server is retried, each time with a newly built request and a Retried event."""
+    (status, _), client, server = request_once(
         in_turn(answer(status=500), answer(status=503), cut(b"hello", 2), answer())
     )
     assert status == 200
     assert [headers["x-attempt"] for headers in server.headers] == ["1", "2", "3", "4"]
-    told = [event for event in talk.events if isinstance(event, Retried)]
-    assert [event.seconds for event in told] == talk.clock.sleeps_s
-    assert [event.what for event in told] == ["the server"] * 3
-    assert "SECRET" not in str(talk.events)
+    retries = [event for event in client.events if isinstance(event, Retried)]
+    assert [event.seconds for event in retries] == client.clock.sleeps_s
+    assert [event.what for event in retries] == ["the server"] * 3
+    assert "SECRET" not in str(client.events)
 
 
-def test_waits_grow() -> None:
-    """Waits between attempts grow from a quarter second on, with jitter."""
-    _, talk, _ = request_once(in_turn(*[answer(status=500)] * 4, answer()))
-    assert all(0.5 * step <= wait <= step for wait, step in zip(talk.clock.sleeps_s, (0.25, 0.5, 1, 2), strict=True))
+def test_delays_grow() -> None:
+    """Delays between attempts grow from a quarter of a second, with jitter."""
+    _, client, _ = request_once(in_turn(*[answer(status=500)] * 4, answer()))
+    assert all(0.5 * step <= wait <= step for wait, step in zip(client.clock.sleeps_s, (0.25, 0.5, 1, 2), strict=True))
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_retry_after_is_obeyed(status: int) -> None:
-    """A server that says when to come back is not asked before, nor much later."""
-    _, talk, _ = request_once(in_turn(answer(status=status, Retry_After="7"), answer()))
-    (wait,) = talk.clock.sleeps_s
+    """A server with Retry-After is not asked earlier, nor much later."""
+    _, client, _ = request_once(in_turn(answer(status=status, Retry_After="7"), answer()))
+    (wait,) = client.clock.sleeps_s
     assert 7 <= wait <= 7.7
 
 
 @pytest.mark.parametrize("dated", [True, False])
-def test_a_retry_after_that_is_a_date_is_obeyed(dated: bool) -> None:
-    """A date is measured from the answer's own Date, whatever either clock says, and without one from ours."""
+def test_retry_after_date_is_obeyed(dated: bool) -> None:
+    """A date is measured from the response's Date, whatever either clock says; without Date, from our clock."""
 
     def busy(request: BaseHTTPRequestHandler) -> None:
         now = datetime(2031, 1, 1, tzinfo=UTC) if dated else datetime.now(UTC)
-        said = f"Date: {format_datetime(now, usegmt=True)}\r\n" if dated else ""
+        text = f"Date: {format_datetime(now, usegmt=True)}\r\n" if dated else ""
         until = format_datetime(now + timedelta(seconds=50), usegmt=True)
-        head = f"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n{said}Retry-After: {until}\r\n\r\n"
+        head = f"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n{text}Retry-After: {until}\r\n\r\n"
         request.wfile.write(head.encode())
 
-    _, talk, _ = request_once(in_turn(busy, answer()))
-    (wait,) = talk.clock.sleeps_s
+    _, client, _ = request_once(in_turn(busy, answer()))
+    (wait,) = client.clock.sleeps_s
     assert 45 <= wait <= 55
 
 
 def test_a_long_retry_after_is_obeyed_once() -> None:
-    """A wait beyond the budget is granted once; a server that then asks again is given up, and its wish is told."""
-    error, talk, _ = request_failing(answer(status=429, Retry_After="100"))
-    assert len(talk.clock.sleeps_s) == 1
-    assert talk.clock.sleeps_s[0] >= 100
+    """A wait beyond the budget is granted once; at the second one the request fails, and its wait is reported."""
+    error, client, _ = request_failing(answer(status=429, Retry_After="100"))
+    assert len(client.clock.sleeps_s) == 1
+    assert client.clock.sleeps_s[0] >= 100
     assert "429" in str(error)
     assert "asks to wait 100 s" in str(error)
 
 
-def test_the_budget_ends_it() -> None:
+def test_budget_ends_retries() -> None:
     """A server that keeps failing is given up within the budget, with the last reason."""
-    error, talk, server = request_failing(answer(status=500), budget=10.0)
+    error, client, server = request_failing(answer(status=500), budget=10.0)
     assert str(error) == "the server kept failing: the server answered 500"
     assert error.exit_code == 6
-    assert 5 <= sum(talk.clock.sleeps_s) <= 10
-    assert len(server.paths) == len(talk.clock.sleeps_s) + 1
+    assert 5 <= sum(client.clock.sleeps_s) <= 10
+    assert len(server.paths) == len(client.clock.sleeps_s) + 1
 
 
 def test_no_budget() -> None:
-    """Without a budget one failure is the end."""
-    _, talk, server = request_failing(answer(status=500), budget=0.0)
-    assert (len(server.paths), talk.clock.sleeps_s) == (1, [])
+    """Without a budget one failure is final."""
+    _, client, server = request_failing(answer(status=500), budget=0.0)
+    assert (len(server.paths), client.clock.sleeps_s) == (1, [])
 
 
 # --- broken connections ---
 
 
-def test_nobody_listens() -> None:
-    """A refused connection is tried again, then told without the URL's query."""
+def test_refused_connection() -> None:
+    """A refused connection is retried, then reported without the query of the URL."""
     with serving(answer()) as server:
         url = server.url("/x?sig=SECRET")
-    talk = RecordedApiClient(1.0)
+    client = RecordedApiClient(1.0)
     with pytest.raises(Unavailable, match="the connection failed") as error:
-        talk.request(url)
-    assert talk.attempts > 1
+        client.request(url)
+    assert client.attempts > 1
     assert "SECRET" not in str(error.value)
 
 
-def test_a_name_that_nobody_knows() -> None:
-    """A host that cannot be found is told without the URL's query."""
+def test_unknown_host() -> None:
+    """A host name that does not resolve is reported without the query of the URL."""
     with pytest.raises(Unavailable) as error:
         RecordedApiClient(0.0).request("https://no-such-host.invalid/x?sig=SECRET")
     assert "SECRET" not in str(error.value)
 
 
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe", b"nonsense\r\n\r\n"])
-def test_a_connection_that_breaks(said: bytes) -> None:
-    """A server that hangs up before or within its answer, or talks nonsense, is a failure like others."""
+@pytest.mark.parametrize("text", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe", b"nonsense\r\n\r\n"])
+def test_broken_connection(text: bytes) -> None:
+    """A server that disconnects before or within its response, or sends no HTTP, is retried."""
 
     def handle(request: Any) -> None:
-        request.wfile.write(said)
+        request.wfile.write(text)
         request.close_connection = True
 
     error, _, server = request_failing(handle, budget=1.0)
@@ -440,16 +442,16 @@ def test_a_connection_that_breaks(said: bytes) -> None:
     assert len(server.paths) > 1
 
 
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"])
-def test_a_server_that_hangs(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence before, within and behind the headers ends after the time for it, and is told as such."""
-    monkeypatch.setattr(http, "API_READ_TIMEOUT", timedelta(seconds=0.2))
+@pytest.mark.parametrize("text", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"])
+def test_silent_server(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence before, within and after the headers ends after the read timeout, which the message states."""
+    monkeypatch.setattr(api_client, "API_READ_TIMEOUT", timedelta(seconds=0.2))
     over = threading.Event()
     try:
-        error, _, _ = request_failing(hang(said, over), budget=0.0)
+        error, _, _ = request_failing(hang(text, over), budget=0.0)
     finally:
         over.set()
-    assert "no answer within" in str(error)
+    assert "no response within" in str(error)
 
 
 @contextmanager
@@ -466,16 +468,16 @@ def full_backlog() -> Iterator[str]:
         yield f"http://127.0.0.1:{address[1]}/x?sig=SECRET"
 
 
-def test_a_connection_that_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that does not answer at all is told with the limit that connections have, not that of answers."""
-    monkeypatch.setattr(http, "CONNECT_TIMEOUT", timedelta(seconds=1))
+def test_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that accepts no connection is reported with the connect timeout, not the read timeout."""
+    monkeypatch.setattr(api_client, "CONNECT_TIMEOUT", timedelta(seconds=1))
     with full_backlog() as url, pytest.raises(Unavailable, match="no connection within 1 s") as error:
         RecordedApiClient(0.0).request(url)
     assert "SECRET" not in str(error.value)
 
 
-def test_a_damaged_coding() -> None:
-    """A compressed answer that cannot be read is a failure like others."""
+def test_damaged_content_coding() -> None:
+    """A compressed response that cannot be decoded is retried."""
     error, _, _ = request_failing(answer(b"no gzip", Content_Encoding="gzip"), budget=0.0)
     assert "the connection failed" in str(error)
 
@@ -488,27 +490,27 @@ def test_a_damaged_coding() -> None:
     ["http://example.invalid/?sig=SECRET", "ftp://127.0.0.1/?sig=SECRET", "https://[x/?sig=SECRET", "nonsense SECRET",
      "https://127.0.0.1:99999/?sig=SECRET", "https://127.0.0.1:port/?sig=SECRET", "http://127.0.0.1/\x01?sig=SECRET"],
 )  # fmt: skip
-def test_what_is_no_url(url: str) -> None:
-    """What cannot, or must not, be asked is a usage error at once, and is not repeated."""
-    talk = RecordedApiClient()
+def test_invalid_url(url: str) -> None:
+    """A URL that cannot or must not be requested is a usage error at once, which does not repeat it."""
+    client = RecordedApiClient()
     with pytest.raises(UsageError) as error:
-        talk.request(url)
-    assert "SECRET" not in f"{error.value} {error.value.hint} {talk.events}"
-    assert talk.clock.sleeps_s == []
+        client.request(url)
+    assert "SECRET" not in f"{error.value} {error.value.hint} {client.events}"
+    assert client.clock.sleeps_s == []
 
 
 @pytest.mark.parametrize("value", ["SECRET\nX: y", "SECRET\r", "SECRETÄ", "SECRET\0"])
-def test_what_is_no_header(value: str) -> None:
-    """A token that no header can carry is a usage error at once, which does not repeat it, and nothing is sent."""
-    talk = RecordedApiClient()
+def test_invalid_header(value: str) -> None:
+    """A token that is no valid header is a usage error at once, which does not repeat it; nothing is sent."""
+    client = RecordedApiClient()
     with serving(answer()) as server, pytest.raises(UsageError) as error:
-        talk.request(server.url(), Authorization=f"Bearer {value}")
-    assert "SECRET" not in f"{error.value} {error.value.hint} {talk.events}"
-    assert (talk.clock.sleeps_s, server.paths) == ([], [])
+        client.request(server.url(), Authorization=f"Bearer {value}")
+    assert "SECRET" not in f"{error.value} {error.value.hint} {client.events}"
+    assert (client.clock.sleeps_s, server.paths) == ([], [])
 
 
 def test_no_url_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """With logging turned up for everybody, no record holds the query of a URL."""
+    """With all loggers enabled no record contains the query of a URL."""
     with caplog.at_level(logging.DEBUG):
         request_once(in_turn(answer(status=500), answer()))
     assert "SECRET" not in caplog.text
@@ -542,32 +544,32 @@ def secure(tls: ssl.SSLContext) -> Iterator[Server]:
 
 
 def test_ssl_cert_file(secure: Server, bundle: str) -> None:
-    """Both engines trust the authorities of SSL_CERT_FILE."""
+    """Both clients trust the authorities of SSL_CERT_FILE."""
     assert fetch_by_both_clients(secure.url("/?sig=SECRET"), SSL_CERT_FILE=bundle) == HELLO
 
 
 def test_unknown_authorities_are_refused(secure: Server) -> None:
-    """Without it both engines refuse a server of an authority that nobody knows, and nothing is asked of it."""
+    """Without SSL_CERT_FILE both clients refuse a server of an unknown authority, and send it no request."""
     found = fetch_by_both_clients(secure.url("/?sig=SECRET"))
-    assert (found["talk"][0], found["bulk"][0]) == ("Unavailable", "Transient")
-    assert "certificate" in found["talk"][1].lower()
-    assert "certificate" in found["bulk"][1].lower() or "issuer" in found["bulk"][1].lower()
+    assert (found["api"][0], found["blob"][0]) == ("Unavailable", "Transient")
+    assert "certificate" in found["api"][1].lower()
+    assert "certificate" in found["blob"][1].lower() or "issuer" in found["blob"][1].lower()
     assert secure.paths == []
 
 
-def test_a_name_that_the_certificate_lacks(authority: trustme.CA, bundle: str) -> None:
-    """Both engines refuse a certificate for another name, although its authority is trusted."""
+def test_certificate_for_another_name(authority: trustme.CA, bundle: str) -> None:
+    """Both clients refuse a certificate for another name, although its authority is trusted."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("elsewhere.invalid").configure_cert(context)
     with serving(answer(), context) as server:
         found = fetch_by_both_clients(server.url("/?sig=SECRET", "localhost"), SSL_CERT_FILE=bundle)
-        assert (found["talk"][0], found["bulk"][0]) == ("Unavailable", "Transient")
+        assert (found["api"][0], found["blob"][0]) == ("Unavailable", "Transient")
         assert server.paths == []
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
 def test_https_proxy(secure: Server, bundle: str, variable: str) -> None:
-    """Both engines go through the proxy of HTTPS_PROXY, and it sees the host alone."""
+    """Both clients use the proxy of HTTPS_PROXY, which sees only the host."""
     with serving(tunnel) as proxy:
         environment = {"SSL_CERT_FILE": bundle, variable: proxy.url("")}
         assert fetch_by_both_clients(secure.url("/?sig=SECRET", "localhost"), **environment) == HELLO
@@ -576,7 +578,7 @@ def test_https_proxy(secure: Server, bundle: str, variable: str) -> None:
 
 @pytest.mark.parametrize("hosts", ["localhost", "other.net,localhost", "*"])
 def test_no_proxy(secure: Server, bundle: str, hosts: str) -> None:
-    """Both engines go around the proxy for the hosts of NO_PROXY."""
+    """Both clients bypass the proxy for the hosts of NO_PROXY."""
     with serving(tunnel) as proxy:
         url = secure.url("/?sig=SECRET", "localhost")
         assert fetch_by_both_clients(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""), NO_PROXY=hosts) == HELLO
@@ -584,7 +586,7 @@ def test_no_proxy(secure: Server, bundle: str, hosts: str) -> None:
 
 
 def test_no_proxy_for_others(secure: Server, bundle: str) -> None:
-    """A host that NO_PROXY does not name goes through the proxy."""
+    """A host that is not in NO_PROXY is reached through the proxy."""
     with serving(tunnel) as proxy:
         url = secure.url("/?sig=SECRET", "localhost")
         assert (
@@ -593,42 +595,42 @@ def test_no_proxy_for_others(secure: Server, bundle: str) -> None:
         assert len(proxy.paths) == 2
 
 
-def test_a_proxy_that_refuses(secure: Server, bundle: str) -> None:
-    """A proxy that wants a login ends both engines at once, told without the URL, and nothing goes around it."""
+def test_proxy_that_wants_a_login(secure: Server, bundle: str) -> None:
+    """A proxy that wants a login ends both clients at once, without the URL in the message; nothing bypasses it."""
     with serving(answer(status=407)) as proxy:
         url = secure.url("/?sig=SECRET", "localhost")
         found = fetch_by_both_clients(url, SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy.url(""))
-        told = ["Unavailable", "a proxy wants a user name and a password (407)"]
-        assert found == {"talk": told, "bulk": told}
+        retries = ["Unavailable", "a proxy wants a user name and a password (407)"]
+        assert found == {"api": retries, "blob": retries}
         assert len(proxy.paths) == 2
         assert secure.paths == []
 
 
-def test_a_name_that_does_not_resolve() -> None:
-    """Both engines name a host that nobody knows; an attempt that is made again is made within seconds."""
+def test_unknown_host_of_both_clients() -> None:
+    """Both clients name a host that does not resolve; a retry takes seconds at most."""
     found = fetch_by_both_clients("https://nobody.invalid/?sig=SECRET")
-    assert (found["talk"][0], found["bulk"][0]) == ("Unavailable", "UnknownHost")
-    assert all("the name nobody.invalid does not resolve" in told for _, told in found.values())
+    assert (found["api"][0], found["blob"][0]) == ("Unavailable", "UnknownHost")
+    assert all("the name nobody.invalid does not resolve" in retries for _, retries in found.values())
 
 
-def test_the_password_of_a_proxy_is_not_told(secure: Server, bundle: str) -> None:
-    """A proxy that cannot be reached is told without the password that its URL holds."""
+def test_proxy_password_is_not_reported(secure: Server, bundle: str) -> None:
+    """An unreachable proxy is reported without the password in its URL."""
     with serving(answer()) as gone:
         proxy = gone.url("").replace("://", "://user:SECRET@")
     found = fetch_by_both_clients(secure.url("/", "localhost"), SSL_CERT_FILE=bundle, HTTPS_PROXY=proxy)
-    assert (found["talk"][0], found["bulk"][0]) == ("Unavailable", "Transient")
+    assert (found["api"][0], found["blob"][0]) == ("Unavailable", "Transient")
 
 
-def test_transient_is_what_readers_raise() -> None:
-    """A reader that finds an answer torn has it asked for again."""
+def test_reader_may_raise_transient() -> None:
+    """A reader that raises Transient, here for a truncated response, makes the request repeat."""
     seen = []
 
-    async def accept(reply: ApiResponse) -> bytes:
-        seen.append(await reply.read())
+    async def read_response(response: ApiResponse) -> bytes:
+        seen.append(await response.read())
         if len(seen) < 3:
             raise Transient("torn")
         return seen[-1]
 
     with serving(answer()) as server:
-        assert RecordedApiClient().request(server.url(), accept) == b"hello"
+        assert RecordedApiClient().request(server.url(), read_response) == b"hello"
     assert len(seen) == 3

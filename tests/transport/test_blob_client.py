@@ -1,4 +1,4 @@
-"""Bodies, against real servers on loopback."""
+"""Blob client against real servers on loopback."""
 
 import asyncio
 import gzip
@@ -12,7 +12,7 @@ import pytest
 
 from tests.transport.test_api_client import Handle, answer, cut, full_backlog, hang, in_turn, serving
 from tilesync.errors import Transient, UsageError
-from tilesync.transport import blob_client as bulk
+from tilesync.transport import blob_client
 from tilesync.transport.blob_client import (
     LARGE_READ_BYTES,
     LARGE_READS_AFTER_BYTES,
@@ -36,25 +36,25 @@ def with_engine(work: Callable[[BlobClient], Awaitable[T]]) -> T:
 
 def got(url: str, **headers: str) -> tuple[BlobResponse, bytes]:
     async def work(pool: BlobClient) -> tuple[BlobResponse, bytes]:
-        reply = await pool.get(url, {name.replace("_", "-"): value for name, value in headers.items()})
+        response = await pool.get(url, {name.replace("_", "-"): value for name, value in headers.items()})
         try:
-            return reply, b"".join([chunk async for chunk in reply.chunks()])
+            return response, b"".join([chunk async for chunk in response.chunks()])
         finally:
-            await reply.aclose()
+            await response.aclose()
 
     return with_engine(work)
 
 
 def silent(error: Exception) -> bool:
-    """Whether neither an error nor what it was raised from shows the signature."""
+    """Return whether neither an error nor its causes show the signature."""
     return "SECRET" not in f"{error!s}{error!r}{error.__cause__!r}{getattr(error, 'hint', '')}"
 
 
-def test_a_body() -> None:
-    """Status, headers and bytes come as the server sent them, and the request's headers go to it."""
+def test_body() -> None:
+    """Status, headers and bytes arrive as the server sent them, and the request headers reach it."""
     with serving(answer(DATA, ETag='"0x8D"')) as server:
-        reply, body = got(server.url("/a%20b?sig=S%2F"), If_Match='"0x8D"', Range="bytes=0-")
-    assert (reply.status, reply.header("etag"), reply.header("ETAG"), reply.header("x-none")) == (
+        response, body = got(server.url("/a%20b?sig=S%2F"), If_Match='"0x8D"', Range="bytes=0-")
+    assert (response.status, response.header("etag"), response.header("ETAG"), response.header("x-none")) == (
         200,
         '"0x8D"',
         '"0x8D"',
@@ -69,41 +69,41 @@ def test_a_body() -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
-def test_stored_codings_are_not_undone(coding: str) -> None:
-    """A body that is stored compressed comes as it is stored, with its coding and length told."""
+def test_content_codings_are_not_decoded(coding: str) -> None:
+    """A compressed body arrives as it is stored, with its coding and length."""
     packed = gzip.compress(b"tile" * 1000, mtime=0)
     with serving(answer(packed, Content_Encoding=coding)) as server:
-        reply, body = got(server.url())
+        response, body = got(server.url())
     assert body == packed
-    assert (reply.header("content-encoding"), reply.header("content-length")) == (coding, str(len(packed)))
+    assert (response.header("content-encoding"), response.header("content-length")) == (coding, str(len(packed)))
 
 
-def test_an_empty_body() -> None:
-    """A body without bytes is one without chunks."""
+def test_empty_body() -> None:
+    """An empty body has no chunks."""
     with serving(answer(b"")) as server:
         assert got(server.url())[1] == b""
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_redirects_are_not_followed(status: int) -> None:
-    """A redirect is an answer like others: the signature goes nowhere else."""
+    """A redirect is returned like any other response: the signature reaches no other host."""
     with serving(answer()) as other, serving(answer(status=status, Location=other.url("/stolen"))) as server:
         assert got(server.url("/x?sig=SECRET"))[0].status == status
         assert other.paths == []
 
 
 @pytest.mark.parametrize("at", [0, 1, 70_000, len(DATA) - 1])
-def test_a_cut_body_gives_what_came(at: int) -> None:
-    """Of a body that breaks off every byte that came is given out, then the break is told as one to be tried again."""
+def test_truncated_body_yields_its_bytes(at: int) -> None:
+    """A truncated body yields every byte that arrived, then raises Transient."""
     came = bytearray()
 
     async def work(pool: BlobClient) -> None:
-        reply = await pool.get(server.url("/x?sig=SECRET"), {})
+        response = await pool.get(server.url("/x?sig=SECRET"), {})
         try:
-            async for chunk in reply.chunks():
+            async for chunk in response.chunks():
                 came.extend(chunk)
         finally:
-            await reply.aclose()
+            await response.aclose()
 
     with serving(cut(DATA, at)) as server, pytest.raises(Transient) as error:
         with_engine(work)
@@ -112,15 +112,15 @@ def test_a_cut_body_gives_what_came(at: int) -> None:
 
 
 def test_errors_are_read_in_part() -> None:
-    """Of the body of an error only a beginning is read, enough for its code."""
+    """Only the first bytes of an error's body are read, enough for its code."""
     with serving(answer(b"<Code>BlobNotFound</Code>" + DATA, status=404)) as server:
 
         async def work(pool: BlobClient) -> tuple[int, bytes]:
-            reply = await pool.get(server.url(), {})
+            response = await pool.get(server.url(), {})
             try:
-                return reply.status, await reply.read_error_body()
+                return response.status, await response.read_error_body()
             finally:
-                await reply.aclose()
+                await response.aclose()
 
         status, text = with_engine(work)
     assert status == 404
@@ -128,8 +128,8 @@ def test_errors_are_read_in_part() -> None:
     assert len(text) < len(DATA)
 
 
-def test_connections_are_used_again() -> None:
-    """Bodies that were read to their end leave a connection for the next; closing twice does no harm."""
+def test_connections_are_reused() -> None:
+    """Bodies that were read to their end leave a connection for the next; closing twice is harmless."""
     peers = set()
 
     def handle(request: Any) -> None:
@@ -138,11 +138,11 @@ def test_connections_are_used_again() -> None:
 
     async def work(pool: BlobClient) -> None:
         for _ in range(20):
-            reply = await pool.get(server.url(), {})
-            async for _chunk in reply.chunks():
+            response = await pool.get(server.url(), {})
+            async for _chunk in response.chunks():
                 pass
-            await reply.aclose()
-            await reply.aclose()
+            await response.aclose()
+            await response.aclose()
 
     with serving(handle) as server:
         with_engine(work)
@@ -150,24 +150,24 @@ def test_connections_are_used_again() -> None:
     assert len(peers) <= 3  # on a busy machine the next request may come before the engine has taken one back
 
 
-def test_a_body_may_be_left() -> None:
+def test_body_may_be_closed_early() -> None:
     """A body that is closed before its end harms neither the server nor the next body."""
     with serving(answer(DATA)) as server:
 
         async def work(pool: BlobClient) -> bytes:
-            reply = await pool.get(server.url(), {})
-            await anext(reply.chunks())
-            await reply.aclose()
-            reply = await pool.get(server.url(), {})
-            whole = b"".join([chunk async for chunk in reply.chunks()])
-            await reply.aclose()
+            response = await pool.get(server.url(), {})
+            await anext(response.chunks())
+            await response.aclose()
+            response = await pool.get(server.url(), {})
+            whole = b"".join([chunk async for chunk in response.chunks()])
+            await response.aclose()
             return whole
 
         assert with_engine(work) == DATA
 
 
-def test_many_at_once() -> None:
-    """Bodies that come at the same time do not mix."""
+def test_concurrent_bodies() -> None:
+    """Concurrent bodies do not mix."""
 
     def handle(request: Any) -> None:
         number = int(request.path.strip("/"))
@@ -176,11 +176,11 @@ def test_many_at_once() -> None:
     with serving(handle) as server:
 
         async def one(pool: BlobClient, number: int) -> bytes:
-            reply = await pool.get(server.url(f"/{number}"), {})
+            response = await pool.get(server.url(f"/{number}"), {})
             try:
-                return b"".join([chunk async for chunk in reply.chunks()])
+                return b"".join([chunk async for chunk in response.chunks()])
             finally:
-                await reply.aclose()
+                await response.aclose()
 
         async def work(pool: BlobClient) -> list[bytes]:
             return await asyncio.gather(*(one(pool, number) for number in range(60)))
@@ -188,22 +188,24 @@ def test_many_at_once() -> None:
         assert with_engine(work) == [DATA[number * 1000 : number * 3000] for number in range(60)]
 
 
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\n"], ids=["at once", "within the headers"])
-def test_a_server_that_hangs(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence instead of an answer ends after the time for it, as a failure to be tried again."""
-    fails(hang, said, monkeypatch)
+@pytest.mark.parametrize("first_bytes", [b"", b"HTTP/1.1 200 OK\r\n"], ids=["at once", "within the headers"])
+def test_silent_server(first_bytes: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence before the response ends after the read timeout with Transient."""
+    fails(hang, first_bytes, monkeypatch)
 
 
-def test_a_body_that_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body that stops flowing without a break ends after the time for silence."""
+def test_silent_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that stops without a disconnect ends after the read timeout."""
     fails(hang, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", monkeypatch)
 
 
-def fails(make: Callable[[bytes, threading.Event], Handle], said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "BLOB_READ_TIMEOUT", timedelta(seconds=0.2))
+def fails(
+    make: Callable[[bytes, threading.Event], Handle], first_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blob_client, "BLOB_READ_TIMEOUT", timedelta(seconds=0.2))
     over = threading.Event()
     try:
-        with serving(make(said, over)) as server, pytest.raises(Transient, match="no bytes within") as error:
+        with serving(make(first_bytes, over)) as server, pytest.raises(Transient, match="no bytes within") as error:
             got(server.url("/x?sig=SECRET"))
     finally:
         over.set()
@@ -211,16 +213,16 @@ def fails(make: Callable[[bytes, threading.Event], Handle], said: bytes, monkeyp
     assert error.value.is_throttled  # it may have too much to do
 
 
-def test_a_connection_that_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that does not answer at all is told with the limit that connections have, not that of silence."""
-    monkeypatch.setattr(bulk, "CONNECT_TIMEOUT", timedelta(seconds=1))
+def test_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that accepts no connection is reported with the connect timeout, not the read timeout."""
+    monkeypatch.setattr(blob_client, "CONNECT_TIMEOUT", timedelta(seconds=1))
     with full_backlog() as url, pytest.raises(Transient, match="no connection within 1 s") as error:
         got(url)
     assert silent(error.value)
 
 
-def test_nobody_listens() -> None:
-    """A refused connection is a failure to be tried again, told with its cause and without the URL."""
+def test_refused_connection() -> None:
+    """A refused connection is Transient, with its cause and without the URL."""
     with serving(answer()) as server:
         url = server.url("/x?sig=SECRET")
     with pytest.raises(Transient, match="refused") as error:
@@ -228,12 +230,12 @@ def test_nobody_listens() -> None:
     assert silent(error.value)
 
 
-@pytest.mark.parametrize("said", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 2"])
-def test_a_server_that_breaks(said: bytes) -> None:
-    """A server that hangs up without an answer, or talks nonsense, is a failure to be tried again."""
+@pytest.mark.parametrize("first_bytes", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 2"])
+def test_broken_server(first_bytes: bytes) -> None:
+    """A server that disconnects without a response, or sends no HTTP, is Transient."""
 
     def handle(request: Any) -> None:
-        request.wfile.write(said)
+        request.wfile.write(first_bytes)
         request.close_connection = True
 
     with serving(handle) as server, pytest.raises(Transient) as error:
@@ -241,8 +243,8 @@ def test_a_server_that_breaks(said: bytes) -> None:
     assert silent(error.value)
 
 
-def test_a_name_that_nobody_knows() -> None:
-    """A host that cannot be found is told without the URL."""
+def test_unknown_host() -> None:
+    """A host name that does not resolve is reported without the URL."""
     with pytest.raises(Transient) as error:
         got("https://no-such-host.invalid/x?sig=SECRET")
     assert silent(error.value)
@@ -258,34 +260,34 @@ def test_a_name_that_nobody_knows() -> None:
         "",
     ],
 )
-def test_what_is_no_url(url: str) -> None:
-    """What is no URL is a usage error that does not repeat it."""
+def test_invalid_url(url: str) -> None:
+    """An invalid URL is a usage error that does not repeat it."""
     with pytest.raises(UsageError) as error:
         got(url)
     assert silent(error.value)
 
 
 @pytest.mark.parametrize("value", ['"SECRET\n"', '"SECRET\r\nX: y"', '"SECRET\0"'])
-def test_what_is_no_header(value: str) -> None:
-    """A tag that no header can carry, as a listing may hold one, is a clear error that does not repeat it."""
+def test_invalid_header(value: str) -> None:
+    """An ETag of a listing that is no valid header is a clear error that does not repeat it."""
     with serving(answer()) as server, pytest.raises(UsageError) as error:
         got(server.url(), If_Match=value)
     assert silent(error.value)
     assert server.paths == []
 
 
-def test_a_cancelled_body_is_over() -> None:
-    """A task that waits for bytes is cancelled at once, and the engine goes on."""
+def test_cancelled_read() -> None:
+    """A task that waits for bytes is cancelled at once, and the client remains usable."""
     over = threading.Event()
     stuck = hang(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", over)
     with serving(in_turn(stuck, answer())) as server:
 
         async def work(pool: BlobClient) -> bytes:
-            reply = await pool.get(server.url(), {})
+            response = await pool.get(server.url(), {})
             came = asyncio.Event()
 
             async def read() -> None:
-                async for _ in reply.chunks():
+                async for _ in response.chunks():
                     came.set()
 
             task = asyncio.create_task(read())
@@ -293,10 +295,10 @@ def test_a_cancelled_body_is_over() -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asyncio.wait_for(task, 5)
-            await reply.aclose()
-            reply = await pool.get(server.url(), {})
-            text = await reply.read_error_body()
-            await reply.aclose()
+            await response.aclose()
+            response = await pool.get(server.url(), {})
+            text = await response.read_error_body()
+            await response.aclose()
             return text
 
         try:
@@ -308,17 +310,17 @@ def test_a_cancelled_body_is_over() -> None:
 LARGE = random.Random(2).randbytes(LARGE_READS_AFTER_BYTES + 3 * LARGE_READ_BYTES + 5)
 
 
-def test_a_long_body_is_taken_in_larger_pieces() -> None:
-    """Behind its first megabytes a body that comes fast is taken a piece at a time, and is whole."""
+def test_long_body_is_read_in_large_pieces() -> None:
+    """After its first megabytes a fast body is read in large pieces, and is complete."""
     sizes: list[int] = []
 
     async def work(pool: BlobClient) -> bytes:
-        reply = await pool.get(server.url(), {})
+        response = await pool.get(server.url(), {})
         body = bytearray()
-        async for chunk in reply.chunks():
+        async for chunk in response.chunks():
             sizes.append(len(chunk))
             body += chunk
-        await reply.aclose()
+        await response.aclose()
         return bytes(body)
 
     with serving(answer(LARGE)) as server:
@@ -330,17 +332,17 @@ def test_a_long_body_is_taken_in_larger_pieces() -> None:
 @pytest.mark.parametrize(
     "at", [LARGE_READS_AFTER_BYTES + 1, LARGE_READS_AFTER_BYTES + LARGE_READ_BYTES + 70_000, len(LARGE) - 1]
 )
-def test_a_long_body_that_breaks_costs_a_piece_at_most(at: int) -> None:
-    """What came before the break is given out, but for the piece that was under way."""
+def test_broken_long_body_loses_one_piece_at_most(at: int) -> None:
+    """The bytes before the failure are yielded, except for the piece in progress."""
     came = bytearray()
 
     async def work(pool: BlobClient) -> None:
-        reply = await pool.get(server.url(), {})
+        response = await pool.get(server.url(), {})
         try:
-            async for chunk in reply.chunks():
+            async for chunk in response.chunks():
                 came.extend(chunk)
         finally:
-            await reply.aclose()
+            await response.aclose()
 
     with serving(cut(LARGE, at)) as server, pytest.raises(Transient):
         with_engine(work)
@@ -353,25 +355,25 @@ def test_a_long_body_that_breaks_costs_a_piece_at_most(at: int) -> None:
 
 def read(url: str, most: int, *, ahead: int = 1) -> bytes:
     async def work(pool: BlobClient) -> bytes:
-        reply = await pool.get(url, {}, prefetch_bytes=ahead)
+        response = await pool.get(url, {}, prefetch_bytes=ahead)
         try:
-            return await reply.read(most)
+            return await response.read(most)
         finally:
-            await reply.aclose()
+            await response.aclose()
 
     return with_engine(work)
 
 
 @pytest.mark.parametrize("ahead", [1, 1000, len(DATA) + 1])
 @pytest.mark.parametrize("most", [len(DATA), len(DATA) + 1])
-def test_a_body_is_read_at_once(most: int, ahead: int) -> None:
-    """However much of it is read ahead, a body that is not longer than it may be is whole."""
+def test_body_is_read_whole(most: int, ahead: int) -> None:
+    """A body within the limit is read whole, however much of it was prefetched."""
     with serving(answer(DATA)) as server:
         assert read(server.url(), most, ahead=ahead) == DATA
 
 
-def test_a_body_that_is_too_long_is_not_read_to_its_end() -> None:
-    """Of a longer one comes as much as shows that it is, and little more."""
+def test_too_long_body_is_not_read_to_its_end() -> None:
+    """A longer body is read only until that is known."""
     with serving(answer(LARGE)) as server:
         body = read(server.url(), 1000, ahead=1001)
     assert 1000 < len(body) < 1_000_000
@@ -380,8 +382,8 @@ def test_a_body_that_is_too_long_is_not_read_to_its_end() -> None:
 
 @pytest.mark.parametrize("ahead", [1, len(DATA) + 1])
 @pytest.mark.parametrize("at", [0, 1, 400_000])
-def test_a_body_that_breaks_is_no_body(at: int, ahead: int) -> None:
-    """A body that breaks off is an error, before or while it is read, and shows no signature."""
+def test_broken_body_is_an_error(at: int, ahead: int) -> None:
+    """A truncated body is an error, before or while it is read, and shows no signature."""
     with serving(cut(DATA, at)) as server, pytest.raises(Transient) as error:
         read(server.url("/x?sig=SECRET"), len(DATA), ahead=ahead)
     assert silent(error.value)

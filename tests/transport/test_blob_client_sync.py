@@ -1,4 +1,4 @@
-"""What a request says of itself."""
+"""Blocking blob client: secrets in requests, and timeouts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 
 from tests.transport.test_api_client import full_backlog, hang, serving
 from tilesync.errors import Transient
-from tilesync.transport import blob_client as bulk
+from tilesync.transport import blob_client
 from tilesync.transport.blob_client_sync import SyncBlobRequest, open_sync_client
 
 
-def test_a_request_is_silent() -> None:
-    """Its representation holds neither the signature of its URL nor that of a source that it names."""
+def test_request_repr_holds_no_secret() -> None:
+    """Its representation shows neither the signature of its URL nor that of a copy source."""
     send = SyncBlobRequest(
         "PUT", "https://a.net/c/b?sig=SECRET", {"x-ms-copy-source": "https://a.net/c/a?sig=SECRET"}, b"SECRET"
     )
@@ -22,7 +22,7 @@ def test_a_request_is_silent() -> None:
 
 
 def failure(send: SyncBlobRequest) -> str:
-    """Why one attempt failed."""
+    """Return the message of one failed attempt."""
     with (
         open_sync_client(lambda event: None, budget=timedelta()) as store,
         pytest.raises(Transient) as error,
@@ -32,8 +32,8 @@ def failure(send: SyncBlobRequest) -> str:
     return str(error.value)
 
 
-def test_a_limit_of_its_own_is_told() -> None:
-    """An answer that does not come within the time of its request is told with that time."""
+def test_timeout_of_a_request() -> None:
+    """A response that exceeds the timeout of its request is reported with that timeout."""
     over = Event()
     with serving(hang(b"", over)) as server:
         try:
@@ -46,8 +46,8 @@ def test_a_limit_of_its_own_is_told() -> None:
 
 
 @pytest.mark.parametrize("body", [None, b"x"])
-def test_a_connection_that_is_not_made(body: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that does not answer at all is told with the limit that connections have."""
-    monkeypatch.setattr(bulk, "CONNECT_TIMEOUT", timedelta(seconds=1))
+def test_connect_timeout(body: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that accepts no connection is reported with the connect timeout."""
+    monkeypatch.setattr(blob_client, "CONNECT_TIMEOUT", timedelta(seconds=1))
     with full_backlog() as url:
         assert failure(SyncBlobRequest("POST", url, {}, body)) == "no connection within 1 s"

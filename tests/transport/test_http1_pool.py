@@ -1,4 +1,4 @@
-"""Small bodies over connections of our own, against real servers on loopback."""
+"""HTTP/1.1 connection pool against real servers on loopback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import trustme
 from tests.transport.test_api_client import Handle, Server, answer, cut, hang, in_turn, serving
 from tilesync.errors import UsageError
 from tilesync.runtime.event_loop import loop_factory
-from tilesync.transport import http1_connect as dial
+from tilesync.transport import http1_connect
 from tilesync.transport.http1_connect import Http1Connector
 from tilesync.transport.http1_connection import PoolResponse
 from tilesync.transport.http1_pool import HttpPool, PoolRequest, http_pool
@@ -33,15 +33,15 @@ Got = Callable[..., list[bytes | None]]
 
 DATA = random.Random(4).randbytes(50_000)
 SOON = 20.0
-"""Seconds that nothing here needs, but for the tests of those that never come."""
+"""Seconds; time limit that only tests of missing responses reach."""
 
 LOOPS = [pytest.param(None, id="asyncio"), pytest.param(loop_factory(), id="uvloop")]
-"""Helpers run on uvloop, where there is one."""
+"""Workers run on uvloop if it is installed."""
 
 
 @pytest.fixture(params=LOOPS)
 def with_pool(request: pytest.FixtureRequest) -> Run:
-    """Runs what is to be done with a new pool, on each kind of loop."""
+    """Run a coroutine with a new pool, on each kind of event loop."""
 
     def run(work: Callable[[HttpPool], Awaitable[T]]) -> T:
         async def main() -> T:
@@ -56,11 +56,11 @@ def with_pool(request: pytest.FixtureRequest) -> Run:
 
 @pytest.fixture
 def got(with_pool: Run) -> Got:
-    """Gives the bodies that a new pool brings."""
+    """Fetch bodies with a new pool."""
 
-    def get(*wishes: PoolRequest, at_once: int = 4, within: float = SOON) -> list[bytes | None]:
-        found = with_pool(lambda pool: fetch_all(pool, wishes, at_once=at_once, within=within))
-        return [None if reply is None else reply.body for reply in found]
+    def get(*wanted: PoolRequest, at_once: int = 4, within: float = SOON) -> list[bytes | None]:
+        found = with_pool(lambda pool: fetch_all(pool, wanted, at_once=at_once, within=within))
+        return [None if response is None else response.body for response in found]
 
     return get
 
@@ -68,19 +68,19 @@ def got(with_pool: Run) -> Got:
 async def fetch_all(
     pool: HttpPool, requests: Sequence[PoolRequest], *, at_once: int = 4, within: float = SOON
 ) -> list[PoolResponse | None]:
-    """What is heard of each wish; that it is heard once."""
+    """Return the response to each request, reported at most once."""
     found: list[PoolResponse | None] = [None] * len(requests)
 
-    def hear(number: int, reply: PoolResponse) -> None:
+    def on_response(number: int, response: PoolResponse) -> None:
         assert found[number] is None
-        found[number] = reply
+        found[number] = response
 
-    await pool.send_all(requests, hear, max_connections=at_once, timeout=timedelta(seconds=within))
+    await pool.send_all(requests, on_response, max_connections=at_once, time_limit=timedelta(seconds=within))
     return found
 
 
 def raw(data: bytes, *, piece: int = 0) -> Handle:
-    """Answers with these very bytes, in pieces with a pause behind each, and ends the connection."""
+    """Send exactly these bytes, in pieces with a pause after each, then disconnect."""
 
     def handle(request: BaseHTTPRequestHandler) -> None:
         request.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -100,7 +100,7 @@ def head(*lines: str, status: str = "HTTP/1.1 200 OK") -> bytes:
 
 @contextmanager
 def counting(handle: Handle) -> Iterator[tuple[Server, set[Any], list[int]]]:
-    """A server, the connections that it has been asked over, and how many requests were under way at each one."""
+    """Run a server; return the peers of its connections, and how many requests ran at each moment."""
     peers, under_way, lock = set[Any](), [0], threading.Lock()
 
     def counted(request: BaseHTTPRequestHandler) -> None:
@@ -117,44 +117,44 @@ def counting(handle: Handle) -> Iterator[tuple[Server, set[Any], list[int]]]:
         yield server, peers, under_way
 
 
-def test_a_body(with_pool: Run) -> None:
-    """ETag and bytes come as the server sent them, and the request says what it should."""
+def test_body(with_pool: Run) -> None:
+    """ETag and bytes arrive as the server sent them, and the request has the expected headers."""
     with serving(answer(DATA, ETag='"0x8D"', Content_Encoding="gzip")) as server:
-        wish = PoolRequest(server.url("/a%20b%2B?sig=S%2F&x=+"), {"If-Match": '"0x8D"'}, len(DATA))
-        (reply,) = with_pool(lambda pool: fetch_all(pool, [wish]))
-    assert reply is not None
-    assert (reply.etag, reply.body) == ('"0x8D"', DATA)
-    assert 0 <= reply.seconds < SOON  # uvloop's clock counts milliseconds
+        pool_request = PoolRequest(server.url("/a%20b%2B?sig=S%2F&x=+"), {"If-Match": '"0x8D"'}, len(DATA))
+        (response,) = with_pool(lambda pool: fetch_all(pool, [pool_request]))
+    assert response is not None
+    assert (response.etag, response.body) == ('"0x8D"', DATA)
+    assert 0 <= response.seconds < SOON  # uvloop's clock counts milliseconds
     assert server.paths == ["/a%20b%2B?sig=S%2F&x=+"]
-    (said,) = server.headers
-    assert (said["if-match"], said["accept-encoding"]) == ('"0x8D"', "identity")
-    assert said["host"] == f"127.0.0.1:{server.server_address[1]}"
-    assert said["user-agent"].startswith("tilesync/")
+    (headers,) = server.headers
+    assert (headers["if-match"], headers["accept-encoding"]) == ('"0x8D"', "identity")
+    assert headers["host"] == f"127.0.0.1:{server.server_address[1]}"
+    assert headers["user-agent"].startswith("tilesync/")
 
 
 def test_many_bodies_over_few_connections(with_pool: Run) -> None:
-    """Everything comes, each once, over no more connections than are allowed; callers share them."""
+    """Every response arrives once, over no more connections than allowed; callers share them."""
 
     def handle(request: BaseHTTPRequestHandler) -> None:
         time.sleep(0.002)
         answer(request.path.encode() * 400)(request)
 
     async def work(pool: HttpPool) -> list[list[PoolResponse | None]]:
-        return await asyncio.gather(*(fetch_all(pool, wishes, at_once=5) for wishes in groups))
+        return await asyncio.gather(*(fetch_all(pool, wanted, at_once=5) for wanted in groups))
 
     with counting(handle) as (server, peers, under_way):
         paths = [[f"/{group}/{number}" for number in range(60)] for group in range(4)]
         groups = [[PoolRequest(server.url(path), {}, len(path) * 400) for path in some] for some in paths]
         found = with_pool(work)
-    assert [[reply and reply.body for reply in some] for some in found] == [
+    assert [[response and response.body for response in some] for some in found] == [
         [path.encode() * 400 for path in some] for some in paths
     ]
     assert len(peers) == 5
     assert max(under_way) == 5
 
 
-def test_connections_are_used_again(with_pool: Run) -> None:
-    """What one call has opened serves the next one."""
+def test_connections_are_reused(with_pool: Run) -> None:
+    """Connections that one call opened serve the next one."""
     with counting(answer(b"x")) as (server, peers, _):
 
         async def work(pool: HttpPool) -> None:
@@ -167,7 +167,7 @@ def test_connections_are_used_again(with_pool: Run) -> None:
 
 
 def test_fewer_connections_are_kept_when_fewer_are_allowed(with_pool: Run) -> None:
-    """Connections beyond what is allowed now end when they are free, be it that others wait for them."""
+    """Connections beyond a lower limit are closed when idle, even if requests wait."""
 
     def handle(request: BaseHTTPRequestHandler) -> None:
         time.sleep(0.005)
@@ -176,24 +176,24 @@ def test_fewer_connections_are_kept_when_fewer_are_allowed(with_pool: Run) -> No
     with counting(handle) as (server, peers, under_way):
 
         async def work(pool: HttpPool) -> None:
-            wishes = [PoolRequest(server.url(), {}, 1)] * 60
-            first = asyncio.create_task(fetch_all(pool, wishes, at_once=8))
+            wanted = [PoolRequest(server.url(), {}, 1)] * 60
+            first = asyncio.create_task(fetch_all(pool, wanted, at_once=8))
             while max(under_way, default=0) <= 2 and not first.done():
                 await asyncio.sleep(0.001)
-            await fetch_all(pool, wishes, at_once=2)
+            await fetch_all(pool, wanted, at_once=2)
             await first
             many = len(peers)
             assert 2 < max(under_way) <= many <= 8
             under_way[:] = [0]
-            await fetch_all(pool, wishes, at_once=2)
+            await fetch_all(pool, wanted, at_once=2)
             assert max(under_way) <= 2
             assert len(peers) == many
 
         with_pool(work)
 
 
-def test_connections_that_end_are_made_up_for(got: Got) -> None:
-    """Where each connection serves once, as many are used at once as are allowed, and everything comes."""
+def test_closed_connections_are_replaced(got: Got) -> None:
+    """If each connection serves one request, the allowed number stays in use, and every response arrives."""
 
     def handle(request: BaseHTTPRequestHandler) -> None:
         time.sleep(0.03)
@@ -206,8 +206,8 @@ def test_connections_that_end_are_made_up_for(got: Got) -> None:
 
 
 @pytest.mark.parametrize("reset", [True, False])
-def test_most_connections_end_at_once(with_pool: Run, reset: bool) -> None:
-    """A server that takes connections only to end them costs what was asked over them; nothing waits for nothing."""
+def test_connections_closed_at_once(with_pool: Run, reset: bool) -> None:
+    """Connections that a server closes at once fail only their requests; nothing hangs."""
     import struct
 
     with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
@@ -219,13 +219,13 @@ def test_most_connections_end_at_once(with_pool: Run, reset: bool) -> None:
                 except OSError:
                     return
                 if number % 4 == 3:
-                    threading.Thread(target=talk, args=(sock,), daemon=True).start()
+                    threading.Thread(target=serve_connection, args=(sock,), daemon=True).start()
                     continue
                 if reset:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 sock.close()
 
-        def talk(sock: socket.socket) -> None:
+        def serve_connection(sock: socket.socket) -> None:
             with sock:
                 while b"\r\n\r\n" in sock.recv(65536):
                     sock.sendall(head("Content-Length: 5") + b"hello")
@@ -233,9 +233,9 @@ def test_most_connections_end_at_once(with_pool: Run, reset: bool) -> None:
         async def work(pool: HttpPool) -> float:
             url, slowest = f"http://127.0.0.1:{listener.getsockname()[1]}/", 0.0
             for _ in range(40):
-                began = time.monotonic()
+                started_at = time.monotonic()
                 await fetch_all(pool, [PoolRequest(url, {}, 5)] * 12, at_once=4)
-                slowest = max(slowest, time.monotonic() - began)
+                slowest = max(slowest, time.monotonic() - started_at)
                 time.sleep(0.001)  # a busy loop
             return slowest
 
@@ -245,24 +245,24 @@ def test_most_connections_end_at_once(with_pool: Run, reset: bool) -> None:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def test_many_idle_connections_that_ended_while_nobody_looked(with_pool: Run) -> None:
-    """However many there are: each is done with, and what is wished for comes over new ones."""
+def test_many_stale_connections(with_pool: Run) -> None:
+    """Any number of stale connections is discarded, and the requests succeed over new ones."""
     with serving(answer(b"x")) as server:
 
         async def work(pool: HttpPool) -> None:
-            wishes = [PoolRequest(server.url(), {}, 1)] * 400
-            assert None not in await fetch_all(pool, wishes, at_once=400)
+            wanted = [PoolRequest(server.url(), {}, 1)] * 400
+            assert None not in await fetch_all(pool, wanted, at_once=400)
             (origin,) = pool._host_pools.values()
             for line in origin._connections:
                 line._socket.shutdown(socket.SHUT_RDWR)
-            assert None not in await fetch_all(pool, wishes[:20], at_once=400)
+            assert None not in await fetch_all(pool, wanted[:20], at_once=400)
 
         with_pool(work)
 
 
-def test_a_handshake_that_hangs_holds_no_place(bundle: trustme.CA, with_pool: Run, monkeypatch: Any) -> None:
-    """A connection that does not come to be is given up, and its place is another's."""
-    monkeypatch.setattr(dial, "ADDRESS_TIMEOUT", timedelta(seconds=0.3))
+def test_hanging_handshake(bundle: trustme.CA, with_pool: Run, monkeypatch: Any) -> None:
+    """A connection that cannot be opened is given up, and another one is opened in its place."""
+    monkeypatch.setattr(http1_connect, "ADDRESS_TIMEOUT", timedelta(seconds=0.3))
     held = []
     context = tls(bundle)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -275,9 +275,9 @@ def test_a_handshake_that_hangs_holds_no_place(bundle: trustme.CA, with_pool: Ru
                     return
                 held.append(sock)
                 if len(held) > 2:
-                    threading.Thread(target=talk, args=(sock,), daemon=True).start()
+                    threading.Thread(target=serve_connection, args=(sock,), daemon=True).start()
 
-        def talk(sock: socket.socket) -> None:
+        def serve_connection(sock: socket.socket) -> None:
             with context.wrap_socket(sock, server_side=True) as secure:
                 while b"\r\n\r\n" in secure.recv(65536):
                     secure.sendall(head("Content-Length: 5") + b"hello")
@@ -285,19 +285,18 @@ def test_a_handshake_that_hangs_holds_no_place(bundle: trustme.CA, with_pool: Ru
         async def work(pool: HttpPool) -> list[PoolResponse | None]:
             url = f"https://localhost:{listener.getsockname()[1]}/"
             await fetch_all(pool, [PoolRequest(url, {}, 5)] * 4, at_once=2, within=0.1)
-            await fetch_all(
-                pool, [PoolRequest(url, {}, 5)] * 4, at_once=2
-            )  # waits for those that hang, and is left with them
+            # this call waits for the hanging connections, and fails with them
+            await fetch_all(pool, [PoolRequest(url, {}, 5)] * 4, at_once=2)
             return await fetch_all(pool, [PoolRequest(url, {}, 5)] * 4, at_once=2)
 
         threading.Thread(target=serve, daemon=True).start()
         found = with_pool(work)
         listener.shutdown(socket.SHUT_RDWR)
-    assert [reply and reply.body for reply in found] == [b"hello"] * 4
+    assert [response and response.body for response in found] == [b"hello"] * 4
 
 
 def test_every_address_is_tried(monkeypatch: Any) -> None:
-    """One that this system cannot even try, and one where nothing listens, do not keep from the one that answers."""
+    """Addresses that cannot be used, or where nothing listens, do not prevent the one that answers."""
 
     async def work(port: int) -> int:
         dialler, inet = Http1Connector("localhost", port, None), socket.AF_INET
@@ -333,25 +332,25 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("data", [pytest.param(data, id=name) for name, data in OTHERS.items()])
-def test_whatever_is_not_the_plain_case_is_left(got: Got, data: bytes) -> None:
-    """An answer that is anything else is not told, at once, and the next wish is served."""
+def test_unexpected_responses_are_not_reported(got: Got, data: bytes) -> None:
+    """An unexpected response is dropped at once, and the next request is served."""
     with serving(in_turn(raw(data), answer(b"hello"))) as server:
-        wishes = [PoolRequest(server.url("/1"), {}, 5), PoolRequest(server.url("/2"), {}, 5)]
-        began = time.monotonic()
-        assert got(*wishes, at_once=1) == [None, b"hello"]
-        assert time.monotonic() - began < SOON
+        wanted = [PoolRequest(server.url("/1"), {}, 5), PoolRequest(server.url("/2"), {}, 5)]
+        started_at = time.monotonic()
+        assert got(*wanted, at_once=1) == [None, b"hello"]
+        assert time.monotonic() - started_at < SOON
         assert server.paths == ["/1", "/2"]
 
 
 @pytest.mark.parametrize("lines", [["Content-Length: 5"], ["content-length:5", 'ETAG:\t"a"'], ["Content-Length:  5 "]])
-def test_an_answer_byte_by_byte(got: Got, lines: list[str]) -> None:
-    """However the bytes come, the answer is the same; a header is read as RFC 9110 writes it."""
+def test_response_byte_by_byte(got: Got, lines: list[str]) -> None:
+    """The result does not depend on how bytes are split; headers are parsed as in RFC 9110."""
     with serving(raw(head("Date: x", *lines, "X-Content-Length: 9") + b"hello", piece=1)) as server:
         assert got(PoolRequest(server.url(), {}, 5)) == [b"hello"]
 
 
-def test_a_connection_that_is_to_end_is_not_used_again(with_pool: Run) -> None:
-    """Behind `Connection: close`, and behind bytes that belong to nothing, comes a new connection."""
+def test_closing_connection_is_not_reused(with_pool: Run) -> None:
+    """After `Connection: close`, and after surplus bytes, a new connection is used."""
     plain, more = head("Content-Length: 5") + b"hello", head("Content-Length: 5", "Connection: Close") + b"hello"
 
     def handle(data: bytes) -> Handle:
@@ -364,31 +363,31 @@ def test_a_connection_that_is_to_end_is_not_used_again(with_pool: Run) -> None:
 
         async def work(pool: HttpPool) -> None:
             for number in range(6):
-                (reply,) = await fetch_all(pool, [PoolRequest(server.url(f"/{number}"), {}, 5)])
-                assert reply is not None
-                assert reply.body == b"hello"
+                (response,) = await fetch_all(pool, [PoolRequest(server.url(f"/{number}"), {}, 5)])
+                assert response is not None
+                assert response.body == b"hello"
 
         with_pool(work)
         assert server.paths == [f"/{number}" for number in range(6)]
     assert len(peers) == 3
 
 
-def test_idle_connections_that_ended_are_made_anew(got: Got) -> None:
-    """A server that ends every connection after one answer, without saying so, is asked over new ones."""
+def test_stale_connections_are_replaced(got: Got) -> None:
+    """A server that closes each connection after one response, unannounced, gets the next request over a new one."""
 
     def handle(request: BaseHTTPRequestHandler) -> None:
         answer(DATA)(request)
         request.close_connection = True
 
     with counting(handle) as (server, peers, _):
-        wishes = [PoolRequest(server.url(f"/{number}"), {}, len(DATA)) for number in range(30)]
-        assert got(*wishes, at_once=3) == [DATA] * 30
+        wanted = [PoolRequest(server.url(f"/{number}"), {}, len(DATA)) for number in range(30)]
+        assert got(*wanted, at_once=3) == [DATA] * 30
         assert sorted(server.paths) == sorted(f"/{number}" for number in range(30))
     assert len(peers) == 30
 
 
-def test_what_does_not_come_in_time_is_left(with_pool: Run) -> None:
-    """Who waits long enough waits no more; the others have been heard, and the pool goes on."""
+def test_late_responses_are_dropped(with_pool: Run) -> None:
+    """Requests that exceed the time limit end; the others are reported, and the pool remains usable."""
     over = threading.Event()
 
     def handle(request: BaseHTTPRequestHandler) -> None:
@@ -398,18 +397,18 @@ def test_what_does_not_come_in_time_is_left(with_pool: Run) -> None:
     with serving(handle) as server:
 
         async def work(pool: HttpPool) -> list[PoolResponse | None]:
-            wishes = [PoolRequest(server.url(f"/{number}"), {}, 5) for number in range(5)]
-            found = await fetch_all(pool, wishes, at_once=2, within=1.0)
+            wanted = [PoolRequest(server.url(f"/{number}"), {}, 5) for number in range(5)]
+            found = await fetch_all(pool, wanted, at_once=2, within=1.0)
             assert await fetch_all(pool, [PoolRequest(server.url("/more"), {}, 5)] * 3, at_once=2) != [None] * 3
             return found
 
         found = with_pool(work)
         over.set()
-    assert [reply is not None for reply in found] == [False, True, True, True, True]
+    assert [response is not None for response in found] == [False, True, True, True, True]
 
 
-def test_cancelled_it_ends_its_connections(with_pool: Run) -> None:
-    """Cancelled in the middle of a body it hears nothing more, and the server sees the connection end."""
+def test_cancellation_closes_connections(with_pool: Run) -> None:
+    """A cancelled call reports nothing more, and the server sees the connection end."""
     over, ended = threading.Event(), threading.Event()
 
     def handle(request: BaseHTTPRequestHandler) -> None:
@@ -433,8 +432,8 @@ def test_cancelled_it_ends_its_connections(with_pool: Run) -> None:
         with_pool(work)
 
 
-def test_a_pool_that_is_closed_leaves_what_is_under_way(with_pool: Run) -> None:
-    """What comes no more, because the pool ends, is left at once."""
+def test_closing_the_pool_ends_requests(with_pool: Run) -> None:
+    """Closing the pool ends requests in progress at once."""
     over = threading.Event()
     with serving(hang(head("Content-Length: 5") + b"he", over)) as server:
 
@@ -450,34 +449,34 @@ def test_a_pool_that_is_closed_leaves_what_is_under_way(with_pool: Run) -> None:
         over.set()
 
 
-def test_a_server_that_is_not_there(got: Got) -> None:
-    """Where nothing listens everything is left at once."""
+def test_refused_connection(got: Got) -> None:
+    """If nothing listens, all requests end at once."""
     with serving(answer()) as gone:
         url = gone.url()
-    began = time.monotonic()
+    started_at = time.monotonic()
     assert got(*[PoolRequest(url, {}, 5)] * 50, at_once=4) == [None] * 50
-    assert time.monotonic() - began < SOON / 2
+    assert time.monotonic() - started_at < SOON / 2
 
 
 @pytest.mark.parametrize("host", ["nobody.invalid", "a..b", ".a", f"{'a' * 64}.net"])
-def test_a_name_that_nobody_knows(got: Got, host: str) -> None:
-    """A host that cannot be resolved, or asked for, is one that is not there."""
-    began = time.monotonic()
+def test_unknown_host(got: Got, host: str) -> None:
+    """A host name that does not resolve, or is invalid, counts as unreachable."""
+    started_at = time.monotonic()
     assert got(PoolRequest(f"https://{host}/x", {}, 5)) == [None]
-    assert time.monotonic() - began < SOON
+    assert time.monotonic() - started_at < SOON
 
 
 @pytest.mark.parametrize("error", [LookupError, TimeoutError])
-def test_what_the_hearer_raises_comes_out(with_pool: Run, error: type[Exception]) -> None:
-    """An error of the one who hears is theirs."""
+def test_callback_error_is_raised(with_pool: Run, error: type[Exception]) -> None:
+    """An error of the callback is raised to the caller."""
 
-    def hear(number: int, reply: PoolResponse) -> None:
+    def on_response(number: int, response: PoolResponse) -> None:
         raise error(str(number))
 
     with serving(answer(b"hello")) as server, pytest.raises(error):
         with_pool(
             lambda pool: pool.send_all(
-                [PoolRequest(server.url(), {}, 5)], hear, max_connections=1, timeout=timedelta(seconds=SOON)
+                [PoolRequest(server.url(), {}, 5)], on_response, max_connections=1, time_limit=timedelta(seconds=SOON)
             )
         )
 
@@ -492,8 +491,8 @@ def test_what_the_hearer_raises_comes_out(with_pool: Run, error: type[Exception]
         ("/x", {"If-Match": '"ü"'}),
     ],
 )
-def test_what_cannot_be_sent_is_not(got: Got, path: str, headers: dict[str, str]) -> None:
-    """Nothing gets into a request that would be more than the part of it that it is for; nothing is asked."""
+def test_header_injection_is_refused(got: Got, path: str, headers: dict[str, str]) -> None:
+    """No value can add headers or requests; nothing is sent."""
     with serving(answer(b"hello")) as server:
         with pytest.raises(UsageError):
             got(PoolRequest(server.url("/first"), {}, 5), PoolRequest(server.url(path), headers, 5))
@@ -506,7 +505,7 @@ def test_what_cannot_be_sent_is_not(got: Got, path: str, headers: dict[str, str]
      "https://[bad/x", "https://[::g]/x"],
 )  # fmt: skip
 def test_other_urls_are_refused(got: Got, url: str) -> None:
-    """Only plain web addresses are asked for."""
+    """Only http and https URLs are accepted."""
     with pytest.raises(UsageError):
         got(PoolRequest(url, {}, 5))
 
@@ -516,7 +515,7 @@ def test_other_urls_are_refused(got: Got, url: str) -> None:
 
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
-    """An authority that this process trusts by SSL_CERT_FILE."""
+    """Authority that this process trusts by SSL_CERT_FILE."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
@@ -532,15 +531,15 @@ def tls(authority: trustme.CA, name: str = "localhost") -> Any:
 
 
 def test_bodies_over_tls(got: Got, bundle: trustme.CA) -> None:
-    """Bodies of many records, over connections that are used again."""
+    """Bodies of many TLS records arrive over reused connections."""
     with serving(answer(DATA), tls(bundle)) as server:
-        wishes = [PoolRequest(server.url(f"/{number}", "localhost"), {}, len(DATA)) for number in range(40)]
-        assert got(*wishes, at_once=4) == [DATA] * 40
+        wanted = [PoolRequest(server.url(f"/{number}", "localhost"), {}, len(DATA)) for number in range(40)]
+        assert got(*wanted, at_once=4) == [DATA] * 40
         assert len(server.paths) == 40
 
 
-def test_later_connections_go_on_with_the_session_of_an_earlier_one(with_pool: Run, bundle: trustme.CA) -> None:
-    """Where a host was trusted once, the next connections to it need no certificate."""
+def test_tls_session_is_resumed(with_pool: Run, bundle: trustme.CA) -> None:
+    """Later connections to a trusted host resume its session without a certificate."""
     resumed = list[bool]()
     together = threading.Barrier(8)
 
@@ -551,41 +550,44 @@ def test_later_connections_go_on_with_the_session_of_an_earlier_one(with_pool: R
         answer(b"hello")(request)
 
     with serving(handle, tls(bundle)) as server:
-        wish = PoolRequest(server.url("/a", "localhost"), {}, 5)
+        pool_request = PoolRequest(server.url("/a", "localhost"), {}, 5)
 
         async def work(pool: HttpPool) -> list[PoolResponse | None]:
-            return [*await fetch_all(pool, [wish], at_once=1), *await fetch_all(pool, [wish] * 8, at_once=8)]
+            return [
+                *await fetch_all(pool, [pool_request], at_once=1),
+                *await fetch_all(pool, [pool_request] * 8, at_once=8),
+            ]
 
-        assert [reply.body for reply in with_pool(work) if reply] == [b"hello"] * 9
+        assert [response.body for response in with_pool(work) if response] == [b"hello"] * 9
     assert sorted(resumed) == [False] * 2 + [True] * 7
 
 
 @pytest.mark.parametrize("name", ["localhost", "elsewhere.invalid"])
-def test_who_is_not_trusted_is_not_asked(got: Got, bundle: trustme.CA, name: str) -> None:
-    """Neither a server of an unknown authority, nor one with another name, sees a request."""
+def test_untrusted_server_gets_no_request(got: Got, bundle: trustme.CA, name: str) -> None:
+    """A server of an unknown authority, or with another name, sees no request."""
     authority = trustme.CA() if name == "localhost" else bundle
     with serving(answer(b"hello"), tls(authority, name)) as server:
         assert got(PoolRequest(server.url("/?sig=SECRET", "localhost"), {}, 5)) == [None]
         assert server.paths == []
 
 
-def test_a_tls_connection_that_is_cut(got: Got, bundle: trustme.CA) -> None:
-    """A connection that ends without the closure alert, in a body or before one, is one that broke."""
+def test_truncated_tls_connection(got: Got, bundle: trustme.CA) -> None:
+    """A connection that ends without the closure alert, within or before a body, has failed."""
     with serving(in_turn(cut(DATA, 20_000), answer(DATA)), tls(bundle)) as server:
-        wishes = [PoolRequest(server.url(f"/{number}", "localhost"), {}, len(DATA)) for number in range(3)]
-        assert got(*wishes, at_once=1) == [None, DATA, DATA]
+        wanted = [PoolRequest(server.url(f"/{number}", "localhost"), {}, len(DATA)) for number in range(3)]
+        assert got(*wanted, at_once=1) == [None, DATA, DATA]
 
 
-def test_connections_that_fail_leave_nothing_open(bundle: trustme.CA, got: Got) -> None:
-    """Descriptors are given back at once, not when the memory is looked through."""
+def test_failed_connections_are_closed(bundle: trustme.CA, got: Got) -> None:
+    """Descriptors are closed at once, not by the garbage collector."""
     gc.collect()
     gc.disable()
     try:
         before = len(os.listdir("/proc/self/fd"))
         with serving(answer(), tls(trustme.CA())) as server:
-            wishes = [PoolRequest(server.url("/", "localhost"), {}, 5)] * 20
+            wanted = [PoolRequest(server.url("/", "localhost"), {}, 5)] * 20
             for _ in range(5):
-                assert got(*wishes) == [None] * 20
+                assert got(*wanted) == [None] * 20
         assert len(os.listdir("/proc/self/fd")) <= before + 5
     finally:
         gc.enable()

@@ -1,4 +1,4 @@
-"""Which proxy a URL goes through, by the environment."""
+"""Proxy selection by the environment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROXY = "http://proxy.example:3128"
 
 
 def proxy_url_for(url: str, **environ: str) -> str | None:
-    """The proxy that a URL is asked through."""
+    """Return the proxy for a URL."""
     proxy = read_proxies(environ).proxy_for(url)
     return proxy.url if proxy is not None else None
 
@@ -32,8 +32,8 @@ def proxy_url_for(url: str, **environ: str) -> str | None:
         ({"ALL_PROXY": " http://me:p%40ss@h:1 "}, "http://me:p%40ss@h:1", "http://me:p%40ss@h:1"),
     ],
 )
-def test_which_variable_counts(environ: dict[str, str], http: str | None, https: str | None) -> None:
-    """By the scheme, else for all; small letters win, an empty one switches off."""
+def test_precedence_of_variables(environ: dict[str, str], http: str | None, https: str | None) -> None:
+    """By scheme, else ALL_PROXY; lower case wins, an empty value disables."""
     assert (
         proxy_url_for("http://host.example/a?sig=1", **environ),
         proxy_url_for("https://host.example", **environ),
@@ -66,15 +66,15 @@ def test_which_variable_counts(environ: dict[str, str], http: str | None, https:
     ],
 )
 @pytest.mark.parametrize("variable", ["no_proxy", "NO_PROXY"])
-def test_what_is_spared(variable: str, entry: str, spared: list[str], not_spared: list[str]) -> None:
-    """Every form of an entry spares what it says, and nothing else."""
+def test_no_proxy_entries(variable: str, entry: str, spared: list[str], not_spared: list[str]) -> None:
+    """Every form of an entry exempts its hosts, and no others."""
     environ = {"ALL_PROXY": PROXY, variable: entry}
     assert [url for url in spared if proxy_url_for(url, **environ) is not None] == []
     assert [url for url in not_spared if proxy_url_for(url, **environ) is None] == []
 
 
-def test_entries_that_cannot_be_read_spare_nothing_and_are_known() -> None:
-    """They are kept, so that somebody can be told."""
+def test_invalid_no_proxy_entries() -> None:
+    """They exempt nothing, and are kept for a warning."""
     proxies = read_proxies({"ALL_PROXY": PROXY, "NO_PROXY": "http://a.example, b.example:port, [nonsense], c.example"})
     assert proxies.invalid_entries == ("http://a.example", "b.example:port", "[nonsense]")
     assert proxies.proxy_for("http://a.example") is not None
@@ -82,8 +82,8 @@ def test_entries_that_cannot_be_read_spare_nothing_and_are_known() -> None:
 
 
 @pytest.mark.parametrize("value", ["socks4://me:SECRET@h:1", "ftp://h", "http://", "http://me:SECRET@h:port", "a b"])
-def test_a_proxy_that_cannot_be_used(value: str) -> None:
-    """It is refused where it would be used, by the name of its variable, without what it holds; nowhere else."""
+def test_invalid_proxy(value: str) -> None:
+    """It is refused only where it would be used, by the name of its variable and without its value."""
     proxies = read_proxies({"HTTPS_PROXY": value, "NO_PROXY": "spared.example"})
     assert proxies.proxy_for("https://spared.example") is None
     assert proxies.proxy_for("http://a.example") is None
@@ -94,8 +94,8 @@ def test_a_proxy_that_cannot_be_used(value: str) -> None:
     assert "SECRET" not in f"{raised.value} {raised.value.hint} {proxies!r}"
 
 
-def test_the_settings_of_the_system_count_where_no_variable_does() -> None:
-    """They come with their own exemptions; `no_proxy` counts too."""
+def test_system_proxies() -> None:
+    """They apply if no variable is set, with their own exemptions; `no_proxy` applies too."""
     system = {"https": "http://system.example:1"}
     proxies = read_proxies({"no_proxy": "b.example"}, system, lambda host: host == "intranet")
     assert bool(proxies)

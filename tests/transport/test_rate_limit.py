@@ -1,4 +1,4 @@
-"""A limited bandwidth, by a clock that is moved."""
+"""Rate limiter on a fake clock."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tilesync.transport.rate_limit import BURST_S, MAX_PIECE_BYTES, MIN_PIECE_BY
 
 @pytest.mark.parametrize("rate", [1e4, 1e6, 1e8])
 @pytest.mark.parametrize("part", [100, 5_000])
-def test_ten_seconds_hold_what_the_rate_says(rate: float, part: int) -> None:
-    """Taken as fast as it gives, in parts of any size, ten seconds are within five hundredths of ten times the rate."""
+def test_rate_is_kept(rate: float, part: int) -> None:
+    """Over ten seconds the throughput is within 5 % of the rate, whatever the size of the requests."""
     clock, size = FakeClock(), int(rate / part) + 1
 
     async def work() -> float:
@@ -27,7 +27,7 @@ def test_ten_seconds_hold_what_the_rate_says(rate: float, part: int) -> None:
 
 
 def test_many_share_one_rate() -> None:
-    """Connections that take at the same time get the rate together, none of them each."""
+    """Concurrent connections get the rate together, not each."""
     clock = FakeClock()
 
     async def taker(bandwidth: RateLimiter) -> None:
@@ -42,8 +42,8 @@ def test_many_share_one_rate() -> None:
     assert clock.monotonic() >= 100 - BURST_S
 
 
-def test_a_silence_is_not_saved_up() -> None:
-    """After a minute without traffic no more comes at once than the slack."""
+def test_idle_time_is_not_saved_up() -> None:
+    """After a minute without traffic only the burst is available at once."""
     clock = FakeClock()
 
     async def work() -> float:

@@ -1,4 +1,4 @@
-"""Trying again while blocking."""
+"""Blocking retry loop."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tilesync.runtime.threads import map_in_threads, run_in_thread, without_retr
 from tilesync.transport.retry import SyncRetrier
 
 
-def test_it_is_tried_until_it_is_done() -> None:
-    """What another attempt may cure is tried again, and each time is told, the first one to a person."""
+def test_transient_errors_are_retried() -> None:
+    """Transient errors are retried, each with an event, the first one also with a notice."""
     events: list[Event] = []
     left = [Transient("slow"), Transient("slow")]
 
@@ -28,8 +28,8 @@ def test_it_is_tried_until_it_is_done() -> None:
     assert [type(event) for event in events] == [Notice, Retried, Retried]
 
 
-def test_patience_ends() -> None:
-    """Past the budget it is said who failed and how."""
+def test_budget_ends_retries() -> None:
+    """When the budget is spent, the error names the server and the reason."""
 
     def attempt() -> int:
         raise Transient("no connection")
@@ -38,8 +38,8 @@ def test_patience_ends() -> None:
         SyncRetrier(lambda event: None, budget=timedelta(seconds=0.2)).retry("the store", attempt)
 
 
-def test_what_nothing_cures_is_not_tried_again() -> None:
-    """Other errors pass at once."""
+def test_other_errors_are_not_retried() -> None:
+    """Other errors are raised at once."""
     attempts: list[int] = []
 
     def attempt() -> int:
@@ -52,7 +52,7 @@ def test_what_nothing_cures_is_not_tried_again() -> None:
 
 
 def down() -> None:
-    """A store that is down, for a minute."""
+    """Retry a store that is down, for a minute."""
 
     def attempt() -> None:
         raise Transient("no connection")
@@ -60,8 +60,8 @@ def down() -> None:
     SyncRetrier(lambda event: None, budget=timedelta(seconds=60)).retry("the store", attempt)
 
 
-def test_what_is_wanted_no_more_is_given_up() -> None:
-    """Who is cancelled waits no longer, in however many threads; who comes after is borne with as ever."""
+def test_cancellation_ends_retries() -> None:
+    """Cancelled work stops waiting in all its threads; later work is retried as usual."""
     left = [Transient("slow"), Transient("slow")]
 
     def attempt() -> int:
@@ -70,17 +70,17 @@ def test_what_is_wanted_no_more_is_given_up() -> None:
         return 7
 
     async def work() -> int:
-        began = time.monotonic()
+        started_at = time.monotonic()
         for job in (down, lambda: map_in_threads(lambda _: down(), range(3), max_threads=3)):
             waiting = asyncio.create_task(run_in_thread(job))
             await asyncio.sleep(0.1)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-        with pytest.raises(Unavailable, match="wanted no more"):
+        with pytest.raises(Unavailable, match="the request was cancelled"):
             await without_retries(down)
-        assert time.monotonic() - began < 10
-        insistence = SyncRetrier(lambda event: None, budget=timedelta(seconds=20))
-        return await run_in_thread(insistence.retry, "the store", attempt)
+        assert time.monotonic() - started_at < 10
+        retrier = SyncRetrier(lambda event: None, budget=timedelta(seconds=20))
+        return await run_in_thread(retrier.retry, "the store", attempt)
 
     assert asyncio.run(work()) == 7

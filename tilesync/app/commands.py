@@ -7,14 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from tilesync.app.destinations import (
-    enlarge_thread_pool,
     open_destination,
     open_destination_for_audit,
     open_destination_for_plan,
@@ -325,24 +324,19 @@ async def list_exports(
                 on_export(export)
 
 
-async def viewer_link(request: MirrorRequest, observe: Observer) -> str:
-    """The URL that a viewer starts from: a secret."""
-    async with open_clients(request.service, observe) as wires:
-        exports = make_mesh_exports(request.service, wires)
-        resolution = await exports.find_latest(request.selector, wait=request.wait, poll=request.poll)
-        link, _ = await exports.fetch_link(resolution.export, cdn=request.cdn)
-        return link.viewer_url()
+async def viewer_link(
+    service: Service, selector: Selector, observe: Observer, *, cdn: bool, wait: timedelta, poll: timedelta
+) -> tuple[str, datetime | None]:
+    """The URL that a viewer starts from, a secret; and when it ends."""
+    async with open_clients(service, observe) as clients:
+        exports = make_mesh_exports(service, clients)
+        resolution = await exports.find_latest(selector, wait=wait, poll=poll)
+        link, _ = await exports.fetch_link(resolution.export, cdn=cdn)
+        return link.viewer_url(), link.expires
 
 
 async def rollback(
-    destination: Location,
-    observe: Observer,
-    name: str | None,
-    *,
-    latest: bool,
-    state_dir: Path | None,
-    store_options: StoreOptions | None = None,
-    hook: PublishHook | None = None,
+    target: Target, observe: Observer, name: str | None, *, latest: bool, hook: PublishHook | None = None
 ) -> Version:
     """Point back at an older version and pin it, or with `latest` at the newest again. Raises the RunErrors."""
     from tilesync.jobs.mirror.publish_hook import run_publish_hook
@@ -351,8 +345,8 @@ async def rollback(
     from tilesync.jobs.run.stats import RunStats
     from tilesync.jobs.versions.rollback import rollback as run
 
-    clock, where = WallClock(), Target(destination, store_options or StoreOptions(), state_dir)
-    async with open_destination(where, None, refuse_client, observe) as there:
+    clock = WallClock()
+    async with open_destination(target, None, refuse_client, observe) as there:
         about = RunContext(clock, observe, RunStats(), ConcurrencyLimiter(clock, fixed_limit=1), retry_for=timedelta())
         version = await run(there, about, name, latest=latest)
         await run_publish_hook(there, hook)
@@ -360,61 +354,37 @@ async def rollback(
 
 
 def list_versions(
-    destination: Location,
-    observe: Observer,
-    *,
-    state_dir: Path | None,
-    retired: bool = False,
-    store_options: StoreOptions | None = None,
-    on_ownership: Callable[[OwnershipStatus], None] | None = None,
-) -> list[ListedVersion]:
-    """What a destination holds, and held where `retired` is asked for: nothing where there is none. `tell` gets to know
-    whose it is.
-    """
-    from tilesync.jobs.versions.listing import list_versions as told
+    target: Target, observe: Observer, *, retired: bool = False
+) -> tuple[list[ListedVersion], OwnershipStatus]:
+    """The versions of a destination, and where `retired` is asked for those that it had; and who owns it."""
+    from tilesync.jobs.versions.listing import list_versions as list_them
     from tilesync.jobs.versions.ownership import read_ownership_status
 
-    with open_destination_for_audit(Target(destination, store_options or StoreOptions(), state_dir), observe) as there:
-        if on_ownership is not None:
-            on_ownership(read_ownership_status(there.publication))
-        return told(there.publication, there.catalog, observe, include_retired=retired)
+    with open_destination_for_audit(target, observe) as there:
+        status = read_ownership_status(there.publication)
+        return list_them(there.publication, there.catalog, observe, include_retired=retired), status
 
 
-def sha256sums(
-    destination: Location,
-    version: str,
-    observe: Observer,
-    *,
-    state_dir: Path | None,
-    store_options: StoreOptions | None = None,
-) -> Iterator[str]:
+def sha256sums(target: Target, version: str, observe: Observer) -> Iterator[str]:
     """The lines of `sha256sum -c` for the folder of a version. Raises UsageError, DestinationError."""
     from tilesync.core.safe_names import resolve_version_name
-    from tilesync.jobs.versions.listing import list_sha256sums as lines
+    from tilesync.jobs.versions.listing import list_sha256sums
 
-    with open_destination_for_audit(Target(destination, store_options or StoreOptions(), state_dir), observe) as there:
-        yield from lines(there.publication, resolve_version_name(version, there.publication.manifest_names()))
+    with open_destination_for_audit(target, observe) as there:
+        name = resolve_version_name(version, there.publication.manifest_names())
+        yield from list_sha256sums(there.publication, name)
 
 
 async def verify(
-    destination: Location,
-    observe: Observer,
-    stats: RunStats,
-    *,
-    state_dir: Path | None,
-    quick: bool,
-    all_versions: bool = False,
-    store_options: StoreOptions | None = None,
+    target: Target, observe: Observer, stats: RunStats, *, quick: bool, all_versions: bool = False
 ) -> None:
     """Audit what a destination holds: the current version, or `every` one. Raises VerifyFailed for findings."""
     from tilesync.jobs.verify import AuditInputs, VerifyJob
     from tilesync.stores.local.destination import open_scratch_files
     from tilesync.stores.local.reader import LocalStoredFiles
 
-    if not isinstance(destination, Path):
-        enlarge_thread_pool()
     with (
-        open_destination_for_audit(Target(destination, store_options or StoreOptions(), state_dir), observe) as there,
+        open_destination_for_audit(target, observe) as there,
         open_scratch_files() as desk,
     ):
         async with AsyncExitStack() as closing:

@@ -67,7 +67,6 @@ async def open_destination(
         return
     from tilesync.stores.object_store.destination import open_objects
 
-    enlarge_thread_pool()
     _refuse_flat(layout)
     closing = ExitStack()
     try:
@@ -75,7 +74,11 @@ async def open_destination(
         objects = await run_in_thread(closing.enter_context, making)
         keeping = objects, target.resolve_state_dir(objects.canonical_url), target.store_options.serving, observe
         opening = partial(
-            open_objects, *keeping, create=layout is not None, pace=wait_for_bandwidth, admission=admission
+            open_objects,
+            *keeping,
+            create=layout is not None,
+            wait_for_bandwidth=wait_for_bandwidth,
+            admission=admission,
         )
         yield await _acquire_lock(lambda: closing.enter_context(opening()), objects, observe)
     except asyncio.CancelledError:
@@ -338,10 +341,3 @@ async def refuse_client() -> Any:
 def _refuse_flat(layout: Layout | None) -> None:
     if layout is Layout.FLAT:
         raise UsageError("the flat layout is for folders: renames are what puts it in place")
-
-
-def enlarge_thread_pool() -> None:
-    """What is asked of a store waits most of its time: more threads than cores do not fight for them."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="tilesync"))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 API_URL = "https://api.bentley.com"
 ISSUER_URL = "https://ims.bentley.com"
 
-_TOKEN_ENDED_HINT = "has ended, or is for another service or scope than itwin-platform"
+_ENDED_HINT = "has ended, or is for another service or scope than itwin-platform"
 _ISSUER_HINT = "do --api-url and ITP_ISSUER_URL belong together, and may the application ask for itwin-platform?"
 
 
@@ -104,19 +104,19 @@ def make_token_provider(identity: Identity, clients: SourceClients) -> BearerTok
         return auth.BearerToken(
             partial(auth.read_token_file, identity.token_file),
             clock,
-            remedy=f"the token {_TOKEN_ENDED_HINT}: put a fresh one in --token-file",
+            remedy=f"the token {_ENDED_HINT}: put a fresh one in --token-file",
         )
     if identity.token_command is not None:
         return auth.BearerToken(
             partial(auth.run_token_command, identity.token_command),
             clock,
-            remedy=f"the token of --token-command {_TOKEN_ENDED_HINT}",
+            remedy=f"the token of --token-command {_ENDED_HINT}",
         )
     if identity.token is not None:
         return auth.BearerToken(
             partial(auth.read_environment_token, identity.token),
             clock,
-            remedy=f"the token {_TOKEN_ENDED_HINT}: put a fresh one in TILESYNC_TOKEN",
+            remedy=f"the token {_ENDED_HINT}: put a fresh one in TILESYNC_TOKEN",
         )
     if identity.share_key is not None:
         return auth.ShareKey(identity.share_key)

@@ -78,7 +78,7 @@ class FetchBatch:
                 self._read_local(self.worker_source, hear)
             else:
                 wishes = [_make_request(self.worker_source, blob) for blob in self.blobs]
-                await pool.send_all(wishes, hear, max_connections=self.max_concurrent, timeout=BLOB_TIMEOUT)
+                await pool.send_all(wishes, hear, max_connections=self.max_concurrent, time_limit=BLOB_TIMEOUT)
             if isinstance(shelf, AzurePutTarget):
                 await self._upload(pool, shelf, onward, found, times)
         came = 0.0 if any(found) else BLOB_TIMEOUT.total_seconds()
@@ -101,7 +101,7 @@ class FetchBatch:
             results[number] = _make_placed_file(put_target.make_stored_file(self.blobs[number], proof, reply), reading)
 
         await pool.send_all(
-            [wish for _, wish, _, _ in uploads], hear, max_connections=self.max_concurrent, timeout=BLOB_TIMEOUT
+            [wish for _, wish, _, _ in uploads], hear, max_connections=self.max_concurrent, time_limit=BLOB_TIMEOUT
         )
 
     def _read_local(self, worker_source: MirrorWorkerSource, on_response: Callable[[int, PoolResponse], None]) -> None:

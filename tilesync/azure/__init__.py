@@ -1,1 +1,8 @@
-"""What Azure Blob Storage says, without I/O."""
+"""Azure Blob Storage: what its responses, headers and links mean, without I/O.
+
+blob_headers  the blob that response headers describe, ranges, signs of the storage
+error_hints   hints for the user, by error code
+list_blobs    List Blobs pages, and a guard against endless listings
+responses     verdicts by status and error code; ETag, MD5 and date values
+sas           SAS links: parsing, expiry, time of renewal
+"""

@@ -1,4 +1,4 @@
-"""What the headers of a storage answer state: about the blob, about its bytes, and about who answered."""
+"""Headers of a storage response: the blob they describe, its range, and signs that a storage service answered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HeaderGetter = Callable[[str], str | None]
 
 ETAG_MARK: Final = "an ETag"
 REQUEST_ID_MARK: Final = "an x-ms-request-id"
-"""Marks of the storage. Source: "Get Blob", response headers: every answer of it has both, errors the second one."""
+"""Signs of the storage. Source: "Get Blob", response headers: every response has both, errors only the second."""
 
 _STORAGE_HEADERS: Final = ("x-ms-request-id", "x-ms-version", "x-ms-error-code")
 _HTML_TYPES: Final = ("text/html", "application/xhtml+xml")
@@ -21,7 +21,10 @@ _HTML_SUFFIXES: Final = (".html", ".htm", ".xhtml")
 
 
 def parse_blob_headers(name: str, header: HeaderGetter) -> Blob:
-    """The blob that the headers of a whole answer describe; a weak ETag counts as none, it tells no bytes apart."""
+    """Parse the blob that the headers of a whole response describe.
+
+    A weak ETag counts as none: blobs with different bytes may share it.
+    """
     length, etag = header("content-length") or "", header("etag")
     return Blob(
         name,
@@ -35,20 +38,21 @@ def parse_blob_headers(name: str, header: HeaderGetter) -> Blob:
 
 
 def parse_stated_md5(header: HeaderGetter, *, is_whole: bool) -> bytes | None:
-    """The MD5 of the whole blob that an answer states; None where it states none.
+    """Parse the MD5 of the whole blob that a response states; None if it states none.
 
-    Source: "Get Blob": `Content-MD5` is that of what was asked for, `x-ms-blob-content-md5` always of the whole blob.
+    Source: "Get Blob": `Content-MD5` is the MD5 of the requested range, `x-ms-blob-content-md5` always of the whole
+    blob.
     """
     return parse_md5(header("x-ms-blob-content-md5")) or (parse_md5(header("content-md5")) if is_whole else None)
 
 
 def has_impossible_date(header: HeaderGetter) -> bool:
-    """Whether an answer says that the blob was modified at a time that no file can have."""
+    """Return whether a response states a modification time that no file can have."""
     return bool(header("last-modified")) and parse_http_date(header("last-modified")) is None
 
 
 def parse_server_time(header: HeaderGetter) -> datetime | None:
-    """The clock of the server, in whole seconds."""
+    """Parse the clock of the server, in whole seconds."""
     seconds = parse_http_date(header("date"))
     try:
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
@@ -57,18 +61,18 @@ def parse_server_time(header: HeaderGetter) -> datetime | None:
 
 
 def is_permanent_denial(code: str, body: bytes) -> bool:
-    """Whether a refusal (403) is one that time does not cure. Source: "Common REST API error codes"."""
+    """Return whether a refusal (403) cannot be cured by waiting. Source: "Common REST API error codes"."""
     return code.startswith(("Authorization", "Account", "KeyVault")) or b"did not match" in body
 
 
 def find_storage_marks(header: HeaderGetter) -> set[str]:
-    """The marks of the storage that an answer has."""
+    """Find the signs of the storage in a response."""
     found = {ETAG_MARK} if header("etag") else set[str]()
     return found | {REQUEST_ID_MARK} if any(header(name) for name in _STORAGE_HEADERS) else found
 
 
 def is_unexpected_html(blob: Blob, content_type: str | None) -> bool:
-    """Whether an answer is a web page where the blob is none: what gateways and logins send in place of a file."""
+    """Return whether a response is a web page and the blob is not: gateways and logins send one in place of a file."""
     return _is_html(content_type) and not _is_html(blob.content_type) and not blob.name.lower().endswith(_HTML_SUFFIXES)
 
 
@@ -77,9 +81,9 @@ def _is_html(content_type: str | None) -> bool:
 
 
 def has_known_end(header: HeaderGetter, version: str) -> bool:
-    """Whether a body cannot break off unnoticed: its length or its chunks tell the end, and HTTP/2 always does.
+    """Return whether a truncated body would be noticed: Content-Length or chunks state its end, as does HTTP/2.
 
-    Source: RFC 9112, section 6.3: any other body ends where the connection does.
+    Source: RFC 9112, section 6.3: any other body ends where the connection ends.
     """
     if not version.startswith("HTTP/1") or header("content-length") is not None:
         return True
@@ -87,9 +91,12 @@ def has_known_end(header: HeaderGetter, version: str) -> bool:
 
 
 def matches_range(header: HeaderGetter, blob: Blob, offset: int) -> bool:
-    """Whether the Content-Range of an answer is a part of the blob from `offset` on. Source: RFC 9110, section 14.4."""
-    unit, _, rest = (header("content-range") or "").partition(" ")
-    span, _, total = rest.partition("/")
+    """Return whether the Content-Range of a response is a part of the blob from `offset` on.
+
+    Source: RFC 9110, section 14.4.
+    """
+    unit, _, span_and_total = (header("content-range") or "").partition(" ")
+    span, _, total = span_and_total.partition("/")
     first, _, last = span.partition("-")
     length = header("content-length")
     return (

@@ -1,4 +1,4 @@
-"""The pages of List Blobs: the only file that knows their XML. Source: "List Blobs" (REST), response body."""
+"""List Blobs pages: the only file that knows their XML. Source: "List Blobs" (REST), response body."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tilesync.core.foreign_json import MAX_INTEGER
 from tilesync.errors import Transient, Unavailable
 from tilesync.model import Blob, Page
 
-# A page as Azure writes it is one regular expression after the other, a third of the work of a parser. Everything that
-# is not exactly so (other whitespace, encodings, comments, references by number) is left to the parser: both say the
-# same of the same bytes. What repeats possessively is an atomic group, as in scan.py.
+# Fast path: a page exactly as Azure writes it is read with regular expressions, in a third of the time of a parser. Any
+# other form (whitespace, encodings, comments, numeric references) goes to the parser; both give the same result for the
+# same bytes. Possessive repeats are atomic groups, for the reason given in json_scanner.py.
 _PLAIN_TEXT: Final = r"[^<>&\x00-\x1f\x7f\ufffe\uffff]*+"
 _ATTRIBUTE_VALUE: Final = r'[^"<>&\x00-\x1f\x7f\ufffe\uffff]*+'
 _ESCAPED_TEXT: Final = rf"{_PLAIN_TEXT}(?>&(?:amp|lt|gt|quot|apos);{_PLAIN_TEXT})*+"
@@ -28,7 +28,7 @@ def _element_pattern(name: str) -> str:
 
 
 def _echoed_pattern(name: str) -> str:
-    """What was asked for, told again."""
+    """Match an element that repeats a parameter of the request."""
     return rf"(?:<{name}(?: ?/>|>{_ESCAPED_TEXT}</{name}>))?"
 
 
@@ -47,7 +47,7 @@ _ORDINARY_BLOB: Final = re.compile(
     rf"(?><((?!Etag|Content-[LTEM]|Last-|Resource|Name[ />])[A-Za-z][A-Za-z0-9-]*+)(?: ?/>|>{_PLAIN_TEXT}</\{{}}>))*+"
     rf"</Properties>{_FLAT_ELEMENTS.format(12)}</Blob>".format(11)
 )
-"""Nine blobs in ten: the properties in the order in which Azure writes them, with nothing escaped."""
+"""Nine blobs in ten: properties in the order in which Azure writes them, nothing escaped."""
 
 _PAGE_FOOT: Final = re.compile(rf"</Blobs><NextMarker(?: ?/>|>({_ESCAPED_TEXT})</NextMarker>)</EnumerationResults>\Z")
 _PROPERTY: Final = re.compile(
@@ -61,11 +61,11 @@ _WANTED_ELEMENTS: Final = {
 
 
 MAX_IDLE_PAGES: Final = 100
-"""Pages in a row without a new name, at most: a service may cut pages short, but not for ever."""
+"""Most pages in a row without a new name: a service may return short pages, but not forever."""
 
 
 class PageGuard:
-    """Watches that a listing comes to its end. `hint`: what is to be said of one that does not."""
+    """Check that a listing comes to an end. `hint`: added to the error if it does not."""
 
     def __init__(self, marker: str | None = None, *, hint: str | None = None) -> None:
         self._markers: set[str | None] = {marker}
@@ -74,22 +74,23 @@ class PageGuard:
         self._hint = hint
 
     def check_page(self, last: str, marker: str | None = None) -> None:
-        """A page came: its last name, empty where it has none, and the marker of the next. Raises Unavailable where a
-        marker comes twice, or page after page brings nothing new.
+        """Check one page: its last name (empty if it has none) and the marker of the next page.
+
+        Raises Unavailable where a marker comes twice, or too many pages bring no new name.
         """
         self._idle_pages = self._idle_pages + 1 if last in self._last_names or not last else 0
         self._last_names.add(last)
         if self._idle_pages > MAX_IDLE_PAGES:
             raise Unavailable(f"{self._idle_pages} pages of the listing in a row brought nothing new", hint=self._hint)
         if marker and marker in self._markers:
-            raise Unavailable("the listing leads in a circle: a marker came twice", hint=self._hint)
+            raise Unavailable("the listing does not end: a page marker came twice", hint=self._hint)
         self._markers.add(marker)
 
 
 def parse_page(body: bytes) -> Page:
-    """One page of List Blobs; unknown elements are ignored, folder placeholders of hierarchical accounts counted.
+    """Parse one page of List Blobs; ignore unknown elements, count folder placeholders of hierarchical accounts.
 
-    Raises Transient for a page that is torn or malformed: it is an error, and never a short inventory.
+    Raises Transient for a truncated or malformed page: it is an error, and never a short inventory.
     """
     try:
         page = _parse_azure_form(body.decode("utf-8-sig"))
@@ -99,16 +100,16 @@ def parse_page(body: bytes) -> Page:
 
 
 def _parse_azure_form(text: str) -> Page | None:
-    """A page that is written as Azure writes it; None for any other."""
+    """Parse a page written exactly as Azure writes it; None for any other page."""
     blobs, skipped, undated = list[Blob](), 0, 0
     head = _PAGE_HEAD.match(text)
     position = head.end() if head else 0
-    ordinary, other = _ORDINARY_BLOB.match, _BLOB.match
-    while found := ordinary(text, position) or other(text, position):
+    match_ordinary, match_any = _ORDINARY_BLOB.match, _BLOB.match
+    while found := match_ordinary(text, position) or match_any(text, position):
         position = found.end()
         if found.re is _ORDINARY_BLOB:
-            name, modified, etag, size, kind, encoding, md5 = found.group(1, 3, 4, 5, 6, 7, 10)
-            blob = _build_described_blob(name, size, etag, modified, kind, encoding, md5)
+            name, modified, etag, size, content_type, encoding, md5 = found.group(1, 3, 4, 5, 6, 7, 10)
+            blob = _build_described_blob(name, size, etag, modified, content_type, encoding, md5)
         else:
             fields = _parse_properties(found[2])
             blob, modified = _build_blob(_unescape(found[1]), fields), fields.get("Last-Modified")
@@ -133,9 +134,9 @@ def _parse_properties(text: str) -> dict[str, str]:
 
 
 def _build_blob(name: str, fields: Mapping[str, str]) -> Blob | None:
-    """The blob with these properties; None for the placeholder of a folder. Raises ValueError, KeyError."""
-    ordered = ("Etag", "Last-Modified", "Content-Type", "Content-Encoding", "Content-MD5")
-    blob = _build_described_blob(name, fields["Content-Length"], *map(fields.get, ordered))
+    """Build the blob with these properties; None for a folder placeholder. Raises ValueError, KeyError."""
+    fields_in_order = ("Etag", "Last-Modified", "Content-Type", "Content-Encoding", "Content-MD5")
+    blob = _build_described_blob(name, fields["Content-Length"], *map(fields.get, fields_in_order))
     return None if fields.get("ResourceType") == "directory" else blob
 
 
@@ -150,7 +151,7 @@ def _build_described_blob(
 ) -> Blob | None:
     size = int(length or "")
     if not name or not 0 <= size <= MAX_INTEGER:
-        raise ValueError("a blob without a name, or with a length that none can have")
+        raise ValueError("a blob without a name, or with an impossible length")
     if size == 0 and name.endswith("/"):
         return None
     etag = "" if not etag or is_weak_etag(etag) else parse_etag(etag)
@@ -170,14 +171,14 @@ def _parse_any_form(body: bytes) -> Page:
     try:
         parser.parse(body)
     except (expat.ExpatError, ValueError, LookupError) as error:
-        raise Transient(f"the listing page is torn or malformed ({error})") from error
+        raise Transient(f"the listing page is truncated or malformed ({error})") from error
     if not parser.is_complete:
-        raise Transient("the listing page is no blob listing")
+        raise Transient("the response is not a blob listing")
     return Page(tuple(parser.blobs), parser.marker or None, parser.skipped, parser.undated)
 
 
 class _PageParser:
-    """A page, however it is written."""
+    """Parser for a page in any form of XML."""
 
     def __init__(self) -> None:
         self._parser = expat.ParserCreate()
@@ -198,11 +199,11 @@ class _PageParser:
         self.is_complete = False
 
     def parse(self, body: bytes) -> None:
-        """Take in everything. Raises ExpatError, and what handlers raise."""
+        """Parse the whole page. Raises ExpatError, and what handlers raise."""
         self._parser.Parse(body, True)
 
     def _doctype(self, *_: object) -> None:
-        raise ValueError("a document type is declared")
+        raise ValueError("it declares a document type")
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         self._path.append(tag)

@@ -1,4 +1,4 @@
-"""What Azure Blob Storage answers, in our terms: statuses, error codes and headers."""
+"""Responses of Azure Blob Storage: verdicts by status and error code, and parsed header values."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ VERDICT_BY_STATUS: Mapping[tuple[int, str], Verdict] = {
     (429, ""): Verdict.THROTTLED,
     (503, ""): Verdict.THROTTLED,
 }
-"""Verdicts on answers of Azure Blob Storage and the CDN before it, by status and error code ("": any other code).
+"""Verdicts on responses of Azure Blob Storage and a CDN in front of it, by status and error code ("": any other).
 
 Source: "Blob service error codes", "Common REST API error codes". 5xx is RETRY, the rest REFUSED.
 """
 
 
 def classify_storage_response(status: int, code: str) -> Verdict:
-    """The verdict on one answer of the storage."""
-    other = Verdict.RETRY if status >= 500 else Verdict.REFUSED
-    return VERDICT_BY_STATUS.get((status, code)) or VERDICT_BY_STATUS.get((status, "")) or other
+    """Return the verdict on one response of the storage."""
+    default = Verdict.RETRY if status >= 500 else Verdict.REFUSED
+    return VERDICT_BY_STATUS.get((status, code)) or VERDICT_BY_STATUS.get((status, "")) or default
 
 
 def parse_storage_error_code(header: str | None, body: bytes) -> str:
-    """The error code of a storage answer: of `x-ms-error-code`, else of the XML body; empty when there is none."""
+    """Parse the error code of a storage response: `x-ms-error-code`, else the XML body; empty if there is none."""
     if header:
         return header
     match = re.search(rb"<Code>([A-Za-z0-9]+)</Code>", body)
@@ -51,27 +51,24 @@ def parse_storage_error_code(header: str | None, body: bytes) -> str:
 
 
 MAX_ETAG_CHARS = 256
-"""Letters of an entity tag; storage services use some forty. A longer one may not fit into the headers of a request."""
+"""Most characters of an entity tag; storage services use about 40. A longer one may not fit into a request header."""
 
 
 def parse_etag(text: str | None) -> str:
-    """An entity tag without its quotes; empty when there is none, or none that a header could carry back."""
+    """Parse an entity tag, without its quotes; empty if there is none, or if no header could carry it back."""
     plain = (text or "").removeprefix("W/").strip('"')
     return plain if len(plain) <= MAX_ETAG_CHARS and plain.isascii() and plain.isprintable() else ""
 
 
 def is_weak_etag(text: str | None) -> bool:
-    """Whether the tag is a weak validator, which If-Match never matches (RFC 9110, section 13.1.1)."""
+    """Return whether the tag is a weak validator, which If-Match never matches (RFC 9110, section 13.1.1)."""
     return (text or "").startswith("W/")
 
 
 @lru_cache(1024)
 def sanitize_header_value(text: str | None) -> str | None:
-    """The value of a header that is handed on with a file; None when there is none, or none that a header can carry."""
+    """Return a header value that is stored with a file; None if there is none, or if no header can carry it."""
     return text if text and len(text) <= MAX_ETAG_CHARS and text.isascii() and text.isprintable() else None
-
-
-# --- Mesh Export API ---------------------------------------------------------------------------------------------
 
 
 # --- headers ---------------------------------------------------------------------------------------------------------
@@ -80,7 +77,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 def parse_md5(text: str | None) -> bytes | None:
-    """The claimed MD5; None when there is none, or when it is not the base64 of 16 bytes."""
+    """Parse a Content-MD5 value; None if there is none, or if it is not the base64 of 16 bytes."""
     try:
         digest = base64.b64decode(text or "", validate=True)
     except (binascii.Error, ValueError):
@@ -90,8 +87,9 @@ def parse_md5(text: str | None) -> bytes | None:
 
 @lru_cache(1024)
 def parse_http_date(text: str | None) -> int | None:
-    """Seconds since the epoch of an HTTP date (RFC 9110, section 5.6.7); None when it cannot be read, or lies outside
-    of what a file can have.
+    """Parse an HTTP date (RFC 9110, section 5.6.7) into seconds since the epoch.
+
+    None if it cannot be read, or if no file can have that time.
     """
     seconds = _parse_seconds(text) if text else None
     return seconds if seconds is not None and seconds in VALID_EPOCH_SECONDS else None

@@ -1,4 +1,4 @@
-"""What a signed container link says about itself."""
+"""SAS links: parse a signed container link, read its validity, and compute when to renew it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tilesync.model import ROOT, SasUrl
 _DATA_LAKE_HOST = re.compile(r"\.dfs\.(?:core|storage)\.")
 _BLOB_HOST = re.compile(r"\.blob\.(?:core|storage)\.")
 _PATH_SAFE = "/%~!$&'()*+,;=:@"
-"""What a path may hold as it is, or holds encoded already. Source: RFC 3986, section 3.3."""
+"""Characters that a path may contain unencoded, and `%`. Source: RFC 3986, section 3.3."""
 
 _EMULATOR_ACCOUNT = "devstoreaccount1"
-"""The account of emulators. Source: "Use the Azurite emulator for local Azure Storage development"."""
+"""Account name of emulators. Source: "Use the Azurite emulator for local Azure Storage development"."""
 
 
 def parse_sas_link(href: str, *, fetched: float = 0.0) -> SasUrl:
-    """Split a link into its bare base and the query that signs it; `/tileset.json` before the `?` is dropped.
+    """Split a link into its bare base URL and its signed query; drop `/tileset.json` before the `?`.
 
-    The end of the link is the earlier of `se` (SAS, "Construct a service SAS") and, for a CDN link, the epoch in the
-    CloudFront `Policy`. Raises UsageError, which does not repeat the link, when `href` is no signed https URL.
+    The link expires at the earlier of `se` (SAS, "Construct a service SAS") and, for a CDN link, the epoch in the
+    CloudFront `Policy`. Raises UsageError, which does not repeat the link, when `href` is not a signed https URL.
     """
     parts = _split_url(href.strip("\ufeff \t\r\n"))
     path = quote(parts.path.rstrip("/").removesuffix(f"/{ROOT}").rstrip("/"), safe=_PATH_SAFE)
@@ -35,18 +35,18 @@ def parse_sas_link(href: str, *, fetched: float = 0.0) -> SasUrl:
     refuse_credentials(parts)
     if _DATA_LAKE_HOST.search(parts.hostname):
         raise UsageError(
-            "the link leads to the Data Lake service of the account (dfs), which lists and serves blobs in another way",
-            hint="put .blob. in the place of .dfs. in its host: the signature stays good",
+            "the link is for the Data Lake endpoint of the account (dfs), which has another API",
+            hint="replace .dfs. with .blob. in its host name: the signature stays valid",
         )
     if not parts.query:
         raise UsageError(
-            "the link carries no signature (nothing stands behind a '?')",
+            "the link has no signature (no query after a '?')",
             hint="quote the link in the shell: an unquoted & cuts it off",
         )
-    if (kind := re.search(r"(?:^|&)sr=(b|bs|bv)(?:&|$)", parts.query)) is not None:
+    if (resource := re.search(r"(?:^|&)sr=(b|bs|bv)(?:&|$)", parts.query)) is not None:
         raise UsageError(
-            f"the link is for one file alone (sr={kind[1]}), and an export has many",
-            hint="get a link of the container (`sr=c`) that may read and list (`sp=rl`)",
+            f"the link is for a single file (sr={resource[1]}), but an export has many",
+            hint="get a link for the container (`sr=c`) that allows reading and listing (`sp=rl`)",
         )
     return SasUrl(
         f"{parts.scheme}://{parts.netloc}{path}", parts.query, expires=parse_expiry(parts.query), fetched_at_s=fetched
@@ -54,88 +54,91 @@ def parse_sas_link(href: str, *, fetched: float = 0.0) -> SasUrl:
 
 
 def guess_folder_depths(link: SasUrl) -> list[int]:
-    """How many of the last parts of a link's path may be a folder in its container, the likeliest first.
+    """Guess how many of the last segments of a link's path are a folder in its container, the likeliest first.
 
-    Source: "Resource URI syntax" (Blob service): the container is the first part of the path, behind the account where
-    an emulator answers. Elsewhere (a CDN, a proxy) parts may stand before it. "Create a service SAS": `sdd` counts the
-    parts of a folder that is signed by itself (`sr=d`).
+    Source: "Resource URI syntax" (Blob service): the container is the first segment of the path; for an emulator, the
+    segment after the account. Elsewhere (a CDN, a proxy) more segments may come before it. "Create a service SAS":
+    `sdd` is the number of segments of a signed folder (`sr=d`).
     """
     parts, fields = urlsplit(link.base), dict(pair.partition("=")[::2] for pair in link.query.split("&"))
     segments = parts.path.strip("/").split("/")
-    most = len(segments) - 1
+    max_depth = len(segments) - 1
     if _BLOB_HOST.search(parts.hostname or ""):
-        return [most]
+        return [max_depth]
     if segments[0] == _EMULATOR_ACCOUNT:
-        return [max(most - 1, 0)]
-    signed = int(fields.get("sdd", "")) if fields.get("sr") == "d" and fields.get("sdd", "").isdecimal() else 0
-    return [depth for depth in dict.fromkeys((signed, *range(most + 1))) if depth <= most]
+        return [max(max_depth - 1, 0)]
+    signed_depth = int(fields.get("sdd", "")) if fields.get("sr") == "d" and fields.get("sdd", "").isdecimal() else 0
+    return [depth for depth in dict.fromkeys((signed_depth, *range(max_depth + 1))) if depth <= max_depth]
 
 
 def parse_expiry(query: str) -> datetime | None:
-    """The earliest end that a signed query states; None when it states none that can be read."""
+    """Parse the earliest end that a signed query states; None if it states none that can be read."""
     fields = dict(pair.partition("=")[::2] for pair in query.split("&"))
     ends = [_parse_sas_time(unquote(fields.get("se", ""))), _parse_policy_time(fields.get("Policy", ""))]
     return min((end for end in ends if end is not None), default=None)
 
 
 def parse_start(query: str) -> datetime | None:
-    """The latest beginning that a signed query states (`st`, or that of a CloudFront policy); None when it states none
-    that can be read.
+    """Parse the latest start that a signed query states (`st`, or that of a CloudFront policy).
+
+    None if it states none that can be read.
     """
     fields = dict(pair.partition("=")[::2] for pair in query.split("&"))
-    begins = [
+    starts = [
         _parse_sas_time(unquote(fields.get("st", ""))),
         _parse_policy_time(fields.get("Policy", ""), "DateGreaterThan"),
     ]
-    return max((begin for begin in begins if begin is not None), default=None)
+    return max((start for start in starts if start is not None), default=None)
 
 
 def _parse_sas_time(text: str) -> datetime | None:
     try:
-        end = datetime.fromisoformat(text)
-        return end.astimezone(UTC) if end.tzinfo else end.replace(tzinfo=UTC)
+        time = datetime.fromisoformat(text)
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
 
 
 def _parse_policy_time(text: str, condition: str = "DateLessThan") -> datetime | None:
-    """A date of a CloudFront custom policy (base64 with `-_~` for `+=/`)."""
+    """Parse a date of a CloudFront custom policy (base64 with `-_~` for `+=/`)."""
     try:
         policy = parse_json(base64.b64decode(unquote(text).translate(str.maketrans("-_~", "+=/"))))
-        ends = [s["Condition"][condition]["AWS:EpochTime"] for s in policy["Statement"]]
-        return datetime.fromtimestamp(read_number(min(ends)), UTC)
+        times = [s["Condition"][condition]["AWS:EpochTime"] for s in policy["Statement"]]
+        return datetime.fromtimestamp(read_number(min(times)), UTC)
     except (ValueError, KeyError, TypeError, binascii.Error, OverflowError, OSError):
         return None
 
 
 RENEWAL_MARGIN = timedelta(minutes=5)
-"""How long before its end a long-lived link is renewed; a short-lived one at 20 % of its life."""
+"""A long-lived link is renewed this long before its end; a short-lived one when 20 % of its life is left."""
 
 
 MAX_LINK_AGE = timedelta(minutes=50)
-"""A link is renewed this long after its fetch, whatever it says: the service promises an hour."""
+"""A link is renewed this long after its fetch even if it states a later end: the service promises only one hour."""
 
 
 MIN_RENEWAL_INTERVAL = timedelta(seconds=60)
-"""No renewal ahead of time this soon after one that did not move the expiry."""
+"""Shortest wait before the next early renewal, after one that did not move the expiry."""
 
 
 def time_left(link: SasUrl, now: datetime) -> timedelta | None:
-    """How long a link lives on, by the clock that `now` is of; None for one that states no end."""
+    """Compute how long a link is still valid at `now`; None for a link that states no end."""
     return None if link.expires is None else link.expires - now
 
 
 def is_expired(link: SasUrl, now: datetime) -> bool:
-    """Whether a link has ended; one that states no end never has."""
-    rest = time_left(link, now)
-    return rest is not None and rest <= timedelta()
+    """Return whether a link has expired; a link that states no end never does."""
+    remaining = time_left(link, now)
+    return remaining is not None and remaining <= timedelta()
 
 
 def time_until_renewal(link: SasUrl, old: SasUrl | None, now: datetime) -> timedelta:
-    """How long a link that was just fetched, in place of `old`, is used before a fresh one is due."""
-    rest = time_left(link, now)
+    """Compute how long a link that was just fetched, in place of `old`, is used before the next renewal."""
+    remaining = time_left(link, now)
     wait = (
-        MAX_LINK_AGE if rest is None or rest <= timedelta() else min(rest - min(RENEWAL_MARGIN, rest / 5), MAX_LINK_AGE)
+        MAX_LINK_AGE
+        if remaining is None or remaining <= timedelta()
+        else min(remaining - min(RENEWAL_MARGIN, remaining / 5), MAX_LINK_AGE)
     )
     if old is not None and link.expires is not None and old.expires == link.expires:
         wait = max(wait, MIN_RENEWAL_INTERVAL)

@@ -1,1 +1,9 @@
-"""The catalog: the embedded SQLite state of a destination."""
+"""Catalog: the embedded SQLite state of a destination.
+
+catalog      versions, file inventory, stored files; the class that the jobs use
+duplicates   stored files of other versions with the same content, found by digest
+references   which file references which, completeness, missing and damaged files
+schema       tables, conversion between rows and the model, the database opened with them
+sqlite       one SQLite connection: transactions, migrations, error translation
+stale_files  files that older versions left in a folder that all versions share
+"""

@@ -1,126 +1,92 @@
-"""The catalog: the embedded SQLite state of a destination.
+"""Catalog of a destination: versions, file inventory, stored files and references, in an embedded SQLite file.
 
-It holds versions, their inventory, which of it is held, and which file asks for which. Memory stays flat however many
-blobs there are. Writes come in batches, each one transaction; a kill loses the batch under way and nothing else.
-Deleting the file costs a re-check, never data: everything in it can be told again by the listing, the manifests and the
-bytes.
+Memory use stays flat however many blobs there are. Writes come in batches, and each batch is one transaction: a kill
+loses only the batch in progress. Deleting the file costs a re-check but never data: the listing, the manifests and the
+stored bytes hold everything needed to rebuild it.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tilesync.catalog.duplicates import Duplicates
-from tilesync.catalog.references import REFERENCE_SCHEMA, References
+from tilesync.catalog.references import References
 from tilesync.catalog.schema import (
     EXCLUDED,
     INSERT_BLOB,
     MARK_BLOB_STORED,
     MARK_BLOB_UNPACKED,
-    MIGRATIONS,
     MISSING,
-    SCHEMA,
     STORED,
     STORED_BLOB_COLUMNS,
     WANTED,
     WANTED_BLOB_COLUMNS,
+    CatalogDatabase,
     blob_row,
     file_result_row,
     read_stored_file,
-    read_version,
     unpacked_row,
     version_row,
 )
-from tilesync.catalog.sqlite import Database
 from tilesync.catalog.stale_files import StaleFiles
 from tilesync.core.filters import glob_matcher
 from tilesync.core.safe_names import list_parent_folders, raise_file_folder_clash
 from tilesync.errors import Incomplete
 from tilesync.model import Blob, Content, FileResult, Inventory, Kind, StoredFile, Totals, Version
 
-SCHEMA_VERSION = 4
-SCHEMA_VERSIONS = frozenset({*MIGRATIONS, SCHEMA_VERSION})
-"""Those that a catalog can be opened with, and keeps what it holds."""
 
-
-class SqliteCatalog(Database):
-    """Each method is one transaction, and safe to call from any thread."""
+class SqliteCatalog(CatalogDatabase):
+    """The catalog in SQLite. Each method is one transaction and is safe to call from any thread."""
 
     def __init__(self, path: Path, *, read_only: bool = False, is_persistent: bool = True) -> None:
-        schema = SCHEMA + REFERENCE_SCHEMA
-        super().__init__(
-            path,
-            schema,
-            schema_version=SCHEMA_VERSION,
-            migrations=MIGRATIONS,
-            read_only=read_only,
-            is_persistent=is_persistent,
-        )
-        self.is_case_insensitive = self.get_value("folds") == "yes"
+        super().__init__(path, read_only=read_only, is_persistent=is_persistent)
         self.has_folders = True
-        """Whether the place has folders: it cannot hold a file that has the name of one, then."""
+        """True if the destination has folders: it cannot hold a file and a folder of the same name."""
         self.references = References(self)
-        self.duplicates = Duplicates(self)
+        self.duplicates = Duplicates(self, self.references)
         self.stale_files = StaleFiles(self)
-
-    def set_case_insensitive(self, *, is_case_insensitive: bool) -> None:
-        """The disk takes names that differ only in case for the same, or does not."""
-        if is_case_insensitive != self.is_case_insensitive:
-            self.set_value("folds", "yes" if is_case_insensitive else "no")
-            self.is_case_insensitive = is_case_insensitive
-
-    def key(self, name: str) -> str:
-        """What two names share that cannot both be held."""
-        return unicodedata.normalize("NFC", name).casefold() if self.is_case_insensitive else name
 
     # --- versions ---
 
-    def versions(self, *, export: str | None = None, name: str | None = None, retired: bool = False) -> list[Version]:
-        """The versions in the order in which they were begun; with `retired` also those that were given up."""
-        sql = (
-            "SELECT * FROM version WHERE export = coalesce(?, export) AND name = coalesce(?, name)"
-            " AND (? OR retired IS NULL) ORDER BY serial"
-        )
-        with self.translate_value_errors():
-            return [read_version(row) for row in self.query(sql, export, name, retired)]
-
     def is_vacant(self) -> bool:
-        """Whether no version is finished, and none lists or holds anything; what a walk only wants does not count."""
-        some = f"b.version=v.serial AND (b.state={STORED} OR v.inventory=?)"
+        """Return whether no version is finished and none has a listing or stored files.
+
+        Files that a walk wants but does not have yet do not count.
+        """
+        has_content = f"b.version=v.serial AND (b.state={STORED} OR v.inventory=?)"
         sql = (
             "SELECT 1 FROM version v WHERE retired IS NULL"
-            f" AND (published IS NOT NULL OR EXISTS (SELECT 1 FROM blob b WHERE {some})) LIMIT 1"
+            f" AND (published IS NOT NULL OR EXISTS (SELECT 1 FROM blob b WHERE {has_content})) LIMIT 1"
         )
         with self.translate_value_errors():
             return not self.query(sql, Inventory.LIST)
 
     def add_version(self, version: Version) -> Version:
-        """Record a new version; its serial is given here."""
+        """Insert a new version and return it with its serial number."""
         row = version_row(version)
         with self.transaction() as db:
-            places = ", ".join("?" * len(row))
-            cursor = db.execute(f"INSERT INTO version ({', '.join(row)}) VALUES ({places})", (*row.values(),))
+            placeholders = ", ".join("?" * len(row))
+            cursor = db.execute(f"INSERT INTO version ({', '.join(row)}) VALUES ({placeholders})", (*row.values(),))
             return replace(version, serial=cursor.lastrowid or 0)
 
     def update_version(self, version: Version) -> None:
-        """Record what changed about a version."""
+        """Save the changed fields of a version."""
         row = version_row(version)
         with self.transaction() as db:
-            places = ", ".join(f"{column}=?" for column in row)
-            db.execute(f"UPDATE version SET {places} WHERE serial=?", (*row.values(), version.serial))
+            assignments = ", ".join(f"{column}=?" for column in row)
+            db.execute(f"UPDATE version SET {assignments} WHERE serial=?", (*row.values(), version.serial))
 
     def delete_version(self, version: Version) -> None:
-        """Drop a version that never held anything."""
+        """Delete a version that never stored a file."""
         with self.transaction() as db:
             self._drop_files(db, version)
             db.execute("DELETE FROM version WHERE serial = ?", (version.serial,))
 
     def drop_files(self, version: Version) -> None:
-        """Forget every file of a version, and what they ask for."""
+        """Delete the rows of all files of a version, and their references."""
         with self.transaction() as db:
             self._drop_files(db, version)
 
@@ -131,119 +97,122 @@ class SqliteCatalog(Database):
     # --- inventory ---
 
     def find_stored(self, version: Version, names: Sequence[str]) -> dict[str, StoredFile]:
-        """What of these this version holds, by name."""
+        """Look up which of these names the version has stored, by name."""
         found: dict[str, StoredFile] = {}
         for start in range(0, len(names), 500):
-            some = {name: self.key(name) for name in names[start : start + 500]}
-            places = ", ".join("?" * len(some))
-            sql = f"SELECT key, {STORED_BLOB_COLUMNS} FROM blob WHERE version=? AND state=? AND key IN ({places})"
+            key_by_name = {name: self.key(name) for name in names[start : start + 500]}
+            placeholders = ", ".join("?" * len(key_by_name))
+            sql = f"SELECT key, {STORED_BLOB_COLUMNS} FROM blob WHERE version=? AND state=? AND key IN ({placeholders})"
             rows = {
-                row[0]: read_stored_file(row[1:]) for row in self.query(sql, version.serial, STORED, *some.values())
+                row[0]: read_stored_file(row[1:])
+                for row in self.query(sql, version.serial, STORED, *key_by_name.values())
             }
-            found.update((name, rows[key]) for name, key in some.items() if key in rows)
+            found.update((name, rows[key]) for name, key in key_by_name.items() if key in rows)
         return found
 
     def add_page(
         self, version: Version, rows: Sequence[tuple[Blob, StoredFile | None]], folders: Iterable[str]
     ) -> None:
-        """Take in one page: each blob with what is held of it, the folders, and the next marker.
+        """Insert one listing page: each blob with its stored file, if any, the folders and the next marker.
 
-        A name that an earlier listing had moves behind all others: readers go by id. Raises Incomplete, and takes in
-        nothing, when this listing has a name twice.
+        A name from an earlier listing gets a new row at the end, because readers page by row id. Raises Incomplete, and
+        inserts nothing, when this listing contains a name twice.
         """
-        keeps = glob_matcher(version.globs)
+        is_included = glob_matcher(version.globs)
         values = [
-            blob_row(version, self.key(blob.name), blob, held, is_included=keeps(blob.name)) for blob, held in rows
+            blob_row(version, self.key(blob.name), blob, stored, is_included=is_included(blob.name))
+            for blob, stored in rows
         ]
-        kept = [self.key(blob.name) for blob, held in rows if held is not None]
+        stored_keys = [self.key(blob.name) for blob, stored in rows if stored is not None]
         with self.transaction() as db:
-            kinds = _read_kinds(db, version, kept) if version.listing_number > 1 else []
+            kinds = _read_kinds(db, version, stored_keys) if version.listing_number > 1 else []
             if version.listing_number > 1:
                 keys = ((version.serial, version.listing_number, self.key(blob.name)) for blob, _ in rows)
                 db.executemany("DELETE FROM blob WHERE version=? AND listing<? AND key=?", keys)
-            before = db.total_changes
+            changes_before = db.total_changes
             db.executemany(INSERT_BLOB, values)
-            if db.total_changes - before < len(values):
+            if db.total_changes - changes_before < len(values):
                 raise Incomplete(
-                    f"the listing names a file twice: {self._find_repeated_name(blob.name for blob, _ in rows)}",
-                    hint="this export was not published; the next run lists the container anew",
+                    f"the listing contains a file twice: {self._find_repeated_name(blob.name for blob, _ in rows)}",
+                    hint="this export was not published; the next run lists the container again",
                 )
             db.executemany("UPDATE blob SET kind=?, implicit=? WHERE version=? AND key=?", kinds)
-            around = ((version.serial, self.key(folder), version.listing_number) for folder in folders)
-            db.executemany("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", around)
+            folder_rows = ((version.serial, self.key(folder), version.listing_number) for folder in folders)
+            db.executemany("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", folder_rows)
             db.execute("UPDATE version SET marker=? WHERE serial=?", (version.marker, version.serial))
 
     def _find_repeated_name(self, names: Iterable[str]) -> str:
         seen: dict[str, str] = {}
         for name in names:
             if other := seen.get(self.key(name)):
-                return name if other == name else f"{other} and {name}, which are one on this disk"
+                return name if other == name else f"{other} and {name}, which are the same name on this disk"
             seen[self.key(name)] = name
-        return "one that an earlier page had"
+        return "a name from an earlier page"
 
     def add_stored_files(self, version: Version, results: Sequence[FileResult]) -> None:
-        """Take in files that were read where they lie, with what they ask for; their numbers mean nothing.
+        """Insert files that were read in place, with their references; the `file_id` of the results is ignored.
 
-        Raises Incomplete, and takes in nothing, when a name comes twice.
+        Raises Incomplete, and inserts nothing, when a name comes twice.
         """
         with self.transaction() as db:
-            for arrival in results:
-                held, reading = arrival.stored, arrival.content
-                row = blob_row(version, self.key(held.blob.name), held.blob, held)
+            for result in results:
+                stored, content = result.stored, result.content
+                row = blob_row(version, self.key(stored.blob.name), stored.blob, stored)
                 added = db.execute(INSERT_BLOB, row)
                 if not added.rowcount:
-                    raise Incomplete(f"a file is named twice: {held.blob.name}")
-                if reading.kind or reading.has_implicit_tiling:
-                    said = (reading.kind, reading.has_implicit_tiling, added.lastrowid)
-                    db.execute("UPDATE blob SET kind=?, implicit=? WHERE id=?", said)
+                    raise Incomplete(f"a file comes twice: {stored.blob.name}")
+                if content.kind or content.has_implicit_tiling:
+                    values = (content.kind, content.has_implicit_tiling, added.lastrowid)
+                    db.execute("UPDATE blob SET kind=?, implicit=? WHERE id=?", values)
             self.references.write(db, version, [(each.stored.blob.name, each.content) for each in results])
 
     def _replace_references(self, db: sqlite3.Connection, version: Version, results: Sequence[FileResult]) -> None:
-        """Take in what these files ask for in place of what was said of them before."""
+        """Replace the references of these files."""
         self.references.delete(db, version, (each.stored.blob.name for each in results if not each.has_more_references))
         self.references.write(db, version, [(each.stored.blob.name, each.content) for each in results])
 
     def finish_listing(self, version: Version) -> list[str]:
-        """Mark the listing complete; return the names that an earlier listing had and this one has not.
+        """Mark the listing complete; return names that an earlier listing had and this one does not.
 
-        Folder placeholders (empty blobs that are a folder of others) leave the inventory. Raises UnsafeName when a name
-        is both a file and a folder, and the place cannot hold both.
+        Folder placeholders (empty blobs with the name of a folder of other blobs) leave the inventory. Raises
+        UnsafeName when a name is both a file and a folder and the destination cannot hold both.
         """
-        this = (version.serial, version.listing_number)
+        current = (version.serial, version.listing_number)
         named, old = "SELECT coalesce(name, key) FROM blob WHERE", "version=? AND listing < ?"
-        both = "version=? AND EXISTS (SELECT 1 FROM folder f WHERE f.version=blob.version AND f.key=blob.key)"
+        is_folder = "version=? AND EXISTS (SELECT 1 FROM folder f WHERE f.version=blob.version AND f.key=blob.key)"
         with self.transaction() as db:
-            names = [row[0] for row in db.execute(f"{named} {old}", this)]
+            names = [row[0] for row in db.execute(f"{named} {old}", current)]
             self.references.delete(db, version, names)
-            db.execute(f"DELETE FROM blob WHERE {old}", this)
-            db.execute(f"DELETE FROM folder WHERE {old}", this)
-            both += f" AND (size = 0 OR (state <> {EXCLUDED} AND ?))"
-            clash = db.execute(f"{named} {both} AND size > 0", (*this[:1], self.has_folders)).fetchone()
+            db.execute(f"DELETE FROM blob WHERE {old}", current)
+            db.execute(f"DELETE FROM folder WHERE {old}", current)
+            is_folder += f" AND (size = 0 OR (state <> {EXCLUDED} AND ?))"
+            clash = db.execute(f"{named} {is_folder} AND size > 0", (*current[:1], self.has_folders)).fetchone()
             if clash is not None:
                 raise_file_folder_clash(*(self.find_clash(version, clash[0]) or (clash[0], "other files")))
-            db.execute(f"DELETE FROM blob WHERE {both}", (*this[:1], self.has_folders))
-            db.execute("UPDATE version SET listed=1, marker=NULL WHERE serial=?", this[:1])
+            db.execute(f"DELETE FROM blob WHERE {is_folder}", (*current[:1], self.has_folders))
+            db.execute("UPDATE version SET listed=1, marker=NULL WHERE serial=?", current[:1])
         return names
 
     def find_clash(self, version: Version, name: str) -> tuple[str, str] | None:
-        """A file of the version, and one in a folder of that very name, `name` being one of the two; None where there
-        are none, or the place can hold both.
+        """Find a file and another file in a folder of exactly that name, where `name` is one of the two.
+
+        Returns None where there is no such pair, or where the destination can hold both.
         """
-        known = f"SELECT coalesce(name, key) FROM blob WHERE version=? AND state IN ({WANTED}, {STORED}) AND"
+        select_known = f"SELECT coalesce(name, key) FROM blob WHERE version=? AND state IN ({WANTED}, {STORED}) AND"
         for folder in list_parent_folders(name) if self.has_folders else ():
-            if file := self.query(f"{known} key=?", version.serial, self.key(folder)):
+            if file := self.query(f"{select_known} key=?", version.serial, self.key(folder)):
                 return file[0][0], name
         key = self.key(name)
-        inside = self.query(f"{known} key>? AND key<? LIMIT 1", version.serial, f"{key}/", f"{key}0")
+        inside = self.query(f"{select_known} key>? AND key<? LIMIT 1", version.serial, f"{key}/", f"{key}0")
         return (name, inside[0][0]) if inside and self.has_folders else None
 
     def list_wanted(
         self, version: Version, after: int, *, limit: int, empty: bool | None = None
     ) -> list[tuple[int, Blob]]:
-        """Blobs of the current listing that are not held, in listed order, each with its id; `after` is exclusive. They
-        tell the SHA-256 that they must have, where that is known.
+        """List blobs of the current listing that are not stored, in listing order, with their row ids.
 
-        `empty` chooses between blobs without bytes and the others: the former may turn out to be folders.
+        `after` is exclusive. A blob carries the SHA-256 that it must have, where that is known. `empty` selects blobs
+        without bytes, or only the others: empty ones may turn out to be folders.
         """
         sql = (
             f"SELECT id, {WANTED_BLOB_COLUMNS} FROM blob WHERE version=? AND listing=? AND state={WANTED} AND id>?"
@@ -255,34 +224,40 @@ class SqliteCatalog(Database):
     def list_stored(
         self, version: Version, after: str = "", *, limit: int, kinds: Collection[Kind] = ()
     ) -> list[tuple[str, StoredFile]]:
-        """What is held, or what of these kinds is, by key in byte order; `after` is exclusive."""
-        some = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
-        sql = f"SELECT key, {STORED_BLOB_COLUMNS} FROM blob WHERE version=? AND state=? AND key>?{some} ORDER BY key LIMIT ?"
+        """List stored files, or those of these kinds, by key in byte order; `after` is exclusive."""
+        kind_filter = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
+        sql = (
+            f"SELECT key, {STORED_BLOB_COLUMNS} FROM blob WHERE version=? AND state=? AND key>?{kind_filter}"
+            " ORDER BY key LIMIT ?"
+        )
         rows = self.query(sql, version.serial, STORED, after, *kinds, limit)
         return [(row[0], read_stored_file(row[1:])) for row in rows]
 
     def list_names(self, version: Version, after: str = "", *, limit: int) -> list[tuple[str, str]]:
-        """The name of every file that is known of a version, also of those left out or missing, with its key; by key in
-        byte order, `after` is exclusive.
+        """List the key and name of every known file of a version, also of excluded and missing ones.
+
+        In byte order of the keys; `after` is exclusive.
         """
         sql = "SELECT key, coalesce(name, key) FROM blob WHERE version=? AND key>? ORDER BY key LIMIT ?"
         return self.query(sql, version.serial, after, limit)
 
     def mark_stored(self, version: Version, results: Sequence[FileResult]) -> int:
-        """Record files that are in place now, with what they ask for; how many names a walk learns by that."""
+        """Mark files as stored, with their references; return how many new names a walk learns from them."""
         with self.transaction() as db:
-            db.executemany(MARK_BLOB_STORED, (file_result_row(arrival) for arrival in results))
+            db.executemany(MARK_BLOB_STORED, (file_result_row(result) for result in results))
             if version.content is Content.DECODED:
                 db.executemany(
-                    MARK_BLOB_UNPACKED, (unpacked_row(arrival) for arrival in results if arrival.stored.unpacked)
+                    MARK_BLOB_UNPACKED, (unpacked_row(result) for result in results if result.stored.unpacked)
                 )
             self._replace_references(db, version, results)
-            walks = version.inventory == Inventory.WALK
-            naming = [a.stored.blob.name for a in results if walks and (a.content.references or a.has_more_references)]
-            return sum(self._add_wanted_references(db, version, name) for name in naming)
+            is_walk = version.inventory == Inventory.WALK
+            sources = [
+                r.stored.blob.name for r in results if is_walk and (r.content.references or r.has_more_references)
+            ]
+            return sum(self._add_wanted_references(db, version, name) for name in sources)
 
     def mark_all_stored(self, version: Version) -> None:
-        """Take everything that is wanted for held, with no bytes known: a plan goes on as if it had been done."""
+        """Mark every wanted file as stored without bytes, so that a dry run continues as if it had downloaded them."""
         with self.transaction() as db:
             sql = (
                 "UPDATE blob SET state=1, sha256=coalesce(sha256, x''), mtime_ns=0, inode=0"
@@ -291,39 +266,39 @@ class SqliteCatalog(Database):
             db.execute(sql, (version.serial, version.listing_number))
 
     def add_wanted(self, version: Version, name: str) -> None:
-        """A walk wants one file, known by its name alone, unless it knows it already."""
+        """Add one file that a walk wants, known only by name; a known file stays unchanged."""
         with self.transaction() as db:
             self._delete_older(db, version, "VALUES (?)", (self.key(name),))
-            written = None if self.key(name) == name else name
-            db.execute(_INSERT_WANTED, (version.serial, version.listing_number, self.key(name), written, WANTED))
+            stated_name = None if self.key(name) == name else name
+            db.execute(_INSERT_WANTED, (version.serial, version.listing_number, self.key(name), stated_name, WANTED))
 
     def add_wanted_references(self, version: Version, source: str) -> int:
-        """A walk wants everything that one file asks for; how much of that is new."""
+        """Add everything that one file references as wanted; return how many of these are new."""
         with self.transaction() as db:
             return self._add_wanted_references(db, version, source)
 
     def _add_wanted_references(self, db: sqlite3.Connection, version: Version, source: str) -> int:
-        asked = (version.serial, self.key(source))
+        referrer = (version.serial, self.key(source))
         if version.listing_number > 1:
-            self._delete_older(db, version, "SELECT target FROM reference WHERE version=? AND source=?", asked)
+            self._delete_older(db, version, "SELECT target FROM reference WHERE version=? AND source=?", referrer)
         if not version.globs:
-            return db.execute(_INSERT_WANTED_REFERENCES, (version.serial, version.listing_number, *asked)).rowcount
-        keeps, new = glob_matcher(version.globs), 0
+            return db.execute(_INSERT_WANTED_REFERENCES, (version.serial, version.listing_number, *referrer)).rowcount
+        is_included, new_count = glob_matcher(version.globs), 0
         for key, name in db.execute(
-            "SELECT target, name FROM reference WHERE version=? AND source=?", asked
+            "SELECT target, name FROM reference WHERE version=? AND source=?", referrer
         ).fetchall():
-            kept = keeps(name or key)
-            row = (version.serial, version.listing_number, key, name, WANTED if kept else EXCLUDED)
-            new += db.execute(_INSERT_WANTED, row).rowcount * kept
-        return new
+            included = is_included(name or key)
+            row = (version.serial, version.listing_number, key, name, WANTED if included else EXCLUDED)
+            new_count += db.execute(_INSERT_WANTED, row).rowcount * included
+        return new_count
 
     def _delete_older(self, db: sqlite3.Connection, version: Version, keys: str, values: Sequence[object]) -> None:
-        """What an older walk knew of these names is wanted anew: readers go by id, so it leaves its old place."""
+        """Delete rows of an older walk, so that these names get new rows at the end: readers page by row id."""
         older = (version.serial, version.listing_number)
         db.execute(f"DELETE FROM blob WHERE version=? AND listing<? AND key IN ({keys})", (*older, *values))
 
     def mark_missing(self, version: Version, ids: Iterable[int]) -> None:
-        """Record that the container does not have what a walk asked it for: what was said by it before is void."""
+        """Mark files that a walk requested and the container does not have; drop their references."""
         with self.transaction() as db:
             for number in ids:
                 db.execute(f"UPDATE blob SET state={MISSING} WHERE id=?", (number,))
@@ -331,22 +306,23 @@ class SqliteCatalog(Database):
                 self.references.delete(db, version, named)
 
     def mark_missing_wanted(self, version: Version) -> None:
-        """What was missing may be there now."""
+        """Mark missing files as wanted again: they may exist now."""
         with self.transaction() as db:
             db.execute(f"UPDATE blob SET state={WANTED} WHERE version=? AND state={MISSING}", (version.serial,))
 
     def update_stamps(self, version: Version, stored: Sequence[StoredFile]) -> None:
-        """Files that are held have another trace than was known."""
+        """Save new file stamps (mtime, inode) of stored files."""
         rows = [(each.mtime_ns, each.inode, version.serial, self.key(each.blob.name)) for each in stored]
         if rows:
             with self.transaction() as db:
                 db.executemany("UPDATE blob SET mtime_ns=?, inode=? WHERE version=? AND key=? AND state=1", rows)
 
     def mark_wanted(self, version: Version, names: Iterable[str], *, include_linked: bool = False) -> None:
-        """Record that files are not held, or not rightly: they are wanted again, as they were. A walk that goes on
-        takes them as they are then.
+        """Mark files as wanted again, because they are absent or wrong.
 
-        `linked`: the bytes are wrong, so also where another version holds the same file; that one is damaged then.
+        They must come back with the SHA-256 that they had; in an unfinished walk any bytes are accepted.
+        `include_linked`: the bytes are wrong, so the same file in other versions becomes wanted too, and those versions
+        are marked damaged.
         """
         rows = [(version.serial, self.key(name)) for name in names]
         with self.transaction() as db:
@@ -357,19 +333,21 @@ class SqliteCatalog(Database):
             db.executemany(f"{_MARK_WANTED} version=? AND key=?", rows)
 
     def compute_shared_bytes(self) -> dict[str, int]:
-        """The bytes of the files of each version that other versions hold too, as one file; by name, where any are."""
+        """Sum the bytes of files that each version shares with others as hard links, by version name, where any are."""
         return dict(self.query(_SELECT_SHARED_BYTES))
 
     def compute_totals(self, version: Version) -> Totals:
-        """How much of the version is listed, how much of that is held, and what is left out."""
+        """Count how many files and bytes of the version are listed, stored and excluded."""
         sql = (
             "SELECT state, count(*), coalesce(sum(size), 0), coalesce(sum(lying_size - size), 0) FROM blob"
             " WHERE version=? GROUP BY state"
         )
-        found = {state: counts for state, *counts in self.query(sql, version.serial)}
+        by_state = {state: counts for state, *counts in self.query(sql, version.serial)}
         nothing = [0, 0, 0]
-        wanted, held, excluded = (found.get(state, nothing) for state in (WANTED, STORED, EXCLUDED))
-        return Totals(wanted[0] + held[0], wanted[1] + held[1], held[0], held[1], excluded[0], excluded[1], held[2])
+        wanted, stored, excluded = (by_state.get(state, nothing) for state in (WANTED, STORED, EXCLUDED))
+        return Totals(
+            wanted[0] + stored[0], wanted[1] + stored[1], stored[0], stored[1], excluded[0], excluded[1], stored[2]
+        )
 
 
 _SELECT_SHARED_BYTES = """
@@ -395,6 +373,6 @@ SELECT ?, ?, target, name, '', {WANTED} FROM reference WHERE version=? AND sourc
 
 
 def _read_kinds(db: sqlite3.Connection, version: Version, keys: Sequence[str]) -> list[tuple[object, ...]]:
-    """Of those files that are tilesets and the like: kind, whether it is implicit, version and key."""
+    """Read kind, implicit flag, version and key of those files that have a kind."""
     sql = "SELECT kind, implicit, version, key FROM blob WHERE version=? AND key=? AND kind<>''"
     return [row for key in keys for row in db.execute(sql, (version.serial, key))]

@@ -1,12 +1,11 @@
-"""Which file of a version asks for which, as the verified bytes said, and what follows from it: a query each."""
+"""Reference index: which file of a version references which, read from verified bytes, and queries on it."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
-from tilesync.catalog.schema import MISSING
+from tilesync.catalog.schema import MISSING, CatalogDatabase
 from tilesync.core.filters import glob_matcher
 from tilesync.model import ROOT, Completeness, DamagedFile, Diagnostic, Kind, ParsedContent, Reference, Role, Version
 from tilesync.model.tiles import (
@@ -20,29 +19,16 @@ from tilesync.model.tiles import (
     URIS_ELSEWHERE_PHRASE,
 )
 
-if TYPE_CHECKING:
-    from tilesync.catalog.catalog import SqliteCatalog
-
-REFERENCE_SCHEMA = """
-CREATE TABLE IF NOT EXISTS reference (version INTEGER NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL,
-  role TEXT NOT NULL, name TEXT, grown INTEGER NOT NULL, PRIMARY KEY (version, source, target, role)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS remark (version INTEGER NOT NULL, source TEXT NOT NULL, problem TEXT NOT NULL,
-  detail TEXT NOT NULL, grown INTEGER NOT NULL, PRIMARY KEY (version, source, problem, detail)) WITHOUT ROWID;
-"""
-"""`source` and `target` are keys of blobs; `name` is the target's where the key is another. `grown`: it is not the file
-itself that says so, but the file as it is read together with others (templates, schema, buffers), which may change.
-"""
-
 _COUNT_UNFOLLOWED = f"""
 SELECT coalesce(sum(iif(instr(detail, '{URIS_ELSEWHERE_PHRASE}'), max(1, CAST(detail AS INTEGER)), 1)), 0) FROM remark
   WHERE version=?1 AND problem IN {(UNFOLLOWED, ROOT_LEADS_AWAY, ABSOLUTE_URL)} AND """
-"""How many URIs remarks are about."""
+"""Counts the URIs that diagnostics are about: one diagnostic may stand for many URIs."""
 
 UNSATISFIABLE_PROBLEMS = ("unsafe name", "unreadable")
-"""Remarks that say that something is asked for which no copy can hold."""
+"""Problems that mean a reference to a file that no copy can hold."""
 
 INTERNAL_PROBLEMS = (*UNSATISFIABLE_PROBLEMS, DAMAGED, EMPTY_TILE, REQUIRED_BUFFER_BYTES, UNPACKED_BYTES)
-"""Remarks that are told otherwise, where what they mean depends on other files."""
+"""Problems that `list_diagnostics` leaves out: their meaning depends on other files."""
 
 _NON_TILE_KINDS = (Kind.NONE, Kind.EMPTY, Kind.JSON, Kind.SCHEMA, Kind.SUBTREE, Kind.IMAGE)
 
@@ -52,10 +38,10 @@ INSERT OR IGNORE INTO reached WITH RECURSIVE found(key) AS (
   VALUES (?2) UNION SELECT r.target FROM found CROSS JOIN blob b ON b.version=?1 AND b.key=found.key AND b.state=1
   CROSS JOIN reference r ON r.version=?1 AND r.source=b.key) SELECT key FROM found
 """
-"""Only what is held asks for something: the bytes of what was held once, or was read in part, do not count."""
+"""Only stored files count as sources: a file that was stored earlier, or was read in part, references nothing."""
 
 _NAME_BY_KEY = "coalesce((SELECT coalesce(b.name, b.key) FROM blob b WHERE b.version=?1 AND b.key={0}), {0})"
-"""The name that stands behind a key."""
+"""The name of the file with a key."""
 
 _IS_REACHED_SOURCE = """source IN reached
   AND EXISTS (SELECT 1 FROM blob held WHERE held.version=?1 AND held.key=source AND held.state=1)"""
@@ -82,7 +68,7 @@ SELECT target, role, name FROM reference WHERE version=? AND source=? AND (targe
   ORDER BY target, role LIMIT ?
 """
 _ROLES_BY_IMPORTANCE = (Role.CONTENT, Role.SUBTREE, Role.SCHEMA, Role.MODEL)
-"""Roles without which something is lost, in this order; then any other."""
+"""Roles whose files a viewer cannot do without, most important first; all other roles follow."""
 
 _NON_IMAGE_KINDS = ", ".join(f"'{kind}'" for kind in Kind if kind not in {Kind.IMAGE, Kind.NONE, Kind.EMPTY})
 _NON_SCHEMA_KINDS = ", ".join(
@@ -127,10 +113,10 @@ _FROM_UNSATISFIABLE = f"remark WHERE version=?1 AND problem IN {UNSATISFIABLE_PR
 
 
 class References:
-    """The references of the versions of a catalog."""
+    """The references and diagnostics of all versions of a catalog."""
 
-    def __init__(self, catalog: SqliteCatalog) -> None:
-        self._catalog = catalog
+    def __init__(self, database: CatalogDatabase) -> None:
+        self._database = database
 
     def write(
         self,
@@ -140,204 +126,226 @@ class References:
         *,
         derived: bool = False,
     ) -> None:
-        """Take in what some files ask for, within a transaction, beside what was said of them before."""
-        keyed = [(version.serial, self._catalog.key(source), reading) for source, reading in contents]
-        asked = ((*who, *self._target_columns(each), derived) for *who, reading in keyed for each in reading.references)
-        db.executemany("INSERT OR IGNORE INTO reference VALUES (?, ?, ?, ?, ?, ?)", asked)
-        remarks = (
-            (*who, each.problem, each.detail, derived) for *who, reading in keyed for each in reading.diagnostics
+        """Add references and diagnostics of files to the known ones, within a transaction."""
+        keyed = [(version.serial, self._database.key(source), content) for source, content in contents]
+        references = (
+            (*source_columns, *self._target_columns(item), derived)
+            for *source_columns, content in keyed
+            for item in content.references
         )
-        db.executemany("INSERT OR IGNORE INTO remark VALUES (?, ?, ?, ?, ?)", remarks)
+        db.executemany("INSERT OR IGNORE INTO reference VALUES (?, ?, ?, ?, ?, ?)", references)
+        diagnostics = (
+            (*source_columns, item.problem, item.detail, derived)
+            for *source_columns, content in keyed
+            for item in content.diagnostics
+        )
+        db.executemany("INSERT OR IGNORE INTO remark VALUES (?, ?, ?, ?, ?)", diagnostics)
 
     def _target_columns(self, reference: Reference) -> tuple[str, str, str | None]:
-        key = self._catalog.key(reference.target)
+        key = self._database.key(reference.target)
         return key, reference.role.value, None if key == reference.target else reference.target
 
     def delete(
         self, db: sqlite3.Connection, version: Version, sources: Iterable[str], *, derived: bool = False
     ) -> None:
-        """Forget what some files ask for, within a transaction; `grown`: only what following said of them."""
-        keys = [(version.serial, self._catalog.key(source)) for source in sources]
-        more = " AND grown=1" if derived else ""
+        """Delete references and diagnostics of files, within a transaction; `derived`: only the derived ones."""
+        keys = [(version.serial, self._database.key(source)) for source in sources]
+        derived_filter = " AND grown=1" if derived else ""
         for table in ("reference", "remark"):
-            db.executemany(f"DELETE FROM {table} WHERE version=? AND source=?{more}", keys)
+            db.executemany(f"DELETE FROM {table} WHERE version=? AND source=?{derived_filter}", keys)
 
     def add(
         self,
         version: Version,
         source: str,
-        reading: ParsedContent,
+        content: ParsedContent,
         *,
         replace_existing: bool = False,
         derived: bool = False,
     ) -> None:
-        """Take in a part of what one file asks for; `anew`: what was said before of it is void.
+        """Add part of the references of one file; `replace_existing` deletes the known ones first.
 
-        `grown`: it asks for that when it is read together with others. `anew` then voids what that said before; it is
-        void, too, when the file itself comes anew.
+        `derived`: the file has these references only when read together with others. `replace_existing` then deletes
+        only derived ones. New bytes of the file itself delete derived ones too.
         """
-        with self._catalog.transaction() as db:
+        with self._database.transaction() as db:
             if replace_existing:
                 self.delete(db, version, [source], derived=derived)
-            self.write(db, version, [(source, reading)], derived=derived)
+            self.write(db, version, [(source, content)], derived=derived)
 
     def list_targets(self, version: Version, source: str, role: Role) -> list[str]:
-        """What one file asks for in one role."""
+        """List the files that one file references in one role."""
         sql = "SELECT coalesce(name, target) FROM reference WHERE version=? AND source=? AND role=?"
-        return [row[0] for row in self._catalog.query(sql, version.serial, self._catalog.key(source), role)]
+        return [row[0] for row in self._database.query(sql, version.serial, self._database.key(source), role)]
 
     def list_implicit_tilesets(self, version: Version, *, only_reached: bool = False) -> list[str]:
-        """The held tilesets with implicit tiling; `reached`: those that the root leads to, as far as is known."""
+        """List stored tilesets with implicit tiling; `only_reached`: only those known to be reachable from the root."""
         if only_reached:
-            with self._catalog.transaction() as db:
+            with self._database.transaction() as db:
                 self._mark_reached(db, version)
         sql = f"""SELECT coalesce(name, key) FROM blob WHERE version=? AND implicit=1 AND state=1
           {"AND key IN reached" if only_reached else ""} ORDER BY key"""
-        return [row[0] for row in self._catalog.query(sql, version.serial)]
+        return [row[0] for row in self._database.query(sql, version.serial)]
 
     def _mark_reached(self, db: sqlite3.Connection, version: Version) -> None:
-        """Note what the root leads to, itself among it, within a transaction."""
+        """Fill the temporary table `reached` with all that the root reaches, itself included, within a transaction."""
         db.execute(_CREATE_REACHED)
         db.execute("DELETE FROM reached")
-        db.execute(_INSERT_REACHED, (version.serial, self._catalog.key(ROOT)))
+        db.execute(_INSERT_REACHED, (version.serial, self._database.key(ROOT)))
 
     def count_announced(self, version: Version) -> tuple[int, int]:
-        """How many files subtrees announce, and how many of them are not there, or are not known to be."""
-        count: int = self._catalog.query(_COUNT_ANNOUNCED, version.serial)[0][0]
+        """Count the files that subtrees announce, and how many of these are absent or not known to exist."""
+        count: int = self._database.query(_COUNT_ANNOUNCED, version.serial)[0][0]
         if not version.globs:
-            return count, self._catalog.query(f"SELECT count(*) FROM ({_SELECT_ANNOUNCED_ABSENT})", version.serial)[0][
+            return count, self._database.query(f"SELECT count(*) FROM ({_SELECT_ANNOUNCED_ABSENT})", version.serial)[0][
                 0
             ]
-        keeps = glob_matcher(version.globs)
-        return count, sum(keeps(name) for _, name in self._catalog.query(_SELECT_ANNOUNCED_ABSENT, version.serial))
+        is_included = glob_matcher(version.globs)
+        return count, sum(
+            is_included(name) for _, name in self._database.query(_SELECT_ANNOUNCED_ABSENT, version.serial)
+        )
 
     def read_contents(
         self, version: Version, names: Sequence[str], *, references_per_part: int
     ) -> Iterator[tuple[str, ParsedContent]]:
-        """What each of some held files says by itself; of one that says much, one part behind the other."""
-        keys = {self._catalog.key(name): name for name in names}
+        """Read the parsed content of stored files, without derived references.
+
+        A file with many references comes in several parts, one after the other.
+        """
+        keys = {self._database.key(name): name for name in names}
         rows = list[tuple[str, str, int, int, int]]()
         for start in range(0, len(keys), _KEYS_PER_QUERY):
-            some = list(keys)[start : start + _KEYS_PER_QUERY]
-            rows += self._catalog.query(_SELECT_KINDS.format(", ".join("?" * len(some))), version.serial, *some)
+            batch = list(keys)[start : start + _KEYS_PER_QUERY]
+            rows += self._database.query(_SELECT_KINDS.format(", ".join("?" * len(batch))), version.serial, *batch)
         kinds = {row[0]: row[1:] for row in rows}
         for key, name in keys.items():
-            kind, implicit, asks, remarked = kinds[key]
-            reading = ParsedContent(Kind(kind), has_implicit_tiling=bool(implicit))
-            if remarked:
-                found = self._catalog.query(_SELECT_DIAGNOSTICS, version.serial, key)
-                reading = reading._replace(diagnostics=tuple(Diagnostic(*row) for row in found))
-            if not asks:
-                yield name, reading
+            kind, implicit, has_references, has_diagnostics = kinds[key]
+            content = ParsedContent(Kind(kind), has_implicit_tiling=bool(implicit))
+            if has_diagnostics:
+                found = self._database.query(_SELECT_DIAGNOSTICS, version.serial, key)
+                content = content._replace(diagnostics=tuple(Diagnostic(*row) for row in found))
+            if not has_references:
+                yield name, content
                 continue
             for references in self._read_references(version, key, references_per_part):
-                yield name, reading._replace(references=references)
-                reading = reading._replace(diagnostics=())
+                yield name, content._replace(references=references)
+                content = content._replace(diagnostics=())
 
     def _read_references(self, version: Version, key: str, references_per_part: int) -> Iterator[tuple[Reference, ...]]:
         target, role = "", ""
-        while rows := self._catalog.query(_SELECT_REFERENCES, version.serial, key, target, role, references_per_part):
-            yield tuple(Reference(written or target, Role(role)) for target, role, written in rows)
+        while rows := self._database.query(_SELECT_REFERENCES, version.serial, key, target, role, references_per_part):
+            yield tuple(Reference(name or target, Role(role)) for target, role, name in rows)
             target, role, _ = rows[-1]
 
     # --- what follows ---
 
     def compute_completeness(self, version: Version) -> Completeness:
-        """Count what the version asks for. `missing` and the others tell of the state that this call found.
+        """Count what the version references. The `list_` methods below use the state that this call found.
 
-        What the globs of the version leave out is not missing.
+        Files that the globs of the version leave out do not count as missing.
         """
-        with self._catalog.transaction() as db:
+        with self._database.transaction() as db:
             self._mark_reached(db, version)
             db.execute("CREATE TEMP TABLE IF NOT EXISTS absent (key TEXT PRIMARY KEY) WITHOUT ROWID")
             db.execute("DELETE FROM absent")
-            there = f"SELECT key FROM blob WHERE version=? AND state<>{MISSING}"
-            db.execute(f"INSERT INTO absent SELECT key FROM reached WHERE key NOT IN ({there})", (version.serial,))
-            hollow = f"SELECT source FROM remark WHERE version=?1 AND problem='{EMPTY_TILE}' AND {_IS_REACHED_SOURCE}"
-            db.execute(f"INSERT OR IGNORE INTO absent {hollow}", (version.serial,))
+            present = f"SELECT key FROM blob WHERE version=? AND state<>{MISSING}"
+            db.execute(f"INSERT INTO absent SELECT key FROM reached WHERE key NOT IN ({present})", (version.serial,))
+            empty_tiles = (
+                f"SELECT source FROM remark WHERE version=?1 AND problem='{EMPTY_TILE}' AND {_IS_REACHED_SOURCE}"
+            )
+            db.execute(f"INSERT OR IGNORE INTO absent {empty_tiles}", (version.serial,))
             if version.globs:
-                keeps = glob_matcher(version.globs)
-                left_out = [(key,) for key, name in db.execute(_SELECT_ABSENT, (version.serial,)) if not keeps(name)]
-                db.executemany("DELETE FROM absent WHERE key=?", left_out)
-        one = self._count
-        lost = one(_FROM_UNSATISFIABLE, version.serial)
+                is_included = glob_matcher(version.globs)
+                excluded = [
+                    (key,) for key, name in db.execute(_SELECT_ABSENT, (version.serial,)) if not is_included(name)
+                ]
+                db.executemany("DELETE FROM absent WHERE key=?", excluded)
+        count = self._count
+        unsatisfiable = count(_FROM_UNSATISFIABLE, version.serial)
         return Completeness(
-            referenced=one("reached") + lost,
-            missing=one("absent") + lost,
-            orphans=one("blob WHERE version=? AND state<2 AND key NOT IN reached", version.serial),
-            unfollowed=self._catalog.query(_COUNT_UNFOLLOWED + _IS_REACHED_SOURCE, version.serial)[0][0],
+            referenced=count("reached") + unsatisfiable,
+            missing=count("absent") + unsatisfiable,
+            orphans=count("blob WHERE version=? AND state<2 AND key NOT IN reached", version.serial),
+            unfollowed=self._database.query(_COUNT_UNFOLLOWED + _IS_REACHED_SOURCE, version.serial)[0][0],
         )
 
     def _count(self, what: str, *values: object) -> int:
-        count: int = self._catalog.query(f"SELECT count(*) FROM {what}", *values)[0][0]
+        count: int = self._database.query(f"SELECT count(*) FROM {what}", *values)[0][0]
         return count
 
     def list_missing(self, version: Version) -> Iterator[tuple[str, str, str]]:
-        """Each name that is asked for and not there, who asks for it, and what for; after `settle`."""
-        yield from self._catalog.query(_SELECT_MISSING, version.serial)
+        """List each missing name with a file that references it and the role; call `compute_completeness` first."""
+        yield from self._database.query(_SELECT_MISSING, version.serial)
         sql = f"SELECT detail, {_NAME_BY_KEY.format('source')}, '' FROM {_FROM_UNSATISFIABLE}"
-        yield from self._catalog.query(sql, version.serial)
+        yield from self._database.query(sql, version.serial)
 
     def list_leading_elsewhere(self, version: Version) -> list[tuple[str, str]]:
-        """The files of which viewers of a copy are led elsewhere, each with a sentence; after `settle`."""
-        some = f"problem IN {(ROOT_LEADS_AWAY, ABSOLUTE_URL)} AND {_IS_REACHED_SOURCE}"
-        sql = f"SELECT {_NAME_BY_KEY.format('source')}, detail FROM remark WHERE version=?1 AND {some} ORDER BY source"
-        return self._catalog.query(sql, version.serial)
+        """List files that lead viewers of a copy elsewhere, each with a sentence; call `compute_completeness` first."""
+        leads_elsewhere = f"problem IN {(ROOT_LEADS_AWAY, ABSOLUTE_URL)} AND {_IS_REACHED_SOURCE}"
+        sql = (
+            f"SELECT {_NAME_BY_KEY.format('source')}, detail FROM remark"
+            f" WHERE version=?1 AND {leads_elsewhere} ORDER BY source"
+        )
+        return self._database.query(sql, version.serial)
 
     def has_suspect_files(self, version: Version) -> bool:
-        """Whether any held file may be broken, or of no use for who asks for it."""
+        """Return whether any stored file may be damaged, or unusable for a file that references it."""
         broken = (
             f"SELECT 1 FROM remark WHERE version=?1 AND problem IN ('{DAMAGED}', '{REQUIRED_BUFFER_BYTES}') LIMIT 1"
         )
-        return bool(self._catalog.query(broken, version.serial) or self._catalog.query(_HAS_WRONG_KIND, version.serial))
+        return bool(
+            self._database.query(broken, version.serial) or self._database.query(_HAS_WRONG_KIND, version.serial)
+        )
 
     def list_damaged(self, version: Version) -> list[DamagedFile]:
-        """Each held file that is broken, or of no use for who asks for it; after `settle`."""
-        broken = f"SELECT source, detail FROM remark WHERE version=? AND problem='{DAMAGED}'"
-        with self._catalog.transaction() as db:
+        """List stored files that are damaged, or unusable for their referrer; call `compute_completeness` first."""
+        select_damaged = f"SELECT source, detail FROM remark WHERE version=? AND problem='{DAMAGED}'"
+        with self._database.transaction() as db:
             db.execute(_CREATE_REACHED)
             db.execute("CREATE TEMP TABLE IF NOT EXISTS suspect (key TEXT PRIMARY KEY, reason TEXT) WITHOUT ROWID")
-        suspects: dict[str, str] = dict(self._catalog.query(_SELECT_WRONG_KIND, version.serial))
+        suspects: dict[str, str] = dict(self._database.query(_SELECT_WRONG_KIND, version.serial))
         suspects.update(self._find_short_buffers(version))
-        damaged = dict(self._catalog.query(broken, version.serial))
+        damaged = dict(self._database.query(select_damaged, version.serial))
         suspects |= damaged
         if not suspects:
             return []
-        with self._catalog.transaction() as db:
+        with self._database.transaction() as db:
             db.execute("DELETE FROM suspect")
             db.executemany("INSERT INTO suspect VALUES (?, ?)", suspects.items())
         found = dict[str, DamagedFile]()
-        for key, reason, name, stated, source, role, asks in self._catalog.query(_SELECT_DAMAGED, version.serial):
-            role = Role.CONTENT if name == ROOT else role or ""  # every viewer asks for the root
-            if role == Role.BUFFER and asks == Kind.SUBTREE and key in damaged:
-                role = Role.SUBTREE  # it says what there is
+        for key, reason, name, has_md5, source, role, source_kind in self._database.query(
+            _SELECT_DAMAGED, version.serial
+        ):
+            role = Role.CONTENT if name == ROOT else role or ""  # every viewer loads the root
+            if role == Role.BUFFER and source_kind == Kind.SUBTREE and key in damaged:
+                role = Role.SUBTREE  # a subtree without its buffer tells viewers nothing
             if key not in found or _rank_role(role) < _rank_role(found[key].role):
-                found[key] = DamagedFile(name, reason, source or "", role, bool(stated))
+                found[key] = DamagedFile(name, reason, source or "", role, bool(has_md5))
         return list(found.values())
 
     def _find_short_buffers(self, version: Version) -> Iterator[tuple[str, str]]:
-        """Buffers that have fewer bytes, once unpacked, than a file says."""
-        for name, least in self._catalog.query(_SELECT_REQUIRED_SIZES, version.serial):
-            for key, size in self._catalog.query(_SELECT_SIZE, version.serial, self._catalog.key(name)):
-                if size is not None and size < least:
-                    yield key, f"it has {size:,} bytes, and is to have {least:,}"
+        """Find buffers that have fewer unpacked bytes than a file requires."""
+        for name, required in self._database.query(_SELECT_REQUIRED_SIZES, version.serial):
+            for key, size in self._database.query(_SELECT_SIZE, version.serial, self._database.key(name)):
+                if size is not None and size < required:
+                    yield key, f"it has {size:,} bytes, but {required:,} are required"
 
     def find_referrers(self, version: Version, names: Sequence[str]) -> dict[str, str]:
-        """Who asks for each of some files, where anyone does."""
-        keys = {self._catalog.key(name): name for name in names}
-        with self._catalog.transaction() as db:
+        """Find one referrer of each of these files, where there is one."""
+        keys = {self._database.key(name): name for name in names}
+        with self._database.transaction() as db:
             db.execute("CREATE TEMP TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY) WITHOUT ROWID")
             db.execute("DELETE FROM about")
             db.executemany("INSERT INTO about VALUES (?)", ((key,) for key in keys))
-        asked = "SELECT target, min(source) AS source FROM reference WHERE version=?1 AND target IN about"
-        sql = f"SELECT target, {_NAME_BY_KEY.format('source')} FROM ({asked} GROUP BY target)"
-        return {keys[key]: source for key, source in self._catalog.query(sql, version.serial)}
+        first_referrer = "SELECT target, min(source) AS source FROM reference WHERE version=?1 AND target IN about"
+        sql = f"SELECT target, {_NAME_BY_KEY.format('source')} FROM ({first_referrer} GROUP BY target)"
+        return {keys[key]: source for key, source in self._database.query(sql, version.serial)}
 
     def list_diagnostics(self, version: Version) -> Iterator[tuple[str, Diagnostic]]:
-        """Every file with what is to be said of it; contents that are no tiles among them."""
+        """List each file with its diagnostics, and contents that viewers cannot show."""
         name = _NAME_BY_KEY.format("source")
         sql = f"SELECT {name}, problem, detail FROM remark WHERE version=?1 AND problem NOT IN {INTERNAL_PROBLEMS}"
-        for source, problem, detail in self._catalog.query(f"{sql} ORDER BY problem, source", version.serial):
+        for source, problem, detail in self._database.query(f"{sql} ORDER BY problem, source", version.serial):
             yield source, Diagnostic(problem, detail)
         kinds = ", ".join(f"'{kind}'" for kind in _NON_TILE_KINDS)
         sql = (
@@ -347,24 +355,24 @@ class References:
             f" AND NOT EXISTS (SELECT 1 FROM remark t WHERE t.version=r.version AND t.source=b.key"
             f" AND t.problem IN {(DAMAGED, EMPTY_TILE)}) ORDER BY 1"
         )
-        for key, kind in self._catalog.query(sql, version.serial):
+        for key, kind in self._database.query(sql, version.serial):
             is_empty = kind == Kind.EMPTY
-            what = "is empty" if is_empty else f"is {kind or 'of a kind'} that no viewer is known to show"
-            yield key, Diagnostic("empty content" if is_empty else "unknown content", what)
+            detail = "is empty" if is_empty else f"is {kind or 'of a kind'} that no viewer is known to show"
+            yield key, Diagnostic("empty content" if is_empty else "unknown content", detail)
 
     def list_tileset_references(self, version: Version) -> list[tuple[str, str]]:
-        """Which tileset asks for which."""
+        """List pairs of tilesets where the first references the second."""
         sql = (
             "SELECT coalesce(s.name, s.key), coalesce(t.name, t.key) FROM reference r"
             " JOIN blob s ON s.version=r.version AND s.key=r.source"
             " JOIN blob t ON t.version=r.version AND t.key=r.target"
             " WHERE r.version=? AND r.role='content' AND s.kind='tileset' AND t.kind='tileset'"
         )
-        return self._catalog.query(sql, version.serial)
+        return self._database.query(sql, version.serial)
 
 
 def _rank_role(role: str) -> int:
-    """How much is lost without a file of that role; the less, the more."""
+    """Rank a role by importance; a lower rank means that more is lost without the file."""
     return (
         _ROLES_BY_IMPORTANCE.index(Role(role))
         if role in _ROLES_BY_IMPORTANCE

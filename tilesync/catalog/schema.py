@@ -1,12 +1,15 @@
-"""The rows of the catalog: its tables, and what their rows mean in our terms."""
+"""Tables of the catalog, the conversion between their rows and the model, and the database opened with them."""
 
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from tilesync.catalog.sqlite import Database
 from tilesync.core.foreign_json import parse_json, read_mapping, read_optional, read_or_default, read_text, read_texts
 from tilesync.model import (
     UNKNOWN_SIZE,
@@ -42,9 +45,16 @@ CREATE INDEX IF NOT EXISTS blob_implicit ON blob (version) WHERE implicit=1;
 CREATE TABLE IF NOT EXISTS folder (version INTEGER NOT NULL, key TEXT NOT NULL, listing INTEGER NOT NULL,
   PRIMARY KEY (version, key))
   WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS reference (version INTEGER NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL,
+  role TEXT NOT NULL, name TEXT, grown INTEGER NOT NULL, PRIMARY KEY (version, source, target, role)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS remark (version INTEGER NOT NULL, source TEXT NOT NULL, problem TEXT NOT NULL,
+  detail TEXT NOT NULL, grown INTEGER NOT NULL, PRIMARY KEY (version, source, problem, detail)) WITHOUT ROWID;
 """
-"""A blob without a size is known by its name alone: a walk found it, and no answer has described it yet. Its size and
-SHA-256 are those of its stored bytes; how a file that is unpacked lies is told beside.
+"""A blob without a size is known only by name: a walk found it and no response has described it yet.
+
+`size` and `sha256` describe the stored bytes; `lying_size` and `lying_sha256` describe a file that lies unpacked on
+disk. `source` and `target` are keys of blobs; `name` is the name of the target where it differs from its key. `grown`:
+derived when the file is read together with others (templates, schema, buffers), so it may change.
 """
 
 MIGRATIONS = {
@@ -54,12 +64,18 @@ MIGRATIONS = {
         "ALTER TABLE blob ADD COLUMN lying_sha256 BLOB",
     )
 }
-"""What makes tables of one schema those of the next, with everything that they hold."""
+"""Statements that turn the tables of one schema version into those of the next and keep all rows."""
+
+SCHEMA_VERSION = 4
+SCHEMA_VERSIONS = frozenset({*MIGRATIONS, SCHEMA_VERSION})
+"""Versions that a catalog can be opened with and that keep their contents."""
 
 WANTED, STORED, EXCLUDED, MISSING = range(4)
-"""An excluded blob is one that the globs of the version leave out. A missing one is one that a file asks for and that
-the container does not have: no part of the inventory. The SHA-256 of a wanted blob is that which it must have: a
-manifest says so, or it was held once.
+"""Values of `state`.
+
+Excluded: the globs of the version leave the blob out. Missing: a file references the blob and the container does not
+have it, so it is not part of the inventory. The SHA-256 of a wanted blob is the one that it must have: a manifest
+states it, or the blob was stored before.
 """
 
 BLOB_COLUMNS = (
@@ -69,7 +85,7 @@ WANTED_BLOB_COLUMNS = BLOB_COLUMNS + ", sha256"
 STORED_BLOB_COLUMNS = BLOB_COLUMNS + ", sha256, mtime_ns, coalesce(inode, 0), lying_size, lying_sha256"
 
 DESCRIBED_FIELD_COUNT = Blob._fields.index("sha256")
-"""Fields of a blob that its source describes, the name among them; they come first."""
+"""Number of fields of a blob that its source describes, the name included; they come first."""
 
 INSERT_BLOB = """
 INSERT INTO blob (version, listing, key, name, size, etag, md5, content_type, content_encoding, last_modified,
@@ -83,13 +99,13 @@ UPDATE blob SET state=1, size=?, etag=?, md5=?, content_type=?, content_encoding
 """
 
 MARK_BLOB_UNPACKED = "UPDATE blob SET sha256=?, lying_size=?, lying_sha256=? WHERE id=?"
-"""After HOLD_BLOB, for what lies unpacked; of what is wanted nothing lies."""
+"""Run after MARK_BLOB_STORED for a file that lies unpacked; a wanted file has nothing on disk."""
 
 
 def blob_row(
     version: Version, key: str, blob: Blob, stored: StoredFile | None, *, is_included: bool = True
 ) -> tuple[object, ...]:
-    """What INSERT_BLOB takes: the blob as it is described now, with what is held of it. Not `kept`: it is left out."""
+    """Build the parameters of INSERT_BLOB: the blob and its stored file; excluded if not `is_included`."""
     name = None if blob.name == key else blob.name
     state: tuple[object, ...] = (WANTED if is_included else EXCLUDED, blob.sha256, None, None, None, None)
     if stored is not None and is_included:
@@ -98,27 +114,27 @@ def blob_row(
 
 
 def file_result_row(result: FileResult) -> tuple[object, ...]:
-    """What HOLD_BLOB takes."""
-    held, reading = result.stored, result.content
+    """Build the parameters of MARK_BLOB_STORED."""
+    stored, content = result.stored, result.content
     return (
-        *held.blob[1:DESCRIBED_FIELD_COUNT],
-        held.sha256,
-        held.mtime_ns,
-        held.inode,
-        reading.kind,
-        reading.has_implicit_tiling,
+        *stored.blob[1:DESCRIBED_FIELD_COUNT],
+        stored.sha256,
+        stored.mtime_ns,
+        stored.inode,
+        content.kind,
+        content.has_implicit_tiling,
         result.file_id,
     )
 
 
 def unpacked_row(result: FileResult) -> tuple[object, ...]:
-    """What UNPACK_BLOB takes."""
-    held = result.stored
-    return (held.stored_sha256, held.size, held.sha256, result.file_id)
+    """Build the parameters of MARK_BLOB_UNPACKED."""
+    stored = result.stored
+    return (stored.stored_sha256, stored.size, stored.sha256, result.file_id)
 
 
 def _on_disk_columns(stored: StoredFile) -> tuple[object, ...]:
-    """The SHA-256 of the stored bytes, the trace, and of what lies unpacked size and SHA-256."""
+    """Build the columns of a stored file: SHA-256, mtime, inode; size and SHA-256 where it lies unpacked."""
     _, sha256, mtime_ns, inode, unpacked = stored
     if unpacked is None:
         return (sha256, mtime_ns, inode, None, None)
@@ -126,15 +142,15 @@ def _on_disk_columns(stored: StoredFile) -> tuple[object, ...]:
 
 
 def read_stored_file(row: Sequence[Any]) -> StoredFile:
-    """The file of a row of HELD_BLOB."""
-    sha256, mtime_ns, inode, size, lying = row[DESCRIBED_FIELD_COUNT : DESCRIBED_FIELD_COUNT + 5]
-    if lying is None:
+    """Read a stored file from a row of STORED_BLOB_COLUMNS."""
+    sha256, mtime_ns, inode, size, on_disk_sha256 = row[DESCRIBED_FIELD_COUNT : DESCRIBED_FIELD_COUNT + 5]
+    if on_disk_sha256 is None:
         return StoredFile(Blob(*row[:DESCRIBED_FIELD_COUNT]), sha256, mtime_ns, inode)
-    return StoredFile(Blob(*row[:DESCRIBED_FIELD_COUNT]), lying, mtime_ns, inode, UnpackedFile(size, sha256))
+    return StoredFile(Blob(*row[:DESCRIBED_FIELD_COUNT]), on_disk_sha256, mtime_ns, inode, UnpackedFile(size, sha256))
 
 
 def version_row(version: Version) -> dict[str, object]:
-    """Everything that the catalog keeps of a version but its serial, by column."""
+    """Build the row of a version, by column, without its serial number."""
     return {
         "name": version.name,
         "export": version.export,
@@ -163,18 +179,72 @@ def version_row(version: Version) -> dict[str, object]:
 
 
 def read_version(row: Sequence[Any]) -> Version:
-    """The version of a row: its serial, then the columns of `version_row`. Raises ValueError for what is none."""
+    """Read a version from its row: the serial number, then the columns of `version_row`.
+
+    Raises ValueError for values that tilesync never writes.
+    """
     serial, name, export, imodel, changeset, modified, record, listing, listed, marker, damaged, *rest = row
-    published, files, size, digest, inventory, home, include, exclude, *counts, begun, left, retired, content = rest
-    for each in (name, export, imodel, changeset, modified, marker, published, digest, home):
-        read_optional(each, read_text)
+    (
+        published,
+        files,
+        size,
+        digest,
+        inventory,
+        home,
+        include,
+        exclude,
+        *completeness,
+        started,
+        replaced,
+        retired,
+        content,
+    ) = rest
+    for text in (name, export, imodel, changeset, modified, marker, published, digest, home):
+        read_optional(text, read_text)
     return Version(
-        serial, name, export, imodel, changeset, modified, read_or_default(record, _parse_object, {}), listing, bool(listed), marker,
-        bool(damaged), published, files, size, digest, inventory, home,
-        Globs(read_texts(parse_json(include)), read_texts(parse_json(exclude))), Completeness(*counts), begun, left, retired,
-        Content(content),
+        serial, name, export, imodel, changeset, modified, read_or_default(record, _parse_object, {}), listing,
+        bool(listed), marker, bool(damaged), published, files, size, digest, inventory, home,
+        Globs(read_texts(parse_json(include)), read_texts(parse_json(exclude))), Completeness(*completeness), started,
+        replaced, retired, Content(content),
     )  # fmt: skip
 
 
 def _parse_object(document: str) -> Mapping[str, Any]:
     return read_mapping(parse_json(document))
+
+
+class CatalogDatabase(Database):
+    """The database of a catalog with its schema: what the catalog shares with its parts.
+
+    References, duplicates and stale files take this class and not the catalog, so that imports form no circle.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool, is_persistent: bool) -> None:
+        super().__init__(
+            path,
+            SCHEMA,
+            schema_version=SCHEMA_VERSION,
+            migrations=MIGRATIONS,
+            read_only=read_only,
+            is_persistent=is_persistent,
+        )
+        self.is_case_insensitive = self.get_value("folds") == "yes"
+
+    def set_case_insensitive(self, *, is_case_insensitive: bool) -> None:
+        """Record whether the disk treats names that differ only in case as the same name."""
+        if is_case_insensitive != self.is_case_insensitive:
+            self.set_value("folds", "yes" if is_case_insensitive else "no")
+            self.is_case_insensitive = is_case_insensitive
+
+    def key(self, name: str) -> str:
+        """Return the key of a file name; two names with one key cannot both be stored."""
+        return unicodedata.normalize("NFC", name).casefold() if self.is_case_insensitive else name
+
+    def versions(self, *, export: str | None = None, name: str | None = None, retired: bool = False) -> list[Version]:
+        """List the versions in the order in which they were started; with `retired` also the retired ones."""
+        sql = (
+            "SELECT * FROM version WHERE export = coalesce(?, export) AND name = coalesce(?, name)"
+            " AND (? OR retired IS NULL) ORDER BY serial"
+        )
+        with self.translate_value_errors():
+            return [read_version(row) for row in self.query(sql, export, name, retired)]

@@ -1,4 +1,4 @@
-"""The SQLite file behind the catalog: one connection, its transactions, and its errors in our terms."""
+"""SQLite database file: one connection, its transactions, and its errors as tilesync errors."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ _COPY_CHUNK_BYTES = 1 << 20
 
 
 class Database:
-    """One connection, safe to use from any thread. `read_only` works on a copy. Not `lasting`: nobody opens it again.
+    """One SQLite connection, safe to use from any thread.
 
-    `fresh`: nothing that could be used was there. A file of an older `version` keeps what it holds where `steps` lead
-    from there to this one, by statements from each version to the next; else it is emptied: what it held can be told
-    again. Raises DiskFull and DestinationError for what SQLite meets on the disk.
+    `read_only` works on a copy. `is_persistent=False`: nobody opens the file again, so writes need not survive a crash.
+    `is_new`: there was no usable file.
+
+    A file of an older `schema_version` keeps its rows where `migrations` lead from that version to this one, step by
+    step; else it is emptied, because its contents can be rebuilt. Raises DiskFull and DestinationError for errors of
+    the disk.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class Database:
             self.set_value("schema", str(schema_version))
 
     def _migrate(self, version: int, statements: Sequence[str]) -> int:
-        """Take one step to the next version, unless another process took it meanwhile; the version that it is then."""
+        """Migrate to the next version, unless another process did so meanwhile; return the version it has then."""
         with self.transaction() as db:
             found = self._read_schema_version()
             if found == version:
@@ -85,7 +88,7 @@ class Database:
 
     @contextmanager
     def translate_value_errors(self) -> Iterator[None]:
-        """Values that are none of ours, in our terms: someone else wrote into the file."""
+        """Translate ValueError and TypeError to DestinationError: another program changed the file."""
         try:
             yield
         except (ValueError, TypeError) as error:
@@ -93,42 +96,42 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """The connection within one transaction."""
+        """Run one transaction; commit at the end, roll back on any exception."""
         with self._lock, _translate_errors(self._path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
             except BaseException:
-                if self._db.in_transaction:  # a full disk has ended it already
+                if self._db.in_transaction:  # SQLite itself rolls back when the disk is full
                     self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """All rows of one question."""
+        """Run a query and return all rows."""
         with self._lock, _translate_errors(self._path):
             return self._db.execute(sql, values).fetchall()
 
     def close(self) -> None:
-        """Put everything in place and let go of the file."""
+        """Close the connection and remove the copy, if any."""
         with self._lock, _translate_errors(self._path):
             self._db.close()
             if self._copy is not None:
                 self._copy.cleanup()
 
     def set_value(self, key: str, value: str) -> None:
-        """Keep one fact about the destination as a whole."""
+        """Store a value about the destination as a whole."""
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def get_value(self, key: str) -> str | None:
-        """The fact kept under `key`, None when there is none."""
+        """Read the value stored under `key`; None if there is none."""
         rows = self.query("SELECT value FROM meta WHERE key = ?", key)
         return rows[0][0] if rows else None
 
 
 def read_schema_version(path: Path) -> int:
-    """The version of the schema of a file, which is not touched; 0 where it tells none."""
+    """Read the schema version of a file without changing it; 0 if it states none."""
     _refuse_links(path)
     with (
         _translate_errors(path),
@@ -143,30 +146,30 @@ def read_schema_version(path: Path) -> int:
 
 
 def parse_schema_version(stored: object) -> int:
-    """The version of a schema as a catalog tells it; 0 where it tells none. Raises ValueError."""
+    """Parse the schema version that a catalog states; 0 if it states none. Raises ValueError."""
     if stored is not None and not (
         isinstance(stored, str) and stored.isascii() and stored.isdecimal() and len(stored) < 10
     ):
-        raise ValueError(f"its schema is {str(stored)[:20]!r}, which is no number")
+        raise ValueError(f"its schema is {str(stored)[:20]!r}, which is not a number")
     return int(stored or 0)
 
 
 def make_damage_error(path: Path, error: Exception) -> DestinationError:
-    """A catalog that holds what tilesync did not write."""
+    """Build the error for a catalog with contents that tilesync did not write."""
     return DestinationError(
         f"the catalog is damaged ({error})",
-        hint=f"delete {path}: the next run checks what is held, and loses nothing",
+        hint=f"delete {path}: the next run checks the stored files again; nothing is lost",
     )
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """A connection to the file."""
+    """Open a connection to the file."""
     _refuse_links(path)
     return sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
 
 
 def _connect_to_copy(path: Path, folder: str) -> sqlite3.Connection:
-    """A connection to a copy of the file in `folder`: not even SQLite's side files of the file itself are touched."""
+    """Open a connection to a copy in `folder`: even SQLite's side files of the original stay untouched."""
     for side in (path, path.with_name(path.name + "-wal")):
         try:
             descriptor = open_regular(side)
@@ -178,17 +181,18 @@ def _connect_to_copy(path: Path, folder: str) -> sqlite3.Connection:
 
 
 def _refuse_links(path: Path) -> None:
-    """Raise DestinationError where the catalog, or a file that SQLite keeps beside it, is a link or no file: SQLite
-    would follow it. One with another name elsewhere is written through by that name.
+    """Raise DestinationError where the catalog, or a file that SQLite keeps beside it, is a link or no regular file.
+
+    SQLite would follow a symlink, and writing to a hard link changes the file under its other name too.
     """
     with translate_os_errors("cannot use the catalog"):
-        for side in ("", "-wal", "-shm", "-journal"):
-            check_unshared(path.with_name(path.name + side))
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            check_unshared(path.with_name(path.name + suffix))
 
 
 @contextmanager
 def _translate_errors(path: Path) -> Iterator[None]:
-    """SQLite's errors in our terms."""
+    """Translate SQLite errors to tilesync errors."""
     try:
         yield
     except sqlite3.OperationalError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,20 +9,12 @@ import click
 from tilesync.cli.options import IDENTITY_OPTIONS, OUTPUT_OPTIONS, STATE_DIR_OPTION, STORE_OPTIONS, option
 from tilesync.cli.output.table import wrap_text
 from tilesync.cli.params import DestinationType, DurationType, Location, SourceType
-from tilesync.cli.parse import (
-    create_service,
-    create_session,
-    create_store_options,
-    is_on_command_line,
-    parse_imodel_id,
-    parse_source_link,
-)
+from tilesync.cli.parse import create_session, is_on_command_line, read_source, service_options, store_options
 from tilesync.errors import UsageError
 from tilesync.model.storage import AzureLocation
 
 if TYPE_CHECKING:
     from tilesync.cli.session import Session
-    from tilesync.doctor.commands import HostingRequest
     from tilesync.events import Event
 
 RESULT_MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL", "skipped": "-"}
@@ -66,24 +57,29 @@ def doctor(context: click.Context, /, dest: Location | None, source: str | None,
     unseen = list[str]()
 
     async def work() -> None:
-        from tilesync.doctor import commands as checkups
+        from tilesync.api import aio
         from tilesync.events import CheckCompleted, Notice
-        from tilesync.model import Selector
 
-        def hear(event: Event) -> None:
-            session.observe(event)
+        def on_event(event: Event) -> None:
+            session.show(event)
             if isinstance(event, CheckCompleted) and event.name == "outside":
                 unseen.append(event.hint)
             _print_check(session, event, options)
 
-        if dest is not None:
-            if isinstance(dest, AzureLocation) and dest.link is not None and is_on_command_line(context, "dest"):
-                session.observe(Notice("others on this machine can see the link of DEST: az:// needs none"))
-            await checkups.check_hosting(_create_hosting_request(dest, options), hear)
-            return
-        link = parse_source_link(source) if source else None
-        imodel = parse_imodel_id(source) if source and link is None else None
-        await checkups.check_service(create_service(options), Selector(imodel, export_type="3DTiles"), link, hear)
+        if isinstance(dest, AzureLocation) and dest.link is not None and is_on_command_line(context, "dest"):
+            session.observe(Notice("others on this machine can see the link of DEST: az:// needs none"))
+        found = await aio.doctor(
+            dest,
+            source=read_source(source) if source and dest is None else None,
+            public_url=options["public_url"],
+            origin=options["origin"],
+            on_event=on_event,
+            monitor=session.monitor,
+            **service_options(options),
+            **store_options(options),
+        )
+        if found.error is not None:
+            raise found.error
 
     return session.run(work, closing_message=lambda: _format_conclusion(unseen))
 
@@ -102,19 +98,6 @@ def _refuse_options_without_dest(context: click.Context) -> None:
             raise UsageError(f"--{name.replace('_', '-')} is about what viewers need of DEST, which is not given")
 
 
-def _create_hosting_request(location: Location, options: dict[str, Any]) -> HostingRequest:
-    from tilesync.app.requests import Target
-    from tilesync.doctor.commands import HostingRequest
-    from tilesync.doctor.public_url import parse_origin, parse_public_url
-
-    return HostingRequest(
-        Target(location, create_store_options(options), options["state_dir"]),
-        base_url=parse_public_url(options["public_url"]) if options["public_url"] else None,
-        origin=parse_origin(options["origin"]) if options["origin"] else None,
-        retry_for=options["retry_for"],
-    )
-
-
 def _print_check(session: Session, event: Event, options: dict[str, Any]) -> None:
     """One check for people; with -q only what wants mending."""
     from tilesync.events import CheckCompleted
@@ -129,16 +112,3 @@ def _print_check(session: Session, event: Event, options: dict[str, Any]) -> Non
     width = session.width if len(hints) == 1 else None  # several lines are a configuration: to be copied as they are
     lines += [wrap_text(line, first_indent="      ", next_indent="      ", width=width) for line in hints]
     session.print_output("\n".join(lines))
-
-
-def parse_viewer_location(text: str, endpoint: str | None) -> Location | None:
-    """The destination that `link` is asked about; None where it is an iModel id."""
-    from tilesync.app.locations import parse_location
-    from tilesync.itwin.portal_urls import find_imodel_id
-
-    if "://" in text and find_imodel_id(text) is not None:
-        return None
-    if "://" in text or text.startswith(("az:", "s3:")):
-        return parse_location(text, endpoint=endpoint)
-    bare = not any(letter in "?&=" for letter in text)
-    return Path(text) if bare and ("/" in text or text in {".", ".."} or Path(text).is_dir()) else None

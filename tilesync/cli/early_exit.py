@@ -8,14 +8,13 @@ from pathlib import Path
 
 import click
 
-from tilesync.cli.output.masking import SecretMasker
+from tilesync.api.monitor import RunMonitor
+from tilesync.api.target_names import redact_dest, redact_source
 from tilesync.cli.output.path_checks import OutputFiles, find_local_folders
-from tilesync.cli.output.report import RunSummary, report_write_error, write_report
+from tilesync.cli.output.report import report_write_error, write_report
 from tilesync.cli.output.reporters import JsonLinesWriter, print_error
 from tilesync.cli.output.streams import StdoutWriter
-from tilesync.cli.output.target_names import redact_dest, redact_source
 from tilesync.errors import TilesyncError, UsageError
-from tilesync.jobs.run.stats import RunStats
 
 _TRUE_WORDS = {"1", "true", "yes", "on", "t", "y"}
 
@@ -33,10 +32,10 @@ def report_early_error(command: click.Group, arguments: list[str], error: Tilesy
     )
     if arguments[:1] == ["verify"]:
         source, dest = None, _argument_or_variable(words, 0, "TILESYNC_DEST")
-    summary = RunSummary(RunStats(), source=redact_source(source), dest=redact_dest(dest))
-    summary.dry_run = arguments[:1] == ["mirror"] and _is_dry_run(arguments)
-    safe = SecretMasker(os.environ).mask_text
-    said = summary.build_failed_line(error.exit_code, kind or type(error).__name__, safe(str(error)), safe(error.hint))
+    monitor = RunMonitor(source=redact_source(source), dest=redact_dest(dest))
+    monitor.dry_run = arguments[:1] == ["mirror"] and _is_dry_run(arguments)
+    said = monitor.failed_line(error)
+    said["error"] = kind or said["error"]
     if "--json" in arguments or _is_set("TILESYNC_JSON"):
         JsonLinesWriter(StdoutWriter(), verbose=False).write(said)
     if (path := _find_report_path(command, arguments)) is not None:
@@ -44,7 +43,7 @@ def report_early_error(command: click.Group, arguments: list[str], error: Tilesy
         log_file, state = (_find_option_path(arguments, option) for option in ("--log-file", "--state-dir"))
         try:
             OutputFiles(path, log_file, find_local_folders(known), state).check()
-            write_report(path, said, summary)
+            write_report(path, said, monitor)
         except UsageError as refusal:
             if str(refusal) != str(error):  # that is told already
                 print_error(refusal)

@@ -88,7 +88,7 @@ class DestinationType(click.ParamType[Location]):
         """The place. What is none is a usage error, and shown without what may be a signature."""
         from time import monotonic
 
-        from tilesync.app.locations import parse_location
+        from tilesync.api.inputs import parse_location
 
         if isinstance(value, Path | AzureLocation | S3Location):
             return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -13,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tilesync.api.aio import OnPublish
+from tilesync.api.monitor import RunMonitor
 from tilesync.cli.output.log_file import LogFile
-from tilesync.cli.output.masking import SecretMasker
 from tilesync.cli.output.progress import ProgressDisplay
-from tilesync.cli.output.report import RunSummary, build_report, report_write_error, write_report
+from tilesync.cli.output.report import report_write_error, write_report
 from tilesync.cli.output.reporters import JsonLinesWriter, MessagePrinter
 from tilesync.cli.output.streams import StdoutWriter, write_stream
 from tilesync.cli.output.terminal import terminal_columns
@@ -25,7 +27,6 @@ from tilesync.cli.publish_hook import run_publish_command
 from tilesync.cli.signals import HANGUP, error_for_signal, list_stop_signals
 from tilesync.errors import Interrupted, OutputLost, TilesyncError
 from tilesync.events import Event, Warned
-from tilesync.jobs.run.stats import RunStats
 from tilesync.protocols import Observer
 from tilesync.runtime.event_loop import loop_factory, tune_garbage_collector
 
@@ -55,11 +56,10 @@ class Session:
     """Holds the observers of one run, runs it, and says how it ended."""
 
     def __init__(self, options: OutputOptions) -> None:
-        self.stats = RunStats()
-        self.summary = RunSummary(self.stats, source=options.source, dest=options.dest)
+        self.monitor = RunMonitor(source=options.source, dest=options.dest)
+        self.stats = self.monitor.stats
         self._options = options
         self._stdout = StdoutWriter()
-        self._masker = SecretMasker(os.environ)
         terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         show = options.progress and not options.quiet
         self._progress = ProgressDisplay(self.stats, bar=show and terminal, lines=show and not terminal)
@@ -73,7 +73,7 @@ class Session:
         self._log = (
             LogFile(options.log_file, lambda message: self.observe(Warned(message))) if options.log_file else None
         )
-        self._observers: list[Observer] = [self.stats, self.summary, self._messages]
+        self._observers: list[Observer] = [self._messages]
         self._observers += [observer for observer in (self._json, self._log) if observer is not None]
 
     @property
@@ -82,8 +82,11 @@ class Session:
         return terminal_columns(sys.stdout)
 
     def observe(self, event: Event) -> None:
-        """Tell everyone."""
-        event = self._masker.mask_event(event)
+        """Record and show an event of the command line itself."""
+        self.show(self.monitor.record(event))
+
+    def show(self, event: Event) -> None:
+        """Show an event that the run has recorded."""
         for observer in self._observers:
             observer(event)
 
@@ -101,7 +104,7 @@ class Session:
         if self._json is not None:
             self._json.write(line)
 
-    def create_publish_hook(self, command: str | None) -> Callable[[str, TilesyncError | None], Awaitable[None]] | None:
+    def create_publish_hook(self, command: str | None) -> OnPublish | None:
         """What runs a command with the report so far; None where there is no command. Raises UsageError."""
         if not command:
             return None
@@ -109,9 +112,8 @@ class Session:
 
         words = split_command(command, "--on-publish")
 
-        async def run(version: str, error: TilesyncError | None) -> None:
-            said = self.summary.build_finished_line() if error is None else self._build_failed_line(error)
-            await run_publish_command(words, {**build_report(said, self.summary), "pointer": version}, self.observe)
+        async def run(report: dict[str, Any]) -> None:
+            await run_publish_command(words, report, self.observe)
 
         return run
 
@@ -119,6 +121,7 @@ class Session:
         """Run to the end; the exit code. `closing` gives the sentence that a good run ends with."""
         try:
             tune_garbage_collector()
+            _silence_libraries()
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 runner.run(self._run_until_signal(work))
         except TilesyncError as error:
@@ -126,34 +129,29 @@ class Session:
         except KeyboardInterrupt:
             return self._end_failed(Interrupted("interrupted"))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the last door: a bug ends in exit 1, and is told
-            write_stream(sys.stderr, self._masker.mask_text(traceback.format_exc()))
-            return self._end_with(
-                1, type(error).__name__, "tilesync met a bug", "please report it with the lines above"
-            )
+            write_stream(sys.stderr, self.monitor.mask_text(traceback.format_exc()))
+            name, hint = type(error).__name__, "please report it with the lines above"
+            return self._end_run(self.monitor.failed_line(name=name, message="tilesync met a bug", hint=hint))
         if closing_message is not None:
             self.print_message(closing_message())
-        return self._end_run(self.summary.build_finished_line())
+        return self._end_run(self.monitor.finished_line())
 
     def _end_failed(self, error: TilesyncError) -> int:
-        if self.summary.published:
-            self._progress.print_line(f"version {self.summary.published_version} was published")
-        self._progress.print_line(self._masker.mask_text(format_error(self._adjust_hint(error))))
+        if self.monitor.published:
+            self._progress.print_line(f"version {self.monitor.published_version} was published")
+        self._progress.print_line(self.monitor.mask_text(format_error(self._adjust_hint(error))))
         return self._end_run(self._build_failed_line(error))
 
     def _build_failed_line(self, error: TilesyncError) -> dict[str, Any]:
-        message, hint = self._masker.mask_text(str(error)), self._masker.mask_text(self._adjust_hint(error).hint)
-        return self.summary.build_failed_line(error.exit_code, type(error).__name__, message, hint)
+        return self.monitor.failed_line(self._adjust_hint(error))
 
     def _adjust_hint(self, error: TilesyncError) -> TilesyncError:
         """The error, whose hint does not ask to run a command again that has done its work."""
         lost = isinstance(error, OutputLost) and self._options.changes_dest
-        stopped = isinstance(error, Interrupted) and self._options.is_stepwise and self.summary.published
+        stopped = isinstance(error, Interrupted) and self._options.is_stepwise and self.monitor.published
         if lost or stopped:
             error.hint = _COMPLETED_HINT
         return error
-
-    def _end_with(self, exit_code: int, error: str, message: str, hint: str) -> int:
-        return self._end_run(self.summary.build_failed_line(exit_code, error, message, hint))
 
     def _end_run(self, line: dict[str, Any]) -> int:
         """The last word of a run, wherever it is wanted; the exit code. What cannot be written there makes a good run a
@@ -175,7 +173,7 @@ class Session:
         if self._options.report is None:
             return line
         try:
-            write_report(self._options.report, line, self.summary)
+            write_report(self._options.report, line, self.monitor)
         except OSError as error:
             wrong = report_write_error(self._options.report, error)
             self._progress.print_line(format_error(wrong))
@@ -232,3 +230,9 @@ def _handle_signals(on_signal: Callable[[int], None]) -> Any:
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
+
+
+def _silence_libraries() -> None:
+    """Keep the Azure SDK from writing warnings to stderr: its errors reach people as errors of tilesync."""
+    logging.getLogger("azure").setLevel(logging.ERROR)
+    logging.getLogger("azure.identity").setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""When to try again, and when to stop trying."""
+"""Retry delays: exponential backoff with jitter, and when to give up."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ FIRST_DELAY_S = 0.25
 """Seconds before the first retry, before jitter."""
 
 MAX_DELAY_S = 20.0
-"""Seconds between two retries at most, unless the server asks for more."""
+"""Maximum seconds between two retries, unless the server asks for more."""
 
 MAX_RETRY_AFTER_S = 120.0
-"""The longest Retry-After, in seconds, that is waited for beyond the budget, once."""
+"""Longest Retry-After, in seconds, that is obeyed once beyond the budget."""
 
 PROGRESS_WINDOW = timedelta(seconds=30)
 MIN_PROGRESS_BYTES = 1 << 10
-"""Fewer bytes than that in a window of waiting are no progress: a line that slow carries nothing."""
+"""Fewer bytes than this in one window count as no progress: the connection is useless."""
 
 
 def has_stalled(received_bytes: int, seconds: float) -> bool:
-    """Whether what an attempt brought, in so many seconds, is too little to go on for: a body that trickles, or falls
-    silent behind a few bytes, would otherwise never use up its patience, however often it is continued.
+    """Return whether an attempt received too little in its time to count as progress.
+
+    Otherwise a body that trickles, or stops after a few bytes, would reset the retry budget each time it is resumed.
     """
     return received_bytes < MIN_PROGRESS_BYTES and seconds >= PROGRESS_WINDOW.total_seconds()
 
 
 @dataclass
 class RetryBudget:
-    """How long one piece of work may keep failing: exponential backoff with jitter inside a budget of seconds.
+    """Retry budget of one piece of work: exponential backoff with jitter within a number of seconds.
 
-    Retry-After is obeyed. The last wait is cut to what is left of the budget. Progress gives the whole budget back.
-    Whoever has a budget at all has one retry, also where the first attempt stalled for longer than that.
+    Retry-After is obeyed. The last delay is cut to the rest of the budget. Progress restores the whole budget. Any
+    budget above zero allows one retry, even if the first attempt took longer than the budget.
     """
 
     budget_s: float
@@ -49,30 +50,31 @@ class RetryBudget:
         began_at: float | None = None,
         limit_s: float | None = None,
     ) -> float | None:
-        """Seconds to wait after one more failure at `now`, of an attempt that `began` then; None to give up. `limit`:
-        a budget for this kind of failure, where that is smaller.
+        """Return the seconds to wait after a failure at `now`, or None to give up.
+
+        `began_at`: start of the failed attempt. `limit_s`: budget for this kind of failure, if smaller.
         """
         self.failures += 1
         if self.failing_since_s is None:
             self.failing_since_s = now if began_at is None else began_at
-        pause = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self.failures - 1, 10)) * (0.5 + self.random.random() / 2)
+        delay = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self.failures - 1, 10)) * (0.5 + self.random.random() / 2)
         if retry_after is not None:
-            pause = max(retry_after * (1 + self.random.random() / 10), min(pause, 1.0))
+            delay = max(retry_after * (1 + self.random.random() / 10), min(delay, 1.0))
         budget = self.budget_s if limit_s is None else min(self.budget_s, limit_s)
-        left = budget - (now - self.failing_since_s)
-        if retry_after is None and FIRST_DELAY_S / 2 <= left < pause and not self.used_last_retry:
+        remaining = budget - (now - self.failing_since_s)
+        if retry_after is None and FIRST_DELAY_S / 2 <= remaining < delay and not self.used_last_retry:
             self.used_last_retry = True
-            return left
-        if pause <= left:
-            return pause
-        if self.failures > 1:
+            return remaining
+        if delay <= remaining:
+            return delay
+        if self.failures > 1:  # the budget is spent; only a first failure may exceed it
             return None
         if retry_after is None:
-            return pause if self.budget_s >= FIRST_DELAY_S else None
-        return pause if retry_after <= MAX_RETRY_AFTER_S else None
+            return delay if self.budget_s >= FIRST_DELAY_S else None
+        return delay if retry_after <= MAX_RETRY_AFTER_S else None
 
     def record_progress(self) -> None:
-        """The work moved on: what failed before is forgiven."""
+        """Forget earlier failures, since the work made progress."""
         self.failures = 0
         self.failing_since_s = None
         self.used_last_retry = False

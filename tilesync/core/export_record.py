@@ -1,7 +1,7 @@
-"""The service's record of an export: the fields that are kept in the catalog and told in the manifest.
+"""Export record of the service: the fields that are kept in the catalog and written to the manifest.
 
-A manifest is served to everyone, so nothing passes that is not known: what the service adds later, a link among it,
-does not. Source: "Get Exports", schemas Export, StartExport and ExportStatsDisplay; recorded answers for the fields of
+A manifest is served to everyone, so only known fields pass; a field that the service adds later, perhaps a link, does
+not. Source: "Get Exports", schemas Export, StartExport and ExportStatsDisplay; recorded answers for the fields of
 exporters.
 """
 
@@ -14,14 +14,14 @@ from tilesync.core.foreign_json import read_mapping, read_number, read_text
 from tilesync.core.masking import mask_secrets
 
 MAX_TEXT_CHARS: Final = 4096
-"""Letters of a text in a record that are kept: names and messages have a few hundred."""
+"""Maximum characters of a text that are kept; names and messages have a few hundred."""
 
 FieldReader: TypeAlias = "Callable[[Any], Any] | Mapping[str, FieldReader]"
 
 
 def _read_flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValueError("it is no flag")
+        raise ValueError("it is not a boolean")
     return value
 
 
@@ -47,13 +47,16 @@ RECORD_FIELDS: Final[Mapping[str, FieldReader]] = {
 
 
 def sanitize_record(row: Mapping[str, Any], secrets: Iterable[str] = ()) -> dict[str, Any]:
-    """What is kept of a record. A field of another type is left out; texts are masked."""
+    """Return the known fields of a record.
+
+    A field of the wrong type is left out; secrets in texts are masked.
+    """
     kept = _select_fields(row, RECORD_FIELDS, tuple(secrets))
     error = row.get("error")
-    said = _select_fields(
+    error_field = _select_fields(
         {"error": error}, {"error": read_text if isinstance(error, str) else _ERROR_FIELDS}, tuple(secrets)
     )
-    return {**kept, **said}
+    return {**kept, **error_field}
 
 
 def _select_fields(

@@ -1,4 +1,4 @@
-"""Which files of an export are wanted: globs on their names."""
+"""Include and exclude filters: globs on the names of files."""
 
 from __future__ import annotations
 
@@ -15,32 +15,35 @@ _WILDCARD_PATTERNS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def parse_globs(include: Iterable[str], exclude: Iterable[str]) -> Globs:
-    """Globs that a person wrote, in one order. Raises UsageError for one that cannot be read."""
-    made = Globs(tuple(sorted(set(include))), tuple(sorted(set(exclude))))
-    for glob in (*made.include, *made.exclude):
+    """Parse globs that a person wrote into sorted, unique ones. Raises UsageError for an invalid glob."""
+    globs = Globs(tuple(sorted(set(include))), tuple(sorted(set(exclude))))
+    for glob in (*globs.include, *globs.exclude):
         if not glob.strip("/"):
-            raise UsageError("a glob is empty", hint="check --include and --exclude")
+            raise UsageError("a glob is empty", hint="remove the empty --include or --exclude")
         try:
             _compile_globs((glob,))
         except re.error as error:
-            raise UsageError(f"the glob {glob!r} cannot be read ({error})", hint="check --include, --exclude") from None
-    return made
+            raise UsageError(
+                f"the glob {glob!r} is invalid ({error})", hint="correct it in --include or --exclude"
+            ) from None
+    return globs
 
 
 def narrow_globs(existing: Globs, requested: Globs) -> Globs:
-    """The globs of what a command wants of files that were chosen by globs of their own: what those leave out stays
-    out, and `given` chooses among the rest.
+    """Combine the globs of a command with those that chose the existing files.
+
+    Files that the existing globs leave out stay out; `requested` chooses among the rest.
     """
     return Globs(requested.include or existing.include, tuple(sorted({*existing.exclude, *requested.exclude})))
 
 
 def find_added_globs(existing: Globs, requested: Globs) -> Globs:
-    """The globs that a command gave beyond those by which the files were chosen before."""
-    new = (
-        tuple(glob for glob in g if glob not in o)
-        for o, g in zip(_include_and_exclude(existing), _include_and_exclude(requested), strict=True)
+    """Return the globs that a command adds to the existing ones."""
+    added = (
+        tuple(glob for glob in new if glob not in old)
+        for old, new in zip(_include_and_exclude(existing), _include_and_exclude(requested), strict=True)
     )
-    return Globs(*new)
+    return Globs(*added)
 
 
 def _include_and_exclude(globs: Globs) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -48,12 +51,15 @@ def _include_and_exclude(globs: Globs) -> tuple[tuple[str, ...], tuple[str, ...]
 
 
 def find_unmatched(globs: Globs, names: Iterable[str]) -> list[tuple[str, str]]:
-    """The globs that match none of these names, each with its option. Reads no further than to the last first match."""
-    left = [("--include", glob) for glob in globs.include] + [("--exclude", glob) for glob in globs.exclude]
-    matchers = {each: _make_matcher(each[1:]) for each in left}
+    """Return the globs that match none of `names`, each with its option.
+
+    Stops reading as soon as every glob has a match.
+    """
+    options = [("--include", glob) for glob in globs.include] + [("--exclude", glob) for glob in globs.exclude]
+    matchers = {each: _make_matcher(each[1:]) for each in options}
     for name in names:
-        if hit := [each for each, matches in matchers.items() if matches(name)]:
-            for each in hit:
+        if matched := [each for each, matches in matchers.items() if matches(name)]:
+            for each in matched:
                 del matchers[each]
             if not matchers:
                 break
@@ -62,25 +68,27 @@ def find_unmatched(globs: Globs, names: Iterable[str]) -> list[tuple[str, str]]:
 
 @lru_cache(maxsize=8)
 def glob_matcher(globs: Globs) -> Callable[[str], bool]:
-    """What says whether a name is wanted: one that `include` matches, or any where that is empty, unless `exclude`
-    matches it. The root tileset always is.
+    """Return a function that tells whether a name is wanted.
 
-    A glob with a slash is matched against the whole name, one without against its last part: `*` and `?` stop at
-    slashes, `**` does not, `[…]` is one letter of a set. One that ends with a slash means all below it. Case counts.
-    A glob also matches the very name that it is, whatever signs that has.
+    Wanted is a name that `include` matches, or any name if `include` is empty, unless `exclude` matches it. The root
+    tileset is always wanted.
+
+    A glob with a slash is matched against the whole name, one without against the last segment. `*` and `?` stop at
+    slashes, `**` does not, `[…]` is one character of a set. A glob that ends with a slash means everything below it.
+    Case matters. A glob also matches the name that is equal to it, whatever special characters it has.
     """
     included, excluded = _make_matcher(globs.include), _make_matcher(globs.exclude)
 
-    def keeps(name: str) -> bool:
-        wanted = not globs.include or included(name)
-        return name == ROOT or (wanted and not (globs.exclude and excluded(name)))
+    def is_wanted(name: str) -> bool:
+        is_included = not globs.include or included(name)
+        return name == ROOT or (is_included and not (globs.exclude and excluded(name)))
 
-    return keeps
+    return is_wanted
 
 
 def _make_matcher(globs: tuple[str, ...]) -> Callable[[str], bool]:
-    whole, names = _compile_globs(globs).fullmatch, frozenset(globs)
-    return lambda name: whole(name) is not None or name in names
+    fullmatch, names = _compile_globs(globs).fullmatch, frozenset(globs)
+    return lambda name: fullmatch(name) is not None or name in names
 
 
 def _compile_globs(globs: tuple[str, ...]) -> re.Pattern[str]:
@@ -95,6 +103,6 @@ def _glob_pattern(glob: str) -> str:
 
 def _token_pattern(token: str) -> str:
     if token.startswith("[") and len(token) > 1:
-        letters = _SET_SPECIAL_CHARS.sub(r"\\\g<0>", token[1:-1])
-        return "(?!/)" + (f"[^{letters[1:]}]" if letters.startswith("!") else f"[{letters}]")
+        chars = _SET_SPECIAL_CHARS.sub(r"\\\g<0>", token[1:-1])
+        return "(?!/)" + (f"[^{chars[1:]}]" if chars.startswith("!") else f"[{chars}]")
     return _WILDCARD_PATTERNS.get(token) or re.escape(token)

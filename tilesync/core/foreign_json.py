@@ -1,8 +1,8 @@
-"""Foreign JSON: the one door for documents that others wrote, or could have changed, and readers for their fields.
+"""Untrusted JSON: checked parsing of documents that others wrote or could have changed, and readers for their fields.
 
-`loads` gives plain values that everything behind it can carry: no NaN, no infinity, no lone surrogate (which neither
-UTF-8 nor the catalog can hold), no depth that a recursive function could not follow. A reader gives a value of the type
-that was expected, and raises ValueError for any other.
+`parse_json` returns values that all later code can handle: no NaN, no infinity, no lone surrogate (which neither UTF-8
+nor the catalog can store), no nesting too deep for a recursive function. A reader returns a value of the expected type
+and raises ValueError for any other.
 """
 
 from __future__ import annotations
@@ -16,47 +16,48 @@ from typing import Any, Final, NoReturn, TypeVar
 T = TypeVar("T")
 
 MAX_NESTING: Final = 32
-"""Objects and lists within one another, at most; those that are read here have five."""
+"""Maximum depth of nested objects and lists; expected documents have five."""
 
 MAX_DOCUMENT_BYTES: Final = 64 << 20
-"""Bytes of a document, or of a line of a manifest, at most: the first line may name a million missing files."""
+"""Maximum bytes of a document, or of a line of a manifest: its first line may name a million missing files."""
 
 MAX_INTEGER: Final = (1 << 63) - 1
-"""The catalog keeps whole numbers of 64 bits, signed."""
+"""Largest integer of the catalog: 64 bits, signed."""
 
 VALID_EPOCH_SECONDS: Final = range(0, 7258118400)
-"""Seconds since the epoch that a date of others may have: from 1970 to the end of 2199. File systems and catalogs end
-in 2262 at the latest; a date outside is a mistake of whoever stated it.
+"""Seconds since the epoch that a foreign date may have: from 1970 to the end of 2199.
+
+File systems and catalogs end in 2262 at the latest; a date outside this range is an error of its author.
 """
 
 
 def parse_json(data: bytes | str, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Any:
-    """The value that a document holds. Raises ValueError for one that is too large, too deep, or no JSON."""
+    """Parse a document. Raises ValueError if it is too large, too deeply nested, or not JSON."""
     if len(data) > max_bytes:
-        raise ValueError(f"it has over {max_bytes:,} bytes")
+        raise ValueError(f"it has more than {max_bytes:,} bytes")
     text = data if isinstance(data, str) else data.decode("utf-8-sig")
     try:
-        said = _DECODER.decode(text)
+        value = _DECODER.decode(text)
     except RecursionError:
         raise ValueError(_TOO_DEEP_MESSAGE) from None
-    if text.count("[") + text.count("{") > MAX_NESTING and _nesting_depth(said) > MAX_NESTING:
+    if text.count("[") + text.count("{") > MAX_NESTING and _nesting_depth(value) > MAX_NESTING:
         raise ValueError(_TOO_DEEP_MESSAGE)
     if "\\u" in text or not isinstance(data, bytes):
-        _check_surrogates(said)
-    return said
+        _check_surrogates(value)
+    return value
 
 
 _TOO_DEEP_MESSAGE: Final = f"it is nested more than {MAX_NESTING} deep"
 
 
 def _reject_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a number in JSON")
 
 
 def _parse_finite_float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is too large a number")
+        raise ValueError(f"{text[:20]} is too large for a number")
     return number
 
 
@@ -64,7 +65,7 @@ _DECODER: Final = json.JSONDecoder(parse_constant=_reject_constant, parse_float=
 
 
 def _nesting_depth(value: Any) -> int:
-    """How deep a value is nested; told without recursion."""
+    """Return the nesting depth of a value, computed without recursion."""
     depth, level = 0, [value]
     while level := [each for each in level if isinstance(each, dict | list)]:
         depth += 1
@@ -73,79 +74,79 @@ def _nesting_depth(value: Any) -> int:
 
 
 def _check_surrogates(value: Any) -> None:
-    """Raise ValueError where a text holds half of a surrogate pair: UnicodeEncodeError is one."""
-    left = [value]
-    while left:
-        each = left.pop()
+    """Raise ValueError if a text has half of a surrogate pair (UnicodeEncodeError is a ValueError)."""
+    unchecked = [value]
+    while unchecked:
+        each = unchecked.pop()
         if isinstance(each, str):
             each.encode()
         elif isinstance(each, dict):
-            left += (*each, *each.values())
+            unchecked += (*each, *each.values())
         elif isinstance(each, list):
-            left += each
+            unchecked += each
 
 
-# --- readers: the value, or ValueError ---
+# --- field readers: return the value or raise ValueError ---
 
 
 def read_mapping(value: Any) -> Mapping[str, Any]:
-    """An object."""
+    """Return an object."""
     if not isinstance(value, dict):
-        raise ValueError(f"{_describe_value(value)} is no object")
+        raise ValueError(f"{_describe_value(value)} is not an object")
     return value
 
 
 def read_text(value: Any) -> str:
-    """A text."""
+    """Return a text."""
     if not isinstance(value, str):
-        raise ValueError(f"{_describe_value(value)} is no text")
+        raise ValueError(f"{_describe_value(value)} is not a text")
     return value
 
 
 def read_count(value: Any) -> int:
-    """A whole number that is not negative and that the catalog can keep; a float that is whole is one."""
-    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    if isinstance(value, bool) or not whole or not 0 <= value <= MAX_INTEGER:
-        raise ValueError(f"{_describe_value(value)} is no count")
+    """Return a non-negative integer that the catalog can store; a float without fraction counts as one."""
+    is_integer = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not is_integer or not 0 <= value <= MAX_INTEGER:
+        raise ValueError(f"{_describe_value(value)} is not a count")
     return int(value)
 
 
 def read_number(value: Any) -> int | float:
-    """A number that JSON, and what reads it elsewhere, can carry."""
+    """Return a number that JSON and its other readers can represent."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_INTEGER:
-        raise ValueError(f"{_describe_value(value)} is no number")
+        raise ValueError(f"{_describe_value(value)} is not a number")
     return value
 
 
 def read_timestamp(value: Any) -> str:
-    """A moment as tilesync writes it, or as ISO 8601 allows, with its zone."""
+    """Return a time with a time zone, as tilesync writes it or as ISO 8601 allows."""
     if datetime.fromisoformat(read_text(value)).tzinfo is None:
-        raise ValueError(f"{_describe_value(value)} tells no zone")
+        raise ValueError(f"{_describe_value(value)} has no time zone")
     return read_text(value)
 
 
 def read_texts(value: Any) -> tuple[str, ...]:
-    """A list of texts."""
+    """Return a list of texts as a tuple."""
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{_describe_value(value)} is no list")
+        raise ValueError(f"{_describe_value(value)} is not a list")
     return tuple(map(read_text, value))
 
 
 def read_digest(value: Any, size: int) -> bytes:
-    """So many bytes in hexadecimal."""
+    """Return `size` bytes from their hexadecimal form."""
     data = bytes.fromhex(read_text(value))
     if len(data) != size:
-        raise ValueError(f"{_describe_value(value)} is no digest of {size} bytes")
+        raise ValueError(f"{_describe_value(value)} is not a digest of {size} bytes")
     return data
 
 
 def read_optional(value: Any, read: Callable[[Any], T]) -> T | None:
-    """What a reader gives; None where nothing is said."""
+    """Return the result of `read`, or None for null."""
     return None if value is None else read(value)
 
 
 def read_or_default(value: Any, read: Callable[[Any], T], default: T) -> T:
-    """What a reader gives, or the default where that is something else."""
+    """Return the result of `read`, or the default if it raises ValueError."""
     try:
         return read(value)
     except ValueError:
@@ -153,7 +154,7 @@ def read_or_default(value: Any, read: Callable[[Any], T], default: T) -> T:
 
 
 def _describe_value(value: Any) -> str:
-    """A few letters of a value, for a message."""
+    """Return a few characters of a value, for a message."""
     if isinstance(value, dict | list):
         return f"a {'list' if isinstance(value, list) else 'mapping'} of {len(value)}"
     return ascii(value)[:40]

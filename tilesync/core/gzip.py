@@ -1,4 +1,4 @@
-"""Payloads that are stored gzip-compressed, unpacked as a stream (RFC 1952)."""
+"""Streaming decompression of gzip payloads (RFC 1952)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from tilesync.errors import BlobDamaged
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_DEFLATE_MAGIC = GZIP_MAGIC + b"\x08"
-"""With the only compression method that there is: a bitstream in 65,536 begins with the first two bytes by chance."""
+"""Gzip header with deflate, the only compression method.
+
+The first two bytes alone occur by chance in one of 65,536 bitstreams.
+"""
 
 MAX_UNPACKED_BYTES = 1 << 36
-"""Bytes that one payload may unpack to: input is untrusted, and a gzip stream can claim a thousand times its size."""
+"""Maximum bytes that one payload may unpack to: input is untrusted, and gzip can expand a thousand times."""
 
 _CHUNK_BYTES = 1 << 16
 
 
 class Unpacker:
-    """One gzip payload, in one member or several, fed in pieces. Raises BlobDamaged for one that is broken.
+    """Decompressor of one gzip payload with one or more members, fed in pieces. Raises BlobDamaged.
 
-    `size`: how many bytes it unpacked to so far.
+    `unpacked_bytes`: bytes that it has unpacked so far.
     """
 
     def __init__(self) -> None:
@@ -29,10 +32,11 @@ class Unpacker:
         self.unpacked_bytes = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The bytes that the next ones unpack to, in pieces that are not small even where the members are."""
-        for at in range(0, len(data), _CHUNK_BYTES):  # each end of a member copies what follows it
+        """Unpack the next bytes, and yield pieces that are large even if the members are small."""
+        # In small slices, since the end of each member copies all bytes after it.
+        for offset in range(0, len(data), _CHUNK_BYTES):
             pieces, size = list[bytes](), 0
-            for piece in self._decompress_members(data[at : at + _CHUNK_BYTES]):
+            for piece in self._decompress_members(data[offset : offset + _CHUNK_BYTES]):
                 pieces.append(piece)
                 size += len(piece)
                 if size >= _CHUNK_BYTES:
@@ -44,7 +48,7 @@ class Unpacker:
     def _decompress_members(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._decompressor.eof:
-                if not (data := data.lstrip(b"\0")):  # which pad a file, and are ignored as gzip does
+                if not (data := data.lstrip(b"\0")):  # zero padding is ignored, as gzip does
                     return
                 self._decompressor = zlib.decompressobj(wbits=31)
             try:
@@ -58,13 +62,13 @@ class Unpacker:
             yield piece
 
     def finish(self) -> None:
-        """No more comes."""
+        """Check that the payload is complete. Raises BlobDamaged if not."""
         if not self._decompressor.eof:
             raise BlobDamaged("its gzip payload is cut off")
 
 
 def gunzip_chunks_if_packed(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The bytes of a file, unpacked where they are gzip-compressed. Raises BlobDamaged."""
+    """Yield the bytes of a file, unpacked if it is gzip. Raises BlobDamaged."""
     pieces = iter(chunks)
     start = b""
     for piece in pieces:
@@ -79,7 +83,7 @@ def gunzip_chunks_if_packed(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def gunzip_chunks(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """What a gzip payload unpacks to. Raises BlobDamaged."""
+    """Yield the bytes that a gzip payload unpacks to. Raises BlobDamaged."""
     unpacker = Unpacker()
     for chunk in chunks:
         yield from unpacker.feed(chunk)

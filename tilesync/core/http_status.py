@@ -1,4 +1,4 @@
-"""HTTP statuses: what an answer means for its request, the error that follows, and how long to wait (Retry-After)."""
+"""HTTP status handling: verdict of a response, resulting error, and Retry-After."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final
 
 from tilesync.errors import Transient, Unavailable
 
-PROXY_LOGIN_HINT: Final = "write user name and password into HTTPS_PROXY, as http://USER:PASSWORD@HOST:PORT"
-_REDIRECT_HINT: Final = "a gateway or a login page sends requests elsewhere, where tilesync does not follow"
+PROXY_LOGIN_HINT: Final = "write the user name and password into HTTPS_PROXY, as http://USER:PASSWORD@HOST:PORT"
+_REDIRECT_HINT: Final = "a gateway or a login page redirects the request, and tilesync does not follow redirects"
 
 
 def raise_for_status(verdict: Verdict, status: int, retry_after_s: float | None, subject: str, hint: str = "") -> None:
-    """Return when the answer is done; raise Transient for one to be tried again, Unavailable for one not foreseen.
+    """Raise the error that a verdict calls for: Transient for a retry, Unavailable for an unexpected status.
 
-    `wait`: the seconds that the server asks for. `hint`: what helps against an answer that only the
-    caller knows; empty for nothing.
+    Returns for DONE. `retry_after_s`: seconds that the server asks for. `hint`: advice that only the caller knows;
+    empty for none.
     """
     if verdict is Verdict.DONE:
         return
@@ -28,18 +28,18 @@ def raise_for_status(verdict: Verdict, status: int, retry_after_s: float | None,
     if status == 407:
         raise Unavailable(f"{subject}: a proxy wants a user name and a password ({status})", hint=PROXY_LOGIN_HINT)
     hint = hint_for_status(status) or hint
-    raise Unavailable(f"{subject} answered {status}, which tilesync does not know how to take", hint=hint)
+    raise Unavailable(f"{subject} answered {status}, which tilesync does not expect", hint=hint)
 
 
 def hint_for_status(status: int) -> str:
-    """What helps against a status that comes from something on the way; empty for any other."""
+    """Return the hint for a status that comes from a proxy or gateway; empty for any other."""
     if status == 407:
         return PROXY_LOGIN_HINT
     return _REDIRECT_HINT if 300 <= status < 400 else ""
 
 
 class Verdict(Enum):
-    """What an answer means for the request that it answers."""
+    """Meaning of a response for its request."""
 
     DONE = auto()
     DENIED = auto()
@@ -55,26 +55,27 @@ class Verdict(Enum):
 
 
 MAX_PLAUSIBLE_DELAY_S = 365 * 86_400.0
-"""Seconds: whoever asks to wait longer has made a mistake."""
+"""Longest Retry-After that is believed, in seconds; a longer one is a mistake of the server."""
 
 
 def parse_retry_after(text: str, now: datetime) -> float | None:
-    """Seconds that a Retry-After header asks for, as a number or as a date (RFC 9110, section 10.2.3); none before 0,
-    None where it is neither, or asks for more than YEAR.
+    """Parse a Retry-After header, a number or a date, into seconds (RFC 9110, section 10.2.3).
+
+    Never below 0; None if it is neither, or more than MAX_PLAUSIBLE_DELAY_S.
     """
     if text.strip().isdecimal():
-        asked = float(text)
+        seconds = float(text)
     elif (until := parse_http_date(text)) is not None:
-        asked = max(0.0, (until - now).total_seconds())
+        seconds = max(0.0, (until - now).total_seconds())
     else:
         return None
-    return asked if asked <= MAX_PLAUSIBLE_DELAY_S else None
+    return seconds if seconds <= MAX_PLAUSIBLE_DELAY_S else None
 
 
 def parse_http_date(text: str | None) -> datetime | None:
-    """A header's date in any of its three forms (RFC 9110, section 5.6.7); None where it is none."""
+    """Parse a date header in any of its three forms (RFC 9110, section 5.6.7); None if it is not one."""
     try:
-        found = parsedate_to_datetime(text or "")
+        date = parsedate_to_datetime(text or "")
     except (ValueError, OverflowError):
         return None
-    return found.replace(tzinfo=found.tzinfo or UTC)
+    return date.replace(tzinfo=date.tzinfo or UTC)

@@ -1,4 +1,4 @@
-"""The manifest of a version: its lines, written and read."""
+"""Manifest of a version: writing and reading of its lines."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from tilesync.errors import UsageError
 from tilesync.model import Blob, Completeness, Content, Inventory, StoredFile, UnpackedFile, Version
 
 MAX_SINGLE_COPY_BYTES = 5000 << 20
-"""Bytes of a blob that Azure copies in one piece at most. Source: "Put Blob From URL"."""
+"""Maximum bytes of a blob that Azure copies in one request. Source: "Put Blob From URL"."""
 
 
 def format_timestamp(moment: datetime) -> str:
-    """A moment as text: UTC, whole seconds, ISO 8601."""
+    """Format a time in UTC, in whole seconds, as ISO 8601."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -45,12 +45,13 @@ def make_header(
     damaged: Sequence[str] = (),
     elsewhere: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The first line: what the version is. `export` is the service's own record, as far as its fields are known.
+    """Make the first line, which describes the version.
 
-    `container` is the bare URL of its container. `missing_names` are what its files ask for and the container did not
-    have; `unheld` says, a sentence each, what they ask for and no copy can hold. `missing` counts both. Where there are
-    any, `damaged_names` are held files that are broken as the container holds them, and `elsewhere` says, a sentence
-    each, which files lead viewers of a copy elsewhere. `content` is said where files may lie otherwise than stored.
+    `export` is the service's own record, reduced to known fields. `container` is the URL of the container without its
+    query. `missing_names` are files that are referenced but not in the container. `unheld` has a sentence for each
+    reference that no copy can store. `missing` counts both. Only if there are any, `damaged_names` lists stored files
+    that are broken in the container too, and `elsewhere` has a sentence for each file that leads viewers of a copy to
+    another place. `content` is written only if files may be stored unpacked.
     """
     return {
         "version": version.name,
@@ -76,10 +77,11 @@ def make_header(
 
 
 def make_line(stored: StoredFile) -> dict[str, Any]:
-    """The line of one file; digests in hexadecimal, `last_modified` in UTC, null where the container says nothing.
+    """Make the line of one file: digests in hexadecimal, times in UTC, null for what the container does not state.
 
-    Where the storage copied it by itself there is no SHA-256, and `proof` says what proves it. Of a file that lies
-    unpacked, `size` and `sha256` are those of the file; what is `stored`, and has the MD5 and the ETag, is told apart.
+    A file that the storage service copied has no SHA-256; `proof` names the evidence instead. For an unpacked file,
+    `size` and `sha256` are those of the unpacked file; `stored` has those of the packed bytes, to which the MD5 and the
+    ETag belong.
     """
     blob, unpacked = stored.blob, stored.unpacked
     return {
@@ -97,8 +99,10 @@ def make_line(stored: StoredFile) -> dict[str, Any]:
 
 
 def _proof_kind(stored: StoredFile) -> str:
-    """What proves a file whose bytes never came here: in one piece the storage compares its MD5, in several it does
-    not. Source: "Put Blob From URL", "Put Block From URL".
+    """Return the evidence for a file that was copied by the storage service.
+
+    In a single request the service compares the MD5; in several it does not. Source: "Put Blob From URL", "Put Block
+    From URL".
     """
     return "service-md5" if stored.blob.size <= MAX_SINGLE_COPY_BYTES else "service"
 
@@ -113,14 +117,16 @@ def _format_epoch(seconds: int) -> str | None:
 
 
 def read_header(document: Mapping[str, Any], *, name: str) -> Version:
-    """The version that the first line of the manifest `name` describes. Raises KeyError or ValueError for anything
-    else: a manifest is read from where others can write, and the name of a version becomes a path.
+    """Parse the first line of the manifest `name` into a version.
+
+    Raises KeyError or ValueError for any other line: others can write to the place of a manifest, and the name of a
+    version becomes a path.
     """
     record = sanitize_record(read_mapping(read_mapping(document)["export"]))
     if document["version"] != name or make_version_name(name) != name:
-        raise ValueError(f"it is about version {str(document['version'])[:80]!r}")
+        raise ValueError(f"it describes version {str(document['version'])[:80]!r}")
     try:
-        wanted = parse_globs(read_texts(document.get("include", ())), read_texts(document.get("exclude", ())))
+        globs = parse_globs(read_texts(document.get("include", ())), read_texts(document.get("exclude", ())))
     except UsageError as error:
         raise ValueError(str(error)) from None
     return Version(
@@ -137,7 +143,7 @@ def read_header(document: Mapping[str, Any], *, name: str) -> Version:
         bytes=read_count(document["bytes"]),
         inventory=Inventory(document.get("inventory", Inventory.LIST)),
         container_url=read_text(document.get("container") or ""),
-        globs=wanted,
+        globs=globs,
         content=Content(document.get("content") or Content.STORED),
         completeness=Completeness(
             **{each.name: read_count(document.get(each.name, 0)) for each in fields(Completeness)}
@@ -146,25 +152,27 @@ def read_header(document: Mapping[str, Any], *, name: str) -> Version:
 
 
 def read_defects(header_line: Mapping[str, Any]) -> frozenset[str]:
-    """What a version is known to lack or to hold broken, as the first line of its manifest says: names, sentences."""
+    """Return the known defects of a version from the first line of its manifest: names and sentences."""
     lists = "missing_names", "unheld", "damaged_names", "elsewhere"
-    none: tuple[str, ...] = ()
-    return frozenset(each for name in lists for each in read_or_default(header_line.get(name), read_texts, none))
+    no_texts: tuple[str, ...] = ()
+    return frozenset(each for name in lists for each in read_or_default(header_line.get(name), read_texts, no_texts))
 
 
 def read_line(document: Mapping[str, Any]) -> StoredFile:
-    """The file that a line describes; its mtime is not in the manifest, and 0 here. A time that no file can have counts
-    as none. Raises KeyError or ValueError for anything else than such a line.
+    """Parse the line of one file.
+
+    The manifest has no mtime, so it is 0. An impossible time counts as none. Raises KeyError or ValueError for any
+    other line.
     """
     stored = read_optional(read_mapping(document).get("stored"), read_mapping)
-    of = document if stored is None else stored
+    blob_fields = document if stored is None else stored
     blob = Blob(
         read_text(document["name"]),
-        read_count(of["size"]),
+        read_count(blob_fields["size"]),
         read_text(document["etag"] or ""),
         read_digest(document["md5"], 16) if document["md5"] else None,
         read_optional(document["content_type"], read_text),
-        read_optional(of["content_encoding"], read_text),
+        read_optional(blob_fields["content_encoding"], read_text),
         read_optional(document["last_modified"], _parse_epoch),
     )
     sha256 = read_digest(document["sha256"], 32) if document["sha256"] else b""
@@ -172,14 +180,14 @@ def read_line(document: Mapping[str, Any]) -> StoredFile:
         return StoredFile(
             blob, sha256, 0, unpacked=UnpackedFile(read_count(document["size"]), read_digest(stored["sha256"], 32))
         )
-    by_service = stored is None and document.get("proof") in {"service-md5", "service"} and blob.md5 is not None
-    if not sha256 and not by_service:
-        raise ValueError(f"nothing proves {blob.name}")
+    is_service_copy = stored is None and document.get("proof") in {"service-md5", "service"} and blob.md5 is not None
+    if not sha256 and not is_service_copy:
+        raise ValueError(f"no digest proves {blob.name}")
     return StoredFile(blob, sha256, 0)
 
 
 _EARLY_TIMESTAMP = re.compile(r"\d{1,3}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-"""A time of a year before 1000, as earlier manifests tell it."""
+"""Time in a year before 1000, as earlier releases wrote it without padding."""
 
 
 def _parse_epoch(value: Any) -> int | None:
@@ -190,14 +198,14 @@ def _parse_epoch(value: Any) -> int | None:
 
 
 def read_latest(data: bytes) -> Mapping[str, Any] | None:
-    """What `latest.json` says; None where it is not ours, or not whole."""
+    """Parse `latest.json`; None if tilesync did not write it, or if it is not whole."""
     try:
-        said = read_mapping(parse_json(data, max_bytes=MAX_LATEST_BYTES))
-        read_text(said["version"]), read_text(said["manifest"])
+        document = read_mapping(parse_json(data, max_bytes=MAX_LATEST_BYTES))
+        read_text(document["version"]), read_text(document["manifest"])
     except (ValueError, KeyError):
         return None
-    return said
+    return document
 
 
 MAX_LATEST_BYTES = 1 << 20
-"""Bytes of a `latest.json` at most; it has some hundred."""
+"""Maximum bytes of `latest.json`, which has a few hundred."""

@@ -1,4 +1,4 @@
-"""Secrets in texts of others: what is known to be one, and what looks like one, is masked before it is told."""
+"""Masking of secrets in foreign texts: known secrets, and anything that looks like one."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from urllib.parse import quote
 MASK: Final = "…"
 
 _VALUE_CHAR: Final = r"[^\s&\"'<>\\;,)}\]]"
-"""What a value in a query, a header or a form consists of, and what ends it in a sentence."""
+"""Character of a value in a query, a header or a form; the excluded ones end a value in a sentence."""
 
-_SECRET_NAMES: Final = (
+_SENSITIVE_FIELDS: Final = (
     r"sig|signature|x-amz-signature|x-amz-credential|x-amz-security-token|x-goog-signature|policy|awsaccesskeyid"
     r"|access_token|id_token|refresh_token|token|assertion|client_assertion|client_secret|secret|password|pwd"
     r"|accountkey|sharedaccesssignature|sharedaccesskey|api[_-]?key|subscription-key"
 )
-"""Fields of queries, forms and connection strings that are secrets. Source: "Create a service SAS"; Signature Version
-4; CloudFront signed URLs; RFC 6749; "Configure Azure Storage connection strings".
+"""Names of secret fields in queries, forms and connection strings.
+
+Source: "Create a service SAS"; Signature Version 4; CloudFront signed URLs; RFC 6749; "Configure Azure Storage
+connection strings".
 """
 
 _SECRET_PATTERNS: Final = tuple(
@@ -27,7 +29,7 @@ _SECRET_PATTERNS: Final = tuple(
         (r"(https?://[^\s?#\"'<>\\]*)\?[^\s\"'<>\\]*=[^\s\"'<>\\]*", rf"\1?{MASK}"),
         (r"(https?(?::|%3A)(?:/|%2F){2}[^\s\"'<>\\&]*?)%3F[^\s\"'<>\\&]*", rf"\1%3F{MASK}"),
         (r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"'<>\\]+@", rf"\1{MASK}@"),
-        (rf"\b({_SECRET_NAMES})(=|%(?:25)*3D){_VALUE_CHAR}+", rf"\1\2{MASK}"),
+        (rf"\b({_SENSITIVE_FIELDS})(=|%(?:25)*3D){_VALUE_CHAR}+", rf"\1\2{MASK}"),
         (r"((?:access|id|refresh)_token|client_secret)(\\*[\"']?\s*:\s*\\*[\"']?)[^\s\"'\\,}]+", rf"\1\2{MASK}"),
         (r"\b(bearer|basic|sharedkey|sharedkeylite)(\s+|%20|\+)[\w.~+/=:%-]{16,}", rf"\1\2{MASK}"),
         (r"\beyj[\w-]{16,}(?:\.[\w-]*)*", MASK),
@@ -35,19 +37,21 @@ _SECRET_PATTERNS: Final = tuple(
         (r"[a-z0-9+/]{86}==", MASK),
     )
 )
-"""Queries of URLs, also within other URLs, and who asks in them; fields; headers; a JSON Web Token; keys of AWS and of
-an Azure account.
+"""Patterns and their masked forms.
+
+In order: queries of URLs, queries of quoted URLs, user names and passwords in URLs, fields, JSON fields, authorization
+headers, JSON Web Tokens, access keys of AWS, keys of Azure accounts.
 """
 
 _SECRET_SIGNS: Final = re.compile(r"[=?@.%]|bearer|basic|sharedkey|_token|client_secret|AKIA|ASIA", re.IGNORECASE)
-"""A text without any of these has none of those."""
+"""Quick check: a text without any of these cannot match a secret pattern."""
 
 MIN_SECRET_CHARS: Final = 6
-"""A secret of fewer letters is no secret, and may be part of any word."""
+"""Minimum characters of a secret to mask; a shorter one could be part of any word."""
 
 
 def mask_secrets(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without these secrets, however they are quoted, and without what looks like one."""
+    """Mask the given secrets in a text, in each quoted form, and anything that looks like a secret."""
     for secret in secrets:
         if len(secret) >= MIN_SECRET_CHARS:
             for form in {secret, quote(secret, safe=""), quote(secret)}:
@@ -59,9 +63,11 @@ def mask_secrets(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def split_secret(secret: str) -> tuple[str, ...]:
-    """A secret and what of it is one by itself: the value of a header without its scheme, the fields of a link."""
+    """Return a secret and its parts that are secret alone: a header value without its scheme, the fields of a link."""
     words = secret.split()
     fields = (
-        part.partition("=")[2] for part in re.split(r"[?&;]", secret) if re.match(rf"({_SECRET_NAMES})=", part, re.I)
+        part.partition("=")[2]
+        for part in re.split(r"[?&;]", secret)
+        if re.match(rf"({_SENSITIVE_FIELDS})=", part, re.I)
     )
     return (secret, *words[1:], *fields)

@@ -1,6 +1,6 @@
-"""What is noted of the files of a version beside its manifest, so that nobody has to read them again: a line a file.
+"""Sidecar index of a version: parsed facts about its files, one per line, so that no file must be read again.
 
-A file that asks for very many others has several lines, one behind the other.
+A file with very many references has several lines in a row.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tilesync.model import Diagnostic, Kind, ParsedContent, Reference, Role
 
 
 class SidecarEntry(NamedTuple):
-    """How a file was left, and a part of what it says; the whole of it, where there is no other line about it."""
+    """Stamp of a file and its parsed content, or a part of it if the file has more lines."""
 
     name: str
     stamp: int
@@ -21,33 +21,36 @@ class SidecarEntry(NamedTuple):
 
 
 def make_line(entry: SidecarEntry) -> dict[str, Any]:
-    """The line; what is empty is left out."""
-    reading = entry.content
-    said = {
+    """Make the line of an entry; empty fields are left out."""
+    content = entry.content
+    fields = {
         "name": entry.name,
         "trace": f"{entry.stamp:x}",
-        "kind": reading.kind.value,
-        "implicit": reading.has_implicit_tiling,
-        "asks": [[each.target, each.role.value] for each in reading.references],
-        "remarks": [[each.problem, each.detail] for each in reading.diagnostics],
+        "kind": content.kind.value,
+        "implicit": content.has_implicit_tiling,
+        "asks": [[each.target, each.role.value] for each in content.references],
+        "remarks": [[each.problem, each.detail] for each in content.diagnostics],
     }
-    return {key: value for key, value in said.items() if value}
+    return {key: value for key, value in fields.items() if value}
 
 
 def read_line(document: Mapping[str, Any]) -> SidecarEntry:
-    """The note of a line. Raises KeyError or ValueError for anything else."""
-    asks = tuple(Reference(target, Role(role)) for target, role in _read_pairs(document.get("asks", [])))
-    remarks = tuple(Diagnostic(problem, detail) for problem, detail in _read_pairs(document.get("remarks", [])))
-    reading = ParsedContent(
-        Kind(read_text(document.get("kind", ""))), asks, remarks, has_implicit_tiling=bool(document.get("implicit"))
+    """Parse a line into an entry. Raises KeyError or ValueError for any other line."""
+    references = tuple(Reference(target, Role(role)) for target, role in _read_pairs(document.get("asks", [])))
+    diagnostics = tuple(Diagnostic(problem, detail) for problem, detail in _read_pairs(document.get("remarks", [])))
+    content = ParsedContent(
+        Kind(read_text(document.get("kind", ""))),
+        references,
+        diagnostics,
+        has_implicit_tiling=bool(document.get("implicit")),
     )
     return SidecarEntry(
-        read_text(document["name"]), read_count(int(read_text(document.get("trace", "0")), 16)), reading
+        read_text(document["name"]), read_count(int(read_text(document.get("trace", "0")), 16)), content
     )
 
 
 def _read_pairs(value: Any) -> list[tuple[str, str]]:
     if not isinstance(value, list):
-        raise ValueError("they are no list")
+        raise ValueError("it is not a list")
     pairs = [read_texts(each) for each in value]
     return [(first, second) for first, second in pairs]

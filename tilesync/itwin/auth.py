@@ -1,4 +1,4 @@
-"""Token providers: who asks, towards the Mesh Export API."""
+"""Access tokens and share keys that authenticate requests to the Mesh Export API."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from tilesync.transport.api_client import MAX_TOKEN_RESPONSE_BYTES, ApiClient, A
 from tilesync.transport.retry_after import retry_after_seconds
 
 RENEW_EARLY_S = 60.0
-"""Seconds before its end at which a token is renewed."""
+"""A token is renewed this many seconds before it expires."""
 
 OAUTH_SCOPE = "itwin-platform"
 
 
 TokenFetcher = Callable[[], Awaitable[tuple[Secret, float | None]]]
-"""Gets a token and, where it is known, its lifetime in seconds."""
+"""Gets a token and its lifetime in seconds, None if that is not known."""
 
 
 class BearerToken:
-    """A bearer token that is read again when the service refuses it. Many callers cause one fetch. `remedy`: what
-    helps where it stays refused.
+    """Bearer token that is fetched again before it expires, and when the service refuses it.
+
+    Concurrent callers cause one fetch. `remedy`: the hint if the token stays refused.
     """
 
     def __init__(self, fetch: TokenFetcher, clock: Clock, *, remedy: str = "get a fresh token") -> None:
@@ -42,66 +43,69 @@ class BearerToken:
         self._header = ""
         self._renew_at: float | None = None
         self.lifetime_s: float | None = None
-        """Seconds that the last token was to live when it came, where that was said."""
+        """Lifetime of the last token in seconds when it was fetched; None if it was not stated."""
 
     async def header(self) -> str:
-        """The value of `Authorization`, with a token that lives for another minute at least."""
+        """Return the value of `Authorization`, with a token that is valid for at least another minute."""
         async with self._lock:
             if not self._header or (self._renew_at is not None and self._clock.monotonic() >= self._renew_at):
                 await self._renew()
             return self._header
 
     async def renew_refused(self, header: str) -> bool:
-        """Fetch again, unless that has happened since; true when the token is another one now."""
+        """Fetch a new token, unless that has happened since. Return whether the token has changed."""
         async with self._lock:
             if self._header == header:
                 await self._renew()
             return self._header != header
 
     async def _renew(self) -> None:
-        token, life = await self._fetch()
-        self._header, self.lifetime_s = f"Bearer {token.text}", life
+        token, lifetime_s = await self._fetch()
+        self._header, self.lifetime_s = f"Bearer {token.text}", lifetime_s
         self._renew_at = (
             None
-            if life is None
-            else self._clock.monotonic() + (life - RENEW_EARLY_S if life > RENEW_EARLY_S else life / 2)
+            if lifetime_s is None
+            else self._clock.monotonic()
+            + (lifetime_s - RENEW_EARLY_S if lifetime_s > RENEW_EARLY_S else lifetime_s / 2)
         )
 
 
 class ShareKey:
-    """An iTwin share key: `Authorization: Basic`, and nothing to renew."""
+    """An iTwin share key, sent as `Authorization: Basic`; it cannot be renewed."""
 
     lifetime_s = None
-    remedy = "the share key has ended, or is none of this service: make another one for the iTwin"
+    remedy = "the share key has expired, or belongs to another service: create a new one for the iTwin"
 
     def __init__(self, key: Secret) -> None:
         self._key = key
 
     async def header(self) -> str:
-        """The value of `Authorization`."""
+        """Return the value of `Authorization`."""
         return f"Basic {self._key.text}"
 
     async def renew_refused(self, header: str) -> bool:
-        """A refused key stays refused."""
+        """Return False: a refused key stays refused."""
         return False
 
 
 def extract_token(text: str, token_source: str) -> Secret:
-    """The token in `text`, with or without `Bearer`. Raises NotAuthorised when there is none."""
+    """Extract the token from `text`, with or without `Bearer`. Raises NotAuthorised when there is none."""
     words = text.removeprefix("\ufeff").split()
     token = words[-1] if words else ""
     if words[:-1] not in ([], ["Bearer"]) or token in {"", "Bearer"} or not (token.isascii() and token.isprintable()):
-        raise NotAuthorised(f"{token_source} holds no token", hint="it must hold one access token and nothing else")
+        raise NotAuthorised(
+            f"{token_source} contains no token", hint="it must contain one access token and nothing else"
+        )
     return Secret(token)
 
 
 async def read_environment_token(token: Secret) -> tuple[Secret, None]:
-    """The token that the environment held when the run began."""
+    """Return the token of TILESYNC_TOKEN, as it was when the run started."""
     return extract_token(token.text, "TILESYNC_TOKEN"), None
 
 
 async def read_token_file(path: Path) -> tuple[Secret, None]:
-    """The token that a file holds now."""
+    """Read the token from a file."""
     try:
         text = decode_secret_text(await run_in_thread(_read_file, path))
     except (OSError, ValueError) as error:
@@ -114,12 +118,12 @@ def _read_file(path: Path) -> bytes:
 
 
 async def run_token_command(command: str) -> tuple[Secret, None]:
-    """The token that a command prints."""
+    """Run a command, and return the token that it prints."""
     return extract_token(await run_command(command, "--token-command"), "the output of --token-command"), None
 
 
 async def run_command(command: str, option: str) -> str:
-    """What a command prints on stdout; no shell is involved. Raises UsageError, and NotAuthorised when it fails."""
+    """Run a command without a shell, and return its stdout. Raises UsageError, and NotAuthorised when it fails."""
     return await run_in_thread(run_secret_command, command, option)
 
 
@@ -133,7 +137,7 @@ class ClientCredentials:
         self._secret = secret
 
     async def fetch(self) -> tuple[Secret, float]:
-        """A new token and its lifetime in seconds."""
+        """Request a new token. Return it with its lifetime in seconds."""
         return await self._api_client.request("the token endpoint", self._build_request, self._read_response)
 
     async def _build_request(self) -> ApiRequest:
@@ -150,14 +154,14 @@ class ClientCredentials:
         body = await response.read(MAX_TOKEN_RESPONSE_BYTES)
         verdict = classify_api_status(response.status)
         if verdict in {Verdict.DENIED, Verdict.FORBIDDEN, Verdict.INVALID}:
-            said = api_message(body, [self._secret.text])
+            message = api_message(body, [self._secret.text])
             raise NotAuthorised(
-                f"the token endpoint refuses the client credentials ({response.status} {said})",
+                f"the token endpoint refuses the client credentials ({response.status} {message})",
                 hint="check ITP_SERVICE_CLIENT_ID, ITP_SERVICE_CLIENT_SECRET and ITP_ISSUER_URL",
             )
         wait = retry_after_seconds(response.header)
         raise_for_status(
             verdict, response.status, wait, "the token endpoint", "is ITP_ISSUER_URL the address of the issuer?"
         )
-        token, life = parse_token(body)
-        return extract_token(token, "the token endpoint's answer"), life
+        token, lifetime_s = parse_token(body)
+        return extract_token(token, "the response of the token endpoint"), lifetime_s

@@ -1,4 +1,4 @@
-"""What an access token says about itself."""
+"""Expiry of an access token, and decoding of files that hold a secret."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tilesync.core.foreign_json import parse_json
 
 
 def decode_secret_text(data: bytes) -> str:
-    """The text of a file that holds a secret, as editors and shells write it: UTF-8, or UTF-16 with its mark.
+    """Decode a file that holds a secret: UTF-8, or UTF-16 with a byte order mark, as editors and shells write it.
 
     Raises ValueError for anything else.
     """
@@ -18,7 +18,9 @@ def decode_secret_text(data: bytes) -> str:
 
 
 def token_expiry(token: str) -> datetime | None:
-    """When a JSON Web Token ends, by its own word, which is not verified; None for one that is none or says nothing.
+    """Return when a JSON Web Token expires; None for any other token, and for one without `exp`.
+
+    The signature is not verified.
 
     Source: RFC 7519, sections 3 and 4.1.4.
     """

@@ -1,4 +1,4 @@
-"""The Mesh Export API: the list of exports, the latest finished one, and a fresh link to it."""
+"""Client of the Mesh Export API: list exports, find the latest finished one, and get a fresh link to it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tilesync.transport.retry_after import retry_after_seconds
 API_MEDIA_TYPE = "application/vnd.bentley.itwin-platform.v1+json"
 
 LATEST_PAGE_ROWS = 10
-"""Rows asked for when looking for the latest: the service keeps five an iModel and is slow for each row."""
+"""Rows per page when searching for the latest: the service keeps five for each iModel, and each row takes time."""
 
 FULL_PAGE_ROWS = 100
 
 MAX_IDLE_PAGES = 20
-"""Pages in a row without a new row, at most."""
+"""Maximum number of consecutive pages without a new row."""
 
 MEMBERSHIP_HINT = (
     "a service application sees an iModel only when CLIENT_ID@apps.imsoidc.bentley.com is a member of its iTwin"
@@ -34,7 +34,7 @@ MEMBERSHIP_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class ExportPage:
-    """One page of exports as the service gave it, and the server's time when it did."""
+    """One page of exports in the order of the service, with the server's time."""
 
     rows: list[Export]
     next_query: dict[str, str] | None
@@ -42,9 +42,9 @@ class ExportPage:
 
 
 def matches(export: Export, selector: Selector) -> bool:
-    """Whether a row is meant by the selector; the service filters too, but a later page may have lost the filter.
+    """Return whether an export matches the selector; the service filters too, but a later page may lose the filter.
 
-    tileVersion and iTwinJS are not in the rows: for those the service's word stands.
+    The rows do not contain tileVersion and iTwinJS: only the service filters by those.
     """
     return (
         (not selector.imodel or export.imodel is None or export.imodel.lower() == selector.imodel.lower())
@@ -56,7 +56,7 @@ def matches(export: Export, selector: Selector) -> bool:
 
 @dataclass
 class ExportSearchResult:
-    """What one look at the list found: the chosen export if there is one, the newest, and what else was there."""
+    """Result of one search in the list: the chosen export if there is one, the newest, and counts of the others."""
 
     chosen: Export | None = None
     newest: Export | None = None
@@ -67,7 +67,7 @@ class ExportSearchResult:
 
 
 class MeshExports:
-    """The exports that an identity can see."""
+    """Client for the exports that an identity can see."""
 
     def __init__(
         self, api_url: str, token: TokenProvider, api_client: ApiClient, clock: Clock, observe: Observer
@@ -83,104 +83,111 @@ class MeshExports:
     async def pages(
         self, selector: Selector, *, top: int = FULL_PAGE_ROWS, cdn: bool = False
     ) -> AsyncIterator[ExportPage]:
-        """The pages of the list, newest changeset first; rows that the selector does not mean are left out.
+        """Yield the pages of the list, newest changeset first, without the rows that do not match the selector.
 
-        The next page is asked for at this API's own address and with this side's own filters: of the service's `next`
-        link only the query counts. Raises the RunErrors of the service.
+        Of the service's `next` link only the query is used: the next page is requested from the configured address and
+        with the filters of the selector, since the link may name another host or lose a filter. Raises the RunErrors of
+        the service.
         """
-        filters, following, seen = _query_filters(selector, cdn=cdn), dict[str, str](), set[str]()
-        known, idle = set[str](), 0
+        filters, next_query, queries = _query_filters(selector, cdn=cdn), dict[str, str](), set[str]()
+        known_ids, idle_pages = set[str](), 0
         while True:
-            query = urlencode({"$top": str(top), **following, **filters}, safe="$:")
-            if query in seen:
-                raise Unavailable("the service's list of exports leads in a circle")
-            seen.add(query)
+            query = urlencode({"$top": str(top), **next_query, **filters}, safe="$:")
+            if query in queries:
+                raise Unavailable("the pages of the service's list of exports repeat in a loop")
+            queries.add(query)
             page = await self._fetch_page(query)
             yield replace(page, rows=[row for row in page.rows if matches(row, selector)])
             if page.next_query is None:
                 return
-            new = {row.id for row in page.rows} - known
-            known, idle = known | new, 0 if new else idle + 1
-            if idle > MAX_IDLE_PAGES:
-                raise Unavailable(f"{idle} pages of the service's list of exports in a row brought nothing new")
-            following = page.next_query
+            new_ids = {row.id for row in page.rows} - known_ids
+            known_ids, idle_pages = known_ids | new_ids, 0 if new_ids else idle_pages + 1
+            if idle_pages > MAX_IDLE_PAGES:
+                raise Unavailable(
+                    f"{idle_pages} consecutive pages of the service's list of exports contained nothing new"
+                )
+            next_query = page.next_query
 
     async def _fetch_page(self, query: str) -> ExportPage:
-        sent, refused = "", 0
+        sent_header, refusals = "", 0
 
-        async def make() -> ApiRequest:
-            nonlocal sent
-            sent = await self._token.header()
-            headers = {"Authorization": sent, "Accept": API_MEDIA_TYPE, "Prefer": "return=representation"}
+        async def build_request() -> ApiRequest:
+            nonlocal sent_header
+            sent_header = await self._token.header()
+            headers = {"Authorization": sent_header, "Accept": API_MEDIA_TYPE, "Prefer": "return=representation"}
             return ApiRequest(f"{self._url}?{query}", headers)
 
-        async def accept(reply: ApiResponse) -> ExportPage:
-            nonlocal refused
-            body = await reply.read()
-            verdict = classify_api_status(reply.status)
-            if verdict is Verdict.DENIED and refused < 2:
-                refused += 1
-                if await self._token.renew_refused(sent):
+        async def read_response(response: ApiResponse) -> ExportPage:
+            nonlocal refusals
+            body = await response.read()
+            verdict = classify_api_status(response.status)
+            if verdict is Verdict.DENIED and refusals < 2:
+                refusals += 1
+                if await self._token.renew_refused(sent_header):
                     raise Transient("the service refused the token; a fresh one is used", retry_after=0)
-            _raise_for_verdict(verdict, reply.status, api_message(body, split_secret(sent)), remedy=self._token.remedy)
-            wait = retry_after_seconds(reply.header)
+            message = api_message(body, split_secret(sent_header))
+            _raise_for_verdict(verdict, response.status, message, remedy=self._token.remedy)
+            wait = retry_after_seconds(response.header)
             raise_for_status(
-                verdict, reply.status, wait, "the service", "is --api-url (TILESYNC_API_URL) the service's address?"
+                verdict, response.status, wait, "the service", "is --api-url (TILESYNC_API_URL) the service's address?"
             )
-            rows, following = parse_exports(body, fetched=self._clock.monotonic(), secrets=split_secret(sent))
-            return ExportPage(rows, following, reply.server_time())
+            rows, following = parse_exports(body, fetched=self._clock.monotonic(), secrets=split_secret(sent_header))
+            return ExportPage(rows, following, response.server_time())
 
-        return await self._api_client.request(f"the Mesh Export API ({urlsplit(self._url).netloc})", make, accept)
+        server = f"the Mesh Export API ({urlsplit(self._url).netloc})"
+        return await self._api_client.request(server, build_request, read_response)
 
     async def find_latest(self, selector: Selector, *, wait: timedelta, poll: timedelta) -> Resolution:
-        """The first Complete export in the service's order, waited for while there is none.
+        """Find the first Complete export in the service's order.
 
-        Waits only while nothing that matches is Complete and something may become it. Raises NoExport.
+        Waits up to `wait` while no match is Complete and one may become so. Raises NoExport.
         """
         deadline = self._clock.monotonic() + wait.total_seconds()
         hint: str | None = None
         while True:
-            look = await self._search(selector)
-            if look.chosen is not None and look.newest is not None:
-                return Resolution(look.chosen, look.newest.id, look.newest.status, look.server_time)
+            result = await self._search(selector)
+            if result.chosen is not None and result.newest is not None:
+                return Resolution(result.chosen, result.newest.id, result.newest.status, result.server_time)
             if hint is None:
-                hint = await self._find_hint(look, selector)
-            left = deadline - self._clock.monotonic()
-            message = _no_export_message(look, selector)
-            if left <= 0 or _is_hopeless(look, selector):
-                waited = f" (waited {wait.total_seconds():.0f} s)" if wait and not _is_hopeless(look, selector) else ""
+                hint = await self._find_hint(result, selector)
+            left_s = deadline - self._clock.monotonic()
+            message = _no_export_message(result, selector)
+            if left_s <= 0 or _is_hopeless(result, selector):
+                waited = (
+                    f" (waited {wait.total_seconds():.0f} s)" if wait and not _is_hopeless(result, selector) else ""
+                )
                 raise NoExport(message + waited, hint=hint)
-            pause = min(poll.total_seconds(), left)
-            self._observe(Waiting(message, hint, pause))
-            await self._clock.sleep(pause)
+            pause_s = min(poll.total_seconds(), left_s)
+            self._observe(Waiting(message, hint, pause_s))
+            await self._clock.sleep(pause_s)
 
     async def _search(self, selector: Selector) -> ExportSearchResult:
-        look = ExportSearchResult()
+        result = ExportSearchResult()
         top = FULL_PAGE_ROWS if selector.export_id else LATEST_PAGE_ROWS
         async for page in self.pages(replace(selector, export_id=None), top=top):
             for row in page.rows:
-                look.newest = look.newest or row
+                result.newest = result.newest or row
                 if not matches(row, selector):
                     continue
-                look.row_count += 1
+                result.row_count += 1
                 if row.is_complete:
-                    look.chosen, look.server_time = row, page.server_time
-                    return look
+                    result.chosen, result.server_time = row, page.server_time
+                    return result
                 if row.status.lower() == Status.INVALID.lower():
-                    look.invalid = look.invalid or row
+                    result.invalid = result.invalid or row
                 else:
-                    look.unfinished_count += 1
-        return look
+                    result.unfinished_count += 1
+        return result
 
     async def _find_hint(self, result: ExportSearchResult, selector: Selector) -> str:
-        """What to tell who finds nothing; asks once more, without the type, when nothing of the type is listed."""
+        """Choose the hint for a search without a result; list again without the type if none of that type is listed."""
         if result.row_count or result.newest or not selector.export_type:
             return "`tilesync exports` shows what the service has"
-        others = {
+        other_types = {
             row.type async for row in self._list_rows(replace(selector, export_type="")) if row.is_complete and row.type
         }
-        if others:
-            return f"a finished export of another type is there: --export-type {' or '.join(sorted(others))}"
+        if other_types:
+            return f"a finished export of another type is there: --export-type {' or '.join(sorted(other_types))}"
         return f"check the iModel id; the first generation takes a while; {MEMBERSHIP_HINT}"
 
     async def _list_rows(self, selector: Selector) -> AsyncIterator[Export]:
@@ -189,7 +196,7 @@ class MeshExports:
                 yield row
 
     async def fetch_link(self, export: Export, *, cdn: bool = False) -> tuple[SasUrl, datetime | None]:
-        """A new link to one export, and the service's time. Raises ExportReplaced when it is no longer there."""
+        """Get a new link to one export, with the service's time. Raises ExportReplaced when it is no longer listed."""
         selector = Selector(imodel=export.imodel, export_type=export.type)
         async for page in self.pages(selector, top=LATEST_PAGE_ROWS, cdn=cdn):
             for row in page.rows:
@@ -219,7 +226,7 @@ def _query_filters(selector: Selector, *, cdn: bool) -> dict[str, str]:
 
 
 def _is_hopeless(result: ExportSearchResult, selector: Selector) -> bool:
-    """Whether waiting cannot help: every match is Invalid, or the one named by its id is not there."""
+    """Return whether waiting cannot help: every match is Invalid, or the export given by its id is not listed."""
     return not result.unfinished_count and (result.invalid is not None or selector.export_id is not None)
 
 
@@ -237,12 +244,14 @@ def _no_export_message(result: ExportSearchResult, selector: Selector) -> str:
 
 
 def _raise_for_verdict(verdict: Verdict, status: int, message: str, *, remedy: str) -> None:
-    said = f": {message}" if message else ""
+    detail = f": {message}" if message else ""
     if verdict is Verdict.DENIED:
-        raise NotAuthorised(f"the service refuses the token ({status}{said})", hint=remedy)
+        raise NotAuthorised(f"the service refuses the token ({status}{detail})", hint=remedy)
     if verdict is Verdict.FORBIDDEN:
-        raise NotAuthorised(f"this identity may not see these exports ({status}{said})", hint=MEMBERSHIP_HINT)
+        raise NotAuthorised(f"this identity may not see these exports ({status}{detail})", hint=MEMBERSHIP_HINT)
     if verdict is Verdict.INVALID:
-        raise InvalidRequest(f"the service calls the request invalid ({status}{said})")
+        raise InvalidRequest(f"the service rejects the request as invalid ({status}{detail})")
     if verdict is Verdict.MISSING:
-        raise NoExport(f"the service knows nothing of this ({status}{said})", hint="check the iModel id and --api-url")
+        raise NoExport(
+            f"the service finds no such iModel or export ({status}{detail})", hint="check the iModel id and --api-url"
+        )

@@ -1,4 +1,4 @@
-"""The iModel that a URL of a portal or a viewer names."""
+"""iModel id in a URL of a portal or a viewer."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ IMODEL_ID_HINT: Final = (
 
 
 def parse_guid(text: str) -> str | None:
-    """The id that a text is, without braces around it; None when it is no GUID."""
-    plain = text.strip().removeprefix("{").removesuffix("}")
-    return plain if _GUID.fullmatch(plain) else None
+    """Parse a GUID, with or without braces; None for any other text."""
+    guid = text.strip().removeprefix("{").removesuffix("}")
+    return guid if _GUID.fullmatch(guid) else None
 
 
 def find_imodel_id(url: str) -> str | None:
-    """The iModel that a URL names: behind /imodels/ or in iModelId=, or as the one id beside that of its iTwin.
+    """Find the iModel id in a URL: after /imodels/, in iModelId=, or the only id beside that of the iTwin.
 
-    None where the URL is signed, so the link of a container, or holds no id. Raises UsageError for one of Bentley whose
-    ids could mean anything.
+    Returns None for a signed URL (the link of a container), and for one without an id. Raises UsageError for a URL of
+    Bentley with ids of which none is clearly the iModel's.
     """
     if _SIGNATURE_PATTERN.search(url):
         return None
@@ -48,17 +48,17 @@ def find_imodel_id(url: str) -> str | None:
         parts = urlsplit(url)
     except ValueError:
         return None
-    found = list(_find_ids(parts.path, parts.query)) + list(_find_ids(*_split_fragment(parts.fragment)))
-    named = {guid.lower() for mark, guid in found if mark in _IMODEL_KEYS}
-    others = {guid.lower() for mark, guid in found if mark not in _IMODEL_KEYS | _ITWIN_KEYS}
-    if not named and any(mark in _ITWIN_KEYS for mark, _ in found):
-        named = others
-    if len(named) == 1:
-        return named.pop()
-    if found and (parts.hostname or "").endswith("bentley.com"):
+    ids = list(_find_ids(parts.path, parts.query)) + list(_find_ids(*_split_fragment(parts.fragment)))
+    imodel_ids = {guid.lower() for key, guid in ids if key in _IMODEL_KEYS}
+    other_ids = {guid.lower() for key, guid in ids if key not in _IMODEL_KEYS | _ITWIN_KEYS}
+    if not imodel_ids and any(key in _ITWIN_KEYS for key, _ in ids):
+        imodel_ids = other_ids
+    if len(imodel_ids) == 1:
+        return imodel_ids.pop()
+    if ids and (parts.hostname or "").endswith("bentley.com"):
         raise UsageError(
-            "which iModel that URL means is not plain",
-            hint="copy the id alone: in such URLs it stands behind /imodels/, or in iModelId=",
+            "cannot tell which iModel id the URL names",
+            hint="give only the id: in such URLs it comes after /imodels/, or in iModelId=",
         )
     return None
 
@@ -69,10 +69,10 @@ def _split_fragment(fragment: str) -> tuple[str, str]:
 
 
 def _find_ids(path: str, query: str) -> Iterator[tuple[str, str]]:
-    """Each id, with the word in small letters that stands before it."""
-    before = ""
-    for word in path.split("/"):
-        if _GUID.fullmatch(word):
-            yield before, word
-        before = word.lower()
+    """Yield each id with the path segment or query key before it, in lower case."""
+    previous = ""
+    for segment in path.split("/"):
+        if _GUID.fullmatch(segment):
+            yield previous, segment
+        previous = segment.lower()
     yield from ((key.lower(), value) for key, value in parse_qsl(query) if _GUID.fullmatch(value))

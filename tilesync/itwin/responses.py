@@ -1,4 +1,4 @@
-"""What the Mesh Export API and the token endpoint answer, in our terms: the only file that knows their JSON."""
+"""Parser for responses of the Mesh Export API and the token endpoint: the only module that knows their JSON."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ API_STATUS_VERDICTS: Mapping[int, Verdict] = {
     422: Verdict.INVALID,
     429: Verdict.THROTTLED,
 }
-"""Verdicts on answers of the Mesh Export API (get-exports, "Response …"); 5xx is RETRY, the rest REFUSED."""
+"""Verdicts by HTTP status of the Mesh Export API (get-exports, "Response …"); 5xx is RETRY, any other REFUSED."""
 
 
 def classify_api_status(status: int) -> Verdict:
-    """The verdict on one answer of the API."""
+    """Classify an HTTP status of the API."""
     return API_STATUS_VERDICTS.get(status, Verdict.RETRY if status >= 500 else Verdict.REFUSED)
 
 
@@ -40,28 +40,28 @@ _WEB_PAGE_HINT = (
 def parse_exports(
     body: bytes, *, fetched: float = 0.0, secrets: Iterable[str] = ()
 ) -> tuple[list[Export], dict[str, str] | None]:
-    """The rows of one page of exports in the service's order, and the query of the next page (None: this was the last).
+    """Parse one page of exports. Return its rows in the service's order, and the query of the next page, None if last.
 
-    Read leniently: fields may be missing or more, and one of another type counts as missing; no text of it has any of
-    the `secrets`. Raises Transient when the body is not an export list at all.
+    The parser is lenient: unknown fields are ignored, and a field of another type counts as missing. `secrets` are
+    removed from all texts. Raises Transient when the body is not an export list.
     """
     try:
-        reply = read_mapping(parse_json(body))
-        if not isinstance(reply["exports"], list):
-            raise ValueError("its `exports` are no list")
-        rows = [_parse_export(read_mapping(row), fetched, tuple(secrets)) for row in reply["exports"]]
-        following = read_or_default(
-            _mapping_or_empty(_mapping_or_empty(reply.get("_links")).get("next")).get("href"), read_text, ""
+        document = read_mapping(parse_json(body))
+        if not isinstance(document["exports"], list):
+            raise ValueError("its `exports` are not a list")
+        rows = [_parse_export(read_mapping(row), fetched, tuple(secrets)) for row in document["exports"]]
+        next_url = read_or_default(
+            _mapping_or_empty(_mapping_or_empty(document.get("_links")).get("next")).get("href"), read_text, ""
         )
-        return rows, dict(parse_qsl(urlsplit(following).query)) if following else None
+        return rows, dict(parse_qsl(urlsplit(next_url).query)) if next_url else None
     except (ValueError, KeyError) as error:
         if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-            raise Transient("the service's answer is no export list but a web page", hint=_WEB_PAGE_HINT) from error
-        raise Transient(f"the service's answer is no export list ({error or type(error).__name__})") from error
+            raise Transient("the service's response is a web page, not an export list", hint=_WEB_PAGE_HINT) from error
+        raise Transient(f"the service's response is not an export list ({error or type(error).__name__})") from error
 
 
 def _parse_export(row: Mapping[str, Any], fetched: float, secrets: tuple[str, ...]) -> Export:
-    """An export; without an id and a status, both texts, it is none. Raises KeyError."""
+    """Parse one row. Raises KeyError unless it has an id and a status, both texts."""
     record = sanitize_record(row, secrets)
     request, stats, error = (
         _mapping_or_empty(record.get("request")),
@@ -85,7 +85,7 @@ def _parse_export(row: Mapping[str, Any], fetched: float, secrets: tuple[str, ..
 
 
 def _round_size(value: Any) -> int | None:
-    """A size that may have been told as a fraction."""
+    """Read a size, which may be a fraction, as whole bytes."""
     return read_count(int(read_number(value)))
 
 
@@ -101,49 +101,47 @@ def _mapping_or_empty(value: object) -> Mapping[str, Any]:
 
 
 def api_message(body: bytes, secrets: Iterable[str] = ()) -> str:
-    """What an error of the API says, with all its details, in so many letters and without any of these `secrets`; the
-    answer may be anything, or nothing.
+    """Extract the message of an API error with its details, without `secrets` and cut to MAX_API_MESSAGE_CHARS.
+
+    The body may be anything; the message is empty if it is no API error.
     """
     try:
         error = _mapping_or_empty(_mapping_or_empty(parse_json(body)).get("error"))
     except ValueError:
         return ""
-    listed = error.get("details")
-    details = [d for d in listed if isinstance(d, dict)] if isinstance(listed, list) else []
+    entries = error.get("details")
+    details = [d for d in entries if isinstance(d, dict)] if isinstance(entries, list) else []
     lines = [_first_text(error, "message", "code")]
     lines += [f"{_first_text(d, 'target', 'code')}: {_first_text(d, 'message')}" for d in details[:MAX_ERROR_DETAILS]]
     return mask_secrets("; ".join(line for line in lines if line), secrets)[:MAX_API_MESSAGE_CHARS]
 
 
 MAX_ERROR_DETAILS = 20
-
-
 MAX_API_MESSAGE_CHARS = 2000
-"""Details, and letters, of an error of the API that are told."""
+"""Maximum details and characters of an API error in a message."""
 
 
 def _first_text(fields: Mapping[str, Any], *names: str) -> str:
-    """The first of some fields that is a text with anything in it, without the dot at its end."""
+    """Return the first field that is a non-empty text, without its final dot."""
     return next((word.rstrip(".") for name in names if (word := read_or_default(fields.get(name), read_text, ""))), "")
 
 
 DEFAULT_TOKEN_LIFETIME_S = 3600.0
-
-
 MAX_TOKEN_LIFETIME_S = float(1 << 31)
-"""Seconds that a token is taken to live where its answer says nothing, or no time that a token can have. Source: RFC
-6749, section 5.1, leaves that to the documentation; IMS gives an hour.
+"""Lifetime of a token whose response states none, or one beyond the maximum. Source: RFC 6749, section 5.1, leaves the
+default to the documentation of the service; IMS gives an hour.
 """
 
 
 def parse_token(body: bytes) -> tuple[str, float]:
-    """Access token and lifetime in seconds (RFC 6749, section 5.1). Raises Transient for anything else."""
+    """Parse access token and lifetime in seconds (RFC 6749, section 5.1). Raises Transient for anything else."""
     try:
-        reply = read_mapping(parse_json(body))
-        token, said = read_text(reply["access_token"]), reply.get("expires_in") or 0
-        life = float(min(said, MAX_TOKEN_LIFETIME_S) if isinstance(said, int) else said)
+        document = read_mapping(parse_json(body))
+        token, expires_in = read_text(document["access_token"]), document.get("expires_in") or 0
+        # a huge integer does not fit into a float
+        lifetime_s = float(min(expires_in, MAX_TOKEN_LIFETIME_S) if isinstance(expires_in, int) else expires_in)
     except (ValueError, KeyError, TypeError) as error:
-        raise Transient("the token endpoint's answer holds no access_token") from error
+        raise Transient("the response of the token endpoint contains no access_token") from error
     if not token:
-        raise Transient("the token endpoint's answer holds no access_token")
-    return token, life if 0 < life < MAX_TOKEN_LIFETIME_S else DEFAULT_TOKEN_LIFETIME_S
+        raise Transient("the response of the token endpoint contains no access_token")
+    return token, lifetime_s if 0 < lifetime_s < MAX_TOKEN_LIFETIME_S else DEFAULT_TOKEN_LIFETIME_S

@@ -1,11 +1,11 @@
-"""The values that travel between the rooms: frozen, picklable, without effects.
+"""Values shared by all packages: frozen, picklable, without side effects.
 
-blob     a file of a container, and the file that is stored of it
-export   an export of the service, and which one is meant
+blob     blobs of a container, and the files stored from them
+export   exports of the service, and the selection of one
 sas      signed container links, and secrets
-storage  places and objects in object stores
-tiles    what files of 3D Tiles are and what they ask for
-version  the versions of a destination, and what is told of their files
+storage  locations and objects in object stores
+tiles    kinds of 3D Tiles files, their references and diagnostics
+version  versions of a destination, listing pages, results per file
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
-"""Blobs as a container describes them, and what is held of them: values of which there are millions."""
+"""Blobs of a container and the files stored from them; there may be millions of these values."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 UNKNOWN_SIZE = -1
-"""The size of a blob that no answer has described yet."""
+"""Size of a blob that no response has described yet."""
 
 
 class Blob(NamedTuple):
-    """One file of a container as the listing describes it: stored bytes, undecoded.
+    """File of a container as the listing describes it: its stored bytes, not decoded.
 
-    `etag` has no quotes. `md5` is the 16 bytes that the uploader claimed, None where there is none. `last_modified` is
-    in seconds since the epoch, None when unknown. `sha256` is what a manifest says of it, None where there is no such
-    word. A walk knows a blob by its name before the first answer describes it: its size is UNKNOWN until then.
+    `etag` has no quotes. `md5`: the 16 bytes that the uploader stated, or None. `last_modified`: seconds since the
+    epoch, None if unknown. `sha256`: from a manifest, or None. A walk knows only the name of a blob before the first
+    response describes it; until then its size is UNKNOWN_SIZE.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Blob(NamedTuple):
 
 
 class Digests(NamedTuple):
-    """What was computed over the stored bytes of one file while they passed; the MD5 only where it was asked for."""
+    """Size and digests of the stored bytes of a file, computed during the transfer; MD5 only if requested."""
 
     size: int
     sha256: bytes
@@ -35,8 +35,9 @@ class Digests(NamedTuple):
 
 
 class FileStamp(NamedTuple):
-    """What a look at a file tells of whether it still is the one that was left there: mtime in ns and inode, which is 0
-    where there is none; of an object a number made of its ETag, and 0.
+    """Stamp of a file that shows a later change: mtime in ns and inode (0 if there is none).
+
+    For an object: a number derived from its ETag, and 0.
     """
 
     mtime_ns: int
@@ -44,16 +45,18 @@ class FileStamp(NamedTuple):
 
 
 class UnpackedFile(NamedTuple):
-    """What tells a file that lies unpacked from its blob: its size as it lies, and the SHA-256 of the stored bytes."""
+    """Difference between an unpacked file and its blob: size of the file, and SHA-256 of the stored bytes."""
 
     size: int
     stored_sha256: bytes
 
 
 class StoredFile(NamedTuple):
-    """A file that lies in a version of the destination. `mtime_ns` and `inode` are its trace as it was left there.
-    `sha256` is that of the file as it lies; empty where its bytes never came here: then the MD5 of the blob is what
-    proves it. `unpacked`: the blob is gzip, and the file is what that holds.
+    """File in a version of the destination.
+
+    `mtime_ns` and `inode`: its stamp when it was written. `sha256`: digest of the file on disk; empty if the storage
+    service copied it, and then the MD5 of the blob proves it. `unpacked`: set if the blob is gzip and the file is its
+    decompressed content.
     """
 
     blob: Blob
@@ -64,7 +67,7 @@ class StoredFile(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The size of the file as it lies."""
+        """Size of the file on disk."""
         return self.blob.size if self.unpacked is None else self.unpacked.size
 
     @property
@@ -74,7 +77,10 @@ class StoredFile(NamedTuple):
 
     @property
     def on_disk(self) -> Blob:
-        """The file as a blob of its own: what the container states of stored bytes is not true of unpacked ones."""
+        """The file as a blob of its own.
+
+        The container's MD5, encoding and SHA-256 describe the packed bytes, so an unpacked file drops them.
+        """
         if self.unpacked is None:
             return self.blob
         return self.blob._replace(size=self.unpacked.size, md5=None, content_encoding=None, sha256=None)

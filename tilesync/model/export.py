@@ -1,4 +1,4 @@
-"""Exports of the service, and which of them is meant."""
+"""Exports of the service, and the selection of one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tilesync.model.version import Version
 
 
 class Status(StrEnum):
-    """State of an export job, as the service spells it (get-exports, schema ExportStatus)."""
+    """State of an export job, in the spelling of the service (get-exports, schema ExportStatus)."""
 
     NOT_STARTED = "NotStarted"
     IN_PROGRESS = "InProgress"
@@ -25,8 +25,9 @@ class Status(StrEnum):
 class Export:
     """One row of the service's export list.
 
-    `modified` is the service's own text. `size` is `stats.compressedSize`, in bytes. `record` is the whole row without
-    its links. `link` may be present on exports that are not Complete. `held`: it is read from this held version.
+    `modified`: the service's own text. `size`: `stats.compressedSize`, in bytes. `record`: the whole row without its
+    links. `link`: may be present on exports that are not Complete. `stored_version`: the version that the export is
+    read from, if the source is a mirror.
     """
 
     id: str
@@ -44,13 +45,13 @@ class Export:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the tiles are all there: the status says so, a link alone does not."""
+        """True if all tiles exist: only the status proves that, a link does not."""
         return self.status.lower() == Status.COMPLETE.lower()
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which exports are meant. Empty fields do not filter; `export_type` compares without case."""
+    """Filter for exports. Empty fields do not filter; `export_type` compares without case."""
 
     imodel: str | None = None
     changeset: str | None = None
@@ -62,7 +63,10 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """The export to mirror, the id of the newest of the selection, and what a held one `lacks` as its manifest says."""
+    """Result of resolving a source: the export to mirror, and the id of the newest one that matches.
+
+    `defects`: what a mirrored export lacks, according to its manifest.
+    """
 
     export: Export
     newest: str
@@ -72,5 +76,5 @@ class Resolution:
 
     @property
     def behind(self) -> bool:
-        """Whether the newest export is another one than the chosen."""
+        """True if the newest export is not the chosen one."""
         return self.newest != self.export.id

@@ -1,4 +1,4 @@
-"""Signed container links, and secrets: values whose `repr` is silent."""
+"""Signed container links and secrets; their `repr` never shows a secret."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tilesync.model.tiles import ROOT
 
 
 class Secret:
-    """A text whose `repr` is silent."""
+    """Text that `repr` does not show."""
 
     __slots__ = ("text",)
 
@@ -23,10 +23,10 @@ class Secret:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SasUrl:
-    """A container URL and the query that signs it. Equality is of base and query; `repr` is silent about the query.
+    """Container URL with the query that signs it. Equality compares both; `repr` hides the query.
 
-    `base` ends without a slash. `expires` is the earliest end that the query states (UTC), None when it states none.
-    `fetched` is when this process got it, on the monotonic clock, in seconds.
+    `base` ends without a slash. `expires`: earliest end that the query states (UTC), None if it states none.
+    `fetched_at_s`: when this process got the link, in seconds of the monotonic clock.
     """
 
     base: str
@@ -36,22 +36,24 @@ class SasUrl:
 
     @property
     def container_name(self) -> str:
-        """The last segment of the path: for a mesh export the export id."""
+        """Last segment of the path: for a mesh export, the export id."""
         return unquote(urlsplit(self.base).path.rpartition("/")[2])
 
     def blob_url(self, name: str) -> str:
-        """The signed URL of one blob: each segment of the name quoted once, the query as it was given."""
+        """Return the signed URL of one blob: each segment of the name quoted once, the query unchanged."""
         return f"{self.base}/{quote(name, safe='/~')}?{self.query}"
 
     def folder_prefix(self, depth: int) -> str:
-        """The prefix of the blobs behind the link, where the last `depth` parts of its path are no part of the
-        container's; empty, or ending with a slash.
+        """Return the prefix of the blobs if the last `depth` segments of the path are a folder in the container.
+
+        Empty, or ends with a slash.
         """
         return "".join(f"{unquote(part)}/" for part in self.base.split("/")[-depth:]) if depth else ""
 
     def listing_url(self, marker: str | None, *, page_size: int | None = None, prefix: str = "", depth: int = 0) -> str:
-        """The signed URL of one page of List Blobs, from `marker` on (None: from the start). The last `depth` parts of
-        the path are a folder in the container.
+        """Return the signed URL of one page of List Blobs, starting at `marker` (None: from the start).
+
+        The last `depth` segments of the path are a folder in the container.
         """
         base, prefix = self.base.rsplit("/", depth)[0], self.folder_prefix(depth) + prefix
         more = f"&maxresults={page_size}" if page_size else ""
@@ -63,13 +65,15 @@ class SasUrl:
 
     @property
     def is_read_only(self) -> bool:
-        """Whether it says itself that it reads, and at most lists. Source: "Create a service SAS", `sp`."""
+        """True if the link states that it only reads, and lists at most. Source: "Create a service SAS", `sp`."""
         fields = dict(pair.partition("=")[::2] for pair in self.query.split("&"))
         return "r" in fields.get("sp", "") and set(fields["sp"]) <= {"r", "l"}
 
     def viewer_url(self, prefix: str = "") -> str:
-        """The URL that a 3D viewer starts from. No slash stands in its query, as those of signatures do when nobody
-        quotes them: 3d-tiles-renderer takes what is before the last one for the folder (0.5.3).
+        """Return the URL that a 3D viewer starts from.
+
+        Slashes in the query, as in unquoted signatures, are quoted: 3d-tiles-renderer takes everything before the last
+        slash for the folder (0.5.3).
         """
         path, mark, query = self.blob_url(f"{prefix}{ROOT}").partition("?")
         return f"{path}{mark}{query.replace('/', '%2F')}"

@@ -1,4 +1,4 @@
-"""The values of object stores: places in them, objects, and how those are served."""
+"""Values of object stores: locations, objects, headers and responses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tilesync.model import SasUrl
 
 
 class ObjectHeaders(NamedTuple):
-    """How an object is to be served."""
+    """Headers with which an object is served."""
 
     content_type: str
     content_encoding: str | None = None
@@ -18,7 +18,7 @@ class ObjectHeaders(NamedTuple):
 
 
 class ObjectInfo(NamedTuple):
-    """An object as its store describes it: `etag` without quotes, `md5` None where the store tells none."""
+    """Object as its store describes it: `etag` without quotes, `md5` None if the store states none."""
 
     name: str
     size: int
@@ -27,7 +27,7 @@ class ObjectInfo(NamedTuple):
 
 
 class CopySource(NamedTuple):
-    """A blob in another place: the signed URL by which it can be read, a secret; and what is known of it."""
+    """Blob to copy by the store: the signed URL to read it, which is a secret, and its known properties."""
 
     url: str
     size: int
@@ -35,13 +35,11 @@ class CopySource(NamedTuple):
     md5: bytes | None
 
     def __repr__(self) -> str:
-        return f"Elsewhere({self.size} bytes)"
+        return f"CopySource({self.size} bytes)"
 
 
 class HttpResponse(NamedTuple):
-    """What a server answers to someone without any identity: its headers by their names in small letters, its body as
-    it was sent.
-    """
+    """Response of a server to an anonymous request: header names in lower case, body as sent."""
 
     url: str
     status: int
@@ -51,8 +49,9 @@ class HttpResponse(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AzureLocation:
-    """A container of an Azure storage account, below a prefix that is empty or ends with a slash. `link`: the signed
-    link by which it was named, None where an identity is to be asked for one.
+    """Container of an Azure storage account, with a prefix that is empty or ends with a slash.
+
+    `link`: the signed link that named it; None if a link must be requested with an identity.
     """
 
     account: str
@@ -66,7 +65,7 @@ class AzureLocation:
 
 @dataclass(frozen=True, slots=True)
 class S3Location:
-    """An S3 bucket, below a prefix that is empty or ends with a slash."""
+    """S3 bucket, with a prefix that is empty or ends with a slash."""
 
     bucket: str
     prefix: str = ""

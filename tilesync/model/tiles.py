@@ -1,4 +1,4 @@
-"""What files of 3D Tiles are, what they ask for, and what is to be said of them."""
+"""Kinds of 3D Tiles files, their references to other files, and diagnostics about them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 ROOT = "tileset.json"
-"""The name of the root tileset in every mesh export (Mesh Export API, "Streaming 3DTiles")."""
+"""Name of the root tileset in every mesh export (Mesh Export API, "Streaming 3DTiles")."""
 
 
 POINTER = "tileset.json"
-"""The name of the pointer at the top of a destination."""
+"""Name of the pointer at the top of a destination."""
 
 
 class Role(StrEnum):
-    """What one file asks another for. `UNKNOWN`: a URI in an extension that tilesync does not know."""
+    """Purpose of a reference from one file to another. `UNKNOWN`: a URI in an unknown extension."""
 
     CONTENT = "content"
     SUBTREE = "subtree"
@@ -28,7 +28,7 @@ class Role(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a file is, told by its payload, never by its name. `NONE`: nothing that tilesync knows."""
+    """Kind of a file, detected from its payload, never from its name. `NONE`: unknown to tilesync."""
 
     TILESET = "tileset"
     SUBTREE = "subtree"
@@ -50,21 +50,24 @@ class Kind(StrEnum):
 
 
 class Reference(NamedTuple):
-    """One file asks for another: `target` is the name of a blob of the same container."""
+    """Reference from one file to another; `target` is the name of a blob in the same container."""
 
     target: str
     role: Role
 
 
 class Diagnostic(NamedTuple):
-    """Something about a file that a person may want to know and that is no error. `problem` is one word for it."""
+    """Remark about a file that may interest a person but is no error. `problem` names it in a word or two."""
 
     problem: str
     detail: str
 
 
 class ParsedContent(NamedTuple):
-    """What the bytes of one file say. `implicit`: it is a tileset with implicit tiling, so its subtrees say more."""
+    """References and diagnostics found in the bytes of one file.
+
+    `has_implicit_tiling`: a tileset with implicit tiling, so its subtrees have more references.
+    """
 
     kind: Kind = Kind.NONE
     references: tuple[Reference, ...] = ()
@@ -73,8 +76,10 @@ class ParsedContent(NamedTuple):
 
 
 class DamagedFile(NamedTuple):
-    """A held file that is broken, or of no use for who asks for it. `role` is empty where nothing asks, `asker` also
-    of the root, which every viewer asks for. `stated`: the container states the MD5 of these bytes.
+    """Stored file that is broken, or unusable for the file that refers to it.
+
+    `role` is empty if nothing refers to it; `referrer` also for the root, which every viewer opens. `has_stated_md5`:
+    the container states the MD5 of these bytes.
     """
 
     name: str
@@ -85,32 +90,32 @@ class DamagedFile(NamedTuple):
 
 
 DAMAGED: Final = "damaged"
-"""The problem of a file whose structure is broken, and that the container holds so."""
+"""Problem of a file whose structure is broken, in the container too."""
 
 
 EMPTY_TILE: Final = "empty tile"
-"""The problem of a tile without any bytes: for who asks for it, it is missing."""
+"""Problem of a tile with zero bytes: for a file that refers to it, it is missing."""
 
 
 REQUIRED_BUFFER_BYTES: Final = "buffer"
-"""No problem: the detail says how many bytes a file needs another to have at least, and its name, after a blank."""
+"""Not a problem: the detail is the minimum bytes that a file needs of a buffer, a blank, and the buffer's name."""
 
 
 UNPACKED_BYTES: Final = "unpacked"
-"""No problem: the detail says how many bytes a file of no known kind has once it is unpacked."""
+"""Not a problem: the detail is the unpacked size in bytes of a file of unknown kind."""
 
 
 UNFOLLOWED: Final = "unfollowed"
-"""The problem of a file with URIs that lead elsewhere, or stand where nobody knows what they are."""
+"""Problem of a file with URIs that lead outside the container, or whose purpose is unknown."""
 
 
 ROOT_LEADS_AWAY: Final = "leads away"
-"""The problem of the root where contents or subtrees of it lie elsewhere: no copy of the container is all of it."""
+"""Problem of a root tileset with contents or subtrees outside the container: no copy of it is complete."""
 
 
 ABSOLUTE_URL: Final = "absolute URL"
-"""The problem of a file with URIs that lead back to its container, from wherever a copy of it stands."""
+"""Problem of a file with absolute URIs into its own container: a copy elsewhere still leads there."""
 
 
 URIS_ELSEWHERE_PHRASE: Final = " URIs lead elsewhere: "
-"""What stands behind the number of URIs in a remark on several of them."""
+"""Text after the number of URIs in a diagnostic that counts several."""

@@ -1,4 +1,4 @@
-"""The versions of a destination, and what is told of their files."""
+"""Versions of a destination, pages of a listing, and results for their files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tilesync.model.tiles import Kind, ParsedContent
 
 
 class Layout(StrEnum):
-    """How a destination lays versions out: each whole in a folder of its own, behind a pointer; or only the last one,
-    at the container's own paths.
+    """Layout of a destination: each version in a folder of its own behind a pointer, or only the last version, at the
+    container's own paths.
     """
 
     VERSIONED = "versioned"
@@ -21,7 +21,7 @@ class Layout(StrEnum):
 
 
 class Content(StrEnum):
-    """How the files of a version lie: as the container stores them, or those whose payload is gzip unpacked."""
+    """Content form of the files of a version: as the container stores them, or with gzip payloads unpacked."""
 
     STORED = "stored"
     DECODED = "decoded"
@@ -29,8 +29,9 @@ class Content(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing, complete and well-formed; `marker` asks for the next one, None after the last. `undated`:
-    of how many blobs it states a time that none can have.
+    """One complete, well-formed page of a listing.
+
+    `marker` requests the next page; None after the last. `undated`: number of blobs with an impossible time.
     """
 
     blobs: tuple[Blob, ...]
@@ -40,9 +41,9 @@ class Page:
 
 
 class FileResult(NamedTuple):
-    """A file that is in place, by its number in the catalog, with what its bytes said.
+    """File that is in place, by its number in the catalog, with its parsed content.
 
-    `partly`: more references of it than `reading` holds are in the catalog already.
+    `has_more_references`: further references of it are already in the catalog.
     """
 
     file_id: int
@@ -52,8 +53,10 @@ class FileResult(NamedTuple):
 
 
 class BatchResult(NamedTuple):
-    """What came of some small blobs: those that are in place, those that did not come at once, each with its number,
-    and how many seconds an answer took, and took to begin.
+    """Result of a batch of small blobs.
+
+    `results`: files in place. `remaining`: blobs that did not succeed at once, with their numbers. `response_s`:
+    seconds per response; `first_byte_s`: seconds until its first byte.
     """
 
     results: tuple[FileResult, ...]
@@ -64,9 +67,11 @@ class BatchResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """What the files of a version ask for, counted: `referenced` names in the closure of the root, the root included;
-    `missing` ones of them that are not there; `orphans`, files that the closure does not hold; `unfollowed` URIs that
-    lead elsewhere or stand where tilesync cannot tell what they are.
+    """Reference counts of a version.
+
+    `referenced`: names in the closure of the root, including the root; `missing`: those of them that are not stored;
+    `orphans`: files outside the closure; `unfollowed`: URIs that lead outside the container or whose purpose is
+    unknown.
     """
 
     referenced: int = 0
@@ -76,7 +81,7 @@ class Completeness:
 
 
 class Inventory(StrEnum):
-    """How the files of an export are found: by the container's listing, or by walking from the root tileset."""
+    """Method to find the files of an export: list the container, or walk from the root tileset."""
 
     LIST = "list"
     WALK = "walk"
@@ -84,7 +89,7 @@ class Inventory(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Globs:
-    """Which names are wanted: what one of `include` matches (all, where it is empty) and none of `exclude`; ordered."""
+    """Globs of wanted names: matched by one of `include` (any name if it is empty) and by none of `exclude`; sorted."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -94,20 +99,20 @@ class Globs:
 
 
 EVERYTHING: Final = Globs()
-"""Globs that leave nothing out."""
+"""Globs that exclude nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One whole export in a destination, or one on its way in (`published` is None then).
+    """One export in a destination, complete or still unfinished (`published_at` is None then).
 
-    `serial` is its key in the catalog. `listing` counts the listings begun for it, `listed` says that the current one
-    is complete; else it goes on at `marker`. `damaged`: `verify` found files of it bad. `home` is the bare URL of its
-    container, without the query that signs it; `globs` say which files of it are wanted. `bytes` are those of its files
-    as they lie, which `content` says for as long as it lives.
+    `serial`: key in the catalog. `listing_number`: number of listings started for it; `listed`: the current one is
+    complete, else it continues at `marker`. `damaged`: `verify` found bad files. `container_url`: without its query.
+    `globs`: the wanted files. `bytes`: size of its files on disk; `content` is their form and never changes.
 
-    Moments are texts, in UTC: `begun`, when a run last took it up; `published`, when it was finished; `left`, when the
-    pointer last moved away from it; `retired`, when it was given up (its files are in the trash then, or gone).
+    Times are texts in UTC. `started_at`: a run last started or continued it. `published_at`: it was finished.
+    `replaced_at`: the pointer last moved away from it. `retired_at`: it was given up; its files are in the trash, or
+    gone.
     """
 
     serial: int
@@ -136,16 +141,19 @@ class Version:
 
     @property
     def exported(self) -> str:
-        """When the service made the export, in its own words; empty where it did not say. `modified` is empty, too,
-        where the container was found to be another one since.
+        """Export time as the service states it; empty if it does not.
+
+        `modified` is also empty if the container was replaced since.
         """
         return self.modified or str(self.record.get("lastModified") or "")
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """A held file of another version that has the content of a wanted one. `kind` and `implicit` as in its Reading;
-    `asks`: it asks for others; `remarked`: something is to be said of its URIs, which may be another thing elsewhere.
+    """Stored file of another version with the content of a wanted one.
+
+    `kind` and `has_implicit_tiling` as in ParsedContent. `has_references`: it refers to other files. `has_diagnostics`:
+    it has diagnostics about its URIs, which may differ at another place.
     """
 
     version: Version
@@ -158,8 +166,9 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Files and bytes of an inventory, and what of them is held; what is excluded is counted in neither. Bytes are
-    those that the container stores; what is held takes `growth` more as it lies.
+    """Files and bytes of an inventory, and the stored part of them; neither counts excluded files.
+
+    Bytes are those in the container; stored files need `growth_bytes` more on disk.
     """
 
     files: int

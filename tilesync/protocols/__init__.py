@@ -1,4 +1,10 @@
-"""What the jobs need from the world, each Protocol as wide as its consumer."""
+"""Interfaces that the jobs use, each as narrow as its consumer.
+
+catalog       state of a destination: versions, inventory, references, duplicates
+destination   destination of tiles: files, drafts, publication
+object_store  object store below a prefix: objects, uploads, lease
+source        source of tiles, clock, tokens, links, workers
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the jobs need of the state of a destination."""
+"""Interface of the catalog: the state of a destination."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tilesync.model import (
 
 
 class ReferenceIndex(Protocol):
-    """Which file of a version asks for which. Safe from any thread."""
+    """Index of references between the files of a version. Safe from any thread."""
 
     def add(
         self,
@@ -33,202 +33,212 @@ class ReferenceIndex(Protocol):
         replace_existing: bool = False,
         derived: bool = False,
     ) -> None:
-        """Take in a part of what one file asks for; `anew`: what was said before of it is void.
+        """Add parsed content of one file, or a part of it.
 
-        `grown`: it asks for that when it is read together with others. `anew` then voids what that said before; it is
-        void, too, when the file itself comes anew.
+        `replace_existing`: drop what was recorded for the file before. `derived`: the references follow from reading
+        the file together with others; then `replace_existing` drops only derived ones. Derived ones are also dropped
+        when the file itself is replaced.
         """
 
     def read_contents(
         self, version: Version, names: Sequence[str], *, references_per_part: int
     ) -> Iterator[tuple[str, ParsedContent]]:
-        """What each of some held files says by itself, `together` references at a time at most."""
+        """Yield the parsed content of each stored file, at most `references_per_part` references at a time."""
 
     def list_targets(self, version: Version, source: str, role: Role) -> list[str]:
-        """What one file asks for in one role."""
+        """Return the targets of one file in one role."""
 
     def count_announced(self, version: Version) -> tuple[int, int]:
-        """How many files subtrees announce, and how many of them are not there, or are not known to be."""
+        """Return the number of files that subtrees announce, and how many of them are missing or unknown."""
 
     def list_implicit_tilesets(self, version: Version, *, only_reached: bool = False) -> list[str]:
-        """The held tilesets with implicit tiling; `reached`: those that the root leads to, as far as is known."""
+        """Return the stored tilesets with implicit tiling; `only_reached`: only those known to be reachable from the
+        root.
+        """
 
     def compute_completeness(self, version: Version) -> Completeness:
-        """Count what the version asks for."""
+        """Compute the reference counts of a version."""
 
     def list_missing(self, version: Version) -> Iterator[tuple[str, str, str]]:
-        """Each name that is asked for and not there, who asks for it, and what for; after `settle`."""
+        """Yield each missing name with its referrer and role; call `compute_completeness` first."""
 
     def list_leading_elsewhere(self, version: Version) -> list[tuple[str, str]]:
-        """The files of which viewers of a copy are led elsewhere, each with a sentence; after `settle`."""
+        """Return the files that lead viewers of a copy elsewhere, each with a sentence; call `compute_completeness`
+        first.
+        """
 
     def has_suspect_files(self, version: Version) -> bool:
-        """Whether any held file may be broken, or of no use for who asks for it."""
+        """Return whether a stored file may be broken, or unusable for its referrer."""
 
     def list_damaged(self, version: Version) -> list[DamagedFile]:
-        """Each held file that is broken, or of no use for who asks for it; after `settle`."""
+        """Return each stored file that is broken, or unusable for its referrer; call `compute_completeness` first."""
 
     def find_referrers(self, version: Version, names: Sequence[str]) -> dict[str, str]:
-        """Who asks for each of some files, where anyone does."""
+        """Return a referrer of each file that has one."""
 
     def list_diagnostics(self, version: Version) -> Iterator[tuple[str, Diagnostic]]:
-        """Every file with what is to be said of it."""
+        """Yield every diagnostic with its file."""
 
     def list_tileset_references(self, version: Version) -> list[tuple[str, str]]:
-        """Which tileset asks for which."""
+        """Return the references between tilesets, as pairs of source and target."""
 
 
 class DuplicateIndex(Protocol):
-    """Which held files of other versions, the newest first, have the content of wanted ones. Safe from any thread."""
+    """Index of stored files in other versions with the same content, newest version first. Safe from any thread."""
 
     def find_by_digest(
         self, version: Version, blobs: Sequence[Blob], *, all_versions: bool = False
     ) -> dict[str, list[Duplicate]]:
-        """By size and SHA-256, or MD5 where a blob tells no other, for each name where there are any: one of a newest
-        version that has it, or `every` one.
+        """Find duplicates by size and SHA-256, or MD5 if a blob has no SHA-256; only names with duplicates are
+        returned.
+
+        One duplicate from the newest version that has it; `all_versions`: every one.
         """
 
     def find_by_sha256(self, version: Version, stored: Sequence[StoredFile]) -> dict[str, list[Duplicate]]:
-        """By size and SHA-256, for each name where there are any."""
+        """Find duplicates by size and SHA-256; only names with duplicates are returned."""
 
     def count_reusable_bytes(self, version: Version) -> int:
-        """How many bytes of what is wanted other versions hold, by size and digest."""
+        """Return the wanted bytes that other versions have, by size and digest."""
 
     def copy_references(self, version: Version, duplicates: Iterable[Duplicate]) -> None:
-        """Take over what twins of the same names ask for, in place of what was said of those names before."""
+        """Copy the references of duplicates to the same names, replacing what was recorded for those names."""
 
 
 class StaleFileIndex(Protocol):
-    """Where all versions share one place: what others left there under names that one does not have."""
+    """Index of files that earlier versions left in a shared folder, under names that a version does not have."""
 
     def list_stale(
         self, other: Version, version: Version, after: str = "", *, limit: int
     ) -> list[tuple[int, StoredFile]]:
-        """What `other` holds under names that `version` does not hold, each with its id; by key in byte order, `after`
-        the key of a name, which is exclusive.
+        """Return files of `other` whose names `version` does not have, each with its id.
+
+        By key in byte order; `after` is the key of a name, exclusive.
         """
 
     def has_files_below(self, version: Version, name: str) -> bool:
-        """Whether the version holds files in a folder of that name."""
+        """Return whether the version has files in a folder of that name."""
 
     def drop_superseded(self, version: Version) -> None:
-        """Give up what other versions hold where this one has taken their place: only what they left under other names
-        is known on.
-        """
+        """Forget files of other versions that this one has replaced; only files under other names stay known."""
 
     def drop(self, ids: Iterable[int]) -> None:
-        """Forget some of them, by id."""
+        """Forget files by id."""
 
 
 class Catalog(Protocol):
-    """The state of a destination: versions, their inventory, and which of it is held. Safe from any thread."""
+    """State of a destination: versions, their inventory, and the stored files. Safe from any thread."""
 
     is_new: bool
 
     @property
     def references(self) -> ReferenceIndex:
-        """Which file asks for which."""
+        """Index of references between files."""
 
     @property
     def duplicates(self) -> DuplicateIndex:
-        """Which files of other versions have the same content."""
+        """Index of files of other versions with the same content."""
 
     @property
     def stale_files(self) -> StaleFileIndex:
-        """What other versions left where all share one place."""
+        """Index of files that other versions left in a shared folder."""
 
     def set_value(self, key: str, value: str) -> None:
-        """Keep one fact about the destination as a whole."""
+        """Store a value about the whole destination."""
 
     def get_value(self, key: str) -> str | None:
-        """The fact kept under `key`, None when there is none."""
+        """Return the value of `key`, or None."""
 
     def versions(self, *, export: str | None = None, name: str | None = None, retired: bool = False) -> list[Version]:
-        """The versions in the order in which they were begun; with `retired` also those that were given up."""
+        """Return the versions in the order in which they were begun; `retired`: also the retired ones."""
 
     def is_vacant(self) -> bool:
-        """Whether no version is finished, and none lists or holds anything; what a walk only wants does not count."""
+        """Return whether no version is finished, lists or stores anything; files wanted by a walk do not count."""
 
     def add_version(self, version: Version) -> Version:
-        """Record a new version; its serial is given here."""
+        """Add a new version and return it with its serial."""
 
     def update_version(self, version: Version) -> None:
-        """Record what changed about a version."""
+        """Save the changed fields of a version."""
 
     def delete_version(self, version: Version) -> None:
-        """Drop a version that never held anything."""
+        """Delete a version that never stored anything."""
 
     def find_stored(self, version: Version, names: Sequence[str]) -> dict[str, StoredFile]:
-        """What of these this version holds, by name."""
+        """Return the stored files with these names, by name."""
 
     def add_page(
         self, version: Version, rows: Sequence[tuple[Blob, StoredFile | None]], folders: Iterable[str]
     ) -> None:
-        """Take in one page: each blob with what is held of it, the folders, and the next marker.
+        """Add one page of a listing: each blob with its stored file, the folders, and the next marker.
 
-        Raises Incomplete, and takes in nothing, when this listing has a name twice.
+        Raises Incomplete, and adds nothing, if this listing has a name twice.
         """
 
     def add_stored_files(self, version: Version, results: Sequence[FileResult]) -> None:
-        """Take in files that were read where they lie, with what they ask for; their numbers mean nothing."""
+        """Add files that were read in place, with their references; their numbers have no meaning."""
 
     def finish_listing(self, version: Version) -> list[str]:
-        """Mark the listing complete; return the names that an earlier listing had and this one has not."""
+        """Mark the listing complete; return the names of the previous listing that this one lacks."""
 
     def find_clash(self, version: Version, name: str) -> tuple[str, str] | None:
-        """A file of the version, and one in a folder of that very name, `name` being one of the two; None where there
-        are none, or the place can hold both.
+        """Return a file and another file in a folder of the same name, `name` being one of the two.
+
+        None if there is no such pair, or the destination can store both.
         """
 
     def list_wanted(
         self, version: Version, after: int, *, limit: int, empty: bool | None = None
     ) -> list[tuple[int, Blob]]:
-        """Blobs that are not held, in listed order, each with its id and the SHA-256 that it must have, where that is
-        known; `after` is exclusive.
+        """Return blobs that are not stored, in listed order, each with its id and its expected SHA-256 if known.
+
+        `after` is exclusive.
         """
 
     def list_stored(
         self, version: Version, after: str = "", *, limit: int, kinds: Collection[Kind] = ()
     ) -> list[tuple[str, StoredFile]]:
-        """What is held, or what of these kinds is, by key in byte order; `after` is exclusive."""
+        """Return stored files, of `kinds` only if given, by key in byte order; `after` is exclusive."""
 
     def list_names(self, version: Version, after: str = "", *, limit: int) -> list[tuple[str, str]]:
-        """The name of every file that is known of a version, also of those left out or missing, with its key; by key in
-        byte order, `after` is exclusive.
+        """Return each known name of a version with its key, including excluded and missing files.
+
+        By key in byte order; `after` is exclusive.
         """
 
     def mark_stored(self, version: Version, results: Sequence[FileResult]) -> int:
-        """Record files that are in place now, with what they ask for; how many names a walk learns by that."""
+        """Record files as stored, with their references; return how many new names a walk learns from them."""
 
     def mark_all_stored(self, version: Version) -> None:
-        """Take everything that is wanted for held, with no bytes known: a plan goes on as if it had been done."""
+        """Record every wanted file as stored without any bytes, so that a dry run can continue."""
 
     def add_wanted(self, version: Version, name: str) -> None:
-        """A walk wants one file, known by its name alone, unless it knows it already."""
+        """Add a file that a walk wants, known only by name; does nothing if it is known."""
 
     def add_wanted_references(self, version: Version, source: str) -> int:
-        """A walk wants everything that one file asks for; how much of that is new."""
+        """Add all targets of one file as wanted by a walk; return how many are new."""
 
     def mark_missing(self, version: Version, ids: Iterable[int]) -> None:
-        """Record that the container does not have what a walk asked it for."""
+        """Record that the container does not have these files."""
 
     def mark_missing_wanted(self, version: Version) -> None:
-        """What was missing may be there now."""
+        """Want all missing files again, since the container may have them now."""
 
     def update_stamps(self, version: Version, stored: Sequence[StoredFile]) -> None:
-        """Files that are held have another trace than was known."""
+        """Save new stamps of stored files."""
 
     def mark_wanted(self, version: Version, names: Iterable[str], *, include_linked: bool = False) -> None:
-        """Record that files are not held, or not rightly: they are wanted again, as they were.
+        """Record files as not stored, or stored wrongly: they are wanted again.
 
-        `linked`: the bytes are wrong, so also where another version holds the same file; that one is damaged then.
+        `include_linked`: the bytes are wrong, so the same file in other versions is affected too; those versions become
+        damaged.
         """
 
     def compute_totals(self, version: Version) -> Totals:
-        """How much of the version is listed, and how much of that is held."""
+        """Return the totals of the version: listed and stored files and bytes."""
 
     def compute_shared_bytes(self) -> dict[str, int]:
-        """The bytes of the files of each version that other versions hold too, as one file; by name, where any are."""
+        """Return the bytes that each version shares with others as the same file, by name; only versions with any."""
 
     def drop_files(self, version: Version) -> None:
-        """Forget every file of a version, and what they ask for."""
+        """Forget all files of a version and their references."""

@@ -1,4 +1,4 @@
-"""What the jobs need of a place where tiles go."""
+"""Interface of a destination: files, drafts, publication and admission."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ from tilesync.protocols.catalog import Catalog
 
 
 class Draft(Protocol):
-    """A blob on its way in. Nothing is visible before `commit`.
+    """Partial download of a blob, invisible before `commit`.
 
-    `held` counts the bytes that are safely in; after `restart` it is 0.
+    `received_bytes`: bytes that are safely stored; 0 after `restart`.
     """
 
     received_bytes: int
 
     def received_chunks(self) -> AsyncIterator[bytes]:
-        """The held bytes, for the checks of a resumed transfer."""
+        """Yield the received bytes, to continue the checks of a resumed transfer."""
 
     async def append(self, chunk: bytes) -> None:
-        """Add `chunk` after the held bytes. Cancelled half-way it may be done again."""
+        """Append `chunk` to the received bytes. May be repeated after a cancellation."""
 
     async def restart(self) -> None:
-        """Forget the held bytes."""
+        """Discard the received bytes."""
 
     async def commit(self, digests: Digests) -> StoredFile:
-        """Place the whole file under its final name, replacing what was there."""
+        """Move the whole file to its final name, replacing any previous one."""
 
     async def suspend(self) -> None:
-        """Keep what is held for a later run. May be called after `commit`, and then does nothing."""
+        """Keep the received bytes for a later run. Does nothing after `commit`."""
 
 
 class PresencePage(NamedTuple):
-    """A look at some files that are held: how many, and those of them that do not look as they were left. `place`:
-    where the next look goes on, empty behind the last file.
+    """Result of checking some stored files.
+
+    `files`: number checked. `doubtful`: those that differ from their stamp. `cursor`: start of the next page, empty
+    after the last.
     """
 
     files: int
@@ -44,48 +46,53 @@ class PresencePage(NamedTuple):
 
 
 class StoredFiles(Protocol):
-    """The files of the versions of a destination, to be read. `portable`: they can be pickled, and read elsewhere.
-    `wide`: as many are best read side by side; a store makes one wait for each.
+    """Read access to the files of the versions of a destination.
+
+    `is_picklable`: it can be pickled and used in another process. `parallel_reads`: best number of concurrent reads,
+    since a store needs a round trip for each.
     """
 
     is_picklable: bool
     parallel_reads: int
 
     def prepare_listing(self, version: Version) -> None:
-        """Very many files of a version will be looked at: a store is asked about all at once."""
+        """Prepare for checks of very many files of a version: a store then lists them all at once."""
 
     def size(self, version: Version, name: str) -> int | None:
-        """The size of the held file in bytes; None when there is no such regular file."""
+        """Return the size of a stored file in bytes; None if it is no regular file."""
 
     def stamp(self, version: Version, name: str) -> FileStamp | None:
-        """What a look at the held file tells of whether it still is the same; None when there is no such file."""
+        """Return the current stamp of a stored file; None if there is no such file."""
 
     def unchanged(self, version: Version, stored: Sequence[StoredFile]) -> list[bool]:
-        """For each, whether the file still is what was left there, as far as a look without reading it can tell."""
+        """Return for each file whether its stamp is unchanged, without reading it."""
 
     def presence_pages(self, version: Version, catalog: Catalog, cursor: str) -> Iterator[PresencePage]:
-        """Looks at the held files of a version from `place` on, some at a time: those of a catalog, or those that are
-        listed there. Raises DestinationError where there is no such place (any more).
+        """Yield pages of checks of the stored files of a version, from `cursor` on.
+
+        The files come from the catalog or from a listing. Raises DestinationError if the cursor is not valid (any
+        more).
         """
 
     def read_into(self, version: Version, name: str, consume: Callable[[bytes], object]) -> FileStamp | None:
-        """Give the bytes of the held file, read anew, to `into`; its trace, None when there is no such file."""
+        """Read a stored file and pass its bytes to `consume`; return its stamp, or None if there is no such file."""
 
     def digest(self, version: Version, name: str) -> bytes | None:
-        """SHA-256 of the held file, read anew; None when there is no such regular file."""
+        """Read a stored file and return its SHA-256; None if it is no regular file."""
 
     def chunks(self, version: Version, name: str, *, offset: int = 0) -> Iterator[bytes]:
-        """The bytes of one held file from `offset` on, piece by piece. Raises DestinationError when there is none."""
+        """Yield the bytes of a stored file from `offset` on. Raises DestinationError if there is none."""
 
     def read(self, version: Version, name: str) -> bytes:
-        """The bytes of one held file. Raises DestinationError when there is none."""
+        """Return the bytes of a stored file. Raises DestinationError if there is none."""
 
 
 class Files(StoredFiles, Protocol):
-    """The files of the versions of a destination, to be read and written.
+    """Read and write access to the files of the versions of a destination.
 
-    `links`: what two versions share takes its room once. `proves_md5`: a proof must tell the MD5. `keeps_parts`: what
-    has come of a file is kept for a later run. `states_encoding`: each file is served with the encoding that it has.
+    `has_hard_links`: a file shared by versions takes its space once. `keeps_parts`: partial downloads are kept for a
+    later run. `requires_md5`: only an MD5 can prove a file here. `states_encoding`: each file is served with its own
+    encoding.
     """
 
     has_hard_links: bool
@@ -94,148 +101,149 @@ class Files(StoredFiles, Protocol):
     states_encoding: bool
 
     def free_bytes(self) -> int | None:
-        """Bytes of room left; None where that has no meaning."""
+        """Return the free space in bytes; None if that has no meaning."""
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Raise UnsafeName, naming the offenders, when any of `names` cannot be held safely. Writes nothing."""
+        """Raise UnsafeName, with the bad names, if any of `names` cannot be stored safely. Writes nothing."""
 
     async def put(self, version: Version, blob: Blob, data: bytes, verify: Callable[[bytes], Digests]) -> StoredFile:
-        """Place a small file whose bytes are all here, once `prove` has proven them; both happen off the loop.
+        """Place a small file from memory after `verify` has accepted its bytes; both run off the event loop.
 
-        Raises what `prove` raises, and leaves everything as it was then.
+        Raises what `verify` raises, and then leaves everything unchanged.
         """
 
     async def copy_from_source(
         self, version: Version, blob: Blob, url: SasUrl, head: bytes
     ) -> tuple[StoredFile | None, str]:
-        """Have the store take a blob, which begins with `head`, from its container by itself; None, and why, where it
-        does not. Raises Transient for what another attempt may cure.
+        """Let the store copy a blob, which begins with `head`, from its container.
+
+        Returns None and the reason if it does not. Raises Transient for a failure worth a retry.
         """
 
     def has_part(self, version: Version, blob: Blob) -> bool:
-        """Whether an earlier run, or an earlier draft, left a part of this very content."""
+        """Return whether an earlier run or draft left a part of exactly this content."""
 
     def draft(self, version: Version, blob: Blob) -> Draft:
-        """A draft of `blob`, continued from an earlier run when that left one for the same name and ETag."""
+        """Return a draft of `blob`; it continues a previous one with the same name and ETag."""
 
     def transfer_slots(self, blob: Blob) -> int:
-        """As how many of the transfers that may run at once a blob counts: a large one may take room in memory."""
+        """Return how many of the concurrent transfers a blob counts as: a large one may need memory."""
 
     def share(self, version: Version, requests: Sequence[tuple[Blob, Version, StoredFile]]) -> list[StoredFile | None]:
-        """Place, as each blob, what another version holds, by a link or a copy, without touching what lies there.
+        """Place files of other versions as these blobs, by link or copy, without changing the originals.
 
-        None for what is no longer as it was left there, or cannot be had from there.
+        None for a file that has changed since it was stored, or cannot be shared.
         """
 
     def find_present(self, version: Version, blobs: Sequence[Blob]) -> set[str]:
-        """The names of those that seem to lie in the version already, as far as a look at what has an MD5 can tell."""
+        """Return the names of blobs with an MD5 that seem to be in the version already."""
 
     def names(self, version: Version) -> Iterator[str]:
-        """What lies in the folder of a version, whether it is known or not."""
+        """Yield the names of files in the folder of a version, known or not."""
 
     def remove(self, version: Version, names: Iterable[str]) -> None:
-        """Remove files that an unpublished version should not have; missing is no error."""
+        """Remove files that an unpublished version should not have; a missing file is no error."""
 
     def remove_parts(self) -> None:
-        """Remove what only unfinished transfers needed."""
+        """Remove files that only unfinished transfers needed."""
 
 
 class ReadOnlyPublication(Protocol):
-    """What leads to the versions of a destination, to be read."""
+    """Read access to the pointer, the manifests and the records of a destination."""
 
     def manifest(self, version: str) -> Iterator[Mapping[str, Any]]:
-        """The lines of a manifest, the first one about the version. Raises DestinationError when it cannot be read."""
+        """Yield the lines of a manifest, the header first. Raises DestinationError if it cannot be read."""
 
     def manifest_names(self) -> list[str]:
-        """The versions that have a manifest."""
+        """Return the names of versions that have a manifest."""
 
     def retired_names(self) -> set[str]:
-        """The retired versions whose files still lie in their place."""
+        """Return the retired versions whose files are still in place."""
 
     def read_sidecar(self, version: Version) -> Iterator[Mapping[str, Any]] | None:
-        """What was noted of a version beside its manifest; None where nothing was."""
+        """Yield the lines of the sidecar index of a version; None if it has none."""
 
     def latest(self) -> Mapping[str, Any] | None:
-        """What `latest.json` says; None when there is none."""
+        """Return the content of `latest.json`, or None."""
 
     def owner(self) -> str | None:
-        """Whose exports the destination holds, as it was recorded there; None where nothing was."""
+        """Return the recorded owner of the destination, or None."""
 
     def is_vacant(self) -> bool:
-        """Whether nothing of an export lies here, and nobody stated whose it is: a recorded owner does not count."""
+        """Return whether there is no export here and nobody stated an owner; a recorded owner alone does not count."""
 
     def last_success(self) -> Mapping[str, Any] | None:
-        """What `checked.json` says of the last successful run; None when there is none."""
+        """Return the content of `checked.json`, which describes the last successful run, or None."""
 
     def prefix(self, version: Version) -> str:
-        """What leads from the pointer to the version's own folder: empty where the pointer is its root tileset."""
+        """Return the path from the pointer to the folder of the version; empty if the pointer is its root tileset."""
 
     def pointer_digest(self) -> str | None:
-        """SHA-256 of the pointer, in hexadecimal; None when there is none."""
+        """Return the SHA-256 of the pointer in hexadecimal, or None."""
 
     def points_at(self, version: Version, pointer_sha256: str) -> bool:
-        """Whether the pointer is the one of `version`, and what it needs is there."""
+        """Return whether the pointer is that of `version`, and its target exists."""
 
     def is_complete(self, version: Version) -> bool:
-        """Whether all else that names the current version names `version`."""
+        """Return whether all other documents that name the current version name `version`."""
 
     def has_staged_files(self, version: Version) -> bool:
-        """Whether files of `version` have come in, and are not where viewers find them."""
+        """Return whether files of `version` have been downloaded but not moved to where viewers find them."""
 
 
 class Admission(Protocol):
-    """Who may make a place a destination, or write to one. `adopt`: also where others have put something."""
+    """Decision whether a place may become a destination, or be written to."""
 
     @property
     def adopt(self) -> bool:
-        """Whether a place that is not ours may become a destination, where nothing in it is in the way."""
+        """True if a place with foreign content may become a destination, unless that content is in the way."""
 
     def admit(self, publication: ReadOnlyPublication) -> None:
-        """Raise a DestinationError where the destination is another's. Reads only."""
+        """Raise a DestinationError if the destination belongs to another owner. Reads only."""
 
 
 class Publication(ReadOnlyPublication, Protocol):
-    """What leads to the versions of a destination, to be read and written."""
+    """Read and write access to the pointer, the manifests and the records of a destination."""
 
     def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
-        """Make every file durable, then put the manifest in place. Returns its SHA-256. May be done again."""
+        """Make every file durable, then write the manifest and return its SHA-256. May be repeated."""
 
     def write_sidecar(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Keep what can be told of a version without reading its files again, where reading them is dear."""
+        """Write the sidecar index of a version, if reading its files again would be expensive."""
 
     def set_owner(self, owner: str, *, stated: bool = False) -> None:
-        """Record whose exports the destination holds; `stated`: somebody said so, and it holds from now on."""
+        """Record the owner of the destination; `stated`: a person confirmed it, so it stays valid from now on."""
 
     def set_last_success(self, content: Mapping[str, Any]) -> None:
         """Replace `checked.json`."""
 
     def point_at(self, version: Version, pointer: Iterable[bytes], latest: Mapping[str, Any]) -> None:
-        """Move the pointer, `latest.json` and what else names the current version. May be done again."""
+        """Move the pointer, `latest.json` and all other documents that name the current version. May be repeated."""
 
     def find_blocked(self, version: Version, names: Iterable[str]) -> list[str]:
-        """Those files of a finished version that cannot be brought to where they are looked for: something of others is
-        in the way. Nothing is touched.
-        """
+        """Return the files of a finished version whose final paths are blocked by foreign files. Changes nothing."""
 
     def move_into_place(self, version: Version, names: Iterable[str], moment: str) -> list[str]:
-        """Bring the files of a finished version to where they are looked for, in this order. May be done again.
+        """Move the files of a finished version to their final paths, in this order. May be repeated.
 
-        The names where something else stood, which is in the trash now.
+        Returns the names where something else was, which is in the trash now.
         """
 
     def discard(self, version: Version, files: Iterable[StoredFile], moment: str) -> list[StoredFile]:
-        """Move files that lie where those of `version` are, and are none of them, into the trash; those that went."""
+        """Move stale files beside those of `version` into the trash; return the ones that were moved."""
 
     def retire(self, version: Version, moment: str) -> None:
-        """Move a version and its manifest into the trash. What is not there any more is no error. May be done again."""
+        """Move a version and its manifest into the trash. A missing one is no error. May be repeated."""
 
     def empty_trash(self, before: str) -> None:
-        """Delete what came into the trash before a moment."""
+        """Delete what was moved into the trash before a time."""
 
 
 class Destination(Protocol):
-    """Where tiles go. `calm`: what the last run wrote is whole, whether it was made durable or not. `shared`: other
-    machines, with states of their own, may write there between the runs of this one.
+    """Destination of tiles.
+
+    `is_intact`: the last run left everything whole, durable or not. `is_shared`: other machines with catalogs of their
+    own may write to it between runs.
     """
 
     is_intact: bool
@@ -243,11 +251,11 @@ class Destination(Protocol):
     layout: Layout
 
     def mark_intact(self) -> None:
-        """Everything that is recorded as held has been checked: from here on the destination is calm."""
+        """Record that every stored file has been checked, so the destination is intact."""
 
     @property
     def catalog(self) -> Catalog:
-        """The state."""
+        """The catalog."""
 
     @property
     def files(self) -> Files:
@@ -255,4 +263,4 @@ class Destination(Protocol):
 
     @property
     def publication(self) -> Publication:
-        """What leads to them."""
+        """The pointer, manifests and records."""

@@ -1,4 +1,4 @@
-"""What a destination needs of an object store."""
+"""Interface of an object store, as a destination uses it."""
 
 from __future__ import annotations
 
@@ -10,55 +10,58 @@ from tilesync.model.storage import CopySource, ObjectHeaders, ObjectInfo
 
 
 class ObjectStream(NamedTuple):
-    """An object that is read: what it is, and its bytes as they come. Of one version, also when reading breaks off."""
+    """Object with its bytes as they arrive; all from one version of it, even if reading breaks off."""
 
     info: ObjectInfo
     chunks: Iterator[bytes]
 
 
 class Upload(Protocol):
-    """A large object on its way in. Nothing is visible before `finish`."""
+    """Multipart upload of a large object, invisible before `finish`."""
 
     async def append(self, data: bytes) -> None:
-        """Take in the next bytes. Raises Transient: none of them are in then."""
+        """Upload the next bytes. Raises Transient: then none of them were stored."""
 
     async def finish(self, md5: bytes | None) -> ObjectInfo:
-        """Put it in place. Raises Transient: it may be tried again."""
+        """Complete the upload. Raises Transient: it may be repeated."""
 
     async def abort(self) -> None:
-        """Give it up; what was sent of it goes."""
+        """Abort the upload and delete its parts."""
 
 
 class Lease(Protocol):
-    """The right to write below a prefix, for one owner at a time; it ends a `term` after the last `keep`."""
+    """Exclusive right to write below a prefix; it expires a `term` after the last `renew`."""
 
     term: timedelta
 
     def acquire(self, owner: str) -> bool:
-        """Take it, or take it up where this owner had it; whether that was possible."""
+        """Acquire the lease, or continue one of the same owner; return whether that succeeded."""
 
     def record_holder(self, owner: str) -> None:
-        """Say who holds it, where taking it did not; it is for a message only."""
+        """Record the holder for messages, if acquiring did not do so."""
 
     def read_holder(self) -> object:
-        """What the one who has it said of itself, as it was read; None where nothing is known."""
+        """Return the record of the current holder, as it was read; None if unknown."""
 
     def renew(self, owner: str) -> bool:
-        """Hold it for another term; whether that was possible. Raises Unavailable where nobody could be asked."""
+        """Renew the lease for another term; return whether that succeeded. Raises Unavailable if the store does not
+        answer.
+        """
 
     def release(self, owner: str) -> None:
-        """Give it back."""
+        """Release the lease."""
 
 
 class Objects(Protocol):
-    """The objects below one prefix of a store, by names relative to it.
+    """Objects below one prefix of a store, by names relative to it.
 
-    Methods block and are safe from any thread, but for `put` and what `begin` gives. They bear with what passes by, and
-    raise RunErrors: NotAuthorised, Unavailable, DestinationError. `shown` is how a person names the place, `home` tells
-    it from all others. `part` is as how many bytes an object that is begun weighs in memory. `doubtful`: characters of
-    names that such a server may read as others. `only_paths`: it takes no name with an empty part. `guard` is called
-    before each attempt of a blocking method to change something, and raises where that is not to be done (any more),
-    Transient where nobody knows.
+    Methods block and are safe from any thread, except `put` and the upload of `begin_upload`. They retry transient
+    failures, and raise RunErrors: NotAuthorised, Unavailable, DestinationError.
+
+    `display_name`: the location for messages. `canonical_url`: identifies the location. `part_bytes`: memory that an
+    upload needs. `suspect_characters`: characters in names that such a server may misread. `rejects_empty_segments`:
+    names with an empty segment are refused. `guard`: called before each attempt to change something; raises if the
+    change must not happen (any more), or Transient if that is unknown.
     """
 
     display_name: str
@@ -69,47 +72,52 @@ class Objects(Protocol):
     guard: Callable[[], None]
 
     def find_misread_characters(self) -> list[str]:
-        """The characters of names that this server does read as others when a viewer asks for them. It is tried."""
+        """Return the characters that this server misreads in the names of a viewer's requests, found by trying."""
 
     def find(self, name: str) -> ObjectInfo | None:
-        """What is said of an object; None when there is none."""
+        """Return the description of an object, or None."""
 
     def list_pages(self, prefix: str) -> Iterator[list[ObjectInfo]]:
-        """The objects whose names begin so, page by page."""
+        """Yield pages of the objects whose names begin with `prefix`."""
 
     def list_pages_from(self, prefix: str, cursor: str) -> Iterator[tuple[list[ObjectInfo], str]]:
-        """Likewise, from a place on that an earlier page told: each page with the place of the next one, empty after
-        the last. Raises DestinationError for a place that the store does not know (any more).
+        """Yield pages from the cursor of an earlier page on, each with the next cursor, empty after the last.
+
+        Raises DestinationError for a cursor that the store does not know (any more).
         """
 
     def read(self, name: str, *, offset: int = 0) -> ObjectStream | None:
-        """An object and its bytes from `offset` on; None when there is none."""
+        """Return an object and its bytes from `offset` on; None if there is none."""
 
     def write(
-        self, name: str, data: Iterable[bytes], label: ObjectHeaders, *, expected_etag: str | None = None
+        self, name: str, data: Iterable[bytes], object_headers: ObjectHeaders, *, expected_etag: str | None = None
     ) -> ObjectInfo:
-        """Put an object in place, of whatever size. `instead_of`: only where the one with this ETag stands, or with an
-        empty text none does; else it raises ConditionFailed.
+        """Write an object of any size.
+
+        `expected_etag`: only if the object has this ETag, or, with an empty text, does not exist; else raises
+        ConditionFailed.
         """
 
     def copy(self, original: ObjectInfo, name: str) -> ObjectInfo | None:
-        """Put a copy of an object in place, served as it is; None when it is not there as it was found, or cannot be
-        copied so.
+        """Copy an object with its headers inside the store.
+
+        None if it changed, or cannot be copied this way.
         """
 
     def delete(self, names: Sequence[str]) -> None:
-        """Delete objects; missing is no error."""
+        """Delete objects; a missing one is no error."""
 
-    async def put(self, name: str, data: bytes, md5: bytes | None, label: ObjectHeaders) -> ObjectInfo:
-        """Put a small object in place, at one attempt. Raises Transient for what another may cure."""
+    async def put(self, name: str, data: bytes, md5: bytes | None, object_headers: ObjectHeaders) -> ObjectInfo:
+        """Write a small object in one attempt. Raises Transient for a failure worth a retry."""
 
-    async def copy_from_url(self, source: CopySource, name: str, label: ObjectHeaders) -> ObjectInfo | str:
-        """Put a copy of what lies elsewhere in place, by the store alone, which proves its MD5; why it does not, where
-        it does not. Raises Transient for what another attempt may cure.
+    async def copy_from_url(self, source: CopySource, name: str, object_headers: ObjectHeaders) -> ObjectInfo | str:
+        """Let the store copy a blob from elsewhere and prove its MD5; return the reason if it does not.
+
+        Raises Transient for a failure worth a retry.
         """
 
-    def begin_upload(self, name: str, size: int, label: ObjectHeaders) -> Upload:
-        """Begin a large object of about that size."""
+    def begin_upload(self, name: str, size: int, object_headers: ObjectHeaders) -> Upload:
+        """Begin the upload of a large object of about `size` bytes."""
 
     def lease(self) -> Lease:
-        """The right to write here."""
+        """Return the write lease of this prefix."""

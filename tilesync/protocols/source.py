@@ -1,4 +1,4 @@
-"""What the jobs need from the world: time, the service, and where tiles come from."""
+"""Interfaces of time, identity, links, sources and workers."""
 
 from __future__ import annotations
 
@@ -11,75 +11,80 @@ from tilesync.model import BatchResult, Blob, Export, FileResult, Page, Resoluti
 
 
 class Clock(Protocol):
-    """Time as a parameter."""
+    """Clock as a parameter, so that tests can control time."""
 
     def now(self) -> datetime:
-        """The wall clock, in UTC."""
+        """Return the current time in UTC."""
 
     def monotonic(self) -> float:
-        """Seconds on a clock that never goes back."""
+        """Return seconds on a clock that never goes back."""
 
     async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`."""
+        """Wait for `seconds`."""
 
 
 class Observer(Protocol):
-    """Hears what happens. Must not raise and must not block."""
+    """Receiver of events. Must not raise and must not block."""
 
     def __call__(self, event: Event, /) -> None:
-        """Hear of one event."""
+        """Receive one event."""
 
 
 class TokenProvider(Protocol):
-    """An identity towards the Mesh Export API."""
+    """Provider of tokens for the Mesh Export API."""
 
     @property
     def remedy(self) -> str:
-        """What helps where the service refuses it."""
+        """Hint for the case that the service refuses this identity."""
 
     async def header(self) -> str:
-        """The value of `Authorization`. Raises NotAuthorised when there is none to be had."""
+        """Return the value of `Authorization`. Raises NotAuthorised if there is none."""
 
     async def renew_refused(self, header: str) -> bool:
-        """The service answered 401 to `header`: whether another try, with a fresh token, makes sense."""
+        """Renew the token after a 401 to `header`; return whether another attempt makes sense."""
 
 
 class Link(Protocol):
-    """A signed link that stays alive: renewed ahead of its end, and on demand."""
+    """Signed link that is renewed before its end and on demand."""
 
     async def current(self) -> SasUrl:
-        """A link to use now; renewed ahead of time where that is due."""
+        """Return a valid link, renewed early if that is due."""
 
     async def renew(self, stale: SasUrl) -> None:
-        """Fetch a fresh link, unless the current one is no longer `stale`: many callers cause one fetch."""
+        """Fetch a fresh link, unless `stale` was replaced already: many callers cause one request."""
 
     def is_expired(self, link: SasUrl) -> bool:
-        """Whether `link` has ended by the server's clock."""
+        """Return whether `link` has expired by the server's clock."""
 
     def mark_accepted(self, link: SasUrl) -> None:
-        """A request through `link` was granted."""
+        """Record that the server accepted a request with `link`."""
 
     def seconds_until_valid(self, link: SasUrl, server_time: datetime | None, *, is_last: bool) -> float | None:
-        """Seconds after which another attempt makes sense since the refused `link` may not be valid yet; None where
-        that is not so. `last`: no other link is to be had. Raises NotAuthorised where that would take too long.
+        """Return the seconds to wait if the refused `link` may not be valid yet; None if that is not the reason.
+
+        `is_last`: no other link is available. Raises NotAuthorised if the wait would be too long.
         """
 
 
 class Body(Protocol):
-    """The answer to a GET of one blob. `start` is where its bytes begin: 0 when the server ignored the range. `md5` is
-    that of the whole blob where the answer states it.
+    """Response body of a GET of one blob.
+
+    `start`: offset of its first byte, 0 if the server ignored the range. `md5`: that of the whole blob, if stated.
     """
 
     start: int
     md5: bytes | None
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The stored bytes as they come. Raises Transient when the body breaks off; what came before stays good."""
+        """Yield the stored bytes as they arrive.
+
+        Raises Transient if the body breaks off; the bytes before that are good.
+        """
 
     async def read(self, max_bytes: int) -> bytes:
-        """The stored bytes, all at once; of more than `most` no more than shows that there are more.
+        """Return the stored bytes at once; of a larger body, just enough to exceed `max_bytes`.
 
-        Raises Transient when the body breaks off.
+        Raises Transient if the body breaks off.
         """
 
     async def aclose(self) -> None:
@@ -87,82 +92,84 @@ class Body(Protocol):
 
 
 class Source(Protocol):
-    """Where tiles come from: an inventory, and bodies pinned to it.
+    """Source of tiles: an inventory, and bodies that match it.
 
-    `has_way`: other processes can read its blobs too. `has_link`: others can, through a link. `place`: what a listing
-    of it that broke off can go on with, and no other; empty for a container, whose bare URL says that. `remedy`: what
-    to do where files of it fail. `undated`: how many of the blobs that it told of so far were modified at a time that
-    no file can have.
+    `has_worker_source`: other processes can read its blobs too. `has_link`: others can read it through a link.
+    `inventory_key`: identifies the inventory, so that an interrupted listing continues only with the same one; empty
+    for a container, which its URL identifies. `remedy`: what to do if its files fail. `undated`: number of blobs so far
+    with an impossible modification time.
     """
 
     @property
     def has_worker_source(self) -> bool:
-        """Whether `way` can be asked."""
+        """True if `worker_source` can be called."""
 
     @property
     def has_link(self) -> bool:
-        """Whether `link` can be asked."""
+        """True if `link` can be called."""
 
     @property
     def inventory_key(self) -> str:
-        """Where its inventory comes from."""
+        """Identity of its inventory."""
 
     @property
     def remedy(self) -> str:
-        """A sentence for who runs it; empty where running it again is all."""
+        """Hint for the user; empty if running again is all that helps."""
 
     @property
     def undated(self) -> int:
-        """Blobs with a date out of range."""
+        """Number of blobs with a time out of range."""
 
     def pages(self, marker: str | None) -> AsyncIterator[Page]:
-        """The inventory from `marker` on, page by page; each page complete and well-formed."""
+        """Yield complete, well-formed pages of the inventory from `marker` on."""
 
     async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1) -> Body:
-        """The bytes of `blob` from `offset` on, only as long as its ETag is the listed one; `ahead` of them are here
-        when it returns.
+        """Open `blob` at `offset`, only if its ETag is still the listed one.
 
-        Raises BlobMissing, ExportReplaced (the blob or the whole container changed under the run), NotAuthorised,
-        and Transient for what another attempt may cure.
+        `prefetch_bytes` have arrived when it returns. Raises BlobMissing, ExportReplaced (the blob or the whole
+        container changed during the run), NotAuthorised, and Transient for a failure worth a retry.
         """
 
     async def peek(self, blob: Blob, count: int) -> bytes:
-        """The first bytes of `blob`, `count` of them at most. Raises as `open` does."""
+        """Return up to `count` bytes from the start of `blob`. Raises as `open` does."""
 
     async def open_by_name(self, name: str) -> tuple[Blob, Body]:
-        """What the container says of a blob that is known by its name alone, and its bytes from the start.
+        """Open a blob that is known only by name; return its description and its bytes from the start.
 
         A weak ETag counts as none. Raises as `open` does.
         """
 
     async def is_unchanged(self, stored: StoredFile) -> bool:
-        """Whether the container still has what is held, by its ETag, else by its bytes. Raises as `open` does."""
+        """Return whether the container still has the stored content, by ETag, else by its bytes.
+
+        Raises as `open` does.
+        """
 
     async def container_url(self) -> str:
-        """The bare URL of the container, without the query that signs it; of a copy, that of the one it is of."""
+        """Return the container URL without its query; for a copy, that of the original container."""
 
     async def worker_source(self) -> object:
-        """A value, picklable, by which helpers can read blobs now; only where `has_way`."""
+        """Return a picklable value with which workers can read blobs; only if `has_worker_source`."""
 
     async def link(self) -> SasUrl:
-        """A link that blobs can be read through now; only where `has_link`."""
+        """Return a link through which blobs can be read now; only if `has_link`."""
 
     async def is_listable(self) -> bool:
-        """Whether it makes sense to ask for a listing: what a CDN signs never allows one."""
+        """Return whether a listing may be allowed: a link signed for a CDN never allows one."""
 
 
 class Workers(Protocol):
-    """Other processes that bring small blobs in, to where the run puts them."""
+    """Worker processes that download small blobs into the destination."""
 
     @property
     def start_requested(self) -> bool:
-        """Whether they have been called."""
+        """True if their start has been requested."""
 
     def request_start(self) -> None:
-        """They will be asked soon."""
+        """Start the workers without waiting, since they will be needed soon."""
 
     async def start(self) -> None:
-        """Return when they can be asked; at once where that is so already."""
+        """Start the workers and wait until they are ready."""
 
     async def fetch_batch(
         self,
@@ -172,34 +179,36 @@ class Workers(Protocol):
         *,
         max_concurrent: int,
     ) -> BatchResult:
-        """Bring some small blobs in by a source's way, each at its first attempt; of all that were given, `at_once` at
-        a time.
+        """Fetch small blobs through a worker source, one attempt each, at most `max_concurrent` of them at a time.
 
-        What does not come so, for whatever reason, is left as it was.
+        A blob that fails, for whatever reason, is left unchanged.
         """
 
     async def verify_batch(self, version: Version, files: Sequence[StoredFile]) -> Sequence[Finding | FileResult]:
-        """What is to be said of held files that fit into memory, in their order; nothing where that cannot be done."""
+        """Verify stored files that fit into memory; return results in order, or nothing if that is impossible."""
 
 
 class SourceResolver(Protocol):
-    """What SOURCE names: it resolves to one export, and opens that export's container, or a copy of it."""
+    """Resolver of SOURCE to one export; it also opens the export's container, or a copy of it."""
 
     async def resolve(self, *, is_replacement: bool = False) -> Resolution:
-        """The export to mirror now. `again`: the one resolved before is gone, so do not wait for another."""
+        """Return the export to mirror now.
+
+        `is_replacement`: the export resolved before is gone, so do not wait for another one.
+        """
 
     async def open_source(self, resolution: Resolution) -> Source:
-        """The container of the resolved export, pinned by export id and container."""
+        """Open the container of the resolved export, bound to its export id and container."""
 
 
 class ExportsResolver(Protocol):
-    """The finished exports that SOURCE stands for."""
+    """Resolver of SOURCE to all its finished exports."""
 
     async def resolve(self, *, is_replacement: bool = False) -> Resolution:
-        """The one that SOURCE comes to where one is meant."""
+        """Return the single export that SOURCE resolves to, if one is needed."""
 
     async def list_finished(self) -> list[Export]:
-        """The Complete ones, oldest first; waited for while there is none. Raises NoExport."""
+        """Return the Complete exports, oldest first; wait while there is none. Raises NoExport."""
 
     def resolver_for(self, export: Export) -> SourceResolver:
-        """One of them as an origin."""
+        """Return a resolver for one of these exports."""

@@ -1,4 +1,4 @@
-"""Blocking reads beside the loop: together where they are swift, side by side where they are not."""
+"""Batching of blocking reads: one thread and large batches if reads are fast, many threads if they are slow."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from tilesync.runtime.threads import run_all, set_outcomes
 T = TypeVar("T")
 
 PARALLEL_READS = 32
-"""Reads that wait for an answer at the same time, where that is what takes their time."""
+"""Number of reads that run at the same time if they are slow, since then most of the time is waiting."""
 
 MAX_READS_PER_BATCH = 32
-"""Swift reads of one hop at most, so that those who wait for the first do not wait for all."""
+"""Maximum number of fast reads per thread call, so that the first caller does not wait for too many others."""
 
 FAST_READ_S = 0.002
-"""Seconds of a read up to which one thread does them all: two would fight for the interpreter."""
+"""Seconds per read up to which one thread does all reads: two threads would compete for the interpreter lock."""
 
 
 class ReadBatcher:
-    """Runs blocking reads in threads of its own, which end with it. `swift`: seconds up to which a read is."""
+    """Runner of blocking reads in a thread pool of its own.
+
+    `fast_read_s`: seconds per read up to which reads count as fast.
+    """
 
     def __init__(self, *, fast_read_s: float = FAST_READ_S) -> None:
         self._fast_read_s = fast_read_s
@@ -34,20 +37,26 @@ class ReadBatcher:
         self._is_fast = True
 
     async def run(self, read: Callable[[], T]) -> T:
-        """What `read` gives, or raises. Cancelled it goes on to its end, and is forgotten."""
+        """Run `read` in a thread and return its result or raise its error.
+
+        If the caller is cancelled, the read still runs to its end and its result is dropped.
+        """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._pending.append((read, future))
         self._start_readers()
         return await future
 
     def _start_readers(self) -> None:
-        """As many readers as there is work for: one while reads are swift."""
+        """Start as many readers as there is work for, but only one while reads are fast."""
         wanted = min(1 if self._is_fast else PARALLEL_READS, len(self._readers) + len(self._pending))
         for _ in range(wanted - len(self._readers)):
             self._readers.add(asyncio.create_task(self._run_reader()))
 
     async def _run_reader(self) -> None:
-        """Read until nothing waits, or until one reader does it all; the one who asks next calls another then."""
+        """Read until the queue is empty, or, while reads are fast, until this is the only reader.
+
+        The next `run` starts a reader again.
+        """
         try:
             while self._pending and (not self._is_fast or len(self._readers) == 1):
                 await self._read_batch()
@@ -66,6 +75,6 @@ class ReadBatcher:
 
 
 def _run_timed(reads: Sequence[Callable[[], Any]]) -> tuple[list[Any], float]:
-    """What each gives or raises, and how many seconds they took."""
-    began = monotonic()
-    return run_all(reads), monotonic() - began
+    """Run each read; return the results or errors, and the seconds for all of them."""
+    started_at = monotonic()
+    return run_all(reads), monotonic() - started_at

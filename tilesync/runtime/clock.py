@@ -1,4 +1,4 @@
-"""The clock of the machine."""
+"""Clock of the machine."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from time import monotonic
 
 
 class WallClock:
-    """The real time."""
+    """Clock that tells real time."""
 
     def now(self) -> datetime:
-        """The wall clock, in UTC."""
+        """Return the current time in UTC."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Seconds on a clock that never goes back."""
+        """Return seconds on a clock that never goes back."""
         return monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`."""
+        """Wait for `seconds`."""
         await asyncio.sleep(seconds)

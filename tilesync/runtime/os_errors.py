@@ -1,4 +1,4 @@
-"""Errors of the operating system, mapped to those of tilesync."""
+"""Translation of operating system errors into errors of tilesync."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 @contextmanager
 def translate_os_errors(subject: str, *, hint: str | None = None) -> Iterator[None]:
-    """The operating system's errors in our terms; `what` begins the message. `hint`: what helps, if not the usual."""
+    """Translate an OSError into a DestinationError.
+
+    `subject` begins the message. `hint` replaces the default hint.
+    """
     try:
         yield
     except OSError as error:
@@ -23,7 +26,7 @@ def translate_os_errors(subject: str, *, hint: str | None = None) -> Iterator[No
 
 @contextmanager
 def translate_read_errors(subject: str) -> Iterator[None]:
-    """Likewise, where something is read or looked at: Unreadable for all but what is not there."""
+    """Translate an OSError of a read: Unreadable, unless the file is missing or has the wrong type."""
     try:
         yield
     except OSError as error:
@@ -31,19 +34,19 @@ def translate_read_errors(subject: str) -> Iterator[None]:
 
 
 def to_destination_error(error: OSError, subject: str, *, hint: str | None = None) -> DestinationError:
-    """The error of ours that an OSError means."""
+    """Return the DestinationError that matches an OSError."""
     reason = f"{subject}: {error.strerror or error}"
     if isinstance(error, WrongFileType):
         return DestinationError(reason, hint="move it away, then run again")
     if error.errno in _DISK_FULL_ERRNOS:
         return DiskFull(reason)
     if error.errno in {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY}:
-        return DestinationError(f"{reason} (a file stands where a folder is needed, or the other way round)", hint=hint)
+        return DestinationError(f"{reason} (found a file where a folder is needed, or the reverse)", hint=hint)
     return DestinationError(reason, hint=hint)
 
 
 def to_read_error(error: OSError, subject: str) -> DestinationError:
-    """Likewise, where something is read or looked at."""
+    """Return the error that matches an OSError of a read."""
     if isinstance(error, WrongFileType | FileNotFoundError | NotADirectoryError):
         return to_destination_error(error, subject)
     return Unreadable(f"{subject}: {error.strerror or error}")

@@ -1,8 +1,8 @@
-"""Other processes of this machine that run errands: values go in, values come out.
+"""Process pool: worker processes on this machine that run picklable tasks.
 
-One interpreter uses one core. An errand is a value that can be pickled and called; what it needs for long, such as an
-engine with its connections, it finds in the tools of its process. A process of the crew ends with the one that started
-it, whatever ends that: nothing is done behind the back of a later run.
+One interpreter uses one core; more processes use more. A task is a value that can be pickled and called. It keeps
+long-lived resources, such as HTTP clients with their connections, in the context of its process. A worker process ends
+when its parent ends, for whatever reason, so it can never disturb a later run.
 """
 
 from __future__ import annotations
@@ -30,33 +30,35 @@ _LENGTH_PREFIX = struct.Struct(">I")
 _BOOTSTRAP_CODE = """\
 import signal
 for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
-    signal.signal(number, signal.SIG_IGN)  # a service manager sends them to all; who started this decides
+    signal.signal(number, signal.SIG_IGN)  # a service manager signals the whole group; the parent decides
 from tilesync.runtime.process_pool import serve
 serve()
 """
 _SHUTDOWN_TIMEOUT_S = 5.0
-"""Seconds that a process has to end when it is asked to, and again when it is killed."""
+"""Seconds that a process has to exit when asked to, and again after it is killed."""
 
 _MAX_SILENCE_S = 20.0
-"""Seconds after which a process that has errands, and answers none of them, is killed: it may be stopped, or wait for a
-disk that does not answer. Beside them those that the bytes of its errands may take.
+"""Seconds of silence after which a process with pending tasks is killed.
+
+It may be stopped, or blocked by a disk that does not answer. The time for the bytes of its tasks is added
+(`_MIN_BYTES_PER_S`).
 """
 
 _MIN_BYTES_PER_S = 1 << 20
-"""Bytes a second that a process gets through at least."""
+"""Bytes per second that a process handles at least."""
 
 _WATCH_INTERVAL_S = 1.0
 
 _PR_SET_PDEATHSIG = 1
-"""Source: prctl(2)."""
+"""Option of prctl: signal this process when its parent dies. Source: prctl(2)."""
 
 
 class WorkerLost(Exception):
-    """A process ended before its errand did, fell silent, or could not be started."""
+    """A worker process ended before its task, fell silent, or could not be started."""
 
 
 class WorkerContext:
-    """What errands of one process share."""
+    """Resources shared by the tasks of one worker process."""
 
     def __init__(self, exit_stack: AsyncExitStack) -> None:
         self._exit_stack = exit_stack
@@ -64,23 +66,23 @@ class WorkerContext:
         self._resources: dict[Callable[[], AbstractAsyncContextManager[Any]], Any] = {}
 
     async def get_or_create(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
-        """What `make` makes: made and entered by the first who asks, given to all others."""
+        """Return the resource of `make`; the first caller creates and enters it, all others share it."""
         async with self._lock:
             if make not in self._resources:
                 self._resources[make] = await self._exit_stack.enter_async_context(make())
-            kept: T = self._resources[make]
-            return kept
+            resource: T = self._resources[make]
+            return resource
 
 
 class WorkerTask(Protocol[R_co]):
-    """A piece of work, picklable as its result is."""
+    """Picklable piece of work with a picklable result."""
 
     async def __call__(self, context: WorkerContext, /) -> R_co:
-        """Do it."""
+        """Run the task in a worker process."""
 
 
 class ProcessPool:
-    """Some processes, started with the first errand."""
+    """Pool of worker processes, started with the first task."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -89,36 +91,39 @@ class ProcessPool:
 
     @property
     def start_requested(self) -> bool:
-        """Whether its processes run, or start."""
+        """True if the processes are running or starting."""
         return self._starting is not None
 
     def request_start(self, task: WorkerTask[object]) -> None:
-        """Have every process started, and do the errand as its first. Does nothing the second time."""
+        """Start every process with `task` as its first task, without waiting. Later calls do nothing."""
         if not self.start_requested:
             self._workers = [_Worker() for _ in range(self.size)]
-            self._starting = asyncio.gather(*(one.run(task) for one in self._workers), return_exceptions=True)
+            self._starting = asyncio.gather(*(worker.run(task) for worker in self._workers), return_exceptions=True)
 
     async def start(self, task: WorkerTask[object]) -> None:
-        """Return when every process runs and has done the errand, or has failed to."""
+        """Start every process and wait until each has done `task` or failed."""
         self.request_start(task)
         assert self._starting is not None
         await asyncio.shield(self._starting)
 
     async def run(self, task: WorkerTask[T], *, payload_bytes: int = 0) -> T:
-        """What the errand gives, by the process that has the fewest. `weight`: bytes that it is about. Raises Lost."""
-        living = [member for member in self._workers if member.is_alive]
-        if not living:
+        """Run a task in the least busy process and return its result.
+
+        `payload_bytes`: bytes that the task handles; they extend its timeout. Raises WorkerLost.
+        """
+        alive = [worker for worker in self._workers if worker.is_alive]
+        if not alive:
             raise WorkerLost("no process runs")
-        result: T = await min(living, key=lambda member: member.task_count).run(task, payload_bytes)
+        result: T = await min(alive, key=lambda worker: worker.task_count).run(task, payload_bytes)
         return result
 
     async def aclose(self) -> None:
-        """Return when every process has ended, or was killed; what they were doing is left undone."""
-        await asyncio.gather(*(member.aclose() for member in self._workers))
+        """End every process, or kill it, and wait for that. Unfinished tasks are lost."""
+        await asyncio.gather(*(worker.aclose() for worker in self._workers))
 
 
 class _Worker:
-    """One process, on this side."""
+    """Parent's handle of one worker process."""
 
     def __init__(self) -> None:
         self._pending: dict[int, tuple[asyncio.Future[Any], int]] = {}
@@ -131,12 +136,12 @@ class _Worker:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it has been started, and has not ended or fallen silent."""
+        """True if the process was started, and has not ended or fallen silent."""
         return self._reader_task is not None and not self._reader_task.done() and not self._watchdog_task.done()
 
     @property
     def task_count(self) -> int:
-        """How many errands it has."""
+        """Number of pending tasks."""
         return len(self._pending)
 
     async def _start(self) -> None:
@@ -146,57 +151,60 @@ class _Worker:
             env={**os.environ, "PYTHONPATH": path},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,  # a terminal does not reach it, while it loads least of all
+            start_new_session=True,  # Ctrl-C in a terminal must not reach it, above all while it loads
         )
         self._reader_task = asyncio.create_task(self._read_results(self._process))
 
     async def run(self, task: WorkerTask[T], payload_bytes: int = 0) -> T:
-        number, answer = next(self._task_ids), asyncio.get_running_loop().create_future()
-        self._pending[number] = answer, payload_bytes
+        task_id, future = next(self._task_ids), asyncio.get_running_loop().create_future()
+        self._pending[task_id] = future, payload_bytes
         try:
             await asyncio.shield(self._starting)
             assert self._process is not None
             assert self._process.stdin is not None
-            self._process.stdin.write(_encode_frame((number, task)))
+            self._process.stdin.write(_encode_frame((task_id, task)))
             await self._process.stdin.drain()
-            result: T = await answer
+            result: T = await future
         except OSError as error:
             raise WorkerLost(str(error)) from error
         finally:
-            self._pending.pop(number, None)
-            if not answer.cancel() and not answer.cancelled():
-                answer.exception()  # it may be lost by two causes at once: asyncio reports what nobody looked at
+            self._pending.pop(task_id, None)
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # two causes may fail it at once; asyncio warns of one never retrieved
         return result
 
     async def _read_results(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         with contextlib.suppress(asyncio.IncompleteReadError, OSError):
             while True:
-                number, done, result = pickle.loads(await _read_frame(process.stdout))  # noqa: S301 - from our own process
+                task_id, succeeded, result = pickle.loads(await _read_frame(process.stdout))  # noqa: S301 - from our own process
                 self._silent_s = 0.0
-                answer, _ = self._pending.get(number, (None, 0))
-                if answer is None or answer.done():
+                future, _ = self._pending.get(task_id, (None, 0))
+                if future is None or future.done():
                     continue
-                if done:
-                    answer.set_result(result)
+                if succeeded:
+                    future.set_result(result)
                 else:
-                    answer.set_exception(WorkerLost(result))
+                    future.set_exception(WorkerLost(result))
         self._fail_pending("the process ended")
 
     def _fail_pending(self, reason: str) -> None:
-        for answer, _ in self._pending.values():
-            if not answer.done():
-                answer.set_exception(WorkerLost(reason))
+        for future, _ in self._pending.values():
+            if not future.done():
+                future.set_exception(WorkerLost(reason))
 
     async def _kill_when_silent(self) -> None:
-        """Kill the process when it has been silent for too long. Each tick counts once, however long it took: this
-        process may have been stopped itself.
+        """Kill the process after too much silence.
+
+        Each tick counts as one interval, however long it really took: this process may have been stopped itself.
         """
-        while self._silent_s < _MAX_SILENCE_S + sum(weight for _, weight in self._pending.values()) / _MIN_BYTES_PER_S:
+        while (
+            self._silent_s < _MAX_SILENCE_S + sum(payload for _, payload in self._pending.values()) / _MIN_BYTES_PER_S
+        ):
             await asyncio.sleep(_WATCH_INTERVAL_S)
             self._silent_s = self._silent_s + _WATCH_INTERVAL_S if self._pending else 0.0
         self._kill()
-        self._fail_pending("the process fell silent")  # also where it outlives that, in the hands of a disk
+        self._fail_pending("the process fell silent")  # a process blocked by a disk may survive the kill
 
     def _kill(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -230,53 +238,59 @@ async def _read_frame(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(_LENGTH_PREFIX.unpack(await reader.readexactly(_LENGTH_PREFIX.size))[0])
 
 
-# --- the other side ---
+# --- code of the worker process ---
 
 
 def serve() -> None:
-    """Run errands from standard input until that ends, then end at once. Its argument is who started it."""
+    """Run tasks from standard input until it closes, then exit at once.
+
+    This is the main function of a worker process; its argument is the process id of the parent.
+    """
     _exit_with_parent(int(sys.argv[1]))
-    out = os.dup(1)
-    os.dup2(2, 1)
+    result_fd = os.dup(1)
+    os.dup2(2, 1)  # prints of a task go to stderr, not between the results
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_run_tasks(out))
+        runner.run(_run_tasks(result_fd))
 
 
-async def _run_tasks(out: int) -> None:
+async def _run_tasks(result_fd: int) -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    under_way = set[asyncio.Task[None]]()
+    running = set[asyncio.Task[None]]()
     tune_garbage_collector()
-    async with AsyncExitStack() as closing:
-        tools = WorkerContext(closing)
+    async with AsyncExitStack() as exit_stack:
+        context = WorkerContext(exit_stack)
         with contextlib.suppress(asyncio.IncompleteReadError):
             while True:
-                number, errand = pickle.loads(await _read_frame(reader))  # noqa: S301 - from the process that started this
-                task = asyncio.create_task(_run_task(number, errand, tools, out))
-                under_way.add(task)
-                task.add_done_callback(under_way.discard)
-        os._exit(0)
+                task_id, work = pickle.loads(await _read_frame(reader))  # noqa: S301 - from the parent process
+                task = asyncio.create_task(_run_task(task_id, work, context, result_fd))
+                running.add(task)
+                task.add_done_callback(running.discard)
+        os._exit(0)  # at once: closing the resources could take long, and the parent is gone or waits
 
 
 async def _run_task(
-    task_id: int, work: Callable[[WorkerContext], Awaitable[Any]], context: WorkerContext, out: int
+    task_id: int, work: Callable[[WorkerContext], Awaitable[Any]], context: WorkerContext, result_fd: int
 ) -> None:
     try:
-        answer = _encode_frame((task_id, True, await work(context)))
-    except Exception as error:  # noqa: BLE001 - told to the one who waits, and in the report of a bug
-        traceback.print_tb(error.__traceback__)  # not its text, which may hold a signature
-        sys.stderr.write(f"{type(error).__name__} in an errand\n")
-        answer = _encode_frame((task_id, False, type(error).__name__))
-    left = memoryview(answer)
+        frame = _encode_frame((task_id, True, await work(context)))
+    except Exception as error:  # noqa: BLE001 - passed on to the caller and into bug reports
+        traceback.print_tb(error.__traceback__)  # without the message, which may hold a signature
+        sys.stderr.write(f"{type(error).__name__} in a worker task\n")
+        frame = _encode_frame((task_id, False, type(error).__name__))
+    unsent = memoryview(frame)
     try:
-        while left:
-            left = left[os.write(out, left) :]
+        while unsent:
+            unsent = unsent[os.write(result_fd, unsent) :]
     except OSError:
         os._exit(0)
 
 
 def _exit_with_parent(parent: int) -> None:
-    """End when the parent does, also where it cannot close the pipe; elsewhere than on Linux the pipe must do."""
+    """Make this process end when its parent does, even if the pipe stays open.
+
+    Only Linux has prctl(2); on other systems the closed pipe ends the process.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

@@ -1,4 +1,4 @@
-"""Open what a path names, and never hang on it: a FIFO, a device, a socket or a symlink is told from a regular file."""
+"""Safe opening of files: regular files only, without blocking on a FIFO, a device or a socket."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from pathlib import Path
 from time import monotonic
 
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
-"""Opening fails where a symlink stands (on systems that know it)."""
+"""Open flag that refuses a symlink (0 on systems that lack it)."""
 
 BINARY = getattr(os, "O_BINARY", 0)
-"""Bytes as they are (Windows, where a descriptor opens for text)."""
+"""Open flag for binary mode (Windows, where a descriptor is in text mode by default)."""
 
 NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
-"""Opening a FIFO waits for no other side, and a terminal does not become that of the process. Source: open(2)."""
+"""Open flags that do not wait for the other side of a FIFO, and do not make a terminal the controlling one.
+
+Source: open(2).
+"""
 
 _SYMLINK_ERRNOS = frozenset({errno.ELOOP, errno.EMLINK})
-"""What opening a symlink with O_NOFOLLOW gives: ELOOP by POSIX, EMLINK on FreeBSD."""
+"""Error numbers for a symlink opened with O_NOFOLLOW: ELOOP by POSIX, EMLINK on FreeBSD."""
 
 _FILE_TYPES = (
     (stat.S_ISREG, "a file"),
@@ -34,15 +37,15 @@ _FILE_TYPES = (
 
 
 class WrongFileType(OSError):
-    """Something else stands where a file or a folder is needed: `needed` says which."""
+    """A path has another file type than needed; `needed` names the needed one."""
 
     def __init__(self, number: int, found: str, needed: str, path: str) -> None:
-        super().__init__(number, f"{found} stands where a {needed} is needed: {path}")
+        super().__init__(number, f"found {found} where a {needed} is needed: {path}")
         self.needed = needed
 
 
 def describe_file_type(mode: int) -> str:
-    """What a mode says of the type of a file, in words."""
+    """Return the file type of a mode in words."""
     return next((words for matches, words in _FILE_TYPES if matches(mode)), "something else")
 
 
@@ -54,9 +57,10 @@ def open_regular(
     follow_symlinks: bool = False,
     display_name: str | None = None,
 ) -> int:
-    """Open a regular file that is there; `follow`: also through a symlink. Returns its descriptor.
+    """Open an existing regular file and return its descriptor.
 
-    Raises WrongFileType, which names `shown`, for everything else, and OSError.
+    `follow_symlinks`: also open it through a symlink. `display_name`: the path for messages. Raises WrongFileType for
+    any other file type, and OSError.
     """
     flags |= BINARY | (0 if follow_symlinks else NO_FOLLOW)
     display_name = os.fspath(path) if display_name is None else display_name
@@ -65,12 +69,13 @@ def open_regular(
     except OSError as error:
         if error.errno in _SYMLINK_ERRNOS and not follow_symlinks:
             raise WrongFileType(errno.ELOOP, "a symlink", "file", display_name) from error
-        if error.errno == errno.ENXIO:  # a socket, a FIFO that nobody reads
+        if error.errno == errno.ENXIO:  # a socket, or a FIFO without a reader
             mode = os.stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks).st_mode
             raise WrongFileType(errno.ENXIO, describe_file_type(mode), "file", display_name) from error
         if not isinstance(error, BlockingIOError):
             raise
-        descriptor = os.open(path, flags, dir_fd=dir_fd)  # a regular file with a lease on it, which is given back now
+        # A regular file under a lease (fcntl): opening it without O_NONBLOCK waits until the holder gives it up.
+        descriptor = os.open(path, flags, dir_fd=dir_fd)
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return descriptor
@@ -81,10 +86,10 @@ def open_regular(
 
 
 MAX_SMALL_FILE_BYTES = 1 << 20
-"""Bytes of a file that is read whole, such as a token: it has some thousand."""
+"""Maximum bytes of a file that is read whole, such as a token, which has a few thousand."""
 
 PIPE_TIMEOUT_S = 30.0
-"""Seconds that a pipe may take to say what it has to say."""
+"""Seconds that the writer of a pipe has to finish."""
 
 _POLL_INTERVAL_S = 0.1
 
@@ -92,10 +97,10 @@ _POLL_INTERVAL_S = 0.1
 def read_small_file(
     path: str | os.PathLike[str], *, stop: threading.Event | None = None, timeout_s: float = PIPE_TIMEOUT_S
 ) -> bytes:
-    """The bytes of a small file that its user named: through symlinks, and of a pipe or terminal until its other side
-    ends. `stop` ends the wait for that.
+    """Read a small file that the user named.
 
-    Raises TimeoutError when it has not ended in time, WrongFileType for a folder or the like, OSError.
+    Symlinks are followed; a pipe or terminal is read until its writer ends, and `stop` cancels that wait. Raises
+    TimeoutError if the writer does not end in time, WrongFileType for a folder or a socket, and OSError.
     """
     descriptor = os.open(path, os.O_RDONLY | BINARY | NO_WAIT)
     try:
@@ -121,12 +126,15 @@ def _read_file(descriptor: int) -> bytes:
 
 
 def _read_pipe(descriptor: int, stop: threading.Event | None, deadline: float) -> bytes:
-    """Nobody writing yet looks like an end (read(2) gives nothing), but for a hang-up: that comes after a writer."""
+    """Read a pipe until its writer ends.
+
+    A pipe without a writer yet also reads as empty (read(2)); only a hang-up shows that there was a writer.
+    """
     data, poll = b"", select.poll()
     poll.register(descriptor, select.POLLIN)
     while len(data) <= MAX_SMALL_FILE_BYTES:
         if monotonic() > deadline or (stop is not None and stop.is_set()):
-            raise TimeoutError(errno.ETIMEDOUT, "its other side does not end")
+            raise TimeoutError(errno.ETIMEDOUT, "the writer of the pipe does not end")
         for _, event in poll.poll(_POLL_INTERVAL_S * 1000):
             chunk = os.read(descriptor, 1 << 16)
             data += chunk
@@ -136,14 +144,15 @@ def _read_pipe(descriptor: int, stop: threading.Event | None, deadline: float) -
 
 
 def check_unshared(path: Path) -> None:
-    """Raise WrongFileType where something else stands than a file, or one that has another name elsewhere: what opens
-    files by their paths alone would follow it. Missing is no error.
+    """Raise WrongFileType unless `path` is missing or is a regular file with no other hard link.
+
+    Libraries that open a file by its path would follow such a link.
     """
     try:
-        found = os.lstat(path)
+        info = os.lstat(path)
     except FileNotFoundError:
         return
-    if not stat.S_ISREG(found.st_mode):
-        raise WrongFileType(errno.ENXIO, describe_file_type(found.st_mode), "file", str(path))
-    if found.st_nlink > 1:
+    if not stat.S_ISREG(info.st_mode):
+        raise WrongFileType(errno.ENXIO, describe_file_type(info.st_mode), "file", str(path))
+    if info.st_nlink > 1:
         raise WrongFileType(errno.EMLINK, "a hard link", "file", str(path))

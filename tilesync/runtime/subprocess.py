@@ -1,4 +1,4 @@
-"""Commands of the user's own: secrets that they print, and what they are told."""
+"""Commands of the user: run them, limit their output and time, and cancel them."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from tilesync.errors import NotAuthorised, UsageError
 from tilesync.runtime.threads import STOP_EVENT
 
 SECRET_TIMEOUT: Final = timedelta(minutes=5)
-"""How long a secret may be on its way: all others wait for it."""
+"""Maximum time for a command to print a secret; all other work waits for it."""
 
 _POLL_INTERVAL_S: Final = 0.2
-"""Seconds between two looks whether its end is waited for still."""
+"""Seconds between two checks for cancellation."""
 
 MAX_OUTPUT_BYTES: Final = 1 << 16
-"""Bytes that a command may print: tokens and links have a few thousand at most."""
+"""Maximum bytes that a command may print; tokens and links have a few thousand."""
 
 _DRAIN_TIMEOUT_S: Final = 1.0
-"""Seconds for what an ended command has printed, where a process that it left behind keeps its stdout open."""
+"""Seconds to wait for remaining output if a child of the command keeps its stdout open."""
 
 _TERMINATE_TIMEOUT_S: Final = 5.0
-"""Seconds for a command that was asked to end."""
+"""Seconds that a command has to exit after SIGTERM."""
 
 _QUOTING_HINT: Final = (
-    "give one program with its arguments; no shell sees them, so a pipe or a redirection wants a script"
+    "give one program with its arguments; no shell runs it, so put a pipe or a redirection into a script"
 )
 
 
 class CommandCancelled(Exception):
-    """The command was ended: nobody waits for it any more."""
+    """The command was ended because its result is no longer needed."""
 
 
 class OutputTooLarge(Exception):
-    """The command was ended: it printed more than MOST bytes."""
+    """The command was ended because it printed more than MAX_OUTPUT_BYTES."""
 
 
 def split_command(command: str, option: str) -> list[str]:
-    """The words of a command, which no shell sees. Raises UsageError when there are none."""
+    """Split a command line into words, without a shell. Raises UsageError if there are none."""
     try:
         words = shlex.split(command)
     except ValueError as error:
@@ -56,18 +56,21 @@ def split_command(command: str, option: str) -> list[str]:
 
 
 def run_secret_command(command: str, option: str) -> str:
-    """What a command prints on stdout; it blocks. Raises UsageError, NotAuthorised when it fails or takes too long."""
+    """Run a command and return the secret that it prints on stdout; blocks.
+
+    Raises UsageError, and NotAuthorised if the command fails or takes too long.
+    """
     words, hint = (
         split_command(command, option),
         f"run the command of {option} by hand; it must print the secret and exit 0",
     )
 
-    def look(seconds: float) -> None:
+    def check_timeout(seconds: float) -> None:
         if seconds > SECRET_TIMEOUT.total_seconds():
             raise NotAuthorised(f"the command of {option} has not ended within {seconds:.0f} s", hint=hint)
 
     try:
-        code, out = run_command(words, on_poll=look)
+        code, out = run_command(words, on_poll=check_timeout)
     except (OSError, ValueError) as error:
         raise NotAuthorised(f"the command of {option} cannot be run ({error})", hint=hint) from error
     except CommandCancelled:
@@ -84,20 +87,21 @@ def run_secret_command(command: str, option: str) -> str:
 def run_command(
     words: list[str], stdin_data: bytes = b"", *, stdout: TextIO | None = None, on_poll: Callable[[float], None]
 ) -> tuple[int, bytes]:
-    """Exit code of a command, and what it printed on stdout, unless that goes `into` a file; it blocks. `data` is its
-    standard input. `look` is called with the seconds that it has run, again and again: what that raises ends it.
+    """Run a command; return its exit code and its stdout; blocks.
 
-    The end of the command itself is waited for, not that of processes that it leaves behind, though they may hold its
-    stdout open. Raises OSError and ValueError where it cannot be run, Abandoned where its end is waited for no more,
-    PrintsTooMuch.
+    `stdin_data` is its standard input. With `stdout` the output goes into that file instead. `on_poll` is called
+    regularly with the elapsed seconds; an exception from it ends the command.
+
+    Waits for the command itself, not for processes that it leaves behind, even if they keep its stdout open. Raises
+    OSError and ValueError if it cannot be run, CommandCancelled if the stop event is set, OutputTooLarge.
     """
-    stop, began = STOP_EVENT.get() or threading.Event(), time.monotonic()
-    with tempfile.TemporaryFile() as giving:  # a pipe would want someone who writes while others wait
-        giving.write(stdin_data)
-        giving.seek(0)
+    stop, started_at = STOP_EVENT.get() or threading.Event(), time.monotonic()
+    with tempfile.TemporaryFile() as stdin_file:  # a pipe would need a thread that writes
+        stdin_file.write(stdin_data)
+        stdin_file.seek(0)
         output = _OutputReader() if stdout is None else None
         try:
-            process = subprocess.Popen(words, stdin=giving, stdout=output.write_end if output else stdout)  # noqa: S603 - the user's own
+            process = subprocess.Popen(words, stdin=stdin_file, stdout=output.write_end if output else stdout)  # noqa: S603 - the user's command
         finally:
             if output is not None:
                 output.start()
@@ -111,15 +115,16 @@ def run_command(
                         return code, output.read_all() if output else b""
                     if stop.is_set():
                         raise CommandCancelled
-                    on_poll(time.monotonic() - began)
+                    on_poll(time.monotonic() - started_at)
             except BaseException:
                 _terminate(process)
                 raise
 
 
 class _OutputReader:
-    """What comes out of a pipe, up to MOST bytes, read by a thread of its own: that works on every system, and where
-    the pipe outlives the command the thread waits for its end, not the caller.
+    """Reader of a pipe in a thread, up to MAX_OUTPUT_BYTES.
+
+    A thread works on every system. If the pipe outlives the command, only the thread waits for its end, not the caller.
     """
 
     def __init__(self) -> None:
@@ -129,20 +134,20 @@ class _OutputReader:
         self.is_too_large = False
 
     def start(self) -> None:
-        """Read; the command has its end of the pipe now, or there is no command."""
+        """Start reading. The command has its end of the pipe by now, or failed to start."""
         os.close(self.write_end)
         self._thread.start()
 
     def _read_pipe(self) -> None:
-        left = MAX_OUTPUT_BYTES
-        while left >= 0 and (data := os.read(self._read_end, MAX_OUTPUT_BYTES)):
+        remaining = MAX_OUTPUT_BYTES
+        while remaining >= 0 and (data := os.read(self._read_end, MAX_OUTPUT_BYTES)):
             self._chunks.append(data)
-            left -= len(data)
-        self.is_too_large = left < 0
+            remaining -= len(data)
+        self.is_too_large = remaining < 0
         os.close(self._read_end)
 
     def read_all(self) -> bytes:
-        """All of it; the command has ended. Raises PrintsTooMuch."""
+        """Return all output after the command has ended. Raises OutputTooLarge."""
         self._thread.join(_DRAIN_TIMEOUT_S)
         if self.is_too_large:
             raise OutputTooLarge

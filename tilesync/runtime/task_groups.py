@@ -1,4 +1,4 @@
-"""Groups of tasks, and the one error that each is about: TaskGroup wraps, callers want the one that ended the run."""
+"""Task groups that raise one error: TaskGroup wraps errors in a group, but callers need the one that ended the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ T = TypeVar("T")
 
 
 async def gather_or_cancel(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of everything, in order; when one raises, the others are cancelled and that error is raised."""
+    """Run coroutines concurrently and return their results in order.
+
+    If one raises, the others are cancelled and its error is raised.
+    """
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(each) for each in coroutines]
@@ -22,7 +25,7 @@ async def gather_or_cancel(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """A RunError, where there is one among the errors of a group; else the first."""
+    """Return the first RunError of an exception group, or its first error if there is none."""
     leaves = _flatten_group(group)
     return next((error for error in leaves if isinstance(error, RunError)), leaves[0])
 

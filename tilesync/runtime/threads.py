@@ -1,11 +1,12 @@
-"""Blocking work beside the loop."""
+"""Blocking work in threads, beside the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
@@ -14,24 +15,46 @@ P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
 
-STOP_EVENT: Final[ContextVar[threading.Event | None]] = ContextVar("STOP", default=None)
-"""Within work that is waited for: is set when its result is wanted no more. Whoever waits there for better times need
-not go on.
+STOP_EVENT: Final[ContextVar[threading.Event | None]] = ContextVar("STOP_EVENT", default=None)
+"""Event that is set when the caller no longer wants the result; None outside such work.
+
+Blocking code that waits for a retry should check it and give up.
 """
 
 
+THREAD_POOL: Final[ContextVar[Executor | None]] = ContextVar("THREAD_POOL", default=None)
+"""The threads of a run: `own_thread_pool` sets it. None: those of the event loop."""
+
+
+@contextmanager
+def own_thread_pool(max_threads: int | None = None) -> Iterator[None]:
+    """Give what runs inside threads of its own, so that those of the host's event loop are left alone."""
+    with ThreadPoolExecutor(max_threads, thread_name_prefix="tilesync") as pool:
+        token = THREAD_POOL.set(pool)
+        try:
+            yield
+        finally:
+            THREAD_POOL.reset(token)
+
+
 async def run_in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The result of blocking `work`. A cancelled caller still waits for it: nothing is torn down under its feet."""
+    """Run blocking `work` in a thread and return its result.
+
+    A cancelled caller still waits for it to end, so nothing that it uses is closed too early.
+    """
     return await run_in_executor(None, partial(work, *args, **kwargs))
 
 
 async def run_in_executor(pool: Executor | None, work: Callable[[], T]) -> T:
-    """Likewise, in threads of one's own: for work that waits long, behind which no other may have to wait."""
+    """Run blocking `work` in the threads of `pool`.
+
+    A separate pool is for long waits, which must not block other work.
+    """
     return await _run_to_completion(pool, work, threading.Event())
 
 
 async def without_retries(work: Callable[[], T]) -> T:
-    """Likewise, where nobody waits for better times any more."""
+    """Run blocking `work` in a thread with the stop event already set, so it does not wait for retries."""
     stop = threading.Event()
     stop.set()
     return await _run_to_completion(None, work, stop)
@@ -40,7 +63,7 @@ async def without_retries(work: Callable[[], T]) -> T:
 async def _run_to_completion(pool: Executor | None, work: Callable[[], T], stop: threading.Event) -> T:
     context = copy_context()
     context.run(STOP_EVENT.set, stop)
-    running = asyncio.get_running_loop().run_in_executor(pool, context.run, work)
+    running = asyncio.get_running_loop().run_in_executor(pool or THREAD_POOL.get(), context.run, work)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
@@ -52,7 +75,10 @@ async def _run_to_completion(pool: Executor | None, work: Callable[[], T], stop:
 
 
 def map_in_threads(work: Callable[[U], T], items: Sequence[U], *, max_threads: int) -> list[T]:
-    """What `work` gives for each, so many at once; it blocks. Raises the first error, when all are through."""
+    """Apply `work` to each item in up to `max_threads` threads; blocks.
+
+    Raises the first error after all items are done.
+    """
     if not items:
         return []
     with ThreadPoolExecutor(min(max_threads, len(items))) as pool:
@@ -61,19 +87,19 @@ def map_in_threads(work: Callable[[U], T], items: Sequence[U], *, max_threads: i
 
 
 def run_all(jobs: Iterable[Callable[[], Any]]) -> list[Any]:
-    """What each gives, or the error that it raises."""
+    """Run each job; return its result or the error that it raised."""
     return [_run_catching(job) for job in jobs]
 
 
 def _run_catching(job: Callable[[], Any]) -> Any:
     try:
         return job()
-    except Exception as error:  # noqa: BLE001 - handed to the one who waits for this job
+    except Exception as error:  # noqa: BLE001 - passed on to the caller of this job
         return error
 
 
 def set_outcomes(futures: Iterable[asyncio.Future[Any]], results: Iterable[Any]) -> None:
-    """Let those who wait have their outcomes, but for those who wait no more."""
+    """Set the result or error of each future, except those that were cancelled."""
     for future, outcome in zip(futures, results, strict=True):
         if future.done():
             continue

@@ -1,1 +1,9 @@
-"""Where tiles come from: the container of an export, or what tilesync mirrored before."""
+"""Sources of a mirror run: the container of an export, or another tilesync mirror.
+
+blob_response     checks on the response to a GET of a blob
+container         source: list and read the container of an export
+mirror_files      source: list and read the files of a version in another mirror
+mirror_resolver   resolver: choose versions of another mirror
+resolvers         resolvers: choose exports of an iModel, or the container of a link
+sas_link          SAS link that renews itself
+"""

@@ -1,4 +1,4 @@
-"""The Source: one export's container, listed and read through links that stay alive."""
+"""Source that lists and reads the container of one export, through SAS links that renew themselves."""
 
 from __future__ import annotations
 
@@ -37,26 +37,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FRESH_LINK_REFUSED_HINT = (
-    "links that were just made are refused: something on the way may change them (a proxy that rewrites URLs), or what"
-    " makes them signs with a wrong key"
+    "new links are refused: a proxy on the way may rewrite their URLs, or they are signed with a wrong key"
 )
 LISTING_ENTRY_BYTES = 700
-"""Bytes of one blob in a listing, or so; a page of the usual size comes at once, whatever the bandwidth."""
+"""Approximate bytes of one blob in a listing."""
 
 MAX_PAGE_BLOBS, MIN_PAGE_BLOBS = 5000, 100
-"""Blobs of a page: the most that there are, and the fewest that are asked for. Source: "List Blobs" (REST)."""
+"""Bounds of the page size, in blobs. The maximum is that of Azure. Source: "List Blobs" (REST)."""
 
 _NO_CONTAINER_STATUSES = {400, 405}
-"""What a listing is answered where the path is that of no container. Source: "Blob service error codes"."""
+"""Statuses of a listing whose path is not a container. Source: "Blob service error codes"."""
 
 MAX_REFUSALS = 8
-"""403s in a row that one request survives, while each fresh link is expired on arrival."""
+"""Maximum consecutive 403s for one request, when each fresh link has already expired."""
 
 
 class Container:
-    """A container: its listing through one link, its bytes through another, which may be the same.
+    """Container that is listed through one link and read through another, which may be the same.
 
-    With a CDN the listing goes directly to the storage, the bytes through the CDN.
+    With a CDN the listing goes directly to the storage, and the bytes through the CDN.
     """
 
     has_worker_source = has_link = True
@@ -76,10 +75,10 @@ class Container:
         self.undated = 0
 
     async def pages(self, marker: str | None) -> AsyncIterator[Page]:
-        """The inventory from `marker` on. Source: "Enumerating blob resources" (REST).
+        """Yield the pages of the listing from `marker` on. Source: "Enumerating blob resources" (REST).
 
-        A page is given out whole or not at all. Raises Unavailable when a page stays torn or a marker comes again, and
-        ListingDenied when the first page is refused.
+        A page is yielded only if it is complete. Raises Unavailable when a page stays incomplete or a marker repeats,
+        and ListingDenied when the first page is refused.
         """
         guard = PageGuard(marker, hint="this export was not published")
         depth = await self._find_folder_depth()
@@ -98,8 +97,10 @@ class Container:
             marker = page.marker
 
     async def _find_folder_depth(self) -> int:
-        """How many of the last parts of the link's path are a folder in the container: the first depth at which there
-        is one. Where there is none at all, and where nothing but a listing tells, the likeliest.
+        """Find how many trailing segments of the link's path are a folder in the container.
+
+        Lists one blob at each possible depth, and takes the first depth at which there is a container. If only one
+        depth is possible, or no container is found, it is the most likely one.
         """
         if self._folder_depth is None:
             depths = guess_folder_depths(await self._listing.current())
@@ -116,55 +117,56 @@ class Container:
         return self._folder_depth
 
     async def _fetch_page(self, marker: str | None, folder_depth: int, sas: SasUrl, *, probe: bool = False) -> Page:
-        piece = self._blob_client.piece_bytes  # a sixteenth of what may come in a second
+        # a page takes a quarter of a second of the bandwidth: a piece is a sixteenth
+        piece = self._blob_client.piece_bytes
         size = None if piece is None else min(max(4 * piece // LISTING_ENTRY_BYTES, MIN_PAGE_BLOBS), MAX_PAGE_BLOBS)
 
-        async def make() -> ApiRequest:
+        async def build_request() -> ApiRequest:
             return ApiRequest(sas.listing_url(marker, page_size=1 if probe else size, depth=folder_depth))
 
-        async def accept(reply: ApiResponse) -> Page:
-            if reply.status == 200:
-                page = await run_in_thread(parse_page, await reply.read(MAX_LISTING_PAGE_BYTES, timeout=None))
-                self._provenance.record_marks(reply.header)
+        async def read_response(response: ApiResponse) -> Page:
+            if response.status == 200:
+                page = await run_in_thread(parse_page, await response.read(MAX_LISTING_PAGE_BYTES, time_limit=None))
+                self._provenance.record_marks(response.header)
                 return _names_below(page, sas.folder_prefix(folder_depth))
-            body = await reply.read()
-            code = parse_storage_error_code(reply.header("x-ms-error-code"), body)
-            verdict = classify_storage_response(reply.status, code)
-            self._provenance.check_refusal(reply.status, verdict, reply.header)
-            if verdict in {Verdict.GONE, Verdict.MISSING} or (probe and reply.status in _NO_CONTAINER_STATUSES):
-                raise ExportReplaced(f"the container is gone ({reply.status} {code})")
+            body = await response.read()
+            code = parse_storage_error_code(response.header("x-ms-error-code"), body)
+            verdict = classify_storage_response(response.status, code)
+            self._provenance.check_refusal(response.status, verdict, response.header)
+            if verdict in {Verdict.GONE, Verdict.MISSING} or (probe and response.status in _NO_CONTAINER_STATUSES):
+                raise ExportReplaced(f"the container is gone ({response.status} {code})")
             if verdict is Verdict.DENIED:
                 raise LinkRefused(
-                    f"the container refused to be listed ({reply.status} {code})".replace(" )", ")"),
+                    f"the container refused to be listed ({response.status} {code})".replace(" )", ")"),
                     hint=storage_hint(code) or LIST_PERMISSION_HINT,
-                    server_time=reply.server_time(),
+                    server_time=response.server_time(),
                     is_permanent=is_permanent_denial(code, body),
                 )
-            wait = retry_after_seconds(reply.header)
+            wait = retry_after_seconds(response.header)
             raise_for_status(
-                verdict, reply.status, wait, f"the container's listing ({code or 'no code'})", storage_hint(code)
+                verdict, response.status, wait, f"the container's listing ({code or 'no code'})", storage_hint(code)
             )
-            raise Transient(f"the container's listing answered {reply.status}")
+            raise Transient(f"the container's listing answered {response.status}")
 
-        return await self._api_client.request("the container's listing", make, accept)
+        return await self._api_client.request("the container's listing", build_request, read_response)
 
     async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1) -> BlobBody:
-        """The bytes of `blob` from `offset` on, pinned to its listed ETag."""
+        """Open `blob` from byte `offset` on; If-Match pins it to its listed ETag."""
         piece = self._blob_client.piece_bytes
         if piece is None or blob.size - offset <= max(piece, prefetch_bytes):
             return await self._open_range(blob, offset, prefetch_bytes=prefetch_bytes)
 
-        def more(at: int) -> Awaitable[BlobBody] | None:
-            until = min(at + piece, blob.size)
-            return self._open_range(blob, at, prefetch_bytes=piece, until=until) if at < blob.size else None
+        def open_next(position: int) -> Awaitable[BlobBody] | None:
+            until = min(position + piece, blob.size)
+            return self._open_range(blob, position, prefetch_bytes=piece, until=until) if position < blob.size else None
 
         body = await self._open_range(blob, offset, prefetch_bytes=piece, until=min(offset + piece, blob.size))
         if body.start == offset:
-            body.open_next = more
+            body.open_next = open_next
         return body
 
     async def peek(self, blob: Blob, count: int) -> bytes:
-        """The first bytes of `blob`."""
+        """Read the first bytes of `blob`."""
         count = min(count, blob.size)
         body = await self._open_range(blob, 0, prefetch_bytes=count, until=count)
         try:
@@ -173,50 +175,49 @@ class Container:
             await body.aclose()
 
     async def open_by_name(self, name: str) -> tuple[Blob, BlobBody]:
-        """What the container says of a blob that is known by its name alone, and its bytes from the start."""
+        """Open a blob by its name alone. Return the blob as the response describes it, and its body."""
         body = await self.open(Blob(name, UNKNOWN_SIZE), 0)
         self.undated += body.is_undated
         return body.describe_blob(name), body
 
     async def is_unchanged(self, stored: StoredFile) -> bool:
-        """Whether the container still has what is held, by its ETag, else by its bytes."""
+        """Return whether the container still has the stored file: by its ETag, or else by its SHA-256."""
         try:
             return await self._retry_with_fresh_link(self._content, lambda sas: self._is_same_blob(sas, stored))
         except BlobMissing:
             return False
 
     async def _is_same_blob(self, sas: SasUrl, stored: StoredFile) -> bool:
-        known = stored.blob.etag
-        answer = await self._blob_client.get(
-            sas.blob_url(stored.blob.name), {"If-None-Match": f'"{known}"'} if known else {}
-        )
+        known_etag = stored.blob.etag
+        condition = {"If-None-Match": f'"{known_etag}"'} if known_etag else {}
+        response = await self._blob_client.get(sas.blob_url(stored.blob.name), condition)
         try:
-            if answer.status == 304:
+            if response.status == 304:
                 return True
-            body = await check_blob_response(answer, stored.blob._replace(etag=""), 0, self._provenance, ranged=False)
-            if known and (etag := body.describe_blob(stored.blob.name).etag):
-                return etag == known
+            body = await check_blob_response(response, stored.blob._replace(etag=""), 0, self._provenance, ranged=False)
+            if known_etag and (etag := body.describe_blob(stored.blob.name).etag):
+                return etag == known_etag
             sha256 = hashlib.sha256()
             async for chunk in body.chunks():
                 sha256.update(chunk)
             return sha256.digest() == stored.stored_sha256
         finally:
-            await answer.aclose()
+            await response.aclose()
 
     async def is_listable(self) -> bool:
-        """Whether it makes sense to ask for a listing: a SAS may allow one, the signature of a CDN never does."""
+        """Return whether the link may allow a listing: a SAS may, the signature of a CDN never does."""
         return "sig" in parse_qs((await self._listing.current()).query)
 
     async def worker_source(self) -> SasUrl:
-        """The link."""
+        """Return the link, through which worker processes read."""
         return await self.link()
 
     async def link(self) -> SasUrl:
-        """A link that blobs can be read through now."""
+        """Return the current link for reading blobs."""
         return await self._content.current()
 
     async def container_url(self) -> str:
-        """The bare URL of the container."""
+        """Return the URL of the container without its signature."""
         return (await self._listing.current()).base
 
     async def _open_range(self, blob: Blob, offset: int, *, prefetch_bytes: int, until: int | None = None) -> BlobBody:
@@ -230,29 +231,29 @@ class Container:
     async def _request_blob(
         self, sas: SasUrl, blob: Blob, headers: dict[str, str], offset: int, prefetch_bytes: int
     ) -> BlobBody:
-        answer = await self._blob_client.get(sas.blob_url(blob.name), headers, prefetch_bytes=prefetch_bytes)
+        response = await self._blob_client.get(sas.blob_url(blob.name), headers, prefetch_bytes=prefetch_bytes)
         try:
-            return await check_blob_response(answer, blob, offset, self._provenance, ranged="Range" in headers)
+            return await check_blob_response(response, blob, offset, self._provenance, ranged="Range" in headers)
         except BaseException:
-            await answer.aclose()
+            await response.aclose()
             raise
 
     async def _retry_with_fresh_link(self, link: Link, attempt: Callable[[SasUrl], Awaitable[T]]) -> T:
-        """One attempt through the link, made again with a fresh link after a 403.
+        """Call `attempt` with the current link, and again with a fresh link after a 403.
 
-        The 403 is final on an unexpired link that was fetched after the previous 403, unless the link is too young.
+        The 403 is final for an unexpired link that was fetched after the previous 403, unless it may not be valid yet.
         """
         refused_at: float | None = None
         refusals = 0
         while refusals < MAX_REFUSALS:
             sas = await link.current()
             try:
-                done = await attempt(sas)
+                result = await attempt(sas)
             except LinkRefused as refusal:
-                final = refused_at is not None and sas.fetched_at_s > refused_at and not link.is_expired(sas)
-                if await self._wait_until_valid(link, sas, refusal, is_last=final):
+                is_final = refused_at is not None and sas.fetched_at_s > refused_at and not link.is_expired(sas)
+                if await self._wait_until_valid(link, sas, refusal, is_last=is_final):
                     continue
-                if final:
+                if is_final:
                     raise NotAuthorised(
                         f"{refusal}, also through a fresh link", hint=_fresh_link_hint(refusal.hint)
                     ) from refusal
@@ -266,28 +267,26 @@ class Container:
                     refusals -= 1
             else:
                 link.mark_accepted(sas)
-                return done
-        raise NotAuthorised(
-            "each fresh link is refused on arrival", hint="compare this machine's clock with the world's"
-        )
+                return result
+        raise NotAuthorised("every fresh link is refused", hint="check that the clock of this machine is right")
 
     async def _wait_until_valid(self, link: Link, sas: SasUrl, refusal: LinkRefused, *, is_last: bool) -> bool:
-        """Whether the refused link may not have been valid yet; it is worth another attempt then."""
-        pause = None if refusal.is_permanent else link.seconds_until_valid(sas, refusal.server_time, is_last=is_last)
-        if pause is None:
+        """Wait until the refused link is valid. Return False if there is no reason to try it again."""
+        delay_s = None if refusal.is_permanent else link.seconds_until_valid(sas, refusal.server_time, is_last=is_last)
+        if delay_s is None:
             return False
-        await self._clock.sleep(pause)
+        await self._clock.sleep(delay_s)
         return True
 
 
 def _fresh_link_hint(hint: str) -> str:
-    """What helps where a link that was just made is refused too."""
+    """Return the hint for a fresh link that is refused too."""
     return FRESH_LINK_REFUSED_HINT if hint == BAD_SIGNATURE_HINT else hint
 
 
 def _names_below(page: Page, folder: str) -> Page:
-    """A page with the names below a folder, relative to it; what a server lists beside it is left out."""
+    """Return a page with only the blobs below a folder, their names relative to it; a server may list others too."""
     if not folder:
         return page
-    some = (blob for blob in page.blobs if blob.name.startswith(folder) and blob.name != folder)
-    return replace(page, blobs=tuple(blob._replace(name=blob.name[len(folder) :]) for blob in some))
+    below = (blob for blob in page.blobs if blob.name.startswith(folder) and blob.name != folder)
+    return replace(page, blobs=tuple(blob._replace(name=blob.name[len(folder) :]) for blob in below))

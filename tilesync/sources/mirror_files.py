@@ -1,4 +1,4 @@
-"""The files of a held version as a Source: the manifest lists them, and says what their bytes must be."""
+"""Source that lists and reads the files of a version in another mirror, by its manifest."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from tilesync.runtime.batching import ReadBatcher
 from tilesync.runtime.threads import run_in_thread
 
 FILES_PER_PAGE = 2000
-"""Files of a page, as a manifest is read."""
+"""Files in one page of a manifest."""
 
 READ_BYTES = 1 << 20
-"""Bytes that are read at a time; a smaller file is read at once."""
+"""Bytes of one read; a smaller file is read at once."""
 
 PERMANENT_ERRNOS = frozenset(
     {errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENAMETOOLONG}
 )
-"""What another look at a file does not cure: no permission, a symlink, a folder or a FIFO there. Source: open(2)."""
+"""Errors that a retry does not cure: no permission, or a symlink, folder or FIFO in its place. Source: open(2)."""
 
 Throttle = Callable[[int], Awaitable[None]]
-"""Returns when so many bytes may come."""
+"""Waits until the bandwidth limit allows so many bytes."""
 
 MANIFEST_ERRORS = (DestinationError, KeyError, TypeError, ValueError)
-"""What reading something else than a manifest raises."""
+"""Errors of reading a file that is not a valid manifest."""
 
 
 def manifest_error(name: str, published: ReadOnlyPublication, display_name: str, error: Exception) -> TilesyncError:
-    """What it means that the manifest of a version cannot be read: it retired meanwhile, or is damaged."""
+    """Return the error for a manifest that cannot be read: the version was removed meanwhile, or it is damaged."""
     if name not in published.manifest_names():
-        return ExportReplaced(f"version {name} is not held in {display_name} any more")
+        return ExportReplaced(f"version {name} is no longer in {display_name}")
     return Incomplete(
         f"the manifest of version {name} in {display_name} cannot be read: {error}",
         hint="choose another version with --export-id, or mirror into SOURCE again first",
@@ -55,18 +55,17 @@ def manifest_error(name: str, published: ReadOnlyPublication, display_name: str,
 
 @dataclass(frozen=True, slots=True)
 class MirrorWorkerSource:
-    """How other processes read the files of a held version."""
+    """Source of a stored version that worker processes read from."""
 
     files: StoredFiles
     version: Version
 
 
 class MirrorSource:
-    """The files of one held version as they lie, each what the manifest says of it: that tells the SHA-256 that they
-    must have.
+    """Source of the stored files of one version, each with the SHA-256 that the manifest states.
 
-    `pace` is how fast their bytes may come. A version that retires meanwhile is ExportReplaced; a file that is gone, or
-    cannot be read, fails by itself.
+    `throttle` limits the bandwidth. A version that is removed meanwhile raises ExportReplaced; a file that is missing
+    or unreadable fails alone.
     """
 
     has_link = False
@@ -89,46 +88,46 @@ class MirrorSource:
         self._display_name = display_name
         self._reading = ReadBatcher()
         self.inventory_key = f"{version.name} {version.published_at} {display_name}"
-        self.remedy = f"`tilesync verify {display_name}` tells what is damaged there; what arrived is kept"
+        self.remedy = f"`tilesync verify {display_name}` shows what is damaged there; files that arrived are kept"
 
     async def pages(self, marker: str | None) -> AsyncIterator[Page]:
-        """The files of the manifest, some thousand a page; a marker is the number of those before.
+        """Yield the files of the manifest, FILES_PER_PAGE in each page; a marker is the number of files before it.
 
-        Raises Incomplete when the manifest is damaged, or ends too early.
+        Raises Incomplete when the manifest is damaged or cut off.
         """
-        lines, known = self._read_manifest_lines(), int(marker or 0)
-        count, size, more = 0, 0, True
-        while more:
+        lines, skipped_files = self._read_manifest_lines(), int(marker or 0)
+        count, size, has_more = 0, 0, True
+        while has_more:
             batch = await run_in_thread(self._read_blobs, lines, FILES_PER_PAGE)
             count, size = count + len(batch), size + sum(blob.size for blob in batch)
-            more = len(batch) >= FILES_PER_PAGE
-            if not more and (count, size) != (self._version.files, self._version.bytes):
-                cut = ValueError(f"it names {count} files of {size} bytes, not {self._version.files} files")
-                raise manifest_error(self._version.name, self._published, self._display_name, cut)
-            if count > known or not more:
-                yield Page(tuple(batch), str(count) if more else None)
+            has_more = len(batch) >= FILES_PER_PAGE
+            if not has_more and (count, size) != (self._version.files, self._version.bytes):
+                error = ValueError(f"it lists {count} files of {size} bytes, not {self._version.files} files")
+                raise manifest_error(self._version.name, self._published, self._display_name, error)
+            if count > skipped_files or not has_more:
+                yield Page(tuple(batch), str(count) if has_more else None)
 
     def _read_blobs(self, lines: Iterator[StoredFile], max_blobs: int) -> list[Blob]:
         try:
-            return [held.on_disk._replace(sha256=held.sha256 or None) for held in islice(lines, max_blobs)]
+            return [stored.on_disk._replace(sha256=stored.sha256 or None) for stored in islice(lines, max_blobs)]
         except MANIFEST_ERRORS as error:
             raise manifest_error(self._version.name, self._published, self._display_name, error) from error
 
     def _read_manifest_lines(self) -> Iterator[StoredFile]:
-        """What the manifest says of each file. Raises one of NOT_A_MANIFEST."""
+        """Yield the files of the manifest. Raises one of MANIFEST_ERRORS."""
         lines = self._published.manifest(self._version.name)
         next(lines, None)
         yield from map(read_line, lines)
 
     async def open(self, blob: Blob, offset: int, *, prefetch_bytes: int = 1) -> MirrorFileBody:
-        """The bytes of `blob` from `offset` on. What it holds is not looked at: its SHA-256 tells in the end.
+        """Open `blob` from byte `offset` on. Its content is not checked here: the caller compares the SHA-256.
 
-        Raises BlobMissing, BlobDamaged for what cannot be read, ExportReplaced, Transient.
+        Raises BlobMissing, BlobDamaged for a file that cannot be read, ExportReplaced, Transient.
         """
         return await self._reading.run(partial(self._open_file, blob, offset))
 
     async def peek(self, blob: Blob, count: int) -> bytes:
-        """The first bytes of `blob`."""
+        """Read the first bytes of `blob`."""
         body = await self.open(blob, 0)
         try:
             return (await body.read(count))[:count]
@@ -136,7 +135,7 @@ class MirrorSource:
             await body.aclose()
 
     async def open_by_name(self, name: str) -> tuple[Blob, MirrorFileBody]:
-        """What the manifest says of a file, and its bytes from the start."""
+        """Open a file by its name. Return its entry in the manifest, and its body."""
 
         def find() -> tuple[Blob, MirrorFileBody]:
             blob = self._find_blob(name)
@@ -145,23 +144,23 @@ class MirrorSource:
         return await self._reading.run(find)
 
     async def is_unchanged(self, stored: StoredFile) -> bool:
-        """Whether the bytes are what is held elsewhere."""
+        """Return whether the file has the SHA-256 of `stored`."""
         return await self._reading.run(partial(self._compute_digest, stored.blob.name)) == stored.stored_sha256
 
     async def container_url(self) -> str:
-        """The bare URL of the container that it was mirrored from."""
+        """Return the URL, without signature, of the container that it was mirrored from."""
         return self._version.container_url
 
     async def is_listable(self) -> bool:
-        """It is: the manifest lists it."""
+        """Return True: the manifest lists all files."""
         return True
 
     async def worker_source(self) -> MirrorWorkerSource:
-        """The files themselves."""
+        """Return what worker processes need to read the files."""
         return MirrorWorkerSource(self._files, replace(self._version, record={}))
 
     async def link(self) -> SasUrl:
-        """Never asked for."""
+        """Not supported: this source has no link."""
         raise NotImplementedError
 
     def _open_file(self, blob: Blob, offset: int) -> MirrorFileBody:
@@ -172,9 +171,9 @@ class MirrorSource:
         ):
             raise BlobDamaged(f"{blob.name}: its SHA-256 is not the one that the manifest states")
         pieces = self._read_pieces(blob.name, offset)
-        first = next(pieces, b"")
+        first_piece = next(pieces, b"")
         return MirrorFileBody(
-            self._reading, offset, first, pieces if len(first) >= READ_BYTES else None, self._throttle
+            self._reading, offset, first_piece, pieces if len(first_piece) >= READ_BYTES else None, self._throttle
         )
 
     def _find_blob(self, name: str) -> Blob:
@@ -190,7 +189,7 @@ class MirrorSource:
             raise self._read_error(name, error) from error
 
     def _read_pieces(self, name: str, offset: int) -> Generator[bytes, None, None]:
-        """The bytes of a file, PIECE or more at a time."""
+        """Yield the bytes of a file, at least READ_BYTES at a time."""
         pieces, size = list[bytes](), 0
         try:
             for chunk in self._files.chunks(self._version, name, offset=offset):
@@ -205,7 +204,7 @@ class MirrorSource:
             yield b"".join(pieces)
 
     def _read_error(self, name: str, error: DestinationError) -> TilesyncError:
-        """What it means that a file cannot be read."""
+        """Return the error for a file that cannot be read."""
         cause = error.__cause__
         if not isinstance(cause, OSError):
             with suppress(DestinationError):
@@ -213,17 +212,17 @@ class MirrorSource:
                     cause = FileNotFoundError(errno.ENOENT, "")
         if isinstance(cause, FileNotFoundError):
             if self._version.name not in self._published.manifest_names():
-                return ExportReplaced(f"version {self._version.name} is not held in {self._display_name} any more")
-            return BlobMissing(f"{name} is not there any more in version {self._version.name} of {self._display_name}")
+                return ExportReplaced(f"version {self._version.name} is no longer in {self._display_name}")
+            return BlobMissing(f"{name} is missing in version {self._version.name} of {self._display_name}")
         if isinstance(cause, OSError) and cause.errno not in PERMANENT_ERRNOS:
             return Transient(str(error))
         if cause is None:
-            return BlobUnreachable(str(error))  # the store keeps it back, as one that is archived
+            return BlobUnreachable(str(error))  # the store refuses it, for example because it is archived
         return BlobDamaged(str(error))
 
 
 class MirrorFileBody:
-    """The bytes of one held file from byte `start` on: the first piece is here, `rest` gives the others."""
+    """Body of one stored file from byte `start` on: its first piece, and a generator of the others."""
 
     md5: bytes | None = None
 
@@ -242,7 +241,7 @@ class MirrorFileBody:
         self._other_pieces = other_pieces
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes, piece by piece."""
+        """Yield the bytes, piece by piece."""
         piece = self._first_piece
         while piece:
             if self._throttle is not None:
@@ -252,7 +251,7 @@ class MirrorFileBody:
             piece = await self._reading.run(partial(next, rest, b"")) if rest is not None else b""
 
     async def read(self, max_bytes: int) -> bytes:
-        """The bytes, all at once; of more than `most` no more than shows that there are more."""
+        """Read all bytes; a file of more than `max_bytes` is read only until that is known."""
         pieces, size = list[bytes](), 0
         async for piece in self.chunks():
             pieces.append(piece)
@@ -262,8 +261,8 @@ class MirrorFileBody:
         return b"".join(pieces)
 
     async def aclose(self) -> None:
-        """Let go of the file. May be called twice."""
+        """Close the file. May be called twice."""
         rest, self._other_pieces = self._other_pieces, None
         if rest is not None:
-            with suppress(ValueError):  # a read that was cancelled is under way still, and lets go of it
+            with suppress(ValueError):  # a cancelled read still runs in its thread, and closes the file itself
                 rest.close()

@@ -1,4 +1,4 @@
-"""What tilesync holds already as the place where tiles come from: restored, published elsewhere, carried on a disk."""
+"""Resolver of versions in another mirror: to restore one, publish it elsewhere, or copy it from a disk."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tilesync.sources.mirror_files import MANIFEST_ERRORS, MirrorSource, Throttl
 
 
 class MirrorResolver:
-    """What a folder or a store holds: the version that its pointer names, another one that is asked for, or all.
+    """Resolver of versions in a folder or store: the one of the pointer, another one that is selected, or all.
 
-    `shown` is how a person names the place, which is only read; `pace`, how fast bytes may come. `only`: the name of
-    the one version that is meant, while the `newest` is of that export.
+    The mirror is only read. `display_name`: its name in messages. `throttle`: bandwidth limit. `version_name`: resolve
+    to this version only; `newest_export` is then the export of the newest version.
     """
 
     def __init__(
@@ -46,87 +46,90 @@ class MirrorResolver:
         self._newest_export = newest_export
 
     async def resolve(self, *, is_replacement: bool = False) -> Resolution:
-        """The version to mirror. Raises NoExport; `again`: ExportReplaced when nothing took the lost one's place."""
+        """Resolve the version to mirror. Raises NoExport; with `is_replacement` ExportReplaced if none is left."""
         try:
             return await run_in_thread(self._resolve)
         except NoExport as error:
             if is_replacement:
-                raise ExportReplaced(f"the version is gone, and no other has taken its place: {error}") from error
+                raise ExportReplaced(f"the version is gone, and there is no other: {error}") from error
             raise
 
     async def open_source(self, resolution: Resolution) -> MirrorSource:
-        """The files of the version."""
+        """Open the files of the version."""
         assert resolution.export.stored_version is not None
         return MirrorSource(
             resolution.export.stored_version, self._published, self._files, self._display_name, throttle=self._throttle
         )
 
     async def list_finished(self) -> list[Export]:
-        """Every held version that is meant, oldest first. Raises NoExport."""
-        meant = await run_in_thread(self._find_versions)
-        self._newest_export = meant[0].export
-        return [_export_from_version(version) for version in reversed(meant)]
+        """List the selected versions, oldest first. Raises NoExport."""
+        versions = await run_in_thread(self._find_versions)
+        self._newest_export = versions[0].export
+        return [_export_from_version(version) for version in reversed(versions)]
 
     def resolver_for(self, export: Export) -> MirrorResolver:
-        """One of them by itself."""
+        """Return a resolver for one version."""
         assert export.stored_version is not None
-        of = (self._published, self._files, Selector(), self._display_name, self._observe)
+        arguments = (self._published, self._files, Selector(), self._display_name, self._observe)
         return MirrorResolver(
-            *of, throttle=self._throttle, version_name=export.stored_version.name, newest_export=self._newest_export
+            *arguments,
+            throttle=self._throttle,
+            version_name=export.stored_version.name,
+            newest_export=self._newest_export,
         )
 
     def _resolve(self) -> Resolution:
-        """The version, and how it stands among the others. Where the pointer follows the newest, only that is read."""
+        """Resolve the version and the newest export. If the pointer follows the newest, only one manifest is read."""
         if self._version_name is not None:
             return self._make_resolution(self._version_name, newest_export=self._newest_export)
-        latest, wishes = self._published.latest() or {}, self._selector
-        pointed = None if wishes.export_id or wishes.changeset else latest.get("version")
-        there = self._published.manifest_names() if pointed is not None else []
-        if there and pointed not in there:
+        latest, selector = self._published.latest() or {}, self._selector
+        current = None if selector.export_id or selector.changeset else latest.get("version")
+        names = self._published.manifest_names() if current is not None else []
+        if names and current not in names:
             raise Incomplete(
-                f"{self._display_name} is damaged: its latest.json names version {pointed}, whose manifest is not there",
+                f"{self._display_name} is damaged: its latest.json names version {current}, whose manifest is missing",
                 hint="choose another version with --export-id, or mirror into SOURCE again first",
             )
-        if there and not latest.get("pinned"):
-            return self._make_resolution(str(pointed))
-        meant = self._find_versions()
-        names = [version.name for version in meant]
+        if names and not latest.get("pinned"):
+            return self._make_resolution(str(current))
+        selected = [version.name for version in self._find_versions()]
         newest = self._find_versions(any_id=True)[0].export
-        return self._make_resolution(pointed if pointed in names else names[0], newest_export=newest)
+        return self._make_resolution(current if current in selected else selected[0], newest_export=newest)
 
     def _make_resolution(self, name: str, *, newest_export: str | None = None) -> Resolution:
         try:
-            said = self._read_manifest_header(name)
-            version = read_header(said, name=name)
+            header = self._read_manifest_header(name)
+            version = read_header(header, name=name)
         except MANIFEST_ERRORS as error:
             raise manifest_error(name, self._published, self._display_name, error) from error
-        return Resolution(_export_from_version(version), newest_export or version.export, defects=read_defects(said))
+        return Resolution(_export_from_version(version), newest_export or version.export, defects=read_defects(header))
 
     def _read_manifest_header(self, name: str) -> Mapping[str, Any]:
-        """Raises one of NOT_A_MANIFEST."""
-        said = next(self._published.manifest(name), None)
-        if said is None:
+        """Read the first line of a manifest. Raises one of MANIFEST_ERRORS."""
+        header = next(self._published.manifest(name), None)
+        if header is None:
             raise ValueError("it is empty")
-        return said
+        return header
 
     def _find_versions(self, *, any_id: bool = False) -> list[Version]:
-        """The held versions that are meant, newest first; `any_id`: those of other exports too. Raises NoExport."""
-        held, wishes = list(self._read_versions()), self._selector
+        """Find the selected versions, newest first; `any_id`: of all exports. Raises NoExport."""
+        versions, selector = list(self._read_versions()), self._selector
         latest = self._published.latest() or {}
-        pointed = None if latest.get("pinned") else latest.get("version")
-        held.sort(key=lambda version: version.name != pointed)  # of those of one second it is the newest
-        if not held:
+        current = None if latest.get("pinned") else latest.get("version")
+        # among versions of the same second the current one is the newest: the later sort is stable
+        versions.sort(key=lambda version: version.name != current)
+        if not versions:
             raise NoExport(
-                f"no version is held in {self._display_name}",
-                hint="give the place that `tilesync mirror` filled: a folder with latest.json and manifests/ in it",
+                f"there is no version in {self._display_name}",
+                hint="give a folder or store that `tilesync mirror` filled: it contains latest.json and manifests/",
             )
-        found = [v for v in sort_newest_first(held) if wishes.changeset in {None, v.changeset}]
-        if wishes.export_id is not None and not any_id:
-            found = [v for v in found if v.export == wishes.export_id] or _match_name(found, wishes.export_id)
+        found = [v for v in sort_newest_first(versions) if selector.changeset in {None, v.changeset}]
+        if selector.export_id is not None and not any_id:
+            found = [v for v in found if v.export == selector.export_id] or _match_name(found, selector.export_id)
         if not found:
-            what = wishes.export_id or f"of changeset {wishes.changeset}"
-            hint = f"`tilesync versions {self._display_name}` shows what is held"
-            raise NoExport(f"no version {what} is held in {self._display_name}", hint=hint)
+            wanted = selector.export_id or f"of changeset {selector.changeset}"
+            hint = f"`tilesync versions {self._display_name}` lists the versions"
+            raise NoExport(f"there is no version {wanted} in {self._display_name}", hint=hint)
         return found
 
     def _read_versions(self) -> Iterator[Version]:
@@ -138,7 +141,7 @@ class MirrorResolver:
 
 
 def _export_from_version(version: Version) -> Export:
-    """The export of a version, as its manifest tells."""
+    """Build the export of a version from its manifest."""
     return Export(
         id=version.export,
         status=Status.COMPLETE,
@@ -153,7 +156,7 @@ def _export_from_version(version: Version) -> Export:
 
 
 def _match_name(versions: list[Version], text: str) -> list[Version]:
-    """The one version whose name is, or begins with, a text; none where there is none, or more than one."""
+    """Return the one version whose name is, or starts with, a text; an empty list if there is none or several."""
     with suppress(UsageError):
         name = resolve_version_name(text, [version.name for version in versions])
         return [version for version in versions if version.name == name]

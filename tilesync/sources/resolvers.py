@@ -1,4 +1,4 @@
-"""What SOURCE may be: an iModel known to the service, or a container link by itself."""
+"""Resolvers of SOURCE: the exports of an iModel, or the container of a link."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SourceClients:
-    """The engines that a container is read through, and what closes with them; `sends` makes one that puts bodies."""
+    """HTTP clients for the sources of one run, and the exit stack that closes them."""
 
     api_client: ApiClient
     open_blob_client: Callable[[], Awaitable[BlobClient]]
@@ -34,13 +34,13 @@ class SourceClients:
     bandwidth: RateLimiter | None = None
 
     def make_link(self, fetch: LinkFetcher | None) -> RenewingLink:
-        """A link that renews itself by `fetch`, and stops doing so when the run ends."""
+        """Create a link that renews itself by `fetch` until the run ends."""
         link = RenewingLink(fetch, self.clock, self.observe, budget=self.api_client.budget)
         self.exit_stack.push_async_callback(link.aclose)
         return link
 
     async def open_container(self, listing: RenewingLink, content: RenewingLink) -> Container:
-        """The container behind the links."""
+        """Open the container of the links."""
         return Container(
             listing=listing,
             content=content,
@@ -51,9 +51,9 @@ class SourceClients:
 
 
 class ServiceResolver:
-    """An iModel: the latest finished export that matches, and links to it from the service; or all of them.
+    """Resolver of an iModel: its latest finished export that matches the selector, or all of these.
 
-    `cdn`: the listing goes through the direct link, the bytes through the CDN's.
+    `cdn`: the listing uses the direct link, and the bytes come through the CDN's link.
     """
 
     def __init__(
@@ -74,17 +74,17 @@ class ServiceResolver:
         self._cdn = cdn
 
     async def resolve(self, *, is_replacement: bool = False) -> Resolution:
-        """The export to mirror. Raises NoExport; `again`: ExportReplaced when nothing took the lost one's place."""
+        """Resolve the export to mirror. Raises NoExport; with `is_replacement` ExportReplaced if none is left."""
         try:
             wait = timedelta() if is_replacement else self._wait
             return await self._exports.find_latest(self._selector, wait=wait, poll=self._poll)
         except NoExport as error:
             if is_replacement:
-                raise ExportReplaced(f"the export is gone, and no other has taken its place: {error}") from error
+                raise ExportReplaced(f"the export is gone, and there is no other: {error}") from error
             raise
 
     async def open_source(self, resolution: Resolution) -> Container:
-        """The container of the export, pinned by export id and container."""
+        """Open the container of the export; its links stay pinned to this export id."""
         export = resolution.export
         direct = self._clients.make_link(lambda: self._exports.fetch_link(export))
         if export.link is not None:
@@ -93,19 +93,19 @@ class ServiceResolver:
         return await self._clients.open_container(direct, content)
 
     async def list_finished(self) -> list[Export]:
-        """The Complete ones, oldest first; waited for while there is none. Raises NoExport."""
+        """List the Complete exports, oldest first; wait while there is none. Raises NoExport."""
         await self._exports.find_latest(self._selector, wait=self._wait, poll=self._poll)
         rows = [row async for page in self._exports.pages(self._selector) for row in page.rows if row.is_complete]
         return rows[::-1]
 
     def resolver_for(self, export: Export) -> ServiceResolver:
-        """One of them by itself."""
+        """Return a resolver for one export."""
         selector = replace(self._selector, export_id=export.id)
         return ServiceResolver(self._exports, selector, self._clients, wait=timedelta(), poll=self._poll, cdn=self._cdn)
 
 
 class LinkResolver:
-    """A container link: its container is the export. `refresh` prints a fresh link; without one its end is the end."""
+    """Resolver of a container link: its container is the export. Without `fetch_link` the link cannot be renewed."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class LinkResolver:
         self._fetch_link = fetch_link
 
     async def resolve(self, *, is_replacement: bool = False) -> Resolution:
-        """The export that the container's name says. Raises ExportReplaced when it is asked for `again`."""
+        """Return an export named after the container. Raises ExportReplaced with `is_replacement`."""
         if is_replacement:
             raise ExportReplaced(
                 "the container behind the link was replaced or deleted",
@@ -134,7 +134,7 @@ class LinkResolver:
         return Resolution(export, export.id)
 
     async def open_source(self, resolution: Resolution) -> Container:
-        """The container behind the link."""
+        """Open the container of the link."""
         link = self._clients.make_link(self._fetch_with_time if self._fetch_link else None)
         link.set_current(self._link, None)
         return await self._clients.open_container(link, link)

@@ -1,4 +1,4 @@
-"""The structure of the binary tile formats, followed as a stream without keeping the bytes, and what they name.
+"""Binary tile formats (GLB, b3dm, i3dm, pnts, cmpt, subtree): a streaming parser that reports the URIs in them.
 
 Sources: glTF 2.0, section 4.4 (GLB) and KHR_binary_glTF (GLB version 1); 3D Tiles 1.0, "Batched 3D Model", "Instanced
 3D Model", "Point Cloud", "Composite" with the two deprecated headers of b3dm that viewers still read; 3D Tiles 1.1,
@@ -20,7 +20,7 @@ from tilesync.model import Diagnostic, Kind, Role
 from tilesync.tiles.json_documents import Buffer, Document
 
 UriHandler = Callable[[Role, str], None]
-"""Is told each URI that names a file, with what it is asked for."""
+"""Called with each URI that names a file, and its role."""
 
 KIND_BY_MAGIC: Final = {
     b"glTF": Kind.GLB,
@@ -32,28 +32,28 @@ KIND_BY_MAGIC: Final = {
     b"geom": Kind.VECTOR,
     b"subt": Kind.SUBTREE,
 }
-"""By the first four bytes of a payload."""
+"""Kind by the first four bytes of a payload."""
 
 _JSON_CHUNK, _BIN_CHUNK = 0x4E4F534A, 0x004E4942
 _MAX_BUFFERED_JSON_BYTES = 1 << 20
 _MAX_COMPOSITE_DEPTH: Final = 64
-"""Composites within composites at most."""
+"""Most levels of composites within composites."""
 
 _LEGACY_HEADER_THRESHOLD = 0x22000000
-"""What stands in a length field of b3dm from here on is text, so the header is a deprecated, shorter one (CesiumJS)."""
+"""A length field of b3dm from this value on is really text, so the header is a deprecated, shorter one (CesiumJS)."""
 
 _URI_KEY = re.compile(rb'"(?:uri|url|[^"]+U(?:ri|RI|rl|RL))"[ \t\n\r]*:')
 _NEEDS_FULL_PARSE = re.compile(rb"\\|KHR_binary_glTF|fallback")
 _ROLE_BY_ARRAY = (("buffers", Role.BUFFER), ("images", Role.IMAGE))
-"""Where an ordinary glTF names files."""
+"""Arrays in which an ordinary glTF names files."""
 
 _UriReference = tuple[Role, str, object]
-"""What a URI is asked for as, the URI, and the length that a buffer states."""
+"""Role, URI, and the length that a buffer states."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ByteSpan:
-    """The next `count` bytes, to be passed over, or given to a document."""
+    """A request for the next `count` bytes: skip them, or feed them to a document."""
 
     count: int
     document: Document | None = None
@@ -61,19 +61,19 @@ class _ByteSpan:
 
 @dataclass(frozen=True, slots=True)
 class _Rewind:
-    """So many of the bytes just given are to come again."""
+    """A request to read the last `count` bytes again."""
 
     count: int
 
 
 _ParserGenerator = Generator["int | _ByteSpan | _Rewind", bytes, int]
-"""Asks for so many bytes at once, or a span of them; returns how many bytes it took."""
+"""Yields requests for bytes (a number, or a span of them); returns how many bytes it consumed."""
 
 
 class BinaryFormatParser:
-    """Follows one binary payload; its first four bytes are a key of KINDS. `feed` and `finish` raise BlobDamaged.
+    """Streaming parser of one binary payload, whose first four bytes are a key of KIND_BY_MAGIC.
 
-    `lengths` are those of buffers elsewhere, as of a Document.
+    `buffer_lengths` are those of external buffers, as in Document. `feed` and `finish` raise BlobDamaged.
     """
 
     def __init__(self, magic: bytes, on_uri: UriHandler) -> None:
@@ -89,40 +89,44 @@ class BinaryFormatParser:
         self._pending: int | _ByteSpan | _Rewind | None = next(self._parser)
 
     def feed(self, data: bytes) -> None:
-        """Follow the next bytes."""
+        """Parse the next bytes."""
         self._received_bytes += len(data)
         if self._pending is None or (self._received_bytes == len(data) and self._parse_whole_glb(data)):
             return
         if isinstance(self._pending, _ByteSpan) and self._pending.document is None and len(data) < self._pending.count:
-            self._pending = _ByteSpan(self._pending.count - len(data))  # nothing to look at, so nothing to copy
+            self._pending = _ByteSpan(self._pending.count - len(data))  # skipped bytes need no copy
             return
         self._buffer, self._offset = self._buffer[self._offset :] + data, 0
         while self._pending is not None and self._advance(self._pending):
             pass
 
     def _parse_whole_glb(self, data: bytes) -> bool:
-        """Whether this is a whole GLB of the ordinary kind, which is read without asking for it piece by piece."""
+        """Try the fast path: True if `data` is one whole ordinary GLB, which is then parsed in one step."""
         if len(data) < 28:
             return False
-        magic, version, length, size, form = struct.unpack_from("<4s4I", data)
-        rest = length - 20 - size
+        magic, version, length, size, chunk_type = struct.unpack_from("<4s4I", data)
+        after_json = length - 20 - size
         if (
-            (magic, version, length, form) != (b"glTF", 2, len(data), _JSON_CHUNK)
+            (magic, version, length, chunk_type) != (b"glTF", 2, len(data), _JSON_CHUNK)
             or size > _MAX_BUFFERED_JSON_BYTES
-            or rest < 8
+            or after_json < 8
         ):
             return False
-        body, kind = struct.unpack_from("<2I", data, 20 + size)
-        if kind != _BIN_CHUNK or body != rest - 8 or (plain := _parse_plain_gltf(data[20 : 20 + size])) is None:
+        bin_size, bin_type = struct.unpack_from("<2I", data, 20 + size)
+        if (
+            bin_type != _BIN_CHUNK
+            or bin_size != after_json - 8
+            or (parsed := _parse_plain_gltf(data[20 : 20 + size])) is None
+        ):
             return False
-        buffer, uris = plain
+        buffer, uris = parsed
         self._report_uris(uris)
         self._declared_length, self._pending = length, None
-        self._check_bin_chunk(buffer, body)
+        self._check_bin_chunk(buffer, bin_size)
         return True
 
     def _advance(self, request: int | _ByteSpan | _Rewind) -> bool:
-        """Give the parser what it asks for; whether all of it was there."""
+        """Serve one request of the parser; return whether all its bytes were there."""
         given = b""
         if isinstance(request, _Rewind):
             self._offset -= request.count
@@ -146,29 +150,27 @@ class BinaryFormatParser:
         return True
 
     def _read_bytes(self, count: int) -> bytes:
-        taken = self._buffer[self._offset : self._offset + count]
+        data = self._buffer[self._offset : self._offset + count]
         self._offset += count
-        return taken
+        return data
 
     def finish(self) -> None:
-        """No more comes."""
+        """Check that the payload is complete."""
         if self._pending is not None:
             if self._declared_length is None:
                 raise BlobDamaged(f"the {self._format_name} header is cut off")
             raise BlobDamaged(
-                f"the {self._format_name} is cut off: its header says {self._declared_length} bytes, {self._received_bytes} are there"
+                f"the {self._format_name} is cut off: its header says {self._declared_length} bytes,"
+                f" {self._received_bytes} are there"
             )
-        if self._declared_length is not None and self._received_bytes > self._declared_length:
-            self._add_diagnostic(
-                "trailing bytes",
-                f"{self._received_bytes - self._declared_length} bytes follow after the {self._format_name}",
-            )
+        if self._declared_length is not None and (extra := self._received_bytes - self._declared_length) > 0:
+            self._add_diagnostic("trailing bytes", f"{extra} bytes follow after the {self._format_name}")
 
     def _report_uris(self, uris: list[_UriReference]) -> None:
         for role, uri, length in uris:
             self._on_uri(role, uri)
-            if (least := read_or_default(length, read_count, None)) is not None:
-                self.buffer_lengths.append((uri, least))
+            if (required := read_or_default(length, read_count, None)) is not None:
+                self.buffer_lengths.append((uri, required))
 
     def _add_diagnostic(self, problem: str, detail: str) -> None:
         self.diagnostics.append(Diagnostic(problem, detail))
@@ -176,39 +178,41 @@ class BinaryFormatParser:
     # --- tiles, one or within composites ---
 
     def _parse_tiles(self) -> _ParserGenerator:
-        """One tile, or the tiles of a composite one after another; a composite inside goes on a stack."""
-        at, composites = 0, list[list[int]]()
+        """Parse one tile, or all tiles of a composite; inner composites go on a stack, so nothing recurses."""
+        offset, composites = 0, list[list[int]]()
         while True:
-            head = yield 12
-            magic, _, length = struct.unpack("<4sII", head)
-            self._check_tile_header(magic, length, composites[-1][0] - at if composites else None)
+            header = yield 12
+            magic, _, length = struct.unpack("<4sII", header)
+            self._check_tile_header(magic, length, composites[-1][0] - offset if composites else None)
             if magic == b"cmpt":
                 if len(composites) >= _MAX_COMPOSITE_DEPTH:
                     raise BlobDamaged(f"composites are nested deeper than {_MAX_COMPOSITE_DEPTH}")
                 (count,) = struct.unpack("<I", (yield 4))
-                composites.append([at + length, count])
-                at += 16
+                composites.append([offset + length, count])
+                offset += 16
             else:
                 yield _Rewind(12)
                 yield from self._parse_tile(magic, length)
-                at += length
+                offset += length
             while composites and composites[-1][1] == 0:
                 end, _ = composites.pop()
-                yield _ByteSpan(end - at)
-                at = end
+                yield _ByteSpan(end - offset)
+                offset = end
             if not composites:
-                return at
+                return offset
             composites[-1][1] -= 1
 
-    def _check_tile_header(self, magic: bytes, length: int, room: int | None) -> None:
+    def _check_tile_header(self, magic: bytes, length: int, available: int | None) -> None:
         if self._declared_length is None:
             self._declared_length = length
         if KIND_BY_MAGIC.get(magic, Kind.SUBTREE) is Kind.SUBTREE:
             raise BlobDamaged(f"an inner tile has the unknown magic {magic!r}")
         if length < (16 if magic == b"cmpt" else 12):
             raise BlobDamaged(f"a {KIND_BY_MAGIC[magic]} header states a length of {length} bytes")
-        if room is not None and length > room:
-            raise BlobDamaged(f"an inner tile of {length} bytes reaches {length - room} bytes beyond its composite")
+        if available is not None and length > available:
+            raise BlobDamaged(
+                f"an inner tile of {length} bytes reaches {length - available} bytes beyond its composite"
+            )
 
     def _parse_tile(self, magic: bytes, length: int) -> _ParserGenerator:
         match magic:
@@ -254,23 +258,23 @@ class BinaryFormatParser:
         return length
 
     def _parse_model(self, length: int, header: int, tables: list[int]) -> _ParserGenerator:
-        """The tables behind a header, and the glTF behind them; padding may follow."""
-        room = _bytes_after_tables(length, header, tables)
+        """Parse the tables behind a header, and the glTF behind them; padding may follow."""
+        available = _bytes_after_tables(length, header, tables)
         yield _ByteSpan(sum(tables))
-        if room == 0:
+        if available == 0:
             self._add_diagnostic("empty", "a tile holds no glTF")
             return length
-        if room < 12:
-            raise BlobDamaged(f"the glTF of a tile has {room} bytes")
-        head = yield 12
-        magic, _, size = struct.unpack("<4sII", head)
+        if available < 12:
+            raise BlobDamaged(f"the glTF of a tile has {available} bytes")
+        header_bytes = yield 12
+        magic, _, size = struct.unpack("<4sII", header_bytes)
         if magic != b"glTF":
             raise BlobDamaged("a tile holds something else where its glTF should be")
-        if size > room:
-            raise BlobDamaged(f"the glTF of a tile is cut off: its header says {size} bytes, {room} are there")
+        if size > available:
+            raise BlobDamaged(f"the glTF of a tile is cut off: its header says {size} bytes, {available} are there")
         yield _Rewind(12)
         yield from self._parse_glb(size)
-        yield _ByteSpan(room - size)
+        yield _ByteSpan(available - size)
         return length
 
     # --- binary glTF ---
@@ -281,25 +285,25 @@ class BinaryFormatParser:
             return (yield from self._parse_glb_1(length))
         if version != 2:
             raise BlobDamaged(f"GLB version {version} is unknown")
-        at, body = 12, None
+        offset, bin_size = 12, None
         buffer: Buffer | None = None
-        while at < length:
-            if length - at < 8:
+        while offset < length:
+            if length - offset < 8:
                 raise BlobDamaged("the GLB chunk table is cut off")
-            size, kind = struct.unpack("<II", (yield 8))
-            if at == 12 and kind != _JSON_CHUNK:
+            size, chunk_type = struct.unpack("<II", (yield 8))
+            if offset == 12 and chunk_type != _JSON_CHUNK:
                 raise BlobDamaged("the first GLB chunk is not JSON")
-            if at + 8 + size > length:
-                raise BlobDamaged(f"a GLB chunk ends at byte {at + 8 + size}, behind the declared length {length}")
-            if at == 12:
+            if offset + 8 + size > length:
+                raise BlobDamaged(f"a GLB chunk ends at byte {offset + 8 + size}, behind the declared length {length}")
+            if offset == 12:
                 buffer = yield from self._parse_gltf_json(size)
             else:
-                body = size if kind == _BIN_CHUNK and body is None else body
+                bin_size = size if chunk_type == _BIN_CHUNK and bin_size is None else bin_size
                 yield _ByteSpan(size)
-            at += 8 + size
-        if at == 12:
+            offset += 8 + size
+        if offset == 12:
             raise BlobDamaged("the GLB chunk table is cut off")
-        self._check_bin_chunk(buffer, body)
+        self._check_bin_chunk(buffer, bin_size)
         return length
 
     def _parse_glb_1(self, length: int) -> _ParserGenerator:
@@ -311,12 +315,12 @@ class BinaryFormatParser:
         return length
 
     def _parse_gltf_json(self, size: int) -> Generator[int | _ByteSpan | _Rewind, bytes, Buffer | None]:
-        """The JSON of a glTF; its first buffer."""
+        """Parse the JSON of a glTF; return its first buffer."""
         document = Document(self._on_uri)
         if size <= _MAX_BUFFERED_JSON_BYTES:
             text = yield size
-            if (plain := _parse_plain_gltf(text)) is not None:
-                buffer, uris = plain
+            if (parsed := _parse_plain_gltf(text)) is not None:
+                buffer, uris = parsed
                 self._report_uris(uris)
                 return buffer
             document.feed(text)
@@ -328,16 +332,16 @@ class BinaryFormatParser:
             self._add_diagnostic("NULs", "the JSON of the glTF is padded with NULs, which JSON readers refuse")
         return document.first_buffer
 
-    def _check_bin_chunk(self, buffer: Buffer | None, body: int | None) -> None:
-        """The first buffer without a URI is the BIN chunk, which may be up to 3 bytes longer."""
-        stated, elsewhere = buffer or (None, True)
-        if elsewhere or stated is None:
+    def _check_bin_chunk(self, buffer: Buffer | None, bin_size: int | None) -> None:
+        """Compare the BIN chunk with the first buffer without a URI; it may be up to 3 bytes longer."""
+        stated, is_external = buffer or (None, True)
+        if is_external or stated is None:
             return
-        if (body or 0) < stated:
-            there = "there is no BIN chunk" if body is None else f"its BIN chunk has {body}"
-            raise BlobDamaged(f"its first buffer has {stated} bytes, but {there}")
-        if body is not None and body > stated + 3:
-            self._add_diagnostic("padding", f"the BIN chunk is {body - stated} bytes longer than the buffer in it")
+        if (bin_size or 0) < stated:
+            actual = "there is no BIN chunk" if bin_size is None else f"its BIN chunk has {bin_size}"
+            raise BlobDamaged(f"its first buffer has {stated} bytes, but {actual}")
+        if bin_size is not None and bin_size > stated + 3:
+            self._add_diagnostic("padding", f"the BIN chunk is {bin_size - stated} bytes longer than the buffer in it")
 
     # --- subtrees ---
 
@@ -355,7 +359,7 @@ class BinaryFormatParser:
 
 
 def _bytes_after_tables(length: int, header: int, tables: list[int]) -> int:
-    """The bytes of a tile behind its header and tables."""
+    """Count the bytes of a tile behind its header and tables."""
     rest = length - header - sum(tables)
     if rest < 0:
         raise BlobDamaged(f"the tables of a tile end at byte {length - rest}, behind its declared length {length}")
@@ -374,19 +378,19 @@ _DECODER = json.JSONDecoder(parse_constant=_reject_constant)
 
 
 def _parse_plain_gltf(text: bytes) -> tuple[Buffer | None, list[_UriReference]] | None:
-    """The first buffer of an ordinary glTF 2.0, and the URIs of buffers and images, ten times as fast as a Document.
+    """Parse the first buffer and the URIs of an ordinary glTF 2.0, ten times as fast as a Document.
 
-    None where there is a URI at any other place, and for all that is to be judged closely.
+    None where a URI stands anywhere else than in buffers and images, and for input that needs the strict parser.
     """
     if _NEEDS_FULL_PARSE.search(text):
         return None
     try:
-        said = _DECODER.decode(text.decode())
-        named = ((role, item) for key, role in _ROLE_BY_ARRAY for item in said.get(key, ()) if "uri" in item)
-        uris = [(role, item["uri"], item.get("byteLength")) for role, item in named]
+        gltf = _DECODER.decode(text.decode())
+        items = ((role, item) for key, role in _ROLE_BY_ARRAY for item in gltf.get(key, ()) if "uri" in item)
+        uris = [(role, item["uri"], item.get("byteLength")) for role, item in items]
         if len(uris) != len(_URI_KEY.findall(text)) or not all(type(uri) is str for _, uri, _ in uris):
             return None
-        first = next(iter(said.get("buffers", ())), None)
+        first = next(iter(gltf.get("buffers", ())), None)
         return None if first is None else (
             read_or_default(first.get("byteLength"), read_count, None),
             "uri" in first,

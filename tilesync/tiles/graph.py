@@ -1,5 +1,6 @@
-"""Tilesets that ask for each other: the circles among them, which 3D Tiles forbids ("External tilesets") and viewers
-follow, and the order in which each comes behind what it asks for.
+"""Graph of tilesets that reference each other: find cycles and sort dependencies.
+
+3D Tiles forbids cycles ("External tilesets"), but viewers follow them.
 """
 
 from __future__ import annotations
@@ -10,28 +11,28 @@ from tilesync.model import ROOT
 
 
 def find_cycles(references: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Each step, from one name to another, that leads back: without them there is no circle. Takes linear time.
+    """Find each reference, as a pair of names, that closes a cycle: without these there is no cycle. In linear time.
 
-    Followed from the root first, then from what it does not lead to.
+    The search starts at the root, then at names that the root does not reach.
     """
     return ((name, target) for name, target in _walk_depth_first(references) if target is not None)
 
 
 def sort_dependencies_first(references: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Every name that asks or is asked for, behind all that it asks for itself, as far as there are no circles."""
+    """Sort the names so that each comes after everything it references, as far as there are no cycles."""
     return (name for name, target in _walk_depth_first(references) if target is None)
 
 
 def _walk_depth_first(references: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str | None]]:
-    """Each name when all below it has been seen, with None; and each step that leads back, with its target."""
-    following: dict[str, list[str]] = {}
+    """Walk depth first: yield each finished name with None, and each reference that closes a cycle with its target."""
+    targets_by_source: dict[str, list[str]] = {}
     for source, target in references:
-        following.setdefault(source, []).append(target)
+        targets_by_source.setdefault(source, []).append(target)
     done: set[str] = set()
-    for start in sorted(following, key=lambda name: (name != ROOT, name)):
+    for start in sorted(targets_by_source, key=lambda name: (name != ROOT, name)):
         if start in done:
             continue
-        path, active = [(start, iter(following[start]))], {start}
+        path, active = [(start, iter(targets_by_source[start]))], {start}
         while path:
             name, rest = path[-1]
             for target in rest:
@@ -39,7 +40,7 @@ def _walk_depth_first(references: Iterable[tuple[str, str]]) -> Iterator[tuple[s
                     yield name, target
                 elif target not in done:
                     active.add(target)
-                    path.append((target, iter(following.get(target, ()))))
+                    path.append((target, iter(targets_by_source.get(target, ()))))
                     break
             else:
                 path.pop()

@@ -1,4 +1,4 @@
-"""What the beginning of a file says of the files that it asks for, where the beginning says all of it."""
+"""References read from the beginning of a file, for formats whose beginning contains all of them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from tilesync.tiles.references import ReferenceCollector
 from tilesync.tiles.validator import Payload
 
 PROBE_BYTES: Final = 1 << 14
-"""Bytes from the beginning that are worth a look."""
+"""Bytes at the beginning that are read first."""
 
 MAX_HEADER_BYTES: Final = 1 << 22
-"""Bytes from the beginning at most: a file that needs more is better read whole."""
+"""Most bytes at the beginning: a file that needs more is read whole, which is cheaper."""
 
 _KINDS_WITHOUT_REFERENCES: Final = {Kind.IMAGE, Kind.NONE, Kind.VOXELS}
-"""Kinds that ask for nothing, whatever follows."""
+"""Kinds that never reference other files."""
 
 
 def read_header(blob: Blob, container_url: str, prefix: bytes) -> ParsedContent | int | None:
-    """What a file says, told by its beginning; as how many bytes more would tell; None where only the whole does.
+    """Parse the references of a file from its first bytes.
 
-    Of a GLB the JSON chunk tells all, and comes first. Source: glTF 2.0, section 4.4. Raises BlobDamaged where the
-    beginning shows that the file is not what its name, or its own length, says.
+    Returns the number of bytes needed where `prefix` is too short, and None where only the whole file tells. The JSON
+    chunk of a GLB comes first and contains all references. Source: glTF 2.0, section 4.4. Raises BlobDamaged where the
+    beginning contradicts the name or the length of the file.
     """
     references = ReferenceCollector(blob.name, container_url)
     payload = Payload(blob.name, references)
@@ -38,9 +39,9 @@ def read_header(blob: Blob, container_url: str, prefix: bytes) -> ParsedContent 
     if version != 2 or needed > min(MAX_HEADER_BYTES, blob.size):
         return None
     if length > blob.size:
-        raise BlobDamaged(f"{blob.name}: it says that it has {length} bytes, and has {blob.size}")
+        raise BlobDamaged(f"{blob.name}: its header says {length} bytes, but it has {blob.size}")
     if len(prefix) < needed:
         return needed
     payload.report_buffer_lengths()
-    named, remarks = references.drain()
-    return ParsedContent(Kind.GLB, named, remarks)
+    found, diagnostics = references.drain()
+    return ParsedContent(Kind.GLB, found, diagnostics)

@@ -1,7 +1,7 @@
-"""The files of an implicit tileset: what its root tile says, and what a subtree file holds.
+"""Implicit tiling: parse the root tile of an implicit tileset and its subtree files.
 
-Bit for bit as 3D Tiles 1.1, "Implicit Tiling", says; what viewers still read of the drafts of 3DTILES_implicit_tiling
-is read too. Untrusted input: everything that is read here has its type and lies where it says it does.
+Source: 3D Tiles 1.1, "Implicit Tiling", and drafts of 3DTILES_implicit_tiling that viewers still read. Untrusted input:
+types and byte ranges of everything are checked.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from tilesync.errors import BlobDamaged
 from tilesync.tiles.uris import redact_uri
 
 MAX_LEVEL = 62
-"""The deepest level that a tile may have: its coordinates fit in 64 bits."""
+"""Deepest level of a tile: its coordinates fit in 64 bits."""
 
 MAX_UNPACKED_BYTES = 1 << 28
-"""How large a gzip-compressed file may be when unpacked."""
+"""Largest size of a gzip-compressed file when unpacked."""
 
 _MAX_JSON_BYTES = 1 << 22
-"""Bytes of JSON in a subtree: it becomes objects, of many times its size."""
+"""Most bytes of JSON in a subtree: as objects it takes many times its size."""
 
 _HEADER = struct.Struct("<4sIQQ")
 _CHUNK_BYTES = 1 << 16
@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Where a tile lies in its implicit tileset ("Tile Coordinates"): global, from 0; `z` is 0 in a quadtree."""
+    """Coordinates of a tile in its implicit tileset ("Tile Coordinates"): global, from 0; `z` is 0 in a quadtree."""
 
     level: int
     x: int
@@ -43,7 +43,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class ImplicitTiling:
-    """What an implicit root tile says; `subtrees` and `contents` are URI templates, relative to the tileset."""
+    """The implicit tiling of a root tile; the templates are URI templates, relative to the tileset."""
 
     is_octree: bool
     subtree_levels: int
@@ -53,19 +53,19 @@ class ImplicitTiling:
 
 
 def parse_implicit_tiling(members: Mapping[str, Any], content_templates: Sequence[str]) -> ImplicitTiling:
-    """The value of `implicitTiling`, or of 3DTILES_implicit_tiling, together with the templates of the tile's contents.
+    """Parse `implicitTiling`, or 3DTILES_implicit_tiling, together with the content templates of the tile.
 
-    Drafts say `maximumLevel`, one less than `availableLevels`. Raises BlobDamaged with a sentence that names no file.
+    Drafts state `maximumLevel`, one less than `availableLevels`. Raises BlobDamaged with a sentence that names no file.
     """
     scheme = _require_type(dict, members, "implicitTiling").get("subdivisionScheme")
     if scheme not in ("QUADTREE", "OCTREE"):
         raise BlobDamaged("its subdivisionScheme is neither QUADTREE nor OCTREE")
-    if (levels := _require_int(members.get("subtreeLevels"), "subtreeLevels", least=1)) > MAX_LEVEL + 1:
+    if (levels := _require_int(members.get("subtreeLevels"), "subtreeLevels", minimum=1)) > MAX_LEVEL + 1:
         raise BlobDamaged(f"its subtreeLevels are more than the {MAX_LEVEL + 1} levels that a tree may have")
     if members.get("availableLevels") is None and "maximumLevel" in members:
         available = _require_int(members["maximumLevel"], "maximumLevel") + 1
     else:
-        available = _require_int(members.get("availableLevels"), "availableLevels", least=1)
+        available = _require_int(members.get("availableLevels"), "availableLevels", minimum=1)
     subtrees = _require_type(dict, members.get("subtrees"), "subtrees")
     if not (template := _require_type(str, subtrees.get("uri") or subtrees.get("url"), "the template of subtrees")):
         raise BlobDamaged("the template of subtrees is empty")
@@ -73,12 +73,12 @@ def parse_implicit_tiling(members: Mapping[str, Any], content_templates: Sequenc
 
 
 def fill_template(template: str, cell: Cell) -> str:
-    """The URI of a cell: every `{level}`, `{x}`, `{y}` and `{z}` replaced, decimal ("Template URIs")."""
+    """Build the URI of a cell: replace `{level}`, `{x}`, `{y}` and `{z}` by decimal numbers ("Template URIs")."""
     return compile_template(template).format(cell.level, cell.x, cell.y, cell.z)
 
 
 def compile_template(template: str) -> str:
-    """A template as a format of level, x, y and z, in this order."""
+    """Convert a URI template to a format string of level, x, y and z, in this order."""
     text = template.replace("{", "{{").replace("}", "}}")
     for number, variable in enumerate(("level", "x", "y", "z")):
         text = text.replace(f"{{{{{variable}}}}}", f"{{{number}}}")
@@ -86,16 +86,16 @@ def compile_template(template: str) -> str:
 
 
 def find_missing_variables(tiling: ImplicitTiling) -> list[str]:
-    """A sentence for each template that lacks a variable that it must have ("Template URIs")."""
+    """Describe each template that lacks a required variable ("Template URIs")."""
     required = ("{level}", "{x}", "{y}", "{z}") if tiling.is_octree else ("{level}", "{x}", "{y}")
     templates = (tiling.subtree_template, *tiling.content_templates)
-    lacking = {text: [name for name in required if name not in text] for text in templates}
+    missing_by_template = {text: [name for name in required if name not in text] for text in templates}
     sentence = "the template {} lacks {}: one file would stand for many tiles"
-    return [sentence.format(redact_uri(text), ", ".join(names)) for text, names in lacking.items() if names]
+    return [sentence.format(redact_uri(text), ", ".join(names)) for text, names in missing_by_template.items() if names]
 
 
 class BufferView(NamedTuple):
-    """A range of bytes in a buffer, which has a URI unless it is the binary chunk, and states its size."""
+    """A byte range of a buffer; `uri` is None for the binary chunk; `buffer_size` is the stated size of the buffer."""
 
     uri: str | None
     buffer_size: int
@@ -104,7 +104,7 @@ class BufferView(NamedTuple):
 
 
 class Availability(NamedTuple):
-    """A bitstream, or a constant where there is no view; `claimed` is its availableCount."""
+    """A bitstream, or a constant where there is no view; `stated_count` is its availableCount."""
 
     label: str
     view: BufferView | None
@@ -113,19 +113,20 @@ class Availability(NamedTuple):
 
 
 StringColumn = tuple[BufferView, BufferView, str]
-"""A column of strings: values, offsets, and the form of two offsets."""
+"""A column of strings: values, offsets, and the struct format of two offsets."""
 
 PropertyTable = tuple[str, dict[str, StringColumn | None]]
-"""A property table: its class, and its properties; None stands for one that is no column of strings."""
+"""A property table: its class and its properties; None for a property that is not a column of strings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subtree:
-    """One subtree file. `uris` are its external buffers, relative to the file, in order, without doubles.
+    """One parsed subtree file. `buffer_uris` are its external buffers, relative to the file, in order, without
+    duplicates.
 
-    `needed` are those of them that `expand` may read: the availability, and every column of strings that describes
-    tiles or contents, since only the schema knows which of them is CONTENT_URI. `surplus` counts the bytes that follow
-    the declared length; `tables` are the property tables of the tiles, then of each content.
+    `needed_uris` are those that `expand_subtree` may read: the availability, and every column of strings that describes
+    tiles or contents, because only the schema says which of them is CONTENT_URI. `trailing_bytes` counts the bytes
+    after the declared length; `tables` are the property tables of the tiles, then of each content.
     """
 
     name: str
@@ -140,30 +141,33 @@ class Subtree:
 
 
 def parse_subtree(data: bytes, name: str) -> Subtree:
-    """The subtree in `data`: JSON or binary, plain or gzip-compressed, the JSON with or without a byte order mark.
+    """Parse a subtree file: JSON or binary, plain or gzip-compressed, with or without a byte order mark.
 
-    Raises BlobDamaged when it is none, or when its buffer views do not lie in their buffers.
+    Raises BlobDamaged when it is not a subtree, or when its buffer views do not lie in their buffers.
     """
     try:
-        text, binary, surplus = _split_chunks(decompress(data) if data.startswith(GZIP_MAGIC) else data)
+        text, binary, trailing_bytes = _split_chunks(decompress(data) if data.startswith(GZIP_MAGIC) else data)
         if len(text) > _MAX_JSON_BYTES:
             raise BlobDamaged(f"its JSON has {len(text):,} bytes, more than {_MAX_JSON_BYTES:,}")
-        said = json.loads(text.decode("utf-8-sig", errors="replace"))
-        return _read_subtree(_require_type(dict, said, "the subtree"), name, binary, surplus)
+        members = json.loads(text.decode("utf-8-sig", errors="replace"))
+        return _read_subtree(_require_type(dict, members, "the subtree"), name, binary, trailing_bytes)
     except BlobDamaged as error:
         raise BlobDamaged(f"{name}: {error}") from error
     except RecursionError as error:
-        raise BlobDamaged(f"{name}: it is no readable subtree (it is nested too deep)") from error
+        raise BlobDamaged(f"{name}: it is not a readable subtree (it is nested too deep)") from error
     except ValueError as error:
-        why = str(error) if data else "it is empty"
-        raise BlobDamaged(f"{name}: it is no readable subtree ({why})") from error
+        reason = str(error) if data else "it is empty"
+        raise BlobDamaged(f"{name}: it is not a readable subtree ({reason})") from error
 
 
 def decompress(data: bytes) -> bytes:
-    """What a gzip file holds, MOST_BYTES at most; fed in pieces, since each end of a member copies what follows it."""
+    """Decompress a gzip file of at most MAX_UNPACKED_BYTES.
+
+    Fed in pieces: at the end of each gzip member zlib copies all input that follows.
+    """
     unpacker, whole = Unpacker(), bytearray()
-    for at in range(0, len(data), _CHUNK_BYTES):
-        for piece in unpacker.feed(data[at : at + _CHUNK_BYTES]):
+    for offset in range(0, len(data), _CHUNK_BYTES):
+        for piece in unpacker.feed(data[offset : offset + _CHUNK_BYTES]):
             whole += piece
             if len(whole) > MAX_UNPACKED_BYTES:
                 raise BlobDamaged(f"its gzip payload unpacks to more than {MAX_UNPACKED_BYTES} bytes")
@@ -172,7 +176,9 @@ def decompress(data: bytes) -> bytes:
 
 
 def _split_chunks(data: bytes) -> tuple[bytes, bytes, int]:
-    """JSON, binary chunk, and how many bytes follow, which viewers bear ("Subtree Binary Format")."""
+    """Split a file into JSON, binary chunk, and the number of trailing bytes, which viewers ignore ("Subtree Binary
+    Format").
+    """
     if not data.startswith(b"subt"):
         return data, b"", 0
     if len(data) < _HEADER.size:
@@ -193,18 +199,20 @@ def _read_subtree(members: dict[str, Any], name: str, binary: bytes, trailing_by
     tiles = _read_availability(members.get("tileAvailability"), "tileAvailability", views)
     children = _read_availability(members.get("childSubtreeAvailability"), "childSubtreeAvailability", views)
     contents = tuple(_read_contents(members, views))
-    chosen = [members.get("tileMetadata"), *_get_optional(list, members, "contentMetadata")]
-    described = tuple(None if index is None else _get_item(tables, index, "a metadata table") for index in chosen)
-    strings = [column for table in described if table for column in table[1].values() if column]
+    table_indexes = [members.get("tileMetadata"), *_get_optional(list, members, "contentMetadata")]
+    chosen_tables = tuple(
+        None if index is None else _get_item(tables, index, "a metadata table") for index in table_indexes
+    )
+    string_columns = [column for table in chosen_tables if table for column in table[1].values() if column]
     uris = tuple(dict.fromkeys(uri for uri, _ in buffers if uri is not None))
-    used = {one.view.uri for one in (tiles, children, *contents) if one.view}
-    used |= {view.uri for values, offsets, _ in strings for view in (values, offsets)}
-    needed = tuple(uri for uri in uris if uri in used)
-    return Subtree(name, uris, needed, binary, trailing_bytes, tiles, children, contents, described)
+    used_uris = {one.view.uri for one in (tiles, children, *contents) if one.view}
+    used_uris |= {view.uri for values, offsets, _ in string_columns for view in (values, offsets)}
+    needed = tuple(uri for uri in uris if uri in used_uris)
+    return Subtree(name, uris, needed, binary, trailing_bytes, tiles, children, contents, chosen_tables)
 
 
 def _read_buffer(members: Any, internal: int) -> tuple[str | None, int]:
-    """URI and size; a buffer without a URI is the binary chunk, of `internal` bytes, which may be longer by padding."""
+    """Read URI and size. A buffer without a URI is the binary chunk of `internal` bytes, which may include padding."""
     size, uri = (
         _require_int(_require_type(dict, members, "a buffer").get("byteLength"), "byteLength of a buffer"),
         members.get("uri"),
@@ -230,9 +238,9 @@ def _read_buffer_view(members: Any, buffers: Sequence[tuple[str | None, int]]) -
 
 
 def _read_contents(members: dict[str, Any], views: Sequence[BufferView]) -> Iterator[Availability]:
-    """One for each content; drafts: a single object, or a list in the extension 3DTILES_multiple_contents."""
-    several = _get_optional(dict, _get_optional(dict, members, "extensions"), "3DTILES_multiple_contents")
-    holder = several if several.get("contentAvailability") is not None else members
+    """Read one availability per content; drafts use a single object, or a list in 3DTILES_multiple_contents."""
+    extension = _get_optional(dict, _get_optional(dict, members, "extensions"), "3DTILES_multiple_contents")
+    holder = extension if extension.get("contentAvailability") is not None else members
     items = holder.get("contentAvailability")
     items = [items] if isinstance(items, dict) else _get_optional(list, holder, "contentAvailability")
     for number, item in enumerate(items):
@@ -240,16 +248,18 @@ def _read_contents(members: dict[str, Any], views: Sequence[BufferView]) -> Iter
 
 
 def _read_availability(members: Any, label: str, views: Sequence[BufferView]) -> Availability:
-    """Where both are said the constant holds, as in viewers; drafts say `bufferView` for `bitstream`."""
-    claimed = _require_type(dict, members, label).get("availableCount")
-    claimed = claimed if isinstance(claimed, (int, float)) else None
+    """Read an availability. The constant wins where both are given, as in viewers; drafts say `bufferView` for
+    `bitstream`.
+    """
+    stated_count = _require_type(dict, members, label).get("availableCount")
+    stated_count = stated_count if isinstance(stated_count, (int, float)) else None
     if (constant := members.get("constant")) is None:
         bitstream = members.get("bitstream")
         index = members.get("bufferView") if bitstream is None else bitstream
-        return Availability(label, _get_item(views, index, label), 0, claimed)
+        return Availability(label, _get_item(views, index, label), 0, stated_count)
     if (bit := _require_int(constant, f"constant of {label}")) > 1:
         raise BlobDamaged(f"constant of {label} is neither 0 nor 1")
-    return Availability(label, None, bit, claimed)
+    return Availability(label, None, bit, stated_count)
 
 
 def _read_table(members: Any, views: Sequence[BufferView]) -> PropertyTable:
@@ -273,25 +283,25 @@ def _read_strings(members: Any, views: Sequence[BufferView]) -> StringColumn | N
 def _require_type(kind: type[_T], value: Any, label: str) -> _T:
     if isinstance(value, kind):
         return value
-    raise BlobDamaged(f"{label} is missing, or of a wrong type")
+    raise BlobDamaged(f"{label} is missing, or has the wrong type")
 
 
 def _get_optional(kind: type[_T], members: Mapping[str, Any], key: str) -> _T:
-    """A member that may be absent, or null, which viewers take for absent."""
+    """Get a member that may be absent or null; viewers treat null as absent."""
     value = members.get(key)
     return kind() if value is None else _require_type(kind, value, key)
 
 
-def _require_int(value: Any, label: str, *, least: int = 0) -> int:
-    """A whole number, which JSON may write as `1.0`."""
+def _require_int(value: Any, label: str, *, minimum: int = 0) -> int:
+    """Require a whole number, which JSON may write as `1.0`."""
     if (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
-        and least <= value < 1 << 63
+        and minimum <= value < 1 << 63
         and value == int(value)
     ):
         return int(value)
-    raise BlobDamaged(f"{label} is missing, or no whole number from {least} on")
+    raise BlobDamaged(f"{label} is missing, or not a whole number of at least {minimum}")
 
 
 def _get_item(items: Sequence[_T], index: Any, label: str) -> _T:

@@ -1,9 +1,9 @@
-"""Where the JSON documents of 3D Tiles name other files: one table of sites, read by the walk and by re-basing alike.
+"""JSON documents of 3D Tiles and glTF: one table of the members that name files, for reading and for re-basing.
 
 Sources: 3D Tiles 1.1 (tileset, "Implicit Tiling", "3D Metadata"), 1.0 and its extensions 3DTILES_multiple_contents,
 3DTILES_implicit_tiling, 3DTILES_metadata with their drafts; glTF 2.0 and 1.0 (KHR_binary_glTF, KHR_techniques_webgl),
-EXT_structural_metadata, EXT_feature_metadata; MAXAR_extent, MAXAR_content_geojson. One table serves all documents,
-since the type of one is known only once it has been read, and no key means different things in two of them.
+EXT_structural_metadata, EXT_feature_metadata; MAXAR_extent, MAXAR_content_geojson. One table serves all documents: the
+type is known only after reading, and no key has different meanings in two types.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _URI_KEY = re.compile(rb"uri|url|.+U(?:ri|RI|rl|RL)")
 
 
 class _ExtensibleNode(Node):
-    """An object that may hold what no table knows: `uri`, `url` and `…Uri` strings in it may name files."""
+    """An object with members that no table knows: `uri`, `url` and `…Uri` strings in it may name files."""
 
     def __missing__(self, key: bytes) -> Node | Leaf:
         return _UNKNOWN_URI if _URI_KEY.fullmatch(key) else self.other
@@ -38,7 +38,7 @@ class _ExtensibleNode(Node):
 
 _OPAQUE = Node()
 _APPLICATION_MEMBERS = dict.fromkeys(("extras", "metadata", "properties", "statistics", "schema"), _OPAQUE)
-"""What belongs to the application, whatever its keys are called."""
+"""Members that belong to the application, whatever the keys in them are."""
 
 _UNKNOWN = _ExtensibleNode({"extras": _OPAQUE})
 _UNKNOWN_URI = Leaf(Role.UNKNOWN, _UNKNOWN)
@@ -54,13 +54,13 @@ def _value_leaf(role: str) -> Leaf:
 
 
 _METADATA = _ExtensibleNode(_APPLICATION_MEMBERS, other=_UNKNOWN)
-"""What describes a tile, a content or a group: its properties may be called anything."""
+"""Metadata of a tile, a content or a group: its properties may have any name."""
 
 
 def _spec_node(
     members: Mapping[str, Node | Leaf], *, scope: str = "", extensions: Mapping[str, Node] | None = None
 ) -> Node:
-    """An object of a specification."""
+    """Build the node of an object of a specification."""
     more = _ExtensibleNode({**dict.fromkeys(_METADATA_EXTENSIONS, _METADATA), **(extensions or {})}, other=_UNKNOWN)
     return _ExtensibleNode({**_APPLICATION_MEMBERS, **members, "extensions": more}, other=_UNKNOWN, scope=scope)
 
@@ -106,7 +106,7 @@ _MESHOPT_EXTENSIONS = ("EXT_meshopt_compression", "KHR_meshopt_compression")
 
 
 def _resource_node(role: Role, **more: Node | Leaf) -> Node:
-    """An array of resources, or a dictionary of them (glTF 1.0)."""
+    """Build the node of an array of resources, or a dictionary of them (glTF 1.0)."""
     embedded = Node(other=_OPAQUE, scope="embedded")
     fallback = Node({"fallback": _value_leaf("fallback")}, other=_OPAQUE)
     extensions = {"KHR_binary_glTF": embedded, **dict.fromkeys(_MESHOPT_EXTENSIONS, fallback)}
@@ -147,15 +147,15 @@ _DOCUMENT_NODE = _spec_node(
 # --- the documents ---
 
 MAX_CONTENTS_PER_TILE = 1 << 16
-"""Contents of one tile: they are kept until it is known whether they are templates."""
+"""Most contents of one tile: they are kept in memory until it is known whether they are templates."""
 
 Buffer = tuple[int | None, bool]
-"""A buffer of a glTF: the length that it states, and whether its bytes are elsewhere."""
+"""A buffer of a glTF: its stated length, and whether its bytes are elsewhere."""
 
 
 @dataclass(slots=True)
 class _OpenItem:
-    """A tile or a resource that is being read: it is known at its end what its URIs are."""
+    """A tile or resource that is still being read: only its end shows what its URIs are."""
 
     uris: list[str] = field(default_factory=list)
     implicit_members: dict[str, Any] | None = None
@@ -165,13 +165,12 @@ class _OpenItem:
 
 
 class Document:
-    """Reads one JSON document of 3D Tiles or glTF, fed in pieces; tells each URI that names a file by `found`.
+    """Streaming reader of one JSON document of 3D Tiles or glTF; calls `on_uri` with each URI that names a file.
 
-    What an implicit tile names is in `implicit`, not told: its templates stand for files that only the subtrees know.
-    `unreadable` says why where that cannot be understood.
-    `content_uris` holds, by class, the property that the schema inside gives the semantic CONTENT_URI ("Metadata
-    Semantics"). `first_buffer` is that of a glTF; `lengths` holds the URI of each buffer elsewhere, with the bytes that
-    it must have. `feed` and `finish` raise BlobDamaged with a sentence.
+    Templates of implicit tiles go to `implicit_tilings`, because only the subtrees list the files they stand for;
+    `unreadable_reasons` says why a tiling cannot be parsed. `content_uri_properties` holds, by class, the property with
+    the semantic CONTENT_URI in the embedded schema ("Metadata Semantics"). `first_buffer` is that of a glTF;
+    `buffer_lengths` has the URI and required bytes of each external buffer. `feed` and `finish` raise BlobDamaged.
     """
 
     def __init__(self, on_uri: Callable[[Role, str], None]) -> None:
@@ -186,14 +185,14 @@ class Document:
         self.buffer_lengths: list[tuple[str, int]] = []
 
     def feed(self, data: bytes) -> None:
-        """Read on."""
+        """Parse the next bytes."""
         try:
             self._scanner.feed(data)
         except MalformedJson as error:
             raise BlobDamaged(str(error)) from None
 
     def finish(self) -> None:
-        """No more comes."""
+        """Check that the document is complete."""
         try:
             self._scanner.finish()
         except MalformedJson as error:
@@ -203,18 +202,18 @@ class Document:
 
     @property
     def kind(self) -> Kind:
-        """What the document is, as far as it has been read."""
+        """Kind of the document, as far as it has been read."""
         return next((kind for mark, kind in _KIND_BY_KEY.items() if mark in self._seen_keys), Kind.JSON)
 
     @property
     def padded(self) -> bool:
-        """Whether NULs stand behind it."""
+        """True if NULs follow the document."""
         return self._scanner.padded
 
-    # --- as a Hearer ---
+    # --- ScanHandler ---
 
     def on_string(self, leaf: Leaf, text: str, start: int, end: int) -> None:
-        """A text at a leaf."""
+        """Handle a string at a leaf."""
         if not isinstance(leaf.role, Role):
             self._record_string(leaf.role, text)
         elif leaf.role in {Role.UNKNOWN, Role.SCHEMA, Role.EXTENT} or not self._open_items:
@@ -227,7 +226,7 @@ class Document:
                 raise BlobDamaged(f"a tile has more than {MAX_CONTENTS_PER_TILE:,} contents")
 
     def on_scalar(self, leaf: Leaf, raw: bytes) -> None:
-        """A flat value at a leaf."""
+        """Handle a number or literal at a leaf."""
         if leaf.role == "geometricError":
             self._seen_keys.add(leaf.role)
         elif leaf.role == "byteLength":
@@ -247,12 +246,12 @@ class Document:
             self._record_implicit_member(role, text)
 
     def _record_implicit_member(self, key: str, parsed: object) -> None:
-        said = self._open_items[-1].implicit_members
-        if said is not None:
-            said[key] = parsed  # of a key that stands twice the last one counts, as in every browser
+        members = self._open_items[-1].implicit_members
+        if members is not None:
+            members[key] = parsed  # the last of two equal keys counts, as in every browser
 
     def on_object_start(self, scope: str) -> None:
-        """An object with a scope begins."""
+        """Handle the start of an object with a scope."""
         if self._scanner.depth == 1:
             self._seen_keys.update(self._scanner.keys)
         if scope == "implicit":
@@ -263,7 +262,7 @@ class Document:
             self._open_items.append(_OpenItem())
 
     def on_object_end(self, scope: str) -> None:
-        """It ends."""
+        """Handle its end."""
         if scope not in _ROLE_BY_SCOPE:
             return
         item = self._open_items.pop()
@@ -287,12 +286,12 @@ class Document:
 
 
 def _parse_scalar(raw: bytes) -> Any:
-    """What a number or literal says; None for whole numbers that Python refuses to read (4300 digits)."""
+    """Parse a number or literal; None for integers that are too long for Python (4300 digits)."""
     return json.loads(raw) if len(raw) < 4000 else None
 
 
 EMBEDDED_BUFFER_ID = "binary_glTF"
-"""The id of the buffer that is the body of a glTF 1.0 binary (KHR_binary_glTF)."""
+"""Id of the buffer that is the body of a glTF 1.0 binary (KHR_binary_glTF)."""
 
 _ROLE_BY_SCOPE = {"tile": Role.CONTENT, **{role.value: role for role in (Role.BUFFER, Role.IMAGE, Role.SHADER)}}
 
@@ -303,21 +302,20 @@ _KIND_BY_KEY = {
     "classes": Kind.SCHEMA,
     "type": Kind.GEOJSON,
 }
-"""By which of its keys a document is told (CesiumJS looks in this order, but for subtrees after glTF)."""
+"""Kind of a document by the first of these keys that it has (the order of CesiumJS, except subtrees after glTF)."""
 
 
-# --- the pointer ---
-
+# --- re-basing the tileset of the pointer ---
 
 _URI_BLANKS = "".join(map(chr, range(0x21)))
-"""What viewers drop at the ends of a URI (WHATWG URL)."""
+"""Characters that viewers drop at the ends of a URI (WHATWG URL)."""
 
 _PATH_SAFE = "/{}~!$&'()*+,;=:@"
-"""What may stand in the path of a URI as it is; the braces are those of templates."""
+"""Characters that may stand unencoded in the path of a URI; the braces belong to templates."""
 
 
 class _UriRebaser:
-    """Notes where a document holds URIs that lead from its own folder into the container, and the edit for each."""
+    """Collect the edits that re-base each URI of a document that leads into the container."""
 
     def __init__(self, prefix: str, container_url: str) -> None:
         self._prefix = prefix
@@ -326,11 +324,11 @@ class _UriRebaser:
         self.is_tileset = False
 
     def on_string(self, leaf: Leaf, text: str, start: int, end: int) -> None:
-        """Note the edit that re-bases a URI: the prefix before its first letter."""
+        """Add the edit of one URI: insert the prefix before its first character."""
         if not isinstance(leaf.role, Role) or end - start > MAX_STRING_BYTES:
             return
-        if back := _path_in_container(text, self._container_url):
-            self.edits.append((start, end, json.dumps(self._prefix + back)[1:-1].encode()))
+        if path := _path_in_container(text, self._container_url):
+            self.edits.append((start, end, json.dumps(self._prefix + path)[1:-1].encode()))
         elif not is_relative_path(text) or _leaves_container(text):
             return
         elif text[0] > " ":
@@ -339,24 +337,26 @@ class _UriRebaser:
             self.edits.append((start, end, json.dumps(self._prefix + text.strip(_URI_BLANKS))[1:-1].encode()))
 
     def on_scalar(self, leaf: Leaf, raw: bytes) -> None:
-        """No URI."""
+        """Do nothing: not a URI."""
 
     def on_object_start(self, scope: str) -> None:
-        """Only a tileset has tiles."""
+        """Only tilesets have tiles."""
         self.is_tileset = self.is_tileset or scope == "tile"
 
     def on_object_end(self, scope: str) -> None:
-        """No URI."""
+        """Do nothing: not a URI."""
 
 
 def _leaves_container(uri: str) -> bool:
-    """Whether a relative URI of the root climbs out of the container: it does so from anywhere."""
+    """Return whether a relative URI of the root climbs out of the container; it then does so from anywhere."""
     target = resolve(uri, ROOT, "https://host/container")
     return isinstance(target, RejectedUri) and not target.has_unsafe_name
 
 
 def _path_in_container(uri: str, container_url: str) -> str | None:
-    """The path in the container that a URI of the root leads back to: without its query, which may sign it."""
+    """Find the path in the container that an absolute URI of the root names, without its query, which may be a
+    signature.
+    """
     target = resolve(uri, ROOT, container_url) if container_url else None
     if not isinstance(target, ResolvedUri) or not target.is_absolute:
         return None
@@ -364,31 +364,33 @@ def _path_in_container(uri: str, container_url: str) -> str | None:
 
 
 def rebase(chunks: Iterable[bytes], prefix: str, container_url: str = "") -> Iterator[bytes]:
-    """The tileset document in `chunks` with each relative URI prefixed, to stand that many folders above its place.
+    """Prefix each relative URI of a tileset document, so that it works in another folder.
 
-    Every other byte stays as it is; a gzip payload is unpacked, a byte order mark dropped. URIs that lead back to the
-    container, whose bare URL is `home`, become relative. Other absolute ones, `data:` and empty URIs stay, as do those
-    that begin with `/`, `?` or `#` and those that leave the container. Raises BlobDamaged, at the end at the latest,
-    when this is no tileset.
+    Every other byte stays the same; gzip is unpacked, a byte order mark dropped. URIs that point to the container,
+    whose bare URL is `container_url`, become relative. Other absolute URIs, `data:` and empty URIs stay, as do those
+    that begin with `/`, `?` or `#` and those that leave the container. Raises BlobDamaged, at the end at the latest, if
+    it is not a tileset.
     """
-    sites = _UriRebaser(prefix, container_url)
-    scanner = Scanner(_DOCUMENT_NODE, sites)
-    window, at = b"", 0
+    rebaser = _UriRebaser(prefix, container_url)
+    scanner = Scanner(_DOCUMENT_NODE, rebaser)
+    window, offset = b"", 0
     try:
         for chunk in gunzip_chunks_if_packed(chunks):
             window += chunk
             scanner.feed(chunk)
-            piece, window, at = _apply_edits(window, at, scanner.position, sites.edits)
-            yield piece
+            edited, window, offset = _apply_edits(window, offset, scanner.position, rebaser.edits)
+            yield edited
         scanner.finish()
     except MalformedJson as error:
         raise BlobDamaged(f"{ROOT}: {error}") from None
-    if not sites.is_tileset:
-        raise BlobDamaged(f"{ROOT}: it is JSON, but no tileset (it has no root tile)")
+    if not rebaser.is_tileset:
+        raise BlobDamaged(f"{ROOT}: it is JSON, but not a tileset (it has no root tile)")
 
 
 def _apply_edits(window: bytes, at: int, until: int, edits: deque[tuple[int, int, bytes]]) -> tuple[bytes, bytes, int]:
-    """The bytes of the window, which begins at `at`, up to `until` with the edits made; what is left, and where."""
+    """Return the bytes of the window (it begins at `at`) up to `until` with the edits applied; the rest, and its
+    offset.
+    """
     pieces, done = [], len(BOM) if at == 0 and window.startswith(BOM) else at
     while edits:
         start, end, text = edits.popleft()

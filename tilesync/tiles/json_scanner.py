@@ -1,6 +1,6 @@
-"""A JSON object read as a stream: what stands at the places that a table names, with its position in the document.
+"""Streaming JSON scanner: reports the values at the places that a table names, with their byte positions.
 
-Strict (RFC 8259), in bounded memory, without recursion: the input is untrusted, and may be larger than the memory.
+Strict (RFC 8259), in bounded memory, without recursion: the input is untrusted and may be larger than the memory.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 MAX_NESTING_DEPTH: Final = 20_000
-"""Brackets within brackets at most; a level of tiles has two."""
+"""Most brackets within brackets; one level of tiles has two."""
 
 MAX_STRING_BYTES: Final = 1 << 16
-"""Bytes that are told of a text; what is longer can only be a `data:` URI."""
+"""Most bytes of a string that are reported; a longer one can only be a `data:` URI."""
 
 _MAX_UNPARSED_BYTES: Final = 1 << 20
-"""Bytes that no token needs, but for a long text or an array; one that does is refused however it is cut."""
+"""Most bytes of one token, except a long string or an array; a longer token is refused however the input is cut."""
 
-# What repeats possessively is an atomic group, `(?>…)*+`: of `(?:…)*+` Python before 3.11.5 takes in half a repetition
-# that fails (python/cpython#106052), so that `[1,]` and `1.` would pass.
+# Possessive repeats are written as atomic groups, `(?>…)*+`: with `(?:…)*+`, Python before 3.11.5 keeps half of a
+# failed repetition (python/cpython#106052), so that `[1,]` and `1.` would pass.
 _WS = rb"[ \t\n\r]*+"
 _STRING_BODY = rb'(?>[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+'
 _QUOTED_STRING = rb'"(' + _STRING_BODY + rb')"'
@@ -35,11 +35,14 @@ _VALUE = rb"(?:" + _SCALAR_OR_COMPACT + rb"|" + _QUOTED_STRING + rb"|(\{)|(\[))"
 _MEMBER_NAME = _QUOTED_STRING + _WS + rb":" + _WS
 
 _END_GROUP, _KEY_GROUP, _SCALAR_GROUP, _COMPACT_GROUP, _STRING_GROUP, _OBJECT_GROUP, _ARRAY_GROUP = range(1, 8)
-"""Groups of a token. An array of numbers and a bounding volume are one token too, a pack, where that is no loss."""
+"""Groups of the token pattern.
+
+An array of numbers or a bounding volume is one compact token where nothing in it needs to be reported.
+"""
 
 
 class _ParserState(NamedTuple):
-    """What may come next; `long` is the beginning of a text too long to be one token."""
+    """The patterns of what may come next; `long_string` matches the start of a string too long for one token."""
 
     token: re.Pattern[bytes]
     long_string: re.Pattern[bytes]
@@ -64,12 +67,15 @@ _OPEN_BRACE = ord("{")
 
 
 class MalformedJson(ValueError):
-    """The document is no JSON object, or one that cannot be followed; `str()` is a sentence."""
+    """The document is not a JSON object, or cannot be followed; `str()` is a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A place whose value is told: a text, or where not `text` a number or literal. An object is read as `inside`."""
+    """A place whose value is reported: a string, or if not `is_string` a number or literal.
+
+    An object at this place is read with `object_node`.
+    """
 
     role: str
     object_node: Node
@@ -77,14 +83,14 @@ class Leaf:
 
     @property
     def scope(self) -> str:
-        """The scope of an object there."""
+        """Scope of an object at this place."""
         return self.object_node.scope
 
 
 class Node(dict[bytes, "Node | Leaf"]):
-    """What an object holds, by key; an array holds its items under the key `b""`. All other keys lead to `other`.
+    """Members of an object by key; an array has its items under the key `b""`. All other keys lead to `other`.
 
-    `scope` names objects whose beginning and end are told.
+    `scope` names objects whose start and end are reported.
     """
 
     def __init__(
@@ -103,26 +109,26 @@ class Node(dict[bytes, "Node | Leaf"]):
 
 
 class ScanHandler(Protocol):
-    """Hears what a scanner finds, in the order of the document."""
+    """Callbacks of a scanner, called in document order."""
 
     def on_string(self, leaf: Leaf, text: str, start: int, end: int) -> None:
-        """A text at a leaf; its raw bytes lie from `start` to `end`, half-open. Cut at LONGEST bytes."""
+        """Handle a string at a leaf, cut at MAX_STRING_BYTES; its raw bytes lie from `start` to `end`, half-open."""
 
     def on_scalar(self, leaf: Leaf, raw: bytes) -> None:
-        """A number or literal at a leaf that is no text."""
+        """Handle a number or literal at a leaf that is not a string."""
 
     def on_object_start(self, scope: str) -> None:
-        """An object with a scope begins."""
+        """Handle the start of an object with a scope."""
 
     def on_object_end(self, scope: str) -> None:
-        """It ends."""
+        """Handle its end."""
 
 
 class Scanner:
-    """Reads one document, fed in pieces. `feed` and `finish` raise Malformed.
+    """Scanner of one document, fed in pieces. `feed` and `finish` raise MalformedJson.
 
-    `position` is how far the document has been read: every place before it has been told. `padded`: NULs stand behind
-    the object, as some writers pad.
+    `position` is how far the document was read: everything before it has been reported. `padded`: NULs follow the
+    object, which some writers use as padding.
     """
 
     def __init__(self, table: Node, handler: ScanHandler) -> None:
@@ -137,24 +143,24 @@ class Scanner:
         self.padded = False
 
     def feed(self, data: bytes) -> None:
-        """Read on."""
+        """Scan the next bytes."""
         self._buffer += data
         self._advance(final=False)
 
     def finish(self) -> None:
-        """No more comes. Raises Malformed when the object is not whole."""
+        """Check that the object is complete. Raises MalformedJson when it is not."""
         self._advance(final=True)
         if not self._ended:
             raise MalformedJson(f"its JSON is cut off, or broken, at byte {self.position}")
 
     @property
     def depth(self) -> int:
-        """How many objects and arrays are open around the innermost one."""
+        """Number of open objects and arrays around the innermost one."""
         return len(self._stack)
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys that lead to the innermost open object or array; an item of an array has the empty key."""
+        """Keys that lead to the innermost open object or array; an item of an array has the empty key."""
         return tuple(
             key.decode(errors="replace") for _, _, key in (*self._stack[1:], self._current)[: len(self._stack)]
         )
@@ -180,7 +186,7 @@ class Scanner:
         if found is None and _PARTIAL_START.fullmatch(self._buffer) and len(self._buffer) <= _MAX_UNPARSED_BYTES:
             return False
         if found is None or found.start(1) > _MAX_UNPARSED_BYTES:
-            raise MalformedJson("it is no JSON object")
+            raise MalformedJson("it is not a JSON object")
         self._state = _FIRST_MEMBER
         self._consume(found.end())
         if self._current[0].scope:
@@ -188,7 +194,11 @@ class Scanner:
         return True
 
     def _read_tokens(self, *, final: bool) -> int:
-        """Read every whole token of the buffer; how many bytes those were."""
+        """Read every complete token of the buffer; return how many bytes these were.
+
+        One regular expression per state matches separator, key and value together: one call per member instead of one
+        per sign is what makes a scanner in Python fast enough.
+        """
         buffer, size, pos = self._buffer, len(self._buffer), 0
         node, in_object, name = self._current
         state = self._state
@@ -248,27 +258,31 @@ class Scanner:
         return pos
 
     def _must_descend(self, found: re.Match[bytes], child: Node | Leaf) -> bool:
-        """Whether a pack is to be read bracket by bracket: it is deep or long, or its object has a scope."""
+        """Return whether a compact token must be read bracket by bracket: it is deep or long, or its object has a
+        scope.
+        """
         start, end = found.span(_COMPACT_GROUP)
-        box = found.string[start] == _OPEN_BRACE
+        is_object = found.string[start] == _OPEN_BRACE
         return (
-            len(self._stack) + box >= MAX_NESTING_DEPTH
+            len(self._stack) + is_object >= MAX_NESTING_DEPTH
             or end - start > _MAX_UNPARSED_BYTES
-            or (box and bool(child.scope))
+            or (is_object and bool(child.scope))
         )
 
     def _reject_overlong_token(self, found: re.Match[bytes], pos: int) -> None:
-        """Refuse a token that could not be told for too long, had it come in small pieces."""
+        """Refuse a token that would exceed the limit if it came in small pieces: the result must not depend on the
+        cuts.
+        """
         kind = found.lastindex
         assert kind is not None
         known = found.end() if kind == _SCALAR_GROUP else found.start(kind) - (kind == _STRING_GROUP)
         if known - pos > _MAX_UNPARSED_BYTES:
             raise MalformedJson(f"its JSON is broken at byte {self.position + pos}")
 
-    # --- texts that are longer than a token may be ---
+    # --- strings longer than one token ---
 
     def _begin_long_string(self) -> bool:
-        """Whether a long text begins here."""
+        """Start reading a long string; return whether one starts here."""
         if len(self._buffer) <= MAX_STRING_BYTES:
             return False
         assert self._state is not None
@@ -284,7 +298,7 @@ class Scanner:
         return True
 
     def _read_long_string(self) -> bool:
-        """Read on in a long text; whether it ended."""
+        """Continue a long string; return whether it ended."""
         assert self._long_string is not None
         child, start, kept = self._long_string
         found = _STRING_BODY_PATTERN.match(self._buffer)
@@ -305,22 +319,22 @@ class Scanner:
 
     def _read_padding(self) -> None:
         if self._buffer.strip(_PADDING):
-            raise MalformedJson("something stands behind its JSON object")
+            raise MalformedJson("data follows its JSON object")
         self.padded = self.padded or b"\0" in self._buffer
         self._consume(len(self._buffer))
 
 
 def _decode_truncated(raw: bytes) -> str:
-    """What a JSON string says in its first LONGEST bytes."""
+    """Decode the first MAX_STRING_BYTES of a JSON string."""
     if len(raw) >= MAX_STRING_BYTES:
-        whole = _STRING_BODY_PATTERN.match(raw[:MAX_STRING_BYTES])  # not half an escape
-        assert whole is not None
-        raw = whole[0]
+        complete = _STRING_BODY_PATTERN.match(raw[:MAX_STRING_BYTES])  # never half an escape
+        assert complete is not None
+        raw = complete[0]
     return _unescape(raw)
 
 
 def _unescape(raw: bytes) -> str:
-    """The text that a JSON string says; bytes that are no UTF-8 become U+FFFD, as in every viewer."""
+    """Decode a JSON string; invalid UTF-8 becomes U+FFFD, as in every viewer."""
     if b"\\" not in raw:
         return raw.decode(errors="replace")
     text: str = json.loads(b'"' + raw.decode(errors="replace").encode() + b'"')

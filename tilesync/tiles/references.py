@@ -1,4 +1,4 @@
-"""The files that one document asks for, by their names in the container."""
+"""Reference collector: the files that one document references, by their names in the container."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SCENE_ROLES = frozenset({Role.CONTENT, Role.SUBTREE})
 
 
 class _UriGroup:
-    """URIs of one document that are told together: how many, and the first."""
+    """URIs of one document that share one diagnostic: their number and the first of them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -25,21 +25,21 @@ class _UriGroup:
             self._first, self._reason = redact_uri(uri), reason
 
     def drain(self, problem: str) -> Iterator[Diagnostic]:
-        """One remark on all of them, if there were any."""
+        """Yield one diagnostic for all URIs of the group, if there are any."""
         if self.count:
-            one = f"{self._first} {self._reason}"
+            example = f"{self._first} {self._reason}"
             yield Diagnostic(
-                problem, one if self.count == 1 else f"{self.count}{URIS_ELSEWHERE_PHRASE}the first, {one}"
+                problem, example if self.count == 1 else f"{self.count}{URIS_ELSEWHERE_PHRASE}the first, {example}"
             )
         self.count = 0
 
 
 class ReferenceCollector:
-    """Collects the references of one document, each once, and remarks on what its URIs cannot or should not say.
+    """Collect the references of one document, each once, and diagnostics of its URIs.
 
-    `base` is the name of the document, `home` the bare URL of the container, empty where that is not known. What leads
-    out of the container, or back to it from wherever a copy stands, is told in one remark each, at the end; a URI of an
-    extension that is not known in one of its own. Source: 3D Tiles 1.1, "URIs".
+    `base` is the name of the document, `container_url` the bare URL of the container, empty where it is not known. URIs
+    that leave the container, and URIs that point back to the original container from any copy, get one diagnostic for
+    each group, at the end; each URI of an unknown extension gets its own. Source: 3D Tiles 1.1, "URIs".
     """
 
     def __init__(self, base: str, container_url: str) -> None:
@@ -55,11 +55,11 @@ class ReferenceCollector:
         return len(self._references) + len(self._diagnostics)
 
     def __call__(self, role: Role, uri: str) -> None:
-        """Take in one URI."""
+        """Add one URI."""
         target = resolve(uri, self._base, self._container_url)
         if target is None:
             if not uri.strip() and role is not Role.UNKNOWN:
-                self._add_once("empty URI", f"a URI ({role}) is empty, which viewers take for none")
+                self._add_once("empty URI", f"a URI ({role}) is empty, which viewers ignore")
         elif isinstance(target, RejectedUri):
             if target.has_unsafe_name and role is not Role.UNKNOWN:
                 self.add_diagnostic("unsafe name", f"{redact_uri(uri)} {target.reason}")
@@ -68,37 +68,37 @@ class ReferenceCollector:
                 if role in _SCENE_ROLES and self._base == ROOT:
                     self._external_problem = ROOT_LEADS_AWAY
         elif role is Role.UNKNOWN:
-            self.add_diagnostic(UNFOLLOWED, f"{redact_uri(uri)} stands in an extension that tilesync does not know")
+            self.add_diagnostic(UNFOLLOWED, f"{redact_uri(uri)} is in an extension that tilesync does not know")
         else:
             self._references[Reference(target.name, role)] = None
             if target.is_absolute:
-                self._container_uris(uri, "leads back to the container that this is a copy of")
+                self._container_uris(uri, "points back to the original container")
             if target.has_query:
-                self._add_once("query", f"{redact_uri(uri)} carries a query, which a folder knows nothing of")
+                self._add_once("query", f"{redact_uri(uri)} has a query, which a file in a folder cannot have")
 
     def require_length(self, uri: str, length: int) -> None:
-        """The file that a URI names must have so many bytes."""
+        """Require that the file of a URI has at least this many bytes."""
         target = resolve(uri, self._base, self._container_url)
         if isinstance(target, ResolvedUri) and not target.archive_path:
             self.add_diagnostic(REQUIRED_BUFFER_BYTES, f"{length} {target.name}")
 
     def _add_once(self, problem: str, detail: str) -> None:
-        """Remark what one example of a document stands for."""
+        """Add a diagnostic of a kind that a document gets only once, for its first example."""
         if problem not in self._reported_problems:
             self._reported_problems.add(problem)
             self.add_diagnostic(problem, detail)
 
     def add_diagnostic(self, problem: str, detail: str) -> None:
-        """Take in what is to be said of the document itself, once."""
+        """Add a diagnostic of the document itself, once."""
         self._diagnostics[Diagnostic(problem, detail)] = None
 
     def drain(self, *, is_final: bool = True) -> tuple[tuple[Reference, ...], tuple[Diagnostic, ...]]:
-        """What came since the last time. `last`: nothing more comes, so what is told together is told."""
-        several = (
+        """Return references and diagnostics since the last call. `is_final`: also the grouped diagnostics."""
+        grouped = (
             (*self._external_uris.drain(self._external_problem), *self._container_uris.drain(ABSOLUTE_URL))
             if is_final
             else ()
         )
-        taken = tuple(self._references), (*self._diagnostics, *several)
+        result = tuple(self._references), (*self._diagnostics, *grouped)
         self._references, self._diagnostics = {}, {}
-        return taken
+        return result

@@ -1,4 +1,4 @@
-"""What the stored bytes of one blob prove and what they name, computed chunk by chunk as they pass.
+"""Validator: checks size, digests and structure of one blob and collects its references, chunk by chunk.
 
 The result does not depend on how the bytes are cut into chunks.
 """
@@ -24,35 +24,35 @@ _IMAGE_MAGICS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"\xabKTX", b"GIF8")
 _OTHER_KIND_BY_MAGIC = {b"PK\x03\x04": Kind.ARCHIVE, b"voxl": Kind.VOXELS}
 _JSON_PREFIX = b"\xef\xbb\xbf \t\r\n"
 _PROBE_BYTES = 1 << 12
-"""Bytes in which something must stand that is not blank, for a file to be told by it."""
+"""A byte that is not blank must come within these bytes, for the kind of a file to be detected by it."""
 
 _GENERIC_JSON_KINDS = {Kind.JSON, Kind.GEOJSON}
-"""What any JSON may be taken for: lines of a log have a `type` too."""
+"""Kinds that any JSON may look like: a line of a log may have a `type` too."""
 
 _MARKUP_PREFIX = rb"(?><!--.*?-->|<\?xml[^>]*>|\s)*+"
 _HTML_PAGE = re.compile(_MARKUP_PREFIX + rb"<(?:!doctype html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 _ERROR_RESPONSE = re.compile(_MARKUP_PREFIX + rb"<Error\b|\{\s{0,8}\"error\"\s{0,8}:\s{0,8}\{", re.DOTALL)
-"""How an error of the storage begins, in XML ("Status and error codes"), and one of the API, in JSON."""
+"""Start of an error of the storage, in XML ("Status and error codes"), and of the API, in JSON."""
 
 _ERROR_PROBE_BYTES = 40
 """Bytes that tell an error in JSON from other objects."""
 
 _UTF16_JSON = re.compile(rb"\xff\xfe\{\0|\xfe\xff\0\{|\{\0[\"\s]\0|\0\{\0[\"\s]")
-"""How an object of JSON begins in UTF-16: by chance only one file of numbers in a milliard begins so."""
+"""Start of a JSON object in UTF-16: of files of random numbers, about one in a billion begins so."""
 
 _HTML_SUFFIXES = (".html", ".htm", ".xhtml")
 
 _TILE_KINDS = frozenset(
     {Kind.GLB, Kind.GLTF, Kind.B3DM, Kind.I3DM, Kind.PNTS, Kind.CMPT, Kind.VECTOR, Kind.VOXELS, Kind.TILESET}
 )
-"""What viewers show as a content, whatever its name: they go by its magic, or by the keys of its JSON."""
+"""Kinds that viewers show as a content, whatever its name: they go by magic, or by the keys of the JSON."""
 
 _JSON_KINDS = _GENERIC_JSON_KINDS | {Kind.TILESET, Kind.SUBTREE, Kind.GLTF, Kind.SCHEMA, Kind.VOXELS}
 
 
 @dataclass(frozen=True, slots=True)
 class _ExpectedContent:
-    """What the ending of a name says that a file holds; `usual`: kinds that nobody wonders at."""
+    """Content that a suffix of a file name promises; `usual_kinds` need no diagnostic."""
 
     description: str
     allowed_kinds: frozenset[Kind]
@@ -63,25 +63,26 @@ def _list_expected_content() -> Iterator[tuple[str, _ExpectedContent]]:
     yield ".glb", _ExpectedContent("glTF", _TILE_KINDS, frozenset({Kind.GLB}))
     for kind in (Kind.B3DM, Kind.I3DM, Kind.PNTS, Kind.CMPT):
         yield f".{kind}", _ExpectedContent("tile", _TILE_KINDS, frozenset({kind}))
-    for ending in (".vctr", ".geom"):
-        yield ending, _ExpectedContent("tile", _TILE_KINDS, frozenset({Kind.VECTOR}))
+    for suffix in (".vctr", ".geom"):
+        yield suffix, _ExpectedContent("tile", _TILE_KINDS, frozenset({Kind.VECTOR}))
     yield ".subtree", _ExpectedContent("subtree", frozenset({Kind.SUBTREE}), frozenset({Kind.SUBTREE}))
-    for ending in (".json", ".gltf", ".geojson"):
-        yield ending, _ExpectedContent("JSON object", _TILE_KINDS | _JSON_KINDS, frozenset(_JSON_KINDS))
-    for ending in (".png", ".jpg", ".jpeg", ".webp", ".ktx", ".ktx2", ".gif"):
-        yield ending, _ExpectedContent("image", frozenset({Kind.IMAGE}), frozenset({Kind.IMAGE}))
+    for suffix in (".json", ".gltf", ".geojson"):
+        yield suffix, _ExpectedContent("JSON object", _TILE_KINDS | _JSON_KINDS, frozenset(_JSON_KINDS))
+    for suffix in (".png", ".jpg", ".jpeg", ".webp", ".ktx", ".ktx2", ".gif"):
+        yield suffix, _ExpectedContent("image", frozenset({Kind.IMAGE}), frozenset({Kind.IMAGE}))
 
 
 _EXPECTED_CONTENT_BY_SUFFIX = dict(_list_expected_content())
-"""By the ending of a name, in lower case."""
+"""By suffix of the name, in lower case."""
 
 _JSON_SUFFIXES = frozenset({".json", ".gltf", ".geojson"})
-"""Endings of which a file without any bytes breaks the promise: viewers read it as JSON, and fail."""
+"""Suffixes for which an empty file is damaged: viewers read it as JSON, and fail."""
 
 
 class GzipPayload:
-    """A payload within gzip. Where both are damaged the gzip is told: it comes to light sooner or later than the other,
-    depending on the chunks.
+    """A payload inside gzip.
+
+    Where both are damaged, the error of the gzip is reported: which one shows up first depends on the chunks.
     """
 
     def __init__(self, inner: Payload) -> None:
@@ -90,7 +91,7 @@ class GzipPayload:
         self._inner_error: BlobDamaged | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take in the next bytes."""
+        """Decompress and parse the next bytes."""
         for piece in self._unpacker.feed(data):
             if self._inner_error is None:
                 try:
@@ -99,7 +100,7 @@ class GzipPayload:
                     self._inner_error = error
 
     def finish(self) -> None:
-        """No more comes."""
+        """Check that gzip and payload are complete."""
         self._unpacker.finish()
         if self._inner_error is not None:
             raise self._inner_error
@@ -109,16 +110,16 @@ class GzipPayload:
 
     @property
     def kind(self) -> Kind:
-        """What the payload is."""
+        """Kind of the payload."""
         return self._inner.kind
 
 
 class Payload:
-    """What a file is, told by its first bytes, never by its name; its structure, and what it names.
+    """Kind of a file, detected by its first bytes and never by its name; its structure and its references.
 
     `feed` and `finish` raise BlobDamaged for a broken structure, for a page of HTML under another name, and for a file
-    that holds nothing of what the ending of its name promises (a `.glb` no tile, a `.json` no JSON, a `.png` no image).
-    Broken JSON whose beginning does not say that it is of 3D Tiles, and whose name promises nothing, is nothing known.
+    without the content that its suffix promises (a `.glb` without a tile, a `.json` without JSON, a `.png` without an
+    image). Broken JSON is of kind NONE where neither its beginning nor its name says that it is 3D Tiles.
     """
 
     def __init__(self, name: str, references: ReferenceCollector, *, inside_gzip: bool = False) -> None:
@@ -132,21 +133,21 @@ class Payload:
 
     @property
     def has_implicit_tiling(self) -> bool:
-        """Whether it is a tileset with implicit tiling."""
+        """True if it is a tileset with implicit tiling."""
         inner = self._parser._inner if isinstance(self._parser, GzipPayload) else self
         return isinstance(inner._parser, Document) and bool(inner._parser.implicit_tilings)
 
     @property
     def expects_more(self) -> bool:
-        """Whether what comes next may say more: of its first bytes nobody knows that, too."""
+        """True if the next bytes may change the result, as they may until the kind is detected."""
         return self._start is not None or self._parser is not None
 
     def add_diagnostic(self, problem: str, detail: str) -> None:
-        """Take in what is to be said of the file."""
+        """Add a diagnostic of the file."""
         self._references.add_diagnostic(problem, detail)
 
     def feed(self, data: bytes) -> None:
-        """Take in the next bytes."""
+        """Parse the next bytes."""
         if self._start is not None:
             data = self._start = self._start + data
             if data[:_MAGIC_BYTES] not in KIND_BY_MAGIC and _is_too_short(data):
@@ -167,37 +168,40 @@ class Payload:
         )
         if self.kind is Kind.ARCHIVE:
             self._references.add_diagnostic(
-                "unfollowed", "it is an archive, taken as one file: what lies in it is not walked"
+                "unfollowed", "it is an archive, mirrored as one file: files in it are not followed"
             )
         if magic in KIND_BY_MAGIC:
             self._parser = BinaryFormatParser(magic, self._references)
             self._check_expected_content()
             return
-        visible = start[:_PROBE_BYTES].lstrip(_JSON_PREFIX)
-        if _ERROR_RESPONSE.match(visible):
+        text_start = start[:_PROBE_BYTES].lstrip(_JSON_PREFIX)
+        if _ERROR_RESPONSE.match(text_start):
             raise BlobDamaged("it is an error message of a server")
         if _UTF16_JSON.match(start):
             raise BlobDamaged("it is JSON in UTF-16, which viewers do not read")
-        if visible[:1] in {b"{", b""}:
+        if text_start[:1] in {b"{", b""}:
             self._parser = Document(self._references)
             return
-        if _HTML_PAGE.match(visible) and not self._name.endswith(_HTML_SUFFIXES):
+        if _HTML_PAGE.match(text_start) and not self._name.endswith(_HTML_SUFFIXES):
             raise BlobDamaged("it is a page of HTML")
-        self._check_expected_content(is_list=visible.startswith(b"["))
+        self._check_expected_content(is_list=text_start.startswith(b"["))
 
     def _check_expected_content(self, *, is_list: bool = False) -> None:
-        """Compare what the file is with what its name says. A list is JSON that only who asks for it cannot use."""
-        ending = self._name[self._name.rfind(".") :]
-        promise = _EXPECTED_CONTENT_BY_SUFFIX.get(ending)
-        if promise is None or self.kind in promise.usual_kinds:
+        """Compare the kind of the file with its suffix.
+
+        A list is valid JSON: it is not damaged, only unusable for the file that references it.
+        """
+        suffix = self._name[self._name.rfind(".") :]
+        expected = _EXPECTED_CONTENT_BY_SUFFIX.get(suffix)
+        if expected is None or self.kind in expected.usual_kinds:
             return
-        if self.kind in promise.allowed_kinds:
-            sentence = f"it is named {ending} and holds {self.kind}: viewers go by what it holds"
+        if self.kind in expected.allowed_kinds:
+            sentence = f"it is named {suffix} but is {self.kind}: viewers go by the content"
             self._references.add_diagnostic("other format", sentence)
-        elif is_list and ending in _JSON_SUFFIXES and not self._is_root:
-            self._references.add_diagnostic("unreadable", f"it is named {ending} and holds no {promise.description}")
+        elif is_list and suffix in _JSON_SUFFIXES and not self._is_root:
+            self._references.add_diagnostic("unreadable", f"it is named {suffix} and holds no {expected.description}")
         else:
-            raise BlobDamaged(f"it is named {ending} but holds no {promise.description}")
+            raise BlobDamaged(f"it is named {suffix} but holds no {expected.description}")
 
     def _feed_parser(self, data: bytes) -> None:
         if self._parser is None:
@@ -208,7 +212,7 @@ class Payload:
             self._handle_damage(error)
 
     def finish(self) -> None:
-        """No more comes."""
+        """Check that the payload is complete."""
         if self._start:
             start = self._start
             self._detect_kind(start)
@@ -221,7 +225,7 @@ class Payload:
         try:
             self._parser.finish()
             if isinstance(self._parser, Document) and self._parser.padded:
-                raise BlobDamaged("NULs stand behind its JSON, which JSON readers refuse")
+                raise BlobDamaged("NULs follow its JSON, and JSON readers refuse them")
         except BlobDamaged as error:
             self._handle_damage(error)
             return
@@ -232,62 +236,64 @@ class Payload:
         self._check_root()
 
     def _check_root(self) -> None:
-        """Every viewer begins with the root, and reads it as a tileset, whatever it holds."""
+        """Raise BlobDamaged where the root is not a tileset: every viewer reads it as one."""
         if self._is_root and self.kind is not Kind.TILESET:
-            raise BlobDamaged("it is no tileset (it has no root tile)")
+            raise BlobDamaged("it is not a tileset (it has no root tile)")
 
     def report_buffer_lengths(self) -> None:
-        """Let the references know how long the buffers must be that have been named so far."""
+        """Report the required length of each buffer named so far to the references."""
         if isinstance(self._parser, BinaryFormatParser | Document):
             for uri, length in self._parser.buffer_lengths:
                 self._references.require_length(uri, length)
 
     def _check_empty(self) -> None:
-        ending = self._name[self._name.rfind(".") :]
-        if ending in _JSON_SUFFIXES:
-            raise BlobDamaged(f"it is named {ending} but is empty")
-        if ending == ".glb":
+        suffix = self._name[self._name.rfind(".") :]
+        if suffix in _JSON_SUFFIXES:
+            raise BlobDamaged(f"it is named {suffix} but is empty")
+        if suffix == ".glb":
             self._references.add_diagnostic(EMPTY_TILE, "it is empty")
 
     def _collect_diagnostics(self, parser: BinaryFormatParser | Document | GzipPayload) -> None:
         self.report_buffer_lengths()
         if isinstance(parser, BinaryFormatParser):
-            for remark in parser.diagnostics:
-                self._references.add_diagnostic(remark.problem, remark.detail)
+            for diagnostic in parser.diagnostics:
+                self._references.add_diagnostic(diagnostic.problem, diagnostic.detail)
         elif isinstance(parser, Document):
-            for why in parser.unreadable_reasons:
-                self._references.add_diagnostic("unreadable", why)
+            for reason in parser.unreadable_reasons:
+                self._references.add_diagnostic("unreadable", reason)
             if parser.content_uri_properties and parser.kind is Kind.TILESET and not parser.implicit_tilings:
-                sentence = "its schema knows a CONTENT_URI, which is followed in subtrees, not in the metadata of tiles"
+                sentence = "its schema has a CONTENT_URI, which tilesync follows only in subtrees, not in tile metadata"
                 self._references.add_diagnostic("unfollowed", sentence)
 
     def _handle_damage(self, error: BlobDamaged) -> None:
-        """Raise, or take the file for one that is not known."""
-        known = not isinstance(self._parser, Document) or self._parser.kind not in _GENERIC_JSON_KINDS
+        """Raise the error, or treat the file as one of an unknown kind."""
+        is_known = not isinstance(self._parser, Document) or self._parser.kind not in _GENERIC_JSON_KINDS
         self._parser = None
         self.kind = Kind.NONE
-        if known or self._name[self._name.rfind(".") :] in _EXPECTED_CONTENT_BY_SUFFIX:
+        if is_known or self._name[self._name.rfind(".") :] in _EXPECTED_CONTENT_BY_SUFFIX:
             raise error
 
 
 def _is_too_short(data: bytes) -> bool:
-    """Whether the first bytes of a file do not tell yet what it is."""
+    """Return whether the first bytes of a file do not show its kind yet."""
     if len(data) < _MAGIC_BYTES:
         return True
     if len(data) >= _PROBE_BYTES:
         return False
-    visible = data.lstrip(_JSON_PREFIX)
-    return visible[:1] in {b"", b"<"} or (visible.startswith(b"{") and len(visible) < _ERROR_PROBE_BYTES)
+    text_start = data.lstrip(_JSON_PREFIX)
+    return text_start[:1] in {b"", b"<"} or (text_start.startswith(b"{") and len(text_start) < _ERROR_PROBE_BYTES)
 
 
 class ContentCheck:
-    """Length, MD5 and SHA-256 where they are claimed, structure and references of the bytes of one blob.
+    """Check of one blob: size, claimed MD5 and SHA-256, structure, and references.
 
-    A broken structure is an error while nothing proves that the container holds the blob so: it may have broken on the
-    way. Where a digest proves it, it is a remark, DAMAGED: whether that matters depends on who asks for the file.
+    A broken structure is an error while nothing proves that the container has the blob like this: it may have broken on
+    the way. Where a digest proves it, it is only a diagnostic, DAMAGED: whether it matters depends on the file that
+    references it.
 
-    `home` is the bare URL of its container, empty where that is not known: absolute URLs are told apart by it. `md5`:
-    the proof tells it, claimed or not. Where both digests are claimed the SHA-256 proves the bytes, and so the MD5.
+    `container_url` is the bare URL of the container, empty where it is not known; absolute URLs are compared with it.
+    `compute_md5`: the digests include the MD5 even if none is claimed. Where both digests are claimed, the SHA-256
+    alone is checked.
     """
 
     def __init__(self, blob: Blob, container_url: str = "", *, compute_md5: bool = False) -> None:
@@ -308,7 +314,7 @@ class ContentCheck:
         self._stated_md5s = set[bytes]()
 
     def expect_md5(self, md5: bytes | None) -> None:
-        """Check against the MD5 that an answer states too. Raises RangeRefused where bytes passed without an MD5."""
+        """Check also against the MD5 of a response. Raises RangeRefused where bytes came before without an MD5."""
         if md5 is None or md5 == self._blob.md5 or self._blob.sha256 is not None:
             return
         if self._md5 is None:
@@ -319,7 +325,7 @@ class ContentCheck:
         self._stated_md5s.add(md5)
 
     def feed(self, chunk: bytes) -> None:
-        """Take in the next bytes, in order."""
+        """Check the next bytes, in order."""
         self.size += len(chunk)
         self._sha256.update(chunk)
         if self._md5 is not None:
@@ -331,17 +337,19 @@ class ContentCheck:
                 self._damage_reason = str(error)
 
     def finish(self, *, known_sha256s: Collection[bytes] = ()) -> Digests:
-        """The proof of the whole content. `seen`: the SHA-256 of bytes that the container gave before, or that lie as
-        they were left: they are what it holds. Raises BlobDamaged with every problem found.
+        """Return the digests of the whole content. Raises BlobDamaged with every problem found.
+
+        `known_sha256s`: SHA-256 of bytes that the container gave before, or of unchanged files on disk; bytes with one
+        of these are what the container holds.
         """
         self._is_finished = True
         problems = list(self._find_mismatches())
-        broken = self._find_damage()
-        claimed = self._blob.md5 is not None or self._blob.sha256 is not None or bool(self._stated_md5s)
-        if broken and not problems and (claimed or self.sha256 in known_sha256s):
-            self._references.add_diagnostic(DAMAGED, broken)
-        elif broken:
-            problems.append(broken)
+        damage = self._find_damage()
+        has_digest = self._blob.md5 is not None or self._blob.sha256 is not None or bool(self._stated_md5s)
+        if damage and not problems and (has_digest or self.sha256 in known_sha256s):
+            self._references.add_diagnostic(DAMAGED, damage)
+        elif damage:
+            problems.append(damage)
         if problems:
             raise BlobDamaged(f"{self._blob.name}: {'; '.join(problems)}")
         return Digests(self.size, self.sha256, self._md5.digest() if self._md5 is not None else self._blob.md5)
@@ -352,12 +360,12 @@ class ContentCheck:
         if self._md5 is not None and self._blob.md5 is not None and self._md5.digest() != self._blob.md5:
             yield "its MD5 is not the one that the container states"
         if self._md5 is not None and self._stated_md5s - {self._md5.digest()}:
-            yield "its MD5 is not the one that the answer states"
+            yield "its MD5 is not the one that the response states"
         if self._blob.sha256 is not None and self._sha256.digest() != self._blob.sha256:
             yield "its SHA-256 is not the one that the manifest states"
 
     def _find_damage(self) -> str | None:
-        """What is wrong with the structure of the whole."""
+        """Find the first damage in the structure of the whole."""
         if self._damage_reason is None:
             try:
                 self._payload.finish()
@@ -372,14 +380,14 @@ class ContentCheck:
 
     @property
     def pending_count(self) -> int:
-        """How many references and remarks wait to be taken."""
+        """Number of references and diagnostics that wait in `drain`."""
         return len(self._references)
 
     def drain(self) -> ParsedContent:
-        """What the bytes said since the last time: their kind is final, and the references whole, after `finish`."""
-        references, remarks = self._references.drain(is_final=self._is_finished)
-        if self._damage_reason is not None:  # whatever it said before it broke
-            return ParsedContent(self._payload.kind, (), remarks)
+        """Return the content parsed since the last call; kind and references are final after `finish`."""
+        references, diagnostics = self._references.drain(is_final=self._is_finished)
+        if self._damage_reason is not None:  # references found before the damage do not count
+            return ParsedContent(self._payload.kind, (), diagnostics)
         return ParsedContent(
-            self._payload.kind, references, remarks, has_implicit_tiling=self._payload.has_implicit_tiling
+            self._payload.kind, references, diagnostics, has_implicit_tiling=self._payload.has_implicit_tiling
         )

@@ -1,1 +1,17 @@
-"""The network: conversations through httpx, bodies through the bulk engine. Foreign errors are mapped here."""
+"""HTTP clients, with errors of the network mapped to those of tilesync.
+
+api_client         API calls, token requests and listing pages through httpx, with retries
+blob_client        streamed GET and PUT of bodies through pyreqwest (asynchronous)
+blob_client_sync   requests that block their thread, with retries
+connect_errors     failed connections that a retry does not cure
+content_decoding   gzip and deflate content codings, decoded within bounds
+http1_connect      TCP and TLS connect for the HTTP/1.1 pool
+http1_connection   one HTTP/1.1 connection: send a request, parse its response
+http1_pool         connection pool for small bodies over HTTP/1.1
+low_speed          minimum transfer rate of a body
+proxies            proxy selection from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY
+rate_limit         bandwidth limit over all connections
+retry              retry loop for blocking requests
+retry_after        `Retry-After` of a response, in seconds
+tls                trusted certificate authorities, proxy settings and User-Agent of all clients
+"""

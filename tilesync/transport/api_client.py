@@ -1,9 +1,8 @@
-"""Conversations: API calls, tokens and listing pages, with the one retry loop they share."""
+"""HTTP client for API calls, tokens and listing pages, with the retry loop that they share."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -28,30 +27,30 @@ from tilesync.transport.tls import create_tls_context, load_proxies, user_agent
 T = TypeVar("T")
 
 API_READ_TIMEOUT = timedelta(seconds=60)
-"""A server that says nothing for this long hangs."""
+"""Longest silence of a server, after which the request has failed."""
 
 API_RESPONSE_TIMEOUT = timedelta(seconds=120)
-"""How long the headers of an answer may take, and how long an answer that is read whole: it is small, so one that takes
-longer trickles.
+"""Time limit for the headers of a response, and for a body that is read whole: such a body is small, so one that takes
+longer has stalled.
 """
 
 MAX_RESPONSE_BYTES = 1 << 24
 MAX_TOKEN_RESPONSE_BYTES = 1 << 20
 MAX_ERROR_RESPONSE_BYTES = 1 << 16
-"""Decoded bytes of an answer that is read whole, of one with a token, and of an error, at most."""
+"""Maximum decoded bytes of a response that is read whole, of a token response, and of an error."""
 
 MAX_LISTING_PAGE_BYTES = 48 << 20
-"""Decoded bytes of a page of a listing at most: 5,000 blobs with names of 1,024 characters, each of them three bytes,
+"""Maximum decoded bytes of a listing page: 5,000 blobs with names of 1,024 characters, each of them three bytes,
 percent-encoded. Source: "List Blobs" (REST); "Naming and Referencing Containers, Blobs, and Metadata".
 """
 
 CONNECT_TIMEOUT = timedelta(seconds=20)
-"""How long a connection may take to be made."""
+"""Time limit to open a connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """One request. Made anew for each attempt, so that each has a fresh token and the link of that moment."""
+    """One API request, built anew for each attempt: each attempt has a fresh token and the current link."""
 
     url: str
     headers: dict[str, str] = field(default_factory=dict)
@@ -59,7 +58,7 @@ class ApiRequest:
 
 
 class ApiResponse:
-    """An answer, its body not read yet."""
+    """API response whose body is not read yet."""
 
     def __init__(self, response: httpx.Response, bandwidth: RateLimiter | None) -> None:
         self._response = response
@@ -67,67 +66,66 @@ class ApiResponse:
         self.status = response.status_code
 
     def header(self, name: str) -> str | None:
-        """The value of a header, None when it is absent."""
+        """Return the value of a header, None when it is absent."""
         value: str | None = self._response.headers.get(name)
         return value
 
     async def chunks(self, *, rate_limited: bool = True) -> AsyncIterator[bytes]:
-        """The body as it comes, its transfer and content codings undone. Raises Transient for one that trickles.
+        """Yield the body as it arrives, with transfer and content codings removed.
 
-        `paid`: it counts towards the bandwidth.
+        `rate_limited`: the bytes count towards the bandwidth limit. Raises Transient for a body that stalls.
         """
-        decoder, progress, now = (
-            ContentDecoder(self.header("content-encoding")),
-            LowSpeedGuard(),
-            asyncio.get_running_loop().time,
-        )
-        began = now()
+        decoder = ContentDecoder(self.header("content-encoding"))
+        speed_guard = LowSpeedGuard()
+        now = asyncio.get_running_loop().time
+        started_at = now()
         async for chunk in self._response.aiter_raw():
-            progress.record(len(chunk), now() - began)
+            speed_guard.record(len(chunk), now() - started_at)
             if self._bandwidth is not None and rate_limited:
                 await self._bandwidth.wait_for_bandwidth(len(chunk))
             for piece in decoder.feed(chunk):
                 yield piece
-            began = now()
+            started_at = now()
         decoder.finish()
 
     async def read(
-        self, max_bytes: int = MAX_RESPONSE_BYTES, *, timeout: timedelta | None = API_RESPONSE_TIMEOUT
+        self, max_bytes: int = MAX_RESPONSE_BYTES, *, time_limit: timedelta | None = API_RESPONSE_TIMEOUT
     ) -> bytes:
-        """The whole body; of an error its beginning.
+        """Read the whole body, or the first bytes of an error's body.
 
-        Raises Transient for more than `most` bytes, and for one that takes longer than `within`.
+        Raises Transient for a body of more than `max_bytes`, and for one that takes longer than `time_limit`.
         """
         body = bytearray()
-        with timeout_as_transient("no whole answer", timeout):
-            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-                async for piece in self.chunks(rate_limited=timeout is None):
+        with timeout_as_transient("no complete response", time_limit):
+            async with asyncio.timeout(None if time_limit is None else time_limit.total_seconds()):
+                async for piece in self.chunks(rate_limited=time_limit is None):
                     body += piece
                     if self.status >= 400 and len(body) >= MAX_ERROR_RESPONSE_BYTES:
                         break
                     if len(body) > max_bytes:
-                        raise Transient(f"an answer of more than {max_bytes:,} bytes")
+                        raise Transient(f"a response of more than {max_bytes:,} bytes")
         return bytes(body)
 
     def server_time(self) -> datetime | None:
-        """The server's clock as its `Date` header says (whole seconds); None when it says nothing readable."""
+        """Return the server's time from its `Date` header (whole seconds); None if that is absent or invalid."""
         return parse_http_date(self.header("date"))
 
 
 ResponseReader = Callable[[ApiResponse], Awaitable[T]]
-"""Reads an answer and gives its meaning; raises Transient for another attempt, a RunError to end the run."""
+"""Reader of a response, which returns its parsed value. Raises Transient to retry, and RunError to end the run."""
 
 
 class ApiClient:
-    """An httpx client for each way (directly, or through a proxy), from when something is asked, and the retry loop
-    around it. Redirects are not followed: a signature stays where it belongs.
+    """API client with retries: one httpx client for each route (direct, or through a proxy), opened on first use.
+
+    Redirects are not followed: a signature must not reach another host.
     """
 
     def __init__(
         self, clock: Clock, observe: Observer, *, budget: timedelta, bandwidth: RateLimiter | None = None
     ) -> None:
         self._proxies = load_proxies()
-        self._clients: dict[Proxy | None, httpx.AsyncClient] = {}
+        self._transports: dict[Proxy | None, httpx.AsyncHTTPTransport] = {}
         self._bandwidth = bandwidth
         self._clock = clock
         self._observe = observe
@@ -136,78 +134,84 @@ class ApiClient:
 
     @property
     def budget(self) -> timedelta:
-        """How long a failing answer is borne with."""
+        """Return how long failures are retried."""
         return timedelta(seconds=self._budget)
 
     async def request(
         self, server: str, build_request: Callable[[], Awaitable[ApiRequest]], read_response: ResponseReader[T]
     ) -> T:
-        """Ask until `accept` takes an answer. `what` names the server in messages: "the Mesh Export API".
+        """Send a request until `read_response` accepts a response, or the retry budget is spent.
 
-        Raises Unavailable past the retry budget, and whatever `make` and `accept` raise but Transient.
+        `server` names the server in messages: "the Mesh Export API". Raises Unavailable when the budget is spent, and
+        every error of `build_request` and `read_response` except Transient.
         """
-        patience = RetryBudget(self._budget)
+        retry_budget = RetryBudget(self._budget)
         while True:
-            began = self._clock.monotonic()
+            started_at = self._clock.monotonic()
             try:
                 return await self._attempt(await build_request(), read_response)
             except Transient as error:
-                wait = patience.next_delay(
-                    self._clock.monotonic(), error.retry_after, began_at=began, limit_s=error.retry_limit_s
+                delay_s = retry_budget.next_delay(
+                    self._clock.monotonic(), error.retry_after, began_at=started_at, limit_s=error.retry_limit_s
                 )
-                if wait is None:
-                    asked = f"; it asks to wait {error.retry_after:.0f} s" if error.retry_after else ""
-                    raise Unavailable(f"{server} kept failing: {error}{asked}", hint=error.hint or None) from error
-                if patience.failures == 1:
+                if delay_s is None:
+                    requested = f"; it asks to wait {error.retry_after:.0f} s" if error.retry_after else ""
+                    raise Unavailable(f"{server} kept failing: {error}{requested}", hint=error.hint or None) from error
+                if retry_budget.failures == 1:
                     self._observe(Notice(f"{server}: {error}; trying again for up to {self._budget:.0f} s"))
-                self._observe(Retried(server, str(error), wait))
-            await self._clock.sleep(wait)
+                self._observe(Retried(server, str(error), delay_s))
+            await self._clock.sleep(delay_s)
 
     async def _attempt(self, api_request: ApiRequest, read_response: ResponseReader[T]) -> T:
         check_scheme(api_request.url)
         proxy = self._proxies.proxy_for(api_request.url)
-        client = self._clients.get(proxy)
-        if client is None:
-            client = self._clients[proxy] = _build_client(proxy)
+        transport = self._transports.get(proxy)
+        if transport is None:
+            transport = self._transports[proxy] = _build_transport(proxy)
         method = "GET" if api_request.form is None else "POST"
         try:
-            request = client.build_request(
-                method, api_request.url, headers=api_request.headers, content=api_request.form
+            request = httpx.Request(
+                method,
+                api_request.url,
+                headers={**_default_headers(), **api_request.headers},
+                content=api_request.form,
+                extensions={"timeout": _timeout().as_dict()},
             )
         except (httpx.InvalidURL, ValueError):
-            raise UsageError("not a URL, or not a header, that can be sent") from None
+            raise UsageError("the URL or a header contains characters that cannot be sent") from None
         try:
-            with timeout_as_transient("no answer", API_RESPONSE_TIMEOUT):
+            with timeout_as_transient("no response", API_RESPONSE_TIMEOUT):
                 async with asyncio.timeout(API_RESPONSE_TIMEOUT.total_seconds()):
-                    response = await client.send(request, stream=True)
+                    response = await transport.handle_async_request(request)
+                    response.request = request
             self._reached_hosts.add(request.url.host)
             try:
                 return await read_response(ApiResponse(response, self._bandwidth))
             finally:
                 await response.aclose()
         except httpx.LocalProtocolError:
-            raise UsageError("a token, key or link holds a character that no header can carry") from None
+            raise UsageError("a token, key or link contains a character that is not allowed in a header") from None
         except httpx.ConnectTimeout as error:
             raise Transient(f"no connection within {CONNECT_TIMEOUT.total_seconds():.0f} s") from error
         except httpx.TimeoutException as error:
-            raise Transient(f"no answer within {API_READ_TIMEOUT.total_seconds():.0f} s") from error
+            raise Transient(f"no response within {API_READ_TIMEOUT.total_seconds():.0f} s") from error
         except (httpx.ConnectError, httpx.ProxyError) as error:
-            lasting = permanent_error(
+            permanent = permanent_error(
                 str(error), api_request.url, host_answered=request.url.host in self._reached_hosts
             )
-            raise lasting or _connection_error(error) from error
+            raise permanent or _connection_error(error) from error
         except httpx.RequestError as error:
             raise _connection_error(error) from error
 
     async def aclose(self) -> None:
-        """End the connections."""
-        for client in self._clients.values():
-            await client.aclose()
+        """Close all connections."""
+        for transport in self._transports.values():
+            await transport.aclose()
 
 
 @contextmanager
 def timeout_as_transient(message: str, timeout: timedelta | None) -> Iterator[None]:
-    """Tell a time that ran out as Transient."""
+    """Raise Transient in place of TimeoutError."""
     try:
         yield
     except TimeoutError:
@@ -219,41 +223,41 @@ def _connection_error(error: httpx.RequestError) -> Transient:
     return Transient(f"the connection failed ({str(error) or type(error).__name__})")
 
 
-def _build_client(proxy: Proxy | None) -> httpx.AsyncClient:
-    logging.getLogger("httpx").addFilter(_suppress_url_records)
+def _default_headers() -> dict[str, str]:
+    return {"User-Agent": user_agent(), "Accept": "*/*", "Accept-Encoding": "identity"}
+
+
+def _timeout() -> httpx.Timeout:
+    return httpx.Timeout(API_READ_TIMEOUT.total_seconds(), connect=CONNECT_TIMEOUT.total_seconds())
+
+
+def _build_transport(proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
+    """Open connections of httpx without its client, which logs each URL at INFO, signature and all: to silence that
+    would change the logging of the host program.
+    """
     limits = httpx.Limits(max_connections=8)
-    timeout = httpx.Timeout(API_READ_TIMEOUT.total_seconds(), connect=CONNECT_TIMEOUT.total_seconds())
-    headers = {"User-Agent": user_agent(), "Accept-Encoding": "identity"}
     try:
-        trusted = create_tls_context()
-        secure = trusted if proxy is not None and proxy.url.startswith("https:") else None
-        through = httpx.Proxy(proxy.url, ssl_context=secure) if proxy is not None else None
-        return httpx.AsyncClient(
-            verify=trusted, trust_env=False, proxy=through, timeout=timeout, limits=limits, headers=headers
-        )
-    except ImportError:  # httpx speaks SOCKS by another package
+        tls_context = create_tls_context()
+        proxy_tls_context = tls_context if proxy is not None and proxy.url.startswith("https:") else None
+        httpx_proxy = httpx.Proxy(proxy.url, ssl_context=proxy_tls_context) if proxy is not None else None
+        return httpx.AsyncHTTPTransport(verify=tls_context, trust_env=False, proxy=httpx_proxy, limits=limits)
+    except ImportError:  # httpx needs the package socksio for SOCKS
         assert proxy is not None
         raise UsageError(
-            f"the proxy of {proxy.setting} speaks SOCKS, and the package socksio is missing",
-            hint=f"pip install socksio pysocks (which is what tilesync[socks] stands for), or set {proxy.setting} to an"
-            " http:// proxy",
+            f"the proxy in {proxy.setting} uses SOCKS, which needs the package socksio",
+            hint=f"pip install socksio pysocks (the extra tilesync[socks]), or set {proxy.setting} to an http:// proxy",
         ) from None
     except (ValueError, OSError) as error:
-        raise UsageError(f"a proxy or certificate setting cannot be used ({error})") from error
+        raise UsageError(f"a proxy or certificate setting is invalid ({error})") from error
 
 
 @asynccontextmanager
 async def open_api_client(
     clock: Clock, observe: Observer, *, budget: timedelta, bandwidth: RateLimiter | None = None
 ) -> AsyncIterator[ApiClient]:
-    """A conversation that honours HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's authorities."""
-    conversation = ApiClient(clock, observe, budget=budget, bandwidth=bandwidth)
+    """Open an API client that uses HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's certificate authorities."""
+    api_client = ApiClient(clock, observe, budget=budget, bandwidth=bandwidth)
     try:
-        yield conversation
+        yield api_client
     finally:
-        await conversation.aclose()
-
-
-def _suppress_url_records(record: logging.LogRecord) -> bool:
-    """Httpx logs each URL with its query, signature and all, at INFO: such records go nowhere."""
-    return record.levelno > logging.INFO
+        await api_client.aclose()

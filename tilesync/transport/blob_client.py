@@ -1,6 +1,7 @@
-"""Bodies: the engine that streams them, with its work per chunk outside the interpreter lock.
+"""HTTP client that streams bodies (GET and PUT), with its work per chunk outside the interpreter lock.
 
-The engine is pyreqwest (Rust, hyper, rustls); this file is the seam at which another can take its place.
+It wraps pyreqwest (Rust, hyper, rustls). Together with `blob_client_sync` it is the only user of that library, so that
+another one can take its place.
 """
 
 from __future__ import annotations
@@ -37,30 +38,31 @@ Value = TypeVar("Value")
 Builder = TypeVar("Builder", bound=BaseClientBuilder)
 
 BLOB_READ_TIMEOUT: Final = timedelta(seconds=30)
-"""A body that stays silent for this long is broken."""
+"""Longest silence within a body, after which the transfer has failed."""
 
 MIN_UPLOAD_BYTES_PER_S: Final = 1 << 14
-"""Bytes a second with which a body may leave; a slower line than that carries nothing."""
+"""Lowest upload rate, in bytes a second; a slower connection counts as dead."""
 
 MIN_READ_BYTES_PER_S: Final = 1 << 11
-"""Bytes a second with which a body that is awaited at once may come; one that comes slower is better streamed."""
+"""Lowest rate, in bytes a second, of a body that is read in one call; a slower body should be streamed."""
 
 CONNECT_TIMEOUT: Final = timedelta(seconds=20)
-"""How long a connection may take to be made."""
+"""Time limit to open a connection."""
 
 _MAX_ERROR_BODY_BYTES: Final = 4096
 
 LARGE_READS_AFTER_BYTES: Final = 1 << 22
 LARGE_READ_BYTES: Final = 1 << 20
-"""What of a long body is taken at once: a quarter of the work of taking it as it comes."""
+"""Size of one read of a long body, and the bytes after which it applies: a quarter of the work of small reads."""
 
 _FAST_CHUNK_S: Final = 0.1
-"""Seconds within which a part comes where the next one may be a whole piece."""
+"""Seconds; a chunk that arrives within this time lets the next read be a large one."""
 
 
 def first_header_value(get_header: Callable[[str], str | None], name: str) -> str | None:
-    """What `get` gives as the first value of a header; None when it is absent, or holds bytes that are no ASCII: the
-    engine raises for these, and no service means anything by them (RFC 9110, section 5.5).
+    """Return the first value of a header; None when it is absent or not ASCII.
+
+    pyreqwest raises ValueError for other bytes, and no service gives them a meaning (RFC 9110, section 5.5).
     """
     try:
         return get_header(name)
@@ -69,7 +71,7 @@ def first_header_value(get_header: Callable[[str], str | None], name: str) -> st
 
 
 class BlobResponse:
-    """An answer whose body is still on the wire. Errors met while reading are Transient and name no URL."""
+    """Response whose body is still to be received. Read errors are Transient, and name no URL."""
 
     def __init__(
         self, request: StreamRequest, response: Response, bandwidth: RateLimiter | None, *, prepaid_bytes: int
@@ -82,35 +84,39 @@ class BlobResponse:
 
     @property
     def http_version(self) -> str:
-        """The version of HTTP that it came by: `HTTP/1.1`."""
+        """Return the HTTP version of the response: `HTTP/1.1`."""
         return self._response.version
 
     def header(self, name: str) -> str | None:
-        """The first value of a header, None when it is absent or holds bytes that are no ASCII."""
+        """Return the first value of a header; None when it is absent or not ASCII."""
         return first_header_value(self._response.get_header, name)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes, undecoded; what came before a break is given out first.
+        """Yield the body as it arrives, undecoded; the bytes before a failure are yielded first.
 
-        A long one that comes fast is taken in larger pieces from LONG bytes on: a break then costs one of them.
+        After LARGE_READS_AFTER_BYTES a fast body is read in large pieces: a failure then loses one of them at most.
         """
-        reader, now, progress = self._response.body_reader, asyncio.get_running_loop().time, LowSpeedGuard()
-        most, total, began = 0, 0, now()
+        reader, now, speed_guard = self._response.body_reader, asyncio.get_running_loop().time, LowSpeedGuard()
+        read_bytes, total_bytes, started_at = 0, 0, now()  # read_bytes 0: take each chunk as it arrives
         try:
-            while (chunk := await (_await_bytes(reader.read(most), most) if most else reader.read_chunk())) is not None:
+            while True:
+                chunk = await (_await_bytes(reader.read(read_bytes), read_bytes) if read_bytes else reader.read_chunk())
+                if chunk is None:
+                    return
                 _raise_if_cancelled()
-                progress.record(len(chunk), now() - began)
+                speed_guard.record(len(chunk), now() - started_at)
                 await self._wait_for_bandwidth(len(chunk))
-                data, came = bytes(chunk), now()
+                data, received_at = bytes(chunk), now()
                 yield data
-                total += len(data)
-                most = LARGE_READ_BYTES if total >= LARGE_READS_AFTER_BYTES and came - began < _FAST_CHUNK_S else 0
-                began = now()
+                total_bytes += len(data)
+                is_fast = received_at - started_at < _FAST_CHUNK_S
+                read_bytes = LARGE_READ_BYTES if total_bytes >= LARGE_READS_AFTER_BYTES and is_fast else 0
+                started_at = now()
         except PyreqwestError as error:
             raise _transient_error(error) from None
 
     async def read(self, max_bytes: int) -> bytes:
-        """The whole body, undecoded; of one that is longer than `most` bytes no more than shows that it is."""
+        """Read the whole body, undecoded; a body of more than `max_bytes` is read only until that is known."""
         length = self.header("content-length") or ""
         try:
             if length.isdecimal() and int(length) <= max_bytes:
@@ -128,13 +134,13 @@ class BlobResponse:
         return body
 
     async def _wait_for_bandwidth(self, count: int) -> None:
-        """Wait for the bandwidth of these bytes, but for what was paid ahead."""
+        """Wait until the bandwidth limit allows these bytes; prefetched bytes were counted before."""
         if self._bandwidth is not None:
-            due, self._prepaid_bytes = max(0, count - self._prepaid_bytes), max(0, self._prepaid_bytes - count)
-            await self._bandwidth.wait_for_bandwidth(due)
+            due_bytes, self._prepaid_bytes = max(0, count - self._prepaid_bytes), max(0, self._prepaid_bytes - count)
+            await self._bandwidth.wait_for_bandwidth(due_bytes)
 
     async def read_error_body(self) -> bytes:
-        """The beginning of the body, for the message of an error."""
+        """Read the first bytes of the body, for an error message."""
         body = b""
         async for chunk in self.chunks():
             body += chunk
@@ -143,14 +149,14 @@ class BlobResponse:
         return body
 
     async def aclose(self) -> None:
-        """Release the connection; one whose body was read to its end is used again. May be called twice."""
+        """Release the connection; it is reused if the body was read to its end. May be called twice."""
         request, self._request = self._request, None
         if request is not None:
             await request.__aexit__(None, None, None)
 
 
 class PutResponse(NamedTuple):
-    """An answer to something that was sent, its body read: headers in lower case."""
+    """Response to an upload, with its body read and its header names in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -158,19 +164,19 @@ class PutResponse(NamedTuple):
 
 
 class BlobClient:
-    """A pool of connections that GETs and PUTs bodies: no redirects, no decoding, no retries."""
+    """Connection pool for GET and PUT of bodies: no redirects, no decoding, no retries."""
 
     def __init__(self, client: Client, bandwidth: RateLimiter | None) -> None:
         self._client = client
         self._bandwidth = bandwidth
         self._has_connected = False
         self.piece_bytes = bandwidth.piece_bytes if bandwidth is not None else None
-        """How many bytes of a large body are better asked for at once; None where it makes no difference."""
+        """Bytes to request at once of a large body; None without a bandwidth limit."""
 
     async def get(self, url: str, headers: Mapping[str, str], *, prefetch_bytes: int = 1) -> BlobResponse:
-        """Ask and return as soon as the headers are in, and `ahead` bytes of the body: a small one is whole then.
+        """Send a GET, and return with the headers and `prefetch_bytes` of the body: a small body is then complete.
 
-        Raises Transient when no answer came, or not so much of it.
+        Raises Transient when no response arrives, or fewer bytes than that.
         """
         if self._bandwidth is not None:
             await self._bandwidth.wait_for_bandwidth(prefetch_bytes)
@@ -179,59 +185,61 @@ class BlobClient:
             response = await (
                 request.__aenter__() if prefetch_bytes == 1 else _await_bytes(request.__aenter__(), prefetch_bytes)
             )
-            answer = BlobResponse(request, response, self._bandwidth, prepaid_bytes=prefetch_bytes)
+            blob_response = BlobResponse(request, response, self._bandwidth, prepaid_bytes=prefetch_bytes)
             self._has_connected = True
         except (BuilderError, ValueError):
-            raise UsageError("not a URL, or not a header, that can be sent") from None
+            raise UsageError("the URL or a header contains characters that cannot be sent") from None
         except PyreqwestError as error:
             raise request_error(error, url, host_answered=self._has_connected) from None
         try:
             _raise_if_cancelled()
         except asyncio.CancelledError:
-            await answer.aclose()
+            await blob_response.aclose()
             raise
-        return answer
+        return blob_response
 
     async def put(
-        self, url: str, headers: Mapping[str, str], body: bytes, *, timeout: timedelta = timedelta(seconds=60)
+        self, url: str, headers: Mapping[str, str], body: bytes, *, time_limit: timedelta = timedelta(seconds=60)
     ) -> PutResponse:
-        """Send a body, and return with the answer; its pace is the caller's concern. Raises Transient without one: that
-        it took too long, `within` and the time that the bytes may take, is a sign of pressure.
+        """Upload a body, and return the response. The bandwidth limit is the caller's task.
+
+        Raises Transient without a response. One that exceeds `time_limit` plus the time for the bytes (at
+        MIN_UPLOAD_BYTES_PER_S) counts as throttling.
         """
-        timeout += timedelta(seconds=len(body) / MIN_UPLOAD_BYTES_PER_S)
-        try:  # the engine leaves the length of an empty body out
-            said = {**headers, "Content-Length": str(len(body))}
-            request = self._client.put(url).headers(said).body_bytes(body).timeout(timeout)
+        time_limit += timedelta(seconds=len(body) / MIN_UPLOAD_BYTES_PER_S)
+        try:
+            # pyreqwest omits Content-Length for an empty body
+            all_headers = {**headers, "Content-Length": str(len(body))}
+            request = self._client.put(url).headers(all_headers).body_bytes(body).timeout(time_limit)
             async with request.streamed_read_buffer_limit(_MAX_ERROR_BODY_BYTES).build_streamed() as response:
                 self._has_connected = True
-                beginning = await response.body_reader.read(
-                    _MAX_ERROR_BODY_BYTES
-                )  # of one that is granted nothing is used
-                found = ((name, first_header_value(response.get_header, name)) for name in set(response.headers))
-                readable = {name: value for name, value in found if value is not None}
-                told = PutResponse(response.status, readable, bytes(beginning or b""))
+                # callers use the body for error messages only
+                beginning = await response.body_reader.read(_MAX_ERROR_BODY_BYTES)
+                pairs = ((name, first_header_value(response.get_header, name)) for name in set(response.headers))
+                readable = {name: value for name, value in pairs if value is not None}
+                put_response = PutResponse(response.status, readable, bytes(beginning or b""))
         except (BuilderError, ValueError):
-            raise UsageError("not a URL, or not a header, that can be sent") from None
+            raise UsageError("the URL or a header contains characters that cannot be sent") from None
         except RequestTimeoutError as error:
-            raise Transient(describe_error(error, timeout=timeout), is_throttled=True) from None
+            raise Transient(describe_error(error, timeout=time_limit), is_throttled=True) from None
         except PyreqwestError as error:
             raise request_error(error, url, host_answered=self._has_connected) from None
         _raise_if_cancelled()
-        return told
+        return put_response
 
 
 async def _await_bytes(awaitable: Awaitable[Value], byte_count: int) -> Value:
-    """What comes of so many bytes that are awaited at once. Raises Transient where that trickles."""
-    within = BLOB_READ_TIMEOUT.total_seconds() + byte_count / MIN_READ_BYTES_PER_S
+    """Await a read of `byte_count` bytes. Raises Transient when it is slower than MIN_READ_BYTES_PER_S."""
+    limit_s = BLOB_READ_TIMEOUT.total_seconds() + byte_count / MIN_READ_BYTES_PER_S
     try:
-        async with asyncio.timeout(within):
+        async with asyncio.timeout(limit_s):
             return await awaitable
     except TimeoutError:
-        raise Transient(f"fewer than {byte_count:,} bytes within {within:.0f} s") from None
+        raise Transient(f"fewer than {byte_count:,} bytes within {limit_s:.0f} s") from None
 
 
 def _raise_if_cancelled() -> None:
-    """Raise the CancelledError that the engine swallows when a result comes in the same moment (pyreqwest 0.15.1)."""
+    """Raise the CancelledError that pyreqwest 0.15.1 swallows when a result arrives at the same moment."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
@@ -240,25 +248,27 @@ def _raise_if_cancelled() -> None:
 def request_error(
     error: PyreqwestError, url: str, *, host_answered: bool, timeout: timedelta | None = None
 ) -> TilesyncError:
-    """The error of ours for a request that got no answer. `reached`: the host answered before; `within`: as for
-    `explained`.
+    """Map the error of a request without a response to one of tilesync.
+
+    `host_answered`: the host has answered before, so its name is right. `timeout`: as for `describe_error`.
     """
-    lasting = (
+    permanent = (
         permanent_error(_innermost_cause(error), url, host_answered=host_answered)
         if isinstance(error, ConnectError)
         else None
     )
-    return lasting or _transient_error(error, timeout)
+    return permanent or _transient_error(error, timeout)
 
 
 def _transient_error(error: PyreqwestError, timeout: timedelta | None = None) -> Transient:
-    """A server that falls silent may have too much to do."""
+    """Map an error to Transient; a timeout counts as throttling, since the server may be overloaded."""
     return Transient(describe_error(error, timeout=timeout), is_throttled=isinstance(error, RequestTimeoutError))
 
 
 def describe_error(error: PyreqwestError, *, timeout: timedelta | None = None) -> str:
-    """A sentence about `error` without what its details hold: the whole URL, signature and all. `within`: what limit
-    an answer had, where that is not the one for silence.
+    """Describe `error` without its details, which hold the whole URL with its signature.
+
+    `timeout`: the limit of the request, if that is not BLOB_READ_TIMEOUT.
     """
     if isinstance(error, RequestTimeoutError):
         if any("(Connect)" in cause for cause in _causes(error)):  # its class is ConnectTimeoutError for every timeout
@@ -266,7 +276,7 @@ def describe_error(error: PyreqwestError, *, timeout: timedelta | None = None) -
         return f"no bytes within {(timeout or BLOB_READ_TIMEOUT).total_seconds():.0f} s"
     if isinstance(error, ConnectError):
         return f"no connection ({_innermost_cause(error)})"
-    return "the body broke off" if isinstance(error, RequestError) else "the connection broke"
+    return "the body was cut off" if isinstance(error, RequestError) else "the connection was lost"
 
 
 def _innermost_cause(error: DetailedPyreqwestError) -> str:
@@ -275,7 +285,7 @@ def _innermost_cause(error: DetailedPyreqwestError) -> str:
 
 
 def _causes(error: DetailedPyreqwestError) -> list[str]:
-    """From the outermost to the innermost; the outer ones hold the URL."""
+    """List the messages of the causes, outermost first; the outer ones hold the URL."""
     return [cause["message"] for cause in (error.details or {}).get("causes") or []]
 
 
@@ -283,24 +293,26 @@ def _causes(error: DetailedPyreqwestError) -> list[str]:
 async def open_blob_client(
     *, bandwidth: RateLimiter | None = None, for_uploads: bool = False
 ) -> AsyncIterator[BlobClient]:
-    """An engine that honours HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's authorities. `sends`: it puts
-    bodies; that a server which takes them in says nothing is no silence.
+    """Open a client that uses HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's certificate authorities.
+
+    `for_uploads`: there is no read timeout, since a server is silent while it receives a body.
     """
-    silence = None if for_uploads else BLOB_READ_TIMEOUT
+    read_timeout = None if for_uploads else BLOB_READ_TIMEOUT
     try:
-        client = configure_builder(ClientBuilder(), silence).build()
+        client = configure_builder(ClientBuilder(), read_timeout).build()
     except BuilderError:
-        client = configure_builder(ClientBuilder(), silence).add_root_certificate_pem(fallback_ca_bundle()).build()
+        client = configure_builder(ClientBuilder(), read_timeout).add_root_certificate_pem(fallback_ca_bundle()).build()
     async with client:
         yield BlobClient(client, bandwidth)
 
 
 def configure_builder(builder: Builder, read_timeout: timedelta | None) -> Builder:
-    """With everything off that decodes or follows: length, MD5 and Range refer to the stored bytes. `silence`: how long
-    a server may say nothing, which counts from the beginning of what is sent. Raises UsageError for a proxy that cannot
-    be used.
+    """Configure a client without decoding and redirects: length, MD5 and Range refer to the stored bytes.
+
+    `read_timeout`: longest silence of a server, counted from the start of the request. Raises UsageError for a proxy
+    setting that is invalid.
     """
-    plain = (
+    configured = (
         builder.gzip(False)
         .brotli(False)
         .zstd(False)
@@ -310,13 +322,13 @@ def configure_builder(builder: Builder, read_timeout: timedelta | None) -> Build
         .user_agent(user_agent())
         .default_headers({"Accept-Encoding": "identity"})
         .connect_timeout(CONNECT_TIMEOUT)
-        .no_proxy()  # the engine's own reading of the environment is another one
+        .no_proxy()  # pyreqwest would read the environment by other rules
     )
-    chosen = load_proxies()
-    if chosen:
-        chosen.check_usable()  # what is asked below must not raise
-        plain = plain.proxy(ProxyBuilder.custom(partial(_proxy_url_for, chosen)))
-    return plain if read_timeout is None else plain.read_timeout(read_timeout)
+    proxies = load_proxies()
+    if proxies:
+        proxies.check_usable()  # the callback below must not raise
+        configured = configured.proxy(ProxyBuilder.custom(partial(_proxy_url_for, proxies)))
+    return configured if read_timeout is None else configured.read_timeout(read_timeout)
 
 
 def _proxy_url_for(configured_proxies: Proxies, url: Url) -> str | None:

@@ -1,6 +1,7 @@
-"""Requests that block the thread that makes them, with the retry loop they share: what a store is asked in between.
+"""Blocking HTTP client with retries, for requests to a store.
 
-The engine is that of bulk.py; its waits happen outside the interpreter lock, so many threads may ask at once.
+It uses pyreqwest, as `blob_client` does. Its waits happen outside the interpreter lock, so many threads may send at
+once.
 """
 
 from __future__ import annotations
@@ -35,16 +36,18 @@ from tilesync.transport.tls import fallback_ca_bundle
 T = TypeVar("T")
 
 UPLOAD_RESPONSE_TIMEOUT = timedelta(seconds=60)
-"""How long an answer to what was sent may take, beside the time for its bytes."""
+"""Time limit for the response to an upload, in addition to the time for its bytes."""
 
 CHUNK_BYTES = 1 << 20
-"""Bytes of a body that are taken at once."""
+"""Size of the pieces in which a body is yielded."""
 
 
 @dataclass(frozen=True, repr=False)
 class SyncBlobRequest:
-    """One request, made anew for each attempt. `secret`: it may carry one, so plain http is for this machine only.
-    `within`: how long the answer to a body may take, if not as long as usual.
+    """One request, built anew for each attempt.
+
+    `has_secret`: it may carry a secret, so plain http is allowed to this machine only. `timeout`: time limit for the
+    response to a body, in place of the default one.
     """
 
     method: str
@@ -56,46 +59,46 @@ class SyncBlobRequest:
 
 
 class SyncBlobResponse:
-    """An answer; its body is taken once."""
+    """Response whose body can be read once."""
 
     def __init__(self, response: SyncResponse) -> None:
         self._response = response
         self.status = response.status
 
     def header(self, name: str) -> str | None:
-        """The first value of a header, None when it is absent or holds bytes that are no ASCII."""
+        """Return the first value of a header; None when it is absent or not ASCII."""
         return first_header_value(self._response.get_header, name)
 
     def header_values(self, name: str) -> list[str]:
-        """All values of a header, which may have come more than once; none where one holds bytes that are no ASCII."""
+        """Return all values of a header, which may occur more than once; an empty list if one is not ASCII."""
         with suppress(ValueError):
             return list(self._response.get_header_all(name))
         return []
 
     def read(self, max_bytes: int = MAX_RESPONSE_BYTES) -> bytes:
-        """The whole body; of an error its beginning. Raises Transient for more than `most` bytes."""
+        """Read the whole body, or the first bytes of an error's body. Raises Transient for more than `max_bytes`."""
         body = bytearray()
         for chunk in self.chunks():
             body += chunk
             if self.status >= 400 and len(body) >= MAX_ERROR_RESPONSE_BYTES:
                 break
             if len(body) > max_bytes:
-                raise Transient(f"an answer of more than {max_bytes:,} bytes")
+                raise Transient(f"a response of more than {max_bytes:,} bytes")
         return bytes(body)
 
     def chunks(self) -> Iterator[bytes]:
-        """The body as it comes. Raises Transient when it breaks off, or trickles."""
-        progress, began, reader = LowSpeedGuard(), time.monotonic(), self._response.body_reader
-        parts, size, broken = list[bytes](), 0, ""
+        """Yield the body as it arrives. Raises Transient when it is cut off or stalls."""
+        speed_guard, started_at, reader = LowSpeedGuard(), time.monotonic(), self._response.body_reader
+        parts, size, failure = list[bytes](), 0, ""
         while True:
             try:
-                chunk = reader.read_chunk()  # as it comes: what waits for a whole piece does not see a trickle
+                chunk = reader.read_chunk()  # not a full piece: a stalled body would go unseen
                 if chunk:
-                    progress.record(len(chunk), time.monotonic() - began)
+                    speed_guard.record(len(chunk), time.monotonic() - started_at)
             except PyreqwestError as error:
-                chunk, broken = None, describe_error(error)
+                chunk, failure = None, describe_error(error)
             except Transient as error:
-                chunk, broken = None, str(error)
+                chunk, failure = None, str(error)
             if chunk:
                 parts.append(bytes(chunk))
                 size += len(chunk)
@@ -104,13 +107,13 @@ class SyncBlobResponse:
                 parts, size = [], 0
             if not chunk:
                 break
-            began = time.monotonic()
-        if broken:
-            raise Transient(broken)
+            started_at = time.monotonic()
+        if failure:
+            raise Transient(failure)
 
 
 class SyncBlobClient:
-    """A pool of connections, and how long a failing answer is borne with: no redirects, no decoding."""
+    """Connection pool with a retry budget: no redirects, no decoding."""
 
     def __init__(
         self,
@@ -129,29 +132,30 @@ class SyncBlobClient:
 
     @contextmanager
     def send_once(self, blob_request: SyncBlobRequest) -> Iterator[SyncBlobResponse]:
-        """One attempt. Raises Transient when no answer came."""
+        """Send a request without retries. Raises Transient when no response arrives."""
         if blob_request.has_secret:
             check_store_url(blob_request.url, allow_http=self._allow_http)
         try:
-            client, within = self._client if blob_request.body is None else self._upload_client, None
+            client, limit = self._client if blob_request.body is None else self._upload_client, None
             request = client.request(blob_request.method, blob_request.url).headers(dict(blob_request.headers))
-            if blob_request.body is not None:  # the engine leaves the length of an empty body out
-                within = blob_request.timeout or UPLOAD_RESPONSE_TIMEOUT + timedelta(
+            if blob_request.body is not None:  # pyreqwest omits Content-Length for an empty body
+                limit = blob_request.timeout or UPLOAD_RESPONSE_TIMEOUT + timedelta(
                     seconds=len(blob_request.body) / MIN_UPLOAD_BYTES_PER_S
                 )
                 request = (
                     request.body_bytes(blob_request.body)
                     .header("Content-Length", str(len(blob_request.body)))
-                    .timeout(within)
+                    .timeout(limit)
                 )
-            streamed = request.streamed_read_buffer_limit(1).build_streamed()  # more is waited for, however it trickles
+            # a larger buffer would be waited for without a limit, however slowly it fills
+            streamed = request.streamed_read_buffer_limit(1).build_streamed()
         except (BuilderError, ValueError):
-            raise UsageError("not a URL, or not a header, that can be sent") from None
+            raise UsageError("the URL or a header contains characters that cannot be sent") from None
         try:
             response = streamed.__enter__()
             self._has_connected = True
         except PyreqwestError as error:
-            raise request_error(error, blob_request.url, host_answered=self._has_connected, timeout=within) from None
+            raise request_error(error, blob_request.url, host_answered=self._has_connected, timeout=limit) from None
         try:
             yield SyncBlobResponse(response)
         finally:
@@ -160,19 +164,20 @@ class SyncBlobClient:
     def request(
         self, server: str, build_request: Callable[[], SyncBlobRequest], read_response: Callable[[SyncBlobResponse], T]
     ) -> T:
-        """Ask until `accept` takes an answer. `what` names the server in messages.
+        """Send a request until `read_response` accepts a response. `server` names the server in messages.
 
-        Raises Unavailable past the retry budget, and whatever `make` and `accept` raise but Transient.
+        Raises Unavailable when the retry budget is spent, and every error of `build_request` and `read_response` except
+        Transient.
         """
 
         def attempt() -> T:
-            with self.send_once(build_request()) as reply:
-                return read_response(reply)
+            with self.send_once(build_request()) as response:
+                return read_response(response)
 
         return self.retry(server, attempt)
 
     def retry(self, server: str, attempt: Callable[[], T]) -> T:
-        """Attempt until it is no longer Transient that is raised. Raises Unavailable past the retry budget."""
+        """Call `attempt` until it raises no Transient. Raises Unavailable when the retry budget is spent."""
         return self._retrier.retry(server, attempt)
 
 
@@ -180,17 +185,18 @@ class SyncBlobClient:
 def open_sync_client(
     observe: Observer, *, budget: timedelta, allow_http: bool = False, ca_bundle: bytes | None = None
 ) -> Iterator[SyncBlobClient]:
-    """A pool that honours HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's authorities. `allow_http`: what is
-    secret may go in the clear; `bundle`: more authorities (PEM).
+    """Open a client that uses HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and the system's certificate authorities.
+
+    `allow_http`: secrets may be sent without TLS. `ca_bundle`: additional authorities (PEM).
     """
-    with _build_client(BLOB_READ_TIMEOUT, ca_bundle) as client, _build_client(None, ca_bundle) as sender:
-        yield SyncBlobClient(client, sender, observe, budget=budget, allow_http=allow_http)
+    with _build_client(BLOB_READ_TIMEOUT, ca_bundle) as client, _build_client(None, ca_bundle) as upload_client:
+        yield SyncBlobClient(client, upload_client, observe, budget=budget, allow_http=allow_http)
 
 
 def _build_client(read_timeout: timedelta | None, ca_bundle: bytes | None) -> SyncClient:
     def builder() -> SyncClientBuilder:
-        plain = configure_builder(SyncClientBuilder(), read_timeout)
-        return plain if ca_bundle is None else plain.add_root_certificate_pem(ca_bundle)
+        configured = configure_builder(SyncClientBuilder(), read_timeout)
+        return configured if ca_bundle is None else configured.add_root_certificate_pem(ca_bundle)
 
     try:
         return builder().build()

@@ -1,4 +1,4 @@
-"""Failed connections: which of them no other attempt cures, with a sentence and a hint for each."""
+"""Errors of failed connections that a retry does not cure, each with a message and a hint."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _UNRESOLVED_NAME_MESSAGES: Final = (
     "no such host is known",  # Windows
     "getaddrinfo failed",
 )
-"""What resolvers say of a name that has no address. Not among them: "Temporary failure in name resolution" (EAI_AGAIN),
-which is tried again like any other failure.
+"""Messages of resolvers for a name without an address. "Temporary failure in name resolution" (EAI_AGAIN) is not among
+them: it is retried like any other failure.
 """
 
 _PROXY_LOGIN_MESSAGES: Final = ("proxy authorization required", "407 proxy authentication")
 
 
 def is_unresolved(reason: str) -> bool:
-    """Whether a resolver said that a name has no address, as opposed to that it could not ask."""
+    """Return whether a resolver reported that a name has no address, and not merely that it got no answer."""
     reason = reason.lower()
     return any(text in reason for text in _UNRESOLVED_NAME_MESSAGES)
 
 
 def permanent_error(reason: str, url: str, *, host_answered: bool) -> TilesyncError | None:
-    """The error for a connection that failed for a `reason` that time seldom cures; None for any other.
+    """Return the error for a connection that failed for a permanent `reason`; None for any other.
 
-    `reached`: the host answered before, so its name is right. Of the URL only the host is repeated.
+    `host_answered`: the host has answered before, so its name is right. The message repeats only the host of the URL.
     """
     if any(text in reason.lower() for text in _PROXY_LOGIN_MESSAGES):
         return Unavailable("a proxy wants a user name and a password (407)", hint=PROXY_LOGIN_HINT)

@@ -1,4 +1,4 @@
-"""A connection to a host: one address after the other, TLS where it is asked for, without blocking the loop."""
+"""TCP and TLS connect to a host for HTTP/1.1, without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from datetime import timedelta
 from typing import Any, Final
 
 ADDRESS_TIMEOUT: Final = timedelta(seconds=5)
-"""How long one address may take to answer, and to shake hands."""
+"""Time limit for the TCP connect and TLS handshake with one address."""
 
 
 class Http1Connector:
-    """Connects to one host; with a `context` by TLS, going on with the `session` of an earlier connection where it has
-    one: who trusted the host then need not look at its certificate again. What its name resolves to is kept as long as
-    it answers.
+    """Connector to one host, which tries its addresses one after the other; it uses TLS if there is a `context`.
+
+    It resumes the `tls_session` of an earlier connection if there is one, which saves the check of the certificate. The
+    resolved addresses are cached as long as one of them answers.
     """
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
@@ -27,12 +28,12 @@ class Http1Connector:
         self.tls_session: ssl.SSLSession | None = None
 
     async def connect(self) -> socket.socket:
-        """A connected socket that does not block. Raises OSError when no address answers, or none is to be trusted."""
+        """Return a connected, non-blocking socket. Raises OSError if no address answers with a trusted certificate."""
         try:
             if not self._addresses:
-                found = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-                self._addresses = [(family, address) for family, _, _, _, address in found]
-        except ValueError:  # a name that no resolver can be asked for
+                resolved = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+                self._addresses = [(family, address) for family, _, _, _, address in resolved]
+        except ValueError:  # the name is invalid, so no resolver accepts it
             raise OSError("no such host") from None
         for family, address in self._addresses:
             with suppress(OSError):  # TimeoutError among them
@@ -64,9 +65,9 @@ async def _do_tls_handshake(sock: ssl.SSLSocket) -> None:
         with suppress(ssl.SSLWantReadError):
             sock.do_handshake()
             return
-        more = asyncio.Event()
-        loop.add_reader(sock.fileno(), more.set)
+        readable = asyncio.Event()
+        loop.add_reader(sock.fileno(), readable.set)
         try:
-            await more.wait()
+            await readable.wait()
         finally:
             loop.remove_reader(sock.fileno())

@@ -1,4 +1,4 @@
-"""A connection that is asked for one body after the other, or given them, by HTTP/1.1, on the loop as they come."""
+"""HTTP/1.1 connection that sends one request after the other, driven by the event loop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 _MAX_TLS_RECORD_BYTES: Final = 1 << 14
-"""Bytes that one read of a secure connection gives at most. Source: RFC 8446, section 5.1."""
+"""Maximum bytes that one read of a TLS connection returns. Source: RFC 8446, section 5.1."""
 
 _PLAIN_READ_BYTES: Final = 1 << 17
 _MAX_HEAD_BYTES: Final = 1 << 15
@@ -17,12 +17,13 @@ _MAX_HEAD_BYTES: Final = 1 << 15
 _WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 _EMPTY_CHUNKED_BODY: Final = b"0\r\n\r\n"
-"""A chunked body without any bytes. Source: RFC 9112, section 7.1."""
+"""Empty body in chunked transfer coding. Source: RFC 9112, section 7.1."""
 
 
 class PoolResponse(NamedTuple):
-    """An answer with the wished status, and a body of the wished size; the seconds it took, and its beginning took.
-    `md5` is that of the whole body in base64, where the answer states it.
+    """Response with the expected status and body size, and the seconds until its end and until its first byte.
+
+    `md5` is that of the whole body in base64, if the response states it.
     """
 
     etag: str | None
@@ -33,9 +34,9 @@ class PoolResponse(NamedTuple):
 
 
 class PendingRequest:
-    """A wish under way."""
+    """Request that waits for a connection or for its response."""
 
-    __slots__ = ("expected_size", "expected_status", "is_done", "connection", "on_response", "request_bytes")
+    __slots__ = ("connection", "expected_size", "expected_status", "is_done", "on_response", "request_bytes")
 
     def __init__(
         self,
@@ -53,30 +54,30 @@ class PendingRequest:
         self.is_done = False
 
     def finish(self, response: PoolResponse | None) -> None:
-        """Tell it, once; None for whatever is not a Reply."""
+        """Report the response, once; None stands for a failure and for any unexpected response."""
         if not self.is_done:
             self.is_done = True
             self.on_response(response)
 
 
 class PoolCallbacks(Protocol):
-    """Who has lines, and asks that wait for one."""
+    """Pool that owns the connections and the requests that wait for one."""
 
     def release(self, connection: Http1Connection) -> None:
-        """A line has nothing to do."""
+        """Return an idle connection to the pool."""
 
     def remove(self, connection: Http1Connection) -> None:
-        """A line is no more."""
+        """Forget a closed connection."""
 
     def requeue(self, request: PendingRequest) -> None:
-        """It has had its turn, in vain: the next one is its."""
+        """Put a request that was not answered back at the front of the queue."""
 
     def dispatch(self) -> None:
-        """Lines may be free, or too few."""
+        """Send waiting requests over idle connections, and open more connections if needed."""
 
 
 class Http1Connection:
-    """A connection, one request at a time."""
+    """HTTP/1.1 connection that handles one request at a time."""
 
     def __init__(self, sock: socket.socket, pool: PoolCallbacks) -> None:
         self._socket = sock
@@ -87,7 +88,7 @@ class Http1Connection:
         self._request: PendingRequest | None = None
         self._can_resend = False
         self.may_be_stale = False
-        """Whether it may have ended unseen, when it is asked the next time."""
+        """True if the server may have closed it unnoticed before the next request."""
         self._head = b""
         self._parts: list[bytes] = []
         self._expected_bytes = 0
@@ -101,11 +102,11 @@ class Http1Connection:
 
     @property
     def tls_session(self) -> ssl.SSLSession | None:
-        """What another connection to the same host can go on with; None before an answer came, and without TLS."""
+        """Return the TLS session for other connections to the host; None before the first response, and without TLS."""
         return self._tls_socket.session if self._tls_socket is not None and self.may_be_stale else None
 
     def send(self, request: PendingRequest) -> bool:
-        """Ask; False when the connection had ended before, and it is to be asked over another one."""
+        """Send a request. Return False if the connection was already closed: then use another one."""
         self._request, request.connection = request, self
         self._remaining_bytes = -1
         self._can_resend, self.may_be_stale = self.may_be_stale, True
@@ -114,7 +115,7 @@ class Http1Connection:
         return self._flush() or self._close_broken() is None
 
     def _flush(self) -> bool:
-        """Send on, as far as goes without waiting; whether the connection bears it."""
+        """Send as much as possible without waiting. Return False if the connection failed."""
         try:
             while self._unsent:
                 self._unsent = self._unsent[self._socket.send(self._unsent) :]
@@ -140,12 +141,12 @@ class Http1Connection:
         self._handle_disconnect()
 
     def _handle_disconnect(self) -> None:
-        if (again := self._close_broken()) is not None:
-            self._pool.requeue(again)
+        if (unanswered := self._close_broken()) is not None:
+            self._pool.requeue(unanswered)
         self._pool.dispatch()
 
     def _parse_response(self, request: PendingRequest, data: bytes) -> bool:
-        """Read on; whether that is all of the answer."""
+        """Parse more bytes of the response. Return whether it is complete."""
         if self._remaining_bytes < 0:
             self._head += data
             head, end, data = self._head.partition(b"\r\n\r\n")
@@ -163,7 +164,7 @@ class Http1Connection:
         if self._remaining_bytes > 0:
             return False
         if self._remaining_bytes < 0 or (self._tls_socket is not None and self._tls_socket.pending()):
-            self._keep_alive = False  # what comes behind the body belongs to nothing
+            self._keep_alive = False  # bytes behind the body belong to no request
         body = b"".join(self._parts)[: self._expected_bytes]
         if self._expected_bytes != request.expected_size and body != _EMPTY_CHUNKED_BODY:
             self._complete_request(request, None)
@@ -176,7 +177,7 @@ class Http1Connection:
         return True
 
     def _parse_head(self, head: bytes, request: PendingRequest) -> int | None:
-        """How many bytes follow, where that is a body of the wished size; None for any other answer.
+        """Return the bytes that follow the head, if the body has the expected size; None for any other response.
 
         Source: RFC 9112, sections 4 to 7 and 9.3.
         """
@@ -190,8 +191,8 @@ class Http1Connection:
         if not head.startswith(b"HTTP/1.1 " + request.expected_status) or lower.count(b"\n") != lower.count(b"\r\n"):
             return None
         if b"transfer-encoding" in lower:
-            empty = not request.expected_size and _find_header(lower, lower, b"transfer-encoding") == b"chunked"
-            return len(_EMPTY_CHUNKED_BODY) if empty and b"content-length" not in lower else None
+            is_empty = not request.expected_size and _find_header(lower, lower, b"transfer-encoding") == b"chunked"
+            return len(_EMPTY_CHUNKED_BODY) if is_empty and b"content-length" not in lower else None
         return (
             request.expected_size
             if _find_header(head, lower, b"content-length") == b"%d" % request.expected_size
@@ -199,7 +200,7 @@ class Http1Connection:
         )
 
     def _complete_request(self, request: PendingRequest, response: PoolResponse | None) -> None:
-        """The line is free again, if it can be, and asks for the next, before this answer is told."""
+        """Reuse or close the connection, and report the response after the next request is sent."""
         self._request, self._head, self._parts = None, b"", []
         if response is None or not self._keep_alive:
             self.close()
@@ -209,25 +210,28 @@ class Http1Connection:
         request.finish(response)
 
     def _close_broken(self) -> PendingRequest | None:
-        """There is no more to be had of it; what it was asked too late, which others can be asked."""
-        ask, self._request = self._request, None
+        """Close a failed connection. Return its request if it can be sent again over another one.
+
+        That is so if the connection was reused and no byte of a response came: the server had closed it before.
+        """
+        request, self._request = self._request, None
         self.close()
-        if ask is not None and self._can_resend and not self._head:
-            return ask
-        if ask is not None:
-            ask.finish(None)
+        if request is not None and self._can_resend and not self._head:
+            return request
+        if request is not None:
+            request.finish(None)
         return None
 
     def close(self) -> None:
-        """End it, and leave what it was asked. May be called twice."""
-        ask, self._request = self._request, None
+        """Close the connection, and report its request as failed. May be called twice."""
+        request, self._request = self._request, None
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket.fileno())
             self._loop.remove_writer(self._socket.fileno())
             self._socket.close()
             self._pool.remove(self)
-        if ask is not None:
-            ask.finish(None)
+        if request is not None:
+            request.finish(None)
 
 
 def _decode_header(value: bytes | None) -> str | None:
@@ -235,12 +239,12 @@ def _decode_header(value: bytes | None) -> str | None:
 
 
 def _find_header(head: bytes, lower: bytes, name: bytes) -> bytes | None:
-    """The value of a header, None where it is absent; what stands there twice has no value that anything equals."""
-    at = lower.find(b"\r\n" + name + b":")
-    if at < 0:
+    """Return the value of a header; None when it is absent, and b"" when it occurs twice: then no value is right."""
+    position = lower.find(b"\r\n" + name + b":")
+    if position < 0:
         return None
-    begin = at + len(name) + 3
-    if lower.find(b"\r\n" + name + b":", begin) >= 0:
+    start = position + len(name) + 3
+    if lower.find(b"\r\n" + name + b":", start) >= 0:
         return b""
-    end = head.find(b"\r\n", begin)
-    return head[begin : end if end >= 0 else None].strip(b" \t")
+    end = head.find(b"\r\n", start)
+    return head[start : end if end >= 0 else None].strip(b" \t")

@@ -1,8 +1,9 @@
-"""Small bodies by the shortest way: HTTP/1.1 over connections of our own, for all that comes as it should.
+"""HTTP/1.1 connection pool for small bodies: the fast path for responses that are as expected.
 
-A body of some kilobytes costs the bulk engine more in handing over than in bytes. Here a request is one write, an
-answer a read or two, and the next request leaves before the answer is looked at. Whatever is not the plain case
-(another status, a body of another length, a connection that breaks) is told as such, and left to others.
+For a body of some kilobytes the per-request overhead of pyreqwest exceeds the cost of its bytes. Here a request is one
+write, a response one or two reads, and the next request is sent before the response is handled. Any other case (another
+status, a body of another length, a failed connection) is only reported as not done; the caller repeats it through
+`blob_client`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tilesync.transport.tls import create_tls_context, user_agent
 
 
 class PoolRequest(NamedTuple):
-    """A body of `size` bytes that is wanted; or, where there is a `body`, one that is to be put there."""
+    """GET of a body of `size` bytes, or PUT of `body` if there is one."""
 
     url: str
     headers: Mapping[str, str]
@@ -32,11 +33,11 @@ class PoolRequest(NamedTuple):
     body: bytes | None = None
 
     def __repr__(self) -> str:
-        return f"Wish({self.size} bytes)"  # the URL is a secret
+        return f"PoolRequest({self.size} bytes)"  # the URL is a secret
 
 
 class _HostPool:
-    """The connections to one host, and what waits for one of them."""
+    """Connections to one host, and the requests that wait for one."""
 
     def __init__(self, scheme: str, authority: str, context: ssl.SSLContext) -> None:
         try:
@@ -45,50 +46,50 @@ class _HostPool:
         except ValueError:
             host, port = None, None
         if scheme not in {"http", "https"} or not host or "@" in authority or not _is_sendable(authority):
-            raise UsageError("not a URL that can be asked")
-        secure = scheme == "https"
-        self._connector = Http1Connector(host, port or (443 if secure else 80), context if secure else None)
+            raise UsageError("the URL is not a valid http or https URL")
+        is_https = scheme == "https"
+        self._connector = Http1Connector(host, port or (443 if is_https else 80), context if is_https else None)
         self._idle: list[Http1Connection] = []
         self._connections = set[Http1Connection]()
         self._opening = 0
         self._tasks = set[asyncio.Task[None]]()
         self._pending = deque[PendingRequest]()
         self._max_connections = 1
-        agent = f"Host: {authority}\r\nUser-Agent: {user_agent()}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
-        self.common_headers = f" HTTP/1.1\r\n{agent}"
+        lines = f"Host: {authority}\r\nUser-Agent: {user_agent()}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
+        self.common_headers = f" HTTP/1.1\r\n{lines}"
 
     def set_max_connections(self, max_connections: int) -> None:
-        """So many connections from now on; those beyond that end when they are free."""
+        """Set the maximum number of connections; those beyond it are closed when they are idle."""
         self._max_connections = max_connections
         while len(self._connections) > max_connections and self._idle:
             self._idle[-1].close()
 
     def enqueue(self, request: PendingRequest) -> None:
-        """It waits for its turn, which `serve` gives."""
+        """Append a request to the queue; `dispatch` sends it."""
         self._pending.append(request)
 
     def requeue(self, request: PendingRequest) -> None:
-        """It has had its turn, in vain: the next one is its."""
+        """Put a request that was not answered back at the front of the queue."""
         self._pending.appendleft(request)
 
     def release(self, connection: Http1Connection) -> None:
-        """A connection has nothing to do."""
+        """Keep an idle connection, or close it if there are too many."""
         if len(self._connections) > self._max_connections:
             connection.close()
         else:
             self._idle.append(connection)
 
     def remove(self, connection: Http1Connection) -> None:
-        """A connection is no more."""
+        """Forget a closed connection."""
         self._connections.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
 
     def dispatch(self) -> None:
-        """Give what waits to the connections that are free, and open more where these are too few."""
-        while self._idle and (ask := self._next_pending()) is not None:
-            if not self._idle.pop().send(ask):
-                self.requeue(ask)
+        """Send waiting requests over idle connections, and open more connections if these are too few."""
+        while self._idle and (request := self._next_pending()) is not None:
+            if not self._idle.pop().send(request):
+                self.requeue(request)
         for _ in range(min(len(self._pending), self._max_connections - len(self._connections)) - self._opening):
             self._opening += 1
             task = asyncio.create_task(self._open_connection())
@@ -97,15 +98,15 @@ class _HostPool:
 
     def _next_pending(self) -> PendingRequest | None:
         while self._pending:
-            ask = self._pending.popleft()
-            if not ask.is_done:
-                return ask
+            request = self._pending.popleft()
+            if not request.is_done:
+                return request
         return None
 
     async def _open_connection(self) -> None:
-        """One more connection; where there is none, and none can be had, nothing waits for one."""
+        """Open one more connection. If it fails and there is no other, all waiting requests fail."""
         self._connector.tls_session = next(
-            filter(None, (line.tls_session for line in self._connections)), self._connector.tls_session
+            filter(None, (connection.tls_session for connection in self._connections)), self._connector.tls_session
         )
         try:
             sock = await self._connector.connect()
@@ -115,28 +116,28 @@ class _HostPool:
                 self.fail_pending()
             return
         self._opening -= 1
-        line = Http1Connection(sock, self)
-        self._connections.add(line)
-        self.release(line)
+        connection = Http1Connection(sock, self)
+        self._connections.add(connection)
+        self.release(connection)
         self.dispatch()
-        line.may_be_stale = True
+        connection.may_be_stale = True  # if it was not used at once, the server may close it meanwhile
 
     def fail_pending(self) -> None:
-        """Nothing waits any more."""
-        while (ask := self._next_pending()) is not None:
-            ask.finish(None)
+        """Report all waiting requests as failed."""
+        while (request := self._next_pending()) is not None:
+            request.finish(None)
 
     def close(self) -> None:
-        """End every connection."""
+        """Close all connections."""
         for task in self._tasks:
             task.cancel()
-        for line in tuple(self._connections):
-            line.close()
+        for connection in tuple(self._connections):
+            connection.close()
         self.fail_pending()
 
 
 class HttpPool:
-    """GETs of small bodies: no redirects, no decoding, no retries, no proxies."""
+    """Connection pool for small bodies: no redirects, no decoding, no retries, no proxies."""
 
     def __init__(self) -> None:
         self._tls_context = create_tls_context()
@@ -149,72 +150,72 @@ class HttpPool:
         on_response: Callable[[int, PoolResponse], None],
         *,
         max_connections: int,
-        timeout: timedelta,
+        time_limit: timedelta,
     ) -> None:
-        """Tell `hear` each answer by its number as it comes, all within that time; of others nothing is told.
+        """Send requests, and call `on_response` with the index and response of each one answered in time.
 
-        Over `at_once` connections to one host, shared by all who ask. Raises UsageError for what is no URL, and what
-        `hear` raises.
+        Responses that are unexpected, or later than `time_limit`, are not reported. `max_connections` is the limit for
+        one host, shared by all callers. Raises UsageError for an invalid URL, and the errors of `on_response`.
         """
-        everything: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        left = len(requests)
+        all_done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        remaining = len(requests)
 
-        def tell(number: int, reply: PoolResponse | None) -> None:
-            nonlocal left
-            left -= 1
+        def report(index: int, response: PoolResponse | None) -> None:
+            nonlocal remaining
+            remaining -= 1
             try:
-                if reply is not None:
-                    on_response(number, reply)
-            except Exception as error:  # noqa: BLE001 - of the one who waits, not of the loop that reads
-                if not everything.done():
-                    everything.set_exception(error)
-            if not left and not everything.done():
-                everything.set_result(None)
+                if response is not None:
+                    on_response(index, response)
+            except Exception as error:  # noqa: BLE001 - it belongs to the caller, not to the event loop
+                if not all_done.done():
+                    all_done.set_exception(error)
+            if not remaining and not all_done.done():
+                all_done.set_result(None)
 
-        asks = dict[PendingRequest, _HostPool]()
-        for number, wish in enumerate(requests):
-            origin, request = self._encode_request(wish)
-            status = b"200" if wish.body is None else b"201"
-            asks[PendingRequest(request, wish.size, partial(tell, number), expected_status=status)] = origin
+        pools = dict[PendingRequest, _HostPool]()
+        for index, request in enumerate(requests):
+            host_pool, encoded = self._encode_request(request)
+            status = b"200" if request.body is None else b"201"
+            pools[PendingRequest(encoded, request.size, partial(report, index), expected_status=status)] = host_pool
         try:
-            for ask, origin in asks.items():
-                origin.enqueue(ask)
-            for origin in set(asks.values()):
-                origin.set_max_connections(max_connections)
-                origin.dispatch()
+            for pending, host_pool in pools.items():
+                host_pool.enqueue(pending)
+            for host_pool in set(pools.values()):
+                host_pool.set_max_connections(max_connections)
+                host_pool.dispatch()
             if requests:
-                await _wait_until_done(everything, timeout)
+                await _wait_until_done(all_done, time_limit)
         finally:
-            late = [ask for ask in asks if not ask.is_done]
-            for ask in late:
-                ask.is_done = True
-                if ask.connection is not None:
-                    ask.connection.close()
-            for origin in {asks[ask] for ask in late}:
-                origin.dispatch()
+            late = [pending for pending in pools if not pending.is_done]
+            for pending in late:
+                pending.is_done = True
+                if pending.connection is not None:
+                    pending.connection.close()
+            for host_pool in {pools[pending] for pending in late}:
+                host_pool.dispatch()
 
     def _encode_request(self, request: PoolRequest) -> tuple[_HostPool, bytes]:
         scheme, _, rest = request.url.partition("://")
         authority, _, path = rest.partition("/")
-        origin = self._host_pools.get((scheme, authority))
-        if origin is None:
-            origin = self._host_pools[scheme, authority] = _HostPool(scheme, authority, self._tls_context)
+        host_pool = self._host_pools.get((scheme, authority))
+        if host_pool is None:
+            host_pool = self._host_pools[scheme, authority] = _HostPool(scheme, authority, self._tls_context)
         lines = [f"{name}: {value}\r\n" for name, value in request.headers.items()]
         if " " in path or not _is_sendable(path) or not all(map(_is_sendable, request.headers.values())):
-            raise UsageError("not a URL, or not a header, that can be sent")
+            raise UsageError("the URL or a header contains characters that cannot be sent")
         if request.body is None:
-            return origin, f"GET /{path}{origin.common_headers}{''.join(lines)}\r\n".encode()
+            return host_pool, f"GET /{path}{host_pool.common_headers}{''.join(lines)}\r\n".encode()
         lines.append(f"Content-Length: {len(request.body)}\r\n")
-        return origin, f"PUT /{path}{origin.common_headers}{''.join(lines)}\r\n".encode() + request.body
+        return host_pool, f"PUT /{path}{host_pool.common_headers}{''.join(lines)}\r\n".encode() + request.body
 
     def close(self) -> None:
-        """End every connection."""
-        for origin in self._host_pools.values():
-            origin.close()
+        """Close all connections."""
+        for host_pool in self._host_pools.values():
+            host_pool.close()
 
 
-async def _wait_until_done(all_done: asyncio.Future[None], timeout: timedelta) -> None:
-    limit = asyncio.timeout(timeout.total_seconds())
+async def _wait_until_done(all_done: asyncio.Future[None], time_limit: timedelta) -> None:
+    limit = asyncio.timeout(time_limit.total_seconds())
     try:
         async with limit:
             await all_done
@@ -229,7 +230,7 @@ def _is_sendable(text: str) -> bool:
 
 @asynccontextmanager
 async def http_pool() -> AsyncIterator[HttpPool]:
-    """A pool for as long as the context is open, with the authorities of SSL_CERT_FILE or of the system."""
+    """Open a pool that trusts the certificate authorities of SSL_CERT_FILE or of the system."""
     pool = HttpPool()
     try:
         yield pool

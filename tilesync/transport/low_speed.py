@@ -1,4 +1,4 @@
-"""A floor on progress: a body that trickles is broken, whatever silence it never keeps."""
+"""Low-speed limit for a body: one that stalls fails, even if bytes still arrive within every read timeout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tilesync.errors import Transient
 
 
 class LowSpeedGuard:
-    """Counts the bytes of one body, and the seconds in which it was waited for."""
+    """Guard that counts the bytes of one body, and the seconds spent waiting for them."""
 
     def __init__(self) -> None:
         self._window_s = PROGRESS_WINDOW.total_seconds()
@@ -15,10 +15,10 @@ class LowSpeedGuard:
         self._received_bytes = 0
 
     def record(self, count: int, seconds: float) -> None:
-        """So many bytes came after so many seconds of waiting. Raises Transient for a trickle."""
+        """Record that `count` bytes came after `seconds` of waiting. Raises Transient for a body that stalls."""
         self._waited_s += seconds
         self._received_bytes += count
         if self._waited_s >= self._window_s:
             if self._received_bytes < MIN_PROGRESS_BYTES:
-                raise Transient(f"only {self._received_bytes} bytes came within {self._waited_s:.0f} s")
+                raise Transient(f"only {self._received_bytes} bytes arrived within {self._waited_s:.0f} s")
             self._waited_s, self._received_bytes = 0.0, 0

@@ -1,17 +1,17 @@
-"""Proxy selection: which proxy a URL is asked through, read once from the environment for every HTTP engine.
+"""Proxy selection from the environment, the same for every HTTP client.
 
-The engines (httpx, reqwest, obstore, botocore, requests) each read these variables in their own way; they are told the
-answer of `Proxies.proxy_for` instead, so that no two requests of a run go different ways. The semantics are those of
+The clients (httpx, reqwest, obstore, botocore, requests) each read these variables by different rules. They all get the
+result of `Proxies.proxy_for` instead, so that all requests of a run take the same route. The semantics are those of
 curl and of Python's urllib where these agree:
 
-- `http_proxy` and `https_proxy` by the scheme of the URL that is asked, else `all_proxy`. The lower-case name wins over
-  the upper-case one, and an empty one switches it off. `HTTP_PROXY` is ignored in a CGI script, where a client can set
+- `http_proxy` and `https_proxy` by the scheme of the URL, else `all_proxy`. The lower-case name wins over the
+  upper-case one, and an empty value disables the proxy. `HTTP_PROXY` is ignored in a CGI script, where a client can set
   it (CVE-2016-5385).
-- A proxy without a scheme speaks http. `socks5://` is read as `socks5h://`: the proxy resolves the names.
-- `no_proxy`: entries parted by commas or white space. `*` spares every host. A name spares that host and all below it,
-  with or without a leading dot or `*.`; an address or a CIDR block spares addresses that are written so in the URL:
-  names are not resolved. `host:port` and `[address]:port` spare that port alone, the scheme's own where the URL has
-  none. Case and a dot at the end do not matter. Loopback is not spared unless it is named.
+- A proxy without a scheme is an http proxy. `socks5://` is read as `socks5h://`: the proxy resolves the names.
+- `no_proxy`: entries separated by commas or white space. `*` exempts every host. A name exempts that host and its
+  subdomains, with or without a leading dot or `*.`. An address or a CIDR block exempts URLs with such an address: names
+  are not resolved. `host:port` and `[address]:port` exempt that port only; a URL without a port has that of its scheme.
+  Case and a final dot do not matter. Loopback is not exempt unless it is listed.
 
 Sources: curl(1), "ENVIRONMENT"; urllib.request.getproxies_environment; golang.org/x/net/http/httpproxy.
 """
@@ -34,7 +34,7 @@ _HOST_OR_DOMAIN: Final = re.compile(r"(?:\*?\.)?([^\s:/*\[\]]+?)\.?(?::(\d+))?")
 
 
 BypassCheck = Callable[[str], object]
-"""Whether the settings of the operating system spare a host."""
+"""Returns whether the settings of the operating system exempt a host."""
 
 
 def _never_bypassed(host: str) -> bool:
@@ -43,7 +43,7 @@ def _never_bypassed(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy, and the variable that names it. `problem`: why it cannot be used, empty where it can."""
+    """Proxy, and the variable that sets it. `problem`: why it is invalid, empty if it is valid."""
 
     setting: str
     url: str = field(repr=False)
@@ -51,28 +51,28 @@ class Proxy:
 
     @property
     def is_socks(self) -> bool:
-        """Whether it speaks SOCKS."""
+        """Return whether it is a SOCKS proxy."""
         return self.url.startswith("socks")
 
     @property
     def display_address(self) -> str:
-        """Its address, without credentials."""
+        """Return its address without credentials."""
         if self.problem:
-            return "an address that cannot be used"
+            return "an invalid address"
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" + (" (with credentials)" if parts.username else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Exemption:
-    """An entry of `no_proxy`: hosts that are asked directly, at one `port` where it names one."""
+    """Entry of `no_proxy`: hosts that are reached directly, at one `port` if it names one."""
 
     network: IPv4Network | IPv6Network | None = None
     domain: str = ""
     port: int | None = None
 
     def covers(self, host: str, address: IPv4Address | IPv6Address | None, port: int) -> bool:
-        """Whether it spares a host, written in small letters without a dot at its end; `address`: where it is one."""
+        """Return whether it exempts a host, in lower case without a final dot; `address`: the host, if it is one."""
         if self.port not in {None, port}:
             return False
         if self.network is not None or address is not None:
@@ -82,8 +82,9 @@ class Exemption:
 
 @dataclass(frozen=True)
 class Proxies:
-    """The proxies for http and https URLs, and the hosts that are asked directly. True where any URL may go through
-    one. `unread`: entries of `no_proxy` that spare nothing, as they cannot be read.
+    """Proxies for http and https URLs, and the exempt hosts. True if any URL may use a proxy.
+
+    `invalid_entries`: entries of `no_proxy` that cannot be parsed, so exempt nothing.
     """
 
     by_scheme: Mapping[str, Proxy] = field(default_factory=dict)
@@ -95,20 +96,20 @@ class Proxies:
         return bool(self.by_scheme)
 
     def proxy_for(self, url: str) -> Proxy | None:
-        """The proxy that a URL is asked through; None: directly. Raises UsageError where that proxy cannot be used."""
+        """Return the proxy for a URL, None for a direct connection. Raises UsageError if that proxy is invalid."""
         parts = urlsplit(url)
         proxy = self.by_scheme.get(parts.scheme)
         if proxy is None:
             return None
         host, port = (parts.hostname or "").rstrip("."), parts.port or _DEFAULT_PORTS[parts.scheme]
         address = _parse_address(host)
-        if self.is_bypassed(host) or any(each.covers(host, address, port) for each in self.exemptions):
+        if self.is_bypassed(host) or any(exemption.covers(host, address, port) for exemption in self.exemptions):
             return None
         _check_usable(proxy)
         return proxy
 
     def check_usable(self) -> None:
-        """Raise UsageError where a proxy that is named cannot be used."""
+        """Raise UsageError if one of the proxies is invalid."""
         for proxy in self.by_scheme.values():
             _check_usable(proxy)
 
@@ -116,25 +117,32 @@ class Proxies:
 def read_proxies(
     environ: Mapping[str, str], system: Mapping[str, str] | None = None, is_bypassed: BypassCheck = _never_bypassed
 ) -> Proxies:
-    """The proxies that the environment names; where it names none, those of the operating system (`system`: by their
-    schemes), which spares the hosts that are `bypassed`.
+    """Read the proxies of the environment; if it names none, those of the operating system.
+
+    `system`: the proxies of the operating system by scheme; `is_bypassed`: its check for exempt hosts.
     """
-    exemptions, unread = _parse_no_proxy(environ.get("no_proxy") or environ.get("NO_PROXY") or "")
+    exemptions, invalid_entries = _parse_no_proxy(environ.get("no_proxy") or environ.get("NO_PROXY") or "")
     if exemptions is None:
         return Proxies()
-    named = {scheme: proxy for scheme in _SCHEMES if (proxy := _proxy_from_environment(scheme, environ)) is not None}
-    if named or not system:
+    configured = {
+        scheme: proxy for scheme in _SCHEMES if (proxy := _proxy_from_environment(scheme, environ)) is not None
+    }
+    if configured or not system:
         is_bypassed = _never_bypassed
     else:
-        found = {scheme: system[scheme] for scheme in _SCHEMES if system.get(scheme)}
-        named = {scheme: _parse_proxy(f"the system's {scheme} proxy", url) for scheme, url in found.items()}
-    both = {scheme: proxy for scheme in _DEFAULT_PORTS if (proxy := named.get(scheme) or named.get("all")) is not None}
-    return Proxies(both, exemptions, unread, is_bypassed)
+        urls = {scheme: system[scheme] for scheme in _SCHEMES if system.get(scheme)}
+        configured = {scheme: _parse_proxy(f"the system's {scheme} proxy", url) for scheme, url in urls.items()}
+    by_scheme = {
+        scheme: proxy
+        for scheme in _DEFAULT_PORTS
+        if (proxy := configured.get(scheme) or configured.get("all")) is not None
+    }
+    return Proxies(by_scheme, exemptions, invalid_entries, is_bypassed)
 
 
 def _proxy_from_environment(scheme: str, environ: Mapping[str, str]) -> Proxy | None:
     lower, upper = f"{scheme}_proxy", f"{scheme}_proxy".upper()
-    if lower not in environ and upper == "HTTP_PROXY" and "REQUEST_METHOD" in environ:
+    if lower not in environ and upper == "HTTP_PROXY" and "REQUEST_METHOD" in environ:  # a CGI script (CVE-2016-5385)
         return None
     name = lower if lower in environ else upper
     value = environ.get(name, "").strip()
@@ -147,12 +155,12 @@ def _parse_proxy(setting: str, value: str) -> Proxy:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        return Proxy(setting, "", "is no URL")
+        return Proxy(setting, "", "is not a valid URL")
     scheme = {"socks5": "socks5h"}.get(parts.scheme, parts.scheme)
     if scheme not in {"http", "https", "socks5h"}:
-        return Proxy(setting, "", f"is of a kind that is not known ({scheme}://)")
+        return Proxy(setting, "", f"has an unsupported scheme ({scheme}://)")
     if not host or not url.isascii() or not url.isprintable() or " " in url:
-        return Proxy(setting, "", "is no URL")
+        return Proxy(setting, "", "is not a valid URL")
     return Proxy(setting, f"{scheme}://{parts.netloc}")
 
 
@@ -165,12 +173,13 @@ def _check_usable(proxy: Proxy) -> None:
 
 
 def _parse_no_proxy(text: str) -> tuple[tuple[Exemption, ...] | None, tuple[str, ...]]:
-    """The entries, and those that cannot be read; None where every host is spared."""
+    """Return the entries, None if every host is exempt, and the entries that cannot be parsed."""
     words = [word for word in re.split(r"[,\s]+", text.lower()) if word]
     if "*" in words:
         return None, ()
-    read = [(word, _parse_exemption(word)) for word in words]
-    return tuple(each for _, each in read if each), tuple(word for word, each in read if each is None)
+    parsed = [(word, _parse_exemption(word)) for word in words]
+    valid = tuple(exemption for _, exemption in parsed if exemption)
+    return valid, tuple(word for word, exemption in parsed if exemption is None)
 
 
 def _parse_exemption(word: str) -> Exemption | None:
@@ -179,10 +188,10 @@ def _parse_exemption(word: str) -> Exemption | None:
     except ValueError:
         pass
     bracketed = _BRACKETED_HOST.fullmatch(word)
-    found = bracketed or _HOST_OR_DOMAIN.fullmatch(word)
-    if found is None:
+    match = bracketed or _HOST_OR_DOMAIN.fullmatch(word)
+    if match is None:
         return None
-    host, port = found[1], int(found[2]) if found[2] else None
+    host, port = match[1], int(match[2]) if match[2] else None
     try:
         return Exemption(ip_network(host), port=port)
     except ValueError:

@@ -1,21 +1,21 @@
-"""How many bytes a second may come."""
+"""Bandwidth limit over all connections of a run."""
 
 from __future__ import annotations
 
 from tilesync.protocols import Clock
 
 MIN_PIECE_BYTES, MAX_PIECE_BYTES = 1 << 14, 1 << 20
-"""Bytes of a piece."""
+"""Bounds of the size of a piece, in bytes."""
 
 BURST_S = 0.1
-"""Seconds' worth of bytes that may come at once after a silence."""
+"""Seconds' worth of bytes that may arrive at once after an idle time."""
 
 
 class RateLimiter:
-    """Lets `rate` bytes a second through, over all connections together.
+    """Rate limiter of `bytes_per_s` for all connections together.
 
-    Who takes bytes waits until they are due. A body that is not taken fills megabytes of buffers as fast as the line
-    goes, so a large one is better asked for in pieces: `piece` is how many bytes of it at once.
+    A reader waits until its bytes are due. A body that is not read still fills megabytes of buffers at full speed, so
+    request a large one in pieces of `piece_bytes`.
     """
 
     def __init__(self, bytes_per_s: float, clock: Clock) -> None:
@@ -25,7 +25,7 @@ class RateLimiter:
         self.piece_bytes = int(min(max(bytes_per_s / 16, MIN_PIECE_BYTES), MAX_PIECE_BYTES))
 
     async def wait_for_bandwidth(self, byte_count: int) -> None:
-        """Return when `count` bytes may come, or may have come."""
+        """Wait until the limit allows `byte_count` bytes. It may be called before or after they arrive."""
         now = self._clock.monotonic()
         self._due_at = max(self._due_at, now - BURST_S) + byte_count / self._bytes_per_s
         if self._due_at > now:

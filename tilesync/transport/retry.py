@@ -1,4 +1,4 @@
-"""Trying again while blocking the thread that does so: the loop of all that is asked of a store in between."""
+"""Retry loop that blocks its thread, for requests to a store."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ T = TypeVar("T")
 
 
 class SyncRetrier:
-    """How long a failing answer is borne with. Safe from any thread. For what is wanted no more nobody waits."""
+    """Blocking retry loop with a time budget. Thread-safe. It ends at once when the work is cancelled."""
 
     def __init__(self, observe: Observer, *, budget: timedelta) -> None:
         self._observe = observe
         self._budget = budget.total_seconds()
 
     def retry(self, server: str, attempt: Callable[[], T]) -> T:
-        """Attempt until it is no longer Transient that is raised. Raises Unavailable past the retry budget."""
-        patience, stop = RetryBudget(self._budget), STOP_EVENT.get() or threading.Event()
+        """Call `attempt` until it raises no Transient. Raises Unavailable when the retry budget is spent."""
+        retry_budget, stop = RetryBudget(self._budget), STOP_EVENT.get() or threading.Event()
         while True:
-            began = time.monotonic()
+            started_at = time.monotonic()
             try:
                 return attempt()
             except Transient as error:
-                wait = patience.next_delay(
-                    time.monotonic(), error.retry_after, began_at=began, limit_s=error.retry_limit_s
+                delay_s = retry_budget.next_delay(
+                    time.monotonic(), error.retry_after, began_at=started_at, limit_s=error.retry_limit_s
                 )
-                if wait is None:
+                if delay_s is None:
                     raise Unavailable(f"{server} kept failing: {error}", hint=error.hint or None) from error
-                if patience.failures == 1:
+                if retry_budget.failures == 1:
                     self._observe(Notice(f"{server}: {error}; trying again for up to {self._budget:.0f} s"))
-                self._observe(Retried(server, str(error), wait))
-            if stop.wait(wait):
-                raise Unavailable(f"{server}: it is wanted no more")
+                self._observe(Retried(server, str(error), delay_s))
+            if stop.wait(delay_s):
+                raise Unavailable(f"{server}: the request was cancelled")

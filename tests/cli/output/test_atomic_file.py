@@ -214,5 +214,5 @@ def test_a_report_to_a_fifo_without_a_reader_is_said(tmp_path: Path) -> None:
 def test_wrong_types_are_named(tmp_path: Path) -> None:
     """The error names the type of the file."""
     os.mknod(tmp_path / "s", 0o600 | 0o140000)
-    with pytest.raises(WrongFileType, match="a socket stands where a file is needed"):
+    with pytest.raises(WrongFileType, match="a socket where a file is needed"):
         open_to_append(tmp_path / "s")

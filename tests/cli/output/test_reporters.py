@@ -20,7 +20,7 @@ from tests.support.builders import IMODEL
 from tests.support.faults import error_response, is_blob, is_blob_named, wait_for
 from tests.support.simulator import EXPORT, Simulator
 from tilesync import __version__
-from tilesync.cli.output.target_names import redact_dest, redact_source
+from tilesync.api.target_names import redact_dest, redact_source
 
 SECOND = "bbbbbbbb-0000-4000-8000-000000000002"
 LOST = "error: standard output cannot be written (No space left on device)"
@@ -251,7 +251,7 @@ def test_a_link_is_told_without_its_signature(service: Simulator, tmp_path: Path
 def test_a_bug_writes_a_report(tmp_path: Path) -> None:
     """A bug before or in the session ends with 1 and a report."""
     report = tmp_path / "r"
-    for where in ("tilesync.cli.parse.create_service", "tilesync.cli.main.create_session"):
+    for where in ("tilesync.api.inputs.create_service", "tilesync.cli.mirror.create_session"):
         module, _, name = where.rpartition(".")
         code = f"import {module} as m; m.{name} = None; from tilesync.cli.main import main; main()"
         report.write_text("{}")
@@ -299,9 +299,9 @@ def test_a_signal_before_the_session(tmp_path: Path, name: str, exit_code: int, 
     """A signal while the command loads writes a report too."""
     report = tmp_path / "r"
     code = (
-        "import os, signal, tilesync.cli.main as c\n"
+        "import os, signal, tilesync.cli.main as c, tilesync.cli.mirror as m\n"
         f"def slow(*a, **k): os.kill(os.getpid(), signal.{name})\n"
-        "c.create_session = slow\n"
+        "m.create_session = slow\n"
         "c.main()"
     )
     done = subprocess.run(

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tilesync.api.rows import make_export_info
 from tilesync.cli.output.summary import format_export_table
 from tilesync.cli.output.table import format_table, truncate_start, wrap_text
 from tilesync.jobs.versions.listing import ListedVersion
@@ -21,7 +22,8 @@ ROW = Export(
 @pytest.mark.parametrize("there", [None, ()])
 def test_exports_fit_80_columns(imodel: bool, there: tuple[ListedVersion, ...] | None) -> None:
     """Ids, times and sizes are never cut, names are; without a width everything is shown."""
-    shown = format_export_table([ROW, ROW], there, imodel=imodel, width=80)
+    row, has_held = make_export_info(ROW, there), there is not None
+    shown = format_export_table([row, row], has_held=has_held, has_imodel=imodel, width=80)
     assert max(map(len, shown.splitlines())) <= 80
     for whole in (
         ID,
@@ -33,14 +35,20 @@ def test_exports_fit_80_columns(imodel: bool, there: tuple[ListedVersion, ...] |
     ):
         assert shown.count(whole) == 2
     assert "…" in shown
-    assert NAME in format_export_table([ROW], there, imodel=imodel)
-    assert len(format_export_table([ROW], there, imodel=imodel).splitlines()) == 2
+    whole_table = format_export_table([row], has_held=has_held, has_imodel=imodel)
+    assert NAME in whole_table
+    assert len(whole_table.splitlines()) == 2
 
 
 def test_a_wide_terminal_has_a_line_a_row() -> None:
     """A row that fits is one line; a name that is slightly too long is cut to fit."""
-    assert format_export_table([ROW], imodel=False, width=300) == format_export_table([ROW], imodel=False)
-    cut = format_export_table([ROW], imodel=False, width=150)
+    row = make_export_info(ROW)
+
+    def table(width: int | None = None) -> str:
+        return format_export_table([row], has_held=False, has_imodel=False, width=width)
+
+    assert table(300) == table()
+    cut = table(150)
     assert len(cut.splitlines()) == 2
     assert max(map(len, cut.splitlines())) == 150
 

@@ -74,10 +74,10 @@ def test_what_is_held_is_told_with_its_reason(tmp_path: Path) -> None:
         sim.containers[EXPORT] = make_stored_blobs(changed)
         run = sim.dry_run(tmp_path)
     told = {event.name: (event.action, event.reason) for event in run.events_of(Planned)}
-    assert told["tiles/001.glb"] == ("fetch", "not held")
+    assert told["tiles/001.glb"] == ("fetch", "not stored yet")
     assert told["tiles/002.glb"][0] == "fetch"
     assert "size was" in told["tiles/002.glb"][1]
-    assert told["tiles/003.glb"] == ("keep", "held, same ETag")
+    assert told["tiles/003.glb"] == ("keep", "unchanged, same ETag")
     assert (run.stats.fetched, run.stats.kept) == (2, len(files) - 2)
 
 

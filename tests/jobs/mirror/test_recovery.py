@@ -31,6 +31,7 @@ from tests.support.sequential_exports import (
 )
 from tests.support.simulator import JobOutcome, Simulator, read_latest, rollback, verify
 from tilesync.app import commands as wiring
+from tilesync.app.requests import Target
 from tilesync.catalog.catalog import SqliteCatalog
 from tilesync.core.retention import RetentionPolicy
 from tilesync.errors import DestinationError
@@ -198,7 +199,7 @@ def test_a_copy_without_mtimes_is_whole(copied: Path) -> None:
     assert run.error is None
     assert run.stats.fetched == 0
     assert run.events_of(Warned) == []
-    states = {each.state for each in wiring.list_versions(copied, JobOutcome(), state_dir=None)}
+    states = {each.state for each in wiring.list_versions(Target(copied), JobOutcome())[0]}
     assert states == {"held"}
 
 
@@ -246,7 +247,7 @@ def test_another_user_may_look(foreign_folder: Path) -> None:
     mirror_each(foreign_folder / "d", FIRST, SECOND)
     os.seteuid(65534)
     try:
-        rows = wiring.list_versions(foreign_folder / "d", JobOutcome(), state_dir=None)
+        rows = wiring.list_versions(Target(foreign_folder / "d"), JobOutcome())[0]
         audit = verify(foreign_folder / "d", every=True)
         with Simulator() as sim:
             offer_exports(sim, FIRST, SECOND)
@@ -310,7 +311,7 @@ def test_an_older_state_is_not_emptied_by_looking(dest: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE meta SET value='1' WHERE key='schema'")
         db.commit()
-    rows = wiring.list_versions(dest, JobOutcome(), state_dir=None)
+    rows = wiring.list_versions(Target(dest), JobOutcome())[0]
     assert [(row.version.name, row.shared_bytes) for row in rows] == [(SECOND, None), (FIRST, None)]
     assert verify(dest, every=True).error is None
     with closing(sqlite3.connect(path)) as db:
@@ -329,7 +330,7 @@ def test_inodes_of_64_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(module, "stamp_from_stat", lambda found: real(Stat(found)))
     mirror_each(tmp_path, FIRST, SECOND)
     assert verify(tmp_path, every=True).error is None
-    assert wiring.list_versions(tmp_path, JobOutcome(), state_dir=None)[0].shared_bytes
+    assert wiring.list_versions(Target(tmp_path), JobOutcome())[0][0].shared_bytes
 
 
 # --- what is never given up ---
@@ -347,9 +348,7 @@ def test_an_export_that_was_never_held_whole_is_not_taken_for_retired(tmp_path: 
         (event,) = run.events_of(VersionRetired)
         assert (event.version, event.files) == (FIRST, len(export(6)) - 1)
         assert (
-            classify_export(
-                export_row(FIRST), wiring.list_versions(tmp_path, JobOutcome(), state_dir=None, retired=True)
-            )
+            classify_export(export_row(FIRST), wiring.list_versions(Target(tmp_path), JobOutcome(), retired=True)[0])
             == ""
         )
         assert sim.mirror(tmp_path, all_exports=True).error is None
@@ -382,7 +381,7 @@ def test_an_export_that_was_only_touched_is_held(dest: Path) -> None:
         sim.regenerate(files_of(SECOND), export_id=SECOND)
         assert sim.mirror(dest).stats.fetched == 0
         modified = sim.exports[0]["lastModified"]
-    there = wiring.list_versions(dest, JobOutcome(), state_dir=None)
+    there = wiring.list_versions(Target(dest), JobOutcome())[0]
     assert classify_export(Export(SECOND, "Complete", modified=modified), there) == "held"
 
 
@@ -452,7 +451,7 @@ def test_a_version_that_was_removed_by_hand_is_forgotten(dest: Path) -> None:
     assert (first.error, again.error) == (None, None)
     assert any(FIRST in event.message for event in first.events_of(Notice))
     assert again.events_of(Notice) == again.events_of(Warned) == []
-    assert [row.version.name for row in wiring.list_versions(dest, JobOutcome(), state_dir=None)] == [SECOND]
+    assert [row.version.name for row in wiring.list_versions(Target(dest), JobOutcome())[0]] == [SECOND]
     assert verify(dest, every=True).error is None
 
 
@@ -479,10 +478,10 @@ def test_a_filtered_version_that_retired_is_not_the_export(tmp_path: Path) -> No
         assert (
             len(sim.mirror(tmp_path, keep=RetentionPolicy(1, timedelta(microseconds=1))).events_of(VersionRetired)) == 1
         )
-        there = wiring.list_versions(tmp_path, JobOutcome(), state_dir=None, retired=True)
+        there = wiring.list_versions(Target(tmp_path), JobOutcome(), retired=True)[0]
         assert classify_export(export_row(FIRST), there) == ""
         assert sim.mirror(tmp_path, all_exports=True).error is None
-    assert {row.version.export for row in wiring.list_versions(tmp_path, JobOutcome(), state_dir=None)} == {
+    assert {row.version.export for row in wiring.list_versions(Target(tmp_path), JobOutcome())[0]} == {
         FIRST,
         SECOND,
     }
@@ -506,7 +505,7 @@ def test_what_may_not_be_looked_at_is_an_error(foreign_folder: Path, layout: Lay
             }
             audit = verify(dest).exit_code
             try:
-                wiring.list_versions(dest, JobOutcome(), state_dir=None)
+                wiring.list_versions(Target(dest), JobOutcome())[0]
                 told = 0
             except DestinationError:
                 told = 8
@@ -538,7 +537,7 @@ def test_a_bare_link_takes_nothing_from_what_the_service_said(tmp_path: Path, un
         offer_exports(sim, SECOND)
         assert sim.mirror(tmp_path).error is None
         assert sim.mirror(tmp_path, link=sim.create_link(FIRST), publish=False).error is None
-        rows = wiring.list_versions(tmp_path, JobOutcome(), state_dir=None)
+        rows = wiring.list_versions(Target(tmp_path), JobOutcome())[0]
         assert [(row.version.name, row.version.modified[:10]) for row in rows] == [
             (SECOND, "2026-03-02"),
             (FIRST, "2026-03-01"),

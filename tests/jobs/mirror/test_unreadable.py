@@ -87,7 +87,7 @@ def test_an_unreadable_file_is_told_as_such(folder: Path, sim: Simulator) -> Non
     assert problems(run) == {"tiles/003.glb": "unreadable", "tiles/004.glb": "size"}
     assert run.error is not None
     assert run.error.hint.startswith(UNREADABLE_HINT)
-    assert "fetches what was found bad" in run.error.hint
+    assert "fetches the bad files again" in run.error.hint
     assert sim.mirror(folder / "d").error is None
     assert [request.path.rpartition("/")[2] for request in sim.blob_requests()] == ["004.glb"]
     (files / "tiles/003.glb").chmod(0o644)

@@ -93,8 +93,8 @@ def test_what_cannot_be_held_is_told_in_one_sentence(shelf: CatalogFixture) -> N
     assert all(each.name is None and each.subject == each.referrer for each in found)
     sentences = {each.referrer: each.message for each in found}
     assert sentences.keys() == {"tileset.json", "sub/s/0/0/0.subtree"}
-    assert sentences["tileset.json"].startswith("tileset.json: con%00/x.glb means a blob that no folder can hold")
-    assert sentences["sub/s/0/0/0.subtree"].startswith("sub/s/0/0/0.subtree: it is no readable subtree")
+    assert sentences["tileset.json"].startswith("tileset.json: con%00/x.glb names a blob that no folder can hold")
+    assert sentences["sub/s/0/0/0.subtree"].startswith("sub/s/0/0/0.subtree: it is not a readable subtree")
 
 
 def test_real_tilesets_are_complete(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tests.support.crash_injection import CrashAfterCalls, SimulatedCrash
 from tests.support.faults import blob_name, error_response, is_blob
 from tests.support.simulator import EXPORT, JobOutcome, Simulator, rollback, verify
 from tilesync.app import commands as wiring
+from tilesync.app.requests import Target
 from tilesync.catalog.catalog import SqliteCatalog
 from tilesync.core.guards import DEFAULT_DELETE_LIMIT, DeleteLimit
 from tilesync.events import FileDeleted, Finding, Planned, VersionPublished, Warned
@@ -345,7 +346,7 @@ def test_one_version_is_held(tmp_path: Path) -> None:
     run = rollback(tmp_path)
     assert run.exit_code == 2
     assert "flat" in str(run.error)
-    (only,) = wiring.list_versions(tmp_path, JobOutcome(), state_dir=None)
+    (only,) = wiring.list_versions(Target(tmp_path), JobOutcome())[0]
     assert (only.version.name, only.is_current, only.shared_bytes) == (OTHER, True, 0)
 
 

@@ -16,6 +16,7 @@ from tests.support.sequential_exports import SECOND as OTHER
 from tests.support.sequential_exports import THIRD, mirror_each, offer_exports
 from tests.support.simulator import JobOutcome, Simulator, read_latest, rollback, verify
 from tilesync.app import commands as wiring
+from tilesync.app.requests import Target
 from tilesync.errors import DestinationError, UsageError
 from tilesync.events import Warned
 from tilesync.jobs.versions.listing import ListedVersion, classify_export, describe_endangered
@@ -29,7 +30,7 @@ def dest(tmp_path: Path) -> Path:
 
 
 def holdings(dest: Path) -> list[ListedVersion]:
-    return wiring.list_versions(dest, JobOutcome(), state_dir=None)
+    return wiring.list_versions(Target(dest), JobOutcome())[0]
 
 
 def test_versions_are_told_newest_first(dest: Path) -> None:
@@ -74,13 +75,13 @@ def test_a_manifest_that_cannot_be_read_is_a_warning(dest: Path) -> None:
     """The others are told all the same."""
     (dest / "manifests" / f"{EXPORT}.jsonl").write_text("torn")
     run = JobOutcome()
-    assert [each.version.name for each in wiring.list_versions(dest, run, state_dir=None)] == [OTHER]
+    assert [each.version.name for each in wiring.list_versions(Target(dest), run)[0]] == [OTHER]
     assert EXPORT in run.events_of(Warned)[0].message
 
 
 def test_sha256sums_are_what_sha256sum_reads(dest: Path) -> None:
     """The lines of a version prove its folder by coreutils alone, odd names included; a rotten file is found."""
-    lines = list(wiring.sha256sums(dest, EXPORT[:4], JobOutcome(), state_dir=None))
+    lines = list(wiring.sha256sums(Target(dest), EXPORT[:4], JobOutcome()))
     folder = dest / "versions" / EXPORT
     assert len(lines) == len(read_tree(folder))
 
@@ -95,10 +96,10 @@ def test_sha256sums_are_what_sha256sum_reads(dest: Path) -> None:
     (folder / "tiles/001.glb").write_bytes(b"rotten")
     assert "tiles/001.glb: FAILED" in check().stdout
     with pytest.raises(UsageError):
-        list(wiring.sha256sums(dest, "zzz", JobOutcome(), state_dir=None))
+        list(wiring.sha256sums(Target(dest), "zzz", JobOutcome()))
     (dest / "manifests" / f"{EXPORT}.jsonl").write_text("{}\n")
     with pytest.raises(DestinationError):
-        list(wiring.sha256sums(dest, EXPORT, JobOutcome(), state_dir=None))
+        list(wiring.sha256sums(Target(dest), EXPORT, JobOutcome()))
 
 
 def rows(*days: int) -> list[Export]:

@@ -457,14 +457,14 @@ def test_buffers_are_bounded_together(shelf: CatalogFixture, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "no readable subtree"),
-        (b"garbage", "no readable subtree"),
-        (subtree()[:-9], "no readable subtree"),
+        (b"", "not a readable subtree"),
+        (b"garbage", "not a readable subtree"),
+        (subtree()[:-9], "not a readable subtree"),
         (make_subtree_with_children(1)[:-1], "cut off"),
         (make_subtree_with_children(1)[:20], "cut off"),
         (gzip.compress(subtree(), mtime=0)[:-5], "gzip"),
         (b"{}", "tileAvailability"),
-        (b"[" * 100_000, "no readable subtree"),
+        (b"[" * 100_000, "not a readable subtree"),
     ],
 )
 def test_an_unreadable_subtree_counts_as_missing(shelf: CatalogFixture, data: bytes, reason: str) -> None:

@@ -26,7 +26,7 @@ class TestContainer(DestinationContract):
 
 
 class TestPrefix(DestinationContract):
-    """A folder of a container, with a name that must be quoted."""
+    """A folder of a container, with a name that needs quoting."""
 
     @pytest.fixture
     def opening(self, azurite: Azurite, tmp_path: Path) -> OpenDestination:
@@ -34,32 +34,32 @@ class TestPrefix(DestinationContract):
         return lambda: azure_destination(url, tmp_path / "state", prefix="a b+c/ä%41/")
 
 
-def test_what_others_put_into_one_version_leaves_what_is_known_of_others(azurite: Azurite, tmp_path: Path) -> None:
-    """A version that was listed is not asked about again because another one grows."""
+def test_a_change_in_one_version_keeps_the_listing_of_others(azurite: Azurite, tmp_path: Path) -> None:
+    """A listed version is not listed again because another one changed."""
     url = new_container(azurite)
-    with AzureProxy(azurite) as road, azure_destination(url.replace(azurite.url, road.url), tmp_path) as there:
-        held = run_async(put_file(there, blob("a", b"12"), b"12"))
-        there.files.prepare_listing(SAMPLE_VERSION)
-        there.files.mark_changed(replace(SAMPLE_VERSION, name="e2"))
-        asked = len(road.requests)
-        assert there.files.unchanged(SAMPLE_VERSION, [held]) == [True]
-        assert len(road.requests) == asked
-        there.files.mark_changed(SAMPLE_VERSION)
-        assert there.files.unchanged(SAMPLE_VERSION, [held]) == [True]
-        assert len(road.requests) == asked + 1
+    with AzureProxy(azurite) as proxy, azure_destination(url.replace(azurite.url, proxy.url), tmp_path) as destination:
+        stored = run_async(put_file(destination, blob("a", b"12"), b"12"))
+        destination.files.prepare_listing(SAMPLE_VERSION)
+        destination.files.mark_changed(replace(SAMPLE_VERSION, name="e2"))
+        request_count = len(proxy.requests)
+        assert destination.files.unchanged(SAMPLE_VERSION, [stored]) == [True]
+        assert len(proxy.requests) == request_count
+        destination.files.mark_changed(SAMPLE_VERSION)
+        assert destination.files.unchanged(SAMPLE_VERSION, [stored]) == [True]
+        assert len(proxy.requests) == request_count + 1
 
 
 @pytest.mark.parametrize("moves", [True, False])
-def test_a_listing_that_does_not_end_is_given_up(moves: bool) -> None:
-    """Pages that bring nothing new, each with another marker or all with one, are not asked for without end."""
+def test_an_endless_listing_is_given_up(moves: bool) -> None:
+    """Pages that bring nothing new, with different markers or one marker, are not requested for ever."""
     count = 0
 
     def page(_: Any, __: Any) -> FakeResponse:
         nonlocal count
         count += 1
-        there = "<Blob><Name>a</Name><Properties><Content-Length>1</Content-Length></Properties></Blob>"
+        entry = "<Blob><Name>a</Name><Properties><Content-Length>1</Content-Length></Properties></Blob>"
         marker = f"m{count if moves else 0}"
-        xml = f"<EnumerationResults><Blobs>{there}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
+        xml = f"<EnumerationResults><Blobs>{entry}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
         return FakeResponse(200, xml.encode())
 
     with Simulator() as sim:

@@ -1,4 +1,4 @@
-"""Who writes to an Azure storage account."""
+"""Credentials of an Azure storage account."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ ENDPOINT = f"http://127.0.0.1:1/{ACCOUNT}"
 
 
 class ManagedIdentityEndpoint:
-    """The endpoint at which a machine of Azure's asks for the token of its managed identity."""
+    """The endpoint where a machine in Azure gets the token of its managed identity."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
-        identities = self
+        endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, *_: object) -> None:
                 """Be silent."""
 
             def do_GET(self) -> None:
-                """A token that the emulator takes: it looks at the claims."""
-                identities.requests.append(self.path)
+                """Send a token that the emulator accepts: it checks the claims only."""
+                endpoint.requests.append(self.path)
                 end = str(int(time.time()) + 3600)
                 body = json.dumps(
                     {
@@ -62,10 +62,10 @@ class ManagedIdentityEndpoint:
 
 
 def token() -> str:
-    """A token as Entra issues it, signed by nobody."""
+    """Return an unsigned token with the claims of Entra."""
 
-    def part(said: dict[str, object]) -> str:
-        return base64.urlsafe_b64encode(json.dumps(said).encode()).decode().rstrip("=")
+    def part(document: dict[str, object]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(document).encode()).decode().rstrip("=")
 
     now, tenant = int(time.time()), "dd0d0df1-06c3-436c-8034-4b9a153097ce"
     claims = {
@@ -82,7 +82,7 @@ def token() -> str:
 
 @pytest.fixture
 def secure(azurite: Azurite, tmp_path: Path) -> Iterator[tuple[Azurite, Path]]:
-    """A blob service that knows identities of Entra, which wants TLS; and the authority that signed for it."""
+    """A blob service with Entra identities, which need TLS; and its certificate authority."""
     program = find_azurite()
     assert program is not None
     authority = trustme.CA()
@@ -96,32 +96,32 @@ def secure(azurite: Azurite, tmp_path: Path) -> Iterator[tuple[Azurite, Path]]:
         yield service, files[0]
 
 
-def test_an_identity_of_entra_signs_by_a_delegated_key(
+def test_an_entra_identity_signs_with_a_delegation_key(
     secure: tuple[Azurite, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With no key at all a container is made, and links to it are signed by a key that the service delegates; one is
-    asked for, and serves for many links (the emulator knows no such links of this version of the SDK, so that they
-    serve is not tried here).
+    """Without a key a container is created, and links are signed with a user delegation key, which is requested once.
+
+    The emulator does not accept such links of this SDK version, so they are not used here.
     """
     service, authority = secure
-    with ManagedIdentityEndpoint() as identities:
-        monkeypatch.setenv("IDENTITY_ENDPOINT", identities.url)
+    with ManagedIdentityEndpoint() as endpoint:
+        monkeypatch.setenv("IDENTITY_ENDPOINT", endpoint.url)
         monkeypatch.setenv("IDENTITY_HEADER", "a header")
         monkeypatch.setenv("SSL_CERT_FILE", str(authority))
         with open_account(ACCOUNT, "entra", f"{service.url}/{ACCOUNT}", {}) as account:
             account.create_container()
             links = {account.create_sas(READ_LIST_PERMISSIONS).query for _ in range(3)}
-        assert len(identities.requests) == 1
+        assert len(endpoint.requests) == 1
     fields = {field.partition("=")[0] for query in links for field in query.split("&")}
     assert {"skoid", "sktid", "ske", "sig", "se", "sp"} <= fields
     assert "spr=https" in next(iter(links)).split("&")
 
 
-def test_what_is_given_comes_first() -> None:
-    """A connection string before a key; each is checked before anything is asked."""
+def test_a_connection_string_comes_before_a_key() -> None:
+    """A connection string is used before a key; each is checked before any request."""
     text = f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={ENDPOINT};"
-    given = {"AZURE_STORAGE_CONNECTION_STRING": text, "AZURE_STORAGE_KEY": "no key"}
-    with open_account(ACCOUNT, "tiles", ENDPOINT, given) as account:
+    environ = {"AZURE_STORAGE_CONNECTION_STRING": text, "AZURE_STORAGE_KEY": "no key"}
+    with open_account(ACCOUNT, "tiles", ENDPOINT, environ) as account:
         link = account.create_sas()
         assert (account.container_url, link.base) == (f"{ENDPOINT}/tiles", f"{ENDPOINT}/tiles")
         assert "sp=racwdl" in link.query
@@ -129,19 +129,19 @@ def test_what_is_given_comes_first() -> None:
         assert link.expires is not None
 
 
-def test_another_accounts_secrets_are_not_taken() -> None:
-    """A connection string of another account is passed over, and a key where AZURE_STORAGE_ACCOUNT names another."""
+def test_secrets_of_another_account_are_not_used() -> None:
+    """A connection string of another account is skipped, and so is a key where AZURE_STORAGE_ACCOUNT differs."""
     other = f"AccountName=other1;AccountKey={KEY};BlobEndpoint=http://127.0.0.1:1/other1;"
-    given = {"AZURE_STORAGE_CONNECTION_STRING": other, "AZURE_STORAGE_KEY": KEY, "AZURE_STORAGE_ACCOUNT": ACCOUNT}
-    with open_account(ACCOUNT, "tiles", ENDPOINT, given) as account:
+    environ = {"AZURE_STORAGE_CONNECTION_STRING": other, "AZURE_STORAGE_KEY": KEY, "AZURE_STORAGE_ACCOUNT": ACCOUNT}
+    with open_account(ACCOUNT, "tiles", ENDPOINT, environ) as account:
         assert account.container_url == f"{ENDPOINT}/tiles"
         assert "sig=" in account.create_sas().query
-    with open_account("other1", "tiles", "http://127.0.0.1:1/other1", given) as account:
+    with open_account("other1", "tiles", "http://127.0.0.1:1/other1", environ) as account:
         assert "sig=" in account.create_sas().query
 
 
 @pytest.mark.parametrize(
-    ("given", "error"),
+    ("environ", "error"),
     [
         ({"AZURE_STORAGE_CONNECTION_STRING": "nothing"}, UsageError),
         (
@@ -155,25 +155,25 @@ def test_another_accounts_secrets_are_not_taken() -> None:
         ({"AZURE_STORAGE_KEY": KEY, "AZURE_STORAGE_ACCOUNT": "another1"}, NotAuthorised),
     ],
 )
-def test_what_is_no_identity_is_refused(given: dict[str, str], error: type[TilesyncError]) -> None:
-    """Each says what is wrong, and repeats no secret."""
-    with pytest.raises(error) as told, open_account(ACCOUNT, "tiles", ENDPOINT, given) as account:
+def test_invalid_credentials_are_refused(environ: dict[str, str], error: type[TilesyncError]) -> None:
+    """Each error has a hint, and repeats no secret."""
+    with pytest.raises(error) as raised, open_account(ACCOUNT, "tiles", ENDPOINT, environ) as account:
         account.create_sas()
-    assert "TOPSECRET" not in str(told.value)
-    assert told.value.hint
+    assert "TOPSECRET" not in str(raised.value)
+    assert raised.value.hint
 
 
-def test_a_wrong_key_may_not_make_a_container(azurite: Azurite) -> None:
-    """The refusal of the service is one of identity."""
-    given = {"AZURE_STORAGE_KEY": base64.b64encode(b"another key").decode()}
-    with open_account(ACCOUNT, "tiles", f"{azurite.url}/{ACCOUNT}", given) as account, pytest.raises(NotAuthorised):
+def test_a_wrong_key_is_not_authorised(azurite: Azurite) -> None:
+    """A refused signature is NotAuthorised."""
+    environ = {"AZURE_STORAGE_KEY": base64.b64encode(b"another key").decode()}
+    with open_account(ACCOUNT, "tiles", f"{azurite.url}/{ACCOUNT}", environ) as account, pytest.raises(NotAuthorised):
         account.create_container()
 
 
-def test_a_container_that_is_there_need_not_be_made(azurite: Azurite) -> None:
-    """Making it twice is no error."""
+def test_an_existing_container_is_no_error(azurite: Azurite) -> None:
+    """Creating a container twice is no error."""
     name = new_container(azurite).rpartition("/")[2]
-    given = {"AZURE_STORAGE_KEY": KEY}
-    with open_account(ACCOUNT, name, f"{azurite.url}/{ACCOUNT}", given) as account:
+    environ = {"AZURE_STORAGE_KEY": KEY}
+    with open_account(ACCOUNT, name, f"{azurite.url}/{ACCOUNT}", environ) as account:
         account.create_container()
         assert delete_batch(account.create_sas(), ["a", "b c+d%20"]) == [("a", 404), ("b c+d%20", 404)]

@@ -289,7 +289,7 @@ def test_planted_folder_links_are_refused(
     link = tmp_path / "d" / place
     link.parent.mkdir(parents=True)
     link.symlink_to(tmp_path / target)
-    with pytest.raises(DestinationError, match=f"a symlink stands where a folder is needed: {link}"):
+    with pytest.raises(DestinationError, match=f"a symlink where a folder is needed: {link}"):
         run_all_operations(tmp_path / "d", layout)
     assert link.is_symlink()
 
@@ -572,7 +572,7 @@ def test_folder_created_by_another_thread_first(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "mkdir", late)
     assert ensure_real_folder(tmp_path / "new", make=True)
     monkeypatch.setattr(os, "mkdir", lambda *_, **__: (tmp_path / "file").touch())
-    with pytest.raises(DestinationError, match="a file stands"):
+    with pytest.raises(DestinationError, match="found a file where"):
         ensure_real_folder(tmp_path / "file", make=True)
 
 

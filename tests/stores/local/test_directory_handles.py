@@ -52,7 +52,7 @@ def test_a_link_is_refused_with_its_path(root: Path, linked: str) -> None:
     swap(root / linked, root.parent / "outside" / ("b" if linked == "a/b" else "."))
     for candidate in (tree, DirectoryTree(root), pickle.loads(pickle.dumps(tree))):
         for action in (candidate.folder, candidate.find):
-            with pytest.raises(WrongFileType, match=f"a symlink stands where a folder is needed: {root}/{linked}$"):
+            with pytest.raises(WrongFileType, match=f"a symlink where a folder is needed: {root}/{linked}$"):
                 action("a/b")
         with pytest.raises(WrongFileType):
             candidate.folder("a/b", make=True)
@@ -111,7 +111,7 @@ def test_missing_folders_are_created(root: Path) -> None:
         tree.folder("x/y")
     assert tree.folder("x/y", make=True).entry("z").path == str(root / "x/y/z")
     assert (root / "x/y").is_dir()
-    with pytest.raises(WrongFileType, match="a file stands where a folder is needed"):
+    with pytest.raises(WrongFileType, match="a file where a folder is needed"):
         tree.folder("a/b/file/x", make=True)
 
 
@@ -138,7 +138,7 @@ def test_new_file_replaces_what_exists(root: Path) -> None:
 def test_file_with_a_second_hard_link_is_not_continued(root: Path) -> None:
     """A file with a second hard link is never continued."""
     os.link(root.parent / "outside/b/file", root / "a/part")
-    with pytest.raises(WrongFileType, match="a hard link stands where a file is needed"):
+    with pytest.raises(WrongFileType, match="a hard link where a file is needed"):
         DirectoryTree(root).folder("a").entry("part").open_unshared()
 
 
@@ -205,7 +205,7 @@ def test_wrong_file_type_is_named(tmp_path: Path, kind: object) -> None:
     """A path that is not a folder is named in the error, also at the top; a FIFO does not block."""
     assert callable(kind)
     kind(tmp_path / "x")
-    with pytest.raises(WrongFileType, match="stands where a folder is needed"):
+    with pytest.raises(WrongFileType, match="where a folder is needed"):
         DirectoryHandle(str(tmp_path / "x"))
-    with pytest.raises(WrongFileType, match="stands where a folder is needed"):
+    with pytest.raises(WrongFileType, match="where a folder is needed"):
         DirectoryTree(tmp_path).folder("x")

@@ -331,7 +331,7 @@ def test_symlinks_are_not_followed(tmp_path: Path) -> None:
     assert is_gzip_file(entry(tmp_path / "real"))
     link = entry(tmp_path / "link")
     for action in (lambda: is_gzip_file(link), lambda: list(read_chunks(link))):
-        with pytest.raises(OSError, match="a symlink stands where a file is needed"):
+        with pytest.raises(OSError, match="a symlink where a file is needed"):
             action()
     GunzipWriter([], link).close()  # what stood there gives way to a new file
     assert not (tmp_path / "link").is_symlink()

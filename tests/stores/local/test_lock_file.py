@@ -217,7 +217,7 @@ def test_wrong_file_type_of_a_lock_is_named(tmp_path: Path, kind: str) -> None:
         os.mkfifo(lock)
     else:
         lock.mkdir()
-    wrong = pytest.raises(DestinationError, match=f"a {kind} stands where a file is needed: {lock}")
+    wrong = pytest.raises(DestinationError, match=f"a {kind} where a file is needed: {lock}")
     with wrong, locked_folder(tmp_path / "f", "D"):
         pass
     assert list(lock.parent.iterdir()) == [lock]

@@ -30,7 +30,7 @@ def objects(azurite: Azurite) -> Iterator[Objects]:
 
 
 def states(tmp_path: Path) -> tuple[Path, Path]:
-    """The state folders of two machines."""
+    """Return the state folders of two machines."""
     folders = tmp_path / "one", tmp_path / "two"
     for folder in folders:
         folder.mkdir()
@@ -38,7 +38,7 @@ def states(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_one_run_at_a_time(objects: Objects, tmp_path: Path) -> None:
-    """Who has it keeps others out, and lets them in when it ends."""
+    """The holder of the lock keeps other runs out until it ends."""
     one, two = states(tmp_path)
     with hold_lease(objects.lease(), one, "x") as lock:
         lock.require_held()
@@ -48,27 +48,28 @@ def test_one_run_at_a_time(objects: Objects, tmp_path: Path) -> None:
         lock.require_held()
 
 
-def test_the_holder_is_told_by_process_host_and_time(objects: Objects, tmp_path: Path) -> None:
-    """Who is kept out hears who holds it, since when, and whose the place is; in a place of a run of another release,
-    no more than that somebody does.
+def test_the_error_names_process_host_and_time(objects: Objects, tmp_path: Path) -> None:
+    """A refused run learns who holds the lock, since when, and for which iModel.
+
+    Without a record, as older releases left none, it learns only that another run holds it.
     """
     one, two = states(tmp_path)
-    deadline, said = time.monotonic() + 10, ""
+    deadline, message = time.monotonic() + 10, ""
     with hold_lease(objects.lease(), one, "x"):
-        while "process" not in said and time.monotonic() < deadline:  # it is written while the run goes on
+        while "process" not in message and time.monotonic() < deadline:  # it is written while the run goes on
             with pytest.raises(HeldElsewhere) as error, hold_lease(objects.lease(), two, "x", lambda: "imodel-1"):
                 pass
-            said = str(error.value)
+            message = str(error.value)
     name = f"another run holds x, for the iModel imodel-1: process {os.getpid()} on {socket.gethostname()}, since 20"
-    assert said.startswith(name)
+    assert message.startswith(name)
     objects.write(LOCK_BLOB_NAME, [b""], ObjectHeaders("", None, ""))
     assert objects.lease().acquire(read_or_create_owner_id(one))
     with pytest.raises(HeldElsewhere, match=r"another run holds x$"), hold_lease(objects.lease(), two, "x"):
         pass
 
 
-def test_who_was_killed_takes_its_own_up_at_once(objects: Objects, tmp_path: Path) -> None:
-    """A lease that nobody gave back is taken by the same state folder again, and by no other."""
+def test_a_killed_owner_acquires_its_lease_at_once(objects: Objects, tmp_path: Path) -> None:
+    """A lease that was not released is acquired by the same state folder at once, and by no other."""
     one, two = states(tmp_path)
     assert objects.lease().acquire(read_or_create_owner_id(one))
     with pytest.raises(HeldElsewhere), hold_lease(objects.lease(), two, "x"):
@@ -77,19 +78,19 @@ def test_who_was_killed_takes_its_own_up_at_once(objects: Objects, tmp_path: Pat
         lock.require_held()
 
 
-def test_what_the_dead_left_is_taken_after_a_term(objects: Objects, tmp_path: Path) -> None:
-    """Another state folder waits out the term, no more."""
+def test_a_dead_lease_is_acquired_after_a_term(objects: Objects, tmp_path: Path) -> None:
+    """Another state folder waits for the end of the term, and no longer."""
     one, two = states(tmp_path)
     assert objects.lease().acquire(read_or_create_owner_id(one))
-    began, lease = time.monotonic(), objects.lease()
+    started, lease = time.monotonic(), objects.lease()
     while not lease.acquire(read_or_create_owner_id(two)):
         time.sleep(0.2)
-        assert time.monotonic() - began < 2 * LEASE_TERM.total_seconds()
+        assert time.monotonic() - started < 2 * LEASE_TERM.total_seconds()
     assert not objects.lease().renew(read_or_create_owner_id(one))
 
 
 class ScriptedLease:
-    """A lease of a short term, whose renewals go as they are told to."""
+    """A lease with a short term and scripted results of its renewals."""
 
     term = timedelta(seconds=0.3)
 
@@ -123,7 +124,7 @@ def start_renewer(lease: Lease) -> LeaseRenewer:
 
 
 def wait_for_error(lock: LeaseRenewer, error: type[Exception]) -> None:
-    """Return when that is what it says."""
+    """Return when `require_held` raises this error."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         try:
@@ -131,11 +132,11 @@ def wait_for_error(lock: LeaseRenewer, error: type[Exception]) -> None:
         except error:
             return
         time.sleep(0.01)
-    raise AssertionError("it never said so")
+    raise AssertionError(f"{error.__name__} was never raised")
 
 
-def test_a_lost_lease_is_told() -> None:
-    """Where another has it nothing more is written, and it is given back no more."""
+def test_a_lost_lease_stops_writes() -> None:
+    """After another run acquired the lease, writes raise, and the lease is not released."""
     lease = ScriptedLease(True, False)
     lock = start_renewer(lease)
     wait_for_error(lock, DestinationBusy)
@@ -145,8 +146,8 @@ def test_a_lost_lease_is_told() -> None:
     assert not lease.released.is_set()
 
 
-def test_an_outage_that_outlasts_the_term_is_borne_with() -> None:
-    """While nobody can be asked nothing is written; it goes on as soon as the store answers that nobody took it."""
+def test_an_outage_longer_than_the_term_stops_writes_until_it_ends() -> None:
+    """Writes stop while the store does not answer, and go on once it says that nobody acquired the lease."""
     lease = ScriptedLease(Unavailable("no answer"))
     lock = start_renewer(lease)
     wait_for_error(lock, Transient)
@@ -159,8 +160,8 @@ def test_an_outage_that_outlasts_the_term_is_borne_with() -> None:
     assert lease.released.is_set()
 
 
-def test_a_slow_renewal_is_made_sure_of() -> None:
-    """One that took longer than the term proves nothing; where none is quick it is an outage, and said so."""
+def test_a_slow_renewal_is_repeated() -> None:
+    """A renewal slower than the term proves nothing; if all are slow, Unavailable is raised."""
 
     class Slow(ScriptedLease):
         seconds = 0.4
@@ -178,10 +179,10 @@ def test_a_slow_renewal_is_made_sure_of() -> None:
     lock.ensure_renewed()
 
 
-def test_a_beat_that_hangs_loses_nothing(azurite: Azurite, tmp_path: Path) -> None:
-    """It is given up in time for the next, so that nobody else takes the lease, and nobody here stops writing."""
+def test_a_hanging_renewal_loses_nothing(azurite: Azurite, tmp_path: Path) -> None:
+    """It times out early enough for the next one, so the lease is kept and writes go on."""
     url = new_container(azurite)
-    with AzureProxy(azurite) as road:
+    with AzureProxy(azurite) as proxy:
         hung, over = threading.Event(), threading.Event()
 
         def gate(passing: ProxiedRequest) -> None:
@@ -189,9 +190,9 @@ def test_a_beat_that_hangs_loses_nothing(azurite: Azurite, tmp_path: Path) -> No
                 hung.set()
                 over.wait(60)
 
-        road.gate = gate
-        far = url.replace(azurite.url, road.url)
-        with azure_objects(far) as objects, hold_lease(objects.lease(), tmp_path, "x") as lock:
+        proxy.gate = gate
+        proxied_url = url.replace(azurite.url, proxy.url)
+        with azure_objects(proxied_url) as objects, hold_lease(objects.lease(), tmp_path, "x") as lock:
             assert hung.wait(LEASE_TERM.total_seconds())
             until = time.monotonic() + LEASE_TERM.total_seconds()
             while time.monotonic() < until:
@@ -201,7 +202,7 @@ def test_a_beat_that_hangs_loses_nothing(azurite: Azurite, tmp_path: Path) -> No
 
 
 def test_a_broken_lease_is_lost(objects: Objects, tmp_path: Path, azurite: Azurite) -> None:
-    """Who breaks it means that this run is to stop."""
+    """A lease that somebody breaks stops this run."""
     with hold_lease(objects.lease(), tmp_path, "x") as lock:
         container = azurite.service.get_container_client(objects.canonical_url.rstrip("/").rpartition("/")[2])
         BlobLeaseClient(
@@ -212,8 +213,8 @@ def test_a_broken_lease_is_lost(objects: Objects, tmp_path: Path, azurite: Azuri
             lock.require_held()
 
 
-def test_one_failure_loses_nothing() -> None:
-    """A renewal that could not be asked for is made up for by the next."""
+def test_one_failed_renewal_loses_nothing() -> None:
+    """The next renewal makes up for one that failed."""
     lease = ScriptedLease(Unavailable("no answer"), True)
     lock = start_renewer(lease)
     time.sleep(0.9)
@@ -222,8 +223,8 @@ def test_one_failure_loses_nothing() -> None:
     assert lease.released.is_set()
 
 
-def test_the_owner_is_written_down_once(tmp_path: Path) -> None:
-    """The id is a UUID, the same each time; a file that holds none is not overwritten."""
+def test_the_owner_id_is_stored_once(tmp_path: Path) -> None:
+    """The id is a UUID, the same each time; a file with something else is not overwritten."""
     owner = read_or_create_owner_id(tmp_path)
     assert str(uuid.UUID(owner)) == owner == read_or_create_owner_id(tmp_path)
     (tmp_path / "owner").write_text("mine")
@@ -232,10 +233,10 @@ def test_the_owner_is_written_down_once(tmp_path: Path) -> None:
     assert (tmp_path / "owner").read_text() == "mine"
 
 
-def test_a_store_that_knows_no_leases_is_told(azurite: Azurite, tmp_path: Path) -> None:
-    """An answer that makes no sense is an error of the destination, not a lock that is held."""
-    with AzureProxy(azurite) as road:
-        url = new_container(azurite).replace(azurite.url, road.url)
-        road.gate = lambda passing: RefusedResponse(409, "Strange") if passing.query.get("comp") == "lease" else None
+def test_an_unknown_response_is_a_destination_error(azurite: Azurite, tmp_path: Path) -> None:
+    """An unknown error code does not count as a lock that another run holds."""
+    with AzureProxy(azurite) as proxy:
+        url = new_container(azurite).replace(azurite.url, proxy.url)
+        proxy.gate = lambda passing: RefusedResponse(409, "Strange") if passing.query.get("comp") == "lease" else None
         with azure_objects(url) as objects, pytest.raises(DestinationError), hold_lease(objects.lease(), tmp_path, "x"):
             pass

@@ -54,12 +54,12 @@ NAMES = [
 
 @contextmanager
 def bucket_destination(url: str, bucket: str, state: Path, *, prefix: str = "") -> Iterator[ObjectDestination]:
-    """A destination in a bucket."""
+    """Open a destination in a bucket."""
     with (
         bucket_objects(url, bucket, prefix=prefix) as objects,
-        open_objects(objects, state, CachePolicy(), ignore_event) as there,
+        open_objects(objects, state, CachePolicy(), ignore_event) as destination,
     ):
-        yield there
+        yield destination
 
 
 class TestBucket(DestinationContract):
@@ -71,7 +71,7 @@ class TestBucket(DestinationContract):
 
 
 class TestPrefix(DestinationContract):
-    """A folder of a bucket, with a name that must be quoted."""
+    """A folder of a bucket, with a name that needs quoting."""
 
     @pytest.fixture
     def opening(self, bucket_server: BucketServer, bucket: str, tmp_path: Path) -> OpenDestination:
@@ -82,8 +82,8 @@ class TestPrefix(DestinationContract):
 
 
 @pytest.mark.parametrize("prefix", ["", "a b+c/ä%41/"])
-def test_names_come_back_as_they_went(bucket_server: BucketServer, bucket: str, prefix: str) -> None:
-    """Whatever a name holds, the object has it, is found, read, copied, listed and deleted by it."""
+def test_names_are_kept_exactly(bucket_server: BucketServer, bucket: str, prefix: str) -> None:
+    """Objects with unusual names are written, found, read, copied, listed and deleted by the same name."""
     with bucket_objects(bucket_server.url, bucket, prefix=prefix) as objects:
         found = {name: objects.write(f"v/{name}", [name.encode()], PLAIN) for name in NAMES}
         assert bucket_server.keys(bucket) == sorted(f"{prefix}v/{name}" for name in NAMES)
@@ -101,8 +101,8 @@ def test_names_come_back_as_they_went(bucket_server: BucketServer, bucket: str, 
     assert bucket_server.keys(bucket) == []
 
 
-def test_a_listing_is_of_what_begins_so(bucket_server: BucketServer, bucket: str) -> None:
-    """Neither a longer name of a folder nor one beside it is listed; a prefix may end within a segment."""
+def test_a_listing_has_the_exact_prefix(bucket_server: BucketServer, bucket: str) -> None:
+    """Longer folder names and siblings are not listed; a prefix may end within a segment."""
     names = ["versions/e1/a", "versions/e1-2/a", "versions/e10/a", "versions/e1", "manifests/e1.jsonl", "manifests/e2"]
     with bucket_objects(bucket_server.url, bucket, prefix="p/") as objects:
         for name in names:
@@ -119,24 +119,24 @@ def test_a_listing_is_of_what_begins_so(bucket_server: BucketServer, bucket: str
         assert sorted(listed("")) == sorted(names)
 
 
-def test_a_listing_goes_on_where_it_broke_off(
+def test_a_listing_resumes_after_a_failed_page(
     bucket_server: BucketServer, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pages that fail are asked for again, and nothing is told twice or left out."""
+    """Failed pages are requested again; nothing is listed twice or left out."""
     names = [f"v/{number} +%ä" for number in range(10)]
     for name in names:
         bucket_server.client.put_object(Bucket=bucket, Key=name, Body=b"")
     monkeypatch.setattr(s3_objects, "OBJECTS_PER_PAGE", 4)
-    mishap = S3Fault(lambda request: "continuation-token" in request.query, answer=error_response(503, "SlowDown"))
-    with S3Proxy(bucket_server, mishap) as road, bucket_objects(road.url, bucket) as objects:
-        road.rewrite = lambda target: f"{target}&max-keys=4"
+    fault = S3Fault(lambda request: "continuation-token" in request.query, answer=error_response(503, "SlowDown"))
+    with S3Proxy(bucket_server, fault) as proxy, bucket_objects(proxy.url, bucket) as objects:
+        proxy.rewrite = lambda target: f"{target}&max-keys=4"
         pages = [[each.name for each in page] for page in objects.list_pages("v/")]
-        assert any("start-after" in request.query for request in road.requests)
+        assert any("start-after" in request.query for request in proxy.requests)
     assert pages == [names[:4], names[4:8], names[8:]]
 
 
-def test_a_name_that_is_no_path_is_named(bucket_server: BucketServer, bucket: str) -> None:
-    """A foreign object whose name is no path ends the listing with a word about it, not with attempts."""
+def test_a_name_that_is_no_path_is_an_error(bucket_server: BucketServer, bucket: str) -> None:
+    """A foreign object whose name is not a path ends the listing with an error, without retries."""
     bucket_server.client.put_object(Bucket=bucket, Key="v/a//b", Body=b"")
     with (
         bucket_objects(bucket_server.url, bucket) as objects,
@@ -145,70 +145,70 @@ def test_a_name_that_is_no_path_is_named(bucket_server: BucketServer, bucket: st
         list(objects.list_pages("v/"))
 
 
-def test_what_a_server_misreads_is_told(bucket_server: BucketServer, bucket: str) -> None:
-    """A server that takes a plus sign for a space is found out, another has nothing to tell; nothing stays behind."""
+def test_misread_characters_are_found(bucket_server: BucketServer, bucket: str) -> None:
+    """A server that reads a plus sign as a space is detected; a correct one is not; the probe leaves no objects."""
     with bucket_objects(bucket_server.url, bucket, prefix="a b/") as objects:
         assert objects.find_misread_characters() == []
-    with S3Proxy(bucket_server) as road, bucket_objects(road.url, bucket) as objects:
+    with S3Proxy(bucket_server) as proxy, bucket_objects(proxy.url, bucket) as objects:
 
         def as_forms_do(target: str) -> str:
             path, _, query = target.partition("?")
             return f"{path.replace('+', '%20')}?{query}"
 
-        road.rewrite = as_forms_do
+        proxy.rewrite = as_forms_do
         assert objects.find_misread_characters() == ["+"]
-        road.rewrite = lambda target: target.replace("%2B", "%20").replace("~", "-")
+        proxy.rewrite = lambda target: target.replace("%2B", "%20").replace("~", "-")
         assert objects.find_misread_characters() == ["+", "~"]
     assert bucket_server.keys(bucket) == []
 
 
-# --- labels, ETags ---
+# --- headers, ETags ---
 
 
-@pytest.mark.parametrize("way", ["put", "parts", "write", "copy"])
-def test_labels_are_served(bucket_server: BucketServer, bucket: str, way: str) -> None:
-    """Type, encoding and caching are what a viewer is told, however the object came."""
-    label = ObjectHeaders("model/gltf-binary", "gzip", "public, max-age=31536000, immutable")
+@pytest.mark.parametrize("method", ["put", "parts", "write", "copy"])
+def test_headers_are_served(bucket_server: BucketServer, bucket: str, method: str) -> None:
+    """Content type, encoding and caching are served as stored, for each method of writing."""
+    object_headers = ObjectHeaders("model/gltf-binary", "gzip", "public, max-age=31536000, immutable")
     with bucket_objects(bucket_server.url, bucket) as objects:
 
-        async def sent() -> None:
-            if way == "put":
-                await objects.put("a", b"1", None, label)
+        async def upload_object() -> None:
+            if method == "put":
+                await objects.put("a", b"1", None, object_headers)
             else:
-                upload = objects.begin_upload("a", len(BIG), label)
+                upload = objects.begin_upload("a", len(BIG), object_headers)
                 await upload.append(BIG)
                 await upload.finish(None)
 
-        if way in {"put", "parts"}:
-            asyncio.run(sent())
+        if method in {"put", "parts"}:
+            asyncio.run(upload_object())
         else:
-            found = objects.write("b" if way == "copy" else "a", [b"1"], label)
-            if way == "copy":
+            found = objects.write("b" if method == "copy" else "a", [b"1"], object_headers)
+            if method == "copy":
                 assert objects.copy(found, "a") is not None
     url = bucket_server.client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a"})
     with urllib.request.urlopen(url) as answer:
-        assert answer.headers["Content-Type"] == label.content_type
-        assert answer.headers["Content-Encoding"] == label.content_encoding
-        assert answer.headers["Cache-Control"] == label.cache_control
+        assert answer.headers["Content-Type"] == object_headers.content_type
+        assert answer.headers["Content-Encoding"] == object_headers.content_encoding
+        assert answer.headers["Cache-Control"] == object_headers.cache_control
         assert answer.read() in {b"1", BIG}
 
 
-def test_a_listing_that_does_not_end_is_given_up(
+def test_an_endless_listing_is_given_up(
     bucket_server: BucketServer, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pages that bring the same names again, with a token each, are not asked for without end."""
+    """Pages that repeat the same names, each with a token, are not requested for ever."""
     monkeypatch.setattr(s3_objects, "OBJECTS_PER_PAGE", 1)
     entry = "<Contents><Key>v/a</Key><LastModified>2026-01-01T00:00:00Z</LastModified><Size>1</Size></Contents>"
     page = f"<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>{entry}"
     endless = S3Fault(lambda request: "list-type" in request.query, (200, f"{page}</ListBucketResult>"), max_hits=300)
-    road = S3Proxy(bucket_server, endless)
-    with road, bucket_objects(road.url, bucket) as objects, pytest.raises(Unavailable, match="brought nothing new"):
+    proxy = S3Proxy(bucket_server, endless)
+    with proxy, bucket_objects(proxy.url, bucket) as objects, pytest.raises(Unavailable, match="brought nothing new"):
         list(objects.list_pages("v/"))
     assert endless.hits < 300
 
 
-def test_what_is_found_is_as_it_was_put(bucket_server: BucketServer, bucket: str) -> None:
-    """Putting, finding, reading and listing tell the same size, ETag without quotes, and MD5."""
+def test_all_reads_agree_with_the_write(bucket_server: BucketServer, bucket: str) -> None:
+    """Put, find, read and list return the same size, ETag without quotes, and MD5."""
     with bucket_objects(bucket_server.url, bucket) as objects:
         put = asyncio.run(objects.put("a", b"123", hashlib.md5(b"123").digest(), PLAIN))
         assert (put.name, put.size, put.md5) == ("a", 3, hashlib.md5(b"123").digest())
@@ -226,15 +226,15 @@ def test_what_is_found_is_as_it_was_put(bucket_server: BucketServer, bucket: str
 def test_the_service_checks_the_bytes(
     bucket_server: BucketServer, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is put goes with its SHA-256, a part with its MD5; a server that knows no such checksum is spared it."""
-    with S3Proxy(bucket_server) as road:
-        with bucket_objects(road.url, bucket) as objects:
+    """Objects are sent with SHA-256, parts with MD5; a server without such checksums gets none."""
+    with S3Proxy(bucket_server) as proxy:
+        with bucket_objects(proxy.url, bucket) as objects:
             objects.write("a", [b"123"], PLAIN)
             objects.write("b", [BIG], PLAIN)
         monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
-        with bucket_objects(road.url, bucket) as objects:
+        with bucket_objects(proxy.url, bucket) as objects:
             objects.write("c", [b"123"], PLAIN)
-        a, *parts, c = (request for request in road.requests if request.method == "PUT")
+        a, *parts, c = (request for request in proxy.requests if request.method == "PUT")
     assert "x-amz-checksum-sha256" in a.headers
     assert len(parts) == 3
     assert all("content-md5" in part.headers for part in parts)
@@ -243,17 +243,18 @@ def test_the_service_checks_the_bytes(
 
 
 def test_an_etag_that_is_no_md5_is_no_error(bucket_server: BucketServer, bucket: str) -> None:
-    """Where keys encrypt, ETags look like MD5s and are none: what is put is told without one, and a condition whose
-    answer was lost is judged by the bytes.
+    """With encryption keys an ETag looks like an MD5 and is none: then no MD5 is returned.
+
+    After a lost response to a conditional write the bytes decide.
     """
     other = f'"{"0" * 32}"'
     always = S3Fault(lambda request: request.method == "PUT", etag=other)
-    with S3Proxy(bucket_server, always) as road, bucket_objects(road.url, bucket) as objects:
+    with S3Proxy(bucket_server, always) as proxy, bucket_objects(proxy.url, bucket) as objects:
         put = asyncio.run(objects.put("a", b"123", hashlib.md5(b"123").digest(), PLAIN))
         assert (put.etag, put.md5) == ("0" * 32, None)
     lost = S3Fault(lambda request: request.method == "PUT", lost=True)
-    told = S3Fault(lambda request: request.method == "GET", etag=other)
-    with S3Proxy(bucket_server, lost, told) as road, bucket_objects(road.url, bucket) as objects:
+    wrong_etag = S3Fault(lambda request: request.method == "GET", etag=other)
+    with S3Proxy(bucket_server, lost, wrong_etag) as proxy, bucket_objects(proxy.url, bucket) as objects:
         assert objects.write("b", [b"123"], PLAIN, expected_etag="").etag == "0" * 32
 
 
@@ -261,8 +262,8 @@ def test_an_etag_that_is_no_md5_is_no_error(bucket_server: BucketServer, bucket:
 
 
 @pytest.mark.parametrize("size", [3, len(BIG)])
-def test_conditions(bucket_server: BucketServer, bucket: str, size: int) -> None:
-    """What stands there is replaced only where it is the one that was named; parts that fail so do not stay."""
+def test_conditional_writes(bucket_server: BucketServer, bucket: str, size: int) -> None:
+    """An object is replaced only if its ETag is the expected one; parts of a failed upload are deleted."""
     data = BIG[:size]
     with bucket_objects(bucket_server.url, bucket) as objects:
         with pytest.raises(ConditionFailed):
@@ -278,21 +279,23 @@ def test_conditions(bucket_server: BucketServer, bucket: str, size: int) -> None
 
 
 @pytest.mark.parametrize("size", [3, len(BIG)])
-def test_a_lost_answer_to_a_condition_is_no_failure(bucket_server: BucketServer, bucket: str, size: int) -> None:
-    """Where the first attempt was granted and its answer lost, the second one finds its own work there."""
+def test_a_lost_response_to_a_conditional_write_is_no_failure(
+    bucket_server: BucketServer, bucket: str, size: int
+) -> None:
+    """The second attempt recognises the object that the first one wrote."""
 
     def last(request: S3Request) -> bool:
         return request.method in {"PUT", "POST"} and "if-match" in request.headers
 
     with bucket_objects(bucket_server.url, bucket) as objects:
         first = objects.write("a", [b"first"], PLAIN)
-    with S3Proxy(bucket_server, S3Fault(last, lost=True)) as road, bucket_objects(road.url, bucket) as objects:
+    with S3Proxy(bucket_server, S3Fault(last, lost=True)) as proxy, bucket_objects(proxy.url, bucket) as objects:
         found = objects.write("a", [BIG[:size]], PLAIN, expected_etag=first.etag)
         assert (found.size, objects.find("a")) == (size, found)
 
 
-def test_copies_are_of_what_was_found(bucket_server: BucketServer, bucket: str) -> None:
-    """What is gone, was replaced, or is too large is not copied, and nothing lies under the new name."""
+def test_copies_are_of_the_expected_object(bucket_server: BucketServer, bucket: str) -> None:
+    """A missing, replaced or too large object is not copied, and nothing has the new name."""
     with bucket_objects(bucket_server.url, bucket) as objects:
         old = objects.write("a", [b"1"], PLAIN)
         new = objects.write("a", [b"2"], PLAIN)
@@ -304,31 +307,31 @@ def test_copies_are_of_what_was_found(bucket_server: BucketServer, bucket: str) 
         copied = objects.copy(large, "d")
         assert copied is not None
         assert copied.size == len(BIG)
-    with S3Proxy(bucket_server) as road, bucket_objects(road.url, bucket) as objects:
+    with S3Proxy(bucket_server) as proxy, bucket_objects(proxy.url, bucket) as objects:
         objects.copy(new, "b")
-        (request,) = (request for request in road.requests if request.method == "PUT")
+        (request,) = (request for request in proxy.requests if request.method == "PUT")
         assert request.headers["x-amz-copy-source-if-match"] == f'"{new.etag}"'
 
 
-def test_a_body_goes_on_where_it_breaks_off(bucket_server: BucketServer, bucket: str) -> None:
-    """A large object whose body breaks off twice comes whole, the rest by range and of that version alone."""
+def test_a_body_is_resumed(bucket_server: BucketServer, bucket: str) -> None:
+    """A large body that breaks off twice is completed with range requests for the same ETag."""
     cuts = [S3Fault(_is_object_read, cut=3 << 20), S3Fault(_is_object_read, cut=5 << 20)]
-    with S3Proxy(bucket_server, *cuts) as road, bucket_objects(road.url, bucket) as objects:
+    with S3Proxy(bucket_server, *cuts) as proxy, bucket_objects(proxy.url, bucket) as objects:
         found = objects.write("a", [BIG], PLAIN)
         stored = objects.read("a")
         assert stored is not None
         assert b"".join(stored.chunks) == BIG
-        first, *others = (request.headers for request in road.requests if request.method == "GET")
+        first, *others = (request.headers for request in proxy.requests if request.method == "GET")
         assert "range" not in first
         assert len(others) == 2
         assert all(headers["if-match"] == f'"{found.etag}"' and headers["range"] for headers in others)
 
 
-def test_a_body_that_becomes_another_one_ends(bucket_server: BucketServer, bucket: str) -> None:
-    """An object that was replaced while it was read is not put together from two."""
+def test_a_replaced_object_is_not_mixed(bucket_server: BucketServer, bucket: str) -> None:
+    """An object that is replaced while it is read is an error."""
     with (
-        S3Proxy(bucket_server, S3Fault(_is_object_read, cut=3 << 20)) as road,
-        bucket_objects(road.url, bucket) as objects,
+        S3Proxy(bucket_server, S3Fault(_is_object_read, cut=3 << 20)) as proxy,
+        bucket_objects(proxy.url, bucket) as objects,
     ):
         objects.write("a", [BIG], PLAIN)
         stored = objects.read("a")
@@ -346,7 +349,7 @@ def _is_object_read(request: S3Request) -> bool:
 
 
 def test_a_missing_bucket_is_named(bucket_server: BucketServer, bucket: str) -> None:
-    """Whatever is asked of a bucket that is not there, the answer says so, and is no missing object."""
+    """Each request to a missing bucket says so, and does not report a missing object."""
     with bucket_objects(bucket_server.url, "no-such-bucket") as objects:
         for ask in (
             lambda: objects.find("a"),
@@ -374,12 +377,12 @@ def test_a_missing_bucket_is_named(bucket_server: BucketServer, bucket: str) -> 
         (501, "NotImplemented", DestinationError, "AWS_REQUEST_CHECKSUM_CALCULATION=when_required"),
     ],
 )
-def test_refusals(
+def test_refusals_have_a_hint_and_no_secret(
     bucket_server: BucketServer, bucket: str, status: int, code: str, kind: type[RunError], hint: str
 ) -> None:
-    """A refusal ends the run with what helps, however it was asked, and no secret is in what is said."""
-    mishap = S3Fault(lambda request: request.method != "HEAD", answer=error_response(status, code), max_hits=1000)
-    with S3Proxy(bucket_server, mishap) as road, bucket_objects(road.url, bucket) as objects:
+    """A refusal ends the run with a hint, for each kind of request, and shows no secret."""
+    fault = S3Fault(lambda request: request.method != "HEAD", answer=error_response(status, code), max_hits=1000)
+    with S3Proxy(bucket_server, fault) as proxy, bucket_objects(proxy.url, bucket) as objects:
         for ask in (
             lambda: objects.read("a"),
             lambda: list(objects.list_pages("v/")),
@@ -391,30 +394,30 @@ def test_refusals(
             with pytest.raises(kind) as raised:
                 ask()
             assert hint in raised.value.hint
-            said = str(raised.value) + raised.value.hint
-            assert not [secret for secret in (KEY, SECRET, road.url, "Signature=") if secret in said]
+            text = str(raised.value) + raised.value.hint
+            assert not [secret for secret in (KEY, SECRET, proxy.url, "Signature=") if secret in text]
             assert raised.value.__suppress_context__
 
 
-def test_a_refused_deletion_is_told(bucket_server: BucketServer, bucket: str) -> None:
-    """Of many that are deleted together one that is refused is no success."""
-    told = "<DeleteResult><Error><Key>a</Key><Code>AccessDenied</Code><Message>no</Message></Error></DeleteResult>"
-    mishap = S3Fault(lambda request: request.method == "POST", answer=(200, told))
+def test_a_refused_deletion_is_an_error(bucket_server: BucketServer, bucket: str) -> None:
+    """One refused deletion of many is an error."""
+    body = "<DeleteResult><Error><Key>a</Key><Code>AccessDenied</Code><Message>no</Message></Error></DeleteResult>"
+    fault = S3Fault(lambda request: request.method == "POST", answer=(200, body))
     with (
-        S3Proxy(bucket_server, mishap) as road,
-        bucket_objects(road.url, bucket) as objects,
+        S3Proxy(bucket_server, fault) as proxy,
+        bucket_objects(proxy.url, bucket) as objects,
         pytest.raises(NotAuthorised),
     ):
         objects.delete(["a", "b"])
 
 
-def test_pressure_is_borne_with_and_seen(bucket_server: BucketServer, bucket: str) -> None:
-    """What blocks tries again, and says so; a small file that is put is told of the pressure at its one attempt."""
+def test_throttling_is_retried_and_reported(bucket_server: BucketServer, bucket: str) -> None:
+    """Blocking requests are retried and reported; the single attempt of `put` raises a throttled Transient."""
     events: list[Event] = []
     slow = S3Fault(lambda request: True, answer=error_response(503, "SlowDown"), max_hits=2)
     with (
-        S3Proxy(bucket_server, slow) as road,
-        bucket_objects(road.url, bucket, observe=events.append) as objects,
+        S3Proxy(bucket_server, slow) as proxy,
+        bucket_objects(proxy.url, bucket, observe=events.append) as objects,
     ):
         assert objects.write("a", [b"1"], PLAIN).size == 1
         assert sum(isinstance(event, Retried) for event in events) == 2
@@ -426,8 +429,8 @@ def test_pressure_is_borne_with_and_seen(bucket_server: BucketServer, bucket: st
         asyncio.run(objects.put("a", b"1", None, PLAIN))
 
 
-def test_what_keeps_failing_is_unavailable(bucket_server: BucketServer, bucket: str) -> None:
-    """Past the budget it is said that nobody answers, and why."""
+def test_repeated_failures_are_unavailable(bucket_server: BucketServer, bucket: str) -> None:
+    """After the retry budget Unavailable is raised with the reason."""
     with bucket_objects("http://127.0.0.1:9", bucket, budget=timedelta(seconds=0.3)) as objects:
         for ask in (
             lambda: objects.find("a"),
@@ -440,21 +443,19 @@ def test_what_keeps_failing_is_unavailable(bucket_server: BucketServer, bucket: 
             asyncio.run(objects.put("a", b"1", None, PLAIN))
 
 
-@pytest.mark.parametrize("mishap", [{"lost": True}, {"answer": error_response(500, "InternalError")}, {"cut": 0}])
-def test_an_answer_that_is_lost_is_asked_for_again(
-    bucket_server: BucketServer, bucket: str, mishap: dict[str, Any]
-) -> None:
-    """A connection that ends without an answer costs another attempt."""
+@pytest.mark.parametrize("fault", [{"lost": True}, {"answer": error_response(500, "InternalError")}, {"cut": 0}])
+def test_a_lost_response_is_retried(bucket_server: BucketServer, bucket: str, fault: dict[str, Any]) -> None:
+    """A connection that ends without a response costs one more attempt."""
     with (
-        S3Proxy(bucket_server, S3Fault(lambda request: True, **mishap)) as road,
-        bucket_objects(road.url, bucket) as objects,
+        S3Proxy(bucket_server, S3Fault(lambda request: True, **fault)) as proxy,
+        bucket_objects(proxy.url, bucket) as objects,
     ):
         objects.write("a", [b"1"], PLAIN)
     assert bucket_server.keys(bucket) == ["a"]
 
 
-def test_credentials_that_end_are_told(bucket: str, bucket_server: BucketServer) -> None:
-    """Where they cannot be renewed that is what failed, without what the provider said."""
+def test_failed_renewal_of_credentials_is_reported(bucket: str, bucket_server: BucketServer) -> None:
+    """The error says that the credentials cannot be renewed, without the text of the provider."""
     from obstore.store import S3Store
 
     def provider() -> S3Credential:
@@ -472,22 +473,22 @@ def test_credentials_that_end_are_told(bucket: str, bucket_server: BucketServer)
     assert str(raised.value) == "the credentials cannot be renewed"
 
 
-def test_a_cancelled_put_is_cancelled(bucket_server: BucketServer, bucket: str) -> None:
-    """Who is cancelled while an answer is awaited is cancelled then, not when it comes."""
+def test_a_cancelled_put_ends_at_once(bucket_server: BucketServer, bucket: str) -> None:
+    """A cancelled `put` does not wait for its response."""
 
     async def work(objects: S3Objects) -> float:
         task = asyncio.create_task(objects.put("a", b"1", None, PLAIN))
         await asyncio.sleep(0.1)
-        began = time.monotonic()
+        started = time.monotonic()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        return time.monotonic() - began
+        return time.monotonic() - started
 
     def late(target: str) -> str:
         time.sleep(0.6)
         return target
 
-    with S3Proxy(bucket_server) as road, bucket_objects(road.url, bucket) as objects:
-        road.rewrite = late
+    with S3Proxy(bucket_server) as proxy, bucket_objects(proxy.url, bucket) as objects:
+        proxy.rewrite = late
         assert asyncio.run(work(objects)) < 0.3

@@ -1,4 +1,4 @@
-"""What S3 answers, in our terms."""
+"""Responses of S3 as destination errors."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from tilesync.stores.s3.errors import Archived, NotThere, make_object_info, rais
         (507, "XMinioStorageFull", DiskFull),
     ],
 )
-def test_verdicts(status: int, code: str, kind: type[TilesyncError]) -> None:
-    """Status and code decide, and both are said, with what helps."""
+def test_status_and_code_choose_the_error(status: int, code: str, kind: type[TilesyncError]) -> None:
+    """The error class follows from status and code, and the message holds both."""
     with pytest.raises(kind) as raised:
         raise_for_response(status, code, "a/b", "s3://bucket/")
     assert type(raised.value) is kind
@@ -47,12 +47,14 @@ def test_verdicts(status: int, code: str, kind: type[TilesyncError]) -> None:
     assert "( " not in str(raised.value)
 
 
-@pytest.mark.parametrize(("status", "code", "pressure"), [(503, "", True), (429, "", True), (400, "SlowDown", True)])
-def test_pressure(status: int, code: str, pressure: bool) -> None:
-    """A server that has too much to do says so, and when to come again."""
+@pytest.mark.parametrize(
+    ("status", "code", "is_throttled"), [(503, "", True), (429, "", True), (400, "SlowDown", True)]
+)
+def test_throttling_is_marked(status: int, code: str, is_throttled: bool) -> None:
+    """A throttled request is marked so, with the wait that the server asks for."""
     with pytest.raises(Transient) as raised:
         raise_for_response(status, code, "a", "s3://bucket/", retry_after_s=7.0)
-    assert (raised.value.is_throttled, raised.value.retry_after) == (pressure, 7.0)
+    assert (raised.value.is_throttled, raised.value.retry_after) == (is_throttled, 7.0)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +67,8 @@ def test_pressure(status: int, code: str, pressure: bool) -> None:
         (None, "", False),
     ],
 )
-def test_etags(etag: str | None, plain: str, md5: bool) -> None:
-    """An ETag has no quotes, and is the MD5 where it looks like one."""
-    said = make_object_info("a", 3, etag)
-    assert said.etag == plain
-    assert said.md5 == (bytes.fromhex(plain) if md5 else None)
+def test_etags_are_read_as_md5(etag: str | None, plain: str, md5: bool) -> None:
+    """An ETag has no quotes, and is the MD5 if it looks like one."""
+    info = make_object_info("a", 3, etag)
+    assert info.etag == plain
+    assert info.md5 == (bytes.fromhex(plain) if md5 else None)

@@ -1,4 +1,4 @@
-"""How a bucket is opened: who asks, where it lies, whom it trusts."""
+"""Open a bucket: credentials, address, certificates and proxies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGE = bytes(PART_BYTES + 1)
 
 
 def write_both(bucket: str, endpoint_url: str | None = None, *, budget: timedelta = timedelta(seconds=5)) -> None:
-    """Put a small object and a large one: each goes through another package."""
+    """Write a small object and a large one: each uses another package."""
     with open_bucket(bucket, "", ignore_event, endpoint_url=endpoint_url, retry_budget=budget) as objects:
         objects.write("small", [b"1"], PLAIN)
         objects.write("large", [LARGE], PLAIN)
@@ -30,7 +30,7 @@ def write_both(bucket: str, endpoint_url: str | None = None, *, budget: timedelt
 
 @pytest.mark.parametrize("package", ["obstore", "boto3"])
 def test_a_missing_package_is_named(bucket: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the extra was not installed, the way to install it is said."""
+    """Without the extra the hint says how to install it."""
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
@@ -39,8 +39,8 @@ def test_a_missing_package_is_named(bucket: str, package: str, monkeypatch: pyte
     assert "pip install obstore boto3" in raised.value.hint
 
 
-def test_nobody_asks(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without credentials it is said which variables to set, before anybody is asked."""
+def test_missing_credentials_are_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without credentials the hint names the variables, before any request."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(NotAuthorised, match="there are no credentials for") as raised:
@@ -48,8 +48,8 @@ def test_nobody_asks(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE;"} <= set(raised.value.hint.split())
 
 
-def test_credentials_that_cannot_be_had(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A profile that is not there, and half a key, are told without what they hold."""
+def test_invalid_credentials_are_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing profile and half a key are reported without their values."""
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(NotAuthorised, match="ProfileNotFound"):
         write_both(bucket, "http://127.0.0.1:9")
@@ -59,10 +59,10 @@ def test_credentials_that_cannot_be_had(bucket: str, monkeypatch: pytest.MonkeyP
         write_both(bucket, "http://127.0.0.1:9")
 
 
-def test_the_endpoint(
+def test_the_endpoint_has_an_order_of_sources(
     bucket_server: BucketServer, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It comes from the option, else from the variables, else from the profile, the one for S3 first."""
+    """The option comes first, then the variables, then the profile; the one for S3 wins."""
     config = tmp_path / "config"
     config.write_text(f"[profile mine]\nendpoint_url = {bucket_server.url}\nregion = eu-central-1\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
@@ -82,17 +82,17 @@ def test_the_endpoint(
     assert bucket_server.keys(bucket) == ["large", "small"]
 
 
-@pytest.mark.parametrize("by", ["option", "variable"])
+@pytest.mark.parametrize("source", ["option", "variable"])
 @pytest.mark.parametrize("url", ["http://s3.example.org", "ftp://127.0.0.1", "s3.example.org", "https://"])
-def test_endpoints_that_are_refused(bucket: str, url: str, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain http to another machine is refused, as is what is no URL, wherever it was said."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", url if by == "variable" else "")
+def test_invalid_endpoints_are_refused(bucket: str, url: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain http to another machine and malformed URLs are refused from each source."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url if source == "variable" else "")
     with pytest.raises(UsageError):
-        write_both(bucket, url if by == "option" else None)
+        write_both(bucket, url if source == "option" else None)
 
 
-def test_how_a_bucket_is_addressed() -> None:
-    """At Amazon by its host, elsewhere by its path, unless that was configured otherwise; dots are for paths."""
+def test_the_addressing_style() -> None:
+    """The bucket is in the host for Amazon, in the path elsewhere, unless configured; dots need the path."""
     amazon, mine = "https://s3.eu-central-1.amazonaws.com", "https://minio.example.org:9000"
     assert resolve_endpoint("b", amazon, None) == ("https://b.s3.eu-central-1.amazonaws.com", True)
     assert resolve_endpoint("b", "https://s3.cn-north-1.amazonaws.com.cn", "auto")[1]
@@ -105,44 +105,44 @@ def test_how_a_bucket_is_addressed() -> None:
 
 
 def test_the_region_is_found(bucket_server: BucketServer, bucket: str) -> None:
-    """The service tells where a bucket lies, and that there is none."""
+    """The service states the region of a bucket, and that a bucket is missing."""
     assert resolve_region(bucket_server.client, bucket, "s3://b/") == "eu-central-1"
     with pytest.raises(DestinationError, match="there is no bucket"):
         resolve_region(bucket_server.client, "no-such-bucket", "s3://no-such-bucket/")
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "AWS_CA_BUNDLE"])
-def test_authorities(
+def test_certificate_authorities(
     bucket_server: BucketServer, bucket: str, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server is trusted when its authority is named, among others, by either variable; for small objects, for large
-    ones, and for the probe that asks as viewers do.
-    """
+    """Either variable adds a trusted authority: for small objects, for large ones, and for the name probe."""
     authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"), append=True)
-    with S3Proxy(bucket_server, tls=tls) as road:
+    with S3Proxy(bucket_server, tls=tls) as proxy:
         with (
-            bucket_objects(road.url, bucket, budget=timedelta()) as objects,
+            bucket_objects(proxy.url, bucket, budget=timedelta()) as objects,
             pytest.raises(Unavailable, match="its certificate is not trusted"),
         ):
             objects.write("small", [b"1"], PLAIN)
         monkeypatch.setenv(variable, str(tmp_path / "ca.pem"))
-        write_both(bucket, road.url)
-        with bucket_objects(road.url, bucket, budget=timedelta()) as objects:
+        write_both(bucket, proxy.url)
+        with bucket_objects(proxy.url, bucket, budget=timedelta()) as objects:
             assert objects.find_misread_characters() == []
     assert bucket_server.keys(bucket) == ["large", "small"]
 
 
-def test_a_proxy(bucket_server: BucketServer, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is set for the web is the way to the bucket, but for hosts that it is not for."""
-    with S3Proxy(bucket_server) as road:
-        road.rewrite = lambda target: urlsplit(target)._replace(scheme="", netloc="").geturl()
-        monkeypatch.setenv("http_proxy", road.url)
+def test_the_proxy_of_the_environment_is_used(
+    bucket_server: BucketServer, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bucket is reached through the http proxy, except for hosts in NO_PROXY."""
+    with S3Proxy(bucket_server) as proxy:
+        proxy.rewrite = lambda target: urlsplit(target)._replace(scheme="", netloc="").geturl()
+        monkeypatch.setenv("http_proxy", proxy.url)
         write_both(bucket, bucket_server.url)
-        assert not road.requests
+        assert not proxy.requests
         for name in ("NO_PROXY", "no_proxy"):
             monkeypatch.setenv(name, "example.org")
         write_both(bucket, bucket_server.url)
-        assert len(road.requests) == 5
+        assert len(proxy.requests) == 5

@@ -1,4 +1,4 @@
-"""Large objects on their way into a bucket, on a real S3 server."""
+"""Upload large objects in parts, on a real S3 server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def is_complete_upload(request: S3Request) -> bool:
 
 
 async def retry_transient(work: Callable[[], Awaitable[ObjectInfo | None]]) -> ObjectInfo | None:
-    """Do it again until it is done, as the jobs do."""
+    """Repeat the work after Transient errors, as the jobs do."""
     for _ in range(5):
         try:
             return await work()
@@ -62,11 +62,11 @@ def read_object(objects: S3Objects, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("size", [0, 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 2 * PART_BYTES, len(BIG)])
-def test_any_size_comes_whole(bucket_server: BucketServer, bucket: str, size: int) -> None:
-    """The object has the bytes, is what `find` tells, and what fits into a part goes in one request."""
-    with S3Proxy(bucket_server) as road, bucket_objects(road.url, bucket, prefix="p/") as objects:
+def test_any_size_is_uploaded_whole(bucket_server: BucketServer, bucket: str, size: int) -> None:
+    """The object has the bytes, `find` returns the same info, and one part or less goes in one request."""
+    with S3Proxy(bucket_server) as proxy, bucket_objects(proxy.url, bucket, prefix="p/") as objects:
         found = asyncio.run(send_all(objects.begin_upload("a", size, LABEL), BIG[:size]))
-        puts = [request for request in road.requests if request.method == "PUT"]
+        puts = [request for request in proxy.requests if request.method == "PUT"]
         assert len(puts) == max(1, -(-size // PART_BYTES))
         assert any(map(is_upload_part, puts)) == (size > PART_BYTES)
         assert (found.name, found.size) == ("p/a", size)
@@ -74,8 +74,8 @@ def test_any_size_comes_whole(bucket_server: BucketServer, bucket: str, size: in
         assert read_object(objects, "a") == BIG[:size]
 
 
-def test_it_is_not_there_before_it_is_whole(bucket_server: BucketServer, bucket: str) -> None:
-    """Until it is finished nothing is there, or what was there before; given up it leaves nothing to pay for."""
+def test_an_upload_is_invisible_until_it_is_complete(bucket_server: BucketServer, bucket: str) -> None:
+    """Before that the old object stays; after an abort no parts stay."""
 
     async def work(objects: S3Objects) -> None:
         upload = objects.begin_upload("a", len(BIG), LABEL)
@@ -96,15 +96,15 @@ def test_it_is_not_there_before_it_is_whole(bucket_server: BucketServer, bucket:
 
 @pytest.mark.parametrize("when", [is_create_upload, is_upload_part, is_complete_upload])
 @pytest.mark.parametrize("how", ["lost", "503"])
-def test_each_step_may_be_done_again(
+def test_each_step_may_be_repeated(
     bucket_server: BucketServer, bucket: str, when: Callable[[S3Request], bool], how: str
 ) -> None:
-    """A step that failed, or was done and its answer lost, is done again, and the whole is right; nothing stays."""
-    mishap = S3Fault(when, lost=True) if how == "lost" else S3Fault(when, answer=error_response(503, "SlowDown"))
+    """A step that failed, or whose response was lost, is repeated; the object is right, and no parts stay."""
+    fault = S3Fault(when, lost=True) if how == "lost" else S3Fault(when, answer=error_response(503, "SlowDown"))
     second = S3Fault(when, lost=True, skip_first=1) if how == "lost" and when is is_upload_part else None
     with (
-        S3Proxy(bucket_server, *filter(None, [mishap, second])) as road,
-        bucket_objects(road.url, bucket) as objects,
+        S3Proxy(bucket_server, *filter(None, [fault, second])) as proxy,
+        bucket_objects(proxy.url, bucket) as objects,
     ):
         upload = objects.begin_upload("a", len(BIG), LABEL)
         found = asyncio.run(send_all(upload, BIG))
@@ -113,27 +113,25 @@ def test_each_step_may_be_done_again(
     assert bucket_server.unfinished_uploads(bucket) == []
 
 
-def test_a_completed_upload_is_known(bucket_server: BucketServer, bucket: str) -> None:
-    """Where the answer was lost and the server has forgotten the upload, what lies there tells; another object does
-    not pass for it.
-    """
+def test_a_completed_upload_is_recognised(bucket_server: BucketServer, bucket: str) -> None:
+    """After a lost response the object itself shows that it is complete; another object does not pass for it."""
     gone = S3Fault(is_complete_upload, answer=error_response(404, "NoSuchUpload"))
     with (
-        S3Proxy(bucket_server, S3Fault(is_complete_upload, lost=True), gone) as road,
-        bucket_objects(road.url, bucket) as objects,
+        S3Proxy(bucket_server, S3Fault(is_complete_upload, lost=True), gone) as proxy,
+        bucket_objects(proxy.url, bucket) as objects,
     ):
         found = asyncio.run(send_all(objects.begin_upload("a", len(BIG), LABEL), BIG))
         parts = [hashlib.md5(BIG[start : start + PART_BYTES]).digest() for start in range(0, len(BIG), PART_BYTES)]
         assert found.etag == compute_multipart_etag(parts)
     other = S3Fault(is_complete_upload, answer=error_response(404, "NoSuchUpload"))
-    with S3Proxy(bucket_server, other) as road, bucket_objects(road.url, bucket) as objects:
+    with S3Proxy(bucket_server, other) as proxy, bucket_objects(proxy.url, bucket) as objects:
         with pytest.raises(DestinationError, match="NoSuchUpload"):
             asyncio.run(send_all(objects.begin_upload("a", len(BIG), LABEL), BIG[::-1]))
         assert read_object(objects, "a") == BIG
 
 
-def test_pressure_is_seen(bucket_server: BucketServer, bucket: str) -> None:
-    """A part that the server has no time for is told as pressure, and none of its bytes are in."""
+def test_throttling_is_reported(bucket_server: BucketServer, bucket: str) -> None:
+    """A throttled part raises Transient with `is_throttled`, and none of its bytes count as sent."""
 
     async def work(objects: S3Objects) -> None:
         upload = objects.begin_upload("a", len(BIG), LABEL)
@@ -144,21 +142,21 @@ def test_pressure_is_seen(bucket_server: BucketServer, bucket: str) -> None:
         await upload.finish(None)
 
     slow = S3Fault(is_upload_part, answer=error_response(503, "SlowDown"), skip_first=1)
-    with S3Proxy(bucket_server, slow) as road, bucket_objects(road.url, bucket) as objects:
+    with S3Proxy(bucket_server, slow) as proxy, bucket_objects(proxy.url, bucket) as objects:
         asyncio.run(work(objects))
         assert read_object(objects, "a") == BIG
 
 
-def test_a_part_that_is_spoilt_is_sent_again(bucket_server: BucketServer, bucket: str) -> None:
-    """What the server found to be other bytes is no failure of the destination."""
-    spoilt = S3Fault(is_upload_part, answer=error_response(400, "BadDigest"))
-    with S3Proxy(bucket_server, spoilt) as road, bucket_objects(road.url, bucket) as objects:
+def test_a_corrupted_part_is_sent_again(bucket_server: BucketServer, bucket: str) -> None:
+    """A part that arrives corrupted is retried, and is no failure of the destination."""
+    corrupted = S3Fault(is_upload_part, answer=error_response(400, "BadDigest"))
+    with S3Proxy(bucket_server, corrupted) as proxy, bucket_objects(proxy.url, bucket) as objects:
         asyncio.run(send_all(objects.begin_upload("a", len(BIG), LABEL), BIG))
         assert read_object(objects, "a") == BIG
 
 
-def test_parts_that_cannot_be_deleted_are_told(bucket_server: BucketServer, bucket: str) -> None:
-    """Who may not give uploads up is told what stays behind, and goes on."""
+def test_parts_that_cannot_be_deleted_are_reported(bucket_server: BucketServer, bucket: str) -> None:
+    """Without the permission to abort uploads a notice names what stays, and the run goes on."""
     events: list[Event] = []
 
     async def work(objects: S3Objects) -> None:
@@ -168,8 +166,8 @@ def test_parts_that_cannot_be_deleted_are_told(bucket_server: BucketServer, buck
 
     denied = S3Fault(lambda request: request.method == "DELETE", answer=error_response(403, "AccessDenied"))
     with (
-        S3Proxy(bucket_server, denied) as road,
-        bucket_objects(road.url, bucket, observe=events.append) as objects,
+        S3Proxy(bucket_server, denied) as proxy,
+        bucket_objects(proxy.url, bucket, observe=events.append) as objects,
     ):
         asyncio.run(work(objects))
     (notice,) = events
@@ -177,19 +175,19 @@ def test_parts_that_cannot_be_deleted_are_told(bucket_server: BucketServer, buck
     assert "parts of an unfinished upload stay" in notice.message
 
 
-def test_a_refusal_is_told(bucket_server: BucketServer, bucket: str) -> None:
-    """Who may not write is told so at the first part."""
+def test_a_refused_upload_is_not_authorised(bucket_server: BucketServer, bucket: str) -> None:
+    """Without the permission to write the first part raises NotAuthorised."""
     denied = S3Fault(lambda request: request.method in {"POST", "PUT"}, answer=error_response(403, "AccessDenied"))
     with (
-        S3Proxy(bucket_server, denied) as road,
-        bucket_objects(road.url, bucket) as objects,
+        S3Proxy(bucket_server, denied) as proxy,
+        bucket_objects(proxy.url, bucket) as objects,
         pytest.raises(NotAuthorised),
     ):
         asyncio.run(send_all(objects.begin_upload("a", len(BIG), LABEL), BIG))
 
 
-def test_a_cancelled_append_leaves_nothing_under_way(bucket_server: BucketServer, bucket: str) -> None:
-    """Cancelled while a part is on its way it waits for that, so that what is given up afterwards is all there is."""
+def test_a_cancelled_append_waits_for_its_part(bucket_server: BucketServer, bucket: str) -> None:
+    """A cancelled append waits for the part under way, so that the abort afterwards removes everything."""
 
     async def work(objects: S3Objects) -> None:
         upload = objects.begin_upload("a", len(BIG), LABEL)
@@ -206,8 +204,8 @@ def test_a_cancelled_append_leaves_nothing_under_way(bucket_server: BucketServer
     assert bucket_server.keys(bucket) == []
 
 
-def test_memory_is_that_of_a_few_parts(bucket_server: BucketServer, bucket: str) -> None:
-    """However large the object, a few parts of it are held at most."""
+def test_memory_holds_a_few_parts(bucket_server: BucketServer, bucket: str) -> None:
+    """For an object of any size only a few parts are in memory."""
 
     async def work(objects: S3Objects) -> int:
         upload = objects.begin_upload("a", 10 * PART_BYTES, LABEL)
@@ -226,8 +224,8 @@ def test_memory_is_that_of_a_few_parts(bucket_server: BucketServer, bucket: str)
         assert asyncio.run(work(objects)) < 4 * PART_BYTES
 
 
-def test_parts_grow_with_the_object() -> None:
-    """The largest object that S3 takes fits into the parts that it allows, and most have the least of them."""
+def test_part_size_grows_with_the_object() -> None:
+    """The largest object of S3 fits into the allowed number of parts; most have the minimum part size."""
     assert choose_part_bytes(0) == choose_part_bytes(-1) == choose_part_bytes(9_000 * PART_BYTES) == PART_BYTES
     assert choose_part_bytes(9_000 * PART_BYTES + 1) == PART_BYTES + 1
     assert -(-(5 << 40) // choose_part_bytes(5 << 40)) <= 10_000

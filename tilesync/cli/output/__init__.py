@@ -6,7 +6,7 @@ masking        mask secrets in all output
 path_checks    refuse unsafe paths for --report and --log-file
 progress       the progress display: a bar, or a line a minute
 progress_bar   the text of the bar: rate, remaining time
-report         the last JSON line and the report file of --report
+report         write the report file of --report
 reporters      observers that print messages and JSON lines
 streams        write to stdout and stderr, with their errors
 summary        the last sentences of a command, and its tables

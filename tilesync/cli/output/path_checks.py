@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tilesync.app.requests import default_state_root
+from tilesync.api.inputs import default_state_root
 from tilesync.cli.output.atomic_file import check_replaceable, find_standard_stream
 from tilesync.cli.output.report import report_write_error
 from tilesync.core.ownership import RESERVED_NAMES

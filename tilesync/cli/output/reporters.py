@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import singledispatchmethod
 from typing import Any
 
-from tilesync.cli.output.masking import SecretMasker
+from tilesync.api.masking import SecretMasker
 from tilesync.cli.output.streams import StdoutWriter, write_stream
 from tilesync.cli.output.table import truncate_start
 from tilesync.cli.output.terminal import terminal_columns

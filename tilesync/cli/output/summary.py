@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from tilesync.cli.output.report import RunSummary
+from tilesync.api.monitor import RunMonitor, RunStats
+from tilesync.api.results import ExportInfo, VersionInfo, VersionsResult
 from tilesync.cli.output.table import format_table
 from tilesync.cli.params import Location, format_destination_path, format_size
 from tilesync.core.ownership import describe_owner
 from tilesync.core.wording import format_count, format_file_count
-from tilesync.jobs.run.stats import RunStats
-from tilesync.jobs.versions.listing import ListedVersion, classify_export
-from tilesync.jobs.versions.ownership import OwnershipStatus
-from tilesync.model import Completeness, Export
+from tilesync.model import Completeness
 
 SIGNED_URL_HINT = (
     "CesiumJS passes its signature on to every file; 3d-tiles-renderer wants the few lines of README.md (Private"
@@ -22,7 +19,7 @@ SIGNED_URL_HINT = (
 """Advice on viewers for a signed URL. Tried with CesiumJS 1.145 and 3d-tiles-renderer 0.5.3."""
 
 
-def format_mirror_summary(summary: RunSummary, stats: RunStats, dest: Location, *, dry_run: bool) -> str:
+def format_mirror_summary(summary: RunMonitor, stats: RunStats, dest: Location, *, dry_run: bool) -> str:
     """Summarize what `mirror` did, or would do."""
     if dry_run:
         return (
@@ -111,45 +108,28 @@ def format_verify_summary(stats: RunStats, dest: Location, *, quick: bool) -> st
     return f"{dest}: {verified}; {format_completeness(stats.completeness, stats.listed)}"
 
 
-def build_export_row(export: Export, versions: Sequence[ListedVersion] | None = None) -> dict[str, Any]:
-    """Build the JSON line of an export; with the field `held` if `versions` of a destination are given."""
-    return {
-        "kind": "export",
-        "id": export.id,
-        "name": export.name,
-        "status": export.status,
-        "type": export.type,
-        "imodel": export.imodel,
-        "changeset": export.changeset,
-        "modified": export.modified,
-        "size": export.size,
-        "error": export.error or None,
-        **({} if versions is None else {"held": classify_export(export, versions) or None}),
-    }
-
-
 def format_export_table(
-    rows: Sequence[Export], versions: Sequence[ListedVersion] | None = None, *, imodel: bool, width: int | None = None
+    rows: Sequence[ExportInfo], *, has_imodel: bool, has_held: bool, width: int | None = None
 ) -> str:
-    """Format the table of exports. With `imodel` it has a column for the iModel, with `versions` one that says whether
-    a destination holds the export. `width` is that of the terminal; None shows everything.
+    """Format the table of exports. `has_imodel` adds a column for the iModel, `has_held` one that says whether a
+    destination holds the export. `width` is that of the terminal; None shows everything.
     """
-    more = (["IMODEL"] if imodel else []) + (["HELD"] if versions is not None else [])
+    more = (["IMODEL"] if has_imodel else []) + (["HELD"] if has_held else [])
     head = ["ID", *more, "STATUS", "TYPE", "CHANGESET", "MODIFIED", "SIZE", "NAME", "ERROR"]
     return format_table(
         head,
         [
             [
                 row.id,
-                *([row.imodel or "-"] if imodel else []),
-                *([classify_export(row, versions) or "no"] if versions is not None else []),
+                *([row.imodel or "-"] if has_imodel else []),
+                *([row.held or "no"] if has_held else []),
                 row.status,
                 row.type or "-",
                 (row.changeset or "-")[:12],
                 row.modified or "-",
                 format_size(row.size) if row.size is not None else "-",
                 row.name or "-",
-                row.error,
+                row.error or "",
             ]
             for row in rows
         ],
@@ -158,54 +138,29 @@ def format_export_table(
     )
 
 
-def format_ownership(dest: Location, ownership: OwnershipStatus) -> str:
+def format_ownership(dest: Location, found: VersionsResult) -> str:
     """Say who owns a destination, and when a mirror last succeeded."""
-    owner = describe_owner(ownership.owner) if ownership.owner else "an unknown owner"
-    last = f"the last successful mirror ended at {ownership.last_success}" if ownership.last_success else ""
+    owner = describe_owner(found.owner) if found.owner else "an unknown owner"
+    last = f"the last successful mirror ended at {found.checked}" if found.checked else ""
     return f"{dest} belongs to {owner}" + (f"; {last}" if last else "")
 
 
-def build_version_row(listing: ListedVersion, ownership: OwnershipStatus) -> dict[str, Any]:
-    """Build the JSON line of a stored version. `modified`: when the service exported it; `finished`: when it was
-    mirrored. `owner` and `checked` describe the whole destination.
-    """
-    version = listing.version
-    return {
-        "kind": "version",
-        "version": version.name,
-        "export": version.export,
-        "imodel": version.imodel,
-        "changeset": version.changeset,
-        "modified": version.modified or None,
-        "finished": version.published_at,
-        "files": version.files,
-        "bytes": version.bytes,
-        "shared_bytes": listing.shared_bytes,
-        "state": listing.state,
-        "current": listing.is_current,
-        "pinned": listing.is_pinned,
-        "content": version.content.value,
-        "owner": ownership.owner,
-        "checked": ownership.last_success,
-    }
-
-
-def format_version_table(rows: Sequence[ListedVersion], *, width: int | None = None) -> str:
-    """Format the table of stored versions; `*` marks the published one."""
+def format_version_table(rows: Sequence[VersionInfo], *, width: int | None = None) -> str:
+    """Format the table of versions; `*` marks the published one."""
     head = ["", "VERSION", "CHANGESET", "EXPORTED", "MIRRORED", "FILES", "BYTES", "SHARED", "STATE"]
     return format_table(
         head,
         [
             [
-                "*" if row.is_current else "",
-                row.version.name,
-                (row.version.changeset or "-")[:12],
-                row.version.modified or "-",
-                row.version.published_at or "-",
-                f"{row.version.files:,}",
-                format_size(row.version.bytes),
+                "*" if row.current else "",
+                row.version,
+                (row.changeset or "-")[:12],
+                row.modified or "-",
+                row.finished or "-",
+                f"{row.files:,}",
+                format_size(row.bytes),
                 "-" if row.shared_bytes is None else format_size(row.shared_bytes),
-                row.state + (", pinned" if row.is_pinned else ""),
+                row.state + (", pinned" if row.pinned else ""),
             ]
             for row in rows
         ],

@@ -32,10 +32,10 @@ class PutBody(Protocol):
 class BlockUpload:
     """A large blob that is uploaded block by block."""
 
-    def __init__(self, put_body: PutBody, name: str, size: int, headers: ObjectHeaders) -> None:
+    def __init__(self, put_body: PutBody, name: str, size: int, object_headers: ObjectHeaders) -> None:
         self._put_body = put_body
         self._name = name
-        self._headers = headers
+        self._object_headers = object_headers
         self._block_bytes = max(BLOCK_BYTES, -(-max(size, 0) // (MAX_BLOCKS - 1)))
         self._buffer = b""
         self._blocks_sent = 0
@@ -56,10 +56,12 @@ class BlockUpload:
     async def finish(self, md5: bytes | None) -> ObjectInfo:
         """Send the rest and publish the blob: in one PUT where it fits into a block, else with the block list."""
         if not self._blocks_sent:
-            return await self._put_body(self._name, put_blob_headers(self._headers, md5), self._buffer)
+            return await self._put_body(self._name, put_blob_headers(self._object_headers, md5), self._buffer)
         await self._put_block(self._blocks_sent, self._buffer)
         body = block_list_body(self._blocks_sent + 1)
-        info = await self._put_body(self._name, content_headers(self._headers, md5), body, query="comp=blocklist")
+        info = await self._put_body(
+            self._name, content_headers(self._object_headers, md5), body, query="comp=blocklist"
+        )
         return info._replace(md5=md5)
 
     async def abort(self) -> None:
@@ -92,13 +94,13 @@ def block_list_body(count: int) -> bytes:
     return f'<?xml version="1.0" encoding="utf-8"?><BlockList>{blocks}</BlockList>'.encode()
 
 
-def content_headers(served: ObjectHeaders, md5: bytes | None) -> dict[str, str]:
+def content_headers(object_headers: ObjectHeaders, md5: bytes | None) -> dict[str, str]:
     """Return the headers that state how a blob is served, and its MD5."""
-    headers = {"x-ms-blob-content-type": served.content_type}
-    if served.content_encoding:
-        headers["x-ms-blob-content-encoding"] = served.content_encoding
-    if served.cache_control:
-        headers["x-ms-blob-cache-control"] = served.cache_control
+    headers = {"x-ms-blob-content-type": object_headers.content_type}
+    if object_headers.content_encoding:
+        headers["x-ms-blob-content-encoding"] = object_headers.content_encoding
+    if object_headers.cache_control:
+        headers["x-ms-blob-cache-control"] = object_headers.cache_control
     if md5 is not None:
         headers["x-ms-blob-content-md5"] = encode_base64(md5)
     return headers
@@ -111,7 +113,7 @@ def condition_headers(expected_etag: str | None) -> dict[str, str]:
     return {"If-Match": f'"{expected_etag}"'} if expected_etag else {"If-None-Match": "*"}
 
 
-def put_blob_headers(served: ObjectHeaders, md5: bytes | None) -> dict[str, str]:
+def put_blob_headers(object_headers: ObjectHeaders, md5: bytes | None) -> dict[str, str]:
     """Return the headers of Put Blob; the service checks the MD5."""
     checksum = {"Content-MD5": encode_base64(md5)} if md5 is not None else {}
-    return {"x-ms-blob-type": "BlockBlob", **content_headers(served, md5), **checksum}
+    return {"x-ms-blob-type": "BlockBlob", **content_headers(object_headers, md5), **checksum}

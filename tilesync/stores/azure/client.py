@@ -192,7 +192,7 @@ class AzureObjects:
             return response, closing.pop_all()
 
     def write(
-        self, name: str, data: Iterable[bytes], label: ObjectHeaders, *, expected_etag: str | None = None
+        self, name: str, data: Iterable[bytes], object_headers: ObjectHeaders, *, expected_etag: str | None = None
     ) -> ObjectInfo:
         """Write a blob of any size: in one request up to a block, in blocks beyond."""
         condition = condition_headers(expected_etag)
@@ -201,15 +201,15 @@ class AzureObjects:
             md5.update(piece)
             buffer += piece
             while len(buffer) > BLOCK_BYTES:
-                self._put_body_sync(
-                    name, block_headers(buffer[:BLOCK_BYTES]), buffer[:BLOCK_BYTES], query=block_query(number)
-                )
-                buffer, number = buffer[BLOCK_BYTES:], number + 1
+                block, buffer = buffer[:BLOCK_BYTES], buffer[BLOCK_BYTES:]
+                self._put_body_sync(name, block_headers(block), block, query=block_query(number))
+                number += 1
         try:
             if not number:
-                return self._put_body_sync(name, {**put_blob_headers(label, md5.digest()), **condition}, buffer)
+                headers = {**put_blob_headers(object_headers, md5.digest()), **condition}
+                return self._put_body_sync(name, headers, buffer)
             self._put_body_sync(name, block_headers(buffer), buffer, query=block_query(number))
-            headers = {**content_headers(label, md5.digest()), **condition}
+            headers = {**content_headers(object_headers, md5.digest()), **condition}
             return self._put_body_sync(name, headers, block_list_body(number + 1), query="comp=blocklist")
         except ConditionFailed:
             # An earlier attempt whose response was lost may have written this very blob.
@@ -254,22 +254,22 @@ class AzureObjects:
 
     # --- upload and copy, asynchronous ---
 
-    async def put(self, name: str, data: bytes, md5: bytes | None, label: ObjectHeaders) -> ObjectInfo:
+    async def put(self, name: str, data: bytes, md5: bytes | None, object_headers: ObjectHeaders) -> ObjectInfo:
         """Upload a small blob in one attempt; the service checks its MD5."""
-        return await self.put_body(name, put_blob_headers(label, md5), data)
+        return await self.put_body(name, put_blob_headers(object_headers, md5), data)
 
-    async def copy_from_url(self, source: CopySource, name: str, label: ObjectHeaders) -> ObjectInfo | str:
+    async def copy_from_url(self, source: CopySource, name: str, object_headers: ObjectHeaders) -> ObjectInfo | str:
         """Copy a blob from another account by the service alone, or return the reason why it refused."""
-        return await copy_blob_from_url(self.put_body_tolerating, source, name, label)
+        return await copy_blob_from_url(self.put_body_tolerating, source, name, object_headers)
 
-    async def make_put_target(self, serving: CachePolicy) -> AzurePutTarget:
+    async def make_put_target(self, cache_policy: CachePolicy) -> AzurePutTarget:
         """Return the target to which worker processes upload small blobs with the current link."""
         sas = await run_in_thread(self._link.current) if self._link.is_due else self._link.current()
-        return AzurePutTarget(sas, self._prefix, serving)
+        return AzurePutTarget(sas, self._prefix, cache_policy)
 
-    def begin_upload(self, name: str, size: int, label: ObjectHeaders) -> BlockUpload:
+    def begin_upload(self, name: str, size: int, object_headers: ObjectHeaders) -> BlockUpload:
         """Begin the upload of a large blob."""
-        return BlockUpload(self.put_body, name, size, label)
+        return BlockUpload(self.put_body, name, size, object_headers)
 
     async def put_body(self, name: str, headers: Mapping[str, str], body: bytes, *, query: str = "") -> ObjectInfo:
         """Send a body with one PUT, through a fresh link where the current one is refused."""
@@ -292,7 +292,7 @@ class AzureObjects:
             try:
                 url = _blob_url(sas, self._prefix + name, query)
                 timeout = COPY_TIMEOUT if "x-ms-copy-source" in headers else RESPONSE_TIMEOUT
-                response = await client.put(url, {"x-ms-version": API_VERSION, **headers}, body, timeout=timeout)
+                response = await client.put(url, {"x-ms-version": API_VERSION, **headers}, body, time_limit=timeout)
                 if not tolerates(response):
                     raise_for_status(response.status, response.headers.get, response.body, name, self.display_name)
                 return response
@@ -367,9 +367,8 @@ class AzureObjects:
         """
 
         def accept(response: SyncBlobResponse) -> tuple[int, str]:
-            code = parse_storage_error_code(
-                response.header("x-ms-error-code"), b"" if response.status < 300 else response.read()
-            )
+            error_body = b"" if response.status < 300 else response.read()
+            code = parse_storage_error_code(response.header("x-ms-error-code"), error_body)
             if response.status not in {404, 409, 412} or code == "ContainerNotFound":
                 raise_for_status(response.status, response.header, b"", name, self.display_name)
             return response.status, code

@@ -46,7 +46,7 @@ class _CopyRefused(Exception):
 
 
 async def copy_blob_from_url(
-    send: PutRequest, source: CopySource, name: str, headers: ObjectHeaders
+    send: PutRequest, source: CopySource, name: str, object_headers: ObjectHeaders
 ) -> ObjectInfo | str:
     """Copy a blob, and return the copy with its MD5, or the reason why the service refused.
 
@@ -59,12 +59,16 @@ async def copy_blob_from_url(
             response = await _put_copy(
                 send,
                 name,
-                {**_source_headers(source), **_source_md5_header(source), **content_headers(headers, source.md5)},
+                {
+                    **_source_headers(source),
+                    **_source_md5_header(source),
+                    **content_headers(object_headers, source.md5),
+                },
             )
         else:
             await _copy_blocks(send, source, name)
             count = -(-source.size // COPY_BLOCK_BYTES)
-            list_headers = {"Content-Type": "application/xml", **content_headers(headers, source.md5)}
+            list_headers = {"Content-Type": "application/xml", **content_headers(object_headers, source.md5)}
             response = await _put_copy(send, name, list_headers, block_list_body(count), query="comp=blocklist")
     except _CopyRefused as error:
         return str(error)

@@ -5,7 +5,6 @@ Only this file uses azure-storage-blob, so only runs that need it pay for its im
 
 from __future__ import annotations
 
-import logging
 import os
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
@@ -177,7 +176,6 @@ def _entra_credential(name: str, environ: Mapping[str, str]) -> Any:
             f"there are no credentials for the storage account {name}",
             hint=f"{IDENTITY_HINT} after `pip install azure-identity`",
         ) from None
-    logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     authority = environ.get("AZURE_AUTHORITY_HOST") or _ENTRA_AUTHORITY_URL
     options = _client_options(authority if "://" in authority else f"https://{authority}", _IMDS_URL)
     try:
@@ -204,7 +202,6 @@ def _client_options(*urls: str) -> dict[str, Any]:
 
     The SDK knows neither SSL_CERT_FILE nor the certificate store of the system. Its logger is silenced too.
     """
-    logging.getLogger("azure").setLevel(logging.ERROR)
     bundle = ssl.get_default_verify_paths().cafile or os.environ.get("REQUESTS_CA_BUNDLE")
     chosen = {urlsplit(url).scheme: load_proxies().proxy_for(url) for url in urls}
     if any(proxy is not None and proxy.is_socks for proxy in chosen.values()):

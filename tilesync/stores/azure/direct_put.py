@@ -21,11 +21,11 @@ class AzurePutTarget:
 
     link: SasUrl
     prefix: str
-    serving: CachePolicy
+    cache_policy: CachePolicy
 
     def put_verified(self, version: str, blob: Blob, data: bytes, proof: Digests) -> PoolRequest:
         """Return the request that uploads a file with verified bytes; the service checks its MD5."""
-        headers = self.serving.file_headers(blob, data[:HEAD_BYTES])
+        headers = self.cache_policy.file_headers(blob, data[:HEAD_BYTES])
         url = self.link.blob_url(self.prefix + object_key(version, blob.name))
         return PoolRequest(url, {"x-ms-version": API_VERSION, **put_blob_headers(headers, proof.md5)}, body=data)
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tilesync.catalog.catalog import SCHEMA_VERSIONS, SqliteCatalog
+from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.schema import SCHEMA_VERSIONS
 from tilesync.catalog.sqlite import read_schema_version
 from tilesync.core.ownership import RESERVED_NAMES, find_foreign_entries, find_reserved_names, is_export_id, join_names
 from tilesync.errors import DestinationError, UsageError

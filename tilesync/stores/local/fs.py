@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from tilesync.model import FileStamp
 from tilesync.runtime.os_errors import translate_os_errors
-from tilesync.runtime.threads import run_all, set_outcomes
+from tilesync.runtime.threads import run_all, run_in_thread, set_outcomes
 from tilesync.stores.local.directory_handles import DirectoryHandle, Entry
 
 T = TypeVar("T")
@@ -182,5 +182,5 @@ class ThreadBatcher:
         """Run jobs until none is pending; the next call of `run` starts a new task."""
         while self._pending:
             batch = [self._pending.popleft() for _ in range(min(len(self._pending), MAX_JOBS_PER_BATCH))]
-            set_outcomes([future for _, future in batch], await asyncio.to_thread(run_all, [job for job, _ in batch]))
+            set_outcomes([future for _, future in batch], await run_in_thread(run_all, [job for job, _ in batch]))
         self._runner = None

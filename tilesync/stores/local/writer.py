@@ -18,7 +18,7 @@ from tilesync.core.safe_names import are_all_safe, find_problem, raise_if_unsafe
 from tilesync.errors import BlobDamaged, DestinationError
 from tilesync.model import Blob, Content, Digests, FileStamp, SasUrl, StoredFile, UnpackedFile, Version
 from tilesync.runtime.os_errors import to_destination_error, translate_os_errors, translate_read_errors
-from tilesync.runtime.threads import run_in_thread
+from tilesync.runtime.threads import THREAD_POOL, run_in_thread
 from tilesync.stores.local.directory_handles import DirectoryTree, Entry
 from tilesync.stores.local.fs import ThreadBatcher, copy_file, stamp_from_stat, try_hard_link, write_at, write_whole
 from tilesync.stores.local.gunzip import GunzipWriter, gunzip_to_file, is_gzip_file, read_chunks
@@ -291,7 +291,7 @@ class LocalDraft:
         if not remaining:
             return
         with translate_os_errors(f"cannot read the part of {self._blob.name}"):
-            async with aiofiles.open(self._part.open(), "rb") as file:
+            async with aiofiles.open(self._part.open(), "rb", executor=THREAD_POOL.get()) as file:
                 while remaining and (chunk := await file.read(min(remaining, READ_CHUNK_BYTES))):
                     remaining -= len(chunk)
                     yield chunk

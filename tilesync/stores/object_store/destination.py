@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tilesync.catalog.catalog import SCHEMA_VERSIONS, SqliteCatalog
+from tilesync.catalog.catalog import SqliteCatalog
+from tilesync.catalog.schema import SCHEMA_VERSIONS
 from tilesync.catalog.sqlite import read_schema_version
 from tilesync.core.http_headers import CachePolicy
 from tilesync.errors import DestinationError
@@ -59,17 +60,17 @@ class ReadOnlyObjectDestination:
 def open_objects(
     objects: Objects,
     state: Path,
-    serving: CachePolicy,
+    cache_policy: CachePolicy,
     observe: Observer,
     *,
     create: bool = True,
-    pace: WaitForBandwidth | None = None,
+    wait_for_bandwidth: WaitForBandwidth | None = None,
     admission: Admission | None = None,
 ) -> Iterator[ObjectDestination]:
     """Open a destination for writing, locked for this run. No other destination uses the folder `state`.
 
-    With `create=False` the destination must hold a version. `pace` limits the upload rate. Raises DestinationBusy at
-    once when another run holds the lock, HeldElsewhere when that run may be dead.
+    With `create=False` the destination must hold a version. `wait_for_bandwidth` limits the upload rate. Raises
+    DestinationBusy at once when another run holds the lock, HeldElsewhere when that run may be dead.
     """
     if not create and not ReadOnlyObjectPublication(objects).manifest_names():
         raise DestinationError(
@@ -87,12 +88,12 @@ def open_objects(
                 published.refuse_occupied(adopt=admission.adopt)
         lease = closing.enter_context(hold_lease(objects.lease(), state, objects.display_name, published.owner))
         objects.guard = lease.require_held
-        publication = ObjectPublication(objects, catalog, serving, lease)
+        publication = ObjectPublication(objects, catalog, cache_policy, lease)
         if admission is not None:
             admission.admit(publication)
         catalog.set_value(DESTINATION_KEY, objects.canonical_url)
         warn_names = MisreadNameWarner(_find_misread_characters(objects, catalog), observe, is_probed=True)
-        files = ObjectFiles(objects, serving, lease, warn_names=warn_names, wait_for_bandwidth=pace)
+        files = ObjectFiles(objects, cache_policy, lease, warn_names=warn_names, wait_for_bandwidth=wait_for_bandwidth)
         closing.callback(files.close)
         yield ObjectDestination(files, publication, catalog)
 

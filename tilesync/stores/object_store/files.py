@@ -219,7 +219,7 @@ class ObjectFiles(ObjectStoredFiles):
     def __init__(
         self,
         objects: Objects,
-        serving: CachePolicy,
+        cache_policy: CachePolicy,
         guard: LockGuard,
         *,
         warn_names: NameWarner = lambda names: None,
@@ -228,7 +228,7 @@ class ObjectFiles(ObjectStoredFiles):
         super().__init__(objects)
         self._warn_names = warn_names
         self._wait_for_bandwidth = wait_for_bandwidth
-        self._serving = serving
+        self._cache_policy = cache_policy
         self._guard = guard
         self._batcher = ThreadBatcher()
 
@@ -261,8 +261,8 @@ class ObjectFiles(ObjectStoredFiles):
             await self._wait_for_bandwidth(len(data))
         self._guard.require_held()
         self._mark_changed(version.name)
-        label = self._serving.file_headers(blob, data[:HEAD_BYTES])
-        found = await self.objects.put(object_key(version.name, blob.name), data, digests.md5, label)
+        object_headers = self._cache_policy.file_headers(blob, data[:HEAD_BYTES])
+        found = await self.objects.put(object_key(version.name, blob.name), data, digests.md5, object_headers)
         return to_stored_file(blob, digests, found)
 
     async def copy_from_source(
@@ -273,9 +273,9 @@ class ObjectFiles(ObjectStoredFiles):
         The copy counts as verified where it has the MD5 that the source container states.
         """
         self.mark_changed(version)
-        label = self._serving.file_headers(blob, head[:HEAD_BYTES])
+        object_headers = self._cache_policy.file_headers(blob, head[:HEAD_BYTES])
         source = CopySource(url.blob_url(blob.name), blob.size, blob.etag, blob.md5)
-        found = await self.objects.copy_from_url(source, object_key(version.name, blob.name), label)
+        found = await self.objects.copy_from_url(source, object_key(version.name, blob.name), object_headers)
         if isinstance(found, str):
             return None, found
         return to_stored_file(blob, Digests(blob.size, b"", found.md5), found), ""
@@ -286,8 +286,8 @@ class ObjectFiles(ObjectStoredFiles):
         def begin(head: bytes) -> Upload:
             self._guard.require_held()
             self._mark_changed(version.name)
-            label = self._serving.file_headers(blob, head[:HEAD_BYTES])
-            return self.objects.begin_upload(object_key(version.name, blob.name), blob.size, label)
+            object_headers = self._cache_policy.file_headers(blob, head[:HEAD_BYTES])
+            return self.objects.begin_upload(object_key(version.name, blob.name), blob.size, object_headers)
 
         return ObjectDraft(blob, begin, self._guard, self._wait_for_bandwidth)
 

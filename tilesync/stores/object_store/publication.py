@@ -83,7 +83,7 @@ class ReadOnlyObjectPublication:
         if found is not None and self.latest() is None and not self.manifest_names():
             raise DestinationError(
                 f"{self._objects.display_name} holds a {found} that tilesync did not write",
-                hint="choose an empty place, or one that tilesync made",
+                hint="choose an empty prefix, or a destination of tilesync",
             )
 
     def refuse_occupied(self, *, adopt: bool) -> None:
@@ -97,7 +97,7 @@ class ReadOnlyObjectPublication:
         if reserved := find_reserved_names(foreign):
             raise DestinationError(
                 f"{self._objects.display_name} is no destination of tilesync, and holds {join_names(reserved)}",
-                hint="choose an empty place, or one that tilesync made",
+                hint="choose an empty prefix, or a destination of tilesync",
             )
         if foreign and not adopt:
             raise DestinationError(
@@ -230,20 +230,23 @@ class ReadOnlyObjectPublication:
 class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
     """Manifests, pointer, `latest.json` and status documents, read and written. `guard` checks the lock first."""
 
-    def __init__(self, objects: Objects, key_value: KeyValue, serving: CachePolicy, guard: LockGuard) -> None:
+    def __init__(self, objects: Objects, key_value: KeyValue, cache_policy: CachePolicy, guard: LockGuard) -> None:
         super().__init__(objects, key_value)
-        self._serving = serving
+        self._cache_policy = cache_policy
         self._guard = guard
 
     def write_manifest(self, version: Version, lines: Iterable[Mapping[str, Any]]) -> str:
         """Write the manifest of a version whose files are all in place, and return its SHA-256."""
         self._guard.ensure_renewed()
         sha256 = hashlib.sha256()
-        name, label = f"{MANIFESTS_PREFIX}{version.name}.jsonl", self._serving.document_headers(_JSONL_TYPE)
+        name, object_headers = (
+            f"{MANIFESTS_PREFIX}{version.name}.jsonl",
+            self._cache_policy.document_headers(_JSONL_TYPE),
+        )
         first = version.manifest_sha256 is None  # then no other run may have finished a version of this name
         try:
             data = _hash_while_reading(_encode_lines(lines), sha256.update)
-            self._objects.write(name, data, label, expected_etag="" if first else None)
+            self._objects.write(name, data, object_headers, expected_etag="" if first else None)
         except ConditionFailed as error:
             raise DestinationBusy(
                 f"another machine finished version {version.name} meanwhile",
@@ -291,7 +294,7 @@ class ObjectPublication(DefaultLayoutMixin, ReadOnlyObjectPublication):
     def _replace_if_unchanged(self, name: str, data: Iterable[bytes], etag: str) -> ObjectInfo:
         """Write an object if it still has this ETag. Raises DestinationBusy otherwise."""
         try:
-            return self._objects.write(name, data, self._serving.document_headers(), expected_etag=etag)
+            return self._objects.write(name, data, self._cache_policy.document_headers(), expected_etag=etag)
         except ConditionFailed as error:
             raise DestinationBusy(
                 f"another run moved the pointer of {self._objects.display_name} at the same moment",

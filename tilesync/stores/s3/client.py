@@ -144,7 +144,7 @@ class S3Objects:
     # --- write, copy and delete ---
 
     def write(
-        self, name: str, data: Iterable[bytes], label: ObjectHeaders, *, expected_etag: str | None = None
+        self, name: str, data: Iterable[bytes], object_headers: ObjectHeaders, *, expected_etag: str | None = None
     ) -> ObjectInfo:
         """Write an object of any size: in one request up to a part, in parts beyond.
 
@@ -156,10 +156,12 @@ class S3Objects:
         first, second = next(pieces), next(pieces, None)
         try:
             if second is None:
-                put = partial(self._object_client.put, self._prefix + name, first, label, expected_etag=expected_etag)
+                put = partial(
+                    self._object_client.put, self._prefix + name, first, object_headers, expected_etag=expected_etag
+                )
                 return self._relative_to_prefix(self._retry_guarded(put))
             return self._relative_to_prefix(
-                self._upload_parts(name, chain([first, second], pieces), label, expected_etag)
+                self._upload_parts(name, chain([first, second], pieces), object_headers, expected_etag)
             )
         except ConditionFailed:
             # An earlier attempt whose response was lost may have written this very object.
@@ -169,9 +171,9 @@ class S3Objects:
             raise
 
     def _upload_parts(
-        self, name: str, pieces: Iterator[bytes], label: ObjectHeaders, expected_etag: str | None
+        self, name: str, pieces: Iterator[bytes], object_headers: ObjectHeaders, expected_etag: str | None
     ) -> ObjectInfo:
-        upload = MultipartUpload(self._multipart_client, self._object_client, self._prefix + name, label)
+        upload = MultipartUpload(self._multipart_client, self._object_client, self._prefix + name, object_headers)
         try:
             count = 0
             for count, piece in enumerate(pieces, 1):
@@ -237,25 +239,25 @@ class S3Objects:
 
     # --- upload, asynchronous ---
 
-    async def put(self, name: str, data: bytes, md5: bytes | None, label: ObjectHeaders) -> ObjectInfo:
+    async def put(self, name: str, data: bytes, md5: bytes | None, object_headers: ObjectHeaders) -> ObjectInfo:
         """Upload a small object in one attempt; the service checks its SHA-256.
 
         With KMS or customer keys the ETag is not the MD5 of the bytes: that is no error.
         """
-        found = self._relative_to_prefix(await self._object_client.put_async(self._prefix + name, data, label))
+        found = self._relative_to_prefix(await self._object_client.put_async(self._prefix + name, data, object_headers))
         return found if md5 in {None, found.md5} else found._replace(md5=None)
 
-    async def copy_from_url(self, source: CopySource, name: str, label: ObjectHeaders) -> str:
+    async def copy_from_url(self, source: CopySource, name: str, object_headers: ObjectHeaders) -> str:
         """Return a refusal: S3 cannot copy from other services."""
         return "S3 cannot copy from other services"
 
-    def begin_upload(self, name: str, size: int, label: ObjectHeaders) -> S3Upload:
+    def begin_upload(self, name: str, size: int, object_headers: ObjectHeaders) -> S3Upload:
         """Begin the upload of a large object."""
-        upload = MultipartUpload(self._multipart_client, self._object_client, self._prefix + name, label)
+        upload = MultipartUpload(self._multipart_client, self._object_client, self._prefix + name, object_headers)
         return S3Upload(
             self._prefix + name,
             size,
-            label,
+            object_headers,
             object_client=self._object_client,
             multipart=upload,
             run_in_thread=partial(run_in_executor, self._pool),

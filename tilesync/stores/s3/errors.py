@@ -122,7 +122,7 @@ def _classify_response(
         hint = _READ_PERMISSIONS_HINT if operation == "read" else _WRITE_PERMISSIONS_HINT
         return NotAuthorised(f"{display_name} refuses {name} {detail}", hint=hint)
     if status in {301, 307} or code in _WRONG_REGION_CODES:
-        return DestinationError(f"{display_name} lies in another region {detail}", hint=_REGION_HINT)
+        return DestinationError(f"{display_name} is in another region {detail}", hint=_REGION_HINT)
     if code == "NoSuchBucket":
         hint = "check the name, and --endpoint-url" if operation == "read" else "check the name, or make the bucket"
         return DestinationError(f"there is no bucket at {display_name} {detail}", hint=hint)

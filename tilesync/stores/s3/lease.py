@@ -44,7 +44,7 @@ class LockStore(Protocol):
         """Open an object; None where it is missing."""
 
     def write(
-        self, name: str, data: Iterable[bytes], label: ObjectHeaders, *, expected_etag: str | None = None
+        self, name: str, data: Iterable[bytes], object_headers: ObjectHeaders, *, expected_etag: str | None = None
     ) -> ObjectInfo:
         """Write an object that has this ETag, or with "" does not exist yet; else raise ConditionFailed."""
 

@@ -51,10 +51,12 @@ class MultipartClient:
         self._no_response_error = BotoCoreError
         self._response_error = ClientError
 
-    def create_upload(self, name: str, label: ObjectHeaders) -> str:
+    def create_upload(self, name: str, object_headers: ObjectHeaders) -> str:
         """Begin an upload, and return its id."""
         with self._translate_errors(name):
-            response = self._client.create_multipart_upload(Bucket=self._bucket, Key=name, **_header_arguments(label))
+            response = self._client.create_multipart_upload(
+                Bucket=self._bucket, Key=name, **_header_arguments(object_headers)
+            )
             return str(response["UploadId"])
 
     def upload_part(self, name: str, upload: str, number: int, data: bytes | bytearray) -> tuple[str, bytes]:
@@ -136,11 +138,11 @@ def _parse_error_response(response: Mapping[str, Any]) -> tuple[int, str, float 
     return int(metadata.get("HTTPStatusCode", 0)), "" if code.isdecimal() else code, retry_after_s
 
 
-def _header_arguments(label: ObjectHeaders) -> dict[str, str]:
+def _header_arguments(object_headers: ObjectHeaders) -> dict[str, str]:
     arguments = {
-        "ContentType": label.content_type,
-        "ContentEncoding": label.content_encoding,
-        "CacheControl": label.cache_control,
+        "ContentType": object_headers.content_type,
+        "ContentEncoding": object_headers.content_encoding,
+        "CacheControl": object_headers.cache_control,
     }
     return {key: value for key, value in arguments.items() if value}
 

@@ -98,22 +98,22 @@ class ObjectClient:
                 return
             yield bytes(chunk)
 
-    def put(self, name: str, data: bytes, label: ObjectHeaders, *, expected_etag: str | None) -> ObjectInfo:
+    def put(self, name: str, data: bytes, object_headers: ObjectHeaders, *, expected_etag: str | None) -> ObjectInfo:
         """Write an object. Raises ConditionFailed where the existing object has another ETag than expected."""
         mode: PutMode = "overwrite"
         if expected_etag is not None:
             mode = {"e_tag": f'"{expected_etag}"'} if expected_etag else "create"
         with self._translate_errors(name, operation="write" if expected_etag is None else "replace"):
             response = self._obstore.put(
-                self._store, name, data, attributes=_attributes(label), mode=mode, use_multipart=False
+                self._store, name, data, attributes=_attributes(object_headers), mode=mode, use_multipart=False
             )
             return make_object_info(name, len(data), response["e_tag"])
 
-    async def put_async(self, name: str, data: bytes, label: ObjectHeaders) -> ObjectInfo:
+    async def put_async(self, name: str, data: bytes, object_headers: ObjectHeaders) -> ObjectInfo:
         """Write an object without a condition."""
         with self._translate_errors(name):
             response = await self._obstore.put_async(
-                self._store, name, data, attributes=_attributes(label), use_multipart=False
+                self._store, name, data, attributes=_attributes(object_headers), use_multipart=False
             )
             return make_object_info(name, len(data), response["e_tag"])
 
@@ -162,10 +162,10 @@ def _to_object_info(meta: ObjectMeta) -> ObjectInfo:
     return make_object_info(meta["path"], meta["size"], meta["e_tag"])
 
 
-def _attributes(label: ObjectHeaders) -> Attributes:
-    attributes: Attributes = {"Content-Type": label.content_type}
-    if label.content_encoding:
-        attributes["Content-Encoding"] = label.content_encoding
-    if label.cache_control:
-        attributes["Cache-Control"] = label.cache_control
+def _attributes(object_headers: ObjectHeaders) -> Attributes:
+    attributes: Attributes = {"Content-Type": object_headers.content_type}
+    if object_headers.content_encoding:
+        attributes["Content-Encoding"] = object_headers.content_encoding
+    if object_headers.cache_control:
+        attributes["Cache-Control"] = object_headers.cache_control
     return attributes

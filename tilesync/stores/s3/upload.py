@@ -31,12 +31,12 @@ class MultipartUpload:
     """
 
     def __init__(
-        self, multipart_client: MultipartClient, object_client: ObjectClient, name: str, label: ObjectHeaders
+        self, multipart_client: MultipartClient, object_client: ObjectClient, name: str, object_headers: ObjectHeaders
     ) -> None:
         self._multipart_client = multipart_client
         self._object_client = object_client
         self._name = name
-        self._label = label
+        self._label = object_headers
         self._upload_id: str | None = None
         self._sent_parts: dict[int, tuple[str, bytes, int]] = {}
         self.may_have_orphan = False
@@ -106,7 +106,7 @@ class S3Upload:
         self,
         name: str,
         size: int,
-        label: ObjectHeaders,
+        object_headers: ObjectHeaders,
         *,
         object_client: ObjectClient,
         multipart: MultipartUpload,
@@ -114,7 +114,7 @@ class S3Upload:
         abort: Callable[[], None],
     ) -> None:
         self._name = name
-        self._label = label
+        self._label = object_headers
         self._object_client = object_client
         self._multipart = multipart
         self._run_in_thread = run_in_thread

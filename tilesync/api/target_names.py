@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from tilesync.cli.params import Location
+from tilesync.app.requests import Location
 
 _SECRET_PATTERN = re.compile(r"sig=|signature=|policy=", re.IGNORECASE)
 

@@ -1,0 +1,7 @@
+"""The Python API for a running event loop: `await tilesync.aio.mirror(source, dest)`. See `tilesync.api.aio`."""
+
+from __future__ import annotations
+
+from tilesync.api.aio import doctor, exports, mirror, plan, rollback, verify, versions, viewer_link
+
+__all__ = ["doctor", "exports", "mirror", "plan", "rollback", "verify", "versions", "viewer_link"]

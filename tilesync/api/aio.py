@@ -1,0 +1,360 @@
+"""The Python API for a running event loop. Each function can be cancelled, and several can run at once.
+
+Every function takes `on_event`, which is called with each event (see `tilesync.events`), from any thread but one at a
+time: it must return quickly. `monitor` is a RunMonitor to watch the counts with. Errors are those of `tilesync.errors`;
+the `result` of an error says how far the run came. Messages name options as the command line writes them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from typing_extensions import Unpack
+
+from tilesync.api.auth import Auth
+from tilesync.api.inputs import (
+    DEFAULT_RETRY_FOR,
+    Dest,
+    Source,
+    create_hosting_request,
+    create_mirror_request,
+    create_selector,
+    create_service,
+    create_target,
+    display_source,
+    find_viewer_location,
+    parse_doctor_source,
+    parse_imodel_id,
+)
+from tilesync.api.monitor import RunMonitor
+from tilesync.api.options import MirrorOptions, SelectionOptions, ServiceOptions, StoreAccessOptions
+from tilesync.api.results import (
+    AuditResult,
+    DoctorResult,
+    ExportsResult,
+    MirrorResult,
+    PlanResult,
+    RollbackResult,
+    RunResult,
+    VersionsResult,
+    ViewerLinkResult,
+)
+from tilesync.api.rows import make_export_info, make_version_info
+from tilesync.api.target_names import redact_dest, redact_source
+from tilesync.app.destinations import STORE_THREADS
+from tilesync.errors import TilesyncError, VerifyFailed
+from tilesync.events import CheckCompleted, Event, Finding, Planned
+from tilesync.model import Export, Secret
+from tilesync.runtime.threads import own_thread_pool
+
+R = TypeVar("R", bound=RunResult)
+
+OnEvent = Callable[[Event], None]
+OnPublish = Callable[[dict[str, Any]], Awaitable[None] | None]
+"""Called with the report, and `pointer`, the version that the pointer names now. An error that it raises ends the run;
+the next run with `on_publish` calls it again.
+"""
+
+
+class Call:
+    """One call of the API: its monitor, and who hears its events."""
+
+    def __init__(self, monitor: RunMonitor | None, on_event: OnEvent | None, source: object, dest: object) -> None:
+        self.monitor = monitor or RunMonitor()
+        if self.monitor.source is None and source is not None:
+            self.monitor.source = redact_source(source if isinstance(source, str) else _plain(source))
+        if self.monitor.dest is None and dest is not None:
+            self.monitor.dest = redact_dest(_plain(dest))
+        self._on_event = on_event
+        self._listeners: list[OnEvent] = []
+
+    def listen(self, listener: OnEvent) -> None:
+        """Call `listener` with each event, too."""
+        self._listeners.append(listener)
+
+    def observe(self, event: Event) -> None:
+        """Record an event, and pass it on."""
+        event = self.monitor.record(event)
+        for listener in self._listeners:
+            listener(event)
+        if self._on_event is not None:
+            self._on_event(event)
+
+    @contextmanager
+    def attach_result(self, kind: type[R], fields: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
+        """Run with threads of its own, and give an error the result of the run as far as it came, without secrets."""
+        try:
+            with own_thread_pool(STORE_THREADS):
+                yield
+        except TilesyncError as error:
+            error.result = self.monitor.result(kind, self.monitor.mask(error), **fields())
+            raise
+
+
+def _plain(place: object) -> str | None:
+    return None if isinstance(place, Secret) else str(place)
+
+
+async def mirror(
+    source: Source,
+    dest: Dest,
+    *,
+    on_publish: OnPublish | None = None,
+    on_event: OnEvent | None = None,
+    monitor: RunMonitor | None = None,
+    **options: Unpack[MirrorOptions],
+) -> MirrorResult:
+    """Mirror the latest finished export of `source` into `dest`, and publish it. Raises TilesyncError.
+
+    Called again it continues where it stopped, or fetches the next export. Errors of class Unavailable, Incomplete,
+    ExportReplaced, DestinationBusy and NoExport are worth another try later.
+    """
+    from tilesync.app import commands
+
+    call = Call(monitor, on_event, source, dest)
+    with call.attach_result(MirrorResult, call.monitor.mirror_fields):
+        request = create_mirror_request(source, dest, options)
+        call.monitor.source = display_source(request, call.monitor.source)
+        hook = _make_hook(call.monitor, on_publish) if on_publish is not None else None
+        await commands.mirror(request, call.observe, call.monitor.stats, hook=hook)
+    return call.monitor.result(MirrorResult, **call.monitor.mirror_fields())
+
+
+def _make_hook(monitor: RunMonitor, on_publish: OnPublish) -> Callable[[str, TilesyncError | None], Awaitable[None]]:
+    async def hook(version: str, error: TilesyncError | None) -> None:
+        line = monitor.finished_line() if error is None else monitor.failed_line(error)
+        waiting = on_publish({**monitor.report(line), "pointer": version})
+        if inspect.isawaitable(waiting):
+            await waiting
+
+    return hook
+
+
+async def plan(
+    source: Source,
+    dest: Dest,
+    *,
+    keep_actions: bool = True,
+    on_event: OnEvent | None = None,
+    monitor: RunMonitor | None = None,
+    **options: Unpack[MirrorOptions],
+) -> PlanResult:
+    """Plan a mirror, and write nothing. Raises TilesyncError.
+
+    `keep_actions`: the result holds an action for each file; else they are events alone.
+    """
+    from tilesync.app import commands
+
+    call = Call(monitor, on_event, source, dest)
+    call.monitor.dry_run = True
+    actions: list[Planned] = []
+    if keep_actions:
+        call.listen(lambda event: actions.append(event) if isinstance(event, Planned) else None)
+        options = {**options, "every_file": True}
+    with call.attach_result(PlanResult, call.monitor.mirror_fields):
+        request = create_mirror_request(source, dest, options)
+        call.monitor.source = display_source(request, call.monitor.source)
+        await commands.mirror_dry_run(request, call.observe, call.monitor.stats)
+    return call.monitor.result(PlanResult, actions=tuple(actions), **call.monitor.mirror_fields())
+
+
+async def verify(
+    dest: Dest,
+    *,
+    quick: bool = False,
+    all_versions: bool = False,
+    retry_for: timedelta = DEFAULT_RETRY_FOR,
+    on_event: OnEvent | None = None,
+    monitor: RunMonitor | None = None,
+    **options: Unpack[StoreAccessOptions],
+) -> AuditResult:
+    """Audit the current version of a destination, or all of them, against its manifests.
+
+    `quick` compares names and sizes alone. Problems are findings of the result; raises TilesyncError only where it
+    cannot look.
+    """
+    from tilesync.app import commands
+
+    call = Call(monitor, on_event, None, dest)
+    found: VerifyFailed | None = None
+
+    def fields() -> dict[str, Any]:
+        return {"findings": tuple(each for each in call.monitor.failures if isinstance(each, Finding))}
+
+    with call.attach_result(AuditResult, fields):
+        target = create_target(dest, options, retry_for=retry_for)
+        try:
+            await commands.verify(target, call.observe, call.monitor.stats, quick=quick, all_versions=all_versions)
+        except VerifyFailed as error:
+            found = error
+    return call.monitor.result(AuditResult, found, **fields())
+
+
+async def rollback(
+    dest: Dest,
+    version: str | None = None,
+    *,
+    latest: bool = False,
+    retry_for: timedelta = DEFAULT_RETRY_FOR,
+    cache_control: str | None = None,
+    pointer_cache_control: str | None = None,
+    on_publish: OnPublish | None = None,
+    on_event: OnEvent | None = None,
+    monitor: RunMonitor | None = None,
+    **options: Unpack[StoreAccessOptions],
+) -> RollbackResult:
+    """Point at `version`, or the one before the current, and pin it there; with `latest` at the newest again.
+
+    The first letters of a version are enough. Raises TilesyncError.
+    """
+    from tilesync.app import commands
+
+    call = Call(monitor, on_event, None, dest)
+    with call.attach_result(RollbackResult):
+        target = create_target(
+            dest,
+            options,
+            retry_for=retry_for,
+            cache_control=cache_control,
+            pointer_cache_control=pointer_cache_control,
+        )
+        hook = _make_hook(call.monitor, on_publish) if on_publish is not None else None
+        found = await commands.rollback(target, call.observe, version, latest=latest, hook=hook)
+    return call.monitor.result(RollbackResult, version=found.name)
+
+
+async def versions(
+    dest: Dest,
+    *,
+    retired: bool = False,
+    retry_for: timedelta = DEFAULT_RETRY_FOR,
+    on_event: OnEvent | None = None,
+    monitor: RunMonitor | None = None,
+    **options: Unpack[StoreAccessOptions],
+) -> VersionsResult:
+    """List the versions of a destination, the newest first; none where nothing is stored. Raises TilesyncError."""
+    from tilesync.app import commands
+    from tilesync.runtime.threads import run_in_thread
+
+    call = Call(monitor, on_event, None, dest)
+    with call.attach_result(VersionsResult):
+        target = create_target(dest, options, retry_for=retry_for)
+        rows, status = await run_in_thread(commands.list_versions, target, call.observe, retired=retired)
+    call.monitor.owner = status.owner
+    found = tuple(make_version_info(row, status) for row in rows)
+    return call.monitor.result(VersionsResult, versions=found, checked=status.last_success)
+
+
+async def exports(
+    imodel: str | None = None,
+    *,
+    held_in: Dest | None = None,
+    store: StoreAccessOptions | None = None,
+    on_event: OnEvent | None = None,
+    monitor: RunMonitor | None = None,
+    **options: Unpack[ServiceOptions],
+) -> ExportsResult:
+    """List the exports of an iModel, newest first; of all iModels that the identity can see where none is given.
+
+    `held_in` is a destination, reached by `store`: each export says how it is held there, and
+    `endangered` names those that the service deletes next. Raises TilesyncError.
+    """
+    from tilesync.app import commands
+    from tilesync.jobs.versions.listing import ListedVersion, describe_endangered
+    from tilesync.runtime.threads import run_in_thread
+
+    call = Call(monitor, on_event, imodel, held_in)
+    rows: list[Export] = []
+    with call.attach_result(ExportsResult):
+        imodel_id = parse_imodel_id(imodel) if imodel else None
+        await commands.list_exports(create_service(options), imodel_id, call.observe, rows.append)
+        there: list[ListedVersion] | None = None
+        endangered: tuple[str, ...] = ()
+        if held_in is not None:
+            target = create_target(held_in, store or {}, retry_for=options.get("retry_for", DEFAULT_RETRY_FOR))
+            found_there, _ = await run_in_thread(commands.list_versions, target, call.observe, retired=True)
+            there, endangered = found_there, tuple(describe_endangered(rows, found_there))
+    found = tuple(make_export_info(row, there) for row in rows)
+    return call.monitor.result(ExportsResult, exports=found, endangered=endangered)
+
+
+async def viewer_link(
+    what: Source,
+    *,
+    life: timedelta = timedelta(hours=1),
+    store: StoreAccessOptions | None = None,
+    selection: SelectionOptions | None = None,
+    on_event: OnEvent | None = None,
+    monitor: RunMonitor | None = None,
+    **options: Unpack[ServiceOptions],
+) -> ViewerLinkResult:
+    """Make the URL that a viewer starts from: a secret.
+
+    Of an iModel it leads to the latest finished export, at the service. Of a private container it leads to what is
+    mirrored there, and reads that container for `life`. Raises TilesyncError.
+    """
+    from tilesync.app import commands
+    from tilesync.doctor.commands import viewer_url as sign_viewer_url
+    from tilesync.runtime.threads import run_in_thread
+
+    call = Call(monitor, on_event, what, None)
+    with call.attach_result(ViewerLinkResult):
+        place = find_viewer_location(what, store or {})
+        if place is not None:
+            target = create_target(place, store or {}, retry_for=options.get("retry_for", DEFAULT_RETRY_FOR))
+            url, expires = await run_in_thread(sign_viewer_url, target, life)
+        else:
+            selector = create_selector(str(what), selection or {})
+            url, expires = await commands.viewer_link(
+                create_service(options),
+                selector,
+                call.observe,
+                cdn=(selection or {}).get("cdn", False),
+                wait=(selection or {}).get("wait", timedelta()),
+                poll=(selection or {}).get("poll", timedelta(seconds=15)),
+            )
+    return call.monitor.result(ViewerLinkResult, url=url, expires=expires)
+
+
+async def doctor(
+    dest: Dest | None = None,
+    *,
+    source: Source | None = None,
+    public_url: str | None = None,
+    origin: str | None = None,
+    auth: Auth | None = None,
+    api_url: str | None = None,
+    retry_for: timedelta = timedelta(seconds=10),
+    on_event: OnEvent | None = None,
+    monitor: RunMonitor | None = None,
+    **options: Unpack[StoreAccessOptions],
+) -> DoctorResult:
+    """Check identity and service; or, with `dest`, what viewers need of it. Nothing is written.
+
+    `source` is an iModel id or a container link. `public_url` is where viewers reach `dest`, `origin` that of their
+    page. The result holds every check; raises TilesyncError only for arguments that are wrong.
+    """
+    from tilesync.doctor.commands import check_hosting, check_service
+
+    call = Call(monitor, on_event, source, dest)
+    checks: list[CheckCompleted] = []
+    call.listen(lambda event: checks.append(event) if isinstance(event, CheckCompleted) else None)
+    failed: TilesyncError | None = None
+    with call.attach_result(DoctorResult):
+        if dest is not None:
+            request = create_hosting_request(dest, options, public_url=public_url, origin=origin, retry_for=retry_for)
+            checking = check_hosting(request, call.observe)
+        else:
+            service = create_service({"auth": auth, "api_url": api_url, "retry_for": retry_for})
+            checking = check_service(service, *parse_doctor_source(source), call.observe)
+        try:
+            await checking
+        except TilesyncError as error:
+            if not any(check.result == "fail" for check in checks):
+                raise
+            failed = call.monitor.mask(error)
+    return call.monitor.result(DoctorResult, failed, checks=tuple(checks))

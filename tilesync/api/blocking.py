@@ -1,0 +1,61 @@
+"""Run a coroutine to its end from blocking code, also below a running event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+from tilesync.runtime.event_loop import loop_factory
+
+T = TypeVar("T")
+
+
+def run_blocking(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run what `make` gives in an event loop of its own, and return its result.
+
+    Within a running loop, as in a notebook, that loop waits, and a thread of its own runs the coroutine. Ctrl-C cancels
+    it, and is raised when it has ended.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _run(make)
+    outcome: Future[T] = Future()
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(_run(lambda: _announce(make, started)))
+        except BaseException as error:  # noqa: BLE001 - raised again by the caller
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=copy_context().run, args=(work,), name="tilesync")
+    thread.start()
+    try:
+        return outcome.result()
+    except KeyboardInterrupt:
+        if started.done():
+            loop, task = started.result()
+            loop.call_soon_threadsafe(task.cancel)
+        raise
+    finally:
+        thread.join()
+
+
+def _run(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    factory = loop_factory() or asyncio.new_event_loop  # given, so that the thread's own loop is left alone
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(make())
+
+
+async def _announce(
+    make: Callable[[], Coroutine[Any, Any, T]],
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]],
+) -> T:
+    task = asyncio.ensure_future(make())
+    started.set_result((asyncio.get_running_loop(), task))
+    return await task

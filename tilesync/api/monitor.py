@@ -1,0 +1,215 @@
+"""Live view of a run: its counts while it goes on, and what the last JSON line and the report say."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from tilesync import __version__
+from tilesync.api.masking import SecretMasker
+from tilesync.api.results import RunCounts, RunResult
+from tilesync.core.manifest import format_timestamp
+from tilesync.errors import TilesyncError
+from tilesync.events import (
+    DiagnosticReported,
+    Event,
+    ExportFailed,
+    ExportResolved,
+    FileFailed,
+    Finding,
+    GzipStored,
+    OwnerIdentified,
+    Planned,
+    PointerKept,
+    VersionChosen,
+    VersionPublished,
+    VersionRetired,
+    Warned,
+)
+from tilesync.jobs.run.stats import RunStats as RunStats
+
+R = TypeVar("R", bound=RunResult)
+
+
+class RunMonitor:
+    """Collects what a run tells. `stats` are its counts, kept up to date for whoever shows progress."""
+
+    def __init__(self, *, source: str | None = None, dest: str | None = None) -> None:
+        self.stats = RunStats()
+        self.source = source
+        self.dest = dest
+        self.dry_run = False
+        """Nothing is done: the counts are those of a plan."""
+        self.owner: str | None = None
+        self.imodel: str | None = None
+        self.export: str | None = None
+        self.version: str | None = None
+        self.newest: str | None = None
+        self.is_behind = False
+        self.published = False
+        self.published_version = ""
+        self.published_files = 0
+        self.is_pointer_kept = False
+        self.state = ""
+        self.retired_versions = 0
+        self.gzip_files = 0
+        self.gzip_endings: tuple[str, ...] = ()
+        self.failures: list[FileFailed | Finding | ExportFailed] = []
+        self.diagnostics: list[DiagnosticReported] = []
+        self.warnings: list[str] = []
+        self._masker = SecretMasker(os.environ)
+        self._lock = threading.RLock()
+        self._began = time.monotonic()
+        self._started = datetime.now(UTC)
+
+    def record(self, event: Event) -> Event:
+        """Take note of an event; returns it without secrets. Safe to call from any thread."""
+        event = self._masker.mask_event(event)
+        with self._lock:
+            self.stats(event)
+            self._note(event)
+        return event
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case OwnerIdentified():
+                self.owner = event.owner
+            case ExportResolved():
+                self.imodel, self.export = event.imodel, event.export
+                self.newest, self.is_behind = event.newest, event.behind
+            case VersionChosen():
+                self.version, self.state, self.is_pointer_kept = event.version, event.state, False
+            case PointerKept():
+                self.is_pointer_kept = True
+            case GzipStored():
+                self.gzip_files, self.gzip_endings = self.gzip_files + event.files, event.endings
+            case VersionPublished():
+                self.published, self.published_version, self.published_files = True, event.version, event.files
+            case VersionRetired() | Planned(action="retire"):
+                self.retired_versions += 1
+            case FileFailed() | Finding() | ExportFailed():
+                self.failures.append(event)
+            case DiagnosticReported():
+                self.diagnostics.append(event)
+            case Warned():
+                self.warnings.append(event.message)
+
+    def mask(self, error: TilesyncError) -> TilesyncError:
+        """The error, without secrets in its message and hint."""
+        error.args = (self._masker.mask_text(str(error)), *error.args[1:])
+        error.hint = self._masker.mask_text(error.hint)
+        return error
+
+    def mask_text(self, text: str) -> str:
+        """The text without secrets."""
+        return self._masker.mask_text(text)
+
+    def elapsed_seconds(self) -> float:
+        """How long the run has taken."""
+        return time.monotonic() - self._began
+
+    def counts(self) -> RunCounts:
+        """The counts as they are now."""
+        stats = self.stats
+        return RunCounts(
+            listed=stats.listed,
+            fetched=stats.fetched,
+            reused=stats.reused,
+            reused_bytes=stats.reused_bytes,
+            kept=stats.kept,
+            excluded=stats.excluded,
+            failed=stats.failed,
+            deleted=stats.deleted,
+            retired=self.retired_versions,
+            gzip_files=self.gzip_files,
+            **asdict(stats.completeness),
+            verified=stats.verified,
+            looked=stats.presence_checked,
+            bytes=stats.transferred_bytes,
+            renewals=stats.renewals,
+            retries=stats.retries,
+        )
+
+    def result(self, kind: type[R], error: TilesyncError | None = None, **fields: Any) -> R:
+        """The result of the run, as far as it came."""
+        line = self.finished_line() if error is None else self.failed_line(error)
+        return kind(
+            error=error,
+            source=self.source,
+            dest=self.dest,
+            owner=self.owner,
+            stats=self.counts(),
+            seconds=line["seconds"],
+            started=self._started,
+            finished=datetime.now(UTC),
+            failures=tuple(self.failures),
+            diagnostics=tuple(self.diagnostics),
+            warnings=tuple(self.warnings),
+            line=line,
+            **fields,
+        )
+
+    def mirror_fields(self) -> dict[str, Any]:
+        """What a MirrorResult has besides."""
+        return {
+            "imodel": self.imodel,
+            "export": self.export,
+            "version": self.version,
+            "newest": self.newest,
+            "behind": self.is_behind,
+            "published": self.published,
+        }
+
+    def finished_line(self) -> dict[str, Any]:
+        """The last line of a run that ended well."""
+        return {"kind": "finished", "exit": 0, **self._facts()}
+
+    def failed_line(
+        self,
+        error: TilesyncError | None = None,
+        *,
+        exit_code: int = 1,
+        name: str = "",
+        message: str = "",
+        hint: str = "",
+    ) -> dict[str, Any]:
+        """The last line of any other run: one that ended with an error of tilesync, else as the arguments say."""
+        if error is not None:
+            exit_code, name, message, hint = error.exit_code, type(error).__name__, str(error), error.hint
+        said = {"exit": exit_code, "error": name, "message": self.mask_text(message), "hint": self.mask_text(hint)}
+        return {"kind": "failed", **said, **self._facts()}
+
+    def _facts(self) -> dict[str, Any]:
+        counts = asdict(self.counts())
+        return {
+            "owner": self.owner,
+            "imodel": self.imodel,
+            "export": self.export,
+            "version": self.version,
+            "newest": self.newest,
+            "behind": self.is_behind,
+            **counts,
+            "seconds": round(self.elapsed_seconds(), 3),
+            "published": self.published,
+            **({"dry_run": True} if self.dry_run else {}),
+            "started": format_timestamp(self._started),
+            "finished": format_timestamp(datetime.now(UTC)),
+            "source": self.source,
+            "dest": self.dest,
+            "host": socket.gethostname(),
+            "tilesync": __version__,
+        }
+
+    def report(self, line: dict[str, Any]) -> dict[str, Any]:
+        """The last line with every failure, diagnostic and warning: what --report writes."""
+        return {
+            **line,
+            "failures": [asdict(each) for each in self.failures],
+            "remarks": [asdict(each) for each in self.diagnostics],
+            "warnings": list(self.warnings),
+        }

@@ -1,0 +1,210 @@
+"""Results of the Python API: frozen, typed, and as the last JSON line of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from tilesync.errors import TilesyncError
+from tilesync.events import CheckCompleted, DiagnosticReported, Event, Finding, Planned
+
+
+@dataclass(frozen=True, slots=True)
+class RunCounts:
+    """What a run moved and found: files, and bytes where the name says so.
+
+    `fetched` came from the source; `reused` was taken from another version, `reused_bytes` of them; `kept` was in place
+    already; `excluded` was left out by filters; `looked` was seen in place as it was left; `bytes` arrived over the
+    network. `referenced`, `missing`, `orphans` and `unfollowed` say whether the tilesets find all that they ask for.
+    """
+
+    listed: int = 0
+    fetched: int = 0
+    reused: int = 0
+    reused_bytes: int = 0
+    kept: int = 0
+    excluded: int = 0
+    failed: int = 0
+    deleted: int = 0
+    retired: int = 0
+    gzip_files: int = 0
+    referenced: int = 0
+    missing: int = 0
+    orphans: int = 0
+    unfollowed: int = 0
+    verified: int = 0
+    looked: int = 0
+    bytes: int = 0
+    renewals: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """How a run ended. `error` is None where it ended well; `exit_code` is that of the command line.
+
+    `source` and `dest` are named without signatures. `owner` is the iModel id or container URL that the destination
+    belongs to. `failures` are the events of files and exports that failed, and the findings of an audit.
+    """
+
+    error: TilesyncError | None = None
+    source: str | None = None
+    dest: str | None = None
+    owner: str | None = None
+    stats: RunCounts = field(default_factory=RunCounts)
+    seconds: float = 0.0
+    started: datetime | None = None
+    finished: datetime | None = None
+    failures: tuple[Event, ...] = ()
+    diagnostics: tuple[DiagnosticReported, ...] = ()
+    warnings: tuple[str, ...] = ()
+    line: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command line: 0, or that of the error."""
+        return 0 if self.error is None else self.error.exit_code
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended without an error."""
+        return self.error is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The last line of `--json`."""
+        return dict(self.line)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MirrorResult(RunResult):
+    """What a mirror did.
+
+    `version` is the version that it worked on, `export` the export that it resolved; `newest` the newest export of the
+    selection, and `behind` whether that is another one. `published`: the pointer moved.
+    """
+
+    imodel: str | None = None
+    export: str | None = None
+    version: str | None = None
+    newest: str | None = None
+    behind: bool = False
+    published: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanResult(MirrorResult):
+    """What a mirror would do: `actions` with their reasons, and the counts as if they were done."""
+
+    actions: tuple[Planned, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditResult(RunResult):
+    """What an audit found: `ok` where all files are whole; else `findings`, a problem each."""
+
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RollbackResult(RunResult):
+    """The version that the pointer names now."""
+
+    version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportInfo:
+    """An export as the service lists it. `held` says how the destination that was asked about holds it, if it does."""
+
+    id: str
+    name: str
+    status: str
+    type: str
+    imodel: str | None
+    changeset: str | None
+    modified: str
+    size: int | None
+    error: str | None
+    held: str | None = None
+    line: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The line of `exports --json`."""
+        return dict(self.line)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportsResult(RunResult):
+    """The exports that the identity can see, newest first.
+
+    `endangered`: a sentence for each that the service deletes next and that the destination does not hold.
+    """
+
+    exports: tuple[ExportInfo, ...] = ()
+    endangered: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[ExportInfo]:
+        return iter(self.exports)
+
+    def __len__(self) -> int:
+        return len(self.exports)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionInfo:
+    """A version of a destination.
+
+    `modified` is when the service exported it, `finished` when it was mirrored (UTC; None while it is unfinished).
+    `shared_bytes` are in files that other versions share, None where that is not known. `state`: held, damaged,
+    unfinished or retired. `pinned`: a rollback keeps the pointer there.
+    """
+
+    version: str
+    export: str
+    imodel: str | None
+    changeset: str | None
+    modified: str | None
+    finished: str | None
+    files: int
+    bytes: int
+    shared_bytes: int | None
+    state: str
+    current: bool
+    pinned: bool
+    content: str
+    line: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The line of `versions --json`."""
+        return dict(self.line)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionsResult(RunResult):
+    """The versions of a destination, the newest first. `checked` is when a mirror last ended well (UTC)."""
+
+    versions: tuple[VersionInfo, ...] = ()
+    checked: str | None = None
+
+    def __iter__(self) -> Iterator[VersionInfo]:
+        return iter(self.versions)
+
+    def __len__(self) -> int:
+        return len(self.versions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewerLinkResult(RunResult):
+    """The URL that a viewer starts from: a secret, which `repr` does not show. `expires`: None where it is unknown."""
+
+    url: str = field(default="", repr=False)
+    expires: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorResult(RunResult):
+    """The checks, in order; `ok` where none failed."""
+
+    checks: tuple[CheckCompleted, ...] = ()

@@ -1,0 +1,54 @@
+"""`tilesync verify`: audit what a destination holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tilesync.cli.options import (
+    NO_PROGRESS_OPTION,
+    OUTPUT_OPTIONS,
+    STATE_DIR_OPTION,
+    STORE_OPTIONS,
+    option,
+)
+from tilesync.cli.params import DestinationType, FilePathType, Location
+from tilesync.cli.parse import create_session, store_options
+
+if TYPE_CHECKING:
+    pass
+
+
+@click.command(short_help="Audit what a destination holds.")
+@click.argument("dest", envvar="TILESYNC_DEST", type=DestinationType())
+@option("--quick", is_flag=True, help="Compare names and sizes only.")
+@option("--all", "every", is_flag=True, help="Every version, not the current one alone.")
+@NO_PROGRESS_OPTION
+@option("--report", type=FilePathType(), help="Write the last JSON line, with every finding, to this file.")
+@STATE_DIR_OPTION
+@STORE_OPTIONS
+@OUTPUT_OPTIONS
+def verify(dest: Location, *, quick: bool, every: bool, **options: Any) -> int:
+    """Audit what DEST holds against its manifests; what is found bad is fetched again by the next mirror, as long as
+    another version or the service has it.
+    """
+    from tilesync.cli.output.summary import format_verify_summary
+
+    session = create_session(options, dest=dest)
+
+    async def work() -> None:
+        from tilesync.api import aio
+
+        audit = await aio.verify(
+            dest,
+            quick=quick,
+            all_versions=every,
+            on_event=session.show,
+            monitor=session.monitor,
+            **store_options(options),
+        )
+        if audit.error is not None:
+            raise audit.error
+
+    return session.run(work, closing_message=lambda: format_verify_summary(session.stats, dest, quick=quick))
