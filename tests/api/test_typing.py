@@ -1,0 +1,53 @@
+"""Types of the public API, as a program outside of the project sees them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+from datetime import timedelta
+import tilesync as ts
+
+result: ts.MirrorResult = ts.mirror(
+    "5c6b3f0e-0d3e-4b5a-9a51-6f2d3c1e7a40",
+    "/srv/tiles/bridge",
+    auth=ts.ClientCredentials("id", "secret"),
+    retention=ts.Retention(versions=10, keep_for=timedelta(days=2)),
+    exclude=("*.png",),
+    wait=timedelta(minutes=10),
+)
+count: int = result.stats.fetched
+audit: ts.AuditResult = ts.verify("/srv/tiles/bridge", quick=True)
+names: list[str] = [finding.name for finding in audit.findings]
+
+async def work() -> bool:
+    return (await ts.aio.mirror("x", "y")).published
+
+try:
+    ts.rollback("/srv/tiles/bridge")
+except ts.errors.DestinationBusy as error:
+    code: int = error.exit_code
+"""
+
+
+def run_mypy(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
+    """Check a program in strict mode, with tilesync as an installed package."""
+    (folder / "program.py").write_text(program)
+    return subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(folder / "cache"), "program.py"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_program_outside_is_type_checked(tmp_path: Path) -> None:
+    """A correct program passes in strict mode; a misspelt option and a wrong type are found."""
+    good = run_mypy(tmp_path, PROGRAM)
+    assert good.returncode == 0, good.stdout
+    bad = run_mypy(tmp_path, PROGRAM + 'ts.mirror("x", "y", retain=1)\nts.mirror("x", "y", wait=5)\n')
+    assert "retain" in bad.stdout
+    assert 'Argument "wait"' in bad.stdout
