@@ -110,7 +110,9 @@ def test_the_end_of_client_credentials(service: Simulator) -> None:
     assert done.checks["identity"]["message"] == "ITP_SERVICE_CLIENT_ID"
     assert "TOPSECRET" not in done.stdout + done.stderr
     both = run_doctor(service, **identity)
-    assert both.checks["identity"]["message"].startswith("TILESYNC_TOKEN (it takes precedence over ITP_SERVICE_CLIENT_ID")
+    assert both.checks["identity"]["message"].startswith(
+        "TILESYNC_TOKEN (it takes precedence over ITP_SERVICE_CLIENT_ID"
+    )
 
 
 def test_a_token_that_is_refused(service: Simulator) -> None:

@@ -29,7 +29,7 @@ from tests.support.commandline import CommandResult, run_tilesync
 from tests.support.s3 import ENVIRONMENT, SECRET, BucketServer, S3Proxy
 from tests.support.simulator import EXPORT, Simulator
 from tests.support.web_servers import caddy, nginx
-from tilesync.doctor.web_servers import CADDY_INSIDE_SITE, NGINX_INSIDE_SERVER, NGINX_OUTSIDE_SERVER
+from tilesync.checks.web_servers import CADDY_INSIDE_SITE, NGINX_INSIDE_SERVER, NGINX_OUTSIDE_SERVER
 
 ORIGIN = "https://viewer.example"
 OTHER = "bbbbbbbb-0000-4000-8000-000000000002"

@@ -14,11 +14,11 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from tilesync.checks.remedies import ANY_ORIGIN, Remedies
+from tilesync.checks.result import CheckResult, CheckStatus, join_some
 from tilesync.core.gzip import GZIP_MAGIC
 from tilesync.core.http_headers import REVALIDATE_CACHE_CONTROL
 from tilesync.core.urls import is_loopback
-from tilesync.doctor.remedies import ANY_ORIGIN, Remedies
-from tilesync.doctor.result import CheckResult, CheckStatus, join_some
 from tilesync.errors import DestinationError, VerifyFailed
 from tilesync.model import POINTER
 from tilesync.model.storage import HttpResponse, ObjectHeaders

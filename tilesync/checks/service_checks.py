@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from tilesync.azure.sas import time_left
+from tilesync.checks.protocols import ServiceProber
+from tilesync.checks.result import CheckResult, CheckStatus
+from tilesync.checks.runner import Check
 from tilesync.core.wording import format_count
-from tilesync.doctor.protocols import ServiceProber
-from tilesync.doctor.result import CheckResult, CheckStatus
-from tilesync.doctor.runner import Check
 from tilesync.errors import NotAuthorised, Unavailable
 from tilesync.itwin.jwt import token_expiry
 from tilesync.model import Export, SasUrl, Selector

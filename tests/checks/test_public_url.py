@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tilesync.app.locations import parse_location
-from tilesync.doctor.public_url import parse_origin, parse_public_url, public_url
+from tilesync.checks.public_url import parse_origin, parse_public_url, public_url
 from tilesync.errors import UsageError
 from tilesync.model.storage import S3Location
 

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tilesync.doctor.hosting_checks import MAX_SAMPLED_KINDS, choose_samples
-from tilesync.doctor.result import CheckResult, CheckStatus
-from tilesync.doctor.runner import Check, run_checks
+from tilesync.checks.hosting_checks import MAX_SAMPLED_KINDS, choose_samples
+from tilesync.checks.result import CheckResult, CheckStatus
+from tilesync.checks.runner import Check, run_checks
 from tilesync.errors import NoExport, TilesyncError, Unavailable
 from tilesync.events import CheckCompleted, Event
 from tilesync.model import Blob, StoredFile

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tilesync.doctor import response_rules
-from tilesync.doctor.remedies import AzureRemedies, BucketRemedies, Remedies
-from tilesync.doctor.response_rules import SampleFile, SampleResponses, ViewerPage
-from tilesync.doctor.result import CheckStatus
-from tilesync.doctor.web_servers import WebServerRemedies
+from tilesync.checks import response_rules
+from tilesync.checks.remedies import AzureRemedies, BucketRemedies, Remedies
+from tilesync.checks.response_rules import SampleFile, SampleResponses, ViewerPage
+from tilesync.checks.result import CheckStatus
+from tilesync.checks.web_servers import WebServerRemedies
 from tilesync.errors import DestinationError, VerifyFailed
 from tilesync.model.storage import AzureLocation, HttpResponse, ObjectHeaders, S3Location
 

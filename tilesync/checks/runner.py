@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
+from tilesync.checks.result import CheckResult, CheckStatus
 from tilesync.core.wording import format_count
-from tilesync.doctor.result import CheckResult, CheckStatus
 from tilesync.errors import TilesyncError
 from tilesync.events import CheckCompleted
 from tilesync.protocols import Observer

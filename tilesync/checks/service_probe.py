@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from tilesync.azure.error_hints import READ_PERMISSION_HINT, storage_hint
 from tilesync.azure.responses import classify_storage_response, parse_storage_error_code
 from tilesync.azure.sas import guess_folder_depths
+from tilesync.checks.protocols import Credential
 from tilesync.core.http_status import Verdict, raise_for_status
 from tilesync.core.urls import check_scheme
-from tilesync.doctor.protocols import Credential
 from tilesync.errors import ExportReplaced, Incomplete, NotAuthorised, Transient, Unavailable
 from tilesync.itwin.auth import BearerToken, ShareKey
 from tilesync.itwin.mesh_export import LATEST_PAGE_ROWS, MeshExports

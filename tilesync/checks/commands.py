@@ -12,10 +12,10 @@ from typing import Final, NamedTuple
 from tilesync.app.destinations import open_destination_for_audit, open_storage_account, refuse_client
 from tilesync.app.requests import StoreOptions, Target, account_endpoint, link_from_sas_token
 from tilesync.app.service import Identity, Service, make_token_provider
-from tilesync.doctor.public_url import public_url
-from tilesync.doctor.remedies import AzureRemedies, BucketRemedies, Remedies
-from tilesync.doctor.response_rules import ViewerPage
-from tilesync.doctor.web_servers import WebServerRemedies
+from tilesync.checks.public_url import public_url
+from tilesync.checks.remedies import AzureRemedies, BucketRemedies, Remedies
+from tilesync.checks.response_rules import ViewerPage
+from tilesync.checks.web_servers import WebServerRemedies
 from tilesync.errors import Transient, Unavailable, UsageError
 from tilesync.model import SasUrl, Selector
 from tilesync.model.storage import AzureLocation, S3Location
@@ -28,10 +28,10 @@ EXAMPLE_ORIGIN: Final = "http://localhost:8080"
 
 async def check_service(service: Service, selector: Selector, link: SasUrl | None, observe: Observer) -> None:
     """Check identity and service, or a container link alone. Raises the error of the first failed check."""
-    from tilesync.doctor.environment import check_authorities, check_proxies
-    from tilesync.doctor.runner import run_checks
-    from tilesync.doctor.service_checks import ServiceChecks
-    from tilesync.doctor.service_probe import ServiceProbe
+    from tilesync.checks.environment import check_authorities, check_proxies
+    from tilesync.checks.runner import run_checks
+    from tilesync.checks.service_checks import ServiceChecks
+    from tilesync.checks.service_probe import ServiceProbe
     from tilesync.sources.resolvers import SourceClients
     from tilesync.transport.api_client import open_api_client
 
@@ -101,9 +101,9 @@ class StoreAddress(NamedTuple):
 
 async def check_hosting(request: HostingRequest, observe: Observer) -> None:
     """Check the stored files, and request them as viewers do. Raises the error of the first failed check."""
-    from tilesync.doctor.browser_client import HttpBrowserClient
-    from tilesync.doctor.hosting_checks import HostingChecks, PublicAccess, StoredMirror
-    from tilesync.doctor.runner import run_checks
+    from tilesync.checks.browser_client import HttpBrowserClient
+    from tilesync.checks.hosting_checks import HostingChecks, PublicAccess, StoredMirror
+    from tilesync.checks.runner import run_checks
     from tilesync.transport.blob_client_sync import open_sync_client
 
     with ExitStack() as exit_stack:

@@ -6,15 +6,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
 from urllib.parse import quote
 
+from tilesync.checks import response_rules
+from tilesync.checks.protocols import BrowserClient
+from tilesync.checks.remedies import Remedies
+from tilesync.checks.response_rules import SampleFile, SampleResponses, ViewerPage
+from tilesync.checks.result import CheckResult, CheckStatus
+from tilesync.checks.runner import Check
 from tilesync.core.gzip import GZIP_DEFLATE_MAGIC
 from tilesync.core.http_headers import HEAD_BYTES, CachePolicy
 from tilesync.core.manifest import read_header, read_line
-from tilesync.doctor import response_rules
-from tilesync.doctor.protocols import BrowserClient
-from tilesync.doctor.remedies import Remedies
-from tilesync.doctor.response_rules import SampleFile, SampleResponses, ViewerPage
-from tilesync.doctor.result import CheckResult, CheckStatus
-from tilesync.doctor.runner import Check
 from tilesync.errors import DestinationError
 from tilesync.jobs.versions.pointer import compute_pointer_digest
 from tilesync.model import POINTER, StoredFile, Version

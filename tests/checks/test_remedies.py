@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 
-from tilesync.doctor.remedies import AzureRemedies, BucketRemedies
+from tilesync.checks.remedies import AzureRemedies, BucketRemedies
 from tilesync.model.storage import AzureLocation, ObjectHeaders, S3Location
 
 HEADERS = ObjectHeaders("model/gltf-binary", "gzip", "public, max-age=31536000, immutable")

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
-from tilesync.doctor.result import CheckResult, CheckStatus, join_some
+from tilesync.checks.result import CheckResult, CheckStatus, join_some
 from tilesync.transport.tls import create_tls_context, load_proxies
 
 
