@@ -47,7 +47,7 @@ def test_misspelt_variables_are_warned_of(tmp_path: Path) -> None:
 def test_options_that_delete_have_no_variable(variable: str, option: str) -> None:
     """The warning of a variable that is ignored on purpose gives the reason and the alternative."""
     (warning,) = find_unknown_variables(cli, {variable: "3"})
-    assert warning.startswith(f"{variable} is ignored: an option that deletes or overrides a guard")
+    assert warning.startswith(f"{variable} is ignored: options that delete or override a guard")
     assert option in warning
 
 

@@ -15,9 +15,10 @@ from tilesync.events import CheckCompleted, DiagnosticReported, Event, Finding, 
 class RunCounts:
     """Counts of a run: files, or bytes if the name says so.
 
-    `fetched`: downloaded from the source. `reused`: taken from another version, `reused_bytes` their size. `kept`:
-    already in place. `excluded`: left out by filters. `looked`: seen in place unchanged. `bytes`: received over the network.
-    `referenced`, `missing`, `orphans` and `unfollowed` say whether all files that the tilesets reference are there.
+    `fetched`: downloaded from the source. `reused`: taken from another version; `reused_bytes` is their size.
+    `kept`: already in place. `excluded`: left out by filters. `looked`: seen in place unchanged. `bytes`: received over
+    the network. `referenced`, `missing`, `orphans` and `unfollowed` say whether all files that the tilesets reference
+    are there.
     """
 
     listed: int = 0

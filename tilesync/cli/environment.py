@@ -23,7 +23,7 @@ def find_unknown_variables(group: click.Group, environ: Mapping[str, str]) -> It
         if name in read | TEST_VARIABLES:
             continue
         if option := unread.get(name):
-            yield (f"{name} is ignored: an option that deletes or overrides a guard has no variable; use {option}")
+            yield (f"{name} is ignored: options that delete or override a guard have no variable; use {option}")
             continue
         yield f"{name} is ignored: no option reads it{_suggest_variable(name, read | unread.keys())}"
 
