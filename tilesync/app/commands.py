@@ -96,7 +96,7 @@ class MirrorRequest:
         return Target(self.destination, self.store_options, self.state_dir)
 
     def ownership(self, observe: Observer) -> OwnershipRequest:
-        """Return the owner of the requested exports, without any request, and whether DEST is to be adopted."""
+        """Return the owner of the requested exports, as far as known offline, and whether to adopt DEST."""
         from tilesync.jobs.versions.ownership import OwnershipRequest
 
         owner = RequestedOwner("" if self.source_mirror is not None else self.selector.imodel or "")
@@ -179,7 +179,7 @@ async def _run_link_command(command: str) -> SasUrl:
     except UsageError as error:
         raise NotAuthorised(
             f"the output of --link-command cannot be used: {error}",
-            hint="it must print https://ACCOUNT.blob.core.windows.net/CONTAINER?SAS and nothing else",
+            hint="the command must print https://ACCOUNT.blob.core.windows.net/CONTAINER?SAS and nothing else",
         ) from None
 
 
@@ -193,7 +193,7 @@ def _make_upload_limit(request: MirrorRequest, clients: SourceClients) -> WaitFo
 async def mirror(
     request: MirrorRequest, observe: Observer, stats: RunStats, *, hook: PublishHook | None = None
 ) -> None:
-    """Mirror SOURCE to DEST, then run `hook`, also after a failure. Raises the RunErrors."""
+    """Mirror SOURCE to DEST; run `hook` if the pointer has moved, also after an error. Raises the RunErrors."""
     from tilesync.jobs.mirror.job import MirrorJob
     from tilesync.jobs.mirror.publish_hook import run_publish_hook
 
