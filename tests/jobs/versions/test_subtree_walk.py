@@ -276,7 +276,7 @@ def test_growing_again_finds_nothing_new(shelf: CatalogFixture) -> None:
     assert following.advance()
     assert following.advance() == set()
     assert following.advance(is_final=True) == set()
-    assert advance_walk(shelf, last=True)
+    assert advance_walk(shelf, is_final=True)
     assert shelf.all_references() == ASKED_FOR
 
 
@@ -609,7 +609,7 @@ def test_a_subtree_that_asks_for_too_much_is_unreadable(shelf: CatalogFixture) -
     assert len(shelf.all_references()) == 1
 
 
-@pytest.mark.parametrize(("key", "number"), [("MOST_BRANCHES", 16), ("MOST_CONTENTS", 5)])
+@pytest.mark.parametrize(("key", "number"), [("MAX_CHILD_SUBTREES", 16), ("MAX_CONTENTS_PER_SUBTREE", 5)])
 def test_bounds_are_sharp(shelf: CatalogFixture, monkeypatch: pytest.MonkeyPatch, key: str, number: int) -> None:
     """Exactly as many children and contents as may be are followed, one more is too much."""
     shelf.put_all({"tileset.json": implicit(levels=2), "s/0/0/0.subtree": subtree(children=ALL)})
